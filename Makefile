@@ -1,0 +1,46 @@
+# Everything is set up from here: a virtual environment in .venv, from the lock file.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-stop test lint types imports lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv and install the locked dependencies
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "datazone_dagster needs Python 3.10 or newer; set PYTHON=python3.x")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: on Debian and Ubuntu install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## local DynamoDB with live orders, Dagster on top; Ctrl-C ends it
+	$(BIN)/datazone-dagster demo
+
+demo-stop: $(STAMP) ## end a demo that was left behind
+	$(BIN)/datazone-dagster demo --stop
+
+test: $(STAMP) ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(STAMP) ## the import rules between the rooms
+	$(BIN)/lint-imports
+
+lock: ## resolve requirements.txt anew (needs uv)
+	uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --no-annotate \
+	  --extra webserver --extra polars --extra pandas --group dev pyproject.toml -o requirements.txt
+
+clean: ## remove the environment and local state
+	rm -rf $(VENV) .datazone

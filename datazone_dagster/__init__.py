@@ -1,0 +1,70 @@
+"""DynamoDB Streams become Delta Lake tables in Dagster.
+
+The public names are loaded on first use (PEP 562): importing this package loads neither
+Dagster nor boto3 nor Delta Lake, so transforms are cheap to define and to test.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datazone_dagster.api.dataset import Dataset
+    from datazone_dagster.api.mapping import Input, Output, Stream
+    from datazone_dagster.api.source import DynamoDBSource
+    from datazone_dagster.api.transform import Transform, transform
+    from datazone_dagster.dagster_glue.alerts import CheckEvent, slack_alert
+    from datazone_dagster.dagster_glue.definitions import build_definitions
+    from datazone_dagster.dagster_glue.instance_config import dagster_yaml
+    from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+    from datazone_dagster.errors import DatazoneError
+
+__all__ = [
+    "CheckEvent",
+    "Dataset",
+    "DatazoneError",
+    "DynamoDBSource",
+    "DynamoDBStreamsResource",
+    "Input",
+    "Lakehouse",
+    "Output",
+    "Stream",
+    "Transform",
+    "build_definitions",
+    "dagster_yaml",
+    "slack_alert",
+    "transform",
+]
+
+_HOMES = {
+    "CheckEvent": "dagster_glue.alerts",
+    "Dataset": "api.dataset",
+    "DatazoneError": "errors",
+    "DynamoDBSource": "api.source",
+    "DynamoDBStreamsResource": "dagster_glue.resources",
+    "Input": "api.mapping",
+    "Lakehouse": "dagster_glue.resources",
+    "Output": "api.mapping",
+    "Stream": "api.mapping",
+    "Transform": "api.transform",
+    "build_definitions": "dagster_glue.definitions",
+    "dagster_yaml": "dagster_glue.instance_config",
+    "slack_alert": "dagster_glue.alerts",
+    "transform": "api.transform",
+}
+
+
+if not TYPE_CHECKING:  # a type checker must still find misspelt names
+
+    def __getattr__(name: str) -> object:
+        """Load a public name on first use."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,171 @@
+"""Checks of arguments: each returns the value it was given, or raises a `DefinitionError`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from datazone_dagster.errors import DefinitionError
+
+T = TypeVar("T")
+
+SUPPORTED: Mapping[str, tuple[str, ...]] = {
+    "mode": ("merge", "append"),
+    "deletes": ("hard",),
+    "deletion_vectors": ("auto", "never"),
+    "start": ("trim_horizon", "latest"),
+    "on_error": ("fail",),
+}
+"""The values that work, by argument. This is the one place where a value becomes available."""
+
+LATER: Mapping[str, Mapping[str, str]] = {
+    "mode": {"history": "one row per interval of validity"},
+    "deletes": {"soft": "deleted rows stay, marked"},
+    "deletion_vectors": {"always": "deletes written as vectors beside the files"},
+    "start": {"snapshot": "the table is scanned first, then the stream goes on"},
+    "on_error": {"quarantine": "rows that the function fails on are set aside"},
+}
+"""The values that are designed and refused until they work."""
+
+_TAG_KEY = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
+_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+_GROUP = re.compile(r"[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*")
+_OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]+")
+
+
+def choice(where: str, argument: str, value: object) -> str:
+    """One of the values that work for an argument."""
+    supported = SUPPORTED[argument]
+    if isinstance(value, str) and value in supported:
+        return value
+    allowed = f"{argument} is one of {quoted(supported)}."
+    if isinstance(value, str) and value in LATER[argument]:
+        raise DefinitionError(
+            f"{where}: {argument}={value!r} ({LATER[argument][value]}) is not available yet.",
+            hint=f"For now {allowed}",
+        )
+    raise DefinitionError(f"{where}: {argument}={value!r} is unknown.", hint=allowed)
+
+
+def instance(where: str, argument: str, value: object, kind: type[T], example: str) -> T:
+    """A value of one type."""
+    if not isinstance(value, kind):
+        raise DefinitionError(
+            f"{where}: {argument} is {_described(value)}, not a {kind.__name__}.",
+            hint=f"Write {example}.",
+        )
+    return value
+
+
+def optional_text(where: str, argument: str, value: object) -> str | None:
+    """A text that is not empty, or None."""
+    if value is None or (isinstance(value, str) and value.strip()):
+        return value
+    raise DefinitionError(
+        f"{where}: {argument}={value!r} is not a text.", hint="Give a text, or leave it out."
+    )
+
+
+def flag(where: str, argument: str, value: object) -> bool:
+    """True or False, nothing that merely looks like it."""
+    if isinstance(value, bool):
+        return value
+    raise DefinitionError(f"{where}: {argument}={value!r}.", hint="It is True or False.")
+
+
+def texts(where: str, argument: str, value: object) -> tuple[str, ...]:
+    """A tuple of different, non-empty texts; a single text counts as one of them."""
+    items: tuple[object, ...] = ()
+    if isinstance(value, str):
+        items = (value,)
+    elif isinstance(value, set | frozenset):
+        items = tuple(sorted(value, key=str))
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        items = tuple(value)
+    found = tuple(item for item in items if isinstance(item, str) and item)
+    if len(found) != len(items) or not isinstance(value, set | frozenset | Sequence):
+        raise DefinitionError(
+            f"{where}: {argument}={value!r}.", hint="It is a text or a sequence of texts."
+        )
+    if len(set(found)) != len(found):
+        raise DefinitionError(
+            f"{where}: {argument}={value!r} names something twice.", hint="Name it once."
+        )
+    return found
+
+
+def tags(where: str, value: object) -> tuple[str, ...]:
+    """Tags as `key` or `key=value`, by Dagster's rules for both."""
+    if isinstance(value, Mapping):
+        value = tuple(f"{key}={text}" if text else f"{key}" for key, text in value.items())
+    found = texts(where, "tags", value)
+    for tag in found:
+        key, _, text = tag.partition("=")
+        if not (_TAG_KEY.fullmatch(key) and _TAG_VALUE.fullmatch(text)):
+            raise DefinitionError(
+                f"{where}: tags: {tag!r} is not a tag.",
+                hint="A tag is a key or key=value; both are at most 63 letters, digits, "
+                "'_', '-' and '.'.",
+            )
+    keys = [tag.partition("=")[0] for tag in found]
+    if len(set(keys)) != len(keys):
+        raise DefinitionError(
+            f"{where}: tags={value!r} has a key twice.", hint="Give each key one value."
+        )
+    return found
+
+
+def owners(where: str, value: object) -> tuple[str, ...]:
+    """E-mail addresses or `team:<name>`."""
+    found = texts(where, "owners", value)
+    for owner in found:
+        if not _OWNER.fullmatch(owner):
+            raise DefinitionError(
+                f"{where}: owners: {owner!r}.",
+                hint="An owner is an e-mail address or 'team:<name>'.",
+            )
+    return found
+
+
+def kinds(where: str, value: object) -> tuple[str, ...]:
+    """What the asset is made of, shown as icons; Dagster takes at most ten."""
+    found = texts(where, "kinds", value)
+    if len(found) > 10:
+        raise DefinitionError(f"{where}: kinds={value!r}.", hint="Dagster takes at most ten.")
+    for kind in found:
+        if not _TAG_VALUE.fullmatch(kind):
+            raise DefinitionError(
+                f"{where}: kinds: {kind!r}.",
+                hint="A kind is at most 63 letters, digits, '_', '-' and '.'.",
+            )
+    return found
+
+
+def dagster_name(where: str, argument: str, value: object) -> str:
+    """A name of letters, digits and `_`, as Dagster wants for ops and jobs."""
+    if isinstance(value, str) and _NAME.fullmatch(value):
+        return value
+    raise DefinitionError(
+        f"{where}: {argument}={value!r} can't be a name in Dagster.",
+        hint=f"Give {argument}= letters, digits and '_' only.",
+    )
+
+
+def group_name(where: str, value: object) -> str | None:
+    """A group of assets, or None for the default group."""
+    if value is None or (isinstance(value, str) and _GROUP.fullmatch(value)):
+        return value
+    raise DefinitionError(
+        f"{where}: group_name={value!r}.", hint="It is letters, digits and '_' only."
+    )
+
+
+def quoted(values: Iterable[str]) -> str:
+    """A list for an error text."""
+    return ", ".join(repr(value) for value in values)
+
+
+def _described(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"

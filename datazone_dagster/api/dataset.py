@@ -1,0 +1,103 @@
+"""Datasets: the Delta tables that transforms write and read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from datazone_dagster.api import checked
+from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.columns import RESERVED_PREFIX
+from datazone_dagster.model.layout import checked_dataset_id
+
+DEFAULT_MAX_LAG = timedelta(minutes=5)
+DEFAULT_KINDS = ("deltalake", "dynamodb")
+
+
+@dataclass(frozen=True, init=False, slots=True)
+class Dataset:
+    """A Delta table at `<lakehouse>/<id>`, and the asset of that name.
+
+    Args:
+        id: Letters, digits, `_` and `-`; names the folder and the asset.
+        tags: Dagster tags: texts `key` or `key=value`, or a mapping. Kept as such texts.
+        mode: `"merge"` keeps one row per item, the newest; `"append"` keeps every event.
+        deletes: `"hard"`: the row of a deleted item leaves the table.
+        partition_by: Columns that the table is partitioned by. Fixed once the table exists.
+        max_lag: From this lag on, the `lag` check fails with an error.
+        deletion_vectors: `"auto"` uses them where the table has them, `"never"` does not.
+        description: Shown in Dagster; the default is the docstring of the function.
+        owners: E-mail addresses or `team:<name>`; the default is those of the transform.
+        kinds: At most ten, shown as icons.
+        group_name: The asset's group; the default is that of the transform.
+
+    Raises:
+        DefinitionError: An argument can't be used; the text names it and what it takes.
+    """
+
+    id: str
+    tags: tuple[str, ...]
+    mode: Literal["merge", "append"]
+    deletes: Literal["hard"]
+    partition_by: tuple[str, ...]
+    max_lag: timedelta
+    deletion_vectors: Literal["auto", "never"]
+    description: str | None
+    owners: tuple[str, ...]
+    kinds: tuple[str, ...]
+    group_name: str | None
+
+    def __init__(
+        self,
+        id: str,
+        tags: Sequence[str] | Mapping[str, str] = (),
+        mode: Literal["merge", "append", "history"] = "merge",
+        deletes: Literal["hard", "soft"] = "hard",
+        partition_by: str | Sequence[str] = (),
+        max_lag: timedelta = DEFAULT_MAX_LAG,
+        deletion_vectors: Literal["auto", "always", "never"] = "auto",
+        *,
+        description: str | None = None,
+        owners: str | Sequence[str] = (),
+        kinds: str | Collection[str] = DEFAULT_KINDS,
+        group_name: str | None = None,
+    ) -> None:
+        where = f"Dataset({checked_dataset_id(id)!r})"
+        values: dict[str, object] = {
+            "id": id,
+            "tags": checked.tags(where, tags),
+            "mode": checked.choice(where, "mode", mode),
+            "deletes": checked.choice(where, "deletes", deletes),
+            "partition_by": _partition_columns(where, partition_by),
+            "max_lag": _positive(where, max_lag),
+            "deletion_vectors": checked.choice(where, "deletion_vectors", deletion_vectors),
+            "description": checked.optional_text(where, "description", description),
+            "owners": checked.owners(where, owners),
+            "kinds": checked.kinds(where, kinds),
+            "group_name": checked.group_name(where, group_name),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+def _partition_columns(where: str, partition_by: object) -> tuple[str, ...]:
+    columns = checked.texts(where, "partition_by", partition_by)
+    ours = [name for name in columns if name.startswith(RESERVED_PREFIX)]
+    if ours:
+        raise DefinitionError(
+            f"{where}: partition_by names {checked.quoted(ours)}, columns that we add.",
+            hint=f"Choose columns of the function's result; {RESERVED_PREFIX!r} is reserved.",
+        )
+    return columns
+
+
+def _positive(where: str, max_lag: object) -> timedelta:
+    lag = checked.instance(where, "max_lag", max_lag, timedelta, "max_lag=timedelta(minutes=5)")
+    if lag <= timedelta(0):
+        raise DefinitionError(
+            f"{where}: max_lag={lag} is not positive.",
+            hint="Give the lag at which the check fails, such as timedelta(minutes=5).",
+        )
+    return lag

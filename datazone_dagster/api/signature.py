@@ -1,0 +1,78 @@
+"""Which functions can be transforms: their parameters against the inputs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+
+from datazone_dagster.api import checked
+from datazone_dagster.errors import DefinitionError
+
+Function = Callable[..., object]
+
+
+def check_function(function: object) -> None:
+    """Refuse what is not a plain, synchronous function.
+
+    Raises:
+        DefinitionError: It is no function, or one that returns an iterator or a coroutine.
+    """
+    if not callable(function):
+        raise DefinitionError(
+            f"transform: {function!r} is not a function.",
+            hint="Put @transform(input_mapping=..., output_mapping=...) above a function.",
+        )
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        name = getattr(function, "__name__", "function")
+        raise DefinitionError(
+            f"transform {name!r}: the function is async or yields.",
+            hint="Return the result: it is called once per chunk of changes.",
+        )
+
+
+def check_parameters(where: str, function: Function, inputs: Sequence[str]) -> None:
+    """Refuse inputs without a parameter, and parameters without an input.
+
+    Raises:
+        DefinitionError: They don't match, or a parameter can't be given by its name.
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(
+            f"{where}: the parameters of the function can't be read.",
+            hint="Wrap it in a function of your own.",
+        ) from error
+    unnamed = [
+        str(parameter)
+        for parameter in parameters.values()
+        if parameter.kind
+        in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if unnamed:
+        raise DefinitionError(
+            f"{where}: the function takes {', '.join(unnamed)}.",
+            hint="Inputs are passed by name: give each its own parameter.",
+        )
+    unknown = [name for name in inputs if name not in parameters]
+    if unknown:
+        raise DefinitionError(
+            f"{where}: input_mapping has {checked.quoted(unknown)}, but the function has no such "
+            "parameter.",
+            hint=f"Its parameters are {checked.quoted(parameters) or 'none'}.",
+        )
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if name not in inputs and parameter.default is parameter.empty
+    ]
+    if missing:
+        raise DefinitionError(
+            f"{where}: input_mapping lacks {checked.quoted(missing)}, parameters of the function.",
+            hint="Give each parameter an input, or a default value.",
+        )
+
+
+def docstring(function: Function) -> str | None:
+    """The function's docstring, without its indentation."""
+    return inspect.getdoc(function) if getattr(function, "__doc__", None) else None

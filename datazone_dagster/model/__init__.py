@@ -1,0 +1,1 @@
+"""The nouns of the domain. Standard library only: no clock, no network, no tables."""

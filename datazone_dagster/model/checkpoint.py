@@ -1,0 +1,175 @@
+"""How far each shard of a source was landed: a fold over the change log.
+
+The position of a shard is the highest sequence number landed from it, so it can always be
+rebuilt from the change log. What the log can't tell (that a shard is finished, when it was
+first listed, what was lost) is only here. Folding is monotone: positions only grow,
+finished stays finished, so an older snapshot is never wrong, only behind.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from datazone_dagster.model.report import Gap
+
+
+class ShardState(enum.Enum):
+    """What remains to be done for a shard.
+
+    `PREHISTORY` is a parent that was already gone when the stream was first listed: it counts
+    as finished, unless a later listing shows it after all.
+    """
+
+    READING = "reading"
+    FINISHED = "finished"
+    PREHISTORY = "prehistory"
+
+
+@dataclass(frozen=True, slots=True)
+class GapNote:
+    """A gap on a shard, and who accepted it, if anyone did."""
+
+    gap: Gap
+    detected_at: datetime
+    accepted_by: str | None = None
+    accepted_at: datetime | None = None
+    accepted_why: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether datasets still count as incomplete because of it."""
+        return self.accepted_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCheckpoint:
+    """The current row of one shard.
+
+    `tip_at`: everything up to this time is landed or noted as lost; written now and then.
+    `skip_before`: changes older than this are read past, not landed (start="latest").
+    """
+
+    stream_arn: str
+    shard_id: str
+    first_listed_at: datetime
+    parent_shard_id: str | None = None
+    state: ShardState = ShardState.READING
+    sequence_number: int | None = None
+    event_time: datetime | None = None
+    tip_at: datetime | None = None
+    skip_before: datetime | None = None
+    gap: GapNote | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether children may be read."""
+        return self.state is not ShardState.READING
+
+    @property
+    def read_through(self) -> datetime:
+        """Changes before this time are landed, noted as lost, or older than our start."""
+        return max(
+            time
+            for time in (self.tip_at, self.event_time, self.first_listed_at)
+            if time is not None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What the change log knows of a shard: its highest sequence number and event time."""
+
+    stream_arn: str
+    shard_id: str
+    parent_shard_id: str | None
+    epoch: int
+    sequence_number: int
+    event_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All shards of one source, as of one batch of its change log.
+
+    Args:
+        batch: The last batch whose rows are folded in.
+        epoch: The epoch that newly landed changes get.
+        stream_arn: The stream read last; another one means that it was replaced.
+        shards: By stream ARN and shard id.
+    """
+
+    batch: int = 0
+    epoch: int = 1
+    stream_arn: str = ""
+    shards: Mapping[tuple[str, str], ShardCheckpoint] = field(default_factory=dict)
+
+    def of_stream(self, stream_arn: str) -> list[ShardCheckpoint]:
+        """The shards known of one stream."""
+        return [shard for (arn, _), shard in self.shards.items() if arn == stream_arn]
+
+    def get(self, stream_arn: str, shard_id: str) -> ShardCheckpoint | None:
+        """One shard, if it is known."""
+        return self.shards.get((stream_arn, shard_id))
+
+    def with_shards(self, *changed: ShardCheckpoint) -> Checkpoint:
+        """A copy with these rows put in."""
+        return replace(
+            self,
+            shards={**self.shards, **{(row.stream_arn, row.shard_id): row for row in changed}},
+        )
+
+    def open_gaps(self) -> tuple[Gap, ...]:
+        """The gaps that nobody accepted or repaired."""
+        return tuple(
+            shard.gap.gap
+            for shard in self.shards.values()
+            if shard.gap is not None and shard.gap.is_open
+        )
+
+
+def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: datetime) -> Checkpoint:
+    """The checkpoint after the rows of the batches up to `batch`.
+
+    A shard that the checkpoint does not know (its table was lost) makes a new row; rows of a
+    child prove that such a parent was finished: a child is read only after that.
+    """
+    folded = checkpoint
+    for row in landed:
+        known = folded.get(row.stream_arn, row.shard_id) or ShardCheckpoint(
+            row.stream_arn, row.shard_id, now, row.parent_shard_id
+        )
+        if known.sequence_number is None or row.sequence_number > known.sequence_number:
+            known = replace(
+                known,
+                sequence_number=row.sequence_number,
+                event_time=row.event_time or known.event_time,
+            )
+        folded = replace(
+            folded.with_shards(known),
+            epoch=max(folded.epoch, row.epoch),
+            stream_arn=folded.stream_arn or row.stream_arn,
+        )
+    parents = {(row.stream_arn, row.parent_shard_id or "") for row in landed}
+    recovered = [
+        folded.shards[key] for key in parents - set(checkpoint.shards) if key in folded.shards
+    ]
+    finished = [replace(row, state=ShardState.FINISHED) for row in recovered]
+    return replace(folded.with_shards(*finished), batch=max(batch, checkpoint.batch))
+
+
+def noted_gap(shard: ShardCheckpoint, gap: Gap, now: datetime) -> ShardCheckpoint:
+    """The shard with a gap on it; a gap already open there grows to cover both."""
+    open_note = shard.gap if shard.gap is not None and shard.gap.is_open else None
+    if open_note is not None:
+        first = open_note.gap
+        reasons = first.reason if gap.reason in first.reason else f"{first.reason}; {gap.reason}"
+        gap = replace(
+            gap,
+            reason=reasons,
+            after_sequence_number=first.after_sequence_number,
+            since=first.since or gap.since,
+        )
+    return replace(shard, gap=GapNote(gap, open_note.detected_at if open_note else now))

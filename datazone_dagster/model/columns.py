@@ -1,0 +1,46 @@
+"""Names of columns that more than one room knows."""
+
+from __future__ import annotations
+
+KEY = "_dz_key"
+VERSION = "_dz_version"
+EVENT_TIME = "_dz_event_time"
+HIDDEN = (KEY, VERSION, EVENT_TIME)
+"""Added to every row that a function sees, carried unseen, kept in the dataset."""
+
+RESERVED_PREFIX = "_dz_"
+
+REST = "_dz_rest"
+"""Attributes of an item beyond the columns that it may have, as one JSON object."""
+
+ITEM_RESTS = (REST, f"before_{REST}", f"after_{REST}")
+"""As `items()` names it, by image."""
+
+
+class Log:
+    """Columns of the change log, and of a chunk read from it. One row per change.
+
+    `keys`, `old_image` and `new_image` hold the DynamoDB JSON as it arrived
+    (`{"id": {"S": "1"}}`); an absent image is null. A record that is not a stream record
+    has only `raw` and `reason`, its `event_name` is null.
+    """
+
+    BATCH = "batch"
+    BUCKET = "bucket"
+    STREAM_ARN = "stream_arn"
+    SHARD_ID = "shard_id"
+    PARENT_SHARD_ID = "parent_shard_id"
+    VERSION = "version"
+    EVENT_ID = "event_id"
+    EVENT_NAME = "event_name"
+    EVENT_TIME = "event_time"
+    KEYS = "keys"
+    OLD_IMAGE = "old_image"
+    NEW_IMAGE = "new_image"
+    SIZE_BYTES = "size_bytes"
+    USER_TYPE = "user_type"
+    USER_PRINCIPAL = "user_principal"
+    REGION = "region"
+    VIEW_TYPE = "view_type"
+    RAW = "raw"
+    REASON = "reason"

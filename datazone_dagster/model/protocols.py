@@ -1,0 +1,49 @@
+"""The seams: what the flow asks of the rooms that do IO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from datazone_dagster.model.record import RecordsPage
+from datazone_dagster.model.shard import IteratorStart, StreamDescription
+
+Clock = Callable[[], datetime]
+"""Returns the time now, timezone aware."""
+
+
+class StreamClient(Protocol):
+    """Reads the streams of one DynamoDB table. Safe to call from several threads.
+
+    Every method raises `SourceError` subclasses only. Throttling and 5xx answers are retried
+    inside; expired iterators, trimmed data and vanished shards are not: they are raised as
+    `ExpiredIteratorError`, `TrimmedDataError` and `ShardNotFoundError`.
+    """
+
+    def stream_arns(self) -> tuple[str, ...]:
+        """ARNs of the table's streams that can still be read, oldest first, the current last.
+
+        A disabled stream stays readable for 24 hours.
+
+        Raises:
+            TableNotFoundError: There is no such table.
+            StreamDisabledError: The table never had a stream that is still readable.
+        """
+        ...
+
+    def describe(self, stream_arn: str) -> StreamDescription:
+        """All shards of a stream, every page.
+
+        Raises:
+            ViewTypeError: The stream carries no new images.
+        """
+        ...
+
+    def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
+        """A shard iterator; it lives 15 minutes."""
+        ...
+
+    def get_records(self, shard_iterator: str) -> RecordsPage:
+        """The next page of a shard: at most 1,000 records or 1 MB."""
+        ...

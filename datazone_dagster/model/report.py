@@ -1,0 +1,121 @@
+"""What a drain and an apply tell about themselves: plain facts, for metadata, checks and logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Records that the service no longer has and that were never landed (invariant 5)."""
+
+    stream_arn: str
+    shard_id: str
+    reason: str
+    after_sequence_number: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """One drain of one source.
+
+    `batch` is the batch that this drain committed, None if there was nothing to land or
+    another drain came first (`gave_way`). `caught_up` means that every readable shard was
+    read to its tip within this drain. Times are UTC.
+    """
+
+    source: str
+    stream_arn: str
+    batch: int | None
+    head_batch: int
+    records: int
+    record_bytes: int
+    malformed: int
+    get_records_calls: int
+    shards_open: int
+    shards_unfinished: int
+    caught_up: bool
+    gave_way: bool
+    event_time_min: datetime | None
+    event_time_max: datetime | None
+    log_version: int | None
+    duration_seconds: float
+    shard_errors: tuple[tuple[str, str], ...] = ()
+    gaps: tuple[Gap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCounts:
+    """What a merge changed in a dataset."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+    def __add__(self, other: MergeCounts) -> MergeCounts:
+        """Both together."""
+        return MergeCounts(
+            self.inserted + other.inserted,
+            self.updated + other.updated,
+            self.deleted + other.deleted,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyReport:
+    """What one run did to one dataset, over all its chunks.
+
+    `position` and `head` are batch numbers: equal when nothing is left to apply.
+    `preview` holds a few of the rows last written, `columns` name and type of the table's.
+    """
+
+    dataset_id: str
+    source: str
+    uri: str
+    position: int
+    head: int
+    chunks: int = 0
+    first_batch: int | None = None
+    last_batch: int | None = None
+    records: int = 0
+    record_bytes: int = 0
+    quarantined: int = 0
+    counts: MergeCounts = MergeCounts()
+    row_count: int = 0
+    table_version: int | None = None
+    event_time_min: datetime | None = None
+    event_time_max: datetime | None = None
+    duration_seconds: float = 0.0
+    columns: tuple[tuple[str, str], ...] = ()
+    new_columns: tuple[str, ...] = ()
+    preview: tuple[dict[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkReport:
+    """One chunk applied: for progress while a run goes on."""
+
+    transform: str
+    first_batch: int
+    last_batch: int
+    head: int
+    records: int
+    counts: MergeCounts
+    duration_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a dataset still has to apply."""
+
+    head_batch: int
+    position: int
+    oldest_unapplied_event_time: datetime | None
+
+    @property
+    def pending(self) -> bool:
+        """Whether batches wait."""
+        return self.head_batch > self.position

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datazone_dagster.model.record import ChangeRecord, ChangeRecords
+
+_images = st.none() | st.binary(max_size=4)
+_numbers = st.integers(0, 30).map(lambda n: n * 10**20) | st.integers(10**38, 10**40 - 1)
+records = st.lists(
+    st.builds(
+        ChangeRecord,
+        event_id=st.text(max_size=4),
+        event_name=st.sampled_from(["INSERT", "MODIFY", "REMOVE"]),
+        sequence_number=_numbers,
+        created_at=st.integers(0, 5),
+        keys=st.binary(max_size=4),
+        new_image=_images,
+        old_image=_images,
+        size_bytes=st.integers(0, 9),
+        region=st.just("eu-west-1"),
+        view_type=st.just("NEW_IMAGE"),
+        user_type=st.none() | st.just("Service"),
+        user_principal=st.none() | st.just("dynamodb.amazonaws.com"),
+    ),
+    max_size=6,
+)
+
+
+@given(records, records)
+def test_columns_hold_the_records_as_they_were(
+    some: list[ChangeRecord], more: list[ChangeRecord]
+) -> None:
+    columns = ChangeRecords.of(some)
+    assert list(columns) == some
+    assert [columns[i] for i in range(len(columns))] == some
+    assert columns[1:] == some[1:]
+    columns.extend(ChangeRecords.of(more))
+    assert columns == some + more
+    assert columns.sequence_digits == [f"{r.sequence_number:040d}" for r in some + more]
+
+
+@given(records, st.none() | _numbers)
+def test_what_is_newer_is_found_as_one_by_one(
+    some: list[ChangeRecord], position: int | None
+) -> None:
+    expected, last = [], position
+    for record in some:
+        if last is None or record.sequence_number > last:
+            last = record.sequence_number
+            expected.append(record)
+    assert ChangeRecords.of(some).newer_than(position) == expected
+
+
+@given(records, st.none() | st.integers(0, 5))
+def test_what_was_made_before_a_time_is_left_out(
+    some: list[ChangeRecord], seconds: int | None
+) -> None:
+    expected = [r for r in some if seconds is None or r.created_at >= seconds]
+    assert ChangeRecords.of(some).created_from(seconds) == expected
+
+
+def test_a_good_page_is_not_copied() -> None:
+    columns = ChangeRecords.of(
+        ChangeRecord(f"e{n}", "INSERT", 10**21 + n, 1, b"{}", b"{}", None, 1, "r", "v")
+        for n in range(3)
+    )
+    assert columns.newer_than(10**20) is columns
+    assert columns.created_from(0) is columns
+    assert ChangeRecords.of(columns) is columns

@@ -1,0 +1,261 @@
+"""The stream client that talks to DynamoDB, or to anything that speaks like it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from datazone_dagster.errors import (
+    ServiceUnavailableError,
+    StreamDisabledError,
+    ViewTypeError,
+)
+from datazone_dagster.model.record import RecordsPage
+from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
+from datazone_dagster.source import capture
+from datazone_dagster.source.failures import Call, translated
+from datazone_dagster.source.parsed import page_from_parsed
+from datazone_dagster.source.session import ClientFactory, Clients
+from datazone_dagster.source.wire import parse_page
+
+SHARDS_PER_PAGE = 100
+"""DescribeStream's limit."""
+
+_NEW_IMAGE_VIEWS = ("NEW_AND_OLD_IMAGES", "NEW_IMAGE")
+_SEQUENCE_NUMBER_MIN_DIGITS = 21  # of the API; leading zeros are legal and get lost in an int
+
+
+class BotoStreamClient:
+    """A `model.protocols.StreamClient` for one table, by botocore.
+
+    Safe to call from several threads: they share the HTTP connections of one pair of
+    clients, as many as `ConnectionSettings.max_pool_connections`.
+
+    Args:
+        table_name: The table whose streams are read.
+        clients: A pair of clients, or a function that builds it, called once on first use.
+        raw_pages: Whether GetRecords bodies are taken before botocore's parser (twenty times
+            faster). It installs a handler on the streams client that acts in the calls of
+            this class only. False leaves the client untouched, but a record that the
+            parser can't take then fails its page.
+        role_arn: The role that the clients assume, for error texts.
+
+    Every method raises `SourceError` subclasses only (see the protocol).
+    """
+
+    def __init__(
+        self,
+        table_name: str,
+        clients: Clients | ClientFactory,
+        *,
+        raw_pages: bool = True,
+        role_arn: str | None = None,
+    ) -> None:
+        self.table_name = table_name
+        self._raw_pages = raw_pages
+        self._role_arn = role_arn
+        self._lock = threading.Lock()
+        self._factory: ClientFactory | None = None
+        self._clients: Clients | None = None
+        if isinstance(clients, Clients):
+            self._clients = self._prepared(clients)
+        else:
+            self._factory = clients
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.table_name!r})"
+
+    def stream_arns(self) -> tuple[str, ...]:
+        """ARNs of the table's streams that can still be read, oldest first, the current last.
+
+        Raises:
+            TableNotFoundError: There is no such table.
+            StreamDisabledError: No stream of the table can be read.
+        """
+        # Listed before the table is described: a stream enabled in between is then the latest.
+        arns = self._listed_arns()
+        call = self._call("DescribeTable")
+        ask = self._connected().dynamodb.describe_table
+        with translated(call):
+            table = ask(TableName=self.table_name)["Table"]
+            latest = table.get("LatestStreamArn")
+            enabled = table.get("StreamSpecification", {}).get("StreamEnabled", False)
+        # The table names its last stream long after that could be read.
+        if latest is not None and (enabled or latest in arns):
+            arns = [arn for arn in arns if arn != latest] + [latest]
+        if not arns:
+            raise _no_stream(call)
+        return tuple(arns)
+
+    def describe(self, stream_arn: str) -> StreamDescription:
+        """All shards of a stream, every page.
+
+        Raises:
+            ViewTypeError: The stream carries no new images.
+        """
+        call = self._call("DescribeStream", stream_arn=stream_arn)
+        ask: Any = self._connected().streams.describe_stream
+        shards: dict[str, Shard] = {}
+        start: dict[str, str] = {}
+        while True:
+            with translated(call):
+                page = ask(StreamArn=stream_arn, Limit=SHARDS_PER_PAGE, **start)[
+                    "StreamDescription"
+                ]
+                view_type = page["StreamViewType"]
+                shards.update((shard["ShardId"], _shard(shard)) for shard in page.get("Shards", ()))
+                last = page.get("LastEvaluatedShardId")
+            _require_new_images(view_type, call)
+            if last is None:
+                break
+            if last == start.get("ExclusiveStartShardId"):
+                raise _endless(call)
+            start = {"ExclusiveStartShardId": last}
+        return StreamDescription(
+            stream_arn=stream_arn,
+            view_type=view_type,
+            enabled=page.get("StreamStatus") in ("ENABLED", "ENABLING"),
+            shards=tuple(shards.values()),
+        )
+
+    def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
+        """A shard iterator; it lives 15 minutes.
+
+        Raises:
+            TrimmedDataError: The position lies before the trim horizon.
+            ShardNotFoundError: The service does not know the shard any more.
+        """
+        position: dict[str, Any] = {}
+        if start.sequence_number is not None:
+            digits = _SEQUENCE_NUMBER_MIN_DIGITS
+            position["SequenceNumber"] = f"{start.sequence_number:0{digits}d}"
+        call = self._call("GetShardIterator", stream_arn=stream_arn, shard_id=shard_id)
+        ask = self._connected().streams.get_shard_iterator
+        with translated(call):
+            return ask(
+                StreamArn=stream_arn,
+                ShardId=shard_id,
+                ShardIteratorType=start.at.value,
+                **position,
+            )["ShardIterator"]
+
+    def get_records(self, shard_iterator: str) -> RecordsPage:
+        """The next page of a shard: at most 1,000 records or 1 MB.
+
+        Raises:
+            ExpiredIteratorError: The iterator is older than 15 minutes.
+            TrimmedDataError: Its position has been trimmed meanwhile.
+            ShardNotFoundError: The service does not know the shard any more.
+        """
+        call = self._call("GetRecords")
+        ask = self._connected().streams.get_records
+        if not self._raw_pages:
+            with translated(call):
+                return page_from_parsed(ask(ShardIterator=shard_iterator), call.place)
+        with translated(call), capture.capturing() as answer:
+            parsed = ask(ShardIterator=shard_iterator)
+        body = answer.body(call.place)
+        if body is None:  # the session answered by itself, a stubbed one for instance
+            return page_from_parsed(parsed, call.place)
+        return parse_page(body, call.place)
+
+    def close(self) -> None:
+        """Close the HTTP connections. The client must not be used any more."""
+        if self._clients is not None:
+            for client in self._clients:
+                client.close()
+
+    def _listed_arns(self) -> list[str]:
+        """What ListStreams knows, by label: the time of creation."""
+        call = self._call("ListStreams")
+        ask: Any = self._connected().streams.list_streams
+        found: list[tuple[str, str]] = []
+        start: dict[str, str] = {}
+        while True:
+            with translated(call):
+                page = ask(TableName=self.table_name, **start)
+                found += [
+                    (stream.get("StreamLabel", ""), stream["StreamArn"])
+                    for stream in page["Streams"]
+                    if stream.get("TableName", self.table_name) == self.table_name
+                ]
+                last = page.get("LastEvaluatedStreamArn")
+            if last is None:
+                return [arn for _, arn in sorted(found)]
+            if last == start.get("ExclusiveStartStreamArn"):
+                raise _endless(call)
+            start = {"ExclusiveStartStreamArn": last}
+
+    def _connected(self) -> Clients:
+        if self._clients is None:
+            with self._lock:
+                if self._clients is None and self._factory is not None:
+                    self._clients = self._prepared(self._factory())
+        assert self._clients is not None
+        return self._clients
+
+    def _prepared(self, clients: Clients) -> Clients:
+        if self._raw_pages:
+            capture.install(clients.streams)
+        return clients
+
+    def _call(
+        self, operation: str, *, stream_arn: str | None = None, shard_id: str | None = None
+    ) -> Call:
+        clients = self._connected()
+        client = clients.dynamodb if operation == "DescribeTable" else clients.streams
+        return Call(
+            operation,
+            self.table_name,
+            client.meta.region_name,
+            client.meta.endpoint_url,
+            stream_arn,
+            shard_id,
+            self._role_arn,
+        )
+
+
+def _shard(answer: Any) -> Shard:
+    numbers = answer.get("SequenceNumberRange", {})
+    return Shard(
+        shard_id=answer["ShardId"],
+        parent_shard_id=answer.get("ParentShardId"),
+        starting_sequence_number=_number(numbers.get("StartingSequenceNumber")),
+        ending_sequence_number=_number(numbers.get("EndingSequenceNumber")),
+    )
+
+
+def _number(digits: str | None) -> int | None:
+    return None if digits is None else int(digits)
+
+
+def _require_new_images(view_type: str, call: Call) -> None:
+    if view_type in _NEW_IMAGE_VIEWS:
+        return
+    raise ViewTypeError(
+        f"The stream {call.stream_arn} of table {call.table_name!r} has view type "
+        f"{view_type}: it carries no new images.",
+        safe="Nothing was read.",
+        hint="The view type of a stream can't be changed: disable the stream and enable it "
+        "again with NEW_AND_OLD_IMAGES (a new stream ARN), then resync the source from its "
+        "table, because changes made in between are recorded nowhere.",
+    )
+
+
+def _no_stream(call: Call) -> StreamDisabledError:
+    return StreamDisabledError(
+        f"Table {call.table_name!r} in region {call.region} has no stream.",
+        safe="Changes made while a table has no stream are recorded nowhere.",
+        hint="Enable one: aws dynamodb update-table --table-name "
+        f"{call.table_name} --region {call.region} --stream-specification "
+        "StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES. "
+        "What was in the table before then comes by a snapshot, not by the stream.",
+    )
+
+
+def _endless(call: Call) -> ServiceUnavailableError:
+    return ServiceUnavailableError(
+        f"{call.place}: the service gives the same page again and again.",
+        safe="No position moved: the next drain asks again.",
+        hint="An emulator that does not page as DynamoDB does? Check the endpoint URL.",
+    )

@@ -1,0 +1,192 @@
+"""The pair of botocore clients for given connection settings."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore import credentials as boto_credentials
+from botocore.config import Config
+from botocore.exceptions import NoCredentialsError
+
+from datazone_dagster.errors import SourceError
+from datazone_dagster.source.failures import BOTO_FAILURES, Call, no_region, origin, source_error
+from datazone_dagster.source.settings import ConnectionSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodbstreams import DynamoDBStreamsClient
+
+__all__ = ["ClientFactory", "Clients", "ConnectionSettings", "build_clients", "is_local"]
+
+_LOCAL_KEY = "local"  # an emulator checks that there is a signature, not whose
+_LOCAL_REGION = "us-east-1"
+
+
+class Clients(NamedTuple):
+    """The two botocore clients that a stream is read with. Both are safe between threads."""
+
+    dynamodb: DynamoDBClient
+    streams: DynamoDBStreamsClient
+
+
+ClientFactory = Callable[[], Clients]
+
+
+def is_local(url: str) -> bool:
+    """Whether an endpoint is on this machine: `localhost` or a loopback address."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def build_clients(settings: ConnectionSettings, *, table_name: str = "") -> Clients:
+    """The clients for these settings.
+
+    No call is made, unless the search for credentials needs one (SSO, instance metadata).
+    For endpoints on this machine, missing credentials and a missing region are replaced
+    by placeholders, so that an emulator needs no AWS setup; a real endpoint never gets them.
+
+    Args:
+        settings: How to connect.
+        table_name: For error texts.
+
+    Raises:
+        CredentialsError: The profile does not exist, or there are no credentials to
+            assume the role with.
+        SourceError: No region, an endpoint that is no URL, or only one of the two services on
+            this machine.
+    """
+    call = Call("Connecting", table_name, settings.region, settings.endpoint_url)
+    try:
+        return _build(settings, call)
+    except BOTO_FAILURES as error:
+        raise source_error(error, call) from None
+    except ValueError as error:  # botocore, for an endpoint URL of the environment
+        raise SourceError(
+            f"{call.place} can't be done: {error}",
+            hint="Check AWS_ENDPOINT_URL* and the endpoint_url of the AWS profile.",
+        ) from None
+
+
+def _build(settings: ConnectionSettings, call: Call) -> Clients:
+    core = botocore.session.Session(profile=settings.profile_name)
+    if settings.aws_access_key_id is not None and settings.aws_secret_access_key is not None:
+        core.set_credentials(
+            settings.aws_access_key_id,
+            settings.aws_secret_access_key,
+            settings.aws_session_token,
+        )
+    region = settings.region or core.get_config_variable("region")
+    # Only a client knows its endpoint. With placeholders this pair can be had at once.
+    placeholder = _clients(core, settings, region or _LOCAL_REGION, with_placeholder=True)
+    endpoints = [client.meta.endpoint_url for client in placeholder]
+    local = [is_local(url) for url in endpoints]
+    if any(local) and not all(local):
+        raise SourceError(
+            f"Connecting to table {call.table_name!r}: DynamoDB is at {origin(endpoints[0])}, but "
+            f"its streams are at {origin(endpoints[1])}. Only one of them is on this machine.",
+            hint="Set AWS_ENDPOINT_URL, or both AWS_ENDPOINT_URL_DYNAMODB and "
+            "AWS_ENDPOINT_URL_DYNAMODB_STREAMS.",
+        )
+    if settings.role_arn is not None:
+        core = _assuming(core, settings, region)
+    elif all(local):
+        # No emulator takes instance credentials, and asking for them takes seconds.
+        core.get_component("credential_provider").remove("iam-role")
+        if core.get_credentials() is None:
+            return placeholder
+    if region is None:
+        if not all(local):
+            raise no_region(call)
+        region = _LOCAL_REGION
+    return _clients(core, settings, region)
+
+
+def _clients(
+    core: botocore.session.Session,
+    settings: ConnectionSettings,
+    region: str,
+    *,
+    with_placeholder: bool = False,
+) -> Clients:
+    key = _LOCAL_KEY if with_placeholder else None
+    session = boto3.Session(botocore_session=core)
+    create: Any = partial(
+        session.client,
+        region_name=region,
+        endpoint_url=settings.endpoint_url,
+        use_ssl=settings.use_ssl,
+        verify=settings.verify,
+        aws_access_key_id=key,
+        aws_secret_access_key=key,
+        config=client_config(settings),
+    )
+    return Clients(
+        cast("DynamoDBClient", create("dynamodb")),
+        cast("DynamoDBStreamsClient", create("dynamodbstreams")),
+    )
+
+
+def client_config(settings: ConnectionSettings) -> Config:
+    """The botocore `Config` of these settings."""
+    mode = settings.account_id_endpoint_mode
+    if mode is None and settings.endpoint_url is not None:
+        mode = "disabled"
+    return Config(
+        connect_timeout=settings.connect_timeout_seconds,
+        read_timeout=settings.read_timeout_seconds,
+        retries={"mode": settings.retry_mode, "total_max_attempts": settings.max_attempts},
+        max_pool_connections=settings.max_pool_connections,
+        account_id_endpoint_mode=mode,
+        user_agent_extra="datazone-dagster",
+    )
+
+
+class _RoleProvider(boto_credentials.CredentialProvider):
+    """Credentials of a role, fetched on first use and renewed before they expire."""
+
+    METHOD = "datazone-assume-role"
+
+    def __init__(self, fetcher: boto_credentials.AssumeRoleCredentialFetcher) -> None:
+        super().__init__()
+        self._fetcher = fetcher
+
+    def load(self) -> boto_credentials.DeferredRefreshableCredentials:
+        return boto_credentials.DeferredRefreshableCredentials(
+            refresh_using=self._fetcher.fetch_credentials, method="assume-role"
+        )
+
+
+def _assuming(
+    base: botocore.session.Session, settings: ConnectionSettings, region: str | None
+) -> botocore.session.Session:
+    """A session with the credentials of the role, which those of `base` assume."""
+    own = base.get_credentials()
+    if own is None:
+        raise NoCredentialsError
+    extra = {"RoleSessionName": settings.role_session_name}
+    if settings.external_id is not None:
+        extra["ExternalId"] = settings.external_id
+    fetcher = boto_credentials.AssumeRoleCredentialFetcher(
+        client_creator=partial(
+            base.create_client, region_name=region, config=client_config(settings)
+        ),
+        source_credentials=own,
+        role_arn=cast("str", settings.role_arn),
+        extra_args=extra,
+    )
+    session = botocore.session.Session(profile=settings.profile_name)
+    session.register_component(
+        "credential_provider", boto_credentials.CredentialResolver([_RoleProvider(fetcher)])
+    )
+    return session

@@ -1,0 +1,273 @@
+"""From the body of a GetRecords answer to a page of change records.
+
+Keys and images are sliced out of the body as they arrived: no object is built for them, so
+a number keeps every digit and a page costs a few milliseconds. A good page is checked and
+turned into columns as a whole; only a page with something wrong in it is taken apart.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import msgspec
+
+from datazone_dagster.errors import ServiceUnavailableError
+from datazone_dagster.model.record import (
+    ChangeRecord,
+    ChangeRecords,
+    MalformedRecord,
+    RecordsPage,
+)
+from datazone_dagster.model.version import SEQUENCE_DIGITS
+
+_YEAR_10000 = 253_402_300_800
+_SHORTEST_KEYS = len('{"k":{"S":"v"}}') - 1
+"""Anything shorter may be an empty object with spaces in it."""
+
+
+class _Identity(msgspec.Struct, gc=False):
+    """Capitalised on the wire; Lambda and the documentation write it in lower case."""
+
+    type: str | None = msgspec.field(name="Type", default=None)
+    principal_id: str | None = msgspec.field(name="PrincipalId", default=None)
+    lower_type: str | None = msgspec.field(name="type", default=None)
+    lower_principal_id: str | None = msgspec.field(name="principalId", default=None)
+
+
+class _StreamRecord(msgspec.Struct, rename="pascal", gc=False):
+    sequence_number: str
+    approximate_creation_date_time: float
+    keys: msgspec.Raw
+    new_image: msgspec.Raw = msgspec.Raw()
+    old_image: msgspec.Raw = msgspec.Raw()
+    size_bytes: int = 0
+    stream_view_type: str = ""
+
+
+class _Record(msgspec.Struct, rename="camel", gc=False):
+    event_name: Literal["INSERT", "MODIFY", "REMOVE"]
+    dynamodb: _StreamRecord
+    event_id: str = msgspec.field(name="eventID", default="")
+    aws_region: str = ""
+    user_identity: _Identity | None = None
+
+
+class _Page(msgspec.Struct, rename="pascal", gc=False):
+    records: list[_Record]
+    next_shard_iterator: str | None = None
+
+
+class _Envelope(msgspec.Struct, rename="pascal", gc=False):
+    """A page whose records are not looked into."""
+
+    records: list[msgspec.Raw]
+    next_shard_iterator: str | None = None
+
+
+class _NotAStreamRecordError(ValueError):
+    """The reason, for the quarantine."""
+
+
+_decode_page = msgspec.json.Decoder(_Page).decode
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_record = msgspec.json.Decoder(_Record).decode
+
+_BAD_RECORD = (msgspec.DecodeError, _NotAStreamRecordError, UnicodeDecodeError, RecursionError)
+
+
+def parse_page(body: bytes, place: str = "GetRecords") -> RecordsPage:
+    """The page in a GetRecords body.
+
+    A record that is not a stream record does not spoil its page: it goes to
+    `RecordsPage.malformed` with its raw form and the reason, the others stay in order.
+
+    Args:
+        body: The JSON body of a successful answer.
+        place: What was called, for the error.
+
+    Raises:
+        ServiceUnavailableError: The body is not the answer of GetRecords. An answer without
+            `Records` is refused too: a missing `NextShardIterator` would otherwise be taken
+            for the end of the shard.
+    """
+    try:
+        _check_utf8(body)
+        page = _decode_page(body)
+        records = _columns(page.records)
+    except _BAD_RECORD:
+        return _parse_one_by_one(body, place)
+    return RecordsPage(records, page.next_shard_iterator, len(body), [])
+
+
+def _check_utf8(body: bytes) -> None:
+    """msgspec slices images without looking at their bytes."""
+    if not body.isascii():
+        body.decode("utf-8")
+
+
+def _columns(records: list[_Record]) -> ChangeRecords:
+    """The records of a page at once: the rules of `_change`, a column at a time.
+
+    Raises:
+        _NotAStreamRecordError: Some record may break a rule; which one, `_change` tells.
+    """
+    stream_records = [record.dynamodb for record in records]
+    columns = ChangeRecords()
+    digits = [record.sequence_number for record in stream_records]
+    columns.sequence_digits = [number.zfill(SEQUENCE_DIGITS) for number in digits]
+    columns.event_id = [record.event_id for record in records]
+    columns.event_name = [record.event_name for record in records]
+    columns.keys = keys = [bytes(record.keys) for record in stream_records]
+    new_images = [bytes(record.new_image) for record in stream_records]
+    old_images = [bytes(record.old_image) for record in stream_records]
+    columns.new_image = [image or None for image in new_images]
+    columns.old_image = [image or None for image in old_images]
+    columns.size_bytes = [record.size_bytes for record in stream_records]
+    columns.region = [record.aws_region for record in records]
+    columns.view_type = [record.stream_view_type for record in stream_records]
+    identities = [record.user_identity for record in records]
+    columns.user_type = [i.type or i.lower_type if i else None for i in identities]
+    columns.user_principal = [
+        i.principal_id or i.lower_principal_id if i else None for i in identities
+    ]
+    created_at = [record.approximate_creation_date_time for record in stream_records]
+    if records and not (
+        min(created_at) >= 0
+        and max(created_at) < _YEAR_10000
+        and _only_digits(digits)
+        and min(map(len, keys)) >= _SHORTEST_KEYS
+        and _only_objects(keys)
+        and _only_objects(new_images)
+        and _only_objects(old_images)
+        and not _lacks_a_new_image(columns)
+    ):
+        raise _NotAStreamRecordError("a record of the page breaks a rule")
+    columns.created_at = list(map(int, created_at))
+    return columns
+
+
+def _only_digits(numbers: list[str]) -> bool:
+    joined = "".join(numbers)
+    return (
+        joined.isascii()
+        and joined.isdigit()
+        and min(map(len, numbers)) > 0
+        and max(map(len, numbers)) <= SEQUENCE_DIGITS
+    )
+
+
+def _only_objects(texts: list[bytes]) -> bool:
+    """Whether each is a JSON object, or absent."""
+    return {text[:1] for text in texts} <= {b"", b"{"}
+
+
+def _lacks_a_new_image(columns: ChangeRecords) -> bool:
+    return None in columns.new_image and any(
+        image is None and event_name != "REMOVE"
+        for image, event_name in zip(columns.new_image, columns.event_name, strict=True)
+    )
+
+
+def _change(record: _Record) -> ChangeRecord:
+    stream_record = record.dynamodb
+    created_at = stream_record.approximate_creation_date_time
+    if not 0 <= created_at < _YEAR_10000:
+        raise _NotAStreamRecordError(f"ApproximateCreationDateTime {created_at} is not a time")
+    keys = _json_object(stream_record.keys, "Keys")
+    if keys is None or not keys[1:-1].strip():
+        raise _NotAStreamRecordError("Keys is empty")
+    new_image = _json_object(stream_record.new_image, "NewImage")
+    if new_image is None and record.event_name != "REMOVE":
+        # Read as an empty image it would blank the row.
+        raise _NotAStreamRecordError(f"{record.event_name} without NewImage")
+    identity = record.user_identity
+    return ChangeRecord(
+        event_id=record.event_id,
+        event_name=record.event_name,
+        sequence_number=_sequence_number(stream_record.sequence_number),
+        created_at=int(created_at),
+        keys=keys,
+        new_image=new_image,
+        old_image=_json_object(stream_record.old_image, "OldImage"),
+        size_bytes=stream_record.size_bytes,
+        region=record.aws_region,
+        view_type=stream_record.stream_view_type,
+        user_type=(identity.type or identity.lower_type) if identity else None,
+        user_principal=(identity.principal_id or identity.lower_principal_id) if identity else None,
+    )
+
+
+def _json_object(raw: msgspec.Raw, name: str) -> bytes | None:
+    """The JSON object as it arrived; None if it is absent or null."""
+    text = bytes(raw)
+    if text.startswith(b"{"):
+        return text
+    if text in (b"", b"null"):
+        return None
+    raise _NotAStreamRecordError(f"{name} is not an object")
+
+
+def _sequence_number(digits: str) -> int:
+    # int() would take signs, spaces, underscores and the digits of every script.
+    if digits.isascii() and digits.isdigit() and len(digits) <= SEQUENCE_DIGITS:
+        return int(digits)
+    raise _NotAStreamRecordError(f"SequenceNumber {digits[:60]!r} is not a number of 1-40 digits")
+
+
+def _parse_one_by_one(body: bytes, place: str) -> RecordsPage:
+    """The slow way, for a page with something wrong in it."""
+    raw_records, next_iterator = _split(body, place)
+    records = ChangeRecords()
+    malformed: list[MalformedRecord] = []
+    for raw in raw_records:
+        try:
+            _check_utf8(raw)
+            records.append(_change(_decode_record(raw)))
+        except _BAD_RECORD as error:
+            malformed.append(MalformedRecord(raw, str(error), _salvaged_number(raw)))
+    return RecordsPage(records, next_iterator, len(body), malformed)
+
+
+def _split(body: bytes, place: str) -> tuple[list[bytes], str | None]:
+    try:
+        envelope = _decode_envelope(body)
+        return [bytes(raw) for raw in envelope.records], envelope.next_shard_iterator
+    except (msgspec.DecodeError, RecursionError):
+        return _split_leniently(body, place)
+
+
+def _split_leniently(body: bytes, place: str) -> tuple[list[bytes], str | None]:
+    """With the standard library, which takes what msgspec refuses: a lone surrogate escape.
+
+    One such record must not stop its shard for good.
+    """
+    try:
+        page = json.loads(body.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError):
+        raise _not_an_answer(body, place, "is not JSON") from None
+    if not isinstance(page, dict) or not isinstance(page.get("Records"), list):
+        raise _not_an_answer(body, place, "has no list of Records")
+    next_iterator = page.get("NextShardIterator")
+    if next_iterator is not None and not isinstance(next_iterator, str):
+        raise _not_an_answer(body, place, "has a NextShardIterator that is not a string")
+    return [json.dumps(record).encode("ascii") for record in page["Records"]], next_iterator
+
+
+def _salvaged_number(raw: bytes) -> int | None:
+    """Where the record stands in its shard, if that much of it is whole."""
+    try:
+        record = json.loads(raw.decode("utf-8", "surrogateescape"))
+        number = record["dynamodb"]["SequenceNumber"]
+        return _sequence_number(number) if isinstance(number, str) else None
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+
+
+def _not_an_answer(body: bytes, place: str, fault: str) -> ServiceUnavailableError:
+    return ServiceUnavailableError(
+        f"{place}: the answer ({len(body)} bytes, starting with {body[:20]!r}) {fault}.",
+        safe="No position moved; the same page is read again.",
+        hint="If it stays, look for a proxy between this process and the service, "
+        "and check the endpoint URL.",
+    )

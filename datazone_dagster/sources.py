@@ -1,0 +1,5 @@
+"""Where changes come from. Importing this loads neither boto3 nor Dagster."""
+
+from datazone_dagster.api.source import DynamoDBSource
+
+__all__ = ["DynamoDBSource"]

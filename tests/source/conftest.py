@@ -1,0 +1,33 @@
+"""An environment without AWS: no credentials, no region, no endpoints but those of the test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.source.scripted import ScriptedService
+
+
+@pytest.fixture(autouse=True)
+def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="module")
+def running_service() -> Iterator[ScriptedService]:
+    with ScriptedService() as service:
+        yield service
+
+
+@pytest.fixture
+def service(running_service: ScriptedService) -> ScriptedService:
+    running_service.forget()
+    return running_service

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from math import floor
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from datazone_dagster.errors import ServiceUnavailableError
+from datazone_dagster.source.wire import parse_page
+from tests.source.pages import WireRecord, an_insert, body_of, wire_pages
+
+
+def _page(*records: object) -> bytes:
+    return json.dumps({"Records": records, "NextShardIterator": "next"}).encode()
+
+
+@given(wire_pages)
+def test_every_record_comes_out_as_it_was_written(page: tuple[list[WireRecord], str]) -> None:
+    written, next_iterator = page
+    body = body_of(written, next_iterator)
+
+    read = parse_page(body)
+
+    assert (read.next_iterator, read.malformed, read.body_bytes) == (next_iterator, [], len(body))
+    assert len(read.records) == len(written)
+    for ours, theirs in zip(read.records, written, strict=True):
+        record, stream_record = theirs.record, theirs.record["dynamodb"]
+        assert ours.event_id == record["eventID"]
+        assert ours.event_name == record["eventName"]
+        assert ours.region == "us-west-2"
+        assert ours.view_type == "NEW_AND_OLD_IMAGES"
+        assert ours.sequence_number == int(stream_record["SequenceNumber"])
+        assert ours.size_bytes == stream_record["SizeBytes"]
+        assert ours.created_at == floor(Decimal(theirs.time_literal))
+        identity = record.get("userIdentity") or {}
+        assert ours.user_type == identity.get("Type")
+        assert ours.user_principal == identity.get("PrincipalId")
+        # Byte for byte, not only equal once parsed.
+        assert ours.keys == json.dumps(stream_record["Keys"], ensure_ascii=False).encode()
+        for image, name in ((ours.new_image, "NewImage"), (ours.old_image, "OldImage")):
+            expected = stream_record.get(name)
+            if expected is None:
+                assert image is None
+            else:
+                assert image == json.dumps(expected, ensure_ascii=False).encode()
+
+
+def test_an_image_keeps_its_own_formatting() -> None:
+    image = b'{ "n" : {"N":"1.50"},\n "s":{"S":"\\u00e9"} }'
+    body = _page(an_insert()).replace(
+        json.dumps(an_insert()["dynamodb"]["NewImage"]).encode(), image
+    )
+    assert parse_page(body).records[0].new_image == image
+
+
+_BROKEN: list[tuple[str, Any]] = [
+    ("`SequenceNumber`", an_insert(7, SequenceNumber=None)),
+    ("`Keys`", an_insert(7, Keys=None)),
+    ("`ApproximateCreationDateTime`", an_insert(7, ApproximateCreationDateTime=None)),
+    ("Keys is empty", an_insert(7, Keys={})),
+    ("Keys is not an object", an_insert(7, Keys=[1])),
+    ("NewImage is not an object", an_insert(7, NewImage="x")),
+    ("OldImage is not an object", an_insert(7, OldImage=[])),
+    ("INSERT without NewImage", an_insert(7, NewImage=None)),
+    ("Expected `str`, got `int`", an_insert(7, SequenceNumber=7)),
+    ("is not a number", an_insert(7, SequenceNumber="-7")),
+    ("is not a number", an_insert(7, SequenceNumber="\u0667")),
+    ("is not a number", an_insert(7, SequenceNumber="1" * 41)),
+    ("is not a number", an_insert(7, SequenceNumber="")),
+    ("is not a time", an_insert(7, ApproximateCreationDateTime=-1)),
+    ("is not a time", an_insert(7, ApproximateCreationDateTime=1e300)),
+    ("Expected `float`, got `str`", an_insert(7, ApproximateCreationDateTime="now")),
+    ("Invalid enum value 'UPSERT'", {**an_insert(7), "eventName": "UPSERT"}),
+    ("`eventName`", {"dynamodb": an_insert(7)["dynamodb"]}),
+    ("`dynamodb`", {"eventName": "INSERT"}),
+    ("at `$.userIdentity`", {**an_insert(7), "userIdentity": "root"}),
+    ("Expected `object`", 5),
+    ("Expected `object`", None),
+]
+
+
+@pytest.mark.parametrize(("reason", "broken"), _BROKEN)
+def test_a_bad_record_is_kept_apart_and_its_neighbours_stay(reason: str, broken: Any) -> None:
+    page = parse_page(_page(an_insert(1), broken, an_insert(2)))
+
+    assert [record.sequence_number for record in page.records] == [1, 2]
+    assert page.next_iterator == "next"
+    (bad,) = page.malformed
+    assert reason in bad.reason
+    assert json.loads(bad.raw) == broken
+
+
+def test_a_bad_record_still_says_where_it_stood() -> None:
+    page = parse_page(_page(an_insert(7, NewImage=None), an_insert(8, SequenceNumber=None)))
+    assert [bad.sequence_number for bad in page.malformed] == [7, None]
+
+
+def test_bytes_that_are_not_utf8_spoil_one_record_only() -> None:
+    body = _page(an_insert(1), an_insert(7, NewImage={"s": {"S": "MARK"}}), an_insert(2))
+    page = parse_page(body.replace(b"MARK", b"\xff\xfe"))
+
+    assert [record.sequence_number for record in page.records] == [1, 2]
+    assert b"\xff\xfe" in page.malformed[0].raw
+    assert page.malformed[0].sequence_number == 7
+
+
+def test_a_lone_surrogate_spoils_one_record_only() -> None:
+    # msgspec refuses the whole page for it: the shard would stand still for good.
+    body = _page(an_insert(1), an_insert(7, NewImage={"s": {"S": "MARK"}}), an_insert(2))
+    page = parse_page(body.replace(b"MARK", b"\\ud800"))
+
+    assert [record.sequence_number for record in page.records] == [1, 2]
+    assert b"\\ud800" in page.malformed[0].raw
+    assert page.malformed[0].sequence_number == 7
+    assert page.next_iterator == "next"
+
+
+@pytest.mark.parametrize("absent", [{}, {"userIdentity": None}])
+def test_no_user_identity(absent: dict[str, Any]) -> None:
+    record = parse_page(_page({**an_insert(), **absent})).records[0]
+    assert (record.user_type, record.user_principal) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"},
+        {"type": "Service", "principalId": "dynamodb.amazonaws.com"},
+    ],
+)
+def test_a_ttl_delete_is_seen_in_either_spelling(identity: dict[str, str]) -> None:
+    removal = {**an_insert(NewImage=None), "eventName": "REMOVE", "userIdentity": identity}
+    record = parse_page(_page(removal)).records[0]
+    assert (record.user_type, record.user_principal) == ("Service", "dynamodb.amazonaws.com")
+    assert record.new_image is None
+
+
+def test_null_images_are_absent() -> None:
+    body = _page(an_insert(OldImage={"x": {"S": "MARK"}}))
+    body = body.replace(b'{"x": {"S": "MARK"}}', b"null")
+    assert parse_page(body).records[0].old_image is None
+
+
+def test_end_of_shard_with_records() -> None:
+    page = parse_page(json.dumps({"Records": [an_insert(1)]}).encode())
+    assert page.next_iterator is None
+    assert len(page.records) == 1
+
+
+def test_empty_page_is_not_the_end() -> None:
+    page = parse_page(b'{"NextShardIterator":"next","Records":[]}')
+    assert (page.records, page.next_iterator) == ([], "next")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>proxy</html>",
+        b'{"Records": [',
+        b"[]",
+        b"null",
+        b'{"Records": 5}',
+        b'{"Records": [], "NextShardIterator": 5}',
+        b"{}",  # would read as the end of the shard
+        b'{"NextShardIterator": "next"}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
+)
+def test_a_body_that_is_not_an_answer_is_refused(body: bytes) -> None:
+    with pytest.raises(ServiceUnavailableError, match=r"of t: the answer .*No position"):
+        parse_page(body, "GetRecords of t")

@@ -1,0 +1,327 @@
+"""What to read next: shard lineage and checkpoint in, shard reads out. Pure.
+
+The rules are invariants 4 and 5 of the design. A child is read only after its parent's end
+is committed, whatever the listing claims meanwhile: listings may lag, miss a parent, or
+show an open parent beside its children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from datazone_dagster.errors import LineageError
+from datazone_dagster.model.checkpoint import (
+    Checkpoint,
+    ShardCheckpoint,
+    ShardState,
+    noted_gap,
+)
+from datazone_dagster.model.report import Gap
+from datazone_dagster.model.shard import (
+    TRIM_HORIZON,
+    IteratorStart,
+    Shard,
+    StreamDescription,
+    after,
+)
+
+RETENTION = timedelta(hours=24)
+"""DynamoDB Streams keeps records this long, and may trim them at any moment after."""
+
+LATE_PARENT_GRACE = timedelta(minutes=10)
+"""How long a child waits for a parent that the listing does not show yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRead:
+    """One shard to read, from where.
+
+    A shard listed as closed is read to its end. One that the listing leaves out is neither
+    `closed` nor `listed_open`.
+    """
+
+    shard: ShardCheckpoint
+    start: IteratorStart
+    closed: bool
+    listed_open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPlan:
+    """What one drain reads of one stream.
+
+    Args:
+        checkpoint: The given one with newly listed shards and gaps put in.
+        reads: Shards whose parents are finished.
+        waiting: Shards known but held back until their parent's end is committed.
+        shards_open: Shards that can still grow.
+    """
+
+    checkpoint: Checkpoint
+    reads: tuple[ShardRead, ...]
+    waiting: int
+    shards_open: int
+
+
+def plan_drain(
+    stream: StreamDescription, checkpoint: Checkpoint, *, start: str, now: datetime
+) -> DrainPlan:
+    """Plan a drain of one stream.
+
+    Args:
+        stream: The stream as listed now, all pages.
+        checkpoint: What was landed so far.
+        start: "trim_horizon" or "latest"; matters only when the stream of the first run is
+            listed first. A stream that replaces an earlier one is always read whole.
+        now: The time, timezone aware.
+
+    Raises:
+        LineageError: A child starts before its parent's end.
+    """
+    listed = {shard.shard_id: shard for shard in stream.shards}
+    _check_sequence(listed, stream.stream_arn, checkpoint)
+    known = checkpoint.of_stream(stream.stream_arn)
+    first_listing = not known
+    replaces = first_listing and bool(checkpoint.shards)
+    if first_listing:
+        rows = _first_rows(stream, start="trim_horizon" if replaces else start, now=now)
+    else:
+        rows = _later_rows(stream, checkpoint, now)
+    checkpoint = checkpoint.with_shards(*rows)
+    if replaces:
+        checkpoint = _replaced(checkpoint, stream.stream_arn, now)
+    checkpoint = replace(checkpoint, stream_arn=stream.stream_arn)
+    checkpoint = _with_lost_parents(stream.stream_arn, listed, checkpoint, now)
+
+    unfinished = [row for row in checkpoint.of_stream(stream.stream_arn) if not row.is_done]
+    ready = [row for row in unfinished if _parent_is_done(row, checkpoint)]
+    # One that a listing leaves out for a while may be open, and then it has no end to read to.
+    closed = {shard.shard_id for shard in stream.shards if not shard.is_open}
+    listed_open = listed.keys() - closed
+    return DrainPlan(
+        checkpoint=checkpoint,
+        reads=tuple(
+            ShardRead(
+                row,
+                start_of(row),
+                closed=row.shard_id in closed,
+                listed_open=row.shard_id in listed_open,
+            )
+            for row in ready
+        ),
+        waiting=len(unfinished) - len(ready),
+        shards_open=sum(shard.is_open for shard in stream.shards),
+    )
+
+
+def start_of(row: ShardCheckpoint) -> IteratorStart:
+    """Where reading a shard goes on."""
+    return TRIM_HORIZON if row.sequence_number is None else after(row.sequence_number)
+
+
+def _row(stream_arn: str, shard: Shard, now: datetime) -> ShardCheckpoint:
+    return ShardCheckpoint(stream_arn, shard.shard_id, now, shard.parent_shard_id)
+
+
+def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list[ShardCheckpoint]:
+    """Rows of the first listing: parents that are absent from it are older than our start."""
+    listed_ids = {shard.shard_id for shard in stream.shards}
+    absent = {shard.parent_shard_id for shard in stream.shards} - listed_ids - {None}
+    prehistory = [
+        ShardCheckpoint(stream.stream_arn, parent_id, now, state=ShardState.PREHISTORY)
+        for parent_id in sorted(filter(None, absent))
+    ]
+    rows = [_row(stream.stream_arn, shard, now) for shard in stream.shards]
+    if start == "latest":
+        rows = [
+            replace(row, skip_before=now)
+            if shard.is_open
+            else replace(row, state=ShardState.FINISHED)
+            for row, shard in zip(rows, stream.shards, strict=True)
+        ]
+    return prehistory + rows
+
+
+def _later_rows(
+    stream: StreamDescription, checkpoint: Checkpoint, now: datetime
+) -> list[ShardCheckpoint]:
+    """Newly listed shards, and known ones about which the listing has news."""
+    rows = []
+    for shard in stream.shards:
+        known = checkpoint.get(stream.stream_arn, shard.shard_id)
+        if known is None:
+            rows.append(_row(stream.stream_arn, shard, now))
+        elif known.state is ShardState.PREHISTORY:
+            # Absent from the first listing by mistake. Its changes come late, which the
+            # versions of their keys put right; leaving it out would lose them.
+            rows.append(replace(known, state=ShardState.READING, first_listed_at=now))
+        elif known.parent_shard_id is None and shard.parent_shard_id is not None:
+            rows.append(replace(known, parent_shard_id=shard.parent_shard_id))
+    fresh = {row.shard_id for row in rows}
+    rows += [
+        _overdue(known, now)
+        for known in checkpoint.of_stream(stream.stream_arn)
+        if known.shard_id not in fresh and _is_overdue(known, now)
+    ]
+    return rows
+
+
+def _is_overdue(row: ShardCheckpoint, now: datetime) -> bool:
+    """Whether records may have been trimmed unseen.
+
+    Only a shard without a position starts silently at the trim horizon; with one, the service
+    raises when records after it are gone.
+    """
+    return (
+        row.state is ShardState.READING
+        and row.sequence_number is None
+        and now - row.read_through > RETENTION
+    )
+
+
+def _overdue(row: ShardCheckpoint, now: datetime) -> ShardCheckpoint:
+    gap = Gap(
+        row.stream_arn,
+        row.shard_id,
+        "the shard was not read for 24 hours",
+        since=row.read_through,
+        until=now - RETENTION,
+    )
+    return replace(noted_gap(row, gap, now), tip_at=now - RETENTION)
+
+
+def trim_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
+    """What was lost when the service says that the records after a position are trimmed.
+
+    None for a shard that was idle: its last record is past the retention, but the tip was
+    seen since then, so nothing came after it that could be gone.
+    """
+    idle = (
+        row.event_time is not None
+        and now - row.event_time > RETENTION
+        and row.tip_at is not None
+        and now - row.tip_at < RETENTION
+    )
+    if idle:
+        return None
+    return Gap(
+        row.stream_arn,
+        row.shard_id,
+        "records were trimmed before they were read",
+        after_sequence_number=row.sequence_number,
+        since=row.event_time or row.first_listed_at,
+        until=now,
+    )
+
+
+def vanished_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
+    """What was lost when the service does not know an unfinished shard any more."""
+    if row.sequence_number is None and row.first_listed_at == now:
+        return None
+    return Gap(
+        row.stream_arn,
+        row.shard_id,
+        "the shard vanished before its end was read",
+        after_sequence_number=row.sequence_number,
+        since=row.read_through,
+        until=now,
+    )
+
+
+def _replaced(checkpoint: Checkpoint, stream_arn: str, now: datetime) -> Checkpoint:
+    """A new stream took the place of one that is drained: changes between them are unknown."""
+    old = max(
+        (row for row in checkpoint.shards.values() if row.stream_arn != stream_arn),
+        key=lambda row: (row.first_listed_at, row.shard_id),
+    )
+    gap = Gap(
+        old.stream_arn,
+        old.shard_id,
+        "the stream was disabled and enabled again, or the table was made anew; "
+        f"changes between it and {stream_arn} were recorded nowhere",
+        after_sequence_number=old.sequence_number,
+        since=old.event_time,
+        until=now,
+    )
+    return replace(
+        checkpoint.with_shards(noted_gap(old, gap, now)),
+        # Nothing says that sequence numbers grow from one stream to the next.
+        epoch=checkpoint.epoch + 1,
+    )
+
+
+def _with_lost_parents(
+    stream_arn: str, listed: Mapping[str, Shard], checkpoint: Checkpoint, now: datetime
+) -> Checkpoint:
+    """Parents that neither a listing nor the checkpoint ever showed, after a time of grace."""
+    for row in checkpoint.of_stream(stream_arn):
+        parent_id = row.parent_shard_id
+        if (
+            row.is_done
+            or parent_id is None
+            or parent_id in listed
+            or checkpoint.get(stream_arn, parent_id) is not None
+            or now - row.first_listed_at < LATE_PARENT_GRACE
+        ):
+            continue
+        gap = Gap(
+            stream_arn,
+            parent_id,
+            f"the shard is gone and was never listed; only its child {row.shard_id} is",
+            until=now,
+        )
+        lost = ShardCheckpoint(stream_arn, parent_id, now, state=ShardState.FINISHED)
+        checkpoint = checkpoint.with_shards(noted_gap(lost, gap, now))
+    return checkpoint
+
+
+def _parent_is_done(row: ShardCheckpoint, checkpoint: Checkpoint) -> bool:
+    if row.parent_shard_id is None:
+        return True
+    parent = checkpoint.get(row.stream_arn, row.parent_shard_id)
+    return parent is not None and parent.is_done
+
+
+def _check_sequence(listed: Mapping[str, Shard], stream_arn: str, checkpoint: Checkpoint) -> None:
+    for child in listed.values():
+        if child.parent_shard_id is None or child.starting_sequence_number is None:
+            continue
+        parent = listed.get(child.parent_shard_id)
+        parent_row = checkpoint.get(stream_arn, child.parent_shard_id)
+        ends = [
+            number
+            for number in (
+                parent.ending_sequence_number if parent else None,
+                parent_row.sequence_number if parent_row else None,
+            )
+            if number is not None
+        ]
+        if ends and child.starting_sequence_number <= max(ends):
+            raise LineageError(
+                f"Shard {child.shard_id} of {stream_arn} starts at "
+                f"{child.starting_sequence_number}, not after the end {max(ends)} of its parent "
+                f"{child.parent_shard_id}.",
+                safe="Nothing was landed by this drain; what was landed before is safe.",
+                hint="Reading on could reorder changes of one key. Check that the endpoint is "
+                "DynamoDB Streams; if it is, report this with the output of DescribeStream.",
+            )
+
+
+def pruned(checkpoint: Checkpoint, stream: StreamDescription, *, now: datetime) -> Checkpoint:
+    """Without shards that can't matter any more: done, unlisted, parent of none, two days old."""
+    listed = {shard.shard_id for shard in stream.shards}
+    parents = {shard.parent_shard_id for shard in stream.shards} | {
+        row.parent_shard_id for row in checkpoint.shards.values() if not row.is_done
+    }
+    kept = {
+        key: row
+        for key, row in checkpoint.shards.items()
+        if not row.is_done
+        or row.shard_id in listed
+        or row.shard_id in parents
+        or row.gap is not None
+        or now - row.first_listed_at < 2 * RETENTION
+    }
+    return replace(checkpoint, shards=kept)

@@ -1,0 +1,256 @@
+"""Reads the planned shards, page by page in turn, within a budget of time and bytes.
+
+Shards take turns a page at a time, so that a hot one does not starve the others. Nothing
+here is durable: what was read counts only once the flow has committed it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from datazone_dagster.drain.plan import ShardRead, trim_gap, vanished_gap
+from datazone_dagster.errors import (
+    ExpiredIteratorError,
+    ShardNotFoundError,
+    SourceError,
+    TrimmedDataError,
+)
+from datazone_dagster.model.checkpoint import ShardCheckpoint
+from datazone_dagster.model.protocols import StreamClient
+from datazone_dagster.model.record import ChangeRecords, MalformedRecord, RecordsPage
+from datazone_dagster.model.report import Gap
+from datazone_dagster.model.shard import TRIM_HORIZON, IteratorStart, after
+
+ITERATOR_LIFE_SECONDS = 14 * 60
+"""A shard iterator lives 15 minutes; one minute is kept for the call that uses it."""
+
+EMPTY_PAGES_FROM_A_NEW_ITERATOR = 8
+"""Empty pages read on an open shard before it counts as read to its tip.
+
+Stretches of empty pages do occur in the middle of a shard. A kept iterator remembers how
+far it got through them, so there one page a drain is enough; each call is billed.
+"""
+
+
+EMPTY_PAGES_OF_A_CLOSED_SHARD = 100
+"""Empty pages read in one drain of a shard that has an end; the next drain goes on from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptIterator:
+    """A shard iterator that goes on where the last drain of this process stopped."""
+
+    sequence_number: int | None
+    shard_iterator: str
+    issued_at_seconds: float
+
+
+IteratorCache = dict[tuple[str, str], KeptIterator]
+"""By stream ARN and shard id. A hint: used only where the committed position is the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBudget:
+    """Bounds of one drain. `deadline_seconds` is on the same clock as `monotonic`."""
+
+    deadline_seconds: float
+    bytes: int
+    max_workers: int
+    monotonic: Callable[[], float]
+
+
+@dataclass(slots=True)
+class ShardOutcome:
+    """What was read of one shard in this drain."""
+
+    row: ShardCheckpoint
+    records: ChangeRecords = field(default_factory=ChangeRecords)
+    malformed: list[MalformedRecord] = field(default_factory=list)
+    sequence_number: int | None = None
+    event_time_seconds: int | None = None
+    ended: bool = False
+    at_tip: bool = False
+    calls: int = 0
+    body_bytes: int = 0
+    error: SourceError | None = None
+    gap: Gap | None = None
+
+
+class _ShardCursor:
+    """Reads one shard; used by one thread at a time."""
+
+    def __init__(
+        self,
+        client: StreamClient,
+        read: ShardRead,
+        kept: KeptIterator | None,
+        now: datetime,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._read = read
+        self._now = now
+        self._monotonic = monotonic
+        self._iterator = kept.shard_iterator if kept else None
+        self._issued_at_seconds = kept.issued_at_seconds if kept else 0.0
+        self._empty_pages_left = 1 if kept else EMPTY_PAGES_FROM_A_NEW_ITERATOR
+        if read.closed:
+            self._empty_pages_left = EMPTY_PAGES_OF_A_CLOSED_SHARD
+        self._skip_before = (
+            int(read.shard.skip_before.timestamp()) if read.shard.skip_before else None
+        )
+        self.outcome = ShardOutcome(read.shard, sequence_number=read.shard.sequence_number)
+
+    def read_page(self) -> bool:
+        """Read one page. False if the shard needs no more calls in this drain."""
+        try:
+            page = self._next_page()
+        except SourceError as error:
+            self.outcome.error = error
+            return False
+        if page is None:
+            return False
+        self._take(page)
+        if page.next_iterator is None:
+            self.outcome.ended = True
+            return False
+        self._iterator = page.next_iterator
+        self._issued_at_seconds = self._monotonic()
+        if page.records or page.malformed:
+            self._empty_pages_left = max(self._empty_pages_left, 1)
+            return True
+        self._empty_pages_left -= 1
+        if self._empty_pages_left > 0:
+            return True
+        self.outcome.at_tip = not self._read.closed
+        return False
+
+    def kept(self) -> KeptIterator | None:
+        """The iterator to go on with in the next drain."""
+        if self._iterator is None or self.outcome.ended or self.outcome.error:
+            return None
+        return KeptIterator(self.outcome.sequence_number, self._iterator, self._issued_at_seconds)
+
+    def _next_page(self) -> RecordsPage | None:
+        try:
+            if self._iterator is None:
+                self._open_iterator(self._position())
+            return self._get_records()
+        except ExpiredIteratorError:
+            self._open_iterator(self._position())
+            return self._get_records()
+        except TrimmedDataError:
+            gap = trim_gap(self._shard_so_far(), self._now)
+            self.outcome.gap = self.outcome.gap or gap
+            self._open_iterator(TRIM_HORIZON)
+            return self._get_records()
+        except ShardNotFoundError:
+            if self._read.listed_open:
+                raise  # the two answers contradict each other: nothing is given up for that
+            self.outcome.gap = self.outcome.gap or vanished_gap(self._shard_so_far(), self._now)
+            self.outcome.ended = True
+            return None
+
+    def _position(self) -> IteratorStart:
+        number = self.outcome.sequence_number
+        return self._read.start if number is None else after(number)
+
+    def _shard_so_far(self) -> ShardCheckpoint:
+        return replace(self._read.shard, sequence_number=self.outcome.sequence_number)
+
+    def _open_iterator(self, start: IteratorStart) -> None:
+        shard = self._read.shard
+        self._iterator = self._client.shard_iterator(shard.stream_arn, shard.shard_id, start)
+        self._issued_at_seconds = self._monotonic()
+
+    def _get_records(self) -> RecordsPage:
+        assert self._iterator is not None
+        self.outcome.calls += 1
+        return self._client.get_records(self._iterator)
+
+    def _take(self, page: RecordsPage) -> None:
+        outcome = self.outcome
+        # A renewed iterator or a repeated answer must not land a record twice.
+        fresh = ChangeRecords.of(page.records).newer_than(outcome.sequence_number)
+        if fresh:
+            outcome.sequence_number = int(fresh.sequence_digits[-1])
+            outcome.event_time_seconds = fresh.created_at[-1]
+            outcome.records.extend(fresh.created_from(self._skip_before))
+        outcome.malformed.extend(page.malformed)
+        outcome.body_bytes += page.body_bytes
+
+
+def read_shards(
+    client: StreamClient,
+    reads: Sequence[ShardRead],
+    iterators: IteratorCache,
+    budget: ReadBudget,
+    now: datetime,
+    logger: logging.Logger,
+) -> list[ShardOutcome]:
+    """Read the shards until each is at its tip or end, or the budget is spent.
+
+    A failing shard carries its error in its outcome; the others go on. What was read before
+    the failure counts.
+    """
+    cursors = [
+        _ShardCursor(client, read, _usable(iterators, read, budget), now, budget.monotonic)
+        for read in reads
+    ]
+    waiting = deque(cursors)
+    lock = threading.Lock()
+    bytes_read = 0
+
+    def work() -> None:
+        nonlocal bytes_read
+        while True:
+            with lock:
+                spent = bytes_read >= budget.bytes
+                if spent or not waiting or budget.monotonic() >= budget.deadline_seconds:
+                    return
+                cursor = waiting.popleft()
+            before = cursor.outcome.body_bytes
+            has_more = cursor.read_page()
+            with lock:
+                bytes_read += cursor.outcome.body_bytes - before
+                if has_more:
+                    waiting.append(cursor)
+
+    workers = max(1, min(budget.max_workers, len(cursors)))
+    if cursors:
+        with ThreadPoolExecutor(workers, thread_name_prefix="datazone-drain") as pool:
+            for future in [pool.submit(work) for _ in range(workers)]:
+                future.result()
+    _keep(iterators, cursors)
+    for cursor in cursors:
+        if cursor.outcome.error is not None:
+            logger.warning(
+                "Shard %s could not be read further in this drain: %s",
+                cursor.outcome.row.shard_id,
+                cursor.outcome.error,
+            )
+    return [cursor.outcome for cursor in cursors]
+
+
+def _usable(iterators: IteratorCache, read: ShardRead, budget: ReadBudget) -> KeptIterator | None:
+    kept = iterators.get((read.shard.stream_arn, read.shard.shard_id))
+    if kept is None or kept.sequence_number != read.shard.sequence_number:
+        return None
+    fresh = budget.monotonic() - kept.issued_at_seconds < ITERATOR_LIFE_SECONDS
+    return kept if fresh else None
+
+
+def _keep(iterators: IteratorCache, cursors: Sequence[_ShardCursor]) -> None:
+    for cursor in cursors:
+        place = (cursor.outcome.row.stream_arn, cursor.outcome.row.shard_id)
+        kept = cursor.kept()
+        if kept is None:
+            iterators.pop(place, None)
+        else:
+            iterators[place] = kept

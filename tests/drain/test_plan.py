@@ -1,0 +1,179 @@
+"""Shard lineage: what may be read, what must wait, what is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from datazone_dagster.drain.plan import DrainPlan, plan_drain, pruned, trim_gap
+from datazone_dagster.errors import LineageError
+from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, ShardState
+from datazone_dagster.model.shard import TRIM_HORIZON, Shard, StreamDescription, after
+
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+HOUR = timedelta(hours=1)
+ARN = "arn:stream/1"
+
+
+def stream(*shards: Shard, arn: str = ARN) -> StreamDescription:
+    return StreamDescription(arn, "NEW_AND_OLD_IMAGES", True, shards)
+
+
+def plan(
+    described: StreamDescription,
+    checkpoint: Checkpoint | None = None,
+    *,
+    start: str = "trim_horizon",
+    now: datetime = NOW,
+) -> DrainPlan:
+    return plan_drain(described, checkpoint or Checkpoint(), start=start, now=now)
+
+
+def reads(drain: DrainPlan) -> list[str]:
+    return [read.shard.shard_id for read in drain.reads]
+
+
+def finished(checkpoint: Checkpoint, *shard_ids: str) -> Checkpoint:
+    rows = [checkpoint.shards[ARN, shard_id] for shard_id in shard_ids]
+    return checkpoint.with_shards(*(replace(row, state=ShardState.FINISHED) for row in rows))
+
+
+def landed(checkpoint: Checkpoint, shard_id: str, number: int, at: datetime = NOW) -> Checkpoint:
+    row = checkpoint.shards[ARN, shard_id]
+    return checkpoint.with_shards(replace(row, sequence_number=number, event_time=at))
+
+
+def test_a_child_waits_until_its_parents_end_is_committed() -> None:
+    parent, child = Shard("p", None, 1, 50), Shard("c", "p", 60)
+    first = plan(stream(parent, child))
+    assert reads(first) == ["p"]
+    assert first.waiting == 1
+    assert reads(plan(stream(parent, child), first.checkpoint)) == ["p"]
+    second = plan(stream(parent, child), finished(first.checkpoint, "p"))
+    assert reads(second) == ["c"]
+    assert second.reads[0].start == TRIM_HORIZON
+
+
+def test_an_open_parent_holds_its_children_back() -> None:
+    drain = plan(stream(Shard("p", None, 1), Shard("c", "p", 60)))
+    assert reads(drain) == ["p"]
+
+
+def test_reading_goes_on_after_the_last_landed_record() -> None:
+    first = plan(stream(Shard("p", None, 1)))
+    second = plan(stream(Shard("p", None, 1)), landed(first.checkpoint, "p", 42))
+    assert second.reads[0].start == after(42)
+
+
+def test_a_parent_gone_before_the_first_listing_is_older_than_our_start() -> None:
+    drain = plan(stream(Shard("c", "gone", 60)))
+    assert reads(drain) == ["c"]
+    assert not drain.checkpoint.open_gaps()
+
+
+def test_a_parent_missing_from_the_first_listing_by_mistake_is_read_after_all() -> None:
+    child = Shard("c", "p", 60)
+    first = plan(stream(child))
+    second = plan(stream(Shard("p", None, 1, 50), child), first.checkpoint)
+    assert reads(second) == ["p"]
+
+
+def test_a_late_parent_is_waited_for_then_its_loss_is_a_gap() -> None:
+    root = Shard("r", None, 1)
+    child = Shard("c", "late", 60)
+    first = plan(stream(root))
+    second = plan(stream(root, child), first.checkpoint)
+    assert reads(second) == ["r"]
+    third = plan(stream(root, child), second.checkpoint, now=NOW + HOUR)
+    assert reads(third) == ["r", "c"]
+    (gap,) = third.checkpoint.open_gaps()
+    assert gap.shard_id == "late"
+
+
+def test_a_closed_leaf_without_children_is_no_error_and_asked_again() -> None:
+    leaf = Shard("p", None, 1, 50)
+    first = plan(stream(leaf))
+    second = plan(stream(leaf), finished(first.checkpoint, "p"))
+    assert second.reads == ()
+    third = plan(stream(leaf, Shard("c", "p", 60)), second.checkpoint)
+    assert reads(third) == ["c"]
+
+
+def test_an_unlisted_shard_is_still_read_to_its_end() -> None:
+    first = plan(stream(Shard("p", None, 1)))
+    second = plan(stream(), landed(first.checkpoint, "p", 42))
+    assert reads(second) == ["p"]
+    assert not second.reads[0].closed
+
+
+def test_a_child_that_starts_before_its_parents_end_stops_the_drain() -> None:
+    parent, child = Shard("p", None, 1, 50), Shard("c", "p", 50)
+    with pytest.raises(LineageError, match=r"c of arn:stream/1 starts at 50"):
+        plan(stream(parent, child))
+    checkpoint = landed(plan(stream(Shard("p", None, 1))).checkpoint, "p", 70)
+    with pytest.raises(LineageError):
+        plan(stream(Shard("c", "p", 60)), checkpoint)
+
+
+def test_latest_skips_what_is_there_and_reads_what_comes() -> None:
+    first = plan(stream(Shard("p", None, 1, 50), Shard("c", "p", 60)), start="latest")
+    (read,) = first.reads
+    assert read.shard.shard_id == "c"
+    assert read.shard.skip_before == NOW
+    later = plan(
+        stream(Shard("c", "p", 60, 90), Shard("d", "c", 100)),
+        finished(first.checkpoint, "c"),
+        start="latest",
+    )
+    assert [read.shard.skip_before for read in later.reads] == [None]
+
+
+def test_a_new_stream_is_read_whole_in_a_new_epoch_with_a_gap() -> None:
+    first = plan(stream(Shard("p", None, 1, 50)))
+    done = finished(landed(first.checkpoint, "p", 42), "p")
+    second = plan(stream(Shard("n", None, 5), arn="arn:stream/2"), done, start="latest")
+    assert reads(second) == ["n"]
+    assert second.reads[0].shard.skip_before is None
+    assert second.checkpoint.epoch == done.epoch + 1
+    (gap,) = second.checkpoint.open_gaps()
+    assert "arn:stream/2" in gap.reason
+    assert gap.since == NOW
+    third = plan(stream(Shard("n", None, 5), arn="arn:stream/2"), second.checkpoint)
+    assert third.checkpoint.epoch == second.checkpoint.epoch
+    assert len(third.checkpoint.open_gaps()) == 1
+
+
+def test_a_shard_unread_for_a_day_is_a_gap_once() -> None:
+    root = Shard("r", None, 1)
+    first = plan(stream(root))
+    second = plan(stream(root), first.checkpoint, now=NOW + 25 * HOUR)
+    assert [gap.shard_id for gap in second.checkpoint.open_gaps()] == ["r"]
+    third = plan(stream(root), second.checkpoint, now=NOW + 25 * HOUR)
+    assert third.checkpoint.shards[ARN, "r"].gap == second.checkpoint.shards[ARN, "r"].gap
+
+
+def test_an_idle_shard_whose_tip_was_seen_is_no_gap() -> None:
+    root = Shard("r", None, 1)
+    first = plan(stream(root)).checkpoint
+    idle = first.with_shards(replace(first.shards[ARN, "r"], tip_at=NOW + 20 * HOUR))
+    assert not plan(stream(root), idle, now=NOW + 40 * HOUR).checkpoint.open_gaps()
+
+
+def test_trimmed_means_lost_unless_the_shard_was_idle() -> None:
+    row = ShardCheckpoint(ARN, "s", NOW - 48 * HOUR, sequence_number=42)
+    assert trim_gap(replace(row, event_time=NOW - HOUR, tip_at=NOW - HOUR), NOW) is not None
+    assert trim_gap(replace(row, event_time=NOW - 30 * HOUR, tip_at=NOW - HOUR), NOW) is None
+    stale = replace(row, event_time=NOW - 30 * HOUR, tip_at=NOW - 26 * HOUR)
+    assert trim_gap(stale, NOW) is not None
+
+
+def test_shards_are_forgotten_only_when_nothing_needs_them() -> None:
+    parent, child = Shard("p", None, 1, 50), Shard("c", "p", 60)
+    checkpoint = finished(plan(stream(parent, child)).checkpoint, "p")
+    later = NOW + 72 * HOUR
+    assert pruned(checkpoint, stream(child), now=later) == checkpoint
+    checkpoint = finished(checkpoint, "c")
+    grandchild = stream(Shard("g", "c", 90))
+    assert set(pruned(checkpoint, grandchild, now=later).shards) == {(ARN, "c")}

@@ -1,0 +1,318 @@
+"""The change log: append a batch once, read a range of batches by pruning.
+
+Files are pruned by the batch statistics of the Delta log and read in the order of their
+batches. Within a batch the rows of a shard stand in sequence, and a child's batches come
+after its parent's, so the changes of one key are read oldest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from datazone_dagster.changelog.compaction import BATCHES_PER_GROUP, files_to_join
+from datazone_dagster.changelog.files import write_file
+from datazone_dagster.changelog.schema import SCHEMA, ShardRecords, batch_parts, bucket_of
+from datazone_dagster.changelog.upkeep import (
+    CONFIGURATION,
+    expired_files,
+    join_files,
+    remove_files,
+    remove_replaced,
+)
+from datazone_dagster.delta import (
+    DataFile,
+    create_table,
+    data_files,
+    filesystem,
+    guarded,
+    open_table,
+    read_rows,
+    transaction,
+)
+from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.model.checkpoint import Landed
+from datazone_dagster.model.columns import Log
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.version import split_version
+
+KIND = "change log"
+
+_CONFIGURATION = {
+    # Statistics of images are of no use and would fill the log.
+    "delta.dataSkippingStatsColumns": f"{Log.BATCH},{Log.EVENT_TIME}",
+    **CONFIGURATION,
+}
+
+
+VACUUM_EVERY = 1024
+"""Batches between two deletions of replaced files."""
+
+_CHUNK_COLUMNS = [name for name in SCHEMA.names if name != Log.BUCKET]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Whole batches of the change log, oldest first; the unit that a dataset takes at once."""
+
+    first_batch: int
+    last_batch: int
+    rows: pa.Table
+
+
+class ChangeLog:
+    """The change log of one source."""
+
+    def __init__(self, layout: Layout, source: str) -> None:
+        self.uri = layout.change_log(source)
+        self.app_id = f"drain/{source}"
+        self.forget_app_id = f"forget/{source}"
+        self.storage_options = layout.storage_options
+
+    def open(self) -> ChangeLogSnapshot | None:
+        """The log as it is now, or None if nothing was landed yet."""
+        table = open_table(self.uri, self.storage_options, KIND)
+        return None if table is None else ChangeLogSnapshot(self, table)
+
+    def open_or_create(self) -> ChangeLogSnapshot:
+        """The log as it is now; an empty one is made if there is none."""
+        table = open_table(self.uri, self.storage_options, KIND) or create_table(
+            self.uri,
+            self.storage_options,
+            KIND,
+            SCHEMA,
+            partition_by=(Log.BUCKET,),
+            configuration=_CONFIGURATION,
+            description="Every change of the source, once, as it arrived. "
+            "Written by datazone_dagster only.",
+        )
+        return ChangeLogSnapshot(self, table)
+
+
+class ChangeLogSnapshot:
+    """The change log at one version: all reads and the one append go by it."""
+
+    def __init__(self, log: ChangeLog, table: DeltaTable) -> None:
+        self._log = log
+        self._table = table
+        self.head: int = table.transaction_version(log.app_id) or 0
+        self.forgotten: int = table.transaction_version(log.forget_app_id) or 0
+        self._files = _by_batches(table)
+
+    @property
+    def version(self) -> int:
+        """The table version."""
+        return self._table.version()
+
+    def append(self, epoch: int, shards: Sequence[ShardRecords]) -> int:
+        """Land one batch, once.
+
+        Returns:
+            The number of the batch: head + 1.
+
+        Raises:
+            ConcurrentWriterError: Another drain landed a batch since this snapshot.
+            StorageError: The store failed. Whether the batch is landed shows the next
+                snapshot's head.
+        """
+        batch = self.head + 1
+        with guarded(self._log.uri, f"Landing batch {batch}"):
+            file = write_file(
+                filesystem(self._table, self._log.storage_options),
+                bucket_of(batch),
+                batch_parts(batch, epoch, shards),
+            )
+            self._table.create_write_transaction(
+                [file] if file else [],
+                mode="append",
+                schema=SCHEMA,
+                partition_by=[Log.BUCKET],
+                commit_properties=transaction(self._log.app_id, batch),
+            )
+            # The handle does not see its own commit. Not the newest version: that could hold
+            # a batch of another drain, which the next append must not take for its own.
+            self._table.load_as_version(self._table.version() + 1)
+        self.head = batch
+        return batch
+
+    def keep_small(self) -> bool:
+        """Do the next piece of upkeep, about a second of work. False if there was none to do.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first; a later drain does it.
+            StorageError: The store failed; nothing of the log is lost.
+        """
+        files = files_to_join(self._files, self.head)
+        if not files:
+            return False
+        join_files(self._table, self._log.storage_options, files)
+        self._files = _by_batches(self._table)
+        if files[0].minimum[Log.BATCH] % VACUUM_EVERY < BATCHES_PER_GROUP:
+            remove_replaced(self._table)
+        return True
+
+    def forget(self, applied_batch: int, created_before: datetime) -> int:
+        """Remove the oldest changes, if they are applied and old enough, for good.
+
+        A dataset can't be rebuilt from them any more. Whole files go, oldest first.
+
+        Args:
+            applied_batch: The lowest position of all datasets of the source.
+            created_before: Changes from this time on stay.
+
+        Returns:
+            How many changes were removed.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first; nothing changed.
+            StorageError: The store failed.
+        """
+        files = expired_files(self._files, applied_batch, created_before)
+        if files:
+            remove_files(self._table, files, self._log.forget_app_id)
+            self._files = _by_batches(self._table)
+            self.forgotten = max(file.maximum[Log.BATCH] for file in files)
+        return sum(file.num_records for file in files)
+
+    def landed_since(self, batch: int) -> list[Landed]:
+        """The highest position of every shard with rows in the batches after `batch`.
+
+        A record that is not a stream record moves no position: its number may be anything.
+        """
+        columns = [
+            Log.REASON,
+            Log.BATCH,
+            Log.STREAM_ARN,
+            Log.SHARD_ID,
+            Log.PARENT_SHARD_ID,
+            Log.VERSION,
+            Log.EVENT_TIME,
+        ]
+        parts = [
+            part.filter(pc.is_null(part[Log.REASON]))
+            .group_by([Log.STREAM_ARN, Log.SHARD_ID, Log.PARENT_SHARD_ID])
+            .aggregate([(Log.VERSION, "max"), (Log.EVENT_TIME, "max")])
+            for part in self._read(batch, self.head, columns)
+        ]
+        landed = []
+        for row in pa.concat_tables(parts).to_pylist() if parts else ():
+            epoch, sequence_number = split_version(row[f"{Log.VERSION}_max"])
+            landed.append(
+                Landed(
+                    row[Log.STREAM_ARN],
+                    row[Log.SHARD_ID],
+                    row[Log.PARENT_SHARD_ID],
+                    epoch,
+                    sequence_number,
+                    row[f"{Log.EVENT_TIME}_max"],
+                )
+            )
+        return landed
+
+    def chunks(self, after_batch: int, through_batch: int, chunk_bytes: int) -> Iterator[Chunk]:
+        """The batches in (after_batch, through_batch], cut into chunks of whole batches.
+
+        Memory holds one chunk and one batch of rows: a chunk ends with the batch in which it
+        passes `chunk_bytes` (decoded).
+
+        Raises:
+            StorageError: Changes of the range were removed by `forget`.
+        """
+        if after_batch < min(self.forgotten, through_batch):
+            raise _forgotten(self._log.uri, after_batch, self.forgotten)
+        pending: list[pa.Table] = []
+        pending_bytes = 0
+        for part in self._read(after_batch, through_batch, _CHUNK_COLUMNS):
+            for batch_rows in _by_batch(part):
+                same_batch = pending and _batch_of(pending[-1]) == _batch_of(batch_rows)
+                if pending_bytes >= chunk_bytes and not same_batch:
+                    yield _chunk(pending)
+                    pending, pending_bytes = [], 0
+                pending.append(batch_rows)
+                pending_bytes += batch_rows.nbytes
+        if pending:
+            yield _chunk(pending)
+
+    def oldest_event_time_after(self, batch: int) -> datetime | None:
+        """The event time of the oldest change in the batches after `batch`, by statistics."""
+        times = [
+            file.minimum[Log.EVENT_TIME]
+            for file in self._files_between(batch, self.head)
+            if Log.EVENT_TIME in file.minimum
+        ]
+        return min(times, default=None)
+
+    def _files_between(self, after_batch: int, through_batch: int) -> list[DataFile]:
+        return [
+            file
+            for file in self._files
+            if file.maximum[Log.BATCH] > after_batch and file.minimum[Log.BATCH] <= through_batch
+        ]
+
+    def _read(self, after_batch: int, through_batch: int, columns: list[str]) -> Iterator[pa.Table]:
+        """Rows of the batches in (after_batch, through_batch], in order, a part at a time."""
+        schema = pa.schema([SCHEMA.field(name) for name in columns])
+        files = self._files_between(after_batch, through_batch)
+        for file, rows in read_rows(self._table, self._log.storage_options, files, schema):
+            whole = (
+                after_batch < file.minimum[Log.BATCH] and file.maximum[Log.BATCH] <= through_batch
+            )
+            selected = rows if whole else rows.filter(_in_range(rows, after_batch, through_batch))
+            if len(selected):
+                yield selected
+
+
+def _in_range(rows: pa.Table, after_batch: int, through_batch: int) -> pa.ChunkedArray:
+    batches = rows[Log.BATCH]
+    return pc.and_(pc.greater(batches, after_batch), pc.less_equal(batches, through_batch))
+
+
+def _by_batches(table: DeltaTable) -> list[DataFile]:
+    return sorted(data_files(table), key=lambda file: (file.minimum[Log.BATCH], file.path))
+
+
+def _batch_of(rows: pa.Table) -> int:
+    return int(rows[Log.BATCH][0].as_py())
+
+
+def _by_batch(rows: pa.Table) -> Iterator[pa.Table]:
+    """Consecutive runs of rows that share a batch."""
+    runs = pc.run_end_encode(rows[Log.BATCH].combine_chunks())
+    start = 0
+    for end in runs.run_ends.to_pylist():
+        yield rows.slice(start, end - start)
+        start = end
+
+
+def _chunk(parts: list[pa.Table]) -> Chunk:
+    rows = pa.concat_tables(parts)
+    return Chunk(_batch_of(rows), int(rows[Log.BATCH][-1].as_py()), rows)
+
+
+def _forgotten(uri: str, after_batch: int, forgotten: int) -> StorageError:
+    return StorageError(
+        f"The change log at {uri} has no batches {after_batch + 1} to {forgotten} any more: they "
+        "were removed after every dataset had applied them.",
+        safe="Nothing was applied; a dataset without them would be incomplete.",
+        hint="A dataset that starts now needs a snapshot of the table, not the change log alone.",
+    )
+
+
+def check_head(snapshot: ChangeLogSnapshot, position: int) -> None:
+    """A position past the head means that the change log was replaced under a dataset.
+
+    Raises:
+        ConcurrentWriterError: `position` lies past the head.
+    """
+    if position > snapshot.head:
+        raise ConcurrentWriterError(
+            f"A dataset has applied batch {position}, but its change log ends at {snapshot.head}.",
+            safe="Nothing was changed.",
+            hint="The change log was removed or restored from an older copy: restore the "
+            "newest one, or rebuild the dataset.",
+        )

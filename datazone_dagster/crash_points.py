@@ -1,0 +1,60 @@
+"""Named points between the commits of the flow, where tests end the process.
+
+In production `reach` does nothing. With `DATAZONE_CRASH_AT="after change log commit"` in the
+environment the process kills itself (SIGKILL) when it gets there; `"...#3"` means the third
+time. Tests in one process install a hook instead (`datazone_dagster.testing.crash_at`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+
+AFTER_READ = "after read"
+AFTER_CHANGE_LOG_COMMIT = "after change log commit"
+AFTER_CHECKPOINT_COMMIT = "after checkpoint commit"
+BEFORE_CURSOR = "before cursor"
+AFTER_QUARANTINE = "after quarantine"
+AFTER_NEW_COLUMNS = "after new columns"
+AFTER_TOMBSTONES = "after tombstones"
+BEFORE_DATASET_COMMIT = "before dataset commit"
+AFTER_DATASET_COMMIT = "after dataset commit"
+
+POINTS = (
+    AFTER_READ,
+    AFTER_CHANGE_LOG_COMMIT,
+    AFTER_CHECKPOINT_COMMIT,
+    BEFORE_CURSOR,
+    AFTER_QUARANTINE,
+    AFTER_NEW_COLUMNS,
+    AFTER_TOMBSTONES,
+    BEFORE_DATASET_COMMIT,
+    AFTER_DATASET_COMMIT,
+)
+
+
+def killer(wanted: str) -> Callable[[str], None]:
+    """A hook that kills the process at a point, `"after read"`, or the nth time, `"...#2"`."""
+    name, _, nth = wanted.partition("#")
+    reached: Counter[str] = Counter()
+
+    def kill(point: str) -> None:
+        reached[point] += 1
+        if point == name and reached[point] == int(nth or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return kill
+
+
+hook: Callable[[str], None] | None = (
+    killer(os.environ["DATAZONE_CRASH_AT"]) if os.environ.get("DATAZONE_CRASH_AT") else None
+)
+"""Called with each point that is reached."""
+
+
+def reach(point: str) -> None:
+    """Say that the flow is at `point`."""
+    if hook is not None:
+        hook(point)

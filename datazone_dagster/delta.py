@@ -1,0 +1,213 @@
+"""Delta tables of ours, low level: open or create, guarded commits, file statistics, upkeep.
+
+Every commit that must happen once goes through `guarded`: delta-rs records application
+transactions but does not enforce them, so the rule is ours. A handle is opened, its
+transaction version is compared, and the write uses that very handle: a handle that has
+become stale fails with the same application id, and the loser gives way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+
+from datazone_dagster.errors import ConcurrentWriterError, ForeignTableError, StorageError
+
+KIND = "datazone.kind"
+"""Table property that marks a table as ours, and says which room owns it."""
+
+READ_ROWS = 16384
+READ_BYTES = 32 << 20
+"""Bounds of what is decoded from Parquet at a time."""
+
+CHECKPOINT_EVERY = 25
+"""Commits between two Delta checkpoints: opening a table replays the log since the last one."""
+
+
+def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> DeltaTable | None:
+    """The table at `uri`, or None if there is none.
+
+    Raises:
+        ForeignTableError: The table was not made by us for this purpose.
+        StorageError: The table is there but can't be read.
+    """
+    try:
+        table = DeltaTable(uri, storage_options=dict(storage_options))
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise StorageError(
+            f"The Delta table at {uri} can't be opened: {first_line(error)}.",
+            safe="Nothing was written.",
+            hint="Check the store and the storage options; if the table's log is damaged, "
+            "restore it from a backup or move the folder away.",
+        ) from error
+    found = table.metadata().configuration.get(KIND)
+    if found != kind:
+        raise ForeignTableError(
+            f"The Delta table at {uri} is not a {kind} table of datazone_dagster"
+            + (f" but its {found}." if found else "."),
+            safe="Nothing was overwritten.",
+            hint="Move that table away, or choose another lakehouse uri or dataset id.",
+        )
+    return table
+
+
+def create_table(
+    uri: str,
+    storage_options: Mapping[str, str],
+    kind: str,
+    schema: pa.Schema,
+    *,
+    partition_by: tuple[str, ...] = (),
+    configuration: Mapping[str, str] | None = None,
+    description: str | None = None,
+) -> DeltaTable:
+    """Create an empty table; if another process was faster, its table is opened."""
+    properties = {
+        KIND: kind,
+        "delta.checkpointInterval": str(CHECKPOINT_EVERY),
+        **(configuration or {}),
+    }
+    try:
+        return DeltaTable.create(
+            uri,
+            schema,
+            mode="error",
+            partition_by=list(partition_by) or None,
+            configuration=properties,
+            description=description,
+            storage_options=dict(storage_options),
+            raise_if_key_not_exists=False,
+        )
+    except (DeltaError, OSError) as error:
+        existing = open_table(uri, storage_options, kind)
+        if existing is not None:
+            return existing
+        raise StorageError(
+            f"The Delta table at {uri} can't be created: {first_line(error)}.",
+            safe="Nothing was written.",
+            hint="Check that the location exists, is writable and has space.",
+        ) from error
+
+
+def transaction(app_id: str, version: int) -> CommitProperties:
+    """Commit properties that record `version` for `app_id`, and never retry by themselves.
+
+    A retry inside delta-rs could rebase the write on a table state that we have not seen.
+    """
+    return CommitProperties(app_transactions=[Transaction(app_id, version)], max_commit_retries=0)
+
+
+@contextmanager
+def guarded(uri: str, doing: str) -> Iterator[None]:
+    """Turn the failures of one commit into ours.
+
+    Raises:
+        ConcurrentWriterError: Another commit came first.
+        StorageError: The store failed; whether the commit happened is found out by
+            reading the table again, never assumed.
+    """
+    try:
+        yield
+    except CommitFailedError as error:
+        raise ConcurrentWriterError(
+            f"{doing} at {uri}: another writer committed first ({first_line(error)}).",
+            safe="Nothing of this attempt was written; the other writer's work stands.",
+            hint="This one gives way and goes on from the new state next time.",
+        ) from error
+    except (DeltaError, OSError) as error:
+        raise StorageError(
+            f"{doing} at {uri} failed: {first_line(error)}.",
+            safe="The change log and earlier commits are untouched; the next attempt reads "
+            "the table again to see whether this commit happened.",
+            hint="Check the store: permissions, free space, reachability.",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One live file of a table, with its statistics by column."""
+
+    path: str
+    size_bytes: int
+    num_records: int
+    minimum: Mapping[str, Any]
+    maximum: Mapping[str, Any]
+    partition: Mapping[str, Any]
+
+
+def data_files(table: DeltaTable) -> list[DataFile]:
+    """The live files as the log tells them; no data file is opened."""
+    actions = pa.table(cast(Any, table.get_add_actions(flatten=True)))
+    return [
+        DataFile(
+            path=row["path"],
+            size_bytes=row["size_bytes"],
+            num_records=row["num_records"] or 0,
+            minimum=_with_prefix(row, "min."),
+            maximum=_with_prefix(row, "max."),
+            partition=_with_prefix(row, "partition."),
+        )
+        for row in actions.to_pylist()
+    ]
+
+
+def _with_prefix(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {
+        name[len(prefix) :]: value
+        for name, value in row.items()
+        if name.startswith(prefix) and value is not None
+    }
+
+
+def filesystem(table: DeltaTable, storage_options: Mapping[str, str]) -> pafs.FileSystem:
+    """The folder of the table as an Arrow filesystem, whatever store it is on."""
+    handler = DeltaStorageHandler(table.table_uri, dict(storage_options))
+    return pafs.PyFileSystem(handler)
+
+
+def read_rows(
+    table: DeltaTable,
+    storage_options: Mapping[str, str],
+    files: Iterable[DataFile],
+    schema: pa.Schema,
+) -> Iterator[tuple[DataFile, pa.Table]]:
+    """Rows of these files, file after file in their order, some thousand at a time.
+
+    Args:
+        table: The table that the files are of; without deletion vectors.
+        storage_options: Of its store.
+        files: Which to read.
+        schema: The columns to decode, none of them a partition column. Files hold strings
+            in several Arrow forms; they come out in this one.
+    """
+    store = filesystem(table, storage_options)
+    for file in files:
+        with store.open_input_file(file.path) as handle:
+            parquet = pq.ParquetFile(handle)
+            for group in range(parquet.num_row_groups):
+                rows_at_a_time = _rows_at_a_time(parquet.metadata.row_group(group))
+                for batch in parquet.iter_batches(
+                    rows_at_a_time, row_groups=[group], columns=schema.names
+                ):
+                    yield file, pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+
+
+def _rows_at_a_time(group: pq.RowGroupMetaData) -> int:
+    bytes_per_row = int(group.total_byte_size) // max(int(group.num_rows), 1) + 1
+    return max(1, min(READ_ROWS, READ_BYTES // bytes_per_row))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; delta-rs appends stack traces to some."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datazone_dagster.changelog import compaction
+from datazone_dagster.changelog.compaction import files_to_join
+from datazone_dagster.changelog.log import ChangeLogSnapshot
+from datazone_dagster.changelog.schema import BATCHES_PER_BUCKET, ShardRecords, bucket_of
+from datazone_dagster.delta import DataFile
+from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.model.checkpoint import Checkpoint, fold
+from datazone_dagster.model.columns import Log
+from tests.changelog.test_change_log import ARN, events, log_in, record, shard
+
+
+def file(first: int, last: int, size_bytes: int) -> DataFile:
+    batches = {Log.BATCH: first}, {Log.BATCH: last}
+    return DataFile(f"{first}", size_bytes, 1, *batches, {Log.BUCKET: bucket_of(first)})
+
+
+@given(st.lists(st.integers(1, 40 << 20), min_size=1, max_size=300), st.integers(0, 5000))
+def test_joining_ends_and_keeps_ranges_disjoint_and_in_one_bucket(
+    sizes: list[int], first: int
+) -> None:
+    files = [file(first + n, first + n, size) for n, size in enumerate(sizes)]
+    head = files[-1].maximum[Log.BATCH]
+    rounds = 0
+    while run := files_to_join(files, head):
+        rounds += 1
+        at = files.index(run[0])
+        assert files[at : at + len(run)] == run
+        assert len(run) > 1
+        assert len({bucket_of(one.minimum[Log.BATCH]) for one in run}) == 1
+        total = sum(one.size_bytes for one in run)
+        assert total <= compaction.TARGET_BYTES
+        joined = file(run[0].minimum[Log.BATCH], run[-1].maximum[Log.BATCH], total)
+        files[at : at + len(run)] = [joined]
+    assert rounds <= len(sizes)
+    open_bucket = bucket_of(head)
+    small = [
+        one
+        for one in files
+        if one.size_bytes * 2 < compaction.TARGET_BYTES
+        and bucket_of(one.minimum[Log.BATCH]) < open_bucket
+    ]
+    big = len(files) - len(small)
+    assert len(small) <= big + 1 + BATCHES_PER_BUCKET // compaction.BATCHES_PER_GROUP
+
+
+def test_a_year_of_small_ticks_is_a_few_hundred_files() -> None:
+    files: list[DataFile] = []
+    most = rewritten = 0
+    for batch in range(1, 3 * BATCHES_PER_BUCKET):
+        files.append(file(batch, batch, 20_000))
+        while run := files_to_join(files, batch):
+            at = files.index(run[0])
+            total = sum(one.size_bytes for one in run)
+            rewritten += total
+            joined = file(run[0].minimum[Log.BATCH], run[-1].maximum[Log.BATCH], total)
+            files[at : at + len(run)] = [joined]
+        most = max(most, len(files))
+    assert most < 64 + 64 + 8 * 3
+    assert rewritten <= 2 * 20_000 * batch
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_a_joined_log_reads_as_before(tmp_path: Path) -> None:
+    for number in range(11):
+        two = [shard(2 * number), shard(2 * number + 1, name=f"t{number % 3}", parent="p")]
+        log_in(tmp_path).append(1, two)
+    log = log_in(tmp_path)
+    before = [chunk.rows for chunk in log.chunks(2, 9, 1)]
+    landed = log.landed_since(0)
+    while log.keep_small():
+        pass
+    fresh = log_in(tmp_path)
+    for one in (log, fresh):
+        assert [chunk.rows for chunk in one.chunks(2, 9, 1)] == before
+    now = datetime(2030, 1, 1, tzinfo=timezone.utc)
+    assert fold(Checkpoint(), fresh.landed_since(0), 11, now) == fold(Checkpoint(), landed, 11, now)
+    assert fresh.head == 11
+    table = DeltaTable(tmp_path / "_changelog" / "orders")
+    assert len(table.file_uris()) == 3  # 1-3, 4-7, 8-11
+    assert not any(
+        action["dataChange"]
+        for line in _last_commit(tmp_path)
+        for action in (line.get("add"), line.get("remove"))
+        if action
+    )
+
+
+def _last_commit(root: Path) -> list[dict[str, dict[str, object]]]:
+    folder = root / "_changelog" / "orders" / "_delta_log"
+    newest = sorted(folder.glob("*.json"))[-1]
+    return [json.loads(line) for line in newest.read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_upkeep_and_an_append_from_one_snapshot_one_gives_way(tmp_path: Path) -> None:
+    for number in range(5):
+        log_in(tmp_path).append(1, [shard(number)])
+    upkeep, drain = log_in(tmp_path), log_in(tmp_path)
+    drain.append(1, [shard(5)])
+    with pytest.raises(ConcurrentWriterError):
+        upkeep.keep_small()
+    upkeep, drain = log_in(tmp_path), log_in(tmp_path)
+    assert upkeep.keep_small()
+    with pytest.raises(ConcurrentWriterError):
+        drain.append(1, [shard(6)])
+    assert upkeep.append(1, [shard(6)]) == 7
+    assert events(list(log_in(tmp_path).chunks(0, 9, 10**9))) == [[f"e{n}" for n in range(7)]]
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_a_snapshot_is_readable_after_its_files_were_joined(tmp_path: Path) -> None:
+    for number in range(8):
+        log_in(tmp_path).append(1, [shard(number)])
+    reader, upkeep = log_in(tmp_path), log_in(tmp_path)
+    while upkeep.keep_small():
+        pass
+    assert len(events(list(reader.chunks(0, 8, 1)))) == 8
+
+
+def test_row_groups_are_bounded_by_bytes(tmp_path: Path) -> None:
+    image = b'{"a":{"S":"' + os.urandom(150_000).hex().encode() + b'"}}'
+    big = [record(n)._replace(new_image=image) for n in range(150)]
+    log_in(tmp_path).append(1, [ShardRecords(ARN, "s", None, big)])
+    (path,) = tmp_path.rglob("*.parquet")
+    metadata = pq.ParquetFile(path).metadata
+    sizes = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+    assert sum(sizes) == 150
+    assert max(sizes) * len(image) <= 17 << 20
+    assert [len(chunk.rows) for chunk in log_in(tmp_path).chunks(0, 1, 1)] == [150]
+
+
+def test_many_small_shards_make_one_row_group(tmp_path: Path) -> None:
+    log_in(tmp_path).append(1, [shard(n, name=f"s{n}") for n in range(100)])
+    (path,) = tmp_path.rglob("*.parquet")
+    assert pq.ParquetFile(path).metadata.num_row_groups == 1
+    (chunk,) = log_in(tmp_path).chunks(0, 1, 1)
+    assert chunk.rows[Log.SHARD_ID].to_pylist() == [f"s{n}" for n in range(100)]
+
+
+def test_only_applied_and_old_changes_are_forgotten_and_never_silently(tmp_path: Path) -> None:
+    for number in range(4):
+        created = record(number, created_at=1_700_000_000 + number)
+        log_in(tmp_path).append(1, [ShardRecords(ARN, "s", None, [created])])
+    later = datetime.fromtimestamp(1_700_000_010, timezone.utc)
+    assert log_in(tmp_path).forget(0, later) == 0
+    assert log_in(tmp_path).forget(4, datetime.fromtimestamp(1_700_000_001, timezone.utc)) == 1
+    log = log_in(tmp_path)
+    assert log.forget(2, later) == 1
+    for one in (log, log_in(tmp_path)):
+        assert events(list(one.chunks(2, 4, 10**9))) == [["e2", "e3"]]
+        with pytest.raises(StorageError, match="no batches 2 to 2"):
+            list(one.chunks(1, 4, 10**9))
+        assert one.head == 4
+
+
+def _median_tick_seconds(root: Path, ticks: int) -> float:
+    took = []
+    for number in range(ticks):
+        started = time.perf_counter()
+        log: ChangeLogSnapshot = log_in(root)
+        log.append(1, [shard(number)])
+        log.keep_small()
+        took.append(time.perf_counter() - started)
+    return sorted(took)[ticks // 2]
+
+
+def test_a_commit_stays_flat(tmp_path: Path) -> None:
+    first = _median_tick_seconds(tmp_path, 60)
+    _median_tick_seconds(tmp_path, 200)
+    last = _median_tick_seconds(tmp_path, 60)
+    assert last < 2.5 * first
+    assert len(log_in(tmp_path)._files) < 64 + 8
+
+
+def test_old_log_entries_and_replaced_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
+    folder = tmp_path / "_changelog" / "orders"
+    for number in range(24):
+        log_in(tmp_path).append(1, [shard(number)])
+    long_ago = time.time() - 7 * 3600
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.utime(path, (long_ago, long_ago))
+    for number in range(24, 80):
+        log = log_in(tmp_path)
+        log.append(1, [shard(number)])
+        log.keep_small()
+    entries = sorted(path.name for path in (folder / "_delta_log").glob("*.json"))
+    assert f"{0:020d}.json" not in entries
+    assert len(events(list(log_in(tmp_path).chunks(0, 80, 1)))) == 80

@@ -1,0 +1,154 @@
+"""The user's expressions, ready to stand in a query: paths replaced, results named."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datazone_dagster.errors import ExpressionError
+from datazone_dagster.frame.carry import carry, exclude_hidden
+from datazone_dagster.frame.record import FieldNames
+from datazone_dagster.frame.rewrite import PathRewriter
+from datazone_dagster.frame.syntax import (
+    Ask,
+    Node,
+    nodes,
+    parse_expressions,
+    parse_query,
+    print_expressions,
+    print_query,
+)
+
+PREVIOUS = "_dz_previous"
+"""Stands for the query that a stage reads."""
+
+_SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an expression can name.
+
+    `source` is the relation's own name, `records` the columns that hold the stream record,
+    `hidden` the columns that `*` leaves out.
+    """
+
+    ask: Ask
+    source: str
+    records: Sequence[str]
+    hidden: Sequence[str]
+    names: FieldNames
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One SQL expression, or a whole query, of a call.
+
+    `text` is what the user wrote, `sql` what is executed, `name` the output's name: empty
+    where there are several (`*`) or none.
+    """
+
+    method: str
+    text: str
+    sql: str
+    name: str = ""
+    needs: frozenset[str] = frozenset()
+
+    @property
+    def call(self) -> str:
+        """The call as an error shows it."""
+        return shown_call(self.method, self.text)
+
+
+def shown_call(method: str, *texts: object) -> str:
+    """A call as an error shows it, on one line and not endless."""
+    arguments = ", ".join(repr(" ".join(str(text).split())) for text in texts)
+    if len(arguments) > _SHOWN_CHARACTERS:
+        arguments = arguments[:_SHOWN_CHARACTERS] + "…"
+    return f"{method}({arguments})"
+
+
+def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Expression]:
+    """Reads the arguments of `select` and `with_columns`.
+
+    Raises:
+        ExpressionError: One does not parse, or names an impossible path.
+    """
+    found = []
+    for text in texts:
+        items = parse_expressions(scope.ask, text, call=shown_call(method, text))
+        for item in items:
+            rewriter = PathRewriter(scope.records, scope.names, shown_call(method, text))
+            node = rewriter.rewrite(item)
+            stars = [part for part in nodes(node) if part.get("type") == "STAR"]
+            for star in stars:
+                exclude_hidden(star, scope.source, scope.hidden)
+            name: str = ""
+            if not stars:
+                name = item["alias"] or rewriter.output_name(item) or ""
+                if not name and item["class"] == "COLUMN_REF":
+                    name = item["column_names"][-1]  # and DuckDB says it in the column's own case
+                elif not name:
+                    # the user's own text, not DuckDB's print of it: the same in every version
+                    name = text.strip() if len(items) == 1 else print_expressions(scope.ask, [item])
+                    node = {**node, "alias": name}
+                elif not item["alias"]:
+                    node = {**node, "alias": name}
+            sql = print_expressions(scope.ask, [node])
+            found.append(Expression(method, text, sql, name, frozenset(rewriter.needs)))
+    return found
+
+
+def predicate(scope: Scope, text: str) -> Expression:
+    """Reads the argument of `filter`.
+
+    Raises:
+        ExpressionError: Not one expression without an alias, or it does not parse.
+    """
+    call = shown_call("filter", text)
+    items = parse_expressions(scope.ask, text, call=call)
+    if len(items) != 1 or items[0]["alias"]:
+        raise ExpressionError(f"{call}: one condition is expected.", hint="Join them with AND.")
+    rewriter = PathRewriter(scope.records, scope.names, call)
+    sql = print_expressions(scope.ask, [rewriter.rewrite(items[0])])
+    return Expression("filter", text, sql, needs=frozenset(rewriter.needs))
+
+
+def queries(scope: Scope, text: str) -> list[Expression]:
+    """Reads the argument of `sql`: the queries to try, best first, each around `PREVIOUS`.
+
+    The first one, if there are two, also selects the hidden columns; it does not bind where
+    the user's query aggregates.
+
+    Raises:
+        ExpressionError: Not one SELECT, or it names an impossible path.
+    """
+    call = shown_call("sql", text)
+    rewriter = PathRewriter(scope.records, scope.names, call)
+    original = parse_query(scope.ask, text, call=call)
+    plain = rewriter.rewrite(original)
+    _name_paths(plain, original, rewriter)
+    carried = copy.deepcopy(plain)
+    found = [carried] if scope.hidden and carry(carried, scope.source, scope.hidden) else []
+    found.append(plain)
+    needs = frozenset(rewriter.needs)
+    return [Expression("sql", text, _over_previous(scope, node), needs=needs) for node in found]
+
+
+def _name_paths(node: Node, original: Node, rewriter: PathRewriter) -> None:
+    """Names the unnamed paths that a query selects, in place."""
+    for item, before in zip(
+        node.get("select_list", ()), original.get("select_list", ()), strict=True
+    ):
+        if not item["alias"]:
+            item["alias"] = rewriter.output_name(before) or ""
+
+
+def _over_previous(scope: Scope, node: Node) -> str:
+    source = f"WITH {scope.source} AS NOT MATERIALIZED (SELECT * FROM {PREVIOUS})"  # noqa: S608  # our names
+    ctes = node["cte_map"]["map"]
+    if any(entry["key"].casefold() == scope.source for entry in ctes):
+        return f"{source} SELECT * FROM ({print_query(scope.ask, node)})"  # noqa: S608  # the user's query
+    own = parse_query(scope.ask, f"{source} SELECT 1", call="sql()")["cte_map"]["map"]
+    return print_query(scope.ask, {**node, "cte_map": {"map": [*own, *ctes]}})

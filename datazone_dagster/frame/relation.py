@@ -1,0 +1,317 @@
+"""Lazy, immutable relations over one chunk: what frames and lookups have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from datazone_dagster.errors import DatazoneError, ExpressionError, TransformError
+from datazone_dagster.frame.expressions import (
+    PREVIOUS,
+    Expression,
+    Scope,
+    expressions,
+    predicate,
+    queries,
+    shown_call,
+)
+from datazone_dagster.frame.record import FIELDS, FieldNames, is_record, record_value
+from datazone_dagster.frame.session import Session, failure
+from datazone_dagster.frame.syntax import quoted
+from datazone_dagster.model.columns import HIDDEN, ITEM_RESTS, RESERVED_PREFIX
+
+if TYPE_CHECKING:
+    import pandas  # type: ignore[import-untyped]  # pandas-stubs is not a dependency
+    import polars
+
+_R = TypeVar("_R", bound="Relation")
+_PREVIEW_COLUMNS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a relation's rows come about.
+
+    `root` makes the first query from the fields of the record that are needed, `stages` read
+    one another from `PREVIOUS`, `bound` holds names and DuckDB types of the last one,
+    `calls` what the user called.
+    """
+
+    session: Session
+    names: FieldNames
+    root: Callable[[frozenset[str], FieldNames], str]
+    source: str
+    stages: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
+    bound: tuple[tuple[str, str], ...] = ()
+    calls: tuple[str, ...] = ()
+
+    def query(self, more: frozenset[str] = frozenset()) -> str:
+        """The SQL of all stages."""
+        text = self.root(self.needs | more, self.names)
+        for stage in self.stages:
+            before, _, after = stage.partition(PREVIOUS)  # its first place is always ours
+            text = f"{before}({text}){after}"
+        return text
+
+    def then(self, call: str, stage: str, needs: frozenset[str]) -> Plan:
+        """This plan with one more stage.
+
+        Raises:
+            duckdb.Error: The stage does not bind.
+        """
+        return replace(
+            self,
+            stages=(*self.stages, stage),
+            needs=self.needs | needs,
+            calls=(*self.calls, call),
+        ).rebound()
+
+    def rebound(self) -> Plan:
+        """This plan with its columns known."""
+        return replace(self, bound=tuple(self.session.columns(self.query())))
+
+
+class Relation:
+    """Rows that are computed when they are asked for. Every call returns a new relation.
+
+    A call checks its SQL at once and reads nothing; `arrow()`, `pl()`, `df()` and the Arrow
+    stream run it. Hidden columns (`_dz_key`, `_dz_version`, `_dz_event_time`) travel with the
+    rows unseen: `columns` does not list them, what comes out has them.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, without the hidden ones."""
+        return [name for name, _ in self._plan.bound if name not in HIDDEN]
+
+    def select(self: _R, *columns: str) -> _R:
+        """Keeps what these SQL expressions give.
+
+        An expression is named by its alias; a path without one by its last attribute
+        (`dynamodb.NewImage.total.N` is `total`); anything else by its own text. `*` is every
+        column. `unnest(...)` makes several rows of one.
+
+        Args:
+            columns: SQL expressions; one argument may hold several, separated by commas.
+
+        Raises:
+            ExpressionError: One does not parse, names a column that is not there, or two
+                have one name.
+        """
+        if not columns:
+            raise ExpressionError("select(): name at least one expression.")
+        found = expressions(self._scope(), "select", columns)
+        return self._with_stage(found, self._selecting([item.sql for item in found]))
+
+    def with_columns(self: _R, *columns: str) -> _R:
+        """Keeps all columns and adds these, or replaces those of the same name.
+
+        Args:
+            columns: SQL expressions as for `select`, without `*`.
+
+        Raises:
+            ExpressionError: As for `select`.
+        """
+        if not columns:
+            raise ExpressionError("with_columns(): name at least one expression.")
+        found = expressions(self._scope(), "with_columns", columns)
+        for item in found:
+            if not item.name:
+                raise ExpressionError(
+                    f"{item.call}: the columns that are there stay.", hint="Name only the new ones."
+                )
+        replaced = {item.name.casefold(): item.sql for item in found}
+        if len(replaced) < len(found):
+            raise _name_error(shown_call("with_columns", *columns), [item.name for item in found])
+        listed = [
+            replaced.pop(name.casefold(), f"{self._plan.source}.{quoted(name)}")
+            for name in self.columns
+        ]
+        return self._with_stage(found, self._selecting([*listed, *replaced.values()]))
+
+    def filter(self: _R, condition: str) -> _R:
+        """Keeps the rows for which an SQL condition is true.
+
+        Args:
+            condition: One SQL expression; null counts as not true.
+
+        Raises:
+            ExpressionError: It does not parse or bind.
+        """
+        found = predicate(self._scope(), condition)
+        stage = f"SELECT * FROM {PREVIOUS} AS {self._plan.source} WHERE {found.sql}"  # noqa: S608  # the user's condition
+        return self._with_stage([found], stage)
+
+    def sql(self: _R, query: str) -> _R:
+        """Runs a whole SELECT; this relation is its table `changes`, lookups have their names.
+
+        The hidden columns travel along while each row of the result comes from one row of
+        `changes`. An aggregate loses them; a merge then needs them selected by name, for
+        example `arg_max(_dz_version, ...)`.
+
+        Args:
+            query: One SELECT statement, also with joins, WITH, UNION ALL.
+
+        Raises:
+            ExpressionError: It does not parse or bind.
+        """
+        candidates = queries(self._scope(), query)
+        for candidate in candidates[:-1]:
+            try:
+                plan = self._plan.then(candidate.call, candidate.sql, candidate.needs)
+            except duckdb.Error:
+                continue  # the plain query tells whether the user's SQL is at fault
+            _check_names(candidate.call, plan.bound)
+            return type(self)(plan)
+        return self._with_stage(candidates[-1:], candidates[-1].sql)
+
+    def arrow(self) -> pa.Table:
+        """The rows as an Arrow table, hidden columns included.
+
+        Raises:
+            TransformError: A value does not fit its cast, or memory does not suffice.
+        """
+        plan = self._plan
+        records = [name for name, duckdb_type in plan.bound if is_record(duckdb_type)]
+        listed = [
+            f"{record_value(quoted(name))} AS {quoted(name)}" if name in records else quoted(name)
+            for name in (*self.columns, *self._hidden)
+        ]
+        more = frozenset(FIELDS) if records else frozenset[str]()
+        query = f"SELECT {', '.join(listed)} FROM ({plan.query(more)})"  # noqa: S608  # quoted names
+        try:
+            return plan.session.table(query)
+        except duckdb.Error as error:
+            call = "reading " + ".".join((plan.source, *plan.calls))
+            raise self._failure(error, call, running=True) from error
+
+    def pl(self) -> polars.DataFrame:
+        """The rows as a Polars data frame, hidden columns included.
+
+        Raises:
+            TransformError: Polars is not installed, or as for `arrow()`.
+        """
+        try:
+            import polars
+        except ImportError as error:
+            raise _not_installed("pl()", "polars") from error
+        frame = polars.from_arrow(self.arrow())
+        assert isinstance(frame, polars.DataFrame)  # a table never gives a series
+        return frame
+
+    def df(self) -> pandas.DataFrame:
+        """The rows as a pandas data frame of Arrow-backed columns: no integer becomes a float.
+
+        Raises:
+            TransformError: pandas is not installed, or as for `arrow()`.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise _not_installed("df()", "pandas") from error
+        frame: pandas.DataFrame = self.arrow().to_pandas(types_mapper=pandas.ArrowDtype)
+        return frame
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.arrow().__arrow_c_stream__(requested_schema)
+
+    def __repr__(self) -> str:
+        types = dict(self._plan.bound)
+        shown = [
+            f"{name}: {'record' if is_record(types[name]) else types[name].lower()}"
+            for name in self.columns[:_PREVIEW_COLUMNS]
+        ]
+        more = len(self.columns) - len(shown)
+        tail = f", and {more} more" if more > 0 else ""
+        return (
+            f"<{type(self).__name__} of {', '.join(shown)}{tail}; arrow(), pl() or df() reads it>"
+        )
+
+    @property
+    def _hidden(self) -> list[str]:
+        names = {name for name, _ in self._plan.bound}
+        return [name for name in HIDDEN if name in names]
+
+    def _scope(self) -> Scope:
+        plan = self._plan
+        records = [name for name, duckdb_type in plan.bound if is_record(duckdb_type)]
+        return Scope(plan.session.ask, plan.source, records, self._hidden, plan.names)
+
+    def _selecting(self, listed: Sequence[str]) -> str:
+        hidden = (f"{self._plan.source}.{name}" for name in self._hidden)
+        columns = ", ".join((*listed, *hidden))
+        return f"SELECT {columns} FROM {PREVIOUS} AS {self._plan.source}"  # noqa: S608  # parsed before
+
+    def _with_stage(self: _R, found: Sequence[Expression], stage: str) -> _R:
+        needs = frozenset[str]().union(*(item.needs for item in found))
+        try:
+            plan = self._plan.then(_joint_call(found), stage, needs)
+        except duckdb.Error as error:
+            raise self._blamed(found, error) from error
+        _check_names(plan.calls[-1], plan.bound)
+        return type(self)(plan)
+
+    def _blamed(self, found: Sequence[Expression], error: duckdb.Error) -> TransformError:
+        """The error of the one expression that is at fault, if it is one."""
+        if len(found) == 1:
+            return self._failure(error, found[0].call)
+        for item in found:
+            try:
+                self._plan.then(item.call, self._selecting([item.sql]), item.needs)
+            except duckdb.Error as own:
+                return self._failure(own, item.call)
+        return self._failure(error, _joint_call(found))
+
+    def _failure(self, error: duckdb.Error, call: str, *, running: bool = False) -> TransformError:
+        shown = self._plan.names.shown()
+        return failure(error, call=call, available=self.columns, shown=shown, running=running)
+
+
+def _joint_call(found: Sequence[Expression]) -> str:
+    """The one call that these expressions are arguments of."""
+    return shown_call(found[0].method, *dict.fromkeys(item.text for item in found))
+
+
+def _check_names(call: str, bound: Sequence[tuple[str, str]]) -> None:
+    names = [name for name, _ in bound]
+    if len({name.casefold() for name in names}) < len(names):
+        raise _name_error(call, names)
+    for name in names:
+        if name.casefold().startswith(RESERVED_PREFIX) and name not in (*HIDDEN, *ITEM_RESTS):
+            raise ExpressionError(
+                f"{call}: the column name {name!r} is reserved.",
+                hint=f"Names that start with {RESERVED_PREFIX!r} are ours; give it an alias.",
+            )
+
+
+def _name_error(call: str, names: Sequence[str]) -> ExpressionError:
+    seen: dict[str, str] = {}
+    for name in names:
+        twin = seen.setdefault(name.casefold(), name)
+        if twin is not name:
+            break
+    if name in HIDDEN:
+        return ExpressionError(
+            f"{call}: the column {name} is selected twice.",
+            hint="It travels with every row by itself: leave it out.",
+        )
+    pair = repr(name) if twin == name else f"{twin!r} and {name!r}"
+    return ExpressionError(
+        f"{call}: two columns are named {pair}; case makes no difference in a table.",
+        hint='Give one another alias: "expression as other_name".',
+    )
+
+
+def _not_installed(call: str, extra: str) -> DatazoneError:
+    return TransformError(
+        f"{call} needs {extra}, which is not installed.",
+        hint=f"Install datazone-dagster[{extra}].",
+    )

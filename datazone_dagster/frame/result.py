@@ -1,0 +1,207 @@
+"""From what a user function returned to the rows of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datazone_dagster.errors import HiddenColumnsError, ResultError
+from datazone_dagster.frame.arrow_types import as_delta
+from datazone_dagster.frame.relation import Relation
+from datazone_dagster.model.columns import EVENT_TIME, HIDDEN, ITEM_RESTS, RESERVED_PREFIX, VERSION
+from datazone_dagster.model.version import EPOCH_DIGITS, SEQUENCE_DIGITS
+
+Mode = Literal["merge", "append", "history"]
+
+_ACCEPTED = "Return the frame, a DuckDB relation, an Arrow table, or a Polars or pandas data frame."
+_KEEP = {
+    "frame": "In sql(), select changes._dz_key, changes._dz_version and changes._dz_event_time; "
+    "in an aggregate take those of the newest row: arg_max(_dz_key, _dz_version).",
+    "DuckDB": "Keep _dz_key, _dz_version and _dz_event_time in the relation's columns.",
+    "Polars": "Keep them: .select(..., '_dz_key', '_dz_version', '_dz_event_time').",
+    "pandas": "Keep them: df[[..., '_dz_key', '_dz_version', '_dz_event_time']].",
+    "Arrow": "Keep the columns _dz_key, _dz_version and _dz_event_time of frame.arrow().",
+}
+_VERSION = f"^[0-9]{{{EPOCH_DIGITS + SEQUENCE_DIGITS}}}$"
+
+
+def split_outputs(returned: object, outputs: Sequence[tuple[str, ...]]) -> list[object]:
+    """What each output gets of a function's return value, in the order of the outputs.
+
+    One output takes the value as it is. Several take a dict by name, or a tuple in order.
+
+    Args:
+        returned: The return value.
+        outputs: For each output the names by which a dict may hold it.
+
+    Raises:
+        ResultError: An output is missing, or something is there that is none.
+    """
+    shown = ", ".join(repr(names[0]) for names in outputs)
+    if isinstance(returned, Mapping):
+        known = {name for names in outputs for name in names}
+        unknown = [key for key in returned if key not in known]
+        values = [
+            [returned[name] for name in dict.fromkeys(names) if name in returned]
+            for names in outputs
+        ]
+        if unknown or any(len(found) != 1 for found in values):
+            keys = ", ".join(repr(key) for key in returned) or "nothing"
+            raise ResultError(
+                f"The function returned a dict of {keys}, its outputs are {shown}.",
+                safe="Nothing was written.",
+                hint="Return each output once, by its name in output_mapping.",
+            )
+        return [found[0] for found in values]
+    if isinstance(returned, (tuple, list)) and (len(outputs) > 1 or len(returned) == 1):
+        if len(returned) != len(outputs):
+            raise ResultError(
+                f"The function returned {len(returned)} values, its outputs are {shown}.",
+                safe="Nothing was written.",
+                hint="Return one value per output, in this order, or a dict by name.",
+            )
+        return list(returned)
+    if len(outputs) == 1:
+        return [returned]
+    raise ResultError(
+        f"The function returned one {_kind_of(returned)}, its outputs are {shown}.",
+        safe="Nothing was written.",
+        hint="Return a tuple in this order, or a dict by name.",
+    )
+
+
+def rows_of(returned: object, *, dataset_id: str, mode: Mode) -> pa.Table:
+    """The rows that a function returned for a dataset, in the types of Delta Lake.
+
+    Args:
+        returned: Our frame, a DuckDB relation, anything with the Arrow C stream or array
+            interface (pyarrow, Polars, arro3), a Polars LazyFrame, or a pandas data frame.
+        dataset_id: The dataset, for errors.
+        mode: Its mode, for errors.
+
+    Returns:
+        The function's columns in their order, then `_dz_key` and `_dz_version` (strings) and
+        `_dz_event_time` (timestamp in microseconds, UTC), none of them null.
+
+    Raises:
+        HiddenColumnsError: The hidden columns are missing or not what they were.
+        ResultError: Not rows, unusable names, or a type that Delta Lake does not have.
+        TransformError: The frame or relation failed while it was read.
+    """
+    where = f"Dataset {dataset_id!r}"
+    table = _as_table(returned, where)
+    _check_names(table.column_names, where)
+    _check_hidden_present(table, _library(returned), where, mode)
+    table = as_delta(table, where=where)
+    _check_hidden(table, where)
+    columns = [name for name in table.column_names if name not in HIDDEN]
+    return table.select([*columns, *HIDDEN])
+
+
+def _library(returned: object) -> str:
+    """Whose object it is, found without importing anything."""
+    if isinstance(returned, Relation):
+        return "frame"
+    module = type(returned).__module__.partition(".")[0]
+    return {"polars": "Polars", "pandas": "pandas", "duckdb": "DuckDB", "_duckdb": "DuckDB"}.get(
+        module, "Arrow"
+    )
+
+
+def _as_table(returned: Any, where: str) -> pa.Table:
+    library = _library(returned)
+    try:
+        if isinstance(returned, pa.Table):
+            return returned
+        if isinstance(returned, Relation):
+            return returned.arrow()
+        if library == "Polars" and type(returned).__name__ == "LazyFrame":
+            returned = returned.collect()
+        if library == "pandas" and type(returned).__name__ == "DataFrame":
+            return pa.Table.from_pandas(returned, preserve_index=False).replace_schema_metadata()
+        if library == "DuckDB" and hasattr(returned, "to_arrow_table"):
+            table: pa.Table = returned.to_arrow_table()
+            return table
+        if hasattr(returned, "__arrow_c_stream__"):
+            return pa.RecordBatchReader.from_stream(returned).read_all()
+        if hasattr(returned, "__arrow_c_array__"):
+            return pa.Table.from_batches([pa.record_batch(returned)])
+    except (pa.ArrowException, duckdb.Error, TypeError) as error:
+        raise ResultError(
+            f"{where}: the {_kind_of(returned)} that the function returned can't be read as "
+            f"rows: {str(error).splitlines()[0]}.",
+            safe="Nothing was written.",
+            hint=_ACCEPTED,
+        ) from error
+    what = "nothing" if returned is None else f"a {_kind_of(returned)}"
+    raise ResultError(
+        f"{where}: the function returned {what}, which is not a set of rows.",
+        safe="Nothing was written.",
+        hint=_ACCEPTED,
+    )
+
+
+def _kind_of(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name:
+            raise ResultError(f"{where}: a column has no name.", hint="Give it one.")
+        folded = name.casefold()
+        if folded in seen:
+            raise ResultError(
+                f"{where}: two columns are named {seen[folded]!r} and {name!r}; case makes no "
+                "difference in a table.",
+                safe="Nothing was written.",
+                hint="Rename one of them.",
+            )
+        seen[folded] = name
+        if folded.startswith(RESERVED_PREFIX) and name not in (*HIDDEN, *ITEM_RESTS):
+            raise ResultError(
+                f"{where}: the column name {name!r} is reserved.",
+                safe="Nothing was written.",
+                hint=f"Rename it: names that start with {RESERVED_PREFIX!r} are ours.",
+            )
+
+
+def _check_hidden_present(table: pa.Table, library: str, where: str, mode: Mode) -> None:
+    missing = [name for name in HIDDEN if name not in table.column_names]
+    if missing:
+        raise HiddenColumnsError(
+            f"{where}: the returned rows have lost {', '.join(missing)}, and mode={mode!r} needs "
+            "to know which change each row comes from.",
+            safe="Nothing was written.",
+            hint=_KEEP[library],
+        )
+
+
+def _check_hidden(table: pa.Table, where: str) -> None:
+    for name in HIDDEN:
+        if name not in table.column_names:  # a column without a type: only nulls
+            raise _changed(where, name, "holds nulls only")
+        column = table.column(name)
+        expected = pa.timestamp("us", tz="UTC") if name == EVENT_TIME else pa.string()
+        if column.type != expected:
+            raise _changed(where, name, f"is {column.type}, not {expected}")
+        if column.null_count:
+            raise _changed(where, name, f"is null in {column.null_count} rows")
+    versions = pc.match_substring_regex(table.column(VERSION), _VERSION)
+    if len(table) and not pc.all(versions).as_py():
+        raise _changed(where, VERSION, "holds values that are not versions of changes")
+
+
+def _changed(where: str, name: str, what: str) -> HiddenColumnsError:
+    return HiddenColumnsError(
+        f"{where}: the column {name} of the returned rows {what}.",
+        safe="Nothing was written.",
+        hint="Each row must keep the values of the change it comes from; an outer join or a "
+        "computed value loses them.",
+    )

@@ -1,0 +1,145 @@
+"""Puts generated fields in the place of the image paths that an expression names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from datazone_dagster.errors import ExpressionError
+from datazone_dagster.frame.paths import PathError, Step, resolve
+from datazone_dagster.frame.record import FIELDS, IMAGES, FieldNames
+from datazone_dagster.frame.syntax import Node, constant_text
+
+_EXTRACTS = {"STRUCT_EXTRACT", "ARRAY_EXTRACT"}
+_TAKE_LISTS = {"unnest", "len", "length", "flatten", "cardinality"}
+_FIELDS_FOLDED = {name.casefold(): name for name in FIELDS}
+
+
+class _Chain(NamedTuple):
+    """A column and the steps into it; `nodes` are the extracts, outermost last."""
+
+    names: list[str]
+    steps: list[Step]
+    nodes: list[Node]
+
+
+@dataclass
+class PathRewriter:
+    """Rewrites trees of one call, and gathers which fields of the record they need.
+
+    Args:
+        records: The columns that hold the record (usually `dynamodb`).
+        names: Generated names of the chunk.
+        call: The call as the user wrote it, for errors.
+    """
+
+    records: Iterable[str]
+    names: FieldNames
+    call: str
+    needs: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._records = {name.casefold() for name in self.records}
+
+    def rewrite(self, tree: Any, *, as_list: bool = False) -> Any:
+        """A copy of a tree in which no path into an image is left.
+
+        Raises:
+            ExpressionError: A path that DynamoDB JSON can't have.
+        """
+        if isinstance(tree, list):
+            return [self.rewrite(part, as_list=as_list) for part in tree]
+        if not isinstance(tree, dict):
+            return tree
+        chain = _chain(tree)
+        if chain is not None:
+            rewritten = self._path(chain, as_list=as_list)
+            if rewritten is not None:
+                return rewritten
+        if "class" in tree:  # the wrapper of a function's argument has none: pass through it
+            as_list = _takes_list(tree)
+        return {key: self.rewrite(part, as_list=as_list) for key, part in tree.items()}
+
+    def output_name(self, item: Node) -> str | None:
+        """The name of an unnamed path: its last attribute. None for any other expression."""
+        chain = _chain(item)
+        if chain is None:
+            return None
+        steps = self._into_record(chain)
+        if steps is None or not steps or steps[0] is None:
+            return None
+        name = _FIELDS_FOLDED.get(steps[0].casefold())
+        if name in IMAGES and len(steps) > 1:
+            return resolve(name, steps[1:]).attribute
+        return name
+
+    def _into_record(self, chain: _Chain) -> list[Step] | None:
+        """The steps below the record, None if the chain is not about a record."""
+        for position, name in enumerate(chain.names[:2]):  # a table's alias may stand before
+            if name.casefold() in self._records:
+                return [*chain.names[position + 1 :], *chain.steps]
+        return None
+
+    def _path(self, chain: _Chain, *, as_list: bool) -> Node | None:
+        steps = self._into_record(chain)
+        if not steps:
+            return None
+        first = steps[0]
+        name = _FIELDS_FOLDED.get(first.casefold()) if first is not None else None
+        if name is None:
+            raise ExpressionError(
+                f"{self.call}: dynamodb has no field {first!r}.",
+                hint=f"It has {', '.join(FIELDS)}.",
+            )
+        image_steps = steps[1:]
+        if name not in IMAGES or not image_steps:
+            self.needs.add(name)
+            return None
+        try:
+            path, covered, _ = resolve(name, image_steps, as_list=as_list)
+        except PathError as error:
+            raise ExpressionError(
+                f"{self.call}: in dynamodb.{name}, {error}.",
+                hint='A path reads dynamodb.NewImage.<attribute>.<type>; quote names like "a b".',
+            ) from error
+        generated = self.names.name(path)
+        self.needs.add(generated)
+        qualifier = chain.names[: len(chain.names) - (len(steps) - len(chain.steps))]
+        base = {**_column_of(chain.nodes), "column_names": [*qualifier, generated]}
+        return self._rebuilt(base, chain, len(image_steps) - covered)
+
+    def _rebuilt(self, base: Node, chain: _Chain, outer: int) -> Node:
+        """The extracts that the path leaves to DuckDB, around the generated column."""
+        node = base
+        for extract in chain.nodes[len(chain.nodes) - outer :]:
+            subject, index = extract["children"]
+            del subject
+            node = {**extract, "children": [node, self.rewrite(index)]}
+        return node if outer else {**node, "alias": chain.nodes[-1]["alias"]}
+
+
+def _chain(node: Node) -> _Chain | None:
+    if node.get("class") == "COLUMN_REF":
+        return _Chain(list(node["column_names"]), [], [node])
+    if node.get("class") != "OPERATOR" or node["type"] not in _EXTRACTS:
+        return None
+    subject, index = node["children"]
+    inner = _chain(subject)
+    if inner is None:
+        return None
+    return _Chain(inner.names, [*inner.steps, constant_text(index)], [*inner.nodes, node])
+
+
+def _column_of(chain_nodes: list[Node]) -> Node:
+    return {**chain_nodes[0], "alias": ""}
+
+
+def _takes_list(node: Node) -> bool:
+    """Whether the node's arguments are wanted as lists and not as text."""
+    if node.get("class") == "OPERATOR":
+        return bool(node["type"] == "ARRAY_SLICE")
+    if node.get("class") != "FUNCTION":
+        return False
+    function = str(node["function_name"]).casefold()
+    return function in _TAKE_LISTS or function.startswith(("list_", "array_"))

@@ -1,0 +1,160 @@
+"""One DuckDB database per chunk: bounded in memory, closed to the outside, locked."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+
+import duckdb
+import pyarrow as pa
+
+from datazone_dagster.errors import ExpressionError, TransformError
+
+DEFAULT_MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
+_BATCH_ROWS = 16_384  # DuckDB reads Arrow batches in parallel, one table in one piece not at all
+
+_PREFIX = re.compile(r"^[A-Z][A-Za-z ]+ Error: ")
+_NO_COLUMN = re.compile(
+    r'(?:Referenced )?[Cc]olumn "([^"]*)" (?:not found in FROM clause|referenced that exists).*'
+)
+_GENERATED = re.compile(r'(?:"?\w+"?\.)?"?dynamodb"?\."?(_dz_p\d+)"?|"?(_dz_p\d+)"?')
+
+
+class MalformedImageError(TransformError):
+    """A record of the chunk holds an image that is not JSON; nothing of the chunk was read.
+
+    `decode.images.image_failures` finds the records.
+    """
+
+
+class Session:
+    """A DuckDB database that holds the tables of one chunk.
+
+    Several threads may use it; calls wait for each other. It can't reach files, the network
+    or Python variables, and its configuration is locked, so SQL can't change that. What does
+    not fit the memory limit spills to a temporary directory that goes with the session.
+
+    Args:
+        tables: Arrow tables by the name that SQL knows them by. They are not copied.
+        memory_limit_bytes: What DuckDB may use for intermediate results.
+        threads: Of DuckDB; None leaves it to DuckDB (one per core).
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, pa.Table],
+        *,
+        memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
+        threads: int | None = None,
+    ) -> None:
+        self._tables = dict(tables)
+        self._memory_limit_bytes = memory_limit_bytes
+        self._threads = threads
+        spill = tempfile.TemporaryDirectory(prefix="datazone-frame-", ignore_cleanup_errors=True)
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{memory_limit_bytes // 1024}KiB",
+            "temp_directory": spill.name,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "threads": str(threads or os.cpu_count() or 1),
+        }
+        self._lock = threading.RLock()
+        self._connection = duckdb.connect(config=config)
+        self._finalizer = weakref.finalize(self, _close, self._connection, spill)
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET enable_external_access = false")
+        for name, table in tables.items():
+            batches = table.to_batches(max_chunksize=_BATCH_ROWS)
+            self._connection.register(name, pa.Table.from_batches(batches, table.schema))
+        self._connection.execute("SET lock_configuration = true")
+
+    def with_table(self, name: str, table: pa.Table) -> Session:
+        """Another session like this one, with one more table."""
+        return Session(
+            {**self._tables, name: table},
+            memory_limit_bytes=self._memory_limit_bytes,
+            threads=self._threads,
+        )
+
+    def ask(self, query: str, value: str) -> str:
+        """The one text that a query of one text parameter returns."""
+        with self._lock:
+            row = self._connection.execute(query, [value]).fetchall()[0]
+        return str(row[0])
+
+    def columns(self, query: str) -> list[tuple[str, str]]:
+        """Names and DuckDB types of a query's columns. Binds it, reads nothing.
+
+        Raises:
+            duckdb.Error: It does not bind.
+        """
+        with self._lock:
+            rows = self._connection.execute(f"DESCRIBE {query}").fetchall()
+        return [(str(row[0]), str(row[1])) for row in rows]
+
+    def table(self, query: str) -> pa.Table:
+        """Runs a query.
+
+        Raises:
+            duckdb.Error: It fails.
+        """
+        with self._lock:
+            table = self._connection.sql(query).to_arrow_table()
+        assert isinstance(table, pa.Table)  # DuckDB's stubs leave it open
+        return table
+
+    def close(self) -> None:
+        """Frees the memory and the temporary directory now; frames of it can't be read more."""
+        self._finalizer()
+
+
+def _close(connection: duckdb.DuckDBPyConnection, spill: tempfile.TemporaryDirectory[str]) -> None:
+    connection.close()
+    spill.cleanup()
+
+
+def failure(
+    error: duckdb.Error,
+    *,
+    call: str,
+    available: Sequence[str],
+    shown: Mapping[str, str],
+    running: bool = False,
+) -> TransformError:
+    """DuckDB's error as ours: its reason in plain words, our generated names undone.
+
+    Args:
+        error: What DuckDB raised.
+        call: The call as the user wrote it.
+        available: The columns that could be named.
+        shown: Generated field names and the paths that they stand for.
+        running: Whether it failed on data and not while binding.
+    """
+    text = str(error)
+    if "Malformed JSON" in text and running:
+        return MalformedImageError(
+            f"{call}: a record of this chunk holds text that is not JSON.",
+            safe="Nothing was written; the change log keeps the record.",
+        )
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return TransformError(
+            f"{call}: it needs more memory than DuckDB may use here.",
+            safe="Nothing was written.",
+            hint="Apply smaller chunks, or give a run a larger memory budget.",
+        )
+    reason = _PREFIX.sub("", text.strip().split("\n\n")[0].splitlines()[0]).rstrip(". ")
+    reason = _GENERATED.sub(lambda m: shown.get(m[1] or m[2], m[0]), reason)
+    reason = _NO_COLUMN.sub(r'there is no column "\1"', reason)
+    hint = ""
+    if "GROUP BY" in reason:
+        reason = "it mixes an aggregate with plain columns"
+        hint = "Each row carries its key unseen: aggregate in sql(), or with a window (OVER)."
+    elif isinstance(error, duckdb.ConversionException):
+        hint = "try_cast gives null where a value does not fit."
+    elif isinstance(error, (duckdb.BinderException, duckdb.CatalogException)):
+        hint = f"Available columns: {', '.join(available)}."
+    return ExpressionError(f"{call}: {reason}.", hint=hint)

@@ -1,0 +1,139 @@
+"""Whole queries: the hidden columns travel wherever a row still comes from one change."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from datazone_dagster.errors import DefinitionError, ExpressionError
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.frame.lookup import Lookup
+from datazone_dagster.model.columns import HIDDEN
+from tests.frame.chunks import chunk
+
+CUSTOMERS = pa.table({"id": ["1", "2"], "name": ["Ada", "Bo"], "_dz_key": ["x", "y"]})
+
+
+def frame() -> Frame:
+    changes = chunk(
+        ({"id": {"S": "1"}, "n": {"N": "5"}, "tags": {"SS": ["a", "b"]}}, None),
+        ({"id": {"S": "2"}, "n": {"N": "7"}}, None),
+        (None, {"id": {"S": "2"}, "n": {"N": "7"}}),
+    )
+    return Frame.of_changes(changes, lookups={"customers": CUSTOMERS}, threads=1)
+
+
+CARRIED = [
+    "select dynamodb.NewImage.n.N as n from changes",
+    "select dynamodb.NewImage.n.N from changes c",
+    "select c.dynamodb.NewImage.n.N from changes as c where c.eventName <> 'REMOVE'",
+    "select * from changes",
+    "from changes",
+    "select c.* exclude (dynamodb) from changes c",
+    "select columns('^event.*') from changes",
+    "with t as (select * from changes) select t.dynamodb.NewImage.n.N as n from t",
+    "with t as (select eventID, dynamodb from changes) select dynamodb.NewImage.n.N from t",
+    "with changes as (select eventID from changes) select * from changes",
+    "select n from (select dynamodb.NewImage.n.N as n from changes) x where n > '5'",
+    "select name from changes join customers c on c.id = dynamodb.Keys.id.S",
+    "select name from customers c join changes on c.id = dynamodb.Keys.id.S",
+    "select *, c.name as customer from changes left join customers c using (id)"
+    .replace("using (id)", "on c.id = dynamodb.Keys.id.S").replace("*", "changes.*"),
+    "select unnest(dynamodb.NewImage.tags.SS) as tag from changes",
+    "select tag from changes, unnest(dynamodb.NewImage.tags.SS) as t(tag)",
+    "select eventID from changes union all select eventName from changes",
+    "select eventID from changes order by 1 desc limit 2",
+    "select eventID, row_number() over (order by eventID) as r from changes qualify r = 1",
+    "select eventID from changes where eventID in (select eventID from changes)",
+    "select eventID, _dz_key, _dz_version, _dz_event_time from changes",
+    "select eventID, _dz_key from changes",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", CARRIED)
+def test_hidden_columns_travel(query: str) -> None:
+    known = {tuple(row.values()) for row in frame().arrow().select(list(HIDDEN)).to_pylist()}
+    result = frame().sql(query)
+    rows = result.arrow()
+    assert not set(HIDDEN) & set(result.columns)
+    assert rows.num_rows > 0
+    assert {tuple(row.values()) for row in rows.select(list(HIDDEN)).to_pylist()} <= known
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select count(*) as n from changes",
+        "select dynamodb.Keys.id.S as id, count(*) as n from changes group by all",
+        "select distinct eventName from changes",
+        "select eventID from changes union select eventName from changes",
+        "select name from customers",
+        "select 1 as one",
+    ],
+)
+def test_a_query_whose_rows_are_not_changes_lacks_them(query: str) -> None:
+    result = frame().sql(query)
+    assert not set(HIDDEN) & set(result.arrow().column_names)
+
+
+def test_an_aggregate_can_carry_the_newest_change() -> None:
+    query = """
+        select dynamodb.Keys.id.S as id, count(*) as n, arg_max(_dz_key, _dz_version) as _dz_key,
+               max(_dz_version) as _dz_version,
+               arg_max(_dz_event_time, _dz_version) as _dz_event_time
+        from changes group by 1 order by 1
+    """
+    rows = frame().sql(query)
+    assert rows.columns == ["id", "n"]
+    assert rows.arrow().column("_dz_key").to_pylist() == ["2:idS1:1", "2:idS1:2"]
+
+
+def test_sql_after_stages_and_stages_after_sql() -> None:
+    rows = (
+        frame()
+        .filter("eventName <> 'REMOVE'")
+        .sql("with t as (select * from changes) select t.*, c.name from t "
+             "join customers c on c.id = t.dynamodb.Keys.id.S")
+        .select("name", "dynamodb.NewImage.n.N::int * 2 as n2")
+        .filter("n2 > 10")
+        .arrow()
+    )  # fmt: skip
+    assert rows.select(["name", "n2"]).to_pylist() == [{"name": "Bo", "n2": 14}]
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("delete from changes", "only SELECT"),
+        ("select eventID frm changes c d", "syntax error"),
+        ("select nope from changes", 'there is no column "nope"'),
+        ("select 1 as x from nowhere", "nowhere does not exist"),
+        ("select c.* , d.* from changes c, changes d", "two columns are named 'eventID'"),
+        ("select * from read_text('/etc/hostname')", "disabled by configuration"),
+        ("select * from '/etc/passwd'", "passwd"),
+        ("select 1 as a; select 2 as b", "one statement is expected, not 2"),
+    ],
+)
+def test_a_wrong_query_says_what_is_wrong(query: str, reason: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        frame().sql(query).arrow()
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lookup_is_a_relation_of_its_own() -> None:
+    lookup = Lookup.of_table("customers", CUSTOMERS)
+    assert lookup.columns == ["id", "name"]
+    assert lookup.filter("id = '2'").select("upper(name) as name").arrow().to_pylist() == [
+        {"name": "BO"}
+    ]
+    assert lookup.sql("select count(*) as n from customers").arrow().to_pylist() == [{"n": 2}]
+    assert pa.table(lookup).num_rows == 2
+
+
+@pytest.mark.parametrize("name", ["changes", "Changes", "_dz_chunk"])
+def test_a_lookup_can_not_take_our_names(name: str) -> None:
+    with pytest.raises(DefinitionError, match="lookup can't be named"):
+        Lookup.of_table(name, CUSTOMERS)
+    with pytest.raises(DefinitionError, match="lookup can't be named"):
+        Frame.of_changes(chunk(), lookups={name: CUSTOMERS})

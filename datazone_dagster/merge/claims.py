@@ -1,0 +1,122 @@
+"""Collapse before merge: per key only the highest version of a chunk counts. Pure.
+
+A claim says: from this version on, the rows of this key are the ones that the function
+returned for it. A claim without rows removes the key: it was deleted, or the function
+filtered it out (invariants 7 and 9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datazone_dagster.errors import ResultError
+from datazone_dagster.model.columns import KEY, VERSION
+
+CAUSE = "cause"
+"""Column: why a key leaves, null while it has rows: user, ttl or filtered.
+
+Deletes by time to live carry the service's principal (DynamoDB Streams, `userIdentity`).
+"""
+
+CLAIMS_SCHEMA = pa.schema(
+    [pa.field(KEY, pa.string()), pa.field(VERSION, pa.string()), pa.field(CAUSE, pa.string())]
+)
+
+
+@dataclass(frozen=True)
+class MergeBatch:
+    """What one chunk does to one dataset.
+
+    Args:
+        claims: One row per key of the chunk: key, version, cause (null: the key has rows).
+        rows: The rows of the claims without a cause, several per key where the function
+            returned several.
+    """
+
+    claims: pa.Table
+    rows: pa.Table
+
+    def without(self, keys: pa.Table) -> MergeBatch:
+        """Without the claims, and their rows, on the keys of a table with the key column."""
+        if not len(keys):
+            return self
+        lost = keys[KEY].combine_chunks()
+        return MergeBatch(
+            self.claims.filter(pc.invert(pc.is_in(self.claims[KEY], lost))),
+            self.rows.filter(pc.invert(pc.is_in(self.rows[KEY], lost))),
+        )
+
+
+def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatch:
+    """Keep what counts: the highest version per key, and its rows unless it is a delete.
+
+    Args:
+        changes: The chunk: `_dz_key`, `_dz_version`, `event_name`, `user_principal`.
+        rows: What the function returned, with the hidden columns.
+        dataset_id: For the error.
+
+    Raises:
+        ResultError: A row carries a key or version that is not in the chunk.
+    """
+    with duckdb.connect() as connection:
+        connection.register("changes", changes)
+        connection.register("returned", rows)
+        connection.execute(_LATEST)
+        _refuse_foreign_rows(connection, dataset_id)
+        current = _arrow(connection, _CURRENT)
+        connection.register("current_rows", current)
+        claims = _arrow(connection, _CLAIMS)
+    return MergeBatch(claims.cast(CLAIMS_SCHEMA), current.cast(rows.schema))
+
+
+def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    return pa.table(connection.sql(query))
+
+
+_LATEST = """
+    create temp table latest as
+    select
+        _dz_key,
+        max(_dz_version) as _dz_version,
+        arg_max(event_name, _dz_version) = 'REMOVE' as removed,
+        arg_max(coalesce(user_principal, ''), _dz_version) as principal
+    from changes
+    group by _dz_key
+"""
+
+_CURRENT = """
+    select returned.*
+    from returned join latest using (_dz_key, _dz_version)
+    where not removed
+"""
+
+_CLAIMS = """
+    select _dz_key, _dz_version,
+        case
+            when removed and principal = 'dynamodb.amazonaws.com' then 'ttl'
+            when removed then 'user'
+            when _dz_key not in (select _dz_key from current_rows) then 'filtered'
+        end as cause
+    from latest
+"""
+
+_FOREIGN = """
+    select _dz_key, _dz_version
+    from returned anti join changes using (_dz_key, _dz_version)
+    limit 1
+"""
+
+
+def _refuse_foreign_rows(connection: duckdb.DuckDBPyConnection, dataset_id: str) -> None:
+    foreign = connection.execute(_FOREIGN).fetchone()
+    if foreign is not None:
+        raise ResultError(
+            f"Dataset {dataset_id!r}: the function returned a row with key {foreign[0]!r} and "
+            f"version {foreign[1]!r}, which is no change of this chunk.",
+            safe="Nothing of the chunk was applied; the change log keeps it.",
+            hint=f"Carry {KEY!r} and {VERSION!r} of the input rows over unchanged.",
+        )

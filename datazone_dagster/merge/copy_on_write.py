@@ -1,0 +1,107 @@
+"""Merge by rewriting the files that hold changed rows: delta-rs MERGE.
+
+delta-rs inserts a source key twice if it is unmatched twice, and can't replace several rows
+of a key as one. So the rows of winning claims never match: a marker per replaced key does,
+and deletes; the rows are inserted beside it, in the same commit.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, WriterProperties, write_deltalake
+
+from datazone_dagster.delta import data_files, guarded
+from datazone_dagster.merge.claims import MergeBatch
+from datazone_dagster.merge.engine import MergeTarget
+from datazone_dagster.merge.versions import HIGHEST, versions_in, with_highest
+from datazone_dagster.model.columns import KEY, VERSION
+from datazone_dagster.model.report import MergeCounts
+
+_OP = "_dz_op"
+_REPLACED, _INSERTED = 0, 1
+
+WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+
+
+class CopyOnWriteEngine:
+    """Implements `MergeEngine` for tables that every reader opens."""
+
+    def merge(
+        self, target: MergeTarget, batch: MergeBatch, commit: CommitProperties
+    ) -> MergeCounts:
+        """See `MergeEngine.merge`."""
+        held = existing_versions(target, batch.claims[KEY])
+        batch = batch.without(_outdated(batch.claims, held))
+        replaced = pc.is_in(batch.claims[KEY], held[KEY].combine_chunks())
+        markers = batch.claims.filter(replaced)
+        rows_of_new_keys = batch.claims.filter(
+            pc.and_(pc.invert(replaced), pc.is_null(batch.claims["cause"]))
+        )
+        with guarded(target.uri, f"Merging into dataset {target.dataset_id!r}"):
+            if len(markers):
+                self._replace(target, markers, batch.rows, commit)
+            else:
+                write_deltalake(
+                    target.table,
+                    batch.rows,
+                    mode="append",
+                    writer_properties=WRITER,
+                    commit_properties=commit,
+                )
+        deleted = pc.sum(pc.is_valid(markers["cause"])).as_py() or 0
+        return MergeCounts(
+            inserted=len(rows_of_new_keys), updated=len(markers) - deleted, deleted=deleted
+        )
+
+    def _replace(
+        self, target: MergeTarget, markers: pa.Table, rows: pa.Table, commit: CommitProperties
+    ) -> None:
+        target.table.merge(
+            _with_markers(markers, rows),
+            predicate=f's."{_OP}" = {_REPLACED} and t."{KEY}" = s."{KEY}"',
+            source_alias="s",
+            target_alias="t",
+            # Streamed execution can't prune: it scans every file of the target.
+            streamed_exec=False,
+            writer_properties=WRITER,
+            commit_properties=commit,
+        ).when_matched_delete().when_not_matched_insert(
+            predicate=f's."{_OP}" = {_INSERTED}',
+            updates={_quoted(name): f"s.{_quoted(name)}" for name in rows.column_names},
+        ).execute()
+
+
+def existing_versions(target: MergeTarget, keys: pa.ChunkedArray) -> pa.Table:
+    """Key and highest version of the rows that the table has of these keys.
+
+    Only the two columns are read, some thousand rows at a time.
+    """
+    return versions_in(target.table, target.storage_options, data_files(target.table), keys)
+
+
+def _outdated(claims: pa.Table, held: pa.Table) -> pa.Table:
+    """The claims that do not win: the table has their version or a higher one."""
+    both = with_highest(claims, held)
+    return both.filter(pc.greater_equal(both[HIGHEST], both[VERSION]))
+
+
+def _with_markers(markers: pa.Table, rows: pa.Table) -> pa.Table:
+    marker_rows = pa.Table.from_arrays(
+        [
+            markers[field.name].cast(field.type)
+            if field.name in (KEY, VERSION)
+            else pa.chunked_array([pa.nulls(len(markers), field.type)])
+            for field in rows.schema
+        ],
+        schema=rows.schema,
+    )
+    return pa.concat_tables([_tagged(marker_rows, _REPLACED), _tagged(rows, _INSERTED)])
+
+
+def _tagged(rows: pa.Table, op: int) -> pa.Table:
+    return rows.append_column(_OP, pa.repeat(pa.scalar(op, pa.int8()), len(rows)))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

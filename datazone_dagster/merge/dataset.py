@@ -1,0 +1,208 @@
+"""A dataset's table: its position in the change log, and how a chunk gets into it once.
+
+The position is the Delta transaction version of `apply/<source>`, committed together with
+the rows, so rows and position can't part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import pyarrow as pa
+from deltalake import DeltaTable, Schema, write_deltalake
+
+from datazone_dagster import crash_points
+from datazone_dagster.delta import (
+    create_table,
+    data_files,
+    guarded,
+    open_table,
+    transaction,
+)
+from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.merge.claims import collapse
+from datazone_dagster.merge.copy_on_write import WRITER, CopyOnWriteEngine
+from datazone_dagster.merge.engine import MergeEngine, MergeTarget
+from datazone_dagster.merge.schema import aligned, first_schema, plan_schema
+from datazone_dagster.merge.tombstones import Tombstones
+from datazone_dagster.model.attributes import AttributeMapping
+from datazone_dagster.model.columns import EVENT_TIME, KEY
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.report import MergeCounts
+
+KIND = "dataset"
+
+ATTRIBUTES = "datazone.attributes"
+"""Table property: which item attribute is which column, so that replays agree."""
+
+
+@dataclass(frozen=True)
+class ChunkWritten:
+    """One chunk in a dataset: what changed and what the table is now."""
+
+    counts: MergeCounts
+    table_version: int
+    added_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """What the Delta log says of a dataset's table."""
+
+    version: int
+    row_count: int
+    files: int
+    size_bytes: int
+    columns: tuple[tuple[str, str], ...]
+
+
+class DatasetTable:
+    """The table of one dataset, written by one transform from one source."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        dataset_id: str,
+        source: str,
+        *,
+        mode: Literal["merge", "append"],
+        partition_by: tuple[str, ...] = (),
+        description: str | None = None,
+        engine: MergeEngine | None = None,
+    ) -> None:
+        self.uri = layout.dataset(dataset_id)
+        self.app_id = f"apply/{source}"
+        self._storage_options = dict(layout.storage_options)
+        self._dataset_id = dataset_id
+        self._mode = mode
+        self._partition_by = partition_by
+        self._description = description
+        self._engine = engine or CopyOnWriteEngine()
+        self._tombstones = Tombstones(layout, dataset_id)
+
+    def position(self) -> int:
+        """The last batch that is in the table; 0 if none is."""
+        table = self._open()
+        return 0 if table is None else self._position_of(table)
+
+    def facts(self) -> TableFacts | None:
+        """Version, size and columns of the table, without reading its data."""
+        table = self._open()
+        if table is None:
+            return None
+        files = data_files(table)
+        return TableFacts(
+            version=table.version(),
+            row_count=sum(file.num_records for file in files),
+            files=len(files),
+            size_bytes=sum(file.size_bytes for file in files),
+            columns=tuple((field.name, str(field.type)) for field in schema_of(table)),
+        )
+
+    def attributes(self) -> AttributeMapping:
+        """Which item attributes are which columns, as saved with the table."""
+        table = self._open()
+        saved = None if table is None else _saved_attributes(table)
+        return AttributeMapping.from_json(saved) if saved else AttributeMapping()
+
+    def apply(
+        self,
+        changes: pa.Table,
+        rows: pa.Table,
+        *,
+        after_batch: int,
+        through_batch: int,
+        now: datetime,
+        attributes: AttributeMapping = AttributeMapping(),
+    ) -> ChunkWritten:
+        """Put one chunk into the table, in one commit that also moves the position.
+
+        Args:
+            changes: The chunk that the function was given, with the hidden columns.
+            rows: What the function returned of it, with the hidden columns.
+            after_batch: The position that the chunk starts from.
+            through_batch: The position that it reaches.
+            now: The time, for tombstones.
+            attributes: Kept with the table, before the rows; harmless if they then fail.
+
+        Raises:
+            ConcurrentWriterError: The table is not at `after_batch`, or someone commits
+                meanwhile. Nothing was written.
+            SchemaChangeError: A column changed to a type that the table can't take.
+            ResultError: The rows are not of this chunk.
+            StorageError: The store failed.
+        """
+        table = self._open() or self._create(rows)
+        if self._position_of(table) != after_batch:
+            raise ConcurrentWriterError(
+                f"Dataset {self._dataset_id!r} is at batch {self._position_of(table)}, not at "
+                f"{after_batch}: another run has applied changes meanwhile.",
+                safe="Nothing of this attempt was written; the other run's work stands.",
+            )
+        plan = plan_schema(rows, schema_of(table), dataset_id=self._dataset_id)
+        if plan.added:
+            with guarded(self.uri, f"Adding columns to dataset {self._dataset_id!r}"):
+                table.alter.add_columns(list(Schema.from_arrow(pa.schema(plan.added)).fields))
+            crash_points.reach(crash_points.AFTER_NEW_COLUMNS)
+        if len(attributes) and attributes.to_json() != _saved_attributes(table):
+            with guarded(self.uri, f"Keeping the attributes of dataset {self._dataset_id!r}"):
+                table.alter.set_table_properties(
+                    {ATTRIBUTES: attributes.to_json()}, raise_if_not_exists=False
+                )
+        commit = transaction(self.app_id, through_batch)
+        rows = aligned(rows, plan.schema)
+        crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
+        if self._mode == "append":
+            with guarded(self.uri, f"Appending to dataset {self._dataset_id!r}"):
+                write_deltalake(
+                    table,
+                    rows.sort_by([(EVENT_TIME, "ascending")]),
+                    mode="append",
+                    writer_properties=WRITER,
+                    commit_properties=commit,
+                )
+            counts = MergeCounts(inserted=len(rows))
+        else:
+            batch = collapse(changes, rows, dataset_id=self._dataset_id)
+            batch = batch.without(self._tombstones.blocked(batch.claims).select([KEY]))
+            self._tombstones.bury(batch.claims, now)
+            crash_points.reach(crash_points.AFTER_TOMBSTONES)
+            target = MergeTarget(
+                self._dataset_id, self.uri, self._storage_options, table, plan.schema
+            )
+            counts = self._engine.merge(target, batch, commit)
+        crash_points.reach(crash_points.AFTER_DATASET_COMMIT)
+        return ChunkWritten(counts, table.version(), tuple(field.name for field in plan.added))
+
+    def _open(self) -> DeltaTable | None:
+        return open_table(self.uri, self._storage_options, KIND)
+
+    def _position_of(self, table: DeltaTable) -> int:
+        return table.transaction_version(self.app_id) or 0
+
+    def _create(self, rows: pa.Table) -> DeltaTable:
+        return create_table(
+            self.uri,
+            self._storage_options,
+            KIND,
+            first_schema(rows.schema),
+            partition_by=self._partition_by,
+            description=self._description,
+        )
+
+
+def _saved_attributes(table: DeltaTable) -> str | None:
+    return table.metadata().configuration.get(ATTRIBUTES)
+
+
+def schema_of(table: DeltaTable) -> pa.Schema:
+    """The table's schema in Arrow types as we write them."""
+    return pa.schema(table.schema().to_arrow())
+
+
+def read_table(layout: Layout, dataset_id: str) -> pa.Table | None:
+    """All rows of a dataset, or None if it has no table yet."""
+    table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
+    return None if table is None else table.to_pyarrow_table()

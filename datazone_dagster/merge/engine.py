@@ -1,0 +1,48 @@
+"""The seam between deciding what a chunk does to a dataset and doing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable
+
+from datazone_dagster.merge.claims import MergeBatch
+from datazone_dagster.model.report import MergeCounts
+
+
+@dataclass(frozen=True)
+class MergeTarget:
+    """The table to merge into, at the version that the whole merge goes by.
+
+    The commit must be made with `table`, this very handle, so that a commit by anyone else
+    since it was opened makes this one fail instead of being overlooked.
+    """
+
+    dataset_id: str
+    uri: str
+    storage_options: dict[str, str]
+    table: DeltaTable
+    schema: pa.Schema
+
+
+class MergeEngine(Protocol):
+    """Makes the rows of every winning claim the rows of its key, in one commit.
+
+    A claim wins where the table has no row of its key, or only rows of lower versions. A
+    claim that does not win changes nothing. Rows of other keys stay as they are.
+    """
+
+    def merge(
+        self, target: MergeTarget, batch: MergeBatch, commit: CommitProperties
+    ) -> MergeCounts:
+        """Apply a batch whose rows are already in the table's schema.
+
+        The commit carries `commit` even if no row changes: it moves the position.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first; nothing was written.
+            StorageError: The store failed.
+        """
+        ...

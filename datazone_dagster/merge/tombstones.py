@@ -1,0 +1,143 @@
+"""Keys that left a dataset, so that an older change that comes later can't bring them back.
+
+Written before the commit that removes the rows: should that commit fail, the tombstone only
+repeats what the change log says. They go after a retention, by dropping whole days.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable, WriterProperties, write_deltalake
+
+from datazone_dagster.delta import DataFile, create_table, data_files, guarded, open_table
+from datazone_dagster.merge.claims import CAUSE
+from datazone_dagster.merge.versions import HIGHEST, versions_in, with_highest
+from datazone_dagster.model.columns import KEY, VERSION
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.version import split_version
+
+KIND = "tombstones"
+
+RETENTION = timedelta(days=7)
+
+DAY = "day"
+EPOCH = "epoch"
+RANK = "sequence_rank"
+DELETED_AT = "deleted_at"
+
+SCHEMA = pa.schema(
+    [
+        pa.field(DAY, pa.string(), nullable=False),
+        pa.field(KEY, pa.string(), nullable=False),
+        pa.field(VERSION, pa.string(), nullable=False),
+        pa.field(CAUSE, pa.string(), nullable=False),
+        pa.field(DELETED_AT, pa.timestamp("us", tz="UTC"), nullable=False),
+        # The version in two numbers: Delta cuts the statistics of strings after 32
+        # characters, too few to prune files by a version.
+        pa.field(EPOCH, pa.int64(), nullable=False),
+        pa.field(RANK, pa.float64(), nullable=False),
+    ]
+)
+
+_CONFIGURATION = {
+    "delta.dataSkippingStatsColumns": f"{EPOCH},{RANK}",
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.deletedFileRetentionDuration": "interval 1 days",
+}
+
+
+class Tombstones:
+    """The tombstones of one dataset."""
+
+    def __init__(self, layout: Layout, dataset_id: str) -> None:
+        self.uri = layout.tombstones(dataset_id)
+        self._storage_options = layout.storage_options
+        self._dataset_id = dataset_id
+
+    def blocked(self, claims: pa.Table) -> pa.Table:
+        """The claims that are older than a tombstone of their key.
+
+        A tombstone of the same version is the same change, and does not block: the function
+        may have been mended since it filtered that change out.
+        """
+        table = open_table(self.uri, self._storage_options, KIND)
+        if table is None or not len(claims):
+            return claims.slice(0, 0)
+        lowest = split_version(pc.min(claims[VERSION]).as_py())
+        files = _files_from(table, *lowest)
+        held = versions_in(table, self._storage_options, files, claims[KEY])
+        both = with_highest(claims, held)
+        return both.filter(pc.greater(both[HIGHEST], both[VERSION]))
+
+    def bury(self, claims: pa.Table, now: datetime) -> None:
+        """Record the claims that have a cause."""
+        gone = claims.filter(pc.is_valid(claims[CAUSE]))
+        if not len(gone):
+            return
+        table = open_table(self.uri, self._storage_options, KIND) or create_table(
+            self.uri,
+            self._storage_options,
+            KIND,
+            SCHEMA,
+            partition_by=(DAY,),
+            configuration=_CONFIGURATION,
+            description=f"Keys that left dataset {self._dataset_id}, for "
+            f"{RETENTION.days} days. Written by datazone_dagster only.",
+        )
+        with guarded(self.uri, f"Writing tombstones of dataset {self._dataset_id!r}"):
+            write_deltalake(
+                table,
+                _rows(gone, now),
+                mode="append",
+                writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
+            )
+            self._expire(table, now)
+
+    def _expire(self, table: DeltaTable, now: datetime) -> None:
+        expired = sorted(
+            {
+                file.partition[DAY]
+                for file in data_files(table)
+                if file.partition[DAY] < _day(now - RETENTION)
+            }
+        )
+        if expired:
+            # Days are made by us from the clock, so they are safe inside the predicate.
+            days = ", ".join(f"'{day}'" for day in expired)
+            table.delete(f"{DAY} in ({days})")
+            table.vacuum(dry_run=False, retention_hours=24, enforce_retention_duration=False)
+
+
+def _files_from(table: DeltaTable, epoch: int, sequence_number: int) -> list[DataFile]:
+    """Files that may hold a version above this one."""
+    rank = float(sequence_number)
+    return [
+        file
+        for file in data_files(table)
+        if file.maximum[EPOCH] > epoch
+        or (file.maximum[EPOCH] == epoch and file.maximum[RANK] >= rank)
+    ]
+
+
+def _rows(gone: pa.Table, now: datetime) -> pa.Table:
+    versions = [split_version(version) for version in gone[VERSION].to_pylist()]
+    rows = len(gone)
+    return pa.table(
+        [
+            pa.repeat(_day(now), rows),
+            gone[KEY],
+            gone[VERSION],
+            gone[CAUSE],
+            pa.repeat(pa.scalar(now, SCHEMA.field(DELETED_AT).type), rows),
+            pa.array([epoch for epoch, _ in versions], pa.int64()),
+            pa.array([float(number) for _, number in versions], pa.float64()),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def _day(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d")

@@ -1,0 +1,41 @@
+"""Which versions a table holds of given keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from datazone_dagster.delta import DataFile, read_rows
+from datazone_dagster.model.columns import KEY, VERSION
+
+HIGHEST = f"{VERSION}_max"
+"""Column of the highest version of a key."""
+
+_SCHEMA = pa.schema([(KEY, pa.string()), (VERSION, pa.string())])
+
+
+def versions_in(
+    table: DeltaTable,
+    storage_options: Mapping[str, str],
+    files: Iterable[DataFile],
+    keys: pa.ChunkedArray,
+) -> pa.Table:
+    """The keys that occur in the files, each with its highest version there.
+
+    Memory holds the keys given and found, not the files.
+    """
+    wanted = pa.array(keys.combine_chunks())
+    found = [
+        rows.filter(pc.is_in(rows[KEY], wanted))
+        for _, rows in read_rows(table, storage_options, files, _SCHEMA)
+    ]
+    held = pa.concat_tables([_SCHEMA.empty_table(), *found])
+    return held.group_by(KEY).aggregate([(VERSION, "max")])
+
+
+def with_highest(claims: pa.Table, held: pa.Table) -> pa.Table:
+    """The claims whose keys are held, with the highest held version beside their own."""
+    return claims.join(held, keys=KEY, join_type="inner")

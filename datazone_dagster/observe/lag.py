@@ -1,0 +1,113 @@
+"""How far a dataset is behind its DynamoDB table.
+
+A change waits in one of two places: in the change log, not yet applied, or in the stream,
+not yet landed. The first has an event time. The second can't be seen, but it can't be older
+than the last drain that read every shard to its tip. So an idle stream, drained every few
+seconds, is never late, and a stuck one is late from the moment it got stuck.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from datazone_dagster.observe.level import Level
+
+WARN_AFTER = timedelta(minutes=1)
+
+DRAIN_GRACE = timedelta(seconds=45)
+"""A drain this recent counts as now: ticks come every 5 s, what is known of them every 30 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class LagStatus:
+    """The lag of a dataset and what it means.
+
+    `unapplied_seconds` is the age of the oldest change in the change log that is not in the
+    dataset, `unlanded_seconds` the time since the stream was last read to its tips;
+    `lag_seconds` is the larger one. All are 0 or more.
+    """
+
+    level: Level
+    reason: str
+    lag_seconds: float
+    unapplied_seconds: float
+    unlanded_seconds: float
+    pending_batches: int
+    position: int
+    head_batch: int
+
+
+def lag_status(
+    *,
+    now: datetime,
+    max_lag: timedelta,
+    position: int,
+    head_batch: int,
+    oldest_unapplied_event_time: datetime | None,
+    caught_up_at: datetime | None,
+) -> LagStatus:
+    """The lag of one dataset.
+
+    Args:
+        now: The time, timezone aware.
+        max_lag: From this lag on the level is `ERROR`; from one minute on it is `WARN`.
+        position: The last batch in the dataset.
+        head_batch: The last batch in the change log.
+        oldest_unapplied_event_time: Of the batches after `position`; None if none tells.
+        caught_up_at: When a drain last read every shard to its tip; None if nobody knows.
+    """
+    pending = max(0, head_batch - position)
+    unapplied = timedelta(0)
+    if pending and oldest_unapplied_event_time is not None:
+        unapplied = max(timedelta(0), now - oldest_unapplied_event_time)
+    unlanded = timedelta(0)
+    if caught_up_at is not None and now - caught_up_at > DRAIN_GRACE:
+        unlanded = now - caught_up_at
+    lag = max(unapplied, unlanded)
+    return LagStatus(
+        level=_level(lag, max_lag),
+        reason=_reason(unapplied, unlanded, pending, caught_up_at),
+        lag_seconds=lag.total_seconds(),
+        unapplied_seconds=unapplied.total_seconds(),
+        unlanded_seconds=unlanded.total_seconds(),
+        pending_batches=pending,
+        position=position,
+        head_batch=head_batch,
+    )
+
+
+def _level(lag: timedelta, max_lag: timedelta) -> Level:
+    if lag >= max_lag:
+        return Level.ERROR
+    return Level.WARN if lag >= WARN_AFTER else Level.OK
+
+
+def _reason(
+    unapplied: timedelta, unlanded: timedelta, pending: int, caught_up_at: datetime | None
+) -> str:
+    parts = []
+    if unlanded and caught_up_at is not None:
+        parts.append(
+            f"The stream was last read to its end {in_words(unlanded)} ago, at "
+            f"{caught_up_at:%Y-%m-%d %H:%M:%S} UTC: changes since then may not be landed."
+        )
+    if pending:
+        batches = "1 batch waits" if pending == 1 else f"{pending} batches wait"
+        parts.append(
+            f"{batches} to be applied, the oldest change is {in_words(unapplied)} old."
+            if unapplied
+            else f"{batches} to be applied."
+        )
+    return " ".join(parts) or "Every landed change is in the dataset."
+
+
+def in_words(span: timedelta) -> str:
+    """A time span as `2 d 3 h`, `5 min 10 s` or `42 s`."""
+    seconds = int(span.total_seconds())
+    days, seconds = divmod(seconds, 86_400)
+    hours, seconds = divmod(seconds, 3_600)
+    minutes, seconds = divmod(seconds, 60)
+    units = ((days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s"))
+    shown = [f"{count} {unit}" for count, unit in units if count]
+    return " ".join(shown[:2]) or "0 s"

@@ -1,0 +1,104 @@
+"""What a materialization shows: numbers, which Dagster plots, times and short texts.
+
+Everything is a plain value, ints and floats unwrapped. Keys are the same for every run, so
+that each one is a series.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from datazone_dagster.model.report import ApplyReport, DrainReport
+from datazone_dagster.observe.health import StreamHealth
+from datazone_dagster.observe.lag import LagStatus
+
+Plain = int | float | str | datetime
+
+
+def drain_metadata(report: DrainReport, uri: str, *, now: datetime) -> dict[str, Plain]:
+    """Of a materialization of the change log."""
+    found: dict[str, Plain | None] = {
+        "records_landed": report.records,
+        "bytes_landed": report.record_bytes,
+        "records_malformed": report.malformed,
+        "get_records_calls": report.get_records_calls,
+        "shards_open": report.shards_open,
+        "shards_unfinished": report.shards_unfinished,
+        "shards_failing": len(report.shard_errors),
+        "gaps": len(report.gaps),
+        "batch": report.batch,
+        "caught_up": int(report.caught_up),
+        "lag_seconds": _age_seconds(report.event_time_min, now),
+        "event_time_min": report.event_time_min,
+        "event_time_max": report.event_time_max,
+        "table_version": report.log_version,
+        "duration_seconds": round(report.duration_seconds, 3),
+        "stream_arn": report.stream_arn,
+        "dagster/uri": uri,
+    }
+    return _known(found)
+
+
+def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dict[str, Plain]:
+    """Of a materialization of a dataset.
+
+    `lag_seconds` is what remains after the run; `wait_seconds` is how long the oldest change
+    of this run had to wait from its event to its row.
+    """
+    found: dict[str, Plain | None] = {
+        "rows_inserted": report.counts.inserted,
+        "rows_updated": report.counts.updated,
+        "rows_deleted": report.counts.deleted,
+        "records_read": report.records,
+        "records_quarantined": report.quarantined,
+        "bytes_read": report.record_bytes,
+        "chunks": report.chunks,
+        "first_batch": report.first_batch,
+        "last_batch": report.last_batch,
+        "position": report.position,
+        "pending_batches": lag.pending_batches,
+        "lag_seconds": round(lag.lag_seconds, 3),
+        "wait_seconds": _age_seconds(report.event_time_min, now),
+        "event_time_min": report.event_time_min,
+        "event_time_max": report.event_time_max,
+        "table_version": report.table_version,
+        "duration_seconds": round(report.duration_seconds, 3),
+        "columns_added": ", ".join(report.new_columns) or None,
+        "dagster/row_count": report.row_count,
+        "dagster/table_name": report.dataset_id,
+        "dagster/uri": report.uri,
+    }
+    return _known(found)
+
+
+def lag_metadata(lag: LagStatus) -> dict[str, Plain]:
+    """Of an evaluation of the `lag` check."""
+    return {
+        "lag_seconds": round(lag.lag_seconds, 3),
+        "unapplied_seconds": round(lag.unapplied_seconds, 3),
+        "unlanded_seconds": round(lag.unlanded_seconds, 3),
+        "pending_batches": lag.pending_batches,
+        "position": lag.position,
+        "head_batch": lag.head_batch,
+    }
+
+
+def health_metadata(health: StreamHealth, caught_up_at: datetime | None) -> dict[str, Plain]:
+    """Of an evaluation of the `stream_health` check."""
+    return _known(
+        {
+            "gaps": health.gaps,
+            "shards_failing": health.failing_shards,
+            "shards_open": health.shards_open,
+            "caught_up_at": caught_up_at,
+        }
+    )
+
+
+def _age_seconds(time: datetime | None, now: datetime) -> float | None:
+    # Event times are floored to the second, and clocks differ: never below 0.
+    return None if time is None else round(max(0.0, (now - time).total_seconds()), 3)
+
+
+def _known(found: dict[str, Plain | None]) -> dict[str, Plain]:
+    return {key: value for key, value in found.items() if value is not None}

@@ -1,0 +1,64 @@
+"""A few rows as a Markdown table, safe to show wherever they come from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from datazone_dagster.model.columns import RESERVED_PREFIX
+
+MAX_ROWS = 5
+MAX_COLUMNS = 12
+MAX_CELL_CHARS = 40
+
+MAX_CHARS = 6_000
+
+_ACTIVE = re.compile(r"([\\`*_\[\]!|~:.@])")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+
+
+def preview_markdown(rows: Sequence[Mapping[str, object]]) -> str:
+    """At most 5 rows and 12 columns, each value cut to 40 characters, 6 KB in all.
+
+    Values are data: nothing in them becomes a link, an image, HTML or another column. The
+    columns that we add are left out.
+    """
+    shown = rows[:MAX_ROWS]
+    names = dict.fromkeys(
+        name for row in shown for name in row if not name.startswith(RESERVED_PREFIX)
+    )
+    columns = list(names)[:MAX_COLUMNS]
+    if not columns:
+        return ""
+    lines = [_line(_escaped(name) for name in columns), _line("---" for _ in columns)]
+    for row in shown:
+        lines.append(_line(_cell(row.get(name)) for name in columns))
+        if sum(map(len, lines)) > MAX_CHARS:
+            lines.pop()
+            break
+    hidden = len(names) - len(columns)
+    note = f"\n\n{hidden} more columns" if hidden else ""
+    return "\n".join(lines) + note
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return _escaped(value.isoformat(sep=" ", timespec="seconds"))
+    if isinstance(value, bytes):
+        return _escaped(value[:MAX_CELL_CHARS].hex())
+    return _escaped(str(value))
+
+
+def _escaped(text: str) -> str:
+    flat = "".join(char if char.isprintable() else " " for char in text[: MAX_CELL_CHARS + 1])
+    if len(flat) > MAX_CELL_CHARS:
+        flat = f"{flat[: MAX_CELL_CHARS - 1]}…"
+    escaped = _ACTIVE.sub(r"\\\1", flat)
+    return "".join(_ENTITIES.get(char, char) for char in escaped)

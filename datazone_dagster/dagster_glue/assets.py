@@ -1,0 +1,140 @@
+"""Transforms as assets: one op per transform, one asset per dataset, the change log outside."""
+
+# No postponed annotations here: Dagster reads the real one of `context`.
+
+import hashlib
+import inspect
+from collections.abc import Iterator
+
+from dagster import (
+    AssetCheckResult,
+    AssetCheckSpec,
+    AssetExecutionContext,
+    AssetOut,
+    AssetsDefinition,
+    AssetSpec,
+    Output,
+    multi_asset,
+)
+
+from datazone_dagster.api import Dataset, DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.application import DatasetWrite, LazyApplication
+from datazone_dagster.dagster_glue.freshness import known_caught_up_at
+from datazone_dagster.dagster_glue.names import (
+    IO_MANAGER_KEY,
+    LAG_CHECK,
+    LAKEHOUSE_KEY,
+    change_log_key,
+    dataset_key,
+    pool_name,
+)
+from datazone_dagster.dagster_glue.rendering import lag_result
+from datazone_dagster.dagster_glue.resources import Lakehouse
+from datazone_dagster.model.protocols import Clock
+from datazone_dagster.pipeline import ApplySettings
+
+EventOfRun = Output[DatasetWrite] | AssetCheckResult
+
+
+def change_log_spec(source: DynamoDBSource, *, group_name: str | None = None) -> AssetSpec:
+    """The change log of a source: an external asset that the drain sensor materializes."""
+    region = f" in {source.region}" if source.region else ""
+    return AssetSpec(
+        change_log_key(source),
+        description=f"Every change of the DynamoDB table `{source.table_name}`{region}, as it "
+        "arrived. The sensor appends to it; datasets are applied from it.",
+        kinds={"dynamodb", "deltalake"},
+        group_name=group_name,
+        metadata={"table_name": source.table_name, "start": source.start},
+    )
+
+
+def transform_asset(
+    transform: Transform, settings: ApplySettings, *, preview: bool, clock: Clock
+) -> AssetsDefinition:
+    """The datasets of a transform, made by one op.
+
+    A run applies everything between the datasets' own positions and the head of the change
+    log, whatever asked for it, so it is always safe to press the button. The op's pool keeps
+    two of them from working at a time.
+    """
+    outputs = {_output_name(index): one for index, one in enumerate(transform.outputs.values())}
+
+    @multi_asset(
+        name=transform.name,
+        outs={name: _asset_out(transform, dataset) for name, dataset in outputs.items()},
+        deps=[
+            change_log_key(transform.source),
+            *dict.fromkeys(dataset_key(dataset.id) for dataset in transform.lookups.values()),
+        ],
+        check_specs=[_lag_check(dataset) for dataset in outputs.values()],
+        description=transform.description,
+        required_resource_keys={LAKEHOUSE_KEY},
+        pool=pool_name(transform),
+        op_tags={"datazone/transform": transform.name},
+    )
+    def apply(context: AssetExecutionContext) -> Iterator[EventOfRun]:
+        application = LazyApplication(
+            transform,
+            settings,
+            lambda: known_caught_up_at(context.instance, transform.source),
+            preview=preview,
+            clock=clock,
+        )
+        # Dagster handles an output before it asks for the next event: the first one applies.
+        for name, dataset in outputs.items():
+            yield Output(DatasetWrite(application, dataset.id), output_name=name)
+        lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
+        for dataset in outputs.values():
+            applied = application.to_dataset(dataset.id, lakehouse.layout, context.log)
+            yield lag_result(dataset.id, applied.lag)
+
+    return apply
+
+
+def _output_name(index: int) -> str:
+    # Dataset ids may hold '-', and Dagster reserves some names: outputs are just numbered.
+    return f"dataset_{index + 1}"
+
+
+def _asset_out(transform: Transform, dataset: Dataset) -> AssetOut:
+    return AssetOut(
+        key=dataset_key(dataset.id),
+        io_manager_key=IO_MANAGER_KEY,
+        description=dataset.description or transform.description,
+        tags=dict(_tag(text) for text in dataset.tags),
+        owners=list(dict.fromkeys(dataset.owners or transform.owners)),
+        kinds=set(dataset.kinds),
+        group_name=dataset.group_name or transform.group_name,
+        code_version=code_version(transform),
+        metadata={
+            "mode": dataset.mode,
+            "deletes": dataset.deletes,
+            "max_lag_seconds": dataset.max_lag.total_seconds(),
+            **({"partition_by": list(dataset.partition_by)} if dataset.partition_by else {}),
+        },
+    )
+
+
+def _tag(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key, value
+
+
+def _lag_check(dataset: Dataset) -> AssetCheckSpec:
+    return AssetCheckSpec(
+        LAG_CHECK,
+        asset=dataset_key(dataset.id),
+        description="Every change of the table is in the dataset within "
+        f"{dataset.max_lag.total_seconds():g} s; it warns from one minute on.",
+    )
+
+
+def code_version(transform: Transform) -> str:
+    """A short hash of the function's source, so that Dagster can tell that it changed."""
+    try:
+        code = inspect.getsource(transform.function)
+    except (OSError, TypeError):
+        compiled = getattr(transform.function, "__code__", None)
+        code = repr((compiled.co_code, compiled.co_names)) if compiled else transform.name
+    return hashlib.sha256(code.encode()).hexdigest()[:12]

@@ -1,0 +1,73 @@
+"""The `stream_health` check as a definition, so that it is listed and can be run by hand."""
+
+# No postponed annotations here: Dagster reads the real one of `context`.
+
+from collections.abc import Iterator
+
+from dagster import (
+    AssetCheckExecutionContext,
+    AssetCheckResult,
+    AssetChecksDefinition,
+    AssetCheckSpec,
+    AssetMaterialization,
+    multi_asset_check,
+)
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.names import (
+    DYNAMODB_KEY,
+    LAKEHOUSE_KEY,
+    STREAM_CHECK,
+    change_log_key,
+)
+from datazone_dagster.dagster_glue.rendering import rendered, severity
+from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.observe.health import health_of_report
+from datazone_dagster.observe.metadata import drain_metadata, health_metadata
+from datazone_dagster.pipeline import DrainSettings, drain_once, utc_now
+
+
+def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecksDefinition:
+    """The check of a source's change log. The sensor evaluates it all the time.
+
+    Run by hand it drains once, which is safe at any time, and tells how that went.
+    """
+    key = change_log_key(source)
+
+    @multi_asset_check(
+        name=f"check_{source.name}_stream",
+        specs=[
+            AssetCheckSpec(
+                STREAM_CHECK,
+                asset=key,
+                description="The stream is read as it should be: no shard fails, and no change "
+                "was lost before it was landed.",
+            )
+        ],
+        required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},
+    )
+    def check(context: AssetCheckExecutionContext) -> Iterator[AssetCheckResult]:
+        lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
+        dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
+        client = dynamodb.stream_client(
+            source.table_name, region=source.region, endpoint_url=source.endpoint_url
+        )
+        report = drain_once(source, client, lakehouse.layout, settings=settings, logger=context.log)
+        now = utc_now()
+        if report.batch is not None:
+            metadata = drain_metadata(report, lakehouse.layout.change_log(source.name), now=now)
+            context.instance.report_runless_asset_event(
+                AssetMaterialization(key, metadata=rendered(metadata))
+            )
+        caught_up_at = now if report.caught_up else None
+        health = health_of_report(report, now=now, caught_up_at=caught_up_at)
+        yield AssetCheckResult(
+            asset_key=key,
+            check_name=STREAM_CHECK,
+            passed=health.level.passed,
+            severity=severity(health.level),
+            description=health.reason,
+            metadata=rendered(health_metadata(health, caught_up_at)),
+        )
+
+    return check

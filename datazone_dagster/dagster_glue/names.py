@@ -1,0 +1,48 @@
+"""The names under which everything of ours appears in Dagster."""
+
+from __future__ import annotations
+
+from dagster import AssetCheckKey, AssetKey
+
+from datazone_dagster.api import DynamoDBSource, Transform
+
+LAKEHOUSE_KEY = "datazone_lakehouse"
+DYNAMODB_KEY = "datazone_dynamodb"
+IO_MANAGER_KEY = "datazone_io_manager"
+
+LAG_CHECK = "lag"
+STREAM_CHECK = "stream_health"
+ALERT_SENSOR = "datazone_check_alerts"
+
+SOURCE_TAG = "datazone/source"
+BATCH_TAG = "datazone/batch"
+
+
+def change_log_key(source: DynamoDBSource) -> AssetKey:
+    """The asset of everything that a source delivered."""
+    return AssetKey(["dynamodb", source.name])
+
+
+def dataset_key(dataset_id: str) -> AssetKey:
+    """The asset of a dataset."""
+    return AssetKey([dataset_id])
+
+
+def lag_check_key(dataset_id: str) -> AssetCheckKey:
+    """The `lag` check of a dataset."""
+    return AssetCheckKey(dataset_key(dataset_id), LAG_CHECK)
+
+
+def stream_check_key(source: DynamoDBSource) -> AssetCheckKey:
+    """The `stream_health` check of a source's change log."""
+    return AssetCheckKey(change_log_key(source), STREAM_CHECK)
+
+
+def sensor_name(source: DynamoDBSource) -> str:
+    """The sensor that drains a source."""
+    return f"drain_{source.name}"
+
+
+def pool_name(transform: Transform) -> str:
+    """The pool that keeps two runs of a transform from working at a time; its limit is 1."""
+    return f"datazone/{transform.job_name}"

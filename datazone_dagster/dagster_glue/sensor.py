@@ -1,0 +1,243 @@
+"""The drain sensor: lands what the stream holds, reports on it, asks for runs downstream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetMaterialization,
+    DagsterInstance,
+    DefaultSensorStatus,
+    RunRequest,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+)
+
+from datazone_dagster import crash_points
+from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.cursor import SensorCursor
+from datazone_dagster.dagster_glue.freshness import known_caught_up_at
+from datazone_dagster.dagster_glue.names import (
+    DYNAMODB_KEY,
+    LAKEHOUSE_KEY,
+    change_log_key,
+    sensor_name,
+)
+from datazone_dagster.dagster_glue.rendering import rendered
+from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.run_requests import decide_run
+from datazone_dagster.dagster_glue.sensor_checks import SensorCheck, health_check, lag_checks
+from datazone_dagster.errors import DatazoneError
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock, StreamClient
+from datazone_dagster.model.report import DrainReport
+from datazone_dagster.observe.health import health_of_error, health_of_report
+from datazone_dagster.observe.metadata import drain_metadata
+from datazone_dagster.pipeline import DrainSettings, drain_once
+
+MINIMUM_INTERVAL_SECONDS = 5
+"""Dagster's sensor loop does not go faster."""
+
+REPORT_EVERY = timedelta(seconds=30)
+"""Checks that stay as they are go to the event log this often."""
+
+
+def drain_sensor(
+    source: DynamoDBSource,
+    transforms: Sequence[Transform],
+    jobs: Sequence[Any],  # what define_asset_job returns has no public name
+    *,
+    settings: DrainSettings,
+    clock: Clock,
+) -> SensorDefinition:
+    """The sensor of one source; one drain serves every transform downstream of it."""
+    return SensorDefinition(
+        name=sensor_name(source),
+        evaluation_fn=DrainSensor(source, tuple(transforms), settings, clock).evaluate,
+        jobs=jobs,
+        minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},
+        description=f"Lands the changes of the DynamoDB table {source.table_name} in its change "
+        "log and runs the transforms downstream. Resetting the cursor loses nothing.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Landed:
+    """The drain of this tick went through."""
+
+    report: DrainReport
+    error: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """The drain of this tick failed as a whole."""
+
+    error: DatazoneError
+    report: None = None
+
+
+class DrainSensor:
+    """Evaluates the ticks of one source. Overlapping ticks are harmless.
+
+    A tick whose drain fails still reports its checks and starts the runs that earlier drains
+    left to do. It fails as a tick as soon as there is no run to request, since Dagster drops
+    the requests of a failed tick.
+    """
+
+    def __init__(
+        self,
+        source: DynamoDBSource,
+        transforms: tuple[Transform, ...],
+        settings: DrainSettings,
+        clock: Clock,
+    ) -> None:
+        self._source = source
+        self._transforms = transforms
+        self._settings = settings
+        self._clock = clock
+        self._client: tuple[dict[str, object], StreamClient] | None = None
+        self._unsaved: SensorCursor | None = None
+
+    def evaluate(self, context: SensorEvaluationContext) -> SensorResult:
+        """Drain, report, request."""
+        lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
+        layout = lakehouse.layout
+        drained = self._drain(context, layout)
+        now = self._clock()
+        cursor = self._cursor(context, now)
+        caught_up_at = (
+            now
+            if drained.report is not None and drained.report.caught_up
+            else cursor.caught_up_at or known_caught_up_at(context.instance, self._source) or now
+        )
+        health = (
+            health_of_report(drained.report, now=now, caught_up_at=caught_up_at)
+            if drained.report is not None
+            else health_of_error(drained.error, now=now, caught_up_at=caught_up_at)
+        )
+        lags = lag_checks(self._transforms, layout, now=now, caught_up_at=caught_up_at)
+        checks = [health_check(self._source, health, caught_up_at), *lags.values()]
+        requests, notes = self._runs(lags, layout, context.instance, now)
+
+        due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
+        events: list[AssetMaterialization | AssetCheckEvaluation] = [
+            *self._materialization(drained.report, layout, now),
+            *(one.event() for one in checks if due or cursor.has_changed(one.name, one.level)),
+        ]
+        after = SensorCursor(
+            caught_up_at=caught_up_at,
+            evaluated_at=now if due else cursor.evaluated_at,
+            levels={one.name: one.level for one in checks},
+        )
+        if drained.error is not None and not requests:
+            # Dagster keeps neither events nor cursor of a failed tick.
+            for event in events:
+                context.instance.report_runless_asset_event(event)
+            self._unsaved = after
+            raise drained.error
+        self._unsaved = None
+        if drained.error is not None:
+            context.log.error("The drain failed: %s", drained.error)
+        told = "; ".join((_summary(drained.report), *notes))
+        if requests:
+            context.log.info("%s", told)
+        crash_points.reach(crash_points.BEFORE_CURSOR)
+        return SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else SkipReason(told),
+            cursor=after.to_json(),
+            asset_events=events,
+        )
+
+    def _drain(self, context: SensorEvaluationContext, layout: Layout) -> _Landed | _Failed:
+        dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
+        try:
+            report = drain_once(
+                self._source,
+                self._client_of(dynamodb),
+                layout,
+                settings=self._settings,
+                clock=self._clock,
+                logger=context.log,
+            )
+        except DatazoneError as error:
+            # A new client next time: credentials and endpoints may have changed.
+            self._client = None
+            return _Failed(error)
+        return _Landed(report)
+
+    def _client_of(self, dynamodb: DynamoDBStreamsResource) -> StreamClient:
+        """One client for all ticks of this process: it keeps connections and iterators."""
+        settings = dict(dynamodb)
+        if self._client is None or self._client[0] != settings:
+            client = dynamodb.stream_client(
+                self._source.table_name,
+                region=self._source.region,
+                endpoint_url=self._source.endpoint_url,
+            )
+            self._client = (settings, client)
+        return self._client[1]
+
+    def _cursor(self, context: SensorEvaluationContext, now: datetime) -> SensorCursor:
+        return self._unsaved or SensorCursor.parse(context.cursor, now=now)
+
+    def _runs(
+        self,
+        lags: Mapping[str, SensorCheck],
+        layout: Layout,
+        instance: DagsterInstance,
+        now: datetime,
+    ) -> tuple[list[RunRequest], list[str]]:
+        requests, notes = [], []
+        for transform in self._transforms:
+            known = (lags[dataset.id].lag for dataset in transform.outputs.values())
+            heads = [lag.head_batch for lag in known if lag is not None and lag.pending_batches]
+            if not heads:
+                continue
+            decision = decide_run(transform, layout, instance, head=max(heads), now=now)
+            notes.append(decision.reason)
+            if decision.request is not None:
+                requests.append(decision.request)
+        return requests, notes
+
+    def _materialization(
+        self, report: DrainReport | None, layout: Layout, now: datetime
+    ) -> Iterator[AssetMaterialization]:
+        if report is not None and report.batch is not None:
+            uri = layout.change_log(self._source.name)
+            yield AssetMaterialization(
+                change_log_key(self._source),
+                description=f"Batch {report.batch}: {_counted(report.records, 'record')}.",
+                metadata=rendered(drain_metadata(report, uri, now=now)),
+            )
+
+
+def _summary(report: DrainReport | None) -> str:
+    if report is None:
+        return "The drain failed"
+    parts = []
+    if report.batch is not None:
+        parts.append(f"landed {_counted(report.records, 'record')} in batch {report.batch}")
+    if report.gave_way:
+        parts.append("another drain was faster")
+    parts.append("caught up" if report.caught_up else "more to read")
+    parts.append(f"{_counted(report.shards_open, 'shard')} open")
+    if report.shard_errors:
+        parts.append(f"{_counted(len(report.shard_errors), 'shard')} failing")
+    if report.gaps:
+        parts.append(f"{_counted(len(report.gaps), 'gap')} open")
+    text = ", ".join(parts)
+    return text[0].upper() + text[1:]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

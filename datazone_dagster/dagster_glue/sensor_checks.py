@@ -1,0 +1,70 @@
+"""The checks of a source and its datasets, as one tick of its sensor sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dagster import AssetCheckEvaluation, AssetCheckKey
+
+from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.application import dataset_lag
+from datazone_dagster.dagster_glue.names import lag_check_key, stream_check_key
+from datazone_dagster.dagster_glue.rendering import evaluation
+from datazone_dagster.errors import DatazoneError
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.observe.health import StreamHealth
+from datazone_dagster.observe.lag import LagStatus
+from datazone_dagster.observe.level import Level
+from datazone_dagster.observe.metadata import Plain, health_metadata, lag_metadata
+
+STREAM = ":stream"  # no dataset id can be this
+
+
+@dataclass(frozen=True, slots=True)
+class SensorCheck:
+    """One check: its name in the cursor, and what it says. `lag` is None if it is not known."""
+
+    name: str
+    key: AssetCheckKey
+    level: Level
+    reason: str
+    plain: Mapping[str, Plain] = field(default_factory=dict)
+    lag: LagStatus | None = None
+
+    def event(self) -> AssetCheckEvaluation:
+        """The evaluation for the event log."""
+        return evaluation(self.key, self.level, self.reason, self.plain)
+
+
+def health_check(
+    source: DynamoDBSource, health: StreamHealth, caught_up_at: datetime
+) -> SensorCheck:
+    """The `stream_health` check."""
+    return SensorCheck(
+        STREAM,
+        stream_check_key(source),
+        health.level,
+        health.reason,
+        health_metadata(health, caught_up_at),
+    )
+
+
+def lag_checks(
+    transforms: Sequence[Transform], layout: Layout, *, now: datetime, caught_up_at: datetime
+) -> dict[str, SensorCheck]:
+    """The `lag` check of each dataset, by dataset id; a table that can't be read fails it."""
+    checks = {}
+    for transform in transforms:
+        for dataset in transform.outputs.values():
+            key = lag_check_key(dataset.id)
+            try:
+                lag = dataset_lag(transform, dataset, layout, now=now, caught_up_at=caught_up_at)
+            except DatazoneError as error:
+                checks[dataset.id] = SensorCheck(dataset.id, key, Level.ERROR, str(error))
+            else:
+                checks[dataset.id] = SensorCheck(
+                    dataset.id, key, lag.level, lag.reason, lag_metadata(lag), lag
+                )
+    return checks

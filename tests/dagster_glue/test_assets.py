@@ -1,0 +1,223 @@
+"""Assets: keys, dependencies, metadata, several outputs, and datasets in other assets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+import pandas as pd  # type: ignore[import-untyped,unused-ignore]  # has no types
+import polars as pl
+import pyarrow as pa
+import pytest
+from dagster import (
+    AssetIn,
+    AssetKey,
+    AssetMaterialization,
+    DagsterInvariantViolationError,
+    Definitions,
+    MarkdownMetadataValue,
+    TableSchemaMetadataValue,
+    asset,
+    build_output_context,
+)
+
+from datazone_dagster import Dataset, Input, Lakehouse, Output, Stream, transform
+from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
+from datazone_dagster.errors import DefinitionError
+from datazone_dagster.observe.preview import preview_markdown
+from tests.dagster_glue.conftest import (
+    ITEM_COLUMNS,
+    SOURCE,
+    MakeWorld,
+    World,
+    orders_transform,
+)
+
+calls: list[int] = []
+
+
+@transform(
+    input_mapping={"changes": Input(Stream(source=SOURCE))},
+    output_mapping={
+        "current": Output(Dataset("current-orders", owners=["team:orders"], kinds="iceberg")),
+        "events": Output(Dataset("order_events", mode="append", group_name="history")),
+    },
+    owners="data@example.com",
+    group_name="orders",
+)
+def both(changes):  # type: ignore[no-untyped-def]
+    """Orders now, and every event."""
+    calls.append(1)
+    rows = changes.select(*ITEM_COLUMNS)
+    return {"current": rows, "events": rows}
+
+
+def test_one_asset_per_dataset_with_what_the_user_gave(make_world: MakeWorld) -> None:
+    graph = make_world(both).defs.resolve_asset_graph()
+    current, events = graph.get(AssetKey("current-orders")), graph.get(AssetKey("order_events"))
+    assert current.description == "Orders now, and every event."
+    assert current.owners == ["team:orders"]
+    assert events.owners == ["data@example.com"]
+    assert (current.group_name, events.group_name) == ("orders", "history")
+    assert current.kinds == {"iceberg"}
+    assert events.kinds == {"deltalake", "dynamodb"}
+    assert current.parent_keys == {AssetKey(["dynamodb", "orders"])}
+    assert current.code_version is not None
+    assert current.pools == {"datazone/apply_both"}
+    log = graph.get(AssetKey(["dynamodb", "orders"]))
+    assert log.is_external
+    assert {key.name for key in log.check_keys} == {"stream_health"}
+
+
+def test_several_outputs_are_made_by_one_call_per_chunk(make_world: MakeWorld) -> None:
+    world = make_world(both)
+    world.put("a")
+    world.put("a", "paid")
+    world.tick()
+    calls.clear()
+    result = world.run("apply_both")
+    assert len(calls) == 1
+    assert world.rows("current-orders") == {"a": "paid"}
+    assert {one.asset_key for one in materialized(result)} == {
+        AssetKey("current-orders"),
+        AssetKey("order_events"),
+    }
+    by_key = {one.asset_key.path[-1]: one.metadata for one in materialized(result)}
+    assert by_key["current-orders"]["dagster/row_count"].value == 1
+    assert by_key["order_events"]["dagster/row_count"].value == 2
+    assert len(result.get_asset_check_evaluations()) == 2
+
+
+def materialized(result: Any) -> list[AssetMaterialization]:
+    return [
+        event.step_materialization_data.materialization
+        for event in result.get_asset_materialization_events()
+    ]
+
+
+def test_a_materialization_shows_numbers_schema_and_rows(world: World) -> None:
+    world.put("a|b")
+    world.put("c")
+    world.tick()
+    world.clock.advance(timedelta(seconds=7))
+    [shown] = materialized(world.run("apply_orders"))
+    found: Mapping[str, Any] = shown.metadata
+    assert found["rows_inserted"].value == 2
+    assert found["records_read"].value == 2
+    assert (found["first_batch"].value, found["last_batch"].value) == (1, 1)
+    assert found["wait_seconds"].value == 7.0
+    assert found["lag_seconds"].value == 0.0
+    assert found["dagster/row_count"].value == 2
+    assert found["dagster/uri"].value == world.layout.dataset("orders")
+    schema = found["dagster/column_schema"]
+    assert isinstance(schema, TableSchemaMetadataValue)
+    assert {"id", "status"} <= {column.name for column in schema.schema.columns}
+    preview = found["preview"]
+    assert isinstance(preview, MarkdownMetadataValue)
+    assert preview.value == preview_markdown(
+        [{"id": "a|b", "status": "placed"}, {"id": "c", "status": "placed"}]
+    )
+
+
+def test_rows_stay_out_of_the_event_log_if_asked(make_world: MakeWorld) -> None:
+    world = make_world(preview=False)
+    world.put("secret")
+    world.tick()
+    [shown] = materialized(world.run("apply_orders"))
+    assert "preview" not in shown.metadata
+
+
+def test_a_run_by_hand_before_anything_was_landed_is_fine(world: World) -> None:
+    result = world.run("apply_orders")
+    [shown] = materialized(result)
+    assert shown.metadata["dagster/row_count"].value == 0
+    assert result.get_asset_check_evaluations()[0].passed
+
+
+def downstream(annotation: Any) -> tuple[list[Any], Definitions]:
+    seen: list[Any] = []
+
+    def report(orders: Any) -> None:
+        seen.append(orders)
+
+    report.__annotations__ = {"orders": annotation} if annotation else {}
+    return seen, Definitions(assets=[asset(report)])
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind"),
+    [
+        (None, pa.Table),
+        (pa.Table, pa.Table),
+        (pl.DataFrame, pl.DataFrame),
+        (pl.LazyFrame, pl.LazyFrame),
+        (pd.DataFrame, pd.DataFrame),
+        (duckdb.DuckDBPyRelation, duckdb.DuckDBPyRelation),
+    ],
+)
+def test_other_assets_get_a_dataset_as_they_ask(
+    make_world: MakeWorld, annotation: Any, kind: type
+) -> None:
+    seen, extra = downstream(annotation)
+    world = make_world(extra=extra)
+    world.put("a")
+    world.settle()
+    job = world.defs.resolve_implicit_global_asset_job_def()
+    assert job.execute_in_process(
+        instance=world.instance, asset_selection=[AssetKey("report")]
+    ).success
+    [rows] = seen
+    assert isinstance(rows, kind)
+    frame: Any = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
+    assert "status" in list(frame.column_names if isinstance(frame, pa.Table) else frame.columns)
+
+
+def test_an_unknown_annotation_is_refused_by_name(make_world: MakeWorld) -> None:
+    _, extra = downstream(dict)
+    world = make_world(extra=extra)
+    world.put("a")
+    world.settle()
+    job = world.defs.resolve_implicit_global_asset_job_def()
+    with pytest.raises(DefinitionError, match=r"'orders'.*polars\.DataFrame"):
+        job.execute_in_process(instance=world.instance, asset_selection=[AssetKey("report")])
+
+
+def test_a_dataset_under_another_name(make_world: MakeWorld) -> None:
+    seen: list[pa.Table] = []
+
+    @asset(ins={"rows": AssetIn(key="orders")})
+    def report(rows: pa.Table) -> None:
+        seen.append(rows)
+
+    world = make_world(extra=Definitions(assets=[report]))
+    world.put("a")
+    world.settle()
+    job = world.defs.resolve_implicit_global_asset_job_def()
+    job.execute_in_process(instance=world.instance, asset_selection=[AssetKey("report")])
+    assert seen[0].num_rows == 1
+
+
+def test_the_io_manager_writes_only_what_transforms_give_it() -> None:
+    manager = DatasetIOManager(lakehouse=Lakehouse(uri="/nowhere"))
+    with pytest.raises(DagsterInvariantViolationError, match="io_manager_key"):
+        manager.handle_output(build_output_context(), pa.table({"a": [1]}))
+
+
+def test_transforms_chain_through_datasets(make_world: MakeWorld) -> None:
+    @transform(
+        input_mapping={
+            "changes": Input(Stream(source=SOURCE)),
+            "known": Input(Dataset("orders")),
+        },
+        output_mapping={"rows": Output(Dataset("joined"))},
+    )
+    def joined(changes, known):  # type: ignore[no-untyped-def]
+        return changes.select(*ITEM_COLUMNS)
+
+    graph = make_world(orders_transform(), joined).defs.resolve_asset_graph()
+    assert graph.get(AssetKey("joined")).parent_keys == {
+        AssetKey(["dynamodb", "orders"]),
+        AssetKey("orders"),
+    }

@@ -1,0 +1,327 @@
+"""The drain sensor: tick to rows, checks, run requests, and a cursor that is only a hint."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from dagster import (
+    AssetKey,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    SensorDefinition,
+)
+
+from datazone_dagster import Dataset, Input, Output, Stream, transform
+from datazone_dagster.dagster_glue.names import lag_check_key, stream_check_key
+from datazone_dagster.dagster_glue.run_requests import ACTIVE
+from datazone_dagster.errors import AccessDeniedError, ServiceUnavailableError, TransformError
+from tests.dagster_glue.conftest import (
+    ITEM_COLUMNS,
+    SOURCE,
+    MakeWorld,
+    ScriptedResource,
+    World,
+    orders_transform,
+)
+
+
+def sensor_of(world: World) -> SensorDefinition:
+    return world.defs.resolve_sensor_def("drain_orders")
+
+
+def test_a_tick_lands_a_run_applies_and_the_rows_are_there(world: World) -> None:
+    world.put("a")
+    world.put("b", "paid")
+    tick = world.tick()
+    assert [request.job_name for request in tick.requests] == ["apply_orders"]
+    assert tick.requests[0].tags["datazone/source"] == "orders"
+    [landed] = tick.materializations()
+    assert landed.asset_key == AssetKey(["dynamodb", "orders"])
+    assert landed.metadata["records_landed"].value == 2
+
+    result = world.run("apply_orders")
+    assert world.rows() == {"a": "placed", "b": "paid"}
+    [lag] = result.get_asset_check_evaluations()
+    assert lag.passed
+    assert lag.asset_check_key == lag_check_key("orders")
+
+    world.stream.delete({"id": {"S": "a"}})
+    world.put("b", "shipped")
+    world.settle()
+    assert world.rows() == {"b": "shipped"}
+
+
+def test_it_runs_every_five_seconds_by_default(world: World) -> None:
+    sensor = sensor_of(world)
+    assert sensor.minimum_interval_seconds == 5
+    assert sensor.default_status is DefaultSensorStatus.RUNNING
+
+
+def test_an_idle_tick_says_something_and_writes_no_materialization(world: World) -> None:
+    world.put("a")
+    world.settle()
+    before = len(_materializations(world))
+    tick = world.tick()
+    assert tick.skip == "Caught up, 1 shard open"
+    assert not tick.materializations()
+    assert len(_materializations(world)) == before == 1
+
+
+def _materializations(world: World) -> list[object]:
+    key = AssetKey(["dynamodb", "orders"])
+    return list(world.instance.fetch_materializations(key, limit=100).records)
+
+
+def test_checks_are_written_every_thirty_seconds_when_nothing_changes(world: World) -> None:
+    assert set(world.tick().checks()) == {"dynamodb/orders:stream_health", "orders:lag"}
+    world.clock.advance(timedelta(seconds=25))
+    assert not world.tick().checks()
+    world.clock.advance(timedelta(seconds=6))
+    assert len(world.tick().checks()) == 2
+
+
+def test_a_level_that_changes_is_written_at_once(world: World) -> None:
+    world.tick()
+    world.put("a")
+    world.tick()
+    world.clock.advance(timedelta(seconds=29))
+    assert not world.tick().checks()
+    world.clock.advance(timedelta(seconds=31))
+    warned = world.tick().checks()["orders:lag"]
+    assert (warned.passed, warned.severity.value) == (False, "WARN")
+    world.clock.advance(timedelta(minutes=4))
+    late = world.tick().checks()["orders:lag"]
+    assert (late.passed, late.severity.value) == (False, "ERROR")
+    assert late.metadata["lag_seconds"].value == 300.0
+    world.run("apply_orders")
+    assert world.tick().checks()["orders:lag"].passed
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "garbage", "[]", '{"v":1,"caught_up_at":1e300,"levels":[1]}', '{"v":99}', "9" * 5000],
+)
+def test_any_cursor_loses_and_doubles_nothing(world: World, cursor: str) -> None:
+    world.put("a")
+    world.settle()
+    world.put("b")
+    world.cursors["drain_orders"] = cursor
+    world.settle()
+    world.cursors["drain_orders"] = None
+    world.put("a", "paid")
+    world.settle()
+    assert world.rows() == {"a": "paid", "b": "placed"}
+
+
+def test_the_cursor_stays_under_a_kilobyte_with_many_datasets_behind(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(*(orders_transform(f"orders_by_warehouse_{n:03}") for n in range(60)))
+    world.put("a")
+    world.tick()
+    world.clock.advance(timedelta(minutes=10))
+    tick = world.tick()
+    assert len(tick.cursor or "") <= 1_000
+    world.clock.advance(timedelta(seconds=10))
+    assert not world.tick().checks()
+
+
+def test_one_run_at_a_time_is_asked_for(world: World) -> None:
+    world.put("a")
+    assert world.tick().requests
+    assert DagsterRunStatus.QUEUED in ACTIVE  # only a daemon can make one of those
+    for status in (
+        DagsterRunStatus.NOT_STARTED,
+        DagsterRunStatus.STARTING,
+        DagsterRunStatus.STARTED,
+    ):
+        run = world.instance.create_run_for_job(
+            world.defs.resolve_job_def("apply_orders"), status=status
+        )
+        tick = world.tick()
+        assert not tick.requests, status
+        assert "apply_orders is at work" in (tick.skip or "")
+        world.instance.delete_run(run.run_id)
+    assert world.tick().requests
+
+
+def test_a_failing_transform_is_tried_again_after_a_wait_that_doubles(
+    make_world: MakeWorld,
+) -> None:
+    mended: list[bool] = []
+
+    @transform(
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"rows": Output(Dataset("broken"))},
+    )
+    def broken(changes):  # type: ignore[no-untyped-def]
+        if not mended:
+            raise ValueError("boom")
+        return changes.select(*ITEM_COLUMNS)
+
+    world = make_world(broken, orders_transform())
+    world.put("a")
+    assert len(world.tick().requests) == 2
+    assert not world.run("apply_broken", raise_on_error=False).success
+    world.run("apply_orders")
+    assert world.rows() == {"a": "placed"}  # the other one goes on
+
+    tick = world.tick()
+    assert not tick.requests
+    assert "broken failed once, it is tried again in" in (tick.skip or "")
+    world.clock.advance(timedelta(seconds=20))
+    assert [one.job_name for one in world.tick().requests] == ["apply_broken"]
+    world.run("apply_broken", raise_on_error=False)
+    world.clock.advance(timedelta(seconds=5))
+    assert "failed 2 times in a row" in (world.tick().skip or "")
+    world.clock.advance(timedelta(minutes=5))
+    mended.append(True)
+    world.settle()
+    assert world.rows("broken") == {"a": "placed"}
+
+
+def test_a_failed_run_names_its_cause(make_world: MakeWorld) -> None:
+    @transform(
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"rows": Output(Dataset("broken"))},
+    )
+    def broken(changes):  # type: ignore[no-untyped-def]
+        raise ValueError("boom")
+
+    world = make_world(broken)
+    world.put("a")
+    world.tick()
+    with pytest.raises(TransformError, match="boom"):
+        world.run("apply_broken")
+
+
+def test_a_lookup_without_a_table_is_waited_for(make_world: MakeWorld) -> None:
+    @transform(
+        input_mapping={
+            "changes": Input(Stream(source=SOURCE)),
+            "known": Input(Dataset("orders")),
+        },
+        output_mapping={"rows": Output(Dataset("joined"))},
+    )
+    def joined(changes, known):  # type: ignore[no-untyped-def]
+        return changes.select(*ITEM_COLUMNS)
+
+    world = make_world(joined, orders_transform())
+    world.put("a")
+    tick = world.tick()
+    assert [request.job_name for request in tick.requests] == ["apply_orders"]
+    world.run("apply_orders")
+    assert [request.job_name for request in world.tick().requests] == ["apply_joined"]
+    world.run("apply_joined")
+    assert world.rows("joined") == {"a": "placed"}
+
+
+def fail_with(world: World, error: Exception | None) -> None:
+    world.stream.faults = (lambda *_: error) if error else None  # type: ignore[assignment]
+
+
+def test_a_stream_that_cannot_be_read_fails_the_tick_and_the_check(world: World) -> None:
+    world.put("a")
+    world.settle()
+    fail_with(world, AccessDeniedError("dynamodb:ListStreams is missing"))
+    with pytest.raises(AccessDeniedError):
+        world.tick()
+    health = world.latest(stream_check_key(SOURCE))
+    assert health is not None
+    assert (health.passed, health.severity.value) == (False, "ERROR")
+    assert "dynamodb:ListStreams" in (health.description or "")
+
+    count = _evaluation_id(world)
+    world.clock.advance(timedelta(seconds=5))
+    with pytest.raises(AccessDeniedError):
+        world.tick()
+    assert _evaluation_id(world) == count  # no event per failing tick
+
+    fail_with(world, None)
+    world.tick()
+    recovered = world.latest(stream_check_key(SOURCE))
+    assert recovered is not None
+    assert recovered.passed
+
+
+def _evaluation_id(world: World) -> int:
+    record = world.instance.get_latest_asset_check_evaluation_record(stream_check_key(SOURCE))
+    assert record is not None
+    return record.id
+
+
+def test_a_failing_drain_does_not_hold_up_what_was_landed(world: World) -> None:
+    world.put("a")
+    world.tick()  # landed; the run is asked for and lost
+    fail_with(world, ServiceUnavailableError("no network"))
+    tick = world.tick()
+    assert [request.job_name for request in tick.requests] == ["apply_orders"]
+    assert not tick.checks()["dynamodb/orders:stream_health"].passed
+    world.run("apply_orders")
+    with pytest.raises(ServiceUnavailableError):
+        world.tick()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_stuck_drain_makes_its_datasets_late(world: World, reset: bool) -> None:
+    world.put("a")
+    world.settle()
+    fail_with(world, ServiceUnavailableError("no network"))
+    for _ in range(7):
+        world.clock.advance(timedelta(seconds=50))
+        if reset:
+            world.cursors.clear()
+            world.__post_init__()  # the code server starts anew, too
+        with pytest.raises(ServiceUnavailableError):
+            world.tick()
+    late = world.latest(lag_check_key("orders"))
+    assert late is not None
+    assert (late.passed, late.severity.value) == (False, "ERROR")
+    assert "last read to its end 5 min 50 s ago" in (late.description or "")
+    assert late.metadata["unlanded_seconds"].value == 350.0
+
+    # A run by hand sees the same, though it has nothing to apply.
+    [of_run] = world.run("apply_orders").get_asset_check_evaluations()
+    assert not of_run.passed
+
+    fail_with(world, None)
+    assert world.tick().checks()["orders:lag"].passed
+
+
+def test_lost_changes_fail_the_stream_check_by_name(world: World) -> None:
+    world.put("a")
+    world.settle()
+    world.stream.roll()
+    world.put("b")
+    world.stream.trim()
+    tick = world.tick()
+    gap = world.latest(stream_check_key(SOURCE))
+    assert gap is not None
+    assert not gap.passed
+    assert gap.severity.value == "ERROR"
+    assert "shardId-" in (gap.description or "")
+    assert tick.materializations() == []
+
+
+def test_one_client_serves_all_ticks(world: World) -> None:
+    for _ in range(3):
+        world.tick()
+    assert ScriptedResource.built == ["orders"]
+
+
+def test_the_cursor_holds_no_positions(world: World) -> None:
+    world.put("a")
+    cursor = json.loads(world.tick().cursor or "")
+    assert set(cursor) == {"v", "caught_up_at", "evaluated_at", "levels"}
+
+
+def test_the_tick_after_a_lost_request_asks_again(world: World) -> None:
+    world.put("a")
+    assert world.tick().requests
+    assert world.tick().requests
+    world.run("apply_orders")
+    world.run("apply_orders")
+    assert not world.tick().requests
+    assert world.rows() == {"a": "placed"}

@@ -1,0 +1,68 @@
+"""The command line: `datazone-dagster`.
+
+A command's module is imported when the command runs, so `--help` is quick and one command's
+libraries never burden another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+
+
+class LazyCommand(NamedTuple):
+    """Where a command lives, and its line in the overview."""
+
+    module: str
+    attribute: str
+    short_help: str
+
+
+COMMANDS: Mapping[str, LazyCommand] = {
+    "demo": LazyCommand(
+        "datazone_dagster.demo.command",
+        "demo",
+        "Live orders in a local DynamoDB, with Dagster on top.",
+    ),
+    "emulator": LazyCommand(
+        "datazone_dagster.local.emulator_command",
+        "emulator",
+        "Run a local DynamoDB with streams on 127.0.0.1.",
+    ),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Import a command."""
+        lazy = COMMANDS.get(cmd_name)
+        if lazy is None:
+            return None
+        command: Any = getattr(import_module(lazy.module), lazy.attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{lazy.module}:{lazy.attribute} is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """The overview, without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].short_help) for name in sorted(COMMANDS)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="datazone-dagster", prog_name="datazone-dagster")
+def main() -> None:
+    """DynamoDB Streams become Delta Lake tables in Dagster."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""`datazone-dagster demo`: set up, run live, show, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from datazone_dagster.dagster_glue.instance_config import dagster_yaml
+from datazone_dagster.demo.facts import DemoFacts, gather
+from datazone_dagster.demo.servers import (
+    DagsterDev,
+    DemoError,
+    free_port,
+    only_demo,
+    stop_demo,
+    write_lock,
+)
+from datazone_dagster.errors import DatazoneError
+from datazone_dagster.local import LocalDynamoDB
+from datazone_dagster.local.traffic import OrderTraffic, create_orders_table, run_traffic
+from datazone_dagster.local.wire_client import WireClient
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import utc_now
+
+FOLDER = Path(".datazone") / "demo"
+SPLIT_AFTER_SECONDS = 20.0
+COUPON_AFTER_CHANGES = 300
+
+
+@click.command()
+@click.option("--stop", is_flag=True, help="End the demo that runs in this folder.")
+@click.option("--port", default=3000, show_default=True, help="Of Dagster; or the next free one.")
+@click.option("--emulator-port", default=8000, show_default=True, help="Of the local DynamoDB.")
+@click.option("--changes-per-second", default=10.0, show_default=True)
+@click.option("--changes", type=int, help="Stop the traffic after so many changes.")
+@click.option("--seconds", type=float, help="End by itself after so long.")
+@click.option("--seed", default=1, show_default=True, help="Of the traffic.")
+def demo(
+    stop: bool,
+    port: int,
+    emulator_port: int,
+    changes_per_second: float,
+    changes: int | None,
+    seconds: float | None,
+    seed: int,
+) -> None:
+    """Live orders in a local DynamoDB, and Dagster that turns them into a Delta table.
+
+    Run it where definitions.py and workspace.yaml are. Everything it writes is below
+    .datazone/demo and is made anew by each start. Ctrl-C ends it.
+    """
+    project = Path.cwd()
+    try:
+        if stop:
+            running = stop_demo(project / FOLDER)
+            click.echo("The demo has ended." if running else "No demo is running here.")
+            return
+        if not (project / "workspace.yaml").exists():
+            raise DemoError(
+                f"There is no workspace.yaml in {project}.",
+                hint="Run the demo in a checkout of the project.",
+            )
+        _run(
+            project,
+            free_port(port),
+            free_port(emulator_port),
+            OrderTraffic(seed=seed, coupon_after=COUPON_AFTER_CHANGES),
+            {"changes": changes, "changes_per_second": changes_per_second},
+            seconds,
+        )
+    except DatazoneError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run(
+    project: Path,
+    port: int,
+    emulator_port: int,
+    traffic: OrderTraffic,
+    pace: dict[str, Any],
+    seconds: float | None,
+) -> None:
+    console = Console()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    folder = project / FOLDER
+    with ExitStack() as stack:
+        lock = stack.enter_context(only_demo(folder))
+        state = folder / "state"
+        shutil.rmtree(state, ignore_errors=True)
+        home = state / "dagster"
+        home.mkdir(parents=True)
+        (home / "dagster.yaml").write_text(dagster_yaml(), "utf-8")
+
+        console.print("Starting the local DynamoDB and Dagster ...")
+        server = stack.enter_context(LocalDynamoDB(port=emulator_port, shards=2))
+        client = WireClient(server.endpoint_url)
+        create_orders_table(client)
+        layout = Layout(str(state / "lakehouse"))
+        dagster = DagsterDev(
+            project,
+            home,
+            port,
+            {
+                "AWS_ENDPOINT_URL_DYNAMODB": server.endpoint_url,
+                "AWS_ENDPOINT_URL_DYNAMODB_STREAMS": server.endpoint_url,
+                "DATAZONE_LAKEHOUSE_URI": layout.uri,
+            },
+        )
+        stack.callback(_end, console, dagster)
+        written = _Traffic(server.endpoint_url, traffic, pace)
+        stack.callback(written.stop)
+        dagster.wait_until_ready()
+        write_lock(lock, {"pid": os.getpid(), "url": dagster.url})
+        asset_url = f"{dagster.url}/assets/processed_orders"
+        console.print(f"Dagster:  [bold]{dagster.url}[/]  (asset: {asset_url})")
+        console.print(f"DynamoDB: {server.endpoint_url}   Tables: {layout.uri}")
+        console.print("Ctrl-C ends everything.")
+
+        def look() -> DemoFacts:
+            return gather(written.count, client, server.admin, layout, dagster.url, utc_now())
+
+        def split() -> None:
+            server.admin.split("orders", 0)
+
+        _watch(console, stop, look, split, seconds)
+
+
+def _end(console: Console, dagster: DagsterDev) -> None:
+    console.print("Ending Dagster and the local DynamoDB ...")
+    dagster.stop()
+
+
+class _Traffic:
+    """Writes orders in a thread until it is stopped."""
+
+    def __init__(self, endpoint_url: str, traffic: OrderTraffic, pace: dict[str, Any]) -> None:
+        self.count = 0
+        self._stop = threading.Event()
+        client = WireClient(endpoint_url)
+
+        def stopped(pause_seconds: float) -> bool:
+            self.count += 1
+            return self._stop.wait(pause_seconds)
+
+        self._thread = threading.Thread(
+            target=run_traffic, args=(client, traffic), kwargs={**pace, "stop": stopped}
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _watch(
+    console: Console, stop: threading.Event, look: Any, split: Any, seconds: float | None
+) -> None:
+    """Show the facts until stopped; split a shard on the way."""
+    started_seconds = time.monotonic()
+    has_split = False
+    shown = Live(console=console, auto_refresh=False, transient=True)
+    every_seconds = 1.0 if console.is_terminal else 5.0
+    with shown:
+        while not stop.wait(every_seconds):
+            elapsed_seconds = time.monotonic() - started_seconds
+            if not has_split and elapsed_seconds >= SPLIT_AFTER_SECONDS:
+                split()
+                has_split = True
+            facts = look()
+            if console.is_terminal:
+                shown.update(screen(facts, elapsed_seconds), refresh=True)
+            else:
+                console.print(line(facts, elapsed_seconds), soft_wrap=True)
+            if seconds is not None and elapsed_seconds >= seconds:
+                return
+
+
+def screen(facts: DemoFacts, elapsed_seconds: float) -> Table:
+    """The live view."""
+    table = Table(title=f"orders -> processed_orders, {elapsed_seconds:.0f} s", show_header=False)
+    table.add_row("changes written to DynamoDB", f"{facts.written:,}")
+    table.add_row("landed in the change log", f"{facts.landed:,}")
+    table.add_row("applied to the dataset", f"{facts.applied:,}")
+    table.add_row("lag of what is landed", f"{facts.lag_seconds:.0f} s")
+    table.add_row("rows / items in DynamoDB", f"{facts.rows:,} / {facts.items:,}")
+    table.add_row("shards open / all", f"{facts.shards_open} / {facts.shards}")
+    for name, outcome in facts.checks:
+        style = {"passed": "green", "warn": "yellow", "error": "red"}.get(outcome, "dim")
+        table.add_row(f"check {name}", f"[{style}]{outcome}[/]")
+    return table
+
+
+def line(facts: DemoFacts, elapsed_seconds: float) -> str:
+    """The same as one line, where the output is no terminal."""
+    checks = " ".join(f"{name}={outcome}" for name, outcome in facts.checks)
+    return (
+        f"{elapsed_seconds:4.0f} s  written {facts.written}  landed {facts.landed}  "
+        f"applied {facts.applied}  lag {facts.lag_seconds:.0f} s  "
+        f"rows {facts.rows} of {facts.items}  shards {facts.shards_open}/{facts.shards}  {checks}"
+    )

@@ -1,0 +1,180 @@
+"""What a test or the demo may ask of the server beside DynamoDB: `/_admin/<name>`, JSON."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+import msgspec
+
+from datazone_dagster.errors import DefinitionError
+from datazone_dagster.local.faults import FaultPlan
+from datazone_dagster.local.operations import Answer, Operations
+from datazone_dagster.local.rows import sweep_expired
+from datazone_dagster.local.service import Body, Call, optional_text, text
+from datazone_dagster.local.service_errors import ServiceError, not_found, validation
+from datazone_dagster.local.store import erase, write_setting
+from datazone_dagster.local.stream_log import open_shards, padded, roll_shard, split_shard
+from datazone_dagster.local.tables import find_table
+from datazone_dagster.local.trimming import trim_aged, trim_before, trim_through
+
+ADMIN_PREFIX = "/_admin/"
+CLOCK_OFFSET = "clock_offset_seconds"
+
+
+class AdminEndpoint:
+    """The admin calls of one server.
+
+    Args:
+        operations: The operations whose state they look into.
+    """
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._calls: dict[str, Callable[[Call, Body], Body]] = {
+            "health": lambda _call, _body: {"ok": True},
+            "split": self._split,
+            "roll": self._roll,
+            "trim": self._trim,
+            "ttl": lambda call, _body: {"deleted": sweep_expired(call)},
+            "clock": self._clock,
+            "shards": self._shards,
+            "counters": self._counters,
+            "faults": self._faults,
+            "reset": self._reset,
+            "fault-log": lambda _call, _body: {"log": operations.faults.log()},
+        }
+
+    def answer(self, path: str, raw: bytes) -> Answer:
+        """Carry out one admin call."""
+        name = path[len(ADMIN_PREFIX) :].partition("?")[0]
+        operations = self._operations
+        try:
+            operation = self._calls.get(name)
+            if operation is None:
+                raise not_found(f"No admin call {name!r}; there are {', '.join(self._calls)}")
+            body = msgspec.json.decode(raw, type=Body) if raw else {}
+            with operations.store.transaction() as db:
+                answer = operation(Call(db, operations.clock, operations.settings), body)
+            return Answer(200, msgspec.json.encode(answer))
+        except msgspec.MsgspecError as error:
+            return Answer(400, validation(f"The body is not JSON: {error}").encoded())
+        except ServiceError as error:
+            return Answer(error.status, error.encoded())
+
+    def _split(self, call: Call, body: Body) -> Body:
+        return {"children": split_shard(call, _shard(call, body))}
+
+    def _roll(self, call: Call, body: Body) -> Body:
+        return {"children": roll_shard(call, _shard(call, body))}
+
+    def _trim(self, call: Call, body: Body) -> Body:
+        """By age, or one shard through a sequence number."""
+        through = optional_text(body, "throughSequenceNumber")
+        if through is not None:
+            shard = _shard(call, body)
+            return {"trimmed": trim_through(call, shard["number"], padded(int(through)))}
+        older_than_seconds = body.get("olderThanSeconds", 0.0)
+        if not isinstance(older_than_seconds, (int, float)) or older_than_seconds < 0:
+            raise validation("olderThanSeconds must be a number of seconds, 0 or more")
+        # With an age of 0 everything goes, what was written in this instant too.
+        edge = 0.001 if older_than_seconds == 0 else 0.0
+        horizon = call.clock.now() - older_than_seconds + edge
+        return {"trimmed": trim_before(call, horizon, _streams_of(call, body))}
+
+    def _clock(self, call: Call, body: Body) -> Body:
+        clock = call.clock
+        for name, base in (("offsetSeconds", 0.0), ("advanceSeconds", clock.offset_seconds)):
+            seconds = body.get(name)
+            if seconds is None:
+                continue
+            if not isinstance(seconds, (int, float)):
+                raise validation(f"{name} must be a number of seconds")
+            clock.offset_seconds = base + seconds
+            write_setting(call.db, CLOCK_OFFSET, repr(clock.offset_seconds))
+            trim_aged(call)
+        return {"now": clock.now(), "offsetSeconds": clock.offset_seconds}
+
+    def _reset(self, call: Call, _body: Body) -> Body:
+        """As if the server had just started in an empty directory."""
+        erase(call.db)
+        call.clock.offset_seconds = 0.0
+        self._operations.faults.set_plan(FaultPlan())
+        self._operations.reset_counters()
+        return {}
+
+    def _shards(self, call: Call, body: Body) -> Body:
+        """Every shard the stream ever had, with what no client gets to see."""
+        stream = _stream(call, body)
+        rows = call.db.execute(
+            "SELECT shards.*, (SELECT count(*) FROM records WHERE shard = shards.number)"
+            " AS record_count FROM shards WHERE stream = ? ORDER BY number",
+            (stream["number"],),
+        )
+        return {"streamArn": stream["arn"], "shards": [_shown(row) for row in rows]}
+
+    def _counters(self, _call: Call, body: Body) -> Body:
+        counters = self._operations.counters()
+        if body.get("reset"):
+            self._operations.reset_counters()
+        return counters
+
+    def _faults(self, _call: Call, body: Body) -> Body:
+        plan = body.get("plan")
+        if not isinstance(plan, list):
+            raise validation("plan must be a list of faults")
+        try:
+            self._operations.faults.set_plan(
+                FaultPlan.from_json(msgspec.json.encode(plan).decode())
+            )
+        except DefinitionError as error:
+            raise validation(str(error)) from None
+        return {"faults": len(plan)}
+
+
+def _stream(call: Call, body: Body) -> sqlite3.Row:
+    """The stream of the request: by ARN, or the table's newest."""
+    arn = optional_text(body, "streamArn")
+    if arn is None:
+        table = find_table(call, text(body, "table"))
+        arn = table.latest_stream_arn
+    row: sqlite3.Row | None = call.db.execute(
+        "SELECT * FROM streams WHERE arn = ?", (arn,)
+    ).fetchone()
+    if row is None:
+        raise not_found(f"The table has no stream: {body.get('table') or arn}")
+    return row
+
+
+def _streams_of(call: Call, body: Body) -> list[int] | None:
+    if body.get("table") is None and body.get("streamArn") is None:
+        return None
+    return [_stream(call, body)["number"]]
+
+
+def _shard(call: Call, body: Body) -> sqlite3.Row:
+    """A shard by id or by index in creation order; without either the oldest open one."""
+    stream = _stream(call, body)
+    wanted = body.get("shard")
+    rows = call.db.execute(
+        "SELECT * FROM shards WHERE stream = ? ORDER BY number", (stream["number"],)
+    ).fetchall()
+    if wanted is None:
+        rows = open_shards(call, stream["number"])[:1]
+    else:
+        rows = [row for i, row in enumerate(rows) if wanted in (i, row["shard_id"])]
+    if not rows:
+        raise not_found(f"The stream has no such shard: {wanted}")
+    found: sqlite3.Row = rows[0]
+    return found
+
+
+def _shown(row: sqlite3.Row) -> Body:
+    return {
+        "shardId": row["shard_id"],
+        "parentShardId": row["parent_id"],
+        "open": row["ending"] is None,
+        "dropped": bool(row["dropped"]),
+        "records": row["record_count"],
+        "trimmedThrough": str(int(row["trimmed_through"])) if row["trimmed_through"] else None,
+    }

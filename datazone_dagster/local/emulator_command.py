@@ -1,0 +1,100 @@
+"""`datazone-dagster emulator`: the local DynamoDB in the foreground."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from pathlib import Path
+
+import click
+
+from datazone_dagster.local.process import port_taken
+from datazone_dagster.local.server import serve
+from datazone_dagster.local.service import Settings
+
+_READY = """\
+Local DynamoDB with streams: {url}
+
+  client = boto3.client("dynamodb", endpoint_url="{url}", region_name="us-east-1",
+                        aws_access_key_id="local", aws_secret_access_key="local")
+
+or for every client of a shell:
+
+  export AWS_ENDPOINT_URL_DYNAMODB={url}
+  export AWS_ENDPOINT_URL_DYNAMODB_STREAMS={url}
+  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1
+  export AWS_ACCOUNT_ID_ENDPOINT_MODE=disabled
+
+State: {state}. Ctrl-C ends it."""
+
+
+@click.command(short_help="Run a local DynamoDB with streams on 127.0.0.1.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 takes a free port.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep tables and streams here over restarts. Without it they go when the server ends.",
+)
+@click.option(
+    "--shards",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Shards of a new stream.",
+)
+@click.option(
+    "--roll-after",
+    "roll_after_seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Replace an open shard by a child at this age. The service does so every 4 hours.",
+)
+@click.option(
+    "--ttl-interval",
+    "ttl_interval_seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often items with an expired time to live are deleted.",
+)
+@click.option("--two-readers-a-shard", is_flag=True, help="Throttle a third reader of a shard.")
+def emulator(
+    port: int,
+    data_dir: Path | None,
+    shards: int,
+    roll_after_seconds: float | None,
+    ttl_interval_seconds: float,
+    two_readers_a_shard: bool,
+) -> None:
+    """Run a local DynamoDB with streams on 127.0.0.1.
+
+    boto3 and every AWS SDK talk to it. Shards split and roll as in the service; no request
+    leaves this machine.
+    """
+    state = "kept for this run only" if data_dir is None else str(data_dir)
+    try:
+        serve(
+            port=port,
+            data_dir=data_dir,
+            settings=Settings(
+                initial_shards=shards,
+                roll_after_seconds=roll_after_seconds,
+                two_readers_a_shard=two_readers_a_shard,
+            ),
+            ttl_interval_seconds=ttl_interval_seconds,
+            ready=lambda url: click.echo(_READY.format(url=url, state=state)),
+        )
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise click.ClickException(str(port_taken(port))) from error
+        raise click.ClickException(f"The local DynamoDB can't start: {error}") from error
+    except sqlite3.Error as error:
+        raise click.ClickException(f"The local DynamoDB can't start: {error}") from error
+    click.echo("Local DynamoDB ended.")

@@ -1,0 +1,1 @@
+"""The expression language of DynamoDB: conditions, updates, projections, document paths."""

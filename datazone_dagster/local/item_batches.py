@@ -1,0 +1,137 @@
+"""Several items in one request: BatchWriteItem, BatchGetItem, TransactWriteItems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from datazone_dagster.local.expressions.projections import project, projection
+from datazone_dagster.local.items import (
+    condition_of,
+    delete_within,
+    placeholders_of,
+    put_within,
+    require_condition,
+    update_within,
+)
+from datazone_dagster.local.keys import StoredKey, key_of_item, key_of_request
+from datazone_dagster.local.rows import change_row, read_row
+from datazone_dagster.local.service import Body, Call, member, members, optional_text, text
+from datazone_dagster.local.service_errors import ServiceError, validation
+from datazone_dagster.local.tables import Table, find_table
+from datazone_dagster.local.values import Item, checked_item
+
+_BATCH_WRITES_MAX, _BATCH_READS_MAX, _TRANSACTION_MAX = 25, 100, 100
+
+
+def batch_write_item(call: Call, body: Body) -> Body:
+    """`BatchWriteItem`: up to 25 puts and deletes. Nothing is left unprocessed."""
+    requests = member(body, "RequestItems")
+    writes: list[tuple[Table, StoredKey, Item | None]] = []
+    for name in requests:
+        table = find_table(call, name)
+        writes.extend(_batched(table, request) for request in members(requests, name))
+    if not 1 <= len(writes) <= _BATCH_WRITES_MAX:
+        raise validation(f"A batch takes 1 to {_BATCH_WRITES_MAX} write requests")
+    if len({(table.number, key) for table, key, _ in writes}) < len(writes):
+        raise validation("Provided list of item keys contains duplicates")
+    for table, key, item in writes:
+        change_row(call, table, key, old=read_row(call, table, key), new=item)
+    return {"UnprocessedItems": {}}
+
+
+def _batched(table: Table, request: Body) -> tuple[Table, StoredKey, Item | None]:
+    if request.keys() == {"PutRequest"}:
+        item = checked_item(member(request, "PutRequest").get("Item"))
+        return table, key_of_item(table.schema, item), item
+    if request.keys() == {"DeleteRequest"}:
+        key = checked_item(member(request, "DeleteRequest").get("Key"))
+        return table, key_of_request(table.schema, key), None
+    raise validation(
+        "Supplied WriteRequest must contain exactly one of PutRequest and DeleteRequest"
+    )
+
+
+def batch_get_item(call: Call, body: Body) -> Body:
+    """`BatchGetItem`: up to 100 keys. Nothing is left unprocessed."""
+    requests, answer, count = member(body, "RequestItems"), {}, 0
+    for name in requests:
+        table, request = find_table(call, name), member(requests, name)
+        placeholders = placeholders_of(request)
+        expression = optional_text(request, "ProjectionExpression")
+        paths = projection(expression, placeholders) if expression is not None else None
+        placeholders.require_all_used()
+        keys = [key_of_request(table.schema, checked_item(k)) for k in members(request, "Keys")]
+        count += len(keys)
+        if len(set(keys)) < len(keys):
+            raise validation("Provided list of item keys contains duplicates")
+        found = [item for key in keys if (item := read_row(call, table, key)) is not None]
+        answer[name] = [project(item, paths) for item in found] if paths is not None else found
+    if not 1 <= count <= _BATCH_READS_MAX:
+        raise validation(f"A batch takes 1 to {_BATCH_READS_MAX} keys")
+    return {"Responses": answer, "UnprocessedKeys": {}}
+
+
+def transact_write_items(call: Call, body: Body) -> Body:
+    """`TransactWriteItems`: up to 100 actions, all or none.
+
+    A client request token is taken but not remembered: sent twice, it writes twice.
+    """
+    actions = members(body, "TransactItems")
+    if not 1 <= len(actions) <= _TRANSACTION_MAX:
+        raise validation(f"A transaction takes 1 to {_TRANSACTION_MAX} actions")
+    reasons: list[Body] = []
+    seen: set[tuple[int, StoredKey]] = set()
+    for action in actions:
+        if len(action) != 1 or not action.keys() <= _ACTIONS.keys():
+            raise validation(f"A transaction's action is one of {', '.join(_ACTIONS)}")
+        ((kind, request),) = action.items()
+        table = find_table(call, text(request, "TableName"))
+        key = _key_of_action(table, kind, request)
+        if (table.number, key) in seen:
+            raise validation("Transaction request cannot include multiple operations on one item")
+        seen.add((table.number, key))
+        reasons.append(_attempt(call, table, kind, request))
+    if any(reason["Code"] != "None" for reason in reasons):
+        codes = ", ".join(reason["Code"] for reason in reasons)
+        # The error rolls the request's transaction back: nothing was written.
+        raise ServiceError(
+            "TransactionCanceledException",
+            "Transaction cancelled, please refer cancellation reasons for specific reasons "
+            f"[{codes}]",
+            extra={"CancellationReasons": reasons},
+        )
+    return {}
+
+
+def _key_of_action(table: Table, kind: str, request: Body) -> StoredKey:
+    if kind == "Put":
+        return key_of_item(table.schema, checked_item(request.get("Item")))
+    return key_of_request(table.schema, checked_item(request.get("Key")))
+
+
+def _attempt(call: Call, table: Table, kind: str, request: Body) -> Body:
+    try:
+        _ACTIONS[kind](call, table, request)
+    except ServiceError as error:
+        if error.code != "ConditionalCheckFailedException":
+            raise
+        return {"Code": "ConditionalCheckFailed", "Message": error.message, **error.extra}
+    return {"Code": "None"}
+
+
+def _check(call: Call, table: Table, request: Body) -> None:
+    placeholders = placeholders_of(request)
+    compiled = condition_of(request, placeholders)
+    placeholders.require_all_used()
+    if compiled is None:
+        raise validation("A ConditionCheck needs a ConditionExpression")
+    key = key_of_request(table.schema, checked_item(request.get("Key")))
+    require_condition(compiled, read_row(call, table, key), request)
+
+
+_ACTIONS: dict[str, Callable[[Call, Table, Body], object]] = {
+    "Put": put_within,
+    "Delete": delete_within,
+    "Update": update_within,
+    "ConditionCheck": _check,
+}

@@ -1,0 +1,178 @@
+"""Single items: put, get, update, delete, with their conditions and return values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from datazone_dagster.local.expressions.conditions import Condition, condition
+from datazone_dagster.local.expressions.projections import project, projection
+from datazone_dagster.local.expressions.tokens import Path, Placeholders
+from datazone_dagster.local.expressions.updates import Update, update
+from datazone_dagster.local.keys import StoredKey, key_of_item, key_of_request
+from datazone_dagster.local.rows import change_row, read_row
+from datazone_dagster.local.service import Body, Call, choice, optional_text, refuse, text
+from datazone_dagster.local.service_errors import (
+    ServiceError,
+    invalid_parameter,
+    validation,
+)
+from datazone_dagster.local.tables import Table, find_table
+from datazone_dagster.local.values import Item, checked_item, item_bytes
+
+_LEGACY = ("Expected", "ConditionalOperator", "AttributeUpdates", "AttributesToGet")
+
+
+def placeholders_of(body: Body) -> Placeholders:
+    """The names and values of a request.
+
+    Raises:
+        ServiceError: They are given although no expression is.
+    """
+    for name in ("ExpressionAttributeNames", "ExpressionAttributeValues"):
+        if body.get(name) is not None and not any(part.endswith("Expression") for part in body):
+            raise validation(f"{name} can only be specified when using expressions")
+    return Placeholders(body.get("ExpressionAttributeNames"), body.get("ExpressionAttributeValues"))
+
+
+def condition_of(body: Body, placeholders: Placeholders) -> Condition | None:
+    """The compiled ConditionExpression, None if there is none."""
+    expression = optional_text(body, "ConditionExpression")
+    if expression is None:
+        return None
+    return condition(expression, "ConditionExpression", placeholders)
+
+
+def require_condition(compiled: Condition | None, old: Item | None, body: Body) -> None:
+    """Raise `ConditionalCheckFailedException` unless the condition holds."""
+    if compiled is None or compiled(old or {}):
+        return
+    extra: dict[str, object] = {}
+    wanted = choice(body, "ReturnValuesOnConditionCheckFailure", ("NONE", "ALL_OLD"), "NONE")
+    if wanted == "ALL_OLD" and old is not None:
+        extra["Item"] = old
+    raise ServiceError(
+        "ConditionalCheckFailedException", "The conditional request failed", extra=extra
+    )
+
+
+def put_item(call: Call, body: Body) -> Body:
+    """`PutItem`."""
+    refuse(body, *_LEGACY)
+    table = find_table(call, text(body, "TableName"))
+    wanted = choice(body, "ReturnValues", ("NONE", "ALL_OLD"), "NONE")
+    old = put_within(call, table, body)
+    answer: Body = {"Attributes": old} if wanted == "ALL_OLD" and old is not None else {}
+    return answer | write_capacity(body, table, old, checked_item(body["Item"]))
+
+
+def put_within(call: Call, table: Table, body: Body) -> Item | None:
+    """Check and write a put; returns the old item. Part of PutItem and transactions."""
+    placeholders = placeholders_of(body)
+    compiled = condition_of(body, placeholders)
+    placeholders.require_all_used()
+    item = checked_item(body.get("Item"))
+    key = key_of_item(table.schema, item)
+    old = read_row(call, table, key)
+    require_condition(compiled, old, body)
+    change_row(call, table, key, old=old, new=item)
+    return old
+
+
+def delete_item(call: Call, body: Body) -> Body:
+    """`DeleteItem`."""
+    refuse(body, *_LEGACY)
+    table = find_table(call, text(body, "TableName"))
+    wanted = choice(body, "ReturnValues", ("NONE", "ALL_OLD"), "NONE")
+    old = delete_within(call, table, body)
+    answer: Body = {"Attributes": old} if wanted == "ALL_OLD" and old is not None else {}
+    return answer | write_capacity(body, table, old, None)
+
+
+def delete_within(call: Call, table: Table, body: Body) -> Item | None:
+    """Check and write a delete; returns the old item. Part of DeleteItem and transactions."""
+    placeholders = placeholders_of(body)
+    compiled = condition_of(body, placeholders)
+    placeholders.require_all_used()
+    key = key_of_request(table.schema, checked_item(body.get("Key")))
+    old = read_row(call, table, key)
+    require_condition(compiled, old, body)
+    change_row(call, table, key, old=old, new=None)
+    return old
+
+
+def update_item(call: Call, body: Body) -> Body:
+    """`UpdateItem`: creates the item where there is none (one INSERT)."""
+    refuse(body, *_LEGACY)
+    table = find_table(call, text(body, "TableName"))
+    allowed = ("NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW")
+    wanted = choice(body, "ReturnValues", allowed, "NONE")
+    old, new, paths = update_within(call, table, body)
+    image = old if wanted.endswith("OLD") else new
+    answer: Body = {}
+    if wanted.startswith("UPDATED"):
+        image = project(image, paths) if image is not None else None
+    if wanted != "NONE" and image:
+        answer["Attributes"] = image
+    return answer | write_capacity(body, table, old, new)
+
+
+def update_within(call: Call, table: Table, body: Body) -> tuple[Item | None, Item, Sequence[Path]]:
+    """Check and write an update; returns the old item, the new item and the paths written."""
+    placeholders = placeholders_of(body)
+    compiled = condition_of(body, placeholders)
+    expression = optional_text(body, "UpdateExpression")
+    change = update(expression, placeholders) if expression is not None else Update()
+    placeholders.require_all_used()
+    _require_no_key_change(table, change)
+    key_item = checked_item(body.get("Key"))
+    key = key_of_request(table.schema, key_item)
+    old = read_row(call, table, key)
+    require_condition(compiled, old, body)
+    new = change.apply(old if old is not None else key_item)
+    change_row(call, table, key, old=old, new=new)
+    return old, new, change.paths
+
+
+def _require_no_key_change(table: Table, change: Update) -> None:
+    for path in change.paths:
+        if path[0] in table.schema.names:
+            raise invalid_parameter(
+                f"Cannot update attribute {path[0]}. This attribute is part of the key"
+            )
+
+
+def get_item(call: Call, body: Body) -> Body:
+    """`GetItem`: always consistent."""
+    refuse(body, *_LEGACY)
+    table = find_table(call, text(body, "TableName"))
+    placeholders = placeholders_of(body)
+    expression = optional_text(body, "ProjectionExpression")
+    paths = projection(expression, placeholders) if expression is not None else None
+    placeholders.require_all_used()
+    key: StoredKey = key_of_request(table.schema, checked_item(body.get("Key")))
+    item = read_row(call, table, key)
+    size_bytes = item_bytes(item) if item is not None else 0
+    answer: Body = read_capacity(body, table, size_bytes)
+    if item is not None:
+        answer["Item"] = project(item, paths) if paths is not None else item
+    return answer
+
+
+def write_capacity(body: Body, table: Table, *images: Item | None) -> Body:
+    """`ConsumedCapacity` of a write: one unit per KB of the larger image."""
+    size_bytes = max((item_bytes(image) for image in images if image is not None), default=0)
+    return _capacity(body, table, max(1.0, float(math.ceil(size_bytes / 1024))))
+
+
+def read_capacity(body: Body, table: Table, size_bytes: int) -> Body:
+    """`ConsumedCapacity` of a read: one unit per 4 KB, half of it when eventually consistent."""
+    units = float(max(1, math.ceil(size_bytes / 4096)))
+    return _capacity(body, table, units if body.get("ConsistentRead") else units / 2)
+
+
+def _capacity(body: Body, table: Table, units: float) -> Body:
+    wanted = choice(body, "ReturnConsumedCapacity", ("NONE", "TOTAL", "INDEXES"), "NONE")
+    if wanted == "NONE":
+        return {}
+    return {"ConsumedCapacity": {"TableName": table.name, "CapacityUnits": units}}

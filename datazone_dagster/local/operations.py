@@ -1,0 +1,203 @@
+"""From the `X-Amz-Target` of a request to its answer: dispatch, faults, counters."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from datazone_dagster.local import (
+    item_batches,
+    item_pages,
+    items,
+    stream_listing,
+    stream_reads,
+    tables,
+)
+from datazone_dagster.local.clock import ServerClock
+from datazone_dagster.local.distortions import distorted_listing, distorted_page
+from datazone_dagster.local.fault_injection import CalledShard, FaultInjector
+from datazone_dagster.local.faults import (
+    ERROR_KINDS,
+    LISTING_KINDS,
+    PAGE_KINDS,
+    Fault,
+    FaultKind,
+)
+from datazone_dagster.local.iterators import read
+from datazone_dagster.local.readers import ReaderLimit
+from datazone_dagster.local.service import Body, Call, Settings
+from datazone_dagster.local.service_errors import ServiceError
+from datazone_dagster.local.store import Store
+from datazone_dagster.local.stream_reads import RecordsPage
+
+_Operation = Callable[[Call, Body], "Body | RecordsPage"]
+
+_OPERATIONS: dict[str, dict[str, _Operation]] = {
+    "DynamoDB_20120810": {
+        "CreateTable": tables.create_table,
+        "DescribeTable": tables.describe_table,
+        "UpdateTable": tables.update_table,
+        "DeleteTable": tables.delete_table,
+        "ListTables": tables.list_tables,
+        "UpdateTimeToLive": tables.update_time_to_live,
+        "DescribeTimeToLive": tables.describe_time_to_live,
+        "PutItem": items.put_item,
+        "GetItem": items.get_item,
+        "UpdateItem": items.update_item,
+        "DeleteItem": items.delete_item,
+        "BatchWriteItem": item_batches.batch_write_item,
+        "BatchGetItem": item_batches.batch_get_item,
+        "TransactWriteItems": item_batches.transact_write_items,
+        "Scan": item_pages.scan,
+        "Query": item_pages.query,
+    },
+    "DynamoDBStreams_20120810": {
+        "ListStreams": stream_listing.list_streams,
+        "DescribeStream": stream_listing.describe_stream,
+        "GetShardIterator": stream_reads.get_shard_iterator,
+        "GetRecords": stream_reads.get_records,
+    },
+}
+
+
+class Answer(NamedTuple):
+    """What goes back over the connection. `fault` is one that the connection has to act out."""
+
+    status: int
+    body: bytes
+    fault: Fault | None = None
+
+
+class ResetBeforeWorkError(Exception):
+    """The plan wants the connection reset before any work is done."""
+
+
+class Operations:
+    """Every operation of both services. Thread safe.
+
+    Args:
+        store: Where the state is.
+        clock: The server's clock.
+        settings: The server's settings.
+    """
+
+    def __init__(self, store: Store, clock: ServerClock, settings: Settings) -> None:
+        self.store, self.clock, self.settings = store, clock, settings
+        self.faults = FaultInjector()
+        self.readers = ReaderLimit()
+        self._counts: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._served: Counter[str] = Counter()
+        self._counting = threading.Lock()
+
+    def answer(self, target: str, raw: bytes, region: str) -> Answer:
+        """Carry out one request.
+
+        Args:
+            target: The `X-Amz-Target` header.
+            raw: The request's JSON body.
+            region: The region that the client signed for.
+
+        Raises:
+            ResetBeforeWorkError: A fault of the plan.
+        """
+        service, _, name = target.partition(".")
+        try:
+            operation = _OPERATIONS.get(service, {}).get(name)
+            if operation is None:
+                raise ServiceError("UnknownOperationException", f"Unknown operation: {target}")
+            self._count(self._counts, name)
+            return self._carried_out(name, operation, _decoded(raw), region)
+        except ServiceError as error:
+            self._count(self._errors, error.code)
+            return Answer(error.status, error.encoded())
+
+    def _carried_out(self, name: str, operation: _Operation, body: Body, region: str) -> Answer:
+        fault = self._fault(name, body) if self.faults.armed else None
+        if fault is not None:
+            if fault.kind in ERROR_KINDS:
+                raise ServiceError(fault.kind.value, f"Injected fault: {fault.kind.value}")
+            if fault.kind is FaultKind.CONNECTION_RESET:
+                raise ResetBeforeWorkError
+        if name == "GetRecords" and self.settings.two_readers_a_shard:
+            self._admit_reader(body)
+        with self.store.transaction() as db:
+            call = Call(db, self.clock, self.settings, region)
+            answer = operation(call, body)
+            if fault is not None:
+                answer = _distorted(call, body, answer, fault)
+        if isinstance(answer, RecordsPage):
+            encoded = answer.encoded()
+            self._count(self._served, "records", len(answer.records))
+            self._count(self._served, "empty_pages", not answer.records)
+        else:
+            encoded = msgspec.json.encode(answer)
+        return Answer(200, encoded, fault)
+
+    def _fault(self, name: str, body: Body) -> Fault | None:
+        return self.faults.strike(name, self._called_shard(body), self.clock.now())
+
+    def _called_shard(self, body: Body) -> CalledShard | None:
+        by_number = "SELECT * FROM shards WHERE number = ?"
+        by_id = "SELECT * FROM shards WHERE shard_id = ?"
+        with self.store.transaction() as db:
+            if isinstance(body.get("ShardIterator"), str):
+                try:
+                    position = read(body["ShardIterator"], 0.0)  # expired or not: which shard?
+                except ServiceError:
+                    return None
+                row = db.execute(by_number, (position.shard,)).fetchone()
+            elif isinstance(body.get("ShardId"), str):
+                row = db.execute(by_id, (body["ShardId"],)).fetchone()
+            else:
+                return None
+            if row is None:
+                return None
+            earlier = db.execute(
+                "SELECT count(*) AS shards FROM shards WHERE stream = ? AND number < ?",
+                (row["stream"], row["number"]),
+            ).fetchone()
+        return CalledShard(row["shard_id"], earlier["shards"])
+
+    def _admit_reader(self, body: Body) -> None:
+        position = read(str(body.get("ShardIterator", "")), self.clock.now())
+        self.readers.admit(position.shard, position.reader, self.clock.now())
+
+    def _count(self, counter: Counter[str], key: str, by: int = 1) -> None:
+        with self._counting:
+            counter[key] += by
+
+    def counters(self) -> Body:
+        """Calls by operation, errors by code, and what GetRecords gave, since the last reset."""
+        with self._counting:
+            return {
+                "calls": dict(self._counts),
+                "errors": dict(self._errors),
+                "records": self._served["records"],
+                "empty_pages": self._served["empty_pages"],
+            }
+
+    def reset_counters(self) -> None:
+        """Set every counter to 0."""
+        with self._counting:
+            for counter in (self._counts, self._errors, self._served):
+                counter.clear()
+
+
+def _decoded(raw: bytes) -> Body:
+    try:
+        return msgspec.json.decode(raw, type=Body)
+    except msgspec.MsgspecError as error:
+        raise ServiceError("SerializationException", f"The body is not JSON: {error}") from None
+
+
+def _distorted(
+    call: Call, body: Body, answer: Body | RecordsPage, fault: Fault
+) -> Body | RecordsPage:
+    if isinstance(answer, RecordsPage):
+        return distorted_page(call, body, answer, fault) if fault.kind in PAGE_KINDS else answer
+    return distorted_listing(call, answer, fault) if fault.kind in LISTING_KINDS else answer

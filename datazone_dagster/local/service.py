@@ -1,0 +1,123 @@
+"""What every operation works with: the open transaction, the clock, the settings."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from datazone_dagster.local.clock import ServerClock
+from datazone_dagster.local.service_errors import ServiceError, validation
+
+ACCOUNT_ID = "000000000000"
+DEFAULT_REGION = "us-east-1"
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How this server behaves.
+
+    Args:
+        initial_shards: Shards of a new stream.
+        roll_after_seconds: Age at which an open shard is replaced by a child; None: only on
+            an admin call. (The service rolls about every 4 hours.)
+        two_readers_a_shard: Whether a third reader of a shard is throttled.
+    """
+
+    initial_shards: int = 4
+    roll_after_seconds: float | None = None
+    two_readers_a_shard: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request within its transaction.
+
+    Args:
+        db: The open transaction.
+        clock: The server's clock.
+        settings: The server's settings.
+        region: The region that the client signed for.
+    """
+
+    db: sqlite3.Connection
+    clock: ServerClock
+    settings: Settings
+    region: str = DEFAULT_REGION
+
+
+def text(body: Body, name: str) -> str:
+    """A required string member."""
+    value = optional_text(body, name)
+    if value is None:
+        raise validation(
+            f"1 validation error detected: Value null at '{name[:1].lower()}{name[1:]}' failed to "
+            "satisfy constraint: Member must not be null"
+        )
+    return value
+
+
+def optional_text(body: Body, name: str) -> str | None:
+    """A string member, None if absent."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ServiceError("SerializationException", f"{name}: expected a string")
+    return value
+
+
+def choice(body: Body, name: str, allowed: tuple[str, ...], default: str | None = None) -> str:
+    """A string member out of a fixed set."""
+    value = optional_text(body, name)
+    value = default if value is None else value
+    if value not in allowed:
+        raise validation(
+            f"1 validation error detected: Value '{value}' at '{name[:1].lower()}{name[1:]}' "
+            f"failed to satisfy constraint: Member must satisfy enum value set: "
+            f"[{', '.join(allowed)}]"
+        )
+    return value
+
+
+def optional_integer(body: Body, name: str, low: int, high: int | None = None) -> int | None:
+    """An integer member within its bounds, None if absent."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ServiceError("SerializationException", f"{name}: expected an integer")
+    if value < low or (high is not None and value > high):
+        bound = f"greater than or equal to {low}" if value < low else f"less or equal to {high}"
+        raise validation(
+            f"1 validation error detected: Value '{value}' at '{name[:1].lower()}{name[1:]}' "
+            f"failed to satisfy constraint: Member must have value {bound}"
+        )
+    return value
+
+
+def member(body: Body, name: str) -> Body:
+    """A map member, empty if absent."""
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ServiceError("SerializationException", f"{name}: expected a map")
+    return value
+
+
+def members(body: Body, name: str) -> list[Body]:
+    """A list member of maps, empty if absent."""
+    value = body.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+        raise ServiceError("SerializationException", f"{name}: expected a list of maps")
+    return value
+
+
+def refuse(body: Body, *names: str) -> None:
+    """Say plainly what this server does not know, instead of ignoring it."""
+    for name in names:
+        if body.get(name) is not None:
+            raise validation(f"{name} is not supported by the local DynamoDB of datazone_dagster")

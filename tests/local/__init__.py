@@ -1,0 +1,1 @@
+"""The local DynamoDB, seen through boto3 over HTTP."""

@@ -1,0 +1,54 @@
+"""A server for the whole run, fresh tables for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from datazone_dagster.local import LocalDynamoDB
+from tests.local.stream_reading import Clients, Table, clients_of, create_table
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="package")
+def server() -> Iterator[LocalDynamoDB]:
+    """Shared: tests use tables of their own and leave the clock and the faults alone."""
+    with LocalDynamoDB(shards=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def second_server() -> Iterator[LocalDynamoDB]:
+    with LocalDynamoDB(shards=1) as running:
+        yield running
+
+
+@pytest.fixture
+def own_server(second_server: LocalDynamoDB) -> LocalDynamoDB:
+    """For tests that move the clock or inject faults: as if just started."""
+    second_server.admin.reset()
+    return second_server
+
+
+@pytest.fixture(scope="package")
+def clients(server: LocalDynamoDB) -> Clients:
+    return clients_of(server)
+
+
+@pytest.fixture
+def table(clients: Clients) -> Table:
+    """A table with key `id` (S) and a stream with both images."""
+    return create_table(clients, f"table-{next(_numbers)}")
+
+
+@pytest.fixture
+def own_clients(own_server: LocalDynamoDB) -> Clients:
+    return clients_of(own_server)
+
+
+@pytest.fixture
+def own_table(own_clients: Clients) -> Table:
+    return create_table(own_clients, "orders")

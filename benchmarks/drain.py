@@ -1,0 +1,123 @@
+"""Bytes to committed change log: our way against boto3's parser, in the same run.
+
+    python -m benchmarks.drain [records]
+
+Bodies come from files, so the network is not in it; everything else of a drain is: plan,
+threads, parsing, Arrow, Parquet, Delta commits, checkpoint. Both ways land the same rows.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import (
+    Measured,
+    Stages,
+    child_variant,
+    in_child,
+    markdown,
+    measuring,
+    repeated,
+    report,
+    write,
+)
+from benchmarks.pages import Workload, generated
+from benchmarks.stream import PagesStream
+from datazone_dagster import pipeline
+from datazone_dagster.changelog import log as change_log
+from datazone_dagster.changelog import schema as change_log_schema
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.record import RecordsPage
+from datazone_dagster.pipeline import drain_once
+from datazone_dagster.source.parsed import page_from_parsed
+from datazone_dagster.source.wire import parse_page
+from datazone_dagster.sources import DynamoDBSource
+
+SOURCE = DynamoDBSource(table_name="orders", region="us-west-2")
+RAW = "drain, raw pages"
+PARSED = "drain, boto3 parser"
+PARSER = "boto3 parser alone"
+DEFAULT_RECORDS = 400_000
+
+
+def boto_parser() -> Callable[[bytes], dict[str, Any]]:
+    """What boto3 does with a GetRecords body."""
+    import botocore.parsers
+    import botocore.session
+
+    model = botocore.session.get_session().get_service_model("dynamodbstreams")
+    shape = model.operation_model("GetRecords").output_shape
+    parser = botocore.parsers.create_parser("json")
+    headers = {"content-type": "application/x-amz-json-1.0"}
+
+    def parse(body: bytes) -> dict[str, Any]:
+        answer: dict[str, Any] = parser.parse(
+            {"status_code": 200, "headers": headers, "body": body}, shape
+        )
+        return answer
+
+    return parse
+
+
+def parsed_page() -> Callable[[bytes], RecordsPage]:
+    """The ordinary path of our client: `BotoStreamClient(..., raw_pages=False)`."""
+    parse = boto_parser()
+    return lambda body: page_from_parsed(parse(body))
+
+
+def drain_all(stream: PagesStream, layout: Layout) -> None:
+    """Land everything."""
+    while not drain_once(SOURCE, stream, layout).caught_up:
+        pass
+
+
+def child(variant: str, folder: Path) -> Measured:
+    measured = Measured(variant)
+    parser = parsed_page() if variant == PARSED else parse_page
+    stream = PagesStream(folder, parser)
+    measured.records, measured.body_bytes = stream.records, stream.body_bytes
+    if variant == PARSER:
+        parse = boto_parser()
+        with measuring(measured):
+            for body in stream.bodies():
+                parse(body)
+        return measured
+    with tempfile.TemporaryDirectory(prefix="bench-drain-") as root, Stages(measured) as stages:
+        if variant == RAW:
+            stages.wrap(pipeline, "read_shards", "read and parse pages")
+            stages.wrap(change_log, "write_file", "write Parquet (zstd 1), with Arrow building")
+            stages.wrap(change_log_schema, "_shard_table", "of it: build Arrow")
+            stages.wrap(change_log.ChangeLog, "open_or_create", "open the change log")
+        with measuring(measured):
+            drain_all(stream, Layout(root))
+        size = sum(file.stat().st_size for file in Path(root).rglob("*.parquet"))
+        measured.notes["stored_bytes_per_record"] = size / measured.records
+    return measured
+
+
+def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Measured]:
+    folder = generated(Workload(records=records), pages)
+    slow = generated(Workload(records=max(records // 10, 1000)), pages)
+    rows = [
+        repeated(2, lambda: in_child("benchmarks.drain", RAW, str(folder))),
+        in_child("benchmarks.drain", PARSED, str(slow)),
+        in_child("benchmarks.drain", PARSER, str(slow)),
+    ]
+    write(results, "drain", rows, markdown("Bytes to committed change log", rows, PARSED))
+    return rows
+
+
+if __name__ == "__main__":
+    asked = child_variant(sys.argv)
+    if asked:
+        report(child(asked[0], Path(asked[1][0])))
+    else:
+        main(
+            Path("benchmarks/results"),
+            Path(tempfile.gettempdir()) / "datazone-bench-pages",
+            int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_RECORDS,
+        )

@@ -1,0 +1,68 @@
+"""A stream client over generated pages: no network, so that what is measured is ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.pages import FIRST_SEQUENCE, STREAM_ARN, PageRef
+from datazone_dagster.model.record import RecordsPage
+from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
+
+Parser = Callable[[bytes], RecordsPage]
+
+
+class PagesStream:
+    """Implements `model.protocols.StreamClient` over a folder of pages.
+
+    Args:
+        folder: What `pages.generated` returned.
+        parse: From a body to a page.
+    """
+
+    def __init__(self, folder: Path, parse: Parser) -> None:
+        index = json.loads((folder / "index.json").read_text())
+        self._pages = [[PageRef(*page) for page in shard] for shard in index]
+        self._files = [os.open(folder / f"{n}.pages", os.O_RDONLY) for n in range(len(index))]
+        self._parse = parse
+        self.calls = 0
+
+    @property
+    def records(self) -> int:
+        return sum(page.records for shard in self._pages for page in shard)
+
+    @property
+    def body_bytes(self) -> int:
+        return sum(page.length for shard in self._pages for page in shard)
+
+    def bodies(self) -> list[bytes]:
+        """Every page, shard after shard."""
+        return [self.body(n, ref) for n, shard in enumerate(self._pages) for ref in shard]
+
+    def body(self, shard: int, page: PageRef) -> bytes:
+        return os.pread(self._files[shard], page.length, page.offset)
+
+    def stream_arns(self) -> tuple[str, ...]:
+        return (STREAM_ARN,)
+
+    def describe(self, stream_arn: str) -> StreamDescription:
+        shards = tuple(
+            Shard(f"shardId-{n:020d}-bench", None, FIRST_SEQUENCE) for n in range(len(self._pages))
+        )
+        return StreamDescription(stream_arn, "NEW_AND_OLD_IMAGES", enabled=True, shards=shards)
+
+    def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
+        del stream_arn
+        shard = int(shard_id.split("-")[1])
+        after = start.sequence_number or 0
+        passed = sum(page.last_sequence_number <= after for page in self._pages[shard])
+        return f"{shard}:{passed}"
+
+    def get_records(self, shard_iterator: str) -> RecordsPage:
+        self.calls += 1
+        shard, at = (int(part) for part in shard_iterator.split(":"))
+        if at >= len(self._pages[shard]):
+            return RecordsPage([], shard_iterator, 0, [])
+        return self._parse(self.body(shard, self._pages[shard][at]))

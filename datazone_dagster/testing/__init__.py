@@ -1,0 +1,33 @@
+"""For tests of your own transforms, and of ours: scripted streams, a fixed clock, fault plans.
+
+    from datazone_dagster.testing import ScriptedStream, run_transform
+
+    stream = ScriptedStream("orders", key=("orderId",))
+    stream.put({"orderId": {"S": "1"}, "total": {"N": "9.50"}})
+    stream.delete({"orderId": {"S": "1"}})
+    tables = run_transform(my_transform, stream, tmp_path)   # {"dataset id": pyarrow.Table}
+
+A `ScriptedStream` is a DynamoDB stream in memory: shards that split and roll, sequence
+numbers with gaps, trimming, a stream replaced by a new one. For a real server that boto3
+talks to, see `datazone_dagster.local`; its fault plans are re-exported here.
+"""
+
+from __future__ import annotations
+
+from datazone_dagster.local.faults import Fault, FaultKind, FaultPlan
+from datazone_dagster.testing.clock import FixedClock
+from datazone_dagster.testing.crashes import Crash, at_point, crash_at
+from datazone_dagster.testing.running import run_transform
+from datazone_dagster.testing.scripted_stream import ScriptedStream
+
+__all__ = [
+    "Crash",
+    "Fault",
+    "FaultKind",
+    "FaultPlan",
+    "FixedClock",
+    "ScriptedStream",
+    "at_point",
+    "crash_at",
+    "run_transform",
+]

@@ -1,0 +1,354 @@
+"""Faults of the service, through boto3 against the local DynamoDB: the dataset equals the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from datazone_dagster.errors import SourceError
+from datazone_dagster.local import Fault, FaultKind, LocalDynamoDB
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.report import DrainReport
+from datazone_dagster.observe.health import health_of_error, health_of_report
+from datazone_dagster.observe.level import Level
+from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once
+from tests.faults.ledger import note
+from tests.faults.orders import (
+    SOURCE,
+    current_rows,
+    event_ids,
+    flow,
+    landed_event_ids,
+    quarantined_raw,
+)
+from tests.faults.world import (
+    OrdersTable,
+    assert_exactly_once,
+    drain_to_the_end,
+    settle,
+    stream_client,
+)
+
+READ_TIMEOUT_SECONDS = 0.25
+SMALL = DrainSettings(budget_bytes=6_000, max_workers=4)
+
+
+@pytest.fixture
+def table(server: LocalDynamoDB) -> Iterator[OrdersTable]:
+    table = OrdersTable(server.endpoint_url, seed=11)
+    table.create()
+    yield table
+    table.admin.clear_faults()
+    table.admin.set_clock_offset(0)
+
+
+def tick(table: OrdersTable, layout: Layout, client: object, ticks: int) -> list[DrainReport]:
+    """Ticks as the sensor has them: a drain that fails is tried again by the next one."""
+    reports = []
+    for number in range(ticks):
+        table.write(6)
+        try:
+            reports.append(drain_once(SOURCE, client, layout, settings=SMALL))  # type: ignore[arg-type]  # a protocol
+        except SourceError as error:
+            health = health_of_error(error, now=_now(), caught_up_at=None)
+            assert health.level is not Level.OK
+        if number % 2:
+            apply_transform(flow, layout)
+    return reports
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+PASSING_CALLS = [
+    (operation, kind)
+    for kind in (
+        FaultKind.THROTTLING,
+        FaultKind.LIMIT_EXCEEDED,
+        FaultKind.INTERNAL_ERROR,
+        FaultKind.UNAVAILABLE,
+        FaultKind.CONNECTION_RESET,
+        FaultKind.ANSWER_LOST,
+        FaultKind.NO_ANSWER,
+        FaultKind.SLOW,
+    )
+    for operation in ("GetRecords", "DescribeStream")
+]
+PASSING = [
+    *(
+        Fault(operation, kind, first=2, times=2, every=2, delay_seconds=0.3)
+        for operation, kind in PASSING_CALLS
+    ),
+    Fault("GetRecords", FaultKind.EXPIRED_ITERATOR, first=2, times=3, every=2),
+    Fault("GetShardIterator", FaultKind.INTERNAL_ERROR, times=2),
+    Fault("GetRecords", FaultKind.EMPTY_PAGE, times=4, every=2),
+    Fault("GetRecords", FaultKind.LATE_END, times=None),
+    Fault("GetRecords", FaultKind.MISSING_NEXT_ITERATOR, shard=0),
+    Fault("DescribeStream", FaultKind.HIDE_CHILDREN, times=4),
+    Fault("DescribeStream", FaultKind.HIDE_PARENT, times=4),
+    Fault("DescribeStream", FaultKind.OPEN_PARENT, times=4),
+    Fault("DescribeStream", FaultKind.EMPTY_LAST_PAGE, times=4),
+]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=lambda f: f"{f.operation}-{f.kind.value}")
+def test_what_passes_by_itself_leaves_no_trace(
+    table: OrdersTable, layout: Layout, fault: Fault
+) -> None:
+    table.write(40)
+    table.end_a_shard()
+    table.write(20)
+    # One attempt a call: that is our own part, boto3's retries are in front of it.
+    client = stream_client(
+        table.endpoint_url, read_timeout_seconds=READ_TIMEOUT_SECONDS, max_attempts=1
+    )
+    table.admin.set_faults([fault])
+    reports = tick(table, layout, client, 4)
+    struck = len(table.admin.fault_log())
+    assert struck, "the fault did not happen"
+    table.admin.clear_faults()
+    settle(table.endpoint_url, layout)
+    assert_exactly_once(
+        table, layout, fault=f"{fault.operation} {fault.kind.value}", injected=struck
+    )
+    assert not any(report.gaps for report in reports)
+
+
+def test_retries_of_the_client_come_first(table: OrdersTable, layout: Layout) -> None:
+    table.write(10)
+    client = stream_client(table.endpoint_url)
+    table.admin.set_faults([Fault("GetRecords", FaultKind.THROTTLING, times=3, every=3)])
+    (report,) = tick(table, layout, client, 1)
+    assert not report.shard_errors
+    assert table.admin.fault_log()
+
+
+def test_a_poisoned_shard_is_reported_while_the_others_go_on(
+    table: OrdersTable, layout: Layout
+) -> None:
+    client = stream_client(table.endpoint_url, max_attempts=1)
+    table.admin.set_faults([Fault("GetRecords", FaultKind.INTERNAL_ERROR, shard=0, times=None)])
+    reports = tick(table, layout, client, 6)
+    poisoned = table.admin.shards(SOURCE.table_name)[0]["shardId"]
+    assert all([shard for shard, _ in report.shard_errors] == [poisoned] for report in reports)
+    assert not any(report.caught_up for report in reports)
+    report, now = reports[-1], _now()
+    health = health_of_report(report, now=now, caught_up_at=now - timedelta(seconds=5))
+    assert (health.level, health.failing_shards) == (Level.WARN, 1)
+    health = health_of_report(report, now=now, caught_up_at=now - timedelta(minutes=2))
+    assert health.level is Level.ERROR
+    assert poisoned in health.reason
+    assert event_ids(layout), "the other shard was not read"
+    struck = len(table.admin.fault_log())
+
+    table.admin.clear_faults()
+    settle(table.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault="one shard always answers 500", injected=struck)
+
+
+def test_records_that_are_no_stream_records_are_set_aside(
+    table: OrdersTable, layout: Layout
+) -> None:
+    table.write(30)
+    payload = '{"eventID":"?","dynamodb":"not a record"}'
+    table.admin.set_faults(
+        [Fault("GetRecords", FaultKind.MALFORMED_RECORD, times=2, payload=payload)]
+    )
+    client = stream_client(table.endpoint_url)
+    tick(table, layout, client, 3)
+    struck = table.admin.fault_log()
+    table.admin.clear_faults()
+    settle(table.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault="a record that is no record", injected=len(struck))
+    for dataset_id in ("current", "events"):
+        found = quarantined_raw(layout, dataset_id)
+        assert set(found) == {payload}
+        assert found[payload] == len({strike["shard"] for strike in struck})
+
+
+def test_more_shards_than_a_page_of_the_listing(table: OrdersTable, layout: Layout) -> None:
+    for _ in range(105):
+        table.write(1)
+        table.admin.roll(SOURCE.table_name)
+    table.write(30)
+    settle(table.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault="107 shards, two pages of DescribeStream")
+
+
+def test_iterators_that_expire_between_drains(table: OrdersTable, layout: Layout) -> None:
+    client = stream_client(table.endpoint_url)
+    for _ in range(3):
+        (report,) = tick(table, layout, client, 1)
+        assert not report.shard_errors
+        table.admin.advance_clock(16 * 60)
+    settle(table.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault="kept iterators older than 15 minutes", injected=3)
+
+
+def test_a_third_reader_of_a_shard_is_throttled(layout: Layout) -> None:
+    with LocalDynamoDB(shards=2, two_readers_a_shard=True) as server:
+        table = OrdersTable(server.endpoint_url, seed=3)
+        table.create()
+        table.write(20)
+        others = [stream_client(server.endpoint_url, max_attempts=1) for _ in range(2)]
+        for other, root in zip(others, ("one", "two"), strict=True):
+            drain_once(SOURCE, other, Layout(f"{layout.uri}-{root}"))
+        late = stream_client(server.endpoint_url, max_attempts=1)
+        report = drain_once(SOURCE, late, layout)
+        assert {"LimitExceeded" in text for _, text in report.shard_errors} == {True}
+        table.admin.advance_clock(5)
+        settle(server.endpoint_url, layout)
+        assert_exactly_once(table, layout, fault="more than two readers a shard")
+
+
+# -- faults that lose records at the service: the rest arrives, and the loss is named
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The drain's clock, ahead like the server's."""
+
+    ahead: timedelta
+
+    def __call__(self) -> datetime:
+        return _now() + self.ahead
+
+
+def assert_the_rest_and_the_gap(
+    table: OrdersTable, layout: Layout, lost: int, reports: list[DrainReport], *, fault: str
+) -> None:
+    gaps = reports[-1].gaps
+    assert gaps, "records were lost in silence"
+    health = health_of_report(reports[-1], now=_now(), caught_up_at=None)
+    assert health.level is Level.ERROR
+    assert all(gap.shard_id in health.reason for gap in gaps[:5])
+    found = event_ids(layout)
+    assert found == landed_event_ids(layout)
+    entry = note(f"{fault} (loss named)", lost, found, found)
+    assert entry.doubled == 0
+
+
+def test_down_for_longer_than_the_records_live(table: OrdersTable, layout: Layout) -> None:
+    table.write(30)
+    settle(table.endpoint_url, layout)
+    landed_before = landed_event_ids(layout)
+    table.write(30)
+    table.end_a_shard()
+    lost = (table.event_ids() - landed_before).total()
+    assert lost
+    table.admin.advance_clock(25 * 3600)
+    table.write(20)
+    client = stream_client(table.endpoint_url)
+    clock = Clock(timedelta(hours=25))
+    reports = [drain_once(SOURCE, client, layout, clock=clock) for _ in range(4)]
+    apply_transform(flow, layout)
+    assert_the_rest_and_the_gap(table, layout, lost, reports, fault="25 hours without a drain")
+    assert event_ids(layout) == landed_before + table.event_ids()
+
+
+def test_trimmed_in_the_middle_of_a_shard(table: OrdersTable, layout: Layout) -> None:
+    client = stream_client(table.endpoint_url)
+    table.write(30)
+    drain_once(SOURCE, client, layout)
+    landed_before = landed_event_ids(layout)
+    table.write(30)
+    lost = (table.event_ids() - landed_before).total()
+    table.admin.trim(SOURCE.table_name)
+    table.write(20)
+    reports = [drain_once(SOURCE, client, layout) for _ in range(2)]
+    apply_transform(flow, layout)
+    assert_the_rest_and_the_gap(table, layout, lost, reports, fault="trimmed before it was read")
+    assert {gap.after_sequence_number for gap in reports[-1].gaps} != {None}
+    assert event_ids(layout) == landed_before + table.event_ids()
+
+
+def test_the_service_only_claims_that_records_are_trimmed(
+    table: OrdersTable, layout: Layout
+) -> None:
+    client = stream_client(table.endpoint_url)
+    table.write(30)
+    drain_once(SOURCE, client, layout)
+    table.write(30)
+    table.admin.set_faults(
+        [
+            Fault("GetRecords", FaultKind.TRIMMED, shard=0),
+            Fault("GetShardIterator", FaultKind.TRIMMED, shard=1),
+            Fault("GetRecords", FaultKind.EXPIRED_ITERATOR, shard=1),
+        ]
+    )
+    report = drain_once(SOURCE, client, layout)
+    assert report.gaps, "the claim has to be believed"
+    table.admin.clear_faults()
+    settle(table.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault="TrimmedDataAccessException without a trim")
+
+
+def test_a_shard_that_vanished_unread(table: OrdersTable, layout: Layout) -> None:
+    client = stream_client(table.endpoint_url)
+    table.write(10)
+    drain_once(SOURCE, client, layout)
+    landed_before = landed_event_ids(layout)
+    table.write(20)
+    table.admin.roll(SOURCE.table_name, 0)
+    table.write(20)
+    vanished = table.admin.shards(SOURCE.table_name)[0]["shardId"]
+    table.admin.set_faults([Fault("*", FaultKind.NOT_FOUND, shard=0, times=None)])
+    reports = [drain_once(SOURCE, client, layout) for _ in range(3)]
+    table.admin.clear_faults()
+    assert [gap.shard_id for gap in reports[-1].gaps] == [vanished]
+    apply_transform(flow, layout)
+    lost = (table.event_ids() - event_ids(layout)).total()
+    assert lost
+    assert_the_rest_and_the_gap(table, layout, lost, reports, fault="a closed shard vanished")
+    assert landed_before <= event_ids(layout) <= table.event_ids()
+
+
+def test_an_open_shard_is_not_given_up_for_one_answer(table: OrdersTable, layout: Layout) -> None:
+    client = stream_client(table.endpoint_url)
+    table.write(20)
+    table.admin.set_faults([Fault("GetShardIterator", FaultKind.NOT_FOUND, shard=0, times=2)])
+    reports = tick(table, layout, client, 3)
+    assert reports[0].shard_errors
+    assert not reports[-1].gaps
+    settle(table.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault="an open shard 'does not exist'", injected=2)
+
+
+def test_a_stream_disabled_and_enabled_again(table: OrdersTable, layout: Layout) -> None:
+    client = stream_client(table.endpoint_url)
+    table.write(20)
+    drain_once(SOURCE, client, layout)
+    table.write(20)
+    table.set_stream(enabled=False)
+    old_arn = client.stream_arns()[-1]
+    table.set_stream(enabled=True)
+    table.write(20)
+
+    reports = [drain_once(SOURCE, client, layout) for _ in range(4)]
+    assert reports[0].stream_arn == old_arn, "the old stream comes first"
+    assert not reports[0].gaps
+    assert reports[-1].stream_arn != old_arn
+    assert [gap.stream_arn for gap in reports[-1].gaps] == [old_arn]
+    drain_to_the_end(table.endpoint_url, layout)
+    apply_transform(flow, layout)
+    assert_exactly_once(table, layout, fault="stream disabled and enabled again")
+
+
+def test_a_table_deleted_and_created_again(table: OrdersTable, layout: Layout) -> None:
+    client = stream_client(table.endpoint_url)
+    table.write(20)
+    settle(table.endpoint_url, layout)
+    before = event_ids(layout)
+    table.write(10)
+    unread = (table.event_ids() - before).total()
+    table.create_anew()
+    table.write(20)
+    reports = tick(table, layout, client, 4)
+    drain_to_the_end(table.endpoint_url, layout)
+    apply_transform(flow, layout)
+    assert_the_rest_and_the_gap(table, layout, unread, reports, fault="table made anew")
+    assert current_rows(layout).items() >= table.rows().items(), "new rows are missing"

@@ -1,0 +1,186 @@
+"""The store fails: a plain StorageError, and nothing lost or doubled once it works again."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from datazone_dagster import crash_points
+from datazone_dagster.errors import StorageError
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import apply_transform, drain_once
+from datazone_dagster.testing import ScriptedStream, at_point
+from tests.faults.ledger import note
+from tests.faults.object_store import BUCKET, Trouble, faulty_store, moto_server
+from tests.faults.orders import (
+    SOURCE,
+    current_rows,
+    event_ids,
+    expected_rows,
+    flow,
+    ids,
+    order,
+)
+
+NOBODY = 65534
+
+
+def write(stream: ScriptedStream, start: int, count: int) -> None:
+    for number in range(start, start + count):
+        stream.put(order(number % 7, ("placed", "paid", "hidden")[number % 3], number))
+        if number % 5 == 0:
+            stream.delete({"id": {"S": f"k{number % 7}"}})
+
+
+def tick(stream: ScriptedStream, layout: Layout) -> None:
+    drain_once(SOURCE, stream, layout)
+    apply_transform(flow, layout)
+
+
+def ticks_with_trouble(stream: ScriptedStream, layout: Layout, count: int) -> list[StorageError]:
+    errors = []
+    for number in range(count):
+        write(stream, 10 * number, 10)
+        if number % 3 == 2:
+            stream.split()
+        try:
+            tick(stream, layout)
+        except StorageError as error:
+            errors.append(error)
+    return errors
+
+
+def assert_exactly_once(
+    stream: ScriptedStream, layout: Layout, *, fault: str, injected: int
+) -> None:
+    for _ in range(3):
+        tick(stream, layout)
+    entry = note(fault, injected, ids(stream.changes), event_ids(layout))
+    assert (entry.lost, entry.doubled) == (0, 0)
+    assert current_rows(layout) == expected_rows(stream.changes)
+
+
+@pytest.mark.parametrize("point", [p for p in crash_points.POINTS if p != "before cursor"])
+def test_the_process_goes_on_after_a_failure(layout: Layout, point: str) -> None:
+    """Before a commit: it failed. After one: it happened, but its answer was lost."""
+
+    def fail() -> None:
+        raise StorageError("scripted")
+
+    stream = ScriptedStream(shards=2, page_records=3)
+    struck = 0
+    for number in range(4):
+        write(stream, 10 * number, 10)
+        try:
+            with at_point(point, fail, nth=1 + number % 2):
+                tick(stream, layout)
+        except StorageError:
+            struck += 1
+    assert struck or point == crash_points.AFTER_NEW_COLUMNS
+    assert_exactly_once(stream, layout, fault=f"storage error {point}", injected=struck)
+
+
+# -- an object store, by HTTP
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[tuple[str, int]]:
+    with moto_server() as address:
+        yield address
+
+
+@pytest.mark.parametrize("trouble", ["refused", "answer lost"])
+@pytest.mark.parametrize("place", ["_changelog/", "_checkpoints/", "_tombstones/", "/current/"])
+def test_commits_to_an_object_store(moto: tuple[str, int], place: str, trouble: Trouble) -> None:
+    stream = ScriptedStream(shards=2)
+    with faulty_store(moto, place, trouble, every=2) as (store, options):
+        layout = Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", options)
+        errors = ticks_with_trouble(stream, layout, 4)
+        assert store.struck
+        assert all(error.safe and error.hint for error in errors)
+        store.strikes = lambda method, path: False  # type: ignore[method-assign]  # it works again
+        assert_exactly_once(
+            stream, layout, fault=f"commit to {place.strip('/')}: {trouble}", injected=store.struck
+        )
+
+
+# -- a disk that is full, a directory that can't be written
+
+
+def in_a_process(work: Callable[[str], str], root: str) -> str:
+    """Run it with limits of its own; what it returns."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.faults.child"])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(work, root, sender), daemon=True)
+    process.start()
+    assert receiver.poll(60), "no answer"
+    answer: str = receiver.recv()
+    process.join(10)
+    return answer
+
+
+def _send(work: Callable[[str], str], root: str, sender: object) -> None:
+    sender.send(work(root))  # type: ignore[attr-defined]  # a Connection, generic in newer Pythons
+
+
+def _on_a_full_disk(root: str) -> str:
+    """No file may grow past a limit: writes fail as on a full disk, then there is space again."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    layout, stream = Layout(root), ScriptedStream(shards=2)
+    write(stream, 0, 10)
+    tick(stream, layout)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    told = []
+    for limit_bytes in (0, 300, 1500, 4000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+        told += [str(error) for error in ticks_with_trouble(stream, layout, 3)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert_exactly_once(stream, layout, fault="full disk", injected=len(told))
+    return "\n".join(told)
+
+
+def _in_a_directory_that_is_read_only(root: str) -> str:
+    if os.getuid() == 0:
+        os.chown(root, NOBODY, NOBODY)
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    layout, stream = Layout(root), ScriptedStream(shards=2)
+    write(stream, 0, 10)
+    tick(stream, layout)
+    directories = [Path(path) for path, _, _ in os.walk(root)]
+    for directory in directories:
+        directory.chmod(0o555)
+    told = [str(error) for error in ticks_with_trouble(stream, layout, 3)]
+    for directory in directories:
+        directory.chmod(0o755)
+    assert_exactly_once(stream, layout, fault="read-only directory", injected=len(told))
+    return "\n".join(told)
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    told = in_a_process(_on_a_full_disk, str(tmp_path / "lakehouse"))
+    assert "File too large" in told
+    assert "free space" in told
+
+
+def test_a_read_only_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("read-only")
+    for directory in (root.parent, root.parent.parent):
+        directory.chmod(directory.stat().st_mode | 0o011)
+    told = in_a_process(_in_a_directory_that_is_read_only, str(root))
+    assert "Permission denied" in told
+    assert "permissions" in told
+
+
+def test_no_place_to_write_to(tmp_path: Path) -> None:
+    (tmp_path / "lakehouse").write_text("a file where the directory belongs")
+    with pytest.raises(StorageError, match="lakehouse"):
+        drain_once(SOURCE, ScriptedStream(), Layout(str(tmp_path / "lakehouse")))

@@ -92,7 +92,10 @@ class Running:
         (node,) = self.graphql(CHECK)["assetNodes"]
         (lag,) = [one for one in node["assetChecksOrError"]["checks"] if one["name"] == "lag"]
         execution = lag["executionForLatestMaterialization"]
-        return execution and execution["evaluation"] and execution["evaluation"]["success"]
+        if not execution or not execution["evaluation"]:
+            return None
+        success: bool = execution["evaluation"]["success"]
+        return success
 
 
 def wait_for(state: Callable[[], object]) -> None:

@@ -51,9 +51,7 @@ def _is_due(activity: ShardActivity | None, now: float) -> bool:
     if quiet_seconds < QUIET_AFTER_SECONDS:
         return True
     interval = (
-        QUIET_INTERVAL_SECONDS
-        if quiet_seconds < SILENT_AFTER_SECONDS
-        else SILENT_INTERVAL_SECONDS
+        QUIET_INTERVAL_SECONDS if quiet_seconds < SILENT_AFTER_SECONDS else SILENT_INTERVAL_SECONDS
     )
     return now - activity.polled_at >= interval
 

@@ -85,10 +85,20 @@ def faulty_store(
         def log_message(self, format: str, *args: object) -> None:
             pass
 
+        def do_GET(self) -> None:
+            store.handle(self)
+
+        def do_HEAD(self) -> None:
+            store.handle(self)
+
+        def do_POST(self) -> None:
+            store.handle(self)
+
         def do_PUT(self) -> None:
             store.handle(self)
 
-        do_GET = do_HEAD = do_POST = do_DELETE = do_PUT
+        def do_DELETE(self) -> None:
+            store.handle(self)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, daemon=True)

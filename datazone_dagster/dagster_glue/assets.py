@@ -101,7 +101,7 @@ def _asset_out(transform: Transform, dataset: Dataset) -> AssetOut:
     return AssetOut(
         key=dataset_key(dataset.id),
         io_manager_key=IO_MANAGER_KEY,
-        description=dataset.description or transform.description,
+        description=dataset.description or transform.description or _description(transform),
         tags=dict(_tag(text) for text in dataset.tags),
         owners=list(dict.fromkeys(dataset.owners or transform.owners)),
         kinds=set(dataset.kinds),
@@ -113,6 +113,13 @@ def _asset_out(transform: Transform, dataset: Dataset) -> AssetOut:
             "max_lag_seconds": dataset.max_lag.total_seconds(),
             **({"partition_by": list(dataset.partition_by)} if dataset.partition_by else {}),
         },
+    )
+
+
+def _description(transform: Transform) -> str:
+    return (
+        f"What `{transform.name}` makes of the changes of the DynamoDB table "
+        f"`{transform.source.table_name}`."
     )
 
 

@@ -125,8 +125,9 @@ def _run(
         dagster.wait_until_ready()
         write_lock(lock, {"pid": os.getpid(), "url": dagster.url})
         asset_url = f"{dagster.url}/assets/processed_orders"
-        console.print(f"Dagster:  [bold]{dagster.url}[/]  (asset: {asset_url})")
-        console.print(f"DynamoDB: {server.endpoint_url}   Tables: {layout.uri}")
+        console.print(f"Dagster:  [bold]{dagster.url}[/]  (asset: {asset_url})", soft_wrap=True)
+        console.print(f"DynamoDB: {server.endpoint_url}", soft_wrap=True)
+        console.print(f"Tables:   {layout.uri}", soft_wrap=True)
         console.print("Ctrl-C ends everything.")
 
         def look() -> DemoFacts:

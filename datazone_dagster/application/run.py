@@ -1,38 +1,27 @@
-"""One run of a transform: chunk by chunk from the change log into its datasets."""
+"""The run: chunks of the change log, each through the function and into every dataset once."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from datazone_dagster import crash_points
 from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.application.function import Function
+from datazone_dagster.application.progress import advanced
+from datazone_dagster.application.refused import keyed, readable
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, Chunk, check_head
-from datazone_dagster.decode.failure import DecodeFailure
-from datazone_dagster.decode.images import image_failures
-from datazone_dagster.decode.keys import key_column
-from datazone_dagster.errors import ConcurrentWriterError, DatazoneError, TransformError
-from datazone_dagster.frame.frame import Frame
-from datazone_dagster.frame.lookup import Lookup
-from datazone_dagster.frame.result import rows_of, split_outputs
+from datazone_dagster.errors import ConcurrentWriterError, TransformError
 from datazone_dagster.frame.session import MalformedImageError
 from datazone_dagster.merge.dataset import DatasetTable, read_table
 from datazone_dagster.merge.quarantine import Quarantine
-from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION, Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts
-
-PREVIEW_ROWS = 5
-
-_KEYS_IN_AN_ERROR = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +58,7 @@ class Application:
             output: _table_of(dataset, transform, layout)
             for output, dataset in self._datasets.items()
         }
-        self._attributes = next(iter(self._tables.values())).attributes()
+        self._function = Function(transform, next(iter(self._tables.values())).attributes())
         self._reports = {
             output: ApplyReport(
                 dataset_id=dataset.id,
@@ -143,13 +132,13 @@ class Application:
         }
         changes, refused = keyed(chunk.rows)
         try:
-            results = self._rows(behind, changes, lookups, chunk)
+            results = self._function.rows(behind, changes, lookups, chunk)
         except MalformedImageError:
             changes, unreadable = readable(changes)
             if not len(unreadable):
                 raise
             refused = pa.concat_tables([refused, unreadable])
-            results = self._rows(behind, changes, lookups, chunk)
+            results = self._function.rows(behind, changes, lookups, chunk)
         counts = MergeCounts()
         for output, report in behind.items():
             dataset = self._datasets[output]
@@ -162,10 +151,10 @@ class Application:
                 after_batch=report.position,
                 through_batch=chunk.last_batch,
                 now=now,
-                attributes=self._attributes,
+                attributes=self._function.attributes,
             )
             counts += written.counts
-            self._reports[output] = _advanced(
+            self._reports[output] = advanced(
                 report,
                 chunk,
                 changes,
@@ -188,49 +177,6 @@ class Application:
                 )
             )
 
-    def _rows(
-        self,
-        outputs: Iterable[str],
-        changes: pa.Table,
-        lookups: Mapping[str, pa.Table],
-        chunk: Chunk,
-    ) -> dict[str, pa.Table]:
-        """What the function makes of one chunk for these outputs."""
-        returned = self._call(changes, lookups, chunk)
-        return {
-            output: rows_of(
-                returned[output],
-                dataset_id=self._datasets[output].id,
-                mode=self._datasets[output].mode,
-            )
-            for output in outputs
-        }
-
-    def _call(
-        self, changes: pa.Table, lookups: Mapping[str, pa.Table], chunk: Chunk
-    ) -> dict[str, object]:
-        """Call the user's function on one chunk."""
-        frame = Frame.of_changes(changes, lookups=lookups, attributes=self._attributes)
-        arguments: dict[str, object] = {self._transform.stream_parameter: frame}
-        arguments |= {name: Lookup.of_table(name, rows) for name, rows in lookups.items()}
-        try:
-            returned = self._transform.function(**arguments)
-            self._attributes = frame.attributes
-            names = [(output, dataset.id) for output, dataset in self._datasets.items()]
-            return dict(zip(self._datasets, split_outputs(returned, names), strict=True))
-        except DatazoneError:
-            raise
-        except Exception as error:
-            keys = ", ".join(changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist())
-            raise TransformError(
-                f"The function of transform {self._transform.name!r} raised "
-                f"{type(error).__name__}: {error} (batches {chunk.first_batch} to "
-                f"{chunk.last_batch}, {len(changes)} changes, first keys: {keys}).",
-                safe="Nothing of this chunk was applied; the change log keeps it and the next "
-                "run tries again.",
-                hint="Mend the function and run it again.",
-            ) from error
-
     def _finished(self, output: str, report: ApplyReport, duration_seconds: float) -> ApplyReport:
         facts = self._tables[output].facts()
         if facts is None:
@@ -244,42 +190,6 @@ class Application:
         )
 
 
-def keyed(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """The changes with their hidden columns, and the rows that have no usable key.
-
-    The second table keeps the change log's columns; its `reason` says what is wrong.
-    """
-    malformed = pc.is_valid(rows[Log.REASON])
-    refused = rows.filter(malformed)
-    rows = rows.filter(pc.invert(malformed))
-    keys, failures = key_column(rows[Log.KEYS])
-    rows = (
-        rows.append_column(KEY, keys)
-        .append_column(VERSION, rows[Log.VERSION])
-        .append_column(EVENT_TIME, rows[Log.EVENT_TIME])
-    )
-    if not failures:
-        return rows, refused
-    unkeyed = _refused(rows, failures)
-    return rows.filter(pc.is_valid(rows[KEY])), pa.concat_tables([refused, unkeyed])
-
-
-def readable(changes: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """The changes whose images can be read, and the others with a `reason`, as `keyed`."""
-    failures = image_failures(changes)
-    failed = {failure.row for failure in failures}
-    kept = pa.array([row not in failed for row in range(len(changes))], pa.bool_())
-    return changes.filter(kept), _refused(changes, failures)
-
-
-def _refused(changes: pa.Table, failures: Iterable[DecodeFailure]) -> pa.Table:
-    reasons = {failure.row: failure.reason for failure in failures}
-    rows = sorted(reasons)
-    refused = changes.take(pa.array(rows, pa.int64())).drop_columns([KEY, VERSION, EVENT_TIME])
-    texts = pa.array([reasons[row] for row in rows], pa.string())
-    return refused.set_column(refused.column_names.index(Log.REASON), Log.REASON, texts)
-
-
 def _table_of(dataset: Dataset, transform: Transform, layout: Layout) -> DatasetTable:
     return DatasetTable(
         layout,
@@ -289,41 +199,3 @@ def _table_of(dataset: Dataset, transform: Transform, layout: Layout) -> Dataset
         partition_by=tuple(dataset.partition_by),
         description=dataset.description,
     )
-
-
-def _advanced(
-    report: ApplyReport,
-    chunk: Chunk,
-    changes: pa.Table,
-    rows: pa.Table,
-    *,
-    counts: MergeCounts,
-    quarantined: int,
-    table_version: int,
-    new_columns: tuple[str, ...],
-) -> ApplyReport:
-    span = pc.min_max(changes[EVENT_TIME]).as_py()
-    return replace(
-        report,
-        position=chunk.last_batch,
-        chunks=report.chunks + 1,
-        first_batch=report.first_batch or chunk.first_batch,
-        last_batch=chunk.last_batch,
-        records=report.records + len(chunk.rows),
-        record_bytes=report.record_bytes + (pc.sum(chunk.rows[Log.SIZE_BYTES]).as_py() or 0),
-        quarantined=report.quarantined + quarantined,
-        counts=report.counts + counts,
-        table_version=table_version,
-        event_time_min=_earlier(report.event_time_min, span["min"]),
-        event_time_max=_later(report.event_time_max, span["max"]),
-        new_columns=report.new_columns + new_columns,
-        preview=tuple(rows.slice(0, PREVIEW_ROWS).to_pylist()) or report.preview,
-    )
-
-
-def _earlier(known: datetime | None, other: object) -> datetime | None:
-    return min((time for time in (known, cast("datetime | None", other)) if time), default=None)
-
-
-def _later(known: datetime | None, other: object) -> datetime | None:
-    return max((time for time in (known, cast("datetime | None", other)) if time), default=None)

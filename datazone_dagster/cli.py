@@ -52,6 +52,15 @@ class LazyGroup(click.Group):
             raise TypeError(f"{lazy.module}:{lazy.attribute} is not a click command")
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error of ours is its text on standard error and exit code 1."""
+        from datazone_dagster.errors import DatazoneError
+
+        try:
+            return super().invoke(ctx)
+        except DatazoneError as error:
+            raise click.ClickException(str(error)) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """The overview, without importing the commands."""
         with formatter.section("Commands"):

@@ -9,6 +9,7 @@ from dagster import AssetSelection, Definitions, define_asset_job, in_process_ex
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.alerts import OnCheck, alert_sensor
 from datazone_dagster.dagster_glue.assets import change_log_spec, transform_asset
+from datazone_dagster.dagster_glue.built import Built, note
 from datazone_dagster.dagster_glue.checks import stream_check
 from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
 from datazone_dagster.dagster_glue.names import (
@@ -70,6 +71,7 @@ def build_definitions(
             f"build_definitions: on_check={on_check!r} is not a function.",
             hint="Give a function that takes one CheckEvent.",
         )
+    note(Built(topology.transforms, lakehouse, dynamodb))
     jobs = {
         transform.name: define_asset_job(
             transform.job_name,

@@ -1,0 +1,226 @@
+"""The user's project as a command sees it: its transforms, its lakehouse, its DynamoDB.
+
+Found by importing the user's definitions as Dagster does. Loading runs that code and nothing
+else: no table is made, opened or written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import click
+
+from datazone_dagster.api import Dataset, DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.built import Built, watched
+from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.topology import Topology
+from datazone_dagster.errors import DatazoneError, DefinitionError
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import StreamClient
+
+DEFAULT_FILE = "definitions.py"
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a code location consists of, as far as it is ours.
+
+    Args:
+        transforms: All of them, in the order in which they were found.
+        layout: Where the tables are.
+        dynamodb: How DynamoDB is reached; variables in it are resolved at use.
+    """
+
+    transforms: tuple[Transform, ...]
+    layout: Layout
+    dynamodb: DynamoDBStreamsResource
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """Every dataset that a transform writes, by id."""
+        return {dataset.id: dataset for one in self.transforms for dataset in one.outputs.values()}
+
+    @property
+    def sources(self) -> dict[str, DynamoDBSource]:
+        """Every source, by name."""
+        return {one.source.name: one.source for one in self.transforms}
+
+    def writer_of(self, dataset_id: str) -> tuple[Transform, Dataset]:
+        """The transform that writes a dataset.
+
+        Raises:
+            DefinitionError: None does; the datasets that there are get named.
+        """
+        for one in self.transforms:
+            for dataset in one.outputs.values():
+                if dataset.id == dataset_id:
+                    return one, dataset
+        raise DefinitionError(
+            f"No transform writes a dataset {dataset_id!r}.",
+            hint=f"Datasets of this project: {', '.join(sorted(self.datasets))}.",
+        )
+
+    def source_of(self, name: str) -> DynamoDBSource:
+        """A source, by its name or the name of its DynamoDB table.
+
+        Raises:
+            DefinitionError: There is none; the sources that there are get named.
+        """
+        for source in self.sources.values():
+            if name in (source.name, source.table_name):
+                return source
+        raise DefinitionError(
+            f"No transform reads a source {name!r}.",
+            hint=f"Sources of this project: {', '.join(sorted(self.sources))}.",
+        )
+
+    def downstream_of(self, source: DynamoDBSource) -> tuple[Transform, ...]:
+        """The transforms that read a source."""
+        return tuple(one for one in self.transforms if one.source == source)
+
+    def stream_client(self, source: DynamoDBSource) -> StreamClient:
+        """A client of a source's stream, as its sensor uses. It connects on first use."""
+        dynamodb: DynamoDBStreamsResource = self.dynamodb.process_config_and_initialize()
+        return dynamodb.stream_client(
+            source.table_name, region=source.region, endpoint_url=source.endpoint_url
+        )
+
+
+def load_project(
+    python_file: str | None = None,
+    module_name: str | None = None,
+    lakehouse_uri: str | None = None,
+) -> Project:
+    """Import a project's definitions and gather what they are made of.
+
+    Args:
+        python_file: A file with definitions; `definitions.py` if nothing is given.
+        module_name: A module instead of a file.
+        lakehouse_uri: Used in place of the lakehouse that the project names.
+
+    Raises:
+        DefinitionError: There is nothing to load, it can't be imported, it has no transforms,
+            or its transforms clash.
+    """
+    with watched() as built:
+        module, place = _imported(python_file, module_name)
+        lazy = getattr(module, "defs", None)
+        if not built and callable(lazy):  # a function marked with dagster's @definitions
+            _running(lazy, place)
+    transforms = _transforms(built, vars(module).values())
+    if not transforms:
+        raise DefinitionError(
+            f"There are no transforms in {place}.",
+            hint="Name the file or module that calls build_definitions: -f path/to/file.py or "
+            "-m package.module.",
+        )
+    return Project(
+        Topology.of(transforms).transforms,
+        _layout(built, lakehouse_uri, place),
+        built[0].dynamodb if built else DynamoDBStreamsResource(),
+    )
+
+
+def project_options(command: _Command) -> _Command:
+    """Give a command the options that name a project, and the loaded `project` as an argument."""
+
+    @click.option(
+        "-f",
+        "--python-file",
+        metavar="FILE",
+        help=f"The file with your definitions.  [default: {DEFAULT_FILE}]",
+    )
+    @click.option("-m", "--module-name", metavar="MODULE", help="A module instead of a file.")
+    @click.option(
+        "--lakehouse",
+        metavar="URI",
+        help="Use this lakehouse in place of the one that your definitions name.",
+    )
+    @wraps(command)
+    def with_project(
+        *args: object,
+        python_file: str | None,
+        module_name: str | None,
+        lakehouse: str | None,
+        **options: object,
+    ) -> object:
+        project = load_project(python_file, module_name, lakehouse)
+        return command(*args, project=project, **options)
+
+    return with_project  # type: ignore[return-value]  # the same command, given its project
+
+
+def _imported(python_file: str | None, module_name: str | None) -> tuple[ModuleType, str]:
+    if python_file is not None and module_name is not None:
+        raise DefinitionError(
+            "Both a file (-f) and a module (-m) are given.", hint="Give one of them."
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as dagster does: a project imports its own packages
+    if module_name is not None:
+        place = f"module {module_name!r}"
+        return _running(lambda: importlib.import_module(module_name), place), place
+    path = Path(python_file or DEFAULT_FILE)
+    if not path.is_file():
+        raise DefinitionError(
+            f"There is no file {path} in {here}." if python_file is None else f"No file {path}.",
+            hint="Run the command where your definitions.py is, or name the file or module: "
+            "-f path/to/file.py or -m package.module.",
+        )
+    return _running(lambda: _module_of(path), str(path)), str(path)
+
+
+def _module_of(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _running(load: Callable[[], Any], place: str) -> Any:
+    # Broad on purpose: it is the user's code, and what it raises is told as such.
+    try:
+        return load()
+    except DatazoneError:
+        raise
+    except Exception as error:
+        raise DefinitionError(
+            f"{place} can't be imported: {type(error).__name__}: {error}.",
+            safe="Nothing was read or written.",
+            hint="Mend it, or run the command in the environment and folder that Dagster runs in.",
+        ) from error
+
+
+def _transforms(built: Iterable[Built], values: Iterable[object]) -> tuple[Transform, ...]:
+    """Those that definitions were built of; without any, those that the module holds."""
+    given = dict.fromkeys(one for call in built for one in call.transforms)
+    return tuple(given or dict.fromkeys(one for one in values if isinstance(one, Transform)))
+
+
+def _layout(built: list[Built], lakehouse_uri: str | None, place: str) -> Layout:
+    given = [call.lakehouse.process_config_and_initialize() for call in built] or [Lakehouse()]
+    first = given[0]
+    if lakehouse_uri is not None:
+        return Lakehouse(uri=lakehouse_uri, storage_options=first.storage_options).layout
+    layouts: list[Layout] = [lakehouse.layout for lakehouse in given]
+    if any(layout != layouts[0] for layout in layouts):
+        uris = ", ".join(dict.fromkeys(layout.uri for layout in layouts))
+        raise DefinitionError(
+            f"{place} builds definitions with several lakehouses: {uris}.",
+            hint="Say which one is meant: --lakehouse URI.",
+        )
+    return layouts[0]

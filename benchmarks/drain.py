@@ -27,7 +27,7 @@ from benchmarks.measure import (
 )
 from benchmarks.pages import Workload, generated
 from benchmarks.stream import PagesStream
-from datazone_dagster import pipeline
+from datazone_dagster import landing
 from datazone_dagster.changelog import log as change_log
 from datazone_dagster.changelog import schema as change_log_schema
 from datazone_dagster.model.layout import Layout
@@ -88,7 +88,7 @@ def child(variant: str, folder: Path) -> Measured:
         return measured
     with tempfile.TemporaryDirectory(prefix="bench-drain-") as root, Stages(measured) as stages:
         if variant == RAW:
-            stages.wrap(pipeline, "read_shards", "read and parse pages")
+            stages.wrap(landing, "read_shards", "read and parse pages")
             stages.wrap(change_log, "write_file", "write Parquet (zstd 1), with Arrow building")
             stages.wrap(change_log_schema, "_shard_table", "of it: build Arrow")
             stages.wrap(change_log.ChangeLog, "open_or_create", "open the change log")

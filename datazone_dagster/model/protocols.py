@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Protocol
 
 from datazone_dagster.model.record import RecordsPage
@@ -11,6 +11,11 @@ from datazone_dagster.model.shard import IteratorStart, StreamDescription
 
 Clock = Callable[[], datetime]
 """Returns the time now, timezone aware."""
+
+
+def utc_now() -> datetime:
+    """The time now, in UTC: the clock where no other is given."""
+    return datetime.now(timezone.utc)
 
 
 class StreamClient(Protocol):

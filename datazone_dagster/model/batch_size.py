@@ -7,7 +7,7 @@ commit itself takes long, never beyond what memory allows. The same rule serves 
 batches and the chunks of an apply.
 
 Steps are limited and small differences are ignored, so the size settles: see the simulation
-in tests/drain/test_controller.py and the plot in docs/performance.md.
+in tests/model/test_batch_size.py and the plot in docs/performance.md.
 """
 
 from __future__ import annotations

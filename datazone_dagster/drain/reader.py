@@ -168,6 +168,8 @@ class _ShardCursor:
         shard = self._read.shard
         self._iterator = self._client.shard_iterator(shard.stream_arn, shard.shard_id, start)
         self._issued_at_seconds = self._monotonic()
+        # It stands before stretches of empty pages that the one before had passed.
+        self._empty_pages_left = max(self._empty_pages_left, EMPTY_PAGES_FROM_A_NEW_ITERATOR)
 
     def _get_records(self) -> RecordsPage:
         assert self._iterator is not None

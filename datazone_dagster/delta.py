@@ -8,6 +8,7 @@ become stale fails with the same application id, and the loser gives way.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> Delta
         return None
     except (DeltaError, OSError) as error:
         raise StorageError(
-            f"The Delta table at {uri} can't be opened: {first_line(error)}.",
+            f"The Delta table at {uri} can't be opened: {in_one_line(error)}.",
             safe="Nothing was written.",
             hint="Check the store and the storage options; if the table's log is damaged, "
             "restore it from a backup or move the folder away.",
@@ -94,7 +95,7 @@ def create_table(
         if existing is not None:
             return existing
         raise StorageError(
-            f"The Delta table at {uri} can't be created: {first_line(error)}.",
+            f"The Delta table at {uri} can't be created: {in_one_line(error)}.",
             safe="Nothing was written.",
             hint="Check that the location exists, is writable and has space.",
         ) from error
@@ -121,13 +122,13 @@ def guarded(uri: str, doing: str) -> Iterator[None]:
         yield
     except CommitFailedError as error:
         raise ConcurrentWriterError(
-            f"{doing} at {uri}: another writer committed first ({first_line(error)}).",
+            f"{doing} at {uri}: another writer committed first ({in_one_line(error)}).",
             safe="Nothing of this attempt was written; the other writer's work stands.",
             hint="This one gives way and goes on from the new state next time.",
         ) from error
     except (DeltaError, OSError) as error:
         raise StorageError(
-            f"{doing} at {uri} failed: {first_line(error)}.",
+            f"{doing} at {uri} failed: {in_one_line(error)}.",
             safe="The change log and earlier commits are untouched; the next attempt reads "
             "the table again to see whether this commit happened.",
             hint="Check the store: permissions, free space, reachability.",
@@ -170,9 +171,16 @@ def _with_prefix(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     }
 
 
-def filesystem(table: DeltaTable, storage_options: Mapping[str, str]) -> pafs.FileSystem:
-    """The folder of the table as an Arrow filesystem, whatever store it is on."""
-    handler = DeltaStorageHandler(table.table_uri, dict(storage_options))
+def filesystem(
+    table: DeltaTable, storage_options: Mapping[str, str], files: Iterable[DataFile] = ()
+) -> pafs.FileSystem:
+    """The folder of the table as an Arrow filesystem, whatever store it is on.
+
+    The sizes of `files` are known from the log. Without one, opening the file asks the store
+    for it, and delta-rs holds the interpreter's lock meanwhile: no thread of the process runs.
+    """
+    sizes = {file.path: file.size_bytes for file in files}
+    handler = DeltaStorageHandler(table.table_uri, dict(storage_options), sizes)
     return pafs.PyFileSystem(handler)
 
 
@@ -191,7 +199,8 @@ def read_rows(
         schema: The columns to decode, none of them a partition column. Files hold strings
             in several Arrow forms; they come out in this one.
     """
-    store = filesystem(table, storage_options)
+    files = list(files)
+    store = filesystem(table, storage_options, files)
     for file in files:
         with store.open_input_file(file.path) as handle:
             parquet = pq.ParquetFile(handle)
@@ -208,6 +217,19 @@ def _rows_at_a_time(group: pq.RowGroupMetaData) -> int:
     return max(1, min(READ_ROWS, READ_BYTES // bytes_per_row))
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text; delta-rs appends stack traces to some."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_URLS = re.compile(r"(://)(?:[^\s/@]*@)?([^\s?]*)(?:\?\S*)?")
+_CAUSE = "↳"
+_TEXT_MAX = 600
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error of the store says, its causes included, without stack traces.
+
+    delta-rs puts each cause on a line of its own: "Permission denied" is in the last one.
+    User and query of a URL go: they may be a password and a signature.
+    """
+    text = _URLS.sub(r"\1\2", _COLOURS.sub("", str(error))).strip()
+    first, *others = text.splitlines() or [type(error).__name__]
+    causes = [line.strip()[1:].strip() for line in others if line.strip().startswith(_CAUSE)]
+    return ": ".join([first.strip(), *causes])[:_TEXT_MAX].rstrip(".")

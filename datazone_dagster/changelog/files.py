@@ -98,7 +98,8 @@ def write_file(
         for rows in itertools.chain([first], groups):
             statistics.add(rows)
             writer.write_table(rows)
-    size_bytes = store.get_file_info(path).size
+        writer.close()
+        size_bytes = sink.tell()
     return AddAction(
         path=path,
         size=size_bytes,

@@ -1,10 +1,18 @@
-"""An S3 on this machine (moto) behind a proxy that loses answers and refuses commits by script."""
+"""An S3 on this machine (moto) behind a proxy that loses answers and refuses commits by script.
+
+Both live in a process of their own: delta-rs holds the interpreter's lock during some of its
+calls, so a store that is a thread of the same process could never answer them.
+"""
 
 from __future__ import annotations
 
 import http.client
+import json
 import logging
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,126 +22,177 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 BUCKET = "lake"
+SCRIPT = "/_script"
 Trouble = Literal["refused", "answer lost"]
 
 
 class FaultyStore:
-    """Counts the commits (PUTs of Delta log entries) of one table, and troubles some of them.
+    """What a test has of the store: its options, and what its commits meet.
 
     Args:
-        moto: Where requests go.
-        commits_to: Part of the path of the table.
-        trouble: `refused`: the store answers 500 and keeps nothing. `answer lost`: the store
-            keeps the entry, the connection is closed without an answer.
-        every: Which commits are struck: every nth.
+        url: Of the proxy.
     """
 
-    def __init__(
-        self, moto: tuple[str, int], commits_to: str, trouble: Trouble, *, every: int
-    ) -> None:
-        self.struck = 0
-        self._moto = moto
-        self._commits_to = commits_to
-        self._trouble = trouble
-        self._every = every
-        self._commits = 0
-        self._lock = threading.Lock()
+    def __init__(self, url: str) -> None:
+        self._url = url
 
-    def strikes(self, method: str, path: str) -> bool:
-        if method != "PUT" or "/_delta_log/" not in path or self._commits_to not in path:
-            return False
-        with self._lock:
-            self._commits += 1
-            strikes = self._commits % self._every == 0
-            self.struck += strikes
-        return strikes
+    @property
+    def options(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self._url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "k",
+            "AWS_SECRET_ACCESS_KEY": "s",
+            "aws_conditional_put": "etag",
+            "max_retries": "1",
+        }
 
-    def handle(self, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        struck = self.strikes(request.command, request.path)
-        if struck and self._trouble == "refused":
-            request.send_error(500)
+    def script(self, commits_to: str, trouble: Trouble, *, every: int) -> None:
+        """Trouble the commits (PUTs of Delta log entries) of one table.
+
+        Args:
+            commits_to: Part of the path of the table.
+            trouble: `refused`: the store answers 500 and keeps nothing. `answer lost`: the
+                store keeps the entry, the connection is closed without an answer.
+            every: Which commits are struck: every nth.
+        """
+        self._post({"commits_to": commits_to, "trouble": trouble, "every": every})
+
+    def heal(self) -> int:
+        """It works again; how many commits were struck."""
+        return self._post({"commits_to": None, "trouble": "refused", "every": 1})
+
+    def _post(self, script: dict[str, object]) -> int:
+        body = json.dumps(script).encode()
+        with urllib.request.urlopen(self._url + SCRIPT, body, timeout=10) as answer:
+            return int(json.load(answer)["struck"])
+
+
+@contextmanager
+def faulty_store() -> Iterator[FaultyStore]:
+    """The store, in a process that ends with the block or with its parent."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin, process.stdout:
+        try:
+            yield FaultyStore(process.stdout.readline().strip())
+        finally:
+            process.kill()
+            process.wait()
+
+
+class _Proxy(ThreadingHTTPServer):
+    def __init__(self, moto: tuple[str, int]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.moto = moto
+        self.lock = threading.Lock()
+        self.set_script({"commits_to": None, "trouble": "refused", "every": 1})
+
+    def set_script(self, script: dict[str, object]) -> int:
+        """The new script; how often the one before struck."""
+        with self.lock:
+            struck = getattr(self, "struck", 0)
+            self.script = script
+            self.commits = self.struck = 0
+        return struck
+
+    def trouble_of(self, method: str, path: str) -> object:
+        commits_to = self.script["commits_to"]
+        if commits_to is None or method != "PUT" or "/_delta_log/" not in path:
+            return None
+        if str(commits_to) not in path:
+            return None
+        with self.lock:
+            self.commits += 1
+            if self.commits % int(str(self.script["every"])):
+                return None
+            self.struck += 1
+        return self.script["trouble"]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Proxy
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def _handle(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path == SCRIPT:
+            struck = self.server.set_script(json.loads(body))
+            self._answer(200, {}, json.dumps({"struck": struck}).encode())
             return
-        connection = http.client.HTTPConnection(*self._moto)
-        connection.request(request.command, request.path, body, dict(request.headers.items()))
+        trouble = self.server.trouble_of(self.command, self.path)
+        if trouble == "refused":
+            self._answer(500, {}, b"")
+            return
+        connection = http.client.HTTPConnection(*self.server.moto)
+        connection.request(self.command, self.path, body, dict(self.headers.items()))
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
-        if struck:
-            request.close_connection = True
-            request.connection.close()
+        if trouble == "answer lost":
+            self.close_connection = True
+            self.connection.close()
             return
-        request.send_response_only(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("transfer-encoding", "connection"):
-                request.send_header(name, value)
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(content)
+        headers = {
+            name: value
+            for name, value in answer.getheaders()
+            if name.lower() not in ("transfer-encoding", "connection")
+        }
+        self._answer(answer.status, headers, content)
+
+    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response_only(status)
+        if "content-length" not in {name.lower() for name in headers}:
+            headers["Content-Length"] = str(len(content))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        self._handle()
+
+    def do_HEAD(self) -> None:
+        self._handle()
+
+    def do_POST(self) -> None:
+        self._handle()
+
+    def do_PUT(self) -> None:
+        self._handle()
+
+    def do_DELETE(self) -> None:
+        self._handle()
 
 
-@contextmanager
-def faulty_store(
-    moto: tuple[str, int], commits_to: str, trouble: Trouble, *, every: int
-) -> Iterator[tuple[FaultyStore, dict[str, str]]]:
-    """The store, and the storage options that lead to it."""
-    store = FaultyStore(moto, commits_to, trouble, every=every)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            store.handle(self)
-
-        def do_HEAD(self) -> None:
-            store.handle(self)
-
-        def do_POST(self) -> None:
-            store.handle(self)
-
-        def do_PUT(self) -> None:
-            store.handle(self)
-
-        def do_DELETE(self) -> None:
-            store.handle(self)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever, daemon=True)
-        thread.start()
-        yield store, _options(*proxy.server_address[:2])
-        proxy.shutdown()
-        thread.join()
-
-
-@contextmanager
-def moto_server() -> Iterator[tuple[str, int]]:
+def main() -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = _options(host, port)
-    client = boto3.client(
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    s3 = boto3.client(
         "s3",
-        endpoint_url=options["AWS_ENDPOINT_URL"],
-        region_name=options["AWS_REGION"],
-        aws_access_key_id=options["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=options["AWS_SECRET_ACCESS_KEY"],
+        endpoint_url=f"http://{host}:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="k",
+        aws_secret_access_key="s",
     )
-    client.create_bucket(Bucket=BUCKET)
-    yield host, port
-    server.stop()
+    s3.create_bucket(Bucket=BUCKET)
+    with _Proxy((host, port)) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        sys.stdout.write(f"http://127.0.0.1:{proxy.server_address[1]}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
 
 
-def _options(host: object, port: object) -> dict[str, str]:
-    return {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "k",
-        "AWS_SECRET_ACCESS_KEY": "s",
-        "aws_conditional_put": "etag",
-        "max_retries": "1",
-    }
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform, drain_once
 from datazone_dagster.testing import ScriptedStream, at_point
 from tests.faults.ledger import note
-from tests.faults.object_store import BUCKET, Trouble, faulty_store, moto_server
+from tests.faults.object_store import BUCKET, FaultyStore, Trouble, faulty_store
 from tests.faults.orders import (
     SOURCE,
     current_rows,
@@ -91,24 +91,37 @@ def test_the_process_goes_on_after_a_failure(layout: Layout, point: str) -> None
 
 
 @pytest.fixture(scope="module")
-def moto() -> Iterator[tuple[str, int]]:
-    with moto_server() as address:
-        yield address
+def store() -> Iterator[FaultyStore]:
+    with faulty_store() as store:
+        yield store
+
+
+def commits_meet_trouble(
+    store: FaultyStore, trouble: Trouble, *, place: str, every: int, ticks: int
+) -> None:
+    stream = ScriptedStream(shards=2)
+    layout = Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", store.options)
+    store.script(place, trouble, every=every)
+    errors = ticks_with_trouble(stream, layout, ticks)
+    struck = store.heal()
+    assert struck >= ticks // 2
+    assert all(error.safe and error.hint for error in errors)
+    where = place.strip("/") or "any table"
+    assert_exactly_once(stream, layout, fault=f"commit to {where}: {trouble}", injected=struck)
 
 
 @pytest.mark.parametrize("trouble", ["refused", "answer lost"])
+def test_commits_to_an_object_store(store: FaultyStore, trouble: Trouble) -> None:
+    commits_meet_trouble(store, trouble, place="", every=5, ticks=3)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("trouble", ["refused", "answer lost"])
 @pytest.mark.parametrize("place", ["_changelog/", "_checkpoints/", "_tombstones/", "/current/"])
-def test_commits_to_an_object_store(moto: tuple[str, int], place: str, trouble: Trouble) -> None:
-    stream = ScriptedStream(shards=2)
-    with faulty_store(moto, place, trouble, every=2) as (store, options):
-        layout = Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", options)
-        errors = ticks_with_trouble(stream, layout, 4)
-        assert store.struck
-        assert all(error.safe and error.hint for error in errors)
-        store.strikes = lambda method, path: False  # type: ignore[method-assign]  # it works again
-        assert_exactly_once(
-            stream, layout, fault=f"commit to {place.strip('/')}: {trouble}", injected=store.struck
-        )
+def test_commits_to_each_table_in_an_object_store(
+    store: FaultyStore, place: str, trouble: Trouble
+) -> None:
+    commits_meet_trouble(store, trouble, place=place, every=2, ticks=4)
 
 
 # -- a disk that is full, a directory that can't be written

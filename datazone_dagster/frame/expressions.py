@@ -10,6 +10,7 @@ from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.carry import carry, exclude_hidden
 from datazone_dagster.frame.record import FieldNames
 from datazone_dagster.frame.rewrite import PathRewriter
+from datazone_dagster.frame.row_wise import is_row_wise, is_row_wise_query
 from datazone_dagster.frame.syntax import (
     Ask,
     Node,
@@ -46,7 +47,7 @@ class Expression:
     """One SQL expression, or a whole query, of a call.
 
     `text` is what the user wrote, `sql` what is executed, `name` the output's name: empty
-    where there are several (`*`) or none.
+    where there are several (`*`) or none. `row_wise`: see `frame.row_wise`.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Expression:
     sql: str
     name: str = ""
     needs: frozenset[str] = frozenset()
+    row_wise: bool = False
 
     @property
     def call(self) -> str:
@@ -96,7 +98,8 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
                 elif not item["alias"]:
                     node = {**node, "alias": name}
             sql = print_expressions(scope.ask, [node])
-            found.append(Expression(method, text, sql, name, frozenset(rewriter.needs)))
+            needs = frozenset(rewriter.needs)
+            found.append(Expression(method, text, sql, name, needs, is_row_wise(item)))
     return found
 
 
@@ -112,7 +115,8 @@ def predicate(scope: Scope, text: str) -> Expression:
         raise ExpressionError(f"{call}: one condition is expected.", hint="Join them with AND.")
     rewriter = PathRewriter(scope.records, scope.names, call)
     sql = print_expressions(scope.ask, [rewriter.rewrite(items[0])])
-    return Expression("filter", text, sql, needs=frozenset(rewriter.needs))
+    needs = frozenset(rewriter.needs)
+    return Expression("filter", text, sql, needs=needs, row_wise=is_row_wise(items))
 
 
 def queries(scope: Scope, text: str) -> list[Expression]:
@@ -133,7 +137,11 @@ def queries(scope: Scope, text: str) -> list[Expression]:
     found = [carried] if scope.hidden and carry(carried, scope.source, scope.hidden) else []
     found.append(plain)
     needs = frozenset(rewriter.needs)
-    return [Expression("sql", text, _over_previous(scope, node), needs=needs) for node in found]
+    row_wise = is_row_wise_query(original, scope.source)
+    return [
+        Expression("sql", text, _over_previous(scope, node), needs=needs, row_wise=row_wise)
+        for node in found
+    ]
 
 
 def _name_paths(node: Node, original: Node, rewriter: PathRewriter) -> None:

@@ -12,13 +12,15 @@ from datazone_dagster.frame.items import ImageChoice, needs_of, read_items
 from datazone_dagster.frame.lookup import CHANGES, lookup_table
 from datazone_dagster.frame.record import (
     CHUNK_TABLE,
+    FIELDS,
     RECORD_COLUMN,
     FieldNames,
+    images_needed,
     is_record,
     record_query,
 )
 from datazone_dagster.frame.relation import Plan, Relation
-from datazone_dagster.frame.session import DEFAULT_MEMORY_LIMIT_BYTES, Session
+from datazone_dagster.frame.session import DEFAULT_MEMORY_LIMIT_BYTES, Session, Unread
 from datazone_dagster.model.attributes import AttributeMapping
 
 
@@ -46,7 +48,7 @@ class Frame(Relation):
     @classmethod
     def of_changes(
         cls,
-        changes: pa.Table,
+        changes: pa.Table | Unread,
         *,
         lookups: Mapping[str, pa.Table] | None = None,
         memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
@@ -57,7 +59,7 @@ class Frame(Relation):
 
         Args:
             changes: Columns of the change log, oldest first, with `_dz_key`, `_dz_version` and
-                `_dz_event_time`. Not copied.
+                `_dz_event_time`; or how to read them when they are asked for. Not copied.
             lookups: Tables that `sql()` can join, by name.
             memory_limit_bytes: What DuckDB may use for intermediate results; more spills to disk.
             threads: Of DuckDB; None leaves it to DuckDB.
@@ -66,12 +68,37 @@ class Frame(Relation):
         Raises:
             DefinitionError: A lookup has a name of ours.
         """
-        tables = {CHUNK_TABLE: changes}
+        tables: dict[str, pa.Table | Unread] = {CHUNK_TABLE: changes}
         for name, table in (lookups or {}).items():
             tables[name] = lookup_table(name, table)
         session = Session(tables, memory_limit_bytes=memory_limit_bytes, threads=threads)
         names = FieldNames(attributes)
-        return cls(Plan(session, names, record_query, source=CHANGES).rebound())
+        plan = Plan(session, names, record_query, source=CHANGES, row_wise=True)
+        return cls(plan.rebound())
+
+    @property
+    def is_row_wise(self) -> bool:
+        """Whether the rows of a change depend on that change alone, and nothing was read yet."""
+        return self._plan.row_wise and self._plan.session.is_unread
+
+    @property
+    def images_needed(self) -> frozenset[str]:
+        """The change log's columns of keys and images that the rows are made from."""
+        plan = self._plan
+        more = frozenset(FIELDS) if self._records else frozenset[str]()
+        return images_needed(plan.needs | more, plan.names)
+
+    def rows_of(self, changes: pa.Table) -> pa.Table:
+        """What a row-wise frame that is unread gives for some changes of its chunk.
+
+        Args:
+            changes: In the schema of the chunk; images that are not needed may be null.
+
+        Raises:
+            TransformError: As for `arrow()`.
+        """
+        session = self._plan.session
+        return self._run(lambda query: session.table_over(query, CHUNK_TABLE, changes))
 
     def items(self, image: ImageChoice = "new", types: Mapping[str, str] | None = None) -> Frame:
         """The items themselves: one row per change, their attributes as typed columns.

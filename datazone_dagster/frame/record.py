@@ -100,6 +100,13 @@ def record_query(needs: Iterable[str], names: FieldNames) -> str:
     return f"SELECT {select} FROM {chunk}"  # noqa: S608  # every name is ours or quoted
 
 
+def images_needed(needs: Iterable[str], names: FieldNames) -> frozenset[str]:
+    """The change log's columns of keys and images that the fields need; the others are small."""
+    needs = set(needs)
+    of_paths = {path.image for _, path in names.needed(needs)}
+    return frozenset(column for name, column in IMAGES.items() if name in needs | of_paths)
+
+
 def record_value(column: str) -> str:
     """The SQL of a record column as users get it: the standard fields, images as JSON text."""
     fields = (f"{quoted(name)} := struct_extract({column}, '{name}')" for name in FIELDS)

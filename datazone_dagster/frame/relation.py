@@ -38,7 +38,7 @@ class Plan:
 
     `root` makes the first query from the fields of the record that are needed, `stages` read
     one another from `PREVIOUS`, `bound` holds names and DuckDB types of the last one,
-    `calls` what the user called.
+    `calls` what the user called. `row_wise`: each row comes from one change alone.
     """
 
     session: Session
@@ -49,6 +49,7 @@ class Plan:
     needs: frozenset[str] = frozenset()
     bound: tuple[tuple[str, str], ...] = ()
     calls: tuple[str, ...] = ()
+    row_wise: bool = False
 
     def query(self, more: frozenset[str] = frozenset()) -> str:
         """The SQL of all stages."""
@@ -58,7 +59,7 @@ class Plan:
             text = f"{before}({text}){after}"
         return text
 
-    def then(self, call: str, stage: str, needs: frozenset[str]) -> Plan:
+    def then(self, call: str, stage: str, needs: frozenset[str], *, row_wise: bool) -> Plan:
         """This plan with one more stage.
 
         Raises:
@@ -69,6 +70,7 @@ class Plan:
             stages=(*self.stages, stage),
             needs=self.needs | needs,
             calls=(*self.calls, call),
+            row_wise=self.row_wise and row_wise,
         ).rebound()
 
     def rebound(self) -> Plan:
@@ -166,7 +168,9 @@ class Relation:
         candidates = queries(self._scope(), query)
         for candidate in candidates[:-1]:
             try:
-                plan = self._plan.then(candidate.call, candidate.sql, candidate.needs)
+                plan = self._plan.then(
+                    candidate.call, candidate.sql, candidate.needs, row_wise=candidate.row_wise
+                )
             except duckdb.Error:
                 continue  # the plain query tells whether the user's SQL is at fault
             _check_names(candidate.call, plan.bound)
@@ -179,8 +183,11 @@ class Relation:
         Raises:
             TransformError: A value does not fit its cast, or memory does not suffice.
         """
-        plan = self._plan
-        records = [name for name, duckdb_type in plan.bound if is_record(duckdb_type)]
+        return self._run(self._plan.session.table)
+
+    def _run(self, run: Callable[[str], pa.Table]) -> pa.Table:
+        """Runs the query of what users get: hidden columns and whole records included."""
+        plan, records = self._plan, self._records
         listed = [
             f"{record_value(quoted(name))} AS {quoted(name)}" if name in records else quoted(name)
             for name in (*self.columns, *self._hidden)
@@ -188,7 +195,7 @@ class Relation:
         more = frozenset(FIELDS) if records else frozenset[str]()
         query = f"SELECT {', '.join(listed)} FROM ({plan.query(more)})"  # noqa: S608  # quoted names
         try:
-            return plan.session.table(query)
+            return run(query)
         except duckdb.Error as error:
             call = "reading " + ".".join((plan.source, *plan.calls))
             raise self._failure(error, call, running=True) from error
@@ -240,10 +247,13 @@ class Relation:
         names = {name for name, _ in self._plan.bound}
         return [name for name in HIDDEN if name in names]
 
+    @property
+    def _records(self) -> list[str]:
+        return [name for name, duckdb_type in self._plan.bound if is_record(duckdb_type)]
+
     def _scope(self) -> Scope:
         plan = self._plan
-        records = [name for name, duckdb_type in plan.bound if is_record(duckdb_type)]
-        return Scope(plan.session.ask, plan.source, records, self._hidden, plan.names)
+        return Scope(plan.session.ask, plan.source, self._records, self._hidden, plan.names)
 
     def _selecting(self, listed: Sequence[str]) -> str:
         hidden = (f"{self._plan.source}.{name}" for name in self._hidden)
@@ -253,7 +263,8 @@ class Relation:
     def _with_stage(self: _R, found: Sequence[Expression], stage: str) -> _R:
         needs = frozenset[str]().union(*(item.needs for item in found))
         try:
-            plan = self._plan.then(_joint_call(found), stage, needs)
+            row_wise = all(item.row_wise for item in found)
+            plan = self._plan.then(_joint_call(found), stage, needs, row_wise=row_wise)
         except duckdb.Error as error:
             raise self._blamed(found, error) from error
         _check_names(plan.calls[-1], plan.bound)
@@ -265,7 +276,8 @@ class Relation:
             return self._failure(error, found[0].call)
         for item in found:
             try:
-                self._plan.then(item.call, self._selecting([item.sql]), item.needs)
+                stage = self._selecting([item.sql])
+                self._plan.then(item.call, stage, item.needs, row_wise=item.row_wise)
             except duckdb.Error as own:
                 return self._failure(own, item.call)
         return self._failure(error, _joint_call(found))

@@ -7,7 +7,8 @@ import re
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
@@ -31,6 +32,14 @@ class MalformedImageError(TransformError):
     """
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A table that is read when a query first runs; binding needs its columns only."""
+
+    schema: pa.Schema
+    read: Callable[[], pa.Table]
+
+
 class Session:
     """A DuckDB database that holds the tables of one chunk.
 
@@ -39,14 +48,15 @@ class Session:
     not fit the memory limit spills to a temporary directory that goes with the session.
 
     Args:
-        tables: Arrow tables by the name that SQL knows them by. They are not copied.
+        tables: Arrow tables by the name that SQL knows them by, or how to read them. They are
+            not copied.
         memory_limit_bytes: What DuckDB may use for intermediate results.
         threads: Of DuckDB; None leaves it to DuckDB (one per core).
     """
 
     def __init__(
         self,
-        tables: Mapping[str, pa.Table],
+        tables: Mapping[str, pa.Table | Unread],
         *,
         memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
         threads: int | None = None,
@@ -68,12 +78,18 @@ class Session:
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute("SET enable_external_access = false")
         for name, table in tables.items():
-            batches = table.to_batches(max_chunksize=_BATCH_ROWS)
-            self._connection.register(name, pa.Table.from_batches(batches, table.schema))
+            self._register(name, table.schema.empty_table() if _is_unread(table) else table)
         self._connection.execute("SET lock_configuration = true")
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether there is a table that no query has read so far."""
+        return any(map(_is_unread, self._tables.values()))
 
     def with_table(self, name: str, table: pa.Table) -> Session:
         """Another session like this one, with one more table."""
+        with self._lock:
+            self._read()
         return Session(
             {**self._tables, name: table},
             memory_limit_bytes=self._memory_limit_bytes,
@@ -103,13 +119,44 @@ class Session:
             duckdb.Error: It fails.
         """
         with self._lock:
-            table = self._connection.sql(query).to_arrow_table()
+            self._read()
+            return self._run(query)
+
+    def table_over(self, query: str, name: str, table: pa.Table) -> pa.Table:
+        """Runs a query with another table in the place of one that is unread.
+
+        Raises:
+            duckdb.Error: It fails.
+        """
+        with self._lock:
+            self._register(name, table)
+            try:
+                return self._run(query)
+            finally:
+                self._register(name, table.schema.empty_table())
+
+    def _run(self, query: str) -> pa.Table:
+        table = self._connection.sql(query).to_arrow_table()
         assert isinstance(table, pa.Table)  # DuckDB's stubs leave it open
         return table
+
+    def _read(self) -> None:
+        for name, table in self._tables.items():
+            if isinstance(table, Unread):
+                self._tables[name] = read = table.read()
+                self._register(name, read)
+
+    def _register(self, name: str, table: pa.Table) -> None:
+        batches = table.to_batches(max_chunksize=_BATCH_ROWS)
+        self._connection.register(name, pa.Table.from_batches(batches, table.schema))
 
     def close(self) -> None:
         """Frees the memory and the temporary directory now; frames of it can't be read more."""
         self._finalizer()
+
+
+def _is_unread(table: pa.Table | Unread) -> bool:
+    return isinstance(table, Unread)
 
 
 def _close(connection: duckdb.DuckDBPyConnection, spill: tempfile.TemporaryDirectory[str]) -> None:

@@ -1,0 +1,150 @@
+"""Frames whose rows come from one change alone: which they are, and that parts give the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datazone_dagster.errors import ExpressionError
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.frame.session import Unread
+from datazone_dagster.model.columns import Log
+from tests.frame.chunks import chunk
+
+CHANGES = chunk(
+    ({"id": {"S": "1"}, "n": {"N": "1"}, "l": {"L": [{"S": "a"}, {"S": "b"}]}}, None),
+    ({"id": {"S": "2"}, "n": {"N": "2"}}, {"id": {"S": "2"}, "n": {"N": "1"}}),
+    (None, {"id": {"S": "1"}, "n": {"N": "1"}}),
+    ({"id": {"S": "3"}, "l": {"L": []}}, None),
+)
+N = "dynamodb.NewImage.n.N"
+Use = Callable[[Frame], Frame]
+
+
+def unread(changes: pa.Table = CHANGES) -> Frame:
+    def read() -> pa.Table:
+        raise AssertionError("the chunk was read")
+
+    return Frame.of_changes(Unread(changes.schema, read), threads=1)
+
+
+ROW_WISE: list[Use] = [
+    lambda f: f.select("eventID", f"{N} as n", f"cast({N} as decimal(18, 2)) as d"),
+    lambda f: f.filter(f"{N} is not null and eventName <> 'REMOVE'"),
+    lambda f: f.select("eventID as e").with_columns("upper(e) as u", "e || '!' as x"),
+    lambda f: f.select(f"case when {N} > '1' then 'a' else nullif({N}, '2') end as c"),
+    lambda f: f.select("list_transform(dynamodb.NewImage.l.L, lambda x: x->>'$.S') as l"),
+    lambda f: f.select("unnest(dynamodb.NewImage.l.L) as element"),
+    lambda f: f.select("*"),
+    lambda f: f.sql(f"select eventID, {N} as n from changes where {N} = '1'"),
+    lambda f: f.select("dynamodb.OldImage.n.N as n", "split_part(eventID, 'e', 2) as p"),
+]
+NOT_ROW_WISE: list[Use] = [
+    lambda f: f.select("row_number() over (order by eventID) as n"),
+    lambda f: f.with_columns("count(*) over (partition by eventName) as n"),
+    lambda f: f.select("(select 1) as n"),
+    lambda f: f.filter("exists (select 1)"),
+    lambda f: f.select("current_date as today"),
+    lambda f: f.select("now() as n"),
+    lambda f: f.select("random() as r"),
+    lambda f: f.sql("select eventID from changes order by 1 limit 1"),
+    lambda f: f.sql("select distinct on (eventName) eventID from changes"),
+    lambda f: f.sql("select eventID from changes qualify row_number() over () = 1"),
+    lambda f: f.sql("select eventID from changes using sample 1"),
+    lambda f: f.sql("select eventID from changes union all select eventName from changes"),
+    lambda f: f.sql("select a.eventID from changes a join changes b on a.eventName = b.eventName"),
+    lambda f: f.sql("with c as (select * from changes) select eventID from c"),
+    lambda f: f.sql("select arg_max(eventID, _dz_version) as e from changes group by eventName"),
+    lambda f: f.select("row_number() over () as n").filter("n > 0").select("n + 1 as m"),
+]
+
+
+@pytest.mark.parametrize("use", ROW_WISE)
+def test_expressions_over_one_row_are_row_wise_and_read_nothing(use: Use) -> None:
+    assert use(unread()).is_row_wise
+
+
+@pytest.mark.parametrize("use", NOT_ROW_WISE)
+def test_what_looks_at_other_rows_or_at_the_moment_is_not(use: Use) -> None:
+    assert not use(unread()).is_row_wise
+
+
+def test_a_frame_that_was_read_counts_as_opaque_and_so_does_the_view_of_items() -> None:
+    frame = Frame.of_changes(Unread(CHANGES.schema, lambda: CHANGES), threads=1)
+    selected = frame.select("eventID")
+    assert frame.arrow().num_rows == len(CHANGES)
+    assert not selected.is_row_wise
+    assert not frame.filter("true").is_row_wise
+
+    frame = Frame.of_changes(Unread(CHANGES.schema, lambda: CHANGES), threads=1)
+    items = frame.items()
+    assert not items.is_row_wise
+    assert items.arrow().num_rows == len(CHANGES)
+
+
+def test_the_chunk_is_read_once_and_whole_when_a_function_looks_inside() -> None:
+    reads = []
+
+    def read() -> pa.Table:
+        reads.append(1)
+        return CHANGES
+
+    frame = Frame.of_changes(Unread(CHANGES.schema, read), threads=1)
+    count = frame.sql("select count(*) as n from changes").arrow()
+    assert count.column("n").to_pylist() == [len(CHANGES)]
+    frame.select("eventID").arrow()
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize(
+    ("use", "images"),
+    [
+        (lambda f: f.select("eventID", "awsRegion", "userIdentity.type as t"), set()),
+        (lambda f: f.select("dynamodb.SequenceNumber", "dynamodb.SizeBytes"), set()),
+        (lambda f: f.select(N), {Log.NEW_IMAGE}),
+        (lambda f: f.filter("dynamodb.OldImage.n.N = '1'").select(N),
+         {Log.NEW_IMAGE, Log.OLD_IMAGE}),
+        (lambda f: f.select("dynamodb.Keys.id.S"), {Log.KEYS}),
+        (lambda f: f.select("dynamodb.NewImage"), {Log.NEW_IMAGE}),
+        (lambda f: f.select("*"), {Log.KEYS, Log.NEW_IMAGE, Log.OLD_IMAGE}),
+    ],
+)  # fmt: skip
+def test_only_images_that_are_named_are_needed(use: Use, images: set[str]) -> None:
+    frame = use(unread())
+    assert frame.images_needed == images
+    others = {Log.KEYS, Log.NEW_IMAGE, Log.OLD_IMAGE} - images
+    without = CHANGES
+    for name in others:
+        nothing = pa.nulls(len(CHANGES), pa.string())
+        without = without.set_column(without.column_names.index(name), name, nothing)
+    assert frame.rows_of(without) == use(Frame.of_changes(CHANGES, threads=1)).arrow()
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    use=st.sampled_from(ROW_WISE),
+    parts=st.lists(st.lists(st.sampled_from(range(len(CHANGES))), unique=True), max_size=4),
+)
+def test_any_part_gives_its_share_of_the_whole(use: Use, parts: list[list[int]]) -> None:
+    frame = use(unread())
+    whole = use(Frame.of_changes(CHANGES, threads=1)).arrow()
+    versions = CHANGES["_dz_version"].to_pylist()
+    for part in parts:
+        rows = frame.rows_of(CHANGES.take(pa.array(part, pa.int64())))
+        wanted = {versions[row] for row in part}
+        share = [row for row in whole.to_pylist() if row["_dz_version"] in wanted]
+        assert sorted(rows.to_pylist(), key=repr) == sorted(share, key=repr)
+        assert rows.schema == whole.schema
+
+
+def test_an_error_in_a_part_reads_as_it_does_in_the_whole() -> None:
+    failing = "cast(dynamodb.NewImage.id.S as date) as d"
+    with pytest.raises(ExpressionError) as whole:
+        Frame.of_changes(CHANGES, threads=1).select(failing).arrow()
+    with pytest.raises(ExpressionError) as part:
+        unread().select(failing).rows_of(CHANGES)
+    assert str(part.value) == str(whole.value)

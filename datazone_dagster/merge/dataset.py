@@ -16,11 +16,11 @@ from deltalake import DeltaTable, Schema, write_deltalake
 from datazone_dagster import crash_points
 from datazone_dagster.delta import (
     create_table,
-    data_files,
     guarded,
     open_table,
     transaction,
 )
+from datazone_dagster.delta.log import read_snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.merge.claims import collapse
 from datazone_dagster.merge.copy_on_write import WRITER, CopyOnWriteEngine
@@ -49,12 +49,18 @@ class ChunkWritten:
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What the Delta log says of a dataset's table."""
+    """What the Delta log says of a dataset's table.
+
+    `row_count` counts the rows that readers see; `deleted_rows` those that deletion vectors
+    hide, until a compaction drops them.
+    """
 
     version: int
     row_count: int
+    deleted_rows: int
     files: int
     size_bytes: int
+    deletion_vectors: bool
     columns: tuple[tuple[str, str], ...]
 
 
@@ -92,12 +98,14 @@ class DatasetTable:
         table = self._open()
         if table is None:
             return None
-        files = data_files(table)
+        snapshot = read_snapshot(table, self._storage_options)
         return TableFacts(
-            version=table.version(),
-            row_count=sum(file.num_records for file in files),
-            files=len(files),
-            size_bytes=sum(file.size_bytes for file in files),
+            version=snapshot.version,
+            row_count=snapshot.live_rows,
+            deleted_rows=snapshot.deleted_rows,
+            files=len(snapshot.files),
+            size_bytes=sum(file.size_bytes for file in snapshot.files),
+            deletion_vectors=snapshot.writes_vectors,
             columns=tuple((field.name, str(field.type)) for field in schema_of(table)),
         )
 
@@ -205,4 +213,10 @@ def schema_of(table: DeltaTable) -> pa.Schema:
 def read_table(layout: Layout, dataset_id: str) -> pa.Table | None:
     """All rows of a dataset, or None if it has no table yet."""
     table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
-    return None if table is None else table.to_pyarrow_table()
+    return None if table is None else rows_of(table)
+
+
+def rows_of(table: DeltaTable) -> pa.Table:
+    """All rows that a table has, without those that deletion vectors hide."""
+    schema = schema_of(table)
+    return pa.table(table.scan()).select(schema.names).cast(schema)

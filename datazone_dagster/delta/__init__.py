@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -137,7 +138,11 @@ def guarded(uri: str, doing: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One live file of a table, with its statistics by column."""
+    """One live file of a table, with its statistics by column.
+
+    `path` is as the log spells it, percent-encoded. Rows that a deletion vector hides are
+    counted: for tables that may have vectors, read `datazone_dagster.delta.log`.
+    """
 
     path: str
     size_bytes: int
@@ -202,7 +207,7 @@ def read_rows(
     files = list(files)
     store = filesystem(table, storage_options, files)
     for file in files:
-        with store.open_input_file(file.path) as handle:
+        with store.open_input_file(unquote(file.path)) as handle:
             parquet = pq.ParquetFile(handle)
             for group in range(parquet.num_row_groups):
                 rows_at_a_time = _rows_at_a_time(parquet.metadata.row_group(group))

@@ -1,0 +1,193 @@
+"""The folder of a table: files by path, and the atomic put of a log entry.
+
+Data goes through the same storage handler as delta-rs, so the same options lead to the same
+place. Only put-if-absent, which that handler lacks, goes through obstore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+import pyarrow as pa
+import pyarrow.fs as pafs
+from deltalake.fs import DeltaStorageHandler
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from datazone_dagster.errors import StorageError
+
+_CLIENT_OPTIONS = {
+    "allow_http": bool,
+    "allow_invalid_certificates": bool,
+    "connect_timeout": str,
+    "timeout": str,
+    "proxy_url": str,
+    "user_agent": str,
+}
+_READERS = 8
+"""Small files that are read at once."""
+
+
+class TableStore:
+    """Files below one table's root.
+
+    Args:
+        uri: Of the table, as delta-rs spells it (`file:///...`, `s3://...`).
+        storage_options: As given to delta-rs. Never printed.
+    """
+
+    def __init__(self, uri: str, storage_options: Mapping[str, str]) -> None:
+        self.uri = uri
+        self._options = dict(storage_options)
+        split = urlsplit(uri)
+        self._local = Path(unquote(split.path)) if split.scheme in ("", "file") else None
+
+    @cached_property
+    def filesystem(self) -> pafs.FileSystem:
+        """The folder as an Arrow filesystem; a local one without the way through delta-rs."""
+        if self._local is not None:
+            return pafs.SubTreeFileSystem(str(self._local), pafs.LocalFileSystem())
+        return pafs.PyFileSystem(DeltaStorageHandler(self.uri, self._options))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether reading a part of a file costs no request."""
+        return self._local is not None
+
+    def open(self, path: str) -> pa.NativeFile:
+        """A file to read, from any place in it."""
+        if self._local is not None:
+            return pa.memory_map(str(self._local / path))
+        return self.filesystem.open_input_file(path)
+
+    def read(self, path: str) -> bytes | None:
+        """A small file whole, or None if there is none."""
+        try:
+            with self.filesystem.open_input_file(path) as handle:
+                content: bytes = handle.read()
+        except FileNotFoundError:
+            return None
+        return content
+
+    def read_all(self, paths: Iterable[str]) -> list[bytes | None]:
+        """Small files, several at once where each costs a request."""
+        if self.is_local:
+            return [self.read(path) for path in paths]
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(self.read, paths))
+
+    def names(self, folder: str) -> list[str]:
+        """The files right in a folder."""
+        found = self.filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+        return [info.base_name for info in found if info.is_file]
+
+    def write(self, path: str, content: bytes) -> None:
+        """A new file that nothing refers to yet."""
+        with self.open_output(path) as handle:
+            handle.write(content)
+
+    def open_output(self, path: str) -> pa.NativeFile:
+        """A new file to write, its folders made where the store has folders."""
+        if self._local is not None:
+            (self._local / path).parent.mkdir(parents=True, exist_ok=True)
+        return self.filesystem.open_output_stream(path)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove files that nothing refers to. One that is gone already is fine."""
+        for path in paths:
+            try:
+                self.filesystem.delete_file(path)
+            except FileNotFoundError:
+                continue
+
+    def put_if_absent(self, path: str, content: bytes) -> bool:
+        """Make a file that does not exist yet, whole or not at all. False: it exists.
+
+        Raises:
+            OSError: The store failed; the file may be there or not.
+        """
+        try:
+            obstore.put(self._objects, path, content, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        except BaseError as error:
+            raise OSError(str(error)) from error
+        return True
+
+    @cached_property
+    def _objects(self) -> ObjectStore:
+        if self._local is not None:
+            return LocalStore(self._local)
+        config, client, retry = _sorted_options(self._options)
+        try:
+            return from_url(
+                self.uri.rstrip("/"),
+                config=config,
+                client_options=client,  # type: ignore[arg-type]  # names checked in _CLIENT_OPTIONS
+                retry_config=retry,  # type: ignore[arg-type]  # only max_retries
+            )
+        except (BaseError, ValueError, TypeError) as error:
+            raise StorageError(
+                f"The store of {self.uri} can't be opened for commits: {error}.",
+                safe="Nothing was written.",
+                hint="Check the storage options.",
+            ) from error
+
+
+def _sorted_options(
+    options: Mapping[str, str],
+) -> tuple[Any, dict[str, Any] | None, dict[str, Any] | None]:
+    """The flat options of delta-rs as obstore's three groups: store, client, retries.
+
+    Options that only delta-rs knows (locks, renames, its own caches) are left out: a commit
+    is one conditional put.
+    """
+    config, client, retry = {}, {}, {}
+    for name, value in options.items():
+        key = name.lower()
+        bare = key.split("_", 1)[1] if key.startswith(("aws_", "azure_", "google_")) else key
+        if bare in _CLIENT_OPTIONS:
+            client[bare] = _truth(value) if _CLIENT_OPTIONS[bare] is bool else value
+        elif bare == "max_retries":
+            retry["max_retries"] = int(value)
+        elif key.startswith(_STORE_PREFIXES) and not key.startswith(_ONLY_DELTA_RS):
+            config[key] = value
+        elif bare in _BARE_STORE_OPTIONS:
+            config[bare] = value
+    return config or None, client or None, retry or None
+
+
+_STORE_PREFIXES = ("aws_", "azure_", "google_")
+_ONLY_DELTA_RS = (
+    "aws_s3_locking_provider",
+    "aws_s3_allow_unsafe_rename",
+    "aws_copy_if_not_exists",
+    "aws_force_credential_load",
+)
+_BARE_STORE_OPTIONS = (
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "token",
+    "region",
+    "endpoint",
+    "endpoint_url",
+    "virtual_hosted_style_request",
+    "skip_signature",
+    "conditional_put",
+    "account_name",
+    "account_key",
+    "sas_key",
+    "service_account",
+    "service_account_key",
+)
+
+
+def _truth(value: str) -> bool:
+    return value.strip().lower() in ("1", "true", "yes", "on", "y")

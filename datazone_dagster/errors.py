@@ -13,6 +13,7 @@
     │   ├── ExpiredIteratorError   a shard iterator outlived its 15 minutes
     │   ├── TrimmedDataError       records before this point are gone (24 hours)
     │   └── ShardNotFoundError     the shard is no longer known to the service
+    ├── MaskError                  a mask can't be applied as it stands
     ├── LineageError               the shard lineage contradicts what was landed
     ├── StorageError               a table of ours can't be read or written
     │   ├── ForeignTableError      a table that is not ours stands in one of our places
@@ -90,6 +91,10 @@ class TrimmedDataError(SourceError):
 
 class ShardNotFoundError(SourceError):
     """The service does not know the shard any more."""
+
+
+class MaskError(DatazoneError):
+    """A mask can't be applied: its salt is missing, or it would change what a key says."""
 
 
 class LineageError(DatazoneError):

@@ -17,6 +17,7 @@ from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
+from datazone_dagster.decode.masking import Masks
 from datazone_dagster.drain.plan import DrainPlan, plan_drain, pruned
 from datazone_dagster.drain.reader import (
     IteratorCache,
@@ -77,11 +78,13 @@ def drain_once(
 
     Raises:
         SourceError: The stream can't be read at all.
+        MaskError: The source's mask can't be applied; nothing was landed.
         LineageError: The shards contradict what was landed.
         StorageError: The lakehouse can't be read or written.
     """
     started_seconds = time.monotonic()
     now = clock()
+    masks = Masks.of(source)
     log = ChangeLog(layout, source.name).open_or_create()
     saved = CheckpointTable(layout, source.name).open_or_create()
     if saved.checkpoint.batch > log.head:
@@ -115,6 +118,8 @@ def drain_once(
         logger,
     )
     crash_points.reach(crash_points.AFTER_READ)
+    if masks is not None:
+        _mask(outcomes, masks)
     reached = settled(plan.checkpoint, outcomes, now)
     shards = [
         ShardRecords(
@@ -156,6 +161,13 @@ def drain_once(
         gave_way=gave_way,
         duration_seconds=time.monotonic() - started_seconds,
     )
+
+
+def _mask(outcomes: list[ShardOutcome], masks: Masks) -> None:
+    """From here on nobody sees what is masked: not the change log, and so nothing after it."""
+    for outcome in outcomes:
+        outcome.records, refused = masks.records(outcome.records)
+        outcome.malformed = [*map(masks.withheld, outcome.malformed), *refused]
 
 
 def _keep_small(log: ChangeLogSnapshot, deadline_seconds: float, logger: logging.Logger) -> None:

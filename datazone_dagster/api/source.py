@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
 from datazone_dagster.api import checked
+from datazone_dagster.api.mask import Masked, MaskKind, checked_mask
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import source_name
 
@@ -29,6 +31,11 @@ class DynamoDBSource:
             and `AWS_ENDPOINT_URL`.
         start: Where a source that was never read begins: `"trim_horizon"` takes everything
             that the stream still holds (24 hours), `"latest"` only what comes from now on.
+        mask: Attributes that are made unreadable before anything is written, by path:
+            `{"email": "hash", "card": "last4", "note": "null", "address.street": "drop"}`.
+            A path goes into maps, and into every element of a list. `"hash"` needs a salt of
+            16 characters or more in the environment variable `DATAZONE_MASK_SALT`; an attribute
+            of the key can only be hashed. Kept as pairs of path and kind.
 
     Raises:
         DefinitionError: An argument can't be used; the text names it and what it takes.
@@ -39,6 +46,7 @@ class DynamoDBSource:
     stream_enabled: bool = True
     endpoint_url: str | None = None
     start: Literal["snapshot", "trim_horizon", "latest"] = "trim_horizon"
+    mask: Mapping[str, MaskKind] | Masked = ()
 
     def __post_init__(self) -> None:
         """Check every argument."""
@@ -58,11 +66,18 @@ class DynamoDBSource:
         checked.flag(where, "stream_enabled", self.stream_enabled)
         _check_endpoint(where, self.endpoint_url)
         checked.choice(where, "start", self.start)
+        object.__setattr__(self, "mask", checked_mask(where, self.mask))
 
     @property
     def name(self) -> str:
         """The table name as a Dagster name: of the sensor, the change log and its asset."""
         return source_name(self.table_name)
+
+    @property
+    def masked(self) -> Masked:
+        """Path and kind of every mask."""
+        assert isinstance(self.mask, tuple)  # by __post_init__
+        return self.mask
 
 
 def _check_endpoint(where: str, endpoint_url: object) -> None:

@@ -45,7 +45,11 @@ def change_log_spec(source: DynamoDBSource, *, group_name: str | None = None) ->
         "arrived. The sensor appends to it; datasets are applied from it.",
         kinds={"dynamodb", "deltalake"},
         group_name=group_name,
-        metadata={"table_name": source.table_name, "start": source.start},
+        metadata={
+            "table_name": source.table_name,
+            "start": source.start,
+            **({"masked": [path for path, _ in source.masked]} if source.mask else {}),
+        },
     )
 
 

@@ -121,7 +121,7 @@ def _refuse_clashing_sources(transforms: tuple[Transform, ...]) -> None:
 def _differences(one: DynamoDBSource, other: DynamoDBSource) -> str:
     return ", ".join(
         f"{name} is {getattr(one, name)!r} and {getattr(other, name)!r}"
-        for name in ("region", "endpoint_url", "start", "stream_enabled")
+        for name in ("region", "endpoint_url", "start", "stream_enabled", "mask")
         if getattr(one, name) != getattr(other, name)
     )
 

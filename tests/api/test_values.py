@@ -18,7 +18,7 @@ from datazone_dagster.api.checked import LATER, SUPPORTED
 from datazone_dagster.errors import DatazoneError, DefinitionError
 from datazone_dagster.sources import DynamoDBSource
 
-SOURCE = DynamoDBSource("orders")
+SOURCE = DynamoDBSource("orders", mask={"email": "hash"})
 VALUES = [
     Dataset("orders", tags=["a", "b"], partition_by=["day"], owners=["team:x"]),
     SOURCE,

@@ -1,0 +1,87 @@
+"""Masks: which attributes of a source's items are made unreadable before they are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from datazone_dagster.api import checked
+from datazone_dagster.errors import DefinitionError
+
+MaskKind = Literal["hash", "null", "drop", "last4"]
+MASK_KINDS: tuple[str, ...] = get_args(MaskKind)
+
+SALT_VARIABLE = "DATAZONE_MASK_SALT"
+"""The environment variable that holds the key of all hashes."""
+
+Masked = tuple[tuple[str, MaskKind], ...]
+
+_STEP = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
+
+
+def mask_steps(path: str) -> tuple[str, ...]:
+    """The attribute names of a path: `address.street`, `"odd.name".street`.
+
+    A name that has a dot or a quote in it stands in double quotes, a quote in it twice.
+
+    Raises:
+        ValueError: It is no such path.
+    """
+    steps: list[str] = []
+    at = 0
+    while True:
+        found = _STEP.match(path, at)
+        if found is None:
+            raise ValueError("not a path")
+        steps.append(found[2] if found[1] is None else found[1].replace('""', '"'))
+        at = found.end()
+        if at == len(path):
+            return tuple(steps)
+        if path[at] != ".":
+            raise ValueError("not a path")
+        at += 1
+
+
+def checked_mask(where: str, mask: object) -> Masked:
+    """The mask as pairs of path and kind.
+
+    Raises:
+        DefinitionError: A path or a kind that can't be, or a path inside of another one.
+    """
+    if isinstance(mask, Mapping):
+        pairs: tuple[Any, ...] = tuple(mask.items())
+    elif isinstance(mask, tuple):
+        pairs = mask
+    else:
+        raise DefinitionError(
+            f"{where}: mask={mask!r} is not a mapping.",
+            hint='Write mask={"email": "hash", "address.street": "drop"}.',
+        )
+    found: dict[tuple[str, ...], str] = {}
+    for path, kind in pairs:
+        if kind not in MASK_KINDS:
+            raise DefinitionError(
+                f"{where}: mask[{path!r}]={kind!r} is unknown.",
+                hint=f"It is one of {checked.quoted(MASK_KINDS)}.",
+            )
+        try:
+            steps = mask_steps(path) if isinstance(path, str) else ()
+        except ValueError:
+            steps = ()
+        if not steps:
+            raise DefinitionError(
+                f"{where}: mask has the path {path!r}.",
+                hint="A path is names with dots between them; a name that has a dot stands in "
+                "double quotes: '\"a.b\".street'.",
+            )
+        for other in found:
+            shorter = min(len(steps), len(other))
+            if steps[:shorter] == other[:shorter]:
+                raise DefinitionError(
+                    f"{where}: mask names {path!r} and {'.'.join(other)!r}, one inside of the "
+                    "other or the same.",
+                    hint="Mask the outer one as a whole, or name its other parts one by one.",
+                )
+        found[steps] = kind
+    return tuple((path, kind) for path, kind in pairs)

@@ -15,7 +15,7 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
     "deletes": ("hard",),
     "deletion_vectors": ("auto", "never"),
     "start": ("trim_horizon", "latest"),
-    "on_error": ("fail",),
+    "on_error": ("fail", "quarantine"),
 }
 """The values that work, by argument. This is the one place where a value becomes available."""
 
@@ -24,7 +24,6 @@ LATER: Mapping[str, Mapping[str, str]] = {
     "deletes": {"soft": "deleted rows stay, marked"},
     "deletion_vectors": {"always": "deletes written as vectors beside the files"},
     "start": {"snapshot": "the table is scanned first, then the stream goes on"},
-    "on_error": {"quarantine": "rows that the function fails on are set aside"},
 }
 """The values that are designed and refused until they work."""
 
@@ -41,7 +40,7 @@ def choice(where: str, argument: str, value: object) -> str:
     if isinstance(value, str) and value in supported:
         return value
     allowed = f"{argument} is one of {quoted(supported)}."
-    if isinstance(value, str) and value in LATER[argument]:
+    if isinstance(value, str) and value in LATER.get(argument, {}):
         raise DefinitionError(
             f"{where}: {argument}={value!r} ({LATER[argument][value]}) is not available yet.",
             hint=f"For now {allowed}",

@@ -106,7 +106,10 @@ def transform(
         description: The default is the function's docstring.
         owners: E-mail addresses or `team:<name>`.
         group_name: The group of its assets.
-        on_error: `"fail"`: the run fails, nothing is lost, the next run tries again.
+        on_error: What a function that raises means. `"fail"`: the run fails, nothing is lost,
+            the next run tries again. `"quarantine"`: the changes that it fails on are found by
+            calling it on parts of the chunk, and wait in the quarantine for a redrive; the
+            others are applied.
 
     Returns:
         A decorator; what it returns is still callable as the plain function.

@@ -2,73 +2,221 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
-from datazone_dagster.changelog.log import Chunk
-from datazone_dagster.errors import DatazoneError, TransformError
+from datazone_dagster.application.isolate import NotIsolatedError, failing_rows
+from datazone_dagster.application.refused import FUNCTION_FAILED, readable, refused_rows, without
+from datazone_dagster.errors import DatazoneError, HiddenColumnsError, ResultError, TransformError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.lookup import Lookup
 from datazone_dagster.frame.result import rows_of, split_outputs
+from datazone_dagster.frame.session import MalformedImageError
 from datazone_dagster.model.attributes import AttributeMapping
-from datazone_dagster.model.columns import KEY
+from datazone_dagster.model.columns import HIDDEN, KEY
 
 _KEYS_IN_AN_ERROR = 5
+_REASON_CHARS = 500
+_OF_THE_CODE = (HiddenColumnsError, ResultError)
+"""What no choice of rows can mend: the function returns something else than rows of the chunk."""
+
+
+@dataclass(frozen=True)
+class FunctionResult:
+    """What a function made of a chunk.
+
+    Args:
+        changes: The changes that it took.
+        rows: What it returned for each output.
+        refused: The other changes, with the change log's columns and a `reason`.
+    """
+
+    changes: pa.Table
+    rows: Mapping[str, pa.Table]
+    refused: pa.Table
 
 
 class Function:
-    """The function of a transform, as a run calls it: chunk in, rows of each output out.
+    """The function of a transform, as a run calls it: changes in, rows of each output out.
 
-    `attributes` are the columns that `items()` has given so far; they grow with the calls.
+    `attributes` are the columns that `items()` has given so far; they grow with the calls that
+    count, not with those that only look for failing rows.
     """
 
-    def __init__(self, transform: Transform, attributes: AttributeMapping) -> None:
+    def __init__(
+        self, transform: Transform, attributes: AttributeMapping, logger: logging.Logger
+    ) -> None:
         self.attributes = attributes
         self._transform = transform
+        self._logger = logger
 
-    def rows(
+    def take(
         self,
         outputs: Iterable[str],
         changes: pa.Table,
         lookups: Mapping[str, pa.Table],
-        chunk: Chunk,
-    ) -> dict[str, pa.Table]:
-        """What the function makes of the changes of one chunk, for these outputs.
+        place: str,
+    ) -> FunctionResult:
+        """What the function makes of some changes, and which of them it can't take.
+
+        Changes whose image can't be read are refused. With `on_error="quarantine"` so are
+        those that the function fails on; it is called on parts of the chunk to find them.
+
+        Args:
+            outputs: The outputs that are wanted.
+            changes: Changes with the hidden columns, oldest first.
+            lookups: By parameter.
+            place: Where they come from, for errors: `"batches 3 to 7"`.
 
         Raises:
-            TransformError: It raised, or its result can't be applied. Nothing was written.
+            TransformError: It failed on what can't be set aside. Nothing was written.
         """
-        returned = self._call(changes, lookups, chunk)
-        datasets = self._transform.outputs
-        return {
-            output: rows_of(
-                returned[output], dataset_id=datasets[output].id, mode=datasets[output].mode
-            )
-            for output in outputs
-        }
+        outputs = tuple(outputs)
+        refused = [refused_rows(changes, {})]
+        while True:
+            try:
+                taken = self._attempt(outputs, changes, lookups, place)
+            except MalformedImageError:
+                changes, unreadable = readable(changes)
+                if not len(unreadable):
+                    raise
+                refused.append(unreadable)
+            else:
+                together = pa.concat_tables([*refused, taken.refused])
+                return FunctionResult(taken.changes, taken.rows, together)
 
-    def _call(
-        self, changes: pa.Table, lookups: Mapping[str, pa.Table], chunk: Chunk
-    ) -> dict[str, object]:
+    def _attempt(
+        self,
+        outputs: Sequence[str],
+        changes: pa.Table,
+        lookups: Mapping[str, pa.Table],
+        place: str,
+    ) -> FunctionResult:
+        nothing = refused_rows(changes, {})
+        try:
+            return FunctionResult(changes, self._rows(outputs, changes, lookups, place), nothing)
+        except MalformedImageError:
+            raise
+        except TransformError as error:
+            if not self._may_set_aside(error):
+                raise
+            changes, refused = self._isolated(outputs, changes, lookups, error)
+        if len(changes):
+            rows = self._rows(outputs, changes, lookups, place)
+        else:  # no change is left, and a function need not stand an empty chunk
+            rows = dict.fromkeys(outputs, changes.select(HIDDEN))
+        return FunctionResult(changes, rows, refused)
+
+    def _may_set_aside(self, error: TransformError) -> bool:
+        return self._transform.on_error == "quarantine" and not isinstance(error, _OF_THE_CODE)
+
+    def _isolated(
+        self,
+        outputs: Sequence[str],
+        changes: pa.Table,
+        lookups: Mapping[str, pa.Table],
+        error: TransformError,
+    ) -> tuple[pa.Table, pa.Table]:
+        """The changes that the function takes one by one, and the others with the reason."""
+
+        def fails(rows: Sequence[int]) -> str | None:
+            part = changes.take(pa.array(rows, pa.int64()))
+            before = self.attributes
+            try:
+                self._rows(outputs, part, lookups, "a part of them")
+            except MalformedImageError:
+                raise
+            except TransformError as failure:
+                if isinstance(failure, _OF_THE_CODE):
+                    raise
+                return _reason(failure)
+            finally:
+                self.attributes = before
+            return None
+
+        try:
+            found = failing_rows(changes[KEY].to_pylist(), fails, _reason(error))
+        except NotIsolatedError as hopeless:
+            raise type(error)(
+                f"{error.what} It is not the fault of single changes: {hopeless}.",
+                safe=error.safe,
+                hint=error.hint,
+            ) from error
+        self._logger.warning(
+            "The function of %s fails on %d of %d changes; they go to the quarantine.",
+            self._transform.name,
+            len(found),
+            len(changes),
+        )
+        return without(changes, found), refused_rows(changes, found)
+
+    def _rows(
+        self,
+        outputs: Sequence[str],
+        changes: pa.Table,
+        lookups: Mapping[str, pa.Table],
+        place: str,
+    ) -> dict[str, pa.Table]:
         frame = Frame.of_changes(changes, lookups=lookups, attributes=self.attributes)
         arguments: dict[str, object] = {self._transform.stream_parameter: frame}
         arguments |= {name: Lookup.of_table(name, rows) for name, rows in lookups.items()}
-        names = [(output, dataset.id) for output, dataset in self._transform.outputs.items()]
-        try:
-            returned = self._transform.function(**arguments)
+        datasets = self._transform.outputs
+        names = [(output, dataset.id) for output, dataset in datasets.items()]
+
+        def call() -> dict[str, pa.Table]:
+            returned = split_outputs(self._transform.function(**arguments), names)
             self.attributes = frame.attributes
-            return dict(zip(self._transform.outputs, split_outputs(returned, names), strict=True))
+            values = dict(zip(datasets, returned, strict=True))
+            return {
+                output: rows_of(
+                    values[output], dataset_id=datasets[output].id, mode=datasets[output].mode
+                )
+                for output in outputs
+            }
+
+        return self._told(call, changes, place)
+
+    def _told(
+        self, call: Callable[[], dict[str, pa.Table]], changes: pa.Table, place: str
+    ) -> dict[str, pa.Table]:
+        """Call it; what it raises comes out with the place and the first keys in it."""
+        try:
+            return call()
+        except MalformedImageError:
+            raise
+        except TransformError as error:
+            raise type(error)(
+                f"{error.what.rstrip('.')} ({self._where(changes, place)}).",
+                safe=_SAFE,
+                hint=error.hint,
+            ) from error
         except DatazoneError:
             raise
         except Exception as error:
-            keys = ", ".join(changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist())
             raise TransformError(
                 f"The function of transform {self._transform.name!r} raised "
-                f"{type(error).__name__}: {error} (batches {chunk.first_batch} to "
-                f"{chunk.last_batch}, {len(changes)} changes, first keys: {keys}).",
-                safe="Nothing of this chunk was applied; the change log keeps it and the next "
-                "run tries again.",
+                f"{type(error).__name__}: {error} ({self._where(changes, place)}).",
+                safe=_SAFE,
                 hint="Mend the function and run it again.",
             ) from error
+
+    def _where(self, changes: pa.Table, place: str) -> str:
+        keys = ", ".join(changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist())
+        return f"{place}, {len(changes)} changes, first keys: {keys or 'none'}"
+
+
+_SAFE = "Nothing of this chunk was applied; the change log keeps it and the next run tries again."
+
+
+def _reason(error: TransformError) -> str:
+    cause = error.__cause__
+    text = error.what if cause is None or isinstance(cause, DatazoneError) else _said(cause)
+    return FUNCTION_FAILED + " ".join(text.split())[:_REASON_CHARS]
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

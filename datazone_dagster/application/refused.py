@@ -1,16 +1,22 @@
-"""Records that a dataset can't take: no stream record, no usable key, an image that is not JSON."""
+"""Changes that a dataset can't take, each with its reason, in the change log's columns.
+
+They are no stream records, have no usable key, hold an image that is not DynamoDB's JSON, or
+the function fails on them and is allowed to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datazone_dagster.decode.failure import DecodeFailure
 from datazone_dagster.decode.images import image_failures
 from datazone_dagster.decode.keys import key_column
-from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION, Log
+from datazone_dagster.model.columns import EVENT_TIME, HIDDEN, KEY, VERSION, Log
+
+FUNCTION_FAILED = "the function failed: "
+"""How the reason of a change begins that the function failed on."""
 
 
 def keyed(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -29,21 +35,24 @@ def keyed(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     )
     if not failures:
         return rows, refused
-    unkeyed = _refused(rows, failures)
+    unkeyed = refused_rows(rows, {failure.row: failure.reason for failure in failures})
     return rows.filter(pc.is_valid(rows[KEY])), pa.concat_tables([refused, unkeyed])
 
 
 def readable(changes: pa.Table) -> tuple[pa.Table, pa.Table]:
     """The changes whose images can be read, and the others with a `reason`, as `keyed`."""
-    failures = image_failures(changes)
-    failed = {failure.row for failure in failures}
-    kept = pa.array([row not in failed for row in range(len(changes))], pa.bool_())
-    return changes.filter(kept), _refused(changes, failures)
+    reasons = {failure.row: failure.reason for failure in image_failures(changes)}
+    return without(changes, reasons), refused_rows(changes, reasons)
 
 
-def _refused(changes: pa.Table, failures: Iterable[DecodeFailure]) -> pa.Table:
-    reasons = {failure.row: failure.reason for failure in failures}
+def without(changes: pa.Table, rows: Collection[int]) -> pa.Table:
+    """The changes but for these row numbers."""
+    return changes.filter(pa.array([row not in rows for row in range(len(changes))], pa.bool_()))
+
+
+def refused_rows(changes: pa.Table, reasons: Mapping[int, str]) -> pa.Table:
+    """These rows as the change log has them, each with its reason."""
     rows = sorted(reasons)
-    refused = changes.take(pa.array(rows, pa.int64())).drop_columns([KEY, VERSION, EVENT_TIME])
+    refused = changes.take(pa.array(rows, pa.int64())).drop_columns(list(HIDDEN))
     texts = pa.array([reasons[row] for row in rows], pa.string())
     return refused.set_column(refused.column_names.index(Log.REASON), Log.REASON, texts)

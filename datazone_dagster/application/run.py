@@ -12,11 +12,11 @@ import pyarrow as pa
 from datazone_dagster import crash_points
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.application.function import Function
+from datazone_dagster.application.held import hold_back, waiting_keys
 from datazone_dagster.application.progress import advanced
-from datazone_dagster.application.refused import keyed, readable
+from datazone_dagster.application.refused import keyed
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, Chunk, check_head
 from datazone_dagster.errors import ConcurrentWriterError, TransformError
-from datazone_dagster.frame.session import MalformedImageError
 from datazone_dagster.merge.dataset import DatasetTable, read_table
 from datazone_dagster.merge.quarantine import Quarantine
 from datazone_dagster.model.layout import Layout
@@ -58,7 +58,8 @@ class Application:
             output: _table_of(dataset, transform, layout)
             for output, dataset in self._datasets.items()
         }
-        self._function = Function(transform, next(iter(self._tables.values())).attributes())
+        attributes = next(iter(self._tables.values())).attributes()
+        self._function = Function(transform, attributes, logger)
         self._reports = {
             output: ApplyReport(
                 dataset_id=dataset.id,
@@ -131,23 +132,22 @@ class Application:
             if report.position < chunk.last_batch
         }
         changes, refused = keyed(chunk.rows)
-        try:
-            results = self._function.rows(behind, changes, lookups, chunk)
-        except MalformedImageError:
-            changes, unreadable = readable(changes)
-            if not len(unreadable):
-                raise
-            refused = pa.concat_tables([refused, unreadable])
-            results = self._function.rows(behind, changes, lookups, chunk)
+        place = f"batches {chunk.first_batch} to {chunk.last_batch}"
+        taken = self._function.take(behind, changes, lookups, place)
+        taken = replace(taken, refused=pa.concat_tables([refused, taken.refused]))
         counts = MergeCounts()
         for output, report in behind.items():
             dataset = self._datasets[output]
-            quarantined = Quarantine(self._layout, dataset.id).put(refused, now)
+            quarantine, table = Quarantine(self._layout, dataset.id), self._tables[output]
+            mine = taken
+            if dataset.mode == "append":
+                waiting = waiting_keys(quarantine.waiting(table.redriven()))
+                mine = hold_back(taken, waiting, output)
+            quarantined = quarantine.put(mine.refused, now)
             crash_points.reach(crash_points.AFTER_QUARANTINE)
-            rows = results[output]
-            written = self._tables[output].apply(
-                changes,
-                rows,
+            written = table.apply(
+                mine.changes,
+                mine.rows[output],
                 after_batch=report.position,
                 through_batch=chunk.last_batch,
                 now=now,
@@ -157,8 +157,8 @@ class Application:
             self._reports[output] = advanced(
                 report,
                 chunk,
-                changes,
-                rows,
+                mine.changes,
+                mine.rows[output],
                 counts=written.counts,
                 quarantined=quarantined,
                 table_version=written.table_version,

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Literal
 
 import pyarrow as pa
-from deltalake import DeltaTable, Schema, write_deltalake
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 
 from datazone_dagster import crash_points
 from datazone_dagster.delta import (
@@ -27,8 +28,9 @@ from datazone_dagster.merge.copy_on_write import WRITER, CopyOnWriteEngine
 from datazone_dagster.merge.engine import MergeEngine, MergeTarget
 from datazone_dagster.merge.schema import aligned, first_schema, plan_schema
 from datazone_dagster.merge.tombstones import Tombstones
+from datazone_dagster.merge.versions import has_rows
 from datazone_dagster.model.attributes import AttributeMapping
-from datazone_dagster.model.columns import EVENT_TIME, KEY
+from datazone_dagster.model.columns import EVENT_TIME, KEY, Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MergeCounts
 
@@ -80,6 +82,7 @@ class DatasetTable:
     ) -> None:
         self.uri = layout.dataset(dataset_id)
         self.app_id = f"apply/{source}"
+        self.redrive_app_id = f"redrive/{source}"
         self._storage_options = dict(layout.storage_options)
         self._dataset_id = dataset_id
         self._mode = mode
@@ -92,6 +95,11 @@ class DatasetTable:
         """The last batch that is in the table; 0 if none is."""
         table = self._open()
         return 0 if table is None else self._position_of(table)
+
+    def redriven(self) -> int:
+        """The number of the last redrive that is in the table; 0 if none is."""
+        table = self._open()
+        return 0 if table is None else self._redriven_in(table)
 
     def facts(self) -> TableFacts | None:
         """Version, size and columns of the table, without reading its data."""
@@ -149,6 +157,59 @@ class DatasetTable:
                 f"{after_batch}: another run has applied changes meanwhile.",
                 safe="Nothing of this attempt was written; the other run's work stands.",
             )
+        commit = transaction(self.app_id, through_batch)
+        return self._put(table, changes, rows, commit, now, attributes)
+
+    def redrive(
+        self,
+        changes: pa.Table,
+        rows: pa.Table,
+        *,
+        after_redrive: int,
+        number: int,
+        now: datetime,
+        attributes: AttributeMapping = AttributeMapping(),
+    ) -> ChunkWritten:
+        """Put quarantined changes into the table, in one commit that also says so.
+
+        A row of a key with a newer version stays; an event that an append table has is not
+        added again.
+
+        Args:
+            changes: As for `apply`; all of them from batches that the table has passed.
+            rows: What the function returned of them.
+            after_redrive: The last redrive that the table is known to have.
+            number: The number of this one.
+            now: The time, for tombstones.
+            attributes: As for `apply`.
+
+        Raises:
+            ConcurrentWriterError: The table has another redrive, has not passed the changes, or
+                someone commits meanwhile. Nothing was written.
+            SchemaChangeError: As for `apply`.
+            StorageError: The store failed.
+        """
+        table = self._open() or self._create(rows)
+        newest = pc.max(changes[Log.BATCH]).as_py() or 0
+        if self._redriven_in(table) != after_redrive or self._position_of(table) < newest:
+            raise ConcurrentWriterError(
+                f"Dataset {self._dataset_id!r} changed while records were about to be redriven.",
+                safe="Nothing of this attempt was written; the records wait in the quarantine.",
+            )
+        if self._mode == "append":
+            rows = rows.filter(pc.invert(has_rows(table, self._storage_options, rows)))
+        commit = transaction(self.redrive_app_id, number)
+        return self._put(table, changes, rows, commit, now, attributes)
+
+    def _put(
+        self,
+        table: DeltaTable,
+        changes: pa.Table,
+        rows: pa.Table,
+        commit: CommitProperties,
+        now: datetime,
+        attributes: AttributeMapping,
+    ) -> ChunkWritten:
         plan = plan_schema(rows, schema_of(table), dataset_id=self._dataset_id)
         if plan.added:
             with guarded(self.uri, f"Adding columns to dataset {self._dataset_id!r}"):
@@ -159,7 +220,6 @@ class DatasetTable:
                 table.alter.set_table_properties(
                     {ATTRIBUTES: attributes.to_json()}, raise_if_not_exists=False
                 )
-        commit = transaction(self.app_id, through_batch)
         rows = aligned(rows, plan.schema)
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         if self._mode == "append":
@@ -189,6 +249,9 @@ class DatasetTable:
 
     def _position_of(self, table: DeltaTable) -> int:
         return table.transaction_version(self.app_id) or 0
+
+    def _redriven_in(self, table: DeltaTable) -> int:
+        return table.transaction_version(self.redrive_app_id) or 0
 
     def _create(self, rows: pa.Table) -> DeltaTable:
         return create_table(

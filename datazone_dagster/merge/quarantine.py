@@ -128,10 +128,15 @@ class Quarantine:
             )
         return int(merged["num_target_rows_inserted"])
 
-    def waiting(self, settled_redrive: int = 0) -> int:
-        """How many records wait to be redriven, by the table as it is now."""
+    def waiting(self, settled_redrive: int = 0) -> pa.Table:
+        """The records that wait to be redriven, by the table as it is now.
+
+        Args:
+            settled_redrive: The last redrive that the dataset has committed.
+        """
         table = self._open()
-        return 0 if table is None else len(_waiting(_read(table), settled_redrive))
+        rows = SCHEMA.empty_table() if table is None else _read(table)
+        return _waiting(rows, settled_redrive)
 
     def start_redrive(self) -> Redrive | None:
         """What waits now, for one redrive; None if there is no quarantine.

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from datazone_dagster.delta import DataFile, read_rows
+from datazone_dagster.delta import DataFile, data_files, read_rows
 from datazone_dagster.model.columns import KEY, VERSION
 
 HIGHEST = f"{VERSION}_max"
@@ -39,3 +39,21 @@ def versions_in(
 def with_highest(claims: pa.Table, held: pa.Table) -> pa.Table:
     """The claims whose keys are held, with the highest held version beside their own."""
     return claims.join(held, keys=KEY, join_type="inner")
+
+
+def has_rows(
+    table: DeltaTable, storage_options: Mapping[str, str], rows: pa.Table
+) -> pa.ChunkedArray:
+    """For each row, whether the table has one of the same key and version."""
+    wanted = _places(rows).combine_chunks()
+    found = [
+        places.filter(pc.is_in(places, wanted))
+        for _, part in read_rows(table, storage_options, data_files(table), _SCHEMA)
+        if len(places := _places(part))
+    ]
+    held = [chunk for places in found for chunk in places.chunks]
+    return pc.is_in(_places(rows), pa.chunked_array(held, pa.string()).combine_chunks())
+
+
+def _places(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(rows[VERSION], rows[KEY], "")

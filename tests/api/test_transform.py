@@ -124,7 +124,6 @@ def positional(changes: Any, /) -> Any:
         (plain, {"group_name": "a b"}, ["group_name"]),
         (plain, {"description": 7}, ["description"]),
         (plain, {"on_error": "ignore"}, ["on_error='ignore'", "'fail'"]),
-        (plain, {"on_error": "quarantine"}, ["quarantine", "not available yet"]),
         (waiting, {}, ["async"]),
         (yielding, {}, ["yields"]),
         (rest, {}, ["*others", "**more"]),

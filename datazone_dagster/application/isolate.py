@@ -1,0 +1,106 @@
+"""Which changes a function fails on, found by calling it on parts of a chunk. Pure.
+
+Halving goes by key first, so that all changes of a key stay together, then by change within a
+key that fails. What fails only in company is never blamed on single changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+MAX_CALLS = 500
+"""Calls on parts of one chunk: enough for about 20 failing keys among 100,000."""
+
+HOPELESS_AFTER = 16
+"""Failing keys found before any part has passed: the function itself is broken, not its input."""
+
+Fails = Callable[[Sequence[int]], str | None]
+"""Calls the function on these rows of the chunk; the reason if it fails, None if it passes."""
+
+
+class NotIsolatedError(Exception):
+    """The failure can't be pinned on single keys; the message says why."""
+
+
+@dataclass
+class _Search:
+    fails: Fails
+    max_calls: int
+    calls: int = 0
+    any_passed: bool = False
+    found: dict[int, str] = field(default_factory=dict)
+    failing_keys: int = 0
+
+    def ask(self, rows: Sequence[int]) -> str | None:
+        if self.calls >= self.max_calls:
+            raise NotIsolatedError(
+                f"after {self.calls} calls on parts of the chunk it still fails on others"
+            )
+        self.calls += 1
+        reason = self.fails(rows)
+        self.any_passed = self.any_passed or reason is None
+        return reason
+
+    def blame(self, rows: Mapping[int, str]) -> None:
+        self.found.update(rows)
+        self.failing_keys += 1
+        if not self.any_passed and self.failing_keys >= HOPELESS_AFTER:
+            raise NotIsolatedError(f"it fails on every one of the first {self.failing_keys} keys")
+
+
+def failing_rows(
+    keys: Sequence[str], fails: Fails, reason: str, *, max_calls: int = MAX_CALLS
+) -> dict[int, str]:
+    """The rows that a function fails on, each with the reason.
+
+    Args:
+        keys: The key of each row of the chunk. The function is known to fail on all of them.
+        fails: Calls the function on some rows, given in ascending order.
+        reason: Why it failed on the whole chunk.
+        max_calls: How often `fails` may be called.
+
+    Returns:
+        By row number. Without these rows the function has passed on every part, though not
+        necessarily on all parts at once.
+
+    Raises:
+        NotIsolatedError: It fails on too much, or only on several keys together.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows_of.setdefault(key, []).append(row)
+    search = _Search(fails, max_calls)
+    failing: list[tuple[list[str], str]] = [(list(rows_of), reason)]
+    while failing:
+        group, why = failing.pop()
+        if len(group) == 1:
+            search.blame(_within_a_key(search, rows_of[group[0]], why))
+            continue
+        halves = (group[: len(group) // 2], group[len(group) // 2 :])
+        reasons = [search.ask(sorted(r for key in half for r in rows_of[key])) for half in halves]
+        bad = [(half, why) for half, why in zip(halves, reasons, strict=True) if why is not None]
+        if not bad:
+            raise NotIsolatedError(
+                f"it passes on both halves of {len(group)} keys and fails on them together"
+            )
+        failing += reversed(bad)
+    return search.found
+
+
+def _within_a_key(search: _Search, rows: list[int], reason: str) -> dict[int, str]:
+    """The failing changes of one key; all of them if they fail only together."""
+    failing = [(rows, reason)]
+    found: dict[int, str] = {}
+    while failing:
+        group, why = failing.pop()
+        if len(group) == 1:
+            found[group[0]] = why
+            continue
+        halves = (group[: len(group) // 2], group[len(group) // 2 :])
+        reasons = [search.ask(half) for half in halves]
+        bad = [(half, why) for half, why in zip(halves, reasons, strict=True) if why is not None]
+        if not bad:
+            return dict.fromkeys(rows, why)
+        failing += reversed(bad)
+    return found

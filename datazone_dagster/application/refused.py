@@ -6,13 +6,15 @@ the function fails on them and is allowed to.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.decode.failure import DecodeFailure
 from datazone_dagster.decode.images import image_failures
 from datazone_dagster.decode.keys import key_column
+from datazone_dagster.frame.plain import item_problem
 from datazone_dagster.model.columns import EVENT_TIME, HIDDEN, KEY, VERSION, Log
 
 FUNCTION_FAILED = "the function failed: "
@@ -41,8 +43,19 @@ def keyed(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 def readable(changes: pa.Table) -> tuple[pa.Table, pa.Table]:
     """The changes whose images can be read, and the others with a `reason`, as `keyed`."""
-    reasons = {failure.row: failure.reason for failure in image_failures(changes)}
+    reasons: dict[int, str] = {}
+    for failure in (*image_failures(changes), *_item_failures(changes)):
+        reasons.setdefault(failure.row, failure.reason)
     return without(changes, reasons), refused_rows(changes, reasons)
+
+
+def _item_failures(changes: pa.Table) -> Iterator[DecodeFailure]:
+    """The rows with an image that is JSON, but no item: looked at one by one, which is slow."""
+    for column, words in ((Log.OLD_IMAGE, "old image"), (Log.NEW_IMAGE, "new image")):
+        for row, text in enumerate(changes[column].to_pylist()):
+            problem = None if text is None else item_problem(text)
+            if problem is not None:
+                yield DecodeFailure(row, f"the {words} has {problem}")
 
 
 def without(changes: pa.Table, rows: Collection[int]) -> pa.Table:

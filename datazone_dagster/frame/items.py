@@ -1,43 +1,39 @@
 """The typed view of items: attributes as columns, values exact, no Python object per value.
 
 DuckDB tells which attributes a chunk has, parses each image once, and reads the usual
-notations. Python sees distinct texts only: of maps and lists, and of numbers in notations
-that SQL left.
+notations. Python sees distinct texts only, of what SQL could not read to the last byte.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.errors import ExpressionError
-from datazone_dagster.frame.paths import (
-    DESCRIPTORS,
-    SCALARS,
-    SETS,
-    ImagePath,
-    extracted,
-    from_json,
-    grouped,
+from datazone_dagster.frame.columns import ItemColumns
+from datazone_dagster.frame.containers import Reading, exactly, plain_content, typed_content
+from datazone_dagster.frame.discovery import Seen, seen_in
+from datazone_dagster.frame.exact import exact_content, once_more, texts_of_set
+from datazone_dagster.frame.item_types import Scalar, arrow_type, parse_type
+from datazone_dagster.frame.paths import SCALARS, SETS, ImagePath, extracted, from_json, grouped
+from datazone_dagster.frame.plain import (
+    NotDynamoDBJsonError,
+    decoded,
+    plain_list,
+    plain_map,
+    plain_text,
+    rest_text,
 )
-from datazone_dagster.frame.plain import plain_list, plain_map, plain_texts
 from datazone_dagster.frame.record import RECORD_COLUMN
-from datazone_dagster.frame.session import Session
-from datazone_dagster.frame.syntax import text_literal
-from datazone_dagster.frame.typed import (
-    TYPE_OF,
-    arrow_type,
-    declared_type,
-    descriptors_of,
-    exact_value,
-    reading,
-)
-from datazone_dagster.model.attributes import MAX_ATTRIBUTES, AttributeColumn, AttributeMapping
+from datazone_dagster.frame.session import MalformedImageError, Session
+from datazone_dagster.frame.structure import learnt
+from datazone_dagster.frame.typed import reading
+from datazone_dagster.model.attributes import AttributeColumn, AttributeMapping
 from datazone_dagster.model.columns import REST
 
 ImageChoice = Literal["new", "old", "both"]
@@ -47,13 +43,12 @@ _IMAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "old": (("OldImage", ""),),
     "both": (("OldImage", "before_"), ("NewImage", "after_")),
 }
-Seen = dict[tuple[str, str], None]
-"""Attributes and descriptors of a chunk, in the order in which they came."""
+_SAMPLE_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """Items of a chunk: their rows, the mapping they grew, and the attributes of odd columns."""
+    """Items of a chunk: their rows, the mapping they grew, and each column's attribute."""
 
     rows: pa.Table
     mapping: AttributeMapping
@@ -65,9 +60,19 @@ class _Value:
     """One column of the query: the values of an attribute with one descriptor in one image."""
 
     output: str
+    prefix: str
     column: AttributeColumn
     descriptor: str
     path: ImagePath
+    inside: Reading | None = None
+
+    @property
+    def is_container(self) -> bool:
+        return self.descriptor in SETS or self.descriptor in {"L", "M"}
+
+    @property
+    def is_json(self) -> bool:
+        return self.column.type == "json"
 
 
 def needs_of(image: ImageChoice) -> frozenset[str]:
@@ -104,114 +109,56 @@ def read_items(
 
     Raises:
         ExpressionError: A declared type that is not known, or not the one of the table.
-        duckdb.Error: The query fails.
+        MalformedImageError: An image is not an item in DynamoDB JSON.
+        duckdb.Error: The query fails, or an image is no JSON.
     """
     images = _IMAGES[image]
-    keys = _seen(session, query, ["Keys"])
-    seen = _seen(session, query, [name for name, _ in images])
-    key_names = dict.fromkeys(attribute for attribute, _ in keys)
-    mapping = _grown(mapping, [*keys, *seen], types)
-    rest = {attribute for attribute, _ in seen} - set(mapping.attributes)
-    values = _values(mapping, images, seen, keys, key_names)
-    raw = session.table(_query(query, values, images if rest else (), mapping, hidden))
-    columns, mapping = _converted(raw, values, mapping)
+    keys = seen_in(session, query, [_field("Keys")])
+    seen = seen_in(session, query, [_field(name) for name, _ in images])
+    key_names = frozenset(attribute for attribute, _ in keys)
+    columns = ItemColumns(mapping, key_names)
+    columns.declare(types)
+    columns.grow([*keys, *seen])
+    known = frozenset(columns.mapping.attributes)
+    has_rest = any(name not in known and kind != "NULL" for name, kind in seen)
+    values = _values(columns, images, seen, keys, key_names)
+    values = _with_inside(session, query, values)
+    raw = session.table(_query(query, values, images if has_rest else (), hidden))
+    try:
+        read = _converted(raw, values, columns)
+        rests = [
+            once_more(raw.column(f"rest{position}"), partial(rest_text, known), pa.string())[0]
+            for position in range(len(images) if has_rest else 0)
+        ]
+    except NotDynamoDBJsonError as error:
+        raise MalformedImageError(
+            f"items(): a record of this chunk holds an image with {error}.",
+            safe="Nothing was written; the change log keeps the record.",
+        ) from error
     outputs: dict[str, pa.ChunkedArray] = {}
     origins: dict[str, str] = {}
-    for column in mapping:
-        prefixes = [""] if column.attribute in key_names else [prefix for _, prefix in images]
-        for prefix in prefixes:
-            name = prefix + column.column
+    for column in columns.mapping:
+        for _, prefix in images if column.attribute not in key_names else (("", ""),):
+            name = columns.output(prefix, column)
             nothing = pa.chunked_array([pa.nulls(len(raw), arrow_type(column.type))])
-            outputs[name] = columns.get(name, nothing)
-            if column.column != column.attribute:
-                origins[name] = column.attribute
-    for position, (_, prefix) in enumerate(images if rest else ()):
-        plain, refused = plain_texts(raw.column(f"rest{position}"), plain_map)
-        outputs[prefix + REST] = pc.coalesce(plain, refused)
+            outputs[name] = read.get(name, nothing)
+            origins[name] = column.attribute
+    for (_, prefix), rest in zip(images if has_rest else (), rests, strict=True):
+        outputs[prefix + REST] = rest
     outputs |= {name: raw.column(name) for name in hidden}
-    return Items(pa.table(outputs), mapping, origins)
+    return Items(pa.table(outputs), columns.mapping, origins)
 
 
 def _field(name: str) -> str:
     return f"struct_extract({RECORD_COLUMN}, '{name}')"
 
 
-def _seen(session: Session, query: str, images: Sequence[str]) -> Seen:
-    """The attributes of the images, by row, then as they stand in the item."""
-    parts = ", ".join(
-        f"json_keys({_field(name)}) AS names{i}, json_keys({_field(name)}, '$.*') AS kinds{i}"
-        for i, name in enumerate(images)
-    )
-    found: list[tuple[int, int, list[str], list[list[str]]]] = []
-    numbered = f"SELECT {parts}, row_number() OVER () AS row FROM ({query})"  # noqa: S608  # our names
-    for i in range(len(images)):
-        layouts = session.table(
-            f"SELECT names{i} AS names, kinds{i} AS kinds, min(row) AS row FROM ({numbered}) "  # noqa: S608  # numbers
-            f"WHERE names{i} IS NOT NULL GROUP BY 1, 2"
-        )
-        for layout in layouts.to_pylist():
-            found.append((layout["row"], i, layout["names"], layout["kinds"]))
-    seen: Seen = {}
-    for _, _, names, kinds in sorted(found, key=lambda layout: layout[:2]):
-        for attribute, kind in zip(names, kinds, strict=True):
-            # an empty name is impossible in DynamoDB, and so is a value of two types
-            if attribute and len(kind) == 1 and kind[0] in DESCRIPTORS:
-                seen[attribute, kind[0]] = None
-    return seen
-
-
-def _grown(
-    mapping: AttributeMapping, seen: Iterable[tuple[str, str]], types: Mapping[str, str]
-) -> AttributeMapping:
-    """The mapping with columns for what it did not know."""
-    for attribute, declared in types.items():
-        wanted = declared_type(attribute, declared)
-        first = next((c for c in mapping if c.attribute == attribute), None)
-        if first is None:
-            usual = descriptors_of(wanted)[0]
-            mapping = mapping.with_column(attribute, usual, wanted, declared=True)
-        elif first.type != wanted:
-            raise ExpressionError(
-                f"items(types={{{attribute!r}: {declared!r}}}): the column {first.column!r} "
-                f"is {first.type} already.",
-                safe="Nothing was written.",
-                hint="Keep that type, or select the attribute under another name.",
-            )
-    known = set(mapping.attributes)
-    for attribute, descriptor in seen:
-        if descriptor == "NULL" or (attribute not in known and len(known) >= MAX_ATTRIBUTES):
-            continue
-        if _column_for(mapping, attribute, descriptor) is None:
-            text_only = attribute in known and descriptor == "N"  # as its other exact texts
-            kind = "string" if text_only else TYPE_OF[descriptor]
-            mapping = mapping.with_column(attribute, descriptor, kind, exact=text_only)
-            known.add(attribute)
-    return mapping
-
-
-def _column_for(
-    mapping: AttributeMapping, attribute: str, descriptor: str
-) -> AttributeColumn | None:
-    """The column that takes an attribute's values of a descriptor."""
-    taking = [
-        column
-        for column in mapping
-        if column.attribute == attribute
-        and (
-            descriptor in descriptors_of(column.type)
-            if column.declared
-            else column.descriptor == descriptor
-        )
-    ]
-    return next((c for c in taking if not c.exact), taking[0] if taking else None)
-
-
 def _values(
-    mapping: AttributeMapping,
+    columns: ItemColumns,
     images: Sequence[tuple[str, str]],
     seen: Seen,
     keys: Seen,
-    key_names: Mapping[str, None],
+    key_names: frozenset[str],
 ) -> list[_Value]:
     """What is to be read. Key attributes come from the keys: a deleted item has them too."""
     wanted = [("Keys", "", attribute, descriptor) for attribute, descriptor in keys]
@@ -223,23 +170,55 @@ def _values(
     ]
     values = []
     for image, prefix, attribute, descriptor in wanted:
-        column = _column_for(mapping, attribute, descriptor)
+        column = columns.column_for(attribute, descriptor)
         if column is None or descriptor == "NULL":
             continue
-        leaf = SCALARS.get(descriptor, "VARCHAR")
-        path = ImagePath(image, (attribute, descriptor), leaf, descriptor in SETS)
-        values.append(_Value(prefix + column.column, column, descriptor, path))
+        path = ImagePath(image, (attribute, descriptor), SCALARS.get(descriptor, "VARCHAR"))
+        output = columns.output(prefix, column)
+        values.append(_Value(output, prefix, column, descriptor, path))
     return values
 
 
-def _query(
-    query: str,
-    values: Sequence[_Value],
-    rest_of: Sequence[tuple[str, str]],
-    mapping: AttributeMapping,
-    hidden: Sequence[str],
+def _with_inside(session: Session, query: str, values: Sequence[_Value]) -> list[_Value]:
+    """The values with the readings of their insides; that of undeclared ones is learnt."""
+    learning = [value for value in values if value.is_container and value.is_json]
+    structures: dict[tuple[str, str], list[object]] = {}
+    if learning:
+        sample = f"SELECT * FROM ({query}) USING SAMPLE reservoir({_SAMPLE_ROWS} ROWS)"  # noqa: S608  # the query is ours
+        found = session.table(_texts_query(sample, learning, ()))
+        for position, value in enumerate(learning):
+            of = (value.column.attribute, value.descriptor)
+            texts = found.column(f"t{position}").drop_null().to_pylist()
+            structures.setdefault(of, []).extend(texts)
+    return [
+        _Value(
+            value.output,
+            value.prefix,
+            value.column,
+            value.descriptor,
+            value.path,
+            _inside(value, structures.get((value.column.attribute, value.descriptor), ())),
+        )
+        if value.is_container
+        else value
+        for value in values
+    ]
+
+
+def _inside(value: _Value, sample: Iterable[object]) -> Reading | None:
+    if not value.is_json:
+        return typed_content(parse_type(value.column.type), value.descriptor)
+    try:
+        structure = learnt({value.descriptor: decoded(str(text))} for text in sample)
+    except NotDynamoDBJsonError:
+        return None
+    return None if structure is None else plain_content(structure, value.descriptor)
+
+
+def _texts_query(
+    query: str, values: Sequence[_Value], hidden: Sequence[str], more: str = ""
 ) -> str:
-    """One SELECT: `v<i>` is a value, `x<i>` its text where the type could not read it."""
+    """One SELECT: `t<i>` is the text (or boolean) of a value, parsed once per image."""
     position_of = {value.path: position for position, value in enumerate(values)}
     parsed: list[str] = []
     texts: list[str] = []
@@ -250,88 +229,85 @@ def _query(
                 f"{extracted(f'j{len(parsed) - 1}', path.column_steps)} AS t{position_of[path]}"
                 for path in paths
             ]
-    for position, (image, _) in enumerate(rest_of):
-        patch = "{" + ",".join(f"{json.dumps(name)}:null" for name in mapping.attributes) + "}"
-        parsed.append(
-            f"CASE WHEN {_field(image)} IS NOT NULL THEN nullif("
-            f"json_merge_patch({_field(image)}, {text_literal(patch)})::VARCHAR, '{{}}') END "
-            f"AS rest{position}"
-        )
-        texts.append(f"rest{position}")
-    outputs: list[str] = list(hidden)
+    rests = [f"{_field(image)} AS rest{at}" for at, image in enumerate(more.split())]
+    inner = ", ".join([*hidden, *parsed, *rests])
+    outer = ", ".join([*hidden, *texts, *(rest.rpartition(" ")[2] for rest in rests)])
+    return f"SELECT {outer} FROM (SELECT {inner} FROM ({query}))"  # noqa: S608  # escaped literals
+
+
+def _query(
+    query: str,
+    values: Sequence[_Value],
+    rest_of: Sequence[tuple[str, str]],
+    hidden: Sequence[str],
+) -> str:
+    """One SELECT: `v<i>` is a value, `x<i>` its text where it could not be read."""
+    rests = [f"rest{position}" for position in range(len(rest_of))]
+    parsed: list[str] = [*hidden, *rests]
+    read: list[str] = [*hidden, *rests]
+    left: list[str] = [*hidden, *rests]
     for position, value in enumerate(values):
         text = f"t{position}"
-        read = reading(value.column.type, text)
-        outputs.append(f"{read or text} AS v{position}")
-        if read is not None:
-            outputs.append(f"CASE WHEN v{position} IS NULL THEN {text} END AS x{position}")
-    outputs += [f"rest{position}" for position in range(len(rest_of))]
-    inner = f"SELECT {', '.join([*hidden, *parsed])} FROM ({query})"  # noqa: S608  # escaped literals
-    middle = f"SELECT {', '.join([*hidden, *texts])} FROM ({inner})"  # noqa: S608  # our names
-    return f"SELECT {', '.join(outputs)} FROM ({middle})"  # noqa: S608  # our names
+        parsed.append(text)
+        sql = _reading_of(value, text, f"p{position}")
+        if value.inside is not None:
+            parsed.append(f"{from_json(text, value.inside.shape)} AS p{position}")
+        read.append(f"{sql or text} AS v{position}")
+        left.append(f"v{position}")
+        if sql is not None:
+            read.append(text)
+            left.append(f"CASE WHEN v{position} IS NULL THEN {text} END AS x{position}")
+    texts = _texts_query(query, values, hidden, " ".join(image for image, _ in rest_of))
+    steps = f"SELECT {', '.join(read)} FROM (SELECT {', '.join(parsed)} FROM ({texts}))"  # noqa: S608  # our names
+    return f"SELECT {', '.join(left)} FROM ({steps})"  # noqa: S608  # our names
+
+
+def _reading_of(value: _Value, text: str, parsed: str) -> str | None:
+    """The SQL of a value, None if its text is the value."""
+    if value.inside is not None:
+        return exactly(value.inside, parsed, text, plain=value.is_json)
+    if value.is_container:
+        return "NULL::VARCHAR"  # nothing was learnt of it
+    scalar = parse_type(value.column.type)
+    assert isinstance(scalar, Scalar)
+    return reading(scalar, text)
 
 
 def _converted(
-    raw: pa.Table, values: Sequence[_Value], mapping: AttributeMapping
-) -> tuple[dict[str, pa.ChunkedArray], AttributeMapping]:
-    """The output columns, and the mapping with columns for texts that no type holds."""
+    raw: pa.Table, values: Sequence[_Value], columns: ItemColumns
+) -> dict[str, pa.ChunkedArray]:
+    """The output columns; those for texts that no type holds are added to the mapping."""
     outputs: dict[str, pa.ChunkedArray] = {}
 
     def put(name: str, column: pa.ChunkedArray) -> None:
         outputs[name] = pc.coalesce(outputs[name], column) if name in outputs else column
 
     for position, value in enumerate(values):
-        column, left = raw.column(f"v{position}"), None
-        if f"x{position}" in raw.column_names:
-            left = raw.column(f"x{position}")
-        if value.column.type == "json":
-            column, left = plain_texts(column, plain_map if value.descriptor == "M" else plain_list)
         target = arrow_type(value.column.type)
-        column = column.cast(target)
+        column = raw.column(f"v{position}").cast(target)
+        left = raw.column(f"x{position}") if f"x{position}" in raw.column_names else None
         if left is not None and left.null_count < len(left):
-            column, left = _second_try(value.column.type, column, left)
+            again, left = once_more(left, partial(_read_again, value), target)
+            column = pc.coalesce(column, again)
         put(value.output, column)
         if left is None or left.null_count == len(left):
             continue
-        sibling = next(
-            (c for c in mapping if c.attribute == value.column.attribute
-             and c.descriptor == value.descriptor and c.exact), None,
-        )  # fmt: skip
-        if sibling is None:
-            kind = "list<string>" if value.descriptor in SETS else "string"
-            mapping = mapping.with_column(
-                value.column.attribute, value.descriptor, kind, exact=True
-            )
-            sibling = mapping.columns[-1]
-        prefix = value.output.removesuffix(value.column.column)
-        put(prefix + sibling.column, left.cast(arrow_type(sibling.type)))
-    return outputs, mapping
+        sibling = columns.sibling_of(value.column, value.descriptor)
+        texts, _ = once_more(left, partial(_as_sibling, value), arrow_type(sibling.type))
+        put(columns.output(value.prefix, sibling), texts)
+    return outputs
 
 
-def _second_try(
-    name: str, column: pa.ChunkedArray, left: pa.ChunkedArray
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Reads once more, in Python and once per distinct text, what SQL left."""
-    if pa.types.is_list(left.type):
-        texts: Callable[[object], object] = _exact_list(name)
-        found = [None if v is None else texts(v) for v in left.to_pylist()]
-    else:
-        known: dict[str, object] = {}
-        found = []
-        for text in left.to_pylist():
-            if text is not None and text not in known:
-                known[text] = exact_value(name, text)
-            found.append(None if text is None else known[text])
-    second = pa.array(found, column.type)
-    column = pc.coalesce(column, pa.chunked_array([second]))
-    return column, pc.if_else(pc.is_null(second), left, pa.scalar(None, left.type))
+def _read_again(value: _Value, text: str) -> object:
+    if value.is_json:
+        return plain_text(plain_map if value.descriptor == "M" else plain_list, text)
+    return exact_content(parse_type(value.column.type), value.descriptor, text)
 
 
-def _exact_list(name: str) -> Callable[[object], object]:
-    def read(texts: object) -> object:
-        assert isinstance(texts, list)
-        numbers = [exact_value(name.removeprefix("list<").removesuffix(">"), t) for t in texts]
-        exact = [number for number in numbers if number is not None]
-        return sorted(exact) if len(exact) == len(texts) else None
-
-    return read
+def _as_sibling(value: _Value, text: str) -> object:
+    """A value that its type can't hold, as it goes beside it."""
+    if value.descriptor in SETS:
+        return texts_of_set(text)
+    if value.descriptor in {"L", "M"}:
+        return plain_text(plain_map if value.descriptor == "M" else plain_list, text)
+    return text

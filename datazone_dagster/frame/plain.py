@@ -6,20 +6,76 @@ sorted, so equal values give equal text.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _ENCODE = msgspec.json.Encoder(order="deterministic").encode
 
 
 class NotDynamoDBJsonError(ValueError):
-    """Text that is JSON, but not of DynamoDB's form."""
+    """Text that is not JSON of DynamoDB's form, or that says something twice."""
+
+
+def decoded(text: str) -> Any:
+    """The JSON of a text.
+
+    Raises:
+        NotDynamoDBJsonError: It is none, nests without end, or repeats a name: then it can't be
+            known which value was meant.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise NotDynamoDBJsonError("no JSON") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) != len(pairs):
+        raise NotDynamoDBJsonError("a name that is there twice")
+    return names
+
+
+def item_problem(text: str) -> str | None:
+    """What is wrong with the JSON of an item, None if it can be read."""
+    try:
+        plain_text(plain_map, text)
+    except NotDynamoDBJsonError as error:
+        return str(error)
+    return None
+
+
+def plain_text(read: Callable[[Any], Any], text: str) -> str:
+    """DynamoDB JSON as plain JSON.
+
+    Args:
+        read: `plain_map` or `plain_list`, what the text holds.
+        text: DynamoDB JSON.
+
+    Raises:
+        NotDynamoDBJsonError: It is none.
+    """
+    try:
+        return _ENCODE(read(decoded(text))).decode()
+    except RecursionError as error:
+        raise NotDynamoDBJsonError("nesting without end") from error
+
+
+def rest_text(known: frozenset[str], text: str) -> str | None:
+    """The attributes of an item that have no column, as plain JSON. A NULL is left out.
+
+    Raises:
+        NotDynamoDBJsonError: The item is no DynamoDB JSON.
+    """
+    item = plain_map(decoded(text))
+    rest = {name: value for name, value in item.items() if name not in known and value is not None}
+    return _ENCODE(rest).decode() if rest else None
 
 
 def plain_value(value: Any) -> Any:
@@ -93,30 +149,3 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "L": plain_list,
     "M": plain_map,
 }
-
-
-def plain_texts(
-    texts: pa.ChunkedArray[pa.StringScalar], read: Callable[[Any], Any]
-) -> tuple[pa.ChunkedArray[pa.StringScalar], pa.ChunkedArray[pa.StringScalar]]:
-    """Each text in its plain form, decoded once per distinct text.
-
-    Args:
-        texts: DynamoDB JSON.
-        read: `plain_map` or `plain_list`.
-
-    Returns:
-        The plain texts, and the original ones where they have no plain form.
-    """
-    plain, refused = [], []
-    for chunk in texts.chunks:
-        encoded = chunk.dictionary_encode()
-        done: list[str | None] = []
-        for text in encoded.dictionary.to_pylist():
-            try:
-                done.append(_ENCODE(read(msgspec.json.decode(text))).decode())
-            except (msgspec.DecodeError, NotDynamoDBJsonError, RecursionError):
-                done.append(None)
-        left = [t if p is None else None for t, p in zip(encoded.dictionary, done, strict=True)]
-        plain.append(pa.array(done, pa.string()).take(encoded.indices))
-        refused.append(pa.array(left, pa.string()).take(encoded.indices))
-    return pa.chunked_array(plain, pa.string()), pa.chunked_array(refused, pa.string())

@@ -1,0 +1,150 @@
+"""Raw records in memory to typed Arrow columns: our way against boto3's, in the same run.
+
+    python -m benchmarks.decode [records]
+
+The bodies are GetRecords answers, 1.8 KB a record with both images, 12 attributes and a NULL.
+Ours: page parser, change log rows, keys, `items()`, Arrow. Theirs: boto3's parser, boto3's
+TypeDeserializer on the new image, pyarrow. Both end with one Arrow table of the new images.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from benchmarks.drain import boto_parser
+from benchmarks.measure import (
+    Measured,
+    Stages,
+    child_variant,
+    in_child,
+    markdown,
+    measuring,
+    repeated,
+    report,
+    write,
+)
+from benchmarks.pages import Workload, generated
+from benchmarks.stream import PagesStream
+from datazone_dagster.application.refused import keyed
+from datazone_dagster.changelog.schema import ShardRecords, batch_parts
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.source.wire import parse_page
+
+OURS = "items()"
+BOTH = 'items("both")'
+THEIRS = "boto3 parser, TypeDeserializer, pyarrow"
+DEFAULT_RECORDS = 36_000
+"""64 MB of bodies: what a chunk holds by default."""
+
+_WARM_UP_PAGES = 2
+
+
+def change_rows(bodies: list[bytes]) -> pa.Table:
+    """Bodies as rows of the change log. Each body goes as soon as it is read."""
+    parts: list[pa.Table] = []
+    while bodies:
+        page = parse_page(bodies.pop(0))
+        parts += batch_parts(1, 0, [ShardRecords("arn", "shard", None, page.records)])
+    rows = pa.concat_tables(parts)
+    plain = [
+        field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field
+        for field in rows.schema
+    ]
+    return rows.cast(pa.schema(plain))
+
+
+def typed(rows: pa.Table, image: Any) -> pa.Table:
+    changes, _ = keyed(rows)
+    return Frame.of_changes(changes).items(image).arrow()
+
+
+def deserialized(parse: Callable[[bytes], dict[str, Any]], bodies: list[bytes]) -> pa.Table:
+    """The usual way. Sets become lists, or pyarrow would refuse them; pages go one by one."""
+    from boto3.dynamodb.types import TypeDeserializer
+
+    deserialize = TypeDeserializer().deserialize
+    items = []
+    while bodies:
+        for record in parse(bodies.pop(0))["Records"]:
+            image = record["dynamodb"].get("NewImage", {})
+            item = {name: deserialize(value) for name, value in image.items()}
+            items.append(
+                {
+                    name: sorted(value) if isinstance(value, set) else value
+                    for name, value in item.items()
+                }
+            )
+    return pa.Table.from_pylist(items)
+
+
+def resident_mib() -> float:
+    """Memory of this process now."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmRSS in /proc/self/status")
+
+
+def child(variant: str, folder: Path) -> Measured:
+    measured = Measured(variant)
+    stream = PagesStream(folder, parse_page)
+    measured.records, measured.body_bytes = stream.records, stream.body_bytes
+    parse = boto_parser()
+
+    def run(bodies: list[bytes]) -> pa.Table:
+        if variant == THEIRS:
+            return deserialized(parse, bodies)
+        return typed(change_rows(bodies), "both" if variant == BOTH else "new")
+
+    run(stream.bodies()[:_WARM_UP_PAGES])  # imports, compiled patterns
+    gc.collect()
+    before_mib = resident_mib()
+    bodies = stream.bodies()
+    with Stages(measured) as stages:
+        if variant != THEIRS:
+            module = sys.modules[__name__]
+            stages.wrap(module, "change_rows", "bodies to change log rows")
+            stages.wrap(module, "keyed", "canonical keys")
+            stages.wrap(Frame, "items", "items(): discover, parse, type")
+            stages.wrap(Frame, "arrow", "result to Arrow")
+        with measuring(measured):
+            table = run(bodies)
+    assert len(table) == measured.records
+    raw_mib = measured.body_bytes / 2**20
+    measured.notes["memory_times_raw"] = (measured.peak_mib - before_mib) / raw_mib
+    return measured
+
+
+def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Measured]:
+    folder = str(generated(Workload(records=records, keys=records // 3, shards=1), pages))
+    rows = [
+        repeated(3, lambda variant=variant: in_child("benchmarks.decode", variant, folder))  # type: ignore[misc]
+        for variant in (OURS, BOTH, THEIRS)
+    ]
+    memory = "".join(
+        f"* {row.name}: peak of {row.notes['memory_times_raw']:.1f} times the raw bytes, "
+        "raw bytes included\n"
+        for row in rows
+    )
+    table = markdown("Raw records to typed Arrow columns", rows, THEIRS) + "\nMemory:\n\n" + memory
+    write(results, "decode", rows, table)
+    return rows
+
+
+if __name__ == "__main__":
+    asked = child_variant(sys.argv)
+    if asked:
+        report(child(asked[0], Path(asked[1][0])))
+    else:
+        main(
+            Path("benchmarks/results"),
+            Path(tempfile.gettempdir()) / "datazone-bench-pages",
+            int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_RECORDS,
+        )

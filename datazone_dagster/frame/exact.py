@@ -1,0 +1,128 @@
+"""What SQL left unread, once more and in Python: exact, or not at all. Once per distinct text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datazone_dagster.frame.item_types import (
+    ItemType,
+    ListOf,
+    MapOf,
+    Scalar,
+    StructOf,
+    descriptors_of,
+)
+from datazone_dagster.frame.plain import NotDynamoDBJsonError, decoded
+from datazone_dagster.frame.typed import exact_value
+
+
+class UnfitError(ValueError):
+    """A value that its column's type can't hold exactly."""
+
+
+def exact_content(item_type: ItemType, descriptor: str, text: str) -> Any:
+    """The inside of a typed value (the text of a number, the JSON of a list) as an item type.
+
+    Raises:
+        UnfitError: The type has no such value.
+        NotDynamoDBJsonError: The JSON is not DynamoDB's.
+    """
+    if isinstance(item_type, Scalar):
+        return _scalar(item_type, descriptor, text)
+    return _content(item_type, descriptor, decoded(text))
+
+
+def texts_of_set(text: str) -> list[str]:
+    """The members of a set as they are written, in the order of their values.
+
+    Raises:
+        NotDynamoDBJsonError: It is no list of texts.
+    """
+    members = decoded(text)
+    if not isinstance(members, list) or not all(isinstance(one, str) for one in members):
+        raise NotDynamoDBJsonError("a set that is no array of texts")
+    try:
+        return sorted(members, key=Decimal)
+    except InvalidOperation:
+        return sorted(members)
+
+
+def _value(item_type: ItemType, value: Any) -> Any:
+    if not isinstance(value, dict) or len(value) != 1:
+        raise NotDynamoDBJsonError("a value without exactly one type")
+    ((descriptor, inner),) = value.items()
+    if descriptor == "NULL":
+        return None
+    if descriptor not in descriptors_of(item_type):
+        raise UnfitError
+    return _content(item_type, descriptor, inner)
+
+
+def _content(item_type: ItemType, descriptor: str, inner: Any) -> Any:
+    if isinstance(item_type, Scalar):
+        return _scalar(item_type, descriptor, inner)
+    if isinstance(item_type, ListOf):
+        if not isinstance(inner, list):
+            raise NotDynamoDBJsonError("a list that is no array")
+        if descriptor == "L":
+            return [_value(item_type.element, element) for element in inner]
+        return sorted(_content(item_type.element, descriptor, element) for element in inner)
+    if not isinstance(inner, dict):
+        raise NotDynamoDBJsonError("a map that is no object")
+    if isinstance(item_type, MapOf):
+        return sorted((name, _value(item_type.value, value)) for name, value in inner.items())
+    return _struct(item_type, inner)
+
+
+def _struct(item_type: StructOf, inner: dict[str, Any]) -> dict[str, Any]:
+    types = dict(item_type.fields)
+    if not inner.keys() <= types.keys():
+        raise UnfitError
+    return {name: _value(types[name], value) for name, value in inner.items()}
+
+
+def _scalar(scalar: Scalar, descriptor: str, inner: Any) -> Any:
+    if descriptor == "BOOL":
+        if not isinstance(inner, bool):
+            raise NotDynamoDBJsonError("a boolean that is none")
+        return inner
+    if not isinstance(inner, str):
+        raise NotDynamoDBJsonError("a text that is no string")
+    if scalar.name == "string":
+        return inner
+    value = exact_value(scalar, inner)
+    if value is None:
+        raise UnfitError
+    return value
+
+
+def once_more(
+    texts: pa.ChunkedArray, read: Callable[[str], Any], into: pa.DataType
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Reads each distinct text once.
+
+    Returns:
+        The values, and the texts that have none.
+
+    Raises:
+        NotDynamoDBJsonError: A text is none.
+    """
+    encoded = texts.combine_chunks().dictionary_encode()
+    values: list[Any] = []
+    unfit: list[str | None] = []
+    for text in encoded.dictionary.to_pylist():
+        try:
+            values.append(read(text))
+            unfit.append(None)
+        except UnfitError:
+            values.append(None)
+            unfit.append(text)
+    return (
+        pc.take(pa.chunked_array([pa.array(values, into)]), encoded.indices),
+        pc.take(pa.chunked_array([pa.array(unfit, pa.string())]), encoded.indices),
+    )

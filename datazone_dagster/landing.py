@@ -26,6 +26,7 @@ from datazone_dagster.drain.reader import (
     read_shards,
 )
 from datazone_dagster.drain.settle import is_worth_saving, settled
+from datazone_dagster.ending import told_to_end
 from datazone_dagster.errors import (
     AccessDeniedError,
     ConcurrentWriterError,
@@ -113,6 +114,7 @@ def drain_once(
             bytes=settings.budget_bytes,
             max_workers=settings.max_workers,
             monotonic=time.monotonic,
+            told_to_end=told_to_end,
         ),
         now,
         logger,
@@ -173,7 +175,7 @@ def _mask(outcomes: list[ShardOutcome], masks: Masks) -> None:
 def _keep_small(log: ChangeLogSnapshot, deadline_seconds: float, logger: logging.Logger) -> None:
     """Upkeep of the change log, if the drain left time for it. It never fails a drain."""
     try:
-        while time.monotonic() < deadline_seconds and log.keep_small():
+        while time.monotonic() < deadline_seconds and not told_to_end() and log.keep_small():
             pass
     except ConcurrentWriterError as error:
         logger.info("Upkeep of the change log gives way: %s", error)

@@ -23,6 +23,7 @@ from datazone_dagster.dagster_glue.names import (
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.sensor import drain_sensor
 from datazone_dagster.dagster_glue.topology import Topology
+from datazone_dagster.ending import notice_sigterm
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import ApplySettings, DrainSettings, utc_now
@@ -71,6 +72,7 @@ def build_definitions(
             f"build_definitions: on_check={on_check!r} is not a function.",
             hint="Give a function that takes one CheckEvent.",
         )
+    notice_sigterm()
     note(Built(topology.transforms, lakehouse, dynamodb))
     jobs = {
         transform.name: define_asset_job(

@@ -57,12 +57,24 @@ IteratorCache = dict[tuple[str, str], KeptIterator]
 
 @dataclass(frozen=True, slots=True)
 class ReadBudget:
-    """Bounds of one drain. `deadline_seconds` is on the same clock as `monotonic`."""
+    """Bounds of one drain. `deadline_seconds` is on the same clock as `monotonic`.
+
+    `told_to_end` is asked between two pages: what was read until then counts.
+    """
 
     deadline_seconds: float
     bytes: int
     max_workers: int
     monotonic: Callable[[], float]
+    told_to_end: Callable[[], bool] = lambda: False
+
+    def is_spent(self, bytes_read: int) -> bool:
+        """Whether no further page is to be read."""
+        return (
+            bytes_read >= self.bytes
+            or self.monotonic() >= self.deadline_seconds
+            or self.told_to_end()
+        )
 
 
 @dataclass(slots=True)
@@ -213,8 +225,7 @@ def read_shards(
         nonlocal bytes_read
         while True:
             with lock:
-                spent = bytes_read >= budget.bytes
-                if spent or not waiting or budget.monotonic() >= budget.deadline_seconds:
+                if not waiting or budget.is_spent(bytes_read):
                     return
                 cursor = waiting.popleft()
             before = cursor.outcome.body_bytes

@@ -106,8 +106,14 @@ class OrdersTable:
 
     def rows(self) -> dict[str, Row]:
         """The rows that `current` must hold."""
-        items = self.wire.call("Scan", TableName=SOURCE.table_name)["Items"]
-        return rows_of_items(items)
+        items: list[Any] = []
+        start: dict[str, Any] = {}
+        while True:
+            page = self.wire.call("Scan", TableName=SOURCE.table_name, **start)
+            items += page["Items"]
+            if "LastEvaluatedKey" not in page:
+                return rows_of_items(items)
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def event_ids(self) -> Counter[str]:
         """Every record that the table's streams still hold."""

@@ -1,0 +1,116 @@
+"""Dagster's own processes, to be killed: a daemon with its code server and its runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from datazone_dagster.dagster_glue.instance_config import dagster_yaml
+
+PROJECT = Path(__file__).parents[2]
+DEADLINE_SECONDS = 90.0
+
+
+def wait_for(state: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    pause = threading.Event()
+    while not state():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        pause.wait(0.1)
+
+
+class DagsterHome:
+    """An instance on disk, and the environment of its processes."""
+
+    def __init__(self, home: Path, endpoint_url: str, lakehouse_uri: str) -> None:
+        home.mkdir()
+        # As shipped, but a run whose process died is noticed within a second.
+        text = dagster_yaml().replace("poll_interval_seconds: 30", "poll_interval_seconds: 1")
+        (home / "dagster.yaml").write_text(text)
+        self.log_file = home / "daemon.log"
+        self.environment = {
+            **os.environ,
+            "AWS_ENDPOINT_URL_DYNAMODB": endpoint_url,
+            "AWS_ENDPOINT_URL_DYNAMODB_STREAMS": endpoint_url,
+            "DATAZONE_LAKEHOUSE_URI": lakehouse_uri,
+            "DAGSTER_HOME": str(home),
+        }
+
+    @contextmanager
+    def daemon(self) -> Iterator[Daemon]:
+        """A daemon with a code server, until the block ends or this process does."""
+        with self.log_file.open("a", encoding="utf-8") as log:
+            guard = subprocess.Popen(
+                [
+                    *[sys.executable, "-m", "datazone_dagster.demo.guard"],
+                    *[sys.executable, "-m", "dagster._daemon", "run"],
+                    *["-m", "tests.faults.dagster_project", "-d", str(PROJECT)],
+                ],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=PROJECT,
+                env=self.environment,
+            )
+        assert guard.stdin is not None
+        try:
+            wait_for(lambda: children(guard.pid), "a daemon")
+            yield Daemon(children(guard.pid)[0])
+        finally:
+            guard.stdin.close()
+            guard.wait(60)
+
+
+class Daemon:
+    """A running daemon. Its processes are in a session of their own."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def code_server(self) -> int:
+        """The process that evaluates the sensors."""
+        found = [pid for pid in self.processes() if "grpc" in command_line(pid)]
+        assert len(found) == 1, found
+        return found[0]
+
+    def processes(self) -> list[int]:
+        """It, its code server and its runs."""
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._has(pid)]
+
+    def kill(self) -> None:
+        """All of it at once, as when a machine goes away."""
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _has(self, pid: int) -> bool:
+        try:
+            return os.getsid(pid) == self.pid
+        except ProcessLookupError:
+            return False
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def has_ended(pid: int) -> bool:
+    """Whether it is gone, or a zombie that nobody has collected yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

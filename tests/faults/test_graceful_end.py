@@ -1,0 +1,94 @@
+"""SIGTERM in a drain: what was read is committed, the rest stays for the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from types import FrameType
+
+import pytest
+
+from datazone_dagster.ending import notice_sigterm, told_to_end
+from datazone_dagster.local import Fault, FaultKind, LocalDynamoDB
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import DrainSettings, drain_once
+from tests.faults.orders import SOURCE, landed_event_ids
+from tests.faults.world import OrdersTable, assert_exactly_once, settle, stream_client
+
+GRACE_SECONDS = 10.0
+
+
+def drain_slowly(endpoint_url: str, root: str, sender: Connection) -> None:
+    """A process that handles SIGTERM, as Dagster's code server does, and drains."""
+    handled = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        handled.append(number)
+
+    def noticed_before_the_handler_was_replaced() -> bool:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        noticed = notice_sigterm()
+        signal.signal(signal.SIGTERM, handle)
+        return noticed
+
+    assert noticed_before_the_handler_was_replaced()
+    sender.send("ready")
+    settings = DrainSettings(budget_seconds=60, max_workers=1)
+    report = drain_once(SOURCE, stream_client(endpoint_url), Layout(root), settings=settings)
+    sender.send((report.records, report.caught_up, handled))
+
+
+def test_a_drain_told_to_end_commits_what_it_read(server: LocalDynamoDB, layout: Layout) -> None:
+    table = OrdersTable(server.endpoint_url, seed=4)
+    table.create()
+    table.write(60)
+    for shard in (0, 1):
+        table.admin.roll(SOURCE.table_name, shard)
+    table.write(60)
+    slow = Fault("GetRecords", FaultKind.SLOW, times=None, delay_seconds=0.5)
+    empty = Fault("GetRecords", FaultKind.EMPTY_PAGE, first=3, times=None)
+    table.admin.set_faults([empty, slow])
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.faults.child"])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(
+        target=drain_slowly, args=(server.endpoint_url, layout.uri, sender), daemon=True
+    )
+    process.start()
+    sender.close()
+    assert receiver.recv() == "ready"
+    while not table.admin.counters()["records"]:
+        process.join(0.02)
+    assert process.pid is not None
+    started = time.monotonic()
+    os.kill(process.pid, signal.SIGTERM)
+    records, caught_up, handled = receiver.recv()
+    process.join(GRACE_SECONDS)
+    assert time.monotonic() - started < GRACE_SECONDS
+    assert process.exitcode == 0
+    assert handled == [signal.SIGTERM], "its own handler has to run too"
+    assert not caught_up
+    table.admin.clear_faults()
+    assert 0 < records == landed_event_ids(layout).total() < table.event_ids().total()
+
+    settle(server.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault="SIGTERM in a drain")
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_signals_of_other_processes_are_not_taken_for_ours(forked: bool) -> None:
+    """Nothing was told to this process, whatever its forks were told."""
+    assert not told_to_end()
+    if forked:
+        pid = os.fork()
+        if not pid:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            noticed = notice_sigterm()
+            signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0 if noticed and told_to_end() else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert not told_to_end()

@@ -11,8 +11,8 @@ from datazone_dagster.errors import DefinitionError
 T = TypeVar("T")
 
 SUPPORTED: Mapping[str, tuple[str, ...]] = {
-    "mode": ("merge", "append"),
-    "deletes": ("hard",),
+    "mode": ("merge", "append", "history"),
+    "deletes": ("hard", "soft"),
     "deletion_vectors": ("auto", "never"),
     "start": ("trim_horizon", "latest"),
     "on_error": ("fail", "quarantine"),
@@ -20,8 +20,6 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
 """The values that work, by argument. This is the one place where a value becomes available."""
 
 LATER: Mapping[str, Mapping[str, str]] = {
-    "mode": {"history": "one row per interval of validity"},
-    "deletes": {"soft": "deleted rows stay, marked"},
     "deletion_vectors": {"always": "deletes written as vectors beside the files"},
     "start": {"snapshot": "the table is scanned first, then the stream goes on"},
 }

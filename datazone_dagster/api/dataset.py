@@ -23,8 +23,12 @@ class Dataset:
     Args:
         id: Letters, digits, `_` and `-`; names the folder and the asset.
         tags: Dagster tags: texts `key` or `key=value`, or a mapping. Kept as such texts.
-        mode: `"merge"` keeps one row per item, the newest; `"append"` keeps every event.
-        deletes: `"hard"`: the row of a deleted item leaves the table.
+        mode: `"merge"` keeps the newest rows of each item; `"append"` keeps every event;
+            `"history"` keeps a row per interval in which an item did not change (SCD2), with
+            `_dz_valid_from`, `_dz_valid_to` (null while it lasts) and `_dz_is_current`.
+        deletes: `"hard"`: the row of a deleted item leaves the table. `"soft"`: it stays, with
+            `_dz_deleted` and `_dz_delete_cause` (user or ttl). In history a delete closes the
+            interval either way; soft marks which ones a delete has closed.
         partition_by: Columns that the table is partitioned by. Fixed once the table exists.
         max_lag: From this lag on, the `lag` check fails with an error.
         deletion_vectors: `"auto"` uses them where the table has them, `"never"` does not.
@@ -32,6 +36,8 @@ class Dataset:
         owners: E-mail addresses or `team:<name>`; the default is those of the transform.
         kinds: At most ten, shown as icons.
         group_name: The asset's group; the default is that of the transform.
+        track: In history mode, the columns that begin a new interval when they change; what
+            other columns become shows in the interval that lasts. The default is all.
 
     Raises:
         DefinitionError: An argument can't be used; the text names it and what it takes.
@@ -39,8 +45,8 @@ class Dataset:
 
     id: str
     tags: tuple[str, ...]
-    mode: Literal["merge", "append"]
-    deletes: Literal["hard"]
+    mode: Literal["merge", "append", "history"]
+    deletes: Literal["hard", "soft"]
     partition_by: tuple[str, ...]
     max_lag: timedelta
     deletion_vectors: Literal["auto", "never"]
@@ -48,6 +54,7 @@ class Dataset:
     owners: tuple[str, ...]
     kinds: tuple[str, ...]
     group_name: str | None
+    track: tuple[str, ...]
 
     def __init__(
         self,
@@ -63,6 +70,7 @@ class Dataset:
         owners: str | Sequence[str] = (),
         kinds: str | Collection[str] = DEFAULT_KINDS,
         group_name: str | None = None,
+        track: str | Sequence[str] = (),
     ) -> None:
         where = f"Dataset({checked_dataset_id(id)!r})"
         values: dict[str, object] = {
@@ -70,24 +78,41 @@ class Dataset:
             "tags": checked.tags(where, tags),
             "mode": checked.choice(where, "mode", mode),
             "deletes": checked.choice(where, "deletes", deletes),
-            "partition_by": _partition_columns(where, partition_by),
+            "partition_by": _own_columns(where, "partition_by", partition_by),
             "max_lag": _positive(where, max_lag),
             "deletion_vectors": checked.choice(where, "deletion_vectors", deletion_vectors),
             "description": checked.optional_text(where, "description", description),
             "owners": checked.owners(where, owners),
             "kinds": checked.kinds(where, kinds),
             "group_name": checked.group_name(where, group_name),
+            "track": _tracked(where, mode, track),
         }
+        if (mode, deletes) == ("append", "soft"):
+            raise DefinitionError(
+                f"{where}: mode='append' keeps every event, deletes too; deletes='soft' has "
+                "nothing to mark.",
+                hint="Leave deletes out, or choose mode='merge'.",
+            )
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
 
-def _partition_columns(where: str, partition_by: object) -> tuple[str, ...]:
-    columns = checked.texts(where, "partition_by", partition_by)
+def _tracked(where: str, mode: str, track: object) -> tuple[str, ...]:
+    columns = _own_columns(where, "track", track)
+    if columns and mode != "history":
+        raise DefinitionError(
+            f"{where}: track names {checked.quoted(columns)}, but mode={mode!r} has no intervals.",
+            hint="Say mode='history', or leave track out.",
+        )
+    return columns
+
+
+def _own_columns(where: str, argument: str, names: object) -> tuple[str, ...]:
+    columns = checked.texts(where, argument, names)
     ours = [name for name in columns if name.startswith(RESERVED_PREFIX)]
     if ours:
         raise DefinitionError(
-            f"{where}: partition_by names {checked.quoted(ours)}, columns that we add.",
+            f"{where}: {argument} names {checked.quoted(ours)}, columns that we add.",
             hint=f"Choose columns of the function's result; {RESERVED_PREFIX!r} is reserved.",
         )
     return columns

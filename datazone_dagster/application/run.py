@@ -196,6 +196,8 @@ def _table_of(dataset: Dataset, transform: Transform, layout: Layout) -> Dataset
         dataset.id,
         transform.source.name,
         mode=dataset.mode,
+        deletes=dataset.deletes,
+        track=dataset.track,
         partition_by=tuple(dataset.partition_by),
         description=dataset.description,
     )

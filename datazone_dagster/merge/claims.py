@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.errors import ResultError
-from datazone_dagster.model.columns import KEY, VERSION
+from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION
 
 CAUSE = "cause"
 """Column: why a key leaves, null while it has rows: user, ttl or filtered.
@@ -25,6 +25,10 @@ Deletes by time to live carry the service's principal (DynamoDB Streams, `userId
 CLAIMS_SCHEMA = pa.schema(
     [pa.field(KEY, pa.string()), pa.field(VERSION, pa.string()), pa.field(CAUSE, pa.string())]
 )
+
+
+EVERY_CLAIM_SCHEMA = pa.schema([*CLAIMS_SCHEMA, (EVENT_TIME, pa.timestamp("us", tz="UTC"))])
+"""Claims where each change counts, not only the newest of its key."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,31 @@ def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatc
     return MergeBatch(claims.cast(CLAIMS_SCHEMA), current.cast(rows.schema))
 
 
+def every_claim(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatch:
+    """What each change of a chunk says of its key: the rows that it has, or why none.
+
+    Args:
+        changes: The chunk: `_dz_key`, `_dz_version`, `_dz_event_time`, `event_name`,
+            `user_principal`.
+        rows: What the function returned, with the hidden columns.
+        dataset_id: For the error.
+
+    Returns:
+        Claims as `EVERY_CLAIM_SCHEMA`, key and version unique.
+
+    Raises:
+        ResultError: A row carries a key or version that is not in the chunk.
+    """
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        connection.register("changes", changes)
+        connection.register("returned", rows)
+        _refuse_foreign_rows(connection, dataset_id)
+        claims = _arrow(connection, _EVERY_CLAIM).cast(EVERY_CLAIM_SCHEMA)
+        kept = _arrow(connection, _NOT_REMOVED)
+    return MergeBatch(claims, kept.cast(rows.schema))
+
+
 def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
     return pa.table(connection.sql(query))
 
@@ -102,6 +131,26 @@ _CLAIMS = """
             when _dz_key not in (select _dz_key from current_rows) then 'filtered'
         end as cause
     from latest
+"""
+
+_EVERY_CLAIM = """
+    select _dz_key, _dz_version,
+        case
+            when bool_or(event_name = 'REMOVE')
+                and any_value(user_principal) = 'dynamodb.amazonaws.com' then 'ttl'
+            when bool_or(event_name = 'REMOVE') then 'user'
+            when (_dz_key, _dz_version) not in (select (_dz_key, _dz_version) from returned)
+                then 'filtered'
+        end as cause,
+        any_value(_dz_event_time) as _dz_event_time
+    from changes
+    group by _dz_key, _dz_version
+"""
+
+_NOT_REMOVED = """
+    select returned.* from returned anti join (
+        select _dz_key, _dz_version from changes where event_name = 'REMOVE'
+    ) using (_dz_key, _dz_version)
 """
 
 _FOREIGN = """

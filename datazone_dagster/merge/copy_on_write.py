@@ -38,28 +38,50 @@ class CopyOnWriteEngine:
         rows_of_new_keys = batch.claims.filter(
             pc.and_(pc.invert(replaced), pc.is_null(batch.claims["cause"]))
         )
-        with guarded(target.uri, f"Merging into dataset {target.dataset_id!r}"):
-            if len(markers):
-                self._replace(target, markers, batch.rows, commit)
-            else:
-                write_deltalake(
-                    target.table,
-                    batch.rows,
-                    mode="append",
-                    writer_properties=WRITER,
-                    commit_properties=commit,
-                )
+        self._write(target, markers, batch.rows, commit, on=(KEY,))
         deleted = pc.sum(pc.is_valid(markers["cause"])).as_py() or 0
         return MergeCounts(
             inserted=len(rows_of_new_keys), updated=len(markers) - deleted, deleted=deleted
         )
 
-    def _replace(
-        self, target: MergeTarget, markers: pa.Table, rows: pa.Table, commit: CommitProperties
+    def replace(
+        self, target: MergeTarget, gone: pa.Table, rows: pa.Table, commit: CommitProperties
     ) -> None:
+        """See `MergeEngine.replace`."""
+        self._write(target, gone, rows, commit, on=(KEY, VERSION))
+
+    def _write(
+        self,
+        target: MergeTarget,
+        markers: pa.Table,
+        rows: pa.Table,
+        commit: CommitProperties,
+        on: tuple[str, ...],
+    ) -> None:
+        with guarded(target.uri, f"Merging into dataset {target.dataset_id!r}"):
+            if len(markers):
+                self._replace(target, markers, rows, commit, on)
+            else:
+                write_deltalake(
+                    target.table,
+                    rows,
+                    mode="append",
+                    writer_properties=WRITER,
+                    commit_properties=commit,
+                )
+
+    def _replace(
+        self,
+        target: MergeTarget,
+        markers: pa.Table,
+        rows: pa.Table,
+        commit: CommitProperties,
+        on: tuple[str, ...],
+    ) -> None:
+        same = " and ".join(f't."{name}" = s."{name}"' for name in on)
         target.table.merge(
             _with_markers(markers, rows),
-            predicate=f's."{_OP}" = {_REPLACED} and t."{KEY}" = s."{KEY}"',
+            predicate=f's."{_OP}" = {_REPLACED} and {same}',
             source_alias="s",
             target_alias="t",
             # Streamed execution can't prune: it scans every file of the target.

@@ -12,7 +12,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema
 
 from datazone_dagster import crash_points
 from datazone_dagster.delta import (
@@ -23,14 +23,23 @@ from datazone_dagster.delta import (
 )
 from datazone_dagster.delta.log import read_snapshot
 from datazone_dagster.errors import ConcurrentWriterError
-from datazone_dagster.merge.claims import collapse
-from datazone_dagster.merge.copy_on_write import WRITER, CopyOnWriteEngine
+from datazone_dagster.merge.copy_on_write import CopyOnWriteEngine
 from datazone_dagster.merge.engine import MergeEngine, MergeTarget
-from datazone_dagster.merge.schema import aligned, first_schema, plan_schema
+from datazone_dagster.merge.modes import (
+    AppendMode,
+    ChunkRows,
+    HistoryMode,
+    MergeMode,
+    Mode,
+    SoftMode,
+    check_shape,
+)
+from datazone_dagster.merge.schema import aligned, first_schema, plan_schema, with_fields
 from datazone_dagster.merge.tombstones import Tombstones
+from datazone_dagster.merge.unseen import UnseenChanges
 from datazone_dagster.merge.versions import has_rows
 from datazone_dagster.model.attributes import AttributeMapping
-from datazone_dagster.model.columns import EVENT_TIME, KEY, Log
+from datazone_dagster.model.columns import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MergeCounts
 
@@ -75,7 +84,9 @@ class DatasetTable:
         dataset_id: str,
         source: str,
         *,
-        mode: Literal["merge", "append"],
+        mode: Literal["merge", "append", "history"],
+        deletes: Literal["hard", "soft"] = "hard",
+        track: tuple[str, ...] = (),
         partition_by: tuple[str, ...] = (),
         description: str | None = None,
         engine: MergeEngine | None = None,
@@ -85,11 +96,20 @@ class DatasetTable:
         self.redrive_app_id = f"redrive/{source}"
         self._storage_options = dict(layout.storage_options)
         self._dataset_id = dataset_id
-        self._mode = mode
         self._partition_by = partition_by
         self._description = description
-        self._engine = engine or CopyOnWriteEngine()
-        self._tombstones = Tombstones(layout, dataset_id)
+        engine = engine or CopyOnWriteEngine()
+        tombstones = Tombstones(layout, dataset_id)
+        self._mode: Mode
+        if mode == "append":
+            self._mode = AppendMode()
+        elif mode == "history":
+            unseen = UnseenChanges(layout, dataset_id)
+            self._mode = HistoryMode(engine, unseen, track, soft=deletes == "soft")
+        elif deletes == "soft":
+            self._mode = SoftMode(engine, tombstones)
+        else:
+            self._mode = MergeMode(engine, tombstones)
 
     def position(self) -> int:
         """The last batch that is in the table; 0 if none is."""
@@ -196,7 +216,7 @@ class DatasetTable:
                 f"Dataset {self._dataset_id!r} changed while records were about to be redriven.",
                 safe="Nothing of this attempt was written; the records wait in the quarantine.",
             )
-        if self._mode == "append":
+        if isinstance(self._mode, AppendMode):
             rows = rows.filter(pc.invert(has_rows(table, self._storage_options, rows)))
         commit = transaction(self.redrive_app_id, number)
         return self._put(table, changes, rows, commit, now, attributes)
@@ -210,6 +230,8 @@ class DatasetTable:
         now: datetime,
         attributes: AttributeMapping,
     ) -> ChunkWritten:
+        check_shape(self._dataset_id, self._mode, schema_of(table))
+        rows = with_fields(rows, self._mode.fields)
         plan = plan_schema(rows, schema_of(table), dataset_id=self._dataset_id)
         if plan.added:
             with guarded(self.uri, f"Adding columns to dataset {self._dataset_id!r}"):
@@ -220,27 +242,10 @@ class DatasetTable:
                 table.alter.set_table_properties(
                     {ATTRIBUTES: attributes.to_json()}, raise_if_not_exists=False
                 )
-        rows = aligned(rows, plan.schema)
-        crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
-        if self._mode == "append":
-            with guarded(self.uri, f"Appending to dataset {self._dataset_id!r}"):
-                write_deltalake(
-                    table,
-                    rows.sort_by([(EVENT_TIME, "ascending")]),
-                    mode="append",
-                    writer_properties=WRITER,
-                    commit_properties=commit,
-                )
-            counts = MergeCounts(inserted=len(rows))
-        else:
-            batch = collapse(changes, rows, dataset_id=self._dataset_id)
-            batch = batch.without(self._tombstones.blocked(batch.claims).select([KEY]))
-            self._tombstones.bury(batch.claims, now)
-            crash_points.reach(crash_points.AFTER_TOMBSTONES)
-            target = MergeTarget(
-                self._dataset_id, self.uri, self._storage_options, table, plan.schema
-            )
-            counts = self._engine.merge(target, batch, commit)
+        target = MergeTarget(self._dataset_id, self.uri, self._storage_options, table, plan.schema)
+        counts = self._mode.write(
+            target, ChunkRows(changes, aligned(rows, plan.schema), now), commit
+        )
         crash_points.reach(crash_points.AFTER_DATASET_COMMIT)
         return ChunkWritten(counts, table.version(), tuple(field.name for field in plan.added))
 
@@ -258,7 +263,7 @@ class DatasetTable:
             self.uri,
             self._storage_options,
             KIND,
-            first_schema(rows.schema),
+            first_schema(with_fields(rows.schema.empty_table(), self._mode.fields).schema),
             partition_by=self._partition_by,
             description=self._description,
         )

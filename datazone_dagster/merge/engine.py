@@ -46,3 +46,23 @@ class MergeEngine(Protocol):
             StorageError: The store failed.
         """
         ...
+
+    def replace(
+        self, target: MergeTarget, gone: pa.Table, rows: pa.Table, commit: CommitProperties
+    ) -> None:
+        """Remove the rows of certain keys and versions and add others, in one commit.
+
+        Nothing is compared: the caller has planned with `target.table`, and a commit by
+        anyone else since makes this one fail.
+
+        Args:
+            target: The table.
+            gone: Key and version of the rows that leave.
+            rows: In the table's schema; may have keys and versions of `gone` again.
+            commit: Carried even if there is nothing to do.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first; nothing was written.
+            StorageError: The store failed.
+        """
+        ...

@@ -6,6 +6,7 @@ delta-rs would cast in silence (1.5 became 1 in an integer column), so we cast, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -124,6 +125,13 @@ def aligned(rows: pa.Table, schema: pa.Schema) -> pa.Table:
         ],
         schema=schema,
     )
+
+
+def with_fields(rows: pa.Table, fields: Sequence[pa.Field]) -> pa.Table:
+    """The rows with further columns, all null."""
+    for field in fields:
+        rows = rows.append_column(field, pa.chunked_array([pa.nulls(len(rows), field.type)]))
+    return rows
 
 
 def _nullable(field: pa.Field) -> pa.Field:

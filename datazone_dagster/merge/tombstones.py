@@ -10,12 +10,20 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, WriterProperties, write_deltalake
+from deltalake import DeltaTable, Schema, WriterProperties, write_deltalake
 
-from datazone_dagster.delta import DataFile, create_table, data_files, guarded, open_table
+from datazone_dagster.delta import (
+    DataFile,
+    create_table,
+    data_files,
+    filesystem,
+    guarded,
+    open_table,
+)
 from datazone_dagster.merge.claims import CAUSE
+from datazone_dagster.merge.held import whole_rows
 from datazone_dagster.merge.versions import HIGHEST, versions_in, with_highest
-from datazone_dagster.model.columns import KEY, VERSION
+from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.version import split_version
 
@@ -27,6 +35,9 @@ DAY = "day"
 EPOCH = "epoch"
 RANK = "sequence_rank"
 DELETED_AT = "deleted_at"
+IMAGE_VERSION = "image_version"
+VERSION_STATISTICS = (DAY, EPOCH, RANK)
+"""Columns by which files are dropped and skipped."""
 
 SCHEMA = pa.schema(
     [
@@ -39,8 +50,13 @@ SCHEMA = pa.schema(
         # characters, too few to prune files by a version.
         pa.field(EPOCH, pa.int64(), nullable=False),
         pa.field(RANK, pa.float64(), nullable=False),
+        # Of soft deletes: when the item was deleted, and the version of the image that stayed.
+        pa.field(EVENT_TIME, pa.timestamp("us", tz="UTC")),
+        pa.field(IMAGE_VERSION, pa.string()),
     ]
 )
+
+_OF = (KEY, VERSION, CAUSE, EVENT_TIME, IMAGE_VERSION)
 
 _CONFIGURATION = {
     "delta.dataSkippingStatsColumns": f"{EPOCH},{RANK}",
@@ -67,13 +83,28 @@ class Tombstones:
         if table is None or not len(claims):
             return claims.slice(0, 0)
         lowest = split_version(pc.min(claims[VERSION]).as_py())
-        files = _files_from(table, *lowest)
+        files = files_from(table, *lowest)
         held = versions_in(table, self._storage_options, files, claims[KEY])
         both = with_highest(claims, held)
         return both.filter(pc.greater(both[HIGHEST], both[VERSION]))
 
+    def of(self, keys: pa.ChunkedArray) -> pa.Table:
+        """Every tombstone of these keys: version, cause, event time and image version."""
+        columns = pa.schema([SCHEMA.field(name) for name in _OF])
+        table = open_table(self.uri, self._storage_options, KIND)
+        if table is None or not len(keys):
+            return columns.empty_table()
+        wanted = pc.unique(keys.combine_chunks())
+        store = filesystem(table, self._storage_options)
+        parts = [
+            rows.filter(pc.is_in(rows[KEY], wanted))
+            for file in data_files(table)
+            for rows in whole_rows(store, file, columns)
+        ]
+        return pa.concat_tables([columns.empty_table(), *parts])
+
     def bury(self, claims: pa.Table, now: datetime) -> None:
-        """Record the claims that have a cause."""
+        """Record the claims that have a cause; event time and image version may be missing."""
         gone = claims.filter(pc.is_valid(claims[CAUSE]))
         if not len(gone):
             return
@@ -88,30 +119,31 @@ class Tombstones:
             f"{RETENTION.days} days. Written by datazone_dagster only.",
         )
         with guarded(self.uri, f"Writing tombstones of dataset {self._dataset_id!r}"):
+            known = {field.name for field in table.schema().fields}
+            added = [field for field in SCHEMA if field.name not in known]
+            if added:
+                table.alter.add_columns(list(Schema.from_arrow(pa.schema(added)).fields))
             write_deltalake(
                 table,
                 _rows(gone, now),
                 mode="append",
                 writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
             )
-            self._expire(table, now)
-
-    def _expire(self, table: DeltaTable, now: datetime) -> None:
-        expired = sorted(
-            {
-                file.partition[DAY]
-                for file in data_files(table)
-                if file.partition[DAY] < _day(now - RETENTION)
-            }
-        )
-        if expired:
-            # Days are made by us from the clock, so they are safe inside the predicate.
-            days = ", ".join(f"'{day}'" for day in expired)
-            table.delete(f"{DAY} in ({days})")
-            table.vacuum(dry_run=False, retention_hours=24, enforce_retention_duration=False)
+            expire_days(table, now)
 
 
-def _files_from(table: DeltaTable, epoch: int, sequence_number: int) -> list[DataFile]:
+def expire_days(table: DeltaTable, now: datetime) -> None:
+    """Drop the days that are older than the retention from a table partitioned by day."""
+    days = {file.partition[DAY] for file in data_files(table)}
+    expired = sorted(day for day in days if day < day_of(now - RETENTION))
+    if expired:
+        # Days are made by us from the clock, so they are safe inside the predicate.
+        listed = ", ".join(f"'{day}'" for day in expired)
+        table.delete(f"{DAY} in ({listed})")
+        table.vacuum(dry_run=False, retention_hours=24, enforce_retention_duration=False)
+
+
+def files_from(table: DeltaTable, epoch: int, sequence_number: int) -> list[DataFile]:
     """Files that may hold a version above this one."""
     rank = float(sequence_number)
     return [
@@ -123,21 +155,33 @@ def _files_from(table: DeltaTable, epoch: int, sequence_number: int) -> list[Dat
 
 
 def _rows(gone: pa.Table, now: datetime) -> pa.Table:
-    versions = [split_version(version) for version in gone[VERSION].to_pylist()]
+    epochs, ranks = version_numbers(gone[VERSION])
     rows = len(gone)
     return pa.table(
         [
-            pa.repeat(_day(now), rows),
+            pa.repeat(day_of(now), rows),
             gone[KEY],
             gone[VERSION],
             gone[CAUSE],
             pa.repeat(pa.scalar(now, SCHEMA.field(DELETED_AT).type), rows),
-            pa.array([epoch for epoch, _ in versions], pa.int64()),
-            pa.array([float(number) for _, number in versions], pa.float64()),
+            epochs,
+            ranks,
+            *(
+                gone[name] if name in gone.column_names else pa.nulls(rows, SCHEMA.field(name).type)
+                for name in (EVENT_TIME, IMAGE_VERSION)
+            ),
         ],
         schema=SCHEMA,
     )
 
 
-def _day(time: datetime) -> str:
+def version_numbers(versions: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
+    """Epochs and ranks of versions: numbers that Delta keeps statistics of."""
+    split = [split_version(version) for version in versions.to_pylist()]
+    epochs = pa.array([epoch for epoch, _ in split], pa.int64())
+    return epochs, pa.array([float(number) for _, number in split], pa.float64())
+
+
+def day_of(time: datetime) -> str:
+    """The day that a time is of, as partitions are named."""
     return time.strftime("%Y-%m-%d")

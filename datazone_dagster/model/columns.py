@@ -10,6 +10,17 @@ HIDDEN = (KEY, VERSION, EVENT_TIME)
 
 RESERVED_PREFIX = "_dz_"
 
+VALID_FROM = "_dz_valid_from"
+VALID_TO = "_dz_valid_to"
+IS_CURRENT = "_dz_is_current"
+INTERVAL = (VALID_FROM, VALID_TO, IS_CURRENT)
+"""Added to the rows of a history dataset: [from, to), to is null while the row is current."""
+
+DELETED = "_dz_deleted"
+DELETE_CAUSE = "_dz_delete_cause"
+DELETION = (DELETED, DELETE_CAUSE)
+"""Added to the rows of a dataset with soft deletes; the cause is user or ttl."""
+
 REST = "_dz_rest"
 """Attributes of an item beyond the columns that it may have, as one JSON object."""
 

@@ -71,3 +71,7 @@ class Layout:
     def tombstones(self, dataset_id: str) -> str:
         """The table of keys that left a dataset."""
         return self._under("_tombstones", checked_dataset_id(dataset_id))
+
+    def unseen(self, dataset_id: str) -> str:
+        """The table of changes that no row of a history dataset shows."""
+        return self._under("_unseen", checked_dataset_id(dataset_id))

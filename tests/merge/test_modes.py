@@ -13,10 +13,12 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from datazone_dagster import crash_points
 from datazone_dagster.errors import ResultError, SchemaChangeError
 from datazone_dagster.merge.dataset import ChunkWritten, DatasetTable
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MergeCounts
+from datazone_dagster.testing import Crash, crash_at
 from tests.merge.history_model import START, Change, Interval, intervals, scripts
 from tests.merge.test_history import intervals_of
 
@@ -159,32 +161,42 @@ def a(number: int, *rows: Status, cause: str | None = None, key: str = "a") -> C
 @ON_DISK
 @given(
     script=scripts(),
+    deaths=st.lists(st.booleans(), min_size=9, max_size=9),
     tracked=st.sampled_from([(), ("status",)]),
     partition_by=st.sampled_from([(), ("status",)]),
 )
 def test_history_is_that_of_the_model_whatever_the_order(
     tmp_path_factory: pytest.TempPathFactory,
     script: tuple[list[Change], list[list[Change]]],
+    deaths: list[bool],
     tracked: tuple[str, ...],
     partition_by: tuple[str, ...],
 ) -> None:
     root = tmp_path_factory.mktemp("lakehouse")
     table = Table(root, "history", "soft", track=tracked, partition_by=partition_by)
     seen: list[Change] = []
-    for chunk in script[1]:
+    for chunk, dies in zip(script[1], deaths, strict=False):
+        if dies:  # what was put aside is there, the commit is not
+            with crash_at(crash_points.AFTER_TOMBSTONES), pytest.raises(Crash):
+                table.apply(chunk)
         table.apply(chunk)
         seen += chunk
     assert table.intervals() == intervals(seen, (0,) if tracked else (0, 1))
 
 
 @ON_DISK
-@given(script=scripts())
+@given(script=scripts(), deaths=st.lists(st.booleans(), min_size=9, max_size=9))
 def test_soft_deletes_are_those_of_the_model_whatever_the_order(
-    tmp_path_factory: pytest.TempPathFactory, script: tuple[list[Change], list[list[Change]]]
+    tmp_path_factory: pytest.TempPathFactory,
+    script: tuple[list[Change], list[list[Change]]],
+    deaths: list[bool],
 ) -> None:
     table = Table(tmp_path_factory.mktemp("lakehouse"), deletes="soft")
     seen: list[Change] = []
-    for chunk in script[1]:
+    for chunk, dies in zip(script[1], deaths, strict=False):
+        if dies:
+            with crash_at(crash_points.AFTER_TOMBSTONES), pytest.raises(Crash):
+                table.apply(chunk)
         table.apply(chunk)
         seen += chunk
         assert table.shown() == soft_model(seen)

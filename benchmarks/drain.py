@@ -27,12 +27,13 @@ from benchmarks.measure import (
 )
 from benchmarks.pages import Workload, generated
 from benchmarks.stream import PagesStream
-from datazone_dagster import landing
+from datazone_dagster.changelog import batch_writer
 from datazone_dagster.changelog import log as change_log
 from datazone_dagster.changelog import schema as change_log_schema
+from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import RecordsPage
-from datazone_dagster.pipeline import drain_once
+from datazone_dagster.pipeline import drain_tick
 from datazone_dagster.source.parsed import page_from_parsed
 from datazone_dagster.source.wire import parse_page
 from datazone_dagster.sources import DynamoDBSource
@@ -71,7 +72,7 @@ def parsed_page() -> Callable[[bytes], RecordsPage]:
 
 def drain_all(stream: PagesStream, layout: Layout) -> None:
     """Land everything."""
-    while not drain_once(SOURCE, stream, layout).caught_up:
+    while not drain_tick(SOURCE, stream, layout).caught_up:
         pass
 
 
@@ -88,10 +89,14 @@ def child(variant: str, folder: Path) -> Measured:
         return measured
     with tempfile.TemporaryDirectory(prefix="bench-drain-") as root, Stages(measured) as stages:
         if variant == RAW:
-            stages.wrap(landing, "read_shards", "read and parse pages")
-            stages.wrap(change_log, "write_file", "write Parquet (zstd 1), with Arrow building")
-            stages.wrap(change_log_schema, "_shard_table", "of it: build Arrow")
+            parser = stages.timed("parse pages", parse_page)
+            stream = PagesStream(folder, parser)
+            stages.wrap(batch_writer, "write_file", "build Arrow, write Parquet (zstd 1)")
+            stages.wrap(change_log_schema, "_changes_table", "of it: build Arrow")
             stages.wrap(change_log.ChangeLog, "open_or_create", "open the change log")
+            stages.wrap(CheckpointTable, "open_or_create", "read the checkpoint")
+            stages.wrap(CheckpointSnapshot, "save", "save the checkpoint")
+            stages.wrap(batch_writer.BatchWriter, "commit", "commit the batch")
         with measuring(measured):
             drain_all(stream, Layout(root))
         size = sum(file.stat().st_size for file in Path(root).rglob("*.parquet"))

@@ -6,11 +6,13 @@ import json
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
@@ -50,26 +52,36 @@ def measuring(measured: Measured) -> Iterator[None]:
 
 
 class Stages:
-    """CPU seconds by stage: wraps functions of the flow for as long as the block lasts."""
+    """CPU seconds by stage: wraps functions of the flow for as long as the block lasts.
+
+    Counted is the thread that the function runs in, so stages may overlap.
+    """
 
     def __init__(self, measured: Measured) -> None:
         self._measured = measured
+        self._lock = threading.Lock()
         self._undo: list[tuple[object, str, object]] = []
 
     def wrap(self, owner: object, name: str, stage: str) -> None:
         """Count what `owner.name` takes under `stage`."""
         function = getattr(owner, name)
+        setattr(owner, name, self.timed(stage, function))
+        self._undo.append((owner, name, function))
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, counted under `stage`."""
         stages = self._measured.stages
 
         def timed(*args: object, **kwargs: object) -> object:
-            started = time.process_time()
+            started = time.thread_time()
             try:
                 return function(*args, **kwargs)
             finally:
-                stages[stage] = stages.get(stage, 0.0) + time.process_time() - started
+                took = time.thread_time() - started
+                with self._lock:
+                    stages[stage] = stages.get(stage, 0.0) + took
 
-        setattr(owner, name, timed)
-        self._undo.append((owner, name, function))
+        return timed
 
     def __enter__(self) -> Stages:
         return self

@@ -8,47 +8,56 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 from datazone_dagster import crash_points
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.decode.masking import Masks
-from datazone_dagster.drain.plan import DrainPlan, plan_drain, pruned
+from datazone_dagster.drain.plan import plan_drain, pruned
+from datazone_dagster.drain.polling import SAME_TICK_SECONDS, Activities, due, noted
 from datazone_dagster.drain.reader import (
     IteratorCache,
     ReadBudget,
     ShardOutcome,
+    Sink,
     read_shards,
 )
+from datazone_dagster.drain.report import drain_report
 from datazone_dagster.drain.settle import is_worth_saving, settled
+from datazone_dagster.drain.streams import stream_to_read
 from datazone_dagster.ending import told_to_end
 from datazone_dagster.errors import (
     AccessDeniedError,
     ConcurrentWriterError,
     CredentialsError,
-    ShardNotFoundError,
+    DatazoneError,
     StorageError,
-    StreamDisabledError,
-    TableNotFoundError,
+    ThrottledError,
 )
-from datazone_dagster.model.checkpoint import Checkpoint, fold
+from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
+from datazone_dagster.model.checkpoint import ShardCheckpoint, fold
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
+from datazone_dagster.model.record import ChangeRecords, MalformedRecord
 from datazone_dagster.model.report import DrainReport
-from datazone_dagster.model.shard import StreamDescription
+from datazone_dagster.process_memory import resident_bytes
 
 _logger = logging.getLogger(__name__)
 
 UPKEEP_SHARE = 0.25
-"""No piece of upkeep begins after this share of a drain's time: landing goes first."""
+"""After this share of a drain's time only one more piece of upkeep is done: landing goes first."""
 
-_iterators: WeakKeyDictionary[StreamClient, IteratorCache] = WeakKeyDictionary()
-"""Shard iterators kept from one drain to the next, as long as the client lives."""
+SMALLEST_BATCH_BYTES = 2 << 20
+BATCH_SHARE_OF_MEMORY = 8
+"""A batch is no larger than this part of the memory budget: runs hold at least one of them."""
+
+BATCH_SECONDS = 4.0
+"""How long a batch should take where commits are cheap: what it holds is seen only then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +65,70 @@ class DrainSettings:
     """Bounds of one drain.
 
     A sensor tick has 60 seconds; the budget leaves room for the call in flight and the commit.
+
+    Args:
+        budget_seconds: No call to the service is made after this.
+        memory_budget: Bytes that the process of a drain may come to. Batches are no larger
+            than an eighth of it, and get smaller while the process is near it.
+        budget_bytes: Body bytes of one batch; None finds the size by what batches take.
+        max_workers: Shards read at a time, and HTTP connections.
     """
 
     budget_seconds: float = 20.0
-    budget_bytes: int = 64 << 20
+    memory_budget: int = 512 << 20
+    budget_bytes: int | None = None
     max_workers: int = 16
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What a process remembers from one drain of a client to the next. All of it is a hint."""
+
+    size: BatchSize
+    base_bytes: int | None = None
+    iterators: IteratorCache = field(default_factory=dict)
+    activities: Activities = field(default_factory=dict)
+
+
+_kept: WeakKeyDictionary[StreamClient, _Kept] = WeakKeyDictionary()
+
+
+def drain_tick(
+    source: DynamoDBSource,
+    client: StreamClient,
+    layout: Layout,
+    *,
+    settings: DrainSettings = DrainSettings(),
+    clock: Clock = utc_now,
+    logger: logging.Logger = _logger,
+) -> DrainReport:
+    """Land batch after batch until the source is caught up or the time is spent.
+
+    Each batch is a drain of its own: what is committed stays, whatever becomes of the next.
+
+    Returns:
+        One report over all batches.
+
+    Raises:
+        DatazoneError: As `drain_once`, if it is the first batch that fails.
+    """
+    deadline_seconds = time.monotonic() + settings.budget_seconds
+    total: DrainReport | None = None
+    while True:
+        drain = _Drain(source, client, layout, settings, clock, logger, deadline_seconds)
+        try:
+            report = drain.run(ask_again_seconds=SAME_TICK_SECONDS if total else 0.0)
+        except DatazoneError as error:
+            if total is None:
+                raise
+            logger.warning(
+                "Drain of %s stops after %d batches: %s", source.name, total.batches, error
+            )
+            return total
+        total = report if total is None else total.then(report)
+        stuck = report.gave_way or drain.throttled or not drain.progressed
+        if report.caught_up or stuck or told_to_end() or time.monotonic() >= deadline_seconds:
+            return total
 
 
 def drain_once(
@@ -72,7 +140,7 @@ def drain_once(
     clock: Clock = utc_now,
     logger: logging.Logger = _logger,
 ) -> DrainReport:
-    """Land what the shards of a source hold, once, and say where it stands.
+    """Land one batch of what the shards of a source hold, and say where it stands.
 
     Safe at any time and from several processes at once: the one that commits second gives
     way, and the next drain goes on from what is committed.
@@ -83,99 +151,177 @@ def drain_once(
         LineageError: The shards contradict what was landed.
         StorageError: The lakehouse can't be read or written.
     """
-    started_seconds = time.monotonic()
-    now = clock()
-    masks = Masks.of(source)
-    log = ChangeLog(layout, source.name).open_or_create()
-    saved = CheckpointTable(layout, source.name).open_or_create()
-    if saved.checkpoint.batch > log.head:
-        raise StorageError(
-            f"The checkpoint of source {source.name!r} is at batch {saved.checkpoint.batch}, but "
-            f"its change log ends at {log.head}.",
-            safe="Nothing was read or written.",
-            hint="The change log was removed or restored from an older copy. Restore the newest "
-            f"one, or move {layout.checkpoint(source.name)} away to read the stream again from "
-            "its trim horizon.",
+    deadline_seconds = time.monotonic() + settings.budget_seconds
+    return _Drain(source, client, layout, settings, clock, logger, deadline_seconds).run()
+
+
+class _Drain:
+    """One batch: plan, read and write, commit."""
+
+    def __init__(
+        self,
+        source: DynamoDBSource,
+        client: StreamClient,
+        layout: Layout,
+        settings: DrainSettings,
+        clock: Clock,
+        logger: logging.Logger,
+        deadline_seconds: float,
+    ) -> None:
+        self._source = source
+        self._client = client
+        self._layout = layout
+        self._settings = settings
+        self._now = clock()
+        self._logger = logger
+        self._deadline_seconds = deadline_seconds
+        self.progressed = False
+        """Whether the next batch may find what this one could not read yet."""
+        self.throttled = False
+
+    def run(self, *, ask_again_seconds: float = 0.0) -> DrainReport:
+        """See `drain_once`. Shards at their tip are left alone for `ask_again_seconds`."""
+        started_seconds = time.monotonic()
+        source, settings, now = self._source, self._settings, self._now
+        masks = Masks.of(source)
+        log = ChangeLog(self._layout, source.name).open_or_create()
+        saved = CheckpointTable(self._layout, source.name).open_or_create()
+        if saved.checkpoint.batch > log.head:
+            raise _behind_its_checkpoint(source, saved.checkpoint.batch, log.head, self._layout)
+        landed = log.landed_since(saved.checkpoint.batch)
+        checkpoint = fold(saved.checkpoint, landed, log.head, now)
+
+        stream = stream_to_read(self._client, checkpoint)
+        plan = plan_drain(stream, checkpoint, start=source.start, now=now)
+        # Only a drain that goes through leaves its iterators to the next one: they stand behind
+        # everything that was read, also behind records that move no position.
+        kept = _taken(self._client, settings)
+        reading_seconds = time.monotonic()
+        poll = due(plan.reads, kept.activities, reading_seconds, at_least_seconds=ask_again_seconds)
+        with log.begin(plan.checkpoint.epoch) as writer:
+            budget_bytes = settings.budget_bytes or kept.size.bytes
+            outcomes = read_shards(
+                self._client,
+                poll.reads,
+                kept.iterators,
+                ReadBudget(
+                    deadline_seconds=self._deadline_seconds,
+                    bytes=budget_bytes,
+                    max_workers=settings.max_workers,
+                    monotonic=time.monotonic,
+                    told_to_end=told_to_end,
+                ),
+                now,
+                self._logger,
+                _sink(writer, masks),
+            )
+            crash_points.reach(crash_points.AFTER_READ)
+            writer.finish()
+            written_seconds = time.monotonic()
+            reached = settled(plan.checkpoint, outcomes, now)
+            batch: int | None = None
+            gave_way = False
+            try:
+                batch = writer.commit()
+                if batch is not None:
+                    crash_points.reach(crash_points.AFTER_CHANGE_LOG_COMMIT)
+                reached = pruned(replace(reached, batch=log.head), stream, now=now)
+                if is_worth_saving(saved.checkpoint, reached):
+                    saved.save(reached)
+                    crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
+            except ConcurrentWriterError as error:
+                gave_way = True
+                self._logger.info("Drain of %s gives way: %s", source.name, error)
+        finished_seconds = time.monotonic()
+        self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
+        self.progressed = batch is not None or any(one.ended for one in outcomes)
+        if not gave_way:
+            body_bytes = sum(outcome.body_bytes for outcome in outcomes)
+            noted(kept.activities, outcomes, reading_seconds)
+            kept.size = kept.size.after(
+                BatchMeasured(
+                    bytes=body_bytes,
+                    work_seconds=written_seconds - reading_seconds,
+                    commit_seconds=(reading_seconds - started_seconds)
+                    + (finished_seconds - written_seconds),
+                    full=body_bytes >= budget_bytes,
+                    memory_pressure=_pressure(kept, settings),
+                    throttled=self.throttled,
+                )
+            )
+            _kept[self._client] = kept
+            _keep_small(log, started_seconds + settings.budget_seconds * UPKEEP_SHARE, self._logger)
+        _raise_if_locked_out(outcomes)
+        return drain_report(
+            source.name,
+            stream,
+            plan,
+            poll,
+            outcomes,
+            reached,
+            batch=batch,
+            head=log.head,
+            log_version=log.version if batch is not None else None,
+            gave_way=gave_way,
+            duration_seconds=time.monotonic() - started_seconds,
         )
-    landed = log.landed_since(saved.checkpoint.batch)
-    checkpoint = fold(saved.checkpoint, landed, log.head, now)
 
-    stream = _stream_to_read(client, checkpoint)
-    plan = plan_drain(stream, checkpoint, start=source.start, now=now)
-    # Only a drain that goes through leaves its iterators to the next one: they stand behind
-    # everything that was read, also behind records that move no position.
-    iterators = _iterators.pop(client, {})
-    outcomes = read_shards(
-        client,
-        plan.reads,
-        iterators,
-        ReadBudget(
-            deadline_seconds=started_seconds + settings.budget_seconds,
-            bytes=settings.budget_bytes,
-            max_workers=settings.max_workers,
-            monotonic=time.monotonic,
-            told_to_end=told_to_end,
-        ),
-        now,
-        logger,
+
+def _sink(writer: BatchWriter, masks: Masks | None) -> Sink:
+    """Puts what is read into the batch; nobody after it sees what is masked."""
+
+    def put(row: ShardCheckpoint, records: ChangeRecords, malformed: list[MalformedRecord]) -> int:
+        refused: list[MalformedRecord] = []
+        if masks is not None:
+            records, refused = masks.records(records)
+            malformed = [*map(masks.withheld, malformed), *refused]
+        place = (row.stream_arn, row.shard_id, row.parent_shard_id)
+        writer.put(ShardRecords(*place, records, malformed))
+        return len(refused)
+
+    return put
+
+
+def _taken(client: StreamClient, settings: DrainSettings) -> _Kept:
+    """What the last drain left; the size stays even if this one does not go through."""
+    limits = SizeLimits(
+        smallest_bytes=SMALLEST_BATCH_BYTES,
+        largest_bytes=max(SMALLEST_BATCH_BYTES, settings.memory_budget // BATCH_SHARE_OF_MEMORY),
+        target_seconds=BATCH_SECONDS,
     )
-    crash_points.reach(crash_points.AFTER_READ)
-    if masks is not None:
-        _mask(outcomes, masks)
-    reached = settled(plan.checkpoint, outcomes, now)
-    shards = [
-        ShardRecords(
-            outcome.row.stream_arn,
-            outcome.row.shard_id,
-            outcome.row.parent_shard_id,
-            outcome.records,
-            outcome.malformed,
-        )
-        for outcome in outcomes
-        if outcome.records or outcome.malformed
-    ]
-    batch: int | None = None
-    gave_way = False
-    try:
-        if shards:
-            batch = log.append(reached.epoch, shards)
-            crash_points.reach(crash_points.AFTER_CHANGE_LOG_COMMIT)
-        reached = pruned(replace(reached, batch=log.head), stream, now=now)
-        if is_worth_saving(saved.checkpoint, reached):
-            saved.save(reached)
-            crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
-        _iterators[client] = iterators
-    except ConcurrentWriterError as error:
-        gave_way = True
-        logger.info("Drain of %s gives way: %s", source.name, error)
-    else:
-        _keep_small(log, started_seconds + settings.budget_seconds * UPKEEP_SHARE, logger)
-    _raise_if_locked_out(outcomes)
-    return _drain_report(
-        source.name,
-        stream,
-        plan,
-        outcomes,
-        reached,
-        batch=batch,
-        head=log.head,
-        log_version=log.version if batch is not None else None,
-        gave_way=gave_way,
-        duration_seconds=time.monotonic() - started_seconds,
+    kept = _kept.pop(client, None)
+    if kept is None or kept.size.limits != limits:
+        kept = _Kept(BatchSize.first(limits), resident_bytes())
+    _kept[client] = _Kept(kept.size, kept.base_bytes)
+    return kept
+
+
+def _pressure(kept: _Kept, settings: DrainSettings) -> float:
+    """Which share of the memory left to drains is in use; 0 if the system does not tell."""
+    in_use = resident_bytes()
+    if in_use is None or kept.base_bytes is None:
+        return 0.0
+    left = max(settings.memory_budget - kept.base_bytes, settings.memory_budget // 4)
+    return max(0.0, (in_use - kept.base_bytes) / left)
+
+
+def _behind_its_checkpoint(
+    source: DynamoDBSource, batch: int, head: int, layout: Layout
+) -> StorageError:
+    return StorageError(
+        f"The checkpoint of source {source.name!r} is at batch {batch}, but its change log ends "
+        f"at {head}.",
+        safe="Nothing was read or written.",
+        hint="The change log was removed or restored from an older copy. Restore the newest "
+        f"one, or move {layout.checkpoint(source.name)} away to read the stream again from "
+        "its trim horizon.",
     )
-
-
-def _mask(outcomes: list[ShardOutcome], masks: Masks) -> None:
-    """From here on nobody sees what is masked: not the change log, and so nothing after it."""
-    for outcome in outcomes:
-        outcome.records, refused = masks.records(outcome.records)
-        outcome.malformed = [*map(masks.withheld, outcome.malformed), *refused]
 
 
 def _keep_small(log: ChangeLogSnapshot, deadline_seconds: float, logger: logging.Logger) -> None:
-    """Upkeep of the change log, if the drain left time for it. It never fails a drain."""
+    """Upkeep of the change log: one piece always, more if time is left. It never fails a drain."""
     try:
-        while time.monotonic() < deadline_seconds and not told_to_end() and log.keep_small():
+        while not told_to_end() and log.keep_small() and time.monotonic() < deadline_seconds:
             pass
     except ConcurrentWriterError as error:
         logger.info("Upkeep of the change log gives way: %s", error)
@@ -183,81 +329,7 @@ def _keep_small(log: ChangeLogSnapshot, deadline_seconds: float, logger: logging
         logger.warning("Upkeep of the change log is put off: %s", error)
 
 
-def _stream_to_read(client: StreamClient, checkpoint: Checkpoint) -> StreamDescription:
-    """The oldest stream that is not drained to its end yet, else the current one."""
-    missing: TableNotFoundError | StreamDisabledError | None = None
-    rows = sorted(checkpoint.shards.values(), key=lambda row: row.first_listed_at)
-    try:
-        unseen = _unseen_streams(client.stream_arns(), {row.stream_arn for row in rows})
-    except (TableNotFoundError, StreamDisabledError) as error:
-        unseen, missing = (), error
-    unfinished = dict.fromkeys(row.stream_arn for row in rows if not row.is_done)
-    for stream_arn in dict.fromkeys((*unfinished, *unseen)):
-        try:
-            return client.describe(stream_arn)
-        except ShardNotFoundError:
-            if stream_arn not in unfinished:
-                raise
-            # The whole stream is gone: its shards are read by id, found missing, and noted
-            # as gaps, after which the current stream's turn comes.
-            return StreamDescription(stream_arn, view_type="", enabled=False, shards=())
-    assert missing is not None
-    raise missing
-
-
-def _unseen_streams(stream_arns: tuple[str, ...], known: set[str]) -> tuple[str, ...]:
-    """The streams after those we know, and always the current one.
-
-    A stream may have been replaced twice between two drains. At the very first drain only
-    the current one counts.
-    """
-    last_known = max((at for at, arn in enumerate(stream_arns) if arn in known), default=-1)
-    return (stream_arns[last_known + 1 :] if known else ()) or stream_arns[-1:]
-
-
 def _raise_if_locked_out(outcomes: list[ShardOutcome]) -> None:
     for outcome in outcomes:
         if isinstance(outcome.error, (AccessDeniedError, CredentialsError)):
             raise outcome.error
-
-
-def _drain_report(
-    source: str,
-    stream: StreamDescription,
-    plan: DrainPlan,
-    outcomes: list[ShardOutcome],
-    reached: Checkpoint,
-    *,
-    batch: int | None,
-    head: int,
-    log_version: int | None,
-    gave_way: bool,
-    duration_seconds: float,
-) -> DrainReport:
-    landed = [outcome.records for outcome in outcomes if outcome.records] if batch else []
-    return DrainReport(
-        source=source,
-        stream_arn=stream.stream_arn,
-        batch=batch,
-        head_batch=head,
-        records=sum(map(len, landed)),
-        record_bytes=sum(sum(records.size_bytes) for records in landed),
-        malformed=sum(len(outcome.malformed) for outcome in outcomes) if batch else 0,
-        get_records_calls=sum(outcome.calls for outcome in outcomes),
-        shards_open=plan.shards_open,
-        shards_unfinished=sum(not row.is_done for row in reached.of_stream(stream.stream_arn)),
-        caught_up=not gave_way and plan.waiting == 0 and all(one.at_tip for one in outcomes),
-        gave_way=gave_way,
-        event_time_min=_time(min((min(records.created_at) for records in landed), default=None)),
-        event_time_max=_time(max((max(records.created_at) for records in landed), default=None)),
-        log_version=log_version,
-        duration_seconds=duration_seconds,
-        shard_errors=tuple(
-            (outcome.row.shard_id, str(outcome.error)) for outcome in outcomes if outcome.error
-        ),
-        gaps=reached.open_gaps(),
-    )
-
-
-def _time(seconds: int | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)

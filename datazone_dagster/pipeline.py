@@ -16,7 +16,7 @@ from datazone_dagster.api import Transform
 from datazone_dagster.application import Application, ApplySettings
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import StorageError
-from datazone_dagster.landing import DrainSettings, drain_once
+from datazone_dagster.landing import DrainSettings, drain_once, drain_tick
 from datazone_dagster.merge.dataset import DatasetTable, read_table
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
@@ -28,6 +28,7 @@ __all__ = [
     "apply_transform",
     "backlog",
     "drain_once",
+    "drain_tick",
     "read_dataset",
     "utc_now",
 ]

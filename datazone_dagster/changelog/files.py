@@ -11,6 +11,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -83,23 +84,29 @@ def write_file(
     if first is None:
         return None
     store.create_dir(path.rpartition("/")[0], recursive=True)
-    with (
-        store.open_output_stream(path) as sink,
-        pq.ParquetWriter(
-            sink,
-            WRITTEN_SCHEMA,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=list(REPEATING),
-            write_statistics=list(_WITH_STATISTICS),
-            store_schema=False,
-        ) as writer,
-    ):
-        for rows in itertools.chain([first], groups):
-            statistics.add(rows)
-            writer.write_table(rows)
-        writer.close()
-        size_bytes = sink.tell()
+    try:
+        with (
+            store.open_output_stream(path) as sink,
+            pq.ParquetWriter(
+                sink,
+                WRITTEN_SCHEMA,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=list(REPEATING),
+                write_statistics=list(_WITH_STATISTICS),
+                store_schema=False,
+            ) as writer,
+        ):
+            for rows in itertools.chain([first], groups):
+                statistics.add(rows)
+                writer.write_table(rows)
+            writer.close()
+            size_bytes = sink.tell()
+    except BaseException:
+        # Nothing refers to it, and no vacuum of ours would find it.
+        with suppress(OSError):
+            store.delete_file(path)
+        raise
     return AddAction(
         path=path,
         size=size_bytes,

@@ -7,17 +7,18 @@ after its parent's, so the changes of one key are read oldest first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
+from deltalake.transaction import AddAction
 
+from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.compaction import BATCHES_PER_GROUP, files_to_join
-from datazone_dagster.changelog.files import write_file
-from datazone_dagster.changelog.schema import SCHEMA, ShardRecords, batch_parts, bucket_of
+from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
 from datazone_dagster.changelog.upkeep import (
     CONFIGURATION,
     expired_files,
@@ -30,7 +31,6 @@ from datazone_dagster.delta import (
     create_table,
     data_files,
     filesystem,
-    guarded,
     open_table,
     read_rows,
     transaction,
@@ -109,26 +109,19 @@ class ChangeLogSnapshot:
         """The table version."""
         return self._table.version()
 
-    def append(self, epoch: int, shards: Sequence[ShardRecords]) -> int:
-        """Land one batch, once.
+    def begin(self, epoch: int) -> BatchWriter:
+        """A batch to put records into: the next one, `head + 1`. Nothing counts before its commit.
 
-        Returns:
-            The number of the batch: head + 1.
-
-        Raises:
+        Its `put` and `commit` raise:
             ConcurrentWriterError: Another drain landed a batch since this snapshot.
             StorageError: The store failed. Whether the batch is landed shows the next
                 snapshot's head.
         """
         batch = self.head + 1
-        with guarded(self._log.uri, f"Landing batch {batch}"):
-            file = write_file(
-                filesystem(self._table, self._log.storage_options),
-                bucket_of(batch),
-                batch_parts(batch, epoch, shards),
-            )
+
+        def commit(file: AddAction) -> None:
             self._table.create_write_transaction(
-                [file] if file else [],
+                [file],
                 mode="append",
                 schema=SCHEMA,
                 partition_by=[Log.BUCKET],
@@ -137,8 +130,28 @@ class ChangeLogSnapshot:
             # The handle does not see its own commit. Not the newest version: that could hold
             # a batch of another drain, which the next append must not take for its own.
             self._table.load_as_version(self._table.version() + 1)
-        self.head = batch
-        return batch
+            self.head = batch
+
+        options = self._log.storage_options
+        return BatchWriter(
+            self._log.uri, lambda: filesystem(self._table, options), batch, epoch, commit
+        )
+
+    def append(self, epoch: int, shards: Iterable[ShardRecords]) -> int | None:
+        """Land one batch, once: `begin`, its records, `commit`.
+
+        Returns:
+            The number of the batch, or None if there were no records.
+
+        Raises:
+            ConcurrentWriterError: Another drain landed a batch since this snapshot.
+            StorageError: The store failed. Whether the batch is landed shows the next
+                snapshot's head.
+        """
+        with self.begin(epoch) as writer:
+            for shard in shards:
+                writer.put(shard)
+            return writer.commit()
 
     def keep_small(self) -> bool:
         """Do the next piece of upkeep, about a second of work. False if there was none to do.

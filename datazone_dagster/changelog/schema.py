@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -64,7 +64,8 @@ WRITTEN_SCHEMA = pa.schema(
 """Rows on their way into a file: without the partition column, few values as a dictionary."""
 
 PART_RECORDS = 8192
-"""Records that become Arrow at a time."""
+PART_BYTES = 8 << 20
+"""Records and bytes of images that become Arrow at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,41 +79,69 @@ class ShardRecords:
     malformed: Sequence[MalformedRecord] = ()
 
 
-def batch_parts(batch: int, epoch: int, shards: Sequence[ShardRecords]) -> Iterator[pa.Table]:
-    """The rows of one batch, some thousand at a time: shard after shard, each in sequence."""
-    for shard in shards:
-        records = ChangeRecords.of(shard.records)
-        for start in range(0, len(records), PART_RECORDS):
-            yield _shard_table(batch, epoch, shard, records, start)
+def batch_parts(batch: int, epoch: int, shards: Iterable[ShardRecords]) -> Iterator[pa.Table]:
+    """The rows of one batch, some thousand at a time, in the order given.
+
+    Many small pieces of many shards become one part: what Arrow costs, it costs per array.
+    """
+    pieces: list[ShardRecords] = []
+    pending_rows = pending_bytes = 0
     for shard in shards:
         if shard.malformed:
-            yield _malformed_table(batch, epoch, shard)
+            yield _malformed_table(batch, epoch, replace(shard, records=()))
+        for piece in _cut(shard):
+            pieces.append(piece)
+            pending_rows += len(piece.records)
+            pending_bytes += image_bytes(piece.records)
+            if pending_rows >= PART_RECORDS or pending_bytes >= PART_BYTES:
+                yield _changes_table(batch, epoch, pieces)
+                pieces, pending_rows, pending_bytes = [], 0, 0
+    if pieces:
+        yield _changes_table(batch, epoch, pieces)
 
 
-def _shard_table(
-    batch: int, epoch: int, shard: ShardRecords, records: ChangeRecords, start: int
-) -> pa.Table:
-    part = slice(start, start + PART_RECORDS)
-    digits = records.sequence_digits[part]
-    seconds = pa.array(records.created_at[part], pa.int64())
+def image_bytes(records: Sequence[ChangeRecord]) -> int:
+    """Decoded size of the images, nearly all that a record weighs."""
+    columns = ChangeRecords.of(records)
+    return sum(map(len, filter(None, columns.new_image))) + sum(
+        map(len, filter(None, columns.old_image))
+    )
+
+
+def _cut(shard: ShardRecords) -> Iterator[ShardRecords]:
+    """Pieces of no more than a part; a page is one, only tests bring more."""
+    if len(shard.records) > PART_RECORDS:
+        for start in range(0, len(shard.records), PART_RECORDS):
+            yield replace(shard, records=shard.records[start : start + PART_RECORDS], malformed=())
+    elif shard.records:
+        yield shard
+
+
+def _changes_table(batch: int, epoch: int, pieces: Sequence[ShardRecords]) -> pa.Table:
+    records = ChangeRecords()
+    for piece in pieces:
+        records.extend(ChangeRecords.of(piece.records))
+    seconds = pa.array(records.created_at, pa.int64())
     columns: dict[str, pa.Array] = {
-        **_constants(batch, shard, len(digits)),
-        Log.VERSION: pc.binary_join_element_wise(epoch_digits(epoch), pa.array(digits), ""),
-        Log.EVENT_ID: pa.array(records.event_id[part], pa.string()),
-        Log.EVENT_NAME: _repeating(records.event_name[part]),
+        **_places(batch, pieces, len(records)),
+        Log.VERSION: pc.binary_join_element_wise(
+            epoch_digits(epoch), pa.array(records.sequence_digits), ""
+        ),
+        Log.EVENT_ID: pa.array(records.event_id, pa.string()),
+        Log.EVENT_NAME: _repeating(records.event_name),
         Log.EVENT_TIME: seconds.cast(pa.timestamp("s", tz="UTC")).cast(
             pa.timestamp("us", tz="UTC")
         ),
-        Log.KEYS: _text(records.keys[part]),
-        Log.OLD_IMAGE: _text(records.old_image[part]),
-        Log.NEW_IMAGE: _text(records.new_image[part]),
-        Log.SIZE_BYTES: pa.array(records.size_bytes[part], pa.int64()),
-        Log.USER_TYPE: _repeating(records.user_type[part]),
-        Log.USER_PRINCIPAL: _repeating(records.user_principal[part]),
-        Log.REGION: _repeating(records.region[part]),
-        Log.VIEW_TYPE: _repeating(records.view_type[part]),
+        Log.KEYS: _text(records.keys),
+        Log.OLD_IMAGE: _text(records.old_image),
+        Log.NEW_IMAGE: _text(records.new_image),
+        Log.SIZE_BYTES: pa.array(records.size_bytes, pa.int64()),
+        Log.USER_TYPE: _repeating(records.user_type),
+        Log.USER_PRINCIPAL: _repeating(records.user_principal),
+        Log.REGION: _repeating(records.region),
+        Log.VIEW_TYPE: _repeating(records.view_type),
     }
-    return _filled(columns, len(digits))
+    return _filled(columns, len(records))
 
 
 def _text(values: Sequence[bytes | None]) -> pa.Array:
@@ -135,7 +164,7 @@ def _constant(value: str | None, rows: int) -> pa.Array:
 def _malformed_table(batch: int, epoch: int, shard: ShardRecords) -> pa.Table:
     records = shard.malformed
     columns: dict[str, pa.Array] = {
-        **_constants(batch, shard, len(records)),
+        **_places(batch, [shard], len(records)),
         Log.VERSION: pa.array(
             [
                 None
@@ -153,13 +182,24 @@ def _malformed_table(batch: int, epoch: int, shard: ShardRecords) -> pa.Table:
     return _filled(columns, len(records))
 
 
-def _constants(batch: int, shard: ShardRecords, rows: int) -> dict[str, pa.Array]:
+def _places(batch: int, pieces: Sequence[ShardRecords], rows: int) -> dict[str, pa.Array]:
+    """Batch and shard of each row: pieces stand one after the other."""
+    lengths = [len(piece.records) or len(piece.malformed) for piece in pieces]
     return {
         Log.BATCH: pa.repeat(pa.scalar(batch, pa.int64()), rows),
-        Log.STREAM_ARN: _constant(shard.stream_arn, rows),
-        Log.SHARD_ID: _constant(shard.shard_id, rows),
-        Log.PARENT_SHARD_ID: _constant(shard.parent_shard_id, rows),
+        Log.STREAM_ARN: _runs([piece.stream_arn for piece in pieces], lengths),
+        Log.SHARD_ID: _runs([piece.shard_id for piece in pieces], lengths),
+        Log.PARENT_SHARD_ID: _runs([piece.parent_shard_id for piece in pieces], lengths),
     }
+
+
+def _runs(values: Sequence[str | None], lengths: Sequence[int]) -> pa.Array:
+    """Each value as often as its length says."""
+    if len(set(values)) == 1:
+        return _constant(values[0], sum(lengths))
+    of_run = pa.array(values, pa.string()).dictionary_encode()
+    runs = pa.array([run for run, length in enumerate(lengths) for _ in range(length)], pa.int32())
+    return pa.DictionaryArray.from_arrays(of_run.indices.take(runs), of_run.dictionary)
 
 
 def _filled(columns: dict[str, pa.Array], rows: int) -> pa.Table:

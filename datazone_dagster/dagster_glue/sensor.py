@@ -39,7 +39,7 @@ from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.health import health_of_error, health_of_report
 from datazone_dagster.observe.metadata import drain_metadata
-from datazone_dagster.pipeline import DrainSettings, drain_once
+from datazone_dagster.pipeline import DrainSettings, drain_tick
 
 MINIMUM_INTERVAL_SECONDS = 5
 """Dagster's sensor loop does not go faster."""
@@ -115,7 +115,7 @@ class DrainSensor:
         now = self._clock()
         cursor = self._cursor(context, now)
         caught_up_at = (
-            now
+            now - timedelta(seconds=drained.report.tip_age_seconds)
             if drained.report is not None and drained.report.caught_up
             else cursor.caught_up_at or known_caught_up_at(context.instance, self._source) or now
         )
@@ -161,7 +161,7 @@ class DrainSensor:
     def _drain(self, context: SensorEvaluationContext, layout: Layout) -> _Landed | _Failed:
         dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
         try:
-            report = drain_once(
+            report = drain_tick(
                 self._source,
                 self._client_of(dynamodb),
                 layout,
@@ -183,6 +183,7 @@ class DrainSensor:
                 self._source.table_name,
                 region=self._source.region,
                 endpoint_url=self._source.endpoint_url,
+                max_pool_connections=self._settings.max_workers,
             )
             self._client = (settings, client)
         return self._client[1]
@@ -216,7 +217,7 @@ class DrainSensor:
             uri = layout.change_log(self._source.name)
             yield AssetMaterialization(
                 change_log_key(self._source),
-                description=f"Batch {report.batch}: {_counted(report.records, 'record')}.",
+                description=f"{_batches(report)}: {_counted(report.records, 'record')}.",
                 metadata=rendered(drain_metadata(report, uri, now=now)),
             )
 
@@ -226,7 +227,7 @@ def _summary(report: DrainReport | None) -> str:
         return "The drain failed"
     parts = []
     if report.batch is not None:
-        parts.append(f"landed {_counted(report.records, 'record')} in batch {report.batch}")
+        parts.append(f"landed {_counted(report.records, 'record')} in {_batches(report).lower()}")
     if report.gave_way:
         parts.append("another drain was faster")
     parts.append("caught up" if report.caught_up else "more to read")
@@ -237,6 +238,12 @@ def _summary(report: DrainReport | None) -> str:
         parts.append(f"{_counted(len(report.gaps), 'gap')} open")
     text = ", ".join(parts)
     return text[0].upper() + text[1:]
+
+
+def _batches(report: DrainReport) -> str:
+    if report.batches <= 1 or report.batch is None:
+        return f"Batch {report.batch}"
+    return f"Batches {report.batch - report.batches + 1} to {report.batch}"
 
 
 def _counted(count: int, noun: str) -> str:

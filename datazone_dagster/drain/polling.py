@@ -1,22 +1,29 @@
-"""Which shards this drain asks for records. Pure.
+"""Which shards a drain asks for records, and in which order. Pure.
 
 Each GetRecords call is billed, also one that finds nothing. A shard that was quiet for a
 while is asked at every second or third tick; what is newly busy is still seen within 15
 seconds, and from its first record on the shard is asked at every tick again.
+
+Whoever waited longest is asked first: where a drain's budget ends before every shard had
+its turn, the next drain begins with the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from datazone_dagster.drain.plan import ShardRead
+from datazone_dagster.drain.reader import ShardOutcome
 
 QUIET_AFTER_SECONDS = 120.0
 SILENT_AFTER_SECONDS = 600.0
 QUIET_INTERVAL_SECONDS = 8.0
 SILENT_INTERVAL_SECONDS = 13.0
 """Ticks come every 5 seconds, not to the millisecond: these are every second and third tick."""
+
+SAME_TICK_SECONDS = 4.0
+"""Within one tick a shard that is at its tip is not asked again for this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,56 +32,94 @@ class ShardActivity:
 
     busy_at: float
     polled_at: float
+    at_tip: bool
 
 
 Activities = dict[tuple[str, str], ShardActivity]
 """By stream ARN and shard id. A hint: a shard that is not in it is asked."""
 
 
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """What one drain asks.
+
+    Args:
+        reads: The plan's that are due, whoever waited longest first.
+        left_out: How many were at their tip too recently to be asked.
+        tip_age_seconds: How long ago the one of those asked longest ago was at its tip.
+    """
+
+    reads: tuple[ShardRead, ...]
+    left_out: int
+    tip_age_seconds: float
+
+
 def due(
-    reads: Sequence[ShardRead], activities: Mapping[tuple[str, str], ShardActivity], now: float
-) -> list[ShardRead]:
+    reads: Sequence[ShardRead],
+    activities: Mapping[tuple[str, str], ShardActivity],
+    now: float,
+    *,
+    at_least_seconds: float = 0.0,
+) -> Poll:
     """The reads that this drain makes. A shard with an end is always read to it.
 
     Args:
         reads: The plan's.
         activities: What this process remembers.
         now: On the same clock.
+        at_least_seconds: No shard at its tip is asked again before this.
     """
-    return [read for read in reads if read.closed or _is_due(activities.get(_place(read)), now)]
+    asked: list[tuple[float, ShardRead]] = []
+    oldest_tip = now
+    for read in reads:
+        activity = activities.get(_place(read))
+        if activity is None:
+            asked.append((float("-inf"), read))
+        elif _is_due(read, activity, now, at_least_seconds):
+            asked.append((activity.polled_at, read))
+        else:
+            oldest_tip = min(oldest_tip, activity.polled_at)
+    asked.sort(key=lambda one: one[0])
+    return Poll(
+        tuple(read for _, read in asked),
+        left_out=len(reads) - len(asked),
+        tip_age_seconds=now - oldest_tip,
+    )
 
 
-def _is_due(activity: ShardActivity | None, now: float) -> bool:
-    if activity is None:
+def _is_due(read: ShardRead, activity: ShardActivity, now: float, at_least_seconds: float) -> bool:
+    if read.closed or not activity.at_tip:
         return True
     quiet_seconds = now - activity.busy_at
-    if quiet_seconds < QUIET_AFTER_SECONDS:
-        return True
-    interval = (
-        QUIET_INTERVAL_SECONDS if quiet_seconds < SILENT_AFTER_SECONDS else SILENT_INTERVAL_SECONDS
-    )
+    interval = at_least_seconds
+    if quiet_seconds >= SILENT_AFTER_SECONDS:
+        interval = max(interval, SILENT_INTERVAL_SECONDS)
+    elif quiet_seconds >= QUIET_AFTER_SECONDS:
+        interval = max(interval, QUIET_INTERVAL_SECONDS)
     return now - activity.polled_at >= interval
 
 
-def noted(
-    activities: Activities,
-    polled: Mapping[tuple[str, str], bool],
-    now: float,
-) -> None:
-    """Remember what a drain found.
+def noted(activities: Activities, outcomes: Iterable[ShardOutcome], now: float) -> None:
+    """Remember what a drain found, once that is committed.
 
     Args:
         activities: Changed in place.
-        polled: Shards that were read to their tip, and whether they had records. Others
-            are left out: they are asked again.
-        now: On the same clock.
+        outcomes: Of every read; one that got no turn stays as it was.
+        now: When the drain began to read, on the same clock.
     """
-    for place, had_records in polled.items():
+    for outcome in outcomes:
+        place = (outcome.row.stream_arn, outcome.row.shard_id)
+        if outcome.calls == 0:
+            continue
         known = activities.get(place)
-        busy_at = now if had_records or known is None else known.busy_at
-        activities[place] = ShardActivity(busy_at, now)
-    for place in activities.keys() - polled.keys():
-        if now - activities[place].polled_at > SILENT_AFTER_SECONDS:
+        busy = known is None or outcome.records > 0 or outcome.malformed > 0
+        activities[place] = ShardActivity(
+            busy_at=now if busy or known is None else known.busy_at,
+            polled_at=now,
+            at_tip=outcome.at_tip,
+        )
+    for place, activity in list(activities.items()):
+        if now - activity.polled_at > SILENT_AFTER_SECONDS:
             del activities[place]
 
 

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from datazone_dagster.drain.plan import ShardRead, trim_gap, vanished_gap
@@ -77,13 +77,23 @@ class ReadBudget:
         )
 
 
+Sink = Callable[[ShardCheckpoint, ChangeRecords, list[MalformedRecord]], int]
+"""Takes what one page of a shard brought: of one shard in order, from any thread.
+
+It returns how many of the records it set aside as malformed.
+"""
+
+
 @dataclass(slots=True)
 class ShardOutcome:
-    """What was read of one shard in this drain."""
+    """What was read of one shard in this drain: facts only, the records went to the sink."""
 
     row: ShardCheckpoint
-    records: ChangeRecords = field(default_factory=ChangeRecords)
-    malformed: list[MalformedRecord] = field(default_factory=list)
+    records: int = 0
+    record_bytes: int = 0
+    malformed: int = 0
+    created_from_seconds: int | None = None
+    created_to_seconds: int | None = None
     sequence_number: int | None = None
     event_time_seconds: int | None = None
     ended: bool = False
@@ -104,8 +114,10 @@ class _ShardCursor:
         kept: KeptIterator | None,
         now: datetime,
         monotonic: Callable[[], float],
+        sink: Sink,
     ) -> None:
         self._client = client
+        self._sink = sink
         self._read = read
         self._now = now
         self._monotonic = monotonic
@@ -195,9 +207,23 @@ class _ShardCursor:
         if fresh:
             outcome.sequence_number = int(fresh.sequence_digits[-1])
             outcome.event_time_seconds = fresh.created_at[-1]
-            outcome.records.extend(fresh.created_from(self._skip_before))
-        outcome.malformed.extend(page.malformed)
         outcome.body_bytes += page.body_bytes
+        landed = fresh.created_from(self._skip_before)
+        if not landed and not page.malformed:
+            return
+        outcome.malformed += len(page.malformed)
+        if landed:
+            outcome.records += len(landed)
+            outcome.record_bytes += sum(landed.size_bytes)
+            first, last = min(landed.created_at), max(landed.created_at)
+            if outcome.created_from_seconds is not None:
+                first = min(first, outcome.created_from_seconds)
+            if outcome.created_to_seconds is not None:
+                last = max(last, outcome.created_to_seconds)
+            outcome.created_from_seconds, outcome.created_to_seconds = first, last
+        set_aside = self._sink(self._read.shard, landed, page.malformed)
+        outcome.records -= set_aside
+        outcome.malformed += set_aside
 
 
 def read_shards(
@@ -207,14 +233,16 @@ def read_shards(
     budget: ReadBudget,
     now: datetime,
     logger: logging.Logger,
+    sink: Sink,
 ) -> list[ShardOutcome]:
     """Read the shards until each is at its tip or end, or the budget is spent.
 
-    A failing shard carries its error in its outcome; the others go on. What was read before
-    the failure counts.
+    Shards get their turns in the order of `reads`. A failing shard carries its error in its
+    outcome; the others go on. What was read before the failure counts. What the sink raises
+    ends the drain.
     """
     cursors = [
-        _ShardCursor(client, read, _usable(iterators, read, budget), now, budget.monotonic)
+        _ShardCursor(client, read, _usable(iterators, read, budget), now, budget.monotonic, sink)
         for read in reads
     ]
     waiting = deque(cursors)

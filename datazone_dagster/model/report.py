@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 
@@ -22,9 +23,10 @@ class Gap:
 class DrainReport:
     """One drain of one source.
 
-    `batch` is the batch that this drain committed, None if there was nothing to land or
-    another drain came first (`gave_way`). `caught_up` means that every readable shard was
-    read to its tip within this drain. Times are UTC.
+    `batch` is the last batch that this drain committed, None if there was nothing to land or
+    another drain came first (`gave_way`); `batches` is how many it committed. `caught_up`
+    means that every readable shard was at its tip when it was asked last: within this drain,
+    or up to `tip_age_seconds` before its end, for shards that are quiet. Times are UTC.
     """
 
     source: str
@@ -45,6 +47,31 @@ class DrainReport:
     duration_seconds: float
     shard_errors: tuple[tuple[str, str], ...] = ()
     gaps: tuple[Gap, ...] = ()
+    batches: int = 0
+    tip_age_seconds: float = 0.0
+
+    def then(self, later: DrainReport) -> DrainReport:
+        """This drain and the one after it as one: sums of both, the state of the later."""
+        return replace(
+            later,
+            batch=later.batch if later.batch is not None else self.batch,
+            batches=self.batches + later.batches,
+            records=self.records + later.records,
+            record_bytes=self.record_bytes + later.record_bytes,
+            malformed=self.malformed + later.malformed,
+            get_records_calls=self.get_records_calls + later.get_records_calls,
+            event_time_min=_first(min, self.event_time_min, later.event_time_min),
+            event_time_max=_first(max, self.event_time_max, later.event_time_max),
+            log_version=self.log_version if later.log_version is None else later.log_version,
+            duration_seconds=self.duration_seconds + later.duration_seconds,
+        )
+
+
+def _first(
+    order: Callable[[Iterable[datetime]], datetime], *times: datetime | None
+) -> datetime | None:
+    known = [time for time in times if time is not None]
+    return order(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)

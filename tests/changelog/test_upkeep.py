@@ -172,21 +172,21 @@ def test_only_applied_and_old_changes_are_forgotten_and_never_silently(tmp_path:
         assert one.head == 4
 
 
-def _median_tick_seconds(root: Path, ticks: int) -> float:
+def _median_tick_cpu_seconds(root: Path, ticks: int) -> float:
     took = []
     for number in range(ticks):
-        started = time.perf_counter()
+        started = time.process_time()
         log: ChangeLogSnapshot = log_in(root)
         log.append(1, [shard(number)])
         log.keep_small()
-        took.append(time.perf_counter() - started)
+        took.append(time.process_time() - started)
     return sorted(took)[ticks // 2]
 
 
 def test_a_commit_stays_flat(tmp_path: Path) -> None:
-    first = _median_tick_seconds(tmp_path, 60)
-    _median_tick_seconds(tmp_path, 200)
-    last = _median_tick_seconds(tmp_path, 60)
+    first = _median_tick_cpu_seconds(tmp_path, 60)
+    _median_tick_cpu_seconds(tmp_path, 200)
+    last = _median_tick_cpu_seconds(tmp_path, 60)
     assert last < 2.5 * first
     assert len(log_in(tmp_path)._files) < 64 + 8
 

@@ -1,0 +1,75 @@
+"""What one drain tells about itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+from datazone_dagster.drain.plan import DrainPlan
+from datazone_dagster.drain.polling import Poll
+from datazone_dagster.drain.reader import ShardOutcome
+from datazone_dagster.model.checkpoint import Checkpoint
+from datazone_dagster.model.report import DrainReport
+from datazone_dagster.model.shard import StreamDescription
+
+
+def drain_report(
+    source: str,
+    stream: StreamDescription,
+    plan: DrainPlan,
+    poll: Poll,
+    outcomes: Sequence[ShardOutcome],
+    reached: Checkpoint,
+    *,
+    batch: int | None,
+    head: int,
+    log_version: int | None,
+    gave_way: bool,
+    duration_seconds: float,
+) -> DrainReport:
+    """The report of a drain that is over.
+
+    Args:
+        source: Name of the source.
+        stream: The stream that was read.
+        plan: What could be read of it.
+        poll: What of that was asked.
+        outcomes: What was found.
+        reached: The checkpoint after it.
+        batch: The batch that was committed, if one was.
+        head: The last batch of the change log.
+        log_version: Version of the change log after the commit.
+        gave_way: Another drain committed first.
+        duration_seconds: From begin to end.
+    """
+    landed = outcomes if batch is not None else []
+    created_from = [one.created_from_seconds for one in landed]
+    created_to = [one.created_to_seconds for one in landed]
+    return DrainReport(
+        source=source,
+        stream_arn=stream.stream_arn,
+        batch=batch,
+        batches=0 if batch is None else 1,
+        head_batch=head,
+        records=sum(outcome.records for outcome in landed),
+        record_bytes=sum(outcome.record_bytes for outcome in landed),
+        malformed=sum(outcome.malformed for outcome in landed),
+        get_records_calls=sum(outcome.calls for outcome in outcomes),
+        shards_open=plan.shards_open,
+        shards_unfinished=sum(not row.is_done for row in reached.of_stream(stream.stream_arn)),
+        caught_up=not gave_way and plan.waiting == 0 and all(one.at_tip for one in outcomes),
+        gave_way=gave_way,
+        event_time_min=_time(min((at for at in created_from if at is not None), default=None)),
+        event_time_max=_time(max((at for at in created_to if at is not None), default=None)),
+        log_version=log_version,
+        duration_seconds=duration_seconds,
+        shard_errors=tuple(
+            (outcome.row.shard_id, str(outcome.error)) for outcome in outcomes if outcome.error
+        ),
+        gaps=reached.open_gaps(),
+        tip_age_seconds=poll.tip_age_seconds,
+    )
+
+
+def _time(seconds: int | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)

@@ -84,23 +84,23 @@ class BatchSize:
     def after(self, measured: BatchMeasured) -> BatchSize:
         """The size of the batch after the one measured."""
         ceiling = self._ceiling_after(measured)
-        known = self._smoothed(measured) if measured.bytes > 0 else self
-        wanted = known._wanted_bytes()
+        known = self
+        wanted = self.bytes
+        if measured.full and measured.bytes > 0:
+            known = self._smoothed(measured)
+            wanted = known._wanted_bytes()
+        # One that ended because nothing was left tells nothing: its fixed costs look like work.
         if measured.throttled:
             wanted = min(wanted, self.bytes // 2)
-        elif not measured.full:
-            # It ended because nothing was left: no reason to want more.
-            wanted = min(wanted, self.bytes)
         return replace(known, ceiling_bytes=ceiling, bytes=self._stepped(wanted, ceiling))
 
     def _smoothed(self, measured: BatchMeasured) -> BatchSize:
         rate = measured.bytes / max(measured.work_seconds, 1e-6)
         if not self.bytes_per_second:
             return replace(self, bytes_per_second=rate, commit_seconds=measured.commit_seconds)
-        weight = SMOOTHING if measured.full else SMOOTHING / 4
         return replace(
             self,
-            bytes_per_second=self.bytes_per_second + weight * (rate - self.bytes_per_second),
+            bytes_per_second=self.bytes_per_second + SMOOTHING * (rate - self.bytes_per_second),
             commit_seconds=self.commit_seconds
             + SMOOTHING * (measured.commit_seconds - self.commit_seconds),
         )
@@ -116,8 +116,8 @@ class BatchSize:
         if measured.memory_pressure > PRESSURE_HIGH:
             return max(limits.smallest_bytes, min(self.ceiling_bytes, self.bytes) // 2)
         if measured.memory_pressure < PRESSURE_LOW:
-            grown = self.ceiling_bytes + limits.largest_bytes // 16
-            return min(limits.largest_bytes, grown)
+            # By less than from one mark to the other, so that it comes to rest between them.
+            return min(limits.largest_bytes, self.ceiling_bytes + self.ceiling_bytes // 8 + 1)
         return self.ceiling_bytes
 
     def _stepped(self, wanted: int, ceiling: int) -> int:

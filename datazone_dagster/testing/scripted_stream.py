@@ -150,6 +150,10 @@ class ScriptedStream:
         shards = self._streams[self.stream_arn]
         return [shard_id for shard_id, shard in shards.items() if not shard.gone]
 
+    def shard_index(self, item: Item) -> int:
+        """Which of the open shards takes the changes of an item's key."""
+        return self._open_shards().index(self._shard_of(self._keys_of(item)))
+
     # -- StreamClient ------------------------------------------------------------------
 
     def stream_arns(self) -> tuple[str, ...]:

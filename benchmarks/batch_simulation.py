@@ -1,0 +1,105 @@
+"""A drain without a stream: what the batch size does in bursts, on slow stores, near its memory.
+
+Used by the tests of the controller and by the plot in docs/performance.md. No clock, no
+randomness without a seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
+
+MIB = 1 << 20
+LIMITS = SizeLimits(smallest_bytes=2 * MIB, largest_bytes=64 * MIB, target_seconds=4.0)
+TICK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class World:
+    """What surrounds the controller, by the time in seconds.
+
+    `pressure` is the share of the memory budget in use when a batch of so many bytes is held.
+    """
+
+    arriving_bytes_per_second: Callable[[float], float]
+    work_bytes_per_second: Callable[[float], float] = lambda _: 150.0 * MIB
+    commit_seconds: Callable[[float], float] = lambda _: 0.05
+    pressure: Callable[[float, int], float] = lambda _, size: 0.3 * size / (64 * MIB)
+    throttled: Callable[[float], bool] = lambda _: False
+    noise: float = 0.2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch."""
+
+    at_seconds: float
+    size_bytes: int
+    held_bytes: int
+    backlog_bytes: float
+    seconds: float
+
+
+def simulated(
+    world: World, seconds: float, *, limits: SizeLimits = LIMITS, seed: int = 1
+) -> Iterator[Step]:
+    """The batches of a drain that ticks every five seconds and goes on while it is behind."""
+    rng = random.Random(seed)  # noise of measurements, nothing secret
+    size = BatchSize.first(limits)
+    now = backlog = 0.0
+
+    def noisy(value: float) -> float:
+        return value * (1 + world.noise * (2 * rng.random() - 1))
+
+    while now < seconds:
+        held = int(min(backlog, size.bytes))
+        full = backlog >= size.bytes
+        work = held / noisy(world.work_bytes_per_second(now))
+        commit = noisy(world.commit_seconds(now)) if held else 0.0
+        throttled = world.throttled(now)
+        took = work + commit if full else max(TICK_SECONDS, work + commit)
+        yield Step(now, size.bytes, held, backlog, work + commit)
+        size = size.after(
+            BatchMeasured(
+                bytes=held,
+                work_seconds=work,
+                commit_seconds=commit,
+                full=full and not throttled,
+                memory_pressure=world.pressure(now, held),
+                throttled=throttled,
+            )
+        )
+        arrived = sum(
+            world.arriving_bytes_per_second(now + took * part / 8) * took / 8 for part in range(8)
+        )
+        backlog += arrived - held
+        now += took
+
+
+def bursts(at_seconds: float) -> float:
+    """A trickle, and every five minutes one minute of a hundred busy partitions."""
+    return 120.0 * MIB if at_seconds % 300 >= 240 else 0.05 * MIB
+
+
+SCENARIOS: dict[str, World] = {
+    "bursts": World(bursts),
+    "slow storage from 300 s to 600 s": World(
+        lambda _: 8.0 * MIB,
+        commit_seconds=lambda at: 3.0 if 300 <= at < 600 else 0.1,
+        work_bytes_per_second=lambda _: 12.0 * MIB,
+    ),
+    "throttled from 300 s to 400 s": World(
+        lambda _: 20.0 * MIB,
+        work_bytes_per_second=lambda _: 25.0 * MIB,
+        throttled=lambda at: 300 <= at < 400,
+    ),
+    "memory taken by others from 300 s on": World(
+        lambda _: 140.0 * MIB,
+        work_bytes_per_second=lambda _: 150.0 * MIB,
+        pressure=lambda at, size: (0.5 if at >= 300 else 0.1) + 0.8 * size / (64 * MIB),
+    ),
+    "idle": World(lambda _: 0.02 * MIB),
+}

@@ -1,0 +1,117 @@
+"""Whom a drain asks: quiet shards less often, whoever waited longest first."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datazone_dagster.drain.plan import ShardRead
+from datazone_dagster.drain.polling import (
+    SAME_TICK_SECONDS,
+    SILENT_INTERVAL_SECONDS,
+    Activities,
+    Poll,
+    due,
+    noted,
+)
+from datazone_dagster.drain.reader import ShardOutcome
+from datazone_dagster.model.checkpoint import ShardCheckpoint
+from datazone_dagster.model.shard import TRIM_HORIZON
+
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+TICK = 5.0
+
+
+def read(name: str, *, closed: bool = False) -> ShardRead:
+    return ShardRead(ShardCheckpoint("arn", name, NOW), TRIM_HORIZON, closed)
+
+
+def asked(poll: Poll) -> list[str]:
+    return [one.shard.shard_id for one in poll.reads]
+
+
+def outcome(name: str, *, records: int = 0, at_tip: bool = True, calls: int = 1) -> ShardOutcome:
+    row = ShardCheckpoint("arn", name, NOW)
+    return ShardOutcome(row, records=records, at_tip=at_tip, calls=calls)
+
+
+def calls_in(seconds: float, busy: set[int], activities: Activities, since: float = 0.0) -> int:
+    """How often a shard is asked by ticks; it has records in the ticks of `busy`."""
+    calls = 0
+    for tick in range(int(seconds / TICK)):
+        now = since + tick * TICK
+        if due([read("s")], activities, now).reads:
+            calls += 1
+            noted(activities, [outcome("s", records=int(tick in busy))], now)
+    return calls
+
+
+def test_what_was_never_asked_is_asked() -> None:
+    assert asked(due([read("a"), read("b")], {}, 0.0)) == ["a", "b"]
+
+
+def test_a_silent_shard_costs_a_third_of_the_calls_and_a_busy_one_all() -> None:
+    activities: Activities = {}
+    assert calls_in(120, set(), activities) == 24
+    assert calls_in(480, set(), activities, since=120) == 480 / TICK / 2
+    assert calls_in(900, set(), activities, since=600) == 900 / TICK / 3
+    assert calls_in(900, set(range(180)), {}) == 180
+
+
+def test_after_its_first_record_a_shard_is_asked_at_every_tick_again() -> None:
+    activities: Activities = {}
+    calls_in(1500, set(), activities)
+    noted(activities, [outcome("s", records=1)], 1500.0)
+    assert calls_in(60, set(), activities, since=1505) == 12
+
+
+def test_a_closed_shard_and_one_short_of_its_tip_are_always_asked() -> None:
+    activities: Activities = {}
+    noted(activities, [outcome("a"), outcome("b", at_tip=False), outcome("c")], 0.0)
+    poll = due(
+        [read("a", closed=True), read("b"), read("c")],
+        activities,
+        1.0,
+        at_least_seconds=SAME_TICK_SECONDS,
+    )
+    assert asked(poll) == ["a", "b"]
+    assert (poll.left_out, poll.tip_age_seconds) == (1, 1.0)
+    later = due([read("c")], activities, 4.0, at_least_seconds=SAME_TICK_SECONDS)
+    assert asked(later) == ["c"]
+
+
+def test_who_got_no_turn_comes_first_in_the_next_drain() -> None:
+    activities: Activities = {}
+    shards = [read(name) for name in "abcd"]
+    noted(
+        activities,
+        [
+            outcome("a", at_tip=False),
+            outcome("b", at_tip=False),
+            outcome("c", at_tip=False, calls=0),
+            outcome("d", at_tip=False, calls=0),
+        ],
+        0.0,
+    )
+    assert asked(due(shards, activities, 1.0)) == ["c", "d", "a", "b"]
+
+
+@given(st.lists(st.sets(st.integers(0, 5)), min_size=1, max_size=400))
+def test_no_shard_is_left_alone_for_longer_than_the_longest_interval(
+    busy: list[set[int]],
+) -> None:
+    activities: Activities = {}
+    reads = [read(str(n)) for n in range(6)]
+    last = dict.fromkeys(range(6), 0.0)
+    for tick, having in enumerate(busy):
+        now = tick * TICK
+        poll = due(reads, activities, now)
+        found = []
+        for shard_id in map(int, asked(poll)):
+            last[shard_id] = now
+            found.append(outcome(str(shard_id), records=int(shard_id in having)))
+        noted(activities, found, now)
+        assert all(now - at < SILENT_INTERVAL_SECONDS + TICK for at in last.values())
+        assert poll.tip_age_seconds <= SILENT_INTERVAL_SECONDS

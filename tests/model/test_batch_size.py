@@ -1,0 +1,116 @@
+"""The batch size: within its limits always, and at rest when the world is.
+
+`benchmarks.batch_simulation` is the world; docs/performance.md shows the same runs as a plot.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.batch_simulation import LIMITS, MIB, SCENARIOS, Step, World, simulated
+from datazone_dagster.model.batch_size import LARGEST_STEP, BatchMeasured, BatchSize
+
+measurements = st.builds(
+    BatchMeasured,
+    bytes=st.integers(0, 1 << 32),
+    work_seconds=st.floats(0, 1e4),
+    commit_seconds=st.floats(0, 1e3),
+    full=st.booleans(),
+    memory_pressure=st.floats(0, 3),
+    throttled=st.booleans(),
+)
+
+
+@given(st.lists(measurements, max_size=40))
+def test_whatever_is_measured_the_size_stays_in_its_limits_and_grows_in_steps(
+    measured: list[BatchMeasured],
+) -> None:
+    size = BatchSize.first(LIMITS)
+    for one in measured:
+        before, size = size, size.after(one)
+        assert LIMITS.smallest_bytes <= size.bytes <= LIMITS.largest_bytes
+        assert size.bytes <= max(before.bytes * LARGEST_STEP, LIMITS.smallest_bytes)
+        if one.memory_pressure > 0.9 or one.throttled:
+            assert size.bytes <= max(before.bytes, LIMITS.smallest_bytes)
+
+
+def run(name: str, seconds: float = 900) -> list[Step]:
+    return list(simulated(SCENARIOS[name], seconds))
+
+
+def between(steps: list[Step], begin: float, end: float) -> list[int]:
+    return [step.size_bytes for step in steps if begin <= step.at_seconds < end]
+
+
+def turns(sizes: list[int]) -> int:
+    """How often growing became shrinking or the other way round."""
+    moves = [after > before for before, after in itertools.pairwise(sizes) if after != before]
+    return sum(one != other for one, other in itertools.pairwise(moves))
+
+
+def test_a_burst_is_met_with_large_batches_and_drained() -> None:
+    steps = run("bursts")
+    assert max(between(steps, 245, 300)) == LIMITS.largest_bytes
+    # The first tick of a burst finds what arrived since the one before: at most 600 MiB.
+    assert max(step.backlog_bytes for step in steps) < 700 * MIB
+    assert all(step.backlog_bytes < MIB for step in steps if 310 <= step.at_seconds < 540)
+    assert turns([step.size_bytes for step in steps]) <= 2
+
+
+def test_idle_changes_nothing() -> None:
+    assert set(between(run("idle"), 0, 900)) == {BatchSize.first(LIMITS).bytes}
+
+
+def test_a_slow_commit_makes_batches_larger_and_they_rest() -> None:
+    steps = run("slow storage from 300 s to 600 s", 1200)
+    before, slow, after = (
+        between(steps, 200, 300),
+        between(steps, 400, 600),
+        between(steps, 800, 1200),
+    )
+    assert min(slow) > 1.1 * max(before)
+    assert max(after) < 1.5 * max(before)
+    for calm in (before, slow, after):
+        assert turns(calm) <= 1
+        assert max(calm) <= 1.6 * min(calm)
+    # Three seconds of commit in batches of two seconds of work would fall behind for good.
+    assert steps[-1].backlog_bytes < 64 * MIB
+
+
+def test_throttling_shrinks_and_is_forgotten_when_it_is_over() -> None:
+    steps = run("throttled from 300 s to 400 s")
+    assert between(steps, 390, 400)[-1] == LIMITS.smallest_bytes
+    assert min(between(steps, 600, 900)) > 16 * MIB
+    assert turns(between(steps, 600, 900)) <= 1
+
+
+def test_near_the_memory_budget_the_size_comes_to_rest_below_it() -> None:
+    steps = run("memory taken by others from 300 s on")
+    assert max(between(steps, 100, 300)) == LIMITS.largest_bytes
+    late = [step for step in steps if step.at_seconds > 400]
+    world = SCENARIOS["memory taken by others from 300 s on"]
+    assert all(world.pressure(step.at_seconds, step.held_bytes) <= 0.9 for step in late)
+    assert turns([step.size_bytes for step in late]) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+@given(
+    rate=st.floats(1, 400), commit_seconds=st.floats(0.01, 5), noise=st.sampled_from([0, 0.1, 0.3])
+)
+def test_a_steady_world_means_a_steady_size(
+    seed: int, rate: float, commit_seconds: float, noise: float
+) -> None:
+    world = World(
+        lambda _: 10_000.0 * MIB,
+        work_bytes_per_second=lambda _: rate * MIB,
+        commit_seconds=lambda _: commit_seconds,
+        noise=noise,
+    )
+    steps = itertools.islice(simulated(world, 1e6, seed=seed), 120)
+    late = [step.size_bytes for step in steps][40:]
+    assert max(late) <= 1.9 * min(late)
+    assert turns(late) <= len(late) // 8

@@ -8,11 +8,20 @@ from datetime import timedelta
 from typing import Literal
 
 from datazone_dagster.api import checked
+from datazone_dagster.api.contract import (
+    Column,
+    Contract,
+    Policies,
+    SchemaPolicy,
+    checked_columns,
+    checked_policies,
+)
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.columns import RESERVED_PREFIX
 from datazone_dagster.model.layout import checked_dataset_id
 
 DEFAULT_MAX_LAG = timedelta(minutes=5)
+DEFAULT_QUARANTINE_THRESHOLD = 100
 DEFAULT_KINDS = ("deltalake", "dynamodb")
 
 
@@ -32,6 +41,14 @@ class Dataset:
         partition_by: Columns that the table is partitioned by. Fixed once the table exists.
         max_lag: From this lag on, the `lag` check fails with an error.
         deletion_vectors: `"auto"` uses them where the table has them, `"never"` does not.
+        schema_policy: What happens to columns that the table does not have, and to values that
+            its columns can't hold. `"evolve"`: columns are added and widened. `"freeze"`: they
+            stay out of the table and the `schema` check fails. `"quarantine"`: the records go
+            to the quarantine. A mapping gives single columns their own, `"*"` the others.
+        schema: The columns as they have to be: a `pyarrow.Schema` or a Pydantic model. Kept as
+            declared columns. Without it, the first result says what they are.
+        quarantine_threshold: With more waiting records than that, the `quarantine` check fails
+            with an error; with any at all, it warns.
         description: Shown in Dagster; the default is the docstring of the function.
         owners: E-mail addresses or `team:<name>`; the default is those of the transform.
         kinds: At most ten, shown as icons.
@@ -50,6 +67,9 @@ class Dataset:
     partition_by: tuple[str, ...]
     max_lag: timedelta
     deletion_vectors: Literal["auto", "never"]
+    schema_policy: Policies
+    schema: tuple[Column, ...]
+    quarantine_threshold: int
     description: str | None
     owners: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -66,6 +86,9 @@ class Dataset:
         max_lag: timedelta = DEFAULT_MAX_LAG,
         deletion_vectors: Literal["auto", "always", "never"] = "auto",
         *,
+        schema_policy: SchemaPolicy | Mapping[str, SchemaPolicy] | Policies = "evolve",
+        schema: object = None,
+        quarantine_threshold: int = DEFAULT_QUARANTINE_THRESHOLD,
         description: str | None = None,
         owners: str | Sequence[str] = (),
         kinds: str | Collection[str] = DEFAULT_KINDS,
@@ -81,6 +104,9 @@ class Dataset:
             "partition_by": _own_columns(where, "partition_by", partition_by),
             "max_lag": _positive(where, max_lag),
             "deletion_vectors": checked.choice(where, "deletion_vectors", deletion_vectors),
+            "schema_policy": checked_policies(where, schema_policy),
+            "schema": checked_columns(where, schema),
+            "quarantine_threshold": _threshold(where, quarantine_threshold),
             "description": checked.optional_text(where, "description", description),
             "owners": checked.owners(where, owners),
             "kinds": checked.kinds(where, kinds),
@@ -95,6 +121,12 @@ class Dataset:
             )
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        _check_partitions_declared(where, self)
+
+    @property
+    def contract(self) -> Contract:
+        """What its columns have to be."""
+        return Contract(self.schema_policy, self.schema)
 
 
 def _tracked(where: str, mode: str, track: object) -> tuple[str, ...]:
@@ -126,3 +158,22 @@ def _positive(where: str, max_lag: object) -> timedelta:
             hint="Give the lag at which the check fails, such as timedelta(minutes=5).",
         )
     return lag
+
+
+def _threshold(where: str, threshold: object) -> int:
+    if isinstance(threshold, int) and not isinstance(threshold, bool) and threshold >= 0:
+        return threshold
+    raise DefinitionError(
+        f"{where}: quarantine_threshold={threshold!r}.",
+        hint="It is a number of records, 0 or more.",
+    )
+
+
+def _check_partitions_declared(where: str, dataset: Dataset) -> None:
+    declared = {column.name for column in dataset.schema}
+    missing = [name for name in dataset.partition_by if declared and name not in declared]
+    if missing:
+        raise DefinitionError(
+            f"{where}: partition_by names {checked.quoted(missing)}, which schema does not have.",
+            hint="Declare the column.",
+        )

@@ -160,7 +160,7 @@ class Application:
                 mine.changes,
                 mine.rows[output],
                 counts=written.counts,
-                quarantined=quarantined,
+                quarantined=quarantined + written.quarantined,
                 table_version=written.table_version,
                 new_columns=written.added_columns,
             )
@@ -186,6 +186,7 @@ class Application:
             row_count=facts.row_count,
             table_version=facts.version,
             columns=facts.columns,
+            unexpected_columns=facts.unexpected,
             duration_seconds=duration_seconds,
         )
 
@@ -200,4 +201,5 @@ def _table_of(dataset: Dataset, transform: Transform, layout: Layout) -> Dataset
         track=dataset.track,
         partition_by=tuple(dataset.partition_by),
         description=dataset.description,
+        contract=dataset.contract,
     )

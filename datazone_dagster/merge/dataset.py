@@ -6,6 +6,8 @@ the rows, so rows and position can't part.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -15,6 +17,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema
 
 from datazone_dagster import crash_points
+from datazone_dagster.api.contract import OPEN, Contract
 from datazone_dagster.delta import (
     create_table,
     guarded,
@@ -23,6 +26,7 @@ from datazone_dagster.delta import (
 )
 from datazone_dagster.delta.log import read_snapshot
 from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.merge.contract import Conformed, conform, first_schema
 from datazone_dagster.merge.copy_on_write import CopyOnWriteEngine
 from datazone_dagster.merge.engine import MergeEngine, MergeTarget
 from datazone_dagster.merge.modes import (
@@ -34,7 +38,10 @@ from datazone_dagster.merge.modes import (
     SoftMode,
     check_shape,
 )
-from datazone_dagster.merge.schema import aligned, first_schema, plan_schema, with_fields
+from datazone_dagster.merge.quarantine import Quarantine
+from datazone_dagster.merge.refusal import rows_of_deletes, without_refused
+from datazone_dagster.merge.rewrite import rewritten
+from datazone_dagster.merge.shape import with_fields
 from datazone_dagster.merge.tombstones import Tombstones
 from datazone_dagster.merge.unseen import UnseenChanges
 from datazone_dagster.merge.versions import has_rows
@@ -48,6 +55,9 @@ KIND = "dataset"
 ATTRIBUTES = "datazone.attributes"
 """Table property: which item attribute is which column, so that replays agree."""
 
+UNEXPECTED = "datazone.unexpected"
+"""Table property: columns that the function returned and the contract keeps out, since when."""
+
 
 @dataclass(frozen=True)
 class ChunkWritten:
@@ -56,6 +66,7 @@ class ChunkWritten:
     counts: MergeCounts
     table_version: int
     added_columns: tuple[str, ...]
+    quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,8 @@ class TableFacts:
     """What the Delta log says of a dataset's table.
 
     `row_count` counts the rows that readers see; `deleted_rows` those that deletion vectors
-    hide, until a compaction drops them.
+    hide, until a compaction drops them. `unexpected` names columns that the contract keeps
+    out, with their type and the batch in which they first came.
     """
 
     version: int
@@ -73,6 +85,7 @@ class TableFacts:
     size_bytes: int
     deletion_vectors: bool
     columns: tuple[tuple[str, str], ...]
+    unexpected: tuple[tuple[str, str, int], ...] = ()
 
 
 class DatasetTable:
@@ -89,6 +102,7 @@ class DatasetTable:
         track: tuple[str, ...] = (),
         partition_by: tuple[str, ...] = (),
         description: str | None = None,
+        contract: Contract = OPEN,
         engine: MergeEngine | None = None,
     ) -> None:
         self.uri = layout.dataset(dataset_id)
@@ -98,6 +112,8 @@ class DatasetTable:
         self._dataset_id = dataset_id
         self._partition_by = partition_by
         self._description = description
+        self._contract = contract
+        self._quarantine = Quarantine(layout, dataset_id)
         engine = engine or CopyOnWriteEngine()
         tombstones = Tombstones(layout, dataset_id)
         self._mode: Mode
@@ -135,6 +151,7 @@ class DatasetTable:
             size_bytes=sum(file.size_bytes for file in snapshot.files),
             deletion_vectors=snapshot.writes_vectors,
             columns=tuple((field.name, str(field.type)) for field in schema_of(table)),
+            unexpected=_unexpected(table),
         )
 
     def attributes(self) -> AttributeMapping:
@@ -232,22 +249,60 @@ class DatasetTable:
     ) -> ChunkWritten:
         check_shape(self._dataset_id, self._mode, schema_of(table))
         rows = with_fields(rows, self._mode.fields)
-        plan = plan_schema(rows, schema_of(table), dataset_id=self._dataset_id)
-        if plan.added:
-            with guarded(self.uri, f"Adding columns to dataset {self._dataset_id!r}"):
-                table.alter.add_columns(list(Schema.from_arrow(pa.schema(plan.added)).fields))
-            crash_points.reach(crash_points.AFTER_NEW_COLUMNS)
-        if len(attributes) and attributes.to_json() != _saved_attributes(table):
-            with guarded(self.uri, f"Keeping the attributes of dataset {self._dataset_id!r}"):
-                table.alter.set_table_properties(
-                    {ATTRIBUTES: attributes.to_json()}, raise_if_not_exists=False
-                )
-        target = MergeTarget(self._dataset_id, self.uri, self._storage_options, table, plan.schema)
-        counts = self._mode.write(
-            target, ChunkRows(changes, aligned(rows, plan.schema), now), commit
+        conformed = conform(
+            rows,
+            schema_of(table),
+            self._contract,
+            exempt=rows_of_deletes(changes, rows),
+            dataset_id=self._dataset_id,
         )
+        last_batch = pc.max(changes[Log.BATCH]).as_py() or self._position_of(table)
+        changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
+        quarantined = self._quarantine.put(refused, now)
+        self._change_schema(table, conformed)
+        self._keep_properties(table, attributes, conformed.unexpected, last_batch)
+        target = MergeTarget(
+            self._dataset_id, self.uri, self._storage_options, table, conformed.schema
+        )
+        counts = self._mode.write(target, ChunkRows(changes, rows, now), commit)
         crash_points.reach(crash_points.AFTER_DATASET_COMMIT)
-        return ChunkWritten(counts, table.version(), tuple(field.name for field in plan.added))
+        return ChunkWritten(
+            counts,
+            table.version(),
+            tuple(field.name for field in conformed.added),
+            quarantined,
+        )
+
+    def _change_schema(self, table: DeltaTable, conformed: Conformed) -> None:
+        """Columns come before their first rows; the rows that are there have nulls in them."""
+        if conformed.widened:
+            doing = f"Widening columns of dataset {self._dataset_id!r}"
+            rewritten(table, conformed.schema, doing=doing)
+        elif conformed.added:
+            with guarded(self.uri, f"Adding columns to dataset {self._dataset_id!r}"):
+                fields = Schema.from_arrow(pa.schema(conformed.added)).fields
+                table.alter.add_columns(list(fields))
+        if conformed.widened or conformed.added:
+            crash_points.reach(crash_points.AFTER_NEW_COLUMNS)
+
+    def _keep_properties(
+        self,
+        table: DeltaTable,
+        attributes: AttributeMapping,
+        unexpected: Sequence[tuple[str, str]],
+        batch: int,
+    ) -> None:
+        """What the table knows beside its rows. Only what is new is a commit."""
+        known = {name: (kind, since) for name, kind, since in _unexpected(table)}
+        noted = {name: (kind, batch) for name, kind in unexpected} | known
+        properties: dict[str, str] = {}
+        if noted != known:
+            properties[UNEXPECTED] = json.dumps(noted)
+        if len(attributes) and attributes.to_json() != _saved_attributes(table):
+            properties[ATTRIBUTES] = attributes.to_json()
+        if properties:
+            with guarded(self.uri, f"Keeping the properties of dataset {self._dataset_id!r}"):
+                table.alter.set_table_properties(properties, raise_if_not_exists=False)
 
     def _open(self) -> DeltaTable | None:
         return open_table(self.uri, self._storage_options, KIND)
@@ -263,7 +318,9 @@ class DatasetTable:
             self.uri,
             self._storage_options,
             KIND,
-            first_schema(with_fields(rows.schema.empty_table(), self._mode.fields).schema),
+            first_schema(
+                with_fields(rows.schema.empty_table(), self._mode.fields).schema, self._contract
+            ),
             partition_by=self._partition_by,
             description=self._description,
         )
@@ -271,6 +328,15 @@ class DatasetTable:
 
 def _saved_attributes(table: DeltaTable) -> str | None:
     return table.metadata().configuration.get(ATTRIBUTES)
+
+
+def _unexpected(table: DeltaTable) -> tuple[tuple[str, str, int], ...]:
+    """Those of the noted columns that the table still does not have."""
+    noted = json.loads(table.metadata().configuration.get(UNEXPECTED) or "{}")
+    held = set(schema_of(table).names)
+    return tuple(
+        (name, str(kind), int(since)) for name, (kind, since) in noted.items() if name not in held
+    )
 
 
 def schema_of(table: DeltaTable) -> pa.Schema:

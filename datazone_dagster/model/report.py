@@ -96,7 +96,8 @@ class ApplyReport:
     """What one run did to one dataset, over all its chunks.
 
     `position` and `head` are batch numbers: equal when nothing is left to apply.
-    `preview` holds a few of the rows last written, `columns` name and type of the table's.
+    `preview` holds a few of the rows last written, `columns` name and type of the table's;
+    `unexpected_columns` (name, type, first batch) are those that its contract keeps out.
     """
 
     dataset_id: str
@@ -118,6 +119,7 @@ class ApplyReport:
     duration_seconds: float = 0.0
     columns: tuple[tuple[str, str], ...] = ()
     new_columns: tuple[str, ...] = ()
+    unexpected_columns: tuple[tuple[str, str, int], ...] = ()
     preview: tuple[dict[str, object], ...] = ()
 
 

@@ -8,7 +8,7 @@ import json
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster.api.mask import SALT_VARIABLE, MaskKind, mask_steps
@@ -109,6 +109,7 @@ def test_paths_go_into_maps_and_every_element_of_lists() -> None:
     }
 
 
+@settings(deadline=None)
 @given(ITEMS, st.sampled_from(KINDS), st.booleans())
 def test_nothing_but_the_masked_attribute_changes(
     item: dict[str, Any], kind: MaskKind, ascii_only: bool
@@ -122,6 +123,7 @@ def test_nothing_but_the_masked_attribute_changes(
     assert ("email" in after) == ("email" in before and kind != "drop")
 
 
+@settings(deadline=None)
 @given(VALUES, st.sampled_from(KINDS))
 def test_a_secret_is_nowhere_in_what_comes_out(outside: Any, kind: MaskKind) -> None:
     item = {"email": {"S": SECRET}, "o": {"L": [outside, {"M": {"p": {"SS": [SECRET]}}}]}}

@@ -1,0 +1,295 @@
+"""What happens to a dataset when its result changes: evolution, contracts, type changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from pydantic import BaseModel
+
+from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
+from datazone_dagster.delta import open_table
+from datazone_dagster.errors import SchemaChangeError
+from datazone_dagster.merge.quarantine import KIND as QUARANTINE
+from datazone_dagster.model.columns import HIDDEN
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import ApplySettings, apply_transform, drain_once, read_dataset
+from datazone_dagster.sources import DynamoDBSource
+from datazone_dagster.testing import Crash, ScriptedStream, crash_at
+
+SOURCE = DynamoDBSource("orders")
+EVERY_BATCH = ApplySettings(chunk_bytes=1)
+
+
+class World:
+    """A stream and a dataset whose columns change from one run to the next."""
+
+    def __init__(self, root: Path) -> None:
+        self.layout = Layout(str(root))
+        self.stream = ScriptedStream("orders")
+
+    def put(self, key: str, **numbers: object) -> None:
+        typed = {
+            name: {"N": str(value)} if isinstance(value, int | float) else {"S": str(value)}
+            for name, value in numbers.items()
+        }
+        self.stream.put({"id": {"S": key}, **typed})
+
+    def apply(self, *columns: str, **dataset: Any) -> Any:
+        drain_once(SOURCE, self.stream, self.layout)
+        flow = transform_of(columns, **dataset)
+        return apply_transform(flow, self.layout, settings=EVERY_BATCH)["d"]
+
+    @property
+    def table(self) -> DeltaTable:
+        return DeltaTable(self.layout.dataset("d"))
+
+    def rows(self, column: str) -> dict[str, Any]:
+        found = read_dataset(self.layout, "d").to_pylist()
+        return {row["id"]: row[column] for row in found}
+
+    def type_of(self, column: str) -> pa.DataType:
+        return pa.schema(self.table.schema().to_arrow()).field(column).type
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        table = open_table(self.layout.quarantine("d"), {}, QUARANTINE)
+        return [] if table is None else table.to_pyarrow_table().to_pylist()
+
+
+def transform_of(columns: Sequence[str], **dataset: Any) -> Transform:
+    @transform(
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"d": Output(Dataset("d", **dataset))},
+    )
+    def flow(changes: Any) -> object:
+        return changes.select("dynamodb.Keys.id.S as id", *columns)
+
+    return flow
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def number(kind: str, name: str = "n") -> str:
+    return f"cast(dynamodb.NewImage.{name}.N as {kind}) as {name}"
+
+
+# -- evolve
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "held", "value"),
+    [
+        ("integer", "bigint", pa.int64(), 3),
+        ("integer", "double", pa.float64(), 3.0),
+        ("float", "double", pa.float64(), 3.0),
+        ("decimal(10,2)", "decimal(18,4)", pa.decimal128(18, 4), Decimal(3)),
+        ("bigint", "decimal(18,2)", pa.decimal128(21, 2), Decimal(3)),
+        ("bigint", "integer", pa.int64(), 3),
+    ],
+)
+def test_a_wider_type_widens_the_column(
+    world: World, before: str, after: str, held: pa.DataType, value: object
+) -> None:
+    world.put("old", n=3)
+    world.apply(number(before), partition_by="id")
+    position = world.apply(number(before), partition_by="id").position
+    world.put("new", n=3)
+    report = world.apply(number(after), partition_by="id")
+    assert world.type_of("n") == held
+    assert world.rows("n") == {"old": value, "new": value}
+    assert (report.position, report.unexpected_columns) == (position + 1, ())
+    seen = pl.read_delta(world.layout.dataset("d")).sort("id")
+    assert seen["n"].to_list() == [value, value]
+
+
+def test_dates_become_timestamps_and_structs_get_fields(world: World) -> None:
+    world.put("old", n=3)
+    world.apply("date '2024-02-29' as day", "{'a': 1::integer} as s")
+    world.put("new", n=3)
+    world.apply("timestamp '2024-02-29 12:00:00' as day", "{'a': 1::bigint, 'b': 'x'} as s")
+    assert world.type_of("day") == pa.timestamp("us")
+    assert [str(day) for day in world.rows("day").values()].count("2024-02-29 00:00:00") == 1
+    assert world.rows("s") == {"old": {"a": 1, "b": None}, "new": {"a": 1, "b": "x"}}
+
+
+def test_readers_of_the_version_before_are_not_disturbed(world: World) -> None:
+    world.put("old", n=3)
+    world.apply(number("integer"))
+    reader = world.table
+    world.put("new", n=3)
+    world.apply(number("bigint"))
+    assert reader.to_pyarrow_table()["n"].type == pa.int32()
+    assert reader.to_pyarrow_table().num_rows == 1
+
+
+def test_killed_between_the_widening_and_its_first_rows(world: World) -> None:
+    world.put("old", n=3)
+    world.apply(number("integer"))
+    world.put("new", n=2**40)
+    with pytest.raises(Crash), crash_at("after new columns"):
+        world.apply(number("bigint"))
+    assert world.type_of("n") == pa.int64()
+    assert world.rows("n") == {"old": 3}
+    world.apply(number("bigint"))
+    assert world.rows("n") == {"old": 3, "new": 2**40}
+
+
+def test_another_type_fails_before_the_commit_and_says_the_ways_out(world: World) -> None:
+    world.put("old", n=3)
+    world.apply(number("bigint"))
+    version = world.table.version()
+    world.put("new", n=4.25)
+    with pytest.raises(SchemaChangeError) as caught:
+        world.apply("dynamodb.NewImage.n.N as n")
+    text = str(caught.value)
+    for part in ("'d'", "'n'", "int64", "string", "'4.25'", "cast it", "another name"):
+        assert part in text
+    assert "datazone-dagster rebuild d" in text
+    assert world.table.version() == version
+    assert world.rows("n") == {"old": 3}
+    world.apply(number("bigint"))
+    assert world.rows("n") == {"old": 3, "new": 4}
+
+
+# -- freeze
+
+
+def test_a_frozen_table_keeps_an_unexpected_column_out_and_says_so(world: World) -> None:
+    world.put("a", n=1)
+    world.apply(number("bigint"), schema_policy="freeze")
+    world.put("b", n=2, m=7)
+    report = world.apply(number("bigint"), number("bigint", "m"), schema_policy="freeze")
+    assert report.unexpected_columns == (("m", "int64", 2),)
+    assert world.rows("n") == {"a": 1, "b": 2}
+    assert "m" not in world.table.schema().to_arrow().names
+    # It is said until it is settled, also by runs that do not see it.
+    world.put("c", n=3)
+    again = world.apply(number("bigint"), schema_policy="freeze")
+    assert again.unexpected_columns == report.unexpected_columns
+    world.put("d", n=4, m=8)
+    settled = world.apply(number("bigint"), number("bigint", "m"))
+    assert settled.unexpected_columns == ()
+    assert world.rows("m") == {"a": None, "b": None, "c": None, "d": 8}
+
+
+def test_a_frozen_column_is_not_widened(world: World) -> None:
+    world.put("a", n=1)
+    policy = {"n": "freeze"}
+    world.apply(number("integer"), schema_policy=policy)
+    world.put("b", n=2**40)
+    with pytest.raises(SchemaChangeError, match=r"'n' is int32.*1099511627776"):
+        world.apply(number("bigint"), number("bigint", "m"), schema_policy=policy)
+    world.put("b", n=7, m=1)
+    world.apply(number("bigint", "m"), schema_policy=policy)
+    assert world.rows("m") == {"a": None, "b": 1}
+
+
+# -- quarantine
+
+
+def test_rows_that_do_not_fit_go_to_the_quarantine_and_the_others_in(world: World) -> None:
+    world.put("a", n=1)
+    world.put("b", n=1)
+    world.apply(number("bigint"), schema_policy="quarantine")
+    world.put("b", n=2.5)
+    world.put("c", n=3)
+    world.put("d", n=4, m=1)
+    rows = [number("decimal(18,2)"), number("bigint", "m")]
+    report = world.apply(*rows, schema_policy="quarantine")
+    assert report.quarantined == 2
+    assert world.rows("n") == {"a": 1, "b": 1, "c": 3}
+    found = {row["new_image"]: row for row in world.quarantined()}
+    assert [row["reason"] for _, row in sorted(found.items())] == [
+        "column 'n' holds a value that is no int64",
+        "there is no column 'm' in the table",
+    ]
+    first = next(iter(found.values()))
+    assert (first["shard_id"], first["batch"]) == (world.stream.shard_ids()[0], 2)
+    assert len(first["version"]) == 48
+    assert first["first_seen_at"] == first["last_seen_at"]
+    assert '"2.5"' in "".join(found)
+
+
+def test_a_change_is_refused_as_one_whatever_rows_it_has(world: World) -> None:
+    def exploded(changes: Any) -> object:
+        return changes.sql(
+            "select dynamodb.Keys.id.S as id, dynamodb.NewImage.n.N::bigint + i as n, "
+            "case when i = 1 then 'x' end as extra, _dz_key, _dz_version, _dz_event_time "
+            "from changes, range(2) as r(i)"
+        )
+
+    schema = pa.schema([("id", pa.string()), ("n", pa.int64())])
+    world.put("a", n=1)
+    run(world, exploded, schema=schema, schema_policy="quarantine")
+    assert world.rows("n") == {}
+    assert len(world.quarantined()) == 1
+
+
+def run(world: World, function: Callable[[Any], object], **dataset: Any) -> Any:
+    drain_once(SOURCE, world.stream, world.layout)
+    flow = transform(
+        name="flow",
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"d": Output(Dataset("d", **dataset))},
+    )(function)
+    return apply_transform(flow, world.layout, settings=EVERY_BATCH)["d"]
+
+
+# -- declared
+
+
+class Order(BaseModel):
+    id: str
+    n: int
+    note: str | None = None
+
+
+def test_a_declared_schema_is_the_table_s_from_the_start(world: World) -> None:
+    world.put("a", n=1)
+    world.apply(number("decimal(38,9)"), "'x' as extra", schema=Order, schema_policy="freeze")
+    names = [name for name in world.table.schema().to_arrow().names if name not in HIDDEN]
+    assert names == ["id", "n", "note"]
+    assert world.type_of("n") == pa.int64()
+    assert world.rows("n") == {"a": 1}
+    assert world.apply(number("bigint")).unexpected_columns == (("extra", "string", 1),)
+
+
+def test_a_declared_column_that_must_not_be_null(world: World) -> None:
+    world.put("a", n=1)
+    world.put("b")
+    with pytest.raises(SchemaChangeError, match=r"'n' must not be null.*1 rows.*1:b"):
+        world.apply(number("bigint"), schema=Order)
+    world.stream.delete({"id": {"S": "a"}})
+    report = world.apply(number("bigint"), schema=Order, schema_policy={"n": "quarantine"})
+    assert report.quarantined == 1
+    assert world.rows("n") == {}
+    assert [row["reason"] for row in world.quarantined()] == ["column 'n' must not be null"]
+
+
+def test_a_declared_type_holds_what_fits_and_nothing_else(world: World) -> None:
+    world.put("a", n=1.5)
+    with pytest.raises(SchemaChangeError, match=r"'n' is int64.*now decimal128\(18, 2\).*'1.50'"):
+        world.apply(number("decimal(18,2)"), schema=Order)
+    with pytest.raises(SchemaChangeError, match=r"is now string, for example '1.5'"):
+        world.apply("dynamodb.NewImage.n.N as n", schema=Order)
+
+
+def test_a_declaration_that_comes_later_widens_or_says_rebuild(world: World) -> None:
+    world.put("a", n=1)
+    world.apply(number("integer"))
+    world.put("b", n=2)
+    world.apply(number("integer"), schema=Order, schema_policy="freeze")
+    assert world.type_of("n") == pa.int64()
+    world.put("c", n=3)
+    text = pa.schema([("id", pa.string()), ("n", pa.string())])
+    with pytest.raises(SchemaChangeError, match=r"declared as string.*rebuild d"):
+        world.apply("dynamodb.NewImage.n.N as n", schema=text)

@@ -59,6 +59,11 @@ class Contract:
     policies: Policies = ((EVERY_OTHER, "evolve"),)
     columns: tuple[Column, ...] = ()
 
+    @property
+    def may_refuse(self) -> bool:
+        """Whether rows may have to be set aside: the whole change is needed then."""
+        return any(policy == "quarantine" for _, policy in self.policies)
+
     def policy_of(self, column: str) -> SchemaPolicy:
         """What happens where this column is not what it has to be."""
         known = dict(self.policies)

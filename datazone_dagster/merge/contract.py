@@ -178,7 +178,7 @@ class _Conforming:
                 for one in [*self.table, *self.added]
             ]
         )
-        hidden = {name: self.rows[name] for name in HIDDEN}
+        hidden = {name: self.rows[name] for name in HIDDEN if name in self.rows.column_names}
         rows = aligned(pa.table({**self.columns, **hidden}), schema)
         refused = self.refused
         if refused is None:

@@ -195,7 +195,7 @@ class DatasetTable:
                 safe="Nothing of this attempt was written; the other run's work stands.",
             )
         commit = transaction(self.app_id, through_batch)
-        return self._put(table, changes, rows, commit, now, attributes)
+        return self._put(table, changes, rows, commit, now, attributes, through_batch)
 
     def redrive(
         self,
@@ -236,7 +236,29 @@ class DatasetTable:
         if isinstance(self._mode, AppendMode):
             rows = rows.filter(pc.invert(has_rows(table, self._storage_options, rows)))
         commit = transaction(self.redrive_app_id, number)
-        return self._put(table, changes, rows, commit, now, attributes)
+        return self._put(table, changes, rows, commit, now, attributes, newest)
+
+    def fitting(self, changes: pa.Table, rows: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
+        """The changes and rows that the contract lets in, and the other changes with a `reason`.
+
+        Raises:
+            SchemaChangeError: As for `apply`.
+            StorageError: The table can't be read.
+        """
+        table = self._open()
+        if table is None:
+            return changes, rows, changes.slice(0, 0)
+        conformed = self._conformed(table, changes, rows)
+        return without_refused(changes, rows, conformed.refused)
+
+    def _conformed(self, table: DeltaTable, changes: pa.Table, rows: pa.Table) -> Conformed:
+        return conform(
+            with_fields(rows, self._mode.fields),
+            schema_of(table),
+            self._contract,
+            exempt=rows_of_deletes(changes, rows),
+            dataset_id=self._dataset_id,
+        )
 
     def _put(
         self,
@@ -246,21 +268,14 @@ class DatasetTable:
         commit: CommitProperties,
         now: datetime,
         attributes: AttributeMapping,
+        batch: int,
     ) -> ChunkWritten:
         check_shape(self._dataset_id, self._mode, schema_of(table))
-        rows = with_fields(rows, self._mode.fields)
-        conformed = conform(
-            rows,
-            schema_of(table),
-            self._contract,
-            exempt=rows_of_deletes(changes, rows),
-            dataset_id=self._dataset_id,
-        )
-        last_batch = pc.max(changes[Log.BATCH]).as_py() or self._position_of(table)
+        conformed = self._conformed(table, changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
         self._change_schema(table, conformed)
-        self._keep_properties(table, attributes, conformed.unexpected, last_batch)
+        self._keep_properties(table, attributes, conformed.unexpected, batch)
         target = MergeTarget(
             self._dataset_id, self.uri, self._storage_options, table, conformed.schema
         )

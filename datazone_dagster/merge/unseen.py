@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, Schema, WriterProperties, write_deltalake
 
+from datazone_dagster.api.contract import OPEN
 from datazone_dagster.delta import (
     create_table,
     data_files,
@@ -23,8 +24,10 @@ from datazone_dagster.delta import (
     transaction,
 )
 from datazone_dagster.merge.claims import CAUSE
+from datazone_dagster.merge.contract import conform
 from datazone_dagster.merge.held import whole_rows
-from datazone_dagster.merge.schema import aligned, plan_schema
+from datazone_dagster.merge.rewrite import rewritten
+from datazone_dagster.merge.shape import aligned
 from datazone_dagster.merge.tombstones import (
     RETENTION,
     VERSION_STATISTICS,
@@ -99,8 +102,12 @@ class UnseenChanges:
         with guarded(self.uri, f"Keeping unseen changes of dataset {self._dataset_id!r}"):
             schema = pa.schema(table.schema().to_arrow())
             rows = _stamped(changes, 0, now)
-            plan = plan_schema(rows, schema, dataset_id=self._dataset_id)
-            if plan.added:
+            nothing = pa.repeat(pa.scalar(False), len(rows))
+            plan = conform(rows, schema, OPEN, exempt=nothing, dataset_id=self._dataset_id)
+            if plan.widened:
+                doing = f"Widening columns of the unseen changes of {self._dataset_id!r}"
+                rewritten(table, plan.schema, doing=doing)
+            elif plan.added:
                 table.alter.add_columns(list(Schema.from_arrow(pa.schema(plan.added)).fields))
             put = (table.transaction_version(_APP_ID) or 0) + 1
             write_deltalake(

@@ -73,6 +73,10 @@ def _without(shards: list[Body], named: set[str]) -> list[Body]:
     return [shard for shard in shards if shard["ShardId"] not in named]
 
 
+def _youngest_first(shards: list[Body], _named: set[str]) -> list[Body]:
+    return shards[::-1]
+
+
 def _opened(shards: list[Body], named: set[str]) -> list[Body]:
     opened = []
     for shard in shards:
@@ -101,4 +105,5 @@ _DISTORTIONS = {
     FaultKind.HIDE_CHILDREN: _without_descendants,
     FaultKind.HIDE_PARENT: _without,
     FaultKind.OPEN_PARENT: _opened,
+    FaultKind.CHILDREN_FIRST: _youngest_first,
 }

@@ -52,6 +52,8 @@ class FaultKind(str, Enum):
     """The shard is not listed, although its children are."""
     OPEN_PARENT = "open_parent"
     """The shard has children but no EndingSequenceNumber yet."""
+    CHILDREN_FIRST = "children_first"
+    """The shards come youngest first, so children are listed before their parents."""
     KEEP_EXPIRED = "keep_expired"
     """A shard that is gone after 24 hours is still listed."""
     EMPTY_LAST_PAGE = "empty_last_page"
@@ -59,6 +61,7 @@ class FaultKind(str, Enum):
 
 
 ERROR_KINDS = frozenset(list(FaultKind)[:8])
+CONNECTION_KINDS = frozenset(list(FaultKind)[8:12])
 PAGE_KINDS = frozenset(
     {
         FaultKind.EMPTY_PAGE,
@@ -67,7 +70,7 @@ PAGE_KINDS = frozenset(
         FaultKind.LATE_END,
     }
 )
-LISTING_KINDS = frozenset(list(FaultKind)[-5:])
+LISTING_KINDS = frozenset(list(FaultKind)[-6:])
 ANY_OPERATION = "*"
 _MALFORMED = '{"eventID":"malformed-record","eventName":"MODIFY","dynamodb":"not a record"}'
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from datazone_dagster.local.faults import Fault, FaultKind, FaultPlan
 from datazone_dagster.testing.clock import FixedClock
-from datazone_dagster.testing.crashes import Crash, at_point, crash_at
+from datazone_dagster.testing.crashes import Crash, at_point, crash_at, storage_fails_at
 from datazone_dagster.testing.running import run_transform
 from datazone_dagster.testing.scripted_stream import ScriptedStream
 
@@ -30,4 +30,5 @@ __all__ = [
     "at_point",
     "crash_at",
     "run_transform",
+    "storage_fails_at",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from datazone_dagster import crash_points
+from datazone_dagster.errors import StorageError
 
 
 class Crash(BaseException):
@@ -20,6 +21,20 @@ def crash_at(point: str, nth: int = 1) -> Iterator[None]:
         raise Crash(point)
 
     with at_point(point, crash, nth):
+        yield
+
+
+@contextmanager
+def storage_fails_at(point: str, nth: int = 1) -> Iterator[None]:
+    """Within the block, the store fails once, when the flow reaches a point.
+
+    Before a commit: it failed. After one: it happened, but its answer was lost.
+    """
+
+    def fail() -> None:
+        raise StorageError(f"Scripted: the store fails {point}.")
+
+    with at_point(point, fail, nth):
         yield
 
 

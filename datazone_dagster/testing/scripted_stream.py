@@ -13,12 +13,13 @@ from typing import Any
 from datazone_dagster.errors import (
     ExpiredIteratorError,
     ShardNotFoundError,
-    SourceError,
     TrimmedDataError,
 )
+from datazone_dagster.local.faults import FaultPlan
 from datazone_dagster.model.record import ChangeRecord, MalformedRecord, RecordsPage
 from datazone_dagster.model.shard import IteratorStart, Shard, StartAt, StreamDescription
 from datazone_dagster.testing.clock import FixedClock
+from datazone_dagster.testing.scripted_faults import FaultFunction, faults_of_plan
 
 _FIRST_SEQUENCE = 100 * 10**18
 
@@ -43,8 +44,8 @@ class ScriptedStream:
         shards: Open shards at the start.
         page_records: Records of a full page; small pages make many of them.
         clock: Gives change times, and the age at which iterators expire.
-        faults: Called before each operation with its name, shard id and how often that
-            operation was called; what it returns is raised.
+        faults: A fault plan; or a function, called before each operation with its name, shard
+            id and how often that operation was called: what it returns is raised.
     """
 
     def __init__(
@@ -55,12 +56,11 @@ class ScriptedStream:
         shards: int = 1,
         page_records: int = 1000,
         clock: Callable[[], datetime] | None = None,
-        faults: Callable[[str, str, int], SourceError | None] | None = None,
+        faults: FaultPlan | FaultFunction | None = None,
     ) -> None:
         self.table_name = table_name
         self.items: dict[str, Item] = {}
         self.changes: list[ChangeRecord] = []
-        self.faults = faults
         self.calls: dict[str, int] = {}
         self._key = key
         self._page_records = page_records
@@ -70,7 +70,20 @@ class ScriptedStream:
         self._streams: dict[str, dict[str, _Shard]] = {}
         self._hidden: set[str] = set()
         self._initial_shards = shards
+        self._faults: FaultFunction | None = None
+        self.faults = faults
         self.replace()
+
+    @property
+    def faults(self) -> FaultFunction | None:
+        """What strikes the calls; a plan that is set begins to count anew."""
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: FaultPlan | FaultFunction | None) -> None:
+        if isinstance(faults, FaultPlan):
+            faults = faults_of_plan(faults, lambda: list(self._streams[self.stream_arn]))
+        self._faults = faults
 
     @property
     def stream_arn(self) -> str:
@@ -223,7 +236,7 @@ class ScriptedStream:
 
     def _maybe_fail(self, operation: str, shard_id: str) -> None:
         self.calls[operation] = self.calls.get(operation, 0) + 1
-        error = self.faults and self.faults(operation, shard_id, self.calls[operation])
+        error = self._faults and self._faults(operation, shard_id, self.calls[operation])
         if error:
             raise error
 

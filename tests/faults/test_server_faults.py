@@ -64,6 +64,16 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+@dataclass(frozen=True)
+class Clock:
+    """The drain's clock, ahead like the server's."""
+
+    ahead: timedelta
+
+    def __call__(self) -> datetime:
+        return _now() + self.ahead
+
+
 PASSING_CALLS = [
     (operation, kind)
     for kind in (
@@ -91,6 +101,7 @@ PASSING = [
     Fault("DescribeStream", FaultKind.HIDE_CHILDREN, times=4),
     Fault("DescribeStream", FaultKind.HIDE_PARENT, times=4),
     Fault("DescribeStream", FaultKind.OPEN_PARENT, times=4),
+    Fault("DescribeStream", FaultKind.CHILDREN_FIRST, times=None),
     Fault("DescribeStream", FaultKind.EMPTY_LAST_PAGE, times=4),
 ]
 
@@ -179,6 +190,37 @@ def test_more_shards_than_a_page_of_the_listing(table: OrdersTable, layout: Layo
     assert_exactly_once(table, layout, fault="107 shards, two pages of DescribeStream")
 
 
+def test_shards_that_are_gone_but_still_listed(table: OrdersTable, layout: Layout) -> None:
+    table.write(20)
+    for shard in (0, 1):
+        table.admin.roll(SOURCE.table_name, shard)
+    for hours in (0, 13):
+        table.admin.set_clock_offset(hours * 3600)
+        clock = Clock(timedelta(hours=hours))
+        drain_once(SOURCE, stream_client(table.endpoint_url), layout, clock=clock)
+        drain_once(SOURCE, stream_client(table.endpoint_url), layout, clock=clock)
+    landed_before = landed_event_ids(layout)
+    table.admin.set_clock_offset(26 * 3600)
+    table.write(20)
+    table.admin.set_faults([Fault("DescribeStream", FaultKind.KEEP_EXPIRED, times=None)])
+    clock = Clock(timedelta(hours=26))
+    # To the first log they are shards read to their end, to the second one they are new.
+    late = Layout(f"{layout.uri}-late")
+    for root in (layout, late):
+        for _ in range(3):
+            report = drain_once(SOURCE, stream_client(table.endpoint_url), root, clock=clock)
+        assert not report.gaps
+        apply_transform(flow, root)
+    struck = len(table.admin.fault_log())
+    table.admin.clear_faults()
+    assert event_ids(late) == table.event_ids()
+    entry = note(
+        "DescribeStream keep_expired", struck, landed_before + table.event_ids(), event_ids(layout)
+    )
+    assert (entry.lost, entry.doubled) == (0, 0)
+    assert current_rows(layout) == table.rows()
+
+
 def test_iterators_that_expire_between_drains(table: OrdersTable, layout: Layout) -> None:
     client = stream_client(table.endpoint_url)
     for _ in range(3):
@@ -206,16 +248,6 @@ def test_a_third_reader_of_a_shard_is_throttled(layout: Layout) -> None:
 
 
 # -- faults that lose records at the service: the rest arrives, and the loss is named
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The drain's clock, ahead like the server's."""
-
-    ahead: timedelta
-
-    def __call__(self) -> datetime:
-        return _now() + self.ahead
 
 
 def assert_the_rest_and_the_gap(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
+from typing import Literal
 
 from datazone_dagster import crash_points
 from datazone_dagster.application import ApplySettings
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once
+from tests.faults.dagster_child import evaluate_sensor, run_job
 from tests.faults.orders import SOURCE, flow, wider_flow
 from tests.faults.world import stream_client
 
@@ -17,30 +19,50 @@ SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
 SHORT_DRAINS = DrainSettings(budget_bytes=4096, max_workers=4)
 
 
-def start_worker(
-    endpoint_url: str, root: str, *, crash_at: str | None = None, wider: bool = False
+Role = Literal["worker", "sensor", "run"]
+
+
+def start(
+    endpoint_url: str,
+    layout: Layout,
+    *,
+    role: Role = "worker",
+    home: str = "",
+    crash_at: str | None = None,
+    wider: bool = False,
 ) -> ForkServerProcess:
     """Start it in a process of its own.
 
     Args:
         endpoint_url: Of the local DynamoDB.
-        root: The lakehouse.
+        layout: The lakehouse.
+        role: `worker` drains and applies without Dagster; `sensor` and `run` are Dagster's
+            evaluation of the drain sensor and its runs.
+        home: The Dagster instance.
         crash_at: A point of `crash_points`, or the nth time there: "after read#2".
         wider: Whether the transform adds a column.
     """
     context = get_context("forkserver")
     # Loaded once, before anything starts a thread: each process is a fork of that.
     context.set_forkserver_preload(["tests.faults.child"])
-    process = context.Process(target=work, args=(endpoint_url, root, crash_at, wider), daemon=True)
+    process = context.Process(
+        target=_work, args=(endpoint_url, layout, role, home, crash_at, wider), daemon=True
+    )
     process.start()
     return process
 
 
-def work(endpoint_url: str, root: str, crash_at: str | None, wider: bool) -> None:
-    logging.disable(logging.WARNING)
+def _work(
+    endpoint_url: str, layout: Layout, role: Role, home: str, crash_at: str | None, wider: bool
+) -> None:
     if crash_at is not None:
         crash_points.hook = crash_points.killer(crash_at)
-    client, layout = stream_client(endpoint_url), Layout(root)
+    if role == "sensor":
+        evaluate_sensor(endpoint_url, layout, home)
+    if role == "run":
+        run_job(endpoint_url, layout, home)
+    logging.disable(logging.WARNING)
+    client = stream_client(endpoint_url)
     while True:
         drain_once(SOURCE, client, layout, settings=SHORT_DRAINS)
         apply_transform(wider_flow if wider else flow, layout, settings=SMALL_CHUNKS)

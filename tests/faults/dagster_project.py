@@ -7,8 +7,6 @@ from datazone_dagster.pipeline import ApplySettings
 from tests.faults.orders import flow
 
 SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
-JOB = flow.job_name
-SENSOR = "drain_orders"
 
 defs = build_definitions(
     [flow],

@@ -9,12 +9,14 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
@@ -23,7 +25,7 @@ from moto.server import ThreadedMotoServer
 
 BUCKET = "lake"
 SCRIPT = "/_script"
-Trouble = Literal["refused", "answer lost"]
+Trouble = Literal["refused", "answer lost", "killed before", "killed after"]
 
 
 class FaultyStore:
@@ -48,16 +50,21 @@ class FaultyStore:
             "max_retries": "1",
         }
 
-    def script(self, commits_to: str, trouble: Trouble, *, every: int) -> None:
+    def script(
+        self, commits_to: str, trouble: Trouble, *, every: int, victim: int | None = None
+    ) -> None:
         """Trouble the commits (PUTs of Delta log entries) of one table.
 
         Args:
             commits_to: Part of the path of the table.
             trouble: `refused`: the store answers 500 and keeps nothing. `answer lost`: the
-                store keeps the entry, the connection is closed without an answer.
+                store keeps the entry, the connection is closed without an answer. `killed`:
+                the committing process gets SIGKILL before or after the store keeps the entry.
             every: Which commits are struck: every nth.
+            victim: The id of that process.
         """
-        self._post({"commits_to": commits_to, "trouble": trouble, "every": every})
+        script = {"commits_to": commits_to, "trouble": trouble, "every": every}
+        self._post({**script, "victim": victim})
 
     def heal(self) -> int:
         """It works again; how many commits were struck."""
@@ -132,12 +139,17 @@ class _Handler(BaseHTTPRequestHandler):
         if trouble == "refused":
             self._answer(500, {}, b"")
             return
+        if trouble == "killed before":
+            self._kill()
+            return
         connection = http.client.HTTPConnection(*self.server.moto)
         connection.request(self.command, self.path, body, dict(self.headers.items()))
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
-        if trouble == "answer lost":
+        if trouble == "killed after":
+            self._kill()
+        if trouble in ("answer lost", "killed after"):
             self.close_connection = True
             self.connection.close()
             return
@@ -147,6 +159,12 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("transfer-encoding", "connection")
         }
         self._answer(answer.status, headers, content)
+
+    def _kill(self) -> None:
+        """The process that this request comes from; more than once is no matter."""
+        with suppress(ProcessLookupError):
+            os.kill(int(str(self.server.script["victim"])), signal.SIGKILL)
+        self.close_connection = True
 
     def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
         self.send_response_only(status)

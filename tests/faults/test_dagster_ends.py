@@ -17,8 +17,8 @@ from datazone_dagster.errors import StorageError
 from datazone_dagster.local import Fault, FaultKind, LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import backlog, drain_once
+from tests.faults.dagster_child import JOB
 from tests.faults.dagster_process import PROJECT, DagsterHome, has_ended, wait_for
-from tests.faults.dagster_project import JOB
 from tests.faults.orders import SOURCE, current_rows, event_ids, landed, order
 from tests.faults.world import OrdersTable, assert_exactly_once, settle, stream_client
 

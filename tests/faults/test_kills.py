@@ -9,13 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from datazone_dagster import crash_points
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
-from tests.faults.child import start_worker
+from tests.faults.child import Role, start
+from tests.faults.dagster_child import CURSOR
+from tests.faults.object_store import BUCKET, FaultyStore, Trouble, faulty_store
+from tests.faults.orders import landed_event_ids
 from tests.faults.world import OrdersTable, assert_exactly_once, settle
 
 FLOW_POINTS = [
@@ -25,7 +32,6 @@ FLOW_POINTS = [
     if point not in (crash_points.BEFORE_CURSOR, crash_points.AFTER_NEW_COLUMNS)
 ]
 DEADLINE_SECONDS = 30
-RANDOM = "SIGKILL at a random moment"
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +46,7 @@ def test_killed_at_a_named_point(
     table.write(60)
     table.end_a_shard()
     table.write(60)
-    worker = start_worker(server.endpoint_url, layout.uri, crash_at=f"{point}#{nth}")
+    worker = start(server.endpoint_url, layout, crash_at=f"{point}#{nth}")
     deadline = time.monotonic() + DEADLINE_SECONDS
     while worker.is_alive() and time.monotonic() < deadline:
         table.write(5)
@@ -61,7 +67,7 @@ def test_killed_between_a_new_column_and_its_first_rows(
     settle(server.endpoint_url, layout)
     table.write(20)
     point = crash_points.AFTER_NEW_COLUMNS
-    worker = start_worker(server.endpoint_url, layout.uri, crash_at=point, wider=True)
+    worker = start(server.endpoint_url, layout, crash_at=point, wider=True)
     worker.join(DEADLINE_SECONDS)
     assert worker.exitcode == -signal.SIGKILL
 
@@ -69,40 +75,135 @@ def test_killed_between_a_new_column_and_its_first_rows(
     assert_exactly_once(table, layout, fault=f"SIGKILL {point}")
 
 
-def kill_at_random_moments(
-    server: LocalDynamoDB, layout: Layout, *, seed: int, kills: int
-) -> OrdersTable:
-    _logger.warning("DATAZONE_KILL_SEED=%d repeats these moments", seed)
-    dice = random.Random(seed)
-    table = OrdersTable(server.endpoint_url, seed)
+@pytest.fixture(scope="module")
+def store() -> Iterator[FaultyStore]:
+    with faulty_store() as store:
+        yield store
+
+
+KILLED = [("/current/", "killed before"), ("/current/", "killed after")]
+KILLED_TOO = [
+    (place, trouble)
+    for place in ("_changelog/", "_checkpoints/", "_tombstones/", "/events/")
+    for trouble in ("killed before", "killed after")
+]
+
+
+@pytest.mark.parametrize(
+    ("place", "trouble"),
+    [*KILLED, *(pytest.param(*one, marks=pytest.mark.faults) for one in KILLED_TOO)],
+)
+def test_killed_in_the_middle_of_a_commit(
+    server: LocalDynamoDB, store: FaultyStore, place: str, trouble: Trouble
+) -> None:
+    """Its data files are in the store. The store dies with it just before or after the entry."""
+    layout = Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", store.options)
+    table = OrdersTable(server.endpoint_url, seed=9)
     table.create()
-    for _ in range(kills):
-        table.write(dice.randrange(5, 30))
-        if dice.random() < 0.2:
-            table.end_a_shard()
-        worker = start_worker(server.endpoint_url, layout.uri)
-        time.sleep(dice.uniform(0.05, 0.6))  # the random moment itself, not a wait for a state
-        worker.kill()
-        worker.join(DEADLINE_SECONDS)
-        assert worker.exitcode == -signal.SIGKILL, "the worker ended by itself"
+    table.write(60)
+    settle(server.endpoint_url, layout)  # so that the next merge replaces rows
+    worker = start(server.endpoint_url, layout)
+    store.script(place, trouble, every=1, victim=worker.pid)
+    table.write(60)
+    worker.join(DEADLINE_SECONDS)
+    assert worker.exitcode == -signal.SIGKILL
+    assert store.heal()
+
     settle(server.endpoint_url, layout)
-    return table
+    where = place.strip("/")
+    assert_exactly_once(table, layout, fault=f"SIGKILL in a commit to {where}: {trouble}")
 
 
-def test_killed_at_random_moments(server: LocalDynamoDB, layout: Layout) -> None:
+def test_killed_before_the_cursor_is_kept(
+    server: LocalDynamoDB, layout: Layout, tmp_path: Path
+) -> None:
+    """The batch is landed; Dagster has heard nothing of it."""
+    table = OrdersTable(server.endpoint_url, seed=6)
+    table.create()
+    table.write(40)
+    point = crash_points.BEFORE_CURSOR
+    sensor = start(
+        server.endpoint_url, layout, role="sensor", home=str(tmp_path / "home"), crash_at=point
+    )
+    sensor.join(DEADLINE_SECONDS)
+    assert sensor.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "home" / CURSOR).exists()
+    assert landed_event_ids(layout) == table.event_ids()
+
+    table.write(10)
+    settle(server.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault=f"SIGKILL {point}")
+
+
+class Killer:
+    """Kills processes of all roles at moments that the seed decides, under traffic."""
+
+    def __init__(self, server: LocalDynamoDB, layout: Layout, home: Path, seed: int) -> None:
+        _logger.warning("DATAZONE_KILL_SEED=%d repeats these moments", seed)
+        self.table = OrdersTable(server.endpoint_url, seed)
+        self.killed: Counter[Role] = Counter()
+        self._server = server
+        self._layout = layout
+        self._home = home
+        self._dice = random.Random(seed)
+        self._cursors = ["?" * 50]
+        self.table.create()
+
+    def kill(self, role: Role) -> None:
+        dice = self._dice
+        self.table.write(dice.randrange(5, 30))
+        if dice.random() < 0.2:
+            self.table.end_a_shard()
+        self._disturb_the_cursor()
+        process = start(self._server.endpoint_url, self._layout, role=role, home=str(self._home))
+        # The random moment itself, not a wait for a state.
+        time.sleep(dice.uniform(0.05, 0.6 if role == "worker" else 1.5))
+        process.kill()
+        process.join(DEADLINE_SECONDS)
+        assert process.exitcode == -signal.SIGKILL, "the process ended by itself"
+        self.killed[role] += 1
+
+    def _disturb_the_cursor(self) -> None:
+        """Sometimes it is lost, garbage, or one that was there before."""
+        cursor = self._home / CURSOR
+        if not cursor.exists():
+            return
+        self._cursors.append(cursor.read_text())
+        if self._dice.random() < 0.3:
+            cursor.unlink()
+        elif self._dice.random() < 0.3:
+            cursor.write_text(self._dice.choice(self._cursors))
+
+    def assert_exactly_once(self) -> None:
+        settle(self._server.endpoint_url, self._layout)
+        for role, kills in self.killed.items():
+            fault = f"SIGKILL at a random moment: {ROLES[role]}"
+            assert_exactly_once(self.table, self._layout, fault=fault, injected=kills)
+
+
+ROLES = {"worker": "drain and apply", "sensor": "sensor's process", "run": "run"}
+
+
+def test_killed_at_random_moments(server: LocalDynamoDB, layout: Layout, tmp_path: Path) -> None:
     seed = int(os.environ.get("DATAZONE_KILL_SEED", "0")) or random.SystemRandom().getrandbits(32)
-    table = kill_at_random_moments(server, layout, seed=seed, kills=20)
-    assert_exactly_once(table, layout, fault=RANDOM, injected=20)
+    killer = Killer(server, layout, tmp_path / "home", seed)
+    for role, kills in (("worker", 8), ("sensor", 6), ("run", 6)):
+        for _ in range(kills):
+            killer.kill(role)  # type: ignore[arg-type]  # a Role
+    killer.assert_exactly_once()
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_killed_at_random_moments_many_times(
-    server: LocalDynamoDB, layout: Layout, seed: int
+    server: LocalDynamoDB, layout: Layout, tmp_path: Path, seed: int
 ) -> None:
-    table = kill_at_random_moments(server, layout, seed=seed, kills=30)
-    assert_exactly_once(table, layout, fault=RANDOM, injected=30)
+    killer = Killer(server, layout, tmp_path / "home", seed)
+    dice = random.Random(seed)
+    for _ in range(30):
+        killer.kill(dice.choice(["worker", "sensor", "run"]))
+    killer.assert_exactly_once()
 
 
 def test_a_process_takes_its_crash_point_from_the_environment() -> None:

@@ -64,6 +64,13 @@ def test_a_plan_that_only_a_server_can_carry_out_is_refused() -> None:
         ScriptedStream(faults=FaultPlan([Fault("GetRecords", FaultKind.SLOW)]))
 
 
+def write_and_drain(stream: ScriptedStream, layout: Layout, number: int) -> None:
+    for _ in range(3):
+        stream.put(order(number % 5, "paid", 100 + number))
+        stream.put(order(number % 5, "placed", 100 + number))
+        drain_once(SOURCE, stream, layout)
+
+
 def test_a_transform_under_a_plan_and_a_failing_store(layout: Layout) -> None:
     plan = FaultPlan(
         [
@@ -76,16 +83,9 @@ def test_a_transform_under_a_plan_and_a_failing_store(layout: Layout) -> None:
         stream.put(order(number % 5, "placed", number))
         if number % 4 == 3:
             stream.split()
-        with (
-            pytest.raises(StorageError, match="Scripted"),
-            storage_fails_at(
-                crash_points.AFTER_READ if number % 2 else crash_points.AFTER_CHANGE_LOG_COMMIT
-            ),
-        ):
-            for _ in range(3):
-                stream.put(order(number % 5, "paid", 100 + number))
-                stream.put(order(number % 5, "placed", 100 + number))
-                drain_once(SOURCE, stream, layout)
+        point = crash_points.AFTER_READ if number % 2 else crash_points.AFTER_CHANGE_LOG_COMMIT
+        with storage_fails_at(point), pytest.raises(StorageError, match="Scripted"):
+            write_and_drain(stream, layout, number)
         apply_transform(flow, layout)
     stream.faults = None
     while not drain_once(SOURCE, stream, layout).caught_up:

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from tests.faults.ledger import ENVIRONMENT, Entry, note
+from tests.faults.reliability_table import BEGIN, END, main, markdown
+
+
+def test_a_loss_and_a_double_are_counted_each_on_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "ledger"))
+    entry = note("a fault", 3, Counter("abc"), Counter("abb"))
+    assert entry == Entry("a fault", 3, written=3, in_dataset=3, lost=1, doubled=1)
+    note("a fault", 1, Counter("abc"), Counter("abc"))
+    document = tmp_path / "doc.md"
+    document.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n")
+    main(str(tmp_path / "ledger"), str(document))
+    text = document.read_text()
+    assert "| a fault | 4 | 6 | 6 | 1 | 1 |" in text
+    assert text.startswith("above\n")
+    assert text.endswith("below\n")
+    assert "old" not in text
+
+
+def test_the_sum_stands_above_the_table() -> None:
+    entries = [Entry("b", 1, 1000, 1000, 0, 0), Entry("A", 2, 500, 500, 0, 0)]
+    text = markdown(entries, date(2030, 1, 2))
+    assert text.startswith("Made on 2030-01-02: 3 faults, 1,500 events, 0 lost, 0 doubled.")
+    assert text.index("| A |") < text.index("| b |")

@@ -17,7 +17,8 @@ from datazone_dagster.application import Application, ApplySettings
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import StorageError
 from datazone_dagster.landing import DrainSettings, drain_once, drain_tick
-from datazone_dagster.merge.dataset import DatasetTable, read_table
+from datazone_dagster.merge.dataset import DatasetTable
+from datazone_dagster.merge.reading import DatasetReader, read
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.report import ApplyReport, Backlog, ChunkReport
@@ -29,6 +30,7 @@ __all__ = [
     "backlog",
     "drain_once",
     "drain_tick",
+    "open_dataset",
     "read_dataset",
     "utc_now",
 ]
@@ -70,16 +72,25 @@ def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
     return Backlog(log.head, position, log.oldest_event_time_after(position))
 
 
+def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) -> DatasetReader:
+    """A dataset to read, at one version of its table; the default is the newest.
+
+    Raises:
+        StorageError: There is no such table or version, or it can't be read.
+    """
+    reader = read(layout, dataset_id, version)
+    if reader is None:
+        raise StorageError(
+            f"Dataset {dataset_id!r} has no table at {layout.dataset(dataset_id)} yet.",
+            hint="It is made by the first run of the transform that writes it.",
+        )
+    return reader
+
+
 def read_dataset(layout: Layout, dataset_id: str) -> pa.Table:
     """All rows of a dataset, hidden columns included.
 
     Raises:
         StorageError: There is no such table, or it can't be read.
     """
-    rows = read_table(layout, dataset_id)
-    if rows is None:
-        raise StorageError(
-            f"Dataset {dataset_id!r} has no table at {layout.dataset(dataset_id)} yet.",
-            hint="It is made by the first run of the transform that writes it.",
-        )
-    return rows
+    return open_dataset(layout, dataset_id).arrow()

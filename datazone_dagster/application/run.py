@@ -17,8 +17,9 @@ from datazone_dagster.application.progress import advanced
 from datazone_dagster.application.refused import keyed
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, Chunk, check_head
 from datazone_dagster.errors import ConcurrentWriterError, TransformError
-from datazone_dagster.merge.dataset import DatasetTable, read_table
+from datazone_dagster.merge.dataset import DatasetTable
 from datazone_dagster.merge.quarantine import Quarantine
+from datazone_dagster.merge.reading import read
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts
@@ -112,15 +113,15 @@ class Application:
     def _read_lookups(self) -> dict[str, pa.Table]:
         lookups = {}
         for parameter, dataset in self._transform.lookups.items():
-            rows = read_table(self._layout, dataset.id)
-            if rows is None:
+            reader = read(self._layout, dataset.id)
+            if reader is None:
                 raise TransformError(
                     f"Transform {self._transform.name!r} looks up dataset {dataset.id!r}, which "
                     "has no table yet.",
                     safe="Nothing was applied; the change log keeps the changes.",
                     hint=f"Run the transform that writes {dataset.id!r} first.",
                 )
-            lookups[parameter] = rows
+            lookups[parameter] = reader.arrow()
         return lookups
 
     def _apply_chunk(self, chunk: Chunk, lookups: Mapping[str, pa.Table]) -> None:

@@ -17,13 +17,13 @@ from datazone_dagster.dagster_glue.application import DatasetWrite
 from datazone_dagster.dagster_glue.rendering import dataset_metadata
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.errors import DefinitionError
-from datazone_dagster.pipeline import read_dataset
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from datazone_dagster.merge.reading import DatasetReader
 
 _READABLE = (
-    "pyarrow.Table, polars.DataFrame, polars.LazyFrame, pandas.DataFrame or a DuckDB relation"
+    "pyarrow.Table, polars.DataFrame, polars.LazyFrame, pandas.DataFrame, a DuckDB relation or "
+    "the DatasetReader of Lakehouse.read"
 )
 
 
@@ -38,7 +38,8 @@ class DatasetIOManager(ConfigurableIOManager):
         ```
 
     `pyarrow.Table` (also without an annotation), `polars.DataFrame`, `polars.LazyFrame`,
-    `pandas.DataFrame` and `duckdb.DuckDBPyRelation` are known. The table comes as it is
+    `pandas.DataFrame`, `duckdb.DuckDBPyRelation` and `DatasetReader`, which reads what you ask
+    it for, are known. The table comes as it is
     stored, the columns that we add (`_dz_...`) included.
     """
 
@@ -70,31 +71,27 @@ class DatasetIOManager(ConfigurableIOManager):
             StorageError: The dataset has no table yet, or it can't be read.
             DefinitionError: The annotation is of a type that we don't know.
         """
-        table = read_dataset(self.lakehouse.layout, context.asset_key.path[-1])
-        return _converted(table, context.dagster_type.typing_type, context.name)
+        reader = self.lakehouse.read(context.asset_key.path[-1])
+        return _converted(reader, context.dagster_type.typing_type, context.name)
 
 
-def _converted(table: "pa.Table", wanted: Any, parameter: str) -> object:
+def _converted(reader: "DatasetReader", wanted: Any, parameter: str) -> object:
     wanted = typing.get_origin(wanted) or wanted
-    if wanted in (Any, object, None):
-        return table
     # By name, so that none of these libraries is loaded for a type that nobody asked for.
     module = getattr(wanted, "__module__", "").partition(".")[0].lstrip("_")
     match module, getattr(wanted, "__name__", ""):
-        case "pyarrow", "Table":
-            return table
-        case "polars", "DataFrame" | "LazyFrame" as name:
-            import polars as pl
-
-            frame = pl.from_arrow(table)
-            assert isinstance(frame, pl.DataFrame)
-            return frame.lazy() if name == "LazyFrame" else frame
+        case ("pyarrow", "Table") | ("typing" | "builtins", "Any" | "object") | ("", ""):
+            return reader.arrow()
+        case "polars", "DataFrame":
+            return reader.pl()
+        case "polars", "LazyFrame":
+            return reader.lazy()
         case "pandas", "DataFrame":
-            return table.to_pandas()
+            return reader.arrow().to_pandas()
         case "duckdb", "DuckDBPyRelation":
-            import duckdb
-
-            return duckdb.from_arrow(table)
+            return reader.duckdb()
+        case "datazone_dagster", "DatasetReader":
+            return reader
         case _:
             raise DefinitionError(
                 f"The parameter {parameter!r} asks for a dataset as {wanted!r}.",

@@ -15,6 +15,8 @@ from pydantic import Field, field_validator
 from datazone_dagster.model.layout import Layout
 
 if TYPE_CHECKING:
+    from datazone_dagster.api import Dataset
+    from datazone_dagster.merge.reading import DatasetReader
     from datazone_dagster.source.client import BotoStreamClient
     from datazone_dagster.source.settings import (
         AccountIdEndpointMode,
@@ -203,3 +205,23 @@ class Lakehouse(ConfigurableResource[Any]):
         if "://" not in uri:
             uri = str(Path(uri).expanduser().absolute())
         return Layout(uri, dict(self.storage_options))
+
+    def read(self, dataset: "Dataset | str", version: int | None = None) -> "DatasetReader":
+        """A dataset to read as Arrow, Polars, pandas or DuckDB, whatever its files are like.
+
+        Args:
+            dataset: It, or its id.
+            version: Of its table; the default is the newest.
+
+        Raises:
+            StorageError: There is no such table or version, or it can't be read.
+
+        Example:
+            ```python
+            Lakehouse().read("processed_orders").pl(columns=["order_id"], where="status = 'paid'")
+            ```
+        """
+        from datazone_dagster.pipeline import open_dataset
+
+        dataset_id = dataset if isinstance(dataset, str) else dataset.id
+        return open_dataset(self.layout, dataset_id, version)

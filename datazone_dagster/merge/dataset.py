@@ -357,15 +357,3 @@ def _unexpected(table: DeltaTable) -> tuple[tuple[str, str, int], ...]:
 def schema_of(table: DeltaTable) -> pa.Schema:
     """The table's schema in Arrow types as we write them."""
     return pa.schema(table.schema().to_arrow())
-
-
-def read_table(layout: Layout, dataset_id: str) -> pa.Table | None:
-    """All rows of a dataset, or None if it has no table yet."""
-    table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
-    return None if table is None else rows_of(table)
-
-
-def rows_of(table: DeltaTable) -> pa.Table:
-    """All rows that a table has, without those that deletion vectors hide."""
-    schema = schema_of(table)
-    return pa.table(table.scan()).select(schema.names).cast(schema)

@@ -19,7 +19,7 @@ from datazone_dagster.model.layout import Layout
 
 if TYPE_CHECKING:
     import duckdb
-    import pandas
+    import pandas  # type: ignore[import-untyped]  # pandas ships no types
     import polars
 
 KIND = "dataset"

@@ -18,6 +18,7 @@ from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import StorageError
 from datazone_dagster.landing import DrainSettings, drain_once, drain_tick
 from datazone_dagster.merge.dataset import DatasetTable
+from datazone_dagster.merge.quarantine import Quarantine
 from datazone_dagster.merge.reading import DatasetReader, read
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
@@ -32,6 +33,7 @@ __all__ = [
     "drain_tick",
     "open_dataset",
     "read_dataset",
+    "records_waiting",
     "utc_now",
 ]
 
@@ -85,6 +87,12 @@ def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) ->
             hint="It is made by the first run of the transform that writes it.",
         )
     return reader
+
+
+def records_waiting(source_name: str, dataset_id: str, layout: Layout) -> int:
+    """How many records of a dataset wait in its quarantine."""
+    table = DatasetTable(layout, dataset_id, source_name, mode="merge")
+    return Quarantine(layout, dataset_id).waiting_count(table.redriven())
 
 
 def read_dataset(layout: Layout, dataset_id: str) -> pa.Table:

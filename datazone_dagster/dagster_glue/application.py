@@ -16,15 +16,19 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport
 from datazone_dagster.observe.lag import LagStatus, lag_status
-from datazone_dagster.pipeline import ApplySettings, apply_transform, backlog
+from datazone_dagster.observe.quarantine import QuarantineStatus, quarantine_status
+from datazone_dagster.observe.schema_change import Columns, SchemaStatus, schema_status
+from datazone_dagster.pipeline import ApplySettings, apply_transform, backlog, records_waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an application did to one dataset, and how late the dataset is after it."""
+    """What an application did to one dataset, and how the dataset is after it."""
 
     report: ApplyReport
     lag: LagStatus
+    schema: SchemaStatus
+    quarantine: QuarantineStatus
     at: datetime
 
 
@@ -35,6 +39,7 @@ class LazyApplication:
         transform: What is applied.
         settings: Bounds of memory.
         caught_up_at: Tells when the stream was last read to its end.
+        known_columns: Tells a dataset's columns as they were last shown.
         preview: Whether metadata may show rows.
         clock: Tells the time.
     """
@@ -44,6 +49,7 @@ class LazyApplication:
         transform: Transform,
         settings: ApplySettings,
         caught_up_at: Callable[[], datetime | None],
+        known_columns: Callable[[str], Columns | None],
         *,
         preview: bool,
         clock: Clock,
@@ -52,6 +58,7 @@ class LazyApplication:
         self.preview = preview
         self._settings = settings
         self._caught_up_at = caught_up_at
+        self._known_columns = known_columns
         self._clock = clock
         self._applied: dict[str, Applied] | None = None
 
@@ -81,6 +88,10 @@ class LazyApplication:
                 chunk.duration_seconds,
             )
 
+        before = {
+            dataset.id: self._known_columns(dataset.id)
+            for dataset in self.transform.outputs.values()
+        }
         reports = apply_transform(
             self.transform,
             layout,
@@ -94,10 +105,30 @@ class LazyApplication:
             dataset.id: Applied(
                 reports[dataset.id],
                 dataset_lag(self.transform, dataset, layout, now=now, caught_up_at=caught_up_at),
+                _schema(dataset, before[dataset.id], reports[dataset.id]),
+                _quarantine(self.transform, dataset, layout),
                 now,
             )
             for dataset in self.transform.outputs.values()
         }
+
+
+def _schema(dataset: Dataset, before: Columns | None, report: ApplyReport) -> SchemaStatus:
+    return schema_status(
+        before,
+        report.columns,
+        report.unexpected_columns,
+        contract=dataset.contract,
+        dataset_id=dataset.id,
+    )
+
+
+def _quarantine(transform: Transform, dataset: Dataset, layout: Layout) -> QuarantineStatus:
+    return quarantine_status(
+        records_waiting(transform.source.name, dataset.id, layout),
+        threshold=dataset.quarantine_threshold,
+        uri=layout.quarantine(dataset.id),
+    )
 
 
 def dataset_lag(

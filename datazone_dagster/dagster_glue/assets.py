@@ -20,15 +20,19 @@ from dagster import (
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.application import DatasetWrite, LazyApplication
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
+from datazone_dagster.dagster_glue.known_schema import known_columns
 from datazone_dagster.dagster_glue.names import (
     IO_MANAGER_KEY,
     LAG_CHECK,
     LAKEHOUSE_KEY,
+    QUARANTINE_CHECK,
+    SCHEMA_CHECK,
     change_log_key,
+    dataset_check_keys,
     dataset_key,
     pool_name,
 )
-from datazone_dagster.dagster_glue.rendering import lag_result
+from datazone_dagster.dagster_glue.rendering import check_results
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import ApplySettings
@@ -71,7 +75,7 @@ def transform_asset(
             change_log_key(transform.source),
             *dict.fromkeys(dataset_key(dataset.id) for dataset in transform.lookups.values()),
         ],
-        check_specs=[_lag_check(dataset) for dataset in outputs.values()],
+        check_specs=[spec for dataset in outputs.values() for spec in _check_specs(dataset)],
         description=transform.description,
         required_resource_keys={LAKEHOUSE_KEY},
         pool=pool_name(transform),
@@ -82,6 +86,7 @@ def transform_asset(
             transform,
             settings,
             lambda: known_caught_up_at(context.instance, transform.source),
+            lambda dataset_id: known_columns(context.instance, dataset_id),
             preview=preview,
             clock=clock,
         )
@@ -91,7 +96,7 @@ def transform_asset(
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
         for dataset in outputs.values():
             applied = application.to_dataset(dataset.id, lakehouse.layout, context.log)
-            yield lag_result(dataset.id, applied.lag)
+            yield from check_results(dataset.id, applied)
 
     return apply
 
@@ -132,13 +137,17 @@ def _tag(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _lag_check(dataset: Dataset) -> AssetCheckSpec:
-    return AssetCheckSpec(
-        LAG_CHECK,
-        asset=dataset_key(dataset.id),
-        description="Every change of the table is in the dataset within "
+def _check_specs(dataset: Dataset) -> Iterator[AssetCheckSpec]:
+    descriptions = {
+        LAG_CHECK: "Every change of the table is in the dataset within "
         f"{dataset.max_lag.total_seconds():g} s; it warns from one minute on.",
-    )
+        SCHEMA_CHECK: "The columns are those of the last materialization (else it warns), and "
+        "none is kept out of a frozen table.",
+        QUARANTINE_CHECK: "No record waits in the quarantine; more than "
+        f"{dataset.quarantine_threshold:,} are an error.",
+    }
+    for key in dataset_check_keys(dataset.id):
+        yield AssetCheckSpec(key.name, asset=key.asset_key, description=descriptions[key.name])
 
 
 def code_version(transform: Transform) -> str:

@@ -16,8 +16,8 @@ from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     IO_MANAGER_KEY,
     LAKEHOUSE_KEY,
+    dataset_check_keys,
     dataset_key,
-    lag_check_key,
     stream_check_key,
 )
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
@@ -99,9 +99,10 @@ def build_definitions(
         watched = [
             *(stream_check_key(source) for source in topology.by_source),
             *(
-                lag_check_key(dataset.id)
+                key
                 for transform in topology.transforms
                 for dataset in transform.outputs.values()
+                for key in dataset_check_keys(dataset.id)
             ),
         ]
         sensors.append(alert_sensor(on_check, watched))

@@ -58,11 +58,7 @@ class DatasetIOManager(ConfigurableIOManager):
                 f"{type(obj).__name__}. Give this asset another io_manager_key."
             )
         applied = obj.application.to_dataset(obj.dataset_id, self.lakehouse.layout, context.log)
-        context.add_output_metadata(
-            dataset_metadata(
-                applied.report, applied.lag, now=applied.at, preview=obj.application.preview
-            )
-        )
+        context.add_output_metadata(dataset_metadata(applied, preview=obj.application.preview))
 
     def load_input(self, context: InputContext) -> object:
         """The whole dataset, in the type that the parameter asks for.

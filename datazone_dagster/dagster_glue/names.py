@@ -11,6 +11,8 @@ DYNAMODB_KEY = "datazone_dynamodb"
 IO_MANAGER_KEY = "datazone_io_manager"
 
 LAG_CHECK = "lag"
+SCHEMA_CHECK = "schema"
+QUARANTINE_CHECK = "quarantine"
 STREAM_CHECK = "stream_health"
 ALERT_SENSOR = "datazone_check_alerts"
 
@@ -31,6 +33,12 @@ def dataset_key(dataset_id: str) -> AssetKey:
 def lag_check_key(dataset_id: str) -> AssetCheckKey:
     """The `lag` check of a dataset."""
     return AssetCheckKey(dataset_key(dataset_id), LAG_CHECK)
+
+
+def dataset_check_keys(dataset_id: str) -> tuple[AssetCheckKey, ...]:
+    """Every check of a dataset."""
+    names = (LAG_CHECK, SCHEMA_CHECK, QUARANTINE_CHECK)
+    return tuple(AssetCheckKey(dataset_key(dataset_id), name) for name in names)
 
 
 def stream_check_key(source: DynamoDBSource) -> AssetCheckKey:

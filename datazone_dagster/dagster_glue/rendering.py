@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,12 +16,17 @@ from dagster import (
     TableSchema,
 )
 
-from datazone_dagster.dagster_glue.names import lag_check_key
-from datazone_dagster.model.report import ApplyReport
-from datazone_dagster.observe.lag import LagStatus
+from datazone_dagster.dagster_glue.application import Applied
+from datazone_dagster.dagster_glue.names import (
+    LAG_CHECK,
+    QUARANTINE_CHECK,
+    SCHEMA_CHECK,
+    dataset_check_keys,
+)
 from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.metadata import Plain, apply_metadata, lag_metadata
 from datazone_dagster.observe.preview import preview_markdown
+from datazone_dagster.observe.schema_change import schema_change_markdown
 
 RawMetadata = dict[str, int | float | str | MetadataValue[Any]]
 
@@ -34,14 +39,17 @@ def rendered(plain: Mapping[str, Plain]) -> RawMetadata:
     }
 
 
-def dataset_metadata(
-    report: ApplyReport, lag: LagStatus, *, now: datetime, preview: bool
-) -> RawMetadata:
+def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
     """Everything that a materialization of a dataset shows."""
-    found = rendered(apply_metadata(report, lag, now=now))
+    report = applied.report
+    found = rendered(apply_metadata(report, applied.lag, now=applied.at))
+    found["records_waiting"] = applied.quarantine.waiting
     if report.columns:
         columns = [TableColumn(name, str(kind)) for name, kind in report.columns]
         found["dagster/column_schema"] = MetadataValue.table_schema(TableSchema(columns))
+    difference = schema_change_markdown(applied.schema.changes)
+    if difference:
+        found["schema_change"] = MetadataValue.md(difference)
     markdown = preview_markdown(report.preview) if preview else ""
     if markdown:
         found["preview"] = MetadataValue.md(markdown)
@@ -53,17 +61,35 @@ def severity(level: Level) -> AssetCheckSeverity:
     return AssetCheckSeverity.WARN if level is Level.WARN else AssetCheckSeverity.ERROR
 
 
-def lag_result(dataset_id: str, lag: LagStatus) -> AssetCheckResult:
-    """The `lag` check of a dataset, as a run reports it."""
-    key = lag_check_key(dataset_id)
-    return AssetCheckResult(
-        asset_key=key.asset_key,
-        check_name=key.name,
-        passed=lag.level.passed,
-        severity=severity(lag.level),
-        description=lag.reason,
-        metadata=rendered(lag_metadata(lag)),
-    )
+def check_results(dataset_id: str, applied: Applied) -> Iterator[AssetCheckResult]:
+    """The checks of a dataset, as a run reports them."""
+    lag, schema, quarantine = applied.lag, applied.schema, applied.quarantine
+    found: dict[str, tuple[Level, str, RawMetadata]] = {
+        LAG_CHECK: (lag.level, lag.reason, rendered(lag_metadata(lag))),
+        SCHEMA_CHECK: (
+            schema.level,
+            schema.reason,
+            {
+                "columns_changed": len(schema.changes),
+                "columns_kept_out": len(schema.unexpected),
+            },
+        ),
+        QUARANTINE_CHECK: (
+            quarantine.level,
+            quarantine.reason,
+            {"records_waiting": quarantine.waiting},
+        ),
+    }
+    for key in dataset_check_keys(dataset_id):
+        level, reason, metadata = found[key.name]
+        yield AssetCheckResult(
+            asset_key=key.asset_key,
+            check_name=key.name,
+            passed=level.passed,
+            severity=severity(level),
+            description=reason,
+            metadata=metadata,
+        )
 
 
 def evaluation(

@@ -138,6 +138,14 @@ class Quarantine:
         rows = SCHEMA.empty_table() if table is None else _read(table)
         return _waiting(rows, settled_redrive)
 
+    def waiting_count(self, settled_redrive: int = 0) -> int:
+        """How many records `waiting` would give, without reading the records themselves."""
+        table = self._open()
+        if table is None:
+            return 0
+        marks = table.to_pyarrow_table(columns=[REDRIVE, REDRIVEN_AT])
+        return len(_waiting(marks, settled_redrive))
+
     def start_redrive(self) -> Redrive | None:
         """What waits now, for one redrive; None if there is no quarantine.
 

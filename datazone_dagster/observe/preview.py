@@ -31,7 +31,7 @@ def preview_markdown(rows: Sequence[Mapping[str, object]]) -> str:
     columns = list(names)[:MAX_COLUMNS]
     if not columns:
         return ""
-    lines = [_line(_escaped(name) for name in columns), _line("---" for _ in columns)]
+    lines = [_line(escaped(name) for name in columns), _line("---" for _ in columns)]
     for row in shown:
         lines.append(_line(_cell(row.get(name)) for name in columns))
         if sum(map(len, lines)) > MAX_CHARS:
@@ -50,15 +50,16 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return _escaped(value.isoformat(sep=" ", timespec="seconds"))
+        return escaped(value.isoformat(sep=" ", timespec="seconds"))
     if isinstance(value, bytes):
-        return _escaped(value[:MAX_CELL_CHARS].hex())
-    return _escaped(str(value))
+        return escaped(value[:MAX_CELL_CHARS].hex())
+    return escaped(str(value))
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text as the cell of a Markdown table: one line, cut, nothing in it active."""
     flat = "".join(char if char.isprintable() else " " for char in text[: MAX_CELL_CHARS + 1])
     if len(flat) > MAX_CELL_CHARS:
         flat = f"{flat[: MAX_CELL_CHARS - 1]}…"
-    escaped = _ACTIVE.sub(r"\\\1", flat)
-    return "".join(_ENTITIES.get(char, char) for char in escaped)
+    safe = _ACTIVE.sub(r"\\\1", flat)
+    return "".join(_ENTITIES.get(char, char) for char in safe)

@@ -38,11 +38,11 @@ _READINGS = {
     "timestamp": (_DATE + _TIME, _instant("TRY_CAST({text} AS TIMESTAMPTZ)")),
     "timestamp_s": (
         r"-?[0-9]{1,11}(\.[0-9]{1,6})?",
-        _instant("make_timestamptz(({text}::DECIMAL(18, 6) * 1000000)::BIGINT)"),
+        _instant("make_timestamptz(({text}::DECIMAL(38, 6) * 1000000)::BIGINT)"),
     ),
     "timestamp_ms": (
         r"-?[0-9]{1,14}(\.[0-9]{1,3})?",
-        _instant("make_timestamptz(({text}::DECIMAL(18, 3) * 1000)::BIGINT)"),
+        _instant("make_timestamptz(({text}::DECIMAL(38, 3) * 1000)::BIGINT)"),
     ),
 }
 

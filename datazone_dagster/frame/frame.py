@@ -111,15 +111,19 @@ class Frame(Relation):
 
         Args:
             image: "new" or "old", or "both" with the columns `after_...` and `before_...`.
-            types: Declared types by attribute: string, boolean, long, double, decimal(p,s),
-                binary, date, timestamp (ISO text), timestamp_s, timestamp_ms.
+            types: Declared types by attribute: string, boolean, int, long, double,
+                decimal(p,s), binary, date, timestamp (ISO text), timestamp_s, timestamp_ms
+                (numbers since 1970), json, and list<T>, map<string,T>, struct<name:T,...>. A
+                value that does not fit goes, whole, to `<attribute>__<type>`.
 
         Returns:
-            A frame of these columns, read now; select, filter and the others work on it.
+            A frame of these columns, read now; select, filter and the others work on it. A
+            column that could not have its attribute's name has it in its field's metadata,
+            as `datazone.attribute`.
 
         Raises:
             ExpressionError: There is no such image or type, or `dynamodb` was selected away.
-            TransformError: An image of the chunk is not JSON.
+            TransformError: An image of the chunk is not DynamoDB JSON.
         """
         needs = needs_of(image)
         plan = self._plan
@@ -140,6 +144,7 @@ class Frame(Relation):
         except duckdb.Error as error:
             raise self._failure(error, f"items(image={image!r})", running=True) from error
         plan.names.attributes = items.mapping
+        plan.names.origins |= items.origins
         session = plan.session.with_table(_ITEMS_TABLE, items.rows)
         return Frame(Plan(session, plan.names, _items_query, source=CHANGES).rebound())
 

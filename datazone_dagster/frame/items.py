@@ -48,7 +48,7 @@ _SAMPLE_ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """Items of a chunk: their rows, the mapping they grew, and each column's attribute."""
+    """Items of a chunk: their rows, the mapping they grew, and the attributes of columns named otherwise."""
 
     rows: pa.Table
     mapping: AttributeMapping
@@ -142,7 +142,8 @@ def read_items(
             name = columns.output(prefix, column)
             nothing = pa.chunked_array([pa.nulls(len(raw), arrow_type(column.type))])
             outputs[name] = read.get(name, nothing)
-            origins[name] = column.attribute
+            if name != column.attribute:
+                origins[name] = column.attribute
     for (_, prefix), rest in zip(images if has_rest else (), rests, strict=True):
         outputs[prefix + REST] = rest
     outputs |= {name: raw.column(name) for name in hidden}

@@ -52,10 +52,12 @@ _USER_IDENTITY = (
 class FieldNames:
     """Names that one chunk's frames share: of image paths, and of the columns of `items()`.
 
-    It only grows. What a frame needs of it is part of the frame.
+    It only grows. What a frame needs of it is part of the frame. `origins` has the attribute of
+    each column of `items()` that is named otherwise.
     """
 
     attributes: AttributeMapping = field(default_factory=AttributeMapping)
+    origins: dict[str, str] = field(default_factory=dict)
     _names: dict[ImagePath, str] = field(default_factory=dict)
 
     def name(self, path: ImagePath) -> str:

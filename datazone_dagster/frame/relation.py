@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,7 +22,7 @@ from datazone_dagster.frame.expressions import (
 from datazone_dagster.frame.record import FIELDS, FieldNames, is_record, record_value
 from datazone_dagster.frame.session import Session, failure
 from datazone_dagster.frame.syntax import quoted
-from datazone_dagster.model.columns import HIDDEN, ITEM_RESTS, RESERVED_PREFIX
+from datazone_dagster.model.columns import ATTRIBUTE, HIDDEN, ITEM_RESTS, RESERVED_PREFIX
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]  # pandas-stubs is not a dependency
@@ -195,7 +195,7 @@ class Relation:
         more = frozenset(FIELDS) if records else frozenset[str]()
         query = f"SELECT {', '.join(listed)} FROM ({plan.query(more)})"  # noqa: S608  # quoted names
         try:
-            return run(query)
+            return _with_origins(run(query), plan.names.origins)
         except duckdb.Error as error:
             call = "reading " + ".".join((plan.source, *plan.calls))
             raise self._failure(error, call, running=True) from error
@@ -285,6 +285,17 @@ class Relation:
     def _failure(self, error: duckdb.Error, call: str, *, running: bool = False) -> TransformError:
         shown = self._plan.names.shown()
         return failure(error, call=call, available=self.columns, shown=shown, running=running)
+
+
+def _with_origins(rows: pa.Table, origins: Mapping[str, str]) -> pa.Table:
+    """The rows with the attributes of columns that are named otherwise, in their fields."""
+    if not origins:
+        return rows
+    fields = [
+        field.with_metadata({ATTRIBUTE: origins[field.name]}) if field.name in origins else field
+        for field in rows.schema
+    ]
+    return rows.cast(pa.schema(fields))
 
 
 def _joint_call(found: Sequence[Expression]) -> str:

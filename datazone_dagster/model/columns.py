@@ -27,6 +27,9 @@ REST = "_dz_rest"
 ITEM_RESTS = (REST, f"before_{REST}", f"after_{REST}")
 """As `items()` names it, by image."""
 
+ATTRIBUTE = "datazone.attribute"
+"""Key of a field's metadata: the attribute of a column that could not have its name."""
+
 
 class Log:
     """Columns of the change log, and of a chunk read from it. One row per change.

@@ -89,7 +89,7 @@ def as_boto(value: Any) -> Any:
 def plain(value: Any) -> Any:
     """What boto3's TypeDeserializer gives, as plain JSON has it: sorted lists, base64 texts."""
     if isinstance(value, Binary):
-        return base64.b64encode(bytes(value)).decode()
+        return base64.b64encode(value.value).decode()  # type: ignore[attr-defined]  # not in the stubs
     if isinstance(value, set):
         members = [plain(member) for member in value]
         return sorted(members)

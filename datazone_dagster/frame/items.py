@@ -48,7 +48,7 @@ _SAMPLE_ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """Items of a chunk: their rows, the mapping they grew, and the attributes of columns named otherwise."""
+    """Items of a chunk: their rows, the mapping they grew, attributes that columns do not tell."""
 
     rows: pa.Table
     mapping: AttributeMapping

@@ -68,8 +68,13 @@ def _out_of_range(*, overflow: bool) -> ServiceError:
 
 
 def normalised_number(text: str) -> str:
-    """The number as the service gives it back: plain decimal notation, no needless zeros."""
-    return format(decimal_of(text), "f")
+    """The number as the service gives it back: plain decimal notation, no needless zeros.
+
+    Beyond 38 digits before the point the notation is scientific: boto3's TypeDeserializer
+    refuses to read more digits, be they zeros.
+    """
+    number = decimal_of(text)
+    return format(number, "f") if number.adjusted() < 38 else str(number)
 
 
 def checked_item(raw: object) -> Item:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
+from datazone_dagster.application.chunk import WholeChunk
 from datazone_dagster.application.isolate import NotIsolatedError, failing_rows
 from datazone_dagster.application.refused import FUNCTION_FAILED, readable, refused_rows, without
 from datazone_dagster.errors import DatazoneError, HiddenColumnsError, ResultError, TransformError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.lookup import Lookup
 from datazone_dagster.frame.result import rows_of, split_outputs
-from datazone_dagster.frame.session import MalformedImageError
+from datazone_dagster.frame.session import MalformedImageError, Unread
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.columns import HIDDEN, KEY
+
+R = TypeVar("R")
 
 _KEYS_IN_AN_ERROR = 5
 _REASON_CHARS = 500
@@ -48,9 +52,14 @@ class Function:
     """
 
     def __init__(
-        self, transform: Transform, attributes: AttributeMapping, logger: logging.Logger
+        self,
+        transform: Transform,
+        attributes: AttributeMapping,
+        memory_limit_bytes: int,
+        logger: logging.Logger,
     ) -> None:
         self.attributes = attributes
+        self._memory_limit_bytes = memory_limit_bytes
         self._transform = transform
         self._logger = logger
 
@@ -60,6 +69,7 @@ class Function:
         changes: pa.Table,
         lookups: Mapping[str, pa.Table],
         place: str,
+        returned: Mapping[str, object] | None = None,
     ) -> FunctionResult:
         """What the function makes of some changes, and which of them it can't take.
 
@@ -71,6 +81,7 @@ class Function:
             changes: Changes with the hidden columns, oldest first.
             lookups: By parameter.
             place: Where they come from, for errors: `"batches 3 to 7"`.
+            returned: What the function returned of them, if it was called.
 
         Raises:
             TransformError: It failed on what can't be set aside. Nothing was written.
@@ -79,8 +90,9 @@ class Function:
         refused = [refused_rows(changes, {})]
         while True:
             try:
-                taken = self._attempt(outputs, changes, lookups, place)
+                taken = self._attempt(outputs, changes, lookups, place, returned)
             except MalformedImageError:
+                returned = None
                 changes, unreadable = readable(changes)
                 if not len(unreadable):
                     raise
@@ -95,10 +107,12 @@ class Function:
         changes: pa.Table,
         lookups: Mapping[str, pa.Table],
         place: str,
+        returned: Mapping[str, object] | None,
     ) -> FunctionResult:
         nothing = refused_rows(changes, {})
         try:
-            return FunctionResult(changes, self._rows(outputs, changes, lookups, place), nothing)
+            rows = self._rows(outputs, changes, lookups, place, returned)
+            return FunctionResult(changes, rows, nothing)
         except MalformedImageError:
             raise
         except TransformError as error:
@@ -154,35 +168,62 @@ class Function:
         )
         return without(changes, found), refused_rows(changes, found)
 
+    def returned(self, chunk: WholeChunk, lookups: Mapping[str, pa.Table]) -> dict[str, object]:
+        """What the function returns of a chunk, by output; the chunk may still be unread then.
+
+        Raises:
+            TransformError: It failed.
+        """
+        return self._told(
+            lambda: self._call(chunk.unread(), lookups), lambda: (chunk.changes, chunk.place)
+        )
+
+    def read(self, outputs: Iterable[str], returned: Mapping[str, object]) -> dict[str, pa.Table]:
+        """What the function returned for these outputs, as rows.
+
+        Raises:
+            TransformError: It can't be read, or is not what a dataset takes.
+        """
+        datasets = self._transform.outputs
+        return {
+            output: rows_of(
+                returned[output], dataset_id=datasets[output].id, mode=datasets[output].mode
+            )
+            for output in outputs
+        }
+
     def _rows(
         self,
         outputs: Sequence[str],
         changes: pa.Table,
         lookups: Mapping[str, pa.Table],
         place: str,
+        returned: Mapping[str, object] | None = None,
     ) -> dict[str, pa.Table]:
-        frame = Frame.of_changes(changes, lookups=lookups, attributes=self.attributes)
+        def call() -> dict[str, pa.Table]:
+            values = self._call(changes, lookups) if returned is None else returned
+            return self.read(outputs, values)
+
+        return self._told(call, lambda: (changes, place))
+
+    def _call(
+        self, changes: pa.Table | Unread, lookups: Mapping[str, pa.Table]
+    ) -> dict[str, object]:
+        frame = Frame.of_changes(
+            changes,
+            lookups=lookups,
+            memory_limit_bytes=self._memory_limit_bytes,
+            attributes=self.attributes,
+        )
         arguments: dict[str, object] = {self._transform.stream_parameter: frame}
         arguments |= {name: Lookup.of_table(name, rows) for name, rows in lookups.items()}
         datasets = self._transform.outputs
         names = [(output, dataset.id) for output, dataset in datasets.items()]
+        returned = split_outputs(self._transform.function(**arguments), names)
+        self.attributes = frame.attributes
+        return dict(zip(datasets, returned, strict=True))
 
-        def call() -> dict[str, pa.Table]:
-            returned = split_outputs(self._transform.function(**arguments), names)
-            self.attributes = frame.attributes
-            values = dict(zip(datasets, returned, strict=True))
-            return {
-                output: rows_of(
-                    values[output], dataset_id=datasets[output].id, mode=datasets[output].mode
-                )
-                for output in outputs
-            }
-
-        return self._told(call, changes, place)
-
-    def _told(
-        self, call: Callable[[], dict[str, pa.Table]], changes: pa.Table, place: str
-    ) -> dict[str, pa.Table]:
+    def _told(self, call: Callable[[], R], told: Callable[[], tuple[pa.Table, str]]) -> R:
         """Call it; what it raises comes out with the place and the first keys in it."""
         try:
             return call()
@@ -190,7 +231,7 @@ class Function:
             raise
         except TransformError as error:
             raise type(error)(
-                f"{error.what.rstrip('.')} ({self._where(changes, place)}).",
+                f"{error.what.rstrip('.')} ({self._where(*told())}).",
                 safe=_SAFE,
                 hint=error.hint,
             ) from error
@@ -199,7 +240,7 @@ class Function:
         except Exception as error:
             raise TransformError(
                 f"The function of transform {self._transform.name!r} raised "
-                f"{type(error).__name__}: {error} ({self._where(changes, place)}).",
+                f"{type(error).__name__}: {error} ({self._where(*told())}).",
                 safe=_SAFE,
                 hint="Mend the function and run it again.",
             ) from error

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from datazone_dagster.changelog.log import Chunk
-from datazone_dagster.model.columns import EVENT_TIME, Log
+from datazone_dagster.application.chunk import ChunkFacts
 from datazone_dagster.model.report import ApplyReport, MergeCounts
 
 PREVIEW_ROWS = 5
@@ -18,8 +15,7 @@ PREVIEW_ROWS = 5
 
 def advanced(
     report: ApplyReport,
-    chunk: Chunk,
-    changes: pa.Table,
+    chunk: ChunkFacts,
     rows: pa.Table,
     *,
     counts: MergeCounts,
@@ -28,28 +24,27 @@ def advanced(
     new_columns: tuple[str, ...],
 ) -> ApplyReport:
     """The report after a chunk was committed to its dataset."""
-    span = pc.min_max(changes[EVENT_TIME]).as_py()
     return replace(
         report,
         position=chunk.last_batch,
         chunks=report.chunks + 1,
         first_batch=report.first_batch or chunk.first_batch,
         last_batch=chunk.last_batch,
-        records=report.records + len(chunk.rows),
-        record_bytes=report.record_bytes + (pc.sum(chunk.rows[Log.SIZE_BYTES]).as_py() or 0),
+        records=report.records + chunk.records,
+        record_bytes=report.record_bytes + chunk.record_bytes,
         quarantined=report.quarantined + quarantined,
         counts=report.counts + counts,
         table_version=table_version,
-        event_time_min=_earlier(report.event_time_min, span["min"]),
-        event_time_max=_later(report.event_time_max, span["max"]),
+        event_time_min=_earlier(report.event_time_min, chunk.event_time_min),
+        event_time_max=_later(report.event_time_max, chunk.event_time_max),
         new_columns=report.new_columns + new_columns,
         preview=tuple(rows.slice(0, PREVIEW_ROWS).to_pylist()) or report.preview,
     )
 
 
-def _earlier(known: datetime | None, other: object) -> datetime | None:
-    return min((time for time in (known, cast("datetime | None", other)) if time), default=None)
+def _earlier(known: datetime | None, other: datetime | None) -> datetime | None:
+    return min((time for time in (known, other) if time), default=None)
 
 
-def _later(known: datetime | None, other: object) -> datetime | None:
-    return max((time for time in (known, cast("datetime | None", other)) if time), default=None)
+def _later(known: datetime | None, other: datetime | None) -> datetime | None:
+    return max((time for time in (known, other) if time), default=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -13,9 +13,10 @@ from datazone_dagster import crash_points
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.application.function import Function
 from datazone_dagster.application.held import hold_back, waiting_keys
+from datazone_dagster.application.preparing import Preparation
 from datazone_dagster.application.progress import advanced
-from datazone_dagster.application.refused import keyed
-from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, Chunk, check_head
+from datazone_dagster.application.sizes import ApplySettings, ChunkSizes
+from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, check_head
 from datazone_dagster.errors import ConcurrentWriterError, TransformError
 from datazone_dagster.merge.dataset import DatasetTable
 from datazone_dagster.merge.quarantine import Quarantine
@@ -23,17 +24,6 @@ from datazone_dagster.merge.reading import read
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts
-
-
-@dataclass(frozen=True, slots=True)
-class ApplySettings:
-    """Bounds of one run.
-
-    `chunk_bytes`: decoded bytes of changes that the function gets at once; a chunk ends
-    with the batch in which it passes them.
-    """
-
-    chunk_bytes: int = 64 << 20
 
 
 class Application:
@@ -50,7 +40,6 @@ class Application:
     ) -> None:
         self._transform = transform
         self._layout = layout
-        self._settings = settings
         self._clock = clock
         self._on_chunk = on_chunk
         self._logger = logger
@@ -59,8 +48,11 @@ class Application:
             output: _table_of(dataset, transform, layout)
             for output, dataset in self._datasets.items()
         }
+        self._sizes = ChunkSizes(settings)
         attributes = next(iter(self._tables.values())).attributes()
-        self._function = Function(transform, attributes, logger)
+        limit = self._sizes.frame_memory_bytes
+        self._function = Function(transform, attributes, limit, logger)
+        self._preparation = Preparation(transform, self._function, self._sizes, logger)
         self._reports = {
             output: ApplyReport(
                 dataset_id=dataset.id,
@@ -100,8 +92,8 @@ class Application:
             if start >= log.head:
                 return
             lookups = self._read_lookups() if lookups is None else lookups
-            for chunk in log.chunks(start, end, self._settings.chunk_bytes):
-                self._apply_chunk(chunk, lookups)
+            while log.has_rows(start, end):
+                start = self._apply_chunk(log, start, end, lookups)
             self._skip_to(start, end)
 
     def _skip_to(self, start: int, end: int) -> None:
@@ -124,18 +116,22 @@ class Application:
             lookups[parameter] = reader.arrow()
         return lookups
 
-    def _apply_chunk(self, chunk: Chunk, lookups: Mapping[str, pa.Table]) -> None:
+    def _apply_chunk(
+        self, log: ChangeLogSnapshot, start: int, end: int, lookups: Mapping[str, pa.Table]
+    ) -> int:
+        """The next chunk of a range that has changes, into the datasets that stand at its start.
+
+        Returns:
+            Where they stand now.
+        """
         started_seconds = time.monotonic()
         now = self._clock()
         behind = {
-            output: report
-            for output, report in self._reports.items()
-            if report.position < chunk.last_batch
+            output: report for output, report in self._reports.items() if report.position <= start
         }
-        changes, refused = keyed(chunk.rows)
-        place = f"batches {chunk.first_batch} to {chunk.last_batch}"
-        taken = self._function.take(behind, changes, lookups, place)
-        taken = replace(taken, refused=pa.concat_tables([refused, taken.refused]))
+        prepared = self._preparation.next_chunk(log, start, end, behind, lookups)
+        chunk, taken = prepared.facts, prepared.taken
+        prepared_seconds = time.monotonic()
         counts = MergeCounts()
         for output, report in behind.items():
             dataset = self._datasets[output]
@@ -158,13 +154,19 @@ class Application:
             self._reports[output] = advanced(
                 report,
                 chunk,
-                mine.changes,
                 mine.rows[output],
                 counts=written.counts,
                 quarantined=quarantined + written.quarantined,
                 table_version=written.table_version,
                 new_columns=written.added_columns,
             )
+        committed_seconds = time.monotonic()
+        self._sizes.measured(
+            chunk.decoded_bytes,
+            prepared_seconds - started_seconds,
+            committed_seconds - prepared_seconds,
+            collapsed=prepared.collapsed,
+        )
         if self._on_chunk is not None:
             self._on_chunk(
                 ChunkReport(
@@ -172,11 +174,12 @@ class Application:
                     first_batch=chunk.first_batch,
                     last_batch=chunk.last_batch,
                     head=max(report.head for report in self._reports.values()),
-                    records=len(chunk.rows),
+                    records=chunk.records,
                     counts=counts,
-                    duration_seconds=time.monotonic() - started_seconds,
+                    duration_seconds=committed_seconds - started_seconds,
                 )
             )
+        return chunk.last_batch
 
     def _finished(self, output: str, report: ApplyReport, duration_seconds: float) -> ApplyReport:
         facts = self._tables[output].facts()

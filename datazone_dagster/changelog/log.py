@@ -18,6 +18,7 @@ from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.compaction import BATCHES_PER_GROUP, files_to_join
+from datazone_dagster.changelog.parts import Parts
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
 from datazone_dagster.changelog.upkeep import (
     CONFIGURATION,
@@ -53,7 +54,7 @@ _CONFIGURATION = {
 VACUUM_EVERY = 1024
 """Batches between two deletions of replaced files."""
 
-_CHUNK_COLUMNS = [name for name in SCHEMA.names if name != Log.BUCKET]
+CHUNK_COLUMNS = [name for name in SCHEMA.names if name != Log.BUCKET]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class ChangeLogSnapshot:
     """The change log at one version: all reads and the one append go by it."""
 
     def __init__(self, log: ChangeLog, table: DeltaTable) -> None:
+        self.uri = log.uri
         self._log = log
         self._table = table
         self.head: int = table.transaction_version(log.app_id) or 0
@@ -236,11 +238,10 @@ class ChangeLogSnapshot:
         Raises:
             StorageError: Changes of the range were removed by `forget`.
         """
-        if after_batch < min(self.forgotten, through_batch):
-            raise _forgotten(self._log.uri, after_batch, self.forgotten)
+        self._check_range(after_batch, through_batch)
         pending: list[pa.Table] = []
         pending_bytes = 0
-        for part in self._read(after_batch, through_batch, _CHUNK_COLUMNS):
+        for part in self._read(after_batch, through_batch, CHUNK_COLUMNS):
             for batch_rows in _by_batch(part):
                 same_batch = pending and _batch_of(pending[-1]) == _batch_of(batch_rows)
                 if pending_bytes >= chunk_bytes and not same_batch:
@@ -251,6 +252,27 @@ class ChangeLogSnapshot:
         if pending:
             yield _chunk(pending)
 
+    def has_rows(self, after_batch: int, through_batch: int) -> bool:
+        """Whether the batches in (after_batch, through_batch] hold any change."""
+        bounds = [
+            (file.minimum[Log.BATCH], file.maximum[Log.BATCH])
+            for file in self._files_between(after_batch, through_batch)
+        ]
+        if any(after_batch < batch <= through_batch for pair in bounds for batch in pair):
+            return True
+        return any(True for _ in self._read(after_batch, through_batch, [Log.BATCH]))
+
+    def parts(self, after_batch: int, through_batch: int) -> Parts:
+        """The batches in (after_batch, through_batch] by parts, to be read column by column.
+
+        Raises:
+            StorageError: Changes of the range were removed by `forget`.
+        """
+        self._check_range(after_batch, through_batch)
+        files = self._files_between(after_batch, through_batch)
+        options = self._log.storage_options
+        return Parts(self._table, options, files, after_batch, through_batch)
+
     def oldest_event_time_after(self, batch: int) -> datetime | None:
         """The event time of the oldest change in the batches after `batch`, by statistics."""
         times = [
@@ -259,6 +281,10 @@ class ChangeLogSnapshot:
             if Log.EVENT_TIME in file.minimum
         ]
         return min(times, default=None)
+
+    def _check_range(self, after_batch: int, through_batch: int) -> None:
+        if after_batch < min(self.forgotten, through_batch):
+            raise _forgotten(self._log.uri, after_batch, self.forgotten)
 
     def _files_between(self, after_batch: int, through_batch: int) -> list[DataFile]:
         return [

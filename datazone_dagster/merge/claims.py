@@ -14,7 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.errors import ResultError
-from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION
+from datazone_dagster.merge.latest import latest_rows
+from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION, Log
+
+_REMOVE = "REMOVE"
+_SERVICE = "dynamodb.amazonaws.com"
+"""Who deletes by time to live (DynamoDB Streams, `userIdentity.principalId`)."""
 
 CAUSE = "cause"
 """Column: why a key leaves, null while it has rows: user, ttl or filtered.
@@ -66,15 +71,34 @@ def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatc
     Raises:
         ResultError: A row carries a key or version that is not in the chunk.
     """
-    with duckdb.connect() as connection:
-        connection.register("changes", changes)
-        connection.register("returned", rows)
-        connection.execute(_LATEST)
-        _refuse_foreign_rows(connection, dataset_id)
-        current = _arrow(connection, _CURRENT)
-        connection.register("current_rows", current)
-        claims = _arrow(connection, _CLAIMS)
-    return MergeBatch(claims.cast(CLAIMS_SCHEMA), current.cast(rows.schema))
+    latest = changes.take(latest_rows(changes[KEY], changes[VERSION]))
+    _refuse_foreign(rows, changes, dataset_id)
+    removed = pc.equal(latest[Log.EVENT_NAME], _REMOVE)
+    stays = _places(latest.filter(pc.invert(removed)))
+    current = rows.filter(pc.is_in(_places(rows), stays))
+    filtered = pc.invert(pc.is_in(latest[KEY], pc.unique(current[KEY])))
+    by_service = pc.fill_null(pc.equal(latest[Log.USER_PRINCIPAL], _SERVICE), False)
+    cause = pc.case_when(
+        pc.make_struct(pc.and_(removed, by_service), removed, filtered),
+        pa.scalar("ttl"),
+        pa.scalar("user"),
+        pa.scalar("filtered"),
+        pa.scalar(None, pa.string()),
+    )
+    claims = pa.table([latest[KEY], latest[VERSION], cause], schema=CLAIMS_SCHEMA)
+    return MergeBatch(claims, current)
+
+
+def _refuse_foreign(rows: pa.Table, changes: pa.Table, dataset_id: str) -> None:
+    foreign = rows.filter(pc.invert(pc.is_in(_places(rows), _places(changes))))
+    if len(foreign):
+        raise _is_foreign(foreign[KEY][0].as_py(), foreign[VERSION][0].as_py(), dataset_id)
+
+
+def _places(rows: pa.Table) -> pa.Array:
+    """What tells a change from every other one; versions are all of one length."""
+    joined = pc.binary_join_element_wise(rows[VERSION], rows[KEY], "")
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def every_claim(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatch:
@@ -106,33 +130,6 @@ def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
     return pa.table(connection.sql(query))
 
 
-_LATEST = """
-    create temp table latest as
-    select
-        _dz_key,
-        max(_dz_version) as _dz_version,
-        arg_max(event_name, _dz_version) = 'REMOVE' as removed,
-        arg_max(coalesce(user_principal, ''), _dz_version) as principal
-    from changes
-    group by _dz_key
-"""
-
-_CURRENT = """
-    select returned.*
-    from returned join latest using (_dz_key, _dz_version)
-    where not removed
-"""
-
-_CLAIMS = """
-    select _dz_key, _dz_version,
-        case
-            when removed and principal = 'dynamodb.amazonaws.com' then 'ttl'
-            when removed then 'user'
-            when _dz_key not in (select _dz_key from current_rows) then 'filtered'
-        end as cause
-    from latest
-"""
-
 _EVERY_CLAIM = """
     select _dz_key, _dz_version,
         case
@@ -163,9 +160,13 @@ _FOREIGN = """
 def _refuse_foreign_rows(connection: duckdb.DuckDBPyConnection, dataset_id: str) -> None:
     foreign = connection.execute(_FOREIGN).fetchone()
     if foreign is not None:
-        raise ResultError(
-            f"Dataset {dataset_id!r}: the function returned a row with key {foreign[0]!r} and "
-            f"version {foreign[1]!r}, which is no change of this chunk.",
-            safe="Nothing of the chunk was applied; the change log keeps it.",
-            hint=f"Carry {KEY!r} and {VERSION!r} of the input rows over unchanged.",
-        )
+        raise _is_foreign(foreign[0], foreign[1], dataset_id)
+
+
+def _is_foreign(key: str, version: str, dataset_id: str) -> ResultError:
+    return ResultError(
+        f"Dataset {dataset_id!r}: the function returned a row with key {key!r} and "
+        f"version {version!r}, which is no change of this chunk.",
+        safe="Nothing of the chunk was applied; the change log keeps it.",
+        hint=f"Carry {KEY!r} and {VERSION!r} of the input rows over unchanged.",
+    )

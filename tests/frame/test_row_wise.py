@@ -41,7 +41,9 @@ ROW_WISE: list[Use] = [
     lambda f: f.select("unnest(dynamodb.NewImage.l.L) as element"),
     lambda f: f.select("*"),
     lambda f: f.sql(f"select eventID, {N} as n from changes where {N} = '1'"),
-    lambda f: f.select("dynamodb.OldImage.n.N as n", "split_part(eventID, 'e', 2) as p"),
+    lambda f: f.select(
+        "dynamodb.OldImage.n.N as n", "split_part(eventID, 'e', 2) as p", "repeat(eventID, 2) as r"
+    ),
 ]
 NOT_ROW_WISE: list[Use] = [
     lambda f: f.select("row_number() over (order by eventID) as n"),

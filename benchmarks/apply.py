@@ -1,0 +1,105 @@
+"""A landed backlog to the merged dataset of the published example: one process.
+
+    python -m benchmarks.apply [records]
+
+The change log is landed before and not measured. Beside the whole run: the same function with
+its frame read at once (so nothing can collapse first), and a CPU profile per stage.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.drain import drain_all
+from benchmarks.measure import (
+    Measured,
+    Stages,
+    child_variant,
+    in_child,
+    markdown,
+    measuring,
+    repeated,
+    report,
+    write,
+)
+from benchmarks.orders import DATASET, SOURCE, process_orders_stream
+from benchmarks.pages import Workload, generated
+from benchmarks.stream import PagesStream
+from datazone_dagster import Dataset, Input, Output, Stream, transform
+from datazone_dagster.application import collapsed_first, preparing
+from datazone_dagster.application.function import Function
+from datazone_dagster.application.sizes import ApplySettings
+from datazone_dagster.changelog.parts import Parts
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.merge.dataset import DatasetTable
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import apply_transform
+from datazone_dagster.source.wire import parse_page
+
+COLLAPSED = "apply, latest changes only"
+WHOLE = "apply, whole chunks"
+DEFAULT_RECORDS = 1_000_000
+
+
+@transform(
+    input_mapping={"orders_stream": Input(Stream(source=SOURCE))},
+    output_mapping={DATASET: Output(Dataset(id=DATASET))},
+)
+def whole_chunks(orders_stream: Frame) -> Frame:
+    """The published example, after a look at its first row: nothing can be left out then."""
+    orders_stream.sql("select eventID from changes limit 1").arrow()
+    return process_orders_stream(orders_stream)
+
+
+def child(variant: str, folder: Path, lake: Path) -> Measured:
+    measured = Measured(variant)
+    stream = PagesStream(folder, parse_page)
+    measured.records, measured.body_bytes = stream.records, stream.body_bytes
+    flow = process_orders_stream if variant == COLLAPSED else whole_chunks
+    with Stages(measured) as stages:
+        if variant == COLLAPSED:
+            stages.wrap(preparing, "prepare", "prepare chunks")
+            stages.wrap(Parts, "read", "of it: read Parquet")
+            stages.wrap(collapsed_first, "latest_rows", "of it: collapse keys")
+            stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL")
+        else:
+            stages.wrap(Function, "take", "parse images, run the SQL")
+        stages.wrap(DatasetTable, "apply", "merge and commit")
+        with measuring(measured):
+            applied = apply_transform(flow, Layout(str(lake)), settings=ApplySettings())[DATASET]
+    if applied.records != measured.records:
+        raise SystemExit(f"{applied.records} of {measured.records} changes were applied")
+    measured.notes |= {"chunks": applied.chunks, "rows": applied.row_count}
+    return measured
+
+
+def run(variant: str, folder: Path) -> Measured:
+    """One run in a process of its own, on a change log that was landed by another."""
+    with tempfile.TemporaryDirectory(prefix="bench-apply-") as lake:
+        in_child("benchmarks.apply", "land", str(folder), lake)
+        return in_child("benchmarks.apply", variant, str(folder), lake)
+
+
+def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Measured]:
+    folder = generated(Workload(records=records), pages)
+    smaller = generated(Workload(records=max(records // 4, 1000)), pages)
+    rows = [repeated(2, lambda: run(COLLAPSED, folder)), run(WHOLE, smaller)]
+    write(results, "apply", rows, markdown("Change log to merged dataset", rows, WHOLE))
+    return rows
+
+
+if __name__ == "__main__":
+    asked = child_variant(sys.argv)
+    if asked and asked[0] == "land":
+        drain_all(PagesStream(Path(asked[1][0]), parse_page), Layout(asked[1][1]))
+        report(Measured("land"))
+    elif asked:
+        report(child(asked[0], Path(asked[1][0]), Path(asked[1][1])))
+    else:
+        main(
+            Path("benchmarks/results"),
+            Path(tempfile.gettempdir()) / "datazone-bench-pages",
+            int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_RECORDS,
+        )

@@ -1,0 +1,183 @@
+"""Bytes to merged dataset: a drain and an apply side by side, two processes; and a peer.
+
+    python -m benchmarks.end_to_end [records]
+
+The drain reads GetRecords bodies from files (no network), the apply runs again and again until
+it has everything, as the runs that a sensor asks for do. Wall time is from the first call to
+the last commit; memory is that of both processes together, every 20 ms. The peer is the script
+that people write (`benchmarks.orders.peer`): one process, fewer records.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from benchmarks.measure import (
+    Measured,
+    child_variant,
+    in_child,
+    markdown,
+    measuring,
+    report,
+    write,
+)
+from benchmarks.orders import DATASET, SOURCE, peer, process_orders_stream
+from benchmarks.pages import Workload, generated
+from benchmarks.stream import PagesStream
+from datazone_dagster.application.sizes import ApplySettings
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_tick
+from datazone_dagster.source.wire import parse_page
+
+OURS = "drain and apply, two processes"
+PEER = "hand-written: boto3, TypeDeserializer, pyarrow, delta-rs MERGE"
+DEFAULT_RECORDS = 1_000_000
+DRAIN_BUDGET = 400 << 20
+APPLY_BUDGET = 600 << 20
+"""Together under 1 GiB: what the two processes of one machine may take."""
+
+
+class TreeMemory(threading.Thread):
+    """The highest resident memory of some processes together."""
+
+    def __init__(self, pids: list[int]) -> None:
+        super().__init__(daemon=True)
+        self._pids = pids
+        self._ended = threading.Event()
+        self.peak_mib = 0.0
+
+    def run(self) -> None:
+        while not self._ended.wait(0.02):
+            self.peak_mib = max(self.peak_mib, sum(map(_resident_mib, self._pids)))
+
+    def end(self) -> float:
+        self._ended.set()
+        self.join()
+        return self.peak_mib
+
+
+def _resident_mib(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:  # it has ended
+        return 0.0
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def drain_child(folder: Path, lake: str) -> Measured:
+    measured = Measured("drain")
+    stream = PagesStream(folder, parse_page)
+    settings = DrainSettings(memory_budget=DRAIN_BUDGET)
+    _wait_for_start()
+    with measuring(measured):
+        while not drain_tick(SOURCE, stream, Layout(lake), settings=settings).caught_up:
+            pass
+    (Path(lake) / "drained").touch()
+    return measured
+
+
+def apply_child(folder: Path, lake: str) -> Measured:
+    measured = Measured("apply", records=PagesStream(folder, parse_page).records)
+    settings, applied, chunks, rows = ApplySettings(memory_budget=APPLY_BUDGET), 0, 0, 0
+    _wait_for_start()
+    with measuring(measured):
+        while applied < measured.records:
+            drained = (Path(lake) / "drained").exists()
+            done = apply_transform(process_orders_stream, Layout(lake), settings=settings)[DATASET]
+            applied, chunks, rows = applied + done.records, chunks + done.chunks, done.row_count
+            if not done.records:
+                if drained:
+                    raise SystemExit(f"{applied} of {measured.records} changes were applied")
+                time.sleep(0.1)
+    measured.notes |= {"chunks": chunks, "rows": rows}
+    return measured
+
+
+def _wait_for_start() -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+def ours(folder: Path) -> Measured:
+    measured = Measured(OURS)
+    stream = PagesStream(folder, parse_page)
+    measured.records, measured.body_bytes = stream.records, stream.body_bytes
+    with tempfile.TemporaryDirectory(prefix="bench-end-") as lake:
+        children = {
+            name: subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.end_to_end", "--child", name, str(folder), lake],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for name in ("drain", "apply")
+        }
+        for child in children.values():
+            assert child.stdout is not None
+            child.stdout.readline()
+        memory = TreeMemory([child.pid for child in children.values()])
+        memory.start()
+        started = time.perf_counter()
+        for child in children.values():
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        for name, child in children.items():
+            assert child.stdout is not None
+            line = child.stdout.readline()
+            if not line:
+                raise SystemExit(f"{name} failed")
+            one = Measured(**json.loads(line))
+            measured.stages[name] = one.cpu_seconds
+            measured.notes |= {f"{name}_peak_mib": one.peak_mib, **one.notes}
+        measured.wall_seconds = time.perf_counter() - started
+        measured.peak_mib = memory.end()
+        for child in children.values():
+            child.wait()
+    measured.cpu_seconds = sum(measured.stages.values())
+    return measured
+
+
+def peer_child(folder: Path) -> Measured:
+    measured = Measured(PEER)
+    stream = PagesStream(folder, parse_page)
+    measured.body_bytes = stream.body_bytes
+    with tempfile.TemporaryDirectory(prefix="bench-peer-") as lake, measuring(measured):
+        measured.records = peer(folder, f"{lake}/orders")
+    return measured
+
+
+def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Measured]:
+    folder = generated(Workload(records=records), pages)
+    slow = generated(Workload(records=max(records // 10, 1000)), pages)
+    rows = [
+        min((ours(folder) for _ in range(2)), key=lambda one: one.cpu_seconds),
+        in_child("benchmarks.end_to_end", "peer", str(slow)),
+    ]
+    write(results, "end_to_end", rows, markdown("Bytes to merged dataset", rows, PEER))
+    return rows
+
+
+if __name__ == "__main__":
+    asked = child_variant(sys.argv)
+    if asked:
+        variant, arguments = asked
+        if variant == "peer":
+            report(peer_child(Path(arguments[0])))
+        else:
+            work = {"drain": drain_child, "apply": apply_child}[variant]
+            report(work(Path(arguments[0]), arguments[1]))
+            sys.stdout.flush()
+    else:
+        main(
+            Path("benchmarks/results"),
+            Path(tempfile.gettempdir()) / "datazone-bench-pages",
+            int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_RECORDS,
+        )

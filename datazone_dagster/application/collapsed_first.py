@@ -1,0 +1,265 @@
+"""Collapse first, parse after: the way of a chunk whose function looks at one change at a time.
+
+Where the rows of a change depend on that change alone, only the latest change of each key
+counts in a merge. So keys and versions are read first, of as many batches as memory and the
+chunk's size allow; then the images that the function's SQL names, of the latest changes only.
+The result is what the whole chunk would have given. Whatever is out of the ordinary (a record
+to be refused, an expression that fails) is left to the plain way, which is exact about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datazone_dagster.application.chunk import CHANGES_SCHEMA, ChunkFacts
+from datazone_dagster.application.function import FunctionResult
+from datazone_dagster.application.refused import refused_rows
+from datazone_dagster.changelog.parts import Part, Parts
+from datazone_dagster.decode.keys import key_column
+from datazone_dagster.errors import TransformError
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.merge.latest import latest_rows
+from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION, Log
+
+CLAIM_COLUMNS = (
+    Log.BATCH,
+    Log.KEYS,
+    Log.VERSION,
+    Log.EVENT_NAME,
+    Log.EVENT_TIME,
+    Log.SIZE_BYTES,
+    Log.USER_TYPE,
+    Log.USER_PRINCIPAL,
+    Log.REASON,
+)
+"""What says which change of a key is the latest, and what it does."""
+
+_SMALL_COLUMNS = (Log.EVENT_ID, Log.REGION, Log.VIEW_TYPE)
+_PART = "part"
+_ROW = "row"
+_COLLAPSE_BYTES = 16 << 20
+_NEARLY = 0.75
+_RUN_ROWS = 16_384
+_RUN_BYTES = 16 << 20
+"""Bounds of what is parsed at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much one chunk may be.
+
+    Args:
+        decoded_bytes: Of the changes that it covers; it ends with the batch that passes them.
+        kept_bytes: Of what stays in memory until the commit: a claim per key, and its rows.
+        row_bytes: What the function's rows of one change take, as far as is known; None: the
+            size of the change.
+    """
+
+    decoded_bytes: int
+    kept_bytes: int
+    row_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A chunk that is ready to go into its datasets.
+
+    Args:
+        facts: What it covers.
+        taken: What the function made of it.
+        collapsed: Whether changes are left out that a later one of the chunk replaces, and all
+            columns but what a merge needs.
+    """
+
+    facts: ChunkFacts
+    taken: FunctionResult
+    collapsed: bool = False
+
+
+class NotThisWayError(Exception):
+    """The batches up to `through_batch` have to go the plain way; nothing was written."""
+
+    def __init__(self, through_batch: int, reason: str) -> None:
+        super().__init__(reason)
+        self.through_batch = through_batch
+        self.reason = reason
+
+
+class TooMuchError(Exception):
+    """The function's rows take more memory than was expected: `row_bytes` of a change."""
+
+    def __init__(self, row_bytes: float) -> None:
+        super().__init__(row_bytes)
+        self.row_bytes = row_bytes
+
+
+def prepare(parts: Parts, frames: Mapping[str, Frame], bounds: Bounds) -> Prepared:
+    """The next chunk, by way of its latest changes.
+
+    Args:
+        parts: The change log from where the datasets stand. There are rows.
+        frames: By output, what the function returned: row-wise and unread.
+        bounds: How much it may be; at least one batch.
+
+    Raises:
+        NotThisWayError: The chunk needs the plain way.
+        TooMuchError: More than one batch, and too much: to be tried again with what was learned.
+        OSError: The store failed.
+    """
+    scan = _Scan()
+    scan.run(parts, bounds)
+    facts = scan.facts()
+    latest = _canonical(scan.latest(), facts)
+    images = frozenset().union(*(frame.images_needed for frame in frames.values()))
+    rows: dict[str, list[pa.Table]] = {output: [] for output in frames}
+    done = kept = 0
+    for changes in _with_images(parts, scan.parts, latest, images):
+        try:
+            for output, frame in frames.items():
+                rows[output].append(frame.rows_of(changes))
+                kept += rows[output][-1].nbytes
+        except TransformError as error:
+            raise NotThisWayError(facts.last_batch, error.what) from error
+        done += len(changes)
+        if kept > bounds.kept_bytes and facts.first_batch < facts.last_batch:
+            raise TooMuchError(kept / done)
+    taken = FunctionResult(
+        latest.drop_columns([_PART, _ROW]),
+        {output: pa.concat_tables(tables) for output, tables in rows.items()},
+        refused=refused_rows(CHANGES_SCHEMA.empty_table(), {}),
+    )
+    return Prepared(facts, taken, collapsed=True)
+
+
+@dataclass
+class _Scan:
+    """What was read of keys and versions so far; only the latest change of each key is kept."""
+
+    parts: list[Part] = field(default_factory=list)
+    records: int = 0
+    record_bytes: int = 0
+    decoded_bytes: int = 0
+    first_batch: int = 0
+    last_batch: int = 0
+    _times: list[datetime] = field(default_factory=list)
+    _kept: pa.Table | None = None
+    _pending: list[pa.Table] = field(default_factory=list)
+
+    def run(self, parts: Parts, bounds: Bounds) -> None:
+        """Read on until the bounds are reached and the last batch is whole."""
+        full = False
+        for part in parts:
+            rows = parts.read(part, CLAIM_COLUMNS)
+            full = full or self._is_full(part, bounds)
+            of_batch = rows.filter(pc.equal(rows[Log.BATCH], self.last_batch)) if full else rows
+            if len(of_batch):
+                self._take(part, of_batch)
+            if len(of_batch) < len(rows):
+                return
+
+    def latest(self) -> pa.Table:
+        """The latest change of each key."""
+        tables = [*([self._kept] if self._kept is not None else []), *self._pending]
+        self._pending = []
+        both = pa.concat_tables(tables)
+        self._kept = both.take(latest_rows(both[Log.KEYS], both[Log.VERSION]))
+        return self._kept
+
+    def facts(self) -> ChunkFacts:
+        """What was read, all changes counted."""
+        return ChunkFacts(
+            self.first_batch,
+            self.last_batch,
+            self.records,
+            self.record_bytes,
+            self.decoded_bytes,
+            min(self._times, default=None),
+            max(self._times, default=None),
+        )
+
+    def _take(self, part: Part, rows: pa.Table) -> None:
+        batches = rows[Log.BATCH]
+        self.first_batch = self.first_batch or int(batches[0].as_py())
+        self.last_batch = int(batches[-1].as_py())
+        if rows[Log.REASON].null_count < len(rows) or rows[Log.KEYS].null_count:
+            raise NotThisWayError(self.last_batch, "they hold records without keys.")
+        span = pc.min_max(rows[Log.EVENT_TIME]).as_py()
+        self._times = [time for time in (*self._times, span["min"], span["max"]) if time]
+        self._times = [min(self._times), max(self._times)] if self._times else []
+        self.records += len(rows)
+        self.record_bytes += cast("int | None", pc.sum(rows[Log.SIZE_BYTES]).as_py()) or 0
+        self.decoded_bytes += part.decoded_bytes * len(rows) // part.rows
+        number = pa.repeat(pa.scalar(len(self.parts), pa.int32()), len(rows))
+        place = pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1), len(rows))), 1)
+        self.parts.append(part)
+        claims = rows.drop_columns([Log.REASON]).append_column(_PART, number)
+        self._pending.append(claims.append_column(_ROW, place))
+        pending_bytes = sum(table.nbytes for table in self._pending)
+        if pending_bytes > max(_COLLAPSE_BYTES, self._kept.nbytes if self._kept else 0):
+            self.latest()
+
+    def _is_full(self, part: Part, bounds: Bounds) -> bool:
+        if not self.records:
+            return False
+        row_bytes = bounds.row_bytes or part.decoded_bytes / part.rows
+        if self._kept_bytes(row_bytes) < bounds.kept_bytes:
+            return self.decoded_bytes >= bounds.decoded_bytes
+        self.latest()
+        # Not up to the bound, or near it every part would collapse everything once more.
+        return self._kept_bytes(row_bytes) >= _NEARLY * bounds.kept_bytes
+
+    def _kept_bytes(self, row_bytes: float) -> int:
+        tables = [*([self._kept] if self._kept is not None else []), *self._pending]
+        return sum(table.nbytes + int(len(table) * row_bytes) for table in tables)
+
+
+def _canonical(latest: pa.Table, facts: ChunkFacts) -> pa.Table:
+    """The latest changes with their hidden columns: of texts that mean one key, one."""
+    keys, failures = key_column(latest[Log.KEYS])
+    if failures:
+        raise NotThisWayError(facts.last_batch, "they hold keys that are none.")
+    latest = latest.append_column(KEY, keys)
+    latest = latest.take(latest_rows(keys, latest[Log.VERSION]))
+    latest = latest.append_column(VERSION, latest[Log.VERSION])
+    return latest.append_column(EVENT_TIME, latest[Log.EVENT_TIME])
+
+
+def _with_images(
+    parts: Parts, read: list[Part], latest: pa.Table, images: frozenset[str]
+) -> Iterator[pa.Table]:
+    """The latest changes in `CHANGES_SCHEMA`, some thousand at a time; other images are null."""
+    columns = [*sorted(images - {Log.KEYS}), *_SMALL_COLUMNS]
+    runs = pc.run_end_encode(latest[_PART].combine_chunks())
+    pending: list[pa.Table] = []
+    start = 0
+    for number, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        claims = latest.slice(start, end - start)
+        start = end
+        found = parts.read(read[number], columns).take(claims[_ROW].combine_chunks())
+        pending.append(_changes(claims, found))
+        if (
+            sum(map(len, pending)) >= _RUN_ROWS
+            or sum(table.nbytes for table in pending) >= _RUN_BYTES
+        ):
+            yield pa.concat_tables(pending)
+            pending = []
+    if pending:
+        yield pa.concat_tables(pending)
+
+
+def _changes(claims: pa.Table, found: pa.Table) -> pa.Table:
+    def column(name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+        for table in (found, claims):
+            if name in table.column_names:
+                return table[name]
+        return pa.nulls(len(claims), kind)
+
+    return pa.Table.from_arrays(
+        [column(field.name, field.type) for field in CHANGES_SCHEMA], schema=CHANGES_SCHEMA
+    )

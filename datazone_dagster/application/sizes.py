@@ -1,0 +1,105 @@
+"""How much one chunk of a run may be: by the memory budget, and by what chunks took so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from datazone_dagster.application.collapsed_first import Bounds
+from datazone_dagster.memory import give_back, resident_bytes
+from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
+
+MEMORY_BUDGET = 1 << 30
+
+_LEAST_WORKING_BYTES = 256 << 20
+"""What a run takes at least, even where the process alone is near the budget."""
+
+_WHOLE_SHARE = 1 / 12
+"""Of the working memory, the decoded bytes of a whole chunk: it is held as it was read, as what
+the function makes of it, and as what the merge makes of that."""
+
+_KEPT_SHARE = 1 / 8
+"""Of the working memory, what the latest changes and their rows take before they are merged."""
+
+_FRAME_SHARE = 1 / 4
+"""Of the working memory, what DuckDB may use for intermediate results; more spills to disk."""
+
+_SMALLEST_BYTES = 8 << 20
+_LARGEST_COLLAPSED_BYTES = 8 << 30
+_TARGET_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ApplySettings:
+    """Bounds of one run.
+
+    Args:
+        chunk_bytes: Decoded bytes of changes that a chunk covers; it ends with the batch in
+            which it passes them. None: it follows throughput, commit cost and memory.
+        memory_budget: Bytes that the process may take while it applies; DuckDB's limit and the
+            largest chunk follow from it. One batch of the change log always has to fit.
+    """
+
+    chunk_bytes: int | None = None
+    memory_budget: int = MEMORY_BUDGET
+
+
+class ChunkSizes:
+    """The sizes of one run: of chunks that are read whole, and of those that collapse first."""
+
+    def __init__(self, settings: ApplySettings) -> None:
+        self._settings = settings
+        working = max(settings.memory_budget - resident_bytes(), _LEAST_WORKING_BYTES)
+        self.frame_memory_bytes = int(working * _FRAME_SHARE)
+        self._kept_bytes = int(working * _KEPT_SHARE)
+        self._whole = _first(int(working * _WHOLE_SHARE))
+        self._collapsed = _first(_LARGEST_COLLAPSED_BYTES)
+        self._row_bytes: float | None = None
+
+    @property
+    def whole_bytes(self) -> int:
+        """Decoded bytes of the next chunk that is read whole."""
+        return self._settings.chunk_bytes or self._whole.bytes
+
+    def bounds(self) -> Bounds:
+        """Of the next chunk that collapses first."""
+        decoded_bytes = self._settings.chunk_bytes or self._collapsed.bytes
+        return Bounds(decoded_bytes, self._kept_bytes, self._row_bytes)
+
+    def learn(self, rows: Mapping[str, pa.Table], changes: int) -> None:
+        """See what the function's rows of some changes take."""
+        self.expect(sum(table.nbytes for table in rows.values()) / max(changes, 1))
+
+    def expect(self, row_bytes: float) -> None:
+        """Count on that many bytes of rows per change, and on no less than was seen before."""
+        self._row_bytes = max(self._row_bytes or 0.0, row_bytes)
+
+    def measured(
+        self, decoded_bytes: int, work_seconds: float, commit_seconds: float, *, collapsed: bool
+    ) -> None:
+        """See what a chunk took from its start to its last commit."""
+        pa.default_memory_pool().release_unused()
+        give_back()
+        size = self._collapsed if collapsed else self._whole
+        measured = BatchMeasured(
+            decoded_bytes,
+            work_seconds,
+            commit_seconds,
+            full=decoded_bytes >= size.bytes,
+            # What a chunk keeps is bounded by itself where it collapses, whatever it covers.
+            memory_pressure=0.0 if collapsed else self._pressure(),
+        )
+        if collapsed:
+            self._collapsed = size.after(measured)
+        else:
+            self._whole = size.after(measured)
+
+    def _pressure(self) -> float:
+        return resident_bytes() / self._settings.memory_budget
+
+
+def _first(largest_bytes: int) -> BatchSize:
+    limits = SizeLimits(_SMALLEST_BYTES, max(largest_bytes, _SMALLEST_BYTES), _TARGET_SECONDS)
+    return BatchSize.first(limits)

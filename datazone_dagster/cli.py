@@ -32,6 +32,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "emulator",
         "Run a local DynamoDB with streams on 127.0.0.1.",
     ),
+    "redrive": LazyCommand(
+        "datazone_dagster.commands.redrive",
+        "redrive",
+        "Bring quarantined records of a dataset back.",
+    ),
 }
 
 

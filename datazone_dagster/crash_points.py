@@ -21,6 +21,7 @@ AFTER_NEW_COLUMNS = "after new columns"
 AFTER_TOMBSTONES = "after tombstones"
 BEFORE_DATASET_COMMIT = "before dataset commit"
 AFTER_DATASET_COMMIT = "after dataset commit"
+AFTER_REDRIVE_PIN = "after redrive pin"
 
 POINTS = (
     AFTER_READ,
@@ -32,6 +33,7 @@ POINTS = (
     AFTER_TOMBSTONES,
     BEFORE_DATASET_COMMIT,
     AFTER_DATASET_COMMIT,
+    AFTER_REDRIVE_PIN,
 )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
-from datazone_dagster.application import Application, ApplySettings
+from datazone_dagster.application import Application, ApplySettings, Redriving
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import StorageError
 from datazone_dagster.landing import DrainSettings, drain_once, drain_tick
@@ -22,7 +22,7 @@ from datazone_dagster.merge.quarantine import Quarantine
 from datazone_dagster.merge.reading import DatasetReader, read
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
-from datazone_dagster.model.report import ApplyReport, Backlog, ChunkReport
+from datazone_dagster.model.report import ApplyReport, Backlog, ChunkReport, RedriveReport
 
 __all__ = [
     "ApplySettings",
@@ -32,8 +32,10 @@ __all__ = [
     "drain_once",
     "drain_tick",
     "open_dataset",
+    "quarantine_report",
     "read_dataset",
     "records_waiting",
+    "redrive_dataset",
     "utc_now",
 ]
 
@@ -63,6 +65,39 @@ def apply_transform(
         StorageError: The lakehouse can't be read or written.
     """
     return Application(transform, layout, settings, clock, on_chunk, logger).run()
+
+
+def redrive_dataset(
+    transform: Transform,
+    dataset_id: str,
+    layout: Layout,
+    *,
+    settings: ApplySettings = ApplySettings(),
+    clock: Clock = utc_now,
+    logger: logging.Logger = _logger,
+) -> RedriveReport:
+    """Bring the quarantined records of a dataset back, in the order in which they came.
+
+    Safe at any time, also beside a run: a record gets into the dataset once, and a row of its
+    key with a newer version stays. Records that still can't be taken go on waiting.
+
+    Raises:
+        TransformError: The function failed and is not allowed to (`on_error="fail"`). What was
+            brought back before stays; the others wait.
+        StorageError: The lakehouse can't be read or written.
+    """
+    dataset = next(one for one in transform.outputs.values() if one.id == dataset_id)
+    return Redriving(transform, dataset, layout, settings, clock, logger).run()
+
+
+def quarantine_report(transform: Transform, dataset_id: str, layout: Layout) -> RedriveReport:
+    """What waits in the quarantine of a dataset, and why.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    dataset = next(one for one in transform.outputs.values() if one.id == dataset_id)
+    return Redriving(transform, dataset, layout, ApplySettings(), utc_now, _logger).look()
 
 
 def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:

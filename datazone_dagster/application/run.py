@@ -16,11 +16,10 @@ from datazone_dagster.application.held import hold_back, waiting_keys
 from datazone_dagster.application.preparing import Preparation
 from datazone_dagster.application.progress import advanced
 from datazone_dagster.application.sizes import ApplySettings, ChunkSizes
+from datazone_dagster.application.tables import dataset_table, read_lookups
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, check_head
-from datazone_dagster.errors import ConcurrentWriterError, TransformError
-from datazone_dagster.merge.dataset import DatasetTable
+from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.merge.quarantine import Quarantine
-from datazone_dagster.merge.reading import read
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts
@@ -45,7 +44,7 @@ class Application:
         self._logger = logger
         self._datasets: dict[str, Dataset] = dict(transform.outputs)
         self._tables = {
-            output: _table_of(dataset, transform, layout)
+            output: dataset_table(dataset, transform, layout)
             for output, dataset in self._datasets.items()
         }
         self._sizes = ChunkSizes(settings)
@@ -91,7 +90,7 @@ class Application:
             end = positions[1] if len(positions) > 1 else log.head
             if start >= log.head:
                 return
-            lookups = self._read_lookups() if lookups is None else lookups
+            lookups = read_lookups(self._transform, self._layout) if lookups is None else lookups
             while log.has_rows(start, end):
                 start = self._apply_chunk(log, start, end, lookups)
             self._skip_to(start, end)
@@ -101,20 +100,6 @@ class Application:
         for output, report in self._reports.items():
             if start <= report.position < end:
                 self._reports[output] = replace(report, position=end)
-
-    def _read_lookups(self) -> dict[str, pa.Table]:
-        lookups = {}
-        for parameter, dataset in self._transform.lookups.items():
-            reader = read(self._layout, dataset.id)
-            if reader is None:
-                raise TransformError(
-                    f"Transform {self._transform.name!r} looks up dataset {dataset.id!r}, which "
-                    "has no table yet.",
-                    safe="Nothing was applied; the change log keeps the changes.",
-                    hint=f"Run the transform that writes {dataset.id!r} first.",
-                )
-            lookups[parameter] = reader.arrow()
-        return lookups
 
     def _apply_chunk(
         self, log: ChangeLogSnapshot, start: int, end: int, lookups: Mapping[str, pa.Table]
@@ -138,8 +123,9 @@ class Application:
             quarantine, table = Quarantine(self._layout, dataset.id), self._tables[output]
             mine = taken
             if dataset.mode == "append":
-                waiting = waiting_keys(quarantine.waiting(table.redriven()))
-                mine = hold_back(taken, waiting, output)
+                # Those of this very chunk, which came once before, are decided anew.
+                earlier = quarantine.waiting(table.redriven(), through_batch=report.position)
+                mine = hold_back(taken, waiting_keys(earlier), output)
             quarantined = quarantine.put(mine.refused, now)
             crash_points.reach(crash_points.AFTER_QUARANTINE)
             written = table.apply(
@@ -193,17 +179,3 @@ class Application:
             unexpected_columns=facts.unexpected,
             duration_seconds=duration_seconds,
         )
-
-
-def _table_of(dataset: Dataset, transform: Transform, layout: Layout) -> DatasetTable:
-    return DatasetTable(
-        layout,
-        dataset.id,
-        transform.source.name,
-        mode=dataset.mode,
-        deletes=dataset.deletes,
-        track=dataset.track,
-        partition_by=tuple(dataset.partition_by),
-        description=dataset.description,
-        contract=dataset.contract,
-    )

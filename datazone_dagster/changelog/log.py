@@ -273,6 +273,14 @@ class ChangeLogSnapshot:
         options = self._log.storage_options
         return Parts(self._table, options, files, after_batch, through_batch)
 
+    def epoch_of(self, batch: int) -> int | None:
+        """The epoch of the changes of a batch, None if it has none."""
+        for part in self._read(batch - 1, batch, [Log.BATCH, Log.VERSION]):
+            version = pc.max(part[Log.VERSION]).as_py()
+            if version is not None:
+                return split_version(version)[0]
+        return None
+
     def oldest_event_time_after(self, batch: int) -> datetime | None:
         """The event time of the oldest change in the batches after `batch`, by statistics."""
         times = [

@@ -128,14 +128,17 @@ class Quarantine:
             )
         return int(merged["num_target_rows_inserted"])
 
-    def waiting(self, settled_redrive: int = 0) -> pa.Table:
+    def waiting(self, settled_redrive: int = 0, *, through_batch: int | None = None) -> pa.Table:
         """The records that wait to be redriven, by the table as it is now.
 
         Args:
             settled_redrive: The last redrive that the dataset has committed.
+            through_batch: Only those of this batch and earlier ones.
         """
         table = self._open()
         rows = SCHEMA.empty_table() if table is None else _read(table)
+        if through_batch is not None:
+            rows = rows.filter(pc.less_equal(rows[Log.BATCH], through_batch))
         return _waiting(rows, settled_redrive)
 
     def waiting_count(self, settled_redrive: int = 0) -> int:
@@ -145,6 +148,12 @@ class Quarantine:
             return 0
         marks = table.to_pyarrow_table(columns=[REDRIVE, REDRIVEN_AT])
         return len(_waiting(marks, settled_redrive))
+
+    def oldest_waiting(self) -> datetime | None:
+        """When the oldest record that waits was made, or first seen; None if none waits."""
+        waiting = self.waiting()
+        times = (pc.min(waiting[name]).as_py() for name in (Log.EVENT_TIME, FIRST_SEEN_AT))
+        return min((time for time in times if time is not None), default=None)
 
     def start_redrive(self) -> Redrive | None:
         """What waits now, for one redrive; None if there is no quarantine.
@@ -197,11 +206,21 @@ class Redrive:
         marked = _with(self._rows, REDRIVE, redrives)
         self._replace(_with(marked, REDRIVEN_AT, _times(marked, earlier, now)), self.number)
 
-    def done(self, now: datetime) -> None:
-        """Mark the pinned records. Comes after the commit of the dataset."""
-        arrived = _redriven_by_now(self._rows, self.number)
+    def mark(self, settled_redrive: int, now: datetime) -> None:
+        """Mark the records that are in the dataset. Comes after its commit.
+
+        Args:
+            settled_redrive: The last redrive that the dataset has committed.
+            now: The time, timezone aware.
+
+        Raises:
+            ConcurrentWriterError: The quarantine changed since; the next redrive marks them.
+            StorageError: The store failed.
+        """
+        arrived = _redriven_by_now(self._rows, settled_redrive)
         times = _times(self._rows, arrived, now)
-        self._replace(_with(self._rows, REDRIVEN_AT, times), self.number)
+        if times.null_count != self._rows[REDRIVEN_AT].null_count:
+            self._replace(_with(self._rows, REDRIVEN_AT, times), self.number)
 
     def _replace(self, rows: pa.Table, version: int) -> None:
         with guarded(self._table.table_uri, f"Redriving records of {self._dataset_id!r}"):

@@ -22,6 +22,7 @@ from datazone_dagster.delta import (
 )
 from datazone_dagster.merge.claims import CAUSE
 from datazone_dagster.merge.held import whole_rows
+from datazone_dagster.merge.quarantine import Quarantine
 from datazone_dagster.merge.versions import HIGHEST, versions_in, with_highest
 from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION
 from datazone_dagster.model.layout import Layout
@@ -72,6 +73,7 @@ class Tombstones:
         self.uri = layout.tombstones(dataset_id)
         self._storage_options = layout.storage_options
         self._dataset_id = dataset_id
+        self._quarantine = Quarantine(layout, dataset_id)
 
     def blocked(self, claims: pa.Table) -> pa.Table:
         """The claims that are older than a tombstone of their key.
@@ -129,13 +131,20 @@ class Tombstones:
                 mode="append",
                 writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
             )
-            expire_days(table, now)
+            expire_days(table, now, self._quarantine)
 
 
-def expire_days(table: DeltaTable, now: datetime) -> None:
-    """Drop the days that are older than the retention from a table partitioned by day."""
+def expire_days(table: DeltaTable, now: datetime, quarantine: Quarantine) -> None:
+    """Drop the days that are older than the retention from a table partitioned by day.
+
+    But none that a quarantined change may need: one that is redriven after weeks must not
+    bring back a key that was deleted since.
+    """
     days = {file.partition[DAY] for file in data_files(table)}
     expired = sorted(day for day in days if day < day_of(now - RETENTION))
+    if expired:
+        oldest = quarantine.oldest_waiting()
+        expired = [day for day in expired if oldest is None or day < day_of(oldest)]
     if expired:
         # Days are made by us from the clock, so they are safe inside the predicate.
         listed = ", ".join(f"'{day}'" for day in expired)

@@ -26,6 +26,7 @@ from datazone_dagster.delta import (
 from datazone_dagster.merge.claims import CAUSE
 from datazone_dagster.merge.contract import conform
 from datazone_dagster.merge.held import whole_rows
+from datazone_dagster.merge.quarantine import Quarantine
 from datazone_dagster.merge.rewrite import rewritten
 from datazone_dagster.merge.shape import aligned
 from datazone_dagster.merge.tombstones import (
@@ -62,6 +63,7 @@ class UnseenChanges:
         self.uri = layout.unseen(dataset_id)
         self._storage_options = dict(layout.storage_options)
         self._dataset_id = dataset_id
+        self._quarantine = Quarantine(layout, dataset_id)
 
     def since(self, version: str, keys: pa.Array, payload: pa.Schema) -> pa.Table:
         """Changes of these keys; all that have this version or a higher one, maybe more."""
@@ -117,7 +119,7 @@ class UnseenChanges:
                 writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
                 commit_properties=transaction(_APP_ID, put),
             )
-            expire_days(table, now)
+            expire_days(table, now, self._quarantine)
 
     def _open(self) -> DeltaTable | None:
         return open_table(self.uri, self._storage_options, KIND)

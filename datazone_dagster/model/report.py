@@ -124,6 +124,25 @@ class ApplyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class RedriveReport:
+    """What one redrive did to one dataset.
+
+    Args:
+        dataset_id: Which.
+        redriven: Records that came back. Their keys' rows changed unless newer ones were there.
+        counts: What that changed.
+        waiting: Records that wait in the quarantine now.
+        reasons: Why, each with how many.
+    """
+
+    dataset_id: str
+    redriven: int = 0
+    counts: MergeCounts = MergeCounts()
+    waiting: int = 0
+    reasons: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkReport:
     """One chunk applied: for progress while a run goes on."""
 

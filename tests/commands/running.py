@@ -5,13 +5,55 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+from datazone_dagster.commands.project import load_project
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock
+from datazone_dagster.pipeline import apply_transform, drain_once, utc_now
+from datazone_dagster.testing import ScriptedStream
 
 PROGRAM = Path(sys.executable).with_name("datazone-dagster")
 
+DEFINITIONS = """
+import os
+from datazone_dagster import *
+from datazone_dagster.sources import DynamoDBSource
+
+ORDERS = Input(Stream(source=DynamoDBSource("orders")))
+
+def total(orders):
+    if os.environ.get("MENDED") != "yes":
+        for row in orders.items().arrow().to_pylist():
+            if row.get("total") is not None and row["total"] < 0:
+                raise ValueError(f"total {row['total']}")
+    return orders.select(
+        "dynamodb.Keys.id.S as id", "cast(dynamodb.NewImage.total.N as bigint) as total"
+    )
+
+@transform(
+    input_mapping={"orders": ORDERS},
+    output_mapping={"current": Output(Dataset("current"))},
+    on_error="quarantine",
+)
+def current(orders):
+    return total(orders)
+
+@transform(
+    input_mapping={"orders": ORDERS},
+    output_mapping={"events": Output(Dataset("events", mode="append"))},
+    on_error="quarantine",
+)
+def events(orders):
+    return total(orders)
+
+defs = build_definitions([current, events], lakehouse=Lakehouse(uri="lake"))
+"""
+
 
 def run_command(
-    *arguments: str, cwd: Path, timeout_seconds: float = 120, **environment: str
+    *arguments: str, cwd: Path, timeout_seconds: float = 240, environment: Mapping[str, str] = {}
 ) -> subprocess.CompletedProcess[str]:
     """`datazone-dagster <arguments>`, run to its end."""
     return subprocess.run(
@@ -23,3 +65,33 @@ def run_command(
         timeout=timeout_seconds,
         check=False,
     )
+
+
+class ProjectFolder:
+    """A folder with a definitions.py, a stream that feeds it, and the commands in it."""
+
+    def __init__(self, path: Path, definitions: str = DEFINITIONS) -> None:
+        self.path = path
+        self.stream = ScriptedStream()
+        self.layout = Layout(str(path / "lake"))
+        (path / "definitions.py").write_text(definitions, "utf-8")
+
+    def put(self, key: str, total: int) -> None:
+        """Write an item to the table."""
+        self.stream.put({"id": {"S": key}, "total": {"N": str(total)}})
+
+    def drain(self, clock: Clock = utc_now) -> None:
+        """Land what the stream holds."""
+        loaded = load_project(str(self.path / "definitions.py"))
+        (source,) = loaded.sources.values()
+        while not drain_once(source, self.stream, self.layout, clock=clock).caught_up:
+            pass
+
+    def apply(self) -> None:
+        """Apply what is landed."""
+        for transform in load_project(str(self.path / "definitions.py")).transforms:
+            apply_transform(transform, self.layout)
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the folder."""
+        return run_command(*arguments, cwd=self.path, environment=environment)

@@ -1,0 +1,14 @@
+"""A project folder as a user has it, with a lakehouse that was filled from a scripted stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands.running import ProjectFolder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> ProjectFolder:
+    return ProjectFolder(tmp_path)

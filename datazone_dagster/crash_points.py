@@ -33,8 +33,11 @@ POINTS = (
     AFTER_TOMBSTONES,
     BEFORE_DATASET_COMMIT,
     AFTER_DATASET_COMMIT,
-    AFTER_REDRIVE_PIN,
 )
+"""Of the drain and the runs."""
+
+OPERATOR_POINTS = (AFTER_REDRIVE_PIN,)
+"""Of commands that someone runs by hand."""
 
 
 def killer(wanted: str) -> Callable[[str], None]:

@@ -48,8 +48,9 @@ def at_point(point: str, action: Callable[[], object], nth: int = 1) -> Iterator
     Raises:
         ValueError: There is no such point.
     """
-    if point not in crash_points.POINTS:
-        raise ValueError(f"{point!r} is no crash point; one of {', '.join(crash_points.POINTS)}")
+    known = (*crash_points.POINTS, *crash_points.OPERATOR_POINTS)
+    if point not in known:
+        raise ValueError(f"{point!r} is no crash point; one of {', '.join(known)}")
     reached = 0
 
     def act(at: str) -> None:

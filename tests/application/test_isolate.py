@@ -29,6 +29,7 @@ class Function:
         return None if first is None else f"row {first}"
 
 
+@settings(deadline=None)
 @given(
     keys=st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60),
     picks=st.sets(st.integers(0, 59), min_size=1, max_size=HOPELESS_AFTER - 1),
@@ -41,7 +42,7 @@ def test_exactly_the_failing_rows_are_found(keys: list[str], picks: set[int]) ->
     }
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(at=st.sets(st.integers(0, 19_999), min_size=1, max_size=15))
 def test_few_calls_find_few_keys_among_many(at: set[int]) -> None:
     function = Function(at)

@@ -19,7 +19,7 @@ from datazone_dagster.changelog.files import write_file
 from datazone_dagster.changelog.schema import ShardRecords, batch_parts, bucket_of, image_bytes
 from datazone_dagster.delta import guarded
 
-PENDING_BYTES = 32 << 20
+PENDING_BYTES = 8 << 20
 """Decoded bytes that wait to be written; whoever brings more waits too."""
 
 

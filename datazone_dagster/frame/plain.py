@@ -65,6 +65,8 @@ def plain_text(read: Callable[[Any], Any], text: str) -> str:
         return _ENCODE(read(decoded(text))).decode()
     except RecursionError as error:
         raise NotDynamoDBJsonError("nesting without end") from error
+    except UnicodeEncodeError as error:
+        raise NotDynamoDBJsonError("a text that is not Unicode") from error
 
 
 def rest_text(known: frozenset[str], text: str) -> str | None:

@@ -157,8 +157,7 @@ class DatasetTable:
     def attributes(self) -> AttributeMapping:
         """Which item attributes are which columns, as saved with the table."""
         table = self._open()
-        saved = None if table is None else _saved_attributes(table)
-        return AttributeMapping.from_json(saved) if saved else AttributeMapping()
+        return AttributeMapping() if table is None else _saved_attributes(table)
 
     def apply(
         self,
@@ -313,8 +312,10 @@ class DatasetTable:
         properties: dict[str, str] = {}
         if noted != known:
             properties[UNEXPECTED] = json.dumps(noted)
-        if len(attributes) and attributes.to_json() != _saved_attributes(table):
-            properties[ATTRIBUTES] = attributes.to_json()
+        saved = _saved_attributes(table)
+        dated = attributes.dated(saved, batch)
+        if len(attributes) and dated != saved:
+            properties[ATTRIBUTES] = dated.to_json()
         if properties:
             with guarded(self.uri, f"Keeping the properties of dataset {self._dataset_id!r}"):
                 table.alter.set_table_properties(properties, raise_if_not_exists=False)
@@ -341,8 +342,9 @@ class DatasetTable:
         )
 
 
-def _saved_attributes(table: DeltaTable) -> str | None:
-    return table.metadata().configuration.get(ATTRIBUTES)
+def _saved_attributes(table: DeltaTable) -> AttributeMapping:
+    saved = table.metadata().configuration.get(ATTRIBUTES)
+    return AttributeMapping.from_json(saved) if saved else AttributeMapping()
 
 
 def _unexpected(table: DeltaTable) -> tuple[tuple[str, str, int], ...]:

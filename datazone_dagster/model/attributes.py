@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from datazone_dagster.model.columns import RESERVED_PREFIX
 
@@ -22,6 +22,7 @@ class AttributeColumn:
 
     `descriptor` is the DynamoDB type whose values it takes; `type` is how they are held. A
     column is `exact` if it takes the values of an attribute that its typed column can't hold.
+    `since` is the batch of the change log that brought it, None until it is in a table.
     """
 
     attribute: str
@@ -30,6 +31,7 @@ class AttributeColumn:
     type: str
     declared: bool = False
     exact: bool = False
+    since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,16 @@ class AttributeMapping:
         name = safe_name(wanted, taken, of=f"{attribute}\0{descriptor if first else ''}")
         added = AttributeColumn(attribute, descriptor, name, type, declared, exact)
         return AttributeMapping((*self.columns, added))
+
+    def dated(self, earlier: AttributeMapping, batch: int) -> AttributeMapping:
+        """This mapping with `since`: as an earlier one has it, else the batch."""
+        known = {(c.attribute, c.descriptor, c.column): c.since for c in earlier}
+        return AttributeMapping(
+            tuple(
+                replace(c, since=known.get((c.attribute, c.descriptor, c.column), batch))
+                for c in self.columns
+            )
+        )
 
     def to_json(self) -> str:
         """A text that `from_json` reads, for the table's properties."""

@@ -184,8 +184,9 @@ class _Drain:
         started_seconds = time.monotonic()
         source, settings, now = self._source, self._settings, self._now
         masks = Masks.of(source)
-        log = ChangeLog(self._layout, source.name).open_or_create()
+        # In this order: another drain may land and save a batch between the two.
         saved = CheckpointTable(self._layout, source.name).open_or_create()
+        log = ChangeLog(self._layout, source.name).open_or_create()
         if saved.checkpoint.batch > log.head:
             raise _behind_its_checkpoint(source, saved.checkpoint.batch, log.head, self._layout)
         landed = log.landed_since(saved.checkpoint.batch)

@@ -100,7 +100,11 @@ def test_a_level_that_changes_is_written_at_once(world: World) -> None:
 
 @pytest.mark.parametrize(
     "cursor",
-    ["", "garbage", "[]", '{"v":1,"caught_up_at":1e300,"levels":[1]}', '{"v":99}', "9" * 5000],
+    [
+        *["", "garbage", "[]", '{"v":1,"caught_up_at":1e300,"levels":[1]}', '{"v":99}', "9" * 5000],
+        # One from long ago.
+        '{"v":1,"caught_up_at":1600000000,"evaluated_at":1600000000,"levels":{}}',
+    ],
 )
 def test_any_cursor_loses_and_doubles_nothing(world: World, cursor: str) -> None:
     world.put("a")

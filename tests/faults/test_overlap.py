@@ -1,0 +1,222 @@
+"""Two at once: one wins, the other gives way with a plain log line; nothing twice, nothing lost."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import pytest
+
+from datazone_dagster import crash_points
+from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.local import LocalDynamoDB
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import ApplySettings, apply_transform, drain_once
+from datazone_dagster.testing import ScriptedStream, at_point
+from tests.faults.child import Role, start
+from tests.faults.ledger import note
+from tests.faults.orders import (
+    SOURCE,
+    current_rows,
+    event_ids,
+    expected_rows,
+    flow,
+    ids,
+    landed_event_ids,
+    order,
+)
+from tests.faults.world import OrdersTable, settle
+from tests.faults.world import assert_exactly_once as assert_table_exactly_once
+
+SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
+BATCHES = 70
+"""More than one group of files, so that the change log has files to join."""
+
+
+def write(stream: ScriptedStream, start: int) -> None:
+    for number in range(start, start + 9):
+        stream.put(order(number % 5, ("placed", "hidden", "paid")[number % 3], number))
+
+
+class NewProcess:
+    """The stream through another client, as another process has it."""
+
+    def __init__(self, stream: ScriptedStream) -> None:
+        self.stream_arns = stream.stream_arns
+        self.describe = stream.describe
+        self.shard_iterator = stream.shard_iterator
+        self.get_records = stream.get_records
+
+
+def drain(stream: ScriptedStream, layout: Layout) -> None:
+    drain_once(SOURCE, NewProcess(stream), layout)
+
+
+def apply(layout: Layout) -> None:
+    apply_transform(flow, layout, settings=SMALL_CHUNKS)
+
+
+def gave_way(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if "gives way" in one.getMessage()]
+
+
+def assert_exactly_once(stream: ScriptedStream, layout: Layout, *, fault: str) -> None:
+    for _ in range(3):
+        drain(stream, layout)
+        apply_transform(flow, layout)
+    assert landed_event_ids(layout) == ids(stream.changes)
+    entry = note(fault, 1, ids(stream.changes), event_ids(layout))
+    assert (entry.lost, entry.doubled) == (0, 0)
+    assert current_rows(layout) == expected_rows(stream.changes)
+
+
+@pytest.mark.parametrize("point", [crash_points.AFTER_READ, crash_points.AFTER_CHANGE_LOG_COMMIT])
+def test_two_drains_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, point: str) -> None:
+    """A sensor evaluation that timed out goes on in the code server while the next one starts."""
+    caplog.set_level(logging.INFO)
+    stream = ScriptedStream(shards=2, page_records=3)
+    write(stream, 0)
+    drain(stream, layout)
+    write(stream, 100)
+
+    def another() -> None:
+        write(stream, 200)
+        drain(stream, layout)
+
+    with at_point(point, another):
+        report = drain_once(SOURCE, NewProcess(stream), layout)
+    assert report.gave_way
+    (line,) = gave_way(caplog)
+    assert line.startswith("Drain of orders gives way: ")
+    assert_exactly_once(stream, layout, fault=f"two drains at once, {point}")
+
+
+def test_another_drain_lands_while_this_one_opens_its_tables(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint must not look as if it were ahead of the change log."""
+    stream = ScriptedStream(shards=2, page_records=3)
+    write(stream, 0)
+    opened: list[str] = []
+
+    def lands_before_the_second(table: type[ChangeLog] | type[CheckpointTable]) -> None:
+        original = table.open_or_create
+
+        def open_or_create(self: Any) -> Any:
+            opened.append(table.__name__)
+            if len(opened) == 2:
+                drain(stream, layout)
+            return original(self)
+
+        monkeypatch.setattr(table, "open_or_create", open_or_create)
+
+    lands_before_the_second(ChangeLog)
+    lands_before_the_second(CheckpointTable)
+    drain(stream, layout)
+    assert len(opened) == 4
+    monkeypatch.undo()
+    assert_exactly_once(stream, layout, fault="two drains at once, between two tables")
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        crash_points.AFTER_QUARANTINE,
+        crash_points.BEFORE_DATASET_COMMIT,
+        crash_points.AFTER_TOMBSTONES,
+        crash_points.AFTER_DATASET_COMMIT,
+    ],
+)
+def test_two_runs_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, point: str) -> None:
+    caplog.set_level(logging.INFO)
+    stream = ScriptedStream(shards=2, page_records=3)
+    for number in range(4):
+        write(stream, 100 * number)
+        drain(stream, layout)
+    with at_point(point, lambda: apply(layout), nth=2):
+        apply(layout)
+    (line,) = gave_way(caplog)
+    assert line.startswith("This run of flow gives way: ")
+    assert_exactly_once(stream, layout, fault=f"two runs at once, {point}")
+
+
+@pytest.fixture
+def long_log(layout: Layout) -> ScriptedStream:
+    """A change log with files to join, none of it applied."""
+    stream = ScriptedStream(shards=2, page_records=3)
+    snapshot = ChangeLog(layout, SOURCE.name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datazone_dagster.landing._keep_small", lambda *_: None)
+        for number in range(BATCHES):
+            stream.put(order(number % 5, "placed", number))
+            drain(stream, layout)
+    assert snapshot.open_or_create().head == BATCHES
+    return stream
+
+
+def keep_small(layout: Layout) -> None:
+    log = ChangeLog(layout, SOURCE.name).open_or_create()
+    assert log.keep_small(), "there was nothing to join"
+
+
+@pytest.mark.parametrize(
+    "point", [crash_points.AFTER_QUARANTINE, crash_points.BEFORE_DATASET_COMMIT]
+)
+def test_a_run_while_the_change_log_is_kept_small(
+    layout: Layout, long_log: ScriptedStream, point: str
+) -> None:
+    with at_point(point, lambda: keep_small(layout), nth=3):
+        apply_transform(flow, layout, settings=ApplySettings(chunk_bytes=4000))
+    assert_exactly_once(long_log, layout, fault=f"change log joined in a run, {point}")
+
+
+def test_a_drain_while_the_change_log_is_kept_small(
+    layout: Layout, long_log: ScriptedStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    write(long_log, 500)
+    with at_point(crash_points.AFTER_READ, lambda: keep_small(layout)):
+        report = drain_once(SOURCE, NewProcess(long_log), layout)
+    assert report.gave_way
+    assert gave_way(caplog)
+    assert_exactly_once(long_log, layout, fault="change log joined in a drain")
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [
+        ["worker", "worker"],
+        pytest.param(["sensor", "sensor", "run", "run"], marks=pytest.mark.faults),
+    ],
+)
+def test_processes_that_all_do_the_same(
+    server: LocalDynamoDB,
+    layout: Layout,
+    tmp_path_factory: pytest.TempPathFactory,
+    roles: list[Role],
+) -> None:
+    table = OrdersTable(server.endpoint_url, seed=12)
+    table.create()
+    home = tmp_path_factory.mktemp("overlap")
+    table.write(20)
+    processes = [
+        start(server.endpoint_url, layout, role=role, home=str(home / f"{role}-{number}"))
+        for number, role in enumerate(roles)
+    ]
+    # Traffic for some seconds of real overlap.
+    until = time.monotonic() + 3 * len(roles) / 2
+    while time.monotonic() < until:
+        table.write(4)
+        if table.dice.random() < 0.05:
+            table.end_a_shard()
+    alive = [process.is_alive() for process in processes]
+    for process in processes:
+        process.kill()
+        process.join()
+    assert all(alive), "one did not survive the others"
+    settle(server.endpoint_url, layout)
+    assert_table_exactly_once(
+        table, layout, fault=f"at once: {', '.join(roles)}", injected=len(roles)
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from weakref import WeakKeyDictionary
 
 from datazone_dagster import crash_points
@@ -36,6 +37,7 @@ from datazone_dagster.errors import (
     ConcurrentWriterError,
     CredentialsError,
     DatazoneError,
+    DefinitionError,
     StorageError,
     ThrottledError,
 )
@@ -56,6 +58,8 @@ SMALLEST_BATCH_BYTES = 2 << 20
 BATCH_SHARE_OF_MEMORY = 8
 """A batch is no larger than this part of the memory budget: runs hold at least one of them."""
 
+KEPT_AT_LEAST = timedelta(days=2)
+
 BATCH_SECONDS = 4.0
 """How long a batch should take where commits are cheap: what it holds is seen only then."""
 
@@ -72,12 +76,27 @@ class DrainSettings:
             than an eighth of it, and get smaller while the process is near it.
         budget_bytes: Body bytes of one batch; None finds the size by what batches take.
         max_workers: Shards read at a time, and HTTP connections.
+        keep_changes: How long the change log keeps changes that every dataset has applied;
+            None keeps them for good, so that a dataset can be built anew from them.
+
+    Raises:
+        DefinitionError: `keep_changes` is shorter than two days: positions are rebuilt from
+            the change log, and the service has records of the last 24 hours.
     """
 
     budget_seconds: float = 20.0
     memory_budget: int = 512 << 20
     budget_bytes: int | None = None
     max_workers: int = 16
+    keep_changes: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can't be undone."""
+        if self.keep_changes is not None and self.keep_changes < KEPT_AT_LEAST:
+            raise DefinitionError(
+                f"DrainSettings: keep_changes={self.keep_changes} is too short.",
+                hint=f"Keep {KEPT_AT_LEAST.days} days or more, or None to keep all changes.",
+            )
 
 
 @dataclass(slots=True)

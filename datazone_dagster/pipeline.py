@@ -8,14 +8,15 @@ merge, and a failing transform loses nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
 from datazone_dagster.application import Application, ApplySettings, Redriving
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.errors import StorageError
+from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.landing import DrainSettings, drain_once, drain_tick
 from datazone_dagster.merge.dataset import DatasetTable
 from datazone_dagster.merge.quarantine import Quarantine
@@ -31,6 +32,7 @@ __all__ = [
     "backlog",
     "drain_once",
     "drain_tick",
+    "forget_applied",
     "open_dataset",
     "quarantine_report",
     "read_dataset",
@@ -107,6 +109,39 @@ def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
     if log is None:
         return Backlog(0, position, None)
     return Backlog(log.head, position, log.oldest_event_time_after(position))
+
+
+def forget_applied(
+    source_name: str, dataset_ids: Iterable[str], layout: Layout, *, created_before: datetime
+) -> int:
+    """Remove changes that every dataset has applied, and that are old enough, for good.
+
+    A dataset that has no table yet has applied nothing, so nothing goes. Another commit to the
+    change log comes first, and then it is for the next time.
+
+    Args:
+        source_name: Whose change log.
+        dataset_ids: All datasets of the source.
+        layout: Where the tables are.
+        created_before: Changes from this time on stay.
+
+    Returns:
+        How many changes went.
+
+    Raises:
+        StorageError: The lakehouse can't be read or written.
+    """
+    log = ChangeLog(layout, source_name).open()
+    positions = [
+        DatasetTable(layout, dataset_id, source_name, mode="merge").position()
+        for dataset_id in dataset_ids
+    ]
+    if log is None or not positions:
+        return 0
+    try:
+        return log.forget(min(positions), created_before)
+    except ConcurrentWriterError:
+        return 0
 
 
 def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) -> DatasetReader:

@@ -39,13 +39,15 @@ from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.health import health_of_error, health_of_report
 from datazone_dagster.observe.metadata import drain_metadata
-from datazone_dagster.pipeline import DrainSettings, drain_tick
+from datazone_dagster.pipeline import DrainSettings, drain_tick, forget_applied
 
 MINIMUM_INTERVAL_SECONDS = 5
 """Dagster's sensor loop does not go faster."""
 
 REPORT_EVERY = timedelta(seconds=30)
 """Checks that stay as they are go to the event log this often."""
+
+FORGET_EVERY = timedelta(hours=1)
 
 
 def drain_sensor(
@@ -106,6 +108,7 @@ class DrainSensor:
         self._clock = clock
         self._client: tuple[dict[str, object], StreamClient] | None = None
         self._unsaved: SensorCursor | None = None
+        self._forgot_at: datetime | None = None
 
     def evaluate(self, context: SensorEvaluationContext) -> SensorResult:
         """Drain, report, request."""
@@ -173,7 +176,23 @@ class DrainSensor:
             # A new client next time: credentials and endpoints may have changed.
             self._client = None
             return _Failed(error)
+        self._forget(context, layout)
         return _Landed(report)
+
+    def _forget(self, context: SensorEvaluationContext, layout: Layout) -> None:
+        """Once an hour: changes that are applied and older than the source keeps them."""
+        now, keep = self._clock(), self._settings.keep_changes
+        if keep is None or (self._forgot_at and now - self._forgot_at < FORGET_EVERY):
+            return
+        self._forgot_at = now
+        ids = [dataset.id for one in self._transforms for dataset in one.outputs.values()]
+        try:
+            gone = forget_applied(self._source.name, ids, layout, created_before=now - keep)
+        except DatazoneError as error:
+            context.log.warning("Old changes stay for now: %s", error)
+            return
+        if gone:
+            context.log.info("Removed %s that every dataset has applied.", _counted(gone, "change"))
 
     def _client_of(self, dynamodb: DynamoDBStreamsResource) -> StreamClient:
         """One client for all ticks of this process: it keeps connections and iterators."""

@@ -12,11 +12,18 @@ from dagster import (
     DefaultSensorStatus,
     SensorDefinition,
 )
+from deltalake import DeltaTable
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.dagster_glue.names import lag_check_key, stream_check_key
 from datazone_dagster.dagster_glue.run_requests import ACTIVE
-from datazone_dagster.errors import AccessDeniedError, ServiceUnavailableError, TransformError
+from datazone_dagster.errors import (
+    AccessDeniedError,
+    DefinitionError,
+    ServiceUnavailableError,
+    TransformError,
+)
+from datazone_dagster.pipeline import DrainSettings
 from tests.dagster_glue.conftest import (
     ITEM_COLUMNS,
     SOURCE,
@@ -328,3 +335,50 @@ def test_the_tick_after_a_lost_request_asks_again(world: World) -> None:
     world.run("apply_orders")
     assert not world.tick().requests
     assert world.rows() == {"a": "placed"}
+
+
+def test_applied_changes_go_after_their_time_and_unapplied_ones_stay(make_world: MakeWorld) -> None:
+    world = make_world(drain_settings=DrainSettings(keep_changes=timedelta(days=3)))
+    world.put("a")
+    world.tick()
+    world.clock.advance(timedelta(days=4))
+    world.put("b")
+    world.tick()
+    assert _kept_changes(world) == 2  # both wait for the dataset
+    world.settle()
+    world.tick()
+    assert _kept_changes(world) == 2  # it is looked at once an hour
+    world.clock.advance(timedelta(hours=1))
+    world.tick()
+    assert _kept_changes(world) == 1
+    world.put("a", "paid")
+    world.settle()
+    assert world.rows() == {"a": "paid", "b": "placed"}
+
+
+def test_changes_are_kept_for_good_unless_told_otherwise(world: World) -> None:
+    world.put("a")
+    world.settle()
+    world.clock.advance(timedelta(days=400))
+    world.tick()
+    assert _kept_changes(world) == 1
+    with pytest.raises(DefinitionError, match="2 days or more"):
+        DrainSettings(keep_changes=timedelta(hours=47))
+
+
+def _kept_changes(world: World) -> int:
+    table = DeltaTable(world.layout.change_log("orders"))
+    return len(table.to_pyarrow_table(columns=["batch"]))
+
+
+def test_a_tick_that_lands_several_batches_tells_them_as_one(make_world: MakeWorld) -> None:
+    world = make_world(drain_settings=DrainSettings(budget_bytes=1, max_workers=1))
+    world.stream._page_records = 2
+    for key in "abcde":
+        world.put(key)
+    tick = world.tick()
+    [landed] = tick.materializations()
+    assert landed.description == "Batches 1 to 3: 5 records."
+    assert landed.metadata["records_landed"].value == 5
+    world.settle()
+    assert set(world.rows()) == set("abcde")

@@ -20,6 +20,10 @@ AFTER_QUARANTINE = "after quarantine"
 AFTER_NEW_COLUMNS = "after new columns"
 AFTER_TOMBSTONES = "after tombstones"
 BEFORE_DATASET_COMMIT = "before dataset commit"
+AFTER_DATA_FILES = "after data files"
+AFTER_VECTORS = "after deletion vectors"
+BEFORE_LOG_ENTRY = "before log entry"
+AFTER_LOG_ENTRY = "after log entry"
 AFTER_DATASET_COMMIT = "after dataset commit"
 AFTER_REDRIVE_PIN = "after redrive pin"
 
@@ -32,6 +36,10 @@ POINTS = (
     AFTER_NEW_COLUMNS,
     AFTER_TOMBSTONES,
     BEFORE_DATASET_COMMIT,
+    AFTER_DATA_FILES,
+    AFTER_VECTORS,
+    BEFORE_LOG_ENTRY,
+    AFTER_LOG_ENTRY,
     AFTER_DATASET_COMMIT,
 )
 """Of the drain and the runs."""

@@ -13,14 +13,12 @@ T = TypeVar("T")
 SUPPORTED: Mapping[str, tuple[str, ...]] = {
     "mode": ("merge", "append", "history"),
     "deletes": ("hard", "soft"),
-    "deletion_vectors": ("auto", "never"),
     "start": ("trim_horizon", "latest"),
     "on_error": ("fail", "quarantine"),
 }
 """The values that work, by argument. This is the one place where a value becomes available."""
 
 LATER: Mapping[str, Mapping[str, str]] = {
-    "deletion_vectors": {"always": "deletes written as vectors beside the files"},
     "start": {"snapshot": "the table is scanned first, then the stream goes on"},
 }
 """The values that are designed and refused until they work."""
@@ -44,6 +42,16 @@ def choice(where: str, argument: str, value: object) -> str:
             hint=f"For now {allowed}",
         )
     raise DefinitionError(f"{where}: {argument}={value!r} is unknown.", hint=allowed)
+
+
+def deletion_vectors(where: str, value: object) -> object:
+    """`"auto"`, True or False."""
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise DefinitionError(
+        f"{where}: deletion_vectors={value!r} is unknown.",
+        hint="deletion_vectors is one of 'auto', True, False.",
+    )
 
 
 def instance(where: str, argument: str, value: object, kind: type[T], example: str) -> T:

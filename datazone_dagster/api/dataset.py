@@ -40,7 +40,10 @@ class Dataset:
             interval either way; soft marks which ones a delete has closed.
         partition_by: Columns that the table is partitioned by. Fixed once the table exists.
         max_lag: From this lag on, the `lag` check fails with an error.
-        deletion_vectors: `"auto"` uses them where the table has them, `"never"` does not.
+        deletion_vectors: Merges hide replaced rows instead of rewriting their files. True: from
+            the start. False: never; every reader opens the table, but a merge into a large
+            one rewrites much of it. `"auto"`: from the first merge on that would rewrite
+            32 MB; then the table keeps them.
         schema_policy: What happens to columns that the table does not have, and to values that
             its columns can't hold. `"evolve"`: columns are added and widened. `"freeze"`: they
             stay out of the table and the `schema` check fails. `"quarantine"`: the records go
@@ -66,7 +69,7 @@ class Dataset:
     deletes: Literal["hard", "soft"]
     partition_by: tuple[str, ...]
     max_lag: timedelta
-    deletion_vectors: Literal["auto", "never"]
+    deletion_vectors: Literal["auto"] | bool
     schema_policy: Policies
     schema: tuple[Column, ...]
     quarantine_threshold: int
@@ -84,7 +87,7 @@ class Dataset:
         deletes: Literal["hard", "soft"] = "hard",
         partition_by: str | Sequence[str] = (),
         max_lag: timedelta = DEFAULT_MAX_LAG,
-        deletion_vectors: Literal["auto", "always", "never"] = "auto",
+        deletion_vectors: Literal["auto"] | bool = "auto",
         *,
         schema_policy: SchemaPolicy | Mapping[str, SchemaPolicy] | Policies = "evolve",
         schema: object = None,
@@ -103,7 +106,7 @@ class Dataset:
             "deletes": checked.choice(where, "deletes", deletes),
             "partition_by": _own_columns(where, "partition_by", partition_by),
             "max_lag": _positive(where, max_lag),
-            "deletion_vectors": checked.choice(where, "deletion_vectors", deletion_vectors),
+            "deletion_vectors": checked.deletion_vectors(where, deletion_vectors),
             "schema_policy": checked_policies(where, schema_policy),
             "schema": checked_columns(where, schema),
             "quarantine_threshold": _threshold(where, quarantine_threshold),

@@ -177,5 +177,7 @@ class Application:
             table_version=facts.version,
             columns=facts.columns,
             unexpected_columns=facts.unexpected,
+            deletion_vectors=facts.deletion_vectors,
+            rows_hidden=facts.deleted_rows,
             duration_seconds=duration_seconds,
         )

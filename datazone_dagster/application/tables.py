@@ -21,6 +21,7 @@ def dataset_table(dataset: Dataset, transform: Transform, layout: Layout) -> Dat
         deletes=dataset.deletes,
         track=dataset.track,
         partition_by=tuple(dataset.partition_by),
+        deletion_vectors=dataset.deletion_vectors,
         description=dataset.description,
         contract=dataset.contract,
     )

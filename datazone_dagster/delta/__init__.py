@@ -210,14 +210,13 @@ def read_rows(
         with store.open_input_file(unquote(file.path)) as handle:
             parquet = pq.ParquetFile(handle)
             for group in range(parquet.num_row_groups):
-                rows_at_a_time = _rows_at_a_time(parquet.metadata.row_group(group))
-                for batch in parquet.iter_batches(
-                    rows_at_a_time, row_groups=[group], columns=schema.names
-                ):
+                size = rows_at_a_time(parquet.metadata.row_group(group))
+                for batch in parquet.iter_batches(size, row_groups=[group], columns=schema.names):
                     yield file, pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
 
-def _rows_at_a_time(group: pq.RowGroupMetaData) -> int:
+def rows_at_a_time(group: pq.RowGroupMetaData) -> int:
+    """Rows of a row group to decode at a time, within `READ_ROWS` and `READ_BYTES`."""
     bytes_per_row = int(group.total_byte_size) // max(int(group.num_rows), 1) + 1
     return max(1, min(READ_ROWS, READ_BYTES // bytes_per_row))
 

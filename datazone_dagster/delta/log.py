@@ -126,6 +126,11 @@ class Snapshot:
         return self.metadata.get("configuration") or {}
 
     @property
+    def schema_text(self) -> str:
+        """The schema as the log has it, in JSON."""
+        return cast(str, self.metadata.get("schemaString") or "")
+
+    @property
     def partition_columns(self) -> tuple[str, ...]:
         """In the order of the table."""
         return tuple(self.metadata.get("partitionColumns") or ())
@@ -361,4 +366,6 @@ def _as_in_json(name: str, value: dict[str, Any]) -> dict[str, Any]:
     for key in _MAPS[name]:
         if key in found:
             found[key] = dict(found[key])
+    if name == "metaData" and "format" in found:
+        found["format"] = {**found["format"], "options": dict(found["format"]["options"] or ())}
     return {key: part for key, part in found.items() if not key.endswith("_parsed")}

@@ -6,6 +6,7 @@ place. Only put-if-absent, which that handler lacks, goes through obstore.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -59,6 +60,12 @@ class TableStore:
     def is_local(self) -> bool:
         """Whether reading a part of a file costs no request."""
         return self._local is not None
+
+    @property
+    def has_commit_lock(self) -> bool:
+        """Whether delta-rs commits to this store through a lock that a put would pass by."""
+        names = {name.upper() for name in (*self._options, *os.environ)}
+        return self._local is None and "AWS_S3_LOCKING_PROVIDER" in names
 
     def open(self, path: str) -> pa.NativeFile:
         """A file to read, from any place in it."""

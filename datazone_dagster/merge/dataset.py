@@ -27,8 +27,8 @@ from datazone_dagster.delta import (
 from datazone_dagster.delta.log import read_snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.merge.contract import Conformed, conform, first_schema
-from datazone_dagster.merge.copy_on_write import CopyOnWriteEngine
 from datazone_dagster.merge.engine import MergeEngine, MergeTarget
+from datazone_dagster.merge.engines import engine_for
 from datazone_dagster.merge.modes import (
     AppendMode,
     ChunkRows,
@@ -103,6 +103,7 @@ class DatasetTable:
         partition_by: tuple[str, ...] = (),
         description: str | None = None,
         contract: Contract = OPEN,
+        deletion_vectors: Literal["auto"] | bool = "auto",
         engine: MergeEngine | None = None,
     ) -> None:
         self.uri = layout.dataset(dataset_id)
@@ -114,7 +115,7 @@ class DatasetTable:
         self._description = description
         self._contract = contract
         self._quarantine = Quarantine(layout, dataset_id)
-        engine = engine or CopyOnWriteEngine()
+        engine = engine or engine_for(deletion_vectors)
         tombstones = Tombstones(layout, dataset_id)
         self._mode: Mode
         if mode == "append":

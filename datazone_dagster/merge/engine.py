@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
+from pyroaring import BitMap64
 
+from datazone_dagster.delta.log import Snapshot
 from datazone_dagster.merge.claims import MergeBatch
 from datazone_dagster.model.report import MergeCounts
 
@@ -16,8 +19,8 @@ from datazone_dagster.model.report import MergeCounts
 class MergeTarget:
     """The table to merge into, at the version that the whole merge goes by.
 
-    The commit must be made with `table`, this very handle, so that a commit by anyone else
-    since it was opened makes this one fail instead of being overlooked.
+    The commit must be made on top of `table`'s version, so that a commit by anyone else since
+    is noticed. An engine may then read the table again and merge anew; never write blindly.
     """
 
     dataset_id: str
@@ -25,6 +28,25 @@ class MergeTarget:
     storage_options: dict[str, str]
     table: DeltaTable
     schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class RowChanges:
+    """Which rows of a snapshot go, and which come.
+
+    Args:
+        removed: Positions of live rows, by path of their file.
+        rows: New rows, in the table's schema.
+        counts: What that means to the dataset.
+    """
+
+    removed: Mapping[str, BitMap64]
+    rows: pa.Table
+    counts: MergeCounts = field(default_factory=MergeCounts)
+
+
+Plan = Callable[[Snapshot], RowChanges]
+"""Makes the changes from a snapshot of the table; it may be called again with a later one."""
 
 
 class MergeEngine(Protocol):

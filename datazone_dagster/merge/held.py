@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from datazone_dagster.delta import DataFile, data_files, filesystem
+from datazone_dagster.delta import DataFile, guarded
+from datazone_dagster.delta.log import Snapshot, read_snapshot
 from datazone_dagster.merge.engine import MergeTarget
+from datazone_dagster.merge.locate import CLAIM, FILE, POSITION, held_rows, locate
 from datazone_dagster.model.columns import KEY, VERSION
 
 _READ_ROWS = 16384
@@ -22,16 +23,13 @@ class HeldRows:
     """Where the rows of some keys are.
 
     Args:
-        places: Key, version and what else was asked for of each row, with the numbers of its
-            file and row group.
-        files: The files that the numbers count.
+        places: Key, version and what else was asked for of each row, with the number of its
+            file and its position there.
+        snapshot: The table that they were found in; its files are what the numbers count.
     """
 
     places: pa.Table
-    files: tuple[DataFile, ...]
-
-
-_FILE, _GROUP = "file", "row_group"
+    snapshot: Snapshot
 
 
 def find_rows(
@@ -46,28 +44,20 @@ def find_rows(
         keys: Whose rows are wanted.
         columns: What is read of them, the key among it; no partition columns.
     """
-    wanted = pc.unique(keys.combine_chunks())
-    read = pa.schema([target.schema.field(name) for name in columns])
-    places = pa.schema([*read, (_FILE, pa.int32()), (_GROUP, pa.int32())])
-    files = tuple(data_files(target.table))
-    found = [places.empty_table()]
-    store = filesystem(target.table, target.storage_options)
-    for number, file in enumerate(files):
-        with store.open_input_file(file.path) as handle:
-            parquet = pq.ParquetFile(handle)
-            present = [name for name in columns if name in parquet.schema_arrow.names]
-            for group in range(parquet.num_row_groups):
-                for batch in parquet.iter_batches(_READ_ROWS, row_groups=[group], columns=present):
-                    rows = in_schema(pa.Table.from_batches([batch]), file, read)
-                    rows = rows.filter(pc.is_in(rows[KEY], wanted))
-                    if len(rows):
-                        found.append(_placed(rows, places, number, group))
-    return HeldRows(pa.concat_tables(found), files)
-
-
-def _placed(rows: pa.Table, places: pa.Schema, file: int, group: int) -> pa.Table:
-    numbers = [pa.repeat(pa.scalar(one, pa.int32()), len(rows)) for one in (file, group)]
-    return pa.table([*rows.columns, *numbers], schema=places)
+    keys = pa.chunked_array([keys.unique()])
+    schema = pa.schema([target.schema.field(name) for name in columns])
+    with guarded(target.uri, f"Reading dataset {target.dataset_id!r}"):
+        snapshot = read_snapshot(target.table, target.storage_options)
+        found = locate(snapshot, keys)
+        if set(columns) <= {KEY, VERSION}:
+            held = {KEY: keys.take(found[CLAIM]), VERSION: found[VERSION]}
+            rows = pa.table(
+                [*(held[name] for name in columns), found[FILE], found[POSITION]],
+                names=[*columns, FILE, POSITION],
+            )
+        else:
+            rows = held_rows(snapshot, found, schema).select([*columns, FILE, POSITION])
+    return HeldRows(rows, snapshot)
 
 
 def read_held(target: MergeTarget, held: HeldRows, wanted: pa.Table) -> pa.Table:
@@ -82,25 +72,8 @@ def read_held(target: MergeTarget, held: HeldRows, wanted: pa.Table) -> pa.Table
     """
     columns = [KEY, VERSION]
     hits = held.places.join(wanted.select(columns), keys=columns, join_type="left semi")
-    parts = [target.schema.empty_table()]
-    for rows in _row_groups(target, held.files, hits):
-        here = rows.append_column("at", pa.array(range(len(rows)), pa.int64()))
-        found = here.select([*columns, "at"]).join(
-            wanted.select(columns), keys=columns, join_type="left semi"
-        )
-        parts.append(rows.take(found["at"].combine_chunks()))
-    return pa.concat_tables(parts)
-
-
-def _row_groups(
-    target: MergeTarget, files: tuple[DataFile, ...], hits: pa.Table
-) -> Iterator[pa.Table]:
-    groups: dict[int, set[int]] = {}
-    for file, group in zip(hits[_FILE].to_pylist(), hits[_GROUP].to_pylist(), strict=True):
-        groups.setdefault(file, set()).add(group)
-    store = filesystem(target.table, target.storage_options)
-    for number in sorted(groups):
-        yield from whole_rows(store, files[number], target.schema, sorted(groups[number]))
+    with guarded(target.uri, f"Reading dataset {target.dataset_id!r}"):
+        return held_rows(held.snapshot, hits, target.schema).select(target.schema.names)
 
 
 def whole_rows(

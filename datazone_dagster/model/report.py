@@ -98,6 +98,7 @@ class ApplyReport:
     `position` and `head` are batch numbers: equal when nothing is left to apply.
     `preview` holds a few of the rows last written, `columns` name and type of the table's;
     `unexpected_columns` (name, type, first batch) are those that its contract keeps out.
+    `rows_hidden` are those that deletion vectors hide from readers, not counted by `row_count`.
     """
 
     dataset_id: str
@@ -121,6 +122,8 @@ class ApplyReport:
     new_columns: tuple[str, ...] = ()
     unexpected_columns: tuple[tuple[str, str, int], ...] = ()
     preview: tuple[dict[str, object], ...] = ()
+    deletion_vectors: bool = False
+    rows_hidden: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
         "event_time_max": report.event_time_max,
         "table_version": report.table_version,
         "duration_seconds": round(report.duration_seconds, 3),
+        "deletion_vectors": "on" if report.deletion_vectors else "off",
+        "rows_hidden": report.rows_hidden,
         "columns_added": ", ".join(report.new_columns) or None,
         "dagster/row_count": report.row_count,
         "dagster/table_name": report.dataset_id,

@@ -60,7 +60,7 @@ def test_collections_become_tuples() -> None:
         ({"mode": "append", "deletes": "soft"}, ["append", "soft", "every event"]),
         ({"track": "status"}, ["track", "'status'", "mode='history'"]),
         ({"mode": "history", "track": "_dz_key"}, ["track", "_dz_key"]),
-        ({"deletion_vectors": True}, ["deletion_vectors=True", "'auto'"]),
+        ({"deletion_vectors": "never"}, ["deletion_vectors='never'", "'auto', True, False"]),
         ({"max_lag": timedelta(seconds=-1)}, ["max_lag"]),
         ({"max_lag": 300}, ["max_lag", "timedelta"]),
         ({"tags": ["a b"]}, ["'a b'"]),

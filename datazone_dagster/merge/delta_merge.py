@@ -1,4 +1,4 @@
-"""Merge by rewriting the files that hold changed rows: delta-rs MERGE.
+"""Merge by delta-rs, for tables with rules that only it keeps: constraints, change feed, locks.
 
 delta-rs inserts a source key twice if it is unmatched twice, and can't replace several rows
 of a key as one. So the rows of winning claims never match: a marker per replaced key does,
@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, WriterProperties, write_deltalake
 
-from datazone_dagster.delta import data_files, guarded
+from datazone_dagster.delta import guarded
+from datazone_dagster.delta.log import read_snapshot
 from datazone_dagster.merge.claims import MergeBatch
 from datazone_dagster.merge.engine import MergeTarget
-from datazone_dagster.merge.versions import HIGHEST, versions_in, with_highest
+from datazone_dagster.merge.locate import CLAIM, locate
+from datazone_dagster.merge.versions import HIGHEST, with_highest
 from datazone_dagster.model.columns import KEY, VERSION
 from datazone_dagster.model.report import MergeCounts
 
@@ -24,14 +26,14 @@ _REPLACED, _INSERTED = 0, 1
 WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 
-class CopyOnWriteEngine:
-    """Implements `MergeEngine` for tables that every reader opens."""
+class DeltaMergeEngine:
+    """Implements `MergeEngine` where our own commits may not write. Rewrites by row, at length."""
 
     def merge(
         self, target: MergeTarget, batch: MergeBatch, commit: CommitProperties
     ) -> MergeCounts:
         """See `MergeEngine.merge`."""
-        held = existing_versions(target, batch.claims[KEY])
+        held = _held(target, batch.claims)
         batch = batch.without(_outdated(batch.claims, held))
         replaced = pc.is_in(batch.claims[KEY], held[KEY].combine_chunks())
         markers = batch.claims.filter(replaced)
@@ -94,12 +96,11 @@ class CopyOnWriteEngine:
         ).execute()
 
 
-def existing_versions(target: MergeTarget, keys: pa.ChunkedArray) -> pa.Table:
-    """Key and highest version of the rows that the table has of these keys.
-
-    Only the two columns are read, some thousand rows at a time.
-    """
-    return versions_in(target.table, target.storage_options, data_files(target.table), keys)
+def _held(target: MergeTarget, claims: pa.Table) -> pa.Table:
+    """Key and highest version of the rows that the table has of these keys."""
+    found = locate(read_snapshot(target.table, target.storage_options), claims[KEY])
+    rows = pa.table({KEY: claims[KEY].take(found[CLAIM]), VERSION: found[VERSION]})
+    return rows.group_by(KEY).aggregate([(VERSION, "max")])
 
 
 def _outdated(claims: pa.Table, held: pa.Table) -> pa.Table:

@@ -1,0 +1,267 @@
+"""New data files: Parquet as other readers expect it, with statistics and partition values.
+
+Statistics come from the Parquet footers, so they cost no pass over the data. Bounds are always
+true bounds: of long strings a prefix below and one above, of times the millisecond below and
+the one above; where no bound can be told (NaN, binary) there is none.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from datazone_dagster.delta.store import TableStore
+
+ROW_GROUP_ROWS = 1 << 20
+COMPRESSION_LEVEL = 1
+
+BOUND_CHARS = 32
+"""Strings in bounds are cut there, as Spark does: the log repeats them for every file."""
+
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+_JSON = msgspec.json.Encoder(decimal_format="number")
+_EXACT = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+_EDGES = (0xD7FF, 0xFFFF, 0x10FFFF)
+"""Characters whose next one sorts differently in UTF-8 and UTF-16, or does not exist."""
+
+
+def by_partition(
+    rows: pa.Table, columns: tuple[str, ...]
+) -> Iterator[tuple[dict[str, str | None], pa.Table]]:
+    """The rows of each partition, with its values as the log spells them."""
+    if not columns:
+        yield {}, rows
+        return
+    places = pa.array(np.arange(len(rows)))
+    groups = (
+        rows.select(columns)
+        .append_column("", places)
+        .group_by(list(columns), use_threads=False)
+        .aggregate([("", "list")])
+    )
+    spelled: dict[tuple[str | None, ...], list[int]] = {}
+    for group in groups.to_pylist():
+        values = tuple(partition_text(group[column]) for column in columns)
+        spelled.setdefault(values, []).extend(group["_list"])
+    for values, members in spelled.items():
+        yield dict(zip(columns, values, strict=True)), rows.take(pa.array(members, pa.int64()))
+
+
+def partition_text(value: object) -> str | None:
+    """A partition value as the log spells it (Delta protocol, "Partition Value Serialization")."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        utc = value.astimezone(timezone.utc) if value.tzinfo else value
+        return utc.strftime("%Y-%m-%d %H:%M:%S.%f")
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def write_data_file(
+    store: TableStore,
+    schema: pa.Schema,
+    partition_values: Mapping[str, str | None],
+    batches: Iterable[pa.RecordBatch],
+    *,
+    data_change: bool = True,
+    plain_columns: tuple[str, ...] = (),
+) -> dict[str, Any] | None:
+    """Write one file and give its add action; None, and no file, if there are no rows.
+
+    Args:
+        store: Of the table.
+        schema: The table's schema; its partition columns do not go into the file.
+        partition_values: Of all rows, as the log spells them.
+        batches: The rows, some thousand at a time, in the table's schema.
+        data_change: False if the rows were in the table before.
+        plain_columns: Columns whose values hardly repeat, not worth a dictionary.
+
+    Raises:
+        OSError: The store failed. A file that is begun is nobody's.
+    """
+    stored = pa.schema([field for field in schema if field.name not in partition_values])
+    filled = (batch for batch in batches if batch.num_rows)
+    first = next(filled, None)
+    if first is None:
+        return None
+    path = "/".join((*_folders(partition_values), f"part-00000-{uuid.uuid4()}-c000.zstd.parquet"))
+    footers: list[pq.FileMetaData] = []
+    unbounded: set[str] = set()
+    with store.open_output(path) as handle:
+        with pq.ParquetWriter(
+            handle,
+            stored,
+            compression="zstd",
+            compression_level=COMPRESSION_LEVEL,
+            use_dictionary=[name for name in stored.names if name not in plain_columns],
+            store_schema=False,
+            metadata_collector=footers,
+        ) as writer:
+            for batch in _and_then(first, filled):
+                kept = batch.select(stored.names)
+                unbounded |= _with_nan(kept)
+                writer.write_batch(kept, row_group_size=ROW_GROUP_ROWS)
+        size_bytes = handle.tell()
+    return {
+        "path": quote(path, safe="/=-_.~"),
+        "partitionValues": dict(partition_values),
+        "size": size_bytes,
+        "modificationTime": int(time.time() * 1000),
+        "dataChange": data_change,
+        "stats": _statistics(footers[0], stored, unbounded),
+    }
+
+
+def wide_bounds(stats: str | None, num_records: int) -> str:
+    """The statistics of a file some of whose rows are gone: its bounds may be too wide."""
+    found = _EXACT.decode(stats) if stats else {}
+    found.update(numRecords=num_records, tightBounds=False)
+    return _JSON.encode(found).decode()
+
+
+def _folders(partition_values: Mapping[str, str | None]) -> list[str]:
+    return [
+        f"{quote(name, safe='')}={NULL_PARTITION if value is None else quote(value, safe='')}"
+        for name, value in partition_values.items()
+    ]
+
+
+def _and_then(first: pa.RecordBatch, others: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from others
+
+
+def _with_nan(batch: pa.RecordBatch) -> set[str]:
+    """Columns with NaN, which Spark sorts above all numbers and Parquet leaves out of bounds."""
+    return {
+        field.name
+        for field, column in zip(batch.schema, batch.columns, strict=True)
+        if pt.is_floating(field.type) and pc.any(pc.is_nan(column)).as_py()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """A column of the Parquet file; Parquet orders them as the schema does, depth first."""
+
+    path: tuple[str, ...]
+    type: pa.DataType
+    counted: bool
+    bounded: bool
+
+
+def _leaves(
+    schema: Iterable[pa.Field], above: tuple[str, ...] = (), counted: bool = True
+) -> Iterator[_Leaf]:
+    for field in schema:
+        path, kind = (*above, field.name), field.type
+        if pt.is_struct(kind):
+            yield from _leaves([kind.field(i) for i in range(kind.num_fields)], path, counted)
+        elif pt.is_map(kind):
+            yield from _leaves([kind.key_field, kind.item_field], path, False)
+        elif pt.is_list(kind) or pt.is_large_list(kind):
+            yield from _leaves([kind.value_field], path, False)
+        else:
+            # NaN is looked for at the top level only.
+            bounded = counted and not (above and pt.is_floating(kind))
+            yield _Leaf(path, kind, counted, bounded)
+
+
+def _statistics(footer: pq.FileMetaData, schema: pa.Schema, unbounded: set[str]) -> str:
+    minimum: dict[str, Any] = {}
+    maximum: dict[str, Any] = {}
+    nulls: dict[str, Any] = {}
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    for index, leaf in enumerate(_leaves(schema)):
+        if not leaf.counted:
+            continue
+        found = [group.column(index).statistics for group in groups]
+        if all(one is not None and one.has_null_count for one in found):
+            _put(nulls, leaf.path, sum(one.null_count for one in found))
+        if not leaf.bounded or leaf.path[0] in unbounded or pt.is_binary(leaf.type):
+            continue
+        # A group without bounds has only nulls, or values too long to be kept in a footer.
+        valued = [
+            one
+            for one, group in zip(found, groups, strict=True)
+            if one is not None and not (one.has_null_count and one.null_count == group.num_rows)
+        ]
+        if valued and all(one.has_min_max for one in valued):
+            lower = _lower(min(one.min for one in valued))
+            upper = _upper(max(one.max for one in valued))
+            if lower is not None:
+                _put(minimum, leaf.path, lower)
+            if upper is not None:
+                _put(maximum, leaf.path, upper)
+    return _JSON.encode(
+        {
+            "numRecords": footer.num_rows,
+            "minValues": minimum,
+            "maxValues": maximum,
+            "nullCount": nulls,
+            "tightBounds": True,
+        }
+    ).decode()
+
+
+def _put(tree: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = value
+
+
+def _lower(value: Any) -> Any:
+    if isinstance(value, str):
+        return value[:BOUND_CHARS]
+    if isinstance(value, datetime):
+        return _milliseconds(value)
+    return _plain(value)
+
+
+def _upper(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= BOUND_CHARS else above_prefix(value[:BOUND_CHARS])
+    if isinstance(value, datetime):
+        floored = value.replace(microsecond=value.microsecond // 1000 * 1000)
+        return _milliseconds(floored + timedelta(milliseconds=floored < value))
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no infinity
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _milliseconds(value: datetime) -> str:
+    utc = value.astimezone(timezone.utc) if value.tzinfo else value
+    return utc.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + ("Z" if value.tzinfo else "")
+
+
+def above_prefix(prefix: str) -> str | None:
+    """A string above all that begin with `prefix`, by UTF-8 and by UTF-16; None: there is none.
+
+    The next character in place of the last one; a last one that has no next is dropped.
+    """
+    while prefix and ord(prefix[-1]) in _EDGES:
+        prefix = prefix[:-1]
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else None

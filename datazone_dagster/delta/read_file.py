@@ -1,0 +1,111 @@
+"""The rows of one logical file: all that are left, or those at given positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+from pyroaring import BitMap64
+
+from datazone_dagster.delta import rows_at_a_time
+from datazone_dagster.delta.log import LiveFile, Snapshot
+
+
+def live_batches(
+    snapshot: Snapshot, file: LiveFile, schema: pa.Schema, gone: BitMap64
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a file but those at `gone`, some thousand at a time.
+
+    Args:
+        snapshot: The table.
+        file: One of its files.
+        schema: The columns to read, in the types that they come out in.
+        gone: Positions; those of the file's own vector are not left out by themselves.
+    """
+    positions = _sorted(gone)
+    for start, batch in _batches(snapshot, file, schema, None):
+        here = _between(positions, start, start + batch.num_rows)
+        if len(here) == batch.num_rows:
+            continue
+        if len(here):
+            kept = np.ones(batch.num_rows, dtype=bool)
+            kept[here - start] = False
+            batch = batch.filter(pa.array(kept))  # noqa: PLW2901  # the same rows, fewer
+        yield batch
+
+
+def rows_at(snapshot: Snapshot, file: LiveFile, schema: pa.Schema, places: BitMap64) -> pa.Table:
+    """The rows of a file at these positions, in their order."""
+    positions = _sorted(places)
+    found = [
+        batch.take(pa.array(here - start))
+        for start, batch in _batches(snapshot, file, schema, positions)
+        if len(here := _between(positions, start, start + batch.num_rows))
+    ]
+    return pa.Table.from_batches(found, schema)
+
+
+def _sorted(bitmap: BitMap64) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.array(bitmap.to_array(), dtype=np.int64)
+
+
+def _between(
+    positions: np.ndarray[Any, np.dtype[np.int64]], start: int, end: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    low, high = np.searchsorted(positions, (start, end))
+    return positions[low:high]
+
+
+def _batches(
+    snapshot: Snapshot,
+    file: LiveFile,
+    schema: pa.Schema,
+    wanted: np.ndarray[Any, np.dtype[np.int64]] | None,
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Each batch with the position of its first row; row groups without `wanted` left out."""
+    with snapshot.store.open(file.path) as handle:
+        parquet = pq.ParquetFile(handle, pre_buffer=not snapshot.store.is_local)
+        held = set(parquet.schema_arrow.names)
+        columns = [name for name in schema.names if name in held]
+        start = 0
+        for group in range(parquet.num_row_groups):
+            metadata = parquet.metadata.row_group(group)
+            end = start + metadata.num_rows
+            if wanted is not None and not len(_between(wanted, start, end)):
+                start = end
+                continue
+            size = rows_at_a_time(metadata)
+            for batch in parquet.iter_batches(size, row_groups=[group], columns=columns):
+                yield start, _as_table(batch, file, schema)
+                start += batch.num_rows
+
+
+def _as_table(batch: pa.RecordBatch, file: LiveFile, schema: pa.Schema) -> pa.RecordBatch:
+    """In the table's types; with partition values, and nulls for columns added later."""
+    names = set(batch.schema.names)
+    return pa.RecordBatch.from_arrays(
+        [
+            batch.column(field.name).cast(field.type)
+            if field.name in names
+            else pa.repeat(
+                partition_scalar(file.partition_values.get(field.name), field.type), batch.num_rows
+            )
+            for field in schema
+        ],
+        schema=schema,
+    )
+
+
+def partition_scalar(text: str | None, kind: pa.DataType) -> pa.Scalar:
+    """A partition value from how the log spells it."""
+    if not text:
+        return pa.scalar(None, kind)
+    if pt.is_timestamp(kind):
+        naive = pa.scalar(text.removesuffix("Z")).cast(pa.timestamp("us"))
+        return pc.assume_timezone(naive, kind.tz) if kind.tz else naive
+    return pa.scalar(text).cast(kind)

@@ -1,0 +1,187 @@
+"""Where the rows of given keys stand: file by file, position by position.
+
+Only the key column is read, of files and row groups whose bounds may hold a key; the versions
+only where a row group may hold one that is not below the claims'. Memory holds what is decoded
+at a time and what was found, not the files.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyroaring import BitMap64
+
+from datazone_dagster.delta.log import LiveFile, Snapshot
+from datazone_dagster.model.columns import KEY, VERSION
+
+FILE = "_dz_file"
+POSITION = "_dz_position"
+CLAIM = "_dz_claim"
+
+SCHEMA = pa.schema(
+    [
+        pa.field(FILE, pa.int32(), nullable=False),
+        pa.field(POSITION, pa.int64(), nullable=False),
+        pa.field(CLAIM, pa.int32(), nullable=False),
+        pa.field(VERSION, pa.string()),
+    ]
+)
+"""Of what is found: file (place in `Snapshot.files`), position in it, place in the keys asked
+for, and the version; null where it is known to be below `below`."""
+
+READ_ROWS = 1 << 17
+"""Rows decoded at a time: enough to spread the cost of the keys' hash table."""
+
+THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The keys in sorted order, and where each stood in the order asked for."""
+
+    sorted_keys: pa.Array
+    texts: list[str]
+    order: np.ndarray[Any, np.dtype[np.int64]]
+    below: str | None
+
+
+def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = None) -> pa.Table:
+    """The live rows of these keys, as `SCHEMA`.
+
+    Args:
+        snapshot: The table.
+        keys: Each once.
+        below: The lowest version that matters: a version below it need not be read. None:
+            every version is read.
+
+    Raises:
+        OSError: The store failed.
+        StorageError: A deletion vector is damaged.
+    """
+    if not len(keys):
+        return SCHEMA.empty_table()
+    order = pc.sort_indices(keys).to_numpy()
+    sorted_keys = pa.array(keys.combine_chunks()).take(pa.array(order))
+    wanted = _Wanted(sorted_keys, sorted_keys.to_pylist(), order, below)
+    tasks = [
+        (number, file, span)
+        for number, file in enumerate(snapshot.files)
+        if (span := _span(wanted.texts, file.minimum.get(KEY), file.maximum.get(KEY)))
+    ]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(lambda task: _in_file(snapshot, wanted, *task), tasks))
+    return pa.concat_tables([SCHEMA.empty_table(), *found])
+
+
+def positions(found: pa.Table, files: tuple[LiveFile, ...]) -> dict[str, BitMap64]:
+    """The positions of located rows, by path of their file."""
+    numbers = found[FILE].to_numpy()
+    places = found[POSITION].to_numpy()
+    return {
+        files[number].path: BitMap64(np.sort(places[numbers == number]).astype(np.uint64))
+        for number in np.unique(numbers)
+    }
+
+
+def _span(texts: list[str], low: str | None, high: str | None) -> range:
+    """The sorted keys that bounds allow; Python compares texts as Parquet does UTF-8."""
+    start = 0 if low is None else bisect_left(texts, low)
+    end = len(texts) if high is None else bisect_right(texts, high)
+    return range(start, end)
+
+
+def _both(one: range, other: range) -> range:
+    return range(max(one.start, other.start), min(one.stop, other.stop))
+
+
+def _in_file(
+    snapshot: Snapshot, wanted: _Wanted, number: int, file: LiveFile, span: range
+) -> pa.Table:
+    found = []
+    with snapshot.store.open(file.path) as handle:
+        parquet = pq.ParquetFile(handle, pre_buffer=not snapshot.store.is_local)
+        first_row = 0
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            part = _both(span, _span(wanted.texts, *_bounds(parquet, group, KEY)))
+            if part:
+                found.append(_in_group(parquet, group, first_row, wanted, part))
+            first_row += rows
+    rows = pa.concat_tables([_IN_FILE.empty_table(), *found])
+    if file.vector is not None and len(rows):
+        deleted = snapshot.deleted_in(file)
+        rows = rows.filter(pa.array([at not in deleted for at in rows[POSITION].to_pylist()]))
+    return rows.add_column(0, SCHEMA.field(FILE), pa.array(np.full(len(rows), number, np.int32)))
+
+
+_IN_FILE = pa.schema([SCHEMA.field(name) for name in (POSITION, CLAIM, VERSION)])
+
+
+def _in_group(
+    parquet: pq.ParquetFile, group: int, first_row: int, wanted: _Wanted, part: range
+) -> pa.Table:
+    keys = wanted.sorted_keys.slice(part.start, len(part))
+    rows, claims = [], []
+    for start, column in _column(parquet, group, KEY):
+        at = pc.index_in(column, keys)
+        hits = np.flatnonzero(at.is_valid())
+        if len(hits):
+            rows.append(hits + start)
+            claims.append(at.take(pa.array(hits)).to_numpy() + part.start)
+    if not rows:
+        return _IN_FILE.empty_table()
+    in_group = np.concatenate(rows)
+    return pa.table(
+        [
+            pa.array(in_group + first_row),
+            pa.array(wanted.order[np.concatenate(claims)].astype(np.int32)),
+            _versions(parquet, group, in_group, wanted.below),
+        ],
+        schema=_IN_FILE,
+    )
+
+
+def _versions(
+    parquet: pq.ParquetFile, group: int, rows: np.ndarray[Any, Any], below: str | None
+) -> pa.ChunkedArray:
+    highest = _bounds(parquet, group, VERSION)[1]
+    if below is not None and highest is not None and highest < below:
+        return pa.chunked_array([pa.nulls(len(rows), pa.string())])
+    parts = []
+    for start, column in _column(parquet, group, VERSION):
+        here = rows[(rows >= start) & (rows < start + len(column))] - start
+        parts.append(column.take(pa.array(here)))
+    return pa.chunked_array(parts, pa.string())
+
+
+def _column(parquet: pq.ParquetFile, group: int, name: str) -> Iterator[tuple[int, pa.Array]]:
+    """A text column of a row group, some thousand rows at a time, each with its first row."""
+    start = 0
+    for batch in parquet.iter_batches(
+        READ_ROWS, row_groups=[group], columns=[name], use_threads=False
+    ):
+        column = batch.column(0)
+        yield start, column if pa.types.is_string(column.type) else column.cast(pa.string())
+        start += len(column)
+
+
+def _bounds(parquet: pq.ParquetFile, group: int, name: str) -> tuple[str | None, str | None]:
+    """The bounds of a text column in a row group, as far as the footer tells."""
+    leaves = range(parquet.metadata.num_columns)
+    leaf = next((leaf for leaf in leaves if parquet.schema.column(leaf).path == name), None)
+    if leaf is None:
+        return None, None
+    statistics = parquet.metadata.row_group(group).column(leaf).statistics
+    if statistics is None or not statistics.has_min_max:
+        return None, None
+    low, high = statistics.min, statistics.max
+    return (low, high) if isinstance(low, str) and isinstance(high, str) else (None, None)

@@ -1,0 +1,212 @@
+"""Rows of a table replaced by others, in one commit: the one way in for every mode.
+
+A plan is made from a snapshot of the table and says which rows go and which come. How rows go
+is the engine's choice: their files are rewritten without them, or a deletion vector hides them.
+Another commit in between means that the table is read and the plan made again.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+import pyarrow as pa
+from deltalake import CommitProperties
+from pyroaring import BitMap64
+
+from datazone_dagster import crash_points
+from datazone_dagster.delta import guarded, vectors
+from datazone_dagster.delta.commit import (
+    FileActions,
+    LostRaceError,
+    commit_files,
+    enable_vectors,
+    why_not,
+)
+from datazone_dagster.delta.data_file import by_partition, wide_bounds, write_data_file
+from datazone_dagster.delta.log import LiveFile, Snapshot, read_snapshot
+from datazone_dagster.delta.read_file import live_batches
+from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.merge.engine import MergeTarget, Plan, RowChanges
+from datazone_dagster.model.columns import KEY, VERSION
+from datazone_dagster.model.report import MergeCounts
+
+_logger = logging.getLogger(__name__)
+
+ATTEMPTS = 8
+"""Commits of others that one change gives way to before it fails."""
+
+HARDLY_REPEATED = (KEY, VERSION)
+
+
+class Removal(Enum):
+    """How rows leave a table."""
+
+    REWRITE = "rewrite"
+    VECTORS = "vectors"
+
+
+Choice = Callable[[Snapshot, RowChanges], Removal]
+
+
+class ForeignRulesError(Exception):
+    """The table asks writers for something that a commit of ours does not keep."""
+
+
+def change_rows(
+    target: MergeTarget,
+    plan: Plan,
+    commit: CommitProperties,
+    choose: Choice,
+    *,
+    attempts: int = ATTEMPTS,
+) -> MergeCounts:
+    """Plan and commit, and again if another commit came first; the handle is then at ours.
+
+    The commit carries `commit` even if no row changes.
+
+    Args:
+        target: The table, at the version to plan by.
+        plan: Makes the changes.
+        commit: What else the commit carries.
+        choose: How removed rows leave.
+        attempts: 1 if the plan holds for that version only.
+
+    Raises:
+        ConcurrentWriterError: Another run did the same work, the table's columns or properties
+            were changed, or others are faster every time. Nothing of this is in the table.
+        StorageError: The store failed.
+        ForeignRulesError: The table was given rules that only delta-rs keeps.
+    """
+    lost = 0
+    with guarded(target.uri, f"Changing rows of dataset {target.dataset_id!r}"):
+        while lost < attempts:
+            counts = None
+            try:
+                counts = _attempt(target, plan, commit, choose)
+            except LostRaceError as race:
+                lost += 1
+                _logger.info("Dataset %s: %s.", target.dataset_id, race)
+            target.table.update_incremental()
+            if counts is not None:
+                return counts
+    raise ConcurrentWriterError(
+        f"Changing rows of dataset {target.dataset_id!r} at {target.uri}: another commit came "
+        f"first{f' {lost} times' if lost > 1 else ''}.",
+        safe="Nothing of this attempt is in the table; the other writer's work stands.",
+        hint="This one gives way and goes on from the new state next time. If it happens all "
+        "the time, find out who else writes: a dataset has one writer.",
+    )
+
+
+def _attempt(
+    target: MergeTarget, plan: Plan, commit: CommitProperties, choose: Choice
+) -> MergeCounts | None:
+    """The counts of a commit; None if the table had to be made ready for it first."""
+    snapshot = read_snapshot(target.table, target.storage_options)
+    reason = why_not(snapshot)
+    if reason is not None:
+        raise ForeignRulesError(reason)
+    changes = plan(snapshot)
+    removal = choose(snapshot, changes)
+    if removal is Removal.VECTORS and not snapshot.writes_vectors:
+        enable_vectors(snapshot)
+        return None
+    _commit(target, snapshot, changes, removal, commit)
+    crash_points.reach(crash_points.AFTER_LOG_ENTRY)
+    return changes.counts
+
+
+def rewritten_bytes(snapshot: Snapshot, changes: RowChanges) -> int:
+    """What a rewrite of the files with removed rows would read and write again."""
+    return sum(file.size_bytes for file in snapshot.files if file.path in changes.removed)
+
+
+def _commit(
+    target: MergeTarget,
+    snapshot: Snapshot,
+    changes: RowChanges,
+    removal: Removal,
+    commit: CommitProperties,
+) -> None:
+    touched = [file for file in snapshot.files if changes.removed.get(file.path)]
+    gone = {file.path: snapshot.deleted_in(file) | changes.removed[file.path] for file in touched}
+    left = [file for file in touched if len(gone[file.path]) < snapshot.rows_in(file)]
+    adds = _new_files(snapshot, changes.rows, target.schema)
+    crash_points.reach(crash_points.AFTER_DATA_FILES)
+    if removal is Removal.REWRITE:
+        adds += [_rewritten(snapshot, file, target.schema, gone[file.path]) for file in left]
+        written = [LiveFile(add, None).path for add in adds]
+    else:
+        written = [LiveFile(add, None).path for add in adds]
+        hidden, path = _hidden(snapshot, left, gone)
+        adds += hidden
+        written += path
+    crash_points.reach(crash_points.BEFORE_LOG_ENTRY)
+    commit_files(
+        snapshot,
+        FileActions(adds, touched, written),
+        operation="MERGE",
+        parameters={"removal": removal.value},
+        metrics={
+            "numTargetRowsInserted": changes.counts.inserted,
+            "numTargetRowsUpdated": changes.counts.updated,
+            "numTargetRowsDeleted": changes.counts.deleted,
+            "numTargetFilesAdded": len(adds),
+            "numTargetFilesRemoved": len(touched),
+        },
+        properties=commit,
+    )
+
+
+def _new_files(snapshot: Snapshot, rows: pa.Table, schema: pa.Schema) -> list[dict[str, object]]:
+    adds = []
+    for values, part in by_partition(rows, snapshot.partition_columns):
+        add = write_data_file(
+            snapshot.store, schema, values, part.to_batches(), plain_columns=HARDLY_REPEATED
+        )
+        adds += [add] if add is not None else []
+    return adds
+
+
+def _rewritten(
+    snapshot: Snapshot, file: LiveFile, schema: pa.Schema, gone: BitMap64
+) -> dict[str, object]:
+    stored = pa.schema([field for field in schema if field.name not in file.partition_values])
+    add = write_data_file(
+        snapshot.store,
+        schema,
+        file.partition_values,
+        live_batches(snapshot, file, stored, gone),
+        plain_columns=HARDLY_REPEATED,
+    )
+    if add is None:
+        raise StorageError(
+            f"{file.path} in {snapshot.store.uri} has fewer rows than the log says.",
+            safe="Nothing of this attempt is in the table.",
+            hint="Restore the table to a version before the damage.",
+        )
+    return add
+
+
+def _hidden(
+    snapshot: Snapshot, files: list[LiveFile], gone: Mapping[str, BitMap64]
+) -> tuple[list[dict[str, object]], list[str]]:
+    """Add actions of the same data files with vectors, and the path of the file of vectors."""
+    if not files:
+        return [], []
+    content, placed = vectors.file_of([gone[file.path] for file in files], uuid.uuid4())
+    snapshot.store.write(placed[0].path, content)
+    crash_points.reach(crash_points.AFTER_VECTORS)
+    adds = [
+        {
+            **file.add,
+            "dataChange": True,
+            "stats": wide_bounds(file.add.get("stats"), snapshot.rows_in(file)),
+            "deletionVector": vector.action(),
+        }
+        for file, vector in zip(files, placed, strict=True)
+    ]
+    return adds, [placed[0].path]

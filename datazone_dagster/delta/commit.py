@@ -16,6 +16,7 @@ from typing import Any
 
 from deltalake import CommitProperties
 
+from datazone_dagster.delta import in_one_line
 from datazone_dagster.delta.log import (
     VECTORS_ENABLED,
     VECTORS_FEATURE,
@@ -211,7 +212,7 @@ def _put(
         _give_way(snapshot, {action["txn"]["appId"] for action in values if "txn" in action})
     except OSError as error:
         raise StorageError(
-            f"Committing version {number} to {snapshot.store.uri} failed: {error}.",
+            f"Committing version {number} to {snapshot.store.uri} failed: {in_one_line(error)}.",
             safe="Earlier commits are untouched; the next attempt reads the table again to see "
             "whether this one happened.",
             hint="Check the store: permissions, free space, reachability.",

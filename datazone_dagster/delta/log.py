@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from pyroaring import BitMap64
 
-from datazone_dagster.delta import vectors
+from datazone_dagster.delta import in_one_line, vectors
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.vectors import Vector, VectorError
 from datazone_dagster.errors import StorageError
@@ -215,7 +215,7 @@ def read_snapshot(table: DeltaTable, storage_options: Mapping[str, str]) -> Snap
                 raise _unreadable(store, f"entry {number} is missing")
             state.take_entry(entry_actions(content))
     except (OSError, pa.ArrowInvalid, json.JSONDecodeError) as error:
-        raise _unreadable(store, str(error)) from error
+        raise _unreadable(store, in_one_line(error)) from error
     return state.snapshot(store, version, None if checkpoint is None else checkpoint.version)
 
 

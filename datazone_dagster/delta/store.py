@@ -1,17 +1,18 @@
 """The folder of a table: files by path, and the atomic put of a log entry.
 
-Data goes through the same storage handler as delta-rs, so the same options lead to the same
-place. Only put-if-absent, which that handler lacks, goes through obstore.
+Files are read through the storage handler of delta-rs, so the same options lead to the same
+place. Uploads and put-if-absent, which that handler lacks, go through obstore.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -21,6 +22,10 @@ from deltalake.fs import DeltaStorageHandler
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+if TYPE_CHECKING:
+    from obstore import WritableFile
+
+from datazone_dagster.delta import in_one_line
 from datazone_dagster.errors import StorageError
 
 _CLIENT_OPTIONS = {
@@ -103,7 +108,8 @@ class TableStore:
         """A new file to write, its folders made where the store has folders."""
         if self._local is not None:
             (self._local / path).parent.mkdir(parents=True, exist_ok=True)
-        return self.filesystem.open_output_stream(path)
+            return self.filesystem.open_output_stream(path)
+        return pa.PythonFile(_Upload(obstore.open_writer(self._objects, path)), mode="w")
 
     def delete(self, paths: Iterable[str]) -> None:
         """Remove files that nothing refers to. One that is gone already is fine."""
@@ -141,10 +147,35 @@ class TableStore:
             )
         except (BaseError, ValueError, TypeError) as error:
             raise StorageError(
-                f"The store of {self.uri} can't be opened for commits: {error}.",
+                f"The store of {self.uri} can't be opened for commits: {in_one_line(error)}.",
                 safe="Nothing was written.",
                 hint="Check the storage options.",
             ) from error
+
+
+class _Upload(io.RawIOBase):
+    """A file that is uploaded part by part; it is there when it is closed."""
+
+    def __init__(self, upload: WritableFile) -> None:
+        self._upload = upload
+        self._size_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        content = memoryview(data).cast("B")  # Arrow gives signed bytes
+        self._upload.write(content)
+        self._size_bytes += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._size_bytes
+
+    def close(self) -> None:
+        if not self.closed:
+            self._upload.close()
+        super().close()
 
 
 def _sorted_options(

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pyroaring import BitMap64
 
 from datazone_dagster.delta.log import LiveFile, Snapshot
+from datazone_dagster.delta.read_file import rows_at
 from datazone_dagster.model.columns import KEY, VERSION
 
 FILE = "_dz_file"
@@ -84,12 +85,32 @@ def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = Non
 
 def positions(found: pa.Table, files: tuple[LiveFile, ...]) -> dict[str, BitMap64]:
     """The positions of located rows, by path of their file."""
-    numbers = found[FILE].to_numpy()
-    places = found[POSITION].to_numpy()
-    return {
-        files[number].path: BitMap64(np.sort(places[numbers == number]).astype(np.uint64))
-        for number in np.unique(numbers)
-    }
+    return {files[number].path: places for number, places in _by_file(found)}
+
+
+def held_rows(snapshot: Snapshot, found: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The whole rows that were located, each with its file and position in front.
+
+    Args:
+        snapshot: The one that they were located in.
+        found: As `locate` gives it, or a part of it.
+        schema: The columns to read; partition columns and columns added later are filled.
+    """
+    parts = []
+    for number, places in _by_file(found):
+        rows = rows_at(snapshot, snapshot.files[number], schema, places)
+        at = pa.array(np.array(places.to_array(), dtype=np.int64))
+        rows = rows.add_column(0, SCHEMA.field(POSITION), at)
+        file = pa.array(np.full(len(rows), number, np.int32))
+        parts.append(rows.add_column(0, SCHEMA.field(FILE), file))
+    shape = pa.schema([SCHEMA.field(FILE), SCHEMA.field(POSITION), *schema])
+    return pa.concat_tables([shape.empty_table(), *parts])
+
+
+def _by_file(found: pa.Table) -> Iterator[tuple[int, BitMap64]]:
+    numbers, places = found[FILE].to_numpy(), found[POSITION].to_numpy()
+    for number in np.unique(numbers):
+        yield int(number), BitMap64(np.sort(places[numbers == number]).astype(np.uint64))
 
 
 def _span(texts: list[str], low: str | None, high: str | None) -> range:

@@ -31,7 +31,8 @@ Row = tuple[str, int]
 @transform(
     input_mapping={"orders": Input(Stream(source=SOURCE))},
     output_mapping={
-        "current": Output(Dataset(id="current")),
+        # With deletion vectors a merge has the most steps between which to die.
+        "current": Output(Dataset(id="current", deletion_vectors=True)),
         "events": Output(Dataset(id="events", mode="append")),
     },
 )
@@ -48,7 +49,8 @@ def flow(orders: Frame) -> dict[str, object]:
 @transform(
     input_mapping={"orders": Input(Stream(source=SOURCE))},
     output_mapping={
-        "current": Output(Dataset(id="current")),
+        # With deletion vectors a merge has the most steps between which to die.
+        "current": Output(Dataset(id="current", deletion_vectors=True)),
         "events": Output(Dataset(id="events", mode="append")),
     },
 )

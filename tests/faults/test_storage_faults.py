@@ -34,9 +34,9 @@ NOBODY = 65534
 
 def write(stream: ScriptedStream, start: int, count: int) -> None:
     for number in range(start, start + count):
-        stream.put(order(number % 7, ("placed", "paid", "hidden")[number % 3], number))
+        stream.put(order(number % 23, ("placed", "paid", "hidden")[number % 3], number))
         if number % 5 == 0:
-            stream.delete({"id": {"S": f"k{number % 7}"}})
+            stream.delete({"id": {"S": f"k{number % 23}"}})
 
 
 def tick(stream: ScriptedStream, layout: Layout) -> None:

@@ -10,13 +10,13 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from typing import Any
 
-from deltalake import CommitProperties
+from deltalake import CommitProperties, DeltaTable
 
-from datazone_dagster.delta import in_one_line
+from datazone_dagster.delta import guarded, in_one_line
 from datazone_dagster.delta.log import (
     VECTORS_ENABLED,
     VECTORS_FEATURE,
@@ -24,6 +24,7 @@ from datazone_dagster.delta.log import (
     Snapshot,
     entry_actions,
     entry_path,
+    read_snapshot,
 )
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
@@ -125,11 +126,36 @@ def commit_files(
         raise
 
 
-def enable_vectors(snapshot: Snapshot) -> int:
-    """Let the table have deletion vectors from the next version on, and give that version.
+def set_properties(
+    table: DeltaTable, storage_options: Mapping[str, str], properties: Mapping[str, str]
+) -> None:
+    """Set table properties; the handle is at the new version afterwards.
 
-    delta-rs would set the reader feature `variantType` with it, which shuts readers out for
-    nothing.
+    delta-rs does it, except where the table has deletion vectors: there it would add the
+    reader feature `variantType`, which shuts readers out for nothing.
+
+    Raises:
+        ConcurrentWriterError: Another commit came first; nothing was set.
+        StorageError: The store failed.
+    """
+    with guarded(table.table_uri, "Setting table properties"):
+        if VECTORS_FEATURE not in (table.protocol().writer_features or ()):
+            table.alter.set_table_properties(dict(properties), raise_if_not_exists=False)
+            return
+        snapshot = read_snapshot(table, storage_options)
+        try:
+            _put_properties(snapshot, properties, [])
+        except LostRaceError as lost:
+            raise ConcurrentWriterError(
+                f"Setting properties of {table.table_uri}: {lost}.",
+                safe="Nothing was set; the other writer's work stands.",
+                hint="This one gives way and goes on from the new state next time.",
+            ) from lost
+        table.update_incremental()
+
+
+def enable_vectors(snapshot: Snapshot) -> Snapshot:
+    """Let the table have deletion vectors, and give it as it is then: the same rows.
 
     Raises:
         LostRaceError: As `commit_files`.
@@ -151,15 +177,23 @@ def enable_vectors(snapshot: Snapshot) -> int:
         "readerFeatures": sorted(readers | {VECTORS_FEATURE}),
         "writerFeatures": sorted(writers | {VECTORS_FEATURE}),
     }
-    configuration = {**snapshot.configuration, VECTORS_ENABLED: "true"}
+    changed = replace(snapshot, protocol=protocol)
+    return _put_properties(changed, {VECTORS_ENABLED: "true"}, [{"protocol": protocol}])
+
+
+def _put_properties(
+    snapshot: Snapshot, properties: Mapping[str, str], also: Sequence[Mapping[str, Any]]
+) -> Snapshot:
+    configuration = {**snapshot.configuration, **properties}
     metadata = {**snapshot.metadata, "configuration": configuration}
-    return _put(
+    version = _put(
         snapshot,
-        [{"protocol": protocol}, {"metaData": metadata}],
+        [*also, {"metaData": metadata}],
         operation="SET TBLPROPERTIES",
-        parameters={"properties": json.dumps({VECTORS_ENABLED: "true"})},
+        parameters={"properties": json.dumps(dict(properties))},
         metrics={},
     )
+    return replace(snapshot, version=version, metadata=metadata)
 
 
 def removal(file: LiveFile, data_change: bool = True) -> dict[str, Any]:

@@ -32,6 +32,9 @@ COMPRESSION_LEVEL = 1
 BOUND_CHARS = 32
 """Strings in bounds are cut there, as Spark does: the log repeats them for every file."""
 
+FOLDER_CHARS = 200
+"""File systems take 255 in a name."""
+
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 _JSON = msgspec.json.Encoder(decimal_format="number")
@@ -139,8 +142,11 @@ def wide_bounds(stats: str | None, num_records: int) -> str:
 
 
 def _folders(partition_values: Mapping[str, str | None]) -> list[str]:
+    """Folders that people know from other writers. Readers go by the log, so cutting is safe."""
     return [
-        f"{quote(name, safe='')}={NULL_PARTITION if value is None else quote(value, safe='')}"
+        f"{quote(name, safe='')}={NULL_PARTITION if value is None else quote(value, safe='')}"[
+            :FOLDER_CHARS
+        ]
         for name, value in partition_values.items()
     ]
 

@@ -24,6 +24,7 @@ from datazone_dagster.delta import (
     open_table,
     transaction,
 )
+from datazone_dagster.delta.commit import set_properties
 from datazone_dagster.delta.log import read_snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.merge.contract import Conformed, conform, first_schema
@@ -318,8 +319,7 @@ class DatasetTable:
         if len(attributes) and dated != saved:
             properties[ATTRIBUTES] = dated.to_json()
         if properties:
-            with guarded(self.uri, f"Keeping the properties of dataset {self._dataset_id!r}"):
-                table.alter.set_table_properties(properties, raise_if_not_exists=False)
+            set_properties(table, self._storage_options, properties)
 
     def _open(self) -> DeltaTable | None:
         return open_table(self.uri, self._storage_options, KIND)

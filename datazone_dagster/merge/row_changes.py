@@ -83,14 +83,14 @@ def change_rows(
     lost = 0
     with guarded(target.uri, f"Changing rows of dataset {target.dataset_id!r}"):
         while lost < attempts:
-            counts = None
             try:
                 counts = _attempt(target, plan, commit, choose)
             except LostRaceError as race:
                 lost += 1
                 _logger.info("Dataset %s: %s.", target.dataset_id, race)
-            target.table.update_incremental()
-            if counts is not None:
+                target.table.update_incremental()
+            else:
+                target.table.update_incremental()
                 return counts
     raise ConcurrentWriterError(
         f"Changing rows of dataset {target.dataset_id!r} at {target.uri}: another commit came "
@@ -103,8 +103,7 @@ def change_rows(
 
 def _attempt(
     target: MergeTarget, plan: Plan, commit: CommitProperties, choose: Choice
-) -> MergeCounts | None:
-    """The counts of a commit; None if the table had to be made ready for it first."""
+) -> MergeCounts:
     snapshot = read_snapshot(target.table, target.storage_options)
     reason = why_not(snapshot)
     if reason is not None:
@@ -112,8 +111,7 @@ def _attempt(
     changes = plan(snapshot)
     removal = choose(snapshot, changes)
     if removal is Removal.VECTORS and not snapshot.writes_vectors:
-        enable_vectors(snapshot)
-        return None
+        snapshot = enable_vectors(snapshot)
     _commit(target, snapshot, changes, removal, commit)
     crash_points.reach(crash_points.AFTER_LOG_ENTRY)
     return changes.counts

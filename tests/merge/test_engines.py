@@ -29,3 +29,4 @@ class TestAutoThatSwitches(EngineConformance):
 
 class TestDeltaMerge(EngineConformance):
     engine = DeltaMergeEngine()
+    plans_again = False

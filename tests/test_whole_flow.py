@@ -1,8 +1,9 @@
 """The flow as one state machine: whatever happens, the datasets equal the model.
 
 The machine writes, splits, rolls, replaces and trims the stream, drains and applies it, and
-between and within those steps processes die, overlap, meet failing calls, lose the checkpoint
-table and see the clock jump. After each script the stream is drained to its end, and then:
+between and within those steps processes die, overlap, meet failing calls and a failing store,
+lose the checkpoint table and see the clock jump; the function gets another column and loses
+it again. After each script the stream is drained to its end, and then:
 
 - `current` (merge mode) holds exactly the rows that the changes make,
 - `events` (append mode) holds every change exactly once,
@@ -16,6 +17,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,11 +29,21 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from datazone_dagster import crash_points
 from datazone_dagster.application import ApplySettings
 from datazone_dagster.changelog.checkpoints import CheckpointTable
-from datazone_dagster.errors import ServiceUnavailableError, SourceError
+from datazone_dagster.errors import StorageError
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once
-from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, at_point, crash_at
+from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once, drain_tick
+from datazone_dagster.testing import (
+    Crash,
+    Fault,
+    FaultKind,
+    FaultPlan,
+    FixedClock,
+    ScriptedStream,
+    at_point,
+    crash_at,
+    storage_fails_at,
+)
 from tests.faults.orders import (
     HIDDEN_STATUS,
     SOURCE,
@@ -43,6 +55,7 @@ from tests.faults.orders import (
     landed_event_ids,
     order,
     quarantined_raw,
+    wider_flow,
 )
 
 LONG = os.environ.get("DATAZONE_TEST_PROFILE") == "long"
@@ -67,6 +80,25 @@ APPLY_POINTS = tuple(
 )
 
 
+FAULTS = st.builds(
+    Fault,
+    st.sampled_from(["GetRecords", "GetShardIterator"]),
+    st.sampled_from(
+        [
+            FaultKind.THROTTLING,
+            FaultKind.INTERNAL_ERROR,
+            FaultKind.ANSWER_LOST,
+            FaultKind.EXPIRED_ITERATOR,
+        ]
+    ),
+    shard=st.none() | st.integers(0, 3),
+    first=st.integers(1, 3),
+    times=st.integers(1, 3) | st.none(),
+    every=st.integers(1, 2),
+)
+"""Faults that lose nothing at the service."""
+
+
 class NewProcess:
     """The stream through another client: iterators are kept for one client only."""
 
@@ -85,6 +117,7 @@ class WholeFlow(RuleBasedStateMachine):
         self.clock = FixedClock()
         self.stream = ScriptedStream(shards=2, page_records=3, clock=self.clock)
         self.client = NewProcess(self.stream)
+        self.transform = flow
         self.malformed: list[str] = []
         self.empty_pages = 0
         self.lost: set[str] = set()
@@ -150,17 +183,16 @@ class WholeFlow(RuleBasedStateMachine):
         self.stream.show_all()
         self.drain()
 
-    @rule(nth=st.integers(1, 4), operation=st.sampled_from(["GetRecords", "GetShardIterator"]))
-    def drain_with_a_failing_call(self, nth: int, operation: str) -> None:
-        first = self.stream.calls.get(operation, 0)
-
-        def fail(called: str, shard_id: str, count: int) -> SourceError | None:
-            at_fault = called == operation and count == first + nth
-            return ServiceUnavailableError("scripted") if at_fault else None
-
-        self.stream.faults = fail
+    @rule(fault=FAULTS)
+    def drain_with_failing_calls(self, fault: Fault) -> None:
+        self.stream.faults = FaultPlan([fault])
         self.drain()
         self.stream.faults = None
+
+    @rule()
+    def drain_tick_after_tick(self) -> None:
+        bounds = DrainSettings(budget_bytes=200, budget_seconds=10, max_workers=2)
+        drain_tick(SOURCE, self.client, self.layout, settings=bounds, clock=self.clock)
 
     @rule(point=st.sampled_from(DRAIN_POINTS))
     def die_in_a_drain(self, point: str) -> None:
@@ -175,12 +207,26 @@ class WholeFlow(RuleBasedStateMachine):
         with at_point(point, self.drain):
             self.drain()
 
+    @rule(point=st.sampled_from(DRAIN_POINTS))
+    def the_store_fails_in_a_drain(self, point: str) -> None:
+        with suppress(StorageError), storage_fails_at(point):
+            self.drain()
+
     # -- runs
 
     @rule(small=st.booleans())
     def apply(self, small: bool = True) -> None:
         chunk = ApplySettings(1 if small else 1 << 20)
-        apply_transform(flow, self.layout, settings=chunk, clock=self.clock)
+        apply_transform(self.transform, self.layout, settings=chunk, clock=self.clock)
+
+    @rule()
+    def the_function_returns_other_columns(self) -> None:
+        self.transform = flow if self.transform is wider_flow else wider_flow
+
+    @rule(point=st.sampled_from(APPLY_POINTS), nth=st.integers(1, 2))
+    def the_store_fails_in_a_run(self, point: str, nth: int) -> None:
+        with suppress(StorageError), storage_fails_at(point, nth):
+            self.apply()
 
     @rule(point=st.sampled_from(APPLY_POINTS), nth=st.integers(1, 2))
     def die_in_a_run(self, point: str, nth: int) -> None:

@@ -24,6 +24,7 @@ from datazone_dagster.errors import (
     TransformError,
 )
 from datazone_dagster.pipeline import DrainSettings
+from datazone_dagster.testing import Fault, FaultKind, FaultPlan
 from tests.dagster_glue.conftest import (
     ITEM_COLUMNS,
     SOURCE,
@@ -298,6 +299,37 @@ def test_a_stuck_drain_makes_its_datasets_late(world: World, reset: bool) -> Non
 
     fail_with(world, None)
     assert world.tick().checks()["orders:lag"].passed
+
+
+def test_a_poisoned_shard_is_reported_while_the_others_go_on(world: World) -> None:
+    for number in range(8):
+        world.put(f"before-{number}")
+    world.settle()
+    world.stream.split()
+    poisoned = world.stream.shard_ids()[1]
+    world.stream.faults = FaultPlan(
+        [Fault("GetRecords", FaultKind.INTERNAL_ERROR, shard=poisoned, times=None)]
+    )
+    for number in range(8):
+        world.put(f"after-{number}")
+    world.settle()
+    check = world.latest(stream_check_key(SOURCE))
+    assert check is not None
+    assert (check.passed, check.severity.value) == (False, "WARN")
+    assert poisoned in (check.description or "")
+    assert 8 < len(world.rows()) < 16, "the other shard has to go on"
+
+    world.clock.advance(timedelta(minutes=2))
+    check = world.tick().checks()["dynamodb/orders:stream_health"]
+    assert (check.passed, check.severity.value) == (False, "ERROR")
+    assert check.metadata["shards_failing"].value == 1
+
+    world.stream.faults = None
+    world.settle()
+    assert len(world.rows()) == 16
+    health = world.latest(stream_check_key(SOURCE))
+    assert health is not None
+    assert health.passed
 
 
 def test_lost_changes_fail_the_stream_check_by_name(world: World) -> None:

@@ -107,7 +107,7 @@ def landed(layout: Layout) -> pa.Table:
     """All rows of the change log."""
     log = ChangeLog(layout, SOURCE.name)
     table = open_table(log.uri, log.storage_options, "change log")
-    columns = [Log.BATCH, Log.EVENT_ID, Log.VERSION, Log.KEYS, Log.RAW, Log.REASON]
+    columns = [Log.BATCH, Log.SHARD_ID, Log.EVENT_ID, Log.VERSION, Log.KEYS, Log.RAW, Log.REASON]
     schema = pa.schema([SCHEMA.field(name) for name in columns])
     if table is None:
         return schema.empty_table()

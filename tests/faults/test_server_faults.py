@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -10,17 +11,19 @@ import pytest
 
 from datazone_dagster.errors import SourceError
 from datazone_dagster.local import Fault, FaultKind, LocalDynamoDB
+from datazone_dagster.model.columns import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.health import health_of_error, health_of_report
 from datazone_dagster.observe.level import Level
-from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once
+from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once, drain_tick
 from tests.faults.ledger import note
 from tests.faults.orders import (
     SOURCE,
     current_rows,
     event_ids,
     flow,
+    landed,
     landed_event_ids,
     quarantined_raw,
 )
@@ -136,6 +139,28 @@ def test_retries_of_the_client_come_first(table: OrdersTable, layout: Layout) ->
     (report,) = tick(table, layout, client, 1)
     assert not report.shard_errors
     assert table.admin.fault_log()
+
+
+def test_a_throttled_shard_holds_up_no_other(table: OrdersTable, layout: Layout) -> None:
+    """Its retries, with the client's own waits, stay within the tick's budget."""
+    table.write(40)
+    throttled, other = (shard["shardId"] for shard in table.admin.shards(SOURCE.table_name))
+    table.admin.set_faults([Fault("GetRecords", FaultKind.THROTTLING, shard=0, times=None)])
+    client = stream_client(table.endpoint_url)
+    bounds = DrainSettings(budget_seconds=3, max_workers=1)
+    started = time.monotonic()
+    report = drain_tick(SOURCE, client, layout, settings=bounds)
+    # 3 attempts wait for less than 1 + 2 seconds.
+    assert time.monotonic() - started < 3 + 3 + 3
+    assert [shard for shard, _ in report.shard_errors] == [throttled]
+    assert "ThrottlingException" in report.shard_errors[0][1]
+    assert set(landed(layout)[Log.SHARD_ID].to_pylist()) == {other}
+    struck = len(table.admin.fault_log())
+    assert struck >= 3, "the client has to try again"
+
+    table.admin.clear_faults()
+    settle(table.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault="one shard always throttles", injected=struck)
 
 
 def test_a_poisoned_shard_is_reported_while_the_others_go_on(

@@ -44,6 +44,8 @@ _IMAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "both": (("OldImage", "before_"), ("NewImage", "after_")),
 }
 _SAMPLE_ROWS = 200
+_COLUMNS_AT_ONCE = 64
+"""Of one query: DuckDB lays out every column for 2,048 rows, in each of its steps and threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def read_items(
     has_rest = any(name not in known and kind != "NULL" for name, kind in seen)
     values = _values(columns, images, seen, keys, key_names)
     values = _with_inside(session, query, values)
-    raw = session.table(_query(query, values, images if has_rest else (), hidden))
+    raw = _raw(session, query, values, images if has_rest else (), hidden)
     try:
         read = _converted(raw, values, columns)
         rests = [
@@ -186,11 +188,12 @@ def _with_inside(session: Session, query: str, values: Sequence[_Value]) -> list
     structures: dict[tuple[str, str], list[object]] = {}
     if learning:
         sample = f"SELECT * FROM ({query}) USING SAMPLE reservoir({_SAMPLE_ROWS} ROWS)"  # noqa: S608  # the query is ours
-        found = session.table(_texts_query(sample, learning, ()))
-        for position, value in enumerate(learning):
-            of = (value.column.attribute, value.descriptor)
-            texts = found.column(f"t{position}").drop_null().to_pylist()
-            structures.setdefault(of, []).extend(texts)
+        for part in _parts(learning):
+            found = session.table(_texts_query(sample, part, ()))
+            for position, value in enumerate(part):
+                of = (value.column.attribute, value.descriptor)
+                texts = found.column(f"t{position}").drop_null().to_pylist()
+                structures.setdefault(of, []).extend(texts)
     return [
         _Value(
             value.output,
@@ -214,6 +217,31 @@ def _inside(value: _Value, sample: Iterable[object]) -> Reading | None:
     except NotDynamoDBJsonError:
         return None
     return None if structure is None else plain_content(structure, value.descriptor)
+
+
+def _parts(values: Sequence[_Value]) -> list[Sequence[_Value]]:
+    starts = range(0, len(values), _COLUMNS_AT_ONCE)
+    return [values[start : start + _COLUMNS_AT_ONCE] for start in starts] or [()]
+
+
+def _raw(
+    session: Session,
+    query: str,
+    values: Sequence[_Value],
+    rest_of: Sequence[tuple[str, str]],
+    hidden: Sequence[str],
+) -> pa.Table:
+    """What SQL reads: `v<i>` is a value, `x<i>` its text where it could not be read."""
+    columns: dict[str, pa.ChunkedArray] = {}
+    for start, part in zip(
+        range(0, len(values) + 1, _COLUMNS_AT_ONCE), _parts(values), strict=False
+    ):
+        first = start == 0
+        found = session.table(
+            _query(query, part, rest_of if first else (), hidden if first else (), start)
+        )
+        columns |= dict(zip(found.column_names, found.columns, strict=True))
+    return pa.table(columns)
 
 
 def _texts_query(
@@ -241,8 +269,9 @@ def _query(
     values: Sequence[_Value],
     rest_of: Sequence[tuple[str, str]],
     hidden: Sequence[str],
+    start: int,
 ) -> str:
-    """One SELECT: `v<i>` is a value, `x<i>` its text where it could not be read."""
+    """One SELECT of a part of the values, numbered from `start`."""
     rests = [f"rest{position}" for position in range(len(rest_of))]
     parsed: list[str] = [*hidden, *rests]
     read: list[str] = [*hidden, *rests]
@@ -253,11 +282,12 @@ def _query(
         sql = _reading_of(value, text, f"p{position}")
         if value.inside is not None:
             parsed.append(f"{from_json(text, value.inside.shape)} AS p{position}")
-        read.append(f"{sql or text} AS v{position}")
-        left.append(f"v{position}")
+        name = f"{start + position}"
+        read.append(f"{sql or text} AS v{name}")
+        left.append(f"v{name}")
         if sql is not None:
             read.append(text)
-            left.append(f"CASE WHEN v{position} IS NULL THEN {text} END AS x{position}")
+            left.append(f"CASE WHEN v{name} IS NULL THEN {text} END AS x{name}")
     texts = _texts_query(query, values, hidden, " ".join(image for image, _ in rest_of))
     steps = f"SELECT {', '.join(read)} FROM (SELECT {', '.join(parsed)} FROM ({texts}))"  # noqa: S608  # our names
     return f"SELECT {', '.join(left)} FROM ({steps})"  # noqa: S608  # our names

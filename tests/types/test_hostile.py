@@ -178,7 +178,7 @@ def test_an_image_that_is_no_item_is_quarantined_whole_and_the_rest_goes_on(
     assert kept[0]["reason"].startswith("the new image")
 
 
-ODD_VALUES = {
+ODD_VALUES: dict[str, dict[str, Any]] = {
     "no number": {"N": "abc"},
     "not finite": {"N": "NaN"},
     "too many digits": {"N": "1" * 60},
@@ -194,7 +194,7 @@ ODD_VALUES = {
 def test_a_text_that_its_type_can_not_hold_is_kept_as_text(name: str, tmp_path: Path) -> None:
     stream = ScriptedStream()
     ((descriptor, inner),) = ODD_VALUES[name].items()
-    usual = {"N": "1", "B": "AA==", "NS": ["1"], "BS": ["AA=="]}[descriptor]
+    usual: Any = {"N": "1", "B": "AA==", "NS": ["1"], "BS": ["AA=="]}[descriptor]
     stream.put({"id": {"S": "usual"}, "x": {descriptor: usual}})
     stream.put({"id": {"S": "odd"}, "x": {descriptor: inner}})
     rows = {row["id"]: row for row in scripted(stream, tmp_path)}
@@ -217,7 +217,7 @@ def test_numbers_as_strings_stay_strings(tmp_path: Path) -> None:
 
 def test_nested_values_of_the_mapping_can_be_read_from_the_table_alone(flow: Flow) -> None:
     """The mapping in the table's properties is enough to tell every item."""
-    item = {"a b": {"S": "x"}, "n": {"N": "1E-130"}, "m": {"M": {"N": {"N": "1"}}}}
+    item: dict[str, Any] = {"a b": {"S": "x"}, "n": {"N": "1E-130"}, "m": {"M": {"N": {"N": "1"}}}}
     flow.put("1", item)
     flow.apply()
     delta = DeltaTable(flow.uri)

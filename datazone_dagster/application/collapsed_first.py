@@ -56,13 +56,16 @@ class Bounds:
 
     Args:
         decoded_bytes: Of the changes that it covers; it ends with the batch that passes them.
-        kept_bytes: Of what stays in memory until the commit: a claim per key, and its rows.
+        kept_bytes: Of what stays in memory until the commit, a claim per key and its rows, as far
+            as can be told before; it ends with the batch that passes them.
+        most_bytes: Of the rows as they turn out to be, unless they are of a single batch.
         row_bytes: What the function's rows of one change take, as far as is known; None: the
             size of the change.
     """
 
     decoded_bytes: int
     kept_bytes: int
+    most_bytes: int
     row_bytes: float | None = None
 
 
@@ -127,7 +130,7 @@ def prepare(parts: Parts, frames: Mapping[str, Frame], bounds: Bounds) -> Prepar
         except TransformError as error:
             raise NotThisWayError(facts.last_batch, error.what) from error
         done += len(changes)
-        if kept > bounds.kept_bytes and facts.first_batch < facts.last_batch:
+        if kept > bounds.most_bytes and facts.first_batch < facts.last_batch:
             raise TooMuchError(kept / done)
     taken = FunctionResult(
         latest.drop_columns([_PART, _ROW]),

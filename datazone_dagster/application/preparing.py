@@ -88,13 +88,18 @@ class Preparation:
         through_batch: int,
         frames: Mapping[str, Frame],
     ) -> Prepared | None:
+        bounds = self._sizes.bounds()
         while True:
             parts = log.parts(after_batch, through_batch)
             try:
                 with guarded(log.uri, "Reading changes"), parts:
-                    return self._read(prepare(parts, frames, self._sizes.bounds()))
+                    return self._read(prepare(parts, frames, bounds))
             except TooMuchError as error:
                 self._sizes.expect(error.row_bytes)
+                # Half of it each time ends at a single batch, which is never too much.
+                bounds = replace(
+                    bounds, kept_bytes=bounds.kept_bytes // 2, row_bytes=error.row_bytes
+                )
             except NotThisWayError as error:
                 self._whole_through_batch = error.through_batch
                 self._logger.info(

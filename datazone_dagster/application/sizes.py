@@ -66,7 +66,8 @@ class ChunkSizes:
     def bounds(self) -> Bounds:
         """Of the next chunk that collapses first."""
         decoded_bytes = self._settings.chunk_bytes or self._collapsed.bytes
-        return Bounds(decoded_bytes, self._kept_bytes, self._row_bytes)
+        most_bytes = self._kept_bytes * 3 // 2
+        return Bounds(decoded_bytes, self._kept_bytes, most_bytes, self._row_bytes)
 
     def learn(self, rows: Mapping[str, pa.Table], changes: int) -> None:
         """See what the function's rows of some changes take."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +228,7 @@ def test_rows_that_are_larger_than_expected_make_smaller_chunks(
 
     def prepare(parts: Parts, frames: Any, bounds: collapsed_first.Bounds) -> Any:
         tried.append(bounds)
-        narrow = collapsed_first.Bounds(bounds.decoded_bytes, 20_000, bounds.row_bytes)
-        return original(parts, frames, narrow)
+        return original(parts, frames, replace(bounds, most_bytes=20_000))
 
     monkeypatch.setattr("datazone_dagster.application.preparing.prepare", prepare)
 

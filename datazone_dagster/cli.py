@@ -27,6 +27,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "demo",
         "Live orders in a local DynamoDB, with Dagster on top.",
     ),
+    "rebuild": LazyCommand(
+        "datazone_dagster.commands.rebuild",
+        "rebuild",
+        "Make a dataset anew from the change log, and swap it in.",
+    ),
     "emulator": LazyCommand(
         "datazone_dagster.local.emulator_command",
         "emulator",

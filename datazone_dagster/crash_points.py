@@ -26,6 +26,8 @@ BEFORE_LOG_ENTRY = "before log entry"
 AFTER_LOG_ENTRY = "after log entry"
 AFTER_DATASET_COMMIT = "after dataset commit"
 AFTER_REDRIVE_PIN = "after redrive pin"
+BEFORE_TAKEOVER = "before takeover"
+AFTER_TAKEOVER = "after takeover"
 
 POINTS = (
     AFTER_READ,
@@ -44,7 +46,7 @@ POINTS = (
 )
 """Of the drain and the runs."""
 
-OPERATOR_POINTS = (AFTER_REDRIVE_PIN,)
+OPERATOR_POINTS = (AFTER_REDRIVE_PIN, BEFORE_TAKEOVER, AFTER_TAKEOVER)
 """Of commands that someone runs by hand."""
 
 

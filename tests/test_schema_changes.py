@@ -121,6 +121,23 @@ def test_dates_become_timestamps_and_structs_get_fields(world: World) -> None:
     assert world.rows("s") == {"old": {"a": 1, "b": None}, "new": {"a": 1, "b": "x"}}
 
 
+def test_rows_that_deletion_vectors_hide_stay_hidden(world: World) -> None:
+    options: dict[str, Any] = {"deletion_vectors": True}
+    for key in ("a", "b", "c", "d"):
+        world.put(key, n=3)
+    world.apply(number("integer"), **options)
+    world.put("a", n=4)
+    world.stream.delete({"id": {"S": "b"}})
+    world.apply(number("integer"), **options)
+    world.put("c", n=2**40)
+    world.apply(number("bigint"), **options)
+    assert world.type_of("n") == pa.int64()
+    assert world.rows("n") == {"a": 4, "c": 2**40, "d": 3}
+    world.put("d", n=1)
+    world.apply(number("bigint"), **options)
+    assert world.rows("n") == {"a": 4, "c": 2**40, "d": 1}
+
+
 def test_readers_of_the_version_before_are_not_disturbed(world: World) -> None:
     world.put("old", n=3)
     world.apply(number("integer"))

@@ -36,15 +36,23 @@ class Application:
         clock: Clock,
         on_chunk: Callable[[ChunkReport], None] | None,
         logger: logging.Logger,
+        *,
+        only: str | None = None,
+        target: Layout | None = None,
     ) -> None:
         self._transform = transform
         self._layout = layout
+        self._target = target or layout
         self._clock = clock
         self._on_chunk = on_chunk
         self._logger = logger
-        self._datasets: dict[str, Dataset] = dict(transform.outputs)
+        self._datasets: dict[str, Dataset] = {
+            output: dataset
+            for output, dataset in transform.outputs.items()
+            if only in (None, dataset.id)
+        }
         self._tables = {
-            output: dataset_table(dataset, transform, layout)
+            output: dataset_table(dataset, transform, self._target)
             for output, dataset in self._datasets.items()
         }
         self._sizes = ChunkSizes(settings)
@@ -56,7 +64,7 @@ class Application:
             output: ApplyReport(
                 dataset_id=dataset.id,
                 source=transform.source.name,
-                uri=layout.dataset(dataset.id),
+                uri=self._target.dataset(dataset.id),
                 position=self._tables[output].position(),
                 head=0,
             )
@@ -120,7 +128,7 @@ class Application:
         counts = MergeCounts()
         for output, report in behind.items():
             dataset = self._datasets[output]
-            quarantine, table = Quarantine(self._layout, dataset.id), self._tables[output]
+            quarantine, table = Quarantine(self._target, dataset.id), self._tables[output]
             mine = taken
             if dataset.mode == "append":
                 # Those of this very chunk, which came once before, are decided anew.

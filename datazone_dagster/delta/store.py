@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -118,6 +119,22 @@ class TableStore:
                 self.filesystem.delete_file(path)
             except FileNotFoundError:
                 continue
+
+    def delete_all(self) -> None:
+        """Remove everything below the root, if there is anything.
+
+        Raises:
+            OSError: The store failed; some of it may be left.
+        """
+        if self._local is not None:
+            if self._local.exists():
+                shutil.rmtree(self._local)
+            return
+        try:
+            for found in obstore.list(self._objects):
+                obstore.delete(self._objects, [one["path"] for one in found])
+        except BaseError as error:
+            raise OSError(str(error)) from error
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
         """Make a file that does not exist yet, whole or not at all. False: it exists.

@@ -39,6 +39,12 @@ from datazone_dagster.merge.modes import (
     SoftMode,
     check_shape,
 )
+from datazone_dagster.merge.properties import (
+    ATTRIBUTES,
+    UNEXPECTED,
+    generation_of,
+    property_of,
+)
 from datazone_dagster.merge.quarantine import Quarantine
 from datazone_dagster.merge.refusal import rows_of_deletes, without_refused
 from datazone_dagster.merge.rewrite import rewritten
@@ -52,12 +58,6 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MergeCounts
 
 KIND = "dataset"
-
-ATTRIBUTES = "datazone.attributes"
-"""Table property: which item attribute is which column, so that replays agree."""
-
-UNEXPECTED = "datazone.unexpected"
-"""Table property: columns that the function returned and the contract keeps out, since when."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ class DatasetTable:
         engine: MergeEngine | None = None,
     ) -> None:
         self.uri = layout.dataset(dataset_id)
+        self._source = source
         self.app_id = f"apply/{source}"
         self.redrive_app_id = f"redrive/{source}"
         self._storage_options = dict(layout.storage_options)
@@ -153,13 +154,13 @@ class DatasetTable:
             size_bytes=sum(file.size_bytes for file in snapshot.files),
             deletion_vectors=snapshot.writes_vectors,
             columns=tuple((field.name, str(field.type)) for field in schema_of(table)),
-            unexpected=_unexpected(table),
+            unexpected=self._unexpected(table),
         )
 
     def attributes(self) -> AttributeMapping:
         """Which item attributes are which columns, as saved with the table."""
         table = self._open()
-        return AttributeMapping() if table is None else _saved_attributes(table)
+        return AttributeMapping() if table is None else self._saved_attributes(table)
 
     def apply(
         self,
@@ -309,17 +310,37 @@ class DatasetTable:
         batch: int,
     ) -> None:
         """What the table knows beside its rows. Only what is new is a commit."""
-        known = {name: (kind, since) for name, kind, since in _unexpected(table)}
+        known = {name: (kind, since) for name, kind, since in self._unexpected(table)}
         noted = {name: (kind, batch) for name, kind in unexpected} | known
         properties: dict[str, str] = {}
         if noted != known:
-            properties[UNEXPECTED] = json.dumps(noted)
-        saved = _saved_attributes(table)
+            properties[self._name(table, UNEXPECTED)] = json.dumps(noted)
+        saved = self._saved_attributes(table)
         dated = attributes.dated(saved, batch)
         if len(attributes) and dated != saved:
-            properties[ATTRIBUTES] = dated.to_json()
+            properties[self._name(table, ATTRIBUTES)] = dated.to_json()
         if properties:
             set_properties(table, self._storage_options, properties)
+
+    def _name(self, table: DeltaTable, name: str) -> str:
+        return property_of(name, generation_of(table, self._source))
+
+    def _saved(self, table: DeltaTable, name: str) -> str | None:
+        return table.metadata().configuration.get(self._name(table, name))
+
+    def _saved_attributes(self, table: DeltaTable) -> AttributeMapping:
+        saved = self._saved(table, ATTRIBUTES)
+        return AttributeMapping.from_json(saved) if saved else AttributeMapping()
+
+    def _unexpected(self, table: DeltaTable) -> tuple[tuple[str, str, int], ...]:
+        """Those of the noted columns that the table still does not have."""
+        noted = json.loads(self._saved(table, UNEXPECTED) or "{}")
+        held = set(schema_of(table).names)
+        return tuple(
+            (name, str(kind), int(since))
+            for name, (kind, since) in noted.items()
+            if name not in held
+        )
 
     def _open(self) -> DeltaTable | None:
         return open_table(self.uri, self._storage_options, KIND)
@@ -341,20 +362,6 @@ class DatasetTable:
             partition_by=self._partition_by,
             description=self._description,
         )
-
-
-def _saved_attributes(table: DeltaTable) -> AttributeMapping:
-    saved = table.metadata().configuration.get(ATTRIBUTES)
-    return AttributeMapping.from_json(saved) if saved else AttributeMapping()
-
-
-def _unexpected(table: DeltaTable) -> tuple[tuple[str, str, int], ...]:
-    """Those of the noted columns that the table still does not have."""
-    noted = json.loads(table.metadata().configuration.get(UNEXPECTED) or "{}")
-    held = set(schema_of(table).names)
-    return tuple(
-        (name, str(kind), int(since)) for name, (kind, since) in noted.items() if name not in held
-    )
 
 
 def schema_of(table: DeltaTable) -> pa.Schema:

@@ -7,7 +7,7 @@ table whose files all have the new type is read by every reader, so the files ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -38,11 +38,22 @@ def rewritten(table: DeltaTable, schema: pa.Schema, *, doing: str) -> None:
         StorageError: The store failed.
     """
     with guarded(table.table_uri, doing):
-        replace_rows(table, _parts(table, schema), schema, CommitProperties(max_commit_retries=0))
+        replace_rows(
+            table,
+            _parts(table, schema),
+            schema,
+            CommitProperties(max_commit_retries=0),
+            partition_by=table.metadata().partition_columns,
+        )
 
 
 def replace_rows(
-    table: DeltaTable, parts: Iterator[pa.Table], schema: pa.Schema, commit: CommitProperties
+    table: DeltaTable,
+    parts: Iterator[pa.Table],
+    schema: pa.Schema,
+    commit: CommitProperties,
+    *,
+    partition_by: Sequence[str],
 ) -> None:
     """Put other rows, and their schema, in the place of all that a table has, in one commit."""
     # delta-rs reads what it is given on its own threads, and can't be called from there.
@@ -53,7 +64,7 @@ def replace_rows(
             pa.RecordBatchReader.from_batches(schema, batches),
             mode="overwrite",
             schema_mode="overwrite",
-            partition_by=table.metadata().partition_columns or None,
+            partition_by=list(partition_by) or None,
             writer_properties=WRITER,
             commit_properties=commit,
         )

@@ -105,6 +105,16 @@ class Tombstones:
         ]
         return pa.concat_tables([columns.empty_table(), *parts])
 
+    def absorb(self, other: Tombstones, now: datetime) -> None:
+        """Record the tombstones of another table, too."""
+        table = open_table(other.uri, other._storage_options, KIND)
+        if table is None:
+            return
+        columns = pa.schema([SCHEMA.field(name) for name in _OF])
+        store = filesystem(table, other._storage_options)
+        parts = [rows for file in data_files(table) for rows in whole_rows(store, file, columns)]
+        self.bury(pa.concat_tables([columns.empty_table(), *parts]), now)
+
     def bury(self, claims: pa.Table, now: datetime) -> None:
         """Record the claims that have a cause; event time and image version may be missing."""
         gone = claims.filter(pc.is_valid(claims[CAUSE]))

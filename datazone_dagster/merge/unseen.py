@@ -23,11 +23,12 @@ from datazone_dagster.delta import (
     open_table,
     transaction,
 )
+from datazone_dagster.errors import SchemaChangeError
 from datazone_dagster.merge.claims import CAUSE
 from datazone_dagster.merge.contract import conform
 from datazone_dagster.merge.held import whole_rows
 from datazone_dagster.merge.quarantine import Quarantine
-from datazone_dagster.merge.rewrite import rewritten
+from datazone_dagster.merge.rewrite import replace_rows, rewritten
 from datazone_dagster.merge.shape import aligned
 from datazone_dagster.merge.tombstones import (
     RETENTION,
@@ -76,6 +77,35 @@ class UnseenChanges:
         comes as it was last.
         """
         return self._read(keys, payload, lowest=None)
+
+    def absorb(self, other: UnseenChanges, now: datetime) -> None:
+        """Keep the changes of another table, too; of a change that both have its form is kept.
+
+        What is here stays as far as it fits their columns, and goes where it does not.
+        """
+        table = other._open()
+        if table is None:
+            return
+        stamps = {_DAY, _EPOCH, _RANK, _PUT, _CAUSE}
+        held = pa.schema(table.schema().to_arrow())
+        payload = pa.schema([field for field in held if field.name not in stamps])
+        keys = pa.RecordBatchReader.from_stream(table.scan(columns=[KEY])).read_all()[KEY]
+        changes = other.of(pc.unique(keys.cast(pa.string())), payload)
+        try:
+            self.put(changes, now)
+        except SchemaChangeError:
+            mine = self._open()
+            assert mine is not None  # only an existing table has other columns
+            put = (mine.transaction_version(_APP_ID) or 0) + 1
+            rows = _stamped(changes, put, now)
+            with guarded(self.uri, f"Replacing unseen changes of dataset {self._dataset_id!r}"):
+                replace_rows(
+                    mine,
+                    iter([rows]),
+                    rows.schema,
+                    transaction(_APP_ID, put),
+                    partition_by=[_DAY],
+                )
 
     def put(self, changes: pa.Table, now: datetime) -> None:
         """Keep changes, as a `HistoryPlan` has them.

@@ -56,6 +56,15 @@ class Layout:
         """The table of a dataset."""
         return self._under(checked_dataset_id(dataset_id))
 
+    def rebuild(self, dataset_id: str, attempt: str) -> Layout:
+        """A lakehouse of its own for one rebuild of a dataset, until it takes over."""
+        root = self._under("_rebuild", checked_dataset_id(dataset_id), attempt)
+        return Layout(root, self.storage_options)
+
+    def rebuilds(self, dataset_id: str) -> str:
+        """The folder of all rebuilds of a dataset."""
+        return self._under("_rebuild", checked_dataset_id(dataset_id))
+
     def change_log(self, source: str) -> str:
         """The append-only table of everything a source delivered."""
         return self._under("_changelog", source)

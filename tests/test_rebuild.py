@@ -1,0 +1,330 @@
+"""A rebuilt dataset is the one that its function would have made from the start."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from datazone_dagster import Dataset, Input, Output, Stream, Transform, crash_points, transform
+from datazone_dagster.application.rebuild import Rebuild, RebuildReport
+from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.delta import open_table
+from datazone_dagster.errors import (
+    ConcurrentWriterError,
+    ExpressionError,
+    SchemaChangeError,
+    StorageError,
+)
+from datazone_dagster.merge.claims import CLAIMS_SCHEMA
+from datazone_dagster.merge.tombstones import Tombstones
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import ApplySettings, apply_transform, drain_once, read_dataset
+from datazone_dagster.sources import DynamoDBSource
+from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, at_point, crash_at
+from tests.commands.running import run_command
+
+SOURCE = DynamoDBSource("orders")
+EVERY_BATCH = ApplySettings(chunk_bytes=1)
+
+Function = Callable[[Any], object]
+
+
+def as_number(changes: Any) -> object:
+    return changes.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.n.N::bigint as n")
+
+
+def as_text(changes: Any) -> object:
+    return changes.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.n.N as n")
+
+
+def flow_of(function: Function, **dataset: Any) -> Transform:
+    """The function into `d`, and into `other`, which is never rebuilt."""
+
+    def both(changes: Any) -> dict[str, object]:
+        return {"d": function(changes), "other": as_number(changes)}
+
+    return transform(
+        name="flow",
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"d": Output(Dataset("d", **dataset)), "other": Output(Dataset("other"))},
+    )(both)
+
+
+class World:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.layout = Layout(str(root / "lake"))
+        self.clock = FixedClock()
+        self.stream = ScriptedStream("orders", clock=self.clock)
+
+    def write_some(self, start: int = 0) -> None:
+        """Three batches: new, changed, deleted and returning items."""
+        for batch in range(start, start + 3):
+            for number in range(4):
+                self.put(f"k{number}", n=batch * 10 + number)
+            self.put(f"only{batch}", n=batch)
+            self.stream.delete({"id": {"S": f"k{batch % 4}"}})
+            self.drain()
+
+    def put(self, key: str, n: int) -> None:
+        self.stream.put({"id": {"S": key}, "n": {"N": str(n)}})
+
+    def drain(self) -> None:
+        drain_once(SOURCE, self.stream, self.layout, clock=self.clock)
+
+    def apply(self, function: Function, **dataset: Any) -> None:
+        flow = flow_of(function, **dataset)
+        apply_transform(flow, self.layout, settings=EVERY_BATCH, clock=self.clock)
+
+    def rebuild(self, function: Function, **dataset: Any) -> RebuildReport:
+        flow = flow_of(function, **dataset)
+        return Rebuild(
+            flow, flow.outputs["d"], self.layout, settings=EVERY_BATCH, clock=self.clock
+        ).run()
+
+    def rows(self, dataset: str = "d", layout: Layout | None = None) -> list[Any]:
+        found = read_dataset(layout or self.layout, dataset)
+        return sorted(found.to_pylist(), key=repr)
+
+    def fresh(self, function: Function, **dataset: Any) -> list[Any]:
+        """What the function makes of the same change log from the start."""
+        flow = flow_of(function, **dataset)
+        again = Layout(str(self.root / "fresh"))
+        log = Path(self.layout.change_log("orders"))
+        (self.root / "fresh" / "_changelog").mkdir(parents=True)
+        (self.root / "fresh" / "_changelog" / "orders").symlink_to(log)
+        apply_transform(flow, again, clock=self.clock)
+        return self.rows(layout=again)
+
+    def table(self, dataset: str = "d") -> DeltaTable:
+        return DeltaTable(self.layout.dataset(dataset))
+
+    def position(self, dataset: str = "d") -> int:
+        return self.table(dataset).transaction_version("apply/orders") or 0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.write_some()
+    return world
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {},
+        {"mode": "append"},
+        {"mode": "history"},
+        {"deletes": "soft"},
+        {"partition_by": "id"},
+        {"deletion_vectors": True},
+    ],
+    ids=repr,
+)
+def test_it_is_what_the_function_makes_from_the_start(
+    world: World, dataset: dict[str, Any]
+) -> None:
+    world.apply(as_number, **{**dataset, "partition_by": ()})
+    other = world.table("other").version()
+    world.write_some(3)
+    with pytest.raises(SchemaChangeError, match="rebuild d"):
+        world.apply(as_text, **dataset)
+    world.rebuild(as_text, **dataset)
+
+    assert world.rows() == world.fresh(as_text, **dataset)
+    assert world.position() == 6
+    assert world.table("other").version() == other
+    assert list(world.table().metadata().partition_columns) == [
+        name for name in [dataset.get("partition_by")] if name
+    ]
+    world.put("later", n=1)
+    world.stream.delete({"id": {"S": "only2"}})
+    world.drain()
+    world.apply(as_text, **dataset)
+    assert any(row["id"] == "later" and row["n"] == "1" for row in world.rows())
+    assert not (world.root / "lake" / "_rebuild" / "d").exists()
+
+
+def test_readers_keep_what_they_read_and_older_versions_stay(world: World) -> None:
+    world.apply(as_number)
+    reader = world.table()
+    before = world.rows()
+    world.rebuild(as_text)
+    assert sorted(reader.to_pyarrow_table().to_pylist(), key=repr) == before
+    old = DeltaTable(world.layout.dataset("d"), version=reader.version())
+    assert sorted(old.to_pyarrow_table().to_pylist(), key=repr) == before
+
+
+def test_deleted_keys_stay_deleted_although_their_tombstones_had_gone(world: World) -> None:
+    world.apply(as_number)
+    world.clock.advance(timedelta(days=30))
+    tombstones = Path(world.layout.tombstones("d"))
+    tombstones.rename(tombstones.with_name("gone"))
+    world.rebuild(as_text)
+    gone = {"k0", "k1", "k2", "k3"} - {row["id"] for row in world.rows()}
+    assert gone
+    old = pa.Table.from_pylist(
+        [
+            {"_dz_key": f"2:idS{len(key)}:{key}", "_dz_version": "0" * 48, "cause": None}
+            for key in gone
+        ],
+        schema=CLAIMS_SCHEMA,
+    )
+    assert len(Tombstones(world.layout, "d").blocked(old)) == len(gone)
+
+
+def test_the_types_of_items_can_be_declared_anew(world: World) -> None:
+    def items(changes: Any) -> object:
+        return changes.items()
+
+    def declared(changes: Any) -> object:
+        return changes.items(types={"n": "long"})
+
+    world.apply(items)
+    world.put("more", n=1)
+    world.drain()
+    with pytest.raises(ExpressionError, match="already"):
+        world.apply(declared)
+    world.rebuild(declared)
+    assert pa.schema(world.table().schema().to_arrow()).field("n").type == pa.int64()
+    world.put("more", n=2)
+    world.drain()
+    world.apply(declared)
+    assert {row["id"]: row["n"] for row in world.rows()}["more"] == 2
+
+
+@pytest.mark.parametrize(
+    ("point", "nth"),
+    [
+        ("before dataset commit", 2),
+        ("after dataset commit", 2),
+        ("after tombstones", 2),
+        ("before takeover", 1),
+        ("after takeover", 1),
+    ],
+)
+def test_killed_anywhere_it_can_be_run_again(world: World, point: str, nth: int) -> None:
+    world.apply(as_number)
+    before, other = world.rows(), world.table("other").version()
+    with pytest.raises(Crash), crash_at(point, nth):
+        world.rebuild(as_text)
+    if point != "after takeover":
+        assert world.rows() == before
+        world.apply(as_number)
+    world.rebuild(as_text)
+    assert world.rows() == world.fresh(as_text)
+    assert world.position() == 3
+    assert world.table("other").version() == other
+    assert not (world.root / "lake" / "_rebuild" / "d").exists()
+
+
+def test_a_run_in_the_last_moment_is_taken_in(world: World) -> None:
+    world.apply(as_number)
+
+    def run() -> None:
+        world.put("late", n=99)
+        world.drain()
+        world.apply(as_number)
+
+    with at_point(crash_points.BEFORE_TAKEOVER, run):
+        report = world.rebuild(as_text)
+    assert report.attempts == 2
+    assert {row["id"]: row["n"] for row in world.rows()}["late"] == "99"
+    assert world.rows() == world.fresh(as_text)
+
+
+def test_a_run_that_was_about_to_commit_gives_way(world: World) -> None:
+    world.apply(as_number)
+    world.put("late", n=99)
+    world.drain()
+    with at_point("before dataset commit", lambda: world.rebuild(as_number)):
+        world.apply(as_number)
+    assert world.position() == 4
+    assert world.rows() == world.fresh(as_number)
+
+
+def test_of_two_rebuilds_the_second_gives_way(world: World) -> None:
+    world.apply(as_number)
+    with (
+        pytest.raises(ConcurrentWriterError, match="another rebuild"),
+        at_point(crash_points.BEFORE_TAKEOVER, lambda: world.rebuild(as_text)),
+    ):
+        world.rebuild(as_number)
+    assert world.rows() == world.fresh(as_text)
+
+
+def test_what_the_new_function_can_t_take_goes_to_the_quarantine(world: World) -> None:
+    schema = pa.schema([("id", pa.string()), ("n", pa.int64())])
+
+    def halves(changes: Any) -> object:
+        return changes.select(
+            "dynamodb.Keys.id.S as id", "(dynamodb.NewImage.n.N::decimal(18,2) / 2)::double as n"
+        )
+
+    world.apply(as_number)
+    report = world.rebuild(halves, schema=schema, schema_policy="quarantine")
+    table = open_table(world.layout.quarantine("d"), {}, "quarantine")
+    assert table is not None
+    reasons = table.to_pyarrow_table()["reason"].to_pylist()
+    assert set(reasons) == {"column 'n' holds a value that is no int64"}
+    assert len(reasons) == report.applied.quarantined > 1
+
+
+def test_a_change_log_that_forgot_can_t_rebuild(world: World) -> None:
+    world.apply(as_number)
+    log = ChangeLog(world.layout, "orders").open()
+    assert log is not None
+    assert log.forget(2, world.clock() + timedelta(days=1)) > 0
+    before = world.rows()
+    with pytest.raises(StorageError, match=r"batches 1 to 2 were removed.*snapshot"):
+        world.rebuild(as_text)
+    assert world.rows() == before
+
+
+def test_there_has_to_be_something_to_rebuild(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with pytest.raises(StorageError, match="has no table"):
+        world.rebuild(as_text)
+
+
+PROJECT = """
+from datazone_dagster import *
+from datazone_dagster.sources import DynamoDBSource
+
+@transform(
+    input_mapping={"changes": Input(Stream(source=DynamoDBSource("orders")))},
+    output_mapping={"rows": Output(Dataset("d"))},
+)
+def flow(changes):
+    return changes.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.n.N as n")
+"""
+
+
+def test_the_command_killed_in_the_middle_and_run_again(world: World) -> None:
+    world.apply(as_number)
+    before = world.rows()
+    (world.root / "definitions.py").write_text(PROJECT, "utf-8")
+    command = ("rebuild", "d", "--lakehouse", world.layout.uri)
+    for point in ("before dataset commit", crash_points.BEFORE_TAKEOVER):
+        killed = run_command(*command, cwd=world.root, environment={"DATAZONE_CRASH_AT": point})
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert world.rows() == before
+    assert len(list((world.root / "lake" / "_rebuild" / "d").iterdir())) == 2
+
+    done = run_command(*command, cwd=world.root)
+    assert done.returncode == 0, done.stderr
+    assert "Dataset d is rebuilt (number 1)" in done.stdout
+    assert world.rows() == world.fresh(as_text)
+    assert not (world.root / "lake" / "_rebuild" / "d").exists()
+
+    unknown = run_command("rebuild", "nonsense", cwd=world.root)
+    assert unknown.returncode == 1
+    assert "Datasets of this project: d" in unknown.stderr

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test test-faults lint types imports lock clean
+.PHONY: help setup demo demo-stop test bench test-faults lint types imports lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-faults: $(STAMP) ## the long fault runs, and docs/reliability.md made from 
 	DATAZONE_FAULT_LEDGER="$(CURDIR)/.datazone/faults.jsonl" DATAZONE_TEST_PROFILE=long \
 	  $(BIN)/python -m pytest -m "faults or not faults" tests/faults tests/test_whole_flow.py
 	$(BIN)/python -m tests.faults.reliability_table .datazone/faults.jsonl docs/reliability.md
+
+bench: $(STAMP) ## all benchmarks, under ten minutes; results in benchmarks/results
+	$(BIN)/python -m benchmarks
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -8,9 +8,11 @@ threads, parsing, Arrow, Parquet, Delta commits, checkpoint. Both ways land the 
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +28,30 @@ from benchmarks.measure import (
     write,
 )
 from benchmarks.pages import Workload, generated
+from benchmarks.server import serving
 from benchmarks.stream import PagesStream
 from datazone_dagster.changelog import batch_writer
 from datazone_dagster.changelog import log as change_log
 from datazone_dagster.changelog import schema as change_log_schema
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import StreamClient
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.pipeline import drain_tick
+from datazone_dagster.source.client import BotoStreamClient
 from datazone_dagster.source.parsed import page_from_parsed
+from datazone_dagster.source.session import build_clients
+from datazone_dagster.source.settings import ConnectionSettings
 from datazone_dagster.source.wire import parse_page
 from datazone_dagster.sources import DynamoDBSource
 
 SOURCE = DynamoDBSource(table_name="orders", region="us-west-2")
 RAW = "drain, raw pages"
+HTTP = "drain, raw pages by boto3 over HTTP"
 PARSED = "drain, boto3 parser"
 PARSER = "boto3 parser alone"
-DEFAULT_RECORDS = 400_000
+SERVER = "pages read over HTTP, not looked into"
+DEFAULT_RECORDS = 1_000_000
 
 
 def boto_parser() -> Callable[[bytes], dict[str, Any]]:
@@ -70,10 +79,20 @@ def parsed_page() -> Callable[[bytes], RecordsPage]:
     return lambda body: page_from_parsed(parse(body))
 
 
-def drain_all(stream: PagesStream, layout: Layout) -> None:
+def drain_all(stream: StreamClient, layout: Layout) -> None:
     """Land everything."""
     while not drain_tick(SOURCE, stream, layout).caught_up:
         pass
+
+
+def read_bytes(url: str, stream: PagesStream) -> None:
+    """Every page over one plain connection, not looked into: what the server can give."""
+    connection = HTTPConnection(url.removeprefix("http://"))
+    headers = {"x-amz-target": "DynamoDBStreams_20120810.GetRecords"}
+    for iterator in stream.iterators():
+        connection.request("POST", "/", json.dumps({"ShardIterator": iterator}), headers)
+        connection.getresponse().read()
+    connection.close()
 
 
 def child(variant: str, folder: Path) -> Measured:
@@ -86,6 +105,17 @@ def child(variant: str, folder: Path) -> Measured:
         with measuring(measured):
             for body in stream.bodies():
                 parse(body)
+        return measured
+    if variant == HTTP:
+        with tempfile.TemporaryDirectory(prefix="bench-drain-") as root, serving(folder) as url:
+            connection = ConnectionSettings(endpoint_url=url, region=SOURCE.region)
+            client = BotoStreamClient(SOURCE.table_name, build_clients(connection))
+            with measuring(measured):
+                drain_all(client, Layout(root))
+        return measured
+    if variant == SERVER:
+        with serving(folder) as url, measuring(measured):
+            read_bytes(url, stream)
         return measured
     with tempfile.TemporaryDirectory(prefix="bench-drain-") as root, Stages(measured) as stages:
         if variant == RAW:
@@ -109,6 +139,8 @@ def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Mea
     slow = generated(Workload(records=max(records // 10, 1000)), pages)
     rows = [
         repeated(2, lambda: in_child("benchmarks.drain", RAW, str(folder))),
+        in_child("benchmarks.drain", HTTP, str(folder)),
+        in_child("benchmarks.drain", SERVER, str(folder)),
         in_child("benchmarks.drain", PARSED, str(slow)),
         in_child("benchmarks.drain", PARSER, str(slow)),
     ]

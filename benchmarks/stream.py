@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.pages import FIRST_SEQUENCE, STREAM_ARN, PageRef
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
+from datazone_dagster.source.wire import parse_page
 
 Parser = Callable[[bytes], RecordsPage]
 
@@ -22,7 +23,7 @@ class PagesStream:
         parse: From a body to a page.
     """
 
-    def __init__(self, folder: Path, parse: Parser) -> None:
+    def __init__(self, folder: Path, parse: Parser = parse_page) -> None:
         index = json.loads((folder / "index.json").read_text())
         self._pages = [[PageRef(*page) for page in shard] for shard in index]
         self._files = [os.open(folder / f"{n}.pages", os.O_RDONLY) for n in range(len(index))]
@@ -40,6 +41,10 @@ class PagesStream:
     def bodies(self) -> list[bytes]:
         """Every page, shard after shard."""
         return [self.body(n, ref) for n, shard in enumerate(self._pages) for ref in shard]
+
+    def iterators(self) -> list[str]:
+        """Of every page, shard after shard."""
+        return [f"{n}:{at}" for n, shard in enumerate(self._pages) for at in range(len(shard))]
 
     def body(self, shard: int, page: PageRef) -> bytes:
         return os.pread(self._files[shard], page.length, page.offset)
@@ -62,7 +67,11 @@ class PagesStream:
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
         self.calls += 1
+        return self._parse(self.raw(shard_iterator))
+
+    def raw(self, shard_iterator: str) -> bytes:
+        """The body of GetRecords; at the tip of a shard an empty page."""
         shard, at = (int(part) for part in shard_iterator.split(":"))
         if at >= len(self._pages[shard]):
-            return RecordsPage([], shard_iterator, 0, [])
-        return self._parse(self.body(shard, self._pages[shard][at]))
+            return f'{{"NextShardIterator":"{shard_iterator}","Records":[]}}'.encode()
+        return self.body(shard, self._pages[shard][at])

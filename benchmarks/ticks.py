@@ -1,12 +1,14 @@
-"""Ten thousand ticks: what a small commit costs as the change log grows.
+"""Ten thousand ticks: what a small commit costs as the change log grows; and an idle tick.
 
     python -m benchmarks.ticks [ticks]
 
-Each tick is a whole drain with a few records: open, plan, read, land, save, upkeep.
+Each tick is a whole drain with a few records: open, plan, read, land, save, upkeep. An idle
+tick finds a hundred open shards with nothing in them.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -21,37 +23,84 @@ from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import ScriptedStream
 
 SOURCE = DynamoDBSource(table_name="orders", region="us-west-2")
-REPORT_EVERY = 500
+ROWS = 10
+IDLE_SHARDS = 100
+IDLE_TICKS = 20
 
 
 def run(ticks: int, root: Path, shards: int = 4) -> list[dict[str, float]]:
-    """One row per `REPORT_EVERY` ticks."""
+    """`ROWS` rows, each over as many ticks."""
     stream = ScriptedStream(shards=shards)
     rows: list[dict[str, float]] = []
     took: list[float] = []
     cpu_before = time.process_time()
+    every = max(1, ticks // ROWS)
     for tick in range(1, ticks + 1):
         stream.put({"id": {"S": f"k{tick % 1000}"}, "n": {"N": str(tick)}})
         started = time.perf_counter()
         drain_once(SOURCE, stream, Layout(str(root)))
         took.append(time.perf_counter() - started)
-        if tick % REPORT_EVERY == 0:
+        if tick % every == 0:
             log = root / "_changelog" / SOURCE.name
             rows.append(
                 {
                     "ticks": tick,
+                    "cpu_ms": 1e3 * (time.process_time() - cpu_before) / len(took),
                     "median_ms": 1e3 * median(took),
                     "p99_ms": 1e3 * sorted(took)[int(len(took) * 0.99)],
-                    "cpu_ms": 1e3 * (time.process_time() - cpu_before) / len(took),
                     "live_files": len(DeltaTable(log).file_uris()),
                     "files_on_disk": sum(1 for _ in log.rglob("*.parquet")),
+                    "log_entries": sum(1 for _ in (log / "_delta_log").iterdir()),
                 }
             )
-            print({name: round(value, 1) for name, value in rows[-1].items()}, flush=True)
             took, cpu_before = [], time.process_time()
     return rows
 
 
-if __name__ == "__main__":
+def idle(root: Path) -> dict[str, float]:
+    """What a tick costs that has nothing to read: all but the calls themselves."""
+    stream = ScriptedStream(shards=IDLE_SHARDS)
+    layout = Layout(str(root))
+    for number in range(2 * IDLE_SHARDS):
+        stream.put({"id": {"S": f"k{number}"}})
+    drain_once(SOURCE, stream, layout)
+    calls_before = stream.calls["GetRecords"]
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(IDLE_TICKS):
+        drain_once(SOURCE, stream, layout)
+    return {
+        "open_shards": IDLE_SHARDS,
+        "cpu_ms": 1e3 * (time.process_time() - cpu) / IDLE_TICKS,
+        "wall_ms": 1e3 * (time.perf_counter() - wall) / IDLE_TICKS,
+        "get_records_calls": (stream.calls["GetRecords"] - calls_before) / IDLE_TICKS,
+    }
+
+
+def table(rows: list[dict[str, float]], quiet: dict[str, float]) -> str:
+    names = list(rows[0])
+    lines = [
+        "### A tick of a few records, as the change log grows",
+        "",
+        "| " + " | ".join(name.replace("_", " ") for name in names) + " |",
+        "|" + "---:|" * len(names),
+        *("| " + " | ".join(f"{row[name]:,.0f}" for name in names) + " |" for row in rows),
+        "",
+        f"An idle tick with {quiet['open_shards']:.0f} open shards: {quiet['cpu_ms']:.1f} ms CPU, "
+        f"{quiet['get_records_calls']:.0f} GetRecords calls.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main(results: Path, ticks: int = 10_000) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-ticks-") as folder:
-        run(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, Path(folder))
+        quiet = idle(Path(folder) / "idle")
+        rows = run(ticks, Path(folder) / "busy")
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "ticks.json").write_text(json.dumps({"ticks": rows, "idle": quiet}, indent=1))
+    (results / "ticks.md").write_text(table(rows, quiet))
+    print(table(rows, quiet))
+
+
+if __name__ == "__main__":
+    main(Path("benchmarks/results"), int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.batch_plot import drawn
 from benchmarks.batch_simulation import LIMITS, MIB, SCENARIOS, Step, World, simulated
 from datazone_dagster.model.batch_size import LARGEST_STEP, BatchMeasured, BatchSize
 
@@ -114,3 +116,8 @@ def test_a_steady_world_means_a_steady_size(
     late = [step.size_bytes for step in steps][40:]
     assert max(late) <= 1.9 * min(late)
     assert turns(late) <= len(late) // 8
+
+
+def test_the_plot_in_the_documentation_is_of_this_controller() -> None:
+    """Else: `python -m benchmarks.batch_plot`."""
+    assert Path("docs/batch-size.svg").read_text() == drawn()

@@ -1,0 +1,30 @@
+"""All of it: `python -m benchmarks [share]`, which `make bench` runs in under ten minutes.
+
+`share` makes every workload smaller: 0.1 is a look at whether it works, not a result.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import apply, batch_plot, decode, drain, end_to_end, ticks
+
+RESULTS = Path("benchmarks/results")
+PAGES = Path(tempfile.gettempdir()) / "datazone-bench-pages"
+TICKS = 3000
+
+
+def main(share: float) -> None:
+    started = time.monotonic()
+    for piece in (drain, apply, end_to_end, decode):
+        piece.main(RESULTS, PAGES, int(piece.DEFAULT_RECORDS * share))
+    ticks.main(RESULTS, int(TICKS * share))
+    batch_plot.main(Path("docs"))
+    print(f"All of it: {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 1.0)

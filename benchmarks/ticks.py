@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -23,15 +24,14 @@ from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import ScriptedStream
 
 SOURCE = DynamoDBSource(table_name="orders", region="us-west-2")
-ROWS = 10
+ROWS = 20
 IDLE_SHARDS = 100
 IDLE_TICKS = 20
 
 
-def run(ticks: int, root: Path, shards: int = 4) -> list[dict[str, float]]:
+def run(ticks: int, root: Path, shards: int = 4) -> Iterator[dict[str, float]]:
     """`ROWS` rows, each over as many ticks."""
     stream = ScriptedStream(shards=shards)
-    rows: list[dict[str, float]] = []
     took: list[float] = []
     cpu_before = time.process_time()
     every = max(1, ticks // ROWS)
@@ -42,19 +42,16 @@ def run(ticks: int, root: Path, shards: int = 4) -> list[dict[str, float]]:
         took.append(time.perf_counter() - started)
         if tick % every == 0:
             log = root / "_changelog" / SOURCE.name
-            rows.append(
-                {
-                    "ticks": tick,
-                    "cpu_ms": 1e3 * (time.process_time() - cpu_before) / len(took),
-                    "median_ms": 1e3 * median(took),
-                    "p99_ms": 1e3 * sorted(took)[int(len(took) * 0.99)],
-                    "live_files": len(DeltaTable(log).file_uris()),
-                    "files_on_disk": sum(1 for _ in log.rglob("*.parquet")),
-                    "log_entries": sum(1 for _ in (log / "_delta_log").iterdir()),
-                }
-            )
+            yield {
+                "ticks": tick,
+                "cpu_ms": 1e3 * (time.process_time() - cpu_before) / len(took),
+                "median_ms": 1e3 * median(took),
+                "p99_ms": 1e3 * sorted(took)[int(len(took) * 0.99)],
+                "live_files": len(DeltaTable(log).file_uris()),
+                "files_on_disk": sum(1 for _ in log.rglob("*.parquet")),
+                "log_entries": sum(1 for _ in (log / "_delta_log").iterdir()),
+            }
             took, cpu_before = [], time.process_time()
-    return rows
 
 
 def idle(root: Path) -> dict[str, float]:
@@ -95,10 +92,14 @@ def table(rows: list[dict[str, float]], quiet: dict[str, float]) -> str:
 def main(results: Path, ticks: int = 10_000) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-ticks-") as folder:
         quiet = idle(Path(folder) / "idle")
-        rows = run(ticks, Path(folder) / "busy")
-    results.mkdir(parents=True, exist_ok=True)
-    (results / "ticks.json").write_text(json.dumps({"ticks": rows, "idle": quiet}, indent=1))
-    (results / "ticks.md").write_text(table(rows, quiet))
+        rows = []
+        results.mkdir(parents=True, exist_ok=True)
+        for row in run(ticks, Path(folder) / "busy"):  # written as it goes: it takes a while
+            rows.append(row)
+            (results / "ticks.json").write_text(
+                json.dumps({"ticks": rows, "idle": quiet}, indent=1)
+            )
+            (results / "ticks.md").write_text(table(rows, quiet))
     print(table(rows, quiet))
 
 

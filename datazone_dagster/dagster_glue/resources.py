@@ -86,6 +86,11 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
         "and 'disabled' with an endpoint_url. Proxies that know only the regional host need "
         "'disabled'.",
     )
+    ask_for_gzip: bool = Field(
+        default=False,
+        description="Let the service compress what it sends: about a fifth of the bytes, for "
+        "half again the CPU of a drain. For slow or metered networks.",
+    )
     aws_access_key_id: str | None = Field(
         default=None, repr=False, description="AWS access key id; better an EnvVar or a role."
     )
@@ -174,6 +179,7 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
             table_name,
             partial(build_clients, settings, table_name=table_name),
             role_arn=settings.role_arn,
+            ask_for_gzip=self.ask_for_gzip,
         )
 
 

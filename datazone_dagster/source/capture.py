@@ -94,9 +94,26 @@ def _take_body(response_dict: MutableMapping[str, Any], **_: object) -> None:
     response_dict["body"] = b"{}"
 
 
-def install(client: DynamoDBStreamsClient) -> None:
-    """Let `capturing` work on a client. It changes nothing for calls outside of it."""
+def _ask_for_gzip(request: Any, **_: object) -> None:
+    if _current.get() is not None:
+        # After signing: a proxy may change this header, and the signature must stand then.
+        request.headers["Accept-Encoding"] = "gzip"
+
+
+def install(client: DynamoDBStreamsClient, *, ask_for_gzip: bool = False) -> None:
+    """Let `capturing` work on a client. It changes nothing for calls outside of it.
+
+    Args:
+        client: A botocore client.
+        ask_for_gzip: Whether captured calls tell the service that it may compress its answer.
+    """
     client.meta.events.register(_EVENT, _take_body, unique_id="datazone-take-get-records-body")
+    if ask_for_gzip:
+        client.meta.events.register(
+            "before-send.dynamodb-streams.GetRecords",
+            _ask_for_gzip,
+            unique_id="datazone-ask-for-gzip",
+        )
 
 
 @contextmanager

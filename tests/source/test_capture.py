@@ -70,6 +70,29 @@ def test_gzip_is_undone(service: ScriptedService, clients: Clients) -> None:
     assert [record.sequence_number for record in page.records] == [1]
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_gzip_is_asked_for_only_if_told_and_only_for_pages(
+    service: ScriptedService, asked: bool
+) -> None:
+    connection = ConnectionSettings(
+        region="us-west-2",
+        endpoint_url=service.url,
+        aws_access_key_id="k",
+        aws_secret_access_key="s",
+    )
+    own = build_clients(connection)
+    service.script("GetRecords", Answer(gzip.compress(BODY), 200, {"Content-Encoding": "gzip"}))
+    page = BotoStreamClient("t", own, ask_for_gzip=asked).get_records("iterator")
+    assert len(page.records) == 1
+    service.script("GetRecords", Answer(BODY))
+    own.streams.get_records(ShardIterator="of someone else")
+    ours, theirs = (
+        request.headers.get("Accept-Encoding") for request in service.calls("GetRecords")
+    )
+    assert ours == ("gzip" if asked else "identity")
+    assert theirs == "identity"
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "fault"),
     [

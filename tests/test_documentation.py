@@ -18,7 +18,7 @@ def test_the_code_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "documentation"}
     for block in PYTHON.findall(path.read_text("utf-8")):
-        exec(compile(block, str(path), "exec"), namespace)
+        exec(compile(block, str(path), "exec", dont_inherit=True), namespace)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from datazone_dagster.api.contract import Column, ColumnType, unsupported
+from datazone_dagster.errors import DefinitionError
 
 _SCALARS: dict[object, str] = {
     str: "string",
@@ -36,8 +37,15 @@ def model_columns(where: str, model: Any) -> tuple[Column, ...]:
     (`max_digits`, `decimal_places`), 38 with 9 decimals without them.
 
     Raises:
-        DefinitionError: A type that a Delta table does not have.
+        DefinitionError: A type that a Delta table does not have, or that is not defined yet.
     """
+    if not getattr(model, "__pydantic_complete__", True):
+        model.model_rebuild(raise_errors=False)
+        if not model.__pydantic_complete__:
+            raise DefinitionError(
+                f"{where}: schema: {model.__name__!r} names types that are not defined yet.",
+                hint="Define them before the dataset, then call its model_rebuild().",
+            )
     columns = []
     for name, field in model.model_fields.items():
         kind, nullable = _without_none(field.annotation)

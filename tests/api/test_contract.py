@@ -117,6 +117,10 @@ class Odd(BaseModel):
     when: Any
 
 
+class Unfinished(BaseModel):
+    other: Missing  # type: ignore[name-defined]  # noqa: F821 - that is the point
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -126,6 +130,7 @@ class Odd(BaseModel):
         ({"schema": {"id": "string"}}, "pyarrow.Schema, or a Pydantic model"),
         ({"schema": 7}, "schema is 7"),
         ({"schema": Odd}, "column 'when' is Any"),
+        ({"schema": Unfinished}, "'Unfinished' names types that are not defined"),
         ({"schema": pa.schema([("t", pa.time64("us"))])}, "'t' is time64"),
         ({"schema": pa.schema([("t", pa.decimal256(60, 2))])}, "'t' is decimal256"),
         ({"schema": pa.schema([])}, "no columns"),

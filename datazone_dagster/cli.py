@@ -22,6 +22,11 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS: Mapping[str, LazyCommand] = {
+    "accept-gap": LazyCommand(
+        "datazone_dagster.commands.accept_gap",
+        "accept_gap",
+        "Accept that changes of a source were lost.",
+    ),
     "demo": LazyCommand(
         "datazone_dagster.demo.command",
         "demo",

@@ -41,8 +41,9 @@ from datazone_dagster.errors import (
     StorageError,
     ThrottledError,
 )
+from datazone_dagster.gaps import up_to_date
 from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
-from datazone_dagster.model.checkpoint import ShardCheckpoint, fold
+from datazone_dagster.model.checkpoint import ShardCheckpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord
@@ -208,8 +209,7 @@ class _Drain:
         log = ChangeLog(self._layout, source.name).open_or_create()
         if saved.checkpoint.batch > log.head:
             raise _behind_its_checkpoint(source, saved.checkpoint.batch, log.head, self._layout)
-        landed = log.landed_since(saved.checkpoint.batch)
-        checkpoint = fold(saved.checkpoint, landed, log.head, now)
+        checkpoint = up_to_date(saved.checkpoint, log, now)
 
         stream = stream_to_read(self._client, checkpoint)
         plan = plan_drain(stream, checkpoint, start=source.start, now=now)
@@ -249,6 +249,7 @@ class _Drain:
                 if is_worth_saving(saved.checkpoint, reached):
                     saved.save(reached)
                     crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
+                log.keep_gaps(reached.gap_notes())
             except ConcurrentWriterError as error:
                 gave_way = True
                 self._logger.info("Drain of %s gives way: %s", source.name, error)

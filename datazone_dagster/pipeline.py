@@ -17,23 +17,27 @@ from datazone_dagster.api import Transform
 from datazone_dagster.application import Application, ApplySettings, Redriving
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.gaps import accept_gaps, gap_notes
 from datazone_dagster.landing import DrainSettings, drain_once, drain_tick
 from datazone_dagster.merge.dataset import DatasetTable
 from datazone_dagster.merge.quarantine import Quarantine
 from datazone_dagster.merge.reading import DatasetReader, read
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
-from datazone_dagster.model.report import ApplyReport, Backlog, ChunkReport, RedriveReport
+from datazone_dagster.model.report import ApplyReport, Backlog, ChunkReport, Gap, RedriveReport
 
 __all__ = [
     "ApplySettings",
     "DrainSettings",
+    "accept_gaps",
     "apply_transform",
     "backlog",
     "drain_once",
     "drain_tick",
     "forget_applied",
+    "gap_notes",
     "open_dataset",
+    "open_gaps",
     "quarantine_report",
     "read_dataset",
     "records_waiting",
@@ -157,6 +161,15 @@ def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) ->
             hint="It is made by the first run of the transform that writes it.",
         )
     return reader
+
+
+def open_gaps(source_name: str, layout: Layout) -> tuple[Gap, ...]:
+    """What a source has lost and nobody accepted or repaired.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    return tuple(note.gap for note in gap_notes(source_name, layout) if note.is_open)
 
 
 def records_waiting(source_name: str, dataset_id: str, layout: Layout) -> int:

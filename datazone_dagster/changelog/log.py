@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
+from datazone_dagster.changelog import gaps
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.compaction import BATCHES_PER_GROUP, files_to_join
 from datazone_dagster.changelog.parts import Parts
@@ -32,12 +33,13 @@ from datazone_dagster.delta import (
     create_table,
     data_files,
     filesystem,
+    guarded,
     open_table,
     read_rows,
     transaction,
 )
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
-from datazone_dagster.model.checkpoint import Landed
+from datazone_dagster.model.checkpoint import GapNote, Landed
 from datazone_dagster.model.columns import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.version import split_version
@@ -110,6 +112,26 @@ class ChangeLogSnapshot:
     def version(self) -> int:
         """The table version."""
         return self._table.version()
+
+    @property
+    def gaps(self) -> tuple[GapNote, ...]:
+        """The gaps that the log keeps, accepted ones included."""
+        return gaps.from_json(self._table.metadata().configuration.get(gaps.PROPERTY))
+
+    def keep_gaps(self, notes: Iterable[GapNote]) -> None:
+        """Keep what the checkpoint notes, and every acceptance before it.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first; a later drain does it.
+            StorageError: The store failed.
+        """
+        kept = self.gaps
+        wanted = gaps.merged(kept, notes)
+        if wanted != kept:
+            with guarded(self.uri, "Keeping the gaps of the source"):
+                self._table.alter.set_table_properties(
+                    {gaps.PROPERTY: gaps.to_json(wanted)}, raise_if_not_exists=False
+                )
 
     def begin(self, epoch: int) -> BatchWriter:
         """A batch to put records into: the next one, `head + 1`. Nothing counts before its commit.

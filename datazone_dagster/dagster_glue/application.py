@@ -15,10 +15,17 @@ from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport
+from datazone_dagster.observe.completeness import Completeness, completeness
 from datazone_dagster.observe.lag import LagStatus, lag_status
 from datazone_dagster.observe.quarantine import QuarantineStatus, quarantine_status
 from datazone_dagster.observe.schema_change import Columns, SchemaStatus, schema_status
-from datazone_dagster.pipeline import ApplySettings, apply_transform, backlog, records_waiting
+from datazone_dagster.pipeline import (
+    ApplySettings,
+    apply_transform,
+    backlog,
+    open_gaps,
+    records_waiting,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,7 @@ class Applied:
     lag: LagStatus
     schema: SchemaStatus
     quarantine: QuarantineStatus
+    complete: Completeness
     at: datetime
 
 
@@ -101,12 +109,15 @@ class LazyApplication:
         )
         now = self._clock()
         caught_up_at = self._caught_up_at()
+        source = self.transform.source.name
+        complete = completeness(source, open_gaps(source, layout))
         return {
             dataset.id: Applied(
                 reports[dataset.id],
                 dataset_lag(self.transform, dataset, layout, now=now, caught_up_at=caught_up_at),
                 _schema(dataset, before[dataset.id], reports[dataset.id]),
                 _quarantine(self.transform, dataset, layout),
+                complete,
                 now,
             )
             for dataset in self.transform.outputs.values()

@@ -22,6 +22,7 @@ from datazone_dagster.dagster_glue.application import DatasetWrite, LazyApplicat
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.known_schema import known_columns
 from datazone_dagster.dagster_glue.names import (
+    COMPLETE_CHECK,
     IO_MANAGER_KEY,
     LAG_CHECK,
     LAKEHOUSE_KEY,
@@ -145,6 +146,8 @@ def _check_specs(dataset: Dataset) -> Iterator[AssetCheckSpec]:
         "none is kept out of a frozen table.",
         QUARANTINE_CHECK: "No record waits in the quarantine; more than "
         f"{dataset.quarantine_threshold:,} are an error.",
+        COMPLETE_CHECK: "No change of the source was lost before it could be landed, or whoever "
+        "knows has accepted that.",
     }
     for key in dataset_check_keys(dataset.id):
         yield AssetCheckSpec(key.name, asset=key.asset_key, description=descriptions[key.name])

@@ -13,6 +13,7 @@ IO_MANAGER_KEY = "datazone_io_manager"
 LAG_CHECK = "lag"
 SCHEMA_CHECK = "schema"
 QUARANTINE_CHECK = "quarantine"
+COMPLETE_CHECK = "complete"
 STREAM_CHECK = "stream_health"
 ALERT_SENSOR = "datazone_check_alerts"
 
@@ -35,9 +36,14 @@ def lag_check_key(dataset_id: str) -> AssetCheckKey:
     return AssetCheckKey(dataset_key(dataset_id), LAG_CHECK)
 
 
+def complete_check_key(dataset_id: str) -> AssetCheckKey:
+    """The `complete` check of a dataset."""
+    return AssetCheckKey(dataset_key(dataset_id), COMPLETE_CHECK)
+
+
 def dataset_check_keys(dataset_id: str) -> tuple[AssetCheckKey, ...]:
     """Every check of a dataset."""
-    names = (LAG_CHECK, SCHEMA_CHECK, QUARANTINE_CHECK)
+    names = (LAG_CHECK, SCHEMA_CHECK, QUARANTINE_CHECK, COMPLETE_CHECK)
     return tuple(AssetCheckKey(dataset_key(dataset_id), name) for name in names)
 
 

@@ -18,13 +18,19 @@ from dagster import (
 
 from datazone_dagster.dagster_glue.application import Applied
 from datazone_dagster.dagster_glue.names import (
+    COMPLETE_CHECK,
     LAG_CHECK,
     QUARANTINE_CHECK,
     SCHEMA_CHECK,
     dataset_check_keys,
 )
 from datazone_dagster.observe.level import Level
-from datazone_dagster.observe.metadata import Plain, apply_metadata, lag_metadata
+from datazone_dagster.observe.metadata import (
+    Plain,
+    apply_metadata,
+    completeness_metadata,
+    lag_metadata,
+)
 from datazone_dagster.observe.preview import preview_markdown
 from datazone_dagster.observe.schema_change import schema_change_markdown
 
@@ -44,6 +50,7 @@ def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
     report = applied.report
     found = rendered(apply_metadata(report, applied.lag, now=applied.at))
     found["records_waiting"] = applied.quarantine.waiting
+    found |= rendered(completeness_metadata(applied.complete))
     if report.columns:
         columns = [TableColumn(name, str(kind)) for name, kind in report.columns]
         found["dagster/column_schema"] = MetadataValue.table_schema(TableSchema(columns))
@@ -78,6 +85,11 @@ def check_results(dataset_id: str, applied: Applied) -> Iterator[AssetCheckResul
             quarantine.level,
             quarantine.reason,
             {"records_waiting": quarantine.waiting},
+        ),
+        COMPLETE_CHECK: (
+            applied.complete.level,
+            applied.complete.reason,
+            rendered(completeness_metadata(applied.complete)),
         ),
     }
     for key in dataset_check_keys(dataset_id):

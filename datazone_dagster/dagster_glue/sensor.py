@@ -32,7 +32,12 @@ from datazone_dagster.dagster_glue.names import (
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.run_requests import decide_run
-from datazone_dagster.dagster_glue.sensor_checks import SensorCheck, health_check, lag_checks
+from datazone_dagster.dagster_glue.sensor_checks import (
+    SensorCheck,
+    complete_checks,
+    health_check,
+    lag_checks,
+)
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
@@ -129,12 +134,19 @@ class DrainSensor:
         )
         lags = lag_checks(self._transforms, layout, now=now, caught_up_at=caught_up_at)
         checks = [health_check(self._source, health, caught_up_at), *lags.values()]
+        if drained.report is not None:
+            checks += complete_checks(self._source, self._transforms, drained.report.gaps)
         requests, notes = self._runs(lags, layout, context.instance, now)
 
         due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
             *self._materialization(drained.report, layout, now),
-            *(one.event() for one in checks if due or cursor.has_changed(one.name, one.level)),
+            *(
+                one.event()
+                for one in checks
+                if (due and not (one.quiet and one.level.passed))
+                or cursor.has_changed(one.name, one.level)
+            ),
         ]
         after = SensorCursor(
             caught_up_at=caught_up_at,

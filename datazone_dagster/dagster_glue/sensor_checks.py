@@ -10,21 +10,35 @@ from dagster import AssetCheckEvaluation, AssetCheckKey
 
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.application import dataset_lag
-from datazone_dagster.dagster_glue.names import lag_check_key, stream_check_key
+from datazone_dagster.dagster_glue.names import (
+    complete_check_key,
+    lag_check_key,
+    stream_check_key,
+)
 from datazone_dagster.dagster_glue.rendering import evaluation
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.report import Gap
+from datazone_dagster.observe.completeness import completeness
 from datazone_dagster.observe.health import StreamHealth
 from datazone_dagster.observe.lag import LagStatus
 from datazone_dagster.observe.level import Level
-from datazone_dagster.observe.metadata import Plain, health_metadata, lag_metadata
+from datazone_dagster.observe.metadata import (
+    Plain,
+    completeness_metadata,
+    health_metadata,
+    lag_metadata,
+)
 
 STREAM = ":stream"  # no dataset id can be this
 
 
 @dataclass(frozen=True, slots=True)
 class SensorCheck:
-    """One check: its name in the cursor, and what it says. `lag` is None if it is not known."""
+    """One check: its name in the cursor, and what it says. `lag` is None if it is not known.
+
+    A `quiet` check that passes is reported only when it did not before: runs report it too.
+    """
 
     name: str
     key: AssetCheckKey
@@ -32,6 +46,7 @@ class SensorCheck:
     reason: str
     plain: Mapping[str, Plain] = field(default_factory=dict)
     lag: LagStatus | None = None
+    quiet: bool = False
 
     def event(self) -> AssetCheckEvaluation:
         """The evaluation for the event log."""
@@ -49,6 +64,26 @@ def health_check(
         health.reason,
         health_metadata(health, caught_up_at),
     )
+
+
+def complete_checks(
+    source: DynamoDBSource, transforms: Sequence[Transform], gaps: Sequence[Gap]
+) -> list[SensorCheck]:
+    """The `complete` check of each dataset of a source."""
+    complete = completeness(source.name, gaps)
+    plain = completeness_metadata(complete)
+    return [
+        SensorCheck(
+            f"{dataset.id}:complete",
+            complete_check_key(dataset.id),
+            complete.level,
+            complete.reason,
+            plain,
+            quiet=True,
+        )
+        for transform in transforms
+        for dataset in transform.outputs.values()
+    ]
 
 
 def lag_checks(

@@ -7,9 +7,9 @@ show an open parent beside its children.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from datazone_dagster.errors import LineageError
 from datazone_dagster.model.checkpoint import (
@@ -211,7 +211,7 @@ def trim_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
         row.shard_id,
         "records were trimmed before they were read",
         after_sequence_number=row.sequence_number,
-        since=row.event_time or row.first_listed_at,
+        since=row.read_through,
         until=now,
     )
 
@@ -243,13 +243,46 @@ def _replaced(checkpoint: Checkpoint, stream_arn: str, now: datetime) -> Checkpo
         f"changes between it and {stream_arn} were recorded nowhere",
         after_sequence_number=old.sequence_number,
         since=old.event_time,
-        until=now,
+        until=min(created_at(stream_arn) or now, now),
     )
+    if all(
+        row.gap is None or row.gap.gap.reason != gap.reason for row in checkpoint.shards.values()
+    ):
+        checkpoint = checkpoint.with_shards(noted_gap(old, gap, now))
     return replace(
-        checkpoint.with_shards(noted_gap(old, gap, now)),
+        checkpoint,
         # Nothing says that sequence numbers grow from one stream to the next.
         epoch=checkpoint.epoch + 1,
     )
+
+
+def created_at(stream_arn: str) -> datetime | None:
+    """When a stream was made: the label at the end of its ARN tells; None if it does not."""
+    try:
+        return datetime.fromisoformat(stream_arn.rpartition("/")[2]).replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+
+
+def oldest_unread(checkpoint: Checkpoint, at_tip: Collection[tuple[str, str]]) -> datetime | None:
+    """No change that waits in a shard is older than this; None if nothing is known to wait.
+
+    Args:
+        checkpoint: What was landed so far.
+        at_tip: Stream ARN and shard id of the shards that were just read to their tip.
+    """
+    waiting = [
+        row for place, row in checkpoint.shards.items() if not row.is_done and place not in at_tip
+    ]
+    return min((_unread_since(row, checkpoint) for row in waiting), default=None)
+
+
+def _unread_since(row: ShardCheckpoint, checkpoint: Checkpoint) -> datetime:
+    """A shard of which nothing was read begins where its parent ended."""
+    parent = checkpoint.get(row.stream_arn, row.parent_shard_id or "")
+    if row.sequence_number is not None or row.tip_at is not None or parent is None:
+        return row.read_through
+    return min(parent.read_through, row.read_through)
 
 
 def _with_lost_parents(

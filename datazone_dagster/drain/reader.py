@@ -163,12 +163,7 @@ class _ShardCursor:
 
     def _next_page(self) -> RecordsPage | None:
         try:
-            if self._iterator is None:
-                self._open_iterator(self._position())
-            return self._get_records()
-        except ExpiredIteratorError:
-            self._open_iterator(self._position())
-            return self._get_records()
+            return self._page_in_order()
         except TrimmedDataError:
             gap = trim_gap(self._shard_so_far(), self._now)
             self.outcome.gap = self.outcome.gap or gap
@@ -180,6 +175,16 @@ class _ShardCursor:
             self.outcome.gap = self.outcome.gap or vanished_gap(self._shard_so_far(), self._now)
             self.outcome.ended = True
             return None
+
+    def _page_in_order(self) -> RecordsPage:
+        """The page after the last one, by another iterator if the one at hand has expired."""
+        if self._iterator is None:
+            self._open_iterator(self._position())
+        try:
+            return self._get_records()
+        except ExpiredIteratorError:
+            self._open_iterator(self._position())
+            return self._get_records()
 
     def _position(self) -> IteratorStart:
         number = self.outcome.sequence_number

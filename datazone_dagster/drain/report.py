@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from datazone_dagster.drain.plan import DrainPlan
+from datazone_dagster.drain.plan import DrainPlan, oldest_unread
 from datazone_dagster.drain.polling import Poll
 from datazone_dagster.drain.reader import ShardOutcome
 from datazone_dagster.model.checkpoint import Checkpoint
@@ -45,6 +45,12 @@ def drain_report(
     landed = outcomes if batch is not None else []
     created_from = [one.created_from_seconds for one in landed]
     created_to = [one.created_to_seconds for one in landed]
+    # A shard that was not asked is one that was at its tip a moment ago.
+    asked = {(one.row.stream_arn, one.row.shard_id) for one in outcomes}
+    places = {(read.shard.stream_arn, read.shard.shard_id) for read in plan.reads}
+    at_tip = (places - asked) | {
+        (one.row.stream_arn, one.row.shard_id) for one in outcomes if one.at_tip
+    }
     return DrainReport(
         source=source,
         stream_arn=stream.stream_arn,
@@ -68,6 +74,7 @@ def drain_report(
         ),
         gaps=reached.open_gaps(),
         tip_age_seconds=poll.tip_age_seconds,
+        oldest_unread_at=oldest_unread(reached, at_tip),
     )
 
 

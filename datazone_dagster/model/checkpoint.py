@@ -9,7 +9,7 @@ finished stays finished, so an older snapshot is never wrong, only behind.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -120,6 +120,27 @@ class Checkpoint:
             self,
             shards={**self.shards, **{(row.stream_arn, row.shard_id): row for row in changed}},
         )
+
+    def gap_notes(self) -> tuple[GapNote, ...]:
+        """Every gap that is noted on a shard, accepted or not."""
+        return tuple(shard.gap for shard in self.shards.values() if shard.gap is not None)
+
+    def with_notes(self, notes: Iterable[GapNote]) -> Checkpoint:
+        """A copy that has these notes where it has none: for one that was rebuilt.
+
+        A shard that it does not know counts as gone, unless a listing shows it after all.
+        """
+        found = self
+        for note in notes:
+            shard = found.get(note.gap.stream_arn, note.gap.shard_id) or ShardCheckpoint(
+                note.gap.stream_arn,
+                note.gap.shard_id,
+                note.detected_at,
+                state=ShardState.PREHISTORY,
+            )
+            if shard.gap is None or shard.gap.detected_at < note.detected_at:
+                found = found.with_shards(replace(shard, gap=note))
+        return found
 
     def open_gaps(self) -> tuple[Gap, ...]:
         """The gaps that nobody accepted or repaired."""

@@ -18,6 +18,13 @@ class Gap:
     since: datetime | None = None
     until: datetime | None = None
 
+    @property
+    def missing_seconds(self) -> float | None:
+        """How long the time is from which changes may be missing; None if nobody knows."""
+        if self.since is None or self.until is None:
+            return None
+        return max(0.0, (self.until - self.since).total_seconds())
+
 
 @dataclass(frozen=True, slots=True)
 class DrainReport:
@@ -26,7 +33,8 @@ class DrainReport:
     `batch` is the last batch that this drain committed, None if there was nothing to land or
     another drain came first (`gave_way`); `batches` is how many it committed. `caught_up`
     means that every readable shard was at its tip when it was asked last: within this drain,
-    or up to `tip_age_seconds` before its end, for shards that are quiet. Times are UTC.
+    or up to `tip_age_seconds` before its end, for shards that are quiet. What is not read yet
+    is no older than `oldest_unread_at`; None if nothing is known to wait. Times are UTC.
     """
 
     source: str
@@ -49,6 +57,7 @@ class DrainReport:
     gaps: tuple[Gap, ...] = ()
     batches: int = 0
     tip_age_seconds: float = 0.0
+    oldest_unread_at: datetime | None = None
 
     def then(self, later: DrainReport) -> DrainReport:
         """This drain and the one after it as one: sums of both, the state of the later."""

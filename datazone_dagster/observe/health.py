@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from datazone_dagster.errors import DatazoneError, ServiceUnavailableError, ThrottledError
 from datazone_dagster.model.report import DrainReport, Gap
@@ -19,12 +21,28 @@ _SHOWN = 5
 _TEXT_CHARS = 2_000
 
 
+RETENTION = timedelta(hours=24)
+"""DynamoDB Streams keeps records this long."""
+
+LOW_HEADROOM = timedelta(hours=6)
+
+StreamState = Literal["OK", "BEHIND", "FAILING", "GAP"]
+
+
 @dataclass(frozen=True, slots=True)
 class StreamHealth:
-    """What the `stream_health` check of a change log says."""
+    """What the `stream_health` check of a change log says.
+
+    `state` is the worst that holds: `GAP` while a gap is open, `FAILING` while something can't
+    be read, `BEHIND` while unread changes come near their end. `headroom_seconds` is what is
+    left until DynamoDB may trim the oldest unread change; None if nobody knows.
+    """
 
     level: Level
     reason: str
+    state: StreamState = "OK"
+    headroom_seconds: float | None = None
+    missing_seconds: float = 0.0
     gaps: int = 0
     failing_shards: int = 0
     shards_open: int | None = None
@@ -33,30 +51,39 @@ class StreamHealth:
 def health_of_report(
     report: DrainReport, *, now: datetime, caught_up_at: datetime | None
 ) -> StreamHealth:
-    """The health after a drain that went through: open gaps are errors, failing shards warn.
+    """The health after a drain that went through.
+
+    Open gaps are errors; failing shards and a headroom below 6 hours warn.
 
     Shards that fail for longer than a minute are an error too.
     """
     parts = []
     level = Level.OK
+    state: StreamState = "OK"
+    headroom = _headroom(now, report.oldest_unread_at)
+    if headroom < LOW_HEADROOM:
+        level, state = Level.WARN, "BEHIND"
+        parts.append(
+            f"The oldest unread change may be trimmed in {in_words(headroom)}: the stream is read "
+            "slower than it is written. Look at what drains take, and at failing shards."
+        )
     if report.shard_errors:
+        state = "FAILING"
         level = Level.ERROR if _lasts(now, caught_up_at) else Level.WARN
         errors = "; ".join(f"{shard}: {text}" for shard, text in report.shard_errors[:_SHOWN])
         parts.append(f"{len(report.shard_errors)} shards can't be read. {errors}")
     if report.gaps:
-        level = Level.ERROR
-        lost = "; ".join(describe_gap(gap) for gap in report.gaps[:_SHOWN])
-        more = f" (and {len(report.gaps) - _SHOWN} more)" if len(report.gaps) > _SHOWN else ""
-        parts.append(
-            f"Changes were lost before they could be landed: {lost}{more}. Datasets of this "
-            "source are incomplete until it is read again in full, or the gap is accepted."
-        )
+        level, state = Level.ERROR, "GAP"
+        parts.append(f"{describe_gaps(report.gaps)} {ways_out(report.source)}")
     if not parts:
         tip = "read to their end" if report.caught_up else "not read to their end yet"
         parts.append(f"{report.shards_open} open shards, {tip}.")
     return StreamHealth(
         level,
         " ".join(parts)[:_TEXT_CHARS],
+        state=state,
+        headroom_seconds=headroom.total_seconds(),
+        missing_seconds=missing_seconds(report.gaps),
         gaps=len(report.gaps),
         failing_shards=len(report.shard_errors),
         shards_open=report.shards_open,
@@ -74,8 +101,54 @@ def health_of_error(
         else ""
     )
     return StreamHealth(
-        Level.WARN if passing else Level.ERROR, f"{str(error)[:_TEXT_CHARS]}{since}"
+        Level.WARN if passing else Level.ERROR,
+        f"{str(error)[:_TEXT_CHARS]}{since}",
+        state="FAILING",
+        headroom_seconds=(
+            None if caught_up_at is None else _headroom(now, caught_up_at).total_seconds()
+        ),
     )
+
+
+def describe_gaps(gaps: Sequence[Gap]) -> str:
+    """What was lost: how many seconds, then shard by shard."""
+    lost = "; ".join(describe_gap(gap) for gap in gaps[:_SHOWN])
+    more = f" (and {len(gaps) - _SHOWN} more)" if len(gaps) > _SHOWN else ""
+    unknown = any(gap.missing_seconds is None for gap in gaps)
+    span = f"{'more than' if unknown else 'up to'} {missing_seconds(gaps):,.0f} s"
+    return f"Changes of {span} are missing, lost before they could be landed: {lost}{more}."
+
+
+def ways_out(source: str) -> str:
+    """What to do about a gap."""
+    return (
+        "Datasets of this source are incomplete until then. To repair it, read the table again in "
+        "full, or write the items concerned once more, so that the stream has them; then, or if "
+        "the datasets may stay as they are, accept it: "
+        f"datazone-dagster accept-gap {source} --why '...'."
+    )
+
+
+def missing_seconds(gaps: Iterable[Gap]) -> float:
+    """How long the times of these gaps are together, counted once where they overlap."""
+    spans = sorted((gap.since, gap.until) for gap in gaps if gap.since and gap.until)
+    seconds, reached = 0.0, None
+    for since, until in spans:
+        start = since if reached is None else max(since, reached)
+        seconds += max(0.0, (until - start).total_seconds())
+        reached = until if reached is None else max(reached, until)
+    return seconds
+
+
+def headroom_seconds(report: DrainReport, now: datetime) -> float:
+    """How long until DynamoDB may trim the oldest change that a drain left unread."""
+    return _headroom(now, report.oldest_unread_at).total_seconds()
+
+
+def _headroom(now: datetime, oldest_unread_at: datetime | None) -> timedelta:
+    if oldest_unread_at is None:
+        return RETENTION
+    return max(timedelta(0), min(RETENTION, RETENTION - (now - oldest_unread_at)))
 
 
 def describe_gap(gap: Gap) -> str:
@@ -87,6 +160,8 @@ def describe_gap(gap: Gap) -> str:
         bounds.append(f"from {gap.since:%Y-%m-%d %H:%M:%S} UTC")
     if gap.until is not None:
         bounds.append(f"to {gap.until:%Y-%m-%d %H:%M:%S} UTC")
+    if gap.missing_seconds is not None:
+        bounds.append(f"{gap.missing_seconds:,.0f} s")
     return f"shard {gap.shard_id} ({gap.reason}{': ' if bounds else ''}{', '.join(bounds)})"
 
 

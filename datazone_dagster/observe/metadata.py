@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from datazone_dagster.model.report import ApplyReport, DrainReport
-from datazone_dagster.observe.health import StreamHealth
+from datazone_dagster.observe.completeness import Completeness
+from datazone_dagster.observe.health import StreamHealth, headroom_seconds
 from datazone_dagster.observe.lag import LagStatus
 
 Plain = int | float | str | datetime
@@ -26,6 +27,7 @@ def drain_metadata(report: DrainReport, uri: str, *, now: datetime) -> dict[str,
         "shards_unfinished": report.shards_unfinished,
         "shards_failing": len(report.shard_errors),
         "gaps": len(report.gaps),
+        "headroom_seconds": headroom_seconds(report, now),
         "batch": report.batch,
         "caught_up": int(report.caught_up),
         "lag_seconds": _age_seconds(report.event_time_min, now),
@@ -89,12 +91,28 @@ def health_metadata(health: StreamHealth, caught_up_at: datetime | None) -> dict
     """Of an evaluation of the `stream_health` check."""
     return _known(
         {
+            "state": health.state,
+            "headroom_seconds": _rounded(health.headroom_seconds),
             "gaps": health.gaps,
+            "missing_seconds": health.missing_seconds,
             "shards_failing": health.failing_shards,
             "shards_open": health.shards_open,
             "caught_up_at": caught_up_at,
         }
     )
+
+
+def completeness_metadata(complete: Completeness) -> dict[str, Plain]:
+    """Of an evaluation of the `complete` check, and of a materialization of a dataset."""
+    return {
+        "complete": int(complete.level.passed),
+        "gaps": complete.gaps,
+        "missing_seconds": complete.missing_seconds,
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _age_seconds(time: datetime | None, now: datetime) -> float | None:

@@ -1,0 +1,59 @@
+"""`datazone-dagster accept-gap`: say that datasets may stay as they are without what was lost."""
+
+from __future__ import annotations
+
+import getpass
+
+import click
+
+from datazone_dagster.commands.project import Project, project_options
+from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.checkpoint import GapNote
+from datazone_dagster.observe.health import describe_gap
+from datazone_dagster.pipeline import accept_gaps, gap_notes
+
+
+@click.command(short_help="Accept that changes of a source were lost.")
+@click.argument("source_name", metavar="SOURCE")
+@click.option("--why", help="The reason, as others will read it later.")
+@click.option("--by", help="Who accepts it.  [default: the user that runs the command]")
+@click.option("--shard", "shards", multiple=True, help="Only the gap on this shard; repeatable.")
+@click.option("--list", "only_list", is_flag=True, help="Only show the gaps, accepted ones too.")
+@project_options
+def accept_gap(
+    project: Project,
+    source_name: str,
+    why: str | None,
+    by: str | None,
+    shards: tuple[str, ...],
+    only_list: bool,
+) -> None:
+    """Accept the open gaps of SOURCE: changes that DynamoDB no longer had when they were read.
+
+    Until then the check stream_health of the source and the check complete of its datasets
+    fail. Accept a gap when the datasets were repaired, or may stay as they are. Who, when and
+    why is kept with the change log. Safe at any time, also while Dagster runs.
+    """
+    source = project.source_of(source_name)
+    if only_list:
+        _show(gap_notes(source.name, project.layout))
+        return
+    if why is None:
+        raise DefinitionError("A gap is accepted for a reason.", hint="Give one: --why '...'.")
+    accepted = accept_gaps(
+        source.name, project.layout, by=by or getpass.getuser(), why=why, shard_ids=shards
+    )
+    _show(accepted)
+
+
+def _show(notes: tuple[GapNote, ...]) -> None:
+    for note in notes:
+        state = (
+            f"accepted by {note.accepted_by} at {note.accepted_at:%Y-%m-%d %H:%M:%S} UTC: "
+            f"{note.accepted_why}"
+            if note.accepted_at is not None
+            else "open"
+        )
+        click.echo(f"{describe_gap(note.gap)}\n  {state}")
+    if not notes:
+        click.echo("No gap was ever noted.")

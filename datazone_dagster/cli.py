@@ -27,6 +27,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "accept_gap",
         "Accept that changes of a source were lost.",
     ),
+    "maintain": LazyCommand(
+        "datazone_dagster.commands.maintain",
+        "maintain",
+        "Join small files, drop hidden rows, shorten logs, delete leftovers.",
+    ),
     "demo": LazyCommand(
         "datazone_dagster.demo.command",
         "demo",

@@ -17,6 +17,7 @@ from datazone_dagster.application.preparing import Preparation
 from datazone_dagster.application.progress import advanced
 from datazone_dagster.application.sizes import ApplySettings, ChunkSizes
 from datazone_dagster.application.tables import dataset_table, read_lookups
+from datazone_dagster.application.upkeep import maintained
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, check_head
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.merge.quarantine import Quarantine
@@ -81,6 +82,7 @@ class Application:
                 self._reports[output] = replace(report, head=log.head)
             try:
                 self._apply_to_head(log)
+                self._maintain()
             except ConcurrentWriterError as error:
                 self._logger.info("This run of %s gives way: %s", self._transform.name, error)
         duration_seconds = time.monotonic() - started_seconds
@@ -102,6 +104,14 @@ class Application:
             while log.has_rows(start, end):
                 start = self._apply_chunk(log, start, end, lookups)
             self._skip_to(start, end)
+
+    def _maintain(self) -> None:
+        """Tables that this run has merged into, now that no change waits."""
+        for output, report in self._reports.items():
+            if report.chunks:
+                dataset, settings = self._datasets[output], self._settings.maintenance
+                done = maintained(self._layout, dataset, settings, self._clock, self._logger)
+                self._reports[output] = replace(report, maintenance=done)
 
     def _skip_to(self, start: int, end: int) -> None:
         """Batches without rows leave nothing to commit, only the report to move."""
@@ -187,5 +197,7 @@ class Application:
             unexpected_columns=facts.unexpected,
             deletion_vectors=facts.deletion_vectors,
             rows_hidden=facts.deleted_rows,
+            files=facts.files,
+            size_bytes=facts.size_bytes,
             duration_seconds=duration_seconds,
         )

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from datazone_dagster.application.collapsed_first import Bounds
 from datazone_dagster.memory import give_back, resident_bytes
+from datazone_dagster.merge.maintenance_plan import MaintenanceSettings
 from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
 
 MEMORY_BUDGET = 1 << 30
@@ -40,10 +41,12 @@ class ApplySettings:
             which it passes them. None: it follows throughput, commit cost and memory.
         memory_budget: Bytes that the process may take while it applies; DuckDB's limit and the
             largest chunk follow from it. One batch of the change log always has to fit.
+        maintenance: When merges are followed by maintenance of the table, and how much of it.
     """
 
     chunk_bytes: int | None = None
     memory_budget: int = MEMORY_BUDGET
+    maintenance: MaintenanceSettings = MaintenanceSettings()
 
 
 class ChunkSizes:

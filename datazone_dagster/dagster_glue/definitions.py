@@ -12,6 +12,7 @@ from datazone_dagster.dagster_glue.assets import change_log_spec, transform_asse
 from datazone_dagster.dagster_glue.built import Built, note
 from datazone_dagster.dagster_glue.checks import stream_check
 from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
+from datazone_dagster.dagster_glue.maintenance import QUIET_HOUR, maintenance_schedule
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     IO_MANAGER_KEY,
@@ -38,6 +39,7 @@ def build_definitions(
     drain_settings: DrainSettings | None = None,
     apply_settings: ApplySettings | None = None,
     preview: bool = True,
+    maintenance_cron: str | None = QUIET_HOUR,
     clock: Clock = utc_now,
 ) -> Definitions:
     """Assets, jobs, sensors, checks and resources for some transforms.
@@ -57,6 +59,8 @@ def build_definitions(
         apply_settings: Bounds of one run.
         preview: Whether materializations show a few rows. They are then in Dagster's event
             log: turn it off for data that must not be there.
+        maintenance_cron: When all tables are maintained thoroughly, which runs do a piece at a
+            time; None: never. The default is 3 at night, UTC.
         clock: Tells the time; for tests.
 
     Raises:
@@ -106,7 +110,11 @@ def build_definitions(
             ),
         ]
         sensors.append(alert_sensor(on_check, watched))
+    schedules = []
+    if maintenance_cron is not None:
+        schedules.append(maintenance_schedule(topology.transforms, maintenance_cron, clock=clock))
     return Definitions(
+        schedules=schedules,
         assets=[
             *(change_log_spec(source) for source in topology.by_source),
             *(

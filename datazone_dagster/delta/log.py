@@ -326,23 +326,41 @@ def _complete_checkpoints(names: Iterable[str]) -> list[_Checkpoint]:
     ]
 
 
-def _checkpoint_actions(store: TableStore, checkpoint: _Checkpoint) -> Iterator[Action]:
+def removals(snapshot: Snapshot) -> Iterator[Action]:
+    """The remove actions that the log still has: of the files that old versions need."""
+    store = snapshot.store
+    checkpoint = _last_checkpoint(store, snapshot.version)
+    if checkpoint is not None:
+        for action in _checkpoint_actions(store, checkpoint, ("remove", "sidecar")):
+            if action.get("remove") is not None:
+                yield action["remove"]
+    after = -1 if checkpoint is None else checkpoint.version
+    for number in range(after + 1, snapshot.version + 1):
+        for action in entry_actions(store.read(entry_path(number)) or b""):
+            if action.get("remove") is not None:
+                yield action["remove"]
+
+
+def _checkpoint_actions(
+    store: TableStore, checkpoint: _Checkpoint, wanted: tuple[str, ...] = _WANTED
+) -> Iterator[Action]:
     for name in checkpoint.names:
         if name.endswith(".json"):
             actions: Iterable[Action] = entry_actions(store.read(f"{LOG}/{name}") or b"")
         else:
-            actions = _parquet_actions(store, f"{LOG}/{name}")
+            actions = _parquet_actions(store, f"{LOG}/{name}", wanted)
         for action in actions:
             if action.get("sidecar") is not None:
                 sidecar = action["sidecar"]["path"]
                 path = sidecar if "/" in sidecar else f"{LOG}/_sidecars/{sidecar}"
-                yield from _parquet_actions(store, path)
+                yield from _parquet_actions(store, path, wanted)
             else:
                 yield action
 
 
 _MAPS = {
     "add": ("partitionValues", "tags"),
+    "remove": ("partitionValues", "tags"),
     "metaData": ("configuration",),
     "protocol": (),
     "txn": (),
@@ -350,10 +368,10 @@ _MAPS = {
 }
 
 
-def _parquet_actions(store: TableStore, path: str) -> Iterator[Action]:
+def _parquet_actions(store: TableStore, path: str, kinds: tuple[str, ...]) -> Iterator[Action]:
     with store.open(path) as handle:
         parquet = pq.ParquetFile(handle)
-        wanted = [name for name in _WANTED if name in parquet.schema_arrow.names]
+        wanted = [name for name in kinds if name in parquet.schema_arrow.names]
         for batch in parquet.iter_batches(columns=wanted):
             for name in wanted:
                 for value in batch.column(name).drop_null().to_pylist():

@@ -101,6 +101,41 @@ class MergeCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class MaintenanceReport:
+    """What maintenance did to a dataset's table, and what the table is after it.
+
+    `hidden_rows` still stand in files, under deletion vectors; `rows_dropped` did so before.
+    `gave_way` means that another commit came first, and the rest was left for another time.
+    """
+
+    files: int
+    size_bytes: int
+    rows: int
+    hidden_rows: int
+    files_joined: int = 0
+    files_written: int = 0
+    rows_dropped: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    checkpoint: bool = False
+    files_deleted: int = 0
+    gave_way: bool = False
+    duration_seconds: float = 0.0
+
+    @property
+    def did(self) -> str:
+        """What was done, in words; empty if nothing was due."""
+        parts = {
+            f"joined {self.files_joined} files": self.files_joined,
+            f"dropped {self.rows_dropped} hidden rows": self.rows_dropped,
+            "made a checkpoint": self.checkpoint,
+            f"deleted {self.files_deleted} old files": self.files_deleted,
+            "gave way to another commit": self.gave_way,
+        }
+        return ", ".join(text for text, holds in parts.items() if holds)
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyReport:
     """What one run did to one dataset, over all its chunks.
 
@@ -133,6 +168,9 @@ class ApplyReport:
     preview: tuple[dict[str, object], ...] = ()
     deletion_vectors: bool = False
     rows_hidden: int = 0
+    files: int = 0
+    size_bytes: int = 0
+    maintenance: MaintenanceReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from datazone_dagster.model.report import ApplyReport, DrainReport
+from datazone_dagster.model.report import ApplyReport, DrainReport, MaintenanceReport
 from datazone_dagster.observe.completeness import Completeness
 from datazone_dagster.observe.health import StreamHealth, headroom_seconds
 from datazone_dagster.observe.lag import LagStatus
@@ -67,12 +67,31 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
         "duration_seconds": round(report.duration_seconds, 3),
         "deletion_vectors": "on" if report.deletion_vectors else "off",
         "rows_hidden": report.rows_hidden,
+        "hidden_share": _share(report.rows_hidden, report.rows_hidden + report.row_count),
+        "files": report.files,
+        "bytes": report.size_bytes,
+        "maintenance": (report.maintenance.did if report.maintenance else "") or None,
         "columns_added": ", ".join(report.new_columns) or None,
         "dagster/row_count": report.row_count,
         "dagster/table_name": report.dataset_id,
         "dagster/uri": report.uri,
     }
     return _known(found)
+
+
+def maintenance_metadata(report: MaintenanceReport) -> dict[str, Plain]:
+    """Of an observation of a dataset that was maintained."""
+    return {
+        "maintenance": report.did or "nothing to do",
+        "files": report.files,
+        "bytes": report.size_bytes,
+        "rows_hidden": report.hidden_rows,
+        "hidden_share": _share(report.hidden_rows, report.hidden_rows + report.rows),
+        "bytes_read": report.bytes_read,
+        "bytes_written": report.bytes_written,
+        "duration_seconds": round(report.duration_seconds, 3),
+        "dagster/row_count": report.rows,
+    }
 
 
 def lag_metadata(lag: LagStatus) -> dict[str, Plain]:
@@ -113,6 +132,10 @@ def completeness_metadata(complete: Completeness) -> dict[str, Plain]:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
+
+
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
 
 
 def _age_seconds(time: datetime | None, now: datetime) -> float | None:

@@ -62,6 +62,7 @@ class Table:
         deletes: Literal["hard", "soft"] = "hard",
         track: tuple[str, ...] = (),
         partition_by: tuple[str, ...] = (),
+        deletion_vectors: bool = False,
     ) -> None:
         self.table = DatasetTable(
             Layout(str(root)),
@@ -71,6 +72,7 @@ class Table:
             deletes=deletes,
             track=track,
             partition_by=partition_by,
+            deletion_vectors=deletion_vectors,
         )
 
     def apply(
@@ -164,6 +166,7 @@ def a(number: int, *rows: Status, cause: str | None = None, key: str = "a") -> C
     deaths=st.lists(st.booleans(), min_size=9, max_size=9),
     tracked=st.sampled_from([(), ("status",)]),
     partition_by=st.sampled_from([(), ("status",)]),
+    vectors=st.booleans(),
 )
 def test_history_is_that_of_the_model_whatever_the_order(
     tmp_path_factory: pytest.TempPathFactory,
@@ -171,9 +174,10 @@ def test_history_is_that_of_the_model_whatever_the_order(
     deaths: list[bool],
     tracked: tuple[str, ...],
     partition_by: tuple[str, ...],
+    vectors: bool,
 ) -> None:
     root = tmp_path_factory.mktemp("lakehouse")
-    table = Table(root, "history", "soft", track=tracked, partition_by=partition_by)
+    table = Table(root, "history", "soft", tracked, partition_by, vectors)
     seen: list[Change] = []
     for chunk, dies in zip(script[1], deaths, strict=False):
         if dies:  # what was put aside is there, the commit is not
@@ -185,13 +189,18 @@ def test_history_is_that_of_the_model_whatever_the_order(
 
 
 @ON_DISK
-@given(script=scripts(), deaths=st.lists(st.booleans(), min_size=9, max_size=9))
+@given(
+    script=scripts(),
+    deaths=st.lists(st.booleans(), min_size=9, max_size=9),
+    vectors=st.booleans(),
+)
 def test_soft_deletes_are_those_of_the_model_whatever_the_order(
     tmp_path_factory: pytest.TempPathFactory,
     script: tuple[list[Change], list[list[Change]]],
     deaths: list[bool],
+    vectors: bool,
 ) -> None:
-    table = Table(tmp_path_factory.mktemp("lakehouse"), deletes="soft")
+    table = Table(tmp_path_factory.mktemp("lakehouse"), deletes="soft", deletion_vectors=vectors)
     seen: list[Change] = []
     for chunk, dies in zip(script[1], deaths, strict=False):
         if dies:

@@ -1,0 +1,78 @@
+"""Maintenance in quiet hours: a job and its schedule.
+
+Runs maintain their tables a bounded piece at a time; what they put off is done here. Each op
+waits for the pool of its transform, so that it never works beside a merge.
+"""
+
+# No postponed annotations here: Dagster reads the real one of `context`.
+
+from collections.abc import Iterable
+
+from dagster import (
+    AssetObservation,
+    DefaultScheduleStatus,
+    GraphDefinition,
+    JobDefinition,
+    OpDefinition,
+    OpExecutionContext,
+    ScheduleDefinition,
+    in_process_executor,
+    op,
+)
+
+from datazone_dagster.api import Transform
+from datazone_dagster.application.upkeep import maintained
+from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, dataset_key, pool_name
+from datazone_dagster.dagster_glue.rendering import rendered
+from datazone_dagster.dagster_glue.resources import Lakehouse
+from datazone_dagster.merge.maintenance_plan import THOROUGH
+from datazone_dagster.model.protocols import Clock
+from datazone_dagster.observe.metadata import maintenance_metadata
+
+MAINTENANCE_JOB = "datazone_maintenance"
+QUIET_HOUR = "0 3 * * *"
+
+
+def maintenance_schedule(
+    transforms: Iterable[Transform], cron: str, *, clock: Clock
+) -> ScheduleDefinition:
+    """The schedule on which every dataset is maintained thoroughly; it runs unless turned off."""
+    return ScheduleDefinition(
+        name=MAINTENANCE_JOB,
+        job=maintenance_job(transforms, clock=clock),
+        cron_schedule=cron,
+        default_status=DefaultScheduleStatus.RUNNING,
+        description="Joins files, drops hidden rows and deletes what nothing refers to any more.",
+    )
+
+
+def maintenance_job(transforms: Iterable[Transform], *, clock: Clock) -> JobDefinition:
+    """The job that maintains every dataset, one op per transform."""
+    return GraphDefinition(
+        MAINTENANCE_JOB, node_defs=[_maintenance_op(one, clock) for one in transforms]
+    ).to_job(
+        name=MAINTENANCE_JOB,
+        executor_def=in_process_executor,
+        description="Thorough maintenance of every dataset. Safe at any time.",
+    )
+
+
+def _maintenance_op(transform: Transform, clock: Clock) -> OpDefinition:
+    @op(
+        name=f"maintain_{transform.name}",
+        pool=pool_name(transform),
+        required_resource_keys={LAKEHOUSE_KEY},
+        ins={},
+    )
+    def maintain_datasets(context: OpExecutionContext) -> None:
+        lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
+        for dataset in transform.outputs.values():
+            report = maintained(lakehouse.layout, dataset, THOROUGH, clock, context.log)
+            if report is not None:
+                context.log_event(
+                    AssetObservation(
+                        dataset_key(dataset.id), metadata=rendered(maintenance_metadata(report))
+                    )
+                )
+
+    return maintain_datasets

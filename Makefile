@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test bench test-faults lint types imports lock clean
+.PHONY: help setup demo demo-stop test bench test-faults test-spark lint types imports lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,14 @@ test-faults: $(STAMP) ## the long fault runs, and docs/reliability.md made from 
 
 bench: $(STAMP) ## all benchmarks, under ten minutes; results in benchmarks/results
 	$(BIN)/python -m benchmarks
+SPARK_JARS := $(VENV)/spark-jars
+test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 17 and Maven)
+	@if ! java -version >/dev/null 2>&1 || ! mvn -v >/dev/null 2>&1; then \
+	  echo "test-spark: skipped, it needs java (17) and mvn on the PATH"; exit 0; fi; \
+	set -e; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pyspark>=4.0,<4.1'; \
+	mvn -q -B -f tests/spark/pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(SPARK_JARS)); \
+	DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark tests/spark
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster import crash_points
@@ -219,10 +219,11 @@ FILES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(files=FILES, join_files=st.integers(2, 20), budget=st.integers(1, 600))
 def test_a_plan_keeps_its_bounds(files: list[FileFacts], join_files: int, budget: int) -> None:
-    settings = MaintenanceSettings(join_files=join_files, budget_bytes=budget * MIB)
-    plan = plan_rewrites(files, settings)
+    bounds = MaintenanceSettings(join_files=join_files, budget_bytes=budget * MIB)
+    plan = plan_rewrites(files, bounds)
     places = [at for rewrite in plan for at in rewrite.files]
     assert len(places) == len(set(places))
     assert sum(one.bytes_read for one in plan[1:]) <= budget * MIB
@@ -230,19 +231,20 @@ def test_a_plan_keeps_its_bounds(files: list[FileFacts], join_files: int, budget
         chosen = [files[at] for at in rewrite.files]
         assert len({file.partition for file in chosen}) == 1
         if len(chosen) > 1:
-            assert sum(file.live_bytes for file in chosen) <= settings.group_bytes
+            assert sum(file.live_bytes for file in chosen) <= bounds.group_bytes
         else:
-            assert chosen[0].hidden_share >= settings.hidden_share
+            assert chosen[0].hidden_share >= bounds.hidden_share
 
 
+@settings(max_examples=30, deadline=None)
 @given(merges_=st.integers(1, 400))
 def test_a_row_is_rewritten_a_few_times_whatever_the_number_of_merges(merges_: int) -> None:
-    settings = MaintenanceSettings()
+    usual = MaintenanceSettings()
     files: list[FileFacts] = []
     written = 0
     for _ in range(merges_):
         files.append(FileFacts(MIB // 2, 10_000, 0))
-        plan = plan_rewrites(files, settings)
+        plan = plan_rewrites(files, usual)
         gone = {at for rewrite in plan for at in rewrite.files}
         written += sum(rewrite.bytes_read for rewrite in plan)
         files = [
@@ -250,4 +252,4 @@ def test_a_row_is_rewritten_a_few_times_whatever_the_number_of_merges(merges_: i
             *(FileFacts(one.bytes_read, 10_000 * len(one.files), 0) for one in plan),
         ]
     assert written <= 2 * merges_ * (MIB // 2)
-    assert len(files) < 3 * settings.join_files + merges_ * (MIB // 2) / (32 * MIB)
+    assert len(files) < 3 * usual.join_files + merges_ * (MIB // 2) / (32 * MIB)

@@ -57,6 +57,7 @@ class Application:
             for output, dataset in self._datasets.items()
         }
         self._sizes = ChunkSizes(settings)
+        self._upkeep = settings.maintenance
         attributes = next(iter(self._tables.values())).attributes()
         limit = self._sizes.frame_memory_bytes
         self._function = Function(transform, attributes, limit, logger)
@@ -109,8 +110,8 @@ class Application:
         """Tables that this run has merged into, now that no change waits."""
         for output, report in self._reports.items():
             if report.chunks:
-                dataset, settings = self._datasets[output], self._settings.maintenance
-                done = maintained(self._layout, dataset, settings, self._clock, self._logger)
+                dataset = self._datasets[output]
+                done = maintained(self._layout, dataset, self._upkeep, self._clock, self._logger)
                 self._reports[output] = replace(report, maintenance=done)
 
     def _skip_to(self, start: int, end: int) -> None:

@@ -36,6 +36,7 @@ test-faults: $(STAMP) ## the long fault runs, and docs/reliability.md made from 
 
 bench: $(STAMP) ## all benchmarks, under ten minutes; results in benchmarks/results
 	$(BIN)/python -m benchmarks
+
 SPARK_JARS := $(VENV)/spark-jars
 test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 17 and Maven)
 	@if ! java -version >/dev/null 2>&1 || ! mvn -v >/dev/null 2>&1; then \

@@ -32,6 +32,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "maintain",
         "Join small files, drop hidden rows, shorten logs, delete leftovers.",
     ),
+    "cost": LazyCommand(
+        "datazone_dagster.commands.cost",
+        "cost",
+        "What a stream costs in a month: calls, storage, CPU.",
+    ),
     "demo": LazyCommand(
         "datazone_dagster.demo.command",
         "demo",

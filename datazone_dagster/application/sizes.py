@@ -17,7 +17,7 @@ MEMORY_BUDGET = 1 << 30
 _LEAST_WORKING_BYTES = 256 << 20
 """What a run takes at least, even where the process alone is near the budget."""
 
-_WHOLE_SHARE = 1 / 12
+_WHOLE_SHARE = 1 / 16
 """Of the working memory, the decoded bytes of a whole chunk: it is held as it was read, as what
 the function makes of it, and as what the merge makes of that."""
 

@@ -1,0 +1,104 @@
+"""The cost model: against the calls that the emulator counted, and against the poll rules."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datazone_dagster.commands.cost import POLLING, cost
+from datazone_dagster.drain.polling import Activities, due, noted
+from datazone_dagster.local import LocalDynamoDB
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.observe.cost import (
+    SECONDS_A_MONTH,
+    StreamSize,
+    calls_of_a_shard,
+    monthly_calls,
+    monthly_cost,
+)
+from datazone_dagster.pipeline import drain_once
+from tests.drain.test_polling import TICK, outcome, read
+from tests.faults.orders import SOURCE
+from tests.faults.world import OrdersTable, stream_client
+
+SHARDS = 4
+
+
+@pytest.fixture(scope="module")
+def endpoint_url() -> Iterator[str]:
+    with LocalDynamoDB(shards=SHARDS) as server:
+        yield server.endpoint_url
+
+
+@pytest.mark.parametrize("writes_a_tick", [0, 2, 16])
+def test_the_calls_are_those_that_the_emulator_counted(
+    endpoint_url: str, tmp_path: Path, writes_a_tick: int
+) -> None:
+    table = OrdersTable(endpoint_url, seed=writes_a_tick)
+    table.create()
+    client, layout = stream_client(endpoint_url), Layout(str(tmp_path))
+    drain_once(SOURCE, client, layout)  # the first drain of a process reads on for longer
+    dice, ticks = random.Random(5), 30
+    table.admin.counters(reset=True)
+    for _ in range(ticks):
+        table.write(sum(dice.random() < 0.5 for _ in range(2 * writes_a_tick)))
+        drain_once(SOURCE, client, layout)
+    counted = table.admin.counters()["calls"]["GetRecords"]
+    # Ticks follow one another without a pause: no shard is quiet for long enough to be left out.
+    size = StreamSize(SHARDS, writes_a_tick / 5)
+    expected = monthly_calls(size, ()) * ticks * size.tick_seconds / SECONDS_A_MONTH
+    assert counted == pytest.approx(expected, rel=0.12)
+
+
+@pytest.mark.parametrize("writes", [0.0, 1 / 2000, 1 / 300, 1 / 60, 1.0])
+def test_quiet_shards_are_counted_as_the_drain_asks_them(writes: float) -> None:
+    dice, activities, calls, ticks = random.Random(11), Activities(), 0, 40_000
+    waiting = 0
+    for tick in range(ticks):
+        waiting += dice.random() < -math.expm1(-writes * TICK)
+        if due([read("s")], activities, tick * TICK).reads:
+            calls += 1 + (waiting > 0)
+            noted(activities, [outcome("s", records=waiting)], tick * TICK)
+            waiting = 0
+    expected = monthly_calls(StreamSize(1, writes), POLLING) * ticks * TICK / SECONDS_A_MONTH
+    assert calls == pytest.approx(expected, rel=0.1)
+
+
+@given(records=st.floats(0, 5000), record_bytes=st.integers(200, 400_000))
+def test_a_shard_takes_its_full_pages_and_an_empty_one(records: float, record_bytes: int) -> None:
+    page = max(1, min(1000, 1_000_000 // record_bytes))
+    calls = calls_of_a_shard(records, record_bytes)
+    assert 1 <= calls <= records / page + 2
+    assert calls >= records / page + 1 - 1e-6
+    assert calls_of_a_shard(records + 1, record_bytes) > calls - 0.01
+
+
+def test_more_of_anything_never_costs_less() -> None:
+    base = StreamSize(40, 5000)
+    price = monthly_cost(base, POLLING).price
+    for more in (
+        StreamSize(80, 5000),
+        StreamSize(40, 10_000),
+        StreamSize(40, 5000, record_bytes=9000),
+        StreamSize(40, 5000, tick_seconds=2.5),
+    ):
+        assert monthly_cost(more, POLLING).price > price
+    assert monthly_cost(base, POLLING, kept_days=1).price < price
+
+
+def test_the_command_says_it_in_a_table() -> None:
+    said = CliRunner().invoke(cost, ["--shards", "40", "--writes", "5000"])
+    assert said.exit_code == 0
+    found = monthly_cost(StreamSize(40, 5000), POLLING)
+    for number in (found.calls, found.puts):
+        assert f"{number:,.0f}" in said.output
+    assert f"${found.price:,.2f}" in said.output.replace(" ", "")
+    refused = CliRunner().invoke(cost, ["--shards", "0", "--writes", "1"])
+    assert refused.exit_code == 2

@@ -274,7 +274,9 @@ def test_what_the_new_function_can_t_take_goes_to_the_quarantine(world: World) -
     table = open_table(world.layout.quarantine("d"), {}, "quarantine")
     assert table is not None
     reasons = table.to_pyarrow_table()["reason"].to_pylist()
-    assert set(reasons) == {"column 'n' holds a value that is no int64"}
+    assert set(reasons) == {
+        "the contract refuses it: column 'n' holds a value that is no int64",
+    }
     assert len(reasons) == report.applied.quarantined > 1
 
 

@@ -19,7 +19,13 @@ from datazone_dagster.errors import SchemaChangeError
 from datazone_dagster.merge.quarantine import KIND as QUARANTINE
 from datazone_dagster.model.columns import HIDDEN
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.pipeline import ApplySettings, apply_transform, drain_once, read_dataset
+from datazone_dagster.pipeline import (
+    ApplySettings,
+    apply_transform,
+    drain_once,
+    read_dataset,
+    redrive_dataset,
+)
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import Crash, ScriptedStream, crash_at
 
@@ -226,14 +232,33 @@ def test_rows_that_do_not_fit_go_to_the_quarantine_and_the_others_in(world: Worl
     assert world.rows("n") == {"a": 1, "b": 1, "c": 3}
     found = {row["new_image"]: row for row in world.quarantined()}
     assert [row["reason"] for _, row in sorted(found.items())] == [
-        "column 'n' holds a value that is no int64",
-        "there is no column 'm' in the table",
+        "the contract refuses it: column 'n' holds a value that is no int64",
+        "the contract refuses it: there is no column 'm' in the table",
     ]
     first = next(iter(found.values()))
     assert (first["shard_id"], first["batch"]) == (world.stream.shard_ids()[0], 2)
     assert len(first["version"]) == 48
     assert first["first_seen_at"] == first["last_seen_at"]
     assert '"2.5"' in "".join(found)
+
+
+def test_in_an_append_table_later_events_wait_behind_a_refused_one(world: World) -> None:
+    refusing = {"mode": "append", "schema_policy": "quarantine"}
+    world.put("a", n=1)
+    world.apply(number("bigint"), **refusing)
+    for value in (2.5, 3):
+        world.put("a", n=value)
+    world.put("b", n=4)
+    world.apply(number("decimal(18,2)"), **refusing)
+    world.put("a", n=5)
+    world.apply(number("decimal(18,2)"), **refusing)
+    assert world.rows("n") == {"a": 1, "b": 4}
+    flow = transform_of([number("decimal(18,2)")], mode="append")
+    done = redrive_dataset(flow, "d", world.layout)
+    assert (done.redriven, done.waiting) == (3, 0)
+    events = [row for row in read_dataset(world.layout, "d").to_pylist() if row["id"] == "a"]
+    events.sort(key=lambda row: str(row["_dz_version"]))
+    assert [row["n"] for row in events] == [1, Decimal("2.5"), 3, 5]
 
 
 def test_a_change_is_refused_as_one_whatever_rows_it_has(world: World) -> None:
@@ -289,7 +314,8 @@ def test_a_declared_column_that_must_not_be_null(world: World) -> None:
     report = world.apply(number("bigint"), schema=Order, schema_policy={"n": "quarantine"})
     assert report.quarantined == 1
     assert world.rows("n") == {}
-    assert [row["reason"] for row in world.quarantined()] == ["column 'n' must not be null"]
+    reasons = [row["reason"] for row in world.quarantined()]
+    assert reasons == ["the contract refuses it: column 'n' must not be null"]
 
 
 def test_a_declared_type_holds_what_fits_and_nothing_else(world: World) -> None:

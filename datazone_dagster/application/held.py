@@ -1,4 +1,4 @@
-"""In append mode a change waits behind an earlier one of its key that the function failed on.
+"""In append mode a change waits behind an earlier one of its key that was set aside.
 
 Who reads an append table reads the events of a key in the order in which they got there, so a
 later one must not pass one that still waits in the quarantine. In the other modes a row is the
@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 from datazone_dagster.application.function import FunctionResult
 from datazone_dagster.application.refused import FUNCTION_FAILED, refused_rows, without
 from datazone_dagster.decode.keys import key_column
+from datazone_dagster.merge.dataset import DatasetTable
+from datazone_dagster.merge.refusal import CONTRACT_REFUSES
 from datazone_dagster.model.columns import KEY, VERSION, Log
 
 WAITS = "it waits behind an earlier change of its key"
@@ -24,6 +26,12 @@ WAITS = "it waits behind an earlier change of its key"
 def waiting_keys(quarantined: pa.Table) -> set[str]:
     """The keys of the quarantined changes that later ones wait behind."""
     return set(_canonical(quarantined.filter(_is_waited_for(quarantined))))
+
+
+def let_in(taken: FunctionResult, table: DatasetTable, output: str) -> FunctionResult:
+    """The same without the changes that the dataset's contract refuses."""
+    changes, rows, refused = table.fitting(taken.changes, taken.rows[output])
+    return FunctionResult(changes, {output: rows}, pa.concat_tables([taken.refused, refused]))
 
 
 def hold_back(taken: FunctionResult, waiting: Collection[str], output: str) -> FunctionResult:
@@ -57,7 +65,8 @@ def hold_back(taken: FunctionResult, waiting: Collection[str], output: str) -> F
 
 def _is_waited_for(quarantined: pa.Table) -> pa.ChunkedArray:
     reasons = quarantined[Log.REASON]
-    return pc.or_(pc.starts_with(reasons, FUNCTION_FAILED), pc.equal(reasons, WAITS))
+    refused = [pc.starts_with(reasons, start) for start in (FUNCTION_FAILED, CONTRACT_REFUSES)]
+    return pc.or_(pc.or_(*refused), pc.equal(reasons, WAITS))
 
 
 def _canonical(changes: pa.Table) -> list[str]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from datazone_dagster import crash_points
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.application.function import Function
-from datazone_dagster.application.held import hold_back, waiting_keys
+from datazone_dagster.application.held import hold_back, let_in, waiting_keys
 from datazone_dagster.application.preparing import Preparation
 from datazone_dagster.application.progress import advanced
 from datazone_dagster.application.sizes import ApplySettings, ChunkSizes
@@ -140,11 +140,11 @@ class Application:
         for output, report in behind.items():
             dataset = self._datasets[output]
             quarantine, table = Quarantine(self._target, dataset.id), self._tables[output]
-            mine = taken
+            mine = let_in(taken, table, output) if dataset.contract.may_refuse else taken
             if dataset.mode == "append":
                 # Those of this very chunk, which came once before, are decided anew.
                 earlier = quarantine.waiting(table.redriven(), through_batch=report.position)
-                mine = hold_back(taken, waiting_keys(earlier), output)
+                mine = hold_back(mine, waiting_keys(earlier), output)
             quarantined = quarantine.put(mine.refused, now)
             crash_points.reach(crash_points.AFTER_QUARANTINE)
             written = table.apply(

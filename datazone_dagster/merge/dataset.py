@@ -248,15 +248,13 @@ class DatasetTable:
             StorageError: The table can't be read.
         """
         table = self._open()
-        if table is None:
-            return changes, rows, changes.slice(0, 0)
-        conformed = self._conformed(table, changes, rows)
-        return without_refused(changes, rows, conformed.refused)
+        schema = self._first_schema(rows) if table is None else schema_of(table)
+        return without_refused(changes, rows, self._conformed(schema, changes, rows).refused)
 
-    def _conformed(self, table: DeltaTable, changes: pa.Table, rows: pa.Table) -> Conformed:
+    def _conformed(self, schema: pa.Schema, changes: pa.Table, rows: pa.Table) -> Conformed:
         return conform(
             with_fields(rows, self._mode.fields),
-            schema_of(table),
+            schema,
             self._contract,
             exempt=rows_of_deletes(changes, rows),
             dataset_id=self._dataset_id,
@@ -273,7 +271,7 @@ class DatasetTable:
         batch: int,
     ) -> ChunkWritten:
         check_shape(self._dataset_id, self._mode, schema_of(table))
-        conformed = self._conformed(table, changes, rows)
+        conformed = self._conformed(schema_of(table), changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
         self._change_schema(table, conformed)
@@ -351,14 +349,16 @@ class DatasetTable:
     def _redriven_in(self, table: DeltaTable) -> int:
         return table.transaction_version(self.redrive_app_id) or 0
 
+    def _first_schema(self, rows: pa.Table) -> pa.Schema:
+        fields = with_fields(rows.schema.empty_table(), self._mode.fields).schema
+        return first_schema(fields, self._contract)
+
     def _create(self, rows: pa.Table) -> DeltaTable:
         return create_table(
             self.uri,
             self._storage_options,
             KIND,
-            first_schema(
-                with_fields(rows.schema.empty_table(), self._mode.fields).schema, self._contract
-            ),
+            self._first_schema(rows),
             partition_by=self._partition_by,
             description=self._description,
         )

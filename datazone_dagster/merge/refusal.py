@@ -7,6 +7,9 @@ import pyarrow.compute as pc
 
 from datazone_dagster.model.columns import HIDDEN, KEY, VERSION, Log
 
+CONTRACT_REFUSES = "the contract refuses it: "
+"""How the reason of a change begins that a dataset's contract keeps out."""
+
 
 def rows_of_deletes(changes: pa.Table, rows: pa.Table) -> pa.Array:
     """Per row whether its change is a delete: the item is gone, so its columns are null."""
@@ -26,7 +29,7 @@ def without_refused(
     Args:
         changes: The chunk, with the hidden columns.
         rows: Its rows, with the hidden columns.
-        reasons: Per row why it is refused, null where it is not.
+        reasons: Per row what is wrong with it, null where nothing is.
 
     Returns:
         The changes and the rows that stay, and the refused changes as rows of the change log
@@ -41,7 +44,8 @@ def without_refused(
     why = dict(reversed(list(named)))
     places = pa.array(list(why), pa.string())
     refused = changes.filter(pc.is_in(_change(changes), places))
-    texts = pa.array([why[place] for place in _change(refused).to_pylist()], pa.string())
+    places_of_refused = _change(refused).to_pylist()
+    texts = pa.array([CONTRACT_REFUSES + why[place] for place in places_of_refused], pa.string())
     refused = refused.set_column(refused.column_names.index(Log.REASON), Log.REASON, texts)
     return (
         changes.filter(pc.invert(pc.is_in(_change(changes), places))),

@@ -91,11 +91,12 @@ class Function:
         while True:
             try:
                 taken = self._attempt(outputs, changes, lookups, place, returned)
-            except MalformedImageError:
+            except MalformedImageError as error:
                 returned = None
-                changes, unreadable = readable(changes)
+                readable_changes, unreadable = readable(changes)
                 if not len(unreadable):
-                    raise
+                    readable_changes, unreadable = self._searched(outputs, changes, lookups, error)
+                changes = readable_changes
                 refused.append(unreadable)
             else:
                 together = pa.concat_tables([*refused, taken.refused])
@@ -124,6 +125,36 @@ class Function:
         else:  # no change is left, and a function need not stand an empty chunk
             rows = dict.fromkeys(outputs, changes.select(HIDDEN))
         return FunctionResult(changes, rows, refused)
+
+    def _searched(
+        self,
+        outputs: Sequence[str],
+        changes: pa.Table,
+        lookups: Mapping[str, pa.Table],
+        error: MalformedImageError,
+    ) -> tuple[pa.Table, pa.Table]:
+        """As `readable`, for what reading by SQL refuses and looking at single images does not.
+
+        The stream must not stop at a record for that, so it is found as failing rows are.
+        """
+
+        def fails(rows: Sequence[int]) -> str | None:
+            before = self.attributes
+            try:
+                self._rows(outputs, changes.take(pa.array(rows, pa.int64())), lookups, "a part")
+            except MalformedImageError:
+                return _UNREADABLE
+            except TransformError:
+                return None
+            finally:
+                self.attributes = before
+            return None
+
+        try:
+            found = failing_rows(changes[KEY].to_pylist(), fails, _UNREADABLE)
+        except NotIsolatedError:
+            raise error from None
+        return without(changes, found), refused_rows(changes, found)
 
     def _may_set_aside(self, error: TransformError) -> bool:
         return self._transform.on_error == "quarantine" and not isinstance(error, _OF_THE_CODE)
@@ -250,6 +281,7 @@ class Function:
         return f"{place}, {len(changes)} changes, first keys: {keys or 'none'}"
 
 
+_UNREADABLE = "an image holds a value that is not of its type"
 _SAFE = "Nothing of this chunk was applied; the change log keeps it and the next run tries again."
 
 

@@ -29,11 +29,16 @@ def wait_for(state: Callable[[], object], what: str) -> None:
 class DagsterHome:
     """An instance on disk, and the environment of its processes."""
 
-    def __init__(self, home: Path, endpoint_url: str, lakehouse_uri: str) -> None:
+    def __init__(
+        self, home: Path, endpoint_url: str, lakehouse_uri: str, *, max_concurrent_runs: int = 10
+    ) -> None:
         home.mkdir()
         # As shipped, but a run whose process died is noticed within a second.
         text = dagster_yaml().replace("poll_interval_seconds: 30", "poll_interval_seconds: 1")
-        (home / "dagster.yaml").write_text(text)
+        runs = "max_concurrent_runs:"
+        (home / "dagster.yaml").write_text(
+            text.replace(f"{runs} 10", f"{runs} {max_concurrent_runs}")
+        )
         self.log_file = home / "daemon.log"
         self.environment = {
             **os.environ,

@@ -1,4 +1,4 @@
-"""Puts what the fault tests wrote down into docs/reliability.md.
+"""Puts what the fault tests wrote down, and the guards, into docs/reliability.md.
 
 `python -m tests.faults.reliability_table LEDGER DOCUMENT`
 """
@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 
+from tests.faults.guards import GUARDS, Guard
 from tests.faults.ledger import Entry
 
-BEGIN = "<!-- made by make test-faults -->"
-END = "<!-- end of what is made -->"
+FAULTS = ("<!-- made by make test-faults: faults -->", "<!-- end of faults -->")
+GUARDED = ("<!-- made by make test-faults: guards -->", "<!-- end of guards -->")
 
 
 def by_fault(entries: Iterable[Entry]) -> Mapping[str, Entry]:
@@ -57,21 +58,25 @@ def _row(entry: Entry) -> str:
     return f"| {entry.fault} | " + " | ".join(f"{number:,}" for number in numbers) + " |"
 
 
-def put_into(document: str, table: str) -> str:
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def guard_rows(guards: Iterable[Guard]) -> str:
+    rows = [f"| {one.what} | `{one.file}` | `tests/{one.test}` |" for one in guards]
+    return "\n".join(["| Guard | Where | The test that fails without it |", "|---|---|---|", *rows])
+
+
+def put_into(document: str, marks: tuple[str, str], made: str) -> str:
+    before, begin, rest = document.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise SystemExit(
-            f"The document has no lines {BEGIN!r} and {END!r} to put the table between."
-        )
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
+        raise SystemExit(f"The document has no lines {marks[0]!r} and {marks[1]!r}.")
+    return f"{before}{begin}\n\n{made}\n\n{end}{after}"
 
 
 def main(ledger: str, document: str) -> None:
     lines = Path(ledger).read_text("utf-8").splitlines()
     table = markdown((Entry(**json.loads(line)) for line in lines), date.today())
     path = Path(document)
-    path.write_text(put_into(path.read_text("utf-8"), table), "utf-8")
+    text = put_into(path.read_text("utf-8"), FAULTS, table)
+    path.write_text(put_into(text, GUARDED, guard_rows(GUARDS)), "utf-8")
 
 
 if __name__ == "__main__":

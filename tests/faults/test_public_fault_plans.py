@@ -23,6 +23,7 @@ from datazone_dagster.testing import (
     FaultKind,
     FaultPlan,
     ScriptedStream,
+    run_transform,
     storage_fails_at,
 )
 from tests.faults.orders import SOURCE, event_ids, flow, ids, order
@@ -92,3 +93,12 @@ def test_a_transform_under_a_plan_and_a_failing_store(layout: Layout) -> None:
         pass
     apply_transform(flow, layout)
     assert event_ids(layout) == ids(stream.changes)
+
+
+def test_a_stream_that_stays_unreadable_ends_a_run_of_a_transform(layout: Layout) -> None:
+    stream = ScriptedStream(
+        faults=FaultPlan([Fault("GetRecords", FaultKind.INTERNAL_ERROR, times=None)])
+    )
+    stream.put(order(1, "placed", 1))
+    with pytest.raises(SourceError, match="InternalServerError in GetRecords"):
+        run_transform(flow, stream, layout.uri)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.guards import GUARDS
 from tests.faults.ledger import ENVIRONMENT, Entry, note
-from tests.faults.reliability_table import BEGIN, END, main, markdown
+from tests.faults.reliability_table import FAULTS, GUARDED, guard_rows, main, markdown
 
 
 def test_a_loss_and_a_double_are_counted_each_on_its_own(
@@ -18,13 +19,14 @@ def test_a_loss_and_a_double_are_counted_each_on_its_own(
     assert entry == Entry("a fault", 3, written=3, in_dataset=3, lost=1, doubled=1)
     note("a fault", 1, Counter("abc"), Counter("abc"))
     document = tmp_path / "doc.md"
-    document.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n")
+    parts = ["above", FAULTS[0], "old", FAULTS[1], "between", *GUARDED, "below"]
+    document.write_text("\n".join(parts))
     main(str(tmp_path / "ledger"), str(document))
     text = document.read_text()
     assert "| a fault | 4 | 6 | 6 | 1 | 1 |" in text
-    assert text.startswith("above\n")
-    assert text.endswith("below\n")
-    assert "old" not in text
+    assert guard_rows(GUARDS) in text
+    left = [line for line in text.splitlines() if line in parts]
+    assert left == ["above", *FAULTS, "between", *GUARDED, "below"]
 
 
 def test_the_sum_stands_above_the_table() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from functools import lru_cache
@@ -26,6 +27,15 @@ from tests.faults.orders import (
     order,
     rows_of_items,
 )
+
+GRACE_SECONDS = 10.0
+"""What a process that goes away gets to end."""
+
+
+def grace_seconds() -> float:
+    """The same, longer where more processes want to run than there are cores."""
+    return GRACE_SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
 
 STATUSES = ("placed", "paid", "shipped", HIDDEN_STATUS)
 
@@ -89,6 +99,13 @@ class OrdersTable:
             else:
                 item = order(number, self.dice.choice(STATUSES), self.dice.randrange(100))
                 self.wire.put_item(TableName=SOURCE.table_name, Item=item)
+
+    def write_many_pages(self, pages: int) -> int:
+        """Records so large that a page holds three of them; how many."""
+        for number in range(3 * pages):
+            item = {**order(number, "placed", number), "note": {"S": "x" * 300_000}}
+            self.wire.put_item(TableName=SOURCE.table_name, Item=item)
+        return 3 * pages
 
     def end_a_shard(self) -> None:
         if self.dice.random() < 0.5:

@@ -1,0 +1,184 @@
+"""Each guard of the flow, and the test that fails when it is taken out.
+
+`test_guards.py` takes them out one by one, in a copy of the project, and runs the test;
+`reliability_table` lists them in docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A few lines of a file, what stands there without the guard, and the test.
+
+    Args:
+        what: The guard in a few words.
+        file: Below `datazone_dagster/`.
+        code: Occurs once in the file.
+        without: Stands there when the guard is taken out.
+        test: A node id below `tests/`, and options for pytest after a space.
+    """
+
+    what: str
+    file: str
+    code: str
+    without: str
+    test: str
+
+
+GUARDS = (
+    Guard(
+        "A batch is committed with the handle that gave its number",
+        "changelog/log.py",
+        "        def commit(file: AddAction) -> None:\n",
+        "        def commit(file: AddAction) -> None:\n"
+        "            self._table.update_incremental()\n",
+        "faults/test_overlap.py::test_two_drains_at_once",
+    ),
+    Guard(
+        "Positions are folded over what was landed since the checkpoint",
+        "landing.py",
+        "fold(saved.checkpoint, landed, log.head, now)",
+        "fold(saved.checkpoint, landed[:0], log.head, now)",
+        "faults/test_storage_faults.py::test_the_process_goes_on_after_a_failure",
+    ),
+    Guard(
+        "The checkpoint is opened before the change log",
+        "landing.py",
+        "        saved = CheckpointTable(self._layout, source.name).open_or_create()\n"
+        "        log = ChangeLog(self._layout, source.name).open_or_create()\n",
+        "        log = ChangeLog(self._layout, source.name).open_or_create()\n"
+        "        saved = CheckpointTable(self._layout, source.name).open_or_create()\n",
+        "faults/test_overlap.py::test_another_drain_lands_while_this_one_opens_its_tables",
+    ),
+    Guard(
+        "A change log that ends before its checkpoint is not read into",
+        "landing.py",
+        "if saved.checkpoint.batch > log.head:",
+        "if saved.checkpoint.batch > log.head + 10**9:",
+        "faults/test_lost_and_foreign_tables.py::test_a_lost_change_log_is_not_begun_anew",
+    ),
+    Guard(
+        "A child is read after its parent's end is committed",
+        "drain/plan.py",
+        "    return parent is not None and parent.is_done\n",
+        "    return True\n",
+        "drain/test_plan.py",
+    ),
+    Guard(
+        "A child that starts before its parent's end stops the drain",
+        "drain/plan.py",
+        "child.starting_sequence_number <= max(ends)",
+        "child.starting_sequence_number < 0",
+        "drain/test_plan.py",
+    ),
+    Guard(
+        "A parent that no listing showed is waited for, then noted as lost",
+        "drain/plan.py",
+        "or now - row.first_listed_at < LATE_PARENT_GRACE",
+        "or now != row.first_listed_at",
+        "drain/test_plan.py",
+    ),
+    Guard(
+        "Records of a page without NextShardIterator count",
+        "drain/reader.py",
+        "        self._take(page)\n",
+        "        if page.next_iterator is not None:\n            self._take(page)\n",
+        "faults/test_server_faults.py -k missing_next_iterator",
+    ),
+    Guard(
+        "A record that comes again is not landed again",
+        "drain/reader.py",
+        ".newer_than(outcome.sequence_number)",
+        ".newer_than(None)",
+        "faults/test_server_faults.py::test_the_service_only_claims_that_records_are_trimmed",
+    ),
+    Guard(
+        "An expired iterator is renewed",
+        "drain/reader.py",
+        "        except ExpiredIteratorError:\n            self._open_iterator(self._position())\n",
+        "        except ExpiredIteratorError:\n            raise\n",
+        "faults/test_server_faults.py::test_iterators_that_expire_between_drains",
+    ),
+    Guard(
+        "Trimmed records are a gap",
+        "drain/reader.py",
+        "            gap = trim_gap(self._shard_so_far(), self._now)\n",
+        "            gap = None\n",
+        "faults/test_server_faults.py::test_trimmed_in_the_middle_of_a_shard",
+    ),
+    Guard(
+        "A shard that vanished unread is a gap",
+        "drain/reader.py",
+        "self.outcome.gap or vanished_gap(self._shard_so_far(), self._now)",
+        "self.outcome.gap",
+        "faults/test_server_faults.py::test_a_shard_that_vanished_unread",
+    ),
+    Guard(
+        "An open shard is not given up for one answer",
+        "drain/reader.py",
+        "            if self._read.listed_open:\n",
+        "            if False:\n",
+        "faults/test_server_faults.py::test_an_open_shard_is_not_given_up_for_one_answer",
+    ),
+    Guard(
+        "A drain that is told to end reads no further",
+        "drain/reader.py",
+        "            or self.told_to_end()\n",
+        "",
+        "faults/test_graceful_end.py::test_a_drain_told_to_end_commits_what_it_read",
+    ),
+    Guard(
+        "The old stream is drained to its end before the new one",
+        "drain/streams.py",
+        "dict.fromkeys((*unfinished, *unseen))",
+        "dict.fromkeys((*unseen, *unfinished))",
+        "faults/test_server_faults.py::test_a_stream_disabled_and_enabled_again",
+    ),
+    Guard(
+        "A chunk starts at the dataset's own position",
+        "merge/dataset.py",
+        "if self._position_of(table) != after_batch:",
+        "if False:",
+        "faults/test_overlap.py::test_two_runs_at_once",
+    ),
+    Guard(
+        "Rows and position are one commit",
+        "merge/dataset.py",
+        "        commit = transaction(self.app_id, through_batch)\n",
+        "        commit = transaction(self.app_id + '-lost', through_batch)\n",
+        "faults/test_lost_and_foreign_tables.py::"
+        "test_a_checkpoint_table_from_yesterday_is_only_behind",
+    ),
+    Guard(
+        "A dataset is applied to from its own change log only",
+        "changelog/log.py",
+        "    if position > snapshot.head:\n",
+        "    if False:\n",
+        "faults/test_lost_and_foreign_tables.py::"
+        "test_a_dataset_is_not_applied_to_from_another_change_log",
+    ),
+    Guard(
+        "Tombstones are written before the rows leave",
+        "merge/modes.py",
+        "        self._tombstones.bury(batch.claims, chunk.now)\n",
+        "",
+        "merge/test_any_order.py",
+    ),
+    Guard(
+        "A table that is not ours is refused",
+        "delta/__init__.py",
+        "    if found != kind:\n",
+        "    if False:\n",
+        "faults/test_lost_and_foreign_tables.py -k foreign_table",
+    ),
+    Guard(
+        "A failure of the store becomes an error with its cause",
+        "delta/__init__.py",
+        'return ": ".join([first.strip(), *causes])',
+        "return first.strip()",
+        "faults/test_storage_faults.py::test_a_read_only_directory",
+    ),
+)

@@ -1,0 +1,39 @@
+"""Each guard is taken out once, in a copy of the project: its test has to notice."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.guards import GUARDS, Guard
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.what)
+def test_without_the_guard_its_test_fails(guard: Guard, tmp_path: Path) -> None:
+    for part in ("datazone_dagster", "tests"):
+        shutil.copytree(
+            PROJECT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(PROJECT / "pyproject.toml", tmp_path)
+    file = tmp_path / "datazone_dagster" / guard.file
+    code = file.read_text("utf-8")
+    assert code.count(guard.code) == 1, "this guard has moved"
+    file.write_text(code.replace(guard.code, guard.without), "utf-8")
+
+    node, *options = guard.test.split(" ")
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", f"tests/{node}", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == pytest.ExitCode.TESTS_FAILED, told.stdout[-3000:]

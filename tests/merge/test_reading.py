@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import DeltaProtocolError
 
 from datazone_dagster import Dataset, Lakehouse
 from datazone_dagster.errors import DefinitionError, StorageError
@@ -67,3 +70,42 @@ def test_what_cannot_be_read_is_told(lakehouse: Lakehouse) -> None:
         lakehouse.read("t").arrow(columns=["price"])
     with pytest.raises(DefinitionError, match="where 'price > 1'"):
         lakehouse.read("t").arrow(where="price > 1")
+
+
+READERS: dict[str, Callable[[str], int]] = {
+    "scan": lambda uri: pa.table(DeltaTable(uri).scan()).num_rows,
+    "query": lambda uri: pa.table(
+        QueryBuilder().register("t", DeltaTable(uri)).execute("select count(*) as n from t")
+    )["n"][0].as_py(),
+    "polars scan": lambda uri: pl.scan_delta(uri).collect().height,
+    "polars read": lambda uri: pl.read_delta(uri).height,
+}
+REFUSE: dict[str, Callable[[str], object]] = {
+    "to_pyarrow_table": lambda uri: DeltaTable(uri).to_pyarrow_table(),
+    "to_pyarrow_dataset": lambda uri: DeltaTable(uri).to_pyarrow_dataset(),
+    "to_pandas": lambda uri: DeltaTable(uri).to_pandas(),
+    "polars with pyarrow": lambda uri: pl.read_delta(uri, use_pyarrow=True),
+}
+
+
+@pytest.fixture
+def hidden_rows(tmp_path: Path) -> str:
+    table = Table(tmp_path, deletion_vectors=True)
+    table.apply([a(n, ("new", n), key=f"k{n}") for n in range(10)])
+    table.apply([a(20, ("paid", 1), key="k1"), a(21, cause="user", key="k2")])
+    return table.table.uri
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_who_reads_deletion_vectors(hidden_rows: str, reader: str) -> None:
+    assert READERS[reader](hidden_rows) == 9
+
+
+@pytest.mark.parametrize("reader", REFUSE)
+def test_who_refuses_them(hidden_rows: str, reader: str) -> None:
+    with pytest.raises(DeltaProtocolError, match="deletionVectors"):
+        REFUSE[reader](hidden_rows)
+
+
+def test_who_overlooks_them(hidden_rows: str) -> None:
+    assert DeltaTable(hidden_rows).count() == 11

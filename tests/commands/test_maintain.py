@@ -1,0 +1,32 @@
+"""`datazone-dagster maintain` as a user runs it."""
+
+from __future__ import annotations
+
+from deltalake import DeltaTable
+
+from datazone_dagster.pipeline import read_dataset
+from tests.commands.running import ProjectFolder
+
+
+def test_all_datasets_or_one(project: ProjectFolder) -> None:
+    nothing = project.run("maintain")
+    assert nothing.returncode == 0, nothing.stderr
+    assert nothing.stdout == "current: no table yet\nevents: no table yet\n"
+
+    for number in range(3):
+        project.put(f"k{number}", number)
+        project.drain()
+        project.apply()
+    before = read_dataset(project.layout, "events").sort_by("_dz_version")
+    done = project.run("maintain", "events")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("events: joined 3 files, made a checkpoint; 3 rows, 0 hidden")
+    assert len(DeltaTable(project.layout.dataset("events")).file_uris()) == 1
+    assert read_dataset(project.layout, "events").sort_by("_dz_version").equals(before)
+
+    again = project.run("maintain", "events")
+    assert again.stdout.startswith("events: nothing to do; 3 rows")
+
+    unknown = project.run("maintain", "nope")
+    assert unknown.returncode == 1
+    assert "'nope'" in unknown.stderr

@@ -76,7 +76,7 @@ class TableStore:
     def open(self, path: str) -> pa.NativeFile:
         """A file to read, from any place in it."""
         if self._local is not None:
-            return pa.memory_map(str(self._local / path))
+            return pa.OSFile(str(self._local / path))
         return self.filesystem.open_input_file(path)
 
     def read(self, path: str) -> bytes | None:

@@ -39,8 +39,12 @@ SCHEMA = pa.schema(
 """Of what is found: file (place in `Snapshot.files`), position in it, place in the keys asked
 for, and the version; null where it is known to be below `below`."""
 
-READ_ROWS = 1 << 17
-"""Rows decoded at a time: enough to spread the cost of the keys' hash table."""
+READ_ROWS = 1 << 18
+READ_ROWS_MAX = 1 << 19
+READ_ROWS_PER_KEY = 4
+BUFFER_BYTES = 1 << 20
+"""Rows decoded at a time: the hash table of the keys is built anew for each such part.
+Column chunks are read through a buffer, not whole."""
 
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -129,7 +133,10 @@ def _in_file(
 ) -> pa.Table:
     found = []
     with snapshot.store.open(file.path) as handle:
-        parquet = pq.ParquetFile(handle, pre_buffer=not snapshot.store.is_local)
+        remote = not snapshot.store.is_local
+        parquet = pq.ParquetFile(
+            handle, pre_buffer=remote, buffer_size=0 if remote else BUFFER_BYTES
+        )
         first_row = 0
         for group in range(parquet.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows
@@ -152,7 +159,8 @@ def _in_group(
 ) -> pa.Table:
     keys = wanted.sorted_keys.slice(part.start, len(part))
     rows, claims = [], []
-    for start, column in _column(parquet, group, KEY):
+    at_a_time = min(READ_ROWS_MAX, max(READ_ROWS, READ_ROWS_PER_KEY * len(keys)))
+    for start, column in _column(parquet, group, KEY, at_a_time):
         at = pc.index_in(column, keys)
         hits = np.flatnonzero(at.is_valid())
         if len(hits):
@@ -178,18 +186,18 @@ def _versions(
     if below is not None and highest is not None and highest < below:
         return pa.chunked_array([pa.nulls(len(rows), pa.string())])
     parts = []
-    for start, column in _column(parquet, group, VERSION):
+    for start, column in _column(parquet, group, VERSION, READ_ROWS):
         here = rows[(rows >= start) & (rows < start + len(column))] - start
         parts.append(column.take(pa.array(here)))
     return pa.chunked_array(parts, pa.string())
 
 
-def _column(parquet: pq.ParquetFile, group: int, name: str) -> Iterator[tuple[int, pa.Array]]:
+def _column(
+    parquet: pq.ParquetFile, group: int, name: str, rows: int
+) -> Iterator[tuple[int, pa.Array]]:
     """A text column of a row group, some thousand rows at a time, each with its first row."""
     start = 0
-    for batch in parquet.iter_batches(
-        READ_ROWS, row_groups=[group], columns=[name], use_threads=False
-    ):
+    for batch in parquet.iter_batches(rows, row_groups=[group], columns=[name], use_threads=False):
         column = batch.column(0)
         yield start, column if pa.types.is_string(column.type) else column.cast(pa.string())
         start += len(column)

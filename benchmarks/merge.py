@@ -1,0 +1,251 @@
+"""Batches into large tables: our engines against a hand-written delta-rs MERGE, in the same run.
+
+    python -m benchmarks.merge [millions of rows ...]      (default: 1 10)
+    python -m benchmarks.merge --reads [millions ...]      (default: 1)
+
+Each case is a process of its own on a copy of the same table. From Arrow rows to commit:
+opening the table, finding the rows, writing, committing. A first merge into a small table
+loads what is loaded once.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+
+from benchmarks.measure import Measured, child_variant, in_child, report, write
+from benchmarks.orders_table import DATASET, cached, changes, copied, local, scattered
+from datazone_dagster.delta import transaction
+from datazone_dagster.merge.claims import CAUSE, CLAIMS_SCHEMA, MergeBatch
+from datazone_dagster.merge.engine import MergeTarget
+from datazone_dagster.merge.engines import AutoEngine, CopyOnWriteEngine, MergeOnReadEngine
+from datazone_dagster.model.columns import KEY, VERSION
+
+ON_READ = "merge-on-read (deletion vectors)"
+ON_WRITE = "copy-on-write (touched files)"
+BY_HAND = "delta-rs MERGE by hand"
+ENGINES = {ON_READ: MergeOnReadEngine, ON_WRITE: CopyOnWriteEngine}
+
+CASES = [("scattered", 10_000), ("local", 10_000), ("scattered", 100_000), ("scattered", 1_000)]
+REPEATS = {ON_READ: 5, ON_WRITE: 1, BY_HAND: 1}
+
+
+def merge_once(variant: str, uri: str, rows: pa.Table, number: int) -> None:
+    """One batch, as the engine's caller or a careful hand would do it."""
+    if variant == BY_HAND:
+        DeltaTable(uri).merge(
+            rows,
+            predicate=f"t.{KEY} = s.{KEY}",
+            source_alias="s",
+            target_alias="t",
+            writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
+            commit_properties=CommitProperties(app_transactions=[Transaction("apply/b", number)]),
+        ).when_matched_update_all(
+            predicate=f"s.{VERSION} > t.{VERSION}"
+        ).when_not_matched_insert_all().execute()
+        return
+    table = DeltaTable(uri)
+    target = MergeTarget(DATASET, uri, {}, table, pa.schema(table.schema().to_arrow()))
+    ENGINES[variant]().merge(target, batch_of(rows), transaction("apply/b", number))
+
+
+def batch_of(rows: pa.Table) -> MergeBatch:
+    claims = pa.table(
+        {KEY: rows[KEY], VERSION: rows[VERSION], CAUSE: pa.nulls(len(rows), pa.string())},
+        schema=CLAIMS_SCHEMA,
+    )
+    return MergeBatch(claims, rows)
+
+
+def peak_mib() -> float:
+    """The most that the process held since `forget_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def folder_bytes(folder: Path) -> tuple[int, int]:
+    """Bytes and files that are not links to the kept table."""
+    own = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    new = [stat.st_size for stat in own if stat.st_nlink == 1]
+    return sum(new), len(new)
+
+
+def warm_up(variant: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="merge-warm-") as root:
+        ids = scattered(20_000, 20_000, seed=1)
+        write_deltalake(root, changes(ids, 0))
+        for number in (1, 2):
+            merge_once(variant, root, changes(ids[: 500 * number], number), number)
+
+
+def merges(variant: str, place: str, rows: int, keys: int, repeats: int) -> Measured:
+    measured = Measured(f"{variant}, {rows // 10**6}M rows, {keys:,} {place} keys", records=keys)
+    warm_up(variant)
+    lake = copied(cached(rows))
+    uri = str(lake / DATASET)
+    cpu, wall, above, written, files = [], [], [], [], []
+    try:
+        for number in range(1, repeats + 1):
+            pick = scattered if place == "scattered" else local
+            batch = changes(pick(rows, keys, seed=number), number)
+            before = folder_bytes(lake)
+            forget_peak()
+            idle = peak_mib()
+            wall_start, cpu_start = time.perf_counter(), time.process_time()
+            merge_once(variant, uri, batch, number)
+            cpu.append(time.process_time() - cpu_start)
+            wall.append(time.perf_counter() - wall_start)
+            above.append(peak_mib() - idle)
+            after = folder_bytes(lake)
+            written.append(after[0] - before[0])
+            files.append(after[1] - before[1])
+    finally:
+        shutil.rmtree(lake)
+    measured.cpu_seconds = statistics.median(cpu)
+    measured.wall_seconds = statistics.median(wall)
+    measured.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    measured.notes = {
+        "above_idle_mib": max(above),
+        "written_mb": statistics.median(written) / 1e6,
+        "files_written": statistics.median(files),
+        "repeats": repeats,
+    }
+    return measured
+
+
+def read_seconds(uri: str) -> dict[str, float]:
+    """CPU seconds of reading every column of the table; the best of three."""
+    tries = []
+    for _ in range(3):
+        start = time.process_time()
+        count = sum(batch.num_rows for batch in pa.RecordBatchReader.from_stream(_scan(uri)))
+        tries.append(time.process_time() - start)
+    return {"read_cpu_seconds": min(tries), "rows": float(count)}
+
+
+def _scan(uri: str) -> Any:
+    return DeltaTable(uri).scan()
+
+
+def reads(rows: int, batches: int) -> list[Measured]:
+    """Read cost as merges go on, and after maintenance; the merges' own cost beside it."""
+    from datetime import datetime, timezone
+
+    from datazone_dagster.merge.maintenance import MaintenanceSettings, maintain
+
+    from datazone_dagster.model.layout import Layout
+
+    warm_up(ON_READ)
+    lake = copied(cached(rows))
+    uri = str(lake / DATASET)
+    found: list[Measured] = []
+    merging = maintaining = 0.0
+
+    def note(name: str) -> None:
+        notes = read_seconds(uri)
+        table = DeltaTable(uri)
+        notes |= {
+            "files": float(len(table.file_uris())),
+            "merging_cpu_seconds": merging,
+            "maintaining_cpu_seconds": maintaining,
+        }
+        cpu = notes["read_cpu_seconds"]
+        found.append(Measured(f"{rows // 10**6}M rows, {name}", rows, 0, cpu, notes=notes))
+
+    try:
+        note("freshly written")
+        for number in range(1, batches + 1):
+            batch = changes(scattered(rows, 10_000, seed=number), number)
+            start = time.process_time()
+            table = DeltaTable(uri)
+            target = MergeTarget(DATASET, uri, {}, table, pa.schema(table.schema().to_arrow()))
+            AutoEngine().merge(target, batch_of(batch), transaction("apply/b", number))
+            merging += time.process_time() - start
+            start = time.process_time()
+            now = datetime.now(timezone.utc)
+            if number in (1, 20, batches):
+                note(f"after {number} merges")
+            start = time.process_time()
+            maintain(Layout(str(lake)), DATASET, MaintenanceSettings(), now)
+            maintaining += time.process_time() - start
+        note("after the last maintenance")
+    finally:
+        shutil.rmtree(lake)
+    return found
+
+
+def table_of(rows: list[Measured]) -> str:
+    lines = [
+        "| case | CPU s | wall s | MiB above idle | MB written | files written | times cheaper |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    by_name = {row.name: row for row in rows}
+    for row in rows:
+        hand = by_name.get(", ".join([BY_HAND, *row.name.split(", ", 1)[1:]]))
+        times = f"{hand.cpu_seconds / row.cpu_seconds:.1f}" if hand else ""
+        notes = row.notes
+        lines.append(
+            f"| {row.name} | {row.cpu_seconds:.2f} | {row.wall_seconds:.2f} | "
+            f"{notes['above_idle_mib']:.0f} | {notes['written_mb']:.1f} | "
+            f"{notes['files_written']:.0f} | {times} |"
+        )
+    return "\n".join(["### One batch, from Arrow rows to commit", "", *lines, ""])
+
+
+def table_of_reads(rows: list[Measured]) -> str:
+    lines = [
+        "| table | read CPU s | times fresh | files | merging CPU s so far | maintenance CPU s |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        fresh = next(r for r in rows if r.name == row.name.split(", ")[0] + ", freshly written")
+        lines.append(
+            f"| {row.name} | {row.cpu_seconds:.2f} | {row.cpu_seconds / fresh.cpu_seconds:.2f} | "
+            f"{row.notes['files']:.0f} | {row.notes['merging_cpu_seconds']:.1f} | "
+            f"{row.notes['maintaining_cpu_seconds']:.1f} |"
+        )
+    return "\n".join(["### Reading the whole table", "", *lines, ""])
+
+
+def main(results: Path, millions: list[int]) -> list[Measured]:
+    measured = []
+    for rows in (10**6 * number for number in millions):
+        cached(rows)
+        for place, keys in CASES:
+            for variant, repeats in REPEATS.items():
+                arguments = (place, str(rows), str(keys), str(repeats))
+                measured.append(in_child("benchmarks.merge", variant, *arguments))
+                write(results, "merge", measured, table_of(measured))
+    return measured
+
+
+def main_reads(results: Path, millions: list[int]) -> list[Measured]:
+    measured = [row for number in millions for row in reads(10**6 * number, 100)]
+    write(results, "merge_reads", measured, table_of_reads(measured))
+    return measured
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("RUST_LOG", "error")
+    asked = child_variant(sys.argv)
+    if asked:
+        kind, (place, rows, keys, repeats) = asked
+        report(merges(kind, place, int(rows), int(keys), int(repeats)))
+    elif "--reads" in sys.argv:
+        main_reads(Path("benchmarks/results"), [int(n) for n in sys.argv[2:]] or [1])
+    else:
+        main(Path("benchmarks/results"), [int(n) for n in sys.argv[1:]] or [1, 10])

@@ -1,0 +1,232 @@
+"""One commit of ours: what it does when it is not alone, and where it may not write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, TableFeatures, write_deltalake
+
+from datazone_dagster.delta import transaction
+from datazone_dagster.delta.commit import (
+    FileActions,
+    LostRaceError,
+    commit_files,
+    enable_vectors,
+    set_properties,
+    why_not,
+)
+from datazone_dagster.delta.data_file import write_data_file
+from datazone_dagster.delta.log import Snapshot, entry_actions, entry_path, read_snapshot
+from datazone_dagster.delta.store import TableStore, _sorted_options
+from datazone_dagster.errors import ConcurrentWriterError, StorageError
+
+SCHEMA = pa.schema([("n", pa.int64())])
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> DeltaTable:
+    return DeltaTable.create(str(tmp_path / "t"), SCHEMA)
+
+
+def files(snapshot: Snapshot, *numbers: int) -> FileActions:
+    rows = pa.table({"n": numbers}, schema=SCHEMA)
+    add = write_data_file(snapshot.store, SCHEMA, {}, rows.to_batches())
+    assert add is not None
+    return FileActions([add], [], [add["path"]])
+
+
+def commit(snapshot: Snapshot, actions: FileActions, app_id: str = "ours", number: int = 1) -> int:
+    return commit_files(
+        snapshot,
+        actions,
+        operation="WRITE",
+        parameters={},
+        metrics={},
+        properties=transaction(app_id, number),
+    )
+
+
+def numbers(table: DeltaTable) -> list[int]:
+    table.update_incremental()
+    return sorted(pa.table(table.scan())["n"].to_pylist())
+
+
+def data_files(table: DeltaTable) -> set[str]:
+    return {path.name for path in Path(table.table_uri.removeprefix("file://")).glob("*.parquet")}
+
+
+def test_a_commit_carries_its_files_and_its_transaction(table: DeltaTable) -> None:
+    snapshot = read_snapshot(table, {})
+    assert commit(snapshot, files(snapshot, 1, 2), number=7) == 1
+    assert numbers(table) == [1, 2]
+    assert table.transaction_version("ours") == 7
+    assert table.history(1)[0]["operation"] == "WRITE"
+
+
+def test_after_another_commit_ours_is_lost_and_leaves_no_file(table: DeltaTable) -> None:
+    snapshot = read_snapshot(table, {})
+    write_deltalake(table, pa.table({"n": [5]}, schema=SCHEMA), mode="append")
+    before = data_files(table)
+    with pytest.raises(LostRaceError):
+        commit(snapshot, files(snapshot, 1))
+    assert data_files(table) == before
+    assert numbers(table) == [5]
+
+
+def test_our_own_work_done_by_another_is_given_way_to(table: DeltaTable) -> None:
+    snapshot = read_snapshot(table, {})
+    write_deltalake(table, pa.table({"n": [4]}, schema=SCHEMA), mode="append")
+    later = read_snapshot(table, {})
+    commit(later, files(later, 5))
+    before = data_files(table)
+    with pytest.raises(ConcurrentWriterError, match="the same changes in version 2"):
+        commit(snapshot, files(snapshot, 5))
+    assert data_files(table) == before
+    with pytest.raises(LostRaceError):
+        commit(snapshot, files(snapshot, 5), app_id="another")
+
+
+@pytest.mark.parametrize("change", ["property", "feature"])
+def test_a_changed_table_is_given_way_to(table: DeltaTable, change: str) -> None:
+    snapshot = read_snapshot(table, {})
+    if change == "property":
+        table.alter.set_table_properties({"delta.appendOnly": "true"})
+    else:
+        table.alter.add_feature(
+            TableFeatures.DeletionVectors, allow_protocol_versions_increase=True
+        )
+    with pytest.raises(ConcurrentWriterError, match="metadata"):
+        commit(snapshot, files(snapshot, 5))
+
+
+def test_a_lost_answer_is_not_a_lost_race(
+    table: DeltaTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The put happened, its answer was lost, and the client put again."""
+    put = TableStore.put_if_absent
+
+    def twice(self: TableStore, path: str, content: bytes) -> bool:
+        assert put(self, path, content)
+        return put(self, path, content)
+
+    monkeypatch.setattr(TableStore, "put_if_absent", twice)
+    snapshot = read_snapshot(table, {})
+    assert commit(snapshot, files(snapshot, 1)) == 1
+    assert numbers(table) == [1]
+
+
+def test_a_failed_put_keeps_the_files_because_it_may_have_happened(
+    table: DeltaTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = TableStore.put_if_absent
+
+    def fail(self: TableStore, path: str, content: bytes) -> bool:
+        put(self, path, content)
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(TableStore, "put_if_absent", fail)
+    snapshot = read_snapshot(table, {})
+    with pytest.raises(StorageError, match="connection reset"):
+        commit(snapshot, files(snapshot, 1))
+    assert numbers(table) == [1]
+
+
+def test_vectors_are_enabled_with_no_more_than_they_need(table: DeltaTable) -> None:
+    snapshot = enable_vectors(read_snapshot(table, {}))
+    table.update_incremental()
+    again = read_snapshot(table, {})
+    assert (snapshot.version, snapshot.protocol) == (again.version, again.protocol)
+    assert (snapshot.metadata, snapshot.files) == (again.metadata, again.files)
+    assert snapshot.writes_vectors
+    assert table.protocol().reader_features == ["deletionVectors"]
+    assert set(table.protocol().writer_features or ()) == {
+        "appendOnly",
+        "deletionVectors",
+        "invariants",
+    }
+    set_properties(table, {}, {"a.b": "c"})
+    assert table.protocol().reader_features == ["deletionVectors"]
+    assert table.metadata().configuration["a.b"] == "c"
+    assert why_not(read_snapshot(table, {})) is None
+
+
+def test_other_features_stay_when_vectors_come(tmp_path: Path) -> None:
+    schema = pa.schema([("at", pa.timestamp("us"))])
+    table = DeltaTable.create(str(tmp_path / "t"), schema)
+    enable_vectors(read_snapshot(table, {}))
+    table.update_incremental()
+    assert set(table.protocol().reader_features or ()) == {"deletionVectors", "timestampNtz"}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "reason"),
+    [
+        ({"delta.appendOnly": "true"}, "delta.appendOnly"),
+        ({"delta.enableChangeDataFeed": "true"}, "delta.enableChangeDataFeed"),
+        ({"delta.constraints.positive": "n > 0"}, "CHECK"),
+    ],
+)
+def test_tables_with_rules_that_we_do_not_keep_are_left_alone(
+    table: DeltaTable, configuration: dict[str, str], reason: str
+) -> None:
+    snapshot = read_snapshot(table, {})
+    metadata = {**snapshot.metadata, "configuration": configuration}
+    changed = Snapshot(snapshot.store, 0, snapshot.protocol, metadata, {}, ())
+    assert reason in (why_not(changed) or "")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reason"),
+    [
+        ({"minWriterVersion": 5}, "writer version 5"),
+        ({"minWriterVersion": 7, "writerFeatures": ["rowTracking", "deletionVectors"]}, "rowTr"),
+    ],
+)
+def test_unknown_writer_features_are_left_alone(
+    table: DeltaTable, protocol: dict[str, object], reason: str
+) -> None:
+    snapshot = read_snapshot(table, {})
+    changed = Snapshot(snapshot.store, 0, protocol, snapshot.metadata, {}, ())
+    assert reason in (why_not(changed) or "")
+
+
+def test_a_lock_of_delta_rs_is_not_passed_by(table: DeltaTable) -> None:
+    snapshot = read_snapshot(table, {})
+    store = TableStore("s3://lake/t", {"AWS_S3_LOCKING_PROVIDER": "dynamodb"})
+    changed = Snapshot(store, 0, snapshot.protocol, snapshot.metadata, {}, ())
+    assert "lock" in (why_not(changed) or "")
+
+
+def test_the_entry_is_one_action_a_line(table: DeltaTable) -> None:
+    snapshot = read_snapshot(table, {})
+    commit(snapshot, files(snapshot, 1))
+    content = snapshot.store.read(entry_path(1))
+    assert content is not None
+    kinds = [next(iter(action)) for action in entry_actions(content)]
+    assert kinds == ["commitInfo", "txn", "add"]
+    assert all(json.loads(line) for line in content.decode().split("\n"))
+
+
+def test_options_go_to_the_group_that_knows_them() -> None:
+    config, client, retry = _sorted_options(
+        {
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+            "AWS_ALLOW_HTTP": "true",
+            "aws_conditional_put": "etag",
+            "AWS_S3_ALLOW_UNSAFE_RENAME": "true",
+            "REGION": "eu-west-1",
+            "timeout": "30s",
+            "max_retries": "2",
+            "unknown_to_all": "x",
+        }
+    )
+    assert config == {
+        "aws_endpoint_url": "http://127.0.0.1:1",
+        "aws_conditional_put": "etag",
+        "region": "eu-west-1",
+    }
+    assert client == {"allow_http": True, "timeout": "30s"}
+    assert retry == {"max_retries": 2}

@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from datazone_dagster.delta import transaction
 from datazone_dagster.merge.claims import CAUSE, CLAIMS_SCHEMA, MergeBatch
 from datazone_dagster.merge.engine import MergeTarget
 from datazone_dagster.merge.engines import AutoEngine, CopyOnWriteEngine, MergeOnReadEngine
+from datazone_dagster.merge.maintenance import MaintenanceSettings, maintain
 from datazone_dagster.model.columns import KEY, VERSION
+from datazone_dagster.model.layout import Layout
 
 ON_READ = "merge-on-read (deletion vectors)"
 ON_WRITE = "copy-on-write (touched files)"
@@ -143,11 +146,6 @@ def _scan(uri: str) -> Any:
 
 def reads(rows: int, batches: int) -> list[Measured]:
     """Read cost as merges go on, and after maintenance; the merges' own cost beside it."""
-    from datetime import datetime, timezone
-
-    from datazone_dagster.merge.maintenance import MaintenanceSettings, maintain
-
-    from datazone_dagster.model.layout import Layout
 
     warm_up(ON_READ)
     lake = copied(cached(rows))
@@ -175,7 +173,6 @@ def reads(rows: int, batches: int) -> list[Measured]:
             target = MergeTarget(DATASET, uri, {}, table, pa.schema(table.schema().to_arrow()))
             AutoEngine().merge(target, batch_of(batch), transaction("apply/b", number))
             merging += time.process_time() - start
-            start = time.process_time()
             now = datetime.now(timezone.utc)
             if number in (1, 20, batches):
                 note(f"after {number} merges")

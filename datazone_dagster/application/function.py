@@ -93,7 +93,7 @@ class Function:
                 taken = self._attempt(outputs, changes, lookups, place, returned)
             except MalformedImageError as error:
                 returned = None
-                readable_changes, unreadable = readable(changes)
+                readable_changes, unreadable = readable(changes, self.attributes)
                 if not len(unreadable):
                     readable_changes, unreadable = self._searched(outputs, changes, lookups, error)
                 changes = readable_changes

@@ -6,7 +6,9 @@ the function fails on them and is allowed to.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +16,9 @@ import pyarrow.compute as pc
 from datazone_dagster.decode.failure import DecodeFailure
 from datazone_dagster.decode.images import image_failures
 from datazone_dagster.decode.keys import key_column
+from datazone_dagster.frame.columns import ItemColumns
 from datazone_dagster.frame.plain import item_problem
+from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.columns import EVENT_TIME, HIDDEN, KEY, VERSION, Log
 
 FUNCTION_FAILED = "the function failed: "
@@ -41,10 +45,16 @@ def keyed(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     return rows.filter(pc.is_valid(rows[KEY])), pa.concat_tables([refused, unkeyed])
 
 
-def readable(changes: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """The changes whose images can be read, and the others with a `reason`, as `keyed`."""
+def readable(changes: pa.Table, attributes: AttributeMapping) -> tuple[pa.Table, pa.Table]:
+    """The changes whose images can be read, and the others with a `reason`, as `keyed`.
+
+    Args:
+        changes: A chunk with the hidden columns.
+        attributes: The columns of `items()` so far: a key has to be of its column's type.
+    """
     reasons: dict[int, str] = {}
-    for failure in (*image_failures(changes), *_item_failures(changes)):
+    failures = (image_failures, _item_failures, partial(_key_failures, attributes))
+    for failure in (failure for of in failures for failure in of(changes)):
         reasons.setdefault(failure.row, failure.reason)
     return without(changes, reasons), refused_rows(changes, reasons)
 
@@ -56,6 +66,15 @@ def _item_failures(changes: pa.Table) -> Iterator[DecodeFailure]:
             problem = None if text is None else item_problem(text)
             if problem is not None:
                 yield DecodeFailure(row, f"the {words} has {problem}")
+
+
+def _key_failures(attributes: AttributeMapping, changes: pa.Table) -> Iterator[DecodeFailure]:
+    columns = ItemColumns(attributes, frozenset())
+    for row, text in enumerate(changes[Log.KEYS].to_pylist()):
+        kinds = [(name, next(iter(typed))) for name, typed in json.loads(text).items()]
+        odd = columns.grow_keys(kinds)
+        if odd is not None:
+            yield DecodeFailure(row, f"the key {odd!r} is of another type than its column")
 
 
 def without(changes: pa.Table, rows: Collection[int]) -> pa.Table:

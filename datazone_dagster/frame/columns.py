@@ -58,6 +58,19 @@ class ItemColumns:
             kind = "string" if text_only else TYPE_OF[descriptor]
             self._add(attribute, descriptor, kind, exact=text_only)
 
+    def grow_keys(self, keys: Iterable[tuple[str, str]]) -> str | None:
+        """Columns for key attributes. A key keeps its type: a column beside it is none.
+
+        Returns:
+            The first key attribute that is of another type than its column, if there is one.
+        """
+        for attribute, descriptor in keys:
+            known = self._of.get(attribute)
+            if known is not None and self.column_for(attribute, descriptor) is not known[0]:
+                return attribute
+            self.grow([(attribute, descriptor)])
+        return None
+
     def column_for(self, attribute: str, descriptor: str) -> AttributeColumn | None:
         """The column that takes an attribute's values of a descriptor."""
         taking = [

@@ -120,7 +120,14 @@ def read_items(
     key_names = frozenset(attribute for attribute, _ in keys)
     columns = ItemColumns(mapping, key_names)
     columns.declare(types)
-    columns.grow([*keys, *seen])
+    odd_key = columns.grow_keys(keys)
+    if odd_key is not None:
+        raise MalformedImageError(
+            f"items(): a record of this chunk has a key {odd_key!r} of another type than its "
+            "column.",
+            safe="Nothing was written; the change log keeps the record.",
+        )
+    columns.grow(seen)
     known = frozenset(columns.mapping.attributes)
     has_rest = any(name not in known and kind != "NULL" for name, kind in seen)
     values = _values(columns, images, seen, keys, key_names)

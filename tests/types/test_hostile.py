@@ -229,3 +229,20 @@ def test_nested_values_of_the_mapping_can_be_read_from_the_table_alone(flow: Flo
         **{name: deserialize(value) for name, value in item.items()},
     }
     assert json.loads(delta.metadata().configuration[ATTRIBUTES])
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_a_key_of_another_type_than_its_column_is_quarantined(chunks: int, tmp_path: Path) -> None:
+    stream = ScriptedStream()
+    stream.put({"id": {"S": "1"}, "x": {"S": "a"}})
+    if chunks == 2:
+        scripted(stream, tmp_path)
+    stream.put({"id": {"N": "1"}, "x": {"S": "b"}})
+    stream.put({"id": {"S": "2"}, "x": {"S": "c"}})
+    rows = scripted(stream, tmp_path)
+    assert sorted((row["id"], row["x"]) for row in rows) == [("1", "a"), ("2", "c")]
+    assert not any(name.startswith("id__") for name in rows[0])
+    kept = DeltaTable(tmp_path / "_quarantine" / "typed").to_pyarrow_table().to_pylist()
+    assert [(row["keys"], row["reason"]) for row in kept] == [
+        ('{"id":{"N":"1"}}', "the key 'id' is of another type than its column")
+    ]

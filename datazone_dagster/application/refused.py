@@ -30,9 +30,10 @@ def keyed(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
 
     The second table keeps the change log's columns; its `reason` says what is wrong.
     """
-    malformed = pc.is_valid(rows[Log.REASON])
-    refused = rows.filter(malformed)
-    rows = rows.filter(pc.invert(malformed))
+    refused = rows.slice(0, 0)
+    if rows[Log.REASON].null_count < len(rows):  # a filter that keeps everything copies it
+        malformed = pc.is_valid(rows[Log.REASON])
+        refused, rows = rows.filter(malformed), rows.filter(pc.invert(malformed))
     keys, failures = key_column(rows[Log.KEYS])
     rows = (
         rows.append_column(KEY, keys)

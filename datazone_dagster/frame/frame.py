@@ -146,7 +146,8 @@ class Frame(Relation):
         plan.names.attributes = items.mapping
         plan.names.origins |= items.origins
         session = plan.session.with_table(_ITEMS_TABLE, items.rows)
-        return Frame(Plan(session, plan.names, _items_query, source=CHANGES).rebound())
+        read = Plan(session, plan.names, _items_query, source=CHANGES, ready=items.rows)
+        return Frame(read.rebound())
 
     @property
     def attributes(self) -> AttributeMapping:

@@ -38,7 +38,8 @@ class Plan:
 
     `root` makes the first query from the fields of the record that are needed, `stages` read
     one another from `PREVIOUS`, `bound` holds names and DuckDB types of the last one,
-    `calls` what the user called. `row_wise`: each row comes from one change alone.
+    `calls` what the user called. `row_wise`: each row comes from one change alone. `ready`:
+    the rows, where nothing is to be done to them.
     """
 
     session: Session
@@ -50,6 +51,7 @@ class Plan:
     bound: tuple[tuple[str, str], ...] = ()
     calls: tuple[str, ...] = ()
     row_wise: bool = False
+    ready: pa.Table | None = None
 
     def query(self, more: frozenset[str] = frozenset()) -> str:
         """The SQL of all stages."""
@@ -71,6 +73,7 @@ class Plan:
             needs=self.needs | needs,
             calls=(*self.calls, call),
             row_wise=self.row_wise and row_wise,
+            ready=None,
         ).rebound()
 
     def rebound(self) -> Plan:
@@ -183,6 +186,8 @@ class Relation:
         Raises:
             TransformError: A value does not fit its cast, or memory does not suffice.
         """
+        if self._plan.ready is not None:
+            return _with_origins(self._plan.ready, self._plan.names.origins)
         return self._run(self._plan.session.table)
 
     def _run(self, run: Callable[[str], pa.Table]) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from datazone_dagster import crash_points
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.local import LocalDynamoDB
+from datazone_dagster.merge.maintenance import maintain
+from datazone_dagster.merge.maintenance_plan import THOROUGH
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.report import MaintenanceReport
 from datazone_dagster.pipeline import ApplySettings, apply_transform, drain_once
 from datazone_dagster.testing import ScriptedStream, at_point
 from tests.faults.child import Role, start
@@ -182,6 +186,52 @@ def test_a_drain_while_the_change_log_is_kept_small(
     assert report.gave_way
     assert gave_way(caplog)
     assert_exactly_once(long_log, layout, fault="change log joined in a drain")
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        crash_points.BEFORE_DATASET_COMMIT,
+        crash_points.AFTER_TOMBSTONES,
+        crash_points.BEFORE_LOG_ENTRY,
+        crash_points.AFTER_DATASET_COMMIT,
+    ],
+)
+def test_a_run_while_its_datasets_are_maintained(layout: Layout, point: str) -> None:
+    stream = ScriptedStream(shards=2, page_records=3)
+    for number in range(5):
+        write(stream, 100 * number)
+        drain(stream, layout)
+        apply(layout)
+    write(stream, 600)
+    drain(stream, layout)
+    done: list[MaintenanceReport | None] = []
+
+    def maintained() -> None:
+        done.extend(
+            maintain(layout, dataset_id, THOROUGH, datetime.now(timezone.utc))
+            for dataset_id in ("current", "events")
+        )
+
+    with at_point(point, maintained):
+        apply(layout)
+    assert any(report is not None and report.files_joined for report in done)
+    assert_exactly_once(stream, layout, fault=f"datasets maintained in a run, {point}")
+
+
+def test_maintenance_gives_way_to_a_run(layout: Layout) -> None:
+    stream = ScriptedStream(shards=2, page_records=3)
+    for number in range(5):
+        write(stream, 100 * number)
+        drain(stream, layout)
+        apply(layout)
+    write(stream, 600)
+    drain(stream, layout)
+    with at_point(crash_points.AFTER_DATA_FILES, lambda: apply(layout)):
+        report = maintain(layout, "events", THOROUGH, datetime.now(timezone.utc))
+    assert report is not None
+    assert report.gave_way
+    assert_exactly_once(stream, layout, fault="a run in a maintenance")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dagster import Definitions, EnvVar
+from pydantic import BaseModel
 
 from datazone_dagster import (
     CheckEvent,
@@ -76,4 +77,18 @@ defs: Definitions = Definitions.merge(
     build_definitions(any_transform, on_check=slack_alert(EnvVar("SLACK_TOKEN"), "#alerts")),
 )
 
+
+class Order(BaseModel):
+    id: str
+    total: float | None
+
+
+people = DynamoDBSource("people", mask={"email": "hash", "address.street": "drop"})
+checked = Dataset(
+    "orders", schema=Order, schema_policy={"total": "quarantine"}, quarantine_threshold=5
+)
+frozen = Dataset("orders", schema_policy="freeze")
+
+wrong_mask = DynamoDBSource("people", mask={"email": "sha1"})  # type: ignore[dict-item]  # no kind
+wrong_policy = Dataset("orders", schema_policy="strict")  # type: ignore[arg-type]  # not a policy
 wrong = Dataset("orders", mode="upsert")  # type: ignore[arg-type]  # not a mode

@@ -16,6 +16,7 @@ from datazone_dagster import Dataset, Input, Output, Stream, Transform, crash_po
 from datazone_dagster.application.rebuild import Rebuild, RebuildReport
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.delta import open_table
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.errors import (
     ConcurrentWriterError,
     ExpressionError,
@@ -226,7 +227,10 @@ def test_killed_anywhere_it_can_be_run_again(world: World, point: str, nth: int)
     assert not (world.root / "lake" / "_rebuild" / "d").exists()
 
 
-def test_a_run_in_the_last_moment_is_taken_in(world: World) -> None:
+@pytest.mark.parametrize(
+    ("point", "nth"), [(crash_points.BEFORE_TAKEOVER, 1), (crash_points.AFTER_DATASET_COMMIT, 3)]
+)
+def test_a_run_in_the_last_moment_is_taken_in(world: World, point: str, nth: int) -> None:
     world.apply(as_number)
 
     def run() -> None:
@@ -234,7 +238,7 @@ def test_a_run_in_the_last_moment_is_taken_in(world: World) -> None:
         world.drain()
         world.apply(as_number)
 
-    with at_point(crash_points.BEFORE_TAKEOVER, run):
+    with at_point(point, run, nth):
         report = world.rebuild(as_text)
     assert report.attempts == 2
     assert {row["id"]: row["n"] for row in world.rows()}["late"] == "99"
@@ -251,11 +255,19 @@ def test_a_run_that_was_about_to_commit_gives_way(world: World) -> None:
     assert world.rows() == world.fresh(as_number)
 
 
-def test_of_two_rebuilds_the_second_gives_way(world: World) -> None:
+@pytest.mark.parametrize("store_deletes", [True, False])
+@pytest.mark.parametrize(
+    "point", [crash_points.BEFORE_DATASET_COMMIT, crash_points.BEFORE_TAKEOVER]
+)
+def test_of_two_rebuilds_the_second_gives_way(
+    world: World, point: str, store_deletes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.apply(as_number)
+    if not store_deletes:
+        monkeypatch.setattr(TableStore, "delete_all", lambda store: None)
     with (
         pytest.raises(ConcurrentWriterError, match="another rebuild"),
-        at_point(crash_points.BEFORE_TAKEOVER, lambda: world.rebuild(as_text)),
+        at_point(point, lambda: world.rebuild(as_text)),
     ):
         world.rebuild(as_number)
     assert world.rows() == world.fresh(as_text)

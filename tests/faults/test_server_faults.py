@@ -108,8 +108,25 @@ PASSING = [
     Fault("DescribeStream", FaultKind.EMPTY_LAST_PAGE, times=4),
 ]
 
+RARE = [
+    Fault(operation, kind, first=1, times=2, every=2, delay_seconds=0.3)
+    for operation in ("GetShardIterator", "ListStreams", "DescribeTable")
+    for kind in (
+        FaultKind.THROTTLING,
+        FaultKind.LIMIT_EXCEEDED,
+        FaultKind.INTERNAL_ERROR,
+        FaultKind.CONNECTION_RESET,
+        FaultKind.ANSWER_LOST,
+        FaultKind.NO_ANSWER,
+    )
+]
 
-@pytest.mark.parametrize("fault", PASSING, ids=lambda f: f"{f.operation}-{f.kind.value}")
+
+@pytest.mark.parametrize(
+    "fault",
+    [*PASSING, *(pytest.param(fault, marks=pytest.mark.faults) for fault in RARE)],
+    ids=lambda f: f"{f.operation}-{f.kind.value}",
+)
 def test_what_passes_by_itself_leaves_no_trace(
     table: OrdersTable, layout: Layout, fault: Fault
 ) -> None:

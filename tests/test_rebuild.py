@@ -303,6 +303,37 @@ def test_a_change_log_that_forgot_can_t_rebuild(world: World) -> None:
     assert world.rows() == before
 
 
+def forget(world: World, batch: int) -> None:
+    log = ChangeLog(world.layout, "orders").open()
+    assert log is not None
+    assert log.forget(batch, world.clock() + timedelta(days=1)) > 0
+
+
+def test_what_is_forgotten_while_it_is_read_is_still_read(world: World) -> None:
+    world.apply(as_number)
+    expected = {row["id"]: str(row["n"]) for row in world.rows()}
+    with at_point(crash_points.BEFORE_DATASET_COMMIT, lambda: forget(world, 3)):
+        world.rebuild(as_text)
+    assert {row["id"]: row["n"] for row in world.rows()} == expected
+
+
+def test_what_is_forgotten_before_it_is_read_ends_the_rebuild(world: World) -> None:
+    world.apply(as_number)
+
+    def run() -> None:
+        world.put("late", n=99)
+        world.drain()
+        world.apply(as_number)
+        forget(world, 4)
+
+    with (
+        pytest.raises(StorageError, match="batches 1 to 4 were removed"),
+        at_point(crash_points.AFTER_DATASET_COMMIT, run, 3),
+    ):
+        world.rebuild(as_text)
+    assert {row["id"]: row["n"] for row in world.rows()}["late"] == 99
+
+
 def test_there_has_to_be_something_to_rebuild(tmp_path: Path) -> None:
     world = World(tmp_path)
     with pytest.raises(StorageError, match="has no table"):

@@ -107,6 +107,7 @@ class Rebuild:
             if taken:
                 self._clean_up()
                 return RebuildReport(applied, generation + 1, attempt)
+            self._check()  # what is missing may have been removed meanwhile
         raise ConcurrentWriterError(
             f"Dataset {self._dataset_id!r}: runs were faster {TAKEOVERS} times in a row.",
             safe="The dataset is as they left it; what was rebuilt is thrown away.",

@@ -27,6 +27,9 @@ import pyarrow.types as pt
 from datazone_dagster.delta.store import TableStore
 
 ROW_GROUP_ROWS = 1 << 20
+ROW_GROUP_BYTES = 32 << 20
+"""Bounds of a row group, decoded. Small ones make every search for keys begin anew."""
+
 COMPRESSION_LEVEL = 1
 
 BOUND_CHARS = 32
@@ -119,10 +122,9 @@ def write_data_file(
             store_schema=False,
             metadata_collector=footers,
         ) as writer:
-            for batch in _and_then(first, filled):
-                kept = batch.select(stored.names)
-                unbounded |= _with_nan(kept)
-                writer.write_batch(kept, row_group_size=ROW_GROUP_ROWS)
+            for rows in _groups(batch.select(stored.names) for batch in _and_then(first, filled)):
+                unbounded |= _with_nan(rows)
+                writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
         size_bytes = handle.tell()
     return {
         "path": quote(path, safe="/=-_.~"),
@@ -156,11 +158,26 @@ def _and_then(first: pa.RecordBatch, others: Iterable[pa.RecordBatch]) -> Iterat
     yield from others
 
 
-def _with_nan(batch: pa.RecordBatch) -> set[str]:
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The same rows in tables of the size of a row group: each that is written becomes one."""
+    pending: list[pa.RecordBatch] = []
+    pending_rows = pending_bytes = 0
+    for batch in batches:
+        full = pending_rows + batch.num_rows > ROW_GROUP_ROWS
+        if pending and (full or pending_bytes + batch.nbytes > ROW_GROUP_BYTES):
+            yield pa.Table.from_batches(pending)
+            pending, pending_rows, pending_bytes = [], 0, 0
+        pending.append(batch)
+        pending_rows += batch.num_rows
+        pending_bytes += batch.nbytes
+    yield pa.Table.from_batches(pending)
+
+
+def _with_nan(rows: pa.Table) -> set[str]:
     """Columns with NaN, which Spark sorts above all numbers and Parquet leaves out of bounds."""
     return {
         field.name
-        for field, column in zip(batch.schema, batch.columns, strict=True)
+        for field, column in zip(rows.schema, rows.columns, strict=True)
         if pt.is_floating(field.type) and pc.any(pc.is_nan(column)).as_py()
     }
 

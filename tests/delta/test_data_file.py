@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, given, settings
@@ -208,6 +209,19 @@ def test_no_rows_make_no_file(tmp_path: Path) -> None:
     assert write_data_file(store, SCHEMA, {}, SCHEMA.empty_table().to_batches()) is None
     assert list(tmp_path.iterdir()) == []
     assert list(by_partition(SCHEMA.empty_table(), ("day",))) == []
+
+
+def test_small_batches_share_a_row_group_and_large_ones_do_not(tmp_path: Path) -> None:
+    schema = pa.schema([("text", pa.string())])
+    small = [pa.record_batch([["x"] * 3], schema=schema)] * 1000
+    large = [pa.record_batch([["y" * 20_000] * 1000], schema=schema)] * 3
+    store = TableStore(f"file://{tmp_path}/", {})
+    add = write_data_file(store, schema, {}, [*small, *large])
+    assert add is not None
+    footer = pq.ParquetFile(tmp_path / add["path"]).metadata
+    groups = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
+    assert groups == [4000, 1000, 1000]
+    assert json.loads(add["stats"])["numRecords"] == 6000
 
 
 def test_wide_bounds_keep_every_digit() -> None:

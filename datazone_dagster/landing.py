@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from datazone_dagster import crash_points
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.batch_writer import BatchWriter
-from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.decode.masking import Masks
@@ -58,6 +58,10 @@ UPKEEP_SHARE = 0.25
 SMALLEST_BATCH_BYTES = 2 << 20
 BATCH_SHARE_OF_MEMORY = 8
 """A batch is no larger than this part of the memory budget: runs hold at least one of them."""
+
+TIDY_EVERY_SECONDS = 3600.0
+TIDY_FIRST_SECONDS = 60.0
+"""When replaced files are deleted: by each process that drains, and soon after it began."""
 
 KEPT_AT_LEAST = timedelta(days=2)
 
@@ -106,6 +110,7 @@ class _Kept:
 
     size: BatchSize
     base_bytes: int | None = None
+    tidy_at_seconds: float = field(default_factory=lambda: time.monotonic() + TIDY_FIRST_SECONDS)
     iterators: IteratorCache = field(default_factory=dict)
     activities: Activities = field(default_factory=dict)
 
@@ -271,7 +276,8 @@ class _Drain:
                 )
             )
             _kept[self._client] = kept
-            _keep_small(log, started_seconds + settings.budget_seconds * UPKEEP_SHARE, self._logger)
+            upkeep_until = started_seconds + settings.budget_seconds * UPKEEP_SHARE
+            _keep_small(log, saved, kept, upkeep_until, self._logger)
         _raise_if_locked_out(outcomes)
         return drain_report(
             source.name,
@@ -313,7 +319,7 @@ def _taken(client: StreamClient, settings: DrainSettings) -> _Kept:
     kept = _kept.pop(client, None)
     if kept is None or kept.size.limits != limits:
         kept = _Kept(BatchSize.first(limits), resident_bytes())
-    _kept[client] = _Kept(kept.size, kept.base_bytes)
+    _kept[client] = _Kept(kept.size, kept.base_bytes, kept.tidy_at_seconds)
     return kept
 
 
@@ -339,11 +345,21 @@ def _behind_its_checkpoint(
     )
 
 
-def _keep_small(log: ChangeLogSnapshot, deadline_seconds: float, logger: logging.Logger) -> None:
-    """Upkeep of the change log: one piece always, more if time is left. It never fails a drain."""
+def _keep_small(
+    log: ChangeLogSnapshot,
+    saved: CheckpointSnapshot,
+    kept: _Kept,
+    deadline_seconds: float,
+    logger: logging.Logger,
+) -> None:
+    """Upkeep of our tables: one piece always, more if time is left. It never fails a drain."""
     try:
         while not told_to_end() and log.keep_small() and time.monotonic() < deadline_seconds:
             pass
+        if time.monotonic() >= kept.tidy_at_seconds:
+            kept.tidy_at_seconds = time.monotonic() + TIDY_EVERY_SECONDS
+            log.remove_replaced()
+            saved.remove_replaced()
     except ConcurrentWriterError as error:
         logger.info("Upkeep of the change log gives way: %s", error)
     except StorageError as error:

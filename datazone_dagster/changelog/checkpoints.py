@@ -16,9 +16,6 @@ from datazone_dagster.model.report import Gap
 
 KIND = "checkpoint"
 
-VACUUM_EVERY = 500
-"""Commits between two removals of the files that earlier commits replaced."""
-
 RETENTION_HOURS = 1
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -51,7 +48,8 @@ SCHEMA = pa.schema(
 
 _CONFIGURATION = {
     "delta.logRetentionDuration": f"interval {RETENTION_HOURS} hours",
-    "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS} hours",
+    # Longer than from one deletion of replaced files to the next, as for the change log.
+    "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS + 2} hours",
 }
 
 
@@ -105,13 +103,18 @@ class CheckpointSnapshot:
                 commit_properties=transaction(self._checkpoints.app_id, version),
             )
         self.checkpoint = checkpoint
-        if version % VACUUM_EVERY == 0:
-            with guarded(self._checkpoints.uri, "Removing replaced checkpoint files"):
-                self._table.vacuum(
-                    retention_hours=RETENTION_HOURS,
-                    enforce_retention_duration=False,
-                    dry_run=False,
-                )
+
+    def remove_replaced(self) -> None:
+        """Delete the files that earlier commits replaced; to be called every hour.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first; the next call does it.
+            StorageError: The store failed; what is left goes next time.
+        """
+        with guarded(self._checkpoints.uri, "Removing replaced checkpoint files"):
+            self._table.vacuum(
+                retention_hours=RETENTION_HOURS, enforce_retention_duration=False, dry_run=False
+            )
 
 
 def _read_rows(table: DeltaTable) -> list[dict[str, Any]]:

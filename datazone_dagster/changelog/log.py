@@ -18,7 +18,7 @@ from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog import gaps
 from datazone_dagster.changelog.batch_writer import BatchWriter
-from datazone_dagster.changelog.compaction import BATCHES_PER_GROUP, files_to_join
+from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.parts import Parts
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
 from datazone_dagster.changelog.upkeep import (
@@ -51,11 +51,6 @@ _CONFIGURATION = {
     "delta.dataSkippingStatsColumns": f"{Log.BATCH},{Log.EVENT_TIME}",
     **CONFIGURATION,
 }
-
-
-VACUUM_EVERY = 1024
-"""Batches between two deletions of replaced files."""
-
 CHUNK_COLUMNS = [name for name in SCHEMA.names if name != Log.BUCKET]
 
 
@@ -189,9 +184,16 @@ class ChangeLogSnapshot:
             return False
         join_files(self._table, self._log.storage_options, files)
         self._files = _by_batches(self._table)
-        if files[0].minimum[Log.BATCH] % VACUUM_EVERY < BATCHES_PER_GROUP:
-            remove_replaced(self._table)
         return True
+
+    def remove_replaced(self) -> None:
+        """Delete files that were joined or forgotten hours ago; to be called every hour.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first; the next call does it.
+            StorageError: The store failed; what is left goes next time.
+        """
+        remove_replaced(self._table)
 
     def forget(self, applied_batch: int, created_before: datetime) -> int:
         """Remove the oldest changes, if they are applied and old enough, for good.

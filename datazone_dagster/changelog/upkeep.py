@@ -20,12 +20,14 @@ from datazone_dagster.changelog.schema import SCHEMA, WRITTEN_SCHEMA, bucket_of
 from datazone_dagster.delta import DataFile, filesystem, guarded, read_rows, transaction
 from datazone_dagster.model.columns import Log
 
-RETENTION_HOURS = 6
-"""How long replaced files and log entries stay: longer than any run reads one snapshot."""
+RETENTION_HOURS = 3
+"""How long replaced files stay: longer than any run reads one snapshot."""
 
 CONFIGURATION = {
-    "delta.logRetentionDuration": f"interval {RETENTION_HOURS} hours",
-    "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS} hours",
+    "delta.logRetentionDuration": "interval 1 hours",
+    # What the log no longer tells of can't be deleted: it has to tell of a replaced file for
+    # longer than from one deletion to the next. Each makes opening the table a little slower.
+    "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS + 2} hours",
 }
 
 _READ_SCHEMA = pa.schema([SCHEMA.field(name) for name in WRITTEN_SCHEMA.names])

@@ -5,6 +5,7 @@ import os
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,8 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datazone_dagster.changelog import compaction
+from datazone_dagster import landing
+from datazone_dagster.changelog import checkpoints, compaction, upkeep
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.changelog.schema import BATCHES_PER_BUCKET, ShardRecords, bucket_of
@@ -209,3 +211,31 @@ def test_old_log_entries_and_replaced_files_go(
     entries = sorted(path.name for path in (folder / "_delta_log").glob("*.json"))
     assert f"{0:020d}.json" not in entries
     assert len(events(list(log_in(tmp_path).chunks(0, 80, 1)))) == 80
+
+
+def test_every_replaced_file_is_deleted_also_if_the_log_would_forget_it_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The retention of the log covers what one deletion leaves to the next."""
+    for module in (upkeep, checkpoints):
+        kept = module.RETENTION_HOURS
+        told = int(configured(module)["delta.deletedFileRetentionDuration"].split()[1])
+        assert told * 3600 >= kept * 3600 + landing.TIDY_EVERY_SECONDS
+    monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
+    monkeypatch.setattr(upkeep, "RETENTION_HOURS", 0)
+    for number in range(24):
+        log_in(tmp_path).append(1, [shard(number)])
+    log = log_in(tmp_path)
+    while log.keep_small():
+        pass
+    folder = tmp_path / "_changelog" / "orders"
+    assert len(list(folder.rglob("*.parquet"))) > len(log._files)
+    log.remove_replaced()
+    on_disk = {path for path in folder.rglob("*.parquet") if "_delta_log" not in path.parts}
+    assert len(on_disk) == len(log_in(tmp_path)._files)
+    assert len(events(list(log_in(tmp_path).chunks(0, 24, 1)))) == 24
+
+
+def configured(module: ModuleType) -> dict[str, str]:
+    found: dict[str, str] = vars(module).get("CONFIGURATION") or vars(module)["_CONFIGURATION"]
+    return found

@@ -6,7 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
+from datazone_dagster import landing
+from datazone_dagster.changelog import checkpoints, compaction, upkeep
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import ServiceUnavailableError, SourceError, ThrottledError
 from datazone_dagster.landing import DrainSettings, drain_tick
@@ -111,3 +114,34 @@ def test_no_batch_begins_when_the_time_is_spent(tmp_path: Path) -> None:
     spent = DrainSettings(budget_seconds=0.0, budget_bytes=1, max_workers=1)
     report = drain_tick(SOURCE, stream, layout, settings=spent)
     assert (report.batches, report.records, report.caught_up) == (0, 0, False)
+
+
+def test_replaced_files_of_both_tables_are_deleted_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
+    monkeypatch.setattr(upkeep, "RETENTION_HOURS", 0)
+    monkeypatch.setattr(checkpoints, "RETENTION_HOURS", 0)
+    stream, layout = stream_of(30), Layout(str(tmp_path))
+    assert drain_tick(SOURCE, stream, layout, settings=SMALL).batches == 15
+    uris = (layout.change_log(SOURCE.name), layout.checkpoint(SOURCE.name))
+    assert all(files_on_disk(uri) > len(DeltaTable(uri).file_uris()) for uri in uris)
+    monkeypatch.setattr(landing, "TIDY_FIRST_SECONDS", 0.0)
+    stream.put({"id": {"S": "one more"}})
+    drain_tick(SOURCE, ScriptedView(stream), layout)
+    assert all(files_on_disk(uri) == len(DeltaTable(uri).file_uris()) for uri in uris)
+
+
+def files_on_disk(uri: str) -> int:
+    found = Path(uri).rglob("*.parquet")
+    return sum("_delta_log" not in path.parts for path in found)
+
+
+class ScriptedView:
+    """The same stream through a new client, as a new process has one."""
+
+    def __init__(self, stream: ScriptedStream) -> None:
+        self.stream_arns = stream.stream_arns
+        self.describe = stream.describe
+        self.shard_iterator = stream.shard_iterator
+        self.get_records = stream.get_records

@@ -118,7 +118,8 @@ class CheckpointSnapshot:
 
 
 def _read_rows(table: DeltaTable) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = table.to_pyarrow_table().to_pylist()
+    # Not by a PyArrow dataset: its threads read through Python, also while a command ends.
+    rows: list[dict[str, Any]] = pa.table(table.scan()).to_pylist()
     return rows
 
 

@@ -5,6 +5,7 @@
 import hashlib
 import inspect
 from collections.abc import Iterator
+from tokenize import TokenError
 
 from dagster import (
     AssetCheckResult,
@@ -157,7 +158,7 @@ def code_version(transform: Transform) -> str:
     """A short hash of the function's source, so that Dagster can tell that it changed."""
     try:
         code = inspect.getsource(transform.function)
-    except (OSError, TypeError):
+    except (OSError, TypeError, SyntaxError, TokenError):  # no source, or no longer this one
         compiled = getattr(transform.function, "__code__", None)
         code = repr((compiled.co_code, compiled.co_names)) if compiled else transform.name
     return hashlib.sha256(code.encode()).hexdigest()[:12]

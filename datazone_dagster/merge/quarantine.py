@@ -146,7 +146,7 @@ class Quarantine:
         table = self._open()
         if table is None:
             return 0
-        marks = table.to_pyarrow_table(columns=[REDRIVE, REDRIVEN_AT])
+        marks = pa.table(table.scan(columns=[REDRIVE, REDRIVEN_AT]))
         return len(_waiting(marks, settled_redrive))
 
     def oldest_waiting(self) -> datetime | None:
@@ -235,7 +235,7 @@ class Redrive:
 
 
 def _read(table: DeltaTable) -> pa.Table:
-    return table.to_pyarrow_table().select(SCHEMA.names).cast(SCHEMA)
+    return pa.table(table.scan()).select(SCHEMA.names).cast(SCHEMA)
 
 
 def _redriven_by_now(rows: pa.Table, settled_redrive: int) -> pa.ChunkedArray:

@@ -42,13 +42,13 @@ from datazone_dagster.errors import (
     ThrottledError,
 )
 from datazone_dagster.gaps import up_to_date
+from datazone_dagster.memory import resident_bytes
 from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
 from datazone_dagster.model.checkpoint import ShardCheckpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord
 from datazone_dagster.model.report import DrainReport
-from datazone_dagster.process_memory import resident_bytes
 
 _logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class _Kept:
     """What a process remembers from one drain of a client to the next. All of it is a hint."""
 
     size: BatchSize
-    base_bytes: int | None = None
+    base_bytes: int
     tidy_at_seconds: float = field(default_factory=lambda: time.monotonic() + TIDY_FIRST_SECONDS)
     iterators: IteratorCache = field(default_factory=dict)
     activities: Activities = field(default_factory=dict)
@@ -324,12 +324,9 @@ def _taken(client: StreamClient, settings: DrainSettings) -> _Kept:
 
 
 def _pressure(kept: _Kept, settings: DrainSettings) -> float:
-    """Which share of the memory left to drains is in use; 0 if the system does not tell."""
-    in_use = resident_bytes()
-    if in_use is None or kept.base_bytes is None:
-        return 0.0
+    """Which share of the memory left to drains is in use."""
     left = max(settings.memory_budget - kept.base_bytes, settings.memory_budget // 4)
-    return max(0.0, (in_use - kept.base_bytes) / left)
+    return max(0.0, (resident_bytes() - kept.base_bytes) / left)
 
 
 def _behind_its_checkpoint(

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datazone_dagster.landing import DrainSettings, drain_tick
+from datazone_dagster.memory import peak_bytes
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
-from datazone_dagster.process_memory import peak_bytes
 from datazone_dagster.source.wire import parse_page
 from datazone_dagster.sources import DynamoDBSource
 
@@ -101,7 +101,7 @@ def main(kind: str, megabytes: int, budget_mib: int, root: Path) -> None:
         "records": records,
         "expected": stream.records,
         "batches": batches,
-        "peak_mib": (peak_bytes() or 0) / (1 << 20),
+        "peak_mib": peak_bytes() / (1 << 20),
     }
     sys.stdout.write(json.dumps(told))
 

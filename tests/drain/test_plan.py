@@ -7,7 +7,14 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from datazone_dagster.drain.plan import DrainPlan, plan_drain, pruned, trim_gap
+from datazone_dagster.drain.plan import (
+    DrainPlan,
+    created_at,
+    oldest_unread,
+    plan_drain,
+    pruned,
+    trim_gap,
+)
 from datazone_dagster.errors import LineageError
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, ShardState
 from datazone_dagster.model.shard import TRIM_HORIZON, Shard, StreamDescription, after
@@ -177,3 +184,31 @@ def test_shards_are_forgotten_only_when_nothing_needs_them() -> None:
     checkpoint = finished(checkpoint, "c")
     grandchild = stream(Shard("g", "c", 90))
     assert set(pruned(checkpoint, grandchild, now=later).shards) == {(ARN, "c")}
+
+
+def test_a_trim_gap_begins_where_the_shard_was_last_known_to_be_read() -> None:
+    row = ShardCheckpoint(ARN, "s1", NOW - 90 * HOUR, sequence_number=7)
+    gap = trim_gap(replace(row, event_time=NOW - 60 * HOUR, tip_at=NOW - 30 * HOUR), NOW)
+    assert gap is not None
+    assert (gap.since, gap.missing_seconds) == (NOW - 30 * HOUR, 30 * 3600)
+    gap = trim_gap(replace(row, event_time=NOW - 26 * HOUR, tip_at=NOW - 30 * HOUR), NOW)
+    assert gap is not None
+    assert gap.since == NOW - 26 * HOUR
+
+
+def test_the_gap_before_a_new_stream_ends_where_its_arn_says_that_it_was_made() -> None:
+    label = f"{NOW - HOUR:%Y-%m-%dT%H:%M:%S}.000"
+    assert created_at(f"arn:aws:dynamodb:eu-west-1:1:table/t/stream/{label}") == NOW - HOUR
+    assert created_at("arn:aws:dynamodb:eu-west-1:1:table/t/stream/0001") is None
+
+
+def test_unread_changes_are_no_older_than_what_is_known_to_be_read() -> None:
+    parent = ShardCheckpoint(
+        ARN, "p", NOW - 9 * HOUR, state=ShardState.FINISHED, tip_at=NOW - 5 * HOUR
+    )
+    child = ShardCheckpoint(ARN, "c", NOW - HOUR, "p")
+    other = ShardCheckpoint(ARN, "o", NOW - 9 * HOUR, sequence_number=1, event_time=NOW - 2 * HOUR)
+    known = Checkpoint().with_shards(parent, child, other)
+    assert oldest_unread(known, {(ARN, "c"), (ARN, "o")}) is None
+    assert oldest_unread(known, {(ARN, "c")}) == NOW - 2 * HOUR
+    assert oldest_unread(known, set()) == NOW - 5 * HOUR

@@ -146,6 +146,11 @@ def test_vectors_in_use_are_never_deleted(tmp_path: Path) -> None:
     assert maintained(tmp_path, keep).files_deleted == 0
     assert any(path.endswith(".bin") for path in data_paths(tmp_path))
     assert rows(table) == before
+    # Old files that leave the table now are needed by its older versions for a while.
+    version = DeltaTable(table.table.uri).version()
+    assert maintained(tmp_path, replace(keep, hidden_share=0.01)).rows_dropped > 0
+    assert maintained(tmp_path, replace(keep, checkpoint_commits=0)).files_deleted == 0
+    assert old_rows(table.table.uri, version) == before
 
 
 def test_leftovers_are_looked_for_once_a_day(tmp_path: Path) -> None:

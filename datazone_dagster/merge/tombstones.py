@@ -37,8 +37,6 @@ EPOCH = "epoch"
 RANK = "sequence_rank"
 DELETED_AT = "deleted_at"
 IMAGE_VERSION = "image_version"
-VERSION_STATISTICS = (DAY, EPOCH, RANK)
-"""Columns by which files are dropped and skipped."""
 
 SCHEMA = pa.schema(
     [
@@ -144,13 +142,15 @@ class Tombstones:
             expire_days(table, now, self._quarantine)
 
 
-def expire_days(table: DeltaTable, now: datetime, quarantine: Quarantine) -> None:
+def expire_days(
+    table: DeltaTable, now: datetime, quarantine: Quarantine, column: str = DAY
+) -> None:
     """Drop the days that are older than the retention from a table partitioned by day.
 
     But none that a quarantined change may need: one that is redriven after weeks must not
     bring back a key that was deleted since.
     """
-    days = {file.partition[DAY] for file in data_files(table)}
+    days = {file.partition[column] for file in data_files(table)}
     expired = sorted(day for day in days if day < day_of(now - RETENTION))
     if expired:
         oldest = quarantine.oldest_waiting()
@@ -158,7 +158,7 @@ def expire_days(table: DeltaTable, now: datetime, quarantine: Quarantine) -> Non
     if expired:
         # Days are made by us from the clock, so they are safe inside the predicate.
         listed = ", ".join(f"'{day}'" for day in expired)
-        table.delete(f"{DAY} in ({listed})")
+        table.delete(f"{column} in ({listed})")
         table.vacuum(dry_run=False, retention_hours=24, enforce_retention_duration=False)
 
 

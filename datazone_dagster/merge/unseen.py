@@ -15,27 +15,19 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable, Schema, WriterProperties, write_deltalake
 
 from datazone_dagster.api.contract import OPEN
-from datazone_dagster.delta import (
-    create_table,
-    data_files,
-    filesystem,
-    guarded,
-    open_table,
-    transaction,
-)
+from datazone_dagster.delta import create_table, guarded, open_table, transaction
+from datazone_dagster.delta.log import LiveFile, read_snapshot
+from datazone_dagster.delta.read_file import live_batches
 from datazone_dagster.errors import SchemaChangeError
 from datazone_dagster.merge.claims import CAUSE
 from datazone_dagster.merge.contract import conform
-from datazone_dagster.merge.held import whole_rows
 from datazone_dagster.merge.quarantine import Quarantine
 from datazone_dagster.merge.rewrite import replace_rows, rewritten
 from datazone_dagster.merge.shape import aligned
 from datazone_dagster.merge.tombstones import (
     RETENTION,
-    VERSION_STATISTICS,
     day_of,
     expire_days,
-    files_from,
     version_numbers,
 )
 from datazone_dagster.model.columns import KEY, VERSION
@@ -44,7 +36,8 @@ from datazone_dagster.model.version import split_version
 
 KIND = "unseen"
 
-_DAY, _EPOCH, _RANK = VERSION_STATISTICS
+_DAY, _EPOCH, _RANK = "_dz_day", "_dz_epoch", "_dz_rank"
+"""As in the table of tombstones; named so that no column of a result can be them."""
 _PUT = "_dz_put"
 """Counts the commits: of a change that was put aside twice the later one counts."""
 _CAUSE = "_dz_cause"
@@ -149,7 +142,7 @@ class UnseenChanges:
                 writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
                 commit_properties=transaction(_APP_ID, put),
             )
-            expire_days(table, now, self._quarantine)
+            expire_days(table, now, self._quarantine, _DAY)
 
     def _open(self) -> DeltaTable | None:
         return open_table(self.uri, self._storage_options, KIND)
@@ -159,21 +152,19 @@ class UnseenChanges:
         table = self._open()
         if table is None or not len(keys):
             return wanted.empty_table()
-        files = data_files(table) if lowest is None else files_from(table, *split_version(lowest))
-        if not files:
-            return wanted.empty_table()
+        # Not by delta-rs: of tables with binary and nested columns it tells no statistics.
+        snapshot = read_snapshot(table, self._storage_options)
         schema = pa.schema(table.schema().to_arrow())
-        store = filesystem(table, self._storage_options)
-        rows = pa.concat_tables(
-            [
-                schema.empty_table(),
-                *(
-                    rows.filter(pc.is_in(rows[KEY], keys))
-                    for file in files
-                    for rows in whole_rows(store, file, schema)
-                ),
-            ]
-        )
+        with guarded(self.uri, f"Reading unseen changes of dataset {self._dataset_id!r}"):
+            rows = pa.Table.from_batches(
+                [
+                    batch.filter(pc.is_in(batch.column(KEY), keys))
+                    for file in snapshot.files
+                    if lowest is None or _may_hold(file, *split_version(lowest))
+                    for batch in live_batches(snapshot, file, schema, snapshot.deleted_in(file))
+                ],
+                schema,
+            )
         latest = rows.group_by([KEY, VERSION]).aggregate([(_PUT, "max")])
         latest = latest.rename_columns([KEY, VERSION, _PUT])
         at = rows.select([KEY, VERSION, _PUT]).append_column(
@@ -182,6 +173,12 @@ class UnseenChanges:
         kept = at.join(latest, keys=[KEY, VERSION, _PUT], join_type="left semi")
         rows = rows.take(kept["at"].combine_chunks().sort())
         return aligned(_renamed(rows, {_CAUSE: CAUSE}), wanted)
+
+
+def _may_hold(file: LiveFile, epoch: int, sequence_number: int) -> bool:
+    """Whether a file may hold this version or a higher one."""
+    highest = file.maximum.get(_EPOCH), file.maximum.get(_RANK)
+    return None in highest or highest >= (epoch, float(sequence_number))
 
 
 def _stamped(changes: pa.Table, put: int, now: datetime) -> pa.Table:

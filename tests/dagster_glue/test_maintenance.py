@@ -32,6 +32,7 @@ def test_a_run_maintains_what_it_merged_into(make_world: MakeWorld) -> None:
     shown = {key: value.value for key, value in event.asset_materialization.metadata.items()}
     assert shown["maintenance"] == "joined 3 files"
     assert (shown["files"], shown["hidden_share"]) == (1, 0.0)
+    assert isinstance(shown["bytes"], int)
     assert shown["bytes"] > 0
     assert world.rows() == {f"k{number}": "placed" for number in range(3)}
 

@@ -346,3 +346,29 @@ def test_a_changed_partition_value_moves_the_row(
     table.apply([a(3, cause="user"), a(3, cause="user", key="b")])
     left = sorted((row["_dz_key"], row["status"]) for row in table.rows())
     assert left == ([("a", "paid"), ("b", "new")] if deletes == "soft" else [])
+
+
+def test_columns_of_any_kind_and_name_are_kept_aside(tmp_path: Path) -> None:
+    table = Table(tmp_path, "history", partition_by=("day",))
+
+    def rows(*changes: Change) -> pa.Table:
+        extra: dict[str, pa.Array] = {
+            "day": pa.array(["monday"] * len(changes)),
+            "epoch": pa.array([b"x"] * len(changes)),
+            "address": pa.array([{"street": "Main"}] * len(changes)),
+        }
+        found = rows_of(changes)
+        for name, column in extra.items():
+            found = found.append_column(name, column)
+        return found
+
+    first, same, late = (a(n, ("new", 1)) for n in (1, 5, 3))
+    paid = a(2, ("paid", 1))
+    table.apply([first, same], rows(first, same))
+    table.apply([late], rows(late))
+    table.apply([paid], rows(paid))
+    assert sorted((row["status"], row["_dz_version"]) for row in table.rows()) == [
+        ("new", first.version),
+        ("new", same.version),
+        ("paid", paid.version),
+    ]

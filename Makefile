@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test bench test-faults test-spark lint types imports lock clean
+.PHONY: help setup demo demo-stop test bench bench-merge test-faults test-spark lint types imports lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ test-faults: $(STAMP) ## the long fault runs, and docs/reliability.md made from 
 
 bench: $(STAMP) ## all benchmarks, under ten minutes; results in benchmarks/results
 	$(BIN)/python -m benchmarks
+
+bench-merge: $(STAMP) ## merges into 1 and 10 million rows, 20 minutes and 2 GB in the temporary folder
+	$(BIN)/python -m benchmarks.merge 10 1
+	$(BIN)/python -m benchmarks.merge --reads 1
 
 SPARK_JARS := $(VENV)/spark-jars
 test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 17 and Maven)

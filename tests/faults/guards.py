@@ -39,9 +39,9 @@ GUARDS = (
     ),
     Guard(
         "Positions are folded over what was landed since the checkpoint",
-        "landing.py",
-        "fold(saved.checkpoint, landed, log.head, now)",
-        "fold(saved.checkpoint, landed[:0], log.head, now)",
+        "gaps.py",
+        "fold(saved, log.landed_since(saved.batch), log.head, now)",
+        "fold(saved, (), log.head, now)",
         "faults/test_storage_faults.py::test_the_process_goes_on_after_a_failure",
     ),
     Guard(

@@ -43,8 +43,8 @@ def markdown(entries: Iterable[Entry], made_on: date) -> str:
     rows = [_row(sums[fault]) for fault in sorted(sums, key=str.casefold)]
     return "\n".join(
         [
-            f"Made on {made_on.isoformat()}: {total.injected:,} faults, {total.written:,} events, "
-            f"{total.lost} lost, {total.doubled} doubled.",
+            f"Made on {made_on.isoformat()}: {total.injected:,} faults, {total.lost} events lost, "
+            f"{total.doubled} doubled.",
             "",
             "| Fault | Injected | Events written | In the dataset | Lost | Doubled |",
             "|---|--:|--:|--:|--:|--:|",

@@ -39,8 +39,8 @@ from datazone_dagster.source.wire import parse_page
 OURS = "drain and apply, two processes"
 PEER = "hand-written: boto3, TypeDeserializer, pyarrow, delta-rs MERGE"
 DEFAULT_RECORDS = 1_000_000
-DRAIN_BUDGET = 400 << 20
-APPLY_BUDGET = 600 << 20
+DRAIN_BUDGET = 512 << 20
+APPLY_BUDGET = 512 << 20
 """Together under 1 GiB: what the two processes of one machine may take."""
 
 

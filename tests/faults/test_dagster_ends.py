@@ -31,7 +31,7 @@ from tests.faults.world import (
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
 
 COMMAND = [sys.executable, "-m", "dagster"]
-SLOW_SECONDS = 1.5
+SLOW_SECONDS = 3.0
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_code_server_told_to_end_commits_what_it_read(
         table.admin.set_faults(
             [Fault("GetRecords", FaultKind.SLOW, times=None, delay_seconds=SLOW_SECONDS)]
         )
-        written = table.write_many_pages(pages=24)
+        written = table.write_many_pages(pages=10)
         table.admin.counters(reset=True)
         wait_for(lambda: table.admin.counters()["records"] >= 9, "a drain in the middle")
         seconds = seconds_to_end(daemon.code_server())

@@ -17,7 +17,7 @@ AFTER_CHANGE_LOG_COMMIT = "after change log commit"
 AFTER_CHECKPOINT_COMMIT = "after checkpoint commit"
 BEFORE_CURSOR = "before cursor"
 AFTER_QUARANTINE = "after quarantine"
-AFTER_NEW_COLUMNS = "after new columns"
+AFTER_WIDENING = "after widening"
 AFTER_TOMBSTONES = "after tombstones"
 BEFORE_DATASET_COMMIT = "before dataset commit"
 AFTER_DATA_FILES = "after data files"
@@ -35,7 +35,7 @@ POINTS = (
     AFTER_CHECKPOINT_COMMIT,
     BEFORE_CURSOR,
     AFTER_QUARANTINE,
-    AFTER_NEW_COLUMNS,
+    AFTER_WIDENING,
     AFTER_TOMBSTONES,
     BEFORE_DATASET_COMMIT,
     AFTER_DATA_FILES,

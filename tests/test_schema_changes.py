@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -92,6 +93,64 @@ def number(kind: str, name: str = "n") -> str:
 
 
 @pytest.mark.parametrize(
+    "dataset",
+    [
+        {},
+        {"deletion_vectors": True},
+        {"deletes": "soft"},
+        {"mode": "append"},
+        {"mode": "history"},
+    ],
+    ids=str,
+)
+def test_a_new_column_comes_in_the_commit_of_its_first_rows(
+    world: World, dataset: dict[str, Any]
+) -> None:
+    world.put("old", n=3)
+    world.put("both", n=4)
+    world.apply(number("bigint"), **dataset)
+    # Another row of a replaced key makes merges with deletion vectors write one.
+    world.put("both", n=5)
+    world.apply(number("bigint"), **dataset)
+    before = world.table.version()
+
+    world.put("both", n=6, m=7)
+    report = world.apply(number("bigint"), number("bigint", "m"), **dataset)
+
+    assert report.new_columns == ("m",)
+    assert world.table.version() == before + 1
+    entry = Path(world.layout.dataset("d"), "_delta_log", f"{before + 1:020d}.json")
+    kinds = {kind for line in entry.read_text().splitlines() for kind in json.loads(line)}
+    assert {"metaData", "add", "txn"} <= kinds
+    found = read_dataset(world.layout, "d").to_pylist()
+    assert [(row["id"], row["n"]) for row in found if row["m"] == 7] == [("both", 6)]
+    assert world.type_of("m") == pa.int64()
+    seen = pl.scan_delta(world.table.table_uri).filter(pl.col("m") == 7).collect()
+    assert seen["n"].to_list() == [6]
+    world.put("new", n=8)
+    world.apply(number("bigint"), **dataset)
+    assert world.rows("n")["new"] == 8
+
+
+def test_a_table_with_rules_of_others_gets_its_new_column_first(world: World) -> None:
+    world.put("old", n=3)
+    world.apply(number("bigint"))
+    world.table.alter.set_table_properties({"delta.enableChangeDataFeed": "true"})
+    world.put("old", n=4, m=7)
+    world.apply(number("bigint"), number("bigint", "m"))
+    assert world.rows("m") == {"old": 7}
+
+
+def test_a_time_without_zone_comes_with_the_table_feature_that_it_needs(world: World) -> None:
+    world.put("old", n=3)
+    world.apply(number("bigint"))
+    world.put("new", n=4, at="2026-01-02 03:04:05")
+    world.apply(number("bigint"), "cast(dynamodb.NewImage.at.S as timestamp) as at")
+    assert world.rows("at")["new"].isoformat() == "2026-01-02T03:04:05"
+    assert pl.scan_delta(world.table.table_uri).select("at").collect().height == 2
+
+
+@pytest.mark.parametrize(
     ("before", "after", "held", "value"),
     [
         ("integer", "bigint", pa.int64(), 3),
@@ -158,7 +217,7 @@ def test_killed_between_the_widening_and_its_first_rows(world: World) -> None:
     world.put("old", n=3)
     world.apply(number("integer"))
     world.put("new", n=2**40)
-    with pytest.raises(Crash), crash_at("after new columns"):
+    with pytest.raises(Crash), crash_at("after widening"):
         world.apply(number("bigint"))
     assert world.type_of("n") == pa.int64()
     assert world.rows("n") == {"old": 3}

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from typing import Any
 
-from deltalake import CommitProperties, DeltaTable
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema
 
 from datazone_dagster.delta import guarded, in_one_line
 from datazone_dagster.delta.log import (
@@ -105,8 +106,18 @@ def commit_files(
     parameters: Mapping[str, str],
     metrics: Mapping[str, int],
     properties: CommitProperties | None = None,
+    new_columns: pa.Schema | None = None,
 ) -> int:
     """Commit file actions on top of a snapshot, and give the new version.
+
+    Args:
+        snapshot: What they go by.
+        actions: The files.
+        operation: For the table's history, as `parameters` and `metrics`.
+        parameters: Of the operation.
+        metrics: Of the operation.
+        properties: Application transactions of the commit.
+        new_columns: Columns that the table gets with these files; see `can_come_with_rows`.
 
     Raises:
         LostRaceError: Another commit came first. Nothing of ours is in the table; the new
@@ -114,7 +125,9 @@ def commit_files(
         ConcurrentWriterError: As above, and it did our own work or changed what the table is.
         StorageError: The store failed; reading the table again tells whether it happened.
     """
+    wider = _with_columns(snapshot, new_columns) if new_columns else None
     values = [
+        *([] if wider is None else [{"metaData": wider}]),
         *({"txn": {"appId": one.app_id, "version": one.version}} for one in _of(properties)),
         *({"remove": removal(file, actions.data_change)} for file in actions.removes),
         *({"add": dict(add)} for add in actions.adds),
@@ -124,6 +137,21 @@ def commit_files(
     except (LostRaceError, ConcurrentWriterError):
         snapshot.store.delete(actions.written)
         raise
+
+
+def can_come_with_rows(fields: Iterable[pa.Field]) -> bool:
+    """Whether columns of these types need nothing of a table but its schema.
+
+    Times without a zone need the table feature `timestampNtz`, which delta-rs sees to.
+    """
+    return "timestamp_ntz" not in Schema.from_arrow(pa.schema(fields)).to_json()
+
+
+def _with_columns(snapshot: Snapshot, columns: pa.Schema) -> dict[str, Any]:
+    """The table's metadata with nullable columns at the end of its schema."""
+    schema = json.loads(snapshot.schema_text)
+    schema["fields"] += json.loads(Schema.from_arrow(columns).to_json())["fields"]
+    return {**snapshot.metadata, "schemaString": json.dumps(schema)}
 
 
 def set_properties(

@@ -24,7 +24,7 @@ from datazone_dagster.delta import (
     open_table,
     transaction,
 )
-from datazone_dagster.delta.commit import set_properties
+from datazone_dagster.delta.commit import can_come_with_rows, set_properties
 from datazone_dagster.delta.log import read_snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.merge.contract import Conformed, conform, first_schema
@@ -274,10 +274,10 @@ class DatasetTable:
         conformed = self._conformed(schema_of(table), changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
-        self._change_schema(table, conformed)
+        added = self._change_schema(table, conformed)
         self._keep_properties(table, attributes, conformed.unexpected, batch)
         target = MergeTarget(
-            self._dataset_id, self.uri, self._storage_options, table, conformed.schema
+            self._dataset_id, self.uri, self._storage_options, table, conformed.schema, added
         )
         counts = self._mode.write(target, ChunkRows(changes, rows, now), commit)
         crash_points.reach(crash_points.AFTER_DATASET_COMMIT)
@@ -288,17 +288,19 @@ class DatasetTable:
             quarantined,
         )
 
-    def _change_schema(self, table: DeltaTable, conformed: Conformed) -> None:
-        """Columns come before their first rows; the rows that are there have nulls in them."""
+    def _change_schema(self, table: DeltaTable, conformed: Conformed) -> tuple[pa.Field, ...]:
+        """Do what can't be done in the commit of the rows; the columns that come with it."""
         if conformed.widened:
             doing = f"Widening columns of dataset {self._dataset_id!r}"
             rewritten(table, conformed.schema, doing=doing)
-        elif conformed.added:
-            with guarded(self.uri, f"Adding columns to dataset {self._dataset_id!r}"):
-                fields = Schema.from_arrow(pa.schema(conformed.added)).fields
-                table.alter.add_columns(list(fields))
-        if conformed.widened or conformed.added:
-            crash_points.reach(crash_points.AFTER_NEW_COLUMNS)
+            crash_points.reach(crash_points.AFTER_WIDENING)
+            return ()
+        if can_come_with_rows(conformed.added):
+            return conformed.added
+        with guarded(self.uri, f"Adding columns to dataset {self._dataset_id!r}"):
+            fields = Schema.from_arrow(pa.schema(conformed.added)).fields
+            table.alter.add_columns(list(fields))
+        return ()
 
     def _keep_properties(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, WriterProperties, write_deltalake
+from deltalake import CommitProperties, Schema, WriterProperties, write_deltalake
 
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.log import read_snapshot
@@ -61,6 +61,11 @@ class DeltaMergeEngine:
         on: tuple[str, ...],
     ) -> None:
         with guarded(target.uri, f"Merging into dataset {target.dataset_id!r}"):
+            if target.added:
+                # A MERGE of delta-rs can't add a column: it comes one commit before.
+                target.table.alter.add_columns(
+                    list(Schema.from_arrow(pa.schema(target.added)).fields)
+                )
             if len(markers):
                 self._replace(target, markers, rows, commit, on)
             else:

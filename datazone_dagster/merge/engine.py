@@ -21,6 +21,14 @@ class MergeTarget:
 
     The commit must be made on top of `table`'s version, so that a commit by anyone else since
     is noticed. An engine may then read the table again and merge anew; never write blindly.
+
+    Args:
+        dataset_id: For errors.
+        uri: Of the table.
+        storage_options: Of its store.
+        table: The handle.
+        schema: Of the rows; the table's with `added` at its end.
+        added: Columns that the table does not have yet and gets in the same commit.
     """
 
     dataset_id: str
@@ -28,6 +36,7 @@ class MergeTarget:
     storage_options: dict[str, str]
     table: DeltaTable
     schema: pa.Schema
+    added: tuple[pa.Field, ...] = ()
 
 
 @dataclass(frozen=True)

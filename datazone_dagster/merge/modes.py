@@ -91,6 +91,7 @@ class AppendMode:
                 target.table,
                 chunk.rows.sort_by([(EVENT_TIME, "ascending")]),
                 mode="append",
+                schema_mode="merge" if target.added else None,
                 writer_properties=WRITER,
                 commit_properties=commit,
             )

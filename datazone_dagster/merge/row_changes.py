@@ -156,6 +156,7 @@ def _commit(
             "numTargetFilesRemoved": len(touched),
         },
         properties=commit,
+        new_columns=pa.schema(target.added) if target.added else None,
     )
 
 

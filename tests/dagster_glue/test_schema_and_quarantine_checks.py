@@ -75,7 +75,7 @@ def test_a_change_is_told_although_the_run_that_made_it_died(make_world: MakeWor
     world.put("b", total={"N": "7"})
     world.tick()
     try:
-        with crash_at("after new columns"):
+        with crash_at("after dataset commit"):
             world.run("apply_orders")
     except Crash:
         pass

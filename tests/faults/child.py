@@ -40,7 +40,7 @@ def start(
             evaluation of the drain sensor and its runs.
         home: The Dagster instance.
         crash_at: A point of `crash_points`, or the nth time there: "after read#2".
-        wider: Whether the transform adds a column.
+        wider: Whether the transform adds a column and widens another.
     """
     context = get_context("forkserver")
     # Loaded once, before anything starts a thread: each process is a fork of that.

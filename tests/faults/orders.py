@@ -55,12 +55,12 @@ def flow(orders: Frame) -> dict[str, object]:
     },
 )
 def wider_flow(orders: Frame) -> dict[str, object]:
-    """The next version of `flow`: one more column."""
+    """The next version of `flow`: one more column, and a wider one."""
     rows = orders.select(
         "eventID",
         "dynamodb.Keys.id.S as id",
         "dynamodb.NewImage.status.S as status",
-        "cast(dynamodb.NewImage.total.N as bigint) as total",
+        "cast(dynamodb.NewImage.total.N as decimal(20, 0)) as total",
         "dynamodb.OldImage.status.S as previous_status",
     )
     return {"current": rows.filter(f"status <> '{HIDDEN_STATUS}'"), "events": rows}

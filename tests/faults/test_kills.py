@@ -29,7 +29,7 @@ FLOW_POINTS = [
     point
     for point in crash_points.POINTS
     # One lies in the sensor, the other one is only reached when the result has a new column.
-    if point not in (crash_points.BEFORE_CURSOR, crash_points.AFTER_NEW_COLUMNS)
+    if point not in (crash_points.BEFORE_CURSOR, crash_points.AFTER_WIDENING)
 ]
 DEADLINE_SECONDS = 30
 
@@ -58,7 +58,7 @@ def test_killed_at_a_named_point(
     assert_exactly_once(table, layout, fault=f"SIGKILL {point}")
 
 
-def test_killed_between_a_new_column_and_its_first_rows(
+def test_killed_between_a_widened_column_and_its_first_rows(
     server: LocalDynamoDB, layout: Layout
 ) -> None:
     table = OrdersTable(server.endpoint_url, seed=5)
@@ -66,7 +66,7 @@ def test_killed_between_a_new_column_and_its_first_rows(
     table.write(20)
     settle(server.endpoint_url, layout)
     table.write(20)
-    point = crash_points.AFTER_NEW_COLUMNS
+    point = crash_points.AFTER_WIDENING
     worker = start(server.endpoint_url, layout, crash_at=point, wider=True)
     worker.join(DEADLINE_SECONDS)
     assert worker.exitcode == -signal.SIGKILL

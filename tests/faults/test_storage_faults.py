@@ -85,7 +85,7 @@ def test_the_process_goes_on_after_a_failure(layout: Layout, point: str) -> None
                 tick(stream, layout)
         except StorageError:
             struck += 1
-    assert struck or point == crash_points.AFTER_NEW_COLUMNS
+    assert struck or point == crash_points.AFTER_WIDENING
     assert_exactly_once(stream, layout, fault=f"storage error {point}", injected=struck)
 
 

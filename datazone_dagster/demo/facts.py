@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from datazone_dagster.delta import data_files, open_table
+from datazone_dagster.delta.log import read_snapshot
 from datazone_dagster.errors import StorageError
 from datazone_dagster.local import AdminClient
 from datazone_dagster.local.wire_client import WireClient
@@ -78,7 +79,7 @@ def _landed_and_applied(layout: Layout, now: datetime) -> tuple[int, int, float]
 
 def _rows(layout: Layout) -> int:
     table = open_table(layout.dataset(DATASET), layout.storage_options, "dataset")
-    return 0 if table is None else sum(file.num_records for file in data_files(table))
+    return 0 if table is None else read_snapshot(table, layout.storage_options).live_rows
 
 
 def _checks(dagster_url: str) -> tuple[tuple[str, str], ...]:

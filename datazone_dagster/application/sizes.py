@@ -27,6 +27,10 @@ _KEPT_SHARE = 1 / 8
 _FRAME_SHARE = 1 / 4
 """Of the working memory, what DuckDB may use for intermediate results; more spills to disk."""
 
+_LEAST_FRAME_BYTES = 512 << 20
+"""Less than this is no bound but a failure: `items()` of one batch of the largest items holds it
+six to eight times (measured), and a run that can't take a batch would never get past it."""
+
 _SMALLEST_BYTES = 8 << 20
 _LARGEST_COLLAPSED_BYTES = 8 << 30
 _TARGET_SECONDS = 5.0
@@ -55,7 +59,7 @@ class ChunkSizes:
     def __init__(self, settings: ApplySettings) -> None:
         self._settings = settings
         working = max(settings.memory_budget - resident_bytes(), _LEAST_WORKING_BYTES)
-        self.frame_memory_bytes = int(working * _FRAME_SHARE)
+        self.frame_memory_bytes = max(int(working * _FRAME_SHARE), _LEAST_FRAME_BYTES)
         self._kept_bytes = int(working * _KEPT_SHARE)
         self._whole = _first(int(working * _WHOLE_SHARE))
         self._collapsed = _first(_LARGEST_COLLAPSED_BYTES)

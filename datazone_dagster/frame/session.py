@@ -17,6 +17,9 @@ from datazone_dagster.errors import ExpressionError, TransformError
 
 DEFAULT_MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
 _BATCH_ROWS = 16_384  # DuckDB reads Arrow batches in parallel, one table in one piece not at all
+_BATCH_BYTES = 2 << 20
+"""DuckDB works on 2,048 rows at a time, or on an Arrow batch if that has fewer: of large items it
+would hold everything several times over."""
 
 _PREFIX = re.compile(r"^[A-Z][A-Za-z ]+ Error: ")
 _NO_COLUMN = re.compile(
@@ -147,7 +150,9 @@ class Session:
                 self._register(name, read)
 
     def _register(self, name: str, table: pa.Table) -> None:
-        batches = table.to_batches(max_chunksize=_BATCH_ROWS)
+        row_bytes = table.nbytes // max(len(table), 1) + 1
+        rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // row_bytes))
+        batches = table.to_batches(max_chunksize=rows)
         self._connection.register(name, pa.Table.from_batches(batches, table.schema))
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import sys
 from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.application.sizes import ApplySettings
 from datazone_dagster.frame.frame import Frame
+from datazone_dagster.memory import peak_bytes
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform
 from datazone_dagster.sources import DynamoDBSource
@@ -43,4 +44,4 @@ if __name__ == "__main__":
     lake, way, budget = sys.argv[1:]
     settings = ApplySettings(memory_budget=int(budget))
     report = apply_transform(WAYS[way], Layout(lake), settings=settings)[way]
-    sys.stdout.write(f"{report.records} {report.row_count} {report.chunks}")
+    sys.stdout.write(f"{report.records} {report.row_count} {report.chunks} {peak_bytes()}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -31,14 +30,8 @@ class Ran(NamedTuple):
 
 def run(lake: Path, way: str, budget: int) -> Ran:
     command = [sys.executable, "-m", "tests.application.memory_child", str(lake), way, str(budget)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    said = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 0
-    records, rows, chunks = map(int, said.split())
-    return Ran(records, rows, chunks, usage.ru_maxrss * 1024)
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return Ran(*map(int, said.split()))
 
 
 def change(number: int, key: str, image_bytes: int) -> ChangeRecord:

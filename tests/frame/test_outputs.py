@@ -106,3 +106,11 @@ def test_frames_of_one_chunk_can_be_read_by_several_threads() -> None:
     for thread in threads:
         thread.join(timeout=30)
     assert rows == [1] * 8
+
+
+def test_items_of_the_largest_size_are_worked_on_a_few_at_a_time() -> None:
+    image = {"id": {"S": "1"}, "status": {"S": "new"}, "note": {"S": "z" * 380_000}}
+    changes = chunk(*[(image, image)] * 40)
+    frame = Frame.of_changes(changes, memory_limit_bytes=changes.nbytes, threads=2)
+    rows = frame.select("dynamodb.NewImage.status.S as new", "dynamodb.OldImage.status.S as old")
+    assert rows.arrow()["old"].to_pylist() == ["new"] * 40

@@ -6,7 +6,7 @@ says that they may stay as they are, the checks of the source and of its dataset
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -26,10 +26,11 @@ ATTEMPTS = 10
 def up_to_date(saved: Checkpoint, log: ChangeLogSnapshot, now: datetime) -> Checkpoint:
     """A saved checkpoint with everything that the change log knows beyond it.
 
-    One that was lost is rebuilt: positions from the rows, gaps from the notes.
+    One that was lost is rebuilt: positions from the rows, gaps from the notes. One that is an
+    old copy has its positions, but not the gaps that were found since; those are open still.
     """
     checkpoint = fold(saved, log.landed_since(saved.batch), log.head, now)
-    return checkpoint if saved.shards else checkpoint.with_notes(log.gaps)
+    return _with_open(checkpoint, log.gaps) if saved.shards else checkpoint.with_notes(log.gaps)
 
 
 def gap_notes(source_name: str, layout: Layout) -> tuple[GapNote, ...]:
@@ -40,10 +41,10 @@ def gap_notes(source_name: str, layout: Layout) -> tuple[GapNote, ...]:
     """
     log = ChangeLog(layout, source_name).open()
     saved = CheckpointTable(layout, source_name).open()
-    current = () if saved is None else saved.checkpoint.gap_notes()
     kept = () if log is None else log.gaps
     if saved is None or not saved.checkpoint.shards:
         return kept
+    current = _with_open(saved.checkpoint, kept).gap_notes()
     known = {(note.gap.shard_id, note.detected_at) for note in current}
     earlier = [n for n in kept if not n.is_open and (n.gap.shard_id, n.detected_at) not in known]
     return tuple(sorted((*earlier, *current), key=lambda note: note.detected_at))
@@ -117,6 +118,10 @@ def _accepted(
     with suppress(ConcurrentWriterError):  # the next drain does it then
         log.keep_gaps(reached.gap_notes())
     return tuple(row.gap for row in rows if row.gap is not None)
+
+
+def _with_open(checkpoint: Checkpoint, kept: Iterable[GapNote]) -> Checkpoint:
+    return checkpoint.with_notes(note for note in kept if note.is_open)
 
 
 def _with_acceptance(row: ShardCheckpoint, by: str, why: str, now: datetime) -> ShardCheckpoint:

@@ -132,6 +132,25 @@ def test_an_open_gap_survives_a_lost_checkpoint(trimmed: Flow) -> None:
     assert open_gaps(SOURCE.name, trimmed.layout) == before
 
 
+def test_an_open_gap_survives_an_old_copy_of_the_checkpoint(flow: Flow, tmp_path: Path) -> None:
+    flow.put("a")
+    flow.drain()
+    checkpoint = Path(flow.layout.checkpoint(SOURCE.name))
+    shutil.copytree(checkpoint, tmp_path / "copy")
+    flow.put("b")
+    flow.stream.trim()
+    flow.put("c")
+    flow.drain()
+    before = open_gaps(SOURCE.name, flow.layout)
+    assert len(before) == 1
+    shutil.rmtree(checkpoint)
+    shutil.copytree(tmp_path / "copy", checkpoint)
+    assert open_gaps(SOURCE.name, flow.layout) == before
+    assert flow.health().state == "GAP"
+    flow.lose_the_checkpoint()
+    assert flow.health().state == "GAP"
+
+
 def test_an_acceptance_survives_a_lost_checkpoint(trimmed: Flow) -> None:
     trimmed.accept()
     trimmed.lose_the_checkpoint()

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.delta import open_table
-from datazone_dagster.errors import SchemaChangeError
+from datazone_dagster.errors import ResultError, SchemaChangeError
 from datazone_dagster.merge.quarantine import KIND as QUARANTINE
 from datazone_dagster.model.columns import HIDDEN
 from datazone_dagster.model.layout import Layout
@@ -223,6 +223,15 @@ def test_killed_between_the_widening_and_its_first_rows(world: World) -> None:
     assert world.rows("n") == {"old": 3}
     world.apply(number("bigint"))
     assert world.rows("n") == {"old": 3, "new": 2**40}
+
+
+@pytest.mark.parametrize("mode", ["merge", "append", "history"])
+def test_a_table_is_not_made_with_a_partition_that_no_row_has(world: World, mode: str) -> None:
+    world.put("a", n=3)
+    with pytest.raises(ResultError, match="partitioned by 'region', which the function does not"):
+        world.apply(number("bigint"), mode=mode, partition_by=["region"])
+    world.apply(number("bigint"), mode=mode, partition_by=["n"])
+    assert world.rows("n") == {"a": 3}
 
 
 def test_another_type_fails_before_the_commit_and_says_the_ways_out(world: World) -> None:

@@ -38,7 +38,8 @@ class Dataset:
         deletes: `"hard"`: the row of a deleted item leaves the table. `"soft"`: it stays, with
             `_dz_deleted` and `_dz_delete_cause` (user or ttl). In history a delete closes the
             interval either way; soft marks which ones a delete has closed.
-        partition_by: Columns that the table is partitioned by. Fixed once the table exists.
+        partition_by: Columns that the table is partitioned by. Fixed once the table exists;
+            `datazone-dagster rebuild` makes it anew by others.
         max_lag: From this lag on, the `lag` check fails with an error.
         deletion_vectors: Merges hide replaced rows instead of rewriting their files. True: from
             the start. False: never; every reader opens the table, but a merge into a large

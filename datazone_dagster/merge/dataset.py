@@ -26,7 +26,7 @@ from datazone_dagster.delta import (
 )
 from datazone_dagster.delta.commit import can_come_with_rows, set_properties
 from datazone_dagster.delta.log import read_snapshot
-from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.errors import ConcurrentWriterError, ResultError
 from datazone_dagster.merge.contract import Conformed, conform, first_schema
 from datazone_dagster.merge.engine import MergeEngine, MergeTarget
 from datazone_dagster.merge.engines import engine_for
@@ -356,11 +356,21 @@ class DatasetTable:
         return first_schema(fields, self._contract)
 
     def _create(self, rows: pa.Table) -> DeltaTable:
+        schema = self._first_schema(rows)
+        missing = [name for name in self._partition_by if name not in schema.names]
+        if missing:  # delta-rs would make a table that nobody can open
+            raise ResultError(
+                f"Dataset {self._dataset_id!r} is partitioned by {missing[0]!r}, which the "
+                "function does not return.",
+                safe="Nothing of the chunk was applied; the change log keeps it.",
+                hint="Return that column, declare it in Dataset(schema=...), or name another in "
+                "Dataset(partition_by=[...]).",
+            )
         return create_table(
             self.uri,
             self._storage_options,
             KIND,
-            self._first_schema(rows),
+            schema,
             partition_by=self._partition_by,
             description=self._description,
         )

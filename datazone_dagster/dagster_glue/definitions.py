@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from dagster import AssetSelection, Definitions, define_asset_job, in_process_executor
 
-from datazone_dagster.api import Transform
+from datazone_dagster.api import Transform, checked
 from datazone_dagster.dagster_glue.alerts import OnCheck, alert_sensor
 from datazone_dagster.dagster_glue.assets import change_log_spec, transform_asset
 from datazone_dagster.dagster_glue.built import Built, note
@@ -55,8 +55,8 @@ def build_definitions(
         dynamodb: How DynamoDB is reached; the default is as any AWS tool does.
         on_check: Called with a `CheckEvent` when a check fails, changes its severity or
             recovers; see `slack_alert`.
-        drain_settings: Bounds of one drain.
-        apply_settings: Bounds of one run.
+        drain_settings: Bounds of one drain; `DrainSettings` is in `datazone_dagster.pipeline`.
+        apply_settings: Bounds of one run; `ApplySettings` is there too.
         preview: Whether materializations show a few rows. They are then in Dagster's event
             log: turn it off for data that must not be there.
         maintenance_cron: When all tables are maintained thoroughly, which runs do a piece at a
@@ -64,13 +64,20 @@ def build_definitions(
         clock: Tells the time; for tests.
 
     Raises:
-        DefinitionError: Two transforms clash; both are named.
+        DefinitionError: Two transforms clash, both are named; or an argument can't be used.
     """
     topology = Topology.of(transforms)
     lakehouse = lakehouse if lakehouse is not None else Lakehouse()
     dynamodb = dynamodb if dynamodb is not None else DynamoDBStreamsResource()
     drain_settings = drain_settings or DrainSettings()
     apply_settings = apply_settings or ApplySettings()
+    for argument, value, kind, example in (
+        ("lakehouse", lakehouse, Lakehouse, "lakehouse=Lakehouse(uri='s3://bucket/folder')"),
+        ("dynamodb", dynamodb, DynamoDBStreamsResource, "dynamodb=DynamoDBStreamsResource()"),
+        ("drain_settings", drain_settings, DrainSettings, "drain_settings=DrainSettings()"),
+        ("apply_settings", apply_settings, ApplySettings, "apply_settings=ApplySettings()"),
+    ):
+        checked.instance("build_definitions", argument, value, kind, example)
     if on_check is not None and not callable(on_check):
         raise DefinitionError(
             f"build_definitions: on_check={on_check!r} is not a function.",

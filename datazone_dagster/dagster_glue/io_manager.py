@@ -39,8 +39,8 @@ class DatasetIOManager(ConfigurableIOManager):
 
     `pyarrow.Table` (also without an annotation), `polars.DataFrame`, `polars.LazyFrame`,
     `pandas.DataFrame`, `duckdb.DuckDBPyRelation` and `DatasetReader`, which reads what you ask
-    it for, are known. The table comes as it is
-    stored, the columns that we add (`_dz_...`) included.
+    it for, are known. The table comes as it is stored, the columns that we add (`_dz_...`)
+    included.
     """
 
     lakehouse: ResourceDependency[Lakehouse]

@@ -7,7 +7,8 @@ them (`to_pyarrow_table`, DuckDB's `delta_scan` of some versions) is never asked
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -95,31 +96,25 @@ class DatasetReader:
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> polars.DataFrame:
         """The rows as a Polars data frame; arguments and errors as for `batches`."""
-        import polars
-
-        frame = polars.from_arrow(self.arrow(columns, where))
-        assert isinstance(frame, polars.DataFrame)  # a table never gives a series
-        return frame
+        library = _library("polars", "pl()")
+        return cast("polars.DataFrame", library.from_arrow(self.arrow(columns, where)))
 
     def lazy(self) -> polars.LazyFrame:
         """A Polars scan of the files: only what a query needs is read."""
-        import polars
-
-        return polars.scan_delta(
+        scanned = _library("polars", "lazy()").scan_delta(
             self._table.table_uri,
             version=self.version,
             storage_options=self._storage_options or None,
         )
+        return cast("polars.LazyFrame", scanned)
 
     def df(
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> pandas.DataFrame:
         """The rows as a pandas data frame of Arrow-backed columns, as for `batches`."""
-        import pandas
-
+        library = _library("pandas", "df()")
         table = self.arrow(columns, where)
-        frame: pandas.DataFrame = table.to_pandas(types_mapper=pandas.ArrowDtype)
-        return frame
+        return cast("pandas.DataFrame", table.to_pandas(types_mapper=library.ArrowDtype))
 
     def duckdb(
         self,
@@ -183,6 +178,17 @@ def read(layout: Layout, dataset_id: str, version: int | None = None) -> Dataset
                 hint=f"Its newest version is {table.version()}; old ones go with maintenance.",
             ) from error
     return DatasetReader(dataset_id, table, options)
+
+
+def _library(name: str, call: str) -> Any:
+    """A library that is an extra of ours."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise DefinitionError(
+            f"{call} needs {name}, which is not installed.",
+            hint=f"Install datazone-dagster[{name}].",
+        ) from error
 
 
 def _as(batch: pa.RecordBatch, schema: pa.Schema) -> list[pa.RecordBatch]:

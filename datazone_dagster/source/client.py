@@ -241,8 +241,8 @@ def _require_new_images(view_type: str, call: Call) -> None:
         f"{view_type}: it carries no new images.",
         safe="Nothing was read.",
         hint="The view type of a stream can't be changed: disable the stream and enable it "
-        "again with NEW_AND_OLD_IMAGES (a new stream ARN), then resync the source from its "
-        "table, because changes made in between are recorded nowhere.",
+        "again with NEW_AND_OLD_IMAGES (a new stream ARN). Changes made in between are recorded "
+        "nowhere: write the items concerned once more.",
     )
 
 
@@ -253,7 +253,7 @@ def _no_stream(call: Call) -> StreamDisabledError:
         hint="Enable one: aws dynamodb update-table --table-name "
         f"{call.table_name} --region {call.region} --stream-specification "
         "StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES. "
-        "What was in the table before then comes by a snapshot, not by the stream.",
+        "What was in the table before then comes when it is written again.",
     )
 
 

@@ -258,7 +258,8 @@ def _from_stream_code(call: Call, code: str, message: str) -> SourceError:
             f"{call.place}: records from before the trim horizon were asked for.",
             safe="What was landed is safe. Records that are older than 24 hours and were "
             "not landed are gone from the stream.",
-            hint="Resync the source from its table, or accept the gap.",
+            hint="Write the items concerned once more, or accept the gap: datazone-dagster "
+            "accept-gap.",
         )
     if code == "ResourceNotFoundException":
         return _not_found(call)
@@ -281,7 +282,8 @@ def _not_found(call: Call) -> SourceError:
     return ShardNotFoundError(
         f"{call.place}: the service does not know the {what} any more.",
         safe="What was landed is safe. A shard goes 24 hours after its last record.",
-        hint="If it was not read to its end, resync the source from its table, or accept the gap.",
+        hint="If it was not read to its end, write the items concerned once more, or accept the "
+        "gap: datazone-dagster accept-gap.",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from weakref import WeakKeyDictionary
 
 from datazone_dagster import crash_points
@@ -44,7 +44,7 @@ from datazone_dagster.errors import (
 from datazone_dagster.gaps import up_to_date
 from datazone_dagster.memory import resident_bytes
 from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
-from datazone_dagster.model.checkpoint import ShardCheckpoint
+from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, noted_gap
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord
@@ -247,6 +247,7 @@ class _Drain:
             batch: int | None = None
             gave_way = False
             try:
+                _note_gaps(saved, plan.checkpoint, outcomes, now)
                 batch = writer.commit()
                 if batch is not None:
                     crash_points.reach(crash_points.AFTER_CHANGE_LOG_COMMIT)
@@ -292,6 +293,19 @@ class _Drain:
             gave_way=gave_way,
             duration_seconds=time.monotonic() - started_seconds,
         )
+
+
+def _note_gaps(
+    saved: CheckpointSnapshot, planned: Checkpoint, outcomes: list[ShardOutcome], now: datetime
+) -> None:
+    """Save gaps before what was read behind them lands: its rows alone would move the position.
+
+    Should this process die in between, the next drain finds the same gap again.
+    """
+    found = [noted_gap(one.row, one.gap, now) for one in outcomes if one.gap is not None]
+    if found:
+        saved.save(planned.with_shards(*found))
+        crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
 
 
 def _sink(writer: BatchWriter, masks: Masks | None) -> Sink:

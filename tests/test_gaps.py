@@ -124,6 +124,36 @@ def test_datasets_are_incomplete_until_it_is_accepted(trimmed: Flow) -> None:
     assert trimmed.accepted() == [("ann", "test data")]
 
 
+@pytest.mark.parametrize(
+    ("point", "nth"),
+    [
+        (crash_points.AFTER_READ, 1),
+        (crash_points.AFTER_CHECKPOINT_COMMIT, 1),
+        (crash_points.AFTER_CHANGE_LOG_COMMIT, 1),
+        (crash_points.AFTER_CHECKPOINT_COMMIT, 2),
+    ],
+)
+def test_a_gap_survives_the_death_of_the_drain_that_finds_it(
+    flow: Flow, point: str, nth: int
+) -> None:
+    """Rows that landed behind it move the position, so that no later drain would find it."""
+    flow.put("a")
+    flow.drain()
+    flow.clock.advance(26 * HOUR)
+    flow.put("b")
+    flow.stream.trim()
+    flow.put("c")
+    with pytest.raises(Crash), crash_at(point, nth):
+        flow.drain()
+    flow.drain()
+    (gap,) = open_gaps(SOURCE.name, flow.layout)
+    assert "trimmed" in gap.reason
+    assert flow.health().missing_seconds == 26 * 3600
+    log = ChangeLog(flow.layout, SOURCE.name).open()
+    assert log is not None
+    assert sum(len(chunk.rows) for chunk in log.chunks(0, log.head, 1 << 20)) == 2
+
+
 def test_an_open_gap_survives_a_lost_checkpoint(trimmed: Flow) -> None:
     before = open_gaps(SOURCE.name, trimmed.layout)
     trimmed.lose_the_checkpoint()

@@ -1,8 +1,8 @@
 """The gaps of a source and who accepted them, kept with its change log.
 
-Gaps are noted in the checkpoint, in the commit that moves the position past them. That table
-may get lost, and is then rebuilt from the change log; so the log keeps a copy of the notes, in
-a table property, and with it every acceptance there ever was.
+Gaps are noted in the checkpoint, before the rows land that move the position past them. That
+table may get lost, and is then rebuilt from the change log; so the log keeps a copy of the
+notes, in a table property, and with it every acceptance there ever was.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from datazone_dagster import Dataset, Input, Output, Stream, Transform, crash_po
 from datazone_dagster.application.rebuild import Rebuild, RebuildReport
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.delta import open_table
+from datazone_dagster.delta.commit import set_properties
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.errors import (
     ConcurrentWriterError,
@@ -23,6 +24,7 @@ from datazone_dagster.errors import (
     SchemaChangeError,
     StorageError,
 )
+from datazone_dagster.merge import takeover
 from datazone_dagster.merge.claims import CLAIMS_SCHEMA
 from datazone_dagster.merge.tombstones import Tombstones
 from datazone_dagster.model.layout import Layout
@@ -242,6 +244,26 @@ def test_a_run_in_the_last_moment_is_taken_in(world: World, point: str, nth: int
         report = world.rebuild(as_text)
     assert report.attempts == 2
     assert {row["id"]: row["n"] for row in world.rows()}["late"] == "99"
+    assert world.rows() == world.fresh(as_text)
+
+
+def test_a_run_that_the_rebuilds_own_commit_passes_is_taken_in(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The properties of the new generation are a commit, which moves the handle behind the run."""
+    world.apply(as_number)
+    copy_properties = takeover._copy_properties
+
+    def overtaken(made: DeltaTable, table: DeltaTable, layout: Layout, generation: int) -> None:
+        monkeypatch.setattr(takeover, "_copy_properties", copy_properties)
+        world.put("late", n=99)
+        world.drain()
+        world.apply(as_number)
+        set_properties(table, layout.storage_options, {"some.property": "1"})
+
+    monkeypatch.setattr(takeover, "_copy_properties", overtaken)
+    report = world.rebuild(as_text)
+    assert report.attempts == 2
     assert world.rows() == world.fresh(as_text)
 
 

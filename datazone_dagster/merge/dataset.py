@@ -271,11 +271,19 @@ class DatasetTable:
         batch: int,
     ) -> ChunkWritten:
         check_shape(self._dataset_id, self._mode, schema_of(table))
+        applied = self._position_of(table), self._redriven_in(table)
         conformed = self._conformed(schema_of(table), changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
         added = self._change_schema(table, conformed)
         self._keep_properties(table, attributes, conformed.unexpected, batch)
+        # These commits move the handle, perhaps past one of another run.
+        if (self._position_of(table), self._redriven_in(table)) != applied:
+            raise ConcurrentWriterError(
+                f"Dataset {self._dataset_id!r}: another run has applied changes meanwhile.",
+                safe="No row of this attempt was written; the other run's work stands.",
+                hint="This one gives way and goes on from the new state next time.",
+            )
         target = MergeTarget(
             self._dataset_id, self.uri, self._storage_options, table, conformed.schema, added
         )

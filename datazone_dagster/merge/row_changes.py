@@ -88,7 +88,7 @@ def change_rows(
             except LostRaceError as race:
                 lost += 1
                 _logger.info("Dataset %s: %s.", target.dataset_id, race)
-                target.table.update_incremental()
+                _read_again(target, commit)
             else:
                 target.table.update_incremental()
                 return counts
@@ -99,6 +99,26 @@ def change_rows(
         hint="This one gives way and goes on from the new state next time. If it happens all "
         "the time, find out who else writes: a dataset has one writer.",
     )
+
+
+def _read_again(target: MergeTarget, commit: CommitProperties) -> None:
+    """Bring the handle up to date, unless what came since leaves nothing to retry."""
+
+    def known() -> tuple[str, list[int | None]]:
+        ids = [one.app_id for one in commit.app_transactions or ()]
+        return target.table.schema().to_json(), [
+            target.table.transaction_version(app_id) for app_id in ids
+        ]
+
+    before = known()
+    target.table.update_incremental()
+    if known() != before:
+        raise ConcurrentWriterError(
+            f"Changing rows of dataset {target.dataset_id!r} at {target.uri}: another run applied "
+            "the same changes, or the table's columns were changed.",
+            safe="Nothing of this attempt is in the table; the other writer's work stands.",
+            hint="This one gives way and goes on from the new state next time.",
+        )
 
 
 def _attempt(

@@ -66,8 +66,16 @@ def take_over(
     position = made.transaction_version(app_id) or 0
     if position < (table.transaction_version(app_id) or 0):
         return False
+    marks = (app_id, f"redrive/{source}", rebuild_app_id(source))
+    found = [table.transaction_version(mark) for mark in marks]
     _absorb_companions(layout, rebuilt, dataset_id, now)
     _copy_properties(made, table, layout, generation)
+    # That commit moves the handle, perhaps past one of a run.
+    if [table.transaction_version(mark) for mark in marks] != found:
+        raise ConcurrentWriterError(
+            f"Dataset {dataset_id!r}: a run or another rebuild has committed meanwhile.",
+            safe="No row was written; its work stands.",
+        )
     crash_points.reach(crash_points.BEFORE_TAKEOVER)
     commit = CommitProperties(
         app_transactions=[

@@ -58,7 +58,7 @@ def instance(where: str, argument: str, value: object, kind: type[T], example: s
     """A value of one type."""
     if not isinstance(value, kind):
         raise DefinitionError(
-            f"{where}: {argument} is {_described(value)}, not a {kind.__name__}.",
+            f"{where}: {argument} is {_described(value)}, not {_one(kind.__name__)}.",
             hint=f"Write {example}.",
         )
     return value
@@ -173,4 +173,8 @@ def quoted(values: Iterable[str]) -> str:
 
 
 def _described(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    return f"the class {value.__name__}" if isinstance(value, type) else _one(type(value).__name__)
+
+
+def _one(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"

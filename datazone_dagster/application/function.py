@@ -278,7 +278,8 @@ class Function:
 
     def _where(self, changes: pa.Table, place: str) -> str:
         keys = ", ".join(changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist())
-        return f"{place}, {len(changes)} changes, first keys: {keys or 'none'}"
+        plural = "" if len(changes) == 1 else "s"
+        return f"{place}, {len(changes)} change{plural}, first keys: {keys or 'none'}"
 
 
 _UNREADABLE = "an image holds a value that is not of its type"

@@ -18,9 +18,9 @@ def rebuild(project: Project, dataset_id: str) -> None:
     """Make DATASET anew from the change log, by your function as it is now.
 
     For a column that changed its type, columns that were kept out, a mended function, another
-    partitioning. The dataset, its readers and all other datasets notice nothing until the new
-    rows take its place, in one commit; older versions of the table can still be read. If it is
-    interrupted, the dataset is as it was: run it again.
+    mode or partitioning. The dataset, its readers and all other datasets notice nothing until
+    the new rows take its place, in one commit; older versions of the table can still be read.
+    If it is interrupted, the dataset is as it was: run it again.
     """
     transform, dataset = project.writer_of(dataset_id)
 

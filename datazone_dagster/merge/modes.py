@@ -227,5 +227,6 @@ def check_shape(dataset_id: str, mode: Mode, table: pa.Schema) -> None:
             f"Dataset {dataset_id!r} was made with mode={then!r} or the like, and is now declared "
             f"as mode={now!r}: its rows mean something else.",
             safe="Nothing was written; the table is as it was.",
-            hint="Give the dataset a new id, or move its table away and let it be built again.",
+            hint=f"Run `datazone-dagster rebuild {dataset_id}`, which makes the table anew from "
+            "the change log, or give the dataset a new id.",
         )

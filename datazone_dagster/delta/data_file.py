@@ -75,8 +75,7 @@ def partition_text(value: object) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
-        utc = value.astimezone(timezone.utc) if value.tzinfo else value
-        return utc.strftime("%Y-%m-%d %H:%M:%S.%f")
+        return _utc(value).isoformat(" ", "microseconds")
     if isinstance(value, Decimal):
         return format(value, "f")
     return value.isoformat() if isinstance(value, date) else str(value)
@@ -265,7 +264,10 @@ def _upper(value: Any) -> Any:
         return value if len(value) <= BOUND_CHARS else above_prefix(value[:BOUND_CHARS])
     if isinstance(value, datetime):
         floored = value.replace(microsecond=value.microsecond // 1000 * 1000)
-        return _milliseconds(floored + timedelta(milliseconds=floored < value))
+        try:
+            return _milliseconds(floored + timedelta(milliseconds=floored < value))
+        except OverflowError:
+            return None  # the last millisecond of the year 9999, which often means "for good"
     return _plain(value)
 
 
@@ -276,8 +278,12 @@ def _plain(value: Any) -> Any:
 
 
 def _milliseconds(value: datetime) -> str:
-    utc = value.astimezone(timezone.utc) if value.tzinfo else value
-    return utc.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + ("Z" if value.tzinfo else "")
+    return _utc(value).isoformat("T", "milliseconds") + ("Z" if value.tzinfo else "")
+
+
+def _utc(value: datetime) -> datetime:
+    # Never by strftime: it gives the year 1, which many systems mean by "none", one digit.
+    return value.astimezone(timezone.utc).replace(tzinfo=None) if value.tzinfo else value
 
 
 def above_prefix(prefix: str) -> str | None:

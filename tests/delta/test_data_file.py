@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap64
@@ -202,6 +202,34 @@ def test_rows_come_back_whole_and_by_position(
     left = pa.Table.from_batches(live_batches(snapshot, file, SCHEMA, places), SCHEMA)
     kept = [row for place, row in enumerate(rows.to_pylist()) if place not in places]
     assert repr(left.to_pylist()) == repr(kept)
+
+
+@pytest.mark.parametrize("partition_by", [[], ["at"]])
+def test_the_first_and_the_last_times_there_are(tmp_path: Path, partition_by: list[str]) -> None:
+    """Year 1 and the end of 9999: many systems write them for "none" and "for good"."""
+    times = [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+    rows = pa.table({"at": pa.array(times, pa.timestamp("us", tz="UTC")), "n": [1, 2]})
+    table = DeltaTable.create(str(tmp_path), rows.schema, partition_by=partition_by)
+    snapshot = read_snapshot(table, {})
+    adds = [
+        write_data_file(snapshot.store, rows.schema, values, part.to_batches())
+        for values, part in by_partition(rows, tuple(partition_by))
+    ]
+    written = FileActions([add for add in adds if add is not None], [])
+    commit_files(snapshot, written, operation="WRITE", parameters={}, metrics={})
+    if not partition_by:
+        (stats,) = (json.loads(add["stats"]) for add in written.adds)
+        assert stats["minValues"]["at"] == "0001-01-01T00:00:00.000Z"
+        assert "at" not in stats["maxValues"]
+    table.update_incremental()
+    read = pa.table(table.scan()).sort_by("n")
+    assert read["at"].cast(rows.schema.field("at").type).to_pylist() == times
+    found = (
+        QueryBuilder()
+        .register("t", table)
+        .execute("select n from t where at < timestamp '1970-01-01T00:00:00Z'")
+    )
+    assert pa.table(found.read_all())["n"].to_pylist() == [1]
 
 
 def test_no_rows_make_no_file(tmp_path: Path) -> None:

@@ -228,8 +228,8 @@ def _statistics(footer: pq.FileMetaData, schema: pa.Schema, unbounded: set[str])
             if one is not None and not (one.has_null_count and one.null_count == group.num_rows)
         ]
         if valued and all(one.has_min_max for one in valued):
-            lower = _lower(min(one.min for one in valued))
-            upper = _upper(max(one.max for one in valued))
+            least, most = _span(valued)
+            lower, upper = _lower(least), _upper(most)
             if lower is not None:
                 _put(minimum, leaf.path, lower)
             if upper is not None:
@@ -243,6 +243,17 @@ def _statistics(footer: pq.FileMetaData, schema: pa.Schema, unbounded: set[str])
             "tightBounds": True,
         }
     ).decode()
+
+
+def _span(valued: list[pq.Statistics]) -> tuple[Any, Any]:
+    """The least and the highest value; none for times that Python has not, after the year 9999.
+
+    They come of milliseconds taken for seconds, and of DuckDB's infinity.
+    """
+    try:
+        return min(one.min for one in valued), max(one.max for one in valued)
+    except OverflowError:
+        return None, None
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...], value: object) -> None:

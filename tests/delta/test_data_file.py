@@ -232,6 +232,25 @@ def test_the_first_and_the_last_times_there_are(tmp_path: Path, partition_by: li
     assert pa.table(found.read_all())["n"].to_pylist() == [1]
 
 
+@pytest.mark.parametrize("microseconds", [2**63 - 1, -(2**63) + 1, 253_402_300_800_000_000])
+def test_times_that_python_has_not_have_no_bounds(tmp_path: Path, microseconds: int) -> None:
+    """Milliseconds taken for seconds make such times: no reason to fail for good."""
+    kind = pa.timestamp("us", tz="UTC")
+    rows = pa.table({"at": pa.array([microseconds, 0]).cast(kind), "n": [1, 2]})
+    table = DeltaTable.create(str(tmp_path), rows.schema)
+    snapshot = read_snapshot(table, {})
+    add = write_data_file(snapshot.store, rows.schema, {}, rows.to_batches())
+    assert add is not None
+    stats = json.loads(add["stats"])
+    assert "at" not in stats["minValues"]
+    assert "at" not in stats["maxValues"]
+    assert stats["nullCount"]["at"] == 0
+    commit_files(snapshot, FileActions([add], []), operation="WRITE", parameters={}, metrics={})
+    table.update_incremental()
+    read = pa.table(table.scan()).sort_by("n")
+    assert read["at"].cast(pa.int64()).to_pylist() == [microseconds, 0]
+
+
 def test_no_rows_make_no_file(tmp_path: Path) -> None:
     store = TableStore(f"file://{tmp_path}/", {})
     assert write_data_file(store, SCHEMA, {}, SCHEMA.empty_table().to_batches()) is None

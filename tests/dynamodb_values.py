@@ -27,8 +27,12 @@ NUMBERS = st.one_of(
 """Up to 38 digits, magnitudes from 1E-130 to 9.99E+125, in the notations of the service."""
 
 
+_SMALLEST_DIGIT = -165
+"""Exponent of the last digit that boto3's decimal context still takes."""
+
+
 def _scientific(digits: int, magnitude: int, sign: str) -> str:
-    text = str(digits)
+    text = str(digits)[: magnitude - _SMALLEST_DIGIT + 1]
     fraction = f".{text[1:]}" if text[1:] else ""
     return f"{sign}{text[0]}{fraction}E{magnitude:+d}"
 

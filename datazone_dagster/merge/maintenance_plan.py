@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from datazone_dagster.errors import DefinitionError
+
 MIB = 1 << 20
 
 SIZES = (4 * MIB, 32 * MIB)
@@ -30,6 +32,9 @@ class MaintenanceSettings:
         budget_seconds: No further piece begins after them.
         retention: How long replaced files stay for readers of older versions; never under a day.
         clean_every: Between two searches for files that nothing refers to.
+
+    Raises:
+        DefinitionError: `retention` is shorter than a day.
     """
 
     join_files: int = 16
@@ -40,6 +45,14 @@ class MaintenanceSettings:
     budget_seconds: float = 20.0
     retention: timedelta = timedelta(days=7)
     clean_every: timedelta = timedelta(days=1)
+
+    def __post_init__(self) -> None:
+        """Check what can't be undone: a run at work has files that nothing refers to yet."""
+        if self.retention < timedelta(days=1):
+            raise DefinitionError(
+                f"MaintenanceSettings: retention={self.retention} is too short.",
+                hint="Keep files for a day or more: younger ones may be of a run at work.",
+            )
 
 
 THOROUGH = MaintenanceSettings(

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster import crash_points
+from datazone_dagster.errors import DefinitionError
 from datazone_dagster.merge.maintenance import maintain
 from datazone_dagster.merge.maintenance_plan import (
     MIB,
@@ -258,3 +259,8 @@ def test_a_row_is_rewritten_a_few_times_whatever_the_number_of_merges(merges_: i
         ]
     assert written <= 2 * merges_ * (MIB // 2)
     assert len(files) < 3 * usual.join_files + merges_ * (MIB // 2) / (32 * MIB)
+
+
+def test_files_of_a_run_at_work_are_never_old_enough_to_go() -> None:
+    with pytest.raises(DefinitionError, match="too short"):
+        MaintenanceSettings(retention=timedelta(hours=23))

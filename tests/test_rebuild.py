@@ -156,6 +156,18 @@ def test_it_is_what_the_function_makes_from_the_start(
     assert not (world.root / "lake" / "_rebuild" / "d").exists()
 
 
+@pytest.mark.parametrize("after", ["merge", "append", "history"])
+@pytest.mark.parametrize("before", ["merge", "append", "history"])
+def test_it_is_the_way_to_another_mode(world: World, before: str, after: str) -> None:
+    world.apply(as_number, mode=before)
+    world.rebuild(as_number, mode=after)
+    assert world.rows() == world.fresh(as_number, mode=after)
+    world.put("later", n=1)
+    world.drain()
+    world.apply(as_number, mode=after)
+    assert [row["n"] for row in world.rows() if row["id"] == "later"] == [1]
+
+
 def test_readers_keep_what_they_read_and_older_versions_stay(world: World) -> None:
     world.apply(as_number)
     reader = world.table()

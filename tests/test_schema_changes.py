@@ -404,3 +404,22 @@ def test_a_declaration_that_comes_later_widens_or_says_rebuild(world: World) -> 
     text = pa.schema([("id", pa.string()), ("n", pa.string())])
     with pytest.raises(SchemaChangeError, match=r"declared as string.*rebuild d"):
         world.apply("dynamodb.NewImage.n.N as n", schema=text)
+
+
+# -- another mode
+
+
+@pytest.mark.parametrize("made", ["merge", "append", "history"])
+@pytest.mark.parametrize("declared", ["merge", "append", "history"])
+def test_a_table_takes_rows_of_its_own_mode_only(world: World, made: str, declared: str) -> None:
+    world.put("old", n=3)
+    world.apply(number("bigint"), mode=made)
+    version = world.table.version()
+    world.put("new", n=4)
+    if made == declared:
+        world.apply(number("bigint"), mode=declared)
+        assert world.rows("n") == {"old": 3, "new": 4}
+        return
+    with pytest.raises(SchemaChangeError, match=f"made with mode={made!r}.*rebuild d"):
+        world.apply(number("bigint"), mode=declared)
+    assert world.table.version() == version

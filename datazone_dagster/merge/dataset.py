@@ -37,10 +37,11 @@ from datazone_dagster.merge.modes import (
     MergeMode,
     Mode,
     SoftMode,
-    check_shape,
+    check_mode,
 )
 from datazone_dagster.merge.properties import (
     ATTRIBUTES,
+    MODE,
     UNEXPECTED,
     generation_of,
     property_of,
@@ -270,7 +271,7 @@ class DatasetTable:
         attributes: AttributeMapping,
         batch: int,
     ) -> ChunkWritten:
-        check_shape(self._dataset_id, self._mode, schema_of(table))
+        check_mode(self._dataset_id, self._mode.name, self._saved(table, MODE))
         applied = self._position_of(table), self._redriven_in(table)
         conformed = self._conformed(schema_of(table), changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
@@ -380,6 +381,7 @@ class DatasetTable:
             KIND,
             schema,
             partition_by=self._partition_by,
+            configuration={MODE: self._mode.name},
             description=self._description,
         )
 

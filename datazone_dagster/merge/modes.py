@@ -37,7 +37,6 @@ from datazone_dagster.model.columns import (
     DELETED,
     EVENT_TIME,
     KEY,
-    VALID_FROM,
     VALID_TO,
     VERSION,
 )
@@ -64,6 +63,9 @@ class ChunkRows:
 class Mode(Protocol):
     """How a dataset holds what its items became."""
 
+    name: str
+    """As a dataset declares it."""
+
     fields: tuple[pa.Field, ...]
     """Columns that the mode adds to those of the function's result."""
 
@@ -81,6 +83,7 @@ class Mode(Protocol):
 class AppendMode:
     """Every event once."""
 
+    name = "append"
     fields: tuple[pa.Field, ...] = ()
 
     def write(self, target: MergeTarget, chunk: ChunkRows, commit: CommitProperties) -> MergeCounts:
@@ -101,6 +104,7 @@ class AppendMode:
 class MergeMode:
     """The newest rows of each item; deleted ones leave."""
 
+    name = "merge"
     fields: tuple[pa.Field, ...] = ()
 
     def __init__(self, engine: MergeEngine, tombstones: Tombstones) -> None:
@@ -120,6 +124,7 @@ class MergeMode:
 class SoftMode:
     """The newest rows of each item; those of deleted ones stay, marked."""
 
+    name = "merge"
     fields = DELETION_FIELDS
 
     def __init__(self, engine: MergeEngine, tombstones: Tombstones) -> None:
@@ -158,6 +163,8 @@ class HistoryMode:
         track: Columns that make a new interval when they change; none: all.
         soft: Whether intervals that a delete closed are marked.
     """
+
+    name = "history"
 
     def __init__(
         self, engine: MergeEngine, unseen: UnseenChanges, track: tuple[str, ...], *, soft: bool
@@ -213,19 +220,21 @@ class HistoryMode:
         return late, self._unseen.of(late, payload)
 
 
-def check_shape(dataset_id: str, mode: Mode, table: pa.Schema) -> None:
+def check_mode(dataset_id: str, declared: str, made: str | None) -> None:
     """Refuse to write a table in a mode that it was not made for.
 
+    Args:
+        dataset_id: For the error.
+        declared: The mode of the dataset.
+        made: The mode that the table knows of itself; None: none.
+
     Raises:
-        SchemaChangeError: It is a history table and the mode is another, or the other way.
+        SchemaChangeError: They differ.
     """
-    wants_intervals = any(field.name == VALID_FROM for field in mode.fields)
-    has_intervals = VALID_FROM in table.names
-    if wants_intervals != has_intervals:
-        now, then = ("history", "merge") if wants_intervals else ("merge", "history")
+    if made is not None and made != declared:
         raise SchemaChangeError(
-            f"Dataset {dataset_id!r} was made with mode={then!r} or the like, and is now declared "
-            f"as mode={now!r}: its rows mean something else.",
+            f"Dataset {dataset_id!r} was made with mode={made!r}, and is now declared as "
+            f"mode={declared!r}: its rows mean something else.",
             safe="Nothing was written; the table is as it was.",
             hint=f"Run `datazone-dagster rebuild {dataset_id}`, which makes the table anew from "
             "the change log, or give the dataset a new id.",

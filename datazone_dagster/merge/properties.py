@@ -15,7 +15,10 @@ ATTRIBUTES = "datazone.attributes"
 UNEXPECTED = "datazone.unexpected"
 """Columns that the function returned and the contract keeps out, since when."""
 
-KEPT = (ATTRIBUTES, UNEXPECTED)
+MODE = "datazone.mode"
+"""What its rows are: of merge, append or history."""
+
+KEPT = (ATTRIBUTES, UNEXPECTED, MODE)
 
 
 def rebuild_app_id(source: str) -> str:

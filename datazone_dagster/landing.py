@@ -369,8 +369,8 @@ def _keep_small(
             pass
         if time.monotonic() >= kept.tidy_at_seconds:
             kept.tidy_at_seconds = time.monotonic() + TIDY_EVERY_SECONDS
-            log.remove_replaced()
-            saved.remove_replaced()
+            log.delete_leftovers()
+            saved.delete_leftovers()
     except ConcurrentWriterError as error:
         logger.info("Upkeep of the change log gives way: %s", error)
     except StorageError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
+from datazone_dagster.changelog.strays import delete_strays
 from datazone_dagster.delta import create_table, guarded, open_table, transaction
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, ShardState
 from datazone_dagster.model.layout import Layout
@@ -59,18 +60,18 @@ class CheckpointTable:
     def __init__(self, layout: Layout, source: str) -> None:
         self.uri = layout.checkpoint(source)
         self.app_id = f"drain/{source}"
-        self._storage_options = layout.storage_options
+        self.storage_options = layout.storage_options
 
     def open(self) -> CheckpointSnapshot | None:
         """The checkpoint as saved last, or None if there is none."""
-        table = open_table(self.uri, self._storage_options, KIND)
+        table = open_table(self.uri, self.storage_options, KIND)
         return None if table is None else CheckpointSnapshot(self, table)
 
     def open_or_create(self) -> CheckpointSnapshot:
         """The checkpoint as saved last; an empty table is made if there is none."""
-        table = open_table(self.uri, self._storage_options, KIND) or create_table(
+        table = open_table(self.uri, self.storage_options, KIND) or create_table(
             self.uri,
-            self._storage_options,
+            self.storage_options,
             KIND,
             SCHEMA,
             configuration=_CONFIGURATION,
@@ -104,8 +105,10 @@ class CheckpointSnapshot:
             )
         self.checkpoint = checkpoint
 
-    def remove_replaced(self) -> None:
-        """Delete the files that earlier commits replaced; to be called every hour.
+    def delete_leftovers(self) -> None:
+        """Delete the files that earlier commits replaced, or that no commit ever named.
+
+        To be called every hour.
 
         Raises:
             ConcurrentWriterError: Another commit came first; the next call does it.
@@ -115,6 +118,8 @@ class CheckpointSnapshot:
             self._table.vacuum(
                 retention_hours=RETENTION_HOURS, enforce_retention_duration=False, dry_run=False
             )
+            options = self._checkpoints.storage_options
+            delete_strays(self._table, options, [""], timedelta(hours=RETENTION_HOURS))
 
 
 def _read_rows(table: DeltaTable) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def write_file(
     Returns:
         What has to be committed for the file to count; None if there were no rows, and no file.
     """
-    path = f"{Log.BUCKET}={bucket}/part-{uuid.uuid4()}.zstd.parquet"
+    path = f"{folder_of(bucket)}/part-{uuid.uuid4()}.zstd.parquet"
     statistics = _Statistics()
     groups = _row_groups(parts)
     first = next(groups, None)
@@ -115,6 +115,11 @@ def write_file(
         data_change=data_change,
         stats=statistics.to_json(),
     )
+
+
+def folder_of(bucket: int) -> str:
+    """Where the files of a bucket are."""
+    return f"{Log.BUCKET}={bucket}"
 
 
 def _row_groups(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:

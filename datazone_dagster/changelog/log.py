@@ -23,10 +23,10 @@ from datazone_dagster.changelog.parts import Parts
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
 from datazone_dagster.changelog.upkeep import (
     CONFIGURATION,
+    delete_leftovers,
     expired_files,
     join_files,
     remove_files,
-    remove_replaced,
 )
 from datazone_dagster.delta import (
     DataFile,
@@ -186,14 +186,17 @@ class ChangeLogSnapshot:
         self._files = _by_batches(self._table)
         return True
 
-    def remove_replaced(self) -> None:
-        """Delete files that were joined or forgotten hours ago; to be called every hour.
+    def delete_leftovers(self) -> None:
+        """Delete files that were joined or forgotten hours ago, or that no commit ever named.
+
+        To be called every hour.
 
         Raises:
             ConcurrentWriterError: Another commit came first; the next call does it.
             StorageError: The store failed; what is left goes next time.
         """
-        remove_replaced(self._table)
+        first_batch = self._files[0].minimum[Log.BATCH] if self._files else self.head
+        delete_leftovers(self._table, self._log.storage_options, first_batch, self.head)
 
     def forget(self, applied_batch: int, created_before: datetime) -> int:
         """Remove the oldest changes, if they are applied and old enough, for good.

@@ -1,4 +1,4 @@
-"""Keeps the change log small: joins old files, removes what nothing refers to any more.
+"""Keeps the change log small: joins old files, removes those that are replaced or forgotten.
 
 Done by the drain after it has landed, a bounded piece at a time. Readers are safe: a
 replaced file stays for hours after its commit. A writer that commits meanwhile wins, and
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
-from datazone_dagster.changelog.files import write_file
+from datazone_dagster.changelog.files import folder_of, write_file
 from datazone_dagster.changelog.schema import SCHEMA, WRITTEN_SCHEMA, bucket_of
+from datazone_dagster.changelog.strays import buckets_to_look_through, delete_strays
 from datazone_dagster.delta import DataFile, filesystem, guarded, read_rows, transaction
 from datazone_dagster.model.columns import Log
 
@@ -66,8 +67,16 @@ def remove_files(table: DeltaTable, files: Sequence[DataFile], forget_app_id: st
         _commit(table, [], files, data_change=True, commit=commit)
 
 
-def remove_replaced(table: DeltaTable) -> None:
-    """Delete the files that were replaced or removed more than `RETENTION_HOURS` ago.
+def delete_leftovers(
+    table: DeltaTable, storage_options: Mapping[str, str], first_batch: int, head: int
+) -> None:
+    """Delete files that were replaced or removed more than `RETENTION_HOURS` ago, and strays.
+
+    Args:
+        table: The change log.
+        storage_options: Of its store.
+        first_batch: The oldest batch that it has.
+        head: The last one.
 
     Raises:
         StorageError: The store failed; what is left goes next time.
@@ -76,6 +85,10 @@ def remove_replaced(table: DeltaTable) -> None:
         table.vacuum(
             retention_hours=RETENTION_HOURS, enforce_retention_duration=False, dry_run=False
         )
+        this_hour = int(time.time()) // 3600
+        buckets = buckets_to_look_through(bucket_of(first_batch), bucket_of(head), this_hour)
+        folders = [folder_of(bucket) for bucket in buckets]
+        delete_strays(table, storage_options, folders, timedelta(hours=RETENTION_HOURS))
 
 
 def expired_files(

@@ -22,10 +22,10 @@ from datazone_dagster import crash_points
 from datazone_dagster.delta import guarded, open_table
 from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files, why_not
 from datazone_dagster.delta.data_file import write_data_file
+from datazone_dagster.delta.leftovers import leftovers
 from datazone_dagster.delta.log import LiveFile, Snapshot, read_snapshot
 from datazone_dagster.delta.read_file import live_batches
 from datazone_dagster.errors import ConcurrentWriterError
-from datazone_dagster.merge.leftovers import leftovers
 from datazone_dagster.merge.maintenance_plan import (
     SIZES,
     FileFacts,

@@ -230,7 +230,7 @@ def test_every_replaced_file_is_deleted_also_if_the_log_would_forget_it_soon(
         pass
     folder = tmp_path / "_changelog" / "orders"
     assert len(list(folder.rglob("*.parquet"))) > len(log._files)
-    log.remove_replaced()
+    log.delete_leftovers()
     on_disk = {path for path in folder.rglob("*.parquet") if "_delta_log" not in path.parts}
     assert len(on_disk) == len(log_in(tmp_path)._files)
     assert len(events(list(log_in(tmp_path).chunks(0, 24, 1)))) == 24

@@ -8,7 +8,7 @@ of Delta's own VACUUM.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from urllib.parse import unquote
 
@@ -20,21 +20,29 @@ from datazone_dagster.delta.vectors import Vector
 _OURS = (".parquet", ".bin")
 
 
-def leftovers(snapshot: Snapshot, before: datetime) -> list[str]:
+def leftovers(
+    snapshot: Snapshot, before: datetime, folders: Iterable[str] | None = None
+) -> list[str]:
     """Paths of the files that can go, relative to the table.
 
     Args:
         snapshot: The newest version of the table.
         before: The end of the retention.
+        folders: Only what is right in these folders, which need not exist; None: in all.
 
     Raises:
         OSError: The store failed.
     """
     kept = set(_referred(snapshot, before.timestamp() * 1000))
-    found = snapshot.store.filesystem.get_file_info(pafs.FileSelector("", recursive=True))
+    selectors = (
+        [pafs.FileSelector("", recursive=True)]
+        if folders is None
+        else [pafs.FileSelector(folder, allow_not_found=True) for folder in folders]
+    )
     return sorted(
         info.path
-        for info in found
+        for selector in selectors
+        for info in snapshot.store.filesystem.get_file_info(selector)
         if info.is_file
         and info.path.endswith(_OURS)
         and not _is_hidden(info.path)

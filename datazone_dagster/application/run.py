@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 import pyarrow as pa
 
@@ -19,11 +20,16 @@ from datazone_dagster.application.sizes import ApplySettings, ChunkSizes
 from datazone_dagster.application.tables import dataset_table, read_lookups
 from datazone_dagster.application.upkeep import maintained
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, check_head
+from datazone_dagster.changelog.upkeep import RETENTION_HOURS
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.merge.quarantine import Quarantine
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts
+
+REOPEN_AFTER = timedelta(hours=RETENTION_HOURS) / 3
+"""How long a run reads one version of the change log: the files of it are there for a while only,
+and one chunk more has to fit."""
 
 
 class Application:
@@ -47,6 +53,7 @@ class Application:
         self._clock = clock
         self._on_chunk = on_chunk
         self._logger = logger
+        self._change_log = ChangeLog(layout, transform.source.name)
         self._datasets: dict[str, Dataset] = {
             output: dataset
             for output, dataset in transform.outputs.items()
@@ -76,7 +83,7 @@ class Application:
     def run(self) -> dict[str, ApplyReport]:
         """Apply up to the head of the change log as it is now."""
         started_seconds = time.monotonic()
-        log = ChangeLog(self._layout, self._transform.source.name).open()
+        log = self._change_log.open()
         if log is not None:
             for output, report in self._reports.items():
                 check_head(log, report.position)
@@ -94,17 +101,32 @@ class Application:
 
     def _apply_to_head(self, log: ChangeLogSnapshot) -> None:
         """Datasets that are behind catch up with the others first, then all go on together."""
+        head, opened_at = log.head, self._clock()
         lookups: dict[str, pa.Table] | None = None
         while True:
             positions = sorted({report.position for report in self._reports.values()})
             start = positions[0]
-            end = positions[1] if len(positions) > 1 else log.head
-            if start >= log.head:
+            end = positions[1] if len(positions) > 1 else head
+            if start >= head:
                 return
             lookups = read_lookups(self._transform, self._layout) if lookups is None else lookups
             while log.has_rows(start, end):
                 start = self._apply_chunk(log, start, end, lookups)
+                if self._clock() - opened_at >= REOPEN_AFTER:
+                    log, opened_at = self._opened_anew(head), self._clock()
             self._skip_to(start, end)
+
+    def _opened_anew(self, head: int) -> ChangeLogSnapshot:
+        """The change log as it is now: the same batches, perhaps in other files."""
+        log = self._change_log.open()
+        if log is None or log.head < head:
+            raise ConcurrentWriterError(
+                f"The change log at {self._change_log.uri} was removed or replaced by an older one "
+                "while it was read.",
+                safe="What was applied before is in the datasets, with their positions.",
+                hint="Restore the newest one: others end behind those positions.",
+            )
+        return log
 
     def _maintain(self) -> None:
         """Tables that this run has merged into, now that no change waits."""

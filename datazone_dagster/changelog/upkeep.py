@@ -22,7 +22,7 @@ from datazone_dagster.delta import DataFile, filesystem, guarded, read_rows, tra
 from datazone_dagster.model.columns import Log
 
 RETENTION_HOURS = 3
-"""How long replaced files stay: longer than any run reads one snapshot."""
+"""How long replaced files stay: longer than a run reads one version of the change log."""
 
 CONFIGURATION = {
     "delta.logRetentionDuration": "interval 1 hours",

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datazone_dagster import crash_points
+from datazone_dagster.changelog import upkeep
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.merge.maintenance import maintain
 from datazone_dagster.merge.maintenance_plan import THOROUGH
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.report import MaintenanceReport
+from datazone_dagster.model.report import ChunkReport, MaintenanceReport
 from datazone_dagster.pipeline import ApplySettings, apply_transform, drain_once
-from datazone_dagster.testing import ScriptedStream, at_point
+from datazone_dagster.testing import FixedClock, ScriptedStream, at_point
 from tests.faults.child import Role, start
 from tests.faults.ledger import note
 from tests.faults.orders import (
@@ -174,6 +176,56 @@ def test_a_run_while_the_change_log_is_kept_small(
     with at_point(point, lambda: keep_small(layout), nth=3):
         apply_transform(flow, layout, settings=ApplySettings(chunk_bytes=4000))
     assert_exactly_once(long_log, layout, fault=f"change log joined in a run, {point}")
+
+
+def test_a_run_that_outlasts_the_files_it_began_with(
+    layout: Layout, long_log: ScriptedStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first chunk all files are joined, and hours later those before are deleted."""
+    monkeypatch.setattr(upkeep, "RETENTION_HOURS", 0)
+    clock, before = FixedClock(), data_files(layout)
+    chunks: list[ChunkReport] = []
+
+    def hours_pass(chunk: ChunkReport) -> None:
+        chunks.append(chunk)
+        if len(chunks) == 1:
+            keep_small(layout)
+            ChangeLog(layout, SOURCE.name).open_or_create().delete_leftovers()
+            clock.advance(timedelta(hours=4))
+
+    settings = ApplySettings(chunk_bytes=4000)
+    (report, _) = apply_transform(
+        flow, layout, settings=settings, clock=clock, on_chunk=hours_pass
+    ).values()
+    assert len(before - data_files(layout)) > BATCHES // 2
+    assert len(chunks) > 2
+    assert report.position == BATCHES
+    assert_exactly_once(long_log, layout, fault="change log joined and old files deleted in a run")
+
+
+def test_a_run_whose_change_log_goes_away_gives_way(
+    layout: Layout, long_log: ScriptedStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock, place = FixedClock(), Path(layout.change_log(SOURCE.name))
+    aside = place.with_name("aside")
+
+    def gone(chunk: ChunkReport) -> None:
+        if not aside.exists():
+            place.rename(aside)
+            clock.advance(timedelta(hours=4))
+
+    settings = ApplySettings(chunk_bytes=4000)
+    apply_transform(flow, layout, settings=settings, clock=clock, on_chunk=gone)
+    (line,) = gave_way(caplog)
+    assert "was removed or replaced" in line
+    assert not place.exists()
+    aside.rename(place)
+    assert_exactly_once(long_log, layout, fault="change log gone in a run")
+
+
+def data_files(layout: Layout) -> set[Path]:
+    return set(Path(layout.change_log(SOURCE.name)).glob("bucket=*/*.parquet"))
 
 
 def test_a_drain_while_the_change_log_is_kept_small(

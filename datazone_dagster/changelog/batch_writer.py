@@ -16,8 +16,9 @@ import pyarrow.fs as pafs
 from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.files import write_file
-from datazone_dagster.changelog.schema import ShardRecords, batch_parts, bucket_of, image_bytes
+from datazone_dagster.changelog.schema import ShardRecords, batch_parts, bucket_of
 from datazone_dagster.delta import guarded
+from datazone_dagster.model.record import ChangeRecords
 
 PENDING_BYTES = 8 << 20
 """Decoded bytes that wait to be written; whoever brings more waits too."""
@@ -68,7 +69,8 @@ class BatchWriter:
         Raises:
             StorageError: The file can't be written.
         """
-        size = image_bytes(records.records) + sum(len(one.raw) for one in records.malformed)
+        size = ChangeRecords.of(records.records).image_bytes
+        size += sum(len(one.raw) for one in records.malformed)
         with self._changed:
             if self._thread is None:
                 self._thread = threading.Thread(

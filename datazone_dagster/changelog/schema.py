@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.model.columns import Log
-from datazone_dagster.model.record import ChangeRecord, ChangeRecords, MalformedRecord
+from datazone_dagster.model.record import ChangeRecord, ChangeRecords, MalformedRecord, Texts
 from datazone_dagster.model.version import epoch_digits, row_version
 
 BATCHES_PER_BUCKET = 4096
@@ -63,6 +66,8 @@ WRITTEN_SCHEMA = pa.schema(
 )
 """Rows on their way into a file: without the partition column, few values as a dictionary."""
 
+T = TypeVar("T")
+
 PART_RECORDS = 8192
 PART_BYTES = 8 << 20
 """Records and bytes of images that become Arrow at a time."""
@@ -92,20 +97,12 @@ def batch_parts(batch: int, epoch: int, shards: Iterable[ShardRecords]) -> Itera
         for piece in _cut(shard):
             pieces.append(piece)
             pending_rows += len(piece.records)
-            pending_bytes += image_bytes(piece.records)
+            pending_bytes += ChangeRecords.of(piece.records).image_bytes
             if pending_rows >= PART_RECORDS or pending_bytes >= PART_BYTES:
                 yield _changes_table(batch, epoch, pieces)
                 pieces, pending_rows, pending_bytes = [], 0, 0
     if pieces:
         yield _changes_table(batch, epoch, pieces)
-
-
-def image_bytes(records: Sequence[ChangeRecord]) -> int:
-    """Decoded size of the images, nearly all that a record weighs."""
-    columns = ChangeRecords.of(records)
-    return sum(map(len, filter(None, columns.new_image))) + sum(
-        map(len, filter(None, columns.old_image))
-    )
 
 
 def _cut(shard: ShardRecords) -> Iterator[ShardRecords]:
@@ -118,39 +115,53 @@ def _cut(shard: ShardRecords) -> Iterator[ShardRecords]:
 
 
 def _changes_table(batch: int, epoch: int, pieces: Sequence[ShardRecords]) -> pa.Table:
-    records = ChangeRecords()
-    for piece in pieces:
-        records.extend(ChangeRecords.of(piece.records))
-    seconds = pa.array(records.created_at, pa.int64())
-    columns: dict[str, pa.Array] = {
-        **_places(batch, pieces, len(records)),
+    records = [ChangeRecords.of(piece.records) for piece in pieces]
+    sequence_digits = _one_after_the_other(page.sequence_digits for page in records)
+    seconds = pa.array(_one_after_the_other(page.created_at for page in records), pa.int64())
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {
+        **_places(batch, pieces, len(sequence_digits)),
         Log.VERSION: pc.binary_join_element_wise(
-            epoch_digits(epoch), pa.array(records.sequence_digits), ""
+            epoch_digits(epoch), pa.array(sequence_digits, pa.string()), ""
         ),
-        Log.EVENT_ID: pa.array(records.event_id, pa.string()),
-        Log.EVENT_NAME: _repeating(records.event_name),
+        Log.EVENT_ID: pa.array(_one_after_the_other(page.event_id for page in records)),
+        Log.EVENT_NAME: _repeating(page.event_name for page in records),
         Log.EVENT_TIME: seconds.cast(pa.timestamp("s", tz="UTC")).cast(
             pa.timestamp("us", tz="UTC")
         ),
-        Log.KEYS: _text(records.keys),
-        Log.OLD_IMAGE: _text(records.old_image),
-        Log.NEW_IMAGE: _text(records.new_image),
-        Log.SIZE_BYTES: pa.array(records.size_bytes, pa.int64()),
-        Log.USER_TYPE: _repeating(records.user_type),
-        Log.USER_PRINCIPAL: _repeating(records.user_principal),
-        Log.REGION: _repeating(records.region),
-        Log.VIEW_TYPE: _repeating(records.view_type),
+        Log.KEYS: _texts(page.keys for page in records),
+        Log.OLD_IMAGE: _texts(page.old_image for page in records),
+        Log.NEW_IMAGE: _texts(page.new_image for page in records),
+        Log.SIZE_BYTES: pa.array(
+            _one_after_the_other(page.size_bytes for page in records), pa.int64()
+        ),
+        Log.USER_TYPE: _repeating(page.user_type for page in records),
+        Log.USER_PRINCIPAL: _repeating(page.user_principal for page in records),
+        Log.REGION: _repeating(page.region for page in records),
+        Log.VIEW_TYPE: _repeating(page.view_type for page in records),
     }
-    return _filled(columns, len(records))
+    return _filled(columns, len(sequence_digits))
 
 
-def _text(values: Sequence[bytes | None]) -> pa.Array:
-    """Cast, not built, as text: the check of UTF-8 is then one pass over the whole."""
-    return pa.array(values, pa.binary()).cast(pa.string())
+def _one_after_the_other(pages: Iterable[Sequence[T]]) -> list[T]:
+    return list(chain.from_iterable(pages))
 
 
-def _repeating(values: Sequence[str | None]) -> pa.Array:
+def _texts(pages: Iterable[Texts]) -> pa.ChunkedArray:
+    """Not copied: each page is a chunk over the memory that it is in."""
+    return pa.chunked_array(map(_text, pages), pa.string())
+
+
+def _text(texts: Texts) -> pa.Array:
+    offsets = np.zeros(len(texts) + 1, np.int32)
+    offsets[1:] = texts.ends
+    present = np.packbits(texts.lengths > 0, bitorder="little")
+    buffers = [pa.py_buffer(present), pa.py_buffer(offsets), pa.py_buffer(texts.data)]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
+
+
+def _repeating(pages: Iterable[Sequence[str | None]]) -> pa.Array:
     """Values of which there are few."""
+    values = _one_after_the_other(pages)
     if len(set(values)) == 1:
         return _constant(values[0], len(values))
     return pa.array(values, pa.string()).dictionary_encode()
@@ -202,7 +213,7 @@ def _runs(values: Sequence[str | None], lengths: Sequence[int]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(of_run.indices.take(runs), of_run.dictionary)
 
 
-def _filled(columns: dict[str, pa.Array], rows: int) -> pa.Table:
+def _filled(columns: Mapping[str, pa.Array | pa.ChunkedArray], rows: int) -> pa.Table:
     return pa.Table.from_arrays(
         [
             columns[field.name] if field.name in columns else pa.nulls(rows, field.type)

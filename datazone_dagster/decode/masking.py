@@ -93,7 +93,7 @@ class Masks:
         Raises:
             MaskError: A key attribute is masked by something else than a hash.
         """
-        masked = ChangeRecords()
+        masked: list[ChangeRecord] = []
         refused: list[MalformedRecord] = []
         for record in records:
             try:
@@ -110,7 +110,7 @@ class Masks:
                         )
                     )
                 )
-        return masked, refused
+        return ChangeRecords.of(masked), refused
 
     def withheld(self, record: MalformedRecord) -> MalformedRecord:
         """A record that is no stream record, without its text: its length and its digest."""

@@ -7,6 +7,10 @@ from itertools import islice
 from operator import lt
 from typing import NamedTuple, overload
 
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
 from datazone_dagster.model.version import SEQUENCE_DIGITS
 
 
@@ -31,10 +35,68 @@ class ChangeRecord(NamedTuple):
     user_principal: str | None = None
 
 
+class Texts(Sequence[bytes | None]):
+    """UTF-8 texts of many records, one after the other in one piece of memory.
+
+    An object for each image of a stream would cost more than all else that is done to it.
+
+    Args:
+        data: All texts, without anything between them.
+        lengths: In bytes, one for each record; 0 where it has no such text.
+    """
+
+    __slots__ = ("data", "lengths")
+
+    def __init__(self, data: bytes, lengths: npt.NDArray[np.int32]) -> None:
+        self.data = data
+        self.lengths = lengths
+
+    @classmethod
+    def joined(cls, texts: Sequence[bytes] | Sequence[msgspec.Raw]) -> Texts:
+        """Texts that were checked before; an empty one stands for none."""
+        return cls(b"".join(texts), np.fromiter(map(len, texts), np.int32, len(texts)))
+
+    @classmethod
+    def of(cls, texts: Iterable[bytes | None]) -> Texts:
+        """The texts in this form.
+
+        Raises:
+            UnicodeDecodeError: One is not UTF-8.
+        """
+        pieces = [text or b"" for text in texts]
+        for piece in pieces:
+            piece.decode()
+        return cls.joined(pieces)
+
+    @property
+    def ends(self) -> npt.NDArray[np.int64]:
+        """Where each text ends in `data`."""
+        return self.lengths.cumsum(dtype=np.int64)
+
+    def first_bytes(self) -> set[int]:
+        """What the texts start with."""
+        starts = (self.ends - self.lengths)[self.lengths > 0]
+        return set(np.frombuffer(self.data, np.uint8)[starts].tolist())
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        for end, length in zip(self.ends.tolist(), self.lengths.tolist(), strict=True):
+            yield self.data[end - length : end] if length else None
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes | None]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes | None] | None:
+        return list(self)[index]
+
+
 class ChangeRecords(Sequence[ChangeRecord]):
     """Change records of one shard in its order, held column by column.
 
-    A stream of 100,000 records a second can't afford an object for each of them. The lists are
+    A stream of 100,000 records a second can't afford an object for each of them. The columns are
     all of one length; `sequence_digits` are padded to 40 digits, so they sort as numbers do.
     A `ChangeRecord` is made when one is asked for.
     """
@@ -54,49 +116,44 @@ class ChangeRecords(Sequence[ChangeRecord]):
         "view_type",
     )
 
-    def __init__(self) -> None:
-        self.event_id: list[str] = []
-        self.event_name: list[str] = []
-        self.sequence_digits: list[str] = []
-        self.created_at: list[int] = []
-        self.keys: list[bytes] = []
-        self.new_image: list[bytes | None] = []
-        self.old_image: list[bytes | None] = []
-        self.size_bytes: list[int] = []
-        self.region: list[str] = []
-        self.view_type: list[str] = []
-        self.user_type: list[str | None] = []
-        self.user_principal: list[str | None] = []
+    event_id: list[str]
+    event_name: list[str]
+    sequence_digits: list[str]
+    created_at: list[int]
+    keys: Texts
+    new_image: Texts
+    old_image: Texts
+    size_bytes: list[int]
+    region: list[str]
+    view_type: list[str]
+    user_type: list[str | None]
+    user_principal: list[str | None]
 
     @classmethod
     def of(cls, records: Iterable[ChangeRecord]) -> ChangeRecords:
         """The records in this form; itself if they are."""
         if isinstance(records, cls):
             return records
+        rows = list(records)
         columns = cls()
-        for record in records:
-            columns.append(record)
+        columns.event_id = [row.event_id for row in rows]
+        columns.event_name = [row.event_name for row in rows]
+        columns.sequence_digits = [_padded(row.sequence_number) for row in rows]
+        columns.created_at = [row.created_at for row in rows]
+        columns.keys = Texts.of(row.keys for row in rows)
+        columns.new_image = Texts.of(row.new_image for row in rows)
+        columns.old_image = Texts.of(row.old_image for row in rows)
+        columns.size_bytes = [row.size_bytes for row in rows]
+        columns.region = [row.region for row in rows]
+        columns.view_type = [row.view_type for row in rows]
+        columns.user_type = [row.user_type for row in rows]
+        columns.user_principal = [row.user_principal for row in rows]
         return columns
 
-    def append(self, record: ChangeRecord) -> None:
-        """Add one record at the end."""
-        self.event_id.append(record.event_id)
-        self.event_name.append(record.event_name)
-        self.sequence_digits.append(_padded(record.sequence_number))
-        self.created_at.append(record.created_at)
-        self.keys.append(record.keys)
-        self.new_image.append(record.new_image)
-        self.old_image.append(record.old_image)
-        self.size_bytes.append(record.size_bytes)
-        self.region.append(record.region)
-        self.view_type.append(record.view_type)
-        self.user_type.append(record.user_type)
-        self.user_principal.append(record.user_principal)
-
-    def extend(self, more: ChangeRecords) -> None:
-        """Add all records of another page at the end."""
-        for column in self.__slots__:
-            getattr(self, column).extend(getattr(more, column))
+    @property
+    def image_bytes(self) -> int:
+        """Size of the images: nearly all that the records weigh."""
+        return len(self.new_image.data) + len(self.old_image.data)
 
     def newer_than(self, sequence_number: int | None) -> ChangeRecords:
         """What a shard that stands at `sequence_number` has not seen: strictly growing numbers.
@@ -107,12 +164,12 @@ class ChangeRecords(Sequence[ChangeRecord]):
         after = "" if sequence_number is None else _padded(sequence_number)
         if not digits or (after < digits[0] and all(map(lt, digits, islice(digits, 1, None)))):
             return self
-        fresh = ChangeRecords()
+        fresh = []
         for record, number in zip(self, digits, strict=True):
             if number > after:
                 after = number
                 fresh.append(record)
-        return fresh
+        return ChangeRecords.of(fresh)
 
     def created_from(self, seconds: int | None) -> ChangeRecords:
         """Without those made before a time (seconds since 1970)."""
@@ -130,7 +187,7 @@ class ChangeRecords(Sequence[ChangeRecord]):
             self.event_name,
             map(int, self.sequence_digits),
             self.created_at,
-            self.keys,
+            (text or b"" for text in self.keys),
             self.new_image,
             self.old_image,
             self.size_bytes,
@@ -145,29 +202,14 @@ class ChangeRecords(Sequence[ChangeRecord]):
     @overload
     def __getitem__(self, index: slice) -> list[ChangeRecord]: ...
     def __getitem__(self, index: int | slice) -> ChangeRecord | list[ChangeRecord]:
-        if isinstance(index, slice):
-            return list(self)[index]
-        return ChangeRecord(
-            self.event_id[index],
-            self.event_name[index],
-            int(self.sequence_digits[index]),
-            self.created_at[index],
-            self.keys[index],
-            self.new_image[index],
-            self.old_image[index],
-            self.size_bytes[index],
-            self.region[index],
-            self.view_type[index],
-            self.user_type[index],
-            self.user_principal[index],
-        )
+        return list(self)[index]
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, (ChangeRecords, list)):
             return list(self) == list(other)
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # it can be added to
+    __hash__ = None  # type: ignore[assignment]  # as a list has none
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self)!r})"

@@ -11,6 +11,7 @@ import json
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from datazone_dagster.errors import ServiceUnavailableError
 from datazone_dagster.model.record import (
@@ -18,10 +19,12 @@ from datazone_dagster.model.record import (
     ChangeRecords,
     MalformedRecord,
     RecordsPage,
+    Texts,
 )
 from datazone_dagster.model.version import SEQUENCE_DIGITS
 
 _YEAR_10000 = 253_402_300_800
+_OPENING_BRACE = {ord("{")}
 _SHORTEST_KEYS = len('{"k":{"S":"v"}}') - 1
 """Anything shorter may be an empty object with spaces in it."""
 
@@ -118,11 +121,9 @@ def _columns(records: list[_Record]) -> ChangeRecords:
     columns.sequence_digits = [number.zfill(SEQUENCE_DIGITS) for number in digits]
     columns.event_id = [record.event_id for record in records]
     columns.event_name = [record.event_name for record in records]
-    columns.keys = keys = [bytes(record.keys) for record in stream_records]
-    new_images = [bytes(record.new_image) for record in stream_records]
-    old_images = [bytes(record.old_image) for record in stream_records]
-    columns.new_image = [image or None for image in new_images]
-    columns.old_image = [image or None for image in old_images]
+    columns.keys = Texts.joined([record.keys for record in stream_records])
+    columns.new_image = Texts.joined([record.new_image for record in stream_records])
+    columns.old_image = Texts.joined([record.old_image for record in stream_records])
     columns.size_bytes = [record.size_bytes for record in stream_records]
     columns.region = [record.aws_region for record in records]
     columns.view_type = [record.stream_view_type for record in stream_records]
@@ -135,11 +136,12 @@ def _columns(records: list[_Record]) -> ChangeRecords:
     if records and not (
         min(created_at) >= 0
         and max(created_at) < _YEAR_10000
-        and _only_digits(digits)
-        and min(map(len, keys)) >= _SHORTEST_KEYS
-        and _only_objects(keys)
-        and _only_objects(new_images)
-        and _only_objects(old_images)
+        and "" not in digits
+        and _are_sequence_numbers(columns.sequence_digits)
+        and columns.keys.lengths.min() >= _SHORTEST_KEYS
+        and columns.keys.first_bytes() == _OPENING_BRACE
+        and columns.new_image.first_bytes() <= _OPENING_BRACE
+        and columns.old_image.first_bytes() <= _OPENING_BRACE
         and not _lacks_a_new_image(columns)
     ):
         raise _NotAStreamRecordError("a record of the page breaks a rule")
@@ -147,26 +149,15 @@ def _columns(records: list[_Record]) -> ChangeRecords:
     return columns
 
 
-def _only_digits(numbers: list[str]) -> bool:
-    joined = "".join(numbers)
-    return (
-        joined.isascii()
-        and joined.isdigit()
-        and min(map(len, numbers)) > 0
-        and max(map(len, numbers)) <= SEQUENCE_DIGITS
-    )
-
-
-def _only_objects(texts: list[bytes]) -> bool:
-    """Whether each is a JSON object, or absent."""
-    return {text[:1] for text in texts} <= {b"", b"{"}
+def _are_sequence_numbers(padded: list[str]) -> bool:
+    """Whether each has digits alone, and no more of them than there may be."""
+    joined = "".join(padded).encode()
+    return joined.isdigit() and len(joined) == SEQUENCE_DIGITS * len(padded)
 
 
 def _lacks_a_new_image(columns: ChangeRecords) -> bool:
-    return None in columns.new_image and any(
-        image is None and event_name != "REMOVE"
-        for image, event_name in zip(columns.new_image, columns.event_name, strict=True)
-    )
+    without = np.flatnonzero(columns.new_image.lengths == 0).tolist()
+    return any(columns.event_name[at] != "REMOVE" for at in without)
 
 
 def _change(record: _Record) -> ChangeRecord:
@@ -218,7 +209,7 @@ def _sequence_number(digits: str) -> int:
 def _parse_one_by_one(body: bytes, place: str) -> RecordsPage:
     """The slow way, for a page with something wrong in it."""
     raw_records, next_iterator = _split(body, place)
-    records = ChangeRecords()
+    records: list[ChangeRecord] = []
     malformed: list[MalformedRecord] = []
     for raw in raw_records:
         try:
@@ -226,7 +217,7 @@ def _parse_one_by_one(body: bytes, place: str) -> RecordsPage:
             records.append(_change(_decode_record(raw)))
         except _BAD_RECORD as error:
             malformed.append(MalformedRecord(raw, str(error), _salvaged_number(raw)))
-    return RecordsPage(records, next_iterator, len(body), malformed)
+    return RecordsPage(ChangeRecords.of(records), next_iterator, len(body), malformed)
 
 
 def _split(body: bytes, place: str) -> tuple[list[bytes], str | None]:

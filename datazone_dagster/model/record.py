@@ -7,7 +7,6 @@ from itertools import islice
 from operator import lt
 from typing import NamedTuple, overload
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -52,11 +51,6 @@ class Texts(Sequence[bytes | None]):
         self.lengths = lengths
 
     @classmethod
-    def joined(cls, texts: Sequence[bytes] | Sequence[msgspec.Raw]) -> Texts:
-        """Texts that were checked before; an empty one stands for none."""
-        return cls(b"".join(texts), np.fromiter(map(len, texts), np.int32, len(texts)))
-
-    @classmethod
     def of(cls, texts: Iterable[bytes | None]) -> Texts:
         """The texts in this form.
 
@@ -66,7 +60,7 @@ class Texts(Sequence[bytes | None]):
         pieces = [text or b"" for text in texts]
         for piece in pieces:
             piece.decode()
-        return cls.joined(pieces)
+        return cls(b"".join(pieces), np.fromiter(map(len, pieces), np.int32, len(pieces)))
 
     @property
     def ends(self) -> npt.NDArray[np.int64]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,6 +49,7 @@ class LazyApplication:
         settings: Bounds of memory.
         caught_up_at: Tells when the stream was last read to its end.
         known_columns: Tells a dataset's columns as they were last shown.
+        alive: Tells Dagster, within the block, that the run lives.
         preview: Whether metadata may show rows.
         clock: Tells the time.
     """
@@ -59,6 +61,7 @@ class LazyApplication:
         caught_up_at: Callable[[], datetime | None],
         known_columns: Callable[[str], Columns | None],
         *,
+        alive: Callable[[], AbstractContextManager[None]],
         preview: bool,
         clock: Clock,
     ) -> None:
@@ -67,6 +70,7 @@ class LazyApplication:
         self._settings = settings
         self._caught_up_at = caught_up_at
         self._known_columns = known_columns
+        self._alive = alive
         self._clock = clock
         self._applied: dict[str, Applied] | None = None
 
@@ -78,7 +82,8 @@ class LazyApplication:
             StorageError: The lakehouse can't be read or written.
         """
         if self._applied is None:
-            self._applied = self._apply(layout, logger)
+            with self._alive():
+                self._applied = self._apply(layout, logger)
         return self._applied[dataset_id]
 
     def _apply(self, layout: Layout, logger: logging.Logger) -> dict[str, Applied]:

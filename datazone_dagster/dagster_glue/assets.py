@@ -21,6 +21,7 @@ from dagster import (
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.application import DatasetWrite, LazyApplication
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
+from datazone_dagster.dagster_glue.heartbeat import beating
 from datazone_dagster.dagster_glue.known_schema import known_columns
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
@@ -89,6 +90,12 @@ def transform_asset(
             settings,
             lambda: known_caught_up_at(context.instance, transform.source),
             lambda dataset_id: known_columns(context.instance, dataset_id),
+            alive=lambda: beating(
+                context.instance,
+                context.run.run_id,
+                clock,
+                rest_is_quick=context.run.job_name == transform.job_name,
+            ),
             preview=preview,
             clock=clock,
         )

@@ -22,7 +22,9 @@ def main(command: list[str]) -> int:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def end_with_input() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin: its lock is still held here when the interpreter wants to end.
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
 

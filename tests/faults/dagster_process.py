@@ -18,12 +18,18 @@ PROJECT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 90.0
 
 
-def wait_for(state: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+def wait_for(
+    state: Callable[[], object],
+    what: str,
+    *,
+    deadline_seconds: float = DEADLINE_SECONDS,
+    every_seconds: float = 0.1,
+) -> None:
+    deadline = time.monotonic() + deadline_seconds
     pause = threading.Event()
     while not state():
         assert time.monotonic() < deadline, f"not in time: {what}"
-        pause.wait(0.1)
+        pause.wait(every_seconds)
 
 
 class DagsterHome:
@@ -79,6 +85,10 @@ class Daemon:
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
+    def runs(self) -> list[int]:
+        """The processes that the code server started, to run something."""
+        return [pid for pid in self.processes() if "spawn_main" in command_line(pid)]
+
     def code_server(self) -> int:
         """The process that evaluates the sensors."""
         found = [pid for pid in self.processes() if "grpc" in command_line(pid)]
@@ -90,10 +100,14 @@ class Daemon:
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._has(pid)]
 
     def kill(self) -> None:
-        """All of it at once, as when a machine goes away."""
+        """All of it at once, as when a machine loses its power."""
+        self.signal(signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Tell all of its processes at once."""
         for pid in self.processes():
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
     def _has(self, pid: int) -> bool:
         try:

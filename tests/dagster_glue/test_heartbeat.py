@@ -1,0 +1,120 @@
+"""A run whose process is gone, and Dagster does not notice: the sensor does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+
+from datazone_dagster.dagster_glue import heartbeat
+from datazone_dagster.dagster_glue.heartbeat import ALIVE_TAG, SILENCE_SECONDS, beating
+from datazone_dagster.testing import FixedClock
+from tests.dagster_glue.conftest import World
+
+SILENCE = timedelta(seconds=SILENCE_SECONDS)
+
+
+@pytest.fixture
+def instance() -> Iterator[DagsterInstance]:
+    with DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def started_run(world: World, job_name: str, alive_at: datetime | None) -> DagsterRun:
+    """As the process that died left it."""
+    return world.instance.create_run_for_job(
+        world.defs.resolve_job_def(job_name),
+        status=DagsterRunStatus.STARTED,
+        tags={} if alive_at is None else {ALIVE_TAG: alive_at.isoformat()},
+    )
+
+
+def status(world: World, run: DagsterRun) -> DagsterRunStatus:
+    found = world.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
+
+
+def test_a_silent_run_is_ended_and_another_one_asked_for(world: World) -> None:
+    world.put("a")
+    run = started_run(world, "apply_orders", world.clock.now)
+    world.clock.advance(SILENCE - timedelta(seconds=1))
+    assert "is at work" in (world.tick().skip or "")
+    assert status(world, run) is DagsterRunStatus.STARTED
+
+    world.clock.advance(timedelta(seconds=1))
+    world.tick()
+    assert status(world, run) is DagsterRunStatus.FAILURE
+    told = [
+        one.dagster_event.message
+        for one in world.instance.all_logs(run.run_id)
+        if one.dagster_event
+    ]
+    assert any("has not been heard of since" in (text or "") for text in told), told
+    # After the wait that follows every failure.
+    world.clock.now = datetime.now(timezone.utc) + timedelta(minutes=1)
+    assert world.tick().requests
+
+
+def test_a_dead_run_of_another_job_does_not_hold_the_pool_for_ever(world: World) -> None:
+    world.put("a")
+    maintenance = started_run(world, "datazone_maintenance", world.clock.now)
+    waiting = world.instance.create_run_for_job(
+        world.defs.resolve_job_def("apply_orders"), status=DagsterRunStatus.NOT_STARTED
+    )
+    world.clock.advance(SILENCE)
+    assert "is at work" in (world.tick().skip or "")
+    assert status(world, maintenance) is DagsterRunStatus.FAILURE
+    assert status(world, waiting) is DagsterRunStatus.NOT_STARTED
+
+
+@pytest.mark.parametrize("tags", [{}, {ALIVE_TAG: ""}])
+def test_a_run_that_never_said_that_it_would_tell_is_left_alone(
+    world: World, tags: dict[str, str]
+) -> None:
+    world.put("a")
+    other = world.instance.create_run_for_job(
+        world.defs.resolve_job_def("datazone_maintenance"),
+        status=DagsterRunStatus.STARTED,
+        tags=tags,
+    )
+    started_run(world, "apply_orders", None)
+    world.clock.advance(10 * SILENCE)
+    world.tick()
+    assert status(world, other) is DagsterRunStatus.STARTED
+
+
+def test_a_run_tells_while_it_applies(world: World) -> None:
+    world.put("a")
+    world.tick()
+    result = world.run("apply_orders")
+    run = world.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags[ALIVE_TAG] == world.clock.now.isoformat()
+
+
+@pytest.mark.parametrize("rest_is_quick", [True, False])
+def test_the_beats_go_on_and_end_with_the_block(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, rest_is_quick: bool
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    told: list[str] = []
+    three = threading.Event()
+
+    def add_run_tags(run_id: str, tags: dict[str, str]) -> None:
+        told.append(tags[ALIVE_TAG])
+        if len(told) == 2:
+            raise OSError("the database is away")
+        if len(told) == 4:
+            three.set()
+
+    monkeypatch.setattr(instance, "add_run_tags", add_run_tags)
+    clock = FixedClock()
+    with beating(instance, "run", clock, rest_is_quick=rest_is_quick):
+        assert three.wait(30), "a beat that failed was the last one"
+    assert told[:4] == [clock.now.isoformat()] * 4
+    assert (told[-1] == "") is not rest_is_quick
+    assert "datazone-heartbeat" not in {thread.name for thread in threading.enumerate()}

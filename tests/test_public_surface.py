@@ -8,6 +8,7 @@ import pytest
 
 import datazone_dagster
 import datazone_dagster.sources
+import datazone_dagster.testing
 
 HEAVY = ("dagster", "boto3", "botocore", "deltalake", "duckdb", "pyarrow", "polars", "pandas")
 
@@ -30,6 +31,22 @@ def test_the_names_are_these() -> None:
         "transform",
     ]
     assert datazone_dagster.sources.__all__ == ["DynamoDBSource"]
+    assert datazone_dagster.testing.__all__ == [
+        "Crash",
+        "Fault",
+        "FaultKind",
+        "FaultPlan",
+        "FixedClock",
+        "ScriptedStream",
+        "answer_lost",
+        "at_point",
+        "commit_fails",
+        "crash_at",
+        "full_disk",
+        "read_only",
+        "run_transform",
+        "storage_fails_at",
+    ]
 
 
 @pytest.mark.parametrize("name", datazone_dagster.__all__)
@@ -38,6 +55,11 @@ def test_every_name_is_there_with_a_docstring(name: str) -> None:
     assert value.__doc__
     assert value is getattr(datazone_dagster, name)
     assert name in dir(datazone_dagster)
+
+
+@pytest.mark.parametrize("name", datazone_dagster.testing.__all__)
+def test_every_name_for_tests_has_a_docstring(name: str) -> None:
+    assert getattr(datazone_dagster.testing, name).__doc__
 
 
 def test_other_names_are_not() -> None:

@@ -9,7 +9,8 @@
 
 A `ScriptedStream` is a DynamoDB stream in memory: shards that split and roll, sequence
 numbers with gaps, trimming, a stream replaced by a new one. For a real server that boto3
-talks to, see `datazone_dagster.local`; its fault plans are re-exported here.
+talks to, see `datazone_dagster.local`; its fault plans are re-exported here. The store fails
+within `commit_fails`, `answer_lost`, `full_disk` and `read_only`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from datazone_dagster.testing.clock import FixedClock
 from datazone_dagster.testing.crashes import Crash, at_point, crash_at, storage_fails_at
 from datazone_dagster.testing.running import run_transform
 from datazone_dagster.testing.scripted_stream import ScriptedStream
+from datazone_dagster.testing.storage_faults import answer_lost, commit_fails, full_disk, read_only
 
 __all__ = [
     "Crash",
@@ -27,8 +29,12 @@ __all__ = [
     "FaultPlan",
     "FixedClock",
     "ScriptedStream",
+    "answer_lost",
     "at_point",
+    "commit_fails",
     "crash_at",
+    "full_disk",
+    "read_only",
     "run_transform",
     "storage_fails_at",
 ]

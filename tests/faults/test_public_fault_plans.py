@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import stat
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from datazone_dagster import crash_points
+from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.errors import (
     DefinitionError,
     ExpiredIteratorError,
@@ -17,12 +22,16 @@ from datazone_dagster.errors import (
 )
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.shard import TRIM_HORIZON
-from datazone_dagster.pipeline import apply_transform, drain_once
+from datazone_dagster.pipeline import apply_transform, backlog, drain_once
 from datazone_dagster.testing import (
     Fault,
     FaultKind,
     FaultPlan,
     ScriptedStream,
+    answer_lost,
+    commit_fails,
+    full_disk,
+    read_only,
     run_transform,
     storage_fails_at,
 )
@@ -102,3 +111,87 @@ def test_a_stream_that_stays_unreadable_ends_a_run_of_a_transform(layout: Layout
     stream.put(order(1, "placed", 1))
     with pytest.raises(SourceError, match="InternalServerError in GetRecords"):
         run_transform(flow, stream, layout.uri)
+
+
+def heads(layout: Layout) -> dict[str, int]:
+    """The last batch that each kind of table knows."""
+    saved = CheckpointTable(layout, SOURCE.name).open()
+    waiting = backlog(SOURCE.name, "current", layout)
+    return {
+        "change log": waiting.head_batch,
+        "checkpoint": 0 if saved is None else saved.checkpoint.batch,
+        "dataset": waiting.position,
+    }
+
+
+@pytest.mark.parametrize(("fails", "kept"), [(commit_fails, 0), (answer_lost, 1)])
+@pytest.mark.parametrize("to", ["change log", "checkpoint", "dataset"])
+def test_a_commit_that_fails_keeps_nothing_and_a_lost_answer_all(
+    layout: Layout, fails: Any, kept: int, to: str
+) -> None:
+    stream = ScriptedStream()
+
+    def write_and_run(number: int) -> None:
+        stream.put(order(1, "placed", number))
+        drain_once(SOURCE, stream, layout)
+        apply_transform(flow, layout)
+
+    write_and_run(0)
+    before = heads(layout)
+    with fails(to), pytest.raises(StorageError, match=f"Scripted: .*{to}") as found:
+        write_and_run(1)
+    assert found.value.safe
+    assert heads(layout)[to] == before[to] + kept
+    write_and_run(2)
+    assert len(set(heads(layout).values())) == 1
+    assert event_ids(layout) == ids(stream.changes)
+
+
+def test_the_second_commit_can_be_the_one_that_fails(layout: Layout) -> None:
+    stream = ScriptedStream()
+    with commit_fails("change log", nth=2):
+        stream.put(order(1, "placed", 1))
+        drain_once(SOURCE, stream, layout)
+        stream.put(order(1, "placed", 2))
+        with pytest.raises(StorageError):
+            drain_once(SOURCE, stream, layout)
+        assert drain_once(SOURCE, stream, layout).batch == 2
+
+
+def test_no_commit_goes_to_an_unknown_kind_of_table() -> None:
+    with (
+        pytest.raises(DefinitionError, match="change log, checkpoint, dataset"),
+        answer_lost(
+            "tabel"  # type: ignore[arg-type]  # that is the point
+        ),
+    ):
+        pass
+
+
+def test_there_is_space_again_after_a_full_disk(tmp_path: Path) -> None:
+    with full_disk(file_bytes=10):
+        (tmp_path / "small").write_bytes(b"x" * 10)
+        with pytest.raises(OSError, match="File too large"):
+            (tmp_path / "large").write_bytes(b"x" * 11)
+    (tmp_path / "large").write_bytes(b"x" * 11)
+
+
+def test_a_directory_can_be_written_again_after_it_was_read_only(tmp_path: Path) -> None:
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True, mode=0o750)
+    (below / "old").touch()
+    try:
+        with read_only(tmp_path / "a"):
+            for act in ((below / "new").touch, (below / "old").unlink, (tmp_path / "a/c").mkdir):
+                with pytest.raises(PermissionError):
+                    act()
+    except DefinitionError as error:
+        pytest.skip(str(error))
+    assert stat.S_IMODE(below.stat().st_mode) == 0o750
+    (below / "old").unlink()
+    below.rmdir()
+
+
+def test_a_directory_that_is_not_there_is_no_read_only_one(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="no directory"), read_only(tmp_path / "none"):
+        pass

@@ -39,12 +39,16 @@ class DagsterHome:
         self, home: Path, endpoint_url: str, lakehouse_uri: str, *, max_concurrent_runs: int = 10
     ) -> None:
         home.mkdir()
-        # As shipped, but a run whose process died is noticed within a second.
-        text = dagster_yaml().replace("poll_interval_seconds: 30", "poll_interval_seconds: 1")
-        runs = "max_concurrent_runs:"
-        (home / "dagster.yaml").write_text(
-            text.replace(f"{runs} 10", f"{runs} {max_concurrent_runs}")
-        )
+        text = dagster_yaml()
+        for shipped, here in (
+            ("max_concurrent_runs: 10", f"max_concurrent_runs: {max_concurrent_runs}"),
+            # A run that does not start, since its code server died, is noticed soon.
+            ("poll_interval_seconds: 30", "poll_interval_seconds: 1"),
+            ("start_timeout_seconds: 180", "start_timeout_seconds: 20"),
+        ):
+            assert shipped in text
+            text = text.replace(shipped, here)
+        (home / "dagster.yaml").write_text(text)
         self.log_file = home / "daemon.log"
         self.environment = {
             **os.environ,

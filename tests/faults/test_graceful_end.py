@@ -48,7 +48,7 @@ def drain_slowly(endpoint_url: str, root: str, sender: Connection) -> None:
 def test_a_drain_told_to_end_commits_what_it_read(server: LocalDynamoDB, layout: Layout) -> None:
     table = OrdersTable(server.endpoint_url, seed=4)
     table.create()
-    written = table.write_many_pages(pages=16)
+    written = table.write_many_pages(pages=8)
     table.admin.set_faults([Fault("GetRecords", FaultKind.SLOW, times=None, delay_seconds=0.7)])
     context = get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.child"])

@@ -50,7 +50,7 @@ def test_killed_at_a_named_point(
     deadline = time.monotonic() + DEADLINE_SECONDS
     while worker.is_alive() and time.monotonic() < deadline:
         table.write(5)
-        worker.join(0.01)
+        worker.join(0.1)
     assert worker.exitcode == -signal.SIGKILL
 
     table.write(20)

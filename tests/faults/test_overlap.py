@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import shutil
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -148,18 +150,26 @@ def test_two_runs_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, poin
     assert_exactly_once(stream, layout, fault=f"two runs at once, {point}")
 
 
-@pytest.fixture
-def long_log(layout: Layout) -> ScriptedStream:
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, ScriptedStream]:
     """A change log with files to join, none of it applied."""
+    layout = Layout(str(tmp_path_factory.mktemp("long-log") / "lakehouse"))
     stream = ScriptedStream(shards=2, page_records=3)
-    snapshot = ChangeLog(layout, SOURCE.name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datazone_dagster.landing._keep_small", lambda *_: None)
         for number in range(BATCHES):
             stream.put(order(number % 5, "placed", number))
             drain(stream, layout)
-    assert snapshot.open_or_create().head == BATCHES
-    return stream
+    assert ChangeLog(layout, SOURCE.name).open_or_create().head == BATCHES
+    return layout, stream
+
+
+@pytest.fixture
+def long_log(layout: Layout, made_once: tuple[Layout, ScriptedStream]) -> ScriptedStream:
+    """Its stream; the log is in `layout`."""
+    original, stream = made_once
+    shutil.copytree(original.uri, layout.uri)
+    return copy.deepcopy(stream)
 
 
 def keep_small(layout: Layout) -> None:

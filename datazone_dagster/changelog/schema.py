@@ -153,8 +153,9 @@ def _texts(pages: Iterable[Texts]) -> pa.ChunkedArray:
 
 def _text(texts: Texts) -> pa.Array:
     offsets = np.zeros(len(texts) + 1, np.int32)
-    offsets[1:] = texts.ends
-    present = np.packbits(texts.lengths > 0, bitorder="little")
+    lengths = np.frombuffer(texts.lengths, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    present = np.packbits(lengths > 0, bitorder="little")
     buffers = [pa.py_buffer(present), pa.py_buffer(offsets), pa.py_buffer(texts.data)]
     return pa.Array.from_buffers(pa.string(), len(texts), buffers)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from operator import lt
 from typing import NamedTuple, overload
-
-import numpy as np
-import numpy.typing as npt
 
 from datazone_dagster.model.version import SEQUENCE_DIGITS
 
@@ -46,7 +44,7 @@ class Texts(Sequence[bytes | None]):
 
     __slots__ = ("data", "lengths")
 
-    def __init__(self, data: bytes, lengths: npt.NDArray[np.int32]) -> None:
+    def __init__(self, data: bytes, lengths: array[int]) -> None:
         self.data = data
         self.lengths = lengths
 
@@ -60,23 +58,13 @@ class Texts(Sequence[bytes | None]):
         pieces = [text or b"" for text in texts]
         for piece in pieces:
             piece.decode()
-        return cls(b"".join(pieces), np.fromiter(map(len, pieces), np.int32, len(pieces)))
-
-    @property
-    def ends(self) -> npt.NDArray[np.int64]:
-        """Where each text ends in `data`."""
-        return self.lengths.cumsum(dtype=np.int64)
-
-    def first_bytes(self) -> set[int]:
-        """What the texts start with."""
-        starts = (self.ends - self.lengths)[self.lengths > 0]
-        return set(np.frombuffer(self.data, np.uint8)[starts].tolist())
+        return cls(b"".join(pieces), array("i", map(len, pieces)))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[bytes | None]:
-        for end, length in zip(self.ends.tolist(), self.lengths.tolist(), strict=True):
+        for end, length in zip(accumulate(self.lengths), self.lengths, strict=True):
             yield self.data[end - length : end] if length else None
 
     @overload

@@ -8,6 +8,7 @@ turned into columns as a whole; only a page with something wrong in it is taken 
 from __future__ import annotations
 
 import json
+from array import array
 from typing import Literal
 
 import msgspec
@@ -138,10 +139,10 @@ def _columns(records: list[_Record]) -> ChangeRecords:
         and max(created_at) < _YEAR_10000
         and "" not in digits
         and _are_sequence_numbers(columns.sequence_digits)
-        and columns.keys.lengths.min() >= _SHORTEST_KEYS
-        and columns.keys.first_bytes() == _OPENING_BRACE
-        and columns.new_image.first_bytes() <= _OPENING_BRACE
-        and columns.old_image.first_bytes() <= _OPENING_BRACE
+        and min(columns.keys.lengths) >= _SHORTEST_KEYS
+        and _first_bytes(columns.keys) == _OPENING_BRACE
+        and _first_bytes(columns.new_image) <= _OPENING_BRACE
+        and _first_bytes(columns.old_image) <= _OPENING_BRACE
         and not _lacks_a_new_image(columns)
     ):
         raise _NotAStreamRecordError("a record of the page breaks a rule")
@@ -151,7 +152,7 @@ def _columns(records: list[_Record]) -> ChangeRecords:
 
 def _joined(slices: list[msgspec.Raw]) -> Texts:
     """Straight out of the body, which was checked: one copy, no object for each."""
-    return Texts(b"".join(slices), np.fromiter(map(len, slices), np.int32, len(slices)))
+    return Texts(b"".join(slices), array("i", map(len, slices)))
 
 
 def _are_sequence_numbers(padded: list[str]) -> bool:
@@ -160,9 +161,17 @@ def _are_sequence_numbers(padded: list[str]) -> bool:
     return joined.isdigit() and len(joined) == SEQUENCE_DIGITS * len(padded)
 
 
+def _first_bytes(texts: Texts) -> set[int]:
+    lengths = np.frombuffer(texts.lengths, np.int32)
+    starts = (lengths.cumsum() - lengths)[lengths > 0]
+    return set(np.frombuffer(texts.data, np.uint8)[starts].tolist())
+
+
 def _lacks_a_new_image(columns: ChangeRecords) -> bool:
-    without = np.flatnonzero(columns.new_image.lengths == 0).tolist()
-    return any(columns.event_name[at] != "REMOVE" for at in without)
+    return 0 in columns.new_image.lengths and any(
+        length == 0 and event_name != "REMOVE"
+        for length, event_name in zip(columns.new_image.lengths, columns.event_name, strict=True)
+    )
 
 
 def _change(record: _Record) -> ChangeRecord:

@@ -96,12 +96,13 @@ def expired_files(
 ) -> list[DataFile]:
     """The oldest files, as far as every dataset has applied them and all changes are old enough.
 
-    From the front only, so that what is left has no hole.
+    From the front only, so that what is left has no hole. Records that are no changes have no
+    time: a file of them alone is as old as it was written, which is after they were created.
     """
     expired: list[DataFile] = []
     for file in files:
-        newest = file.maximum.get(Log.EVENT_TIME)
-        if file.maximum[Log.BATCH] > applied_batch or newest is None or newest >= created_before:
+        newest = file.maximum.get(Log.EVENT_TIME, file.written_at)
+        if file.maximum[Log.BATCH] > applied_batch or newest >= created_before:
             break
         expired.append(file)
     return expired

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -146,6 +147,7 @@ class DataFile:
 
     path: str
     size_bytes: int
+    written_at: datetime
     num_records: int
     minimum: Mapping[str, Any]
     maximum: Mapping[str, Any]
@@ -159,6 +161,7 @@ def data_files(table: DeltaTable) -> list[DataFile]:
         DataFile(
             path=row["path"],
             size_bytes=row["size_bytes"],
+            written_at=datetime.fromtimestamp(row["modification_time"] / 1000, timezone.utc),
             num_records=row["num_records"] or 0,
             minimum=_with_prefix(row, "min."),
             maximum=_with_prefix(row, "max."),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
 
@@ -22,12 +22,16 @@ from datazone_dagster.delta import DataFile
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.checkpoint import Checkpoint, fold
 from datazone_dagster.model.columns import Log
+from datazone_dagster.model.record import MalformedRecord
 from tests.changelog.test_change_log import ARN, events, log_in, record, shard
+
+WRITTEN_AT = datetime(2025, 1, 1, tzinfo=timezone.utc)
 
 
 def file(first: int, last: int, size_bytes: int) -> DataFile:
     batches = {Log.BATCH: first}, {Log.BATCH: last}
-    return DataFile(f"{first}", size_bytes, 1, *batches, {Log.BUCKET: bucket_of(first)})
+    bucket = {Log.BUCKET: bucket_of(first)}
+    return DataFile(f"{first}", size_bytes, WRITTEN_AT, 1, *batches, bucket)
 
 
 @given(st.lists(st.integers(1, 40 << 20), min_size=1, max_size=300), st.integers(0, 5000))
@@ -172,6 +176,18 @@ def test_only_applied_and_old_changes_are_forgotten_and_never_silently(tmp_path:
         with pytest.raises(StorageError, match="no batches 2 to 2"):
             list(one.chunks(1, 4, 10**9))
         assert one.head == 4
+
+
+def test_records_that_are_no_changes_do_not_keep_the_log_from_forgetting(tmp_path: Path) -> None:
+    bad = ShardRecords(ARN, "s", None, [], [MalformedRecord(b"{", "not JSON")])
+    for landed in ([shard(1)], [bad], [shard(2)], [bad]):
+        log_in(tmp_path).append(1, landed)
+    # They have no time of their own: what counts is when they were landed, just now.
+    after_the_changes = datetime.fromtimestamp(1_700_000_010, timezone.utc)
+    assert log_in(tmp_path).forget(4, after_the_changes) == 1
+    tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
+    assert log_in(tmp_path).forget(3, tomorrow) == 2
+    assert log_in(tmp_path).forget(4, tomorrow) == 1
 
 
 def _median_tick_cpu_seconds(root: Path, ticks: int) -> float:

@@ -6,6 +6,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,16 +16,17 @@ from hypothesis import strategies as st
 
 from datazone_dagster import landing
 from datazone_dagster.changelog import checkpoints, compaction, upkeep
+from datazone_dagster.changelog import log as change_log
 from datazone_dagster.changelog.compaction import files_to_join
-from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.changelog.schema import BATCHES_PER_BUCKET, ShardRecords, bucket_of
-from datazone_dagster.delta import DataFile
+from datazone_dagster.delta import CHECKPOINT_EVERY, DataFile
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.checkpoint import Checkpoint, fold
 from datazone_dagster.model.columns import Log
 from datazone_dagster.model.record import MalformedRecord
 from tests.changelog.test_change_log import ARN, events, log_in, record, shard
 
+HOURS_AGO = "interval 0 seconds"
 WRITTEN_AT = datetime(2025, 1, 1, tzinfo=timezone.utc)
 
 
@@ -190,23 +192,49 @@ def test_records_that_are_no_changes_do_not_keep_the_log_from_forgetting(tmp_pat
     assert log_in(tmp_path).forget(4, tomorrow) == 1
 
 
-def _median_tick_cpu_seconds(root: Path, ticks: int) -> float:
-    took = []
+class Opening(NamedTuple):
+    """What opening the change log reads."""
+
+    entries: int
+    entry_bytes: int
+    checkpoint_bytes: int
+    live_files: int
+
+
+def opening(root: Path, live_files: int) -> Opening:
+    folder = root / "_changelog" / "orders" / "_delta_log"
+    hint = folder / "_last_checkpoint"
+    version = json.loads(hint.read_text())["version"] if hint.exists() else -1
+    entries = [path.stat().st_size for path in folder.glob("*.json") if int(path.stem) > version]
+    checkpoint = folder / f"{version:020d}.checkpoint.parquet"
+    checkpoint_bytes = checkpoint.stat().st_size if checkpoint.exists() else 0
+    return Opening(len(entries), sum(entries), checkpoint_bytes, live_files)
+
+
+def most_of_ticks(root: Path, ticks: int) -> Opening:
+    """The most of each that a tick of these leaves to the next."""
+    found = []
     for number in range(ticks):
-        started = time.process_time()
-        log: ChangeLogSnapshot = log_in(root)
+        log = log_in(root)
         log.append(1, [shard(number)])
         log.keep_small()
-        took.append(time.process_time() - started)
-    return sorted(took)[ticks // 2]
+        found.append(opening(root, len(log._files)))
+    return Opening(*map(max, zip(*found, strict=True)))
 
 
-def test_a_commit_stays_flat(tmp_path: Path) -> None:
-    first = _median_tick_cpu_seconds(tmp_path, 60)
-    _median_tick_cpu_seconds(tmp_path, 200)
-    last = _median_tick_cpu_seconds(tmp_path, 60)
-    assert last < 2.5 * first
-    assert len(log_in(tmp_path)._files) < 64 + 8
+def test_what_a_tick_has_to_read_stays_flat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if hours lay between the ticks, or what the log remembers of them would still grow.
+    monkeypatch.setitem(change_log._CONFIGURATION, "delta.deletedFileRetentionDuration", HOURS_AGO)
+    monkeypatch.setitem(change_log._CONFIGURATION, "delta.logRetentionDuration", HOURS_AGO)
+    first = most_of_ticks(tmp_path, 2 * compaction.BATCHES_PER_GROUP)
+    last = most_of_ticks(tmp_path, 2 * compaction.BATCHES_PER_GROUP)
+    for most in (first, last):
+        assert most.entries <= CHECKPOINT_EVERY
+        assert most.live_files < compaction.BATCHES_PER_GROUP + 8
+    assert last.entry_bytes < 1.2 * first.entry_bytes
+    assert last.checkpoint_bytes < 1.2 * first.checkpoint_bytes
 
 
 def test_old_log_entries_and_replaced_files_go(

@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test bench bench-merge test-faults test-spark lint types imports lock clean
+.PHONY: help setup demo demo-stop test bench bench-merge test-faults test-faults-again test-spark lint types imports lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv and install the locked dependencies
 
@@ -28,11 +28,17 @@ demo-stop: $(STAMP) ## end a demo that was left behind
 test: $(STAMP) ## the whole test suite
 	$(BIN)/python -m pytest
 
+LEDGER := .datazone/faults.jsonl
+FAULTS := tests/faults tests/test_whole_flow.py
 test-faults: $(STAMP) ## the long fault runs, and docs/reliability.md made from them
-	rm -f .datazone/faults.jsonl && mkdir -p .datazone
-	DATAZONE_FAULT_LEDGER="$(CURDIR)/.datazone/faults.jsonl" DATAZONE_TEST_PROFILE=long \
-	  $(BIN)/python -m pytest -m "faults or not faults" tests/faults tests/test_whole_flow.py
-	$(BIN)/python -m tests.faults.reliability_table .datazone/faults.jsonl docs/reliability.md
+	@mkdir -p .datazone; test ! -e $(LEDGER) || mv $(LEDGER) $(LEDGER).before
+	@$(MAKE) --no-print-directory test-faults-again
+
+test-faults-again: $(STAMP) ## a part of them again: make test-faults-again FAULTS=tests/faults/test_kills.py
+	@mkdir -p .datazone
+	DATAZONE_FAULT_LEDGER="$(CURDIR)/$(LEDGER)" DATAZONE_TEST_PROFILE=long \
+	  $(BIN)/python -m pytest -m "faults or not faults" $(FAULTS)
+	$(BIN)/python -m tests.faults.reliability_table $(LEDGER) docs/reliability.md
 
 bench: $(STAMP) ## all benchmarks, under ten minutes; results in benchmarks/results
 	$(BIN)/python -m benchmarks

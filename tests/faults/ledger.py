@@ -1,17 +1,22 @@
 """What each fault did: injected, written, in the dataset, lost, doubled. Made by the tests.
 
 With `DATAZONE_FAULT_LEDGER` set to a path, every fault test adds a line to that file;
-`python -m tests.faults.reliability_table` puts them into docs/reliability.md.
+`python -m tests.faults.reliability_table` puts them into docs/reliability.md. A line names its
+test: where a test ran more than once, in several runs of pytest, its last run counts.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 ENVIRONMENT = "DATAZONE_FAULT_LEDGER"
+RUN = uuid.uuid4().hex
+"""This run of pytest."""
 
 
 @dataclass(frozen=True)
@@ -36,5 +41,17 @@ def note(fault: str, injected: int, written: Counter[str], in_dataset: Counter[s
     path = os.environ.get(ENVIRONMENT)
     if path:
         with open(path, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps(asdict(entry)) + "\n")
+            test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
+            lines.write(json.dumps({"run": RUN, "test": test, **asdict(entry)}) + "\n")
     return entry
+
+
+def entries_of(lines: Iterable[str]) -> list[Entry]:
+    """The entries of a ledger, of each test those of its last run."""
+    found = [json.loads(line) for line in lines]
+    last_run = {one["test"]: one["run"] for one in found}
+    return [
+        Entry(**{name: one[name] for name in Entry.__dataclass_fields__})
+        for one in found
+        if one["run"] == last_run[one["test"]]
+    ]

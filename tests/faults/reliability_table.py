@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 
 from tests.faults.guards import GUARDS, Guard
-from tests.faults.ledger import Entry
+from tests.faults.ledger import Entry, entries_of
 
 FAULTS = ("<!-- made by make test-faults: faults -->", "<!-- end of faults -->")
 GUARDED = ("<!-- made by make test-faults: guards -->", "<!-- end of guards -->")
@@ -73,7 +72,7 @@ def put_into(document: str, marks: tuple[str, str], made: str) -> str:
 
 def main(ledger: str, document: str) -> None:
     lines = Path(ledger).read_text("utf-8").splitlines()
-    table = markdown((Entry(**json.loads(line)) for line in lines), date.today())
+    table = markdown(entries_of(lines), date.today())
     path = Path(document)
     text = put_into(path.read_text("utf-8"), FAULTS, table)
     path.write_text(put_into(text, GUARDED, guard_rows(GUARDS)), "utf-8")

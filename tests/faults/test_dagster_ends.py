@@ -91,7 +91,7 @@ def test_all_processes_are_told_to_end_with_a_run_in_flight(
 ) -> None:
     """As a spot instance goes away: SIGTERM to the daemon, the code server and the run."""
     client = stream_client(table.endpoint_url)
-    for _ in range(40):
+    for _ in range(25):
         table.write(2)
         drain_once(SOURCE, client, layout)
     with home.daemon() as daemon:

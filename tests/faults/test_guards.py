@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.guards import GUARDS, Guard
+from tests.faults.ledger import ENVIRONMENT
 
 PROJECT = Path(__file__).parents[2]
 
@@ -28,10 +30,13 @@ def test_without_the_guard_its_test_fails(guard: Guard, tmp_path: Path) -> None:
     assert code.count(guard.code) == 1, "this guard has moved"
     file.write_text(code.replace(guard.code, guard.without), "utf-8")
 
+    # What it does without the guard does not belong into the ledger.
+    environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
     node, *options = guard.test.split(" ")
     told = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", f"tests/{node}", *options],
         cwd=tmp_path,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,

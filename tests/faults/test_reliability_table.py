@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import ledger
 from tests.faults.guards import GUARDS
-from tests.faults.ledger import ENVIRONMENT, Entry, note
+from tests.faults.ledger import ENVIRONMENT, Entry, entries_of, note
 from tests.faults.reliability_table import FAULTS, GUARDED, guard_rows, main, markdown
 
 
@@ -27,6 +28,26 @@ def test_a_loss_and_a_double_are_counted_each_on_its_own(
     assert guard_rows(GUARDS) in text
     left = [line for line in text.splitlines() if line in parts]
     assert left == ["above", *FAULTS, "between", *GUARDED, "below"]
+
+
+def test_of_each_test_its_last_run_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stopped, then only the rest of it."""
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "ledger"))
+    for run, tests in (("first", "ab"), ("second", "bc")):
+        monkeypatch.setattr(ledger, "RUN", run)
+        for test in tests:
+            monkeypatch.setenv("PYTEST_CURRENT_TEST", f"tests/test_it.py::test_{test} (call)")
+            note(f"{test} in the {run} run", 1, Counter("abc"), Counter("abc"))
+            note(f"{test} once more", 1, Counter("abc"), Counter("abc"))
+    entries = entries_of((tmp_path / "ledger").read_text().splitlines())
+    assert [entry.fault for entry in entries] == [
+        "a in the first run",
+        "a once more",
+        "b in the second run",
+        "b once more",
+        "c in the second run",
+        "c once more",
+    ]
 
 
 def test_the_sum_stands_above_the_table() -> None:

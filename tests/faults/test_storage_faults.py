@@ -71,9 +71,9 @@ def ticks_with_trouble(stream: ScriptedStream, layout: Layout, count: int) -> li
 
 
 def assert_exactly_once(
-    stream: ScriptedStream, layout: Layout, *, fault: str, injected: int
+    stream: ScriptedStream, layout: Layout, *, fault: str, injected: int, ticks: int = 3
 ) -> None:
-    for _ in range(3):
+    for _ in range(ticks):
         tick(stream, layout)
     entry = note(fault, injected, ids(stream.changes), event_ids(layout))
     assert (entry.lost, entry.doubled) == (0, 0)
@@ -119,12 +119,13 @@ def commits_meet_trouble(
     assert struck >= ticks // 2
     assert all(error.safe and error.hint for error in errors)
     where = place.strip("/") or "any table"
-    assert_exactly_once(stream, layout, fault=f"commit to {where}: {trouble}", injected=struck)
+    fault = f"commit to {where}: {trouble}"
+    assert_exactly_once(stream, layout, fault=fault, injected=struck, ticks=2)
 
 
 @pytest.mark.parametrize("trouble", ["refused", "answer lost"])
 def test_commits_to_an_object_store(store: FaultyStore, trouble: Trouble) -> None:
-    commits_meet_trouble(store, trouble, place="", every=5, ticks=3)
+    commits_meet_trouble(store, trouble, place="", every=5, ticks=2)
 
 
 @pytest.mark.faults

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from datazone_dagster.delta import DataFile, data_files, read_rows
+from datazone_dagster.delta import DataFile, read_rows
+from datazone_dagster.delta.log import read_snapshot
+from datazone_dagster.merge.locate import CLAIM, locate
 from datazone_dagster.model.columns import KEY, VERSION
 
 HIGHEST = f"{VERSION}_max"
@@ -44,16 +46,18 @@ def with_highest(claims: pa.Table, held: pa.Table) -> pa.Table:
 def has_rows(
     table: DeltaTable, storage_options: Mapping[str, str], rows: pa.Table
 ) -> pa.ChunkedArray:
-    """For each row, whether the table has one of the same key and version."""
-    wanted = _places(rows).combine_chunks()
-    found = [
-        places.filter(pc.is_in(places, wanted))
-        for _, part in read_rows(table, storage_options, data_files(table), _SCHEMA)
-        if len(places := _places(part))
-    ]
-    held = [chunk for places in found for chunk in places.chunks]
-    return pc.is_in(_places(rows), pa.chunked_array(held, pa.string()).combine_chunks())
+    """For each row, whether readers of the table see one of the same key and version.
+
+    Raises:
+        OSError: The store failed.
+        StorageError: A deletion vector is damaged.
+    """
+    keys = pa.chunked_array([rows[KEY].unique()])
+    found = locate(read_snapshot(table, storage_options), keys)
+    held = pa.table({KEY: keys.take(found[CLAIM]), VERSION: found[VERSION]})
+    return pc.is_in(_places(rows), _places(held).combine_chunks())
 
 
 def _places(rows: pa.Table) -> pa.ChunkedArray:
+    """Version and key in one text; versions are of one length."""
     return pc.binary_join_element_wise(rows[VERSION], rows[KEY], "")

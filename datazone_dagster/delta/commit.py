@@ -36,6 +36,7 @@ _KEPT_FEATURES = {
     "checkConstraints",
     "deletionVectors",
     "domainMetadata",
+    "generatedColumns",
     "invariants",
     "timestampNtz",
     "v2Checkpoint",
@@ -45,7 +46,8 @@ _KEPT_FEATURES = {
 """Writer features that a row-level commit of ours keeps to, given `why_not`'s other rules."""
 
 _LEGACY_WRITER_VERSION = 4
-"""Versions up to it ask for append-only, invariants, constraints and change data feed."""
+"""Versions up to it ask for append-only, invariants, constraints, change data feed and
+generated columns."""
 
 _NOT_WITH = ("delta.appendOnly", "delta.enableChangeDataFeed", "delta.enableInCommitTimestamps")
 
@@ -77,6 +79,7 @@ def why_not(snapshot: Snapshot) -> str | None:
     version = snapshot.protocol.get("minWriterVersion", 1)
     unknown = sorted(set(features or ()) - _KEPT_FEATURES)
     configuration = snapshot.configuration
+    columns = json.loads(snapshot.schema_text or '{"fields":[]}')["fields"]
     rules = {
         f"it asks for writer version {version}": features is None
         and version > _LEGACY_WRITER_VERSION,
@@ -90,9 +93,12 @@ def why_not(snapshot: Snapshot) -> str | None:
             name.startswith("delta.constraints.") for name in configuration
         ),
         "it has column invariants": "delta.invariants" in snapshot.schema_text,
+        "it has generated columns": any(
+            "delta.generationExpression" in field.get("metadata", {}) for field in columns
+        ),
         "it is partitioned by binary values": any(
             field["type"] == "binary" and field["name"] in snapshot.partition_columns
-            for field in json.loads(snapshot.schema_text or '{"fields":[]}')["fields"]
+            for field in columns
         ),
     }
     return next((rule for rule, holds in rules.items() if holds), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -176,6 +177,29 @@ def test_tables_with_rules_that_we_do_not_keep_are_left_alone(
     metadata = {**snapshot.metadata, "configuration": configuration}
     changed = Snapshot(snapshot.store, 0, snapshot.protocol, metadata, {}, ())
     assert reason in (why_not(changed) or "")
+
+
+def test_at_writer_version_4_only_real_generated_columns_are_in_the_way(table: DeltaTable) -> None:
+    """Spark gives tables that version for a change data feed; vectors then name its features."""
+    entry = Path(table.table_uri.removeprefix("file://")) / "_delta_log" / f"{0:020d}.json"
+    entry.write_text(entry.read_text().replace('"minWriterVersion":2', '"minWriterVersion":4'))
+    snapshot = read_snapshot(DeltaTable(table.table_uri), {})
+    assert snapshot.protocol["minWriterVersion"] == 4
+    snapshot = enable_vectors(snapshot)
+    assert "generatedColumns" in snapshot.protocol["writerFeatures"]
+    assert why_not(snapshot) is None
+    commit(snapshot, files(snapshot, 7))
+    assert numbers(DeltaTable(table.table_uri)) == [7]
+
+    schema = json.loads(snapshot.metadata["schemaString"])
+    schema["fields"][0]["metadata"]["comment"] = "no delta.generationExpression"
+    commented = {**snapshot.metadata, "schemaString": json.dumps(schema)}
+    assert why_not(replace(snapshot, metadata=commented)) is None
+    schema["fields"][0]["metadata"]["delta.generationExpression"] = "1 + 1"
+    generated = {**snapshot.metadata, "schemaString": json.dumps(schema)}
+    for protocol in (snapshot.protocol, {"minReaderVersion": 1, "minWriterVersion": 4}):
+        changed = replace(snapshot, metadata=generated, protocol=protocol)
+        assert why_not(changed) == "it has generated columns"
 
 
 @pytest.mark.parametrize(

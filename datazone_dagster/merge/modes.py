@@ -7,7 +7,7 @@ than it was made for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -116,9 +116,18 @@ class MergeMode:
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         batch = collapse(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
         batch = batch.without(self._tombstones.blocked(batch.claims).select([KEY]))
+        batch = replace(batch, rows=_unmarked(batch.rows))
         self._tombstones.bury(batch.claims, chunk.now)
         crash_points.reach(crash_points.AFTER_TOMBSTONES)
         return self._engine.merge(target, batch, commit)
+
+
+def _unmarked(rows: pa.Table) -> pa.Table:
+    """Rows that are not deleted, and say so where the table had soft deletes once."""
+    if DELETED not in rows.column_names:
+        return rows
+    at = rows.column_names.index(DELETED)
+    return rows.set_column(at, rows.schema.field(at), pa.repeat(pa.scalar(False), len(rows)))
 
 
 class SoftMode:

@@ -303,6 +303,23 @@ def test_soft_deletes_count_keys(tmp_path: Path) -> None:
     assert table.shown() == {"a": (a(3).version, (("new", 2),), None)}
 
 
+@pytest.mark.parametrize("vectors", [True, False])
+def test_rows_written_while_deletes_were_hard_are_not_marked(tmp_path: Path, vectors: bool) -> None:
+    soft = Table(tmp_path, deletes="soft", deletion_vectors=vectors)
+    hard = Table(tmp_path, deletion_vectors=vectors)
+    soft.apply([a(1, ("new", 1)), a(1, ("x", 1), key="b"), a(1, ("x", 1), key="c")])
+    soft.apply([a(2, cause="user", key="c")])
+    hard.apply([a(3, ("paid", 1)), a(3, cause="user", key="b"), a(3, ("new", 4), key="d")])
+    marks = {str(row["_dz_key"]): row["_dz_deleted"] for row in hard.rows()}
+    assert marks == {"a": False, "c": True, "d": False}
+    soft.apply([a(4, cause="ttl", key="d")])
+    assert soft.shown() == {
+        "a": (a(3).version, (("paid", 1),), None),
+        "c": (a(2).version, (("x", 1),), "user"),
+        "d": (a(4).version, (("new", 4),), "ttl"),
+    }
+
+
 def test_a_table_keeps_the_meaning_of_its_rows(tmp_path: Path) -> None:
     Table(tmp_path / "m").apply([a(1, ("new", 1))])
     Table(tmp_path / "h", "history").apply([a(1, ("new", 1))])

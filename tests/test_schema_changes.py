@@ -423,3 +423,26 @@ def test_a_table_takes_rows_of_its_own_mode_only(world: World, made: str, declar
     with pytest.raises(SchemaChangeError, match=f"made with mode={made!r}.*rebuild d"):
         world.apply(number("bigint"), mode=declared)
     assert world.table.version() == version
+
+
+@pytest.mark.parametrize("seconds", [1_700_000_000_000, -70_000_000_000])
+def test_a_time_that_names_no_partition_fails_in_words_or_is_set_aside(
+    tmp_path: Path, seconds: int
+) -> None:
+    """Milliseconds taken for seconds; Polars and pyarrow open no table with such a partition."""
+    world = World(tmp_path)
+    at = "to_timestamp(cast(dynamodb.NewImage.at.N as double)) as at"
+    world.put("a", at=1_700_000_000)
+    world.apply(at, partition_by="at")
+    world.put("b", at=seconds)
+    world.put("c", at=1_700_000_000)
+    with pytest.raises(
+        SchemaChangeError, match="partition column 'at' must be in the years 1"
+    ) as e:
+        world.apply(at, partition_by="at")
+    assert "Dataset(schema_policy={'at': 'quarantine'})" in str(e.value)
+    assert set(world.rows("at")) == {"a"}
+    world.apply(at, partition_by="at", schema_policy={"at": "quarantine"})
+    assert set(world.rows("at")) == {"a", "c"}
+    assert ["must be in the years" in one["reason"] for one in world.quarantined()] == [True]
+    assert len(pl.read_delta(world.layout.dataset("d"))) == 2

@@ -6,7 +6,9 @@ values. What must not get in stays out of the table; the change log keeps it all
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -89,7 +91,13 @@ def first_schema(rows: pa.Schema, contract: Contract) -> pa.Schema:
 
 
 def conform(
-    rows: pa.Table, table: pa.Schema, contract: Contract, *, exempt: pa.Array, dataset_id: str
+    rows: pa.Table,
+    table: pa.Schema,
+    contract: Contract,
+    *,
+    exempt: pa.Array,
+    dataset_id: str,
+    partition_by: Sequence[str] = (),
 ) -> Conformed:
     """Compare a result with the table and the contract.
 
@@ -99,10 +107,12 @@ def conform(
         contract: What its columns have to be.
         exempt: Per row whether the contract does not ask for its values: rows of deletes.
         dataset_id: For errors.
+        partition_by: Columns that the table is partitioned by.
 
     Raises:
         SchemaChangeError: A column's type changed and neither the table's can be widened nor
-            the rows be set aside; or it differs from another one only in case.
+            the rows be set aside; it differs from another one only in case; or a value must
+            not be in it.
     """
     conforming = _Conforming(rows, table, contract, exempt, dataset_id)
     for one in rows.schema:
@@ -110,6 +120,8 @@ def conform(
             conforming.take(one)
     for column in contract.columns:
         conforming.declare(column)
+    for name in partition_by:
+        conforming.name_partitions(name)
     return conforming.result()
 
 
@@ -168,7 +180,33 @@ class _Conforming:
             # What could not be converted is null now, and refused for that already.
             missing = pc.and_(missing, pc.is_null(self.refused))
         missing = pc.and_(missing, pc.invert(self.exempt))
-        self._refuse_or_fail(missing, column.name, f"column {column.name!r} must not be null")
+        self._refuse_or_fail(
+            missing,
+            column.name,
+            f"column {column.name!r} must not be null",
+            "Fill it in the function, declare it as one that may be null",
+        )
+
+    def name_partitions(self, column: str) -> None:
+        """A column whose values name partitions: a time among them that readers can spell.
+
+        One beyond them would keep Polars and pyarrow from the whole table (measured).
+        """
+        values = self.columns.get(column)
+        if values is None or not _names_times(values.type):
+            return
+        zone = values.type.tz if pt.is_timestamp(values.type) else None
+        first, last = (
+            pa.scalar(one.replace(tzinfo=timezone.utc) if zone else one, values.type)
+            for one in (datetime.min, datetime.max)
+        )
+        beyond = pc.or_(pc.less(values, first), pc.greater(values, last))
+        self._refuse_or_fail(
+            pc.fill_null(beyond, False),
+            column,
+            f"partition column {column!r} must be in the years 1 to 9999",
+            "Mend it in the function (milliseconds taken for seconds give such times)",
+        )
 
     def result(self) -> Conformed:
         """All columns together."""
@@ -220,7 +258,7 @@ class _Conforming:
             self._refuse(lost, f"column {new.name!r} holds a value that is no {wanted}")
         return converted
 
-    def _refuse_or_fail(self, wrong: pa.Array, column: str, reason: str) -> None:
+    def _refuse_or_fail(self, wrong: pa.Array, column: str, reason: str, hint: str) -> None:
         if not pc.any(wrong).as_py():
             return
         if self.contract.policy_of(column) != "quarantine":
@@ -229,8 +267,8 @@ class _Conforming:
                 f"Dataset {self.dataset_id!r}: {reason}, and it is in "
                 f"{pc.sum(wrong).as_py()} rows (the first has the key {key!r}).",
                 safe=_NOTHING_LOST,
-                hint="Fill it in the function, declare it as one that may be null, or set such "
-                f"records aside: Dataset(schema_policy={{{column!r}: 'quarantine'}}).",
+                hint=f"{hint}, or set such records aside: "
+                f"Dataset(schema_policy={{{column!r}: 'quarantine'}}).",
             )
         self._refuse(wrong, reason)
 
@@ -293,6 +331,11 @@ def _may_be_added(name: str, contract: Contract, *, is_new_table: bool = False) 
     # Without a declaration the first result says what is frozen.
     undeclared = is_new_table and not contract.columns
     return undeclared or contract.policy_of(name) == "evolve"
+
+
+def _names_times(kind: pa.DataType) -> bool:
+    """Whether a type has times that Python has not; those in nanoseconds end in 2262."""
+    return bool(pt.is_date(kind) or (pt.is_timestamp(kind) and kind.unit != "ns"))
 
 
 def _field(column: Column) -> pa.Field:

@@ -249,16 +249,18 @@ class DatasetTable:
             StorageError: The table can't be read.
         """
         table = self._open()
-        schema = self._first_schema(rows) if table is None else schema_of(table)
-        return without_refused(changes, rows, self._conformed(schema, changes, rows).refused)
+        return without_refused(changes, rows, self._conformed(table, changes, rows).refused)
 
-    def _conformed(self, schema: pa.Schema, changes: pa.Table, rows: pa.Table) -> Conformed:
+    def _conformed(self, table: DeltaTable | None, changes: pa.Table, rows: pa.Table) -> Conformed:
         return conform(
             with_fields(rows, self._mode.fields),
-            schema,
+            self._first_schema(rows) if table is None else schema_of(table),
             self._contract,
             exempt=rows_of_deletes(changes, rows),
             dataset_id=self._dataset_id,
+            partition_by=(
+                self._partition_by if table is None else table.metadata().partition_columns
+            ),
         )
 
     def _put(
@@ -273,7 +275,7 @@ class DatasetTable:
     ) -> ChunkWritten:
         check_mode(self._dataset_id, self._mode.name, self._saved(table, MODE))
         applied = self._position_of(table), self._redriven_in(table)
-        conformed = self._conformed(schema_of(table), changes, rows)
+        conformed = self._conformed(table, changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
         added = self._change_schema(table, conformed)

@@ -156,6 +156,28 @@ def test_it_is_what_the_function_makes_from_the_start(
     assert not (world.root / "lake" / "_rebuild" / "d").exists()
 
 
+def test_a_changed_partition_by_is_told_once_a_run_until_the_rebuild(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.apply(as_number)
+    assert not caplog.records
+    world.write_some(3)
+    flow = flow_of(as_number, partition_by="id")
+    reports = apply_transform(flow, world.layout, settings=EVERY_BATCH, clock=world.clock)
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "partition_by=['id']" in told
+    assert "was made with []" in told
+    assert "`datazone-dagster rebuild d`" in told
+    assert "No row is missing" in told
+    assert (reports["d"].setting_ignored, reports["other"].setting_ignored) == (told, None)
+    assert reports["d"].chunks == 3
+    assert world.rows() == world.fresh(as_number)
+    caplog.clear()
+    world.rebuild(as_number, partition_by="id")
+    world.apply(as_number, partition_by="id")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("after", ["merge", "append", "history"])
 @pytest.mark.parametrize("before", ["merge", "append", "history"])
 def test_it_is_the_way_to_another_mode(world: World, before: str, after: str) -> None:

@@ -17,7 +17,7 @@ from datazone_dagster.application.held import hold_back, let_in, waiting_keys
 from datazone_dagster.application.preparing import Preparation
 from datazone_dagster.application.progress import advanced
 from datazone_dagster.application.sizes import ApplySettings, ChunkSizes
-from datazone_dagster.application.tables import dataset_table, read_lookups
+from datazone_dagster.application.tables import dataset_table, read_lookups, setting_ignored
 from datazone_dagster.application.upkeep import maintained
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, check_head
 from datazone_dagster.changelog.upkeep import RETENTION_HOURS
@@ -212,6 +212,9 @@ class Application:
         facts = self._tables[output].facts()
         if facts is None:
             return replace(report, duration_seconds=duration_seconds)
+        ignored = setting_ignored(self._datasets[output], facts)
+        if ignored is not None:
+            self._logger.warning("%s", ignored)
         return replace(
             report,
             row_count=facts.row_count,
@@ -222,5 +225,6 @@ class Application:
             rows_hidden=facts.deleted_rows,
             files=facts.files,
             size_bytes=facts.size_bytes,
+            setting_ignored=ignored,
             duration_seconds=duration_seconds,
         )

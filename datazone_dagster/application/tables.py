@@ -7,6 +7,7 @@ import pyarrow as pa
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.errors import TransformError
 from datazone_dagster.merge.dataset import DatasetTable
+from datazone_dagster.merge.facts import TableFacts
 from datazone_dagster.merge.reading import read
 from datazone_dagster.model.layout import Layout
 
@@ -24,6 +25,19 @@ def dataset_table(dataset: Dataset, transform: Transform, layout: Layout) -> Dat
         deletion_vectors=dataset.deletion_vectors,
         description=dataset.description,
         contract=dataset.contract,
+    )
+
+
+def setting_ignored(dataset: Dataset, facts: TableFacts) -> str | None:
+    """What of a dataset's declaration its table does not follow, and the way out; None: nothing."""
+    declared, made = tuple(dataset.partition_by), facts.partition_by
+    if declared == made:
+        return None
+    return (
+        f"Dataset {dataset.id!r} is declared with partition_by={list(declared)}, but its table "
+        f"was made with {list(made)} and stays so: the change is ignored. No row is missing or "
+        f"wrong. Run `datazone-dagster rebuild {dataset.id}` to make the table anew with it, or "
+        "take the change back."
     )
 
 

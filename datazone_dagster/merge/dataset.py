@@ -30,6 +30,7 @@ from datazone_dagster.errors import ConcurrentWriterError, ResultError
 from datazone_dagster.merge.contract import Conformed, conform, first_schema
 from datazone_dagster.merge.engine import MergeEngine, MergeTarget
 from datazone_dagster.merge.engines import engine_for
+from datazone_dagster.merge.facts import TableFacts, facts_of
 from datazone_dagster.merge.modes import (
     AppendMode,
     ChunkRows,
@@ -69,25 +70,6 @@ class ChunkWritten:
     table_version: int
     added_columns: tuple[str, ...]
     quarantined: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TableFacts:
-    """What the Delta log says of a dataset's table.
-
-    `row_count` counts the rows that readers see; `deleted_rows` those that deletion vectors
-    hide, until a compaction drops them. `unexpected` names columns that the contract keeps
-    out, with their type and the batch in which they first came.
-    """
-
-    version: int
-    row_count: int
-    deleted_rows: int
-    files: int
-    size_bytes: int
-    deletion_vectors: bool
-    columns: tuple[tuple[str, str], ...]
-    unexpected: tuple[tuple[str, str, int], ...] = ()
 
 
 class DatasetTable:
@@ -147,16 +129,7 @@ class DatasetTable:
         if table is None:
             return None
         snapshot = read_snapshot(table, self._storage_options)
-        return TableFacts(
-            version=snapshot.version,
-            row_count=snapshot.live_rows,
-            deleted_rows=snapshot.deleted_rows,
-            files=len(snapshot.files),
-            size_bytes=sum(file.size_bytes for file in snapshot.files),
-            deletion_vectors=snapshot.writes_vectors,
-            columns=tuple((field.name, str(field.type)) for field in schema_of(table)),
-            unexpected=self._unexpected(table),
-        )
+        return facts_of(snapshot, schema_of(table), self._unexpected(table))
 
     def attributes(self) -> AttributeMapping:
         """Which item attributes are which columns, as saved with the table."""

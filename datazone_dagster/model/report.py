@@ -143,6 +143,7 @@ class ApplyReport:
     `preview` holds a few of the rows last written, `columns` name and type of the table's;
     `unexpected_columns` (name, type, first batch) are those that its contract keeps out.
     `rows_hidden` are those that deletion vectors hide from readers, not counted by `row_count`.
+    `setting_ignored` says what of the dataset's declaration its table does not follow.
     """
 
     dataset_id: str
@@ -171,6 +172,7 @@ class ApplyReport:
     files: int = 0
     size_bytes: int = 0
     maintenance: MaintenanceReport | None = None
+    setting_ignored: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

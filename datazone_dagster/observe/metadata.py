@@ -72,6 +72,7 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
         "bytes": report.size_bytes,
         "maintenance": (report.maintenance.did if report.maintenance else "") or None,
         "columns_added": ", ".join(report.new_columns) or None,
+        "setting_ignored": report.setting_ignored,
         "dagster/row_count": report.row_count,
         "dagster/table_name": report.dataset_id,
         "dagster/uri": report.uri,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -27,10 +27,16 @@ import pyarrow.types as pt
 from datazone_dagster.delta.store import TableStore
 
 ROW_GROUP_ROWS = 1 << 20
-ROW_GROUP_BYTES = 32 << 20
-"""Bounds of a row group, decoded. Small ones make every search for keys begin anew."""
+ROW_GROUP_BYTES = 64 << 20
+"""Bounds of a row group, decoded. Small ones make readers and every search for keys begin anew;
+one is held in memory when it is written."""
 
 COMPRESSION_LEVEL = 1
+
+SAMPLE_ROWS = 1 << 16
+REPEATING_SHARE = 0.8
+"""A dictionary is for columns of which a sample has fewer distinct values than this share: those
+of others grow past the size that writers give them, cost their time, and make files larger."""
 
 BOUND_CHARS = 32
 """Strings in bounds are cut there, as Spark does: the log repeats them for every file."""
@@ -39,6 +45,8 @@ FOLDER_CHARS = 200
 """File systems take 255 in a name."""
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+_Part = TypeVar("_Part")
 
 _JSON = msgspec.json.Encoder(decimal_format="number")
 _EXACT = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
@@ -98,7 +106,8 @@ def write_data_file(
         partition_values: Of all rows, as the log spells them.
         batches: The rows, some thousand at a time, in the table's schema.
         data_change: False if the rows were in the table before.
-        plain_columns: Columns whose values hardly repeat, not worth a dictionary.
+        plain_columns: Columns that are known to be not worth a dictionary; of the others a
+            sample tells.
 
     Raises:
         OSError: The store failed. A file that is begun is nobody's.
@@ -109,6 +118,8 @@ def write_data_file(
     if first is None:
         return None
     path = "/".join((*_folders(partition_values), f"part-00000-{uuid.uuid4()}-c000.zstd.parquet"))
+    groups = _groups(batch.select(stored.names) for batch in _and_then(first, filled))
+    first_group = next(groups)
     footers: list[pq.FileMetaData] = []
     unbounded: set[str] = set()
     with store.open_output(path) as handle:
@@ -117,11 +128,11 @@ def write_data_file(
             stored,
             compression="zstd",
             compression_level=COMPRESSION_LEVEL,
-            use_dictionary=[name for name in stored.names if name not in plain_columns],
+            use_dictionary=_repeating(first_group, plain_columns),
             store_schema=False,
             metadata_collector=footers,
         ) as writer:
-            for rows in _groups(batch.select(stored.names) for batch in _and_then(first, filled)):
+            for rows in _and_then(first_group, groups):
                 unbounded |= _with_nan(rows)
                 writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
         size_bytes = handle.tell()
@@ -152,9 +163,24 @@ def _folders(partition_values: Mapping[str, str | None]) -> list[str]:
     ]
 
 
-def _and_then(first: pa.RecordBatch, others: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _and_then(first: _Part, others: Iterable[_Part]) -> Iterator[_Part]:
     yield first
     yield from others
+
+
+def _repeating(rows: pa.Table, plain_columns: tuple[str, ...]) -> list[str]:
+    """The columns that are worth a dictionary, as the first rows tell."""
+    sample = rows.slice(0, SAMPLE_ROWS)
+    return [
+        field.name
+        for field, column in zip(sample.schema, sample.columns, strict=True)
+        if field.name not in plain_columns
+        and (
+            pt.is_nested(field.type)
+            or pc.count_distinct(column).as_py()
+            < REPEATING_SHARE * (len(column) - column.null_count)
+        )
+    ]
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -261,7 +261,7 @@ def test_no_rows_make_no_file(tmp_path: Path) -> None:
 def test_small_batches_share_a_row_group_and_large_ones_do_not(tmp_path: Path) -> None:
     schema = pa.schema([("text", pa.string())])
     small = [pa.record_batch([["x"] * 3], schema=schema)] * 1000
-    large = [pa.record_batch([["y" * 20_000] * 1000], schema=schema)] * 3
+    large = [pa.record_batch([["y" * 40_000] * 1000], schema=schema)] * 3
     store = TableStore(f"file://{tmp_path}/", {})
     add = write_data_file(store, schema, {}, [*small, *large])
     assert add is not None
@@ -269,6 +269,40 @@ def test_small_batches_share_a_row_group_and_large_ones_do_not(tmp_path: Path) -
     groups = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
     assert groups == [4000, 1000, 1000]
     assert json.loads(add["stats"])["numRecords"] == 6000
+
+
+def test_only_columns_that_repeat_get_a_dictionary(tmp_path: Path) -> None:
+    """One of values that do not only costs: files are larger and slower to read and to write."""
+    count = 5000
+    rows = pa.table(
+        {
+            "each": [f"key {n}" for n in range(count)],
+            "few": [f"city {n % 7}" for n in range(count)],
+            "rare": [n if n % 100 == 0 else None for n in range(count)],
+            "none": pa.nulls(count, pa.int64()),
+            "list": [[n % 3] for n in range(count)],
+            "known": ["x"] * count,
+        }
+    )
+    store = TableStore(f"file://{tmp_path}/", {})
+    batches = rows.to_batches(1000)
+    add = write_data_file(store, rows.schema, {}, batches, plain_columns=("known",))
+    assert add is not None
+    group = pq.read_metadata(tmp_path / add["path"]).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    encoded = {
+        column.path_in_schema.split(".")[0]: "RLE_DICTIONARY" in column.encodings
+        for column in columns
+    }
+    assert encoded == {
+        "each": False,
+        "few": True,
+        "rare": False,
+        "none": False,
+        "list": True,
+        "known": False,
+    }
+    assert pq.read_table(tmp_path / add["path"]).cast(rows.schema).equals(rows)
 
 
 def test_wide_bounds_keep_every_digit() -> None:

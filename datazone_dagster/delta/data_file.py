@@ -169,18 +169,38 @@ def _and_then(first: _Part, others: Iterable[_Part]) -> Iterator[_Part]:
 
 
 def _repeating(rows: pa.Table, plain_columns: tuple[str, ...]) -> list[str]:
-    """The columns that are worth a dictionary, as the first rows tell."""
+    """The Parquet columns that are worth a dictionary, as the first rows tell."""
     sample = rows.slice(0, SAMPLE_ROWS)
-    return [
-        field.name
-        for field, column in zip(sample.schema, sample.columns, strict=True)
-        if field.name not in plain_columns
-        and (
-            pt.is_nested(field.type)
-            or pc.count_distinct(column).as_py()
-            < REPEATING_SHARE * (len(column) - column.null_count)
-        )
-    ]
+    found: list[str] = []
+    for field, column in zip(sample.schema, sample.columns, strict=True):
+        if field.name in plain_columns:
+            continue
+        if pt.is_nested(field.type):
+            found += _paths(field)
+        elif pc.count_distinct(column).as_py() < REPEATING_SHARE * (
+            len(column) - column.null_count
+        ):
+            found.append(field.name)
+    return found
+
+
+def _paths(field: pa.Field) -> Iterator[str]:
+    """The Parquet columns of a nested one, as Parquet names them."""
+    kind = field.type
+    inner: list[tuple[str, pa.Field]] = []
+    if pt.is_struct(kind):
+        inner = [("", kind.field(number)) for number in range(kind.num_fields)]
+    elif pt.is_map(kind):
+        inner = [
+            ("key_value.", kind.key_field.with_name("key")),
+            ("key_value.", kind.item_field.with_name("value")),
+        ]
+    elif pt.is_list(kind) or pt.is_large_list(kind):
+        inner = [("list.", kind.value_field.with_name("element"))]
+    else:
+        yield field.name
+    for above, one in inner:
+        yield from (f"{field.name}.{above}{path}" for path in _paths(one))
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -281,6 +281,10 @@ def test_only_columns_that_repeat_get_a_dictionary(tmp_path: Path) -> None:
             "rare": [n if n % 100 == 0 else None for n in range(count)],
             "none": pa.nulls(count, pa.int64()),
             "list": [[n % 3] for n in range(count)],
+            "map": pa.array(
+                [[("k", [{"x": "y"}])]] * count,
+                pa.map_(pa.string(), pa.list_(pa.struct([("x", pa.string())]))),
+            ),
             "known": ["x"] * count,
         }
     )
@@ -290,16 +294,15 @@ def test_only_columns_that_repeat_get_a_dictionary(tmp_path: Path) -> None:
     assert add is not None
     group = pq.read_metadata(tmp_path / add["path"]).row_group(0)
     columns = [group.column(number) for number in range(group.num_columns)]
-    encoded = {
-        column.path_in_schema.split(".")[0]: "RLE_DICTIONARY" in column.encodings
-        for column in columns
-    }
+    encoded = {column.path_in_schema: "RLE_DICTIONARY" in column.encodings for column in columns}
     assert encoded == {
         "each": False,
         "few": True,
         "rare": False,
         "none": False,
-        "list": True,
+        "list.list.element": True,
+        "map.key_value.key": True,
+        "map.key_value.value.list.element.x": True,
         "known": False,
     }
     assert pq.read_table(tmp_path / add["path"]).cast(rows.schema).equals(rows)

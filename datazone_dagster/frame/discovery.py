@@ -39,7 +39,7 @@ WITH images AS (
         len(names) <> len(list_distinct(names)) AS odd
     FROM layouts
 )
-SELECT name, attributes.kind[1] AS kind, min((row, position)) AS first,
+SELECT name, attributes.kind[1] AS kind, min({{'row': row, 'position': position}}) AS first,
     bool_or(odd OR name = '' OR len(attributes.kind) <> 1
         OR expected.type IS DISTINCT FROM attributes.type) AS odd
 FROM attributes LEFT JOIN (VALUES {expected}) AS expected (kind, type)

@@ -83,7 +83,7 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
         for item in items:
             rewriter = PathRewriter(scope.records, scope.names, shown_call(method, text))
             node = rewriter.rewrite(item)
-            stars = [part for part in nodes(node) if part.get("type") == "STAR"]
+            stars = [part for part in nodes(node, subqueries=False) if part.get("type") == "STAR"]
             for star in stars:
                 exclude_hidden(star, scope.source, scope.hidden)
             name: str = ""

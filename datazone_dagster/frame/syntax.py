@@ -30,8 +30,9 @@ def quoted(name: str) -> str:
 
 
 def text_literal(text: str) -> str:
-    """A text as an SQL string."""
-    return "'" + text.replace("'", "''") + "'"
+    """A text as SQL; a zero in it, which would end the SQL in DuckDB 1, by its number."""
+    parts = ["'" + part.replace("'", "''") + "'" for part in text.split("\0")]
+    return parts[0] if len(parts) == 1 else "(" + " || chr(0) || ".join(parts) + ")"
 
 
 def parse_query(ask: Ask, query: str, *, call: str) -> Node:
@@ -105,14 +106,19 @@ def constant_text(node: Node) -> str | None:
     return str(value["value"]) if value["type"]["id"] == "VARCHAR" else None
 
 
-def nodes(tree: object) -> Iterator[Node]:
-    """Every expression and table node below and including `tree`."""
+def nodes(tree: object, *, subqueries: bool = True) -> Iterator[Node]:
+    """Every expression and table node below and including `tree`.
+
+    Args:
+        tree: Any part of a syntax tree.
+        subqueries: Whether those of the queries in it are among them.
+    """
     if isinstance(tree, list):
         for part in tree:
-            yield from nodes(part)
+            yield from nodes(part, subqueries=subqueries)
     elif isinstance(tree, dict):
         if "class" in tree or "type" in tree:
             yield tree
-        for part in tree.values():
-            if isinstance(part, (dict, list)):
-                yield from nodes(part)
+        for key, part in tree.items():
+            if isinstance(part, (dict, list)) and (subqueries or key != "subquery"):
+                yield from nodes(part, subqueries=subqueries)

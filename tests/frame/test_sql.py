@@ -45,6 +45,10 @@ CARRIED = [
     "select eventID from changes order by 1 desc limit 2",
     "select eventID, row_number() over (order by eventID) as r from changes qualify r = 1",
     "select eventID from changes where eventID in (select eventID from changes)",
+    "select eventID, n from changes join (values ('INSERT', 1), ('REMOVE', 2)) k (name, n)"
+    " on name = eventName",
+    "select eventID from changes where eventName in (select * from (values ('INSERT'), ('x')))",
+    "with k (name, n) as (values ('INSERT', 1)) select * from changes join k on name = eventName",
     "select eventID, _dz_key, _dz_version, _dz_event_time from changes",
     "select eventID, _dz_key from changes",
 ]  # fmt: skip
@@ -86,6 +90,19 @@ def test_an_aggregate_can_carry_the_newest_change() -> None:
     rows = frame().sql(query)
     assert rows.columns == ["id", "n"]
     assert rows.arrow().column("_dz_key").to_pylist() == ["2:idS1:1", "2:idS1:2"]
+
+
+RANK = "(select n from (values ('INSERT', 1), ('REMOVE', 2)) as k (name, n) where name = eventName)"
+
+
+def test_a_subquery_of_an_expression_is_its_own_affair() -> None:
+    """A `*` in it, also the one that VALUES stands for, is none of the expression."""
+    expected = [1, 1, 2]
+    assert frame().select(f"{RANK} as rank").arrow()["rank"].to_pylist() == expected
+    assert frame().with_columns(f"{RANK} as rank").arrow()["rank"].to_pylist() == expected
+    assert frame().filter(f"{RANK} = 2").arrow().num_rows == 1
+    known = "exists(select * from customers c where c.id = dynamodb.Keys.id.S)"
+    assert frame().select("eventID", known).columns == ["eventID", known]
 
 
 def test_sql_after_stages_and_stages_after_sql() -> None:

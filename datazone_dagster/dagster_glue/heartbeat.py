@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
@@ -70,19 +70,15 @@ def beating(
             instance.add_run_tags(run_id, {ALIVE_TAG: ""})
 
 
-def end_silent_runs(instance: DagsterInstance, job_name: str, now: datetime) -> list[str]:
+def end_silent_runs(instance: DagsterInstance, job_names: Collection[str], now: datetime) -> None:
     """Mark runs as failed that are started and fell silent.
 
-    Those of other jobs too: they hold the same pools. Of a run that never told anything, only
-    one of `job_name` is known to be one that would.
-
-    Returns:
-        The ids of the runs that were ended.
+    Those of other jobs too: they may hold the same pools. Of runs that never told anything,
+    only those of `job_names` are known to be ones that would.
     """
-    ended = []
     started = RunsFilter(statuses=[DagsterRunStatus.STARTED])
     for record in instance.get_run_records(started, limit=_RUNS_LOOKED_AT):
-        heard_at = _heard_at(record, job_name)
+        heard_at = _heard_at(record, job_names)
         if heard_at is None or now - heard_at < timedelta(seconds=SILENCE_SECONDS):
             continue
         run = record.dagster_run
@@ -92,14 +88,12 @@ def end_silent_runs(instance: DagsterInstance, job_name: str, now: datetime) -> 
             "process is gone. Nothing is lost: what it had committed stands, the next run goes on "
             "from there.",
         )
-        ended.append(run.run_id)
-    return ended
 
 
-def _heard_at(record: RunRecord, job_name: str) -> datetime | None:
+def _heard_at(record: RunRecord, job_names: Collection[str]) -> datetime | None:
     told = record.dagster_run.tags.get(ALIVE_TAG)
     if told:
         return datetime.fromisoformat(told)
-    if told is None and record.dagster_run.job_name == job_name and record.start_time is not None:
-        return datetime.fromtimestamp(record.start_time, timezone.utc)
-    return None
+    if told == "" or record.dagster_run.job_name not in job_names or record.start_time is None:
+        return None
+    return datetime.fromtimestamp(record.start_time, timezone.utc)

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta, timezone
 from dagster import DagsterInstance, DagsterRunStatus, RunRequest, RunsFilter
 
 from datazone_dagster.api import Transform
-from datazone_dagster.dagster_glue.heartbeat import end_silent_runs
 from datazone_dagster.dagster_glue.names import BATCH_TAG, SOURCE_TAG
 from datazone_dagster.delta import open_table
 from datazone_dagster.merge.dataset import KIND
@@ -41,17 +40,12 @@ def decide_run(
 ) -> RunDecision:
     """Whether a transform with a backlog gets a run now.
 
-    Not while one of its job is queued, starting or started, and not silent; not before its
-    lookups exist; and after failures only after a wait that doubles, from 15 seconds to 5
-    minutes. Doubled and lost requests are harmless: a run applies from the datasets' own
-    positions.
+    Not while one of its job is queued, starting or started; not before its lookups exist; and
+    after failures only after a wait that doubles, from 15 seconds to 5 minutes. Doubled and
+    lost requests are harmless: a run applies from the datasets' own positions.
     """
-    active = RunsFilter(job_name=transform.job_name, statuses=ACTIVE)
-    if instance.get_run_records(active, limit=1):
-        # A queued one may wait for the pool that a dead run of another job holds.
-        ended = end_silent_runs(instance, transform.job_name, now)
-        if not ended or instance.get_run_records(active, limit=1):
-            return RunDecision(None, f"{transform.job_name} is at work")
+    if instance.get_run_records(RunsFilter(job_name=transform.job_name, statuses=ACTIVE), limit=1):
+        return RunDecision(None, f"{transform.job_name} is at work")
     absent = _absent_lookups(transform, layout)
     if absent:
         return RunDecision(

@@ -23,6 +23,7 @@ from datazone_dagster import crash_points
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
+from datazone_dagster.dagster_glue.heartbeat import end_silent_runs
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     LAKEHOUSE_KEY,
@@ -230,6 +231,7 @@ class DrainSensor:
         now: datetime,
     ) -> tuple[list[RunRequest], list[str]]:
         requests, notes = [], []
+        end_silent_runs(instance, {one.job_name for one in self._transforms}, now)
         for transform in self._transforms:
             known = (lags[dataset.id].lag for dataset in transform.outputs.values())
             heads = [lag.head_batch for lag in known if lag is not None and lag.pending_batches]

@@ -168,6 +168,13 @@ GUARDS = (
         "merge/test_any_order.py",
     ),
     Guard(
+        "A run that fell silent is ended, and another one asked for",
+        "dagster_glue/sensor.py",
+        "        end_silent_runs(instance, {one.job_name for one in self._transforms}, now)\n",
+        "",
+        "dagster_glue/test_heartbeat.py::test_a_silent_run_is_ended_and_another_one_asked_for",
+    ),
+    Guard(
         "A table that is not ours is refused",
         "delta/__init__.py",
         "    if found != kind:\n",

@@ -42,8 +42,8 @@ from datazone_dagster.errors import (
     ThrottledError,
 )
 from datazone_dagster.gaps import up_to_date
-from datazone_dagster.memory import resident_bytes
-from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
+from datazone_dagster.memory import give_back, resident_bytes
+from datazone_dagster.model.batch_size import PRESSURE_LOW, BatchMeasured, BatchSize, SizeLimits
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, noted_gap
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
@@ -340,7 +340,16 @@ def _taken(client: StreamClient, settings: DrainSettings) -> _Kept:
 def _pressure(kept: _Kept, settings: DrainSettings) -> float:
     """Which share of the memory left to drains is in use."""
     left = max(settings.memory_budget - kept.base_bytes, settings.memory_budget // 4)
-    return max(0.0, (resident_bytes() - kept.base_bytes) / left)
+
+    def in_use() -> float:
+        return max(0.0, (resident_bytes() - kept.base_bytes) / left)
+
+    share = in_use()
+    if share > PRESSURE_LOW:
+        # Freed memory that the C library holds would make batches small for good.
+        give_back()
+        share = in_use()
+    return share
 
 
 def _behind_its_checkpoint(

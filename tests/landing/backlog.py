@@ -1,6 +1,6 @@
 """A process that drains a large backlog, and tells how much memory it came to.
 
-    python -m tests.landing.backlog <kind> <megabytes> <memory budget in MiB> <folder>
+    python -m tests.landing.backlog <kind> <megabytes> <memory budget in MiB> <workers> <folder>
 
 Pages are made when they are asked for: the stream itself holds nothing.
 """
@@ -87,9 +87,9 @@ class GeneratedStream:
         )
 
 
-def main(kind: str, megabytes: int, budget_mib: int, root: Path) -> None:
+def main(kind: str, megabytes: int, budget_mib: int, workers: int, root: Path) -> None:
     stream = GeneratedStream(KINDS[kind], megabytes * 10**6)
-    settings = DrainSettings(memory_budget=budget_mib << 20)
+    settings = DrainSettings(memory_budget=budget_mib << 20, max_workers=workers)
     records = batches = 0
     while True:
         report = drain_tick(SOURCE, stream, Layout(str(root)), settings=settings)
@@ -107,4 +107,4 @@ def main(kind: str, megabytes: int, budget_mib: int, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))

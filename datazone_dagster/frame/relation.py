@@ -288,8 +288,18 @@ class Relation:
         return self._failure(error, _joint_call(found))
 
     def _failure(self, error: duckdb.Error, call: str, *, running: bool = False) -> TransformError:
-        shown = self._plan.names.shown()
-        return failure(error, call=call, available=self.columns, shown=shown, running=running)
+        plan = self._plan
+        lookups = [
+            name for name in plan.session.table_names if not name.startswith(RESERVED_PREFIX)
+        ]
+        return failure(
+            error,
+            call=call,
+            available=self.columns,
+            tables=list(dict.fromkeys([plan.source, *lookups])),
+            shown=plan.names.shown(),
+            running=running,
+        )
 
 
 def _with_origins(rows: pa.Table, origins: Mapping[str, str]) -> pa.Table:

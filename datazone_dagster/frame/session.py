@@ -25,6 +25,9 @@ _PREFIX = re.compile(r"^[A-Z][A-Za-z ]+ Error: ")
 _NO_COLUMN = re.compile(
     r'(?:Referenced )?[Cc]olumn "([^"]*)" (?:not found in FROM clause|referenced that exists).*'
 )
+_NO_TABLE = re.compile(
+    r'(?:Table with name "?([^".]*)\S* does not exist|Referenced table "([^".]*)[^"]*" not).*'
+)
 _GENERATED = re.compile(r'(?:"?\w+"?\.)?"?dynamodb"?\."?(_dz_p\d+)"?|"?(_dz_p\d+)"?')
 
 
@@ -83,6 +86,11 @@ class Session:
         for name, table in tables.items():
             self._register(name, table.schema.empty_table() if _is_unread(table) else table)
         self._connection.execute("SET lock_configuration = true")
+
+    @property
+    def table_names(self) -> list[str]:
+        """The tables that it holds."""
+        return list(self._tables)
 
     @property
     def is_unread(self) -> bool:
@@ -174,6 +182,7 @@ def failure(
     *,
     call: str,
     available: Sequence[str],
+    tables: Sequence[str],
     shown: Mapping[str, str],
     running: bool = False,
 ) -> TransformError:
@@ -183,6 +192,7 @@ def failure(
         error: What DuckDB raised.
         call: The call as the user wrote it.
         available: The columns that could be named.
+        tables: The tables that could be.
         shown: Generated field names and the paths that they stand for.
         running: Whether it failed on data and not while binding.
     """
@@ -201,6 +211,7 @@ def failure(
     reason = _PREFIX.sub("", text.strip().split("\n\n")[0].splitlines()[0]).rstrip(". ")
     reason = _GENERATED.sub(lambda m: shown.get(m[1] or m[2], m[0]), reason)
     reason = _NO_COLUMN.sub(r'there is no column "\1"', reason)
+    reason = _NO_TABLE.sub(lambda m: f'there is no table "{m[1] or m[2]}"', reason)
     hint = ""
     if "GROUP BY" in reason:
         reason = "it mixes an aggregate with plain columns"
@@ -209,4 +220,8 @@ def failure(
         hint = "try_cast gives null where a value does not fit."
     elif isinstance(error, (duckdb.BinderException, duckdb.CatalogException)):
         hint = f"Available columns: {', '.join(available)}."
+        if reason.startswith("there is no table"):
+            hint += f" Tables: {', '.join(tables)}."
+        if reason.startswith("there is no") and "dynamodb" in available:
+            hint += " An attribute is a path with its type, such as dynamodb.NewImage.total.N."
     return ExpressionError(f"{call}: {reason}.", hint=hint)

@@ -63,7 +63,10 @@ def parse_expressions(ask: Ask, text: str, *, call: str) -> list[Node]:
         ExpressionError: It does not parse, or it is more than a list of expressions.
     """
     if not isinstance(text, str):
-        raise ExpressionError(f"{call}: an expression is a text, not {type(text).__name__}.")
+        raise ExpressionError(
+            f"{call}: an expression is a text, not {type(text).__name__}.",
+            hint='Write select("a", "b as c"); a list is unpacked with *.',
+        )
     # the line break ends a trailing comment of the user's
     node = parse_query(ask, f"SELECT {text}\n", call=call)
     bare = (

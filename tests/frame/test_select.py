@@ -227,6 +227,9 @@ def test_order_is_kept_oldest_first() -> None:
     ("expression", "reason"),
     [
         ("nope", 'there is no column "nope". Available columns: eventID, eventName'),
+        ("nope", "An attribute is a path with its type, such as dynamodb.NewImage."),
+        ("NewImage.a.S", 'there is no table "NewImage"'),
+        ("NewImage.a.S", "An attribute is a path with its type, such as dynamodb.NewImage."),
         ("dynamodb.NewImage.a.X", "after a comes its type"),
         ("dynamodb.NewImage.a.S.x", "S holds a value"),
         ("dynamodb.NewImage.l.L.x", "a list has elements"),

@@ -51,7 +51,8 @@ def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> Delta
         raise StorageError(
             f"The Delta table at {uri} can't be opened: {in_one_line(error)}.",
             safe="Nothing was written.",
-            hint="Check the store and the storage options; if the table's log is damaged, "
+            hint=store_hint(error)
+            or "Check the store and the storage options; if the table's log is damaged, "
             "restore it from a backup or move the folder away.",
         ) from error
     found = table.metadata().configuration.get(KIND)
@@ -99,7 +100,7 @@ def create_table(
         raise StorageError(
             f"The Delta table at {uri} can't be created: {in_one_line(error)}.",
             safe="Nothing was written.",
-            hint="Check that the location exists, is writable and has space.",
+            hint=store_hint(error) or "Check that the location exists, is writable and has space.",
         ) from error
 
 
@@ -133,7 +134,7 @@ def guarded(uri: str, doing: str) -> Iterator[None]:
             f"{doing} at {uri} failed: {in_one_line(error)}.",
             safe="The change log and earlier commits are untouched; the next attempt reads "
             "the table again to see whether this commit happened.",
-            hint="Check the store: permissions, free space, reachability.",
+            hint=store_hint(error) or "Check the store: permissions, free space, reachability.",
         ) from error
 
 
@@ -224,6 +225,23 @@ def rows_at_a_time(group: pq.RowGroupMetaData) -> int:
     return max(1, min(READ_ROWS, READ_BYTES // bytes_per_row))
 
 
+def store_hint(error: BaseException) -> str | None:
+    """The cure of what first-time users meet and what the store's own text does not say."""
+    text = str(error)
+    if _MACHINE_ROLE in text:
+        return (
+            "No credentials of the store were found, and this machine has no role to take them "
+            "from. Set them in the environment of the Dagster process (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, or what the store calls them), or as EnvVar in "
+            "Lakehouse(storage_options=...)."
+        )
+    if "Unknown scheme" in text:
+        return "A lakehouse is a directory, or a uri that begins with s3://, gs:// or abfss://."
+    return None
+
+
+_MACHINE_ROLE = "http://169.254.169.254"
+_SCHEMES = re.compile(r"\. Known schemes: \S*")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _URLS = re.compile(r"(://)(?:[^\s/@]*@)?([^\s?]*)(?:\?\S*)?")
 _CAUSE = "↳"
@@ -236,7 +254,7 @@ def in_one_line(error: BaseException) -> str:
     delta-rs puts each cause on a line of its own: "Permission denied" is in the last one.
     User and query of a URL go: they may be a password and a signature.
     """
-    text = _URLS.sub(r"\1\2", _COLOURS.sub("", str(error))).strip()
+    text = _URLS.sub(r"\1\2", _COLOURS.sub("", _SCHEMES.sub("", str(error)))).strip()
     first, *others = text.splitlines() or [type(error).__name__]
     causes = [line.strip()[1:].strip() for line in others if line.strip().startswith(_CAUSE)]
     return ": ".join([first.strip(), *causes])[:_TEXT_MAX].rstrip(".")

@@ -193,7 +193,7 @@ def _no_answer(error: Exception, call: Call) -> ServiceUnavailableError:
     return ServiceUnavailableError(
         f"{call.place}: {what}.",
         safe=_UNCHANGED,
-        hint="Check the endpoint URL and the network (VPC endpoint, proxy, security group).",
+        hint="Check region, endpoint URL and network (VPC endpoint, proxy, security group).",
     )
 
 

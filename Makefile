@@ -40,7 +40,7 @@ test-faults-again: $(STAMP) ## a part of them again: make test-faults-again FAUL
 	  $(BIN)/python -m pytest -m "faults or not faults" $(FAULTS)
 	$(BIN)/python -m tests.faults.reliability_table $(LEDGER) docs/reliability.md
 
-bench: $(STAMP) ## all benchmarks, under ten minutes; results in benchmarks/results
+bench: $(STAMP) ## all benchmarks but that of merges, under ten minutes; results in benchmarks/results
 	$(BIN)/python -m benchmarks
 
 bench-merge: $(STAMP) ## merges into 1 and 10 million rows, 20 minutes and 2 GB in the temporary folder

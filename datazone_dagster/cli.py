@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "maintain": LazyCommand(
         "datazone_dagster.commands.maintain",
         "maintain",
-        "Join small files, drop hidden rows, shorten logs, delete leftovers.",
+        "Join small files, drop hidden rows, delete leftovers.",
     ),
     "cost": LazyCommand(
         "datazone_dagster.commands.cost",

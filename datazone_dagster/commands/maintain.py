@@ -11,7 +11,7 @@ from datazone_dagster.merge.maintenance_plan import MIB, THOROUGH
 from datazone_dagster.pipeline import utc_now
 
 
-@click.command(short_help="Join small files, drop hidden rows, shorten logs, delete leftovers.")
+@click.command(short_help="Join small files, drop hidden rows, delete leftovers.")
 @click.argument("dataset_ids", nargs=-1, metavar="[DATASET]...")
 @project_options
 def maintain(project: Project, dataset_ids: tuple[str, ...]) -> None:

@@ -42,10 +42,10 @@ COUPON_AFTER_CHANGES = 300
 @click.option("--stop", is_flag=True, help="End the demo that runs in this folder.")
 @click.option("--port", default=3000, show_default=True, help="Of Dagster; or the next free one.")
 @click.option("--emulator-port", default=8000, show_default=True, help="Of the local DynamoDB.")
-@click.option("--changes-per-second", default=10.0, show_default=True)
+@click.option("--changes-per-second", default=10.0, show_default=True, help="Of the traffic.")
 @click.option("--changes", type=int, help="Stop the traffic after so many changes.")
 @click.option("--seconds", type=float, help="End by itself after so long.")
-@click.option("--seed", default=1, show_default=True, help="Of the traffic.")
+@click.option("--seed", default=1, show_default=True, help="Of its random numbers.")
 def demo(
     stop: bool,
     port: int,

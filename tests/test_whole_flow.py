@@ -308,7 +308,7 @@ class WholeFlow(RuleBasedStateMachine):
 
 TestWholeFlow = WholeFlow.TestCase
 TestWholeFlow.settings = settings(
-    max_examples=500 if LONG else 12,
+    max_examples=400 if LONG else 12,
     stateful_step_count=40 if LONG else 25,
     deadline=None,
     print_blob=True,

@@ -45,7 +45,7 @@ bench: $(STAMP) ## all benchmarks but that of merges, under ten minutes; results
 
 bench-merge: $(STAMP) ## merges into 1 and 10 million rows, 20 minutes and 2 GB in the temporary folder
 	$(BIN)/python -m benchmarks.merge 10 1
-	$(BIN)/python -m benchmarks.merge --reads 1
+	$(BIN)/python -m benchmarks.merge --reads
 
 SPARK_JARS := $(VENV)/spark-jars
 test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 17 and Maven)

@@ -1,7 +1,7 @@
 """Batches into large tables: our engines against a hand-written delta-rs MERGE, in the same run.
 
     python -m benchmarks.merge [millions of rows ...]      (default: 1 10)
-    python -m benchmarks.merge --reads [millions ...]      (default: 1)
+    python -m benchmarks.merge --reads [millions ...]      (default: 1 10)
 
 Each case is a process of its own on a copy of the same table. From Arrow rows to commit:
 opening the table, finding the rows, writing, committing. A first merge into a small table
@@ -27,10 +27,14 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from benchmarks.measure import Measured, child_variant, in_child, report, write
 from benchmarks.orders_table import DATASET, cached, changes, copied, local, scattered
 from datazone_dagster.delta import transaction
+from datazone_dagster.delta.log import read_snapshot
 from datazone_dagster.merge.claims import CAUSE, CLAIMS_SCHEMA, MergeBatch
 from datazone_dagster.merge.engine import MergeTarget
 from datazone_dagster.merge.engines import AutoEngine, CopyOnWriteEngine, MergeOnReadEngine
-from datazone_dagster.merge.maintenance import MaintenanceSettings, maintain
+from datazone_dagster.merge.maintenance import maintain
+from datazone_dagster.merge.maintenance_plan import THOROUGH, MaintenanceSettings
+from datazone_dagster.merge.rewrite import elsewhere, table_batches
+from datazone_dagster.merge.shape import aligned
 from datazone_dagster.model.columns import KEY, VERSION
 from datazone_dagster.model.layout import Layout
 
@@ -131,9 +135,9 @@ def merges(variant: str, place: str, rows: int, keys: int, repeats: int) -> Meas
 
 
 def read_seconds(uri: str) -> dict[str, float]:
-    """CPU seconds of reading every column of the table; the best of three."""
+    """CPU seconds of opening the table and reading every column; the best of five."""
     tries = []
-    for _ in range(3):
+    for _ in range(5):
         start = time.process_time()
         count = sum(batch.num_rows for batch in pa.RecordBatchReader.from_stream(_scan(uri)))
         tries.append(time.process_time() - start)
@@ -144,45 +148,78 @@ def _scan(uri: str) -> Any:
     return DeltaTable(uri).scan()
 
 
-def reads(rows: int, batches: int) -> list[Measured]:
+class Reads:
     """Read cost as merges go on, and after maintenance; the merges' own cost beside it."""
 
-    warm_up(ON_READ)
-    lake = copied(cached(rows))
-    uri = str(lake / DATASET)
-    found: list[Measured] = []
-    merging = maintaining = 0.0
+    def __init__(self, rows: int) -> None:
+        self.found: list[Measured] = []
+        self._rows = rows
+        self._lake = copied(cached(rows))
+        self._uri = str(self._lake / DATASET)
+        self._merging = self._maintaining = 0.0
 
-    def note(name: str) -> None:
+    def run(self, batches: int) -> None:
+        try:
+            self._note("freshly written", self._uri)
+            for number in range(1, batches + 1):
+                self._merge(number)
+                if number in (1, 20, batches):
+                    self._note(f"after {number} merges", self._uri)
+                self._maintain(MaintenanceSettings())
+            self._note(f"after {batches} merges, each with its maintenance", self._uri)
+            self._maintain(THOROUGH)
+            self._note("after the thorough one of quiet hours", self._uri)
+            self._note("the same rows freshly written", self._written_anew())
+        finally:
+            shutil.rmtree(self._lake)
+
+    def _note(self, name: str, uri: str) -> None:
         notes = read_seconds(uri)
-        table = DeltaTable(uri)
+        files = read_snapshot(DeltaTable(uri), {}).files
         notes |= {
-            "files": float(len(table.file_uris())),
-            "merging_cpu_seconds": merging,
-            "maintaining_cpu_seconds": maintaining,
+            "files": float(len(files)),
+            "hidden_rows": float(sum(file.deleted for file in files)),
+            "mb": sum(file.size_bytes for file in files) / 1e6,
+            "merging_cpu_seconds": self._merging,
+            "maintaining_cpu_seconds": self._maintaining,
         }
-        cpu = notes["read_cpu_seconds"]
-        found.append(Measured(f"{rows // 10**6}M rows, {name}", rows, 0, cpu, notes=notes))
+        name = f"{self._rows // 10**6}M rows, {name}"
+        cpu_seconds = notes["read_cpu_seconds"]
+        self.found.append(Measured(name, int(notes["rows"]), 0, cpu_seconds, notes=notes))
 
-    try:
-        note("freshly written")
-        for number in range(1, batches + 1):
-            batch = changes(scattered(rows, 10_000, seed=number), number)
-            start = time.process_time()
-            table = DeltaTable(uri)
-            target = MergeTarget(DATASET, uri, {}, table, pa.schema(table.schema().to_arrow()))
-            AutoEngine().merge(target, batch_of(batch), transaction("apply/b", number))
-            merging += time.process_time() - start
-            now = datetime.now(timezone.utc)
-            if number in (1, 20, batches):
-                note(f"after {number} merges")
-            start = time.process_time()
-            maintain(Layout(str(lake)), DATASET, MaintenanceSettings(), now)
-            maintaining += time.process_time() - start
-        note("after the last maintenance")
-    finally:
-        shutil.rmtree(lake)
-    return found
+    def _merge(self, number: int) -> None:
+        batch = changes(scattered(self._rows, 10_000, seed=number), number)
+        start = time.process_time()
+        table = DeltaTable(self._uri)
+        target = MergeTarget(DATASET, self._uri, {}, table, pa.schema(table.schema().to_arrow()))
+        AutoEngine().merge(target, batch_of(batch), transaction("apply/b", number))
+        self._merging += time.process_time() - start
+
+    def _maintain(self, settings: MaintenanceSettings) -> None:
+        start = time.process_time()
+        maintain(Layout(str(self._lake)), DATASET, settings, datetime.now(timezone.utc))
+        self._maintaining += time.process_time() - start
+
+    def _written_anew(self) -> str:
+        """The rows as they are now, written as the table was at first."""
+        table = DeltaTable(self._uri)
+        schema, uri = pa.schema(table.schema().to_arrow()), str(self._lake / "anew")
+        parts = (aligned(part, schema) for part in table_batches(table))
+        with elsewhere(parts) as made:
+            batches = (batch for part in made for batch in part.to_batches())
+            write_deltalake(
+                uri,
+                pa.RecordBatchReader.from_batches(schema, batches),
+                writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
+            )
+        return uri
+
+
+def reads(rows: int, batches: int) -> list[Measured]:
+    warm_up(ON_READ)
+    measured = Reads(rows)
+    measured.run(batches)
+    return measured.found
 
 
 def table_of(rows: list[Measured]) -> str:
@@ -204,16 +241,20 @@ def table_of(rows: list[Measured]) -> str:
 
 
 def table_of_reads(rows: list[Measured]) -> str:
+    """Times are of CPU seconds a row: merges add rows."""
     lines = [
-        "| table | read CPU s | times fresh | files | merging CPU s so far | maintenance CPU s |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| table | read CPU s | times fresh, a row | files | MB | hidden rows "
+        "| merging CPU s so far | maintenance CPU s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         fresh = next(r for r in rows if r.name == row.name.split(", ")[0] + ", freshly written")
+        times = row.cpu_seconds_per_million / fresh.cpu_seconds_per_million
+        notes = row.notes
         lines.append(
-            f"| {row.name} | {row.cpu_seconds:.2f} | {row.cpu_seconds / fresh.cpu_seconds:.2f} | "
-            f"{row.notes['files']:.0f} | {row.notes['merging_cpu_seconds']:.1f} | "
-            f"{row.notes['maintaining_cpu_seconds']:.1f} |"
+            f"| {row.name} | {row.cpu_seconds:.2f} | {times:.2f} | {notes['files']:.0f} | "
+            f"{notes['mb']:.0f} | {notes['hidden_rows']:,.0f} | "
+            f"{notes['merging_cpu_seconds']:.1f} | {notes['maintaining_cpu_seconds']:.1f} |"
         )
     return "\n".join(["### Reading the whole table", "", *lines, ""])
 
@@ -231,8 +272,10 @@ def main(results: Path, millions: list[int]) -> list[Measured]:
 
 
 def main_reads(results: Path, millions: list[int]) -> list[Measured]:
-    measured = [row for number in millions for row in reads(10**6 * number, 100)]
-    write(results, "merge_reads", measured, table_of_reads(measured))
+    measured: list[Measured] = []
+    for number in millions:
+        measured += reads(10**6 * number, 100)
+        write(results, "merge_reads", measured, table_of_reads(measured))
     return measured
 
 
@@ -243,6 +286,6 @@ if __name__ == "__main__":
         kind, (place, rows, keys, repeats) = asked
         report(merges(kind, place, int(rows), int(keys), int(repeats)))
     elif "--reads" in sys.argv:
-        main_reads(Path("benchmarks/results"), [int(n) for n in sys.argv[2:]] or [1])
+        main_reads(Path("benchmarks/results"), [int(n) for n in sys.argv[2:]] or [1, 10])
     else:
         main(Path("benchmarks/results"), [int(n) for n in sys.argv[1:]] or [1, 10])

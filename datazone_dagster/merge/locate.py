@@ -22,6 +22,7 @@ from pyroaring import BitMap64
 
 from datazone_dagster.delta.log import LiveFile, Snapshot
 from datazone_dagster.delta.read_file import rows_at
+from datazone_dagster.merge.sieve import Places, Sieve
 from datazone_dagster.model.columns import KEY, VERSION
 
 FILE = "_dz_file"
@@ -40,11 +41,12 @@ SCHEMA = pa.schema(
 for, and the version; null where it is known to be below `below`."""
 
 READ_ROWS = 1 << 18
-READ_ROWS_MAX = 1 << 19
-READ_ROWS_PER_KEY = 4
 BUFFER_BYTES = 1 << 20
-"""Rows decoded at a time: the hash table of the keys is built anew for each such part.
-Column chunks are read through a buffer, not whole."""
+"""Rows decoded at a time. Column chunks are read through a buffer, not whole."""
+
+LOOKED_UP_ROWS = 1 << 19
+"""Rows that may be of the keys are looked up together: for each lookup the hash table of the
+keys is built anew."""
 
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -55,6 +57,7 @@ class _Wanted:
 
     sorted_keys: pa.Array
     texts: list[str]
+    sieve: Sieve
     order: np.ndarray[Any, np.dtype[np.int64]]
     below: str | None
 
@@ -76,7 +79,7 @@ def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = Non
         return SCHEMA.empty_table()
     order = pc.sort_indices(keys).to_numpy()
     sorted_keys = pa.array(keys.combine_chunks()).take(pa.array(order))
-    wanted = _Wanted(sorted_keys, sorted_keys.to_pylist(), order, below)
+    wanted = _Wanted(sorted_keys, sorted_keys.to_pylist(), Sieve(sorted_keys), order, below)
     tasks = [
         (number, file, span)
         for number, file in enumerate(snapshot.files)
@@ -131,20 +134,21 @@ def _both(one: range, other: range) -> range:
 def _in_file(
     snapshot: Snapshot, wanted: _Wanted, number: int, file: LiveFile, span: range
 ) -> pa.Table:
-    found = []
     with snapshot.store.open(file.path) as handle:
         remote = not snapshot.store.is_local
         parquet = pq.ParquetFile(
             handle, pre_buffer=remote, buffer_size=0 if remote else BUFFER_BYTES
         )
-        first_row = 0
-        for group in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(group).num_rows
-            part = _both(span, _span(wanted.texts, *_bounds(parquet, group, KEY)))
-            if part:
-                found.append(_in_group(parquet, group, first_row, wanted, part))
-            first_row += rows
-    rows = pa.concat_tables([_IN_FILE.empty_table(), *found])
+        groups = _groups(parquet, wanted, span)
+        places, claims = _look_up(parquet, groups, wanted)
+        rows = pa.table(
+            [
+                pa.array(places),
+                pa.array(wanted.order[claims].astype(np.int32)),
+                _versions(parquet, groups, places, wanted.below),
+            ],
+            schema=_IN_FILE,
+        )
     if file.vector is not None and len(rows):
         deleted = snapshot.deleted_in(file)
         rows = rows.filter(pa.array([at not in deleted for at in rows[POSITION].to_pylist()]))
@@ -154,50 +158,72 @@ def _in_file(
 _IN_FILE = pa.schema([SCHEMA.field(name) for name in (POSITION, CLAIM, VERSION)])
 
 
-def _in_group(
-    parquet: pq.ParquetFile, group: int, first_row: int, wanted: _Wanted, part: range
-) -> pa.Table:
-    keys = wanted.sorted_keys.slice(part.start, len(part))
-    rows, claims = [], []
-    at_a_time = min(READ_ROWS_MAX, max(READ_ROWS, READ_ROWS_PER_KEY * len(keys)))
-    for start, column in _column(parquet, group, KEY, at_a_time):
-        at = pc.index_in(column, keys)
-        hits = np.flatnonzero(at.is_valid())
-        if len(hits):
-            rows.append(hits + start)
-            claims.append(at.take(pa.array(hits)).to_numpy() + part.start)
-    if not rows:
-        return _IN_FILE.empty_table()
-    in_group = np.concatenate(rows)
-    return pa.table(
-        [
-            pa.array(in_group + first_row),
-            pa.array(wanted.order[np.concatenate(claims)].astype(np.int32)),
-            _versions(parquet, group, in_group, wanted.below),
-        ],
-        schema=_IN_FILE,
-    )
+def _groups(parquet: pq.ParquetFile, wanted: _Wanted, span: range) -> list[tuple[int, range]]:
+    """The row groups whose bounds allow a key, each with the positions of its rows."""
+    found, first_row = [], 0
+    for group in range(parquet.num_row_groups):
+        end = first_row + parquet.metadata.row_group(group).num_rows
+        if _both(span, _span(wanted.texts, *_bounds(parquet, group, KEY))):
+            found.append((group, range(first_row, end)))
+        first_row = end
+    return found
+
+
+def _look_up(
+    parquet: pq.ParquetFile, groups: list[tuple[int, range]], wanted: _Wanted
+) -> tuple[Places, Places]:
+    """The positions at which a key stands, in order, and which of the sorted keys it is."""
+    places: list[Places] = [np.zeros(0, np.int64)]
+    claims: list[Places] = [np.zeros(0, np.int64)]
+    texts: list[pa.Array] = []
+    at: list[Places] = []
+
+    def look_up() -> None:
+        found = pc.index_in(pa.chunked_array(texts, pa.string()), wanted.sorted_keys)
+        hits = np.flatnonzero(found.is_valid())
+        places.append(np.concatenate(at)[hits])
+        claims.append(found.take(pa.array(hits)).to_numpy())
+        texts.clear()
+        at.clear()
+
+    for group, rows in groups:
+        for start, column in _column(parquet, group, KEY):
+            maybe = wanted.sieve.passing(column)
+            texts.append(column.take(pa.array(maybe)))
+            at.append(maybe + (rows.start + start))
+            if sum(map(len, at)) >= LOOKED_UP_ROWS:
+                look_up()
+    if texts:
+        look_up()
+    return np.concatenate(places), np.concatenate(claims)
 
 
 def _versions(
-    parquet: pq.ParquetFile, group: int, rows: np.ndarray[Any, Any], below: str | None
+    parquet: pq.ParquetFile, groups: list[tuple[int, range]], places: Places, below: str | None
 ) -> pa.ChunkedArray:
-    highest = _bounds(parquet, group, VERSION)[1]
-    if below is not None and highest is not None and highest < below:
-        return pa.chunked_array([pa.nulls(len(rows), pa.string())])
-    parts = []
-    for start, column in _column(parquet, group, VERSION, READ_ROWS):
-        here = rows[(rows >= start) & (rows < start + len(column))] - start
-        parts.append(column.take(pa.array(here)))
+    """The versions at these positions, which are in order; null where they are below `below`."""
+    parts: list[pa.Array] = []
+    for group, rows in groups:
+        low, high = np.searchsorted(places, (rows.start, rows.stop))
+        inside = places[low:high] - rows.start
+        if not len(inside):
+            continue
+        highest = _bounds(parquet, group, VERSION)[1]
+        if below is not None and highest is not None and highest < below:
+            parts.append(pa.nulls(len(inside), pa.string()))
+            continue
+        for start, column in _column(parquet, group, VERSION):
+            here = inside[(inside >= start) & (inside < start + len(column))] - start
+            parts.append(column.take(pa.array(here)))
     return pa.chunked_array(parts, pa.string())
 
 
-def _column(
-    parquet: pq.ParquetFile, group: int, name: str, rows: int
-) -> Iterator[tuple[int, pa.Array]]:
+def _column(parquet: pq.ParquetFile, group: int, name: str) -> Iterator[tuple[int, pa.Array]]:
     """A text column of a row group, some thousand rows at a time, each with its first row."""
     start = 0
-    for batch in parquet.iter_batches(rows, row_groups=[group], columns=[name], use_threads=False):
+    for batch in parquet.iter_batches(
+        READ_ROWS, row_groups=[group], columns=[name], use_threads=False
+    ):
         column = batch.column(0)
         yield start, column if pa.types.is_string(column.type) else column.cast(pa.string())
         start += len(column)

@@ -108,9 +108,9 @@ def test_what_bounds_rule_out_is_not_opened(
     read: list[str] = []
     column = room._column
 
-    def noted(parquet: pq.ParquetFile, group: int, name: str, rows: int) -> Any:
+    def noted(parquet: pq.ParquetFile, group: int, name: str) -> Any:
         read.append(name)
-        return column(parquet, group, name, rows)
+        return column(parquet, group, name)
 
     monkeypatch.setattr(room, "_column", noted)
     snapshot = read_snapshot(table, {})
@@ -124,7 +124,7 @@ def test_what_bounds_rule_out_is_not_opened(
 
 def test_many_keys_and_many_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "READ_ROWS", 7)
-    monkeypatch.setattr(room, "READ_ROWS_MAX", 50)
+    monkeypatch.setattr(room, "LOOKED_UP_ROWS", 50)
     table = DeltaTable.create(str(tmp_path), SCHEMA)
     write_deltalake(table, rows_of([(f"k{n}", 1) for n in range(1000)]), mode="append")
     snapshot = read_snapshot(table, {})

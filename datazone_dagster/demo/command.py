@@ -206,9 +206,16 @@ def screen(facts: DemoFacts, elapsed_seconds: float) -> Table:
 
 def line(facts: DemoFacts, elapsed_seconds: float) -> str:
     """The same as one line, where the output is no terminal."""
-    checks = " ".join(f"{name}={outcome}" for name, outcome in facts.checks)
     return (
         f"{elapsed_seconds:4.0f} s  written {facts.written}  landed {facts.landed}  "
         f"applied {facts.applied}  lag {facts.lag_seconds:.0f} s  "
-        f"rows {facts.rows} of {facts.items}  shards {facts.shards_open}/{facts.shards}  {checks}"
+        f"rows {facts.rows} of {facts.items}  shards {facts.shards_open}/{facts.shards}  "
+        f"checks {_in_short(facts.checks)}"
     )
+
+
+def _in_short(checks: tuple[tuple[str, str], ...]) -> str:
+    """Those that fail, by name; else how many have passed."""
+    failing = [f"{name}: {outcome}" for name, outcome in checks if outcome in ("warn", "error")]
+    passed = sum(outcome == "passed" for _, outcome in checks)
+    return ", ".join(failing) or f"{passed} of {len(checks)} passed"

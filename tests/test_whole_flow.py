@@ -57,6 +57,7 @@ from tests.faults.orders import (
     quarantined_raw,
     wider_flow,
 )
+from tests.new_process import NewProcess
 
 LONG = os.environ.get("DATAZONE_TEST_PROFILE") == "long"
 
@@ -97,16 +98,6 @@ FAULTS = st.builds(
     every=st.integers(1, 2),
 )
 """Faults that lose nothing at the service."""
-
-
-class NewProcess:
-    """The stream through another client: iterators are kept for one client only."""
-
-    def __init__(self, stream: ScriptedStream) -> None:
-        self.stream_arns = stream.stream_arns
-        self.describe = stream.describe
-        self.shard_iterator = stream.shard_iterator
-        self.get_records = stream.get_records
 
 
 class WholeFlow(RuleBasedStateMachine):

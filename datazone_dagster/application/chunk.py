@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.application.refused import keyed
-from datazone_dagster.changelog.log import CHUNK_COLUMNS, Chunk
+from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk
 from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.frame.session import Unread
 from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION, Log

@@ -8,7 +8,6 @@ after its parent's, so the changes of one key are read oldest first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog import gaps
 from datazone_dagster.changelog.batch_writer import BatchWriter
+from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.parts import Parts
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
@@ -51,16 +51,6 @@ _CONFIGURATION = {
     "delta.dataSkippingStatsColumns": f"{Log.BATCH},{Log.EVENT_TIME}",
     **CONFIGURATION,
 }
-CHUNK_COLUMNS = [name for name in SCHEMA.names if name != Log.BUCKET]
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Whole batches of the change log, oldest first; the unit that a dataset takes at once."""
-
-    first_batch: int
-    last_batch: int
-    rows: pa.Table
 
 
 class ChangeLog:
@@ -266,18 +256,9 @@ class ChangeLogSnapshot:
             StorageError: Changes of the range were removed by `forget`.
         """
         self._check_range(after_batch, through_batch)
-        pending: list[pa.Table] = []
-        pending_bytes = 0
-        for part in self._read(after_batch, through_batch, CHUNK_COLUMNS):
-            for batch_rows in _by_batch(part):
-                same_batch = pending and _batch_of(pending[-1]) == _batch_of(batch_rows)
-                if pending_bytes >= chunk_bytes and not same_batch:
-                    yield _chunk(pending)
-                    pending, pending_bytes = [], 0
-                pending.append(batch_rows)
-                pending_bytes += batch_rows.nbytes
-        if pending:
-            yield _chunk(pending)
+        yield from cut_into_chunks(
+            self._read(after_batch, through_batch, CHUNK_COLUMNS), chunk_bytes
+        )
 
     def has_rows(self, after_batch: int, through_batch: int) -> bool:
         """Whether the batches in (after_batch, through_batch] hold any change."""
@@ -348,24 +329,6 @@ def _in_range(rows: pa.Table, after_batch: int, through_batch: int) -> pa.Chunke
 
 def _by_batches(table: DeltaTable) -> list[DataFile]:
     return sorted(data_files(table), key=lambda file: (file.minimum[Log.BATCH], file.path))
-
-
-def _batch_of(rows: pa.Table) -> int:
-    return int(rows[Log.BATCH][0].as_py())
-
-
-def _by_batch(rows: pa.Table) -> Iterator[pa.Table]:
-    """Consecutive runs of rows that share a batch."""
-    runs = pc.run_end_encode(rows[Log.BATCH].combine_chunks())
-    start = 0
-    for end in runs.run_ends.to_pylist():
-        yield rows.slice(start, end - start)
-        start = end
-
-
-def _chunk(parts: list[pa.Table]) -> Chunk:
-    rows = pa.concat_tables(parts)
-    return Chunk(_batch_of(rows), int(rows[Log.BATCH][-1].as_py()), rows)
 
 
 def _forgotten(uri: str, after_batch: int, forgotten: int) -> StorageError:

@@ -84,10 +84,6 @@ class Project:
             hint=f"Sources of this project: {', '.join(sorted(self.sources))}.",
         )
 
-    def downstream_of(self, source: DynamoDBSource) -> tuple[Transform, ...]:
-        """The transforms that read a source."""
-        return tuple(one for one in self.transforms if one.source == source)
-
     def stream_client(self, source: DynamoDBSource) -> StreamClient:
         """A client of a source's stream, as its sensor uses. It connects on first use."""
         dynamodb: DynamoDBStreamsResource = self.dynamodb.process_config_and_initialize()

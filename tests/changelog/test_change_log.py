@@ -10,7 +10,8 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, Chunk
+from datazone_dagster.changelog.chunks import Chunk
+from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.errors import ConcurrentWriterError, ForeignTableError, StorageError
 from datazone_dagster.model.columns import Log

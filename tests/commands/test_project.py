@@ -52,7 +52,6 @@ def test_what_build_definitions_was_given_is_found(folder: Path) -> None:
     assert project.source_of("shop.orders") is project.source_of("shop_orders")
     transform, dataset = project.writer_of("open_orders")
     assert (transform.name, dataset.id) == ("open_orders", "open_orders")
-    assert project.downstream_of(transform.source) == (transform,)
 
 
 def test_variables_are_resolved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from tests.faults.orders import (
 )
 from tests.faults.world import OrdersTable, settle
 from tests.faults.world import assert_exactly_once as assert_table_exactly_once
+from tests.new_process import NewProcess
 
 SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
 BATCHES = 70
@@ -46,16 +47,6 @@ BATCHES = 70
 def write(stream: ScriptedStream, start: int) -> None:
     for number in range(start, start + 9):
         stream.put(order(number % 5, ("placed", "hidden", "paid")[number % 3], number))
-
-
-class NewProcess:
-    """The stream through another client, as another process has it."""
-
-    def __init__(self, stream: ScriptedStream) -> None:
-        self.stream_arns = stream.stream_arns
-        self.describe = stream.describe
-        self.shard_iterator = stream.shard_iterator
-        self.get_records = stream.get_records
 
 
 def drain(stream: ScriptedStream, layout: Layout) -> None:

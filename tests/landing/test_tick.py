@@ -17,6 +17,7 @@ from datazone_dagster.model.columns import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import ScriptedStream
+from tests.new_process import NewProcess
 
 SOURCE = DynamoDBSource(table_name="orders", region="eu-west-1")
 SMALL = DrainSettings(budget_bytes=1, max_workers=1)
@@ -128,20 +129,10 @@ def test_replaced_files_of_both_tables_are_deleted_in_time(
     assert all(files_on_disk(uri) > len(DeltaTable(uri).file_uris()) for uri in uris)
     monkeypatch.setattr(landing, "TIDY_FIRST_SECONDS", 0.0)
     stream.put({"id": {"S": "one more"}})
-    drain_tick(SOURCE, ScriptedView(stream), layout)
+    drain_tick(SOURCE, NewProcess(stream), layout)
     assert all(files_on_disk(uri) == len(DeltaTable(uri).file_uris()) for uri in uris)
 
 
 def files_on_disk(uri: str) -> int:
     found = Path(uri).rglob("*.parquet")
     return sum("_delta_log" not in path.parts for path in found)
-
-
-class ScriptedView:
-    """The same stream through a new client, as a new process has one."""
-
-    def __init__(self, stream: ScriptedStream) -> None:
-        self.stream_arns = stream.stream_arns
-        self.describe = stream.describe
-        self.shard_iterator = stream.shard_iterator
-        self.get_records = stream.get_records

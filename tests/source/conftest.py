@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from datazone_dagster.source.session import Clients, ConnectionSettings, build_clients
 from tests.source.scripted import ScriptedService
 
 
@@ -25,6 +26,17 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def running_service() -> Iterator[ScriptedService]:
     with ScriptedService() as service:
         yield service
+
+
+@pytest.fixture(scope="module")
+def clients(running_service: ScriptedService) -> Clients:
+    settings = ConnectionSettings(
+        region="us-west-2",
+        endpoint_url=running_service.url,
+        aws_access_key_id="k",
+        aws_secret_access_key="s",
+    )
+    return build_clients(settings)
 
 
 @pytest.fixture

@@ -19,17 +19,6 @@ from tests.source.scripted import Answer, ScriptedService, error, ok
 BODY = json.dumps({"Records": [an_insert(1)], "NextShardIterator": "next"}).encode()
 
 
-@pytest.fixture(scope="module")
-def clients(running_service: ScriptedService) -> Clients:
-    settings = ConnectionSettings(
-        region="us-west-2",
-        endpoint_url=running_service.url,
-        aws_access_key_id="k",
-        aws_secret_access_key="s",
-    )
-    return build_clients(settings)
-
-
 def test_a_call_of_someone_else_on_the_same_client_is_left_alone(
     service: ScriptedService, clients: Clients
 ) -> None:

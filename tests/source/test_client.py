@@ -17,23 +17,12 @@ from datazone_dagster.errors import (
 from datazone_dagster.model.protocols import StreamClient
 from datazone_dagster.model.shard import TRIM_HORIZON, IteratorStart, Shard, StartAt, after
 from datazone_dagster.source.client import BotoStreamClient
-from datazone_dagster.source.session import Clients, ConnectionSettings, build_clients
+from datazone_dagster.source.session import Clients
 from tests.source.scripted import ScriptedService, ok
 
 A, B, C = (f"shardId-0000000000000000000{n}-0123456" for n in (1, 2, 3))
 TABLE = "arn:aws:dynamodb:us-west-2:123456789012:table/orders"
 OLD, MIDDLE, NEW = (f"{TABLE}/stream/2026-01-0{day}T00:00:00.000" for day in (1, 2, 3))
-
-
-@pytest.fixture(scope="module")
-def clients(running_service: ScriptedService) -> Clients:
-    settings = ConnectionSettings(
-        region="us-west-2",
-        endpoint_url=running_service.url,
-        aws_access_key_id="k",
-        aws_secret_access_key="s",
-    )
-    return build_clients(settings)
 
 
 @pytest.fixture

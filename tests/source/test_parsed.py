@@ -9,20 +9,9 @@ from datazone_dagster.errors import ServiceUnavailableError
 from datazone_dagster.model.record import ChangeRecord, RecordsPage
 from datazone_dagster.source.client import BotoStreamClient
 from datazone_dagster.source.parsed import page_from_parsed
-from datazone_dagster.source.session import Clients, ConnectionSettings, build_clients
+from datazone_dagster.source.session import Clients
 from tests.source.pages import WireRecord, an_insert, body_of, wire_pages
 from tests.source.scripted import Answer, ScriptedService, ok
-
-
-@pytest.fixture(scope="module")
-def clients(running_service: ScriptedService) -> Clients:
-    settings = ConnectionSettings(
-        region="us-west-2",
-        endpoint_url=running_service.url,
-        aws_access_key_id="k",
-        aws_secret_access_key="s",
-    )
-    return build_clients(settings)
 
 
 def _meaning(record: ChangeRecord) -> ChangeRecord:

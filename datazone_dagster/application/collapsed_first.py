@@ -9,8 +9,8 @@ to be refused, an expression that fails) is left to the plain way, which is exac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import cast
 
@@ -45,6 +45,7 @@ _PART = "part"
 _ROW = "row"
 _COLLAPSE_BYTES = 16 << 20
 _NEARLY = 0.75
+_SAMPLE_ROWS = 1024
 _RUN_ROWS = 16_384
 _RUN_BYTES = 16 << 20
 """Bounds of what is parsed at a time."""
@@ -115,14 +116,13 @@ def prepare(parts: Parts, frames: Mapping[str, Frame], bounds: Bounds) -> Prepar
         TooMuchError: More than one batch, and too much: to be tried again with what was learned.
         OSError: The store failed.
     """
-    scan = _Scan()
-    scan.run(parts, bounds)
+    scan = _Scan(bounds, lambda: _sampled_row_bytes(parts, frames))
+    scan.run(parts)
     facts = scan.facts()
     latest = _canonical(scan.latest(), facts)
-    images = frozenset().union(*(frame.images_needed for frame in frames.values()))
     rows: dict[str, list[pa.Table]] = {output: [] for output in frames}
     done = kept = 0
-    for changes in _with_images(parts, scan.parts, latest, images):
+    for changes in _with_images(parts, scan.parts, latest, _columns_of(frames)):
         try:
             for output, frame in frames.items():
                 rows[output].append(frame.rows_of(changes))
@@ -140,10 +140,34 @@ def prepare(parts: Parts, frames: Mapping[str, Frame], bounds: Bounds) -> Prepar
     return Prepared(facts, taken, collapsed=True)
 
 
+def _sampled_row_bytes(parts: Parts, frames: Mapping[str, Frame]) -> float | None:
+    """What the function's rows of one change take, by the first changes; None: it fails there."""
+    part = next(iter(parts))
+    claims = parts.read(part, CLAIM_COLUMNS).slice(0, _SAMPLE_ROWS)
+    if not len(claims):
+        return None
+    found = parts.read(part, _columns_of(frames)).slice(0, _SAMPLE_ROWS)
+    claims = claims.append_column(KEY, claims[Log.KEYS])
+    claims = claims.append_column(VERSION, claims[Log.VERSION])
+    changes = _changes(claims.append_column(EVENT_TIME, claims[Log.EVENT_TIME]), found)
+    try:
+        row_bytes: int = sum(frame.rows_of(changes).nbytes for frame in frames.values())
+    except TransformError:
+        return None
+    return row_bytes / len(changes)
+
+
 @dataclass
 class _Scan:
-    """What was read of keys and versions so far; only the latest change of each key is kept."""
+    """What was read of keys and versions so far; only the latest change of each key is kept.
 
+    Args:
+        bounds: Where it ends.
+        sampled_row_bytes: Tells `Bounds.row_bytes` by parsing some changes; None: it can't.
+    """
+
+    bounds: Bounds
+    sampled_row_bytes: Callable[[], float | None]
     parts: list[Part] = field(default_factory=list)
     records: int = 0
     record_bytes: int = 0
@@ -154,12 +178,12 @@ class _Scan:
     _kept: pa.Table | None = None
     _pending: list[pa.Table] = field(default_factory=list)
 
-    def run(self, parts: Parts, bounds: Bounds) -> None:
+    def run(self, parts: Parts) -> None:
         """Read on until the bounds are reached and the last batch is whole."""
         full = False
         for part in parts:
             rows = parts.read(part, CLAIM_COLUMNS)
-            full = full or self._is_full(part, bounds)
+            full = full or self._is_full(part)
             of_batch = rows.filter(pc.equal(rows[Log.BATCH], self.last_batch)) if full else rows
             if len(of_batch):
                 self._take(part, of_batch)
@@ -207,15 +231,19 @@ class _Scan:
         if pending_bytes > max(_COLLAPSE_BYTES, self._kept.nbytes if self._kept else 0):
             self.latest()
 
-    def _is_full(self, part: Part, bounds: Bounds) -> bool:
+    def _is_full(self, part: Part) -> bool:
         if not self.records:
             return False
-        row_bytes = bounds.row_bytes or part.decoded_bytes / part.rows
-        if self._kept_bytes(row_bytes) < bounds.kept_bytes:
-            return self.decoded_bytes >= bounds.decoded_bytes
-        self.latest()
-        # Not up to the bound, or near it every part would collapse everything once more.
-        return self._kept_bytes(row_bytes) >= _NEARLY * bounds.kept_bytes
+        bounds, change_bytes = self.bounds, part.decoded_bytes / part.rows
+        if self._kept_bytes(bounds.row_bytes or change_bytes) >= bounds.kept_bytes:
+            if bounds.row_bytes is None:
+                row_bytes = self.sampled_row_bytes()
+                self.bounds = bounds = replace(bounds, row_bytes=row_bytes or change_bytes)
+            self.latest()
+            # Not up to the bound, or near it every part would collapse everything once more.
+            if self._kept_bytes(bounds.row_bytes or change_bytes) >= _NEARLY * bounds.kept_bytes:
+                return True
+        return self.decoded_bytes >= bounds.decoded_bytes
 
     def _kept_bytes(self, row_bytes: float) -> int:
         tables = [*([self._kept] if self._kept is not None else []), *self._pending]
@@ -234,10 +262,9 @@ def _canonical(latest: pa.Table, facts: ChunkFacts) -> pa.Table:
 
 
 def _with_images(
-    parts: Parts, read: list[Part], latest: pa.Table, images: frozenset[str]
+    parts: Parts, read: list[Part], latest: pa.Table, columns: Sequence[str]
 ) -> Iterator[pa.Table]:
     """The latest changes in `CHANGES_SCHEMA`, some thousand at a time; other images are null."""
-    columns = [*sorted(images - {Log.KEYS}), *_SMALL_COLUMNS]
     runs = pc.run_end_encode(latest[_PART].combine_chunks())
     pending: list[pa.Table] = []
     start = 0
@@ -254,6 +281,12 @@ def _with_images(
             pending = []
     if pending:
         yield pa.concat_tables(pending)
+
+
+def _columns_of(frames: Mapping[str, Frame]) -> list[str]:
+    """What the functions' SQL reads beside the claims."""
+    images = frozenset().union(*(frame.images_needed for frame in frames.values()))
+    return [*sorted(images - {Log.KEYS}), *_SMALL_COLUMNS]
 
 
 def _changes(claims: pa.Table, found: pa.Table) -> pa.Table:

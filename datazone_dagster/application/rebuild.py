@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.application.run import Application
@@ -69,7 +69,7 @@ class Rebuild:
         self._transform = transform
         self._dataset_id = dataset.id
         self._layout = layout
-        self._settings = settings
+        self._settings = replace(settings, linger_seconds=0.0)
         self._clock = clock
         self._on_chunk = on_chunk
         self._logger = logger

@@ -14,6 +14,7 @@ from datazone_dagster import crash_points
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.application.function import Function
 from datazone_dagster.application.held import hold_back, let_in, waiting_keys
+from datazone_dagster.application.pacing import ChunkCost, Following
 from datazone_dagster.application.preparing import Preparation
 from datazone_dagster.application.progress import advanced
 from datazone_dagster.application.sizes import ApplySettings, ChunkSizes
@@ -64,6 +65,8 @@ class Application:
             for output, dataset in self._datasets.items()
         }
         self._sizes = ChunkSizes(settings)
+        self._linger_seconds = settings.linger_seconds
+        self._last: ChunkCost | None = None
         self._upkeep = settings.maintenance
         attributes = next(iter(self._tables.values())).attributes()
         limit = self._sizes.frame_memory_bytes
@@ -81,23 +84,31 @@ class Application:
         }
 
     def run(self) -> dict[str, ApplyReport]:
-        """Apply up to the head of the change log as it is now."""
+        """Apply up to the head of the change log, and what lands meanwhile."""
         started_seconds = time.monotonic()
-        log = self._change_log.open()
-        if log is not None:
-            for output, report in self._reports.items():
-                check_head(log, report.position)
-                self._reports[output] = replace(report, head=log.head)
-            try:
-                self._apply_to_head(log)
-                self._maintain()
-            except ConcurrentWriterError as error:
-                self._logger.info("This run of %s gives way: %s", self._transform.name, error)
+        following = Following(self._change_log, self._linger_seconds)
+        log = following.first()
+        while log is not None and self._applied_to_head(log):
+            log = following.next(log.head, self._last)
+        if log is None:
+            self._maintain()
         duration_seconds = time.monotonic() - started_seconds
         return {
             report.dataset_id: self._finished(output, report, duration_seconds)
             for output, report in self._reports.items()
         }
+
+    def _applied_to_head(self, log: ChangeLogSnapshot) -> bool:
+        """Apply up to this head; False if another run is faster."""
+        for output, report in self._reports.items():
+            check_head(log, report.position)
+            self._reports[output] = replace(report, head=log.head)
+        try:
+            self._apply_to_head(log)
+        except ConcurrentWriterError as error:
+            self._logger.info("This run of %s gives way: %s", self._transform.name, error)
+            return False
+        return True
 
     def _apply_to_head(self, log: ChangeLogSnapshot) -> None:
         """Datasets that are behind catch up with the others first, then all go on together."""
@@ -188,12 +199,13 @@ class Application:
                 new_columns=written.added_columns,
             )
         committed_seconds = time.monotonic()
+        work_seconds = prepared_seconds - started_seconds
+        merge_seconds = committed_seconds - prepared_seconds
         self._sizes.measured(
-            chunk.decoded_bytes,
-            prepared_seconds - started_seconds,
-            committed_seconds - prepared_seconds,
-            collapsed=prepared.collapsed,
+            chunk.decoded_bytes, work_seconds, merge_seconds, collapsed=prepared.collapsed
         )
+        stored_bytes = log.stored_bytes(start, chunk.last_batch)
+        self._last = ChunkCost(stored_bytes, work_seconds, merge_seconds)
         if self._on_chunk is not None:
             self._on_chunk(
                 ChunkReport(

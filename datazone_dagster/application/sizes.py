@@ -46,11 +46,14 @@ class ApplySettings:
         memory_budget: Bytes that the process may take while it applies; DuckDB's limit and the
             largest chunk follow from it. One batch of the change log always has to fit.
         maintenance: When merges are followed by maintenance of the table, and how much of it.
+        linger_seconds: How long after its start a run still goes on with changes that have
+            landed since. 0: it ends at the head that it found.
     """
 
     chunk_bytes: int | None = None
     memory_budget: int = MEMORY_BUDGET
     maintenance: MaintenanceSettings = MaintenanceSettings()
+    linger_seconds: float = 60.0
 
 
 class ChunkSizes:

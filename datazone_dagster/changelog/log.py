@@ -20,6 +20,7 @@ from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.parts import Parts
+from datazone_dagster.changelog.ranges import files_between, stored_bytes
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
 from datazone_dagster.changelog.upkeep import (
     CONFIGURATION,
@@ -298,16 +299,16 @@ class ChangeLogSnapshot:
         ]
         return min(times, default=None)
 
+    def stored_bytes(self, after_batch: int, through_batch: int) -> int:
+        """What the batches in (after_batch, through_batch] take in files, about."""
+        return stored_bytes(self._files, after_batch, through_batch)
+
     def _check_range(self, after_batch: int, through_batch: int) -> None:
         if after_batch < min(self.forgotten, through_batch):
             raise _forgotten(self._log.uri, after_batch, self.forgotten)
 
     def _files_between(self, after_batch: int, through_batch: int) -> list[DataFile]:
-        return [
-            file
-            for file in self._files
-            if file.maximum[Log.BATCH] > after_batch and file.minimum[Log.BATCH] <= through_batch
-        ]
+        return files_between(self._files, after_batch, through_batch)
 
     def _read(self, after_batch: int, through_batch: int, columns: list[str]) -> Iterator[pa.Table]:
         """Rows of the batches in (after_batch, through_batch], in order, a part at a time."""

@@ -240,3 +240,25 @@ def test_rows_that_are_larger_than_expected_make_smaller_chunks(
     assert tried[0].row_bytes is None
     assert (tried[-1].row_bytes or 0) > 9_000
     assert 1 < report.chunks <= 6
+
+
+def test_the_first_chunk_knows_by_a_sample_how_small_its_rows_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(str(tmp_path))
+    filling = "x" * 20_000
+    for _ in range(4):
+        land(layout, [(1, [Change(key, filling) for key in (0, 2, 3)], 0)])
+    original = collapsed_first.prepare
+
+    def prepare(parts: Parts, frames: Any, bounds: collapsed_first.Bounds) -> Any:
+        # Room for a claim and a small row of each change, not for the changes themselves.
+        return original(parts, frames, replace(bounds, kept_bytes=40_000))
+
+    monkeypatch.setattr("datazone_dagster.application.preparing.prepare", prepare)
+    assert applied("small", open_orders, layout).chunks == 1
+    assert applied("large", all_of_it, layout).chunks == 4
+
+
+def all_of_it(orders: Frame) -> Frame:
+    return orders.select("dynamodb.NewImage as item")

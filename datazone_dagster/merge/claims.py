@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -72,24 +73,28 @@ def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatc
         ResultError: A row carries a key or version that is not in the chunk.
     """
     latest = changes.take(latest_rows(changes[KEY], changes[VERSION]))
-    _refuse_foreign(rows, changes, dataset_id)
+    at = pc.index_in(rows[KEY].cast(pa.string()), latest[KEY].combine_chunks())
+    newest = pc.fill_null(pc.equal(rows[VERSION], latest[VERSION].take(at)), False)
+    _refuse_foreign(rows.filter(pc.invert(newest)), changes, dataset_id)
     removed = pc.equal(latest[Log.EVENT_NAME], _REMOVE)
-    stays = _places(latest.filter(pc.invert(removed)))
-    current = rows.filter(pc.is_in(_places(rows), stays))
-    filtered = pc.invert(pc.is_in(latest[KEY], pc.unique(current[KEY])))
+    counts = pc.and_(newest, pc.fill_null(pc.invert(removed).take(at), False))
+    filtered = np.ones(len(latest), bool)
+    filtered[at.filter(counts).to_numpy()] = False
     by_service = pc.fill_null(pc.equal(latest[Log.USER_PRINCIPAL], _SERVICE), False)
     cause = pc.case_when(
-        pc.make_struct(pc.and_(removed, by_service), removed, filtered),
+        pc.make_struct(pc.and_(removed, by_service), removed, pa.chunked_array([filtered])),
         pa.scalar("ttl"),
         pa.scalar("user"),
         pa.scalar("filtered"),
         pa.scalar(None, pa.string()),
     )
     claims = pa.table([latest[KEY], latest[VERSION], cause], schema=CLAIMS_SCHEMA)
-    return MergeBatch(claims, current)
+    return MergeBatch(claims, rows.filter(counts))
 
 
 def _refuse_foreign(rows: pa.Table, changes: pa.Table, dataset_id: str) -> None:
+    if not len(rows):
+        return
     foreign = rows.filter(pc.invert(pc.is_in(_places(rows), _places(changes))))
     if len(foreign):
         raise _is_foreign(foreign[KEY][0].as_py(), foreign[VERSION][0].as_py(), dataset_id)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 import pyarrow as pa
@@ -39,6 +40,9 @@ ATTEMPTS = 8
 """Commits of others that one change gives way to before it fails."""
 
 HARDLY_REPEATED = (KEY, VERSION)
+
+JOINED_BYTES = 32 << 20
+"""Files are joined while they are rewritten, up to this size of what they were."""
 
 
 class Removal(Enum):
@@ -152,13 +156,14 @@ def _commit(
     touched = [file for file in snapshot.files if changes.removed.get(file.path)]
     gone = {file.path: snapshot.deleted_in(file) | changes.removed[file.path] for file in touched}
     left = [file for file in touched if len(gone[file.path]) < snapshot.rows_in(file)]
-    adds = _new_files(snapshot, changes.rows, target.schema)
+    rewrites = left if removal is Removal.REWRITE else []
+    adds = [
+        _file_of(snapshot, group, gone, target.schema)
+        for group in _groups(snapshot, changes.rows, rewrites)
+    ]
+    written = [LiveFile(add, None).path for add in adds]
     crash_points.reach(crash_points.AFTER_DATA_FILES)
-    if removal is Removal.REWRITE:
-        adds += [_rewritten(snapshot, file, target.schema, gone[file.path]) for file in left]
-        written = [LiveFile(add, None).path for add in adds]
-    else:
-        written = [LiveFile(add, None).path for add in adds]
+    if removal is Removal.VECTORS:
         hidden, path = _hidden(snapshot, left, gone)
         adds += hidden
         written += path
@@ -180,34 +185,68 @@ def _commit(
     )
 
 
-def _new_files(snapshot: Snapshot, rows: pa.Table, schema: pa.Schema) -> list[dict[str, object]]:
-    adds = []
+@dataclass
+class _Group:
+    """What becomes one file: what is left of some files, and new rows."""
+
+    partition_values: Mapping[str, str | None]
+    files: list[LiveFile] = field(default_factory=list)
+    rows: pa.Table | None = None
+
+    @property
+    def has_room(self) -> bool:
+        return sum(file.size_bytes for file in self.files) < JOINED_BYTES
+
+
+def _groups(snapshot: Snapshot, rows: pa.Table, files: list[LiveFile]) -> list[_Group]:
+    """Small files that are rewritten anyway become one, and the new rows of their partition with
+    them: the next search for keys opens so many files less.
+    """
+    groups: dict[tuple[tuple[str, str | None], ...], list[_Group]] = {}
+
+    def of(values: Mapping[str, str | None]) -> _Group:
+        of_partition = groups.setdefault(tuple(sorted(values.items())), [])
+        if not of_partition or not of_partition[-1].has_room:
+            of_partition.append(_Group(values))
+        return of_partition[-1]
+
+    for file in files:
+        of(file.partition_values).files.append(file)
     for values, part in by_partition(rows, snapshot.partition_columns):
-        add = write_data_file(
-            snapshot.store, schema, values, part.to_batches(), plain_columns=HARDLY_REPEATED
-        )
-        adds += [add] if add is not None else []
-    return adds
+        if len(part):
+            of(values).rows = part
+    return [group for of_partition in groups.values() for group in of_partition]
 
 
-def _rewritten(
-    snapshot: Snapshot, file: LiveFile, schema: pa.Schema, gone: BitMap64
+def _file_of(
+    snapshot: Snapshot, group: _Group, gone: Mapping[str, BitMap64], schema: pa.Schema
 ) -> dict[str, object]:
-    stored = pa.schema([field for field in schema if field.name not in file.partition_values])
+    stored = pa.schema([field for field in schema if field.name not in group.partition_values])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for file in group.files:
+            left = 0
+            for batch in live_batches(snapshot, file, stored, gone[file.path]):
+                left += batch.num_rows
+                yield batch
+            if not left:
+                raise _fewer_rows(snapshot, file)
+        if group.rows is not None:
+            yield from group.rows.select(stored.names).to_batches()
+
     add = write_data_file(
-        snapshot.store,
-        schema,
-        file.partition_values,
-        live_batches(snapshot, file, stored, gone),
-        plain_columns=HARDLY_REPEATED,
+        snapshot.store, schema, group.partition_values, batches(), plain_columns=HARDLY_REPEATED
     )
-    if add is None:
-        raise StorageError(
-            f"{file.path} in {snapshot.store.uri} has fewer rows than the log says.",
-            safe="Nothing of this attempt is in the table.",
-            hint="Restore the table to a version before the damage.",
-        )
+    assert add is not None, "a group has rows"
     return add
+
+
+def _fewer_rows(snapshot: Snapshot, file: LiveFile) -> StorageError:
+    return StorageError(
+        f"{file.path} in {snapshot.store.uri} has fewer rows than the log says.",
+        safe="Nothing of this attempt is in the table.",
+        hint="Restore the table to a version before the damage.",
+    )
 
 
 def _hidden(

@@ -8,7 +8,6 @@ its frame read at once (so nothing can collapse first), and a CPU profile per st
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,12 +15,11 @@ from benchmarks.drain import drain_all
 from benchmarks.measure import (
     Measured,
     Stages,
-    child_variant,
+    command_line,
     in_child,
     markdown,
     measuring,
     repeated,
-    report,
     write,
 )
 from benchmarks.orders import DATASET, SOURCE, process_orders_stream
@@ -40,6 +38,7 @@ from datazone_dagster.source.wire import parse_page
 
 COLLAPSED = "apply, latest changes only"
 WHOLE = "apply, whole chunks"
+LAND = "land"
 DEFAULT_RECORDS = 1_000_000
 
 
@@ -55,6 +54,9 @@ def whole_chunks(orders_stream: Frame) -> Frame:
 
 def child(variant: str, folder: Path, lake: Path) -> Measured:
     measured = Measured(variant)
+    if variant == LAND:
+        drain_all(PagesStream(folder, parse_page), Layout(str(lake)))
+        return measured
     stream = PagesStream(folder, parse_page)
     measured.records, measured.body_bytes = stream.records, stream.body_bytes
     flow = process_orders_stream if variant == COLLAPSED else whole_chunks
@@ -78,7 +80,7 @@ def child(variant: str, folder: Path, lake: Path) -> Measured:
 def run(variant: str, folder: Path) -> Measured:
     """One run in a process of its own, on a change log that was landed by another."""
     with tempfile.TemporaryDirectory(prefix="bench-apply-") as lake:
-        in_child("benchmarks.apply", "land", str(folder), lake)
+        in_child("benchmarks.apply", LAND, str(folder), lake)
         return in_child("benchmarks.apply", variant, str(folder), lake)
 
 
@@ -91,15 +93,4 @@ def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Mea
 
 
 if __name__ == "__main__":
-    asked = child_variant(sys.argv)
-    if asked and asked[0] == "land":
-        drain_all(PagesStream(Path(asked[1][0]), parse_page), Layout(asked[1][1]))
-        report(Measured("land"))
-    elif asked:
-        report(child(asked[0], Path(asked[1][0]), Path(asked[1][1])))
-    else:
-        main(
-            Path("benchmarks/results"),
-            Path(tempfile.gettempdir()) / "datazone-bench-pages",
-            int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_RECORDS,
-        )
+    command_line(child, main, DEFAULT_RECORDS)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,11 @@ from benchmarks.drain import boto_parser
 from benchmarks.measure import (
     Measured,
     Stages,
-    child_variant,
+    command_line,
     in_child,
     markdown,
     measuring,
     repeated,
-    report,
     write,
 )
 from benchmarks.pages import Workload, generated
@@ -139,12 +137,4 @@ def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Mea
 
 
 if __name__ == "__main__":
-    asked = child_variant(sys.argv)
-    if asked:
-        report(child(asked[0], Path(asked[1][0])))
-    else:
-        main(
-            Path("benchmarks/results"),
-            Path(tempfile.gettempdir()) / "datazone-bench-pages",
-            int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_RECORDS,
-        )
+    command_line(child, main, DEFAULT_RECORDS)

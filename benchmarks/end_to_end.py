@@ -21,11 +21,10 @@ from pathlib import Path
 
 from benchmarks.measure import (
     Measured,
-    child_variant,
+    command_line,
     in_child,
     markdown,
     measuring,
-    report,
     write,
 )
 from benchmarks.orders import DATASET, SOURCE, peer, process_orders_stream
@@ -36,6 +35,7 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_tick
 from datazone_dagster.source.wire import parse_page
 
+DRAIN, APPLY = "drain", "apply"
 OURS = "drain and apply, two processes"
 PEER = "hand-written: boto3, TypeDeserializer, pyarrow, delta-rs MERGE"
 DEFAULT_RECORDS = 1_000_000
@@ -72,7 +72,7 @@ def _resident_mib(pid: int) -> float:
 
 
 def drain_child(folder: Path, lake: str) -> Measured:
-    measured = Measured("drain")
+    measured = Measured(DRAIN)
     stream = PagesStream(folder, parse_page)
     settings = DrainSettings(memory_budget=DRAIN_BUDGET)
     _wait_for_start()
@@ -84,7 +84,7 @@ def drain_child(folder: Path, lake: str) -> Measured:
 
 
 def apply_child(folder: Path, lake: str) -> Measured:
-    measured = Measured("apply", records=PagesStream(folder, parse_page).records)
+    measured = Measured(APPLY, records=PagesStream(folder, parse_page).records)
     settings, applied, chunks, rows = ApplySettings(memory_budget=APPLY_BUDGET), 0, 0, 0
     _wait_for_start()
     with measuring(measured):
@@ -117,7 +117,7 @@ def ours(folder: Path) -> Measured:
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for name in ("drain", "apply")
+            for name in (DRAIN, APPLY)
         }
         for child in children.values():
             assert child.stdout is not None
@@ -154,6 +154,12 @@ def peer_child(folder: Path) -> Measured:
     return measured
 
 
+def child(variant: str, folder: Path, lake: Path | None = None) -> Measured:
+    if lake is None:
+        return peer_child(folder)
+    return {DRAIN: drain_child, APPLY: apply_child}[variant](folder, str(lake))
+
+
 def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Measured]:
     folder = generated(Workload(records=records), pages)
     slow = generated(Workload(records=max(records // 10, 1000)), pages)
@@ -166,18 +172,4 @@ def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Mea
 
 
 if __name__ == "__main__":
-    asked = child_variant(sys.argv)
-    if asked:
-        variant, arguments = asked
-        if variant == "peer":
-            report(peer_child(Path(arguments[0])))
-        else:
-            work = {"drain": drain_child, "apply": apply_child}[variant]
-            report(work(Path(arguments[0]), arguments[1]))
-            sys.stdout.flush()
-    else:
-        main(
-            Path("benchmarks/results"),
-            Path(tempfile.gettempdir()) / "datazone-bench-pages",
-            int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_RECORDS,
-        )
+    command_line(child, main, DEFAULT_RECORDS)

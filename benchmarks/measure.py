@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ import pyarrow as pa
 
 # With the first array PyArrow imports pandas, where it is installed: imports are not measured.
 pa.array([0])
+
+RESULTS = Path("benchmarks/results")
+PAGES = Path(tempfile.gettempdir()) / "datazone-bench-pages"
 
 
 @dataclass
@@ -113,6 +117,24 @@ def report(measured: Measured) -> None:
 def child_variant(argv: list[str]) -> tuple[str, list[str]] | None:
     """The variant and its arguments, if this process is a child of `in_child`."""
     return (argv[2], argv[3:]) if len(argv) > 2 and argv[1] == "--child" else None
+
+
+def command_line(
+    child: Callable[..., Measured], main: Callable[[Path, Path, int], object], default_records: int
+) -> None:
+    """What `python -m benchmarks.<name>` does: a child of `in_child`, or all of it.
+
+    Args:
+        child: Given the variant, and the paths that `in_child` was given.
+        main: Given the folders of results and of pages, and how many records.
+        default_records: Unless the command line says another number.
+    """
+    asked = child_variant(sys.argv)
+    if asked:
+        variant, arguments = asked
+        report(child(variant, *map(Path, arguments)))
+    else:
+        main(RESULTS, PAGES, int(sys.argv[1]) if len(sys.argv) > 1 else default_records)
 
 
 def markdown(title: str, rows: list[Measured], baseline: str | None = None) -> str:

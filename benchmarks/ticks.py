@@ -121,10 +121,9 @@ def main(results: Path, ticks: int = 10_000) -> None:
         results.mkdir(parents=True, exist_ok=True)
         for row in run(ticks, Path(folder) / "busy"):  # written as it goes: it takes a while
             rows.append(row)
-            (results / "ticks.json").write_text(
-                json.dumps({"ticks": rows, "idle": quiet}, indent=1)
-            )
-            (results / "ticks.md").write_text(table(rows, quiet))
+            measured = json.dumps({"ticks": rows, "idle": quiet}, indent=1)
+            (results / f"ticks_{ticks}.json").write_text(measured)
+            (results / f"ticks_{ticks}.md").write_text(table(rows, quiet))
     print(table(rows, quiet))
 
 

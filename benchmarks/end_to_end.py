@@ -3,7 +3,8 @@
     python -m benchmarks.end_to_end [records]
 
 The drain reads GetRecords bodies from files (no network), the apply runs again and again until
-it has everything, as the runs that a sensor asks for do. Wall time is from the first call to
+it has everything, as the runs that a sensor asks for do; each goes on with what lands while it
+works. Wall time is from the first call to
 the last commit; memory is that of both processes together, every 20 ms. The peer is the script
 that people write (`benchmarks.orders.peer`): one process, fewer records.
 """
@@ -39,8 +40,8 @@ DRAIN, APPLY = "drain", "apply"
 OURS = "drain and apply, two processes"
 PEER = "hand-written: boto3, TypeDeserializer, pyarrow, delta-rs MERGE"
 DEFAULT_RECORDS = 1_000_000
-DRAIN_BUDGET = 512 << 20
-APPLY_BUDGET = 512 << 20
+DRAIN_BUDGET = 384 << 20
+APPLY_BUDGET = 640 << 20
 """Together under 1 GiB: what the two processes of one machine may take."""
 
 

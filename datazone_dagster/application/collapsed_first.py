@@ -24,7 +24,7 @@ from datazone_dagster.changelog.parts import Part, Parts
 from datazone_dagster.decode.keys import key_column
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.merge.latest import latest_rows
+from datazone_dagster.merge.latest import only_latest
 from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION, Log
 
 CLAIM_COLUMNS = (
@@ -195,7 +195,7 @@ class _Scan:
         tables = [*([self._kept] if self._kept is not None else []), *self._pending]
         self._pending = []
         both = pa.concat_tables(tables)
-        self._kept = both.take(latest_rows(both[Log.KEYS], both[Log.VERSION]))
+        self._kept = only_latest(both, both[Log.KEYS], both[Log.VERSION])
         return self._kept
 
     def facts(self) -> ChunkFacts:
@@ -256,7 +256,7 @@ def _canonical(latest: pa.Table, facts: ChunkFacts) -> pa.Table:
     if failures:
         raise NotThisWayError(facts.last_batch, "they hold keys that are none.")
     latest = latest.append_column(KEY, keys)
-    latest = latest.take(latest_rows(keys, latest[Log.VERSION]))
+    latest = only_latest(latest, keys, latest[Log.VERSION])
     latest = latest.append_column(VERSION, latest[Log.VERSION])
     return latest.append_column(EVENT_TIME, latest[Log.EVENT_TIME])
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.errors import ResultError
-from datazone_dagster.merge.latest import latest_rows
+from datazone_dagster.merge.latest import only_latest
 from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION, Log
 
 _REMOVE = "REMOVE"
@@ -72,7 +72,7 @@ def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatc
     Raises:
         ResultError: A row carries a key or version that is not in the chunk.
     """
-    latest = changes.take(latest_rows(changes[KEY], changes[VERSION]))
+    latest = only_latest(changes, changes[KEY], changes[VERSION])
     at = pc.index_in(rows[KEY].cast(pa.string()), latest[KEY].combine_chunks())
     newest = pc.fill_null(pc.equal(rows[VERSION], latest[VERSION].take(at)), False)
     _refuse_foreign(rows.filter(pc.invert(newest)), changes, dataset_id)

@@ -11,6 +11,14 @@ import pyarrow.compute as pc
 _Places = np.ndarray[Any, np.dtype[np.int64]]
 
 
+def only_latest(
+    rows: pa.Table, keys: pa.ChunkedArray | pa.Array, versions: pa.ChunkedArray | pa.Array
+) -> pa.Table:
+    """The rows that hold the highest version of their key; not copied if that is each of them."""
+    places = latest_rows(keys, versions)
+    return rows if len(places) == len(rows) else rows.take(places)
+
+
 def latest_rows(keys: pa.ChunkedArray | pa.Array, versions: pa.ChunkedArray | pa.Array) -> pa.Array:
     """The rows that hold the highest version of their key, one per key, in their order.
 

@@ -50,7 +50,7 @@ class TestCopyOnWritePartitioned(EngineConformance):
             self.merge(uri, [(f"{number}{row}", number, (row,)) for row in range(4)])
         self.merge(uri, [("00", 9, (2,)), ("01", 9, (3,)), ("10", 9, (2,)), ("11", 9, (3,))])
         assert len(self.open(uri).file_uris()) == 2
-        assert sorted(row["value"] for row in self.read(uri)) == [2, 2, 2, 2, 3, 3, 3, 3]
+        assert sorted(str(row["value"]) for row in self.read(uri)) == [*"22223333"]
 
 
 class TestMergeOnRead(EngineConformance):

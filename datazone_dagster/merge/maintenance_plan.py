@@ -37,8 +37,8 @@ class MaintenanceSettings:
         DefinitionError: `retention` is shorter than a day.
     """
 
-    join_files: int = 16
-    hidden_share: float = 0.1
+    join_files: int = 8
+    hidden_share: float = 0.05
     checkpoint_commits: int = 25
     group_bytes: int = 64 * MIB
     budget_bytes: int = 256 * MIB

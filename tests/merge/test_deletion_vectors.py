@@ -24,7 +24,7 @@ from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import ScriptedStream
 from tests.merge.engine_conformance import SCHEMA, Claim, batch_of
 
-ROWS = 200
+ROWS = 400
 """So many that maintenance leaves the files with a few hidden rows alone."""
 
 SOURCE = DynamoDBSource(table_name="orders", region="eu-west-1")
@@ -60,14 +60,14 @@ def test_rows_are_the_same_whatever_the_setting(
     stream, layout, flow = ScriptedStream(shards=1), Layout(str(tmp_path)), flow_with(setting)
     put(stream, range(ROWS), 1)
     run(flow, layout, stream)
-    put(stream, range(0, ROWS, 20), 2)
+    put(stream, range(0, ROWS, 40), 2)
     stream.delete({"id": {"S": "k1"}})
     report = run(flow, layout, stream)
     assert report.deletion_vectors is (setting is True)
     assert (report.row_count, report.rows_hidden) == (ROWS - 1, 11 if setting is True else 0)
     table = DeltaTable(layout.dataset("current"))
     rows = {row["id"]: row["total"] for row in pa.table(table.scan()).to_pylist()}
-    expected = {f"k{n}": "2" if n % 20 == 0 else "1" for n in range(ROWS) if n != 1}
+    expected = {f"k{n}": "2" if n % 40 == 0 else "1" for n in range(ROWS) if n != 1}
     assert rows == expected
     if setting is not True:
         assert table.to_pyarrow_table().num_rows == ROWS - 1, "readers without vectors open it"

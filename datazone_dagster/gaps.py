@@ -1,7 +1,7 @@
 """Gaps of a source: which are open, and their acceptance by someone who knows.
 
-What was lost can't be landed any more. Until the datasets are read again in full, or someone
-says that they may stay as they are, the checks of the source and of its datasets fail.
+What was lost can't be landed any more. Until someone says that the datasets were repaired, or may
+stay as they are, the checks of the source and of its datasets fail.
 """
 
 from __future__ import annotations

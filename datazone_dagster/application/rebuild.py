@@ -139,8 +139,7 @@ class Rebuild:
                 f"removed from the change log at {uri}.",
                 safe="The dataset is as it was.",
                 hint="Without them the rebuilt dataset would lack keys that have not changed "
-                "since. Read the table again in full (a snapshot), or cast the column in the "
-                "function.",
+                "since. A column of another type can be cast in the function, or be renamed.",
             )
         return generation
 

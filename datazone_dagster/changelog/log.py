@@ -337,7 +337,8 @@ def _forgotten(uri: str, after_batch: int, forgotten: int) -> StorageError:
         f"The change log at {uri} has no batches {after_batch + 1} to {forgotten} any more: they "
         "were removed after every dataset had applied them.",
         safe="Nothing was applied; a dataset without them would be incomplete.",
-        hint="A dataset that starts now needs a snapshot of the table, not the change log alone.",
+        hint="A new dataset can't begin on a source that has forgotten changes: only those "
+        "datasets that were there have them.",
     )
 
 

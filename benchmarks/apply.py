@@ -64,7 +64,7 @@ def child(variant: str, folder: Path, lake: Path) -> Measured:
         if variant == COLLAPSED:
             stages.wrap(preparing, "prepare", "prepare chunks")
             stages.wrap(Parts, "read", "of it: read Parquet")
-            stages.wrap(collapsed_first, "latest_rows", "of it: collapse keys")
+            stages.wrap(collapsed_first, "only_latest", "of it: collapse keys")
             stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL")
         else:
             stages.wrap(Function, "take", "parse images, run the SQL")

@@ -19,10 +19,10 @@ from datazone_dagster.model.batch_size import COMMIT_SHARE
 LONGEST_WAIT_SECONDS = 4.0
 """No change that has landed waits longer than this for others."""
 
-QUIET_SECONDS = 1.0
+QUIET_SECONDS = 0.6
 """A head that has not moved for so long is not waited for."""
 
-LOOK_EVERY_SECONDS = 0.25
+LOOK_EVERY_SECONDS = 0.2
 """Looking costs the opening of a table."""
 
 HOPELESS_SHARE = 0.5

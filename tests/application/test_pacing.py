@@ -44,7 +44,7 @@ COSTS = st.builds(ChunkCost, st.integers(1, 1 << 30), positive, positive)
         pytest.param(Waiting(20 * MEBIBYTE, 0.5, 0.25), False, id="much is coming"),
         pytest.param(Waiting(100 * MEBIBYTE, 2.0, 0.25), True, id="worth its merge"),
         pytest.param(Waiting(20 * MEBIBYTE, 4.0, 0.25), True, id="waited long enough"),
-        pytest.param(Waiting(20 * MEBIBYTE, 2.0, 1.0), True, id="nothing comes any more"),
+        pytest.param(Waiting(20 * MEBIBYTE, 2.0, 0.6), True, id="nothing comes any more"),
         pytest.param(Waiting(1 << 10, 0.5, 0.0), True, id="little traffic"),
     ],
 )
@@ -179,7 +179,8 @@ def test_a_run_goes_on_when_enough_has_landed(world: World) -> None:
     log = following.next(1, worth)
     assert log is not None
     # 0.9 seconds are a fifth of a chunk whose work takes 3.6: four batches of a second.
-    assert (log.head, world.clock.seconds) == (5, 2.5)
+    assert log.head == 5
+    assert world.clock.seconds == pytest.approx(2.5, abs=LOOK_EVERY_SECONDS)
 
 
 def test_a_run_waits_no_longer_than_while_the_head_moves(world: World) -> None:
@@ -192,7 +193,9 @@ def test_a_run_waits_no_longer_than_while_the_head_moves(world: World) -> None:
     world.clock.at[1.5] = world.land
     log = following.next(1, worth)
     assert log is not None
-    assert (log.head, world.clock.seconds) == (3, 1.5 + QUIET_SECONDS)
+    assert log.head == 3
+    waited = world.clock.seconds - 1.5
+    assert QUIET_SECONDS <= waited <= QUIET_SECONDS + 2 * LOOK_EVERY_SECONDS
 
 
 def test_a_run_ends_when_its_time_is_over(world: World) -> None:

@@ -59,6 +59,9 @@ def apply_transform(
 ) -> dict[str, ApplyReport]:
     """Apply everything between the datasets' positions and the head of the change log.
 
+    What lands while it works is applied, too, for `ApplySettings.linger_seconds`; it ends as soon
+    as nothing waits.
+
     Safe at any time: a dataset takes each chunk in one commit that also moves its position,
     so a run that is repeated, doubled or killed neither loses nor doubles a change.
 

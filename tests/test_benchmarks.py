@@ -1,0 +1,37 @@
+"""The benchmarks measure what they say: their stages are functions that the flow still calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import apply, decode, drain
+from benchmarks.measure import Measured
+from benchmarks.pages import Workload, generated
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workload = Workload(records=300, keys=100, shards=2)
+    return generated(workload, tmp_path_factory.mktemp("pages"))
+
+
+def assert_measured(measured: Measured, stages: int) -> None:
+    assert measured.records == 300
+    assert measured.cpu_seconds > 0
+    assert len(measured.stages) == stages
+    assert all(seconds >= 0 for seconds in measured.stages.values())
+
+
+def test_a_drain_by_stage(pages: Path) -> None:
+    assert_measured(drain.child(drain.RAW, pages), 7)
+
+
+def test_an_apply_by_stage(pages: Path, tmp_path: Path) -> None:
+    apply.child(apply.LAND, pages, tmp_path)
+    assert_measured(apply.child(apply.COLLAPSED, pages, tmp_path), 5)
+
+
+def test_decoding_by_stage(pages: Path) -> None:
+    assert_measured(decode.child(decode.OURS, pages), 4)

@@ -122,9 +122,9 @@ def describe_gaps(gaps: Sequence[Gap]) -> str:
 def ways_out(source: str) -> str:
     """What to do about a gap."""
     return (
-        "Datasets of this source are incomplete until then. To repair it, read the table again in "
-        "full, or write the items concerned once more, so that the stream has them; then, or if "
-        "the datasets may stay as they are, accept it: "
+        "Datasets of this source are incomplete until then. To repair it, write the items "
+        "concerned once more, each with a change, so that the stream has them; then, or if the "
+        "datasets may stay as they are, accept it: "
         f"datazone-dagster accept-gap {source} --why '...'."
     )
 

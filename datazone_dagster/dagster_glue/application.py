@@ -111,6 +111,7 @@ class LazyApplication:
             settings=self._settings,
             clock=self._clock,
             on_chunk=log_chunk,
+            logger=logger,
         )
         now = self._clock()
         caught_up_at = self._caught_up_at()

@@ -90,6 +90,25 @@ def test_several_outputs_are_made_by_one_call_per_chunk(make_world: MakeWorld) -
     assert len(result.get_asset_check_evaluations()) == 8
 
 
+@transform(
+    input_mapping={"changes": Input(Stream(source=SOURCE))},
+    output_mapping={"totals": Output(Dataset("totals"))},
+    on_error="quarantine",
+)
+def totals(changes):  # type: ignore[no-untyped-def]
+    return changes.select("cast(dynamodb.NewImage.total.N as decimal(5, 2)) as total")
+
+
+def test_what_a_run_has_to_tell_stands_in_dagsters_log_of_it(make_world: MakeWorld) -> None:
+    world = make_world(totals)
+    world.put("1", total={"N": "5"})
+    world.put("2", total={"N": "123456"})
+    (request,) = world.tick().requests
+    run_id = world.run(str(request.job_name)).run_id
+    told = [entry.user_message for entry in world.instance.all_logs(run_id)]
+    assert any("fails on 1 of 2 changes; they go to the quarantine" in line for line in told)
+
+
 def materialized(result: Any) -> list[AssetMaterialization]:
     return [
         event.step_materialization_data.materialization

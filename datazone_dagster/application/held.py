@@ -51,7 +51,9 @@ def hold_back(taken: FunctionResult, waiting: Collection[str], output: str) -> F
         return taken
     changes, rows = taken.changes, taken.rows[output]
     held = {}
-    for row in pc.indices_nonzero(pc.is_in(changes[KEY], concerned)).to_pylist():
+    # One array: of a column without chunks PyArrow 25 can't tell the places, it ends the process.
+    is_concerned = pc.is_in(changes[KEY].combine_chunks(), concerned)
+    for row in pc.indices_nonzero(is_concerned).to_pylist():
         key, version = changes[KEY][row].as_py(), changes[VERSION][row].as_py()
         if key in waiting or version > first_failed[key]:
             held[row] = WAITS

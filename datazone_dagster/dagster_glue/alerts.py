@@ -37,7 +37,7 @@ class CheckEvent:
 
     Args:
         asset: The asset's key, its parts joined by `/`.
-        check: `lag`, `schema`, `quarantine` or `stream_health`.
+        check: `lag`, `schema`, `quarantine`, `complete` or `stream_health`.
         passed: False when it fails, True when it recovers.
         severity: `"WARN"` or `"ERROR"`; of a recovered check, the severity that it had.
         description: What the check says.

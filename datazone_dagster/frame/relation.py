@@ -20,7 +20,8 @@ from datazone_dagster.frame.expressions import (
     shown_call,
 )
 from datazone_dagster.frame.record import FIELDS, FieldNames, is_record, record_value
-from datazone_dagster.frame.session import Session, failure
+from datazone_dagster.frame.session import Session
+from datazone_dagster.frame.sql_errors import failure
 from datazone_dagster.frame.syntax import quoted
 from datazone_dagster.model.columns import ATTRIBUTE, HIDDEN, ITEM_RESTS, RESERVED_PREFIX
 

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
-from datazone_dagster.errors import ExpressionError, TransformError
+from datazone_dagster.errors import TransformError
 
 DEFAULT_MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
 _BATCH_ROWS = 16_384  # DuckDB reads Arrow batches in parallel, one table in one piece not at all
 _BATCH_BYTES = 2 << 20
 """DuckDB works on 2,048 rows at a time, or on an Arrow batch if that has fewer: of large items it
 would hold everything several times over."""
-
-_PREFIX = re.compile(r"^[A-Z][A-Za-z ]+ Error: ")
-_NO_COLUMN = re.compile(
-    r'(?:Referenced )?[Cc]olumn "([^"]*)" (?:not found in FROM clause|referenced that exists).*'
-)
-_NO_TABLE = re.compile(
-    r'(?:Table with name "?([^".]*)\S* does not exist|Referenced table "([^".]*)[^"]*" not).*'
-)
-_GENERATED = re.compile(r'(?:"?\w+"?\.)?"?dynamodb"?\."?(_dz_p\d+)"?|"?(_dz_p\d+)"?')
 
 
 class MalformedImageError(TransformError):
@@ -175,53 +165,3 @@ def _is_unread(table: pa.Table | Unread) -> bool:
 def _close(connection: duckdb.DuckDBPyConnection, spill: tempfile.TemporaryDirectory[str]) -> None:
     connection.close()
     spill.cleanup()
-
-
-def failure(
-    error: duckdb.Error,
-    *,
-    call: str,
-    available: Sequence[str],
-    tables: Sequence[str],
-    shown: Mapping[str, str],
-    running: bool = False,
-) -> TransformError:
-    """DuckDB's error as ours: its reason in plain words, our generated names undone.
-
-    Args:
-        error: What DuckDB raised.
-        call: The call as the user wrote it.
-        available: The columns that could be named.
-        tables: The tables that could be.
-        shown: Generated field names and the paths that they stand for.
-        running: Whether it failed on data and not while binding.
-    """
-    text = str(error)
-    if "Malformed JSON" in text and running:
-        return MalformedImageError(
-            f"{call}: a record of this chunk holds text that is not JSON.",
-            safe="Nothing was written; the change log keeps the record.",
-        )
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return TransformError(
-            f"{call}: it needs more memory than DuckDB may use here.",
-            safe="Nothing was written.",
-            hint="Apply smaller chunks, or give a run a larger memory budget.",
-        )
-    reason = _PREFIX.sub("", text.strip().split("\n\n")[0].splitlines()[0]).rstrip(". ")
-    reason = _GENERATED.sub(lambda m: shown.get(m[1] or m[2], m[0]), reason)
-    reason = _NO_COLUMN.sub(r'there is no column "\1"', reason)
-    reason = _NO_TABLE.sub(lambda m: f'there is no table "{m[1] or m[2]}"', reason)
-    hint = ""
-    if "GROUP BY" in reason:
-        reason = "it mixes an aggregate with plain columns"
-        hint = "Each row carries its key unseen: aggregate in sql(), or with a window (OVER)."
-    elif isinstance(error, duckdb.ConversionException):
-        hint = "try_cast gives null where a value does not fit."
-    elif isinstance(error, (duckdb.BinderException, duckdb.CatalogException)):
-        hint = f"Available columns: {', '.join(available)}."
-        if reason.startswith("there is no table"):
-            hint += f" Tables: {', '.join(tables)}."
-        if reason.startswith("there is no") and "dynamodb" in available:
-            hint += " An attribute is a path with its type, such as dynamodb.NewImage.total.N."
-    return ExpressionError(f"{call}: {reason}.", hint=hint)

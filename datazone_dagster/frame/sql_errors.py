@@ -49,7 +49,8 @@ def failure(
         return TransformError(
             f"{call}: it needs more memory than DuckDB may use here.",
             safe="Nothing was written.",
-            hint="Give runs more, ApplySettings(memory_budget=...), or less at a time, chunk_bytes=....",
+            hint="Give runs more by ApplySettings(memory_budget=...), or less at a time by its "
+            "chunk_bytes.",
         )
     reason = _PREFIX.sub("", text.strip().split("\n\n")[0].splitlines()[0]).rstrip(". ")
     reason = _GENERATED.sub(lambda m: shown.get(m[1] or m[2], m[0]), reason)

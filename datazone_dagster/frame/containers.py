@@ -44,26 +44,14 @@ class Reading(NamedTuple):
     size: Sql
 
 
-class _Form(NamedTuple):
-    """The inside of a typed value with one descriptor."""
-
-    shape: Shape
-    value: Sql
-    size: Sql
-
-
 def typed_content(item_type: ItemType, descriptor: str) -> Reading:
     """Reads the inside of a set, list or map as a declared type."""
-    form = _typed_forms(item_type, 0)[descriptor]
-    return Reading(form.shape, form.value, form.size)
+    return _typed_forms(item_type, 0)[descriptor]
 
 
 def plain_content(structure: Structure, descriptor: str) -> Reading | None:
     """Reads the inside of a list or map as plain JSON text; None if nothing was learnt of it."""
-    form = _plain_forms(structure, 0).get(descriptor)
-    if form is None:
-        return None
-    return Reading(form.shape, form.value, form.size)
+    return _plain_forms(structure, 0).get(descriptor)
 
 
 def exactly(read: Reading, parsed: str, text: str, *, plain: bool) -> str:
@@ -82,7 +70,7 @@ def exactly(read: Reading, parsed: str, text: str, *, plain: bool) -> str:
     return f"CASE WHEN {whole} THEN {read.value(parsed)} END"
 
 
-def _wrapped(forms: dict[str, _Form]) -> Reading:
+def _wrapped(forms: dict[str, Reading]) -> Reading:
     """A typed value, `{"S": ...}`: whichever of the forms is there."""
 
     def field(value: str, descriptor: str) -> str:
@@ -135,7 +123,7 @@ def _if_there(of: str, sql: str) -> str:
 def _typed_value(item_type: ItemType, depth: int) -> Reading:
     """Any form that the type takes, or NULL, whose value is null."""
     read = _wrapped(_typed_forms(item_type, depth))
-    is_null = _wrapped({_NULL: _Form("JSON", lambda _: "NULL", _sized(_is_null))})
+    is_null = _wrapped({_NULL: Reading("JSON", lambda _: "NULL", _sized(_is_null))})
     assert isinstance(read.shape, dict)
     assert isinstance(is_null.shape, dict)
     return Reading(
@@ -147,10 +135,10 @@ def _is_null(of: str) -> str:
     return f"CASE WHEN {of} = 'true' THEN 'null' END"
 
 
-def _typed_forms(item_type: ItemType, depth: int) -> dict[str, _Form]:
+def _typed_forms(item_type: ItemType, depth: int) -> dict[str, Reading]:
     if isinstance(item_type, Scalar):
         value = _typed_scalar(item_type)
-        return {name: _Form("JSON", value, _sized(value)) for name in descriptors_of(item_type)}
+        return {name: Reading("JSON", value, _sized(value)) for name in descriptors_of(item_type)}
     if isinstance(item_type, ListOf):
         return _typed_lists(item_type, depth)
     if isinstance(item_type, MapOf):
@@ -164,10 +152,10 @@ def _typed_scalar(scalar: Scalar) -> Sql:
     return lambda of: reading(scalar, _text(of)) or _text(of)
 
 
-def _typed_lists(listed: ListOf, depth: int) -> dict[str, _Form]:
+def _typed_lists(listed: ListOf, depth: int) -> dict[str, Reading]:
     element, name = _typed_value(listed.element, depth + 1), f"e{depth}"
     forms = {
-        "L": _Form(
+        "L": Reading(
             [element.shape],
             lambda of: f"list_transform({of}, lambda {name}: {element.value(name)})",
             _all(element, depth),
@@ -179,20 +167,20 @@ def _typed_lists(listed: ListOf, depth: int) -> dict[str, _Form]:
     return forms
 
 
-def _typed_set(scalar: Scalar, depth: int) -> _Form:
+def _typed_set(scalar: Scalar, depth: int) -> Reading:
     value, name = _typed_scalar(scalar), f"e{depth}"
-    return _Form(
+    return Reading(
         ["JSON"],
         lambda of: f"list_sort(list_transform({of}, lambda {name}: {value(name)}))",
         _all(Reading("JSON", value, _sized(value)), depth),
     )
 
 
-def _typed_map(mapped: MapOf, depth: int) -> _Form:
+def _typed_map(mapped: MapOf, depth: int) -> Reading:
     value, name = _typed_value(mapped.value, depth + 1), f"e{depth}"
     entry = f"{{'key': {name}.key, 'value': {value.value(f'{name}.value')}}}"
     size = f"strlen(to_json({name}.key)) + 2 + {value.size(f'{name}.value')}"
-    return _Form(
+    return Reading(
         f"MAP(VARCHAR, {_type_of(value.shape)})",
         lambda of: (
             f"map_from_entries(list_sort(list_transform(map_entries({of}), "
@@ -216,7 +204,7 @@ def _type_of(shape: Shape) -> str:
     return f"STRUCT({fields})"
 
 
-def _typed_struct(struct: StructOf, depth: int) -> _Form:
+def _typed_struct(struct: StructOf, depth: int) -> Reading:
     parts = {name: _typed_value(part, depth + 1) for name, part in struct.fields}
 
     def value(of: str) -> str:
@@ -226,7 +214,7 @@ def _typed_struct(struct: StructOf, depth: int) -> _Form:
         )
         return _if_there(of, f"struct_pack({packed})")
 
-    return _Form({name: part.shape for name, part in parts.items()}, value, _fields_size(parts))
+    return Reading({name: part.shape for name, part in parts.items()}, value, _fields_size(parts))
 
 
 def _fields_size(parts: dict[str, Reading]) -> Sql:
@@ -255,14 +243,14 @@ def _plain_value(structure: Structure, depth: int) -> Reading | None:
     return _wrapped(forms) if forms else None
 
 
-def _plain_forms(structure: Structure, depth: int) -> dict[str, _Form]:
+def _plain_forms(structure: Structure, depth: int) -> dict[str, Reading]:
     forms = {}
     for name in sorted(structure.scalars):
         if name in {"SS", "BS"}:
             forms[name] = _plain_set(depth)
         else:
             value = _PLAIN_SCALARS[name]
-            forms[name] = _Form("JSON", value, _sized(value))
+            forms[name] = Reading("JSON", value, _sized(value))
     if structure.element is not None:
         forms["L"] = _plain_list(structure.element, depth)
     if structure.fields is not None:
@@ -285,18 +273,18 @@ _PLAIN_SCALARS: dict[str, Sql] = {
 }
 
 
-def _empty(brackets: str) -> _Form:
+def _empty(brackets: str) -> Reading:
     """A list or map that was never seen with anything inside."""
-    return _Form(
+    return Reading(
         "JSON",
         lambda of: f"CASE WHEN {of} = '{brackets}' THEN '{brackets}' END",
         lambda of: f"CASE WHEN {of} = '{brackets}' THEN {_EMPTY} END",
     )
 
 
-def _plain_set(depth: int) -> _Form:
+def _plain_set(depth: int) -> Reading:
     name = f"e{depth}"
-    return _Form(
+    return Reading(
         ["JSON"],
         lambda of: (
             f"'[' || array_to_string(list_transform(list_sort(list_transform({of}, "
@@ -306,11 +294,11 @@ def _plain_set(depth: int) -> _Form:
     )
 
 
-def _plain_list(element: Structure, depth: int) -> _Form:
+def _plain_list(element: Structure, depth: int) -> Reading:
     read, name = _plain_value(element, depth + 1), f"e{depth}"
     if read is None:
         return _empty("[]")
-    return _Form(
+    return Reading(
         [read.shape],
         lambda of: (
             f"'[' || array_to_string(list_transform({of}, lambda {name}: {read.value(name)}), "
@@ -320,7 +308,7 @@ def _plain_list(element: Structure, depth: int) -> _Form:
     )
 
 
-def _plain_map(fields: dict[str, Structure], depth: int) -> _Form:
+def _plain_map(fields: dict[str, Structure], depth: int) -> Reading:
     parts = {
         name: read
         for name in sorted(fields)
@@ -336,4 +324,4 @@ def _plain_map(fields: dict[str, Structure], depth: int) -> _Form:
         )
         return _if_there(of, f"'{{' || concat_ws(',', {members}) || '}}'")
 
-    return _Form({name: part.shape for name, part in parts.items()}, value, _fields_size(parts))
+    return Reading({name: part.shape for name, part in parts.items()}, value, _fields_size(parts))

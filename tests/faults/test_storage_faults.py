@@ -9,7 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,9 +18,11 @@ import pytest
 from deltalake import DeltaTable
 
 from datazone_dagster import crash_points
+from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.strays import delete_strays
 from datazone_dagster.errors import ConcurrentWriterError, DefinitionError, StorageError
+from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform, drain_once
 from datazone_dagster.testing import (
@@ -153,6 +155,20 @@ def test_a_drain_that_lost_leaves_no_file_in_an_object_store(store: FaultyStore)
     # No store lets a test make its objects older, so what counts as old reaches into the future.
     assert len(delete_strays(table, store.options, folders, kept=timedelta(hours=-3))) == 1
     assert [len(chunk.rows) for chunk in change_log.open_or_create().chunks(0, 1, 10**6)] == [1]
+
+
+def test_a_checkpoint_that_lost_leaves_no_file_in_an_object_store(store: FaultyStore) -> None:
+    checkpoints = CheckpointTable(Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", store.options), "o")
+    checkpoints.open_or_create()
+    winner, loser = checkpoints.open_or_create(), checkpoints.open_or_create()
+    now = datetime(2025, 1, 1, tzinfo=timezone.utc)
+    winner.save(Checkpoint().with_shards(ShardCheckpoint("arn", "s", now)))
+    with pytest.raises(ConcurrentWriterError):
+        loser.save(Checkpoint().with_shards(ShardCheckpoint("arn", "t", now)))
+    table = DeltaTable(checkpoints.uri, storage_options=store.options)
+    assert delete_strays(table, store.options, [""], kept=timedelta(hours=3)) == []
+    assert len(delete_strays(table, store.options, [""], kept=timedelta(hours=-3))) == 1
+    assert list(checkpoints.open_or_create().checkpoint.shards) == [("arn", "s")]
 
 
 # -- a disk that is full, a directory that can't be written

@@ -43,7 +43,7 @@ BY_HAND = "delta-rs MERGE by hand"
 ENGINES = {ON_READ: MergeOnReadEngine, ON_WRITE: CopyOnWriteEngine}
 
 CASES = [("scattered", 10_000), ("local", 10_000), ("scattered", 100_000), ("scattered", 1_000)]
-REPEATS = {ON_READ: 5, ON_WRITE: 1, BY_HAND: 1}
+REPEATS = {ON_READ: 5, ON_WRITE: 3, BY_HAND: 3}
 
 
 def merge_once(variant: str, uri: str, rows: pa.Table, number: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datazone_dagster.changelog import compaction, strays
+from datazone_dagster.changelog import compaction, strays, upkeep
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.strays import buckets_to_look_through
 from datazone_dagster.errors import ConcurrentWriterError
@@ -84,6 +84,27 @@ def test_a_writer_that_slept_for_days_can_still_commit_if_nobody_else_did(tmp_pa
             one.delete_leftovers()
         assert writer.commit() == 2
     assert landed(tmp_path) == ["e1", "e2"]
+
+
+def test_whatever_is_committed_meanwhile_makes_a_sleeping_writer_give_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the deletion of files itself: else what is deleted here could still be committed."""
+    monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
+    monkeypatch.setattr(upkeep, "RETENTION_HOURS", 0)
+    for number in range(5):
+        log_in(tmp_path).append(1, [shard(number)])
+    assert log_in(tmp_path).keep_small()
+    sleeper = log_in(tmp_path)
+    with sleeper.begin(1) as writer:
+        writer.put(shard(90))
+        writer.finish()
+        log_in(tmp_path).delete_leftovers()
+        assert log_in(tmp_path).version > sleeper.version
+        with pytest.raises(ConcurrentWriterError):
+            writer.commit()
+    log_in(tmp_path).append(1, [shard(5)])
+    assert landed(tmp_path) == [f"e{number}" for number in range(6)]
 
 
 def test_an_old_handle_leaves_what_was_committed_since(tmp_path: Path) -> None:

@@ -56,8 +56,6 @@ INTERVAL_FIELDS = (
 )
 DELETION_FIELDS = (pa.field(DELETED, pa.bool_()), pa.field(DELETE_CAUSE, pa.string()))
 
-CHANGE_SCHEMA = pa.schema([(KEY, pa.string()), (VERSION, pa.string())])
-
 _HELD, _UNSEEN, _NEW = 0, 1, 2
 
 

@@ -21,7 +21,6 @@ from datazone_dagster.model.columns import DELETE_CAUSE, DELETED, EVENT_TIME, KE
 from datazone_dagster.model.report import MergeCounts
 
 _TIME = pa.timestamp("us", tz="UTC")
-_IMAGE = "image_version"
 _CHANGE = pa.schema([(KEY, pa.string()), (VERSION, pa.string())])
 _STAMPS = pa.schema(
     [

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,11 @@ def line(facts: DemoFacts, elapsed_seconds: float) -> str:
 
 
 def _in_short(checks: tuple[tuple[str, str], ...]) -> str:
-    """Those that fail, by name; else how many have passed."""
+    """Those that fail, by name; else how many have passed, and how many a run evaluates now."""
+    outcomes = Counter(outcome for _, outcome in checks)
     failing = [f"{name}: {outcome}" for name, outcome in checks if outcome in ("warn", "error")]
-    passed = sum(outcome == "passed" for _, outcome in checks)
-    return ", ".join(failing) or f"{passed} of {len(checks)} passed"
+    return ", ".join(failing) or ", ".join(
+        f"{outcomes[outcome]} {outcome}"
+        for outcome in ("passed", "running", "not yet")
+        if outcomes[outcome] or outcome == "passed"
+    )

@@ -40,9 +40,10 @@ SCHEMA = pa.schema(
 """Of what is found: file (place in `Snapshot.files`), position in it, place in the keys asked
 for, and the version; null where it is known to be below `below`."""
 
-READ_ROWS = 1 << 18
+READ_ROWS = 1 << 15
 BUFFER_BYTES = 1 << 20
-"""Rows decoded at a time. Column chunks are read through a buffer, not whole."""
+"""Rows decoded at a time: what they take stays in the processor's cache. Column chunks are read
+through a buffer, not whole."""
 
 LOOKED_UP_ROWS = 1 << 19
 """Rows that may be of the keys are looked up together: for each lookup the hash table of the

@@ -10,6 +10,6 @@ def shown(*checks: tuple[str, str]) -> str:
 
 def test_a_line_counts_checks_and_names_those_that_fail() -> None:
     lag, health = ("processed_orders lag", "passed"), ("dynamodb/orders stream_health", "running")
-    assert shown() == "0 of 0 passed"
-    assert shown(lag, health) == "1 of 2 passed"
+    assert shown() == "0 passed"
+    assert shown(lag, health) == "1 passed, 1 running"
     assert shown(("processed_orders lag", "warn"), health) == "processed_orders lag: warn"

@@ -118,6 +118,8 @@ class ChangeLogSnapshot:
                 self._table.alter.set_table_properties(
                     {gaps.PROPERTY: gaps.to_json(wanted)}, raise_if_not_exists=False
                 )
+                # That commit moves the handle, perhaps past one that joined files.
+                self._files = _by_batches(self._table)
 
     def begin(self, epoch: int) -> BatchWriter:
         """A batch to put records into: the next one, `head + 1`. Nothing counts before its commit.

@@ -21,9 +21,10 @@ from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.schema import BATCHES_PER_BUCKET, ShardRecords, bucket_of
 from datazone_dagster.delta import CHECKPOINT_EVERY, DataFile
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
-from datazone_dagster.model.checkpoint import Checkpoint, fold
+from datazone_dagster.model.checkpoint import Checkpoint, GapNote, fold
 from datazone_dagster.model.columns import Log
 from datazone_dagster.model.record import MalformedRecord
+from datazone_dagster.model.report import Gap
 from tests.changelog.test_change_log import ARN, events, log_in, record, shard
 
 HOURS_AGO = "interval 0 seconds"
@@ -132,6 +133,20 @@ def test_upkeep_and_an_append_from_one_snapshot_one_gives_way(tmp_path: Path) ->
         drain.append(1, [shard(6)])
     assert upkeep.append(1, [shard(6)]) == 7
     assert events(list(log_in(tmp_path).chunks(0, 9, 10**9))) == [[f"e{n}" for n in range(7)]]
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_files_that_another_drain_joined_are_not_joined_again(tmp_path: Path) -> None:
+    """delta-rs puts the note of a gap behind the other's commits, and says nothing."""
+    for number in range(11):
+        log_in(tmp_path).append(1, [shard(number)])
+    slow, fast = log_in(tmp_path), log_in(tmp_path)
+    while fast.keep_small():
+        pass
+    slow.keep_gaps([GapNote(Gap(ARN, "s", "trimmed"), WRITTEN_AT)])
+    while slow.keep_small():
+        pass
+    assert events(list(log_in(tmp_path).chunks(0, 11, 10**9))) == [[f"e{n}" for n in range(11)]]
 
 
 @pytest.mark.usefixtures("small_groups")

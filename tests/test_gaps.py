@@ -72,15 +72,19 @@ def flow(tmp_path: Path) -> Flow:
     return Flow(tmp_path)
 
 
-@pytest.fixture
-def trimmed(flow: Flow) -> Flow:
-    """Two hours of changes were trimmed before they were read."""
+def trim_unread(flow: Flow) -> None:
+    """Two hours of changes are trimmed before they are read, and one comes behind them."""
     flow.put("a")
     flow.drain()
     flow.clock.advance(26 * HOUR)
     flow.put("b")
     flow.stream.trim()
     flow.put("c")
+
+
+@pytest.fixture
+def trimmed(flow: Flow) -> Flow:
+    trim_unread(flow)
     flow.drain()
     return flow
 
@@ -138,12 +142,7 @@ def test_a_gap_survives_the_death_of_the_drain_that_finds_it(
     flow: Flow, point: str, nth: int
 ) -> None:
     """Rows that landed behind it move the position, so that no later drain would find it."""
-    flow.put("a")
-    flow.drain()
-    flow.clock.advance(26 * HOUR)
-    flow.put("b")
-    flow.stream.trim()
-    flow.put("c")
+    trim_unread(flow)
     with pytest.raises(Crash), crash_at(point, nth):
         flow.drain()
     flow.drain()

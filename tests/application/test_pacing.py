@@ -167,13 +167,19 @@ def test_where_nothing_has_landed_meanwhile_nothing_is_waited_for(world: World) 
     assert world.clock.seconds == 0
 
 
-def test_a_run_goes_on_when_enough_has_landed(world: World) -> None:
+def with_one_batch_waiting(world: World) -> Following:
+    """A run that stands at the first batch, a second later, when another has landed."""
     world.land()
     following = world.following()
     assert following.first() is not None
-    worth = cost(world, 0.9)
     world.clock.pause(1.0)
     world.land()
+    return following
+
+
+def test_a_run_goes_on_when_enough_has_landed(world: World) -> None:
+    following = with_one_batch_waiting(world)
+    worth = cost(world, 0.9)
     for second in (1.5, 2.0, 2.5):
         world.clock.at[second] = world.land
     log = following.next(1, worth)
@@ -184,12 +190,8 @@ def test_a_run_goes_on_when_enough_has_landed(world: World) -> None:
 
 
 def test_a_run_waits_no_longer_than_while_the_head_moves(world: World) -> None:
-    world.land()
-    following = world.following()
-    assert following.first() is not None
+    following = with_one_batch_waiting(world)
     worth = cost(world, 1.5)
-    world.clock.pause(1.0)
-    world.land()
     world.clock.at[1.5] = world.land
     log = following.next(1, worth)
     assert log is not None

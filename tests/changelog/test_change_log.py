@@ -44,6 +44,17 @@ def log_in(root: Path) -> ChangeLogSnapshot:
     return ChangeLog(Layout(str(root)), "orders").open_or_create()
 
 
+def lose_a_race(change_log: ChangeLog) -> None:
+    """Two drains write their file; the second to commit gives way."""
+    winner, loser = change_log.open_or_create(), change_log.open_or_create()
+    with loser.begin(1) as writer:
+        writer.put(shard(90))
+        writer.finish()
+        winner.append(1, [shard(1)])
+        with pytest.raises(ConcurrentWriterError):
+            writer.commit()
+
+
 def events(chunks: list[Chunk]) -> list[list[str]]:
     return [chunk.rows[Log.EVENT_ID].to_pylist() for chunk in chunks]
 

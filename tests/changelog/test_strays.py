@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from datazone_dagster.changelog import compaction, strays, upkeep
 from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.strays import buckets_to_look_through
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.layout import Layout
-from tests.changelog.test_change_log import ARN, events, log_in, shard
+from tests.changelog.test_change_log import ARN, events, log_in, lose_a_race, shard
 
 HOURS = 3600.0
 
@@ -37,19 +38,8 @@ def landed(root: Path) -> list[str]:
     return [event for chunk in events(list(log_in(root).chunks(0, 99, 10**9))) for event in chunk]
 
 
-def lose_a_race(root: Path) -> None:
-    """Both write their file; the second to commit gives way."""
-    winner, loser = log_in(root), log_in(root)
-    with loser.begin(1) as writer:
-        writer.put(shard(90))
-        writer.finish()
-        winner.append(1, [shard(1)])
-        with pytest.raises(ConcurrentWriterError):
-            writer.commit()
-
-
 def test_the_file_of_a_drain_that_lost_goes_once_it_is_old(tmp_path: Path) -> None:
-    lose_a_race(tmp_path)
+    lose_a_race(ChangeLog(Layout(str(tmp_path)), "orders"))
     assert len(data_files(tmp_path)) == 2
     log_in(tmp_path).delete_leftovers()
     assert len(data_files(tmp_path)) == 2
@@ -134,7 +124,7 @@ def test_the_file_of_a_join_that_lost_goes_and_joined_files_stay_for_readers(
 
 
 def test_a_folder_of_someone_else_is_not_looked_into(tmp_path: Path) -> None:
-    lose_a_race(tmp_path)
+    lose_a_race(ChangeLog(Layout(str(tmp_path)), "orders"))
     (stray,) = data_files(tmp_path) - set(map(Path, _live(tmp_path)))
     foreign = [stray.with_name("notes.txt"), stray.parent.parent / "mine" / stray.name]
     for path in foreign:

@@ -31,7 +31,7 @@ from datazone_dagster.testing import (
     read_only,
     storage_fails_at,
 )
-from tests.changelog.test_change_log import shard
+from tests.changelog.test_change_log import lose_a_race
 from tests.faults.ledger import note
 from tests.faults.object_store import BUCKET, FaultyStore, Trouble, faulty_store
 from tests.faults.orders import (
@@ -142,13 +142,7 @@ def test_commits_to_each_table_in_an_object_store(
 
 def test_a_drain_that_lost_leaves_no_file_in_an_object_store(store: FaultyStore) -> None:
     change_log = ChangeLog(Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", store.options), "orders")
-    winner, loser = change_log.open_or_create(), change_log.open_or_create()
-    with loser.begin(1) as writer:
-        writer.put(shard(2))
-        writer.finish()
-        winner.append(1, [shard(1)])
-        with pytest.raises(ConcurrentWriterError):
-            writer.commit()
+    lose_a_race(change_log)
     table = DeltaTable(change_log.uri, storage_options=store.options)
     folders = ["bucket=0", "bucket=1"]
     assert delete_strays(table, store.options, folders, kept=timedelta(hours=3)) == []

@@ -60,12 +60,11 @@ def alter_properties(table: DeltaTable) -> None:
     set_properties(table, {}, {"some.property": "1"})
 
 
-@pytest.mark.parametrize("moves", [alter_columns, alter_properties])
-def test_an_event_is_not_appended_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[DeltaTable], None]
-) -> None:
-    """delta-rs puts our change of the table behind the other run's append, and says nothing."""
-    slow, fast = appending(tmp_path), appending(tmp_path)
+def overtaken_by_another(
+    root: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[DeltaTable], None]
+) -> DatasetTable:
+    """At batch 1; while it applies batch 2 another run does, and then its handle moves."""
+    slow, fast = appending(root), appending(root)
     apply(slow, 1)
     change_schema = DatasetTable._change_schema
 
@@ -76,6 +75,15 @@ def test_an_event_is_not_appended_twice(
         return change_schema(self, table, conformed)
 
     monkeypatch.setattr(DatasetTable, "_change_schema", overtaken)
+    return slow
+
+
+@pytest.mark.parametrize("moves", [alter_columns, alter_properties])
+def test_an_event_is_not_appended_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[DeltaTable], None]
+) -> None:
+    """delta-rs puts our change of the table behind the other run's append, and says nothing."""
+    slow = overtaken_by_another(tmp_path, monkeypatch, moves)
     with pytest.raises(ConcurrentWriterError, match="applied"):
         apply(slow, 2)
     assert pa.table(DeltaTable(slow.uri).scan()).num_rows == 2
@@ -84,16 +92,7 @@ def test_an_event_is_not_appended_twice(
 def test_a_column_that_is_added_ahead_does_not_hide_another_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow, fast = appending(tmp_path), appending(tmp_path)
-    apply(slow, 1)
-    change_schema = DatasetTable._change_schema
-
-    def overtaken(self: DatasetTable, table: DeltaTable, conformed: Any) -> tuple[pa.Field, ...]:
-        if self is slow:
-            apply(fast, 2)
-        return change_schema(self, table, conformed)
-
-    monkeypatch.setattr(DatasetTable, "_change_schema", overtaken)
+    slow = overtaken_by_another(tmp_path, monkeypatch, lambda _: None)
     with pytest.raises(ConcurrentWriterError):
         apply(slow, 2, chunk(2)[1].append_column("at", NAIVE))
     assert pa.table(DeltaTable(slow.uri).scan()).num_rows == 2

@@ -31,7 +31,7 @@ from benchmarks.measure import (
 from benchmarks.pages import Workload, generated
 from benchmarks.stream import PagesStream
 from datazone_dagster.application.refused import keyed
-from datazone_dagster.changelog.schema import ShardRecords, batch_parts
+from datazone_dagster.changelog.schema import BatchRows, ShardRecords
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.source.wire import parse_page
 
@@ -46,11 +46,12 @@ _WARM_UP_PAGES = 2
 
 def change_rows(bodies: list[bytes]) -> pa.Table:
     """Bodies as rows of the change log. Each body goes as soon as it is read."""
+    of_batch = BatchRows(1, 0)
     parts: list[pa.Table] = []
     while bodies:
         page = parse_page(bodies.pop(0))
-        parts += batch_parts(1, 0, [ShardRecords("arn", "shard", None, page.records)])
-    rows = pa.concat_tables(parts)
+        parts += of_batch.add(ShardRecords("arn", "shard", None, page.records))
+    rows = pa.concat_tables([*parts, *of_batch.rest()])
     plain = [
         field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field
         for field in rows.schema

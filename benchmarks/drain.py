@@ -119,7 +119,8 @@ def child(variant: str, folder: Path) -> Measured:
         if variant == RAW:
             parser = stages.timed("parse pages", parse_page)
             stream = PagesStream(folder, parser)
-            stages.wrap(batch_writer, "write_file", "build Arrow, write Parquet (zstd 1)")
+            stages.wrap(batch_writer.BatchWriter, "put", "build Arrow, write Parquet (zstd 1)")
+            stages.wrap(batch_writer.BatchWriter, "finish", "write the end of a file")
             stages.wrap(change_log_schema, "_changes_table", "of it: build Arrow")
             stages.wrap(change_log.ChangeLog, "open_or_create", "open the change log")
             stages.wrap(CheckpointTable, "open_or_create", "read the checkpoint")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.pages import FIRST_SEQUENCE, STREAM_ARN, PageRef
+from datazone_dagster.model.protocols import Answer
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
 from datazone_dagster.source.wire import parse_page
@@ -16,7 +18,7 @@ Parser = Callable[[bytes], RecordsPage]
 
 
 class PagesStream:
-    """Implements `model.protocols.StreamClient` over a folder of pages.
+    """Implements `StreamClient` and `ParsesLater` of `model.protocols` over a folder of pages.
 
     Args:
         folder: What `pages.generated` returned.
@@ -66,8 +68,11 @@ class PagesStream:
         return f"{shard}:{passed}"
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
+        return self.ask_for_records(shard_iterator)()
+
+    def ask_for_records(self, shard_iterator: str) -> Answer:
         self.calls += 1
-        return self._parse(self.raw(shard_iterator))
+        return partial(self._parse, self.raw(shard_iterator))
 
     def raw(self, shard_iterator: str) -> bytes:
         """The body of GetRecords; at the tip of a shard an empty page."""

@@ -1,31 +1,23 @@
 """One batch on its way into the change log: its file is written while the shards are read.
 
-Parquet and its compression run without Python's lock, so a second core has work while pages
-are parsed; and what waits to be written is bounded by bytes, so a batch needs the memory of
-a few row groups, whatever its size.
+Whoever brings a page writes it too, one at a time: records go from parsing into the file while
+they are in the processor's cache, in the memory of a row group. Handing them to another thread
+cost a third more CPU, and as much wall time.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake.transaction import AddAction
 
-from datazone_dagster.changelog.files import write_file
-from datazone_dagster.changelog.schema import ShardRecords, batch_parts, bucket_of
+from datazone_dagster.changelog.files import FileWriter
+from datazone_dagster.changelog.schema import BatchRows, ShardRecords, bucket_of
 from datazone_dagster.delta import guarded
-from datazone_dagster.model.record import ChangeRecords
-
-PENDING_BYTES = 8 << 20
-"""Decoded bytes that wait to be written; whoever brings more waits too."""
-
-
-class _AbandonedError(Exception):
-    """The batch is not committed: what the file would hold is read again."""
 
 
 class BatchWriter:
@@ -53,47 +45,34 @@ class BatchWriter:
         self.batch = batch
         self._doing = (uri, f"Landing batch {batch}")
         self._store = store
-        self._epoch = epoch
+        self._rows = BatchRows(batch, epoch)
         self._commit = commit
-        self._pending: deque[tuple[ShardRecords, int]] = deque()
-        self._pending_bytes = 0
-        self._changed = threading.Condition()
-        self._closed = self._abandoned = False
-        self._thread: threading.Thread | None = None
-        self._file: AddAction | None = None
-        self._failure: BaseException | None = None
+        self._turn = threading.Lock()
+        self._writer: FileWriter | None = None
+        self._finished: AddAction | None = None
+        self._failure: Exception | None = None
 
     def put(self, records: ShardRecords) -> None:
-        """Add records; waits while more than `PENDING_BYTES` are not written yet.
+        """Add records; waits while others are written.
 
         Raises:
             StorageError: The file can't be written.
         """
-        size = ChangeRecords.of(records.records).image_bytes
-        size += sum(len(one.raw) for one in records.malformed)
-        with self._changed:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._write, name="datazone-batch-writer", daemon=True
-                )
-                self._thread.start()
-            while self._pending_bytes > PENDING_BYTES and self._failure is None:
-                self._changed.wait()
-            if self._failure is not None:
-                raise self._failure
-            self._pending.append((records, size))
-            self._pending_bytes += size
-            self._changed.notify_all()
+        with self._turn:
+            self._write(self._rows.add(records))
 
     def finish(self) -> None:
-        """Wait until everything that was put is in the file.
+        """Write what is left of what was put, and close the file.
 
         Raises:
             StorageError: The file can't be written.
         """
-        self._finish()
-        if self._failure is not None:
-            raise self._failure
+        with self._turn:
+            self._write(self._rows.rest())
+            if self._writer is not None:
+                with guarded(*self._doing):
+                    self._finished = self._writer.finish()
+                self._writer = None
 
     def commit(self) -> int | None:
         """Finish the file and commit it.
@@ -106,10 +85,10 @@ class BatchWriter:
             StorageError: The store failed.
         """
         self.finish()
-        if self._file is None:
+        if self._finished is None:
             return None
         with guarded(*self._doing):
-            self._commit(self._file)
+            self._commit(self._finished)
         return self.batch
 
     def __enter__(self) -> BatchWriter:
@@ -117,42 +96,22 @@ class BatchWriter:
 
     def __exit__(
         self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        self._abandoned = True
-        self._finish()
+        if self._writer is not None:
+            self._writer.__exit__(kind, error, trace)
 
-    def _finish(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _write(self) -> None:
+    def _write(self, parts: Iterable[pa.Table]) -> None:
+        if self._failure is not None:
+            raise self._failure
         try:
             with guarded(*self._doing):
-                parts = batch_parts(self.batch, self._epoch, self._records())
-                self._file = write_file(self._store(), bucket_of(self.batch), parts)
-        except _AbandonedError:
-            pass
-        except BaseException as error:  # noqa: BLE001 - it is raised again where records are put
-            with self._changed:
-                self._failure = error
-                self._changed.notify_all()
-
-    def _records(self) -> Iterator[ShardRecords]:
-        while True:
-            with self._changed:
-                while not self._pending and not self._closed:
-                    self._changed.wait()
-                if self._abandoned:
-                    raise _AbandonedError
-                if not self._pending:
-                    return
-                records, size = self._pending.popleft()
-                self._pending_bytes -= size
-                self._changed.notify_all()
-            yield records
+                for part in parts:
+                    if self._writer is None:
+                        self._writer = FileWriter(self._store(), bucket_of(self.batch))
+                    self._writer.write(part)
+        except Exception as failure:
+            self._failure = failure
+            raise

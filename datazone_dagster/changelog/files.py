@@ -6,7 +6,6 @@ file belongs to one bucket and is sorted by batch.
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 import uuid
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,80 +63,143 @@ def _shown(value: object) -> object:
     return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if isinstance(value, datetime) else value
 
 
-def write_file(
-    store: pafs.FileSystem, bucket: int, parts: Iterable[pa.Table], *, data_change: bool = True
-) -> AddAction | None:
-    """Write one file of a bucket.
+class FileWriter:
+    """One file of a bucket, written a row group at a time while its rows come.
+
+    A context manager: a file that was not finished is deleted. No more than a row group is held.
 
     Args:
         store: The table's folder.
         bucket: The partition that all rows are in.
-        parts: Rows in `WRITTEN_SCHEMA`, by batch; no more than a row group is held at a time.
         data_change: Whether the rows are new to the table.
-
-    Returns:
-        What has to be committed for the file to count; None if there were no rows, and no file.
     """
-    path = f"{folder_of(bucket)}/part-{uuid.uuid4()}.zstd.parquet"
-    statistics = _Statistics()
-    groups = _row_groups(parts)
-    first = next(groups, None)
-    if first is None:
-        return None
-    store.create_dir(path.rpartition("/")[0], recursive=True)
-    try:
-        with (
-            store.open_output_stream(path) as sink,
-            pq.ParquetWriter(
-                sink,
+
+    def __init__(self, store: pafs.FileSystem, bucket: int, *, data_change: bool = True) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._data_change = data_change
+        self._path = f"{folder_of(bucket)}/part-{uuid.uuid4()}.zstd.parquet"
+        self._statistics = _Statistics()
+        self._group = _RowGroup()
+        self._sink: pa.NativeFile | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, part: pa.Table) -> None:
+        """Add rows in `WRITTEN_SCHEMA`, by batch.
+
+        Raises:
+            OSError: The store failed.
+        """
+        for piece in _pieces(part):
+            if not self._group.has_room_for(piece):
+                self._write_group()
+            self._group.add(piece)
+
+    def finish(self) -> AddAction | None:
+        """Write what is left, and close the file.
+
+        Returns:
+            What has to be committed for the file to count; None if there were no rows, and no
+            file.
+
+        Raises:
+            OSError: The store failed.
+        """
+        if self._group.rows:
+            self._write_group()
+        if self._writer is None or self._sink is None:
+            return None
+        self._writer.close()
+        size_bytes = self._sink.tell()
+        self._sink.close()
+        self._writer = self._sink = None
+        return AddAction(
+            path=self._path,
+            size=size_bytes,
+            partition_values={Log.BUCKET: str(self._bucket)},
+            modification_time=time.time_ns() // 1_000_000,
+            data_change=self._data_change,
+            stats=self._statistics.to_json(),
+        )
+
+    def __enter__(self) -> FileWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._sink is None:
+            return
+        # Nothing refers to it, and no vacuum of ours would find it.
+        with suppress(OSError):
+            if self._writer is not None:
+                self._writer.close()
+        with suppress(OSError):
+            self._sink.close()
+        with suppress(OSError):
+            self._store.delete_file(self._path)
+
+    def _write_group(self) -> None:
+        rows = self._group.take()
+        self._statistics.add(rows)
+        self._opened().write_table(rows)
+
+    def _opened(self) -> pq.ParquetWriter:
+        if self._writer is None:
+            self._store.create_dir(folder_of(self._bucket), recursive=True)
+            self._sink = self._store.open_output_stream(self._path)
+            self._writer = pq.ParquetWriter(
+                self._sink,
                 WRITTEN_SCHEMA,
                 compression="zstd",
                 compression_level=1,
                 use_dictionary=list(REPEATING),
                 write_statistics=list(_WITH_STATISTICS),
                 store_schema=False,
-            ) as writer,
-        ):
-            for rows in itertools.chain([first], groups):
-                statistics.add(rows)
-                writer.write_table(rows)
-            writer.close()
-            size_bytes = sink.tell()
-    except BaseException:
-        # Nothing refers to it, and no vacuum of ours would find it.
-        with suppress(OSError):
-            store.delete_file(path)
-        raise
-    return AddAction(
-        path=path,
-        size=size_bytes,
-        partition_values={Log.BUCKET: str(bucket)},
-        modification_time=time.time_ns() // 1_000_000,
-        data_change=data_change,
-        stats=statistics.to_json(),
-    )
+            )
+        return self._writer
+
+
+class _RowGroup:
+    """Rows that wait until they are worth a row group."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._bytes = 0
+        self._pieces: list[pa.Table] = []
+
+    def has_room_for(self, piece: pa.Table) -> bool:
+        fits = self._bytes + piece.nbytes <= ROW_GROUP_BYTES
+        return not self.rows or (fits and self.rows + len(piece) <= ROW_GROUP_ROWS)
+
+    def add(self, piece: pa.Table) -> None:
+        self._pieces.append(piece)
+        self.rows += len(piece)
+        self._bytes += piece.nbytes
+
+    def take(self) -> pa.Table:
+        rows = pa.concat_tables(self._pieces).unify_dictionaries()
+        self._pieces = []
+        self.rows = self._bytes = 0
+        return rows
+
+
+def write_file(
+    store: pafs.FileSystem, bucket: int, parts: Iterable[pa.Table], *, data_change: bool = True
+) -> AddAction | None:
+    """Write one file of a bucket, of parts that are there: see `FileWriter`."""
+    with FileWriter(store, bucket, data_change=data_change) as file:
+        for part in parts:
+            file.write(part)
+        return file.finish()
 
 
 def folder_of(bucket: int) -> str:
     """Where the files of a bucket are."""
     return f"{Log.BUCKET}={bucket}"
-
-
-def _row_groups(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of the size of a row group."""
-    pending: list[pa.Table] = []
-    pending_rows = pending_bytes = 0
-    for part in parts:
-        for piece in _pieces(part):
-            full = pending_rows + len(piece) > ROW_GROUP_ROWS
-            if pending and (full or pending_bytes + piece.nbytes > ROW_GROUP_BYTES):
-                yield _joined(pending)
-                pending, pending_rows, pending_bytes = [], 0, 0
-            pending.append(piece)
-            pending_rows += len(piece)
-            pending_bytes += piece.nbytes
-    if pending:
-        yield _joined(pending)
 
 
 def _pieces(part: pa.Table) -> Iterator[pa.Table]:
@@ -148,7 +211,3 @@ def _pieces(part: pa.Table) -> Iterator[pa.Table]:
     half = len(part) // 2
     yield from _pieces(part.slice(0, half))
     yield from _pieces(part.slice(half))
-
-
-def _joined(pieces: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(pieces).unify_dictionaries()

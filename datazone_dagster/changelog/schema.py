@@ -84,25 +84,39 @@ class ShardRecords:
     malformed: Sequence[MalformedRecord] = ()
 
 
-def batch_parts(batch: int, epoch: int, shards: Iterable[ShardRecords]) -> Iterator[pa.Table]:
+class BatchRows:
     """The rows of one batch, some thousand at a time, in the order given.
 
     Many small pieces of many shards become one part: what Arrow costs, it costs per array.
+
+    Args:
+        batch: The number of the batch.
+        epoch: Of its rows.
     """
-    pieces: list[ShardRecords] = []
-    pending_rows = pending_bytes = 0
-    for shard in shards:
+
+    def __init__(self, batch: int, epoch: int) -> None:
+        self._batch = batch
+        self._epoch = epoch
+        self._pieces: list[ShardRecords] = []
+        self._rows = self._bytes = 0
+
+    def add(self, shard: ShardRecords) -> Iterator[pa.Table]:
+        """The parts in `WRITTEN_SCHEMA` that are full with these records."""
         if shard.malformed:
-            yield _malformed_table(batch, epoch, replace(shard, records=()))
+            yield _malformed_table(self._batch, self._epoch, replace(shard, records=()))
         for piece in _cut(shard):
-            pieces.append(piece)
-            pending_rows += len(piece.records)
-            pending_bytes += ChangeRecords.of(piece.records).image_bytes
-            if pending_rows >= PART_RECORDS or pending_bytes >= PART_BYTES:
-                yield _changes_table(batch, epoch, pieces)
-                pieces, pending_rows, pending_bytes = [], 0, 0
-    if pieces:
-        yield _changes_table(batch, epoch, pieces)
+            self._pieces.append(piece)
+            self._rows += len(piece.records)
+            self._bytes += ChangeRecords.of(piece.records).image_bytes
+            if self._rows >= PART_RECORDS or self._bytes >= PART_BYTES:
+                yield from self.rest()
+
+    def rest(self) -> Iterator[pa.Table]:
+        """What is not in a part yet."""
+        if self._pieces:
+            yield _changes_table(self._batch, self._epoch, self._pieces)
+            self._pieces = []
+            self._rows = self._bytes = 0
 
 
 def _cut(shard: ShardRecords) -> Iterator[ShardRecords]:

@@ -1,7 +1,9 @@
 """Reads the planned shards, page by page in turn, within a budget of time and bytes.
 
-Shards take turns a page at a time, so that a hot one does not starve the others. Nothing
-here is durable: what was read counts only once the flow has committed it.
+Shards take turns a page at a time, so that a hot one does not starve the others. Calls wait
+for the service side by side; what costs CPU, one thread at a time does: it parses a page and
+puts it where it goes while it is in the processor's cache. Nothing here is durable: what was
+read counts only once the flow has committed it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from datazone_dagster.errors import (
     TrimmedDataError,
 )
 from datazone_dagster.model.checkpoint import ShardCheckpoint
-from datazone_dagster.model.protocols import StreamClient
+from datazone_dagster.model.protocols import Answer, ParsesLater, StreamClient
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord, RecordsPage
 from datazone_dagster.model.report import Gap
 from datazone_dagster.model.shard import TRIM_HORIZON, IteratorStart, after
@@ -78,7 +80,7 @@ class ReadBudget:
 
 
 Sink = Callable[[ShardCheckpoint, ChangeRecords, list[MalformedRecord]], int]
-"""Takes what one page of a shard brought: of one shard in order, from any thread.
+"""Takes what one page of a shard brought: of one shard in order, from one thread at a time.
 
 It returns how many of the records it set aside as malformed.
 """
@@ -105,7 +107,7 @@ class ShardOutcome:
 
 
 class _ShardCursor:
-    """Reads one shard; used by one thread at a time."""
+    """Reads one shard; used by one thread at a time, that parses when it has the turn."""
 
     def __init__(
         self,
@@ -115,9 +117,11 @@ class _ShardCursor:
         now: datetime,
         monotonic: Callable[[], float],
         sink: Sink,
+        turn: threading.Lock,
     ) -> None:
         self._client = client
         self._sink = sink
+        self._turn = turn
         self._read = read
         self._now = now
         self._monotonic = monotonic
@@ -133,27 +137,15 @@ class _ShardCursor:
 
     def read_page(self) -> bool:
         """Read one page. False if the shard needs no more calls in this drain."""
-        try:
-            page = self._next_page()
-        except SourceError as error:
-            self.outcome.error = error
+        answer = self._asked()
+        if answer is None:
             return False
-        if page is None:
-            return False
-        self._take(page)
-        if page.next_iterator is None:
-            self.outcome.ended = True
-            return False
-        self._iterator = page.next_iterator
-        self._issued_at_seconds = self._monotonic()
-        if page.records or page.malformed:
-            self._empty_pages_left = max(self._empty_pages_left, 1)
-            return True
-        self._empty_pages_left -= 1
-        if self._empty_pages_left > 0:
-            return True
-        self.outcome.at_tip = not self._read.closed
-        return False
+        with self._turn:
+            page = self._parsed(answer)
+            if page is None:
+                return False
+            self._take(page)
+        return self._goes_on(page)
 
     def kept(self) -> KeptIterator | None:
         """The iterator to go on with in the next drain."""
@@ -161,9 +153,16 @@ class _ShardCursor:
             return None
         return KeptIterator(self.outcome.sequence_number, self._iterator, self._issued_at_seconds)
 
-    def _next_page(self) -> RecordsPage | None:
+    def _asked(self) -> Answer | None:
         try:
-            return self._page_in_order()
+            return self._next_answer()
+        except SourceError as error:
+            self.outcome.error = error
+            return None
+
+    def _next_answer(self) -> Answer | None:
+        try:
+            return self._answer_in_order()
         except TrimmedDataError:
             gap = trim_gap(self._shard_so_far(), self._now)
             self.outcome.gap = self.outcome.gap or gap
@@ -176,7 +175,7 @@ class _ShardCursor:
             self.outcome.ended = True
             return None
 
-    def _page_in_order(self) -> RecordsPage:
+    def _answer_in_order(self) -> Answer:
         """The page after the last one, by another iterator if the one at hand has expired."""
         if self._iterator is None:
             self._open_iterator(self._position())
@@ -200,10 +199,35 @@ class _ShardCursor:
         # It stands before stretches of empty pages that the one before had passed.
         self._empty_pages_left = max(self._empty_pages_left, EMPTY_PAGES_FROM_A_NEW_ITERATOR)
 
-    def _get_records(self) -> RecordsPage:
+    def _get_records(self) -> Answer:
         assert self._iterator is not None
         self.outcome.calls += 1
-        return self._client.get_records(self._iterator)
+        if isinstance(self._client, ParsesLater):
+            return self._client.ask_for_records(self._iterator)
+        page = self._client.get_records(self._iterator)
+        return lambda: page
+
+    def _parsed(self, answer: Answer) -> RecordsPage | None:
+        try:
+            return answer()
+        except SourceError as error:
+            self.outcome.error = error
+            return None
+
+    def _goes_on(self, page: RecordsPage) -> bool:
+        if page.next_iterator is None:
+            self.outcome.ended = True
+            return False
+        self._iterator = page.next_iterator
+        self._issued_at_seconds = self._monotonic()
+        if page.records or page.malformed:
+            self._empty_pages_left = max(self._empty_pages_left, 1)
+            return True
+        self._empty_pages_left -= 1
+        if self._empty_pages_left > 0:
+            return True
+        self.outcome.at_tip = not self._read.closed
+        return False
 
     def _take(self, page: RecordsPage) -> None:
         outcome = self.outcome
@@ -246,8 +270,11 @@ def read_shards(
     outcome; the others go on. What was read before the failure counts. What the sink raises
     ends the drain.
     """
+    turn = threading.Lock()
     cursors = [
-        _ShardCursor(client, read, _usable(iterators, read, budget), now, budget.monotonic, sink)
+        _ShardCursor(
+            client, read, _usable(iterators, read, budget), now, budget.monotonic, sink, turn
+        )
         for read in reads
     ]
     waiting = deque(cursors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.shard import IteratorStart, StreamDescription
@@ -51,4 +51,21 @@ class StreamClient(Protocol):
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
         """The next page of a shard: at most 1,000 records or 1 MB."""
+        ...
+
+
+Answer = Callable[[], RecordsPage]
+"""Parses what GetRecords answered, or raises a `SourceError` if it can't be used."""
+
+
+@runtime_checkable
+class ParsesLater(Protocol):
+    """A stream client that can leave parsing to its caller.
+
+    Calls are made by many threads, for they wait; of parsing, which is CPU work under Python's
+    lock, one thread at a time gets more done than many.
+    """
+
+    def ask_for_records(self, shard_iterator: str) -> Answer:
+        """As `StreamClient.get_records`, with the page not parsed yet."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 from datazone_dagster.errors import (
@@ -10,6 +11,7 @@ from datazone_dagster.errors import (
     StreamDisabledError,
     ViewTypeError,
 )
+from datazone_dagster.model.protocols import Answer
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
 from datazone_dagster.source import capture
@@ -26,7 +28,7 @@ _SEQUENCE_NUMBER_MIN_DIGITS = 21  # of the API; leading zeros are legal and get 
 
 
 class BotoStreamClient:
-    """A `model.protocols.StreamClient` for one table, by botocore.
+    """`StreamClient` and `ParsesLater` of `model.protocols` for one table, by botocore.
 
     Safe to call from several threads: they share the HTTP connections of one pair of
     clients, as many as `ConnectionSettings.max_pool_connections`.
@@ -151,17 +153,22 @@ class BotoStreamClient:
             TrimmedDataError: Its position has been trimmed meanwhile.
             ShardNotFoundError: The service does not know the shard any more.
         """
+        return self.ask_for_records(shard_iterator)()
+
+    def ask_for_records(self, shard_iterator: str) -> Answer:
+        """See `ParsesLater`. Raises as `get_records`, a damaged body at once."""
         call = self._call("GetRecords")
         ask = self._connected().streams.get_records
         if not self._raw_pages:
             with translated(call):
-                return page_from_parsed(ask(ShardIterator=shard_iterator), call.place)
+                page = page_from_parsed(ask(ShardIterator=shard_iterator), call.place)
+            return lambda: page
         with translated(call), capture.capturing() as answer:
             parsed = ask(ShardIterator=shard_iterator)
         body = answer.body(call.place)
         if body is None:  # the session answered by itself, a stubbed one for instance
-            return page_from_parsed(parsed, call.place)
-        return parse_page(body, call.place)
+            return partial(page_from_parsed, parsed, call.place)
+        return partial(parse_page, body, call.place)
 
     def close(self) -> None:
         """Close the HTTP connections. The client must not be used any more."""

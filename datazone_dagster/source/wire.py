@@ -8,7 +8,6 @@ turned into columns as a whole; only a page with something wrong in it is taken 
 from __future__ import annotations
 
 import json
-import threading
 from array import array
 from typing import Literal
 
@@ -78,10 +77,6 @@ _decode_page = msgspec.json.Decoder(_Page).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_record = msgspec.json.Decoder(_Record).decode
 
-_turns = threading.Lock()
-"""One page is parsed at a time: parsing keeps the interpreter's lock, and threads that wait
-here for a whole page cost less than threads that take it from each other every few ms."""
-
 _BAD_RECORD = (msgspec.DecodeError, _NotAStreamRecordError, UnicodeDecodeError, RecursionError)
 
 
@@ -100,13 +95,12 @@ def parse_page(body: bytes, place: str = "GetRecords") -> RecordsPage:
             `Records` is refused too: a missing `NextShardIterator` would otherwise be taken
             for the end of the shard.
     """
-    with _turns:
-        try:
-            _check_utf8(body)
-            page = _decode_page(body)
-            records = _columns(page.records)
-        except _BAD_RECORD:
-            return _parse_one_by_one(body, place)
+    try:
+        _check_utf8(body)
+        page = _decode_page(body)
+        records = _columns(page.records)
+    except _BAD_RECORD:
+        return _parse_one_by_one(body, place)
     return RecordsPage(records, page.next_shard_iterator, len(body), [])
 
 

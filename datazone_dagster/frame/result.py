@@ -18,6 +18,10 @@ from datazone_dagster.model.version import EPOCH_DIGITS, SEQUENCE_DIGITS
 Mode = Literal["merge", "append", "history"]
 
 _ACCEPTED = "Return the frame, a DuckDB relation, an Arrow table, or a Polars or pandas data frame."
+_FROM_DICTS = (
+    "Return columns: an expression in frame.select(), or pa.Table.from_pylist(rows) where each "
+    "dict has the _dz_key, _dz_version and _dz_event_time of the change it comes from."
+)
 _KEEP = {
     "frame": "In sql(), select changes._dz_key, changes._dz_version and changes._dz_event_time; "
     "in an aggregate take those of the newest row: arg_max(_dz_key, _dz_version).",
@@ -32,7 +36,8 @@ _VERSION = f"^[0-9]{{{EPOCH_DIGITS + SEQUENCE_DIGITS}}}$"
 def split_outputs(returned: object, outputs: Sequence[tuple[str, ...]]) -> list[object]:
     """What each output gets of a function's return value, in the order of the outputs.
 
-    One output takes the value as it is. Several take a dict by name, or a tuple in order.
+    One output takes the value as it is, or out of a tuple or list of one. Several take a dict by
+    name, or a tuple in order.
 
     Args:
         returned: The return value.
@@ -57,7 +62,7 @@ def split_outputs(returned: object, outputs: Sequence[tuple[str, ...]]) -> list[
                 hint="Return each output once, by its name in output_mapping.",
             )
         return [found[0] for found in values]
-    if isinstance(returned, (tuple, list)) and (len(outputs) > 1 or len(returned) == 1):
+    if isinstance(returned, (tuple, list)) and (len(outputs) > 1 or _is_rows_alone(returned)):
         if len(returned) != len(outputs):
             raise ResultError(
                 f"The function returned {len(returned)} values, its outputs are {shown}.",
@@ -72,6 +77,11 @@ def split_outputs(returned: object, outputs: Sequence[tuple[str, ...]]) -> list[
         safe="Nothing was written.",
         hint="Return a tuple in this order, or a dict by name.",
     )
+
+
+def _is_rows_alone(returned: Sequence[object]) -> bool:
+    """Whether it is what one output takes, in a tuple or list: not a list that is the rows."""
+    return len(returned) == 1 and not isinstance(returned[0], (Mapping, tuple, list, type(None)))
 
 
 def rows_of(returned: object, *, dataset_id: str, mode: Mode) -> pa.Table:
@@ -138,15 +148,19 @@ def _as_table(returned: Any, where: str) -> pa.Table:
             hint=_ACCEPTED,
         ) from error
     what = "nothing" if returned is None else f"a {_kind_of(returned)}"
+    dicts = isinstance(returned, (tuple, list)) and any(isinstance(x, Mapping) for x in returned)
     raise ResultError(
         f"{where}: the function returned {what}, which is not a set of rows.",
         safe="Nothing was written.",
-        hint=_ACCEPTED,
+        hint=f"{_ACCEPTED} {_FROM_DICTS}" if dicts else _ACCEPTED,
     )
 
 
 def _kind_of(value: object) -> str:
     kind = type(value)
+    if isinstance(value, (tuple, list)) and value:
+        inside = " and ".join(dict.fromkeys(type(one).__name__ for one in value[:100]))
+        return f"{kind.__name__} of {inside}"
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 

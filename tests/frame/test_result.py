@@ -122,6 +122,33 @@ def test_what_is_not_rows_is_refused(returned: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("returned", "said", "from_dicts"),
+    [
+        ([{"a": 1}], "a list of dict,", True),
+        ([{"a": 1}, {"a": 2}], "a list of dict,", True),
+        (({"a": 1},), "a tuple of dict,", True),
+        ({"orders": [{"a": 1}]}, "a list of dict,", True),
+        ([(1, 2)], "a list of tuple,", False),
+        ([1, "x", 2], "a list of int and str,", False),
+        ([None], "a list of NoneType,", False),
+        ([], "a list,", False),
+    ],
+)
+def test_python_rows_are_named_as_they_were_returned(
+    returned: object, said: str, from_dicts: bool
+) -> None:
+    with pytest.raises(ResultError) as caught:
+        rows(split_outputs(returned, [("orders",)])[0])
+    assert said in caught.value.what
+    assert ("from_pylist" in caught.value.hint) == from_dicts
+
+
+def test_python_rows_come_through_the_way_that_the_error_shows() -> None:
+    dicts = [{**row, "n": row["n"] or 0} for row in frame().arrow().to_pylist()]
+    assert rows(pa.Table.from_pylist(dicts)).column("n").to_pylist() == [5, 0]
+
+
+@pytest.mark.parametrize(
     ("name", "reason"),
     [("n", "two columns"), ("N", "'n' and 'N'"), ("_dz_deleted", "reserved"), ("", "no name")],
 )

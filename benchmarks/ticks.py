@@ -22,9 +22,10 @@ from statistics import median
 
 from deltalake import DeltaTable
 
-from datazone_dagster import landing
 from datazone_dagster.changelog import checkpoints, upkeep
 from datazone_dagster.changelog import log as change_log
+from datazone_dagster.landing import kept
+from datazone_dagster.landing import upkeep as landing_upkeep
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import drain_once
 from datazone_dagster.sources import DynamoDBSource
@@ -55,7 +56,7 @@ def shorten_hours(seconds: int) -> None:
     checkpoints._CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=3))
     upkeep.RETENTION_HOURS = checkpoints.RETENTION_HOURS = 0
     change_log._CONFIGURATION.update(upkeep.CONFIGURATION)
-    landing.TIDY_EVERY_SECONDS = landing.TIDY_FIRST_SECONDS = seconds
+    landing_upkeep.TIDY_EVERY_SECONDS = kept.TIDY_FIRST_SECONDS = seconds
 
 
 def _retentions(seconds: int, *, log_hours: int, files_hours: int) -> dict[str, str]:

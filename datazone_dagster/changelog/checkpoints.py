@@ -11,6 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from datazone_dagster.changelog.strays import delete_strays
 from datazone_dagster.delta import create_table, guarded, open_table, transaction
+from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, ShardState
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import Gap
@@ -86,6 +87,7 @@ class CheckpointSnapshot:
     def __init__(self, checkpoints: CheckpointTable, table: DeltaTable) -> None:
         self._checkpoints = checkpoints
         self._table = table
+        self._saves = table.transaction_version(checkpoints.app_id) or 0
         self.checkpoint = _from_rows(_read_rows(table))
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -95,14 +97,22 @@ class CheckpointSnapshot:
             ConcurrentWriterError: Another drain saved since this snapshot.
             StorageError: The store failed.
         """
-        version = (self._table.transaction_version(self._checkpoints.app_id) or 0) + 1
+        # A save moves the handle, perhaps past that of another drain.
+        saves = self._table.transaction_version(self._checkpoints.app_id) or 0
+        if saves != self._saves:
+            raise ConcurrentWriterError(
+                f"Another drain saved the checkpoint at {self._checkpoints.uri} meanwhile.",
+                safe="Its checkpoint stands; every landed batch is in the change log.",
+                hint="This drain gives way and goes on from the new state next time.",
+            )
         with guarded(self._checkpoints.uri, "Saving the checkpoint"):
             write_deltalake(
                 self._table,
                 pa.Table.from_pylist(_to_rows(checkpoint), schema=SCHEMA),
                 mode="overwrite",
-                commit_properties=transaction(self._checkpoints.app_id, version),
+                commit_properties=transaction(self._checkpoints.app_id, saves + 1),
             )
+        self._saves = saves + 1
         self.checkpoint = checkpoint
 
     def delete_leftovers(self) -> None:

@@ -92,7 +92,7 @@ class ChangeLogSnapshot:
         self._table = table
         self.head: int = table.transaction_version(log.app_id) or 0
         self.forgotten: int = table.transaction_version(log.forget_app_id) or 0
-        self._files = _by_batches(table)
+        self._listed: list[DataFile] | None = None
 
     @property
     def version(self) -> int:
@@ -119,7 +119,7 @@ class ChangeLogSnapshot:
                     {gaps.PROPERTY: gaps.to_json(wanted)}, raise_if_not_exists=False
                 )
                 # That commit moves the handle, perhaps past one that joined files.
-                self._files = _by_batches(self._table)
+                self._listed = None
 
     def begin(self, epoch: int) -> BatchWriter:
         """A batch to put records into: the next one, `head + 1`. Nothing counts before its commit.
@@ -132,6 +132,7 @@ class ChangeLogSnapshot:
         batch = self.head + 1
 
         def commit(file: AddAction) -> None:
+            self._require_own_head()
             self._table.create_write_transaction(
                 [file],
                 mode="append",
@@ -143,6 +144,7 @@ class ChangeLogSnapshot:
             # a batch of another drain, which the next append must not take for its own.
             self._table.load_as_version(self._table.version() + 1)
             self.head = batch
+            self._listed = None
 
         options = self._log.storage_options
         return BatchWriter(
@@ -176,7 +178,7 @@ class ChangeLogSnapshot:
         if not files:
             return False
         join_files(self._table, self._log.storage_options, files)
-        self._files = _by_batches(self._table)
+        self._listed = None
         return True
 
     def delete_leftovers(self) -> None:
@@ -210,7 +212,7 @@ class ChangeLogSnapshot:
         files = expired_files(self._files, applied_batch, created_before)
         if files:
             remove_files(self._table, files, self._log.forget_app_id)
-            self._files = _by_batches(self._table)
+            self._listed = None
             self.forgotten = max(file.maximum[Log.BATCH] for file in files)
         return sum(file.num_records for file in files)
 
@@ -304,6 +306,27 @@ class ChangeLogSnapshot:
     def stored_bytes(self, after_batch: int, through_batch: int) -> int:
         """What the batches in (after_batch, through_batch] take in files, about."""
         return stored_bytes(self._files, after_batch, through_batch)
+
+    @property
+    def _files(self) -> list[DataFile]:
+        if self._listed is None:
+            self._listed = _by_batches(self._table)
+        return self._listed
+
+    def _require_own_head(self) -> None:
+        """Some commits move the handle past others: what it then knows, this snapshot does not.
+
+        Raises:
+            ConcurrentWriterError: Another drain landed a batch since.
+        """
+        landed = self._table.transaction_version(self._log.app_id) or 0
+        if landed != self.head:
+            raise ConcurrentWriterError(
+                f"Another drain landed batch {landed} in the change log at {self.uri}, this one "
+                f"knows of batch {self.head}.",
+                safe="Nothing of this attempt counts; the other drain's work stands.",
+                hint="This one gives way and goes on from the new state next time.",
+            )
 
     def _check_range(self, after_batch: int, through_batch: int) -> None:
         if after_batch < min(self.forgotten, through_batch):

@@ -74,3 +74,14 @@ def test_saving_replaces_all_rows_and_a_stale_snapshot_gives_way(tmp_path: Path)
         other.save(Checkpoint(2, 1, "arn", {("arn", "a"): rows["arn", "a"]}))
     one.save(Checkpoint(3, 1, "arn", rows))
     assert len(DeltaTable(tmp_path / "_checkpoints" / "orders").to_pyarrow_table()) == 2
+
+
+def test_a_snapshot_moved_past_the_save_of_another_gives_way(tmp_path: Path) -> None:
+    """delta-rs moves a handle to the newest version after its own commit."""
+    one = checkpoints_in(tmp_path).open_or_create()
+    one.save(Checkpoint(1, 1, "arn", {}))
+    other = checkpoints_in(tmp_path).open_or_create()
+    other.save(Checkpoint(2, 1, "arn", {}))
+    one._table.update_incremental()
+    with pytest.raises(ConcurrentWriterError, match="saved the checkpoint"):
+        one.save(Checkpoint(1, 1, "arn", {}))

@@ -14,13 +14,13 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datazone_dagster import landing
 from datazone_dagster.changelog import checkpoints, compaction, upkeep
 from datazone_dagster.changelog import log as change_log
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.schema import BATCHES_PER_BUCKET, ShardRecords, bucket_of
 from datazone_dagster.delta import CHECKPOINT_EVERY, DataFile
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.landing.upkeep import TIDY_EVERY_SECONDS
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, fold
 from datazone_dagster.model.columns import Log
 from datazone_dagster.model.record import MalformedRecord
@@ -147,6 +147,16 @@ def test_files_that_another_drain_joined_are_not_joined_again(tmp_path: Path) ->
     while slow.keep_small():
         pass
     assert events(list(log_in(tmp_path).chunks(0, 11, 10**9))) == [[f"e{n}" for n in range(11)]]
+
+
+def test_a_drain_moved_past_the_batch_of_another_gives_way(tmp_path: Path) -> None:
+    """As above: its own batch would get the same number, and delta-rs would not refuse it."""
+    slow, fast = log_in(tmp_path), log_in(tmp_path)
+    fast.append(1, [shard(1)])
+    slow.keep_gaps([GapNote(Gap(ARN, "s", "trimmed"), WRITTEN_AT)])
+    with pytest.raises(ConcurrentWriterError, match="landed batch 1"):
+        slow.append(1, [shard(1)])
+    assert events(list(log_in(tmp_path).chunks(0, 9, 10**9))) == [["e1"]]
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -279,7 +289,7 @@ def test_every_replaced_file_is_deleted_also_if_the_log_would_forget_it_soon(
     for module in (upkeep, checkpoints):
         kept = module.RETENTION_HOURS
         told = int(configured(module)["delta.deletedFileRetentionDuration"].split()[1])
-        assert told * 3600 >= kept * 3600 + landing.TIDY_EVERY_SECONDS
+        assert told * 3600 >= kept * 3600 + TIDY_EVERY_SECONDS
     monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
     monkeypatch.setattr(upkeep, "RETENTION_HOURS", 0)
     for number in range(24):

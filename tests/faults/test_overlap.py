@@ -21,7 +21,13 @@ from datazone_dagster.merge.maintenance import maintain
 from datazone_dagster.merge.maintenance_plan import THOROUGH
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import ChunkReport, MaintenanceReport
-from datazone_dagster.pipeline import ApplySettings, apply_transform, drain_once
+from datazone_dagster.pipeline import (
+    ApplySettings,
+    DrainSettings,
+    apply_transform,
+    drain_once,
+    drain_tick,
+)
 from datazone_dagster.testing import FixedClock, ScriptedStream, at_point
 from tests.faults.child import Role, start
 from tests.faults.ledger import note
@@ -40,6 +46,7 @@ from tests.faults.world import assert_exactly_once as assert_table_exactly_once
 from tests.new_process import NewProcess
 
 SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
+BATCH_BY_BATCH = DrainSettings(budget_bytes=1, max_workers=1)
 BATCHES = 70
 """More than one group of files, so that the change log has files to join."""
 
@@ -90,6 +97,54 @@ def test_two_drains_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, po
     (line,) = gave_way(caplog)
     assert line.startswith("Drain of orders gives way: ")
     assert_exactly_once(stream, layout, fault=f"two drains at once, {point}")
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize(
+    "point",
+    [
+        crash_points.AFTER_READ,
+        crash_points.AFTER_CHANGE_LOG_COMMIT,
+        crash_points.AFTER_CHECKPOINT_COMMIT,
+    ],
+)
+def test_another_drain_lands_in_the_middle_of_a_tick(
+    layout: Layout, caplog: pytest.LogCaptureFixture, point: str, nth: int
+) -> None:
+    """The batches of a tick go on with the tables of the one before."""
+    caplog.set_level(logging.INFO)
+    stream = ScriptedStream(shards=2, page_records=3)
+    write(stream, 0)
+
+    def another() -> None:
+        write(stream, 200)
+        drain(stream, layout)
+
+    with at_point(point, another, nth=nth):
+        report = drain_tick(SOURCE, NewProcess(stream), layout, settings=BATCH_BY_BATCH)
+    assert report.gave_way
+    assert report.batches == nth - (point == crash_points.AFTER_READ)
+    assert_exactly_once(stream, layout, fault=f"two drains at once, {point} of a tick")
+
+
+def test_the_batches_of_a_tick_open_their_tables_once(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    for table in (ChangeLog, CheckpointTable):
+        original = table.open_or_create
+
+        def open_or_create(self: Any, original: Any = original) -> Any:
+            opened.append(self.uri)
+            return original(self)
+
+        monkeypatch.setattr(table, "open_or_create", open_or_create)
+    stream = ScriptedStream(shards=2, page_records=3)
+    write(stream, 0)
+    report = drain_tick(SOURCE, NewProcess(stream), layout, settings=BATCH_BY_BATCH)
+    assert (report.batches, len(opened)) == (3, 2)
+    monkeypatch.undo()
+    assert_exactly_once(stream, layout, fault="a tick of several batches")
 
 
 def test_another_drain_lands_while_this_one_opens_its_tables(
@@ -147,7 +202,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Scripte
     layout = Layout(str(tmp_path_factory.mktemp("long-log") / "lakehouse"))
     stream = ScriptedStream(shards=2, page_records=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datazone_dagster.landing._keep_small", lambda *_: None)
+        patch.setattr("datazone_dagster.landing.batch.keep_small", lambda *_: False)
         for number in range(BATCHES):
             stream.put(order(number % 5, "placed", number))
             drain(stream, layout)

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from datazone_dagster import landing
 from datazone_dagster.changelog import checkpoints, compaction, upkeep
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import ServiceUnavailableError, SourceError, ThrottledError
-from datazone_dagster.landing import DrainSettings, drain_tick
+from datazone_dagster.landing import DrainSettings, drain_tick, kept
 from datazone_dagster.model.columns import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.sources import DynamoDBSource
@@ -127,7 +126,7 @@ def test_replaced_files_of_both_tables_are_deleted_in_time(
     assert drain_tick(SOURCE, stream, layout, settings=SMALL).batches == 15
     uris = (layout.change_log(SOURCE.name), layout.checkpoint(SOURCE.name))
     assert all(files_on_disk(uri) > len(DeltaTable(uri).file_uris()) for uri in uris)
-    monkeypatch.setattr(landing, "TIDY_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(kept, "TIDY_FIRST_SECONDS", 0.0)
     stream.put({"id": {"S": "one more"}})
     drain_tick(SOURCE, NewProcess(stream), layout)
     assert all(files_on_disk(uri) == len(DeltaTable(uri).file_uris()) for uri in uris)

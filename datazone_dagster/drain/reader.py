@@ -1,20 +1,20 @@
 """Reads the planned shards, page by page in turn, within a budget of time and bytes.
 
-Shards take turns a page at a time, so that a hot one does not starve the others. Calls wait
-for the service side by side; what costs CPU, one thread at a time does: it parses a page and
-puts it where it goes while it is in the processor's cache. Nothing here is durable: what was
-read counts only once the flow has committed it.
+Shards take turns a page at a time, so that a hot one does not starve the others. Many threads
+wait for the service; what costs CPU, the drain's own thread does: it parses a page and puts it
+where it goes while it is in the processor's cache. Nothing here is durable: what was read
+counts only once the flow has committed it.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from queue import SimpleQueue
 
 from datazone_dagster.drain.plan import ShardRead, trim_gap, vanished_gap
 from datazone_dagster.errors import (
@@ -79,8 +79,12 @@ class ReadBudget:
         )
 
 
+FEWEST_CALLS = 2
+"""Calls at once where answers come faster than they are parsed: the next page is there in time,
+and no answer waits until it has left the processor's cache."""
+
 Sink = Callable[[ShardCheckpoint, ChangeRecords, list[MalformedRecord]], int]
-"""Takes what one page of a shard brought: of one shard in order, from one thread at a time.
+"""Takes what one page of a shard brought, of one shard in order; in the thread of the drain.
 
 It returns how many of the records it set aside as malformed.
 """
@@ -107,7 +111,7 @@ class ShardOutcome:
 
 
 class _ShardCursor:
-    """Reads one shard; used by one thread at a time, that parses when it has the turn."""
+    """Reads one shard: `ask`, in any thread, and `take` what came take turns."""
 
     def __init__(
         self,
@@ -117,11 +121,9 @@ class _ShardCursor:
         now: datetime,
         monotonic: Callable[[], float],
         sink: Sink,
-        turn: threading.Lock,
     ) -> None:
         self._client = client
         self._sink = sink
-        self._turn = turn
         self._read = read
         self._now = now
         self._monotonic = monotonic
@@ -135,16 +137,22 @@ class _ShardCursor:
         )
         self.outcome = ShardOutcome(read.shard, sequence_number=read.shard.sequence_number)
 
-    def read_page(self) -> bool:
-        """Read one page. False if the shard needs no more calls in this drain."""
-        answer = self._asked()
-        if answer is None:
+    def ask(self) -> Answer | None:
+        """Wait for the next page. None if there is none to wait for."""
+        try:
+            return self._next_answer()
+        except SourceError as error:
+            self.outcome.error = error
+            return None
+
+    def take(self, answer: Answer) -> bool:
+        """Parse a page, and pass it on. False if the shard needs no more calls in this drain."""
+        try:
+            page = answer()
+        except SourceError as error:
+            self.outcome.error = error
             return False
-        with self._turn:
-            page = self._parsed(answer)
-            if page is None:
-                return False
-            self._take(page)
+        self._take(page)
         return self._goes_on(page)
 
     def kept(self) -> KeptIterator | None:
@@ -152,13 +160,6 @@ class _ShardCursor:
         if self._iterator is None or self.outcome.ended or self.outcome.error:
             return None
         return KeptIterator(self.outcome.sequence_number, self._iterator, self._issued_at_seconds)
-
-    def _asked(self) -> Answer | None:
-        try:
-            return self._next_answer()
-        except SourceError as error:
-            self.outcome.error = error
-            return None
 
     def _next_answer(self) -> Answer | None:
         try:
@@ -206,13 +207,6 @@ class _ShardCursor:
             return self._client.ask_for_records(self._iterator)
         page = self._client.get_records(self._iterator)
         return lambda: page
-
-    def _parsed(self, answer: Answer) -> RecordsPage | None:
-        try:
-            return answer()
-        except SourceError as error:
-            self.outcome.error = error
-            return None
 
     def _goes_on(self, page: RecordsPage) -> bool:
         if page.next_iterator is None:
@@ -270,36 +264,11 @@ def read_shards(
     outcome; the others go on. What was read before the failure counts. What the sink raises
     ends the drain.
     """
-    turn = threading.Lock()
     cursors = [
-        _ShardCursor(
-            client, read, _usable(iterators, read, budget), now, budget.monotonic, sink, turn
-        )
+        _ShardCursor(client, read, _usable(iterators, read, budget), now, budget.monotonic, sink)
         for read in reads
     ]
-    waiting = deque(cursors)
-    lock = threading.Lock()
-    bytes_read = 0
-
-    def work() -> None:
-        nonlocal bytes_read
-        while True:
-            with lock:
-                if not waiting or budget.is_spent(bytes_read):
-                    return
-                cursor = waiting.popleft()
-            before = cursor.outcome.body_bytes
-            has_more = cursor.read_page()
-            with lock:
-                bytes_read += cursor.outcome.body_bytes - before
-                if has_more:
-                    waiting.append(cursor)
-
-    workers = max(1, min(budget.max_workers, len(cursors)))
-    if cursors:
-        with ThreadPoolExecutor(workers, thread_name_prefix="datazone-drain") as pool:
-            for future in [pool.submit(work) for _ in range(workers)]:
-                future.result()
+    _read_in_turns(cursors, budget)
     _keep(iterators, cursors)
     for cursor in cursors:
         if cursor.outcome.error is not None:
@@ -309,6 +278,36 @@ def read_shards(
                 cursor.outcome.error,
             )
     return [cursor.outcome for cursor in cursors]
+
+
+def _read_in_turns(cursors: Sequence[_ShardCursor], budget: ReadBudget) -> None:
+    """Parse answers here while others are on their way: as many as keep this thread busy."""
+    if not cursors:
+        return
+    waiting = deque(cursors)
+    asked: dict[Future[Answer | None], _ShardCursor] = {}
+    answered: SimpleQueue[Future[Answer | None]] = SimpleQueue()
+    bytes_read = 0
+    workers = at_once = max(1, min(budget.max_workers, len(cursors)))
+    with ThreadPoolExecutor(workers, thread_name_prefix="datazone-drain") as pool:
+        while True:
+            while waiting and len(asked) < at_once and not budget.is_spent(bytes_read):
+                cursor = waiting.popleft()
+                call = pool.submit(cursor.ask)
+                asked[call] = cursor
+                call.add_done_callback(answered.put)
+            if not asked:
+                return
+            had_to_wait = answered.empty()
+            call = answered.get()
+            at_once = min(workers, at_once + 1 if had_to_wait else max(FEWEST_CALLS, at_once - 1))
+            cursor, answer = asked.pop(call), call.result()
+            if answer is None:
+                continue
+            before = cursor.outcome.body_bytes
+            if cursor.take(answer):
+                waiting.append(cursor)
+            bytes_read += cursor.outcome.body_bytes - before
 
 
 def _usable(iterators: IteratorCache, read: ShardRead, budget: ReadBudget) -> KeptIterator | None:

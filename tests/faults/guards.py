@@ -32,18 +32,31 @@ GUARDS = (
     Guard(
         "A batch is committed with the handle that gave its number",
         "changelog/log.py",
-        "        def commit(file: AddAction) -> None:\n",
-        "        def commit(file: AddAction) -> None:\n"
-        "            self._table.update_incremental()\n",
+        "            self._require_own_head()\n",
+        "            self._require_own_head()\n            self._table.update_incremental()\n",
         "faults/test_overlap.py::test_two_drains_at_once",
     ),
     Guard(
         "Files that another drain joined are not joined again",
         "changelog/log.py",
         "                # That commit moves the handle, perhaps past one that joined files.\n"
-        "                self._files = _by_batches(self._table)\n",
+        "                self._listed = None\n",
         "",
         "changelog/test_upkeep.py::test_files_that_another_drain_joined_are_not_joined_again",
+    ),
+    Guard(
+        "A batch whose handle was moved past another's is not committed",
+        "changelog/log.py",
+        "            self._require_own_head()\n",
+        "",
+        "changelog/test_upkeep.py::test_a_drain_moved_past_the_batch_of_another_gives_way",
+    ),
+    Guard(
+        "A checkpoint whose handle was moved past another's is not saved",
+        "changelog/checkpoints.py",
+        "        if saves != self._saves:\n",
+        "        if saves < 0:\n",
+        "changelog/test_checkpoints.py::test_a_snapshot_moved_past_the_save_of_another_gives_way",
     ),
     Guard(
         "Positions are folded over what was landed since the checkpoint",
@@ -54,16 +67,16 @@ GUARDS = (
     ),
     Guard(
         "The checkpoint is opened before the change log",
-        "landing.py",
-        "        saved = CheckpointTable(self._layout, source.name).open_or_create()\n"
-        "        log = ChangeLog(self._layout, source.name).open_or_create()\n",
-        "        log = ChangeLog(self._layout, source.name).open_or_create()\n"
-        "        saved = CheckpointTable(self._layout, source.name).open_or_create()\n",
+        "landing/batch.py",
+        "        saved = CheckpointTable(layout, source).open_or_create()\n"
+        "        log = ChangeLog(layout, source).open_or_create()\n",
+        "        log = ChangeLog(layout, source).open_or_create()\n"
+        "        saved = CheckpointTable(layout, source).open_or_create()\n",
         "faults/test_overlap.py::test_another_drain_lands_while_this_one_opens_its_tables",
     ),
     Guard(
         "A change log that ends before its checkpoint is not read into",
-        "landing.py",
+        "landing/batch.py",
         "if saved.checkpoint.batch > log.head:",
         "if saved.checkpoint.batch > log.head + 10**9:",
         "faults/test_lost_and_foreign_tables.py::test_a_lost_change_log_is_not_begun_anew",

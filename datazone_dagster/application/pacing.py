@@ -23,7 +23,7 @@ QUIET_SECONDS = 0.6
 """A head that has not moved for so long is not waited for."""
 
 LOOK_EVERY_SECONDS = 0.2
-"""Looking costs the opening of a table."""
+"""Looking costs a listing of the newest log entries."""
 
 HOPELESS_SHARE = 0.5
 """Where merging would still take more than this of a chunk after the longest wait, there is none:
@@ -76,7 +76,7 @@ def is_enough(waiting: Waiting, last: ChunkCost) -> bool:
 
 
 class Following:
-    """The change log of a run, opened anew as long as there is a next chunk.
+    """The change log of a run, which moves on as long as there is a next chunk.
 
     Args:
         log: Of the source.
@@ -104,21 +104,22 @@ class Following:
         self._opened_seconds = self._monotonic()
         return self._log.open()
 
-    def next(self, head: int, last: ChunkCost | None) -> ChangeLogSnapshot | None:
+    def next(self, log: ChangeLogSnapshot, last: ChunkCost | None) -> ChangeLogSnapshot | None:
         """The log when it has the next chunk; None if nothing waits, or the run is to end.
 
         Args:
-            head: Where the datasets stand: the head of the log that was opened last.
+            log: To whose head the datasets stand. It is moved on.
             last: What the last chunk took; None: there was none.
 
         Raises:
             StorageError: The log can't be read.
         """
-        since_seconds, seen, moved_seconds = self._opened_seconds, head, self._opened_seconds
+        since_seconds = moved_seconds = self._opened_seconds
+        head = seen = log.head
         while last is not None and self._monotonic() < self._until_seconds and not told_to_end():
             self._opened_seconds = now = self._monotonic()
-            log = self._log.open()
-            if log is None or log.head <= head:
+            log.move_on()
+            if log.head <= head:
                 return None
             if log.head > seen:
                 seen, moved_seconds = log.head, now

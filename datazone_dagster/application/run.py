@@ -89,7 +89,7 @@ class Application:
         following = Following(self._change_log, self._linger_seconds)
         log = following.first()
         while log is not None and self._applied_to_head(log):
-            log = following.next(log.head, self._last)
+            log = following.next(log, self._last)
         if log is None:
             self._maintain()
         duration_seconds = time.monotonic() - started_seconds

@@ -86,13 +86,25 @@ class ChangeLog:
 class ChangeLogSnapshot:
     """The change log at one version: all reads and the one append go by it."""
 
+    head: int
+    forgotten: int
+    _listed: list[DataFile] | None
+
     def __init__(self, log: ChangeLog, table: DeltaTable) -> None:
         self.uri = log.uri
         self._log = log
         self._table = table
-        self.head: int = table.transaction_version(log.app_id) or 0
-        self.forgotten: int = table.transaction_version(log.forget_app_id) or 0
-        self._listed: list[DataFile] | None = None
+        self._read_heads()
+
+    def move_on(self) -> None:
+        """Become the newest version: a twentieth of what opening the table costs.
+
+        Raises:
+            StorageError: The store failed; the snapshot stands where it stood.
+        """
+        with guarded(self.uri, "Looking for new batches of the change log"):
+            self._table.update_incremental()
+        self._read_heads()
 
     @property
     def version(self) -> int:
@@ -306,6 +318,11 @@ class ChangeLogSnapshot:
     def stored_bytes(self, after_batch: int, through_batch: int) -> int:
         """What the batches in (after_batch, through_batch] take in files, about."""
         return stored_bytes(self._files, after_batch, through_batch)
+
+    def _read_heads(self) -> None:
+        self.head = self._table.transaction_version(self._log.app_id) or 0
+        self.forgotten = self._table.transaction_version(self._log.forget_app_id) or 0
+        self._listed = None
 
     @property
     def _files(self) -> list[DataFile]:

@@ -21,7 +21,7 @@ from datazone_dagster.application.pacing import (
     Waiting,
     is_enough,
 )
-from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.layout import Layout
@@ -163,26 +163,27 @@ def test_where_nothing_has_landed_meanwhile_nothing_is_waited_for(world: World) 
     following = world.following()
     log = following.first()
     assert log is not None
-    assert following.next(log.head, cost(world, 0.5)) is None
+    assert following.next(log, cost(world, 0.5)) is None
     assert world.clock.seconds == 0
 
 
-def with_one_batch_waiting(world: World) -> Following:
+def with_one_batch_waiting(world: World) -> tuple[Following, ChangeLogSnapshot]:
     """A run that stands at the first batch, a second later, when another has landed."""
     world.land()
     following = world.following()
-    assert following.first() is not None
+    log = following.first()
+    assert log is not None
     world.clock.pause(1.0)
     world.land()
-    return following
+    return following, log
 
 
 def test_a_run_goes_on_when_enough_has_landed(world: World) -> None:
-    following = with_one_batch_waiting(world)
+    following, first = with_one_batch_waiting(world)
     worth = cost(world, 0.9)
     for second in (1.5, 2.0, 2.5):
         world.clock.at[second] = world.land
-    log = following.next(1, worth)
+    log = following.next(first, worth)
     assert log is not None
     # 0.9 seconds are a fifth of a chunk whose work takes 3.6: four batches of a second.
     assert log.head == 5
@@ -190,10 +191,10 @@ def test_a_run_goes_on_when_enough_has_landed(world: World) -> None:
 
 
 def test_a_run_waits_no_longer_than_while_the_head_moves(world: World) -> None:
-    following = with_one_batch_waiting(world)
+    following, first = with_one_batch_waiting(world)
     worth = cost(world, 1.5)
     world.clock.at[1.5] = world.land
-    log = following.next(1, worth)
+    log = following.next(first, worth)
     assert log is not None
     assert log.head == 3
     waited = world.clock.seconds - 1.5
@@ -203,10 +204,11 @@ def test_a_run_waits_no_longer_than_while_the_head_moves(world: World) -> None:
 def test_a_run_ends_when_its_time_is_over(world: World) -> None:
     world.land()
     following = world.following(linger_seconds=2.0)
-    assert following.first() is not None
+    log = following.first()
+    assert log is not None
     world.clock.pause(2.0)
     world.land()
-    assert following.next(1, cost(world, 0.5)) is None
+    assert following.next(log, cost(world, 0.5)) is None
 
 
 def test_a_run_that_is_told_to_end_does_not_wait(
@@ -214,10 +216,11 @@ def test_a_run_that_is_told_to_end_does_not_wait(
 ) -> None:
     world.land()
     following = world.following()
-    assert following.first() is not None
+    log = following.first()
+    assert log is not None
     world.land()
     monkeypatch.setattr(pacing, "told_to_end", lambda: True)
-    assert following.next(1, cost(world, 0.5)) is None
+    assert following.next(log, cost(world, 0.5)) is None
     assert world.clock.seconds == 0
 
 

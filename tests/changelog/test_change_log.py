@@ -157,3 +157,15 @@ def test_a_damaged_table_is_an_error_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="can't be opened"):
         log_in(tmp_path)
     assert first.read_text() == "garbage"
+
+
+def test_a_snapshot_moves_on_to_what_others_landed(tmp_path: Path) -> None:
+    reader, writer = log_in(tmp_path), log_in(tmp_path)
+    assert reader.head == 0
+    for number in range(1, 4):
+        writer.append(1, [shard(number)])
+        reader.move_on()
+        assert reader.head == number
+        assert events(list(reader.chunks(0, number, 10**9))) == events(
+            list(log_in(tmp_path).chunks(0, number, 10**9))
+        )

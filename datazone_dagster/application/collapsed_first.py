@@ -9,7 +9,7 @@ to be refused, an expression that fails) is left to the plain way, which is exac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import cast
@@ -19,11 +19,13 @@ import pyarrow.compute as pc
 
 from datazone_dagster.application.chunk import CHANGES_SCHEMA, ChunkFacts
 from datazone_dagster.application.function import FunctionResult
+from datazone_dagster.application.images import PART, ROW, VIEWS_SCHEMA, Images, beside
 from datazone_dagster.application.refused import refused_rows
 from datazone_dagster.changelog.parts import Part, Parts
 from datazone_dagster.decode.keys import key_column
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
+from datazone_dagster.frame.session import Coming
 from datazone_dagster.merge.latest import only_latest
 from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION, Log
 
@@ -41,14 +43,9 @@ CLAIM_COLUMNS = (
 """What says which change of a key is the latest, and what it does."""
 
 _SMALL_COLUMNS = (Log.EVENT_ID, Log.REGION, Log.VIEW_TYPE)
-_PART = "part"
-_ROW = "row"
 _COLLAPSE_BYTES = 16 << 20
 _NEARLY = 0.75
 _SAMPLE_ROWS = 1024
-_RUN_ROWS = 16_384
-_RUN_BYTES = 16 << 20
-"""Bounds of what is parsed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,24 +117,54 @@ def prepare(parts: Parts, frames: Mapping[str, Frame], bounds: Bounds) -> Prepar
     scan.run(parts)
     facts = scan.facts()
     latest = _canonical(scan.latest(), facts)
-    rows: dict[str, list[pa.Table]] = {output: [] for output in frames}
-    done = kept = 0
-    for changes in _with_images(parts, scan.parts, latest, _columns_of(frames)):
-        try:
-            for output, frame in frames.items():
-                rows[output].append(frame.rows_of(changes))
-                kept += rows[output][-1].nbytes
-        except TransformError as error:
-            raise NotThisWayError(facts.last_batch, error.what) from error
-        done += len(changes)
-        if kept > bounds.most_bytes and facts.first_batch < facts.last_batch:
-            raise TooMuchError(kept / done)
+    images = Images(parts, scan.parts, latest, _columns_of(frames))
+    most_bytes = bounds.most_bytes if facts.first_batch < facts.last_batch else None
+    try:
+        rows = _rows(frames, images, most_bytes)
+    except TransformError as error:
+        raise NotThisWayError(facts.last_batch, error.what) from error
     taken = FunctionResult(
-        latest.drop_columns([_PART, _ROW]),
-        {output: pa.concat_tables(tables) for output, tables in rows.items()},
+        latest.drop_columns([PART, ROW]),
+        rows,
         refused=refused_rows(CHANGES_SCHEMA.empty_table(), {}),
     )
     return Prepared(facts, taken, collapsed=True)
+
+
+def _rows(
+    frames: Mapping[str, Frame], images: Images, most_bytes: int | None
+) -> dict[str, pa.Table]:
+    """What the functions' SQL gives of the changes, by output.
+
+    One query runs over all of them while they are read; several take them in turns, so that
+    each image is read once.
+
+    Raises:
+        TooMuchError: More than this.
+        TransformError: A query fails.
+        OSError: The store failed.
+    """
+    kept = 0
+
+    def fits(more_bytes: int) -> bool:
+        nonlocal kept
+        kept += more_bytes
+        return most_bytes is None or kept <= most_bytes
+
+    rows: dict[str, list[pa.Table]] = {output: [] for output in frames}
+    if len(frames) == 1:
+        ((output, frame),) = frames.items()
+        rows[output].append(frame.rows_of(Coming(VIEWS_SCHEMA, images.views(), fits)))
+    else:
+        for changes in images.pieces():
+            for output, frame in frames.items():
+                rows[output].append(frame.rows_of(changes))
+                fits(rows[output][-1].nbytes)
+            if not fits(0):
+                break
+    if not fits(0):
+        raise TooMuchError(kept / images.given)
+    return {output: pa.concat_tables(tables) for output, tables in rows.items()}
 
 
 def _sampled_row_bytes(parts: Parts, frames: Mapping[str, Frame]) -> float | None:
@@ -149,7 +176,9 @@ def _sampled_row_bytes(parts: Parts, frames: Mapping[str, Frame]) -> float | Non
     found = parts.read(part, _columns_of(frames)).slice(0, _SAMPLE_ROWS)
     claims = claims.append_column(KEY, claims[Log.KEYS])
     claims = claims.append_column(VERSION, claims[Log.VERSION])
-    changes = _changes(claims.append_column(EVENT_TIME, claims[Log.EVENT_TIME]), found)
+    changes = beside(
+        claims.append_column(EVENT_TIME, claims[Log.EVENT_TIME]), found, CHANGES_SCHEMA
+    )
     try:
         row_bytes: int = sum(frame.rows_of(changes).nbytes for frame in frames.values())
     except TransformError:
@@ -225,8 +254,8 @@ class _Scan:
         number = pa.repeat(pa.scalar(len(self.parts), pa.int32()), len(rows))
         place = pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1), len(rows))), 1)
         self.parts.append(part)
-        claims = rows.drop_columns([Log.REASON]).append_column(_PART, number)
-        self._pending.append(claims.append_column(_ROW, place))
+        claims = rows.drop_columns([Log.REASON]).append_column(PART, number)
+        self._pending.append(claims.append_column(ROW, place))
         pending_bytes = sum(table.nbytes for table in self._pending)
         if pending_bytes > max(_COLLAPSE_BYTES, self._kept.nbytes if self._kept else 0):
             self.latest()
@@ -261,41 +290,7 @@ def _canonical(latest: pa.Table, facts: ChunkFacts) -> pa.Table:
     return latest.append_column(EVENT_TIME, latest[Log.EVENT_TIME])
 
 
-def _with_images(
-    parts: Parts, read: list[Part], latest: pa.Table, columns: Sequence[str]
-) -> Iterator[pa.Table]:
-    """The latest changes in `CHANGES_SCHEMA`, some thousand at a time; other images are null."""
-    runs = pc.run_end_encode(latest[_PART].combine_chunks())
-    pending: list[pa.Table] = []
-    start = 0
-    for number, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        claims = latest.slice(start, end - start)
-        start = end
-        found = parts.read(read[number], columns).take(claims[_ROW].combine_chunks())
-        pending.append(_changes(claims, found))
-        if (
-            sum(map(len, pending)) >= _RUN_ROWS
-            or sum(table.nbytes for table in pending) >= _RUN_BYTES
-        ):
-            yield pa.concat_tables(pending)
-            pending = []
-    if pending:
-        yield pa.concat_tables(pending)
-
-
 def _columns_of(frames: Mapping[str, Frame]) -> list[str]:
     """What the functions' SQL reads beside the claims."""
     images = frozenset().union(*(frame.images_needed for frame in frames.values()))
     return [*sorted(images - {Log.KEYS}), *_SMALL_COLUMNS]
-
-
-def _changes(claims: pa.Table, found: pa.Table) -> pa.Table:
-    def column(name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
-        for table in (found, claims):
-            if name in table.column_names:
-                return table[name]
-        return pa.nulls(len(claims), kind)
-
-    return pa.Table.from_arrays(
-        [column(field.name, field.type) for field in CHANGES_SCHEMA], schema=CHANGES_SCHEMA
-    )

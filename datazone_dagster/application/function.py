@@ -14,6 +14,7 @@ from datazone_dagster.application.chunk import WholeChunk
 from datazone_dagster.application.isolate import NotIsolatedError, failing_rows
 from datazone_dagster.application.refused import FUNCTION_FAILED, readable, refused_rows, without
 from datazone_dagster.errors import DatazoneError, HiddenColumnsError, ResultError, TransformError
+from datazone_dagster.frame.database import Databases
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.lookup import Lookup
 from datazone_dagster.frame.result import rows_of, split_outputs
@@ -62,6 +63,7 @@ class Function:
         self._memory_limit_bytes = memory_limit_bytes
         self._transform = transform
         self._logger = logger
+        self._databases = Databases()
 
     def take(
         self,
@@ -245,6 +247,7 @@ class Function:
             lookups=lookups,
             memory_limit_bytes=self._memory_limit_bytes,
             attributes=self.attributes,
+            databases=self._databases,
         )
         arguments: dict[str, object] = {self._transform.stream_parameter: frame}
         arguments |= {name: Lookup.of_table(name, rows) for name, rows in lookups.items()}

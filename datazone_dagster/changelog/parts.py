@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 
 from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.delta import DataFile, filesystem
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.model.columns import Log
 
 
@@ -53,6 +54,8 @@ class Parts:
         after_batch: int,
         through_batch: int,
     ) -> None:
+        local = TableStore(table.table_uri, storage_options)
+        self._local = local if local.is_local else None
         self._store = filesystem(table, storage_options, files)
         self._files = files
         self._range = (after_batch, through_batch)
@@ -101,8 +104,12 @@ class Parts:
     def _parquet(self, number: int) -> pq.ParquetFile:
         if self._open is None or self._open[0] != number:
             self._close()
-            handle = self._store.open_input_file(self._files[number].path)
-            self._open = (number, handle, pq.ParquetFile(handle, pre_buffer=True))
+            path = self._files[number].path
+            # Reading ahead saves requests. Where there are none, it is done by other threads only
+            # to hand over memory: their pages are new ones each time.
+            handle = self._local.open(path) if self._local else self._store.open_input_file(path)
+            parquet = pq.ParquetFile(handle, pre_buffer=self._local is None)
+            self._open = (number, handle, parquet)
         return self._open[2]
 
     def _close(self) -> None:

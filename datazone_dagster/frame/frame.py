@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from datazone_dagster.errors import ExpressionError
+from datazone_dagster.frame.database import Databases
 from datazone_dagster.frame.items import ImageChoice, needs_of, read_items
 from datazone_dagster.frame.lookup import CHANGES, lookup_table
 from datazone_dagster.frame.record import (
@@ -20,7 +21,7 @@ from datazone_dagster.frame.record import (
     record_query,
 )
 from datazone_dagster.frame.relation import Plan, Relation
-from datazone_dagster.frame.session import DEFAULT_MEMORY_LIMIT_BYTES, Session, Unread
+from datazone_dagster.frame.session import DEFAULT_MEMORY_LIMIT_BYTES, Coming, Session, Unread
 from datazone_dagster.model.attributes import AttributeMapping
 
 
@@ -54,6 +55,7 @@ class Frame(Relation):
         memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
         threads: int | None = None,
         attributes: AttributeMapping = AttributeMapping(),
+        databases: Databases | None = None,
     ) -> Frame:
         """The frame of one chunk.
 
@@ -64,6 +66,7 @@ class Frame(Relation):
             memory_limit_bytes: What DuckDB may use for intermediate results; more spills to disk.
             threads: Of DuckDB; None leaves it to DuckDB.
             attributes: The columns that `items()` has given so far.
+            databases: Of the run; None: the frame has its own.
 
         Raises:
             DefinitionError: A lookup has a name of ours.
@@ -71,7 +74,9 @@ class Frame(Relation):
         tables: dict[str, pa.Table | Unread] = {CHUNK_TABLE: changes}
         for name, table in (lookups or {}).items():
             tables[name] = lookup_table(name, table)
-        session = Session(tables, memory_limit_bytes=memory_limit_bytes, threads=threads)
+        session = Session(
+            tables, memory_limit_bytes=memory_limit_bytes, threads=threads, databases=databases
+        )
         names = FieldNames(attributes)
         plan = Plan(session, names, record_query, source=CHANGES, row_wise=True)
         return cls(plan.rebound())
@@ -88,14 +93,15 @@ class Frame(Relation):
         more = frozenset(FIELDS) if self._records else frozenset[str]()
         return images_needed(plan.needs | more, plan.names)
 
-    def rows_of(self, changes: pa.Table) -> pa.Table:
+    def rows_of(self, changes: pa.Table | Coming) -> pa.Table:
         """What a row-wise frame that is unread gives for some changes of its chunk.
 
         Args:
-            changes: In the schema of the chunk; images that are not needed may be null.
+            changes: In the schema of the chunk; images that are not needed may be null. Or how
+                they come.
 
         Raises:
-            TransformError: As for `arrow()`.
+            TransformError: As for `arrow()`. What `changes` raise comes as it is.
         """
         session = self._plan.session
         return self._run(lambda query: session.table_over(query, CHUNK_TABLE, changes))

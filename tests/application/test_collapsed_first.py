@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.delta import open_table
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
+from datazone_dagster.frame.session import Coming
 from datazone_dagster.merge.tombstones import KIND as TOMBSTONES
 from datazone_dagster.model.columns import Log
 from datazone_dagster.model.layout import Layout
@@ -166,9 +167,15 @@ def test_images_are_read_of_the_latest_changes_only_and_only_those_that_are_name
     parsed: list[int] = []
     rows_of = Frame.rows_of
 
-    def parsing(self: Frame, changes: pa.Table) -> pa.Table:
-        parsed.append(len(changes))
-        return rows_of(self, changes)
+    def parsing(self: Frame, changes: pa.Table | Coming) -> pa.Table:
+        assert isinstance(changes, Coming)
+
+        def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                parsed.append(batch.num_rows)
+                yield batch
+
+        return rows_of(self, replace(changes, batches=counted(changes.batches)))
 
     monkeypatch.setattr(Parts, "read", reading)
     monkeypatch.setattr(Frame, "rows_of", parsing)

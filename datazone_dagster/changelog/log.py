@@ -7,7 +7,7 @@ after its parent's, so the changes of one key are read oldest first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.parts import Parts
+from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
 from datazone_dagster.changelog.ranges import files_between, stored_bytes
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
 from datazone_dagster.changelog.upkeep import (
@@ -233,35 +234,7 @@ class ChangeLogSnapshot:
 
         A record that is not a stream record moves no position: its number may be anything.
         """
-        columns = [
-            Log.REASON,
-            Log.BATCH,
-            Log.STREAM_ARN,
-            Log.SHARD_ID,
-            Log.PARENT_SHARD_ID,
-            Log.VERSION,
-            Log.EVENT_TIME,
-        ]
-        parts = [
-            part.filter(pc.is_null(part[Log.REASON]))
-            .group_by([Log.STREAM_ARN, Log.SHARD_ID, Log.PARENT_SHARD_ID])
-            .aggregate([(Log.VERSION, "max"), (Log.EVENT_TIME, "max")])
-            for part in self._read(batch, self.head, columns)
-        ]
-        landed = []
-        for row in pa.concat_tables(parts).to_pylist() if parts else ():
-            epoch, sequence_number = split_version(row[f"{Log.VERSION}_max"])
-            landed.append(
-                Landed(
-                    row[Log.STREAM_ARN],
-                    row[Log.SHARD_ID],
-                    row[Log.PARENT_SHARD_ID],
-                    epoch,
-                    sequence_number,
-                    row[f"{Log.EVENT_TIME}_max"],
-                )
-            )
-        return landed
+        return landed(self._read(batch, self.head, POSITION_COLUMNS))
 
     def chunks(self, after_batch: int, through_batch: int, chunk_bytes: int) -> Iterator[Chunk]:
         """The batches in (after_batch, through_batch], cut into chunks of whole batches.
@@ -352,7 +325,9 @@ class ChangeLogSnapshot:
     def _files_between(self, after_batch: int, through_batch: int) -> list[DataFile]:
         return files_between(self._files, after_batch, through_batch)
 
-    def _read(self, after_batch: int, through_batch: int, columns: list[str]) -> Iterator[pa.Table]:
+    def _read(
+        self, after_batch: int, through_batch: int, columns: Sequence[str]
+    ) -> Iterator[pa.Table]:
         """Rows of the batches in (after_batch, through_batch], in order, a part at a time."""
         schema = pa.schema([SCHEMA.field(name) for name in columns])
         files = self._files_between(after_batch, through_batch)

@@ -1,0 +1,45 @@
+"""How far each shard was landed, told by the rows of the change log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datazone_dagster.model.checkpoint import Landed
+from datazone_dagster.model.columns import Log
+from datazone_dagster.model.version import split_version
+
+_SHARD = [Log.STREAM_ARN, Log.SHARD_ID, Log.PARENT_SHARD_ID]
+POSITION_COLUMNS = (Log.REASON, Log.BATCH, *_SHARD, Log.VERSION, Log.EVENT_TIME)
+
+
+def landed(parts: Iterable[pa.Table]) -> list[Landed]:
+    """The highest position of every shard with rows.
+
+    A record that is not a stream record moves no position: its number may be anything.
+
+    Args:
+        parts: Rows of the change log with `POSITION_COLUMNS`.
+    """
+    highest = [
+        part.filter(pc.is_null(part[Log.REASON]))
+        .group_by(_SHARD)
+        .aggregate([(Log.VERSION, "max"), (Log.EVENT_TIME, "max")])
+        for part in parts
+    ]
+    found = []
+    for row in pa.concat_tables(highest).to_pylist() if highest else ():
+        epoch, sequence_number = split_version(row[f"{Log.VERSION}_max"])
+        found.append(
+            Landed(
+                row[Log.STREAM_ARN],
+                row[Log.SHARD_ID],
+                row[Log.PARENT_SHARD_ID],
+                epoch,
+                sequence_number,
+                row[f"{Log.EVENT_TIME}_max"],
+            )
+        )
+    return found

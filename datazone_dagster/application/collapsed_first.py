@@ -43,7 +43,7 @@ CLAIM_COLUMNS = (
 """What says which change of a key is the latest, and what it does."""
 
 _SMALL_COLUMNS = (Log.EVENT_ID, Log.REGION, Log.VIEW_TYPE)
-_COLLAPSE_BYTES = 16 << 20
+_COLLAPSE_BYTES = 32 << 20
 _NEARLY = 0.75
 _SAMPLE_ROWS = 1024
 
@@ -206,6 +206,8 @@ class _Scan:
     _times: list[datetime] = field(default_factory=list)
     _kept: pa.Table | None = None
     _pending: list[pa.Table] = field(default_factory=list)
+    _pending_bytes: int = 0
+    _held_rows: int = 0
 
     def run(self, parts: Parts) -> None:
         """Read on until the bounds are reached and the last batch is whole."""
@@ -222,9 +224,9 @@ class _Scan:
     def latest(self) -> pa.Table:
         """The latest change of each key."""
         tables = [*([self._kept] if self._kept is not None else []), *self._pending]
-        self._pending = []
         both = pa.concat_tables(tables)
         self._kept = only_latest(both, both[Log.KEYS], both[Log.VERSION])
+        self._pending, self._pending_bytes, self._held_rows = [], 0, len(self._kept)
         return self._kept
 
     def facts(self) -> ChunkFacts:
@@ -255,9 +257,11 @@ class _Scan:
         place = pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1), len(rows))), 1)
         self.parts.append(part)
         claims = rows.drop_columns([Log.REASON]).append_column(PART, number)
-        self._pending.append(claims.append_column(ROW, place))
-        pending_bytes = sum(table.nbytes for table in self._pending)
-        if pending_bytes > max(_COLLAPSE_BYTES, self._kept.nbytes if self._kept else 0):
+        claims = claims.append_column(ROW, place)
+        self._pending.append(claims)
+        self._pending_bytes += claims.nbytes
+        self._held_rows += len(claims)
+        if self._pending_bytes > max(_COLLAPSE_BYTES, self._latest_bytes()):
             self.latest()
 
     def _is_full(self, part: Part) -> bool:
@@ -275,8 +279,10 @@ class _Scan:
         return self.decoded_bytes >= bounds.decoded_bytes
 
     def _kept_bytes(self, row_bytes: float) -> int:
-        tables = [*([self._kept] if self._kept is not None else []), *self._pending]
-        return sum(table.nbytes + int(len(table) * row_bytes) for table in tables)
+        return self._latest_bytes() + self._pending_bytes + int(self._held_rows * row_bytes)
+
+    def _latest_bytes(self) -> int:
+        return 0 if self._kept is None else int(self._kept.nbytes)
 
 
 def _canonical(latest: pa.Table, facts: ChunkFacts) -> pa.Table:

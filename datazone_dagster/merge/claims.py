@@ -73,7 +73,7 @@ def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatc
         ResultError: A row carries a key or version that is not in the chunk.
     """
     latest = only_latest(changes, changes[KEY], changes[VERSION])
-    at = pc.index_in(rows[KEY].cast(pa.string()), latest[KEY].combine_chunks())
+    at = _places_in(latest[KEY].combine_chunks(), rows[KEY].cast(pa.string()))
     newest = pc.fill_null(pc.equal(rows[VERSION], latest[VERSION].take(at)), False)
     _refuse_foreign(rows.filter(pc.invert(newest)), changes, dataset_id)
     removed = pc.equal(latest[Log.EVENT_NAME], _REMOVE)
@@ -90,6 +90,13 @@ def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatc
     )
     claims = pa.table([latest[KEY], latest[VERSION], cause], schema=CLAIMS_SCHEMA)
     return MergeBatch(claims, rows.filter(counts))
+
+
+def _places_in(keys: pa.StringArray, of: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Where these keys stand among those; null: nowhere. Most often they are the same keys."""
+    if len(keys) == len(of) and not of.null_count and pc.all(pc.equal(of, keys)).as_py():
+        return pa.chunked_array([np.arange(len(keys), dtype=np.int32)])
+    return pc.index_in(of, keys)
 
 
 def _refuse_foreign(rows: pa.Table, changes: pa.Table, dataset_id: str) -> None:

@@ -12,7 +12,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,18 +48,35 @@ LOOKED_UP_ROWS = 1 << 19
 """Rows that may be of the keys are looked up together: for each lookup the hash table of the
 keys is built anew."""
 
+MANY_FILES = 16
+"""From so many on, sorting the keys is cheaper than to hold each of them against all bounds."""
+
 THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """The keys in sorted order, and where each stood in the order asked for."""
+    """What is looked for.
 
-    sorted_keys: pa.Array
-    texts: list[str]
+    Args:
+        keys: In the order asked for.
+        texts: The same sorted, where there are many bounds to hold them against; else None.
+    """
+
+    keys: pa.Array
+    texts: list[str] | None
     sieve: Sieve
-    order: np.ndarray[Any, np.dtype[np.int64]]
     below: str | None
+
+    def may_be_in(self, low: str | None, high: str | None) -> bool:
+        """Whether a key is within bounds; Parquet and Arrow compare texts by their UTF-8."""
+        if self.texts is not None:
+            start = 0 if low is None else bisect_left(self.texts, low)
+            return start < (len(self.texts) if high is None else bisect_right(self.texts, high))
+        inside = pc.greater_equal(self.keys, "" if low is None else low)
+        if high is not None:
+            inside = pc.and_(inside, pc.less_equal(self.keys, high))
+        return bool(pc.any(inside).as_py())
 
 
 def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = None) -> pa.Table:
@@ -78,13 +94,13 @@ def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = Non
     """
     if not len(keys):
         return SCHEMA.empty_table()
-    order = pc.sort_indices(keys).to_numpy()
-    sorted_keys = pa.array(keys.combine_chunks()).take(pa.array(order))
-    wanted = _Wanted(sorted_keys, sorted_keys.to_pylist(), Sieve(sorted_keys), order, below)
+    one = pa.array(keys.combine_chunks())
+    texts = sorted(one.to_pylist()) if len(snapshot.files) >= MANY_FILES else None
+    wanted = _Wanted(one, texts, Sieve(one), below)
     tasks = [
-        (number, file, span)
+        (number, file)
         for number, file in enumerate(snapshot.files)
-        if (span := _span(wanted.texts, file.minimum.get(KEY), file.maximum.get(KEY)))
+        if wanted.may_be_in(file.minimum.get(KEY), file.maximum.get(KEY))
     ]
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(lambda task: _in_file(snapshot, wanted, *task), tasks))
@@ -121,31 +137,18 @@ def _by_file(found: pa.Table) -> Iterator[tuple[int, BitMap64]]:
         yield int(number), BitMap64(np.sort(places[numbers == number]).astype(np.uint64))
 
 
-def _span(texts: list[str], low: str | None, high: str | None) -> range:
-    """The sorted keys that bounds allow; Python compares texts as Parquet does UTF-8."""
-    start = 0 if low is None else bisect_left(texts, low)
-    end = len(texts) if high is None else bisect_right(texts, high)
-    return range(start, end)
-
-
-def _both(one: range, other: range) -> range:
-    return range(max(one.start, other.start), min(one.stop, other.stop))
-
-
-def _in_file(
-    snapshot: Snapshot, wanted: _Wanted, number: int, file: LiveFile, span: range
-) -> pa.Table:
+def _in_file(snapshot: Snapshot, wanted: _Wanted, number: int, file: LiveFile) -> pa.Table:
     with snapshot.store.open(file.path) as handle:
         remote = not snapshot.store.is_local
         parquet = pq.ParquetFile(
             handle, pre_buffer=remote, buffer_size=0 if remote else BUFFER_BYTES
         )
-        groups = _groups(parquet, wanted, span)
+        groups = _groups(parquet, wanted)
         places, claims = _look_up(parquet, groups, wanted)
         rows = pa.table(
             [
                 pa.array(places),
-                pa.array(wanted.order[claims].astype(np.int32)),
+                pa.array(claims.astype(np.int32)),
                 _versions(parquet, groups, places, wanted.below),
             ],
             schema=_IN_FILE,
@@ -159,12 +162,12 @@ def _in_file(
 _IN_FILE = pa.schema([SCHEMA.field(name) for name in (POSITION, CLAIM, VERSION)])
 
 
-def _groups(parquet: pq.ParquetFile, wanted: _Wanted, span: range) -> list[tuple[int, range]]:
+def _groups(parquet: pq.ParquetFile, wanted: _Wanted) -> list[tuple[int, range]]:
     """The row groups whose bounds allow a key, each with the positions of its rows."""
     found, first_row = [], 0
     for group in range(parquet.num_row_groups):
         end = first_row + parquet.metadata.row_group(group).num_rows
-        if _both(span, _span(wanted.texts, *_bounds(parquet, group, KEY))):
+        if wanted.may_be_in(*_bounds(parquet, group, KEY)):
             found.append((group, range(first_row, end)))
         first_row = end
     return found
@@ -173,14 +176,14 @@ def _groups(parquet: pq.ParquetFile, wanted: _Wanted, span: range) -> list[tuple
 def _look_up(
     parquet: pq.ParquetFile, groups: list[tuple[int, range]], wanted: _Wanted
 ) -> tuple[Places, Places]:
-    """The positions at which a key stands, in order, and which of the sorted keys it is."""
+    """The positions at which a key stands, in order, and which of the keys it is."""
     places: list[Places] = [np.zeros(0, np.int64)]
     claims: list[Places] = [np.zeros(0, np.int64)]
     texts: list[pa.Array] = []
     at: list[Places] = []
 
     def look_up() -> None:
-        found = pc.index_in(pa.chunked_array(texts, pa.string()), wanted.sorted_keys)
+        found = pc.index_in(pa.chunked_array(texts, pa.string()), wanted.keys)
         hits = np.flatnonzero(found.is_valid())
         places.append(np.concatenate(at)[hits])
         claims.append(found.take(pa.array(hits)).to_numpy())

@@ -62,6 +62,7 @@ def as_set(found: pa.Table) -> set[tuple[Any, ...]]:
     group_rows=st.integers(1, 5),
     partitioned=st.booleans(),
     hide=st.sets(KEYS),
+    many_files=st.sampled_from([0, room.MANY_FILES]),
 )
 def test_the_rows_found_are_those_of_a_whole_read(
     tmp_path_factory: pytest.TempPathFactory,
@@ -70,6 +71,7 @@ def test_the_rows_found_are_those_of_a_whole_read(
     group_rows: int,
     partitioned: bool,
     hide: set[str],
+    many_files: int,
 ) -> None:
     root = str(tmp_path_factory.mktemp("table") / "t")
     table = DeltaTable.create(root, SCHEMA, partition_by=["part"] if partitioned else None)
@@ -82,7 +84,9 @@ def test_the_rows_found_are_those_of_a_whole_read(
         MergeOnReadEngine().merge(target, batch_of(claims), transaction("t", 1))
     snapshot = read_snapshot(table, {})
     expected = by_brute_force(snapshot, keys)
-    found = locate(snapshot, pa.chunked_array([keys]))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(room, "MANY_FILES", many_files)
+        found = locate(snapshot, pa.chunked_array([keys]))
     assert as_set(found) == expected
     lowest = version(5)
     for file, at, claim, held in as_set(locate(snapshot, pa.chunked_array([keys]), below=lowest)):
@@ -97,9 +101,11 @@ def test_the_rows_found_are_those_of_a_whole_read(
     assert sum(map(len, places.values())) == len(expected)
 
 
+@pytest.mark.parametrize("many_files", [0, room.MANY_FILES])
 def test_what_bounds_rule_out_is_not_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many_files: int
 ) -> None:
+    monkeypatch.setattr(room, "MANY_FILES", many_files)
     table = DeltaTable.create(str(tmp_path), SCHEMA)
     groups = WriterProperties(max_row_group_size=10, write_batch_size=10)
     for start in (0, 100, 200):

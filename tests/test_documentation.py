@@ -17,6 +17,8 @@ HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_code_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # Examples that leave their folder behind leave it here.
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     namespace: dict[str, object] = {"__name__": "documentation"}
     for block in PYTHON.findall(path.read_text("utf-8")):
         exec(compile(block, str(path), "exec", dont_inherit=True), namespace)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterable
 
 import duckdb
+
+from datazone_dagster.frame.spill import SpillFolder, remove_abandoned
 
 _ANSWERS = 1024
 """A function names the same few expressions for every chunk, or new ones without end."""
@@ -29,12 +31,11 @@ class Database:
         self.settings = (memory_limit_bytes, threads)
         self.is_full = False
         """Whether it may keep memory of what it has read: it is not used again then."""
-        self._spill = tempfile.TemporaryDirectory(
-            prefix="datazone-frame-", ignore_cleanup_errors=True
-        )
+        _tidy_once()
+        self._spill = SpillFolder()
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{memory_limit_bytes // 1024}KiB",
-            "temp_directory": self._spill.name,
+            "temp_directory": self._spill.path,
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "threads": str(threads or os.cpu_count() or 1),
@@ -47,7 +48,7 @@ class Database:
     def close(self) -> None:
         """Frees the memory and the directory now."""
         self.connection.close()
-        self._spill.cleanup()
+        self._spill.remove()
 
 
 class Databases:
@@ -88,6 +89,12 @@ class Databases:
                 self._answers.clear()
             self._answers[query, value] = known
         return known
+
+
+@functools.cache
+def _tidy_once() -> None:
+    """With the first database of a process: those of killed ones are gone then."""
+    remove_abandoned()
 
 
 def _close_all(databases: list[Database]) -> None:

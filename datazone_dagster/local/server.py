@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from datazone_dagster.local.admin_endpoint import CLOCK_OFFSET
@@ -53,8 +54,10 @@ def serve(
         OSError: The port is taken, or the directory can't be made.
         sqlite3.Error: The data directory holds something else, or can't be written.
     """
-    with tempfile.TemporaryDirectory(prefix="datazone-dynamodb-") as temporary:
-        directory = Path(temporary) if data_dir is None else data_dir
+    with ExitStack() as ended:
+        directory = data_dir or Path(
+            ended.enter_context(tempfile.TemporaryDirectory(prefix="datazone-dynamodb-"))
+        )
         directory.mkdir(parents=True, exist_ok=True)
         store = Store(directory)
         try:

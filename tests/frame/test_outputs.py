@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import tempfile
 from pathlib import Path
 from threading import Thread
 
@@ -82,15 +80,13 @@ def test_memory_is_bounded_and_the_error_says_so() -> None:
         frame.sql("select string_agg(dynamodb.NewImage.pad.S) as all_of_it from changes").arrow()
 
 
-def test_spilled_files_go_with_the_frame() -> None:
-    pattern = "datazone-frame-*"
-    before = set(Path(tempfile.gettempdir()).glob(pattern))
+def test_spilled_files_go_with_the_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     frame = Frame.of_changes(chunk((ITEM, None)))
-    made = set(Path(tempfile.gettempdir()).glob(pattern)) - before
-    assert made
+    assert list(tmp_path.iterdir())
     del frame
     gc.collect()
-    assert not [path for path in made if os.path.exists(path)]
+    assert not list(tmp_path.iterdir())
 
 
 def test_frames_of_one_chunk_can_be_read_by_several_threads() -> None:

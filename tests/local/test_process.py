@@ -34,7 +34,12 @@ def _answers(url: str) -> bool:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_state_survives_a_restart(tmp_path: Path, end: str) -> None:
+def test_state_survives_a_restart(
+    tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     with LocalDynamoDB(data_dir=tmp_path / "data", shards=1) as server:
         table = create_table(clients_of(server), "orders")
         for n in range(5):
@@ -55,6 +60,7 @@ def test_state_survives_a_restart(tmp_path: Path, end: str) -> None:
         again.put("new")
         newest = max(int(r["dynamodb"]["SequenceNumber"]) for r in again.records())
         assert newest > last
+    assert not list(temporary.iterdir())
 
 
 def test_without_a_directory_every_start_is_empty() -> None:

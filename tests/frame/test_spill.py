@@ -1,0 +1,119 @@
+"""What killed processes spilled is removed by the next one; what living ones hold is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from datazone_dagster.frame import spill
+from datazone_dagster.frame.session import Session
+from datazone_dagster.frame.spill import PREFIX, SpillFolder, remove_abandoned
+
+SPILLING = """
+import sys, pyarrow as pa
+from datazone_dagster.frame.session import Session
+numbers = pa.table({"n": range(1_000_000)})
+session = Session({"numbers": numbers}, memory_limit_bytes=64 << 20, threads=1)
+session._connection.execute(
+    "create temp table t as select n, repeat(md5(n::varchar), 4) as m from numbers"
+)
+print("spilled", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder of this process and of those it starts."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def folders(temporary: Path) -> set[Path]:
+    return set(temporary.glob(f"{PREFIX}*"))
+
+
+@pytest.fixture
+def spilling(temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process in the middle of a query that does not fit its memory."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SPILLING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "spilled\n"
+        yield process
+        process.kill()
+
+
+def test_the_folder_of_a_killed_process_goes_and_not_before(
+    temporary: Path, spilling: subprocess.Popen[str]
+) -> None:
+    (folder,) = folders(temporary)
+    assert sum(path.stat().st_size for path in folder.rglob("*.*")) > 0
+    remove_abandoned()
+    assert folders(temporary) == {folder}
+    spilling.kill()
+    spilling.wait()
+    assert folders(temporary) == {folder}
+    remove_abandoned()
+    assert folders(temporary) == set()
+
+
+def test_the_first_session_of_a_process_removes_them(
+    temporary: Path, spilling: subprocess.Popen[str]
+) -> None:
+    spilling.kill()
+    spilling.wait()
+    assert len(folders(temporary)) == 1
+    code = "from datazone_dagster.frame.session import Session; Session({})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert folders(temporary) == set()
+
+
+def test_a_session_leaves_nothing(temporary: Path) -> None:
+    session = Session({"t": pa.table({"n": [1]})})
+    assert len(folders(temporary)) == 1
+    assert session.table("select n from t").num_rows == 1
+    session.close()
+    assert folders(temporary) == set()
+
+
+def test_one_without_a_lock_is_being_made_unless_it_is_old(temporary: Path) -> None:
+    made = temporary / f"{PREFIX}made"
+    made.mkdir()
+    remove_abandoned()
+    assert made.exists()
+    an_hour_ago = time.time() - spill._UNLOCKED_FOR_SECONDS - 60
+    os.utime(made, (an_hour_ago, an_hour_ago))
+    remove_abandoned()
+    assert not made.exists()
+
+
+def test_what_only_looks_like_one_is_left(temporary: Path) -> None:
+    (temporary / "data").mkdir()
+    (temporary / "data" / "lock").touch()
+    (temporary / f"{PREFIX}link").symlink_to(temporary / "data", target_is_directory=True)
+    (temporary / f"{PREFIX}file").touch()
+    mine = SpillFolder()
+    remove_abandoned()
+    assert (temporary / "data" / "lock").exists()
+    assert len(folders(temporary)) == 3
+    mine.remove()
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(temporary: Path) -> None:
+    folder = temporary / f"{PREFIX}x"
+    folder.mkdir()
+    (temporary / "other").touch()
+    (folder / "lock").symlink_to(temporary / "other")
+    remove_abandoned()
+    assert folder.exists()

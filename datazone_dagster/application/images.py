@@ -6,6 +6,7 @@ third of reading them, so a query over them gets views of what was decoded inste
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -104,9 +105,18 @@ def beside(claims: pa.Table, found: pa.Table, schema: pa.Schema) -> pa.Table:
         for table in (found, claims):
             if name in table.column_names:
                 return table[name]
-        return pa.nulls(len(claims), kind)
+        return _nulls(kind, len(claims))
 
     return pa.Table.from_arrays([column(field.name, field.type) for field in schema], schema=schema)
+
+
+def _nulls(kind: pa.DataType, rows: int) -> pa.Array:
+    return _some_nulls(kind).slice(0, rows) if rows <= _PIECE_ROWS else pa.nulls(rows, kind)
+
+
+@functools.cache
+def _some_nulls(kind: pa.DataType) -> pa.Array:
+    return pa.nulls(_PIECE_ROWS, kind)
 
 
 def viewed(texts: pa.ChunkedArray, places: np.ndarray[Any, np.dtype[np.int64]]) -> pa.ChunkedArray:

@@ -16,6 +16,7 @@ import re
 from typing import cast
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -142,6 +143,7 @@ def _decoded(
 
 # A string without quotes and escapes, and a whole number that is canonical as it stands.
 _PLAIN = {"S": r'[^"\\\x00-\x1f]*', "N": r"0|-?[1-9][0-9]{0,37}"}
+_FIRST_PRINTED = 0x20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 
 
@@ -154,22 +156,57 @@ def _plain_keys(column: pa.StringArray) -> pa.StringArray | None:
     shape = _shape(column)
     if shape is None:
         return None
+    values = _bare_texts(column, shape)
+    if values is not None:
+        ((name, descriptor),) = shape
+        return _joined([(f"{len(name)}:{name}{descriptor}", values)])
     groups = [
         rf'\s*"{re.escape(name)}"\s*:\s*\{{\s*"{descriptor}"\s*:\s*'
         rf'"(?P<v{position}>{_PLAIN[descriptor]})"\s*\}}\s*'
         for position, (name, descriptor) in enumerate(shape)
     ]
-    values = pc.extract_regex(column, rf"^\s*\{{{','.join(groups)}\}}\s*$")
-    if values.null_count == len(values):
+    found = pc.extract_regex(column, rf"^\s*\{{{','.join(groups)}\}}\s*$")
+    if found.null_count == len(found):
         return None
+    return _joined(
+        [
+            # struct_field, unlike flatten on older versions, carries the rows' nulls
+            (f"{len(name)}:{name}{descriptor}", pc.struct_field(found, f"v{position}"))
+            for position, (name, descriptor) in sorted(
+                enumerate(shape), key=lambda item: item[1][0]
+            )
+        ]
+    )
+
+
+def _joined(attributes: list[tuple[str, pa.StringArray]]) -> pa.StringArray:
+    """Keys of what each attribute begins with and its values."""
     parts: list[pa.Array[pa.StringScalar] | str] = []
-    for position, (name, descriptor) in sorted(enumerate(shape), key=lambda item: item[1][0]):
-        # struct_field, unlike flatten on older versions, carries the rows' nulls
-        value = pc.struct_field(values, f"v{position}")
-        length = pc.utf8_length(value).cast(pa.string())
-        parts += [f"{len(name)}:{name}{descriptor}", length, ":", value]
-    joined = pc.binary_join_element_wise(*parts, "")
-    return cast("pa.StringArray", joined)
+    for start, values in attributes:
+        parts += [start, pc.utf8_length(values).cast(pa.string()), ":", values]
+    return cast("pa.StringArray", pc.binary_join_element_wise(*parts, ""))
+
+
+def _bare_texts(column: pa.StringArray, shape: list[tuple[str, str]]) -> pa.StringArray | None:
+    """The values of keys of one text, where all stand in the service's own spelling, unescaped.
+
+    That spelling has no spaces; it is what nearly every key comes in.
+    """
+    if [descriptor for _, descriptor in shape] != ["S"] or column.null_count:
+        return None
+    before, after = f'{{"{shape[0][0]}":{{"S":"', '"}}'
+    alike = pc.and_(pc.starts_with(column, before), pc.ends_with(column, after))
+    lengths = pc.binary_length(column)
+    if not pc.all(pc.and_(alike, pc.greater_equal(lengths, len(before) + len(after)))).as_py():
+        return None
+    values = pc.binary_slice(column.cast(pa.binary()), len(before), -len(after))
+    _, offsets, data = values.buffers()
+    if data is not None:
+        bounds = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+        text = np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]]
+        if np.any((text < _FIRST_PRINTED) | (text == ord('"')) | (text == ord("\\"))):
+            return None
+    return cast("pa.StringArray", values.cast(pa.string()))
 
 
 def _shape(column: pa.StringArray) -> list[tuple[str, str]] | None:

@@ -80,7 +80,9 @@ def _batches(
                 start = end
                 continue
             size = rows_at_a_time(metadata)
-            for batch in parquet.iter_batches(size, row_groups=[group], columns=columns):
+            for batch in parquet.iter_batches(
+                size, row_groups=[group], columns=columns, use_threads=not snapshot.store.is_local
+            ):
                 yield start, _as_table(batch, file, schema)
                 start += batch.num_rows
 

@@ -85,7 +85,9 @@ class Tombstones:
         lowest = split_version(pc.min(claims[VERSION]).as_py())
         files = files_from(table, *lowest)
         held = versions_in(table, self._storage_options, files, claims[KEY])
-        both = with_highest(claims, held)
+        if not len(held):
+            return claims.slice(0, 0)
+        both = with_highest(claims.filter(pc.is_in(claims[KEY], held[KEY].combine_chunks())), held)
         return both.filter(pc.greater(both[HIGHEST], both[VERSION]))
 
     def of(self, keys: pa.ChunkedArray) -> pa.Table:

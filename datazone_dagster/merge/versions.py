@@ -10,7 +10,8 @@ from deltalake import DeltaTable
 
 from datazone_dagster.delta import DataFile, read_rows
 from datazone_dagster.delta.log import read_snapshot
-from datazone_dagster.merge.locate import CLAIM, locate
+from datazone_dagster.merge.locate import CLAIM, LOOKED_UP_ROWS, locate
+from datazone_dagster.merge.sieve import Sieve
 from datazone_dagster.model.columns import KEY, VERSION
 
 HIGHEST = f"{VERSION}_max"
@@ -30,12 +31,21 @@ def versions_in(
     Memory holds the keys given and found, not the files.
     """
     wanted = pa.array(keys.combine_chunks())
-    found = [
-        rows.filter(pc.is_in(rows[KEY], wanted))
-        for _, rows in read_rows(table, storage_options, files, _SCHEMA)
-    ]
-    held = pa.concat_tables([_SCHEMA.empty_table(), *found])
+    found = [_SCHEMA.empty_table()]
+    if not len(wanted):
+        return found[0].append_column(HIGHEST, found[0][VERSION]).select([KEY, HIGHEST])
+    sieve = Sieve(wanted)
+    for _, rows in read_rows(table, storage_options, files, _SCHEMA):
+        found.append(rows.take(pa.array(sieve.passing(rows[KEY].combine_chunks()))))
+        if sum(map(len, found)) >= LOOKED_UP_ROWS:
+            found = [_among(wanted, found)]
+    held = _among(wanted, found)
     return held.group_by(KEY).aggregate([(VERSION, "max")])
+
+
+def _among(keys: pa.Array, rows: list[pa.Table]) -> pa.Table:
+    together = pa.concat_tables(rows)
+    return together.filter(pc.is_in(together[KEY], keys))
 
 
 def with_highest(claims: pa.Table, held: pa.Table) -> pa.Table:

@@ -73,6 +73,26 @@ def test_the_column_agrees_with_one_key_at_a_time(data: st.DataObject, keys: lis
 
 
 @settings(max_examples=100)
+@given(
+    name=st.sampled_from(["id", "a.b", "x-"]),
+    values=st.lists(
+        st.text(max_size=6) | st.text('"\\}{:é\x1f\x7f', max_size=4) | st.text("ab", max_size=3),
+        min_size=1,
+        max_size=6,
+    ),
+    spaced=st.booleans(),
+)
+def test_a_column_of_one_text_each_agrees_with_one_key_at_a_time(
+    name: str, values: list[str], spaced: bool
+) -> None:
+    keys = [{name: {"S": value.encode("utf-8", "replace").decode()}} for value in values]
+    texts = [json.dumps(key, ensure_ascii=False, separators=(",", ":")) for key in keys]
+    texts[-1] = texts[-1].replace(":{", ": {", 1) if spaced else texts[-1]
+    column = pa.array(["", *texts], pa.string()).slice(1)
+    assert key_column(column)[0].to_pylist() == [canonical_key(text) for text in texts]
+
+
+@settings(max_examples=100)
 @given(st.lists(st.one_of(st.none(), st.text(max_size=8), st.text('{}":SNid[]1,\\', max_size=30))))
 def test_no_text_is_ever_an_exception(texts: list[str | None]) -> None:
     safe = [t if t is None else t.encode("utf-8", "replace").decode() for t in texts]

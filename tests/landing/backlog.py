@@ -11,11 +11,13 @@ import json
 import random
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from datazone_dagster.landing import DrainSettings, drain_tick
 from datazone_dagster.memory import peak_bytes
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Answer
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
 from datazone_dagster.source.wire import parse_page
@@ -63,16 +65,19 @@ class GeneratedStream:
         return f"{shard_id}:{last}"
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
+        return self.ask_for_records(shard_iterator)()
+
+    def ask_for_records(self, shard_iterator: str) -> Answer:
         shard_id, page = shard_iterator.split(":")
         at = int(page)
         if at >= self._pages:
-            return RecordsPage([], shard_iterator, 0)
+            return partial(RecordsPage, [], shard_iterator, 0)
         first = at * self._kind.page_records + 1
         records = ",".join(
             self._record(shard_id, first + n) for n in range(self._kind.page_records)
         )
         body = f'{{"NextShardIterator":"{shard_id}:{at + 1}","Records":[{records}]}}'
-        return parse_page(body.encode())
+        return partial(parse_page, body.encode())
 
     def _record(self, shard_id: str, number: int) -> str:
         size = self._kind.image_bytes

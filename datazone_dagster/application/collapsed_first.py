@@ -17,10 +17,9 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datazone_dagster.application.chunk import CHANGES_SCHEMA, ChunkFacts
+from datazone_dagster.application.chunk import CHANGES_SCHEMA, NOTHING_REFUSED, ChunkFacts
 from datazone_dagster.application.function import FunctionResult
 from datazone_dagster.application.images import PART, ROW, VIEWS_SCHEMA, Images, beside
-from datazone_dagster.application.refused import refused_rows
 from datazone_dagster.changelog.parts import Part, Parts
 from datazone_dagster.decode.keys import key_column
 from datazone_dagster.errors import TransformError
@@ -126,7 +125,7 @@ def prepare(parts: Parts, frames: Mapping[str, Frame], bounds: Bounds) -> Prepar
     taken = FunctionResult(
         latest.drop_columns([PART, ROW]),
         rows,
-        refused=refused_rows(CHANGES_SCHEMA.empty_table(), {}),
+        refused=NOTHING_REFUSED,
     )
     return Prepared(facts, taken, collapsed=True)
 

@@ -208,7 +208,8 @@ class Function:
             TransformError: It failed.
         """
         return self._told(
-            lambda: self._call(chunk.unread(), lookups), lambda: (chunk.changes, chunk.place)
+            lambda: self._call(chunk.unread(), lookups),
+            lambda: (chunk.changes_with(frozenset()), chunk.place),
         )
 
     def read(self, outputs: Iterable[str], returned: Mapping[str, object]) -> dict[str, pa.Table]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
-from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.api import Transform
 from datazone_dagster.application.chunk import WholeChunk
 from datazone_dagster.application.collapsed_first import (
     NotThisWayError,
@@ -16,7 +16,8 @@ from datazone_dagster.application.collapsed_first import (
     TooMuchError,
     prepare,
 )
-from datazone_dagster.application.function import Function
+from datazone_dagster.application.every_change import every_change
+from datazone_dagster.application.function import Function, FunctionResult
 from datazone_dagster.application.sizes import ChunkSizes
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.delta import guarded
@@ -44,16 +45,25 @@ class Preparation:
         through_batch: int,
         outputs: Iterable[str],
         lookups: Mapping[str, pa.Table],
+        *,
+        may_refuse: bool,
     ) -> Prepared:
         """The next chunk of a range that has changes, for the datasets that stand at its start.
+
+        Args:
+            log: The change log.
+            after_batch: Where the range begins, exclusive.
+            through_batch: Where it ends, inclusive.
+            outputs: Of these datasets.
+            lookups: By parameter.
+            may_refuse: Whether a dataset may have to set changes aside once they are prepared:
+                they come with all their columns then.
 
         Raises:
             TransformError: The function failed, or its result can't be applied.
             StorageError: The change log can't be read.
         """
-        whole = WholeChunk(
-            lambda: next(log.chunks(after_batch, through_batch, self._sizes.whole_bytes))
-        )
+        whole = WholeChunk(log, after_batch, through_batch, self._sizes.whole_bytes)
         outputs = list(outputs)
         try:
             returned = self._function.returned(whole, lookups)
@@ -61,25 +71,33 @@ class Preparation:
             if self._transform.on_error == "fail" and not isinstance(error, MalformedImageError):
                 raise
             return self._whole(whole, None, outputs, lookups)
-        frames = self._row_wise(returned, outputs)
-        if frames is not None and after_batch >= self._whole_through_batch:
-            prepared = self._collapsed_first(log, after_batch, through_batch, frames)
-            if prepared is not None:
-                return prepared
+        if may_refuse:
+            return self._whole(whole, returned, outputs, lookups)
+        frames = _unread({output: returned[output] for output in outputs})
+        if frames is None:
+            return self._as_looked_at(whole, returned, outputs, lookups)
+        if after_batch >= self._whole_through_batch:
+            try:
+                if all(map(self._only_latest_count, frames, frames.values())):
+                    return self._collapsed_first(log, after_batch, through_batch, frames)
+                return self._every_change(log, after_batch, through_batch, frames)
+            except NotThisWayError as error:
+                self._whole_through_batch = error.through_batch
+                self._logger.info(
+                    "Batches %d to %d are taken whole: %s",
+                    after_batch + 1,
+                    error.through_batch,
+                    error.reason,
+                )
         return self._whole(whole, returned, outputs, lookups)
 
-    def _row_wise(
-        self, returned: Mapping[str, object], outputs: Iterable[str]
-    ) -> dict[str, Frame] | None:
-        """The frames that give the same from the latest changes only; None if one does not."""
-        frames: dict[str, Frame] = {}
-        for output in outputs:
-            frame = returned[output]
-            counts = _only_latest_count(self._transform.outputs[output])
-            if not (counts and isinstance(frame, Frame) and frame.is_row_wise):
-                return None
-            frames[output] = frame
-        return frames
+    def _only_latest_count(self, output: str, frame: Frame) -> bool:
+        """Whether a change leaves no trace in a dataset that a later one of its key replaces.
+
+        It does in a history, in an append table, and as the image that a soft delete keeps.
+        """
+        dataset = self._transform.outputs[output]
+        return dataset.mode == "merge" and dataset.deletes == "hard" and frame.is_row_wise
 
     def _collapsed_first(
         self,
@@ -87,7 +105,7 @@ class Preparation:
         after_batch: int,
         through_batch: int,
         frames: Mapping[str, Frame],
-    ) -> Prepared | None:
+    ) -> Prepared:
         bounds = self._sizes.bounds()
         while True:
             parts = log.parts(after_batch, through_batch)
@@ -100,15 +118,33 @@ class Preparation:
                 bounds = replace(
                     bounds, kept_bytes=bounds.kept_bytes // 2, row_bytes=error.row_bytes
                 )
-            except NotThisWayError as error:
-                self._whole_through_batch = error.through_batch
-                self._logger.info(
-                    "Batches %d to %d are taken whole: %s",
-                    after_batch + 1,
-                    error.through_batch,
-                    error.reason,
-                )
-                return None
+
+    def _every_change(
+        self,
+        log: ChangeLogSnapshot,
+        after_batch: int,
+        through_batch: int,
+        frames: Mapping[str, Frame],
+    ) -> Prepared:
+        size, row_bytes = self._sizes.whole_bytes, self._sizes.row_bytes
+        return self._read(
+            every_change(log, after_batch, through_batch, frames, size, row_bytes or 0.0)
+        )
+
+    def _as_looked_at(
+        self,
+        whole: WholeChunk,
+        returned: Mapping[str, object],
+        outputs: Sequence[str],
+        lookups: Mapping[str, pa.Table],
+    ) -> Prepared:
+        """With the columns that the function, or what it returned, has asked for so far."""
+        try:
+            rows = self._function.read(outputs, returned)
+        except TransformError:
+            return self._whole(whole, returned, outputs, lookups)
+        taken = FunctionResult(whole.changes_with(frozenset()), rows, whole.refused)
+        return Prepared(whole.facts(), taken)
 
     def _read(self, prepared: Prepared) -> Prepared:
         """The chunk with its rows as datasets take them."""
@@ -132,10 +168,11 @@ class Preparation:
         return Prepared(whole.facts(), replace(taken, refused=refused))
 
 
-def _only_latest_count(dataset: Dataset) -> bool:
-    """Whether a change leaves no trace in a dataset that a later one of its key replaces.
-
-    It does in a history, in an append table, as the image that a soft delete keeps, and where
-    the contract may refuse the later one.
-    """
-    return dataset.mode == "merge" and dataset.deletes == "hard" and not dataset.contract.may_refuse
+def _unread(returned: Mapping[str, object]) -> dict[str, Frame] | None:
+    """What was returned, if all of it is frames of which nothing was read yet."""
+    frames = {
+        output: frame
+        for output, frame in returned.items()
+        if isinstance(frame, Frame) and frame.is_unread
+    }
+    return frames if len(frames) == len(returned) else None

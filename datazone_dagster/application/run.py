@@ -166,7 +166,17 @@ class Application:
         behind = {
             output: report for output, report in self._reports.items() if report.position <= start
         }
-        prepared = self._preparation.next_chunk(log, start, end, behind, lookups)
+        waiting = {output: self._waiting_keys(output) for output in behind}
+        prepared = self._preparation.next_chunk(
+            log,
+            start,
+            end,
+            behind,
+            lookups,
+            may_refuse=any(
+                waiting[output] or self._datasets[output].contract.may_refuse for output in behind
+            ),
+        )
         chunk, taken = prepared.facts, prepared.taken
         prepared_seconds = time.monotonic()
         counts = MergeCounts()
@@ -175,9 +185,7 @@ class Application:
             quarantine, table = Quarantine(self._target, dataset.id), self._tables[output]
             mine = let_in(taken, table, output) if dataset.contract.may_refuse else taken
             if dataset.mode == "append":
-                # Those of this very chunk, which came once before, are decided anew.
-                earlier = quarantine.waiting(table.redriven(), through_batch=report.position)
-                mine = hold_back(mine, waiting_keys(earlier), output)
+                mine = hold_back(mine, waiting[output], output)
             quarantined = quarantine.put(mine.refused, now)
             crash_points.reach(crash_points.AFTER_QUARANTINE)
             written = table.apply(
@@ -219,6 +227,18 @@ class Application:
                 )
             )
         return chunk.last_batch
+
+    def _waiting_keys(self, output: str) -> set[str]:
+        """The keys that later changes wait behind, in append mode."""
+        dataset = self._datasets[output]
+        if dataset.mode != "append":
+            return set()
+        # Those of the chunk itself, if it came once before, are decided anew.
+        position = self._reports[output].position
+        quarantine = Quarantine(self._target, dataset.id)
+        return waiting_keys(
+            quarantine.waiting(self._tables[output].redriven(), through_batch=position)
+        )
 
     def _finished(self, output: str, report: ApplyReport, duration_seconds: float) -> ApplyReport:
         facts = self._tables[output].facts()

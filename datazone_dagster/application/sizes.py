@@ -41,8 +41,9 @@ class ApplySettings:
     """Bounds of one run.
 
     Args:
-        chunk_bytes: Decoded bytes of changes that a chunk covers; it ends with the batch in
-            which it passes them. None: it follows throughput, commit cost and memory.
+        chunk_bytes: Decoded bytes of changes that a chunk covers, of the columns that may be
+            read; it ends with the batch in which it passes them. None: it follows throughput,
+            commit cost and memory.
         memory_budget: Bytes that the process may take while it applies; DuckDB's limit and the
             largest chunk follow from it. One batch of the change log always has to fit.
         maintenance: When merges are followed by maintenance of the table, and how much of it.
@@ -70,14 +71,19 @@ class ChunkSizes:
 
     @property
     def whole_bytes(self) -> int:
-        """Decoded bytes of the next chunk that is read whole."""
+        """Decoded bytes of the next chunk of which every change is read."""
         return self._settings.chunk_bytes or self._whole.bytes
+
+    @property
+    def row_bytes(self) -> float | None:
+        """What the function's rows of one change take, as far as was seen."""
+        return self._row_bytes
 
     def bounds(self) -> Bounds:
         """Of the next chunk that collapses first."""
         decoded_bytes = self._settings.chunk_bytes or self._collapsed.bytes
         most_bytes = self._kept_bytes * 3 // 2
-        return Bounds(decoded_bytes, self._kept_bytes, most_bytes, self._row_bytes)
+        return Bounds(decoded_bytes, self._kept_bytes, most_bytes, self.row_bytes)
 
     def learn(self, rows: Mapping[str, pa.Table], changes: int) -> None:
         """See what the function's rows of some changes take."""

@@ -21,7 +21,7 @@ from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chu
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.parts import Parts
 from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
-from datazone_dagster.changelog.ranges import files_between, stored_bytes
+from datazone_dagster.changelog.ranges import files_between, rows_between, stored_bytes
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
 from datazone_dagster.changelog.upkeep import (
     CONFIGURATION,
@@ -37,7 +37,7 @@ from datazone_dagster.delta import (
     filesystem,
     guarded,
     open_table,
-    read_rows,
+    read_sized_rows,
     transaction,
 )
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
@@ -236,19 +236,45 @@ class ChangeLogSnapshot:
         """
         return landed(self._read(batch, self.head, POSITION_COLUMNS))
 
-    def chunks(self, after_batch: int, through_batch: int, chunk_bytes: int) -> Iterator[Chunk]:
+    def chunks(
+        self,
+        after_batch: int,
+        through_batch: int,
+        chunk_bytes: int,
+        *,
+        columns: Sequence[str] = CHUNK_COLUMNS,
+        count_unread: bool = True,
+        row_bytes: float = 0.0,
+    ) -> Iterator[Chunk]:
         """The batches in (after_batch, through_batch], cut into chunks of whole batches.
 
-        Memory holds one chunk and one batch of rows: a chunk ends with the batch in which it
-        passes `chunk_bytes` (decoded).
+        Args:
+            after_batch: Where the range begins, exclusive.
+            through_batch: Where it ends, inclusive.
+            chunk_bytes: How much a chunk is, decoded: see `cut_into_chunks`.
+            columns: What is read, the batch among it.
+            count_unread: Whether the other columns count as well: `columns_of` can then bring
+                them, and the chunk stays as large as it was meant to be.
+            row_bytes: What a change counts at least.
 
         Raises:
-            StorageError: Changes of the range were removed by `forget`.
+            StorageError: Changes of the range were removed by `forget`, or the store failed.
         """
         self._check_range(after_batch, through_batch)
-        yield from cut_into_chunks(
-            self._read(after_batch, through_batch, CHUNK_COLUMNS), chunk_bytes
-        )
+        with guarded(self.uri, "Reading changes"):
+            parts = self._read_sized(after_batch, through_batch, columns)
+            counted = ((rows, others if count_unread else 0.0) for rows, others in parts)
+            yield from cut_into_chunks(counted, chunk_bytes, row_bytes)
+
+    def columns_of(self, chunk: Chunk, columns: Sequence[str]) -> pa.Table:
+        """More columns of the rows of a chunk of this snapshot, in their order.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        with guarded(self.uri, "Reading changes"):
+            parts = self._read(chunk.first_batch - 1, chunk.last_batch, columns)
+            return pa.concat_tables(parts)
 
     def has_rows(self, after_batch: int, through_batch: int) -> bool:
         """Whether the batches in (after_batch, through_batch] hold any change."""
@@ -329,20 +355,20 @@ class ChangeLogSnapshot:
         self, after_batch: int, through_batch: int, columns: Sequence[str]
     ) -> Iterator[pa.Table]:
         """Rows of the batches in (after_batch, through_batch], in order, a part at a time."""
-        schema = pa.schema([SCHEMA.field(name) for name in columns])
+        for rows, _ in self._read_sized(after_batch, through_batch, columns):
+            yield rows
+
+    def _read_sized(
+        self, after_batch: int, through_batch: int, columns: Sequence[str]
+    ) -> Iterator[tuple[pa.Table, float]]:
+        """As `_read`, with the bytes that a row's other columns would take, about."""
+        schema = pa.schema([SCHEMA.field(name) for name in dict.fromkeys((*columns, Log.BATCH))])
         files = self._files_between(after_batch, through_batch)
-        for file, rows in read_rows(self._table, self._log.storage_options, files, schema):
-            whole = (
-                after_batch < file.minimum[Log.BATCH] and file.maximum[Log.BATCH] <= through_batch
-            )
-            selected = rows if whole else rows.filter(_in_range(rows, after_batch, through_batch))
+        options = self._log.storage_options
+        for file, rows, others in read_sized_rows(self._table, options, files, schema):
+            selected = rows_between(rows, file, after_batch, through_batch)
             if len(selected):
-                yield selected
-
-
-def _in_range(rows: pa.Table, after_batch: int, through_batch: int) -> pa.ChunkedArray:
-    batches = rows[Log.BATCH]
-    return pc.and_(pc.greater(batches, after_batch), pc.less_equal(batches, through_batch))
+                yield selected.select(list(columns)), others
 
 
 def _by_batches(table: DeltaTable) -> list[DataFile]:

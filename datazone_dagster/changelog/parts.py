@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from datazone_dagster.changelog.ranges import rows_between
 from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.delta import DataFile, filesystem
 from datazone_dagster.delta.store import TableStore
@@ -93,12 +93,7 @@ class Parts:
         rows = self._parquet(part.file).read_row_group(
             part.group, columns=wanted, use_threads=False
         )
-        if not whole:
-            batches = rows[Log.BATCH]
-            in_range = pc.and_(
-                pc.greater(batches, after_batch), pc.less_equal(batches, through_batch)
-            )
-            rows = rows.filter(in_range)
+        rows = rows_between(rows, file, after_batch, through_batch)
         return rows.select(schema.names).cast(schema)
 
     def _parquet(self, number: int) -> pq.ParquetFile:

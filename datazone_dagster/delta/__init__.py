@@ -208,15 +208,38 @@ def read_rows(
         schema: The columns to decode, none of them a partition column. Files hold strings
             in several Arrow forms; they come out in this one.
     """
+    for file, rows, _ in read_sized_rows(table, storage_options, files, schema):
+        yield file, rows
+
+
+def read_sized_rows(
+    table: DeltaTable,
+    storage_options: Mapping[str, str],
+    files: Iterable[DataFile],
+    schema: pa.Schema,
+) -> Iterator[tuple[DataFile, pa.Table, float]]:
+    """As `read_rows`, with the bytes that the other columns of a row would take, about."""
     files = list(files)
     store = filesystem(table, storage_options, files)
     for file in files:
         with store.open_input_file(unquote(file.path)) as handle:
             parquet = pq.ParquetFile(handle)
             for group in range(parquet.num_row_groups):
-                size = rows_at_a_time(parquet.metadata.row_group(group))
+                facts = parquet.metadata.row_group(group)
+                size, others = rows_at_a_time(facts), _row_bytes_of_others(facts, schema)
                 for batch in parquet.iter_batches(size, row_groups=[group], columns=schema.names):
-                    yield file, pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+                    rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+                    yield file, rows, others
+
+
+def _row_bytes_of_others(group: pq.RowGroupMetaData, schema: pa.Schema) -> float:
+    columns = map(group.column, range(group.num_columns))
+    others = (
+        int(column.total_uncompressed_size)
+        for column in columns
+        if column.path_in_schema not in schema.names
+    )
+    return sum(others) / max(int(group.num_rows), 1)
 
 
 def rows_at_a_time(group: pq.RowGroupMetaData) -> int:

@@ -13,7 +13,6 @@ from datazone_dagster.frame.items import ImageChoice, needs_of, read_items
 from datazone_dagster.frame.lookup import CHANGES, lookup_table
 from datazone_dagster.frame.record import (
     CHUNK_TABLE,
-    FIELDS,
     RECORD_COLUMN,
     FieldNames,
     images_needed,
@@ -61,7 +60,8 @@ class Frame(Relation):
 
         Args:
             changes: Columns of the change log, oldest first, with `_dz_key`, `_dz_version` and
-                `_dz_event_time`; or how to read them when they are asked for. Not copied.
+                `_dz_event_time`; or how to read them when they are asked for, with the images
+                that are asked for. Not copied.
             lookups: Tables that `sql()` can join, by name.
             memory_limit_bytes: What DuckDB may use for intermediate results; more spills to disk.
             threads: Of DuckDB; None leaves it to DuckDB.
@@ -82,23 +82,21 @@ class Frame(Relation):
         return cls(plan.rebound())
 
     @property
-    def is_row_wise(self) -> bool:
-        """Whether the rows of a change depend on that change alone, and nothing was read yet."""
-        return self._plan.row_wise and self._plan.session.is_unread
+    def is_unread(self) -> bool:
+        """Whether nothing of the chunk was read yet, and no view of `items()` is part of it."""
+        return self._plan.session.is_unread
 
     @property
-    def images_needed(self) -> frozenset[str]:
-        """The change log's columns of keys and images that the rows are made from."""
-        plan = self._plan
-        more = frozenset(FIELDS) if self._records else frozenset[str]()
-        return images_needed(plan.needs | more, plan.names)
+    def is_row_wise(self) -> bool:
+        """Whether it is unread, and the rows of a change depend on that change alone."""
+        return self._plan.row_wise and self.is_unread
 
     def rows_of(self, changes: pa.Table | Coming) -> pa.Table:
-        """What a row-wise frame that is unread gives for some changes of its chunk.
+        """What a frame that is unread gives for its chunk, or if row-wise for some changes of it.
 
         Args:
-            changes: In the schema of the chunk; images that are not needed may be null. Or how
-                they come.
+            changes: In the schema of the chunk, or how they come, row-wise. Images that are not
+                needed may be null, or not there.
 
         Raises:
             TransformError: As for `arrow()`. What `changes` raise comes as it is.
@@ -138,6 +136,7 @@ class Frame(Relation):
                 "items(): the stream record is not there any more.",
                 hint="Call items() before select().",
             )
+        plan.session.read(images_needed(plan.needs | needs, plan.names))
         try:
             items = read_items(
                 plan.session,

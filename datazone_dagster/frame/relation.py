@@ -19,7 +19,13 @@ from datazone_dagster.frame.expressions import (
     queries,
     shown_call,
 )
-from datazone_dagster.frame.record import FIELDS, FieldNames, is_record, record_value
+from datazone_dagster.frame.record import (
+    FIELDS,
+    FieldNames,
+    images_needed,
+    is_record,
+    record_value,
+)
 from datazone_dagster.frame.session import Session
 from datazone_dagster.frame.sql_errors import failure
 from datazone_dagster.frame.syntax import quoted
@@ -189,6 +195,7 @@ class Relation:
         """
         if self._plan.ready is not None:
             return _with_origins(self._plan.ready, self._plan.names.origins)
+        self._plan.session.read(self.images_needed)
         return self._run(self._plan.session.table)
 
     def _run(self, run: Callable[[str], pa.Table]) -> pa.Table:
@@ -247,6 +254,13 @@ class Relation:
         return (
             f"<{type(self).__name__} of {', '.join(shown)}{tail}; arrow(), pl() or df() reads it>"
         )
+
+    @property
+    def images_needed(self) -> frozenset[str]:
+        """The change log's columns of keys and images that the rows are made from."""
+        plan = self._plan
+        more = frozenset(FIELDS) if self._records else frozenset[str]()
+        return images_needed(plan.needs | more, plan.names)
 
     @property
     def _hidden(self) -> list[str]:

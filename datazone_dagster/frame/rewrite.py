@@ -10,6 +10,7 @@ from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.paths import PathError, Step, resolve
 from datazone_dagster.frame.record import FIELDS, IMAGES, FieldNames
 from datazone_dagster.frame.syntax import Node, constant_text
+from datazone_dagster.model.columns import RESERVED_PREFIX
 
 _EXTRACTS = {"STRUCT_EXTRACT", "ARRAY_EXTRACT"}
 _TAKE_LISTS = {"unnest", "len", "length", "flatten", "cardinality"}
@@ -46,12 +47,18 @@ class PathRewriter:
         """A copy of a tree in which no path into an image is left.
 
         Raises:
-            ExpressionError: A path that DynamoDB JSON can't have.
+            ExpressionError: A path that DynamoDB JSON can't have, or a table that is ours.
         """
         if isinstance(tree, list):
             return [self.rewrite(part, as_list=as_list) for part in tree]
         if not isinstance(tree, dict):
             return tree
+        if str(tree.get("table_name", "")).casefold().startswith(RESERVED_PREFIX):
+            raise ExpressionError(
+                f"{self.call}: there is no table {tree['table_name']!r}.",
+                hint=f"Names that start with {RESERVED_PREFIX!r} are ours; in sql() the chunk is "
+                "the table changes.",
+            )
         chain = _chain(tree)
         if chain is not None:
             rewritten = self._path(chain, as_list=as_list)

@@ -32,10 +32,14 @@ class MalformedImageError(TransformError):
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A table that is read when a query first runs; binding needs its columns only."""
+    """A table that is read when it is first asked for; binding needs its columns only.
+
+    `read` brings the same rows whenever it is called, with at least the images that it is asked
+    for.
+    """
 
     schema: pa.Schema
-    read: Callable[[], pa.Table]
+    read: Callable[[frozenset[str]], pa.Table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Session:
         databases: Databases | None = None,
     ) -> None:
         self._tables = dict(tables)
+        self._images_read: dict[str, frozenset[str]] = {}
         self._memory_limit_bytes = memory_limit_bytes
         self._threads = threads
         self._databases = databases
@@ -87,7 +92,7 @@ class Session:
         self._connection = self._database.connection
         self._finalizer = weakref.finalize(self, _leave, self._database, databases, tuple(tables))
         for name, table in tables.items():
-            self._register(name, table.schema.empty_table() if _is_unread(table) else table)
+            self._register(name, _empty(table) if isinstance(table, Unread) else table)
 
     @property
     def table_names(self) -> list[str]:
@@ -96,15 +101,17 @@ class Session:
 
     @property
     def is_unread(self) -> bool:
-        """Whether there is a table that no query has read so far."""
-        return any(map(_is_unread, self._tables.values()))
+        """Whether there is a table of which nothing was read so far."""
+        return any(
+            isinstance(table, Unread) and name not in self._images_read
+            for name, table in self._tables.items()
+        )
 
     def with_table(self, name: str, table: pa.Table) -> Session:
-        """Another session like this one, with one more table."""
-        with self._lock:
-            self._read()
+        """Another session like this one, with one more table, and without those to be read."""
+        read = {name: one for name, one in self._tables.items() if not isinstance(one, Unread)}
         return Session(
-            {**self._tables, name: table},
+            {**read, name: table},
             memory_limit_bytes=self._memory_limit_bytes,
             threads=self._threads,
             databases=self._databases,
@@ -131,14 +138,24 @@ class Session:
             rows = self._connection.execute(f"DESCRIBE {query}").fetchall()
         return [(str(row[0]), str(row[1])) for row in rows]
 
+    def read(self, images: frozenset[str]) -> None:
+        """Have these images in the tables that are read when asked for, for `table`."""
+        with self._lock:
+            for name, table in self._tables.items():
+                known = self._images_read.get(name)
+                if isinstance(table, Unread) and (known is None or not images <= known):
+                    wanted = images | (known or frozenset())
+                    self._database.is_full = True
+                    self._register(name, _in_schema(table.read(wanted), table.schema))
+                    self._images_read[name] = wanted
+
     def table(self, query: str) -> pa.Table:
-        """Runs a query.
+        """Runs a query, over what `read` has brought.
 
         Raises:
             duckdb.Error: It fails.
         """
         with self._lock:
-            self._read()
             return self._run(query)
 
     def table_over(self, query: str, name: str, rows: pa.Table | Coming) -> pa.Table:
@@ -155,11 +172,12 @@ class Session:
             finally:
                 _leave(database, self._databases, (name,))
         with self._lock:
+            self._database.is_full = True
             self._register(name, rows)
             try:
                 return self._run(query)
             finally:
-                self._register(name, rows.schema.empty_table())
+                self._register(name, _empty(self._tables[name]))
 
     def _taken(self, threads: int | None) -> Database:
         if self._databases is None:
@@ -170,13 +188,6 @@ class Session:
         table = self._connection.sql(query).to_arrow_table()
         assert isinstance(table, pa.Table)  # DuckDB's stubs leave it open
         return table
-
-    def _read(self) -> None:
-        for name, table in self._tables.items():
-            if isinstance(table, Unread):
-                self._database.is_full = True
-                self._tables[name] = read = table.read()
-                self._register(name, read)
 
     def _register(self, name: str, table: pa.Table) -> None:
         batches = table.to_batches(max_chunksize=_rows_at_a_time(table))
@@ -237,8 +248,17 @@ def _rows_at_a_time(rows: pa.Table | pa.RecordBatch) -> int:
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // row_bytes))
 
 
-def _is_unread(table: pa.Table | Unread) -> bool:
-    return isinstance(table, Unread)
+def _in_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """With all columns, as expressions that are bound later may name them; unread ones are null."""
+    columns = [
+        rows[field.name] if field.name in rows.column_names else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _empty(table: pa.Table | Unread) -> pa.Table:
+    return table.schema.empty_table()
 
 
 def _leave(database: Database, databases: Databases | None, tables: Sequence[str]) -> None:

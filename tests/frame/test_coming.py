@@ -20,7 +20,7 @@ ID = "dynamodb.NewImage.id.S as id"
 
 
 def unread(databases: Databases | None = None) -> Frame:
-    read = Unread(CHANGES.schema, CHANGES.slice)
+    read = Unread(CHANGES.schema, lambda _images: CHANGES)
     return Frame.of_changes(read, threads=2, databases=databases)
 
 
@@ -115,7 +115,7 @@ def test_databases_are_used_again_without_the_tables_of_before() -> None:
     first = frame.select(ID).rows_of(coming(iter(CHANGES.to_batches())))
     lookup = pa.table({"id": ["1"]})
     with_lookup = Frame.of_changes(
-        Unread(CHANGES.schema, CHANGES.slice),
+        Unread(CHANGES.schema, lambda _images: CHANGES),
         lookups={"names": lookup},
         threads=2,
         databases=databases,

@@ -26,7 +26,7 @@ Use = Callable[[Frame], Frame]
 
 
 def unread(changes: pa.Table = CHANGES) -> Frame:
-    def read() -> pa.Table:
+    def read(_images: frozenset[str]) -> pa.Table:
         raise AssertionError("the chunk was read")
 
     return Frame.of_changes(Unread(changes.schema, read), threads=1)
@@ -76,13 +76,13 @@ def test_what_looks_at_other_rows_or_at_the_moment_is_not(use: Use) -> None:
 
 
 def test_a_frame_that_was_read_counts_as_opaque_and_so_does_the_view_of_items() -> None:
-    frame = Frame.of_changes(Unread(CHANGES.schema, lambda: CHANGES), threads=1)
+    frame = Frame.of_changes(Unread(CHANGES.schema, lambda _: CHANGES), threads=1)
     selected = frame.select("eventID")
     assert frame.arrow().num_rows == len(CHANGES)
     assert not selected.is_row_wise
     assert not frame.filter("true").is_row_wise
 
-    frame = Frame.of_changes(Unread(CHANGES.schema, lambda: CHANGES), threads=1)
+    frame = Frame.of_changes(Unread(CHANGES.schema, lambda _: CHANGES), threads=1)
     items = frame.items()
     assert not items.is_row_wise
     assert items.arrow().num_rows == len(CHANGES)
@@ -91,7 +91,7 @@ def test_a_frame_that_was_read_counts_as_opaque_and_so_does_the_view_of_items() 
 def test_the_chunk_is_read_once_and_whole_when_a_function_looks_inside() -> None:
     reads = []
 
-    def read() -> pa.Table:
+    def read(_images: frozenset[str]) -> pa.Table:
         reads.append(1)
         return CHANGES
 

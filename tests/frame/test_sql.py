@@ -155,3 +155,11 @@ def test_a_lookup_can_not_take_our_names(name: str) -> None:
         Lookup.of_table(name, CUSTOMERS)
     with pytest.raises(DefinitionError, match="lookup can't be named"):
         Frame.of_changes(chunk(), lookups={name: CUSTOMERS})
+
+
+@pytest.mark.parametrize("table", ["_dz_chunk", '"_DZ_Chunk"', "_dz_items"])
+def test_sql_can_not_reach_our_tables_past_the_record(table: str) -> None:
+    frame = Frame.of_changes(chunk())
+    for call in (frame.sql, frame.filter, frame.select):
+        with pytest.raises(ExpressionError, match=r"(?i)no table '_dz_.*ours"):
+            call(f"select 1 from {table}" if call == frame.sql else f"exists (from {table})")

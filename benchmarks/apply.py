@@ -2,14 +2,17 @@
 
     python -m benchmarks.apply [records]
 
-The change log is landed before and not measured. Beside the whole run: the same function with
-its frame read at once (so nothing can collapse first), and a CPU profile per stage.
+The change log is landed before and not measured. Beside the whole run: the same function in
+append mode and as a history (which need every change), with its frame read at once (so nothing can
+be left out), and a CPU profile per stage.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.drain import drain_all
 from benchmarks.measure import (
@@ -25,7 +28,7 @@ from benchmarks.measure import (
 from benchmarks.orders import DATASET, SOURCE, process_orders_stream
 from benchmarks.pages import Workload, generated
 from benchmarks.stream import PagesStream
-from datazone_dagster import Dataset, Input, Output, Stream, transform
+from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.application import collapsed_first, preparing
 from datazone_dagster.application.function import Function
 from datazone_dagster.application.sizes import ApplySettings
@@ -37,6 +40,9 @@ from datazone_dagster.pipeline import apply_transform
 from datazone_dagster.source.wire import parse_page
 
 COLLAPSED = "apply, latest changes only"
+APPEND = "apply, append mode"
+HISTORY = "apply, history"
+ITEMS = "apply, items() in append mode"
 WHOLE = "apply, whole chunks"
 LAND = "land"
 DEFAULT_RECORDS = 1_000_000
@@ -52,6 +58,27 @@ def whole_chunks(orders_stream: Frame) -> Frame:
     return process_orders_stream(orders_stream)
 
 
+def all_items(orders_stream: Frame) -> Frame:
+    return orders_stream.items()
+
+
+def _of_mode(mode: Literal["append", "history"], use: Callable[[Frame], object]) -> Transform:
+    return transform(
+        name=mode,
+        input_mapping={"orders_stream": Input(Stream(source=SOURCE))},
+        output_mapping={DATASET: Output(Dataset(id=DATASET, mode=mode))},
+    )(use)
+
+
+FLOWS: dict[str, Transform] = {
+    COLLAPSED: process_orders_stream,
+    APPEND: _of_mode("append", process_orders_stream.function),
+    HISTORY: _of_mode("history", process_orders_stream.function),
+    ITEMS: _of_mode("append", all_items),
+    WHOLE: whole_chunks,
+}
+
+
 def child(variant: str, folder: Path, lake: Path) -> Measured:
     measured = Measured(variant)
     if variant == LAND:
@@ -59,18 +86,24 @@ def child(variant: str, folder: Path, lake: Path) -> Measured:
         return measured
     stream = PagesStream(folder, parse_page)
     measured.records, measured.body_bytes = stream.records, stream.body_bytes
-    flow = process_orders_stream if variant == COLLAPSED else whole_chunks
     with Stages(measured) as stages:
         if variant == COLLAPSED:
             stages.wrap(preparing, "prepare", "prepare chunks")
             stages.wrap(Parts, "read", "of it: read Parquet")
             stages.wrap(collapsed_first, "only_latest", "of it: collapse keys")
             stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL")
+        elif variant in (APPEND, HISTORY):
+            stages.wrap(preparing, "every_change", "prepare chunks")
+            stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL")
+        elif variant == ITEMS:
+            stages.wrap(Function, "returned", "read and parse images")
         else:
-            stages.wrap(Function, "take", "parse images, run the SQL")
+            stages.wrap(Function, "read", "parse images, run the SQL")
         stages.wrap(DatasetTable, "apply", "merge and commit")
         with measuring(measured):
-            applied = apply_transform(flow, Layout(str(lake)), settings=ApplySettings())[DATASET]
+            applied = apply_transform(FLOWS[variant], Layout(str(lake)), settings=ApplySettings())[
+                DATASET
+            ]
     if applied.records != measured.records:
         raise SystemExit(f"{applied.records} of {measured.records} changes were applied")
     measured.notes |= {"chunks": applied.chunks, "rows": applied.row_count}
@@ -87,7 +120,10 @@ def run(variant: str, folder: Path) -> Measured:
 def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Measured]:
     folder = generated(Workload(records=records), pages)
     smaller = generated(Workload(records=max(records // 4, 1000)), pages)
-    rows = [repeated(2, lambda: run(COLLAPSED, folder)), run(WHOLE, smaller)]
+    rows = [
+        repeated(2, lambda: run(COLLAPSED, folder)),
+        *(run(variant, smaller) for variant in (APPEND, HISTORY, ITEMS, WHOLE)),
+    ]
     write(results, "apply", rows, markdown("Change log to merged dataset", rows, WHOLE))
     return rows
 

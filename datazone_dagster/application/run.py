@@ -144,7 +144,14 @@ class Application:
         for output, report in self._reports.items():
             if report.chunks:
                 dataset = self._datasets[output]
-                done = maintained(self._layout, dataset, self._upkeep, self._clock, self._logger)
+                done = maintained(
+                    self._layout,
+                    dataset,
+                    self._upkeep,
+                    self._clock,
+                    self._logger,
+                    memory_bytes=self._sizes.left_bytes(),
+                )
                 self._reports[output] = replace(report, maintenance=done)
 
     def _skip_to(self, start: int, end: int) -> None:

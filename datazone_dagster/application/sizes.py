@@ -8,21 +8,25 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from datazone_dagster.application.collapsed_first import Bounds
-from datazone_dagster.memory import give_back, resident_bytes
+from datazone_dagster.memory import give_back, give_back_at_once, resident_bytes
 from datazone_dagster.merge.maintenance_plan import MaintenanceSettings
 from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
 
 MEMORY_BUDGET = 1 << 30
 
-_LEAST_WORKING_BYTES = 256 << 20
+_LEAST_WORKING_BYTES = 192 << 20
 """What a run takes at least, even where the process alone is near the budget."""
 
 _WHOLE_SHARE = 1 / 16
 """Of the working memory, the decoded bytes of a whole chunk: it is held as it was read, as what
 the function makes of it, and as what the merge makes of that."""
 
-_KEPT_SHARE = 1 / 8
+_KEPT_SHARE = 1 / 7
 """Of the working memory, what the latest changes and their rows take before they are merged."""
+
+_LOADED_BYTES = 120 << 20
+"""What comes into the process with its first chunk and stays: libraries that are loaded then, and
+what their allocators keep (measured)."""
 
 _FRAME_SHARE = 1 / 4
 """Of the working memory, what DuckDB may use for intermediate results; more spills to disk."""
@@ -45,7 +49,8 @@ class ApplySettings:
             read; it ends with the batch in which it passes them. None: it follows throughput,
             commit cost and memory.
         memory_budget: Bytes that the process may take while it applies; DuckDB's limit and the
-            largest chunk follow from it. One batch of the change log always has to fit.
+            largest chunk follow from it. One batch of the change log always has to fit. Less than
+            the default makes the whole process give memory back at once, which costs some speed.
         maintenance: When merges are followed by maintenance of the table, and how much of it.
         linger_seconds: How long after its start a run still goes on with changes that have
             landed since. 0: it ends at the head that it found.
@@ -62,12 +67,23 @@ class ChunkSizes:
 
     def __init__(self, settings: ApplySettings) -> None:
         self._settings = settings
-        working = max(settings.memory_budget - resident_bytes(), _LEAST_WORKING_BYTES)
+        if settings.memory_budget < MEMORY_BUDGET:
+            give_back_at_once()
+        self._loading_bytes = _LOADED_BYTES
+        working = self._working_bytes()
         self.frame_memory_bytes = max(int(working * _FRAME_SHARE), _LEAST_FRAME_BYTES)
-        self._kept_bytes = int(working * _KEPT_SHARE)
         self._whole = _first(int(working * _WHOLE_SHARE))
         self._collapsed = _first(_LARGEST_COLLAPSED_BYTES)
         self._row_bytes: float | None = None
+
+    def left_bytes(self) -> int:
+        """Of the budget, beside what stays in the process between two chunks."""
+        pa.default_memory_pool().release_unused()
+        give_back()
+        return max(self._settings.memory_budget - resident_bytes() - self._loading_bytes, 0)
+
+    def _working_bytes(self) -> int:
+        return max(self.left_bytes(), _LEAST_WORKING_BYTES)
 
     @property
     def whole_bytes(self) -> int:
@@ -82,8 +98,8 @@ class ChunkSizes:
     def bounds(self) -> Bounds:
         """Of the next chunk that collapses first."""
         decoded_bytes = self._settings.chunk_bytes or self._collapsed.bytes
-        most_bytes = self._kept_bytes * 3 // 2
-        return Bounds(decoded_bytes, self._kept_bytes, most_bytes, self.row_bytes)
+        kept_bytes = int(self._working_bytes() * _KEPT_SHARE)
+        return Bounds(decoded_bytes, kept_bytes, kept_bytes * 3 // 2, self._row_bytes)
 
     def learn(self, rows: Mapping[str, pa.Table], changes: int) -> None:
         """See what the function's rows of some changes take."""
@@ -97,6 +113,7 @@ class ChunkSizes:
         self, decoded_bytes: int, work_seconds: float, commit_seconds: float, *, collapsed: bool
     ) -> None:
         """See what a chunk took from its start to its last commit."""
+        self._loading_bytes = 0
         pa.default_memory_pool().release_unused()
         give_back()
         size = self._collapsed if collapsed else self._whole

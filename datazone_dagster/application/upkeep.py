@@ -25,14 +25,24 @@ def maintained(
     settings: MaintenanceSettings,
     clock: Clock,
     logger: logging.Logger,
+    *,
+    memory_bytes: int | None = None,
 ) -> MaintenanceReport | None:
     """Do what is due for a dataset; None if it has no table, or if the store failed.
 
     The changes are in the table by now: a store that fails here is told and tried again after
     the next merge, and the run has done its work all the same.
+    `memory_bytes` is what it may take, None: no less than it likes.
     """
     try:
-        report = maintain(layout, dataset.id, settings, clock(), order_by=order_of(dataset))
+        report = maintain(
+            layout,
+            dataset.id,
+            settings,
+            clock(),
+            order_by=order_of(dataset),
+            memory_bytes=memory_bytes,
+        )
     except StorageError as error:
         logger.warning("Maintenance of dataset %s: %s", dataset.id, error)
         return None

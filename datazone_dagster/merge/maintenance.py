@@ -43,6 +43,10 @@ CLEANED_AT = "maintain/cleaned_at"
 
 _ROWS_AT_A_TIME = 1 << 16
 
+_JOINED_SHARE = 1 / 4
+"""Of the memory, what rows that are sorted may take: with what is written of them, which is held
+until its row group is whole, they came to three and a half times as much (measured)."""
+
 
 @dataclass
 class _Done:
@@ -65,6 +69,7 @@ def maintain(
     now: datetime,
     *,
     order_by: str = KEY,
+    memory_bytes: int | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> MaintenanceReport | None:
     """Do what is due for a dataset's table, within the budgets; None if it has no table.
@@ -75,6 +80,8 @@ def maintain(
         settings: What is due, and how much may be done.
         now: The time, for the retention.
         order_by: The column by which joined rows are sorted.
+        memory_bytes: What this may take; of files that are joined, no more are than fit. None:
+            `group_bytes` is their only bound.
         monotonic: Seconds, for the budget.
 
     Raises:
@@ -86,7 +93,7 @@ def maintain(
     table = open_table(uri, options, KIND)
     if table is None:
         return None
-    run = _Run(table, options, settings, now, order_by)
+    run = _Run(table, options, settings, now, order_by, memory_bytes)
     with guarded(uri, f"Maintaining dataset {dataset_id!r}"):
         try:
             run.rewrite(lambda: monotonic() - started_seconds >= settings.budget_seconds)
@@ -114,6 +121,7 @@ class _Run:
         settings: MaintenanceSettings,
         now: datetime,
         order_by: str,
+        memory_bytes: int | None,
     ) -> None:
         self.done = _Done()
         self._table = table
@@ -121,6 +129,7 @@ class _Run:
         self._settings = settings
         self._now = now
         self._order_by = order_by
+        self._most_bytes = None if memory_bytes is None else int(memory_bytes * _JOINED_SHARE)
 
     def read(self) -> Snapshot:
         """The table as it is now."""
@@ -139,17 +148,47 @@ class _Run:
             if number and is_late():
                 return
             files = [snapshot.files[at] for at in planned.files]
-            version = self._replace(snapshot, files, schema)
-            self.done.rows_dropped += planned.hidden_rows
-            self.done.bytes_read += planned.bytes_read
+            if len(files) > 1:
+                version = self._join(snapshot, files, schema)
+            else:
+                rows = _rows_of(snapshot, files[0], schema)
+                version = self._replace(snapshot, files, rows, schema)
             snapshot = replace(snapshot, version=version)
 
-    def _replace(self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema) -> int:
-        rows = (
-            self._joined(snapshot, files, schema)
-            if len(files) > 1
-            else (live_batches(snapshot, files[0], schema, snapshot.deleted_in(files[0])))
-        )
+    def _join(self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema) -> int:
+        """Join as many of these files as memory holds; with less than two nothing is done."""
+        fitting, rows = self._read_together(snapshot, files, schema)
+        if len(fitting) < 2:
+            return snapshot.version
+        return self._replace(snapshot, fitting, self._sorted(rows), schema)
+
+    def _read_together(
+        self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema
+    ) -> tuple[list[LiveFile], pa.Table]:
+        """The smallest of these files, as many as fit, and their rows.
+
+        What a file takes when it is read can't be told before.
+        """
+        fitting: list[LiveFile] = []
+        batches: list[pa.RecordBatch] = []
+        held_bytes = 0
+        for file in sorted(files, key=lambda file: file.size_bytes):
+            held = len(batches)
+            for batch in _rows_of(snapshot, file, schema):
+                batches.append(batch)
+                held_bytes += batch.nbytes
+                if self._most_bytes is not None and held_bytes > self._most_bytes:
+                    return fitting, _in_one_piece(batches[:held], schema)
+            fitting.append(file)
+        return fitting, _in_one_piece(batches, schema)
+
+    def _replace(
+        self,
+        snapshot: Snapshot,
+        files: Sequence[LiveFile],
+        rows: Iterator[pa.RecordBatch],
+        schema: pa.Schema,
+    ) -> int:
         add = write_data_file(
             snapshot.store,
             schema,
@@ -175,20 +214,12 @@ class _Run:
         self.done.files_joined += len(files) if len(files) > 1 else 0
         self.done.files_written += len(adds)
         self.done.bytes_written += sum(one["size"] for one in adds)
+        self.done.bytes_read += sum(file.size_bytes for file in files)
+        self.done.rows_dropped += sum(file.deleted for file in files)
         return version
 
-    def _joined(
-        self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema
-    ) -> Iterator[pa.RecordBatch]:
-        """The rows of several files, sorted, so that bounds and row groups tell keys apart."""
-        rows = pa.Table.from_batches(
-            [
-                batch
-                for file in files
-                for batch in live_batches(snapshot, file, schema, snapshot.deleted_in(file))
-            ],
-            schema,
-        )
+    def _sorted(self, rows: pa.Table) -> Iterator[pa.RecordBatch]:
+        """Rows of several files in order, so that bounds and row groups tell keys apart."""
         order = pc.sort_indices(rows, sort_keys=[(self._order_by, "ascending")])
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
             part = rows.take(order.slice(start, _ROWS_AT_A_TIME)).combine_chunks()
@@ -238,6 +269,15 @@ class _Run:
 
 
 _NO_RETRY = CommitProperties(max_commit_retries=0)
+
+
+def _rows_of(snapshot: Snapshot, file: LiveFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    return live_batches(snapshot, file, schema, snapshot.deleted_in(file))
+
+
+def _in_one_piece(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Taking rows of many pieces makes one of them, for every part again."""
+    return pa.Table.from_batches(batches, schema).combine_chunks()
 
 
 def _facts(snapshot: Snapshot, file: LiveFile) -> FileFacts:

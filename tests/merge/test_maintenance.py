@@ -35,9 +35,12 @@ NOW = datetime.now(timezone.utc)
 
 
 def maintained(
-    root: Path, settings: MaintenanceSettings = EAGER, now: datetime = NOW
+    root: Path,
+    settings: MaintenanceSettings = EAGER,
+    now: datetime = NOW,
+    memory_bytes: int | None = None,
 ) -> MaintenanceReport:
-    report = maintain(Layout(str(root)), "t", settings, now)
+    report = maintain(Layout(str(root)), "t", settings, now, memory_bytes=memory_bytes)
     assert report is not None
     return report
 
@@ -264,3 +267,17 @@ def test_a_row_is_rewritten_a_few_times_whatever_the_number_of_merges(merges_: i
 def test_files_of_a_run_at_work_are_never_old_enough_to_go() -> None:
     with pytest.raises(DefinitionError, match="too short"):
         MaintenanceSettings(retention=timedelta(hours=23))
+
+
+def test_no_more_files_are_joined_than_memory_holds(tmp_path: Path) -> None:
+    """Compressed they are tiny: what they take is seen when they are read."""
+    table = Table(tmp_path)
+    text = "n" * 10_000
+    for number in range(8):
+        table.apply([a(100 * number + k, (text, k), key=f"k{number}-{k}") for k in range(100)])
+    before = rows(table)
+    assert maintained(tmp_path, memory_bytes=1 * MIB).files_joined == 0
+    report = maintained(tmp_path, memory_bytes=13 * MIB)
+    assert (report.files_joined, report.files) == (3, 6)
+    assert maintained(tmp_path).files == 1
+    assert rows(table) == before

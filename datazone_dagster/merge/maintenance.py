@@ -42,6 +42,8 @@ CLEANED_AT = "maintain/cleaned_at"
 """The application whose transaction version is when leftovers were last looked for (Unix s)."""
 
 _ROWS_AT_A_TIME = 1 << 16
+_BYTES_AT_A_TIME = 16 << 20
+"""Of sorted rows, what is copied at a time."""
 
 _JOINED_SHARE = 1 / 4
 """Of the memory, what rows that are sorted may take: with what is written of them, which is held
@@ -221,9 +223,10 @@ class _Run:
     def _sorted(self, rows: pa.Table) -> Iterator[pa.RecordBatch]:
         """Rows of several files in order, so that bounds and row groups tell keys apart."""
         order = pc.sort_indices(rows, sort_keys=[(self._order_by, "ascending")])
-        for start in range(0, len(rows), _ROWS_AT_A_TIME):
-            part = rows.take(order.slice(start, _ROWS_AT_A_TIME)).combine_chunks()
-            yield from part.to_batches()
+        row_bytes = rows.nbytes // max(len(rows), 1) + 1
+        step = min(_ROWS_AT_A_TIME, _BYTES_AT_A_TIME // row_bytes + 1)
+        for start in range(0, len(rows), step):
+            yield from rows.take(order.slice(start, step)).combine_chunks().to_batches()
 
     def _compact_by_delta_rs(self, snapshot: Snapshot) -> None:
         """Where a table asks for more than our commits keep to, with its change data feed say."""

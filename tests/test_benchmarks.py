@@ -25,7 +25,7 @@ def assert_measured(measured: Measured, stages: int) -> None:
 
 
 def test_a_drain_by_stage(pages: Path) -> None:
-    assert_measured(drain.child(drain.RAW, pages), 7)
+    assert_measured(drain.child(drain.RAW, pages), 8)
 
 
 def test_an_apply_by_stage(pages: Path, tmp_path: Path) -> None:

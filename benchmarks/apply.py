@@ -91,7 +91,8 @@ def child(variant: str, folder: Path, lake: Path) -> Measured:
             stages.wrap(preparing, "prepare", "prepare chunks")
             stages.wrap(Parts, "read", "of it: read Parquet")
             stages.wrap(collapsed_first, "only_latest", "of it: collapse keys")
-            stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL")
+            # Images are read while the SQL runs over them.
+            stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL", alone=True)
         elif variant in (APPEND, HISTORY):
             stages.wrap(preparing, "every_change", "prepare chunks")
             stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL")

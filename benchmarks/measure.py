@@ -69,26 +69,41 @@ class Stages:
     def __init__(self, measured: Measured) -> None:
         self._measured = measured
         self._lock = threading.Lock()
+        self._inside = threading.local()
         self._undo: list[tuple[object, str, object]] = []
 
-    def wrap(self, owner: object, name: str, stage: str) -> None:
-        """Count what `owner.name` takes under `stage`."""
+    def wrap(self, owner: object, name: str, stage: str, *, alone: bool = False) -> None:
+        """Count what `owner.name` takes under `stage`.
+
+        Args:
+            owner: A module or class.
+            name: Of a function in it.
+            stage: Shown.
+            alone: Without what other stages take within it.
+        """
         function = getattr(owner, name)
-        setattr(owner, name, self.timed(stage, function))
+        setattr(owner, name, self.timed(stage, function, alone=alone))
         self._undo.append((owner, name, function))
 
-    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(
+        self, stage: str, function: Callable[..., Any], *, alone: bool = False
+    ) -> Callable[..., Any]:
         """The function, counted under `stage`."""
         stages = self._measured.stages
 
         def timed(*args: object, **kwargs: object) -> object:
+            within: list[float] = self._inside.__dict__.setdefault("seconds", [])
+            within.append(0.0)
             started = time.thread_time()
             try:
                 return function(*args, **kwargs)
             finally:
                 took = time.thread_time() - started
+                others = within.pop()
+                if within:
+                    within[-1] += took
                 with self._lock:
-                    stages[stage] = stages.get(stage, 0.0) + took
+                    stages[stage] = stages.get(stage, 0.0) + took - (others if alone else 0.0)
 
         return timed
 

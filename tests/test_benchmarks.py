@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import apply, decode, drain
-from benchmarks.measure import Measured
+from benchmarks.measure import Measured, Stages
 from benchmarks.pages import Workload, generated
 
 
@@ -35,3 +36,22 @@ def test_an_apply_by_stage(pages: Path, tmp_path: Path) -> None:
 
 def test_decoding_by_stage(pages: Path) -> None:
     assert_measured(decode.child(decode.OURS, pages), 4)
+
+
+def test_a_stage_alone_is_without_the_stages_within_it() -> None:
+    class Flow:
+        def outer(self) -> None:
+            self.inner()
+
+        def inner(self) -> None:
+            started = time.thread_time()
+            while time.thread_time() - started < 0.02:
+                pass
+
+    measured = Measured("flow")
+    with Stages(measured) as stages:
+        stages.wrap(Flow, "inner", "inner")
+        stages.wrap(Flow, "outer", "alone", alone=True)
+        Flow().outer()
+    assert measured.stages["inner"] >= 0.02
+    assert measured.stages["alone"] < 0.01

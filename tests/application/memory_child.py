@@ -6,6 +6,7 @@ python -m tests.application.memory_child <lake> <way> <memory budget>
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.application.sizes import ApplySettings
@@ -18,8 +19,8 @@ from datazone_dagster.sources import DynamoDBSource
 STREAM = {"orders": Input(Stream(source=DynamoDBSource(table_name="orders", region="eu-west-1")))}
 
 
-def output(name: str) -> dict[str, Output]:
-    return {"orders": Output(Dataset(id=name))}
+def output(name: str, mode: Literal["merge", "append", "history"] = "merge") -> dict[str, Output]:
+    return {"orders": Output(Dataset(id=name, mode=mode))}
 
 
 @transform(input_mapping=STREAM, output_mapping=output("row_wise"))
@@ -38,8 +39,22 @@ def whole(orders: Frame) -> Frame:
     return images.function(orders)
 
 
-WAYS = {"row_wise": row_wise, "images": images, "whole": whole}
+@transform(input_mapping=STREAM, output_mapping=output("append", "append"))
+def append(orders: Frame) -> Frame:
+    return images.function(orders)
 
+
+@transform(input_mapping=STREAM, output_mapping=output("history", "history"))
+def history(orders: Frame) -> Frame:
+    return row_wise.function(orders)
+
+
+@transform(input_mapping=STREAM, output_mapping=output("items", "append"))
+def items(orders: Frame) -> Frame:
+    return orders.items()
+
+
+WAYS = {one.name: one for one in (row_wise, images, whole, append, history, items)}
 if __name__ == "__main__":
     lake, way, budget = sys.argv[1:]
     settings = ApplySettings(memory_budget=int(budget))

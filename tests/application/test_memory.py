@@ -110,6 +110,14 @@ def test_a_backlog_larger_than_the_budget_fits(backlog: Path, way: str) -> None:
     assert ran.chunks > 2 or way == "row_wise"
 
 
+@LONG
+@pytest.mark.parametrize("way", ["append", "history", "items"])
+def test_a_backlog_of_which_every_change_counts_fits(backlog: Path, way: str) -> None:
+    ran = run(backlog, way, BUDGET)
+    assert (ran.records, ran.rows) == (35_000, 35_000)
+    assert ran.peak_bytes < BUDGET
+
+
 @pytest.mark.parametrize("way", ["row_wise", pytest.param("whole", marks=LONG)])
 def test_items_of_the_largest_size_fit(large_items: Path, way: str) -> None:
     ran = run(large_items, way, BUDGET)

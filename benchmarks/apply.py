@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -123,7 +124,10 @@ def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Mea
     smaller = generated(Workload(records=max(records // 4, 1000)), pages)
     rows = [
         repeated(2, lambda: run(COLLAPSED, folder)),
-        *(run(variant, smaller) for variant in (APPEND, HISTORY, ITEMS, WHOLE)),
+        *(
+            repeated(2, partial(run, variant, smaller))
+            for variant in (APPEND, HISTORY, ITEMS, WHOLE)
+        ),
     ]
     write(results, "apply", rows, markdown("Change log to merged dataset", rows, WHOLE))
     return rows

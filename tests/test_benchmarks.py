@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -30,8 +31,12 @@ def test_a_drain_by_stage(pages: Path) -> None:
 
 
 def test_an_apply_by_stage(pages: Path, tmp_path: Path) -> None:
-    apply.child(apply.LAND, pages, tmp_path)
-    assert_measured(apply.child(apply.COLLAPSED, pages, tmp_path), 5)
+    lake = tmp_path / "landed"
+    apply.child(apply.LAND, pages, lake)
+    for variant, stages in ((apply.COLLAPSED, 5), (apply.APPEND, 3), (apply.ITEMS, 2)):
+        assert_measured(
+            apply.child(variant, pages, shutil.copytree(lake, tmp_path / variant)), stages
+        )
 
 
 def test_decoding_by_stage(pages: Path) -> None:

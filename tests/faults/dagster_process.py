@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -61,7 +62,11 @@ class DagsterHome:
     @contextmanager
     def daemon(self) -> Iterator[Daemon]:
         """A daemon with a code server, until the block ends or this process does."""
-        with self.log_file.open("a", encoding="utf-8") as log:
+        # Dagster's servers leave their sockets there. Not below the home: paths of sockets are short.
+        with (
+            tempfile.TemporaryDirectory(prefix="dz-", ignore_cleanup_errors=True) as temporary,
+            self.log_file.open("a", encoding="utf-8") as log,
+        ):
             guard = subprocess.Popen(
                 [
                     *[sys.executable, "-m", "datazone_dagster.demo.guard"],
@@ -72,15 +77,15 @@ class DagsterHome:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=PROJECT,
-                env=self.environment,
+                env={**self.environment, "TMPDIR": temporary},
             )
-        assert guard.stdin is not None
-        try:
-            wait_for(lambda: children(guard.pid), "a daemon")
-            yield Daemon(children(guard.pid)[0])
-        finally:
-            guard.stdin.close()
-            guard.wait(60)
+            assert guard.stdin is not None
+            try:
+                wait_for(lambda: children(guard.pid), "a daemon")
+                yield Daemon(children(guard.pid)[0])
+            finally:
+                guard.stdin.close()
+                guard.wait(60)
 
 
 class Daemon:

@@ -62,7 +62,7 @@ class DagsterHome:
     @contextmanager
     def daemon(self) -> Iterator[Daemon]:
         """A daemon with a code server, until the block ends or this process does."""
-        # Dagster's servers leave their sockets there. Not below the home: paths of sockets are short.
+        # Dagster's servers leave their sockets there. Not below the home: paths must be short.
         with (
             tempfile.TemporaryDirectory(prefix="dz-", ignore_cleanup_errors=True) as temporary,
             self.log_file.open("a", encoding="utf-8") as log,

@@ -77,6 +77,9 @@ def windowed(orders: Frame) -> Frame:
     )
 
 
+ROW_WISE = (new, totals, old, both)
+
+
 def items(orders: Frame) -> Frame:
     return orders.filter("eventName <> 'REMOVE'").items()
 
@@ -237,6 +240,8 @@ def test_datasets_and_quarantines_are_as_from_all_columns(
     bad: list[Any],
     chunk_bytes: int,
 ) -> None:
+    if mode == "merge" and use in ROW_WISE:
+        mode = "soft"  # a merge sees nothing of a change that a later one replaces
     if use is windowed:
         chunk_bytes = 1  # its rows depend on where a chunk ends
     results: list[object] = []

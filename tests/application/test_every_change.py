@@ -144,21 +144,27 @@ def columns_read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("mode", ["append", "history", "soft", "merge"])
 @pytest.mark.parametrize(
-    ("use", "images"),
+    ("use", "images", "mode"),
     [
-        (new, {Log.NEW_IMAGE}),
-        (old, {Log.OLD_IMAGE}),
-        (keys, set()),
-        (both, set(IMAGES)),
-        (windowed, {Log.NEW_IMAGE}),
-        (items, {Log.NEW_IMAGE}),
-        (old_items, {Log.OLD_IMAGE}),
-        (both_items, set(IMAGES)),
-        (counted, {Log.NEW_IMAGE}),
-        (everything, set()),
-        (looked_at, set(IMAGES)),
+        (new, {Log.NEW_IMAGE}, "append"),
+        (new, {Log.NEW_IMAGE}, "history"),
+        (new, {Log.NEW_IMAGE}, "soft"),
+        (new, {Log.NEW_IMAGE}, "merge"),
+        (old, {Log.OLD_IMAGE}, "history"),
+        (keys, set(), "append"),
+        (both, set(IMAGES), "soft"),
+        (windowed, {Log.NEW_IMAGE}, "append"),
+        (windowed, {Log.NEW_IMAGE}, "merge"),
+        (items, {Log.NEW_IMAGE}, "append"),
+        (items, {Log.NEW_IMAGE}, "history"),
+        (items, {Log.NEW_IMAGE}, "merge"),
+        (old_items, {Log.OLD_IMAGE}, "append"),
+        (both_items, set(IMAGES), "append"),
+        (counted, {Log.NEW_IMAGE}, "soft"),
+        (counted, {Log.NEW_IMAGE}, "merge"),
+        (everything, set(), "append"),
+        (looked_at, set(IMAGES), "append"),
     ],
 )
 def test_only_the_columns_that_are_asked_for_are_read(

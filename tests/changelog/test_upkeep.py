@@ -141,6 +141,7 @@ def test_files_that_another_drain_joined_are_not_joined_again(tmp_path: Path) ->
     for number in range(11):
         log_in(tmp_path).append(1, [shard(number)])
     slow, fast = log_in(tmp_path), log_in(tmp_path)
+    assert slow.has_rows(0, 11)
     while fast.keep_small():
         pass
     slow.keep_gaps([GapNote(Gap(ARN, "s", "trimmed"), WRITTEN_AT)])

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from datazone_dagster.drain.polling import Activities
 from datazone_dagster.drain.reader import IteratorCache
 from datazone_dagster.landing.settings import DrainSettings
-from datazone_dagster.memory import give_back, resident_bytes
+from datazone_dagster.memory import give_back, keep_freed, resident_bytes
 from datazone_dagster.model.batch_size import PRESSURE_LOW, BatchSize, SizeLimits
 from datazone_dagster.model.protocols import StreamClient
 
@@ -59,6 +59,7 @@ def taken(client: StreamClient, settings: DrainSettings) -> Kept:
     )
     kept = _kept.pop(client, None)
     if kept is None or kept.size.limits != limits:
+        keep_freed()
         kept = Kept(BatchSize.first(limits), resident_bytes())
     _kept[client] = Kept(kept.size, kept.base_bytes, kept.tidy_at_seconds)
     return kept

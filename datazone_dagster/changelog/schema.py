@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -131,7 +132,7 @@ def _cut(shard: ShardRecords) -> Iterator[ShardRecords]:
 def _changes_table(batch: int, epoch: int, pieces: Sequence[ShardRecords]) -> pa.Table:
     records = [ChangeRecords.of(piece.records) for piece in pieces]
     sequence_digits = _one_after_the_other(page.sequence_digits for page in records)
-    seconds = pa.array(_one_after_the_other(page.created_at for page in records), pa.int64())
+    seconds = _whole_numbers(page.created_at for page in records)
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         **_places(batch, pieces, len(sequence_digits)),
         Log.VERSION: pc.binary_join_element_wise(
@@ -145,9 +146,7 @@ def _changes_table(batch: int, epoch: int, pieces: Sequence[ShardRecords]) -> pa
         Log.KEYS: _texts(page.keys for page in records),
         Log.OLD_IMAGE: _texts(page.old_image for page in records),
         Log.NEW_IMAGE: _texts(page.new_image for page in records),
-        Log.SIZE_BYTES: pa.array(
-            _one_after_the_other(page.size_bytes for page in records), pa.int64()
-        ),
+        Log.SIZE_BYTES: _whole_numbers(page.size_bytes for page in records),
         Log.USER_TYPE: _repeating(page.user_type for page in records),
         Log.USER_PRINCIPAL: _repeating(page.user_principal for page in records),
         Log.REGION: _repeating(page.region for page in records),
@@ -158,6 +157,10 @@ def _changes_table(batch: int, epoch: int, pieces: Sequence[ShardRecords]) -> pa
 
 def _one_after_the_other(pages: Iterable[Sequence[T]]) -> list[T]:
     return list(chain.from_iterable(pages))
+
+
+def _whole_numbers(pages: Iterable[array[int]]) -> pa.Array:
+    return pa.array(np.concatenate([np.frombuffer(page, np.int64) for page in pages]))
 
 
 def _texts(pages: Iterable[Texts]) -> pa.ChunkedArray:
@@ -224,7 +227,7 @@ def _runs(values: Sequence[str | None], lengths: Sequence[int]) -> pa.Array:
     if len(set(values)) == 1:
         return _constant(values[0], sum(lengths))
     of_run = pa.array(values, pa.string()).dictionary_encode()
-    runs = pa.array([run for run, length in enumerate(lengths) for _ in range(length)], pa.int32())
+    runs = pa.array(np.repeat(np.arange(len(lengths), dtype=np.int32), lengths))
     return pa.DictionaryArray.from_arrays(of_run.indices.take(runs), of_run.dictionary)
 
 

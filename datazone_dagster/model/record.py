@@ -101,11 +101,11 @@ class ChangeRecords(Sequence[ChangeRecord]):
     event_id: list[str]
     event_name: list[str]
     sequence_digits: list[str]
-    created_at: list[int]
+    created_at: array[int]
     keys: Texts
     new_image: Texts
     old_image: Texts
-    size_bytes: list[int]
+    size_bytes: array[int]
     region: list[str]
     view_type: list[str]
     user_type: list[str | None]
@@ -121,11 +121,11 @@ class ChangeRecords(Sequence[ChangeRecord]):
         columns.event_id = [row.event_id for row in rows]
         columns.event_name = [row.event_name for row in rows]
         columns.sequence_digits = [_padded(row.sequence_number) for row in rows]
-        columns.created_at = [row.created_at for row in rows]
+        columns.created_at = array("q", [row.created_at for row in rows])
         columns.keys = Texts.of(row.keys for row in rows)
         columns.new_image = Texts.of(row.new_image for row in rows)
         columns.old_image = Texts.of(row.old_image for row in rows)
-        columns.size_bytes = [row.size_bytes for row in rows]
+        columns.size_bytes = array("q", [row.size_bytes for row in rows])
         columns.region = [row.region for row in rows]
         columns.view_type = [row.view_type for row in rows]
         columns.user_type = [row.user_type for row in rows]

@@ -125,7 +125,7 @@ def _columns(records: list[_Record]) -> ChangeRecords:
     columns.keys = _joined([record.keys for record in stream_records])
     columns.new_image = _joined([record.new_image for record in stream_records])
     columns.old_image = _joined([record.old_image for record in stream_records])
-    columns.size_bytes = [record.size_bytes for record in stream_records]
+    columns.size_bytes = array("q", [record.size_bytes for record in stream_records])
     columns.region = [record.aws_region for record in records]
     columns.view_type = [record.stream_view_type for record in stream_records]
     identities = [record.user_identity for record in records]
@@ -146,7 +146,7 @@ def _columns(records: list[_Record]) -> ChangeRecords:
         and not _lacks_a_new_image(columns)
     ):
         raise _NotAStreamRecordError("a record of the page breaks a rule")
-    columns.created_at = list(map(int, created_at))
+    columns.created_at = array("q", map(int, created_at))
     return columns
 
 

@@ -39,6 +39,9 @@ _SMALLEST_BYTES = 8 << 20
 _LARGEST_COLLAPSED_BYTES = 8 << 30
 _TARGET_SECONDS = 5.0
 
+_ROOMY_SHARE = 0.5
+"""Of the budget: while the process holds no more, freed memory is not given back."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApplySettings:
@@ -78,9 +81,7 @@ class ChunkSizes:
 
     def left_bytes(self) -> int:
         """Of the budget, beside what stays in the process between two chunks."""
-        pa.default_memory_pool().release_unused()
-        give_back()
-        return max(self._settings.memory_budget - resident_bytes() - self._loading_bytes, 0)
+        return max(self._settings.memory_budget - self._held_bytes() - self._loading_bytes, 0)
 
     def _working_bytes(self) -> int:
         return max(self.left_bytes(), _LEAST_WORKING_BYTES)
@@ -114,8 +115,6 @@ class ChunkSizes:
     ) -> None:
         """See what a chunk took from its start to its last commit."""
         self._loading_bytes = 0
-        pa.default_memory_pool().release_unused()
-        give_back()
         size = self._collapsed if collapsed else self._whole
         measured = BatchMeasured(
             decoded_bytes,
@@ -131,7 +130,17 @@ class ChunkSizes:
             self._whole = size.after(measured)
 
     def _pressure(self) -> float:
-        return resident_bytes() / self._settings.memory_budget
+        return self._held_bytes() / self._settings.memory_budget
+
+    def _held_bytes(self) -> int:
+        """What stays in the process between two chunks.
+
+        Freed memory counts where there is much room: what the next chunk needs is at hand then.
+        """
+        if resident_bytes() > _ROOMY_SHARE * self._settings.memory_budget:
+            pa.default_memory_pool().release_unused()
+            give_back()
+        return resident_bytes()
 
 
 def _first(largest_bytes: int) -> BatchSize:

@@ -25,7 +25,7 @@ from datazone_dagster.model.record import (
 from datazone_dagster.model.version import SEQUENCE_DIGITS
 
 _YEAR_10000 = 253_402_300_800
-_OPENING_BRACE = {ord("{")}
+_OPENING_BRACE = ord("{")
 _SHORTEST_KEYS = len('{"k":{"S":"v"}}') - 1
 """Anything shorter may be an empty object with spaces in it."""
 
@@ -133,20 +133,20 @@ def _columns(records: list[_Record]) -> ChangeRecords:
     columns.user_principal = [
         i.principal_id or i.lower_principal_id if i else None for i in identities
     ]
-    created_at = [record.approximate_creation_date_time for record in stream_records]
+    created_at = np.array([record.approximate_creation_date_time for record in stream_records])
     if records and not (
-        min(created_at) >= 0
-        and max(created_at) < _YEAR_10000
+        created_at.min() >= 0
+        and created_at.max() < _YEAR_10000
         and "" not in digits
         and _are_sequence_numbers(columns.sequence_digits)
         and min(columns.keys.lengths) >= _SHORTEST_KEYS
-        and _first_bytes(columns.keys) == _OPENING_BRACE
-        and _first_bytes(columns.new_image) <= _OPENING_BRACE
-        and _first_bytes(columns.old_image) <= _OPENING_BRACE
+        and _are_objects(columns.keys)
+        and _are_objects(columns.new_image)
+        and _are_objects(columns.old_image)
         and not _lacks_a_new_image(columns)
     ):
         raise _NotAStreamRecordError("a record of the page breaks a rule")
-    columns.created_at = array("q", map(int, created_at))
+    columns.created_at = array("q", created_at.astype(np.int64).tobytes())
     return columns
 
 
@@ -161,10 +161,11 @@ def _are_sequence_numbers(padded: list[str]) -> bool:
     return joined.isdigit() and len(joined) == SEQUENCE_DIGITS * len(padded)
 
 
-def _first_bytes(texts: Texts) -> set[int]:
+def _are_objects(texts: Texts) -> bool:
+    """Whether each that is there begins as a JSON object."""
     lengths = np.frombuffer(texts.lengths, np.int32)
     starts = (lengths.cumsum() - lengths)[lengths > 0]
-    return set(np.frombuffer(texts.data, np.uint8)[starts].tolist())
+    return bool((np.frombuffer(texts.data, np.uint8)[starts] == _OPENING_BRACE).all())
 
 
 def _lacks_a_new_image(columns: ChangeRecords) -> bool:

@@ -4,7 +4,7 @@
 
 The drain reads GetRecords bodies from files (no network), the apply runs again and again until
 it has everything, as the runs that a sensor asks for do; each goes on with what lands while it
-works. Wall time is from the first call to
+works; both with the settings that they have by default. Wall time is from the first call to
 the last commit; memory is that of both processes together, every 20 ms. The peer is the script
 that people write (`benchmarks.orders.peer`): one process, fewer records.
 """
@@ -31,18 +31,14 @@ from benchmarks.measure import (
 from benchmarks.orders import DATASET, SOURCE, peer, process_orders_stream
 from benchmarks.pages import Workload, generated
 from benchmarks.stream import PagesStream
-from datazone_dagster.application.sizes import ApplySettings
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_tick
+from datazone_dagster.pipeline import apply_transform, drain_tick
 from datazone_dagster.source.wire import parse_page
 
 DRAIN, APPLY = "drain", "apply"
 OURS = "drain and apply, two processes"
 PEER = "hand-written: boto3, TypeDeserializer, pyarrow, delta-rs MERGE"
 DEFAULT_RECORDS = 1_000_000
-DRAIN_BUDGET = 512 << 20
-APPLY_BUDGET = 1 << 30
-"""Together under 1 GiB: what the two processes of one machine may take."""
 
 
 class TreeMemory(threading.Thread):
@@ -75,10 +71,9 @@ def _resident_mib(pid: int) -> float:
 def drain_child(folder: Path, lake: str) -> Measured:
     measured = Measured(DRAIN)
     stream = PagesStream(folder, parse_page)
-    settings = DrainSettings(memory_budget=DRAIN_BUDGET)
     _wait_for_start()
     with measuring(measured):
-        while not drain_tick(SOURCE, stream, Layout(lake), settings=settings).caught_up:
+        while not drain_tick(SOURCE, stream, Layout(lake)).caught_up:
             pass
     (Path(lake) / "drained").touch()
     return measured
@@ -86,12 +81,12 @@ def drain_child(folder: Path, lake: str) -> Measured:
 
 def apply_child(folder: Path, lake: str) -> Measured:
     measured = Measured(APPLY, records=PagesStream(folder, parse_page).records)
-    settings, applied, chunks, rows = ApplySettings(memory_budget=APPLY_BUDGET), 0, 0, 0
+    applied = chunks = rows = 0
     _wait_for_start()
     with measuring(measured):
         while applied < measured.records:
             drained = (Path(lake) / "drained").exists()
-            done = apply_transform(process_orders_stream, Layout(lake), settings=settings)[DATASET]
+            done = apply_transform(process_orders_stream, Layout(lake))[DATASET]
             applied, chunks, rows = applied + done.records, chunks + done.chunks, done.row_count
             if not done.records:
                 if drained:

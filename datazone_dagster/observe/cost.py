@@ -55,7 +55,7 @@ class Rates:
         price_gb_month: Of object storage.
         price_1k_puts: Of 1,000 writes to it.
         stored_share: Size of a change in the change log, of the record's.
-        drain_cpu_seconds: Per million changes, from bytes to the change log.
+        drain_cpu_seconds: Per million changes, from the service by HTTP to the change log.
         apply_cpu_seconds: Per million changes, from the change log to a dataset.
         tick_cpu_seconds: Of a drain, whatever it finds.
     """
@@ -65,9 +65,9 @@ class Rates:
     price_gb_month: float = 0.023
     price_1k_puts: float = 0.005
     stored_share: float = 0.16
-    drain_cpu_seconds: float = 10.0
-    apply_cpu_seconds: float = 5.0
-    tick_cpu_seconds: float = 0.05
+    drain_cpu_seconds: float = 13.5
+    apply_cpu_seconds: float = 3.5
+    tick_cpu_seconds: float = 0.07
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from datazone_dagster.application.progress import advanced
 from datazone_dagster.application.sizes import ApplySettings, ChunkSizes
 from datazone_dagster.application.tables import dataset_table, read_lookups, setting_ignored
 from datazone_dagster.application.upkeep import maintained
-from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot, check_head
+from datazone_dagster.changelog.heads import check_head
+from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.upkeep import RETENTION_HOURS
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.merge.quarantine import Quarantine
@@ -101,7 +102,7 @@ class Application:
     def _applied_to_head(self, log: ChangeLogSnapshot) -> bool:
         """Apply up to this head; False if another run is faster."""
         for output, report in self._reports.items():
-            check_head(log, report.position)
+            check_head(log.head, report.position)
             self._reports[output] = replace(report, head=log.head)
         try:
             self._apply_to_head(log)

@@ -19,6 +19,7 @@ from datazone_dagster.changelog import gaps
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
+from datazone_dagster.changelog.heads import forgotten_error, overtaken_error
 from datazone_dagster.changelog.parts import Parts
 from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
 from datazone_dagster.changelog.ranges import files_between, rows_between, stored_bytes
@@ -40,7 +41,6 @@ from datazone_dagster.delta import (
     read_sized_rows,
     transaction,
 )
-from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.checkpoint import GapNote, Landed
 from datazone_dagster.model.columns import Log
 from datazone_dagster.model.layout import Layout
@@ -337,16 +337,11 @@ class ChangeLogSnapshot:
         """
         landed = self._table.transaction_version(self._log.app_id) or 0
         if landed != self.head:
-            raise ConcurrentWriterError(
-                f"Another drain landed batch {landed} in the change log at {self.uri}, this one "
-                f"knows of batch {self.head}.",
-                safe="Nothing of this attempt counts; the other drain's work stands.",
-                hint="This one gives way and goes on from the new state next time.",
-            )
+            raise overtaken_error(self.uri, self.head, landed)
 
     def _check_range(self, after_batch: int, through_batch: int) -> None:
         if after_batch < min(self.forgotten, through_batch):
-            raise _forgotten(self._log.uri, after_batch, self.forgotten)
+            raise forgotten_error(self._log.uri, after_batch, self.forgotten)
 
     def _files_between(self, after_batch: int, through_batch: int) -> list[DataFile]:
         return files_between(self._files, after_batch, through_batch)
@@ -373,28 +368,3 @@ class ChangeLogSnapshot:
 
 def _by_batches(table: DeltaTable) -> list[DataFile]:
     return sorted(data_files(table), key=lambda file: (file.minimum[Log.BATCH], file.path))
-
-
-def _forgotten(uri: str, after_batch: int, forgotten: int) -> StorageError:
-    return StorageError(
-        f"The change log at {uri} has no batches {after_batch + 1} to {forgotten} any more: they "
-        "were removed after every dataset had applied them.",
-        safe="Nothing was applied; a dataset without them would be incomplete.",
-        hint="A new dataset can't begin on a source that has forgotten changes: only those "
-        "datasets that were there have them.",
-    )
-
-
-def check_head(snapshot: ChangeLogSnapshot, position: int) -> None:
-    """A position past the head means that the change log was replaced under a dataset.
-
-    Raises:
-        ConcurrentWriterError: `position` lies past the head.
-    """
-    if position > snapshot.head:
-        raise ConcurrentWriterError(
-            f"A dataset has applied batch {position}, but its change log ends at {snapshot.head}.",
-            safe="Nothing was changed.",
-            hint="The change log was removed or restored from an older copy: restore the "
-            "newest one, or rebuild the dataset.",
-        )

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.ending import told_to_end
-from datazone_dagster.model.batch_size import COMMIT_SHARE
 
-LONGEST_WAIT_SECONDS = 4.0
+LONGEST_WAIT_SECONDS = 6.0
 """No change that has landed waits longer than this for others."""
+
+WORTH_SHARE = 0.1
+"""Of a chunk's time, what its merge may take: a chunk for which it takes less is not waited for."""
 
 QUIET_SECONDS = 0.6
 """A head that has not moved for so long is not waited for."""
@@ -69,7 +71,7 @@ def is_enough(waiting: Waiting, last: ChunkCost) -> bool:
     """Whether what waits becomes a chunk now, and more is not waited for. Pure."""
     if waiting.age_seconds >= LONGEST_WAIT_SECONDS or waiting.quiet_seconds >= QUIET_SECONDS:
         return True
-    if last.merge_share(waiting.stored_bytes) <= COMMIT_SHARE:
+    if last.merge_share(waiting.stored_bytes) <= WORTH_SHARE:
         return True
     coming = waiting.stored_bytes * LONGEST_WAIT_SECONDS / max(waiting.age_seconds, 1e-3)
     return last.merge_share(coming) > HOPELESS_SHARE

@@ -31,7 +31,7 @@ from datazone_dagster.pipeline import ApplySettings, apply_transform, read_datas
 from datazone_dagster.sources import DynamoDBSource
 
 MEBIBYTE = 1 << 20
-COST = ChunkCost(stored_bytes=100 * MEBIBYTE, work_seconds=1.0, merge_seconds=0.25)
+COST = ChunkCost(stored_bytes=100 * MEBIBYTE, work_seconds=1.8, merge_seconds=0.2)
 """A chunk that was just worth its merge."""
 
 positive = st.floats(1e-3, 1e3)
@@ -43,7 +43,7 @@ COSTS = st.builds(ChunkCost, st.integers(1, 1 << 30), positive, positive)
     [
         pytest.param(Waiting(20 * MEBIBYTE, 0.5, 0.25), False, id="much is coming"),
         pytest.param(Waiting(100 * MEBIBYTE, 2.0, 0.25), True, id="worth its merge"),
-        pytest.param(Waiting(20 * MEBIBYTE, 4.0, 0.25), True, id="waited long enough"),
+        pytest.param(Waiting(20 * MEBIBYTE, 6.0, 0.25), True, id="waited long enough"),
         pytest.param(Waiting(20 * MEBIBYTE, 2.0, 0.6), True, id="nothing comes any more"),
         pytest.param(Waiting(1 << 10, 0.5, 0.0), True, id="little traffic"),
     ],
@@ -180,12 +180,12 @@ def with_one_batch_waiting(world: World) -> tuple[Following, ChangeLogSnapshot]:
 
 def test_a_run_goes_on_when_enough_has_landed(world: World) -> None:
     following, first = with_one_batch_waiting(world)
-    worth = cost(world, 0.9)
+    worth = cost(world, 0.4)
     for second in (1.5, 2.0, 2.5):
         world.clock.at[second] = world.land
     log = following.next(first, worth)
     assert log is not None
-    # 0.9 seconds are a fifth of a chunk whose work takes 3.6: four batches of a second.
+    # 0.4 seconds are a tenth of a chunk whose work takes 3.6: four batches of a second.
     assert log.head == 5
     assert world.clock.seconds == pytest.approx(2.5, abs=LOOK_EVERY_SECONDS)
 

@@ -31,16 +31,17 @@ def versions_in(
     Memory holds the keys given and found, not the files.
     """
     wanted = pa.array(keys.combine_chunks())
-    found = [_SCHEMA.empty_table()]
-    if not len(wanted):
-        return found[0].append_column(HIGHEST, found[0][VERSION]).select([KEY, HIGHEST])
-    sieve = Sieve(wanted)
-    for _, rows in read_rows(table, storage_options, files, _SCHEMA):
-        found.append(rows.take(pa.array(sieve.passing(rows[KEY].combine_chunks()))))
-        if sum(map(len, found)) >= LOOKED_UP_ROWS:
-            found = [_among(wanted, found)]
-    held = _among(wanted, found)
-    return held.group_by(KEY).aggregate([(VERSION, "max")])
+    held = [_SCHEMA.empty_table()]
+    if len(wanted):
+        sieve = Sieve(wanted)
+        may_be: list[pa.Table] = []
+        for _, rows in read_rows(table, storage_options, files, _SCHEMA):
+            may_be.append(rows.take(pa.array(sieve.passing(rows[KEY].combine_chunks()))))
+            if sum(map(len, may_be)) >= LOOKED_UP_ROWS:
+                held.append(_among(wanted, may_be))
+                may_be = []
+        held.append(_among(wanted, [held[0], *may_be]))
+    return pa.concat_tables(held).group_by(KEY).aggregate([(VERSION, "max")])
 
 
 def _among(keys: pa.Array, rows: list[pa.Table]) -> pa.Table:

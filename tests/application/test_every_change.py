@@ -26,6 +26,7 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.pipeline import apply_transform, read_dataset, redrive_dataset
 from tests.application.test_collapsed_first import BATCHES, SOURCE, Change, contents, land
+from tests.application.test_collapsed_first import open_orders as new
 
 IMAGES = (Log.OLD_IMAGE, Log.NEW_IMAGE)
 PLACES = (Log.STREAM_ARN, Log.SHARD_ID, Log.PARENT_SHARD_ID, Log.RAW)
@@ -43,15 +44,6 @@ DATASETS: dict[str, Dataset] = {
 }
 Use = Callable[[Frame], Any]
 OnError = Literal["fail", "quarantine"]
-
-
-def new(orders: Frame) -> Frame:
-    return orders.filter("coalesce(dynamodb.NewImage.status.S, '') <> 'hidden'").select(
-        "eventID",
-        "dynamodb.Keys.id.N as id",
-        "cast(dynamodb.NewImage.total.N as bigint) as total",
-        "unnest(coalesce(dynamodb.NewImage.tags.SS, [null])) as tag",
-    )
 
 
 def totals(orders: Frame) -> Frame:

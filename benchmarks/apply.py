@@ -30,12 +30,12 @@ from benchmarks.orders import DATASET, SOURCE, process_orders_stream
 from benchmarks.pages import Workload, generated
 from benchmarks.stream import PagesStream
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
-from datazone_dagster.application import collapsed_first, preparing
-from datazone_dagster.application.function import Function
-from datazone_dagster.application.sizes import ApplySettings
+from datazone_dagster.apply import prepare, read_latest
+from datazone_dagster.apply.chunk_size import ApplySettings
+from datazone_dagster.apply.function import Function
 from datazone_dagster.changelog.parts import Parts
+from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.merge.dataset import DatasetTable
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform
 from datazone_dagster.source.wire import parse_page
@@ -89,13 +89,13 @@ def child(variant: str, folder: Path, lake: Path) -> Measured:
     measured.records, measured.body_bytes = stream.records, stream.body_bytes
     with Stages(measured) as stages:
         if variant == COLLAPSED:
-            stages.wrap(preparing, "prepare", "prepare chunks")
+            stages.wrap(prepare, "prepare", "prepare chunks")
             stages.wrap(Parts, "read", "of it: read Parquet")
-            stages.wrap(collapsed_first, "only_latest", "of it: collapse keys")
+            stages.wrap(read_latest, "only_latest", "of it: collapse keys")
             # Images are read while the SQL runs over them.
             stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL", alone=True)
         elif variant in (APPEND, HISTORY):
-            stages.wrap(preparing, "every_change", "prepare chunks")
+            stages.wrap(prepare, "every_change", "prepare chunks")
             stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL")
         elif variant == ITEMS:
             stages.wrap(Function, "returned", "read and parse images")

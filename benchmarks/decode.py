@@ -30,7 +30,7 @@ from benchmarks.measure import (
 )
 from benchmarks.pages import Workload, generated
 from benchmarks.stream import PagesStream
-from datazone_dagster.application.refused import keyed
+from datazone_dagster.apply.bad_records import keyed
 from datazone_dagster.changelog.schema import BatchRows, ShardRecords
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.source.wire import parse_page

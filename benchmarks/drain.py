@@ -37,9 +37,9 @@ from datazone_dagster.model.protocols import StreamClient
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.pipeline import drain_tick
 from datazone_dagster.source.client import BotoStreamClient
+from datazone_dagster.source.connection_settings import ConnectionSettings
 from datazone_dagster.source.parsed import page_from_parsed
 from datazone_dagster.source.session import build_clients
-from datazone_dagster.source.settings import ConnectionSettings
 from datazone_dagster.source.wire import parse_page
 from datazone_dagster.sources import DynamoDBSource
 

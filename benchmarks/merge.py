@@ -26,16 +26,16 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from benchmarks.measure import Measured, child_variant, in_child, report, write
 from benchmarks.orders_table import DATASET, cached, changes, copied, local, scattered
 from datazone_dagster.delta import transaction
-from datazone_dagster.delta.log import read_snapshot
-from datazone_dagster.merge.claims import CAUSE, CLAIMS_SCHEMA, MergeBatch
-from datazone_dagster.merge.engine import MergeTarget
-from datazone_dagster.merge.engines import AutoEngine, CopyOnWriteEngine, MergeOnReadEngine
-from datazone_dagster.merge.maintenance import maintain
-from datazone_dagster.merge.maintenance_plan import THOROUGH, MaintenanceSettings
-from datazone_dagster.merge.rewrite import elsewhere, table_batches
-from datazone_dagster.merge.shape import aligned
-from datazone_dagster.model.columns import KEY, VERSION
+from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.rows.align import aligned
+from datazone_dagster.rows.engine import MergeTarget
+from datazone_dagster.rows.engines import AutoEngine, CopyOnWriteEngine, MergeOnReadEngine
+from datazone_dagster.rows.maintenance_plan import THOROUGH, MaintenanceSettings
+from datazone_dagster.rows.merge_batch import CAUSE, CLAIMS_SCHEMA, MergeBatch
+from datazone_dagster.rows.overwrite import elsewhere, table_batches
+from datazone_dagster.rows.table_maintenance import maintain
 
 ON_READ = "merge-on-read (deletion vectors)"
 ON_WRITE = "copy-on-write (touched files)"

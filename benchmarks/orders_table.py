@@ -14,7 +14,7 @@ import pyarrow as pa
 from deltalake import WriterProperties, write_deltalake
 
 from datazone_dagster.delta import create_table
-from datazone_dagster.model.columns import KEY, VERSION
+from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.version import row_version
 
 Ids = np.ndarray[Any, np.dtype[np.uint64]]

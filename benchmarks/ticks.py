@@ -2,7 +2,7 @@
 
     python -m benchmarks.ticks [ticks]
 
-Each tick is a whole drain with a few records: open, plan, read, land, save, upkeep. An idle
+Each tick is a whole drain with a few records: open, plan, read, land, save, maintain. An idle
 tick finds a hundred open shards with nothing in them.
 
 The ticks follow each other at once, and not every five seconds. So that what happens by the
@@ -22,10 +22,9 @@ from statistics import median
 
 from deltalake import DeltaTable
 
-from datazone_dagster.changelog import checkpoints, upkeep
+from datazone_dagster.changelog import checkpoints, maintain_log
 from datazone_dagster.changelog import log as change_log
-from datazone_dagster.landing import kept
-from datazone_dagster.landing import upkeep as landing_upkeep
+from datazone_dagster.drain import maintain_source, process_state
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import drain_once
 from datazone_dagster.sources import DynamoDBSource
@@ -52,11 +51,11 @@ def hour_seconds(root: Path) -> int:
 
 def shorten_hours(seconds: int) -> None:
     """From now on an hour has so many seconds."""
-    upkeep.CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=5))
+    maintain_log.CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=5))
     checkpoints._CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=3))
-    upkeep.RETENTION_HOURS = checkpoints.RETENTION_HOURS = 0
-    change_log._CONFIGURATION.update(upkeep.CONFIGURATION)
-    landing_upkeep.TIDY_EVERY_SECONDS = kept.TIDY_FIRST_SECONDS = seconds
+    maintain_log.RETENTION_HOURS = checkpoints.RETENTION_HOURS = 0
+    change_log._CONFIGURATION.update(maintain_log.CONFIGURATION)
+    maintain_source.TIDY_EVERY_SECONDS = process_state.TIDY_FIRST_SECONDS = seconds
 
 
 def _retentions(seconds: int, *, log_hours: int, files_hours: int) -> dict[str, str]:

@@ -14,14 +14,14 @@ from datetime import datetime
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
-from datazone_dagster.application import Application, ApplySettings, Redriving
+from datazone_dagster.apply import Application, ApplySettings, Redriving
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.dataset.read_dataset import DatasetReader, read
+from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
+from datazone_dagster.drain.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
-from datazone_dagster.gaps import accept_gaps, gap_notes
-from datazone_dagster.landing import DrainSettings, drain_once, drain_tick
-from datazone_dagster.merge.dataset import DatasetTable
-from datazone_dagster.merge.quarantine import Quarantine
-from datazone_dagster.merge.reading import DatasetReader, read
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.report import ApplyReport, Backlog, ChunkReport, Gap, RedriveReport

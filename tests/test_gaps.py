@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from datazone_dagster import crash_points
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.drain.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.errors import DefinitionError, ServiceUnavailableError
-from datazone_dagster.gaps import accept_gaps, gap_notes
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.completeness import completeness
 from datazone_dagster.observe.health import StreamHealth, health_of_report
 from datazone_dagster.observe.level import Level
 from datazone_dagster.pipeline import drain_once, open_gaps
+from datazone_dagster.process import crash_points
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, at_point, crash_at
 

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from datazone_dagster import Dataset, Input, Output, Stream, Transform, crash_points, transform
-from datazone_dagster.application.rebuild import Rebuild, RebuildReport
+from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
+from datazone_dagster.apply.rebuild import Rebuild, RebuildReport
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.dataset import swap
+from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import open_table
 from datazone_dagster.delta.commit import set_properties
 from datazone_dagster.delta.store import TableStore
@@ -24,11 +26,10 @@ from datazone_dagster.errors import (
     SchemaChangeError,
     StorageError,
 )
-from datazone_dagster.merge import takeover
-from datazone_dagster.merge.claims import CLAIMS_SCHEMA
-from datazone_dagster.merge.tombstones import Tombstones
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import ApplySettings, apply_transform, drain_once, read_dataset
+from datazone_dagster.process import crash_points
+from datazone_dagster.rows.merge_batch import CLAIMS_SCHEMA
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, at_point, crash_at
 from tests.commands.running import run_command
@@ -244,8 +245,8 @@ def test_the_types_of_items_can_be_declared_anew(world: World) -> None:
         ("before dataset commit", 2),
         ("after dataset commit", 2),
         ("after tombstones", 2),
-        ("before takeover", 1),
-        ("after takeover", 1),
+        ("before swap", 1),
+        ("after swap", 1),
     ],
 )
 def test_killed_anywhere_it_can_be_run_again(world: World, point: str, nth: int) -> None:
@@ -253,7 +254,7 @@ def test_killed_anywhere_it_can_be_run_again(world: World, point: str, nth: int)
     before, other = world.rows(), world.table("other").version()
     with pytest.raises(Crash), crash_at(point, nth):
         world.rebuild(as_text)
-    if point != "after takeover":
+    if point != "after swap":
         assert world.rows() == before
         world.apply(as_number)
     world.rebuild(as_text)
@@ -286,16 +287,16 @@ def test_a_run_that_the_rebuilds_own_commit_passes_is_taken_in(
 ) -> None:
     """The properties of the new generation are a commit, which moves the handle behind the run."""
     world.apply(as_number)
-    copy_properties = takeover._copy_properties
+    copy_properties = swap._copy_properties
 
     def overtaken(made: DeltaTable, table: DeltaTable, layout: Layout, generation: int) -> None:
-        monkeypatch.setattr(takeover, "_copy_properties", copy_properties)
+        monkeypatch.setattr(swap, "_copy_properties", copy_properties)
         world.put("late", n=99)
         world.drain()
         world.apply(as_number)
         set_properties(table, layout.storage_options, {"some.property": "1"})
 
-    monkeypatch.setattr(takeover, "_copy_properties", overtaken)
+    monkeypatch.setattr(swap, "_copy_properties", overtaken)
     report = world.rebuild(as_text)
     assert report.attempts == 2
     assert world.rows() == world.fresh(as_text)

@@ -15,10 +15,10 @@ from deltalake import DeltaTable
 from pydantic import BaseModel
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
+from datazone_dagster.dataset.quarantine import KIND as QUARANTINE
 from datazone_dagster.delta import open_table
 from datazone_dagster.errors import ResultError, SchemaChangeError
-from datazone_dagster.merge.quarantine import KIND as QUARANTINE
-from datazone_dagster.model.columns import HIDDEN
+from datazone_dagster.model.column_names import HIDDEN
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import (
     ApplySettings,

@@ -26,13 +26,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from datazone_dagster import crash_points
-from datazone_dagster.application import ApplySettings
+from datazone_dagster.apply import ApplySettings
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once, drain_tick
+from datazone_dagster.process import crash_points
 from datazone_dagster.testing import (
     Crash,
     Fault,

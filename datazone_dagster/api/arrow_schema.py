@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from datazone_dagster.api.contract import Column, ColumnType, unsupported
+from datazone_dagster.api.checked import unsupported
+from datazone_dagster.model.contract import Column, ColumnType
 
 _SCALARS = {
     "string": "string",

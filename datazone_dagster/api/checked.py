@@ -178,3 +178,10 @@ def _described(value: object) -> str:
 
 def _one(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
+
+
+def unsupported(where: str, column: str, what: object, hint: str) -> DefinitionError:
+    """A declared type that a Delta table does not have."""
+    return DefinitionError(
+        f"{where}: schema: column {column!r} is {what}, which a Delta table can't hold.", hint=hint
+    )

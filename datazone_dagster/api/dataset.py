@@ -8,16 +8,10 @@ from datetime import timedelta
 from typing import Literal
 
 from datazone_dagster.api import checked
-from datazone_dagster.api.contract import (
-    Column,
-    Contract,
-    Policies,
-    SchemaPolicy,
-    checked_columns,
-    checked_policies,
-)
+from datazone_dagster.api.columns import checked_columns, checked_policies
 from datazone_dagster.errors import DefinitionError
-from datazone_dagster.model.columns import RESERVED_PREFIX
+from datazone_dagster.model.column_names import RESERVED_PREFIX
+from datazone_dagster.model.contract import Column, Contract, Policies, SchemaPolicy
 from datazone_dagster.model.layout import checked_dataset_id
 
 DEFAULT_MAX_LAG = timedelta(minutes=5)

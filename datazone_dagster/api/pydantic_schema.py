@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from datazone_dagster.api.contract import Column, ColumnType, unsupported
+from datazone_dagster.api.checked import unsupported
 from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.contract import Column, ColumnType
 
 _SCALARS: dict[object, str] = {
     str: "string",

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from datazone_dagster.changelog.strays import delete_strays
+from datazone_dagster.changelog.orphan_files import delete_strays
 from datazone_dagster.delta import create_table, guarded, open_table, transaction
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, ShardState

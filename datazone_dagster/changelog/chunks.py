@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.changelog.schema import SCHEMA
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 
 CHUNK_COLUMNS = [name for name in SCHEMA.names if name != Log.BUCKET]
 

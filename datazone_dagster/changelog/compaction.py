@@ -13,7 +13,7 @@ from itertools import groupby
 
 from datazone_dagster.changelog.schema import BATCHES_PER_BUCKET, bucket_of
 from datazone_dagster.delta import DataFile
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 
 BATCHES_PER_GROUP = 64
 TARGET_BYTES = 32 << 20

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.schema import REPEATING, WRITTEN_SCHEMA
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 
 ROW_GROUP_ROWS = 16_384
 ROW_GROUP_BYTES = 16 << 20

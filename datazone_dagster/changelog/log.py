@@ -15,22 +15,22 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
-from datazone_dagster.changelog import gaps
+from datazone_dagster.changelog import gap_notes
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
-from datazone_dagster.changelog.heads import forgotten_error, overtaken_error
-from datazone_dagster.changelog.parts import Parts
-from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
-from datazone_dagster.changelog.ranges import files_between, rows_between, stored_bytes
-from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
-from datazone_dagster.changelog.upkeep import (
+from datazone_dagster.changelog.log_errors import forgotten_error, overtaken_error
+from datazone_dagster.changelog.maintain_log import (
     CONFIGURATION,
     delete_leftovers,
     expired_files,
     join_files,
     remove_files,
 )
+from datazone_dagster.changelog.parts import Parts
+from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
+from datazone_dagster.changelog.ranges import files_between, rows_between, stored_bytes
+from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
 from datazone_dagster.delta import (
     DataFile,
     create_table,
@@ -42,7 +42,7 @@ from datazone_dagster.delta import (
     transaction,
 )
 from datazone_dagster.model.checkpoint import GapNote, Landed
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.version import split_version
 
@@ -115,7 +115,7 @@ class ChangeLogSnapshot:
     @property
     def gaps(self) -> tuple[GapNote, ...]:
         """The gaps that the log keeps, accepted ones included."""
-        return gaps.from_json(self._table.metadata().configuration.get(gaps.PROPERTY))
+        return gap_notes.from_json(self._table.metadata().configuration.get(gap_notes.PROPERTY))
 
     def keep_gaps(self, notes: Iterable[GapNote]) -> None:
         """Keep what the checkpoint notes, and every acceptance before it.
@@ -125,11 +125,11 @@ class ChangeLogSnapshot:
             StorageError: The store failed.
         """
         kept = self.gaps
-        wanted = gaps.merged(kept, notes)
+        wanted = gap_notes.merged(kept, notes)
         if wanted != kept:
             with guarded(self.uri, "Keeping the gaps of the source"):
                 self._table.alter.set_table_properties(
-                    {gaps.PROPERTY: gaps.to_json(wanted)}, raise_if_not_exists=False
+                    {gap_notes.PROPERTY: gap_notes.to_json(wanted)}, raise_if_not_exists=False
                 )
                 # That commit moves the handle, perhaps past one that joined files.
                 self._listed = None

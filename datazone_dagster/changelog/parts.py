@@ -19,7 +19,7 @@ from datazone_dagster.changelog.ranges import rows_between
 from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.delta import DataFile, filesystem
 from datazone_dagster.delta.store import TableStore
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.model.checkpoint import Landed
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.version import split_version
 
 _SHARD = [Log.STREAM_ARN, Log.SHARD_ID, Log.PARENT_SHARD_ID]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.delta import DataFile
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 
 
 def files_between(

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import ChangeRecord, ChangeRecords, MalformedRecord, Texts
 from datazone_dagster.model.version import epoch_digits, row_version
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from datazone_dagster.application.upkeep import order_of
+from datazone_dagster.apply.maintain_dataset import order_of
 from datazone_dagster.commands.project import Project, project_options
-from datazone_dagster.merge.maintenance import maintain as maintain_table
-from datazone_dagster.merge.maintenance_plan import MIB, THOROUGH
 from datazone_dagster.pipeline import utc_now
+from datazone_dagster.rows.maintenance_plan import MIB, THOROUGH
+from datazone_dagster.rows.table_maintenance import maintain as maintain_table
 
 
 @click.command(short_help="Join small files, drop hidden rows, delete leftovers.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from datazone_dagster.application import ApplySettings
-from datazone_dagster.application.rebuild import Rebuild
+from datazone_dagster.apply import ApplySettings
+from datazone_dagster.apply.rebuild import Rebuild
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.model.protocols import utc_now
 from datazone_dagster.model.report import ChunkReport

@@ -19,10 +19,10 @@ from dagster import (
 )
 
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
-from datazone_dagster.dagster_glue.application import DatasetWrite, LazyApplication
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import beating
 from datazone_dagster.dagster_glue.known_schema import known_columns
+from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite, LazyApplication
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
     IO_MANAGER_KEY,

@@ -24,10 +24,10 @@ from datazone_dagster.dagster_glue.names import (
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.sensor import drain_sensor
 from datazone_dagster.dagster_glue.topology import Topology
-from datazone_dagster.ending import notice_sigterm
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import ApplySettings, DrainSettings, utc_now
+from datazone_dagster.process.shutdown import notice_sigterm
 
 
 def build_definitions(

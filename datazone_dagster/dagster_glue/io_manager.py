@@ -13,13 +13,13 @@ from dagster import (
     ResourceDependency,
 )
 
-from datazone_dagster.dagster_glue.application import DatasetWrite
+from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite
 from datazone_dagster.dagster_glue.rendering import dataset_metadata
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from datazone_dagster.merge.reading import DatasetReader
+    from datazone_dagster.dataset.read_dataset import DatasetReader
 
 _READABLE = (
     "pyarrow.Table, polars.DataFrame, polars.LazyFrame, pandas.DataFrame, a DuckDB relation or "

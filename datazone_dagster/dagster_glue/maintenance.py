@@ -21,14 +21,14 @@ from dagster import (
 )
 
 from datazone_dagster.api import Transform
-from datazone_dagster.application.upkeep import maintained
+from datazone_dagster.apply.maintain_dataset import maintained
 from datazone_dagster.dagster_glue.heartbeat import beating
 from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, dataset_key, pool_name
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import Lakehouse
-from datazone_dagster.merge.maintenance_plan import THOROUGH
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.observe.metadata import maintenance_metadata
+from datazone_dagster.rows.maintenance_plan import THOROUGH
 
 MAINTENANCE_JOB = "datazone_maintenance"
 QUIET_HOUR = "0 3 * * *"

@@ -16,7 +16,7 @@ from dagster import (
     TableSchema,
 )
 
-from datazone_dagster.dagster_glue.application import Applied
+from datazone_dagster.dagster_glue.lazy_apply import Applied
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
     LAG_CHECK,

@@ -16,9 +16,9 @@ from datazone_dagster.model.layout import Layout
 
 if TYPE_CHECKING:
     from datazone_dagster.api import Dataset
-    from datazone_dagster.merge.reading import DatasetReader
+    from datazone_dagster.dataset.read_dataset import DatasetReader
     from datazone_dagster.source.client import BotoStreamClient
-    from datazone_dagster.source.settings import (
+    from datazone_dagster.source.connection_settings import (
         AccountIdEndpointMode,
         ConnectionSettings,
         RetryMode,
@@ -123,7 +123,7 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
         Raises:
             DefinitionError: A value is out of its range.
         """
-        from datazone_dagster.source.settings import ConnectionSettings
+        from datazone_dagster.source.connection_settings import ConnectionSettings
 
         return ConnectionSettings(
             region=region or self.region_name,

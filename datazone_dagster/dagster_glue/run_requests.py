@@ -9,8 +9,8 @@ from dagster import DagsterInstance, DagsterRunStatus, RunRequest, RunsFilter
 
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.names import BATCH_TAG, SOURCE_TAG
+from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.delta import open_table
-from datazone_dagster.merge.dataset import KIND
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe.lag import in_words
 

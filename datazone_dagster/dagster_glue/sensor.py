@@ -19,7 +19,6 @@ from dagster import (
     SkipReason,
 )
 
-from datazone_dagster import crash_points
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
@@ -46,6 +45,7 @@ from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.health import health_of_error, health_of_report
 from datazone_dagster.observe.metadata import drain_metadata
 from datazone_dagster.pipeline import DrainSettings, drain_tick, forget_applied
+from datazone_dagster.process import crash_points
 
 MINIMUM_INTERVAL_SECONDS = 5
 """Dagster's sensor loop does not go faster."""

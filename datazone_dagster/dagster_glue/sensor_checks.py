@@ -9,7 +9,7 @@ from datetime import datetime
 from dagster import AssetCheckEvaluation, AssetCheckKey
 
 from datazone_dagster.api import DynamoDBSource, Transform
-from datazone_dagster.dagster_glue.application import dataset_lag
+from datazone_dagster.dagster_glue.lazy_apply import dataset_lag
 from datazone_dagster.dagster_glue.names import (
     complete_check_key,
     lag_check_key,

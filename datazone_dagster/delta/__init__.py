@@ -143,7 +143,7 @@ class DataFile:
     """One live file of a table, with its statistics by column.
 
     `path` is as the log spells it, percent-encoded. Rows that a deletion vector hides are
-    counted: for tables that may have vectors, read `datazone_dagster.delta.log`.
+    counted: for tables that may have vectors, read `datazone_dagster.delta.transaction_log`.
     """
 
     path: str

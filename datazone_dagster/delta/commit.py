@@ -18,7 +18,8 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
 
 from datazone_dagster.delta import guarded, in_one_line
-from datazone_dagster.delta.log import (
+from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.transaction_log import (
     VECTORS_ENABLED,
     VECTORS_FEATURE,
     LiveFile,
@@ -27,7 +28,6 @@ from datazone_dagster.delta.log import (
     entry_path,
     read_snapshot,
 )
-from datazone_dagster.delta.store import TableStore
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 
 _KEPT_FEATURES = {

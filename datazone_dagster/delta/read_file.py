@@ -13,7 +13,7 @@ import pyarrow.types as pt
 from pyroaring import BitMap64
 
 from datazone_dagster.delta import rows_at_a_time
-from datazone_dagster.delta.log import LiveFile, Snapshot
+from datazone_dagster.delta.transaction_log import LiveFile, Snapshot
 
 
 def live_batches(

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from datazone_dagster.delta import data_files, open_table
-from datazone_dagster.delta.log import read_snapshot
+from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.errors import StorageError
 from datazone_dagster.local import AdminClient
 from datazone_dagster.local.wire_client import WireClient
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import backlog
 

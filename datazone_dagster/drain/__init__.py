@@ -1,1 +1,6 @@
-"""Reading shards in order: a pure planner, then a reader that does what the plan says."""
+"""Stage one: read the shards of a stream in lineage order, land every record in the change log."""
+
+from datazone_dagster.drain.settings import DrainSettings
+from datazone_dagster.drain.tick import drain_once, drain_tick
+
+__all__ = ["DrainSettings", "drain_once", "drain_tick"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from datazone_dagster.frame.session import MalformedImageError, Session
+from datazone_dagster.frame.query_session import MalformedImageError, Session
 
 Seen = dict[tuple[str, str], None]
 """Attributes and their descriptors, in the order in which they came."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.carry import carry, exclude_hidden
-from datazone_dagster.frame.record import FieldNames
+from datazone_dagster.frame.record_view import FieldNames
 from datazone_dagster.frame.rewrite import PathRewriter
 from datazone_dagster.frame.row_wise import is_row_wise, is_row_wise_query
 from datazone_dagster.frame.syntax import (

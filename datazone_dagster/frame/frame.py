@@ -11,7 +11,8 @@ from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.database import Databases
 from datazone_dagster.frame.items import ImageChoice, needs_of, read_items
 from datazone_dagster.frame.lookup import CHANGES, lookup_table
-from datazone_dagster.frame.record import (
+from datazone_dagster.frame.query_session import DEFAULT_MEMORY_LIMIT_BYTES, Coming, Session, Unread
+from datazone_dagster.frame.record_view import (
     CHUNK_TABLE,
     RECORD_COLUMN,
     FieldNames,
@@ -20,7 +21,6 @@ from datazone_dagster.frame.record import (
     record_query,
 )
 from datazone_dagster.frame.relation import Plan, Relation
-from datazone_dagster.frame.session import DEFAULT_MEMORY_LIMIT_BYTES, Coming, Session, Unread
 from datazone_dagster.model.attributes import AttributeMapping
 
 

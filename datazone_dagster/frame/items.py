@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.errors import ExpressionError
-from datazone_dagster.frame.columns import ItemColumns
 from datazone_dagster.frame.containers import Reading, exactly, plain_content, typed_content
 from datazone_dagster.frame.discovery import Seen, seen_in
 from datazone_dagster.frame.exact import exact_content, once_more, texts_of_set
+from datazone_dagster.frame.item_columns import ItemColumns
 from datazone_dagster.frame.item_types import Scalar, arrow_type, parse_type
 from datazone_dagster.frame.paths import SCALARS, SETS, ImagePath, extracted, from_json, grouped
 from datazone_dagster.frame.plain import (
@@ -29,12 +29,12 @@ from datazone_dagster.frame.plain import (
     plain_text,
     rest_text,
 )
-from datazone_dagster.frame.record import RECORD_COLUMN
-from datazone_dagster.frame.session import MalformedImageError, Session
+from datazone_dagster.frame.query_session import MalformedImageError, Session
+from datazone_dagster.frame.record_view import RECORD_COLUMN
 from datazone_dagster.frame.structure import learnt
 from datazone_dagster.frame.typed import reading
 from datazone_dagster.model.attributes import AttributeColumn, AttributeMapping
-from datazone_dagster.model.columns import REST
+from datazone_dagster.model.column_names import REST
 
 ImageChoice = Literal["new", "old", "both"]
 

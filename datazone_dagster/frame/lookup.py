@@ -5,11 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 
 from datazone_dagster.errors import DefinitionError
-from datazone_dagster.frame.record import FieldNames
+from datazone_dagster.frame.query_session import DEFAULT_MEMORY_LIMIT_BYTES, Session
+from datazone_dagster.frame.record_view import FieldNames
 from datazone_dagster.frame.relation import Plan, Relation
-from datazone_dagster.frame.session import DEFAULT_MEMORY_LIMIT_BYTES, Session
 from datazone_dagster.frame.syntax import quoted
-from datazone_dagster.model.columns import HIDDEN, RESERVED_PREFIX
+from datazone_dagster.model.column_names import HIDDEN, RESERVED_PREFIX
 
 CHANGES = "changes"
 

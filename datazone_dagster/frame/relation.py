@@ -19,17 +19,17 @@ from datazone_dagster.frame.expressions import (
     queries,
     shown_call,
 )
-from datazone_dagster.frame.record import (
+from datazone_dagster.frame.query_session import Session
+from datazone_dagster.frame.record_view import (
     FIELDS,
     FieldNames,
     images_needed,
     is_record,
     record_value,
 )
-from datazone_dagster.frame.session import Session
 from datazone_dagster.frame.sql_errors import failure
 from datazone_dagster.frame.syntax import quoted
-from datazone_dagster.model.columns import ATTRIBUTE, HIDDEN, ITEM_RESTS, RESERVED_PREFIX
+from datazone_dagster.model.column_names import ATTRIBUTE, HIDDEN, ITEM_RESTS, RESERVED_PREFIX
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]  # pandas-stubs is not a dependency

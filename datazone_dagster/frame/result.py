@@ -12,7 +12,13 @@ import pyarrow.compute as pc
 from datazone_dagster.errors import HiddenColumnsError, ResultError
 from datazone_dagster.frame.arrow_types import as_delta
 from datazone_dagster.frame.relation import Relation
-from datazone_dagster.model.columns import EVENT_TIME, HIDDEN, ITEM_RESTS, RESERVED_PREFIX, VERSION
+from datazone_dagster.model.column_names import (
+    EVENT_TIME,
+    HIDDEN,
+    ITEM_RESTS,
+    RESERVED_PREFIX,
+    VERSION,
+)
 from datazone_dagster.model.version import EPOCH_DIGITS, SEQUENCE_DIGITS
 
 Mode = Literal["merge", "append", "history"]

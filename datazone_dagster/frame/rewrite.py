@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.paths import PathError, Step, resolve
-from datazone_dagster.frame.record import FIELDS, IMAGES, FieldNames
+from datazone_dagster.frame.record_view import FIELDS, IMAGES, FieldNames
 from datazone_dagster.frame.syntax import Node, constant_text
-from datazone_dagster.model.columns import RESERVED_PREFIX
+from datazone_dagster.model.column_names import RESERVED_PREFIX
 
 _EXTRACTS = {"STRUCT_EXTRACT", "ARRAY_EXTRACT"}
 _TAKE_LISTS = {"unnest", "len", "length", "flatten", "cardinality"}

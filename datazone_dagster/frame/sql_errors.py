@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import duckdb
 
 from datazone_dagster.errors import ExpressionError, TransformError
-from datazone_dagster.frame.session import MalformedImageError
+from datazone_dagster.frame.query_session import MalformedImageError
 
 _PREFIX = re.compile(r"^[A-Z][A-Za-z ]+ Error: ")
 _NO_COLUMN = re.compile(

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
-from datazone_dagster.model.columns import RESERVED_PREFIX
+from datazone_dagster.model.column_names import RESERVED_PREFIX
 
 MAX_ATTRIBUTES = 500
 """Attributes with a column of their own; further ones share `_dz_rest`."""

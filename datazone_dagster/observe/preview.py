@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from datazone_dagster.model.columns import RESERVED_PREFIX
+from datazone_dagster.model.column_names import RESERVED_PREFIX
 
 MAX_ROWS = 5
 MAX_COLUMNS = 12

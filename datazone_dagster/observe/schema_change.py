@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from datazone_dagster.api.contract import Contract
+from datazone_dagster.model.contract import Contract
 from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.preview import escaped
 

@@ -15,8 +15,8 @@ from botocore.config import Config
 from botocore.exceptions import NoCredentialsError
 
 from datazone_dagster.errors import SourceError
+from datazone_dagster.source.connection_settings import ConnectionSettings
 from datazone_dagster.source.failures import BOTO_FAILURES, Call, no_region, origin, source_error
-from datazone_dagster.source.settings import ConnectionSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

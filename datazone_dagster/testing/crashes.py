@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from datazone_dagster import crash_points
 from datazone_dagster.errors import StorageError
+from datazone_dagster.process import crash_points
 
 
 class Crash(BaseException):

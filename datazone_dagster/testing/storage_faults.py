@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from datazone_dagster import crash_points
 from datazone_dagster.errors import DefinitionError, StorageError
+from datazone_dagster.process import crash_points
 from datazone_dagster.testing.crashes import at_point
 
 TableKind = Literal["change log", "checkpoint", "dataset"]

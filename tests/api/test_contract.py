@@ -17,8 +17,8 @@ import pytest
 from pydantic import AwareDatetime, BaseModel, Field, NaiveDatetime
 
 from datazone_dagster import Dataset
-from datazone_dagster.api.contract import Column
 from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.contract import Column
 
 
 class Status(enum.Enum):

@@ -14,7 +14,7 @@ from datazone_dagster.changelog.chunks import Chunk
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.errors import ConcurrentWriterError, ForeignTableError, StorageError
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import ChangeRecord, MalformedRecord
 

@@ -8,7 +8,7 @@ import pytest
 
 from datazone_dagster.changelog.ranges import files_between, stored_bytes
 from datazone_dagster.delta import DataFile
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 
 
 def file(first: int, last: int, size_bytes: int) -> DataFile:

@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from datazone_dagster import crash_points
 from datazone_dagster.pipeline import gap_notes, open_gaps
+from datazone_dagster.process import crash_points
 from datazone_dagster.testing import FixedClock
 from tests.commands.running import ProjectFolder
 

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from datazone_dagster import crash_points
 from datazone_dagster.pipeline import read_dataset
+from datazone_dagster.process import crash_points
 from tests.commands.running import ProjectFolder
 
 

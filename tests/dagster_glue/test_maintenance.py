@@ -6,8 +6,8 @@ import pytest
 from dagster import AssetKey, DagsterEventType, DefaultScheduleStatus, EventRecordsFilter
 from deltalake import DeltaTable
 
-from datazone_dagster.merge.maintenance_plan import MaintenanceSettings
 from datazone_dagster.pipeline import ApplySettings
+from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
 from tests.dagster_glue.conftest import MakeWorld, World, orders_transform
 
 NEVER = MaintenanceSettings(join_files=99, checkpoint_commits=999)

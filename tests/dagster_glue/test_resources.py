@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.errors import CredentialsError, DefinitionError
-from datazone_dagster.source.settings import ConnectionSettings
+from datazone_dagster.source.connection_settings import ConnectionSettings
 
 ROLE = "arn:aws:iam::123456789012:role/stream-reader"
 

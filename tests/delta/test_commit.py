@@ -20,8 +20,13 @@ from datazone_dagster.delta.commit import (
     why_not,
 )
 from datazone_dagster.delta.data_file import write_data_file
-from datazone_dagster.delta.log import Snapshot, entry_actions, entry_path, read_snapshot
 from datazone_dagster.delta.store import TableStore, _sorted_options
+from datazone_dagster.delta.transaction_log import (
+    Snapshot,
+    entry_actions,
+    entry_path,
+    read_snapshot,
+)
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 
 SCHEMA = pa.schema([("n", pa.int64())])

@@ -23,9 +23,9 @@ from datazone_dagster.delta.data_file import (
     wide_bounds,
     write_data_file,
 )
-from datazone_dagster.delta.log import read_snapshot
 from datazone_dagster.delta.read_file import live_batches, rows_at
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.transaction_log import read_snapshot
 
 UTC = timezone.utc
 TIMES = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1))

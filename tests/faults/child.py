@@ -7,10 +7,10 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from typing import Literal
 
-from datazone_dagster import crash_points
-from datazone_dagster.application import ApplySettings
+from datazone_dagster.apply import ApplySettings
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once
+from datazone_dagster.process import crash_points
 from tests.faults.dagster_child import evaluate_sensor, run_job
 from tests.faults.orders import SOURCE, flow, wider_flow
 from tests.faults.world import stream_client

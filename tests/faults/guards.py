@@ -42,14 +42,14 @@ GUARDS = (
         "                # That commit moves the handle, perhaps past one that joined files.\n"
         "                self._listed = None\n",
         "",
-        "changelog/test_upkeep.py::test_files_that_another_drain_joined_are_not_joined_again",
+        "changelog/test_maintain_log.py::test_files_that_another_drain_joined_are_not_joined_again",
     ),
     Guard(
         "A batch whose handle was moved past another's is not committed",
         "changelog/log.py",
         "            self._require_own_head()\n",
         "",
-        "changelog/test_upkeep.py::test_a_drain_moved_past_the_batch_of_another_gives_way",
+        "changelog/test_maintain_log.py::test_a_drain_moved_past_the_batch_of_another_gives_way",
     ),
     Guard(
         "A checkpoint whose handle was moved past another's is not saved",
@@ -60,14 +60,14 @@ GUARDS = (
     ),
     Guard(
         "Positions are folded over what was landed since the checkpoint",
-        "gaps.py",
+        "drain/gap_acceptance.py",
         "fold(saved, log.landed_since(saved.batch), log.head, now)",
         "fold(saved, (), log.head, now)",
         "faults/test_storage_faults.py::test_the_process_goes_on_after_a_failure",
     ),
     Guard(
         "The checkpoint is opened before the change log",
-        "landing/batch.py",
+        "drain/batch.py",
         "        saved = CheckpointTable(layout, source).open_or_create()\n"
         "        log = ChangeLog(layout, source).open_or_create()\n",
         "        log = ChangeLog(layout, source).open_or_create()\n"
@@ -76,7 +76,7 @@ GUARDS = (
     ),
     Guard(
         "A change log that ends before its checkpoint is not read into",
-        "landing/batch.py",
+        "drain/batch.py",
         "if saved.checkpoint.batch > log.head:",
         "if saved.checkpoint.batch > log.head + 10**9:",
         "faults/test_lost_and_foreign_tables.py::test_a_lost_change_log_is_not_begun_anew",
@@ -153,21 +153,21 @@ GUARDS = (
     ),
     Guard(
         "The old stream is drained to its end before the new one",
-        "drain/streams.py",
+        "drain/stream_choice.py",
         "dict.fromkeys((*unfinished, *unseen))",
         "dict.fromkeys((*unseen, *unfinished))",
         "faults/test_server_faults.py::test_a_stream_disabled_and_enabled_again",
     ),
     Guard(
         "A chunk starts at the dataset's own position",
-        "merge/dataset.py",
+        "dataset/dataset_table.py",
         "if self._position_of(table) != after_batch:",
         "if False:",
         "faults/test_overlap.py::test_two_runs_at_once",
     ),
     Guard(
         "Rows and position are one commit",
-        "merge/dataset.py",
+        "dataset/dataset_table.py",
         "        commit = transaction(self.app_id, through_batch)\n",
         "        commit = transaction(self.app_id + '-lost', through_batch)\n",
         "faults/test_lost_and_foreign_tables.py::"
@@ -183,10 +183,10 @@ GUARDS = (
     ),
     Guard(
         "Tombstones are written before the rows leave",
-        "merge/modes.py",
+        "dataset/modes.py",
         "        self._tombstones.bury(batch.claims, chunk.now)\n",
         "",
-        "merge/test_any_order.py",
+        "dataset/test_any_order.py",
     ),
     Guard(
         "A run that fell silent is ended, and another one asked for",

@@ -12,10 +12,10 @@ import pyarrow as pa
 from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.schema import SCHEMA
+from datazone_dagster.dataset.quarantine import KIND as QUARANTINE_KIND
 from datazone_dagster.delta import data_files, open_table, read_rows
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.merge.quarantine import KIND as QUARANTINE_KIND
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.pipeline import read_dataset

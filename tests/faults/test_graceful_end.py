@@ -11,10 +11,10 @@ from types import FrameType
 
 import pytest
 
-from datazone_dagster.ending import notice_sigterm, told_to_end
 from datazone_dagster.local import Fault, FaultKind, LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import DrainSettings, drain_once
+from datazone_dagster.process.shutdown import notice_sigterm, told_to_end
 from tests.faults.orders import SOURCE, landed_event_ids
 from tests.faults.world import (
     OrdersTable,

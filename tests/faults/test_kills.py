@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from datazone_dagster import crash_points
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.process import crash_points
 from tests.faults.child import Role, start
 from tests.faults.dagster_child import CURSOR
 from tests.faults.object_store import BUCKET, FaultyStore, Trouble, faulty_store
@@ -208,7 +208,7 @@ def test_killed_at_random_moments_many_times(
 
 def test_a_process_takes_its_crash_point_from_the_environment() -> None:
     script = (
-        "from datazone_dagster import crash_points as points\n"
+        "from datazone_dagster.process import crash_points as points\n"
         "points.reach(points.AFTER_READ)\n"
         "print('still here', flush=True)\n"
         "points.reach(points.AFTER_READ)\n"

@@ -12,13 +12,10 @@ from typing import Any
 
 import pytest
 
-from datazone_dagster import crash_points
-from datazone_dagster.changelog import upkeep
+from datazone_dagster.changelog import maintain_log
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.local import LocalDynamoDB
-from datazone_dagster.merge.maintenance import maintain
-from datazone_dagster.merge.maintenance_plan import THOROUGH
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import ChunkReport, MaintenanceReport
 from datazone_dagster.pipeline import (
@@ -28,6 +25,9 @@ from datazone_dagster.pipeline import (
     drain_once,
     drain_tick,
 )
+from datazone_dagster.process import crash_points
+from datazone_dagster.rows.maintenance_plan import THOROUGH
+from datazone_dagster.rows.table_maintenance import maintain
 from datazone_dagster.testing import FixedClock, ScriptedStream, at_point
 from tests.faults.child import Role, start
 from tests.faults.ledger import note
@@ -202,7 +202,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Scripte
     layout = Layout(str(tmp_path_factory.mktemp("long-log") / "lakehouse"))
     stream = ScriptedStream(shards=2, page_records=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datazone_dagster.landing.batch.keep_small", lambda *_: False)
+        patch.setattr("datazone_dagster.drain.batch.keep_small", lambda *_: False)
         for number in range(BATCHES):
             stream.put(order(number % 5, "placed", number))
             drain(stream, layout)
@@ -238,7 +238,7 @@ def test_a_run_that_outlasts_the_files_it_began_with(
     layout: Layout, long_log: ScriptedStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the first chunk all files are joined, and hours later those before are deleted."""
-    monkeypatch.setattr(upkeep, "RETENTION_HOURS", 0)
+    monkeypatch.setattr(maintain_log, "RETENTION_HOURS", 0)
     clock, before = FixedClock(), data_files(layout)
     chunks: list[ChunkReport] = []
 

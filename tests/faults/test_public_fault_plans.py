@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from datazone_dagster import crash_points
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.errors import (
     DefinitionError,
@@ -23,6 +22,7 @@ from datazone_dagster.errors import (
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.shard import TRIM_HORIZON
 from datazone_dagster.pipeline import apply_transform, backlog, drain_once
+from datazone_dagster.process import crash_points
 from datazone_dagster.testing import (
     Fault,
     FaultKind,

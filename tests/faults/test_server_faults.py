@@ -11,7 +11,7 @@ import pytest
 
 from datazone_dagster.errors import SourceError
 from datazone_dagster.local import Fault, FaultKind, LocalDynamoDB
-from datazone_dagster.model.columns import Log
+from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.health import health_of_error, health_of_report

@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from datazone_dagster import crash_points
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.changelog.strays import delete_strays
+from datazone_dagster.changelog.orphan_files import delete_strays
 from datazone_dagster.errors import ConcurrentWriterError, DefinitionError, StorageError
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform, drain_once
+from datazone_dagster.process import crash_points
 from datazone_dagster.testing import (
     ScriptedStream,
     full_disk,

@@ -14,8 +14,8 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.shard import TRIM_HORIZON
 from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once
 from datazone_dagster.source.client import BotoStreamClient
+from datazone_dagster.source.connection_settings import ConnectionSettings
 from datazone_dagster.source.session import Clients, build_clients
-from datazone_dagster.source.settings import ConnectionSettings
 from tests.faults.ledger import note
 from tests.faults.orders import (
     HIDDEN_STATUS,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from datazone_dagster.decode.keys import key_column
-from datazone_dagster.model.columns import EVENT_TIME, KEY, VERSION, Log
+from datazone_dagster.items.keys import key_column
+from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION, Log
 from datazone_dagster.model.version import row_version
 
 Image = Mapping[str, Any] | str | None

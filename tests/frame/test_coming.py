@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.database import Databases
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.frame.session import Coming, MalformedImageError, Unread
+from datazone_dagster.frame.query_session import Coming, MalformedImageError, Unread
 from tests.frame.chunks import chunk
 
 CHANGES = chunk(*(({"id": {"S": str(n)}, "pad": {"S": "x" * 90}}, None) for n in range(3000)))

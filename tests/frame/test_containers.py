@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from datazone_dagster.frame import Frame, items
 from datazone_dagster.frame.plain import plain_list, plain_map, plain_text
-from datazone_dagster.frame.session import MalformedImageError
+from datazone_dagster.frame.query_session import MalformedImageError
 from tests.dynamodb_values import ATTRIBUTE_NAMES, TYPED, as_boto, plain
 from tests.frame.chunks import chunk
 

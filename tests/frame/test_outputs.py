@@ -10,11 +10,11 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from datazone_dagster.decode.images import image_failures
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.frame.session import MalformedImageError
-from datazone_dagster.model.columns import HIDDEN
+from datazone_dagster.frame.query_session import MalformedImageError
+from datazone_dagster.items.images import image_failures
+from datazone_dagster.model.column_names import HIDDEN
 from tests.frame.chunks import chunk
 
 ITEM = {"id": {"S": "1"}, "n": {"N": "9007199254740993"}}

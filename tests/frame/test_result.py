@@ -17,7 +17,7 @@ import pytest
 from datazone_dagster.errors import HiddenColumnsError, ResultError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.result import rows_of, split_outputs
-from datazone_dagster.model.columns import HIDDEN
+from datazone_dagster.model.column_names import HIDDEN
 from tests.frame.chunks import EVENT_TIME_OF_ALL, chunk
 
 ITEM = {"id": {"S": "1"}, "n": {"N": "5"}}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.frame.session import Unread
-from datazone_dagster.model.columns import Log
+from datazone_dagster.frame.query_session import Unread
+from datazone_dagster.model.column_names import Log
 from tests.frame.chunks import chunk
 
 CHANGES = chunk(

@@ -10,7 +10,7 @@ import pytest
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.model.columns import HIDDEN, Log
+from datazone_dagster.model.column_names import HIDDEN, Log
 from datazone_dagster.model.version import row_version
 from tests.frame.chunks import EVENT_TIME_OF_ALL, FIRST_SEQUENCE_NUMBER, chunk
 

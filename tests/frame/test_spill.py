@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 
 from datazone_dagster.frame import spill
-from datazone_dagster.frame.session import Session
+from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.spill import PREFIX, SpillFolder, remove_abandoned
 
 SPILLING = """
 import sys, pyarrow as pa
-from datazone_dagster.frame.session import Session
+from datazone_dagster.frame.query_session import Session
 numbers = pa.table({"n": range(1_000_000)})
 session = Session({"numbers": numbers}, memory_limit_bytes=64 << 20, threads=1)
 session._connection.execute(
@@ -74,7 +74,7 @@ def test_the_first_session_of_a_process_removes_them(
     spilling.kill()
     spilling.wait()
     assert len(folders(temporary)) == 1
-    code = "from datazone_dagster.frame.session import Session; Session({})"
+    code = "from datazone_dagster.frame.query_session import Session; Session({})"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert folders(temporary) == set()
 

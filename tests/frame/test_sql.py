@@ -8,7 +8,7 @@ import pytest
 from datazone_dagster.errors import DefinitionError, ExpressionError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.lookup import Lookup
-from datazone_dagster.model.columns import HIDDEN
+from datazone_dagster.model.column_names import HIDDEN
 from tests.frame.chunks import chunk
 
 CUSTOMERS = pa.table({"id": ["1", "2"], "name": ["Ada", "Bo"], "_dz_key": ["x", "y"]})

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from datazone_dagster.delta.log import read_snapshot
-from datazone_dagster.merge.dataset import DatasetTable
-from datazone_dagster.merge.maintenance import maintain
-from datazone_dagster.merge.maintenance_plan import MaintenanceSettings
+from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.version import row_version
+from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
+from datazone_dagster.rows.table_maintenance import maintain
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
 

@@ -11,8 +11,8 @@ from boto3.dynamodb.types import Binary, TypeDeserializer
 from deltalake import DeltaTable
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
+from datazone_dagster.dataset.properties import ATTRIBUTES
 from datazone_dagster.frame import Frame
-from datazone_dagster.merge.properties import ATTRIBUTES
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.source.client import BotoStreamClient
 from datazone_dagster.source.session import Clients as StreamClients

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from datazone_dagster.model.attributes import AttributeColumn, AttributeMapping
-from datazone_dagster.model.columns import REST
+from datazone_dagster.model.column_names import REST
 
 
 def item_of(row: Mapping[str, Any], mapping: AttributeMapping) -> dict[str, Any]:

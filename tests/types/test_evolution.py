@@ -12,8 +12,8 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datazone_dagster.dataset.properties import ATTRIBUTES
 from datazone_dagster.errors import ExpressionError
-from datazone_dagster.merge.properties import ATTRIBUTES
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.testing import ScriptedStream
 from tests.dynamodb_values import ATTRIBUTE_NAMES, TYPED

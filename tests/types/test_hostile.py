@@ -14,8 +14,8 @@ import pytest
 from boto3.dynamodb.types import TypeDeserializer
 from deltalake import DeltaTable
 
+from datazone_dagster.dataset.properties import ATTRIBUTES
 from datazone_dagster.local import LocalDynamoDB
-from datazone_dagster.merge.properties import ATTRIBUTES
 from datazone_dagster.model.attributes import MAX_ATTRIBUTES, AttributeMapping
 from datazone_dagster.testing import ScriptedStream
 from tests.local.stream_reading import Clients, clients_of

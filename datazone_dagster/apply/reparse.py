@@ -1,0 +1,77 @@
+"""Quarantined records as changes again: once more through the parser, which may know better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import pyarrow as pa
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.errors import ServiceUnavailableError
+from datazone_dagster.items.masking import Masks
+from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.record import ChangeRecord, ChangeRecords
+from datazone_dagster.model.version import row_version
+from datazone_dagster.source.wire import parse_page
+
+
+def as_changes(
+    records: pa.Table, source: DynamoDBSource, epoch_of: Callable[[int], int | None]
+) -> pa.Table:
+    """Quarantined records in the change log's form, in their order.
+
+    Those that are stream records lose their `reason`: whether they can be taken is decided
+    anew. Those that are still none keep it.
+
+    Args:
+        records: Rows of the quarantine.
+        source: Where they came from.
+        epoch_of: The epoch of a batch, None if nothing tells it.
+    """
+    masks = Masks.of(source)
+    rows = []
+    for row in records.to_pylist():
+        if row[Log.RAW] is None:
+            rows.append({**row, Log.REASON: None})
+            continue
+        record = _parsed(row[Log.RAW], masks)
+        version = row[Log.VERSION]
+        if record is not None and version is None:
+            epoch = epoch_of(row[Log.BATCH])
+            version = None if epoch is None else row_version(epoch, record.sequence_number)
+        if record is None or version is None:
+            rows.append(row)
+        else:
+            rows.append({**row, **_columns(record), Log.VERSION: version})
+    return pa.Table.from_pylist(rows, records.schema)
+
+
+def _parsed(raw: str, masks: Masks | None) -> ChangeRecord | None:
+    try:
+        page = parse_page(b'{"Records":[' + raw.encode() + b"]}")
+    except ServiceUnavailableError:  # not even JSON
+        return None
+    records = ChangeRecords.of(page.records)
+    if masks is not None:
+        records, _ = masks.records(records)
+    return records[0] if len(records) == 1 and not page.malformed else None
+
+
+def _columns(record: ChangeRecord) -> dict[str, Any]:
+    return {
+        Log.EVENT_ID: record.event_id,
+        Log.EVENT_NAME: record.event_name,
+        Log.EVENT_TIME: datetime.fromtimestamp(record.created_at, timezone.utc),
+        Log.KEYS: record.keys.decode(),
+        Log.OLD_IMAGE: None if record.old_image is None else record.old_image.decode(),
+        Log.NEW_IMAGE: None if record.new_image is None else record.new_image.decode(),
+        Log.SIZE_BYTES: record.size_bytes,
+        Log.USER_TYPE: record.user_type,
+        Log.USER_PRINCIPAL: record.user_principal,
+        Log.REGION: record.region,
+        Log.VIEW_TYPE: record.view_type,
+        Log.RAW: None,
+        Log.REASON: None,
+    }

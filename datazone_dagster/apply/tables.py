@@ -1,0 +1,61 @@
+"""The tables of a transform: its datasets to write, its lookups to read."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.facts import TableFacts
+from datazone_dagster.dataset.read_dataset import read
+from datazone_dagster.errors import TransformError
+from datazone_dagster.model.layout import Layout
+
+
+def dataset_table(dataset: Dataset, transform: Transform, layout: Layout) -> DatasetTable:
+    """The table of a dataset, as its transform writes it."""
+    return DatasetTable(
+        layout,
+        dataset.id,
+        transform.source.name,
+        mode=dataset.mode,
+        deletes=dataset.deletes,
+        track=dataset.track,
+        partition_by=tuple(dataset.partition_by),
+        deletion_vectors=dataset.deletion_vectors,
+        description=dataset.description,
+        contract=dataset.contract,
+    )
+
+
+def setting_ignored(dataset: Dataset, facts: TableFacts) -> str | None:
+    """What of a dataset's declaration its table does not follow, and the way out; None: nothing."""
+    declared, made = tuple(dataset.partition_by), facts.partition_by
+    if declared == made:
+        return None
+    return (
+        f"Dataset {dataset.id!r} is declared with partition_by={list(declared)}, but its table "
+        f"was made with {list(made)} and stays so: the change is ignored. No row is missing or "
+        f"wrong. Run `datazone-dagster rebuild {dataset.id}` to make the table anew with it, or "
+        "take the change back."
+    )
+
+
+def read_lookups(transform: Transform, layout: Layout) -> dict[str, pa.Table]:
+    """The lookups of a transform, whole, by parameter.
+
+    Raises:
+        TransformError: One has no table yet.
+    """
+    lookups = {}
+    for parameter, dataset in transform.lookups.items():
+        reader = read(layout, dataset.id)
+        if reader is None:
+            raise TransformError(
+                f"Transform {transform.name!r} looks up dataset {dataset.id!r}, which "
+                "has no table yet.",
+                safe="Nothing was applied; the change log keeps the changes.",
+                hint=f"Run the transform that writes {dataset.id!r} first.",
+            )
+        lookups[parameter] = reader.arrow()
+    return lookups

@@ -1,0 +1,1 @@
+"""What a dataset is: modes, deletes, history, quarantine."""

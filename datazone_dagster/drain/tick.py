@@ -1,0 +1,82 @@
+"""A tick: batch after batch, until the source is caught up or the time is spent."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.drain.batch import BatchDrain, Tables
+from datazone_dagster.drain.polling import SAME_TICK_SECONDS
+from datazone_dagster.drain.settings import DrainSettings
+from datazone_dagster.errors import DatazoneError
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
+from datazone_dagster.model.report import DrainReport
+from datazone_dagster.process.shutdown import told_to_end
+
+_logger = logging.getLogger(__name__)
+
+
+def drain_tick(
+    source: DynamoDBSource,
+    client: StreamClient,
+    layout: Layout,
+    *,
+    settings: DrainSettings = DrainSettings(),
+    clock: Clock = utc_now,
+    logger: logging.Logger = _logger,
+) -> DrainReport:
+    """Land batch after batch until the source is caught up or the time is spent.
+
+    Each batch is a drain of its own: what is committed stays, whatever becomes of the next.
+
+    Returns:
+        One report over all batches.
+
+    Raises:
+        DatazoneError: As `drain_once`, if it is the first batch that fails.
+    """
+    deadline_seconds = time.monotonic() + settings.budget_seconds
+    total: DrainReport | None = None
+    tables: Tables | None = None
+    while True:
+        drain = BatchDrain(source, client, layout, settings, clock, logger, deadline_seconds)
+        try:
+            report = drain.run(tables, ask_again_seconds=SAME_TICK_SECONDS if total else 0.0)
+        except DatazoneError as error:
+            if total is None:
+                raise
+            logger.warning(
+                "Drain of %s stops after %d batches: %s", source.name, total.batches, error
+            )
+            return total
+        tables = drain.tables
+        total = report if total is None else total.then(report)
+        stuck = report.gave_way or drain.throttled or not drain.progressed
+        if report.caught_up or stuck or told_to_end() or time.monotonic() >= deadline_seconds:
+            return total
+
+
+def drain_once(
+    source: DynamoDBSource,
+    client: StreamClient,
+    layout: Layout,
+    *,
+    settings: DrainSettings = DrainSettings(),
+    clock: Clock = utc_now,
+    logger: logging.Logger = _logger,
+) -> DrainReport:
+    """Land one batch of what the shards of a source hold, and say where it stands.
+
+    Safe at any time and from several processes at once: the one that commits second gives
+    way, and the next drain goes on from what is committed.
+
+    Raises:
+        SourceError: The stream can't be read at all.
+        MaskError: The source's mask can't be applied; nothing was landed.
+        LineageError: The shards contradict what was landed.
+        StorageError: The lakehouse can't be read or written.
+    """
+    deadline_seconds = time.monotonic() + settings.budget_seconds
+    return BatchDrain(source, client, layout, settings, clock, logger, deadline_seconds).run()

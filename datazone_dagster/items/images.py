@@ -1,0 +1,42 @@
+"""Images that are not JSON: found only when a chunk turns out to hold one.
+
+A change log row is kept whatever it holds, so an image can be text that no parser takes
+(a lone surrogate, a cut end). Reading such a chunk fails as a whole; these rows are then
+found and quarantined, and the rest is read again.
+"""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from datazone_dagster.items.failure import DecodeFailure
+from datazone_dagster.model.column_names import Log
+
+_IMAGES = ((Log.NEW_IMAGE, "new image"), (Log.OLD_IMAGE, "old image"))
+
+
+def image_failures(changes: pa.Table) -> list[DecodeFailure]:
+    """The rows whose new or old image is not a JSON object, in row order.
+
+    Args:
+        changes: A chunk with the columns `new_image` and `old_image` as JSON text.
+
+    Returns:
+        One failure per row: the first image that fails names the reason.
+    """
+    connection = duckdb.connect(config={"enable_external_access": "false"})
+    try:
+        reasons: dict[int, str] = {}
+        for column, words in _IMAGES:
+            connection.register("chunk", pa.table({"image": changes.column(column)}))
+            query = """
+                SELECT row FROM (SELECT image, row_number() OVER () - 1 AS row FROM chunk)
+                WHERE CASE WHEN image IS NULL THEN false WHEN NOT json_valid(image) THEN true
+                      ELSE json_type(image) <> 'OBJECT' END
+            """
+            for (row,) in connection.execute(query).fetchall():
+                reasons.setdefault(row, f"the {words} is not a JSON object")
+        return [DecodeFailure(row, reasons[row]) for row in sorted(reasons)]
+    finally:
+        connection.close()

@@ -1,0 +1,225 @@
+"""The canonical key of an item: one string that says which item a change is about.
+
+A key is its attributes in name order, each as `<length>:<name><type><length>:<value>`, so
+`{"id": {"S": "a"}, "n": {"N": "1.0"}}` is `2:idS1:a1:nN1:1`. Lengths are in characters;
+they make the text injective whatever the values hold. Numbers are canonical, because
+DynamoDB takes 1, 1.0 and 1E0 for one key. The string is stored in every dataset
+(`_dz_key`): it must never change.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import cast
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datazone_dagster.items.failure import DecodeFailure
+from datazone_dagster.items.number import canonical_number
+
+_KEY = msgspec.json.Decoder(dict[str, dict[str, str]])
+_KEY_ATTRIBUTES_MAX = 2  # a partition key and a sort key
+_QUOTES_PER_ATTRIBUTE = 6  # around the name, the type and the value
+
+
+def canonical_key(keys_json: str) -> str:
+    """The canonical key of one `Keys` map of a stream record.
+
+    Args:
+        keys_json: DynamoDB JSON, `{"id": {"S": "a"}}`.
+
+    Raises:
+        ValueError: Not one or two attributes of type S, N or B, a repeated name, or a value
+            that is not valid for its type. The message holds no value.
+    """
+    try:
+        keys = _KEY.decode(keys_json)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise ValueError("the keys are not a map of typed values") from error
+    if not 1 <= len(keys) <= _KEY_ATTRIBUTES_MAX:
+        raise ValueError(f"the keys hold {len(keys)} attributes, not one or two")
+    if "\\" in keys_json or keys_json.count('"') != _QUOTES_PER_ATTRIBUTE * len(keys):
+        json.loads(keys_json, object_pairs_hook=_without_repeats)
+    parts = []
+    for name in sorted(keys):
+        typed = keys[name]
+        if len(typed) != 1:
+            raise ValueError(f"key attribute {name!r} does not have exactly one type")
+        ((descriptor, value),) = typed.items()
+        text = _canonical_value(name, descriptor, value)
+        parts.append(f"{len(name)}:{name}{descriptor}{len(text)}:{text}")
+    return "".join(parts)
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The decoder keeps the last of two equal names; a key that has them is ambiguous."""
+    names = dict(pairs)
+    if len(names) != len(pairs):
+        raise ValueError("the keys repeat a name")
+    return names
+
+
+def _canonical_value(name: str, descriptor: str, value: str) -> str:
+    if descriptor == "S":
+        return value
+    if descriptor == "N":
+        try:
+            return canonical_number(value)
+        except ValueError as error:
+            raise ValueError(f"key attribute {name!r} holds {error}") from error
+    if descriptor == "B":
+        try:
+            return base64.b64encode(base64.b64decode(value, validate=True)).decode("ascii")
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"key attribute {name!r} holds binary that is not base64") from error
+    raise ValueError(f"key attribute {name!r} has type {descriptor!r}, not S, N or B")
+
+
+def key_column(
+    keys: pa.ChunkedArray[pa.StringScalar] | pa.Array[pa.StringScalar],
+) -> tuple[pa.StringArray, list[DecodeFailure]]:
+    """The canonical key of every row.
+
+    Keys in the shape of the chunk's first one, without escapes, are built by Arrow; any other
+    key is decoded in Python, once per distinct text. Both give the same string.
+
+    Args:
+        keys: The `Keys` maps as DynamoDB JSON text.
+
+    Returns:
+        One key per row, null where the row is among the failures, and the failures in row
+        order. Nothing is raised for bad data.
+    """
+    column = _one_array(keys)
+    plain = _plain_keys(column)
+    if plain is None:
+        return _decoded(column)
+    if plain.null_count == 0:
+        return plain, []
+    rest = pc.if_else(pc.is_valid(plain), pa.scalar(None, pa.string()), column)
+    decoded, failures = _decoded(cast("pa.StringArray", rest), skip=pc.is_valid(plain))
+    return cast("pa.StringArray", pc.coalesce(plain, decoded)), failures
+
+
+def _one_array(
+    keys: pa.ChunkedArray[pa.StringScalar] | pa.Array[pa.StringScalar],
+) -> pa.StringArray:
+    array = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+    if isinstance(array, pa.ChunkedArray):  # over 2 GiB of keys Arrow keeps several chunks
+        raise ValueError("The keys of one chunk exceed 2 GiB; apply smaller chunks.")
+    return cast("pa.StringArray", array.cast(pa.string()))
+
+
+def _decoded(
+    column: pa.StringArray, skip: pa.BooleanArray | None = None
+) -> tuple[pa.StringArray, list[DecodeFailure]]:
+    encoded = column.dictionary_encode()
+    canonical: list[str | None] = []
+    reasons: dict[int, str] = {}
+    for index, text in enumerate(encoded.dictionary.to_pylist()):
+        try:
+            canonical.append(canonical_key(text))
+        except ValueError as error:
+            canonical.append(None)
+            reasons[index] = str(error)
+    result = pa.array(canonical, pa.string()).take(encoded.indices)
+    failed = pc.is_null(result)
+    if skip is not None:
+        failed = pc.and_not(failed, skip)
+    failures = []
+    for row in pc.indices_nonzero(failed).to_pylist():
+        index = encoded.indices[row].as_py()
+        failures.append(
+            DecodeFailure(row, "the record has no keys" if index is None else reasons[index])
+        )
+    return cast("pa.StringArray", result), failures
+
+
+# A string without quotes and escapes, and a whole number that is canonical as it stands.
+_PLAIN = {"S": r'[^"\\\x00-\x1f]*', "N": r"0|-?[1-9][0-9]{0,37}"}
+_FIRST_PRINTED = 0x20
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+
+
+def _plain_keys(column: pa.StringArray) -> pa.StringArray | None:
+    """Keys of the first key's shape, null where a row has another; None if there is no shape.
+
+    The pattern takes each value whole and in place, so what it captures is what the decoder
+    would find.
+    """
+    shape = _shape(column)
+    if shape is None:
+        return None
+    values = _bare_texts(column, shape)
+    if values is not None:
+        ((name, descriptor),) = shape
+        return _joined([(f"{len(name)}:{name}{descriptor}", values)])
+    groups = [
+        rf'\s*"{re.escape(name)}"\s*:\s*\{{\s*"{descriptor}"\s*:\s*'
+        rf'"(?P<v{position}>{_PLAIN[descriptor]})"\s*\}}\s*'
+        for position, (name, descriptor) in enumerate(shape)
+    ]
+    found = pc.extract_regex(column, rf"^\s*\{{{','.join(groups)}\}}\s*$")
+    if found.null_count == len(found):
+        return None
+    return _joined(
+        [
+            # struct_field, unlike flatten on older versions, carries the rows' nulls
+            (f"{len(name)}:{name}{descriptor}", pc.struct_field(found, f"v{position}"))
+            for position, (name, descriptor) in sorted(
+                enumerate(shape), key=lambda item: item[1][0]
+            )
+        ]
+    )
+
+
+def _joined(attributes: list[tuple[str, pa.StringArray]]) -> pa.StringArray:
+    """Keys of what each attribute begins with and its values."""
+    parts: list[pa.Array[pa.StringScalar] | str] = []
+    for start, values in attributes:
+        parts += [start, pc.utf8_length(values).cast(pa.string()), ":", values]
+    return cast("pa.StringArray", pc.binary_join_element_wise(*parts, ""))
+
+
+def _bare_texts(column: pa.StringArray, shape: list[tuple[str, str]]) -> pa.StringArray | None:
+    """The values of keys of one text, where all stand in the service's own spelling, unescaped.
+
+    That spelling has no spaces; it is what nearly every key comes in.
+    """
+    if [descriptor for _, descriptor in shape] != ["S"] or column.null_count:
+        return None
+    before, after = f'{{"{shape[0][0]}":{{"S":"', '"}}'
+    alike = pc.and_(pc.starts_with(column, before), pc.ends_with(column, after))
+    lengths = pc.binary_length(column)
+    if not pc.all(pc.and_(alike, pc.greater_equal(lengths, len(before) + len(after)))).as_py():
+        return None
+    values = pc.binary_slice(column.cast(pa.binary()), len(before), -len(after))
+    _, offsets, data = values.buffers()
+    if data is not None:
+        bounds = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+        text = np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]]
+        if np.any((text < _FIRST_PRINTED) | (text == ord('"')) | (text == ord("\\"))):
+            return None
+    return cast("pa.StringArray", values.cast(pa.string()))
+
+
+def _shape(column: pa.StringArray) -> list[tuple[str, str]] | None:
+    """Names and types of the first key, in its order, if the fast path knows them."""
+    first = next((text for text in column.slice(0, 16).to_pylist() if text is not None), None)
+    if first is None:
+        return None
+    try:
+        keys = _KEY.decode(first)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+    shape = [(name, next(iter(typed))) for name, typed in keys.items() if len(typed) == 1]
+    known = all(_PLAIN_NAME.fullmatch(name) and descriptor in _PLAIN for name, descriptor in shape)
+    if not known or len(shape) != len(keys) or not 1 <= len(shape) <= _KEY_ATTRIBUTES_MAX:
+        return None
+    return shape

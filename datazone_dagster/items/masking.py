@@ -1,0 +1,260 @@
+"""Masks over change records: what must not be readable is gone before anything is written.
+
+Images are taken apart only along the masked paths; everything else stays the bytes that
+arrived. A record whose images can't be taken apart is set aside without its text: nobody can
+tell what in it would have had to be masked.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.api.mask import SALT_VARIABLE, Masked, MaskKind, mask_steps
+from datazone_dagster.errors import MaskError
+from datazone_dagster.items.number import canonical_number
+from datazone_dagster.model.record import ChangeRecord, ChangeRecords, MalformedRecord
+
+MIN_SALT_CHARACTERS = 16
+
+HIDDEN = "****"
+SHOWN_CHARACTERS = 4
+_SHORTEST_SHOWN = 8
+"""A value that is shorter shows nothing: four characters of it would be most of it."""
+
+_decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_SETS = {"SS": "S", "NS": "N", "BS": "B"}
+
+Tree = dict[str, "MaskKind | Tree"]
+"""What is masked below an attribute, by its name."""
+
+
+class _UnreadableError(ValueError):
+    """An image that can't be taken apart."""
+
+
+class Masks:
+    """The masks of one source.
+
+    Args:
+        mask: Paths and kinds.
+        salt: The key of the hashes; None if nothing is hashed.
+    """
+
+    def __init__(self, mask: Masked, salt: str | None) -> None:
+        self._tree: Tree = {}
+        for path, kind in mask:
+            *outer, last = mask_steps(path)
+            branch = self._tree
+            for step in outer:
+                branch = cast("Tree", branch.setdefault(step, {}))
+            branch[last] = kind
+        self._salt = salt.encode() if salt is not None else None
+        self._withheld_key = self._salt or secrets.token_bytes(16)
+
+    @classmethod
+    def of(
+        cls, source: DynamoDBSource, environment: Mapping[str, str] = os.environ
+    ) -> Masks | None:
+        """The masks of a source, None if it has none.
+
+        Raises:
+            MaskError: Something is to be hashed and there is no salt, or one too short to be
+                one.
+        """
+        if not source.masked:
+            return None
+        hashed = [path for path, kind in source.masked if kind == "hash"]
+        salt = environment.get(SALT_VARIABLE, "") if hashed else None
+        if salt is not None and len(salt) < MIN_SALT_CHARACTERS:
+            what = f"has only {len(salt)} characters" if salt else "is not set"
+            raise MaskError(
+                f"Source {source.name!r} hashes {', '.join(map(repr, hashed))}, but the "
+                f"environment variable {SALT_VARIABLE} {what}.",
+                safe="Nothing was read; DynamoDB keeps the changes for 24 hours.",
+                hint=f"Set it to a secret of {MIN_SALT_CHARACTERS} characters or more wherever "
+                "sensors run, and keep it: with another one, equal values get other hashes.",
+            )
+        return cls(source.masked, salt)
+
+    def records(self, records: ChangeRecords) -> tuple[ChangeRecords, list[MalformedRecord]]:
+        """Records with masked keys and images, and those that could not be masked.
+
+        Raises:
+            MaskError: A key attribute is masked by something else than a hash.
+        """
+        masked: list[ChangeRecord] = []
+        refused: list[MalformedRecord] = []
+        for record in records:
+            try:
+                masked.append(self._record(record))
+            except _UnreadableError as error:
+                refused.append(
+                    self.withheld(
+                        MalformedRecord(
+                            b"".join(
+                                (record.keys, record.new_image or b"", record.old_image or b"")
+                            ),
+                            f"an image can't be masked: {error}",
+                            record.sequence_number,
+                        )
+                    )
+                )
+        return ChangeRecords.of(masked), refused
+
+    def withheld(self, record: MalformedRecord) -> MalformedRecord:
+        """A record that is no stream record, without its text: its length and its digest."""
+        digest = hmac.new(self._withheld_key, record.raw, hashlib.sha256).hexdigest()[:32]
+        raw = {"withheld": digest, "bytes": len(record.raw)}
+        return MalformedRecord(
+            msgspec.json.encode(raw),
+            f"{record.reason} (its text is withheld: this source is masked)",
+            record.sequence_number,
+        )
+
+    def item(self, image: bytes) -> bytes:
+        """An item, or an image of one, masked.
+
+        Raises:
+            ValueError: It can't be taken apart.
+        """
+        return self._map(image, self._tree)
+
+    def keys(self, keys: bytes) -> bytes:
+        """The key attributes of a record, masked.
+
+        Raises:
+            MaskError: One is masked by something else than a hash.
+            ValueError: They can't be taken apart.
+        """
+        for name in _attributes(keys):
+            kind = self._tree.get(name)
+            if isinstance(kind, str) and kind != "hash":
+                raise MaskError(
+                    f"The mask {name!r}: {kind!r} is on an attribute of the table's key.",
+                    safe="Nothing was landed; DynamoDB keeps the changes for 24 hours.",
+                    hint="A key attribute tells items apart: only 'hash' leaves it able to.",
+                )
+        return self._map(keys, self._tree)
+
+    def _record(self, record: ChangeRecord) -> ChangeRecord:
+        return record._replace(
+            keys=self.keys(record.keys),
+            new_image=None if record.new_image is None else self.item(record.new_image),
+            old_image=None if record.old_image is None else self.item(record.old_image),
+        )
+
+    def _map(self, raw: bytes, tree: Tree) -> bytes:
+        attributes = _attributes(raw)
+        touched = [name for name in tree if name in attributes]
+        if not touched:
+            return raw
+        for name in touched:
+            value = self._value(attributes[name], tree[name])
+            if value is None:
+                del attributes[name]
+            else:
+                attributes[name] = value
+        return _json_object(attributes)
+
+    def _value(self, raw: bytes, rule: MaskKind | Tree) -> bytes | None:
+        """A typed value, masked; None if it goes."""
+        if rule == "drop":
+            return None
+        if rule == "null":
+            return b'{"NULL":true}'
+        typed = _attributes(raw)
+        if len(typed) != 1:
+            raise _UnreadableError("a value does not have exactly one type")
+        ((descriptor, payload),) = typed.items()
+        if isinstance(rule, dict):
+            return self._within(raw, descriptor, payload, rule)
+        if descriptor == "NULL":
+            return raw
+        if descriptor in _SETS:
+            kind = _SETS[descriptor]
+            texts = {self._text(kind, _json(element), rule) for element in _elements(payload)}
+            return _encoded({"SS": sorted(texts)})
+        return _encoded({"S": self._text(descriptor, _json(payload), rule)})
+
+    def _within(self, raw: bytes, descriptor: str, payload: bytes, tree: Tree) -> bytes:
+        """A value of which only parts are masked."""
+        if descriptor == "M":
+            return b'{"M":%b}' % self._map(payload, tree)
+        if descriptor == "L":
+            elements = (self._value(element, tree) for element in _elements(payload))
+            return b'{"L":[%b]}' % b",".join(one for one in elements if one is not None)
+        return raw
+
+    def _text(self, descriptor: str, value: object, kind: str) -> str:
+        if kind == "last4":
+            plain = value if descriptor in ("S", "N") and isinstance(value, str) else ""
+            return HIDDEN + (plain[-SHOWN_CHARACTERS:] if len(plain) >= _SHORTEST_SHOWN else "")
+        assert self._salt is not None  # `of` sees to it where something is hashed
+        return hmac.new(self._salt, _hashed_bytes(descriptor, value), hashlib.sha256).hexdigest()
+
+
+def _hashed_bytes(descriptor: str, value: object) -> bytes:
+    """What is hashed: equal values in whatever spelling give equal bytes."""
+    if isinstance(value, str):
+        if descriptor == "N":
+            try:
+                return canonical_number(value).encode()
+            except ValueError:
+                pass  # no number: its text then, which is as unreadable afterwards
+        if descriptor == "B":
+            try:
+                return base64.b64decode(value, validate=True)
+            except ValueError:
+                pass
+        return value.encode("utf-8", "surrogatepass")
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _attributes(raw: bytes) -> dict[str, bytes]:
+    """An object's members as raw JSON; of equal names the last one, as every parser has it."""
+    try:
+        return {name: bytes(value) for name, value in _decode_map(raw).items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = _json(raw)
+    if not isinstance(found, dict):
+        raise _UnreadableError("it is not an object")
+    return {name: _encoded(value) for name, value in found.items()}
+
+
+def _elements(raw: bytes) -> list[bytes]:
+    try:
+        return [bytes(element) for element in _decode_list(raw)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = _json(raw)
+    if not isinstance(found, list):
+        raise _UnreadableError("a list or a set is not one")
+    return [_encoded(element) for element in found]
+
+
+def _json(raw: bytes) -> Any:
+    """With the standard library, which takes what msgspec refuses: a lone surrogate escape."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        # Not the error's own text: it could show what must not be seen.
+        raise _UnreadableError("it is not JSON") from None
+
+
+def _json_object(members: Mapping[str, bytes]) -> bytes:
+    return b"{%b}" % b",".join(_encoded(name) + b":" + value for name, value in members.items())
+
+
+def _encoded(value: object) -> bytes:
+    # json, not msgspec: texts may hold lone surrogates.
+    return json.dumps(value).encode()

@@ -1,0 +1,1 @@
+"""What a process has: crash points for tests, memory, and its shutdown."""

@@ -1,0 +1,342 @@
+"""How the rows of a result fit the table of their dataset, by its contract. Pure.
+
+Every column is judged on its own: is it there, may it be added, does its type hold the
+values. What must not get in stays out of the table; the change log keeps it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from datazone_dagster.errors import SchemaChangeError
+from datazone_dagster.model.column_names import HIDDEN, RESERVED_PREFIX
+from datazone_dagster.model.contract import Column, ColumnType, Contract
+from datazone_dagster.rows.align import aligned
+from datazone_dagster.rows.widening import fits, widest
+
+_SCALARS: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "int8": pa.int8(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "binary": pa.binary(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "timestamp_ntz": pa.timestamp("us"),
+}
+
+_NOTHING_LOST = (
+    "Nothing of the chunk was applied; the change log keeps it and the next run retries."
+)
+
+
+@dataclass(frozen=True)
+class Conformed:
+    """Rows as the table takes them, and what has to happen to the table before.
+
+    Args:
+        rows: In the shape of `schema`, those that are refused left out by the caller.
+        schema: The table's schema afterwards.
+        added: Fields that the table lacks, in the order of the result.
+        widened: Names of columns whose type in `schema` is wider than in the table.
+        unexpected: Columns of the result that must not be added, and their types.
+        refused: Per row why it may not go into the table; null where it may.
+    """
+
+    rows: pa.Table
+    schema: pa.Schema
+    added: tuple[pa.Field, ...]
+    widened: tuple[str, ...]
+    unexpected: tuple[tuple[str, str], ...]
+    refused: pa.ChunkedArray
+
+
+def arrow_type(declared: ColumnType) -> pa.DataType:
+    """A declared type in Arrow."""
+    match declared:
+        case str():
+            return _SCALARS[declared]
+        case ("decimal", precision, scale):
+            return pa.decimal128(precision, scale)
+        case ("list", value):
+            return pa.list_(arrow_type(value))
+        case ("map", key, item):
+            return pa.map_(arrow_type(key), arrow_type(item))
+        case _:
+            return pa.struct([pa.field(name, arrow_type(kind)) for name, kind in declared[1]])
+
+
+def first_schema(rows: pa.Schema, contract: Contract) -> pa.Schema:
+    """The schema of a new table: declared columns, those of the result, then the hidden ones.
+
+    Every column may hold nulls, as Delta asks of columns that come later; the contract says
+    what may really be null.
+    """
+    fields = {column.name: _field(column) for column in contract.columns}
+    for one in rows:
+        if one.name not in HIDDEN and _may_be_added(one.name, contract, is_new_table=True):
+            fields.setdefault(one.name, one.with_nullable(True))
+    hidden = [rows.field(name).with_nullable(True) for name in HIDDEN]
+    return pa.schema([*fields.values(), *hidden])
+
+
+def conform(
+    rows: pa.Table,
+    table: pa.Schema,
+    contract: Contract,
+    *,
+    exempt: pa.Array,
+    dataset_id: str,
+    partition_by: Sequence[str] = (),
+) -> Conformed:
+    """Compare a result with the table and the contract.
+
+    Args:
+        rows: What the function returned, with the hidden columns.
+        table: The table's schema.
+        contract: What its columns have to be.
+        exempt: Per row whether the contract does not ask for its values: rows of deletes.
+        dataset_id: For errors.
+        partition_by: Columns that the table is partitioned by.
+
+    Raises:
+        SchemaChangeError: A column's type changed and neither the table's can be widened nor
+            the rows be set aside; it differs from another one only in case; or a value must
+            not be in it.
+    """
+    conforming = _Conforming(rows, table, contract, exempt, dataset_id)
+    for one in rows.schema:
+        if one.name not in HIDDEN:
+            conforming.take(one)
+    for column in contract.columns:
+        conforming.declare(column)
+    for name in partition_by:
+        conforming.name_partitions(name)
+    return conforming.result()
+
+
+@dataclass
+class _Conforming:
+    """The columns of one result, judged one after the other."""
+
+    rows: pa.Table
+    table: pa.Schema
+    contract: Contract
+    exempt: pa.Array
+    dataset_id: str
+    added: list[pa.Field] = field(default_factory=list)
+    widened: dict[str, pa.DataType] = field(default_factory=dict)
+    unexpected: list[tuple[str, str]] = field(default_factory=list)
+    columns: dict[str, pa.ChunkedArray] = field(default_factory=dict)
+    refused: pa.ChunkedArray | None = None
+
+    def take(self, new: pa.Field) -> None:
+        """One column of the result."""
+        same = {name.casefold(): name for name in self.table.names}.get(new.name.casefold())
+        if same is not None and same != new.name:
+            raise SchemaChangeError(
+                f"Dataset {self.dataset_id!r}: the result has a column {new.name!r}, the table "
+                f"has {same!r}; Delta holds names that differ only in case as one.",
+                safe=_NOTHING_LOST,
+                hint=f"Name it {same!r}, or something else.",
+            )
+        if same is None and not _may_be_added(new.name, self.contract):
+            self.unexpected.append((new.name, str(new.type)))
+            if self.contract.policy_of(new.name) == "quarantine":
+                given = pc.is_valid(self.rows[new.name])
+                self._refuse(given, f"there is no column {new.name!r} in the table")
+            return
+        declared = self.contract.declared(new.name)
+        wanted = self._wanted(new, declared, None if same is None else self.table.field(same).type)
+        self.columns[new.name] = self._converted(new, wanted)
+        if same is None:
+            self.added.append(new.with_type(wanted).with_nullable(True))
+        elif not wanted.equals(self.table.field(same).type):
+            self.widened[new.name] = wanted
+
+    def declare(self, column: Column) -> None:
+        """A declared column: it is in the table, and filled if it has to be."""
+        if column.name not in self.columns and column.name not in self.table.names:
+            self.added.append(_field(column))
+        if column.nullable:
+            return
+        values = self.columns.get(column.name)
+        missing = (
+            pc.is_null(values)
+            if values is not None
+            else pa.chunked_array([pa.repeat(pa.scalar(True), len(self.rows))])
+        )
+        if values is not None and self.refused is not None:
+            # What could not be converted is null now, and refused for that already.
+            missing = pc.and_(missing, pc.is_null(self.refused))
+        missing = pc.and_(missing, pc.invert(self.exempt))
+        self._refuse_or_fail(
+            missing,
+            column.name,
+            f"column {column.name!r} must not be null",
+            "Fill it in the function, declare it as one that may be null",
+        )
+
+    def name_partitions(self, column: str) -> None:
+        """A column whose values name partitions: a time among them that readers can spell.
+
+        One beyond them would keep Polars and pyarrow from the whole table (measured).
+        """
+        values = self.columns.get(column)
+        if values is None or not _names_times(values.type):
+            return
+        zone = values.type.tz if pt.is_timestamp(values.type) else None
+        first, last = (
+            pa.scalar(one.replace(tzinfo=timezone.utc) if zone else one, values.type)
+            for one in (datetime.min, datetime.max)
+        )
+        beyond = pc.or_(pc.less(values, first), pc.greater(values, last))
+        self._refuse_or_fail(
+            pc.fill_null(beyond, False),
+            column,
+            f"partition column {column!r} must be in the years 1 to 9999",
+            "Mend it in the function (milliseconds taken for seconds give such times)",
+        )
+
+    def result(self) -> Conformed:
+        """All columns together."""
+        schema = pa.schema(
+            [
+                one.with_type(self.widened[one.name]) if one.name in self.widened else one
+                for one in [*self.table, *self.added]
+            ]
+        )
+        hidden = {name: self.rows[name] for name in HIDDEN if name in self.rows.column_names}
+        rows = aligned(pa.table({**self.columns, **hidden}), schema)
+        refused = self.refused
+        if refused is None:
+            refused = pa.chunked_array([pa.nulls(len(rows), pa.string())])
+        return Conformed(
+            rows, schema, tuple(self.added), tuple(self.widened), tuple(self.unexpected), refused
+        )
+
+    def _wanted(
+        self, new: pa.Field, declared: Column | None, held: pa.DataType | None
+    ) -> pa.DataType:
+        """The type that the table's column has to have for these values."""
+        if declared is not None:
+            wanted = arrow_type(declared.type)
+            if held is None or fits(held, wanted):
+                return wanted
+            raise self._changed(new, held, f"is declared as {wanted}", pa.nulls(0, pa.bool_()))
+        if held is None:
+            return new.type
+        if fits(new.type, held) or self.contract.policy_of(new.name) != "evolve":
+            return held
+        both = widest(held, new.type)
+        if both is None:
+            every = pc.is_valid(self.rows[new.name])
+            raise self._changed(new, held, f"is now {new.type}", every)
+        return both
+
+    def _converted(self, new: pa.Field, wanted: pa.DataType) -> pa.ChunkedArray:
+        """The values in the wanted type; those that it can't hold are refused, or fail."""
+        values = self.rows[new.name]
+        if fits(new.type, wanted):
+            return values
+        converted = exact_values(values, wanted)
+        lost = pc.and_(pc.is_valid(values), pc.is_null(converted))
+        lost = pc.and_(lost, pc.invert(self.exempt))
+        if pc.any(lost).as_py():
+            if self.contract.policy_of(new.name) != "quarantine":
+                raise self._changed(new, wanted, f"is now {new.type}", lost)
+            self._refuse(lost, f"column {new.name!r} holds a value that is no {wanted}")
+        return converted
+
+    def _refuse_or_fail(self, wrong: pa.Array, column: str, reason: str, hint: str) -> None:
+        if not pc.any(wrong).as_py():
+            return
+        if self.contract.policy_of(column) != "quarantine":
+            key = self.rows["_dz_key"].filter(wrong)[0].as_py()
+            raise SchemaChangeError(
+                f"Dataset {self.dataset_id!r}: {reason}, and it is in "
+                f"{pc.sum(wrong).as_py()} rows (the first has the key {key!r}).",
+                safe=_NOTHING_LOST,
+                hint=f"{hint}, or set such records aside: "
+                f"Dataset(schema_policy={{{column!r}: 'quarantine'}}).",
+            )
+        self._refuse(wrong, reason)
+
+    def _refuse(self, wrong: pa.Array, reason: str) -> None:
+        reasons = pc.if_else(wrong, pa.scalar(reason), pa.scalar(None, pa.string()))
+        self.refused = reasons if self.refused is None else pc.coalesce(self.refused, reasons)
+
+    def _changed(
+        self, new: pa.Field, held: pa.DataType, what: str, where: pa.Array
+    ) -> SchemaChangeError:
+        values = self.rows[new.name].filter(where) if len(where) else self.rows[new.name][:0]
+        example = f", for example {str(values[0])[:80]!r}" if len(values) else ""
+        return SchemaChangeError(
+            f"Dataset {self.dataset_id!r}: column {new.name!r} is {held} in the table and {what}"
+            f"{example}, which {held} can't hold.",
+            safe=_NOTHING_LOST,
+            hint=f"Three ways out: cast it to {held} in the function; give it another name; or "
+            f"run `datazone-dagster rebuild {self.dataset_id}`, which makes the table anew from "
+            "the change log, with the new type.",
+        )
+
+
+def exact_values(values: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    """Numbers in another type of number, exactly; null where that is not possible.
+
+    Nothing else is converted: whether a text is a number, the function says.
+    """
+    if not _is_exactly_castable(values.type, wanted):
+        return pa.chunked_array([pa.nulls(len(values), wanted)])
+    if pt.is_integer(values.type) and pt.is_decimal(wanted):
+        # Arrow asks for the room of every integer of the type, whatever the values are.
+        values = values.cast(pa.decimal128(19, 0))
+    try:
+        return values.cast(wanted)
+    except pa.ArrowInvalid:
+        return pa.chunked_array([pa.array([_exact(one, wanted) for one in values], wanted)])
+
+
+def _exact(value: pa.Scalar, wanted: pa.DataType) -> object:
+    try:
+        return value.cast(wanted).as_py()
+    except pa.ArrowInvalid:
+        return None
+
+
+def _is_exactly_castable(source: pa.DataType, wanted: pa.DataType) -> bool:
+    """Where Arrow's safe cast refuses every value that would change. Measured, pyarrow 26."""
+    if pt.is_integer(wanted):
+        exact = pt.is_integer(source) or pt.is_floating(source) or pt.is_decimal(source)
+    elif pt.is_decimal(wanted):
+        exact = pt.is_integer(source) or pt.is_decimal(source)
+    else:
+        exact = pt.is_float64(wanted) and pt.is_integer(source)
+    return bool(exact)
+
+
+def _may_be_added(name: str, contract: Contract, *, is_new_table: bool = False) -> bool:
+    if contract.declared(name) is not None or name.startswith(RESERVED_PREFIX):
+        return True
+    # Without a declaration the first result says what is frozen.
+    undeclared = is_new_table and not contract.columns
+    return undeclared or contract.policy_of(name) == "evolve"
+
+
+def _names_times(kind: pa.DataType) -> bool:
+    """Whether a type has times that Python has not; those in nanoseconds end in 2262."""
+    return bool(pt.is_date(kind) or (pt.is_timestamp(kind) and kind.unit != "ns"))
+
+
+def _field(column: Column) -> pa.Field:
+    return pa.field(column.name, arrow_type(column.type))

@@ -1,0 +1,292 @@
+"""Keeps a dataset's table quick to read: fewer files, no hidden rows, a short log, no leftovers.
+
+Done after a merge, by the one writer of the table, a bounded piece at a time. Nothing of it
+changes a row; readers of older versions find their files for the retention. Another commit
+that comes first wins, and the piece is done another time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError
+
+from datazone_dagster.delta import guarded, open_table
+from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files, why_not
+from datazone_dagster.delta.data_file import write_data_file
+from datazone_dagster.delta.orphans import leftovers
+from datazone_dagster.delta.read_file import live_batches
+from datazone_dagster.delta.transaction_log import LiveFile, Snapshot, read_snapshot
+from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.model.column_names import KEY, VERSION
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.report import MaintenanceReport
+from datazone_dagster.process import crash_points
+from datazone_dagster.rows.maintenance_plan import (
+    SIZES,
+    FileFacts,
+    MaintenanceSettings,
+    plan_rewrites,
+)
+
+KIND = "dataset"
+
+CLEANED_AT = "maintain/cleaned_at"
+"""The application whose transaction version is when leftovers were last looked for (Unix s)."""
+
+_ROWS_AT_A_TIME = 1 << 16
+_BYTES_AT_A_TIME = 16 << 20
+"""Of sorted rows, what is copied at a time."""
+
+_JOINED_SHARE = 1 / 4
+"""Of the memory, what rows that are sorted may take: with what is written of them, which is held
+until its row group is whole, they came to three and a half times as much (measured)."""
+
+
+@dataclass
+class _Done:
+    """What one run of maintenance did so far."""
+
+    files_joined: int = 0
+    files_written: int = 0
+    rows_dropped: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    checkpoint: bool = False
+    files_deleted: int = 0
+    gave_way: bool = False
+
+
+def maintain(
+    layout: Layout,
+    dataset_id: str,
+    settings: MaintenanceSettings,
+    now: datetime,
+    *,
+    order_by: str = KEY,
+    memory_bytes: int | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> MaintenanceReport | None:
+    """Do what is due for a dataset's table, within the budgets; None if it has no table.
+
+    Args:
+        layout: Of the lakehouse.
+        dataset_id: The dataset.
+        settings: What is due, and how much may be done.
+        now: The time, for the retention.
+        order_by: The column by which joined rows are sorted.
+        memory_bytes: What this may take; of files that are joined, no more are than fit. None:
+            `group_bytes` is their only bound.
+        monotonic: Seconds, for the budget.
+
+    Raises:
+        StorageError: The store failed; the table is as it was, or a piece further.
+    """
+    started_seconds = monotonic()
+    options = dict(layout.storage_options)
+    uri = layout.dataset(dataset_id)
+    table = open_table(uri, options, KIND)
+    if table is None:
+        return None
+    run = _Run(table, options, settings, now, order_by, memory_bytes)
+    with guarded(uri, f"Maintaining dataset {dataset_id!r}"):
+        try:
+            run.rewrite(lambda: monotonic() - started_seconds >= settings.budget_seconds)
+            run.shorten_log()
+        except (LostRaceError, ConcurrentWriterError, CommitFailedError):
+            run.done.gave_way = True
+        snapshot = run.read()
+    return MaintenanceReport(
+        files=len(snapshot.files),
+        size_bytes=sum(file.size_bytes for file in snapshot.files),
+        rows=snapshot.live_rows,
+        hidden_rows=snapshot.deleted_rows,
+        duration_seconds=monotonic() - started_seconds,
+        **asdict(run.done),
+    )
+
+
+class _Run:
+    """One run on one table."""
+
+    def __init__(
+        self,
+        table: DeltaTable,
+        options: dict[str, str],
+        settings: MaintenanceSettings,
+        now: datetime,
+        order_by: str,
+        memory_bytes: int | None,
+    ) -> None:
+        self.done = _Done()
+        self._table = table
+        self._options = options
+        self._settings = settings
+        self._now = now
+        self._order_by = order_by
+        self._most_bytes = None if memory_bytes is None else int(memory_bytes * _JOINED_SHARE)
+
+    def read(self) -> Snapshot:
+        """The table as it is now."""
+        self._table.update_incremental()
+        return read_snapshot(self._table, self._options)
+
+    def rewrite(self, is_late: Callable[[], bool]) -> None:
+        """Join and purge files, one commit each: what is done is done, whatever comes next."""
+        snapshot = read_snapshot(self._table, self._options)
+        if why_not(snapshot) is not None:
+            self._compact_by_delta_rs(snapshot)
+            return
+        schema = pa.schema(self._table.schema().to_arrow())
+        facts = [_facts(snapshot, file) for file in snapshot.files]
+        for number, planned in enumerate(plan_rewrites(facts, self._settings)):
+            if number and is_late():
+                return
+            files = [snapshot.files[at] for at in planned.files]
+            if len(files) > 1:
+                version = self._join(snapshot, files, schema)
+            else:
+                rows = _rows_of(snapshot, files[0], schema)
+                version = self._replace(snapshot, files, rows, schema)
+            snapshot = replace(snapshot, version=version)
+
+    def _join(self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema) -> int:
+        """Join as many of these files as memory holds; with less than two nothing is done."""
+        fitting, rows = self._read_together(snapshot, files, schema)
+        if len(fitting) < 2:
+            return snapshot.version
+        return self._replace(snapshot, fitting, self._sorted(rows), schema)
+
+    def _read_together(
+        self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema
+    ) -> tuple[list[LiveFile], pa.Table]:
+        """The smallest of these files, as many as fit, and their rows.
+
+        What a file takes when it is read can't be told before.
+        """
+        fitting: list[LiveFile] = []
+        batches: list[pa.RecordBatch] = []
+        held_bytes = 0
+        for file in sorted(files, key=lambda file: file.size_bytes):
+            held = len(batches)
+            for batch in _rows_of(snapshot, file, schema):
+                batches.append(batch)
+                held_bytes += batch.nbytes
+                if self._most_bytes is not None and held_bytes > self._most_bytes:
+                    return fitting, _in_one_piece(batches[:held], schema)
+            fitting.append(file)
+        return fitting, _in_one_piece(batches, schema)
+
+    def _replace(
+        self,
+        snapshot: Snapshot,
+        files: Sequence[LiveFile],
+        rows: Iterator[pa.RecordBatch],
+        schema: pa.Schema,
+    ) -> int:
+        add = write_data_file(
+            snapshot.store,
+            schema,
+            files[0].partition_values,
+            rows,
+            data_change=False,
+            plain_columns=(KEY, VERSION),
+        )
+        crash_points.reach(crash_points.AFTER_DATA_FILES)
+        adds = [add] if add is not None else []
+        version = commit_files(
+            snapshot,
+            FileActions(
+                adds=adds,
+                removes=files,
+                written=[unquote(one["path"]) for one in adds],
+                data_change=False,
+            ),
+            operation="OPTIMIZE",
+            parameters={"predicate": "[]"},
+            metrics={"numRemovedFiles": len(files), "numAddedFiles": len(adds)},
+        )
+        self.done.files_joined += len(files) if len(files) > 1 else 0
+        self.done.files_written += len(adds)
+        self.done.bytes_written += sum(one["size"] for one in adds)
+        self.done.bytes_read += sum(file.size_bytes for file in files)
+        self.done.rows_dropped += sum(file.deleted for file in files)
+        return version
+
+    def _sorted(self, rows: pa.Table) -> Iterator[pa.RecordBatch]:
+        """Rows of several files in order, so that bounds and row groups tell keys apart."""
+        order = pc.sort_indices(rows, sort_keys=[(self._order_by, "ascending")])
+        row_bytes = rows.nbytes // max(len(rows), 1) + 1
+        step = min(_ROWS_AT_A_TIME, _BYTES_AT_A_TIME // row_bytes + 1)
+        for start in range(0, len(rows), step):
+            yield from rows.take(order.slice(start, step)).combine_chunks().to_batches()
+
+    def _compact_by_delta_rs(self, snapshot: Snapshot) -> None:
+        """Where a table asks for more than our commits keep to, with its change data feed say."""
+        facts = [_facts(snapshot, file) for file in snapshot.files]
+        small = [file for file in facts if file.size_bytes < SIZES[-1]]
+        if len(small) < self._settings.join_files:
+            return
+        told = self._table.optimize.compact(
+            target_size=SIZES[-1], max_concurrent_tasks=1, commit_properties=_NO_RETRY
+        )
+        self.done.files_joined += told["numFilesRemoved"]
+        self.done.files_written += told["numFilesAdded"]
+
+    def shorten_log(self) -> None:
+        """Checkpoint the log, and now and then delete files that nothing refers to any more."""
+        snapshot = self.read()
+        since = snapshot.version - (snapshot.checkpoint_version or 0)
+        if since < self._settings.checkpoint_commits:
+            return
+        cleaned_at = snapshot.transactions.get(CLEANED_AT, 0)
+        if self._now.timestamp() - cleaned_at >= self._settings.clean_every.total_seconds():
+            self._clean(snapshot)
+        self._table.update_incremental()
+        self._table.create_checkpoint()
+        self._table.cleanup_metadata()
+        self.done.checkpoint = True
+
+    def _clean(self, snapshot: Snapshot) -> None:
+        paths = leftovers(snapshot, self._now - self._settings.retention)
+        snapshot.store.delete(paths)
+        self.done.files_deleted += len(paths)
+        if why_not(snapshot) is None:
+            commit_files(
+                snapshot,
+                FileActions(adds=[], removes=[], data_change=False),
+                operation="VACUUM END",
+                parameters={"status": "COMPLETED"},
+                metrics={"numDeletedFiles": len(paths)},
+                properties=CommitProperties(
+                    app_transactions=[Transaction(CLEANED_AT, int(self._now.timestamp()))]
+                ),
+            )
+
+
+_NO_RETRY = CommitProperties(max_commit_retries=0)
+
+
+def _rows_of(snapshot: Snapshot, file: LiveFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    return live_batches(snapshot, file, schema, snapshot.deleted_in(file))
+
+
+def _in_one_piece(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Taking rows of many pieces makes one of them, for every part again."""
+    return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
+def _facts(snapshot: Snapshot, file: LiveFile) -> FileFacts:
+    return FileFacts(
+        size_bytes=file.size_bytes,
+        rows=snapshot.rows_in(file),
+        hidden=file.deleted,
+        partition=tuple(sorted(file.partition_values.items())),
+    )

@@ -1,0 +1,62 @@
+"""A run in a process of its own, so that its peak is that of the run and nothing else.
+
+python -m tests.apply.memory_child <lake> <way> <memory budget>
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+from datazone_dagster import Dataset, Input, Output, Stream, transform
+from datazone_dagster.apply.chunk_size import ApplySettings
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import apply_transform
+from datazone_dagster.process.memory import peak_bytes
+from datazone_dagster.sources import DynamoDBSource
+
+STREAM = {"orders": Input(Stream(source=DynamoDBSource(table_name="orders", region="eu-west-1")))}
+
+
+def output(name: str, mode: Literal["merge", "append", "history"] = "merge") -> dict[str, Output]:
+    return {"orders": Output(Dataset(id=name, mode=mode))}
+
+
+@transform(input_mapping=STREAM, output_mapping=output("row_wise"))
+def row_wise(orders: Frame) -> Frame:
+    return orders.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.total.N as total")
+
+
+@transform(input_mapping=STREAM, output_mapping=output("images"))
+def images(orders: Frame) -> Frame:
+    return orders.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage as item")
+
+
+@transform(input_mapping=STREAM, output_mapping=output("whole"))
+def whole(orders: Frame) -> Frame:
+    assert orders.arrow().num_rows
+    return images.function(orders)
+
+
+@transform(input_mapping=STREAM, output_mapping=output("append", "append"))
+def append(orders: Frame) -> Frame:
+    return images.function(orders)
+
+
+@transform(input_mapping=STREAM, output_mapping=output("history", "history"))
+def history(orders: Frame) -> Frame:
+    return row_wise.function(orders)
+
+
+@transform(input_mapping=STREAM, output_mapping=output("items", "append"))
+def items(orders: Frame) -> Frame:
+    return orders.items()
+
+
+WAYS = {one.name: one for one in (row_wise, images, whole, append, history, items)}
+if __name__ == "__main__":
+    lake, way, budget = sys.argv[1:]
+    settings = ApplySettings(memory_budget=int(budget))
+    report = apply_transform(WAYS[way], Layout(lake), settings=settings)[way]
+    sys.stdout.write(f"{report.records} {report.row_count} {report.chunks} {peak_bytes()}")

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datazone_dagster.apply.isolate import (
+    HOPELESS_AFTER,
+    MAX_CALLS,
+    NotIsolatedError,
+    failing_rows,
+)
+
+
+class Function:
+    """Fails on some rows, and counts how often it is asked."""
+
+    def __init__(self, bad: set[int]) -> None:
+        self.bad = bad
+        self.calls = 0
+
+    def fails(self, rows: Sequence[int]) -> str | None:
+        self.calls += 1
+        assert rows
+        assert list(rows) == sorted(set(rows))
+        first = next((row for row in rows if row in self.bad), None)
+        return None if first is None else f"row {first}"
+
+
+@settings(deadline=None)
+@given(
+    keys=st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60),
+    picks=st.sets(st.integers(0, 59), min_size=1, max_size=HOPELESS_AFTER - 1),
+)
+def test_exactly_the_failing_rows_are_found(keys: list[str], picks: set[int]) -> None:
+    bad = {pick % len(keys) for pick in picks}
+    function = Function(bad)
+    assert failing_rows(keys, function.fails, "all") == {
+        row: f"row {row}" if function.calls else "all" for row in bad
+    }
+
+
+@settings(max_examples=20, deadline=None)
+@given(at=st.sets(st.integers(0, 19_999), min_size=1, max_size=15))
+def test_few_calls_find_few_keys_among_many(at: set[int]) -> None:
+    function = Function(at)
+    found = failing_rows([str(n) for n in range(20_000)], function.fails, "all")
+    assert found.keys() == at
+    assert function.calls <= MAX_CALLS
+
+
+def test_a_function_that_always_fails_is_given_up_soon() -> None:
+    function = Function(set(range(100_000)))
+    with pytest.raises(NotIsolatedError, match="every one of the first 16 keys"):
+        failing_rows([str(n) for n in range(20_000)], function.fails, "all")
+    assert function.calls < 100
+
+
+def test_calls_are_bounded() -> None:
+    function = Function(set(range(0, 4096, 2)))
+    with pytest.raises(NotIsolatedError, match="after 500 calls"):
+        failing_rows([str(n) for n in range(4096)], function.fails, "all")
+    assert function.calls == MAX_CALLS
+
+
+def test_changes_of_a_key_that_fail_only_together_go_together() -> None:
+    def fails(rows: Sequence[int]) -> str | None:
+        return "together" if {1, 4} <= set(rows) else None
+
+    found = failing_rows(["a", "b", "a", "c", "b", "b"], fails, "all")
+    assert found == {1: "together", 4: "together", 5: "together"}
+
+
+def test_keys_that_fail_only_together_are_not_blamed() -> None:
+    with pytest.raises(NotIsolatedError, match="passes on both halves of 4 keys"):
+        failing_rows(list("abcd"), lambda rows: "many" if len(rows) > 2 else None, "all")

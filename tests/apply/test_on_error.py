@@ -1,0 +1,200 @@
+"""A function that raises: the run fails, or the changes that it fails on are set aside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
+from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.errors import TransformError
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import apply_transform, drain_once, read_dataset
+from datazone_dagster.sources import DynamoDBSource
+from datazone_dagster.testing import ScriptedStream
+
+SOURCE = DynamoDBSource("orders")
+
+
+def by_python(orders: Frame) -> pa.Table:
+    """Python code that can't stand a total below 0."""
+    rows = orders.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.total.N as total").arrow()
+    for total in rows["total"].to_pylist():
+        if total is not None and int(total) < 0:
+            raise ValueError(f"total {total}")
+    return rows
+
+
+def by_sql(orders: Frame) -> Frame:
+    """SQL that is read late, when the function has returned."""
+    return orders.select(
+        "dynamodb.Keys.id.S as id",
+        "case when dynamodb.NewImage.total.N like '-%' then cast('x' || dynamodb.NewImage.total.N "
+        "as bigint) else cast(dynamodb.NewImage.total.N as bigint) end as total",
+    )
+
+
+def build(function: Callable[..., Any], on_error: Any, mode: Any = "merge") -> Transform:
+    return transform(
+        input_mapping={"orders": Input(Stream(source=SOURCE))},
+        output_mapping={"out": Output(Dataset("out", mode=mode))},
+        on_error=on_error,
+        name="totals",
+    )(function)
+
+
+def put(stream: ScriptedStream, key: str, total: int) -> None:
+    stream.put({"id": {"S": key}, "total": {"N": str(total)}})
+
+
+def land(stream: ScriptedStream, layout: Layout) -> None:
+    while not drain_once(SOURCE, stream, layout).caught_up:
+        pass
+
+
+def rows(layout: Layout) -> list[tuple[str, int | None]]:
+    table = read_dataset(layout, "out").sort_by("_dz_version")
+    return [
+        (row["id"], None if row["total"] is None else int(row["total"]))
+        for row in table.to_pylist()
+    ]
+
+
+def waiting(layout: Layout) -> list[tuple[str, str]]:
+    """Total and reason of the quarantined changes, oldest first."""
+    table = Quarantine(layout, "out").waiting().sort_by("version")
+    return [
+        (json.loads(row["new_image"])["total"]["N"], row["reason"]) for row in table.to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("function", [by_python, by_sql])
+def test_fail_names_the_chunk_and_keys_and_commits_nothing(
+    function: Callable[..., Any], tmp_path: Path
+) -> None:
+    layout, stream = Layout(str(tmp_path)), ScriptedStream()
+    put(stream, "a", 1)
+    put(stream, "b", -2)
+    land(stream, layout)
+    with pytest.raises(TransformError) as caught:
+        apply_transform(build(function, "fail"), layout)
+    for words in ("batches 1 to 1", "2 changes", "2:idS1:a, 2:idS1:b", "next run tries again"):
+        assert words in str(caught.value)
+    assert DatasetTable(layout, "out", "orders", mode="merge").position() == 0
+    assert not (tmp_path / "_quarantine").exists()
+    mended = build(
+        lambda orders: orders.select(
+            "dynamodb.Keys.id.S as id", "abs(cast(dynamodb.NewImage.total.N as bigint)) as total"
+        ),
+        "fail",
+    )
+    apply_transform(mended, layout)
+    assert rows(layout) == [("a", 1), ("b", 2)]
+
+
+@pytest.mark.parametrize("function", [by_python, by_sql])
+def test_quarantine_sets_aside_what_fails_and_applies_the_rest(
+    function: Callable[..., Any], tmp_path: Path
+) -> None:
+    layout, stream = Layout(str(tmp_path)), ScriptedStream()
+    for number in range(200):
+        put(stream, f"k{number}", -number if number in (17, 18, 150) else number)
+    land(stream, layout)
+    report = apply_transform(build(function, "quarantine"), layout)["out"]
+    assert report.quarantined == 3
+    assert report.position == report.head == 1
+    assert [total for total, _ in waiting(layout)] == ["-17", "-18", "-150"]
+    assert all(reason.startswith("the function failed: ") for _, reason in waiting(layout))
+    expected = [(f"k{n}", n) for n in range(200) if n not in (17, 18, 150)]
+    assert rows(layout) == expected
+
+
+def test_in_merge_mode_the_newest_change_that_passes_counts(tmp_path: Path) -> None:
+    """Each change carries the whole item, so a later one misses nothing of the one set aside."""
+    layout, stream = Layout(str(tmp_path)), ScriptedStream()
+    for key, total in (("a", 1), ("a", -2), ("a", 3), ("b", 5), ("b", -6)):
+        put(stream, key, total)
+    land(stream, layout)
+    apply_transform(build(by_python, "quarantine"), layout)
+    assert rows(layout) == [("a", 3), ("b", 5)]
+    put(stream, "b", 7)
+    land(stream, layout)
+    apply_transform(build(by_python, "quarantine"), layout)
+    assert rows(layout) == [("a", 3), ("b", 7)]
+    assert [total for total, _ in waiting(layout)] == ["-2", "-6"]
+
+
+def test_in_append_mode_later_changes_of_the_key_wait_behind_it(tmp_path: Path) -> None:
+    layout, stream = Layout(str(tmp_path)), ScriptedStream()
+    appended = build(by_python, "quarantine", mode="append")
+    for key, total in (("a", 1), ("a", -2), ("a", 3), ("b", 5)):
+        put(stream, key, total)
+    land(stream, layout)
+    apply_transform(appended, layout)
+    assert rows(layout) == [("a", 1), ("b", 5)]
+    put(stream, "a", 4)
+    put(stream, "b", 6)
+    land(stream, layout)
+    apply_transform(appended, layout)
+    assert rows(layout) == [("a", 1), ("b", 5), ("b", 6)]
+    assert [total for total, _ in waiting(layout)] == ["-2", "3", "4"]
+    assert [reason for _, reason in waiting(layout)][1:] == [
+        "it waits behind an earlier change of its key"
+    ] * 2
+
+
+def test_a_chunk_of_failing_changes_only(tmp_path: Path) -> None:
+    layout, stream = Layout(str(tmp_path)), ScriptedStream()
+    put(stream, "a", -1)
+    land(stream, layout)
+    report = apply_transform(build(by_python, "quarantine"), layout)["out"]
+    assert (report.position, report.quarantined, report.row_count) == (1, 1, 0)
+    put(stream, "b", 2)
+    land(stream, layout)
+    apply_transform(build(by_python, "quarantine"), layout)
+    assert rows(layout) == [("b", 2)]
+
+
+def test_broken_code_fails_the_run_instead_of_emptying_it_into_the_quarantine(
+    tmp_path: Path,
+) -> None:
+    layout, stream = Layout(str(tmp_path)), ScriptedStream()
+    for number in range(100):
+        put(stream, f"k{number}", number)
+    land(stream, layout)
+    misspelt = build(lambda orders: orders.select("dynamodb.NewImage.total.N + 'x'"), "quarantine")
+    with pytest.raises(TransformError, match="every one of the first 16 keys"):
+        apply_transform(misspelt, layout)
+    lost = build(lambda orders: pa.table({"a": [1]}), "quarantine")
+    with pytest.raises(TransformError, match="have lost"):
+        apply_transform(lost, layout)
+    assert not (tmp_path / "_quarantine").exists()
+    assert DatasetTable(layout, "out", "orders", mode="merge").position() == 0
+
+
+def test_looking_for_failing_rows_leaves_no_trace_in_the_columns(tmp_path: Path) -> None:
+    """Columns come from the changes that are taken, in their order, not from the search."""
+
+    def typed(orders: Frame) -> Frame:
+        items = orders.items()
+        if pc.any(pc.less(items.arrow()["total"], 0)).as_py():
+            raise ValueError("below 0")
+        return items
+
+    layout, stream = Layout(str(tmp_path)), ScriptedStream()
+    stream.put({"id": {"S": "a"}, "total": {"N": "1"}, "first": {"S": "x"}})
+    stream.put({"id": {"S": "b"}, "total": {"N": "-1"}, "only_bad": {"S": "x"}})
+    stream.put({"id": {"S": "c"}, "total": {"N": "2"}, "second": {"S": "x"}})
+    put(stream, "d", 3)  # c and d pass together, before a is tried alone
+    land(stream, layout)
+    apply_transform(build(typed, "quarantine"), layout)
+    columns = [name for name in read_dataset(layout, "out").column_names if name[0] != "_"]
+    assert columns == ["id", "total", "first", "second"]

@@ -1,0 +1,255 @@
+"""A run goes on with what lands while it works, in chunks that are worth their merge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datazone_dagster import Dataset, Input, Output, Stream, transform
+from datazone_dagster.apply import pacing
+from datazone_dagster.apply.pacing import (
+    LONGEST_WAIT_SECONDS,
+    LOOK_EVERY_SECONDS,
+    QUIET_SECONDS,
+    ChunkCost,
+    Following,
+    Waiting,
+    is_enough,
+)
+from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
+from datazone_dagster.changelog.schema import ShardRecords
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.record import ChangeRecord
+from datazone_dagster.model.report import ChunkReport
+from datazone_dagster.pipeline import ApplySettings, apply_transform, read_dataset
+from datazone_dagster.sources import DynamoDBSource
+
+MEBIBYTE = 1 << 20
+COST = ChunkCost(stored_bytes=100 * MEBIBYTE, work_seconds=1.8, merge_seconds=0.2)
+"""A chunk that was just worth its merge."""
+
+positive = st.floats(1e-3, 1e3)
+COSTS = st.builds(ChunkCost, st.integers(1, 1 << 30), positive, positive)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "enough"),
+    [
+        pytest.param(Waiting(20 * MEBIBYTE, 0.5, 0.25), False, id="much is coming"),
+        pytest.param(Waiting(100 * MEBIBYTE, 2.0, 0.25), True, id="worth its merge"),
+        pytest.param(Waiting(20 * MEBIBYTE, 6.0, 0.25), True, id="waited long enough"),
+        pytest.param(Waiting(20 * MEBIBYTE, 2.0, 0.6), True, id="nothing comes any more"),
+        pytest.param(Waiting(1 << 10, 0.5, 0.0), True, id="little traffic"),
+    ],
+)
+def test_what_is_enough(waiting: Waiting, enough: bool) -> None:
+    assert is_enough(waiting, COST) == enough
+
+
+@given(cost=COSTS, stored_bytes=st.integers(1, 1 << 30), age=positive)
+def test_nothing_waits_longer_than_the_bounds(
+    cost: ChunkCost, stored_bytes: int, age: float
+) -> None:
+    assert is_enough(Waiting(stored_bytes, LONGEST_WAIT_SECONDS + age, 0.0), cost)
+    assert is_enough(Waiting(stored_bytes, age, QUIET_SECONDS), cost)
+
+
+@given(cost=COSTS, stored_bytes=st.integers(1, 1 << 30), more=st.integers(0, 1 << 30))
+def test_more_is_enough_where_less_is_for_its_size(
+    cost: ChunkCost, stored_bytes: int, more: int
+) -> None:
+    assert cost.merge_share(stored_bytes + more) <= cost.merge_share(stored_bytes)
+
+
+def simulated(bytes_per_second: float, cost: ChunkCost) -> tuple[int, float]:
+    """Chunks of 60 seconds of steady landing, and the longest that anything waited for others."""
+    now, opened, chunks, longest = 0.0, 0.0, 0, 0.0
+    while now < 60:
+        since, opened = opened, now
+        while True:
+            waiting = Waiting(int(bytes_per_second * (now - since)), now - since, 0.0)
+            if not waiting.stored_bytes or is_enough(waiting, cost):
+                break
+            now += LOOK_EVERY_SECONDS
+            opened = now
+        longest = max(longest, now - since)
+        chunks += 1
+        work_seconds = cost.work_seconds * waiting.stored_bytes / cost.stored_bytes
+        now += work_seconds + cost.merge_seconds
+    return chunks, longest
+
+
+def test_a_full_stream_makes_few_merges_and_waits_little() -> None:
+    # 80,000 changes a second are about 45 MiB in files; reading them takes half a second.
+    chunks, longest = simulated(45 * MEBIBYTE, ChunkCost(45 * MEBIBYTE, 0.25, 0.35))
+    assert chunks <= 60 / LONGEST_WAIT_SECONDS + 2
+    assert longest <= LONGEST_WAIT_SECONDS + LOOK_EVERY_SECONDS
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.at: dict[float, Callable[[], None]] = {}
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def pause(self, seconds: float) -> None:
+        self.seconds += seconds
+        for moment in sorted(self.at):
+            if moment <= self.seconds:
+                self.at.pop(moment)()
+
+
+def change(number: int, size: int = 10) -> ChangeRecord:
+    image = json.dumps({"id": {"S": f"k{number}"}, "note": {"S": "x" * size}}).encode()
+    return ChangeRecord(
+        event_id=f"e{number}",
+        event_name="MODIFY",
+        sequence_number=10**22 + number,
+        created_at=1_700_000_000,
+        keys=json.dumps({"id": {"S": f"k{number}"}}).encode(),
+        new_image=image,
+        old_image=None,
+        size_bytes=len(image),
+        region="eu-west-1",
+        view_type="NEW_AND_OLD_IMAGES",
+    )
+
+
+class World:
+    """A change log, and who follows it."""
+
+    def __init__(self, path: Path) -> None:
+        self.layout = Layout(str(path))
+        self.clock = Clock()
+        self.landed = 0
+
+    @property
+    def log(self) -> ChangeLog:
+        return ChangeLog(self.layout, "orders")
+
+    def land(self) -> None:
+        self.landed += 1
+        records = [change(100 * self.landed + number) for number in range(3)]
+        self.log.open_or_create().append(1, [ShardRecords("arn", "s", None, records)])
+
+    def following(self, linger_seconds: float = 60.0) -> Following:
+        return Following(
+            self.log, linger_seconds, monotonic=self.clock.monotonic, pause=self.clock.pause
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def cost(world: World, merges: float) -> ChunkCost:
+    """A chunk of one batch that took a second, and the merge so many."""
+    log = world.log.open()
+    assert log is not None
+    return ChunkCost(log.stored_bytes(log.head - 1, log.head), 1.0, merges)
+
+
+def test_where_nothing_has_landed_meanwhile_nothing_is_waited_for(world: World) -> None:
+    world.land()
+    following = world.following()
+    log = following.first()
+    assert log is not None
+    assert following.next(log, cost(world, 0.5)) is None
+    assert world.clock.seconds == 0
+
+
+def with_one_batch_waiting(world: World) -> tuple[Following, ChangeLogSnapshot]:
+    """A run that stands at the first batch, a second later, when another has landed."""
+    world.land()
+    following = world.following()
+    log = following.first()
+    assert log is not None
+    world.clock.pause(1.0)
+    world.land()
+    return following, log
+
+
+def test_a_run_goes_on_when_enough_has_landed(world: World) -> None:
+    following, first = with_one_batch_waiting(world)
+    worth = cost(world, 0.4)
+    for second in (1.5, 2.0, 2.5):
+        world.clock.at[second] = world.land
+    log = following.next(first, worth)
+    assert log is not None
+    # 0.4 seconds are a tenth of a chunk whose work takes 3.6: four batches of a second.
+    assert log.head == 5
+    assert world.clock.seconds == pytest.approx(2.5, abs=LOOK_EVERY_SECONDS)
+
+
+def test_a_run_waits_no_longer_than_while_the_head_moves(world: World) -> None:
+    following, first = with_one_batch_waiting(world)
+    worth = cost(world, 1.5)
+    world.clock.at[1.5] = world.land
+    log = following.next(first, worth)
+    assert log is not None
+    assert log.head == 3
+    waited = world.clock.seconds - 1.5
+    assert QUIET_SECONDS <= waited <= QUIET_SECONDS + 2 * LOOK_EVERY_SECONDS
+
+
+def test_a_run_ends_when_its_time_is_over(world: World) -> None:
+    world.land()
+    following = world.following(linger_seconds=2.0)
+    log = following.first()
+    assert log is not None
+    world.clock.pause(2.0)
+    world.land()
+    assert following.next(log, cost(world, 0.5)) is None
+
+
+def test_a_run_that_is_told_to_end_does_not_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.land()
+    following = world.following()
+    log = following.first()
+    assert log is not None
+    world.land()
+    monkeypatch.setattr(pacing, "told_to_end", lambda: True)
+    assert following.next(log, cost(world, 0.5)) is None
+    assert world.clock.seconds == 0
+
+
+@transform(
+    input_mapping={"orders": Input(Stream(source=DynamoDBSource(table_name="orders")))},
+    output_mapping={"copies": Output(Dataset(id="copies"))},
+)
+def copies(orders: Frame) -> Frame:
+    return orders.select("dynamodb.Keys.id.S as id")
+
+
+def test_what_lands_while_a_run_works_is_of_that_run(world: World) -> None:
+    world.land()
+
+    def land_once(chunk: ChunkReport) -> None:
+        if chunk.last_batch == 1:
+            world.land()
+
+    report = apply_transform(copies, world.layout, on_chunk=land_once)["copies"]
+    assert (report.chunks, report.head, report.position, report.records) == (2, 2, 2, 6)
+    assert len(read_dataset(world.layout, "copies")) == 6
+
+
+def test_without_lingering_a_run_ends_at_the_head_that_it_found(world: World) -> None:
+    world.land()
+    report = apply_transform(
+        copies,
+        world.layout,
+        settings=ApplySettings(linger_seconds=0),
+        on_chunk=lambda _: world.land(),
+    )["copies"]
+    assert (report.chunks, report.head, report.position) == (1, 1, 1)

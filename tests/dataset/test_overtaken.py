@@ -1,0 +1,135 @@
+"""Another run commits between two commits of ours: ours moved the handle past it, unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+
+from datazone_dagster.dataset.dataset_table import DatasetTable, schema_of
+from datazone_dagster.delta.commit import set_properties
+from datazone_dagster.delta.transaction_log import Snapshot
+from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.rows.engine import MergeTarget, RowChanges
+from datazone_dagster.rows.engines import CopyOnWriteEngine, merged
+from datazone_dagster.rows.merge_batch import CLAIMS_SCHEMA, MergeBatch
+from datazone_dagster.rows.row_changes import Removal, change_rows
+from tests.dataset.test_modes import CHANGES, ROWS
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+NAIVE = pa.array([datetime(2026, 1, 1)], pa.timestamp("us"))
+
+
+def version(number: int) -> str:
+    return f"1-{number:040d}"
+
+
+def chunk(number: int) -> tuple[pa.Table, pa.Table]:
+    place = {"_dz_key": "k", "_dz_version": version(number), "_dz_event_time": NOW}
+    changes = [{**place, "event_name": "MODIFY"}]
+    rows = [{**place, "status": "paid", "note": number}]
+    return pa.Table.from_pylist(changes, schema=CHANGES), pa.Table.from_pylist(rows, schema=ROWS)
+
+
+def appending(root: Path) -> DatasetTable:
+    return DatasetTable(Layout(str(root)), "t", "source", mode="append")
+
+
+def apply(table: DatasetTable, number: int, rows: pa.Table | None = None) -> None:
+    changes, plain = chunk(number)
+    table.apply(
+        changes,
+        plain if rows is None else rows,
+        after_batch=number - 1,
+        through_batch=number,
+        now=NOW,
+    )
+
+
+def alter_columns(table: DeltaTable) -> None:
+    table.alter.add_columns(list(Schema.from_arrow(pa.schema([("x", pa.string())])).fields))
+
+
+def alter_properties(table: DeltaTable) -> None:
+    set_properties(table, {}, {"some.property": "1"})
+
+
+def overtaken_by_another(
+    root: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[DeltaTable], None]
+) -> DatasetTable:
+    """At batch 1; while it applies batch 2 another run does, and then its handle moves."""
+    slow, fast = appending(root), appending(root)
+    apply(slow, 1)
+    change_schema = DatasetTable._change_schema
+
+    def overtaken(self: DatasetTable, table: DeltaTable, conformed: Any) -> tuple[pa.Field, ...]:
+        if self is slow:
+            apply(fast, 2)
+            moves(table)
+        return change_schema(self, table, conformed)
+
+    monkeypatch.setattr(DatasetTable, "_change_schema", overtaken)
+    return slow
+
+
+@pytest.mark.parametrize("moves", [alter_columns, alter_properties])
+def test_an_event_is_not_appended_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[DeltaTable], None]
+) -> None:
+    """delta-rs puts our change of the table behind the other run's append, and says nothing."""
+    slow = overtaken_by_another(tmp_path, monkeypatch, moves)
+    with pytest.raises(ConcurrentWriterError, match="applied"):
+        apply(slow, 2)
+    assert pa.table(DeltaTable(slow.uri).scan()).num_rows == 2
+
+
+def test_a_column_that_is_added_ahead_does_not_hide_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = overtaken_by_another(tmp_path, monkeypatch, lambda _: None)
+    with pytest.raises(ConcurrentWriterError):
+        apply(slow, 2, chunk(2)[1].append_column("at", NAIVE))
+    assert pa.table(DeltaTable(slow.uri).scan()).num_rows == 2
+
+
+def test_a_merge_that_gets_vectors_first_sees_that_another_run_did_its_work(
+    tmp_path: Path,
+) -> None:
+    """The commit that enables them carries no position, so losing that race tells nothing."""
+    dataset = DatasetTable(
+        Layout(str(tmp_path)), "t", "source", mode="merge", deletion_vectors=False
+    )
+    apply(dataset, 1)
+    batch = MergeBatch(
+        pa.Table.from_pylist(
+            [{"_dz_key": "k", "_dz_version": version(2), "cause": None}], schema=CLAIMS_SCHEMA
+        ),
+        chunk(2)[1],
+    )
+
+    def target() -> MergeTarget:
+        table = DeltaTable(dataset.uri)
+        return MergeTarget("t", dataset.uri, {}, table, schema_of(table))
+
+    def applied(through: int) -> CommitProperties:
+        transactions = [Transaction(dataset.app_id, through)]
+        return CommitProperties(app_transactions=transactions, max_commit_retries=0)
+
+    attempts = 0
+
+    def overtaken(snapshot: Snapshot, changes: RowChanges) -> Removal:
+        nonlocal attempts
+        attempts += 1
+        CopyOnWriteEngine().merge(target(), batch, applied(3))
+        return Removal.VECTORS
+
+    with pytest.raises(ConcurrentWriterError, match="applied the same changes"):
+        change_rows(target(), lambda table: merged(table, batch), applied(2), overtaken)
+    assert attempts == 1
+    assert dataset.position() == 3

@@ -1,0 +1,49 @@
+"""What a drain needs in memory is bounded by its budget, whatever waits in the stream.
+
+Read from a real process: its highest resident memory.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BUDGET_MIB = 512
+
+
+@pytest.mark.parametrize(
+    ("kind", "megabytes"),
+    [
+        ("a day of small changes", 600),
+        ("a burst of the largest items", 600),
+        ("one key a million times", 120),
+    ],
+)
+def test_a_backlog_is_drained_within_the_memory_budget(
+    tmp_path: Path, kind: str, megabytes: int
+) -> None:
+    told = drained(kind, megabytes, tmp_path, budget_mib=BUDGET_MIB, workers=16)
+    assert told["peak_mib"] < BUDGET_MIB
+    assert told["batches"] >= 2
+
+
+def test_memory_that_was_freed_does_not_make_batches_small(tmp_path: Path) -> None:
+    """One shard at a time: the C library keeps what one thread took and another freed."""
+    told = drained("a day of small changes", 400, tmp_path, budget_mib=320, workers=1)
+    assert told["batches"] < 25
+
+
+def drained(
+    kind: str, megabytes: int, root: Path, *, budget_mib: int, workers: int
+) -> dict[str, float]:
+    numbers = [str(megabytes), str(budget_mib), str(workers)]
+    command = [sys.executable, "-m", "tests.drain.backlog", kind, *numbers, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, float] = json.loads(done.stdout)
+    assert told["records"] == told["expected"]
+    return told

@@ -1,0 +1,139 @@
+"""Rows are found where they stand, whatever the files look like, and no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, WriterProperties, write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from datazone_dagster.delta import transaction
+from datazone_dagster.delta.transaction_log import Snapshot, read_snapshot
+from datazone_dagster.model.column_names import KEY, VERSION
+from datazone_dagster.rows import locate as room
+from datazone_dagster.rows.engine import MergeTarget
+from datazone_dagster.rows.engines import MergeOnReadEngine
+from datazone_dagster.rows.locate import CLAIM, FILE, POSITION, held_rows, locate, positions
+from tests.rows.engine_conformance import SCHEMA, batch_of, version
+
+KEYS = st.sampled_from(["", "a", "b", "ba", "k" * 70, "k" * 70 + "z", "\ue000", "\U0001f600"])
+ROWS = st.lists(st.tuples(KEYS, st.integers(1, 9)), min_size=1, max_size=12)
+
+
+def rows_of(records: list[tuple[str, int]]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {"value": at, "part": "ab"[at % 2], KEY: key, VERSION: version(number)}
+            for at, (key, number) in enumerate(records)
+        ],
+        schema=SCHEMA,
+    )
+
+
+def by_brute_force(snapshot: Snapshot, keys: list[str]) -> set[tuple[int, int, int, str]]:
+    found = set()
+    for number, file in enumerate(snapshot.files):
+        with snapshot.store.open(file.path) as handle:
+            rows = pq.read_table(handle, columns=[KEY, VERSION]).to_pylist()
+        gone = snapshot.deleted_in(file)
+        found |= {
+            (number, at, keys.index(row[KEY]), row[VERSION])
+            for at, row in enumerate(rows)
+            if row[KEY] in keys and at not in gone
+        }
+    return found
+
+
+def as_set(found: pa.Table) -> set[tuple[Any, ...]]:
+    return {
+        tuple(row.values()) for row in found.select([FILE, POSITION, CLAIM, VERSION]).to_pylist()
+    }
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    files=st.lists(ROWS, min_size=1, max_size=4),
+    keys=st.sets(KEYS, min_size=1).map(list),
+    group_rows=st.integers(1, 5),
+    partitioned=st.booleans(),
+    hide=st.sets(KEYS),
+    many_files=st.sampled_from([0, room.MANY_FILES]),
+)
+def test_the_rows_found_are_those_of_a_whole_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    files: list[list[tuple[str, int]]],
+    keys: list[str],
+    group_rows: int,
+    partitioned: bool,
+    hide: set[str],
+    many_files: int,
+) -> None:
+    root = str(tmp_path_factory.mktemp("table") / "t")
+    table = DeltaTable.create(root, SCHEMA, partition_by=["part"] if partitioned else None)
+    small = WriterProperties(max_row_group_size=group_rows, write_batch_size=group_rows)
+    for records in files:
+        write_deltalake(table, rows_of(records), mode="append", writer_properties=small)
+    if hide:
+        target = MergeTarget("t", root, {}, table, SCHEMA)
+        claims = [(key, 99, ()) for key in hide]
+        MergeOnReadEngine().merge(target, batch_of(claims), transaction("t", 1))
+    snapshot = read_snapshot(table, {})
+    expected = by_brute_force(snapshot, keys)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(room, "MANY_FILES", many_files)
+        found = locate(snapshot, pa.chunked_array([keys]))
+    assert as_set(found) == expected
+    lowest = version(5)
+    for file, at, claim, held in as_set(locate(snapshot, pa.chunked_array([keys]), below=lowest)):
+        assert held is None or (file, at, claim, held) in expected
+        assert held is not None or next(e for e in expected if e[:2] == (file, at))[3] < lowest
+    whole = held_rows(snapshot, found, SCHEMA)
+    assert {(row[FILE], row[POSITION], row[KEY], row[VERSION]) for row in whole.to_pylist()} == {
+        (file, at, keys[claim], held) for file, at, claim, held in expected
+    }
+    assert all(row["part"] in ("a", "b") for row in whole.to_pylist())
+    places = positions(found, snapshot.files)
+    assert sum(map(len, places.values())) == len(expected)
+
+
+@pytest.mark.parametrize("many_files", [0, room.MANY_FILES])
+def test_what_bounds_rule_out_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many_files: int
+) -> None:
+    monkeypatch.setattr(room, "MANY_FILES", many_files)
+    table = DeltaTable.create(str(tmp_path), SCHEMA)
+    groups = WriterProperties(max_row_group_size=10, write_batch_size=10)
+    for start in (0, 100, 200):
+        records = [(f"k{start + n:04d}", 1) for n in range(50)]
+        write_deltalake(table, rows_of(records), mode="append", writer_properties=groups)
+    read: list[str] = []
+    column = room._column
+
+    def noted(parquet: pq.ParquetFile, group: int, name: str) -> Any:
+        read.append(name)
+        return column(parquet, group, name)
+
+    monkeypatch.setattr(room, "_column", noted)
+    snapshot = read_snapshot(table, {})
+    keys = pa.chunked_array([["k0112", "k0113", "k0999", "x"]])
+    assert len(locate(snapshot, keys, below=version(2))) == 2
+    assert read == [KEY], "one row group, and no version: all are below"
+    read.clear()
+    assert locate(snapshot, keys, below=version(1))[VERSION].to_pylist() == [version(1)] * 2
+    assert read == [KEY, VERSION]
+
+
+def test_many_keys_and_many_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "READ_ROWS", 7)
+    monkeypatch.setattr(room, "LOOKED_UP_ROWS", 50)
+    table = DeltaTable.create(str(tmp_path), SCHEMA)
+    write_deltalake(table, rows_of([(f"k{n}", 1) for n in range(1000)]), mode="append")
+    snapshot = read_snapshot(table, {})
+    keys = [f"k{n}" for n in range(0, 2000, 3)]
+    found = locate(snapshot, pa.chunked_array([keys]))
+    assert as_set(found) == by_brute_force(snapshot, keys)

@@ -33,7 +33,7 @@ from datazone_dagster import Dataset, Input, Output, Stream, Transform, transfor
 from datazone_dagster.apply import prepare, read_latest
 from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.apply.function import Function
-from datazone_dagster.changelog.parts import Parts
+from datazone_dagster.changelog.parts import RowGroups
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.layout import Layout
@@ -90,7 +90,7 @@ def child(variant: str, folder: Path, lake: Path) -> Measured:
     with Stages(measured) as stages:
         if variant == COLLAPSED:
             stages.wrap(prepare, "prepare", "prepare chunks")
-            stages.wrap(Parts, "read", "of it: read Parquet")
+            stages.wrap(RowGroups, "read", "of it: read Parquet")
             stages.wrap(read_latest, "only_latest", "of it: collapse keys")
             # Images are read while the SQL runs over them.
             stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL", alone=True)

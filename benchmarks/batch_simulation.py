@@ -38,7 +38,7 @@ class Step:
 
     at_seconds: float
     size_bytes: int
-    held_bytes: int
+    existing_bytes: int
     backlog_bytes: float
     seconds: float
 

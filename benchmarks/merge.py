@@ -33,7 +33,7 @@ from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import AutoEngine, CopyOnWriteEngine, MergeOnReadEngine
 from datazone_dagster.rows.maintenance_plan import THOROUGH, MaintenanceSettings
-from datazone_dagster.rows.merge_batch import CAUSE, CLAIMS_SCHEMA, MergeBatch
+from datazone_dagster.rows.merge_batch import CAUSE, KEYED_CHANGES_SCHEMA, MergeBatch
 from datazone_dagster.rows.overwrite import elsewhere, table_batches
 from datazone_dagster.rows.table_maintenance import maintain
 
@@ -66,11 +66,11 @@ def merge_once(variant: str, uri: str, rows: pa.Table, number: int) -> None:
 
 
 def batch_of(rows: pa.Table) -> MergeBatch:
-    claims = pa.table(
+    keyed_changes = pa.table(
         {KEY: rows[KEY], VERSION: rows[VERSION], CAUSE: pa.nulls(len(rows), pa.string())},
-        schema=CLAIMS_SCHEMA,
+        schema=KEYED_CHANGES_SCHEMA,
     )
-    return MergeBatch(claims, rows)
+    return MergeBatch(keyed_changes, rows)
 
 
 def peak_mib() -> float:

@@ -55,7 +55,7 @@ def shorten_hours(seconds: int) -> None:
     checkpoints._CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=3))
     maintain_log.RETENTION_HOURS = checkpoints.RETENTION_HOURS = 0
     change_log._CONFIGURATION.update(maintain_log.CONFIGURATION)
-    maintain_source.TIDY_EVERY_SECONDS = process_state.TIDY_FIRST_SECONDS = seconds
+    maintain_source.CLEAN_UP_EVERY_SECONDS = process_state.CLEAN_UP_FIRST_SECONDS = seconds
 
 
 def _retentions(seconds: int, *, log_hours: int, files_hours: int) -> dict[str, str]:

@@ -16,7 +16,7 @@
     ├── MaskError                  a mask can't be applied as it stands
     ├── LineageError               the shard lineage contradicts what was landed
     ├── StorageError               a table of ours can't be read or written
-    │   ├── ForeignTableError      a table that is not ours stands in one of our places
+    │   ├── UnrecognisedTableError      a table that is not ours stands in one of our places
     │   └── ConcurrentWriterError  another writer committed first; this one gives way
     ├── LocalServerError           the local DynamoDB can't be started
     └── TransformError             the user's function or its result
@@ -105,7 +105,7 @@ class StorageError(DatazoneError):
     """A table of ours can't be read or written."""
 
 
-class ForeignTableError(StorageError):
+class UnrecognisedTableError(StorageError):
     """Something that is not ours stands where one of our tables belongs."""
 
 

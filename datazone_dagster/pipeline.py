@@ -14,7 +14,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
-from datazone_dagster.apply import Application, ApplySettings, Redriving
+from datazone_dagster.apply import ApplyRun, ApplySettings, Redriving
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.quarantine import Quarantine
@@ -34,7 +34,6 @@ __all__ = [
     "backlog",
     "drain_once",
     "drain_tick",
-    "forget_applied",
     "gap_notes",
     "open_dataset",
     "open_gaps",
@@ -42,6 +41,7 @@ __all__ = [
     "read_dataset",
     "records_waiting",
     "redrive_dataset",
+    "truncate_applied",
     "utc_now",
 ]
 
@@ -73,7 +73,7 @@ def apply_transform(
             what was applied before; the change log keeps the rest.
         StorageError: The lakehouse can't be read or written.
     """
-    return Application(transform, layout, settings, clock, on_chunk, logger).run()
+    return ApplyRun(transform, layout, settings, clock, on_chunk, logger).run()
 
 
 def redrive_dataset(
@@ -118,7 +118,7 @@ def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
     return Backlog(log.head, position, log.oldest_event_time_after(position))
 
 
-def forget_applied(
+def truncate_applied(
     source_name: str, dataset_ids: Iterable[str], layout: Layout, *, created_before: datetime
 ) -> int:
     """Remove changes that every dataset has applied, and that are old enough, for good.
@@ -146,7 +146,7 @@ def forget_applied(
     if log is None or not positions:
         return 0
     try:
-        return log.forget(min(positions), created_before)
+        return log.truncate(min(positions), created_before)
     except ConcurrentWriterError:
         return 0
 

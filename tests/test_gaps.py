@@ -242,7 +242,7 @@ def test_a_drain_at_the_same_moment(trimmed: Flow) -> None:
     trimmed.put("d")
     with at_point(crash_points.AFTER_READ, trimmed.accept):
         report = drain_once(SOURCE, trimmed.stream, trimmed.layout, clock=trimmed.clock)
-    assert report.gave_way
+    assert report.lost_race
     report = trimmed.drain()
     assert report.gaps == ()
     assert trimmed.accepted() == [("ann", "test data")]

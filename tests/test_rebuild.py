@@ -29,7 +29,7 @@ from datazone_dagster.errors import (
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import ApplySettings, apply_transform, drain_once, read_dataset
 from datazone_dagster.process import crash_points
-from datazone_dagster.rows.merge_batch import CLAIMS_SCHEMA
+from datazone_dagster.rows.merge_batch import KEYED_CHANGES_SCHEMA
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, at_point, crash_at
 from tests.commands.running import run_command
@@ -214,9 +214,9 @@ def test_deleted_keys_stay_deleted_although_their_tombstones_had_gone(world: Wor
             {"_dz_key": f"2:idS{len(key)}:{key}", "_dz_version": "0" * 48, "cause": None}
             for key in gone
         ],
-        schema=CLAIMS_SCHEMA,
+        schema=KEYED_CHANGES_SCHEMA,
     )
-    assert len(Tombstones(world.layout, "d").blocked(old)) == len(gone)
+    assert len(Tombstones(world.layout, "d").superseded(old)) == len(gone)
 
 
 def test_the_types_of_items_can_be_declared_anew(world: World) -> None:
@@ -265,7 +265,7 @@ def test_killed_anywhere_it_can_be_run_again(world: World, point: str, nth: int)
 
 
 @pytest.mark.parametrize(
-    ("point", "nth"), [(crash_points.BEFORE_TAKEOVER, 1), (crash_points.AFTER_DATASET_COMMIT, 3)]
+    ("point", "nth"), [(crash_points.BEFORE_SWAP, 1), (crash_points.AFTER_DATASET_COMMIT, 3)]
 )
 def test_a_run_in_the_last_moment_is_taken_in(world: World, point: str, nth: int) -> None:
     world.apply(as_number)
@@ -313,9 +313,7 @@ def test_a_run_that_was_about_to_commit_gives_way(world: World) -> None:
 
 
 @pytest.mark.parametrize("store_deletes", [True, False])
-@pytest.mark.parametrize(
-    "point", [crash_points.BEFORE_DATASET_COMMIT, crash_points.BEFORE_TAKEOVER]
-)
+@pytest.mark.parametrize("point", [crash_points.BEFORE_DATASET_COMMIT, crash_points.BEFORE_SWAP])
 def test_of_two_rebuilds_the_second_gives_way(
     world: World, point: str, store_deletes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,23 +351,23 @@ def test_a_change_log_that_forgot_can_t_rebuild(world: World) -> None:
     world.apply(as_number)
     log = ChangeLog(world.layout, "orders").open()
     assert log is not None
-    assert log.forget(2, world.clock() + timedelta(days=1)) > 0
+    assert log.truncate(2, world.clock() + timedelta(days=1)) > 0
     before = world.rows()
     with pytest.raises(StorageError, match=r"batches 1 to 2 were removed.*would lack keys"):
         world.rebuild(as_text)
     assert world.rows() == before
 
 
-def forget(world: World, batch: int) -> None:
+def truncate(world: World, batch: int) -> None:
     log = ChangeLog(world.layout, "orders").open()
     assert log is not None
-    assert log.forget(batch, world.clock() + timedelta(days=1)) > 0
+    assert log.truncate(batch, world.clock() + timedelta(days=1)) > 0
 
 
 def test_what_is_forgotten_while_it_is_read_is_still_read(world: World) -> None:
     world.apply(as_number)
     expected = {row["id"]: str(row["n"]) for row in world.rows()}
-    with at_point(crash_points.BEFORE_DATASET_COMMIT, lambda: forget(world, 3)):
+    with at_point(crash_points.BEFORE_DATASET_COMMIT, lambda: truncate(world, 3)):
         world.rebuild(as_text)
     assert {row["id"]: row["n"] for row in world.rows()} == expected
 
@@ -381,7 +379,7 @@ def test_what_is_forgotten_before_it_is_read_ends_the_rebuild(world: World) -> N
         world.put("late", n=99)
         world.drain()
         world.apply(as_number)
-        forget(world, 4)
+        truncate(world, 4)
 
     with (
         pytest.raises(StorageError, match="batches 1 to 4 were removed"),
@@ -415,7 +413,7 @@ def test_the_command_killed_in_the_middle_and_run_again(world: World) -> None:
     before = world.rows()
     (world.root / "definitions.py").write_text(PROJECT, "utf-8")
     command = ("rebuild", "d", "--lakehouse", world.layout.uri)
-    for point in ("before dataset commit", crash_points.BEFORE_TAKEOVER):
+    for point in ("before dataset commit", crash_points.BEFORE_SWAP):
         killed = run_command(*command, cwd=world.root, environment={"DATAZONE_CRASH_AT": point})
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert world.rows() == before

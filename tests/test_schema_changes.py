@@ -267,8 +267,8 @@ def test_a_frozen_table_keeps_an_unexpected_column_out_and_says_so(world: World)
     again = world.apply(number("bigint"), schema_policy="freeze")
     assert again.unexpected_columns == report.unexpected_columns
     world.put("d", n=4, m=8)
-    settled = world.apply(number("bigint"), number("bigint", "m"))
-    assert settled.unexpected_columns == ()
+    updated_checkpoint = world.apply(number("bigint"), number("bigint", "m"))
+    assert updated_checkpoint.unexpected_columns == ()
     assert world.rows("m") == {"a": None, "b": None, "c": None, "d": 8}
 
 

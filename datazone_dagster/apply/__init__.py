@@ -2,6 +2,6 @@
 
 from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.apply.redrive import Redriving
-from datazone_dagster.apply.run import Application
+from datazone_dagster.apply.run import ApplyRun
 
-__all__ = ["Application", "ApplySettings", "Redriving"]
+__all__ = ["ApplyRun", "ApplySettings", "Redriving"]

@@ -58,7 +58,7 @@ class ChunkFacts:
     event_time_max: datetime | None
 
 
-class WholeChunk:
+class FullChunk:
     """A chunk as the function may look at it: every change, and of it what is asked for.
 
     It is read when it is first asked for, and later only what was not read yet. Its size is that

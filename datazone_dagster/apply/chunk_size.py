@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from datazone_dagster.apply.read_latest import Bounds
 from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
-from datazone_dagster.process.memory import give_back, give_back_at_once, resident_bytes
+from datazone_dagster.process.memory import release_memory, release_memory_at_once, resident_bytes
 from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
 
 MEMORY_BUDGET = 1 << 30
@@ -71,7 +71,7 @@ class ChunkSizes:
     def __init__(self, settings: ApplySettings) -> None:
         self._settings = settings
         if settings.memory_budget < MEMORY_BUDGET:
-            give_back_at_once()
+            release_memory_at_once()
         self._loading_bytes = _LOADED_BYTES
         working = self._working_bytes()
         self.frame_memory_bytes = max(int(working * _FRAME_SHARE), _LEAST_FRAME_BYTES)
@@ -81,13 +81,13 @@ class ChunkSizes:
 
     def left_bytes(self) -> int:
         """Of the budget, beside what stays in the process between two chunks."""
-        return max(self._settings.memory_budget - self._held_bytes() - self._loading_bytes, 0)
+        return max(self._settings.memory_budget - self._existing_bytes() - self._loading_bytes, 0)
 
     def _working_bytes(self) -> int:
         return max(self.left_bytes(), _LEAST_WORKING_BYTES)
 
     @property
-    def whole_bytes(self) -> int:
+    def full_bytes(self) -> int:
         """Decoded bytes of the next chunk of which every change is read."""
         return self._settings.chunk_bytes or self._whole.bytes
 
@@ -99,8 +99,8 @@ class ChunkSizes:
     def bounds(self) -> Bounds:
         """Of the next chunk that collapses first."""
         decoded_bytes = self._settings.chunk_bytes or self._collapsed.bytes
-        kept_bytes = int(self._working_bytes() * _KEPT_SHARE)
-        return Bounds(decoded_bytes, kept_bytes, kept_bytes * 3 // 2, self._row_bytes)
+        retained_bytes = int(self._working_bytes() * _KEPT_SHARE)
+        return Bounds(decoded_bytes, retained_bytes, retained_bytes * 3 // 2, self._row_bytes)
 
     def learn(self, rows: Mapping[str, pa.Table], changes: int) -> None:
         """See what the function's rows of some changes take."""
@@ -130,16 +130,16 @@ class ChunkSizes:
             self._whole = size.after(measured)
 
     def _pressure(self) -> float:
-        return self._held_bytes() / self._settings.memory_budget
+        return self._existing_bytes() / self._settings.memory_budget
 
-    def _held_bytes(self) -> int:
+    def _existing_bytes(self) -> int:
         """What stays in the process between two chunks.
 
         Freed memory counts where there is much room: what the next chunk needs is at hand then.
         """
         if resident_bytes() > _ROOMY_SHARE * self._settings.memory_budget:
             pa.default_memory_pool().release_unused()
-            give_back()
+            release_memory()
         return resident_bytes()
 
 

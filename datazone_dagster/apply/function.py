@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from datazone_dagster.api import Transform
 from datazone_dagster.apply.bad_records import FUNCTION_FAILED, readable, refused_rows, without
-from datazone_dagster.apply.chunk import WholeChunk
+from datazone_dagster.apply.chunk import FullChunk
 from datazone_dagster.apply.isolate import NotIsolatedError, failing_rows
 from datazone_dagster.errors import DatazoneError, HiddenColumnsError, ResultError, TransformError
 from datazone_dagster.frame.database import Databases
@@ -119,7 +119,7 @@ class Function:
         except MalformedImageError:
             raise
         except TransformError as error:
-            if not self._may_set_aside(error):
+            if not self._may_quarantine(error):
                 raise
             changes, refused = self._isolated(outputs, changes, lookups, error)
         if len(changes):
@@ -158,7 +158,7 @@ class Function:
             raise error from None
         return without(changes, found), refused_rows(changes, found)
 
-    def _may_set_aside(self, error: TransformError) -> bool:
+    def _may_quarantine(self, error: TransformError) -> bool:
         return self._transform.on_error == "quarantine" and not isinstance(error, _OF_THE_CODE)
 
     def _isolated(
@@ -201,7 +201,7 @@ class Function:
         )
         return without(changes, found), refused_rows(changes, found)
 
-    def returned(self, chunk: WholeChunk, lookups: Mapping[str, pa.Table]) -> dict[str, object]:
+    def returned(self, chunk: FullChunk, lookups: Mapping[str, pa.Table]) -> dict[str, object]:
         """What the function returns of a chunk, by output; the chunk may still be unread then.
 
         Raises:

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.apply.chunk import CHANGES_SCHEMA
-from datazone_dagster.changelog.parts import Part, Parts
+from datazone_dagster.changelog.parts import RowGroup, RowGroups
 from datazone_dagster.model.column_names import Log
 
-PART = "part"
+ROW_GROUP = "part"
 ROW = "row"
 """Columns of a claim: the place of its part among those read, and its row there."""
 
@@ -48,9 +48,9 @@ class Images:
     """
 
     def __init__(
-        self, parts: Parts, read: Sequence[Part], latest: pa.Table, columns: Sequence[str]
+        self, parts: RowGroups, read: Sequence[RowGroup], latest: pa.Table, columns: Sequence[str]
     ) -> None:
-        self._parts = parts
+        self._row_groups = parts
         self._read = read
         self._latest = latest
         self._columns = columns
@@ -59,28 +59,30 @@ class Images:
 
     def views(self) -> Iterator[pa.RecordBatch]:
         """In `VIEWS_SCHEMA`. One part is held at a time, and what of others is still in use."""
-        for claims, part in self._by_part():
-            found = self._parts.read(part, self._columns)
-            places = claims[ROW].to_numpy()
+        for keyed_changes, part in self._by_row_group():
+            found = self._row_groups.read(part, self._columns)
+            places = keyed_changes[ROW].to_numpy()
             rows = pa.Table.from_arrays(
                 [
                     viewed(found[name], places)
                     if name in _VIEWED
-                    else found[name].take(claims[ROW])
+                    else found[name].take(keyed_changes[ROW])
                     for name in self._columns
                 ],
                 names=list(self._columns),
             )
-            self.given += len(claims)
-            yield from beside(claims, rows, VIEWS_SCHEMA).to_batches()
+            self.given += len(keyed_changes)
+            yield from beside(keyed_changes, rows, VIEWS_SCHEMA).to_batches()
 
     def pieces(self) -> Iterator[pa.Table]:
         """In `CHANGES_SCHEMA`, some thousand at a time."""
         pending: list[pa.Table] = []
-        for claims, part in self._by_part():
-            found = self._parts.read(part, self._columns).take(claims[ROW].combine_chunks())
-            pending.append(beside(claims, found, CHANGES_SCHEMA))
-            self.given += len(claims)
+        for keyed_changes, part in self._by_row_group():
+            found = self._row_groups.read(part, self._columns).take(
+                keyed_changes[ROW].combine_chunks()
+            )
+            pending.append(beside(keyed_changes, found, CHANGES_SCHEMA))
+            self.given += len(keyed_changes)
             if (
                 sum(map(len, pending)) >= _PIECE_ROWS
                 or sum(table.nbytes for table in pending) >= _PIECE_BYTES
@@ -90,22 +92,22 @@ class Images:
         if pending:
             yield pa.concat_tables(pending)
 
-    def _by_part(self) -> Iterator[tuple[pa.Table, Part]]:
-        runs = pc.run_end_encode(self._latest[PART].combine_chunks())
+    def _by_row_group(self) -> Iterator[tuple[pa.Table, RowGroup]]:
+        runs = pc.run_end_encode(self._latest[ROW_GROUP].combine_chunks())
         start = 0
         for number, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
             yield self._latest.slice(start, end - start), self._read[number]
             start = end
 
 
-def beside(claims: pa.Table, found: pa.Table, schema: pa.Schema) -> pa.Table:
+def beside(keyed_changes: pa.Table, found: pa.Table, schema: pa.Schema) -> pa.Table:
     """Claims and what was found of the same changes, in a schema; what neither has is null."""
 
     def column(name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
-        for table in (found, claims):
+        for table in (found, keyed_changes):
             if name in table.column_names:
                 return table[name]
-        return _nulls(kind, len(claims))
+        return _nulls(kind, len(keyed_changes))
 
     return pa.Table.from_arrays([column(field.name, field.type) for field in schema], schema=schema)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
-from datazone_dagster.process.shutdown import told_to_end
+from datazone_dagster.process.shutdown import shutdown_requested
 
 LONGEST_WAIT_SECONDS = 6.0
 """No change that has landed waits longer than this for others."""
@@ -118,7 +118,11 @@ class Following:
         """
         since_seconds = moved_seconds = self._opened_seconds
         head = seen = log.head
-        while last is not None and self._monotonic() < self._until_seconds and not told_to_end():
+        while (
+            last is not None
+            and self._monotonic() < self._until_seconds
+            and not shutdown_requested()
+        ):
             self._opened_seconds = now = self._monotonic()
             log.move_on()
             if log.head <= head:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
-from datazone_dagster.apply.chunk import WholeChunk
+from datazone_dagster.apply.chunk import FullChunk
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.function import Function, FunctionResult
 from datazone_dagster.apply.read_all import every_change
@@ -36,7 +36,7 @@ class Preparation:
         self._function = function
         self._sizes = sizes
         self._logger = logger
-        self._whole_through_batch = 0
+        self._full_through_batch = 0
 
     def next_chunk(
         self,
@@ -63,7 +63,7 @@ class Preparation:
             TransformError: The function failed, or its result can't be applied.
             StorageError: The change log can't be read.
         """
-        whole = WholeChunk(log, after_batch, through_batch, self._sizes.whole_bytes)
+        whole = FullChunk(log, after_batch, through_batch, self._sizes.full_bytes)
         outputs = list(outputs)
         try:
             returned = self._function.returned(whole, lookups)
@@ -76,13 +76,13 @@ class Preparation:
         frames = _unread({output: returned[output] for output in outputs})
         if frames is None:
             return self._as_looked_at(whole, returned, outputs, lookups)
-        if after_batch >= self._whole_through_batch:
+        if after_batch >= self._full_through_batch:
             try:
                 if all(map(self._only_latest_count, frames, frames.values())):
                     return self._collapsed_first(log, after_batch, through_batch, frames)
                 return self._every_change(log, after_batch, through_batch, frames)
             except NotThisWayError as error:
-                self._whole_through_batch = error.through_batch
+                self._full_through_batch = error.through_batch
                 self._logger.info(
                     "Batches %d to %d are taken whole: %s",
                     after_batch + 1,
@@ -116,7 +116,7 @@ class Preparation:
                 self._sizes.expect(error.row_bytes)
                 # Half of it each time ends at a single batch, which is never too much.
                 bounds = replace(
-                    bounds, kept_bytes=bounds.kept_bytes // 2, row_bytes=error.row_bytes
+                    bounds, retained_bytes=bounds.retained_bytes // 2, row_bytes=error.row_bytes
                 )
 
     def _every_change(
@@ -126,14 +126,14 @@ class Preparation:
         through_batch: int,
         frames: Mapping[str, Frame],
     ) -> Prepared:
-        size, row_bytes = self._sizes.whole_bytes, self._sizes.row_bytes
+        size, row_bytes = self._sizes.full_bytes, self._sizes.row_bytes
         return self._read(
             every_change(log, after_batch, through_batch, frames, size, row_bytes or 0.0)
         )
 
     def _as_looked_at(
         self,
-        whole: WholeChunk,
+        whole: FullChunk,
         returned: Mapping[str, object],
         outputs: Sequence[str],
         lookups: Mapping[str, pa.Table],
@@ -158,7 +158,7 @@ class Preparation:
 
     def _whole(
         self,
-        whole: WholeChunk,
+        whole: FullChunk,
         returned: Mapping[str, object] | None,
         outputs: Iterable[str],
         lookups: Mapping[str, pa.Table],

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 
 from datazone_dagster.apply.chunk import CHANGES_SCHEMA, NOTHING_REFUSED, ChunkFacts
 from datazone_dagster.apply.function import FunctionResult
-from datazone_dagster.apply.image_views import PART, ROW, VIEWS_SCHEMA, Images, beside
-from datazone_dagster.changelog.parts import Part, Parts
+from datazone_dagster.apply.image_views import ROW, ROW_GROUP, VIEWS_SCHEMA, Images, beside
+from datazone_dagster.changelog.parts import RowGroup, RowGroups
 from datazone_dagster.dataset.latest import only_latest
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
@@ -28,7 +28,7 @@ from datazone_dagster.frame.query_session import Coming
 from datazone_dagster.items.keys import key_column
 from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION, Log
 
-CLAIM_COLUMNS = (
+CHANGE_COLUMNS = (
     Log.BATCH,
     Log.KEYS,
     Log.VERSION,
@@ -53,15 +53,15 @@ class Bounds:
 
     Args:
         decoded_bytes: Of the changes that it covers; it ends with the batch that passes them.
-        kept_bytes: Of what stays in memory until the commit, a claim per key and its rows, as far
-            as can be told before; it ends with the batch that passes them.
+        retained_bytes: What stays in memory until the commit, a keyed change per key and its rows,
+            estimated beforehand; the chunk ends with the batch that passes them.
         most_bytes: Of the rows as they turn out to be, unless they are of a single batch.
         row_bytes: What the function's rows of one change take, as far as is known; None: the
             size of the change.
     """
 
     decoded_bytes: int
-    kept_bytes: int
+    retained_bytes: int
     most_bytes: int
     row_bytes: float | None = None
 
@@ -99,7 +99,7 @@ class TooMuchError(Exception):
         self.row_bytes = row_bytes
 
 
-def prepare(parts: Parts, frames: Mapping[str, Frame], bounds: Bounds) -> Prepared:
+def prepare(parts: RowGroups, frames: Mapping[str, Frame], bounds: Bounds) -> Prepared:
     """The next chunk, by way of its latest changes.
 
     Args:
@@ -123,7 +123,7 @@ def prepare(parts: Parts, frames: Mapping[str, Frame], bounds: Bounds) -> Prepar
     except TransformError as error:
         raise NotThisWayError(facts.last_batch, error.what) from error
     taken = FunctionResult(
-        latest.drop_columns([PART, ROW]),
+        latest.drop_columns([ROW_GROUP, ROW]),
         rows,
         refused=NOTHING_REFUSED,
     )
@@ -166,17 +166,19 @@ def _rows(
     return {output: pa.concat_tables(tables) for output, tables in rows.items()}
 
 
-def _sampled_row_bytes(parts: Parts, frames: Mapping[str, Frame]) -> float | None:
+def _sampled_row_bytes(parts: RowGroups, frames: Mapping[str, Frame]) -> float | None:
     """What the function's rows of one change take, by the first changes; None: it fails there."""
     part = next(iter(parts))
-    claims = parts.read(part, CLAIM_COLUMNS).slice(0, _SAMPLE_ROWS)
-    if not len(claims):
+    keyed_changes = parts.read(part, CHANGE_COLUMNS).slice(0, _SAMPLE_ROWS)
+    if not len(keyed_changes):
         return None
     found = parts.read(part, _columns_of(frames)).slice(0, _SAMPLE_ROWS)
-    claims = claims.append_column(KEY, claims[Log.KEYS])
-    claims = claims.append_column(VERSION, claims[Log.VERSION])
+    keyed_changes = keyed_changes.append_column(KEY, keyed_changes[Log.KEYS])
+    keyed_changes = keyed_changes.append_column(VERSION, keyed_changes[Log.VERSION])
     changes = beside(
-        claims.append_column(EVENT_TIME, claims[Log.EVENT_TIME]), found, CHANGES_SCHEMA
+        keyed_changes.append_column(EVENT_TIME, keyed_changes[Log.EVENT_TIME]),
+        found,
+        CHANGES_SCHEMA,
     )
     try:
         row_bytes: int = sum(frame.rows_of(changes).nbytes for frame in frames.values())
@@ -196,7 +198,7 @@ class _Scan:
 
     bounds: Bounds
     sampled_row_bytes: Callable[[], float | None]
-    parts: list[Part] = field(default_factory=list)
+    parts: list[RowGroup] = field(default_factory=list)
     records: int = 0
     record_bytes: int = 0
     decoded_bytes: int = 0
@@ -206,13 +208,13 @@ class _Scan:
     _kept: pa.Table | None = None
     _pending: list[pa.Table] = field(default_factory=list)
     _pending_bytes: int = 0
-    _held_rows: int = 0
+    _existing_rows: int = 0
 
-    def run(self, parts: Parts) -> None:
+    def run(self, parts: RowGroups) -> None:
         """Read on until the bounds are reached and the last batch is whole."""
         full = False
         for part in parts:
-            rows = parts.read(part, CLAIM_COLUMNS)
+            rows = parts.read(part, CHANGE_COLUMNS)
             full = full or self._is_full(part)
             of_batch = rows.filter(pc.equal(rows[Log.BATCH], self.last_batch)) if full else rows
             if len(of_batch):
@@ -225,7 +227,7 @@ class _Scan:
         tables = [*([self._kept] if self._kept is not None else []), *self._pending]
         both = pa.concat_tables(tables)
         self._kept = only_latest(both, both[Log.KEYS], both[Log.VERSION])
-        self._pending, self._pending_bytes, self._held_rows = [], 0, len(self._kept)
+        self._pending, self._pending_bytes, self._existing_rows = [], 0, len(self._kept)
         return self._kept
 
     def facts(self) -> ChunkFacts:
@@ -240,7 +242,7 @@ class _Scan:
             max(self._times, default=None),
         )
 
-    def _take(self, part: Part, rows: pa.Table) -> None:
+    def _take(self, part: RowGroup, rows: pa.Table) -> None:
         batches = rows[Log.BATCH]
         self.first_batch = self.first_batch or int(batches[0].as_py())
         self.last_batch = int(batches[-1].as_py())
@@ -255,30 +257,33 @@ class _Scan:
         number = pa.repeat(pa.scalar(len(self.parts), pa.int32()), len(rows))
         place = pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1), len(rows))), 1)
         self.parts.append(part)
-        claims = rows.drop_columns([Log.REASON]).append_column(PART, number)
-        claims = claims.append_column(ROW, place)
-        self._pending.append(claims)
-        self._pending_bytes += claims.nbytes
-        self._held_rows += len(claims)
+        keyed_changes = rows.drop_columns([Log.REASON]).append_column(ROW_GROUP, number)
+        keyed_changes = keyed_changes.append_column(ROW, place)
+        self._pending.append(keyed_changes)
+        self._pending_bytes += keyed_changes.nbytes
+        self._existing_rows += len(keyed_changes)
         if self._pending_bytes > max(_COLLAPSE_BYTES, self._latest_bytes()):
             self.latest()
 
-    def _is_full(self, part: Part) -> bool:
+    def _is_full(self, part: RowGroup) -> bool:
         if not self.records:
             return False
         bounds, change_bytes = self.bounds, part.decoded_bytes / part.rows
-        if self._kept_bytes(bounds.row_bytes or change_bytes) >= bounds.kept_bytes:
+        if self._retained_bytes(bounds.row_bytes or change_bytes) >= bounds.retained_bytes:
             if bounds.row_bytes is None:
                 row_bytes = self.sampled_row_bytes()
                 self.bounds = bounds = replace(bounds, row_bytes=row_bytes or change_bytes)
             self.latest()
             # Not up to the bound, or near it every part would collapse everything once more.
-            if self._kept_bytes(bounds.row_bytes or change_bytes) >= _NEARLY * bounds.kept_bytes:
+            if (
+                self._retained_bytes(bounds.row_bytes or change_bytes)
+                >= _NEARLY * bounds.retained_bytes
+            ):
                 return True
         return self.decoded_bytes >= bounds.decoded_bytes
 
-    def _kept_bytes(self, row_bytes: float) -> int:
-        return self._latest_bytes() + self._pending_bytes + int(self._held_rows * row_bytes)
+    def _retained_bytes(self, row_bytes: float) -> int:
+        return self._latest_bytes() + self._pending_bytes + int(self._existing_rows * row_bytes)
 
     def _latest_bytes(self) -> int:
         return 0 if self._kept is None else int(self._kept.nbytes)

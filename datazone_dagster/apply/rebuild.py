@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.apply.chunk_size import ApplySettings
-from datazone_dagster.apply.run import Application
+from datazone_dagster.apply.run import ApplyRun
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import generation_of
-from datazone_dagster.dataset.swap import take_over
+from datazone_dagster.dataset.swap import swap_in
 from datazone_dagster.delta import open_table
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
@@ -27,7 +27,7 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport
 
-TAKEOVERS = 20
+SWAPS = 20
 """Attempts to take over: each time a run of the dataset was faster, the rest is applied."""
 
 _logger = logging.getLogger(__name__)
@@ -86,10 +86,10 @@ class Rebuild:
             TransformError: The function or its result can't be applied.
         """
         generation = self._check()
-        for attempt in range(1, TAKEOVERS + 1):
+        for attempt in range(1, SWAPS + 1):
             try:
                 applied = self._apply()
-                taken = take_over(
+                taken = swap_in(
                     self._layout,
                     self._place,
                     self._dataset_id,
@@ -109,7 +109,7 @@ class Rebuild:
                 return RebuildReport(applied, generation + 1, attempt)
             self._check()  # what is missing may have been removed meanwhile
         raise ConcurrentWriterError(
-            f"Dataset {self._dataset_id!r}: runs were faster {TAKEOVERS} times in a row.",
+            f"Dataset {self._dataset_id!r}: runs were faster {SWAPS} times in a row.",
             safe="The dataset is as they left it; what was rebuilt is thrown away.",
             hint="Stop the sensor of its source, or wait for a quieter time, and rebuild again.",
         )
@@ -149,7 +149,7 @@ class Rebuild:
         return None if table is None else generation_of(table, self._transform.source.name)
 
     def _apply(self) -> ApplyReport:
-        application = Application(
+        application = ApplyRun(
             self._transform,
             self._layout,
             self._settings,

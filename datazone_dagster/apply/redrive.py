@@ -73,7 +73,7 @@ class Redriving:
         failures = 0
         while True:
             try:
-                done = self._next_part(lookups, report)
+                done = self._next_row_group(lookups, report)
             except ConcurrentWriterError as error:
                 failures += 1
                 if failures >= ATTEMPTS:
@@ -86,26 +86,26 @@ class Redriving:
                 return replace(report, waiting=left.waiting, reasons=left.reasons)
             report = done
 
-    def _next_part(
+    def _next_row_group(
         self, lookups: dict[str, pa.Table], report: RedriveReport
     ) -> RedriveReport | None:
         """The report after one more part, or None if nothing is left to try."""
         redrive = self._quarantine.start_redrive()
         if redrive is None:
             return None
-        settled, now = self._table.redriven(), self._clock()
-        part = self._due(redrive, settled)
+        updated_checkpoint, now = self._table.redriven(), self._clock()
+        part = self._due(redrive, updated_checkpoint)
         if not len(part):
-            redrive.mark(settled, now)
+            redrive.mark(updated_checkpoint, now)
             return None
         taken = self._taken(part, lookups)
         if len(taken.changes):
-            redrive.pin(taken.changes, settled, now)
+            redrive.pin(taken.changes, updated_checkpoint, now)
             crash_points.reach(crash_points.AFTER_REDRIVE_PIN)
             written = self._table.redrive(
                 taken.changes,
                 taken.rows[self._output],
-                after_redrive=settled,
+                after_redrive=updated_checkpoint,
                 number=redrive.number,
                 now=now,
                 attributes=self._function.attributes,
@@ -126,18 +126,18 @@ class Redriving:
             self._logger.info("What was redriven is marked by the next redrive: %s", error)
         return report
 
-    def _due(self, redrive: Redrive, settled: int) -> pa.Table:
+    def _due(self, redrive: Redrive, updated_checkpoint: int) -> pa.Table:
         """The oldest records that wait, up to the bound of a chunk.
 
         Only of batches that the dataset has passed: the others are still to be applied, and a
         run of the transform may take them then.
         """
-        records = redrive.records(settled)
+        records = redrive.records(updated_checkpoint)
         passed = pc.less_equal(records[Log.BATCH], self._table.position())
         tried = pc.is_in(records[RECORD_ID], pa.array(list(self._tried), pa.string()))
         records = records.filter(pc.and_not(passed, tried))
         sizes = pc.add(pc.fill_null(records[Log.SIZE_BYTES], 0), 1024)
-        fitting = pc.less(pc.cumulative_sum(sizes), self._sizes.whole_bytes)
+        fitting = pc.less(pc.cumulative_sum(sizes), self._sizes.full_bytes)
         return records.slice(0, max(1, pc.sum(fitting).as_py() or 0))
 
     def _taken(self, part: pa.Table, lookups: dict[str, pa.Table]) -> FunctionResult:

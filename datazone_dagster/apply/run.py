@@ -34,7 +34,7 @@ REOPEN_AFTER = timedelta(hours=RETENTION_HOURS) / 3
 and one chunk more has to fit."""
 
 
-class Application:
+class ApplyRun:
     """One run of one transform."""
 
     def __init__(
@@ -125,10 +125,10 @@ class Application:
             while log.has_rows(start, end):
                 start = self._apply_chunk(log, start, end, lookups)
                 if self._clock() - opened_at >= REOPEN_AFTER:
-                    log, opened_at = self._opened_anew(head), self._clock()
+                    log, opened_at = self._reopened(head), self._clock()
             self._skip_to(start, end)
 
-    def _opened_anew(self, head: int) -> ChangeLogSnapshot:
+    def _reopened(self, head: int) -> ChangeLogSnapshot:
         """The change log as it is now: the same batches, perhaps in other files."""
         log = self._change_log.open()
         if log is None or log.head < head:

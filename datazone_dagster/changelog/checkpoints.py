@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from datazone_dagster.changelog.orphan_files import delete_strays
+from datazone_dagster.changelog.orphan_files import delete_orphan_files
 from datazone_dagster.delta import create_table, guarded, open_table, transaction
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, ShardState
@@ -115,7 +115,7 @@ class CheckpointSnapshot:
         self._saves = saves + 1
         self.checkpoint = checkpoint
 
-    def delete_leftovers(self) -> None:
+    def delete_orphan_files(self) -> None:
         """Delete the files that earlier commits replaced, or that no commit ever named.
 
         To be called every hour.
@@ -129,7 +129,7 @@ class CheckpointSnapshot:
                 retention_hours=RETENTION_HOURS, enforce_retention_duration=False, dry_run=False
             )
             options = self._checkpoints.storage_options
-            delete_strays(self._table, options, [""], timedelta(hours=RETENTION_HOURS))
+            delete_orphan_files(self._table, options, [""], timedelta(hours=RETENTION_HOURS))
 
 
 def _read_rows(table: DeltaTable) -> list[dict[str, Any]]:

@@ -19,15 +19,15 @@ from datazone_dagster.changelog import gap_notes
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
-from datazone_dagster.changelog.log_errors import forgotten_error, overtaken_error
+from datazone_dagster.changelog.log_errors import overtaken_error, truncated_error
 from datazone_dagster.changelog.maintain_log import (
     CONFIGURATION,
-    delete_leftovers,
+    delete_unreferenced_files,
     expired_files,
     join_files,
     remove_files,
 )
-from datazone_dagster.changelog.parts import Parts
+from datazone_dagster.changelog.parts import RowGroups
 from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
 from datazone_dagster.changelog.ranges import files_between, rows_between, stored_bytes
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
@@ -61,7 +61,7 @@ class ChangeLog:
     def __init__(self, layout: Layout, source: str) -> None:
         self.uri = layout.change_log(source)
         self.app_id = f"drain/{source}"
-        self.forget_app_id = f"forget/{source}"
+        self.truncate_app_id = f"forget/{source}"
         self.storage_options = layout.storage_options
 
     def open(self) -> ChangeLogSnapshot | None:
@@ -117,7 +117,7 @@ class ChangeLogSnapshot:
         """The gaps that the log keeps, accepted ones included."""
         return gap_notes.from_json(self._table.metadata().configuration.get(gap_notes.PROPERTY))
 
-    def keep_gaps(self, notes: Iterable[GapNote]) -> None:
+    def record_gaps(self, notes: Iterable[GapNote]) -> None:
         """Keep what the checkpoint notes, and every acceptance before it.
 
         Raises:
@@ -180,7 +180,7 @@ class ChangeLogSnapshot:
                 writer.put(shard)
             return writer.commit()
 
-    def keep_small(self) -> bool:
+    def maintain_once(self) -> bool:
         """Do the next piece of upkeep, about a second of work. False if there was none to do.
 
         Raises:
@@ -194,7 +194,7 @@ class ChangeLogSnapshot:
         self._listed = None
         return True
 
-    def delete_leftovers(self) -> None:
+    def delete_orphan_files(self) -> None:
         """Delete files that were joined or forgotten hours ago, or that no commit ever named.
 
         To be called every hour.
@@ -204,9 +204,9 @@ class ChangeLogSnapshot:
             StorageError: The store failed; what is left goes next time.
         """
         first_batch = self._files[0].minimum[Log.BATCH] if self._files else self.head
-        delete_leftovers(self._table, self._log.storage_options, first_batch, self.head)
+        delete_unreferenced_files(self._table, self._log.storage_options, first_batch, self.head)
 
-    def forget(self, applied_batch: int, created_before: datetime) -> int:
+    def truncate(self, applied_batch: int, created_before: datetime) -> int:
         """Remove the oldest changes, if they are applied and old enough, for good.
 
         A dataset can't be rebuilt from them any more. Whole files go, oldest first.
@@ -224,7 +224,7 @@ class ChangeLogSnapshot:
         """
         files = expired_files(self._files, applied_batch, created_before)
         if files:
-            remove_files(self._table, files, self._log.forget_app_id)
+            remove_files(self._table, files, self._log.truncate_app_id)
             self._listed = None
             self.forgotten = max(file.maximum[Log.BATCH] for file in files)
         return sum(file.num_records for file in files)
@@ -286,7 +286,7 @@ class ChangeLogSnapshot:
             return True
         return any(True for _ in self._read(after_batch, through_batch, [Log.BATCH]))
 
-    def parts(self, after_batch: int, through_batch: int) -> Parts:
+    def parts(self, after_batch: int, through_batch: int) -> RowGroups:
         """The batches in (after_batch, through_batch] by parts, to be read column by column.
 
         Raises:
@@ -295,7 +295,7 @@ class ChangeLogSnapshot:
         self._check_range(after_batch, through_batch)
         files = self._files_between(after_batch, through_batch)
         options = self._log.storage_options
-        return Parts(self._table, options, files, after_batch, through_batch)
+        return RowGroups(self._table, options, files, after_batch, through_batch)
 
     def epoch_of(self, batch: int) -> int | None:
         """The epoch of the changes of a batch, None if it has none."""
@@ -320,7 +320,7 @@ class ChangeLogSnapshot:
 
     def _read_heads(self) -> None:
         self.head = self._table.transaction_version(self._log.app_id) or 0
-        self.forgotten = self._table.transaction_version(self._log.forget_app_id) or 0
+        self.forgotten = self._table.transaction_version(self._log.truncate_app_id) or 0
         self._listed = None
 
     @property
@@ -341,7 +341,7 @@ class ChangeLogSnapshot:
 
     def _check_range(self, after_batch: int, through_batch: int) -> None:
         if after_batch < min(self.forgotten, through_batch):
-            raise forgotten_error(self._log.uri, after_batch, self.forgotten)
+            raise truncated_error(self._log.uri, after_batch, self.forgotten)
 
     def _files_between(self, after_batch: int, through_batch: int) -> list[DataFile]:
         return files_between(self._files, after_batch, through_batch)

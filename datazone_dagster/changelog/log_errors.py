@@ -30,7 +30,7 @@ def overtaken_error(uri: str, head: int, landed: int) -> ConcurrentWriterError:
     )
 
 
-def forgotten_error(uri: str, after_batch: int, forgotten: int) -> StorageError:
+def truncated_error(uri: str, after_batch: int, forgotten: int) -> StorageError:
     """Batches that somebody needs are gone for good."""
     return StorageError(
         f"The change log at {uri} has no batches {after_batch + 1} to {forgotten} any more: they "

@@ -16,7 +16,7 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
 from datazone_dagster.changelog.files import folder_of, write_file
-from datazone_dagster.changelog.orphan_files import buckets_to_look_through, delete_strays
+from datazone_dagster.changelog.orphan_files import buckets_to_look_through, delete_orphan_files
 from datazone_dagster.changelog.schema import SCHEMA, WRITTEN_SCHEMA, bucket_of
 from datazone_dagster.delta import DataFile, filesystem, guarded, read_rows, transaction
 from datazone_dagster.model.column_names import Log
@@ -45,17 +45,17 @@ def join_files(
     """
     with guarded(table.table_uri, f"Joining {len(files)} files of the change log"):
         bucket = bucket_of(files[0].minimum[Log.BATCH])
-        parts = _parts(table, storage_options, files)
+        parts = _row_groups(table, storage_options, files)
         store = filesystem(table, storage_options)
         joined = write_file(store, bucket, parts, data_change=False)
         commit = CommitProperties(max_commit_retries=0)
         _commit(table, [joined] if joined else [], files, data_change=False, commit=commit)
 
 
-def remove_files(table: DeltaTable, files: Sequence[DataFile], forget_app_id: str) -> None:
+def remove_files(table: DeltaTable, files: Sequence[DataFile], truncate_app_id: str) -> None:
     """Take files, and the changes in them, out of the change log for good.
 
-    The last batch that goes is recorded as the transaction version of `forget_app_id`.
+    The last batch that goes is recorded as the transaction version of `truncate_app_id`.
 
     Raises:
         ConcurrentWriterError: Another commit came first; nothing changed.
@@ -63,11 +63,11 @@ def remove_files(table: DeltaTable, files: Sequence[DataFile], forget_app_id: st
     """
     with guarded(table.table_uri, f"Removing {len(files)} files of applied changes"):
         through_batch = max(file.maximum[Log.BATCH] for file in files)
-        commit = transaction(forget_app_id, through_batch)
+        commit = transaction(truncate_app_id, through_batch)
         _commit(table, [], files, data_change=True, commit=commit)
 
 
-def delete_leftovers(
+def delete_unreferenced_files(
     table: DeltaTable, storage_options: Mapping[str, str], first_batch: int, head: int
 ) -> None:
     """Delete files that were replaced or removed more than `RETENTION_HOURS` ago, and strays.
@@ -88,7 +88,7 @@ def delete_leftovers(
         this_hour = int(time.time()) // 3600
         buckets = buckets_to_look_through(bucket_of(first_batch), bucket_of(head), this_hour)
         folders = [folder_of(bucket) for bucket in buckets]
-        delete_strays(table, storage_options, folders, timedelta(hours=RETENTION_HOURS))
+        delete_orphan_files(table, storage_options, folders, timedelta(hours=RETENTION_HOURS))
 
 
 def expired_files(
@@ -108,7 +108,7 @@ def expired_files(
     return expired
 
 
-def _parts(
+def _row_groups(
     table: DeltaTable, storage_options: Mapping[str, str], files: Sequence[DataFile]
 ) -> Iterator[pa.Table]:
     for _, rows in read_rows(table, storage_options, files, _READ_SCHEMA):

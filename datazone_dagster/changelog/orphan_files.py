@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from deltalake import DeltaTable
 
-from datazone_dagster.delta.orphans import leftovers
+from datazone_dagster.delta.orphans import orphan_files
 from datazone_dagster.delta.transaction_log import Snapshot, entry_path, read_snapshot
 
 NEWEST_BUCKETS = 4
@@ -21,7 +21,7 @@ OTHER_BUCKETS = 4
 """How many partitions of the change log one look lists: one request of the store each."""
 
 
-def delete_strays(
+def delete_orphan_files(
     table: DeltaTable, storage_options: Mapping[str, str], folders: Iterable[str], kept: timedelta
 ) -> list[str]:
     """Delete files right in some folders that the table never had.
@@ -43,7 +43,7 @@ def delete_strays(
     committed_at = newest_commit_at(snapshot)
     if committed_at is None:
         return []
-    found = leftovers(snapshot, committed_at - kept, folders)
+    found = orphan_files(snapshot, committed_at - kept, folders)
     snapshot.store.delete(found)
     return found
 

@@ -23,7 +23,7 @@ from datazone_dagster.model.column_names import Log
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RowGroup:
     """A row group, with the decoded bytes of all its columns."""
 
     file: int
@@ -32,7 +32,7 @@ class Part:
     decoded_bytes: int
 
 
-class Parts:
+class RowGroups:
     """The rows of the batches in (after_batch, through_batch], in the order of the log.
 
     A context manager: it keeps the file open that was read last. A part that lies across an
@@ -61,7 +61,7 @@ class Parts:
         self._range = (after_batch, through_batch)
         self._open: tuple[int, Any, pq.ParquetFile] | None = None
 
-    def __enter__(self) -> Parts:
+    def __enter__(self) -> RowGroups:
         return self
 
     def __exit__(
@@ -72,14 +72,14 @@ class Parts:
     ) -> None:
         self._close()
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[RowGroup]:
         for number in range(len(self._files)):
             metadata = self._parquet(number).metadata
             for group in range(metadata.num_row_groups):
                 facts = metadata.row_group(group)
-                yield Part(number, group, int(facts.num_rows), int(facts.total_byte_size))
+                yield RowGroup(number, group, int(facts.num_rows), int(facts.total_byte_size))
 
-    def read(self, part: Part, columns: Sequence[str]) -> pa.Table:
+    def read(self, part: RowGroup, columns: Sequence[str]) -> pa.Table:
         """These columns of the rows of a part that lie in the range.
 
         Raises:

@@ -69,8 +69,8 @@ WRITTEN_SCHEMA = pa.schema(
 
 T = TypeVar("T")
 
-PART_RECORDS = 8192
-PART_BYTES = 8 << 20
+ROW_GROUP_RECORDS = 8192
+ROW_GROUP_BYTES = 8 << 20
 """Records and bytes of images that become Arrow at a time."""
 
 
@@ -109,7 +109,7 @@ class BatchRows:
             self._pieces.append(piece)
             self._rows += len(piece.records)
             self._bytes += ChangeRecords.of(piece.records).image_bytes
-            if self._rows >= PART_RECORDS or self._bytes >= PART_BYTES:
+            if self._rows >= ROW_GROUP_RECORDS or self._bytes >= ROW_GROUP_BYTES:
                 yield from self.rest()
 
     def rest(self) -> Iterator[pa.Table]:
@@ -122,9 +122,11 @@ class BatchRows:
 
 def _cut(shard: ShardRecords) -> Iterator[ShardRecords]:
     """Pieces of no more than a part; a page is one, only tests bring more."""
-    if len(shard.records) > PART_RECORDS:
-        for start in range(0, len(shard.records), PART_RECORDS):
-            yield replace(shard, records=shard.records[start : start + PART_RECORDS], malformed=())
+    if len(shard.records) > ROW_GROUP_RECORDS:
+        for start in range(0, len(shard.records), ROW_GROUP_RECORDS):
+            yield replace(
+                shard, records=shard.records[start : start + ROW_GROUP_RECORDS], malformed=()
+            )
     elif shard.records:
         yield shard
 

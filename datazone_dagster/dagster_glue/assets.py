@@ -20,9 +20,9 @@ from dagster import (
 
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
-from datazone_dagster.dagster_glue.heartbeat import beating
+from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.known_schema import known_columns
-from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite, LazyApplication
+from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite, LazyApply
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
     IO_MANAGER_KEY,
@@ -85,12 +85,12 @@ def transform_asset(
         op_tags={"datazone/transform": transform.name},
     )
     def apply(context: AssetExecutionContext) -> Iterator[EventOfRun]:
-        application = LazyApplication(
+        application = LazyApply(
             transform,
             settings,
             lambda: known_caught_up_at(context.instance, transform.source),
             lambda dataset_id: known_columns(context.instance, dataset_id),
-            alive=lambda: beating(
+            alive=lambda: heartbeats(
                 context.instance,
                 context.run.run_id,
                 clock,

@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def beating(
+def heartbeats(
     instance: DagsterInstance, run_id: str, clock: Clock, *, rest_is_quick: bool
 ) -> Iterator[None]:
     """Within the block, the run tells every 15 seconds that it lives.
@@ -48,7 +48,7 @@ def beating(
     """
     over = threading.Event()
 
-    def beat() -> None:
+    def send_heartbeat() -> None:
         while not over.wait(BEAT_SECONDS):
             try:
                 tell()
@@ -59,7 +59,7 @@ def beating(
         instance.add_run_tags(run_id, {ALIVE_TAG: clock().isoformat()})
 
     tell()
-    thread = threading.Thread(target=beat, name="datazone-heartbeat", daemon=True)
+    thread = threading.Thread(target=send_heartbeat, name="datazone-heartbeat", daemon=True)
     thread.start()
     try:
         yield

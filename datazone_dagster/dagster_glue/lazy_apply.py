@@ -41,7 +41,7 @@ class Applied:
     at: datetime
 
 
-class LazyApplication:
+class LazyApply:
     """One application of a transform, done when its first result is asked for.
 
     Args:
@@ -176,5 +176,5 @@ def dataset_lag(
 class DatasetWrite:
     """What an asset gives the IO manager for one of its datasets."""
 
-    application: LazyApplication
+    application: LazyApply
     dataset_id: str

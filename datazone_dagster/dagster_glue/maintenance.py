@@ -22,7 +22,7 @@ from dagster import (
 
 from datazone_dagster.api import Transform
 from datazone_dagster.apply.maintain_dataset import maintained
-from datazone_dagster.dagster_glue.heartbeat import beating
+from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, dataset_key, pool_name
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import Lakehouse
@@ -67,7 +67,7 @@ def _maintenance_op(transform: Transform, clock: Clock) -> OpDefinition:
     )
     def maintain_datasets(context: OpExecutionContext) -> None:
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
-        with beating(context.instance, context.run_id, clock, rest_is_quick=True):
+        with heartbeats(context.instance, context.run_id, clock, rest_is_quick=True):
             for dataset in transform.outputs.values():
                 report = maintained(lakehouse.layout, dataset, THOROUGH, clock, context.log)
                 if report is not None:

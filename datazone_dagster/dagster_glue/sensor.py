@@ -44,7 +44,7 @@ from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.health import health_of_error, health_of_report
 from datazone_dagster.observe.metadata import drain_metadata
-from datazone_dagster.pipeline import DrainSettings, drain_tick, forget_applied
+from datazone_dagster.pipeline import DrainSettings, drain_tick, truncate_applied
 from datazone_dagster.process import crash_points
 
 MINIMUM_INTERVAL_SECONDS = 5
@@ -124,7 +124,7 @@ class DrainSensor:
         now = self._clock()
         cursor = self._cursor(context, now)
         caught_up_at = (
-            now - timedelta(seconds=drained.report.tip_age_seconds)
+            now - timedelta(seconds=drained.report.latest_age_seconds)
             if drained.report is not None and drained.report.caught_up
             else cursor.caught_up_at or known_caught_up_at(context.instance, self._source) or now
         )
@@ -189,10 +189,10 @@ class DrainSensor:
             # A new client next time: credentials and endpoints may have changed.
             self._client = None
             return _Failed(error)
-        self._forget(context, layout)
+        self._truncate(context, layout)
         return _Landed(report)
 
-    def _forget(self, context: SensorEvaluationContext, layout: Layout) -> None:
+    def _truncate(self, context: SensorEvaluationContext, layout: Layout) -> None:
         """Once an hour: changes that are applied and older than the source keeps them."""
         now, keep = self._clock(), self._settings.keep_changes
         if keep is None or (self._forgot_at and now - self._forgot_at < FORGET_EVERY):
@@ -200,7 +200,7 @@ class DrainSensor:
         self._forgot_at = now
         ids = [dataset.id for one in self._transforms for dataset in one.outputs.values()]
         try:
-            gone = forget_applied(self._source.name, ids, layout, created_before=now - keep)
+            gone = truncate_applied(self._source.name, ids, layout, created_before=now - keep)
         except DatazoneError as error:
             context.log.warning("Old changes stay for now: %s", error)
             return
@@ -261,7 +261,7 @@ def _summary(report: DrainReport | None) -> str:
     parts = []
     if report.batch is not None:
         parts.append(f"landed {_counted(report.records, 'record')} in {_batches(report).lower()}")
-    if report.gave_way:
+    if report.lost_race:
         parts.append("another drain was faster")
     parts.append("caught up" if report.caught_up else "more to read")
     parts.append(f"{_counted(report.shards_open, 'shard')} open")

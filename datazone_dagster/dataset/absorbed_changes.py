@@ -50,7 +50,7 @@ _CONFIGURATION = {
 }
 
 
-class UnseenChanges:
+class AbsorbedChanges:
     """The unseen changes of one history dataset."""
 
     def __init__(self, layout: Layout, dataset_id: str) -> None:
@@ -71,7 +71,7 @@ class UnseenChanges:
         """
         return self._read(keys, payload, lowest=None)
 
-    def absorb(self, other: UnseenChanges, now: datetime) -> None:
+    def absorb(self, other: AbsorbedChanges, now: datetime) -> None:
         """Keep the changes of another table, too; of a change that both have its form is kept.
 
         What is here stays as far as it fits their columns, and goes where it does not.

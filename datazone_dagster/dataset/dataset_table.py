@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema
 
-from datazone_dagster.dataset.absorbed_changes import UnseenChanges
+from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.contract_refusals import rows_of_deletes, without_refused
 from datazone_dagster.dataset.facts import TableFacts, facts_of
 from datazone_dagster.dataset.modes import (
@@ -106,7 +106,7 @@ class DatasetTable:
         if mode == "append":
             self._mode = AppendMode()
         elif mode == "history":
-            unseen = UnseenChanges(layout, dataset_id)
+            unseen = AbsorbedChanges(layout, dataset_id)
             self._mode = HistoryMode(engine, unseen, track, soft=deletes == "soft")
         elif deletes == "soft":
             self._mode = SoftMode(engine, tombstones)
@@ -252,7 +252,7 @@ class DatasetTable:
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
         added = self._change_schema(table, conformed)
-        self._keep_properties(table, attributes, conformed.unexpected, batch)
+        self._store_properties(table, attributes, conformed.unexpected, batch)
         # These commits move the handle, perhaps past one of another run.
         if (self._position_of(table), self._redriven_in(table)) != applied:
             raise ConcurrentWriterError(
@@ -286,7 +286,7 @@ class DatasetTable:
             table.alter.add_columns(list(fields))
         return ()
 
-    def _keep_properties(
+    def _store_properties(
         self,
         table: DeltaTable,
         attributes: AttributeMapping,

@@ -93,7 +93,7 @@ def _is_ours(name: str) -> bool:
     return name in (*INTERVAL, *DELETION) or name.startswith(f"{RESERVED_PREFIX}valid")
 
 
-def late_keys(claims: pa.Table, held: pa.Table, unseen: pa.Table) -> pa.Array:
+def late_keys(keyed_changes: pa.Table, held: pa.Table, unseen: pa.Table) -> pa.Array:
     """Keys of which a claim is not surely newer than everything that is known of them.
 
     Args:
@@ -103,7 +103,7 @@ def late_keys(claims: pa.Table, held: pa.Table, unseen: pa.Table) -> pa.Array:
     """
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("set timezone = 'UTC'")
-        connection.register("claims", claims)
+        connection.register("claims", keyed_changes)
         connection.register("held", held.rename_columns(["_dz_key", "_dz_version", "valid_to"]))
         connection.register("unseen", unseen.select([KEY, VERSION]))
         late = pa.table(connection.sql(LATE.format(fresh="claims", time="_dz_event_time")))
@@ -137,9 +137,9 @@ def plan_history(
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("set timezone = 'UTC'")
         connection.register("compared", _compared(values, sources, tracked_columns(table, track)))
-        connection.register("held_rows", _with_deletion(held))
-        connection.register("unseen_claims", unseen.select([KEY, VERSION, EVENT_TIME, CAUSE]))
-        connection.register("claims", batch.claims)
+        connection.register("existing_rows", _with_deletion(held))
+        connection.register("absorbed_changes", unseen.select([KEY, VERSION, EVENT_TIME, CAUSE]))
+        connection.register("claims", batch.keyed_changes)
         for statement in PLAN:
             connection.execute(statement)
         if DELETED not in table.names:

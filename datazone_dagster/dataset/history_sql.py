@@ -1,8 +1,8 @@
 """The queries that plan intervals, one after the other; `history` runs them.
 
-Tables that are given: `claims`, `held_rows`, `unseen_claims`, and `compared`, which has what is
-tracked of every row as one value. A `state` is what is tracked of a change: null if it has no
-rows. All are by key and version.
+Input tables: `claims`, `existing_rows`, `absorbed_changes`, and `compared`, which holds the
+tracked columns of every row as one value. A `state` is the tracked value of a change; it is null
+if the change has no rows. All are by key and version.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLAN = (
         any_value(r._dz_valid_from) as valid_from, any_value(r._dz_valid_to) as valid_to,
         any_value(case when r._dz_deleted then r._dz_delete_cause end) as closed_by,
         any_value(s.state) as state
-    from held_rows r join states s
+    from existing_rows r join states s
         on s.source = 0 and s._dz_key = r._dz_key and s._dz_version = r._dz_version
     group by r._dz_key, r._dz_version
     """,
@@ -49,7 +49,7 @@ PLAN = (
     """
     create temp table unseen as
     select distinct u._dz_key, u._dz_version, u._dz_event_time as event_time, u.cause, s.state
-    from unseen_claims u
+    from absorbed_changes u
     anti join held using (_dz_key, _dz_version)
     left join states s
         on s.source = 1 and s._dz_key = u._dz_key and s._dz_version = u._dz_version
@@ -61,11 +61,11 @@ PLAN = (
     """
     create temp table stored as
     with everything as (
-        select *, true as is_held, null as cause from held semi join late using (_dz_key)
+        select *, true as exists, null as cause from held semi join late using (_dz_key)
         union all by name
-        select *, false as is_held from unseen semi join late using (_dz_key)
+        select *, false as exists from unseen semi join late using (_dz_key)
     ), grouped as (
-        select *, coalesce(count(*) filter (is_held) over (
+        select *, coalesce(count(*) filter (exists) over (
             partition by _dz_key order by _dz_version
             rows between unbounded preceding and 1 preceding), 0) as row_at
         from everything
@@ -89,7 +89,7 @@ PLAN = (
     from begun window by_version as (partition by _dz_key order by _dz_version)
     """,
     """
-    create temp table last_held as
+    create temp table last_existing as
     select * from held anti join late using (_dz_key)
     qualify row_number() over (partition by _dz_key order by _dz_version desc) = 1
     """,
@@ -104,13 +104,13 @@ PLAN = (
                 and f.event_time < s.valid_to
         )) as _dz_version, s.valid_to as event_time, coalesce(s.closed_by, 'filtered') as cause
     from stored s
-    where s.is_held and s.valid_to is not null and (
+    where s.exists and s.valid_to is not null and (
         s.next_version is null or (
             s.next_state is not null and (
                 s.next_began > s.valid_to or s.next_state is not distinct from s.state)))
     union all
     select _dz_key, _dz_version, valid_to, coalesce(closed_by, 'filtered')
-    from last_held where valid_to is not null
+    from last_existing where valid_to is not null
     """,
     """
     create temp table events as
@@ -119,11 +119,11 @@ PLAN = (
     from fresh
     union all
     select _dz_key, _dz_version, 0, event_time, cause, state, began, floor,
-        case when is_held then 0 else 1 end
+        case when exists then 0 else 1 end
     from stored anti join fresh using (_dz_key, _dz_version)
     union all
     select _dz_key, _dz_version, 0, event_time, null, state, valid_from, null, 0
-    from last_held semi join fresh using (_dz_key)
+    from last_existing semi join fresh using (_dz_key)
     union all
     select _dz_key, _dz_version, 1, event_time, cause, null, event_time, null, -1
     from ends semi join fresh using (_dz_key)
@@ -165,7 +165,7 @@ COMPARE = (
     create temp table before as
     select * exclude (state) from held semi join late using (_dz_key)
     union all by name
-    select * exclude (state) from last_held semi join fresh using (_dz_key)
+    select * exclude (state) from last_existing semi join fresh using (_dz_key)
     """,
     # Of rows that are as they were, nothing is written.
     """

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from datazone_dagster.dataset.latest import only_latest
 from datazone_dagster.errors import ResultError
 from datazone_dagster.model.column_names import KEY, VERSION, Log
-from datazone_dagster.rows.merge_batch import CLAIMS_SCHEMA, EVERY_CLAIM_SCHEMA, MergeBatch
+from datazone_dagster.rows.merge_batch import EACH_CHANGE_SCHEMA, KEYED_CHANGES_SCHEMA, MergeBatch
 
 _REMOVE = "REMOVE"
 _SERVICE = "dynamodb.amazonaws.com"
@@ -36,7 +36,7 @@ def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatc
     latest = only_latest(changes, changes[KEY], changes[VERSION])
     at = _places_in(latest[KEY].combine_chunks(), rows[KEY].cast(pa.string()))
     newest = pc.fill_null(pc.equal(rows[VERSION], latest[VERSION].take(at)), False)
-    _refuse_foreign(rows.filter(pc.invert(newest)), changes, dataset_id)
+    _refuse_unrecognised(rows.filter(pc.invert(newest)), changes, dataset_id)
     removed = pc.equal(latest[Log.EVENT_NAME], _REMOVE)
     counts = pc.and_(newest, pc.fill_null(pc.invert(removed).take(at), False))
     filtered = np.ones(len(latest), bool)
@@ -49,8 +49,8 @@ def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatc
         pa.scalar("filtered"),
         pa.scalar(None, pa.string()),
     )
-    claims = pa.table([latest[KEY], latest[VERSION], cause], schema=CLAIMS_SCHEMA)
-    return MergeBatch(claims, rows.filter(counts))
+    keyed_changes = pa.table([latest[KEY], latest[VERSION], cause], schema=KEYED_CHANGES_SCHEMA)
+    return MergeBatch(keyed_changes, rows.filter(counts))
 
 
 def _places_in(keys: pa.StringArray, of: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -60,12 +60,12 @@ def _places_in(keys: pa.StringArray, of: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.index_in(of, keys)
 
 
-def _refuse_foreign(rows: pa.Table, changes: pa.Table, dataset_id: str) -> None:
+def _refuse_unrecognised(rows: pa.Table, changes: pa.Table, dataset_id: str) -> None:
     if not len(rows):
         return
     foreign = rows.filter(pc.invert(pc.is_in(_places(rows), _places(changes))))
     if len(foreign):
-        raise _is_foreign(foreign[KEY][0].as_py(), foreign[VERSION][0].as_py(), dataset_id)
+        raise _unrecognised(foreign[KEY][0].as_py(), foreign[VERSION][0].as_py(), dataset_id)
 
 
 def _places(rows: pa.Table) -> pa.Array:
@@ -74,7 +74,7 @@ def _places(rows: pa.Table) -> pa.Array:
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
-def every_claim(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatch:
+def each_change(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatch:
     """What each change of a chunk says of its key: the rows that it has, or why none.
 
     Args:
@@ -84,7 +84,7 @@ def every_claim(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeB
         dataset_id: For the error.
 
     Returns:
-        Claims as `EVERY_CLAIM_SCHEMA`, key and version unique.
+        Claims as `EACH_CHANGE_SCHEMA`, key and version unique.
 
     Raises:
         ResultError: A row carries a key or version that is not in the chunk.
@@ -93,17 +93,17 @@ def every_claim(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeB
         connection.execute("set timezone = 'UTC'")
         connection.register("changes", changes)
         connection.register("returned", rows)
-        _refuse_foreign_rows(connection, dataset_id)
-        claims = _arrow(connection, _EVERY_CLAIM).cast(EVERY_CLAIM_SCHEMA)
+        _refuse_unrecognised_rows(connection, dataset_id)
+        keyed_changes = _arrow(connection, _EACH_CHANGE).cast(EACH_CHANGE_SCHEMA)
         kept = _arrow(connection, _NOT_REMOVED)
-    return MergeBatch(claims, kept.cast(rows.schema))
+    return MergeBatch(keyed_changes, kept.cast(rows.schema))
 
 
 def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
     return pa.table(connection.sql(query))
 
 
-_EVERY_CLAIM = """
+_EACH_CHANGE = """
     select _dz_key, _dz_version,
         case
             when bool_or(event_name = 'REMOVE')
@@ -130,13 +130,13 @@ _FOREIGN = """
 """
 
 
-def _refuse_foreign_rows(connection: duckdb.DuckDBPyConnection, dataset_id: str) -> None:
+def _refuse_unrecognised_rows(connection: duckdb.DuckDBPyConnection, dataset_id: str) -> None:
     foreign = connection.execute(_FOREIGN).fetchone()
     if foreign is not None:
-        raise _is_foreign(foreign[0], foreign[1], dataset_id)
+        raise _unrecognised(foreign[0], foreign[1], dataset_id)
 
 
-def _is_foreign(key: str, version: str, dataset_id: str) -> ResultError:
+def _unrecognised(key: str, version: str, dataset_id: str) -> ResultError:
     return ResultError(
         f"Dataset {dataset_id!r}: the function returned a row with key {key!r} and "
         f"version {version!r}, which is no change of this chunk.",

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_Places = np.ndarray[Any, np.dtype[np.int64]]
+_RowPositions = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def only_latest(
@@ -42,14 +42,14 @@ def latest_rows(keys: pa.ChunkedArray | pa.Array, versions: pa.ChunkedArray | pa
     return pa.array(np.sort(last).astype(np.int64))
 
 
-def _last_places(codes: _Places, count: int) -> _Places:
+def _last_places(codes: _RowPositions, count: int) -> _RowPositions:
     """Where each code stands last, by code. Codes are counted from 0 without gaps."""
     last = np.empty(count, np.int64)
     last[codes] = np.arange(len(codes))  # of an index that repeats, the last value stays
     return last
 
 
-def _is_outrun(versions: pa.Array, last: _Places, codes: _Places) -> bool:
+def _is_outrun(versions: pa.Array, last: _RowPositions, codes: _RowPositions) -> bool:
     """Whether a row has a higher version than the last one of its key."""
     others = np.ones(len(codes), bool)
     others[last] = False

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, WriterProperties, write_deltalake
 
-from datazone_dagster.dataset.absorbed_changes import UnseenChanges
+from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.history import (
     DELETION_FIELDS,
     INTERVAL_FIELDS,
@@ -23,7 +23,7 @@ from datazone_dagster.dataset.history import (
     payload_schema,
     plan_history,
 )
-from datazone_dagster.dataset.keyed_changes import collapse, every_claim
+from datazone_dagster.dataset.keyed_changes import collapse, each_change
 from datazone_dagster.dataset.soft_delete import plan_soft, stamped
 from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import guarded
@@ -39,7 +39,7 @@ from datazone_dagster.model.column_names import (
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
-from datazone_dagster.rows.existing_rows import find_rows, read_held
+from datazone_dagster.rows.existing_rows import find_rows, read_existing
 from datazone_dagster.rows.versions import HIGHEST, with_highest
 
 WRITER = WriterProperties(compression="ZSTD", compression_level=1)
@@ -115,9 +115,9 @@ class MergeMode:
         """See `Mode.write`."""
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         batch = collapse(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
-        batch = batch.without(self._tombstones.blocked(batch.claims).select([KEY]))
+        batch = batch.without(self._tombstones.superseded(batch.keyed_changes).select([KEY]))
         batch = replace(batch, rows=_unmarked(batch.rows))
-        self._tombstones.bury(batch.claims, chunk.now)
+        self._tombstones.write(batch.keyed_changes, chunk.now)
         crash_points.reach(crash_points.AFTER_TOMBSTONES)
         return self._engine.merge(target, batch, commit)
 
@@ -142,19 +142,21 @@ class SoftMode:
 
     def write(self, target: MergeTarget, chunk: ChunkRows, commit: CommitProperties) -> MergeCounts:
         """See `Mode.write`."""
-        batch = every_claim(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
-        held = find_rows(target, batch.claims[KEY], _MARKS)
+        batch = each_change(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
+        held = find_rows(target, batch.keyed_changes[KEY], _MARKS)
         plan = plan_soft(
-            batch.claims, held.places.select(_MARKS), self._tombstones.of(batch.claims[KEY])
+            batch.keyed_changes,
+            held.places.select(_MARKS),
+            self._tombstones.of(batch.keyed_changes[KEY]),
         )
         rows = pa.concat_tables(
             [
                 stamped(batch.rows, plan.from_chunk),
-                stamped(read_held(target, held, plan.from_table), plan.from_table),
+                stamped(read_existing(target, held, plan.from_table), plan.from_table),
             ]
         )
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
-        self._tombstones.bury(plan.tombstones, chunk.now)
+        self._tombstones.write(plan.tombstones, chunk.now)
         crash_points.reach(crash_points.AFTER_TOMBSTONES)
         self._engine.replace(target, plan.gone, rows, commit)
         return plan.counts
@@ -176,7 +178,7 @@ class HistoryMode:
     name = "history"
 
     def __init__(
-        self, engine: MergeEngine, unseen: UnseenChanges, track: tuple[str, ...], *, soft: bool
+        self, engine: MergeEngine, unseen: AbsorbedChanges, track: tuple[str, ...], *, soft: bool
     ) -> None:
         self.fields = (*INTERVAL_FIELDS, *(DELETION_FIELDS if soft else ()))
         self._engine = engine
@@ -193,12 +195,12 @@ class HistoryMode:
                 safe="Nothing of the chunk was applied; the change log keeps it.",
                 hint="Return that column, or name those that count in Dataset(track=[...]).",
             )
-        batch = every_claim(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
+        batch = each_change(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
         payload = payload_schema(target.schema)
-        held = find_rows(target, batch.claims[KEY], (KEY, VERSION, VALID_TO))
+        held = find_rows(target, batch.keyed_changes[KEY], (KEY, VERSION, VALID_TO))
         highest = held.places.group_by(KEY).aggregate([(VERSION, "max")])
         late, unseen = self._late(
-            batch.claims, held.places.select([KEY, VERSION, VALID_TO]), payload
+            batch.keyed_changes, held.places.select([KEY, VERSION, VALID_TO]), payload
         )
         wanted = with_highest(held.places.select([KEY, VERSION]), highest)
         needed = pc.or_(
@@ -206,7 +208,7 @@ class HistoryMode:
         )
         plan = plan_history(
             batch,
-            read_held(target, held, wanted.filter(needed)),
+            read_existing(target, held, wanted.filter(needed)),
             unseen,
             table=target.schema,
             track=self._track,
@@ -218,14 +220,14 @@ class HistoryMode:
         return plan.counts
 
     def _late(
-        self, claims: pa.Table, held: pa.Table, payload: pa.Schema
+        self, keyed_changes: pa.Table, held: pa.Table, payload: pa.Schema
     ) -> tuple[pa.Array, pa.Table]:
         """The keys with late changes, and what is kept aside of them."""
-        keys = pc.unique(claims[KEY].combine_chunks())
+        keys = pc.unique(keyed_changes[KEY].combine_chunks())
         if not len(keys):
             return keys, self._unseen.of(keys, payload)
-        recent = self._unseen.since(pc.min(claims[VERSION]).as_py(), keys, payload)
-        late = late_keys(claims, held, recent)
+        recent = self._unseen.since(pc.min(keyed_changes[VERSION]).as_py(), keys, payload)
+        late = late_keys(keyed_changes, held, recent)
         return late, self._unseen.of(late, payload)
 
 

@@ -128,26 +128,26 @@ class Quarantine:
             )
         return int(merged["num_target_rows_inserted"])
 
-    def waiting(self, settled_redrive: int = 0, *, through_batch: int | None = None) -> pa.Table:
+    def waiting(self, finished_redrive: int = 0, *, through_batch: int | None = None) -> pa.Table:
         """The records that wait to be redriven, by the table as it is now.
 
         Args:
-            settled_redrive: The last redrive that the dataset has committed.
+            finished_redrive: The last redrive that the dataset has committed.
             through_batch: Only those of this batch and earlier ones.
         """
         table = self._open()
         rows = SCHEMA.empty_table() if table is None else _read(table)
         if through_batch is not None:
             rows = rows.filter(pc.less_equal(rows[Log.BATCH], through_batch))
-        return _waiting(rows, settled_redrive)
+        return _waiting(rows, finished_redrive)
 
-    def waiting_count(self, settled_redrive: int = 0) -> int:
+    def waiting_count(self, finished_redrive: int = 0) -> int:
         """How many records `waiting` would give, without reading the records themselves."""
         table = self._open()
         if table is None:
             return 0
         marks = pa.table(table.scan(columns=[REDRIVE, REDRIVEN_AT]))
-        return len(_waiting(marks, settled_redrive))
+        return len(_waiting(marks, finished_redrive))
 
     def oldest_waiting(self) -> datetime | None:
         """When the oldest record that waits was made, or first seen; None if none waits."""
@@ -179,17 +179,17 @@ class Redrive:
         self.number = (table.transaction_version(app_id) or 0) + 1
         """The number under which the dataset has to commit these records."""
 
-    def records(self, settled_redrive: int) -> pa.Table:
+    def records(self, finished_redrive: int) -> pa.Table:
         """The records that wait, oldest first, with the change log's columns.
 
         Args:
-            settled_redrive: The last redrive that the dataset has committed: what was pinned
+            finished_redrive: The last redrive that the dataset has committed: what was pinned
                 under a higher number never got there.
         """
-        rows = _waiting(self._rows, settled_redrive)
+        rows = _waiting(self._rows, finished_redrive)
         return rows.sort_by([(Log.BATCH, "ascending"), (Log.VERSION, "ascending")])
 
-    def pin(self, records: pa.Table, settled_redrive: int, now: datetime) -> None:
+    def pin(self, records: pa.Table, finished_redrive: int, now: datetime) -> None:
         """Say which records this redrive takes. Comes before the commit of the dataset.
 
         Raises:
@@ -197,7 +197,7 @@ class Redrive:
             StorageError: The store failed.
         """
         taken = pc.is_in(self._rows[RECORD_ID], records[RECORD_ID].combine_chunks())
-        earlier = _redriven_by_now(self._rows, settled_redrive)
+        earlier = _redriven_by_now(self._rows, finished_redrive)
         redrives = pc.if_else(
             taken,
             pa.scalar(self.number, pa.int64()),
@@ -206,18 +206,18 @@ class Redrive:
         marked = _with(self._rows, REDRIVE, redrives)
         self._replace(_with(marked, REDRIVEN_AT, _times(marked, earlier, now)), self.number)
 
-    def mark(self, settled_redrive: int, now: datetime) -> None:
+    def mark(self, finished_redrive: int, now: datetime) -> None:
         """Mark the records that are in the dataset. Comes after its commit.
 
         Args:
-            settled_redrive: The last redrive that the dataset has committed.
+            finished_redrive: The last redrive that the dataset has committed.
             now: The time, timezone aware.
 
         Raises:
             ConcurrentWriterError: The quarantine changed since; the next redrive marks them.
             StorageError: The store failed.
         """
-        arrived = _redriven_by_now(self._rows, settled_redrive)
+        arrived = _redriven_by_now(self._rows, finished_redrive)
         times = _times(self._rows, arrived, now)
         if times.null_count != self._rows[REDRIVEN_AT].null_count:
             self._replace(_with(self._rows, REDRIVEN_AT, times), self.number)
@@ -238,12 +238,12 @@ def _read(table: DeltaTable) -> pa.Table:
     return pa.table(table.scan()).select(SCHEMA.names).cast(SCHEMA)
 
 
-def _redriven_by_now(rows: pa.Table, settled_redrive: int) -> pa.ChunkedArray:
-    return pc.fill_null(pc.less_equal(rows[REDRIVE], settled_redrive), False)
+def _redriven_by_now(rows: pa.Table, finished_redrive: int) -> pa.ChunkedArray:
+    return pc.fill_null(pc.less_equal(rows[REDRIVE], finished_redrive), False)
 
 
-def _waiting(rows: pa.Table, settled_redrive: int) -> pa.Table:
-    done = pc.or_(pc.is_valid(rows[REDRIVEN_AT]), _redriven_by_now(rows, settled_redrive))
+def _waiting(rows: pa.Table, finished_redrive: int) -> pa.Table:
+    done = pc.or_(pc.is_valid(rows[REDRIVEN_AT]), _redriven_by_now(rows, finished_redrive))
     return rows.filter(pc.invert(done))
 
 

@@ -53,7 +53,7 @@ class SoftPlan:
     counts: MergeCounts
 
 
-def plan_soft(claims: pa.Table, held: pa.Table, tombstones: pa.Table) -> SoftPlan:
+def plan_soft(keyed_changes: pa.Table, held: pa.Table, tombstones: pa.Table) -> SoftPlan:
     """Plan the keys of a chunk.
 
     Args:
@@ -64,8 +64,8 @@ def plan_soft(claims: pa.Table, held: pa.Table, tombstones: pa.Table) -> SoftPla
     """
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("set timezone = 'UTC'")
-        connection.register("claims", claims)
-        connection.register("held_rows", held)
+        connection.register("claims", keyed_changes)
+        connection.register("existing_rows", held)
         connection.register("tombstones", tombstones)
         for statement in _STATEMENTS:
             connection.execute(statement)
@@ -111,7 +111,7 @@ _STATEMENTS = (
     create temp table held as
     select _dz_key, _dz_version, any_value(_dz_event_time) as event_time,
         coalesce(any_value(_dz_deleted), false) as deleted, any_value(_dz_delete_cause) as cause
-    from held_rows group by _dz_key, _dz_version
+    from existing_rows group by _dz_key, _dz_version
     """,
     # A marked row whose tombstone is forgotten counts as new as its delete.
     """
@@ -151,7 +151,7 @@ _STATEMENTS = (
     create temp table decided as
     with facts as (
         select k._dz_key, coalesce(i.image, 'none') as image, i.version as image_version,
-            i.event_time as image_time, h._dz_version as held_version,
+            i.event_time as image_time, h._dz_version as existing_version,
             coalesce(not h.deleted, false) as was_live,
             d.version as delete_version, d.cause, d.event_time as delete_time,
             d.version is not null and (i.version is null or d.version >= i.version)
@@ -162,8 +162,8 @@ _STATEMENTS = (
     )
     select *, case when is_deleted then delete_version else image_version end as final_version,
         case
-            when image = 'none' then held_version is not null
-            when image = 'held' then is_deleted and held_version <> delete_version
+            when image = 'none' then existing_version is not null
+            when image = 'held' then is_deleted and existing_version <> delete_version
             else true
         end as changes
     from facts
@@ -171,13 +171,13 @@ _STATEMENTS = (
 )
 
 _GONE = """
-    select _dz_key, held_version as _dz_version
-    from decided where changes and held_version is not null
+    select _dz_key, existing_version as _dz_version
+    from decided where changes and existing_version is not null
 """
 
 _COME = """
     select _dz_key,
-        case when image = 'held' then held_version else image_version end as _dz_version,
+        case when image = 'held' then existing_version else image_version end as _dz_version,
         final_version, case when is_deleted then delete_time end as final_time,
         case when is_deleted then cause end as cause
     from decided where changes and image = '{source}'
@@ -202,8 +202,8 @@ _COUNTS = """
         select *, image <> 'none' and not is_deleted as is_live from decided where changes
     )
     select
-        count(*) filter (held_version is null)::bigint,
-        count(*) filter (held_version is not null and not (was_live and not is_live))::bigint,
+        count(*) filter (existing_version is null)::bigint,
+        count(*) filter (existing_version is not null and not (was_live and not is_live))::bigint,
         count(*) filter (was_live and not is_live)::bigint
     from told
 """

@@ -14,7 +14,7 @@ from datetime import datetime
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction
 
-from datazone_dagster.dataset.absorbed_changes import UnseenChanges
+from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.dataset_table import KIND, schema_of
 from datazone_dagster.dataset.properties import KEPT, generation_of, property_of, rebuild_app_id
 from datazone_dagster.dataset.quarantine import Quarantine
@@ -28,7 +28,7 @@ from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.overwrite import replace_rows, table_batches
 
 
-def take_over(
+def swap_in(
     layout: Layout,
     rebuilt: Layout,
     dataset_id: str,
@@ -76,7 +76,7 @@ def take_over(
             f"Dataset {dataset_id!r}: a run or another rebuild has committed meanwhile.",
             safe="No row was written; its work stands.",
         )
-    crash_points.reach(crash_points.BEFORE_TAKEOVER)
+    crash_points.reach(crash_points.BEFORE_SWAP)
     commit = CommitProperties(
         app_transactions=[
             Transaction(app_id, position),
@@ -93,7 +93,7 @@ def take_over(
             commit,
             partition_by=made.metadata().partition_columns,
         )
-    crash_points.reach(crash_points.AFTER_TAKEOVER)
+    crash_points.reach(crash_points.AFTER_SWAP)
     return True
 
 
@@ -104,7 +104,7 @@ def _rows(made: DeltaTable, schema: pa.Schema) -> Iterator[pa.Table]:
 
 def _absorb_companions(layout: Layout, rebuilt: Layout, dataset_id: str, now: datetime) -> None:
     Tombstones(layout, dataset_id).absorb(Tombstones(rebuilt, dataset_id), now)
-    UnseenChanges(layout, dataset_id).absorb(UnseenChanges(rebuilt, dataset_id), now)
+    AbsorbedChanges(layout, dataset_id).absorb(AbsorbedChanges(rebuilt, dataset_id), now)
     Quarantine(layout, dataset_id).put(Quarantine(rebuilt, dataset_id).waiting(), now)
 
 

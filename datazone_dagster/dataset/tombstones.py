@@ -24,7 +24,7 @@ from datazone_dagster.delta import (
 from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.version import split_version
-from datazone_dagster.rows.existing_rows import whole_rows
+from datazone_dagster.rows.existing_rows import full_rows
 from datazone_dagster.rows.merge_batch import CAUSE
 from datazone_dagster.rows.versions import HIGHEST, versions_in, with_highest
 
@@ -73,21 +73,23 @@ class Tombstones:
         self._dataset_id = dataset_id
         self._quarantine = Quarantine(layout, dataset_id)
 
-    def blocked(self, claims: pa.Table) -> pa.Table:
+    def superseded(self, keyed_changes: pa.Table) -> pa.Table:
         """The claims that are older than a tombstone of their key.
 
         A tombstone of the same version is the same change, and does not block: the function
         may have been mended since it filtered that change out.
         """
         table = open_table(self.uri, self._storage_options, KIND)
-        if table is None or not len(claims):
-            return claims.slice(0, 0)
-        lowest = split_version(pc.min(claims[VERSION]).as_py())
+        if table is None or not len(keyed_changes):
+            return keyed_changes.slice(0, 0)
+        lowest = split_version(pc.min(keyed_changes[VERSION]).as_py())
         files = files_from(table, *lowest)
-        held = versions_in(table, self._storage_options, files, claims[KEY])
+        held = versions_in(table, self._storage_options, files, keyed_changes[KEY])
         if not len(held):
-            return claims.slice(0, 0)
-        both = with_highest(claims.filter(pc.is_in(claims[KEY], held[KEY].combine_chunks())), held)
+            return keyed_changes.slice(0, 0)
+        both = with_highest(
+            keyed_changes.filter(pc.is_in(keyed_changes[KEY], held[KEY].combine_chunks())), held
+        )
         return both.filter(pc.greater(both[HIGHEST], both[VERSION]))
 
     def of(self, keys: pa.ChunkedArray) -> pa.Table:
@@ -101,7 +103,7 @@ class Tombstones:
         parts = [
             rows.filter(pc.is_in(rows[KEY], wanted))
             for file in data_files(table)
-            for rows in whole_rows(store, file, columns)
+            for rows in full_rows(store, file, columns)
         ]
         return pa.concat_tables([columns.empty_table(), *parts])
 
@@ -112,12 +114,12 @@ class Tombstones:
             return
         columns = pa.schema([SCHEMA.field(name) for name in _OF])
         store = filesystem(table, other._storage_options)
-        parts = [rows for file in data_files(table) for rows in whole_rows(store, file, columns)]
-        self.bury(pa.concat_tables([columns.empty_table(), *parts]), now)
+        parts = [rows for file in data_files(table) for rows in full_rows(store, file, columns)]
+        self.write(pa.concat_tables([columns.empty_table(), *parts]), now)
 
-    def bury(self, claims: pa.Table, now: datetime) -> None:
+    def write(self, keyed_changes: pa.Table, now: datetime) -> None:
         """Record the claims that have a cause; event time and image version may be missing."""
-        gone = claims.filter(pc.is_valid(claims[CAUSE]))
+        gone = keyed_changes.filter(pc.is_valid(keyed_changes[CAUSE]))
         if not len(gone):
             return
         table = open_table(self.uri, self._storage_options, KIND) or create_table(

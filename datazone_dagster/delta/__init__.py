@@ -23,7 +23,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
-from datazone_dagster.errors import ConcurrentWriterError, ForeignTableError, StorageError
+from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
 
 KIND = "datazone.kind"
 """Table property that marks a table as ours, and says which room owns it."""
@@ -40,7 +40,7 @@ def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> Delta
     """The table at `uri`, or None if there is none.
 
     Raises:
-        ForeignTableError: The table was not made by us for this purpose.
+        UnrecognisedTableError: The table was not made by us for this purpose.
         StorageError: The table is there but can't be read.
     """
     try:
@@ -57,7 +57,7 @@ def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> Delta
         ) from error
     found = table.metadata().configuration.get(KIND)
     if found != kind:
-        raise ForeignTableError(
+        raise UnrecognisedTableError(
             f"The Delta table at {uri} is not a {kind} table of datazone_dagster"
             + (f" but its {found}." if found else "."),
             safe="Nothing was overwritten.",

@@ -52,7 +52,7 @@ FOLDER_CHARS = 200
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
-_Part = TypeVar("_Part")
+_RowGroup = TypeVar("_RowGroup")
 
 _JSON = msgspec.json.Encoder(decimal_format="number")
 _EXACT = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
@@ -169,7 +169,7 @@ def _folders(partition_values: Mapping[str, str | None]) -> list[str]:
     ]
 
 
-def _and_then(first: _Part, others: Iterable[_Part]) -> Iterator[_Part]:
+def _and_then(first: _RowGroup, others: Iterable[_RowGroup]) -> Iterator[_RowGroup]:
     yield first
     yield from others
 

@@ -20,7 +20,7 @@ from datazone_dagster.delta.vectors import Vector
 _OURS = (".parquet", ".bin")
 
 
-def leftovers(
+def orphan_files(
     snapshot: Snapshot, before: datetime, folders: Iterable[str] | None = None
 ) -> list[str]:
     """Paths of the files that can go, relative to the table.

@@ -16,10 +16,10 @@ from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
-from datazone_dagster.drain.checkpoint_update import is_worth_saving, settled
+from datazone_dagster.drain.checkpoint_update import is_worth_saving, updated_checkpoint
 from datazone_dagster.drain.drain_report import drain_report
 from datazone_dagster.drain.gap_acceptance import up_to_date
-from datazone_dagster.drain.maintain_source import keep_small
+from datazone_dagster.drain.maintain_source import maintain_once
 from datazone_dagster.drain.plan import plan_drain, pruned
 from datazone_dagster.drain.polling import due, noted
 from datazone_dagster.drain.process_state import leave, memory_pressure, taken
@@ -35,15 +35,15 @@ from datazone_dagster.errors import (
 )
 from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.batch_size import BatchMeasured
-from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, noted_gap
+from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, with_gap
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.process import crash_points
-from datazone_dagster.process.shutdown import told_to_end
+from datazone_dagster.process.shutdown import shutdown_requested
 
-UPKEEP_SHARE = 0.25
+MAINTENANCE_SHARE = 0.25
 """After this share of a drain's time only one more piece of upkeep is done: landing goes first."""
 
 
@@ -124,7 +124,7 @@ class BatchDrain:
                     bytes=budget_bytes,
                     max_workers=settings.max_workers,
                     monotonic=time.monotonic,
-                    told_to_end=told_to_end,
+                    shutdown_requested=shutdown_requested,
                 ),
                 now,
                 self._logger,
@@ -133,9 +133,9 @@ class BatchDrain:
             crash_points.reach(crash_points.AFTER_READ)
             writer.finish()
             written_seconds = time.monotonic()
-            reached = settled(plan.checkpoint, outcomes, now)
+            reached = updated_checkpoint(plan.checkpoint, outcomes, now)
             batch: int | None = None
-            gave_way = False
+            lost_race = False
             try:
                 _note_gaps(saved, plan.checkpoint, outcomes, now)
                 batch = writer.commit()
@@ -145,14 +145,14 @@ class BatchDrain:
                 if is_worth_saving(saved.checkpoint, reached):
                     saved.save(reached)
                     crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
-                log.keep_gaps(reached.gap_notes())
+                log.record_gaps(reached.gap_notes())
             except ConcurrentWriterError as error:
-                gave_way = True
+                lost_race = True
                 self._logger.info("Drain of %s gives way: %s", source.name, error)
         finished_seconds = time.monotonic()
         self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
         self.progressed = batch is not None or any(one.ended for one in outcomes)
-        if not gave_way:
+        if not lost_race:
             body_bytes = sum(outcome.body_bytes for outcome in outcomes)
             noted(kept.activities, outcomes, reading_seconds)
             kept.size = kept.size.after(
@@ -167,8 +167,8 @@ class BatchDrain:
                 )
             )
             leave(self._client, kept)
-            upkeep_until = started_seconds + settings.budget_seconds * UPKEEP_SHARE
-            if not keep_small(log, saved, kept, upkeep_until, self._logger):
+            maintenance_until = started_seconds + settings.budget_seconds * MAINTENANCE_SHARE
+            if not maintain_once(log, saved, kept, maintenance_until, self._logger):
                 self.tables = tables
         _raise_if_locked_out(outcomes)
         return drain_report(
@@ -181,7 +181,7 @@ class BatchDrain:
             batch=batch,
             head=log.head,
             log_version=log.version if batch is not None else None,
-            gave_way=gave_way,
+            lost_race=lost_race,
             duration_seconds=time.monotonic() - started_seconds,
         )
 
@@ -193,7 +193,7 @@ def _note_gaps(
 
     Should this process die in between, the next drain finds the same gap again.
     """
-    found = [noted_gap(one.row, one.gap, now) for one in outcomes if one.gap is not None]
+    found = [with_gap(one.row, one.gap, now) for one in outcomes if one.gap is not None]
     if found:
         saved.save(planned.with_shards(*found))
         crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)

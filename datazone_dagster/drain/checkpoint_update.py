@@ -7,13 +7,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from datazone_dagster.drain.reader import ShardOutcome
-from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, ShardState, noted_gap
+from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, ShardState, with_gap
 
 TIP_NOTED_EVERY = timedelta(minutes=10)
 """How often the checkpoint is written only to say that idle shards were read to their tip."""
 
 
-def settled(checkpoint: Checkpoint, outcomes: Sequence[ShardOutcome], now: datetime) -> Checkpoint:
+def updated_checkpoint(
+    checkpoint: Checkpoint, outcomes: Sequence[ShardOutcome], now: datetime
+) -> Checkpoint:
     """The checkpoint once everything that was read is committed.
 
     Args:
@@ -21,19 +23,19 @@ def settled(checkpoint: Checkpoint, outcomes: Sequence[ShardOutcome], now: datet
         outcomes: What was read of each planned shard.
         now: When the drain began: what came later may not have been read.
     """
-    return checkpoint.with_shards(*(_settled_row(outcome, now) for outcome in outcomes))
+    return checkpoint.with_shards(*(_updated_row(outcome, now) for outcome in outcomes))
 
 
-def _settled_row(outcome: ShardOutcome, now: datetime) -> ShardCheckpoint:
+def _updated_row(outcome: ShardOutcome, now: datetime) -> ShardCheckpoint:
     row = replace(outcome.row, sequence_number=outcome.sequence_number)
     if outcome.event_time_seconds is not None:
         row = replace(
             row, event_time=datetime.fromtimestamp(outcome.event_time_seconds, timezone.utc)
         )
-    if outcome.at_tip or outcome.ended:
+    if outcome.at_latest or outcome.ended:
         row = replace(row, tip_at=now)
     if outcome.gap is not None:
-        row = noted_gap(row, outcome.gap, now)
+        row = with_gap(row, outcome.gap, now)
     if outcome.ended:
         row = replace(row, state=ShardState.FINISHED)
     return row

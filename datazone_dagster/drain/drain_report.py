@@ -24,7 +24,7 @@ def drain_report(
     batch: int | None,
     head: int,
     log_version: int | None,
-    gave_way: bool,
+    lost_race: bool,
     duration_seconds: float,
 ) -> DrainReport:
     """The report of a drain that is over.
@@ -39,7 +39,7 @@ def drain_report(
         batch: The batch that was committed, if one was.
         head: The last batch of the change log.
         log_version: Version of the change log after the commit.
-        gave_way: Another drain committed first.
+        lost_race: Another drain committed first.
         duration_seconds: From begin to end.
     """
     landed = outcomes if batch is not None else []
@@ -48,8 +48,8 @@ def drain_report(
     # A shard that was not asked is one that was at its tip a moment ago.
     asked = {(one.row.stream_arn, one.row.shard_id) for one in outcomes}
     places = {(read.shard.stream_arn, read.shard.shard_id) for read in plan.reads}
-    at_tip = (places - asked) | {
-        (one.row.stream_arn, one.row.shard_id) for one in outcomes if one.at_tip
+    at_latest = (places - asked) | {
+        (one.row.stream_arn, one.row.shard_id) for one in outcomes if one.at_latest
     }
     return DrainReport(
         source=source,
@@ -63,8 +63,8 @@ def drain_report(
         get_records_calls=sum(outcome.calls for outcome in outcomes),
         shards_open=plan.shards_open,
         shards_unfinished=sum(not row.is_done for row in reached.of_stream(stream.stream_arn)),
-        caught_up=not gave_way and plan.waiting == 0 and all(one.at_tip for one in outcomes),
-        gave_way=gave_way,
+        caught_up=not lost_race and plan.waiting == 0 and all(one.at_latest for one in outcomes),
+        lost_race=lost_race,
         event_time_min=_time(min((at for at in created_from if at is not None), default=None)),
         event_time_max=_time(max((at for at in created_to if at is not None), default=None)),
         log_version=log_version,
@@ -73,8 +73,8 @@ def drain_report(
             (outcome.row.shard_id, str(outcome.error)) for outcome in outcomes if outcome.error
         ),
         gaps=reached.open_gaps(),
-        tip_age_seconds=poll.tip_age_seconds,
-        oldest_unread_at=oldest_unread(reached, at_tip),
+        latest_age_seconds=poll.latest_age_seconds,
+        oldest_unread_at=oldest_unread(reached, at_latest),
     )
 
 

@@ -116,7 +116,7 @@ def _accepted(
     saved.save(reached)
     crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
     with suppress(ConcurrentWriterError):  # the next drain does it then
-        log.keep_gaps(reached.gap_notes())
+        log.record_gaps(reached.gap_notes())
     return tuple(row.gap for row in rows if row.gap is not None)
 
 

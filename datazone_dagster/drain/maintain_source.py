@@ -7,18 +7,18 @@ import time
 
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot
 from datazone_dagster.changelog.log import ChangeLogSnapshot
-from datazone_dagster.drain.process_state import Kept
+from datazone_dagster.drain.process_state import ProcessState
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
-from datazone_dagster.process.shutdown import told_to_end
+from datazone_dagster.process.shutdown import shutdown_requested
 
-TIDY_EVERY_SECONDS = 3600.0
+CLEAN_UP_EVERY_SECONDS = 3600.0
 """When replaced files are deleted, by each process that drains."""
 
 
-def keep_small(
+def maintain_once(
     log: ChangeLogSnapshot,
     saved: CheckpointSnapshot,
-    kept: Kept,
+    kept: ProcessState,
     deadline_seconds: float,
     logger: logging.Logger,
 ) -> bool:
@@ -29,15 +29,15 @@ def keep_small(
     """
     touched = False
     try:
-        while not told_to_end() and log.keep_small():
+        while not shutdown_requested() and log.maintain_once():
             touched = True
             if time.monotonic() >= deadline_seconds:
                 break
-        if time.monotonic() >= kept.tidy_at_seconds:
-            kept.tidy_at_seconds = time.monotonic() + TIDY_EVERY_SECONDS
+        if time.monotonic() >= kept.clean_up_at_seconds:
+            kept.clean_up_at_seconds = time.monotonic() + CLEAN_UP_EVERY_SECONDS
             touched = True
-            log.delete_leftovers()
-            saved.delete_leftovers()
+            log.delete_orphan_files()
+            saved.delete_orphan_files()
     except ConcurrentWriterError as error:
         logger.info("Upkeep of the change log gives way: %s", error)
         return True

@@ -16,7 +16,7 @@ from datazone_dagster.model.checkpoint import (
     Checkpoint,
     ShardCheckpoint,
     ShardState,
-    noted_gap,
+    with_gap,
 )
 from datazone_dagster.model.report import Gap
 from datazone_dagster.model.shard import (
@@ -129,8 +129,8 @@ def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list
     """Rows of the first listing: parents that are absent from it are older than our start."""
     listed_ids = {shard.shard_id for shard in stream.shards}
     absent = {shard.parent_shard_id for shard in stream.shards} - listed_ids - {None}
-    prehistory = [
-        ShardCheckpoint(stream.stream_arn, parent_id, now, state=ShardState.PREHISTORY)
+    trimmed_ancestors = [
+        ShardCheckpoint(stream.stream_arn, parent_id, now, state=ShardState.TRIMMED_ANCESTOR)
         for parent_id in sorted(filter(None, absent))
     ]
     rows = [_row(stream.stream_arn, shard, now) for shard in stream.shards]
@@ -141,7 +141,7 @@ def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list
             else replace(row, state=ShardState.FINISHED)
             for row, shard in zip(rows, stream.shards, strict=True)
         ]
-    return prehistory + rows
+    return trimmed_ancestors + rows
 
 
 def _later_rows(
@@ -153,7 +153,7 @@ def _later_rows(
         known = checkpoint.get(stream.stream_arn, shard.shard_id)
         if known is None:
             rows.append(_row(stream.stream_arn, shard, now))
-        elif known.state is ShardState.PREHISTORY:
+        elif known.state is ShardState.TRIMMED_ANCESTOR:
             # Absent from the first listing by mistake. Its changes come late, which the
             # versions of their keys put right; leaving it out would lose them.
             rows.append(replace(known, state=ShardState.READING, first_listed_at=now))
@@ -189,7 +189,7 @@ def _overdue(row: ShardCheckpoint, now: datetime) -> ShardCheckpoint:
         since=row.read_through,
         until=now - RETENTION,
     )
-    return replace(noted_gap(row, gap, now), tip_at=now - RETENTION)
+    return replace(with_gap(row, gap, now), tip_at=now - RETENTION)
 
 
 def trim_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
@@ -248,7 +248,7 @@ def _replaced(checkpoint: Checkpoint, stream_arn: str, now: datetime) -> Checkpo
     if all(
         row.gap is None or row.gap.gap.reason != gap.reason for row in checkpoint.shards.values()
     ):
-        checkpoint = checkpoint.with_shards(noted_gap(old, gap, now))
+        checkpoint = checkpoint.with_shards(with_gap(old, gap, now))
     return replace(
         checkpoint,
         # Nothing says that sequence numbers grow from one stream to the next.
@@ -264,15 +264,19 @@ def created_at(stream_arn: str) -> datetime | None:
         return None
 
 
-def oldest_unread(checkpoint: Checkpoint, at_tip: Collection[tuple[str, str]]) -> datetime | None:
+def oldest_unread(
+    checkpoint: Checkpoint, at_latest: Collection[tuple[str, str]]
+) -> datetime | None:
     """No change that waits in a shard is older than this; None if nothing is known to wait.
 
     Args:
         checkpoint: What was landed so far.
-        at_tip: Stream ARN and shard id of the shards that were just read to their tip.
+        at_latest: Stream ARN and shard id of the shards that were just read to their tip.
     """
     waiting = [
-        row for place, row in checkpoint.shards.items() if not row.is_done and place not in at_tip
+        row
+        for place, row in checkpoint.shards.items()
+        if not row.is_done and place not in at_latest
     ]
     return min((_unread_since(row, checkpoint) for row in waiting), default=None)
 
@@ -306,7 +310,7 @@ def _with_lost_parents(
             until=now,
         )
         lost = ShardCheckpoint(stream_arn, parent_id, now, state=ShardState.FINISHED)
-        checkpoint = checkpoint.with_shards(noted_gap(lost, gap, now))
+        checkpoint = checkpoint.with_shards(with_gap(lost, gap, now))
     return checkpoint
 
 

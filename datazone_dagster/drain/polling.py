@@ -32,7 +32,7 @@ class ShardActivity:
 
     busy_at: float
     polled_at: float
-    at_tip: bool
+    at_latest: bool
 
 
 Activities = dict[tuple[str, str], ShardActivity]
@@ -46,12 +46,12 @@ class Poll:
     Args:
         reads: The plan's that are due, whoever waited longest first.
         left_out: How many were at their tip too recently to be asked.
-        tip_age_seconds: How long ago the one of those asked longest ago was at its tip.
+        latest_age_seconds: How long ago the one of those asked longest ago was at its tip.
     """
 
     reads: tuple[ShardRead, ...]
     left_out: int
-    tip_age_seconds: float
+    latest_age_seconds: float
 
 
 def due(
@@ -70,7 +70,7 @@ def due(
         at_least_seconds: No shard at its tip is asked again before this.
     """
     asked: list[tuple[float, ShardRead]] = []
-    oldest_tip = now
+    oldest_latest_at = now
     for read in reads:
         activity = activities.get(_place(read))
         if activity is None:
@@ -78,17 +78,17 @@ def due(
         elif _is_due(read, activity, now, at_least_seconds):
             asked.append((activity.polled_at, read))
         else:
-            oldest_tip = min(oldest_tip, activity.polled_at)
+            oldest_latest_at = min(oldest_latest_at, activity.polled_at)
     asked.sort(key=lambda one: one[0])
     return Poll(
         tuple(read for _, read in asked),
         left_out=len(reads) - len(asked),
-        tip_age_seconds=now - oldest_tip,
+        latest_age_seconds=now - oldest_latest_at,
     )
 
 
 def _is_due(read: ShardRead, activity: ShardActivity, now: float, at_least_seconds: float) -> bool:
-    if read.closed or not activity.at_tip:
+    if read.closed or not activity.at_latest:
         return True
     quiet_seconds = now - activity.busy_at
     interval = at_least_seconds
@@ -116,7 +116,7 @@ def noted(activities: Activities, outcomes: Iterable[ShardOutcome], now: float) 
         activities[place] = ShardActivity(
             busy_at=now if busy or known is None else known.busy_at,
             polled_at=now,
-            at_tip=outcome.at_tip,
+            at_latest=outcome.at_latest,
         )
     for place, activity in list(activities.items()):
         if now - activity.polled_at > SILENT_AFTER_SECONDS:

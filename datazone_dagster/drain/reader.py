@@ -45,7 +45,7 @@ EMPTY_PAGES_OF_A_CLOSED_SHARD = 100
 
 
 @dataclass(frozen=True, slots=True)
-class KeptIterator:
+class CachedIterator:
     """A shard iterator that goes on where the last drain of this process stopped."""
 
     sequence_number: int | None
@@ -53,7 +53,7 @@ class KeptIterator:
     issued_at_seconds: float
 
 
-IteratorCache = dict[tuple[str, str], KeptIterator]
+IteratorCache = dict[tuple[str, str], CachedIterator]
 """By stream ARN and shard id. A hint: used only where the committed position is the same."""
 
 
@@ -61,21 +61,21 @@ IteratorCache = dict[tuple[str, str], KeptIterator]
 class ReadBudget:
     """Bounds of one drain. `deadline_seconds` is on the same clock as `monotonic`.
 
-    `told_to_end` is asked between two pages: what was read until then counts.
+    `shutdown_requested` is asked between two pages: what was read until then counts.
     """
 
     deadline_seconds: float
     bytes: int
     max_workers: int
     monotonic: Callable[[], float]
-    told_to_end: Callable[[], bool] = lambda: False
+    shutdown_requested: Callable[[], bool] = lambda: False
 
     def is_spent(self, bytes_read: int) -> bool:
         """Whether no further page is to be read."""
         return (
             bytes_read >= self.bytes
             or self.monotonic() >= self.deadline_seconds
-            or self.told_to_end()
+            or self.shutdown_requested()
         )
 
 
@@ -103,7 +103,7 @@ class ShardOutcome:
     sequence_number: int | None = None
     event_time_seconds: int | None = None
     ended: bool = False
-    at_tip: bool = False
+    at_latest: bool = False
     calls: int = 0
     body_bytes: int = 0
     error: SourceError | None = None
@@ -117,7 +117,7 @@ class _ShardCursor:
         self,
         client: StreamClient,
         read: ShardRead,
-        kept: KeptIterator | None,
+        kept: CachedIterator | None,
         now: datetime,
         monotonic: Callable[[], float],
         sink: Sink,
@@ -155,11 +155,11 @@ class _ShardCursor:
         self._take(page)
         return self._goes_on(page)
 
-    def kept(self) -> KeptIterator | None:
+    def kept(self) -> CachedIterator | None:
         """The iterator to go on with in the next drain."""
         if self._iterator is None or self.outcome.ended or self.outcome.error:
             return None
-        return KeptIterator(self.outcome.sequence_number, self._iterator, self._issued_at_seconds)
+        return CachedIterator(self.outcome.sequence_number, self._iterator, self._issued_at_seconds)
 
     def _next_answer(self) -> Answer | None:
         try:
@@ -220,7 +220,7 @@ class _ShardCursor:
         self._empty_pages_left -= 1
         if self._empty_pages_left > 0:
             return True
-        self.outcome.at_tip = not self._read.closed
+        self.outcome.at_latest = not self._read.closed
         return False
 
     def _take(self, page: RecordsPage) -> None:
@@ -244,9 +244,9 @@ class _ShardCursor:
             if outcome.created_to_seconds is not None:
                 last = max(last, outcome.created_to_seconds)
             outcome.created_from_seconds, outcome.created_to_seconds = first, last
-        set_aside = self._sink(self._read.shard, landed, page.malformed)
-        outcome.records -= set_aside
-        outcome.malformed += set_aside
+        quarantined = self._sink(self._read.shard, landed, page.malformed)
+        outcome.records -= quarantined
+        outcome.malformed += quarantined
 
 
 def read_shards(
@@ -310,7 +310,7 @@ def _read_in_turns(cursors: Sequence[_ShardCursor], budget: ReadBudget) -> None:
             bytes_read += cursor.outcome.body_bytes - before
 
 
-def _usable(iterators: IteratorCache, read: ShardRead, budget: ReadBudget) -> KeptIterator | None:
+def _usable(iterators: IteratorCache, read: ShardRead, budget: ReadBudget) -> CachedIterator | None:
     kept = iterators.get((read.shard.stream_arn, read.shard.shard_id))
     if kept is None or kept.sequence_number != read.shard.sequence_number:
         return None

@@ -13,7 +13,7 @@ from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
 from datazone_dagster.model.report import DrainReport
-from datazone_dagster.process.shutdown import told_to_end
+from datazone_dagster.process.shutdown import shutdown_requested
 
 _logger = logging.getLogger(__name__)
 
@@ -53,8 +53,13 @@ def drain_tick(
             return total
         tables = drain.tables
         total = report if total is None else total.then(report)
-        stuck = report.gave_way or drain.throttled or not drain.progressed
-        if report.caught_up or stuck or told_to_end() or time.monotonic() >= deadline_seconds:
+        stuck = report.lost_race or drain.throttled or not drain.progressed
+        if (
+            report.caught_up
+            or stuck
+            or shutdown_requested()
+            or time.monotonic() >= deadline_seconds
+        ):
             return total
 
 

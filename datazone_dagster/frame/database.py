@@ -31,7 +31,7 @@ class Database:
         self.settings = (memory_limit_bytes, threads)
         self.is_full = False
         """Whether it may keep memory of what it has read: it is not used again then."""
-        _tidy_once()
+        _clean_up_once()
         self._spill = SpillFolder()
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{memory_limit_bytes // 1024}KiB",
@@ -70,7 +70,7 @@ class Databases:
                     return database
         return Database(*settings)
 
-    def give_back(self, database: Database, tables: Iterable[str]) -> None:
+    def release_memory(self, database: Database, tables: Iterable[str]) -> None:
         """Let others use it, once its tables are gone."""
         if database.is_full:
             database.close()
@@ -92,7 +92,7 @@ class Databases:
 
 
 @functools.cache
-def _tidy_once() -> None:
+def _clean_up_once() -> None:
     """With the first database of a process: those of killed ones are gone then."""
     remove_abandoned()
 

@@ -195,7 +195,7 @@ def _with_inside(session: Session, query: str, values: Sequence[_Value]) -> list
     structures: dict[tuple[str, str], list[object]] = {}
     if learning:
         sample = f"SELECT * FROM ({query}) USING SAMPLE reservoir({_SAMPLE_ROWS} ROWS)"  # noqa: S608  # the query is ours
-        for part in _parts(learning):
+        for part in _row_groups(learning):
             found = session.table(_texts_query(sample, part, ()))
             for position, value in enumerate(part):
                 of = (value.column.attribute, value.descriptor)
@@ -226,7 +226,7 @@ def _inside(value: _Value, sample: Iterable[object]) -> Reading | None:
     return None if structure is None else plain_content(structure, value.descriptor)
 
 
-def _parts(values: Sequence[_Value]) -> list[Sequence[_Value]]:
+def _row_groups(values: Sequence[_Value]) -> list[Sequence[_Value]]:
     starts = range(0, len(values), _COLUMNS_AT_ONCE)
     return [values[start : start + _COLUMNS_AT_ONCE] for start in starts] or [()]
 
@@ -241,7 +241,7 @@ def _raw(
     """What SQL reads: `v<i>` is a value, `x<i>` its text where it could not be read."""
     columns: dict[str, pa.ChunkedArray] = {}
     for start, part in zip(
-        range(0, len(values) + 1, _COLUMNS_AT_ONCE), _parts(values), strict=False
+        range(0, len(values) + 1, _COLUMNS_AT_ONCE), _row_groups(values), strict=False
     ):
         first = start == 0
         found = session.table(

@@ -265,4 +265,4 @@ def _leave(database: Database, databases: Databases | None, tables: Sequence[str
     if databases is None:
         database.close()
     else:
-        databases.give_back(database, tables)
+        databases.release_memory(database, tables)

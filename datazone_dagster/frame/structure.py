@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_PARTS = 200
+MAX_ROW_GROUPS = 200
 """Parts of one structure; maps whose names are data would make it grow without end."""
 
 MAX_DEPTH = 8
@@ -60,6 +60,6 @@ def learnt(values: Iterable[Any]) -> Structure | None:
     structure = Structure()
     for value in values:
         structure.learn(value)
-        if structure.parts > MAX_PARTS:
+        if structure.parts > MAX_ROW_GROUPS:
             return None
     return structure

@@ -21,7 +21,14 @@ Ask = Callable[[str, str], str]
 
 _PARSE = "SELECT json_serialize_sql(?::VARCHAR)::VARCHAR"
 _PRINT = "SELECT json_deserialize_sql(?::JSON)"
-_EMPTY_PARTS = ("where_clause", "group_expressions", "group_sets", "having", "qualify", "sample")
+_EMPTY_ROW_GROUPS = (
+    "where_clause",
+    "group_expressions",
+    "group_sets",
+    "having",
+    "qualify",
+    "sample",
+)
 
 
 def quoted(name: str) -> str:
@@ -72,7 +79,7 @@ def parse_expressions(ask: Ask, text: str, *, call: str) -> list[Node]:
     bare = (
         node["type"] == "SELECT_NODE"
         and node["from_table"]["type"] == "EMPTY"
-        and not any(node[part] for part in _EMPTY_PARTS)
+        and not any(node[part] for part in _EMPTY_ROW_GROUPS)
         and not node["modifiers"]
         and not node["cte_map"]["map"]
         and node["aggregate_handling"] == "STANDARD_HANDLING"

@@ -111,7 +111,7 @@ def _double(text: str) -> float:
 
 
 def _timestamp(text: str) -> datetime:
-    day, clock, zone = _PARTS.fullmatch(text).groups()  # type: ignore[union-attr]  # it matched
+    day, clock, zone = _ROW_GROUPS.fullmatch(text).groups()  # type: ignore[union-attr]  # it matched
     hours, _, fraction = (clock or "00:00").partition(".")
     wall = datetime.fromisoformat(f"{day}T{hours}").replace(
         microsecond=int(fraction.ljust(6, "0") or 0), tzinfo=timezone.utc
@@ -129,7 +129,7 @@ def _since_1970(text: str, microseconds: int) -> datetime:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_PARTS = re.compile(r"(.{10})(?:[T ]([0-9:.]+)(.+)?)?")
+_ROW_GROUPS = re.compile(r"(.{10})(?:[T ]([0-9:.]+)(.+)?)?")
 _PYTHON: dict[str, Callable[[str], object]] = {
     "double": _double,
     "date": date.fromisoformat,

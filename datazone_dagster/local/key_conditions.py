@@ -7,7 +7,7 @@ from datazone_dagster.local.keys import KeySchema
 from datazone_dagster.local.service_errors import invalid_parameter, validation
 from datazone_dagster.local.values import Attribute
 
-_PART = "KeyConditionExpression"
+_ROW_GROUP = "KeyConditionExpression"
 
 
 def partition_value(expression: str, schema: KeySchema, placeholders: Placeholders) -> Attribute:
@@ -17,11 +17,11 @@ def partition_value(expression: str, schema: KeySchema, placeholders: Placeholde
         ServiceError: `ValidationException`: the partition key is not compared with `=`, another
             attribute than the keys is used, or the value has the wrong type.
     """
-    tokens = TokenStream(expression, _PART, placeholders)
+    tokens = TokenStream(expression, _ROW_GROUP, placeholders)
     found: Attribute | None = None
     while tokens.peek().kind != "end":
         if tokens.takes("OR") or tokens.takes("NOT") or tokens.takes("IN") or tokens.takes("<>"):
-            raise validation(f"Invalid operator used in {_PART}")
+            raise validation(f"Invalid operator used in {_ROW_GROUP}")
         token = tokens.peek()
         is_path = tokens.at_path() and tokens.peek(1).text != "("
         if not is_path or token.text.upper() in ("AND", "BETWEEN"):
@@ -33,7 +33,7 @@ def partition_value(expression: str, schema: KeySchema, placeholders: Placeholde
         if path[0] == schema.partition:
             if found is not None or not tokens.takes("=") or tokens.peek().kind != "value":
                 raise validation("Query key condition not supported")
-            found = placeholders.value(tokens.take().text, _PART)
+            found = placeholders.value(tokens.take().text, _ROW_GROUP)
     if found is None:
         raise validation(f"Query condition missed key schema element: {schema.partition}")
     if schema.partition_type not in found:

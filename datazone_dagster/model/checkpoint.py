@@ -19,13 +19,13 @@ from datazone_dagster.model.report import Gap
 class ShardState(enum.Enum):
     """What remains to be done for a shard.
 
-    `PREHISTORY` is a parent that was already gone when the stream was first listed: it counts
+    `TRIMMED_ANCESTOR` is a parent that was already gone when the stream was first listed: it counts
     as finished, unless a later listing shows it after all.
     """
 
     READING = "reading"
     FINISHED = "finished"
-    PREHISTORY = "prehistory"
+    TRIMMED_ANCESTOR = "prehistory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Checkpoint:
                 note.gap.stream_arn,
                 note.gap.shard_id,
                 note.detected_at,
-                state=ShardState.PREHISTORY,
+                state=ShardState.TRIMMED_ANCESTOR,
             )
             if shard.gap is None or shard.gap.detected_at < note.detected_at:
                 found = found.with_shards(replace(shard, gap=note))
@@ -181,7 +181,7 @@ def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: date
     return replace(folded.with_shards(*finished), batch=max(batch, checkpoint.batch))
 
 
-def noted_gap(shard: ShardCheckpoint, gap: Gap, now: datetime) -> ShardCheckpoint:
+def with_gap(shard: ShardCheckpoint, gap: Gap, now: datetime) -> ShardCheckpoint:
     """The shard with a gap on it; a gap already open there grows to cover both."""
     open_note = shard.gap if shard.gap is not None and shard.gap.is_open else None
     if open_note is not None:

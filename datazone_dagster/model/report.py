@@ -31,9 +31,9 @@ class DrainReport:
     """One drain of one source.
 
     `batch` is the last batch that this drain committed, None if there was nothing to land or
-    another drain came first (`gave_way`); `batches` is how many it committed. `caught_up`
+    another drain came first (`lost_race`); `batches` is how many it committed. `caught_up`
     means that every readable shard was at its tip when it was asked last: within this drain,
-    or up to `tip_age_seconds` before its end, for shards that are quiet. What is not read yet
+    or up to `latest_age_seconds` before its end, for shards that are quiet. What is not read yet
     is no older than `oldest_unread_at`; None if nothing is known to wait. Times are UTC.
     """
 
@@ -48,7 +48,7 @@ class DrainReport:
     shards_open: int
     shards_unfinished: int
     caught_up: bool
-    gave_way: bool
+    lost_race: bool
     event_time_min: datetime | None
     event_time_max: datetime | None
     log_version: int | None
@@ -56,7 +56,7 @@ class DrainReport:
     shard_errors: tuple[tuple[str, str], ...] = ()
     gaps: tuple[Gap, ...] = ()
     batches: int = 0
-    tip_age_seconds: float = 0.0
+    latest_age_seconds: float = 0.0
     oldest_unread_at: datetime | None = None
 
     def then(self, later: DrainReport) -> DrainReport:
@@ -105,7 +105,7 @@ class MaintenanceReport:
     """What maintenance did to a dataset's table, and what the table is after it.
 
     `hidden_rows` still stand in files, under deletion vectors; `rows_dropped` did so before.
-    `gave_way` means that another commit came first, and the rest was left for another time.
+    `lost_race` means that another commit came first, and the rest was left for another time.
     """
 
     files: int
@@ -119,7 +119,7 @@ class MaintenanceReport:
     bytes_written: int = 0
     checkpoint: bool = False
     files_deleted: int = 0
-    gave_way: bool = False
+    lost_race: bool = False
     duration_seconds: float = 0.0
 
     @property
@@ -130,7 +130,7 @@ class MaintenanceReport:
             f"dropped {self.rows_dropped} hidden rows": self.rows_dropped,
             "made a checkpoint": self.checkpoint,
             f"deleted {self.files_deleted} old files": self.files_deleted,
-            "gave way to another commit": self.gave_way,
+            "gave way to another commit": self.lost_race,
         }
         return ", ".join(text for text, holds in parts.items() if holds)
 

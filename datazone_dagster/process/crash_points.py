@@ -26,8 +26,8 @@ BEFORE_LOG_ENTRY = "before log entry"
 AFTER_LOG_ENTRY = "after log entry"
 AFTER_DATASET_COMMIT = "after dataset commit"
 AFTER_REDRIVE_PIN = "after redrive pin"
-BEFORE_TAKEOVER = "before takeover"
-AFTER_TAKEOVER = "after takeover"
+BEFORE_SWAP = "before swap"
+AFTER_SWAP = "after swap"
 
 POINTS = (
     AFTER_READ,
@@ -46,7 +46,7 @@ POINTS = (
 )
 """Of the drain and the runs."""
 
-OPERATOR_POINTS = (AFTER_REDRIVE_PIN, BEFORE_TAKEOVER, AFTER_TAKEOVER)
+OPERATOR_POINTS = (AFTER_REDRIVE_PIN, BEFORE_SWAP, AFTER_SWAP)
 """Of commands that someone runs by hand."""
 
 

@@ -43,7 +43,7 @@ def peak_bytes() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return freed memory to the system, where the C library keeps it for itself (glibc)."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -51,11 +51,11 @@ def give_back() -> None:
             trim(0)
 
 
-def keep_freed() -> None:
+def retain_freed_memory() -> None:
     """From now on, freed memory is kept for what needs it next, 16 MiB a pool (glibc).
 
     For the whole process. Page after page of a drain takes and frees the same few MiB: given back
-    and fetched each time, that is 5 to 9 % of its CPU (measured). `give_back` still works.
+    and fetched each time, that is 5 to 9 % of its CPU (measured). `release_memory` still works.
     """
     if sys.platform == "linux":
         limit = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -64,7 +64,7 @@ def keep_freed() -> None:
             limit(_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
-def give_back_at_once() -> None:
+def release_memory_at_once() -> None:
     """From now on, memory that is freed goes back to the system, at some cost of speed.
 
     For the whole process. Arrow's usual allocator (mimalloc) and glibc keep what any of their

@@ -45,7 +45,7 @@ def notice_sigterm() -> bool:
     return True
 
 
-def told_to_end() -> bool:
+def shutdown_requested() -> bool:
     """Whether SIGTERM came since `notice_sigterm`."""
     if _signals is not None and not _told.is_set():
         try:
@@ -57,7 +57,7 @@ def told_to_end() -> bool:
     return _told.is_set()
 
 
-def _forget() -> None:
+def _truncate() -> None:
     """A forked process shares the descriptor, but not the signals."""
     global _signals  # noqa: PLW0603
     if _signals is not None:
@@ -66,4 +66,4 @@ def _forget() -> None:
     _told.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_truncate)

@@ -16,7 +16,7 @@ from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.rows.engine import MergeTarget
-from datazone_dagster.rows.locate import CLAIM, locate
+from datazone_dagster.rows.locate import CHANGE_ROW, locate
 from datazone_dagster.rows.merge_batch import MergeBatch
 from datazone_dagster.rows.versions import HIGHEST, with_highest
 
@@ -33,12 +33,12 @@ class DeltaMergeEngine:
         self, target: MergeTarget, batch: MergeBatch, commit: CommitProperties
     ) -> MergeCounts:
         """See `MergeEngine.merge`."""
-        held = _held(target, batch.claims)
-        batch = batch.without(_outdated(batch.claims, held))
-        replaced = pc.is_in(batch.claims[KEY], held[KEY].combine_chunks())
-        markers = batch.claims.filter(replaced)
-        rows_of_new_keys = batch.claims.filter(
-            pc.and_(pc.invert(replaced), pc.is_null(batch.claims["cause"]))
+        held = _held(target, batch.keyed_changes)
+        batch = batch.without(_outdated(batch.keyed_changes, held))
+        replaced = pc.is_in(batch.keyed_changes[KEY], held[KEY].combine_chunks())
+        markers = batch.keyed_changes.filter(replaced)
+        rows_of_new_keys = batch.keyed_changes.filter(
+            pc.and_(pc.invert(replaced), pc.is_null(batch.keyed_changes["cause"]))
         )
         self._write(target, markers, batch.rows, commit, on=(KEY,))
         deleted = pc.sum(pc.is_valid(markers["cause"])).as_py() or 0
@@ -101,16 +101,16 @@ class DeltaMergeEngine:
         ).execute()
 
 
-def _held(target: MergeTarget, claims: pa.Table) -> pa.Table:
+def _held(target: MergeTarget, keyed_changes: pa.Table) -> pa.Table:
     """Key and highest version of the rows that the table has of these keys."""
-    found = locate(read_snapshot(target.table, target.storage_options), claims[KEY])
-    rows = pa.table({KEY: claims[KEY].take(found[CLAIM]), VERSION: found[VERSION]})
+    found = locate(read_snapshot(target.table, target.storage_options), keyed_changes[KEY])
+    rows = pa.table({KEY: keyed_changes[KEY].take(found[CHANGE_ROW]), VERSION: found[VERSION]})
     return rows.group_by(KEY).aggregate([(VERSION, "max")])
 
 
-def _outdated(claims: pa.Table, held: pa.Table) -> pa.Table:
+def _outdated(keyed_changes: pa.Table, held: pa.Table) -> pa.Table:
     """The claims that do not win: the table has their version or a higher one."""
-    both = with_highest(claims, held)
+    both = with_highest(keyed_changes, held)
     return both.filter(pc.greater_equal(both[HIGHEST], both[VERSION]))
 
 

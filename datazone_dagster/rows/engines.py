@@ -19,12 +19,12 @@ from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.rows.delta_rs_engine import DeltaMergeEngine
 from datazone_dagster.rows.engine import MergeTarget, RowChanges
-from datazone_dagster.rows.locate import CLAIM, locate, positions
+from datazone_dagster.rows.locate import CHANGE_ROW, locate, positions
 from datazone_dagster.rows.merge_batch import CAUSE, MergeBatch
 from datazone_dagster.rows.row_changes import (
     Choice,
-    ForeignRulesError,
     Removal,
+    UnsupportedRulesError,
     change_rows,
     rewritten_bytes,
 )
@@ -51,7 +51,7 @@ class RowEngine:
         """See `MergeEngine.merge`."""
         try:
             return change_rows(target, lambda table: merged(table, batch), commit, self._choose)
-        except ForeignRulesError as rules:
+        except UnsupportedRulesError as rules:
             _logger.info("Dataset %s: %s; merging by delta-rs.", target.dataset_id, rules)
             return DeltaMergeEngine().merge(target, batch, commit)
 
@@ -63,7 +63,7 @@ class RowEngine:
             change_rows(
                 target, lambda table: replaced(table, gone, rows), commit, self._choose, attempts=1
             )
-        except ForeignRulesError as rules:
+        except UnsupportedRulesError as rules:
             _logger.info("Dataset %s: %s; merging by delta-rs.", target.dataset_id, rules)
             DeltaMergeEngine().replace(target, gone, rows, commit)
 
@@ -121,17 +121,17 @@ def merged(snapshot: Snapshot, batch: MergeBatch) -> RowChanges:
         OSError: The store failed.
         StorageError: A deletion vector is damaged.
     """
-    claims = batch.claims
-    found = locate(snapshot, claims[KEY], below=pc.min(claims[VERSION]).as_py())
-    held, lost = np.zeros(len(claims), bool), np.zeros(len(claims), bool)
-    at = found[CLAIM].to_numpy()
+    keyed_changes = batch.keyed_changes
+    found = locate(snapshot, keyed_changes[KEY], below=pc.min(keyed_changes[VERSION]).as_py())
+    held, lost = np.zeros(len(keyed_changes), bool), np.zeros(len(keyed_changes), bool)
+    at = found[CHANGE_ROW].to_numpy()
     held[at] = True
-    not_below = pc.greater_equal(found[VERSION], claims[VERSION].take(found[CLAIM]))
+    not_below = pc.greater_equal(found[VERSION], keyed_changes[VERSION].take(found[CHANGE_ROW]))
     lost[at[pc.fill_null(not_below, False).to_numpy()]] = True
     if lost.any():
         found = found.filter(pa.array(~lost[at]))
-        batch = batch.without(claims.filter(pa.array(lost)).select([KEY]))
-    stays = pc.is_null(claims[CAUSE]).to_numpy()
+        batch = batch.without(keyed_changes.filter(pa.array(lost)).select([KEY]))
+    stays = pc.is_null(keyed_changes[CAUSE]).to_numpy()
     return RowChanges(
         removed=positions(found, snapshot.files),
         rows=batch.rows,
@@ -157,7 +157,7 @@ def replaced(snapshot: Snapshot, gone: pa.Table, rows: pa.Table) -> RowChanges:
     """
     keys = pa.chunked_array([gone[KEY].unique()])
     found = locate(snapshot, keys)
-    held = pa.table({KEY: keys.take(found[CLAIM]), VERSION: found[VERSION]})
+    held = pa.table({KEY: keys.take(found[CHANGE_ROW]), VERSION: found[VERSION]})
     leaving = pc.is_in(_places(held), _places(gone).combine_chunks())
     return RowChanges(positions(found.filter(leaving), snapshot.files), rows)
 

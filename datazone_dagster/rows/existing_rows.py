@@ -13,13 +13,13 @@ from datazone_dagster.delta import DataFile, guarded
 from datazone_dagster.delta.transaction_log import Snapshot, read_snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.rows.engine import MergeTarget
-from datazone_dagster.rows.locate import CLAIM, FILE, POSITION, held_rows, locate
+from datazone_dagster.rows.locate import CHANGE_ROW, FILE, POSITION, existing_rows, locate
 
 _READ_ROWS = 16384
 
 
 @dataclass(frozen=True)
-class HeldRows:
+class ExistingRows:
     """Where the rows of some keys are.
 
     Args:
@@ -34,7 +34,7 @@ class HeldRows:
 
 def find_rows(
     target: MergeTarget, keys: pa.ChunkedArray, columns: Sequence[str] = (KEY, VERSION)
-) -> HeldRows:
+) -> ExistingRows:
     """Find the rows of these keys, reading a few columns only.
 
     Memory holds the keys given and found, not the files.
@@ -50,17 +50,17 @@ def find_rows(
         snapshot = read_snapshot(target.table, target.storage_options)
         found = locate(snapshot, keys)
         if set(columns) <= {KEY, VERSION}:
-            held = {KEY: keys.take(found[CLAIM]), VERSION: found[VERSION]}
+            held = {KEY: keys.take(found[CHANGE_ROW]), VERSION: found[VERSION]}
             rows = pa.table(
                 [*(held[name] for name in columns), found[FILE], found[POSITION]],
                 names=[*columns, FILE, POSITION],
             )
         else:
-            rows = held_rows(snapshot, found, schema).select([*columns, FILE, POSITION])
-    return HeldRows(rows, snapshot)
+            rows = existing_rows(snapshot, found, schema).select([*columns, FILE, POSITION])
+    return ExistingRows(rows, snapshot)
 
 
-def read_held(target: MergeTarget, held: HeldRows, wanted: pa.Table) -> pa.Table:
+def read_existing(target: MergeTarget, held: ExistingRows, wanted: pa.Table) -> pa.Table:
     """The rows with the given keys and versions, in the table's schema.
 
     Only row groups that hold one of them are decoded, some thousand rows at a time.
@@ -73,10 +73,10 @@ def read_held(target: MergeTarget, held: HeldRows, wanted: pa.Table) -> pa.Table
     columns = [KEY, VERSION]
     hits = held.places.join(wanted.select(columns), keys=columns, join_type="left semi")
     with guarded(target.uri, f"Reading dataset {target.dataset_id!r}"):
-        return held_rows(held.snapshot, hits, target.schema).select(target.schema.names)
+        return existing_rows(held.snapshot, hits, target.schema).select(target.schema.names)
 
 
-def whole_rows(
+def full_rows(
     store: pafs.FileSystem,
     file: DataFile,
     schema: pa.Schema,

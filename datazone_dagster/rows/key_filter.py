@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-Places = np.ndarray[Any, np.dtype[np.int64]]
+RowPositions = np.ndarray[Any, np.dtype[np.int64]]
 
 WORD_BYTES = 8
 DISTANCES = range(WORD_BYTES, 9 * WORD_BYTES, WORD_BYTES)
@@ -25,7 +25,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 """Multiplicative hashing (Fibonacci): its highest bits depend on every bit of a word."""
 
 
-class Sieve:
+class KeyFilter:
     """Tells which of many texts may be among some keys; all that are pass.
 
     Args:
@@ -41,7 +41,7 @@ class Sieve:
         long, slots = self._slots(keys)
         self._taken[slots[long]] = True
 
-    def passing(self, texts: pa.StringArray) -> Places:
+    def passing(self, texts: pa.StringArray) -> RowPositions:
         """The places of the texts that may be keys, in order."""
         long, slots = self._slots(texts)
         return np.flatnonzero(self._taken[slots] | ~long)

@@ -22,17 +22,17 @@ from pyroaring import BitMap64
 from datazone_dagster.delta.read_file import rows_at
 from datazone_dagster.delta.transaction_log import LiveFile, Snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
-from datazone_dagster.rows.key_filter import Places, Sieve
+from datazone_dagster.rows.key_filter import KeyFilter, RowPositions
 
 FILE = "_dz_file"
 POSITION = "_dz_position"
-CLAIM = "_dz_claim"
+CHANGE_ROW = "_dz_change_row"
 
 SCHEMA = pa.schema(
     [
         pa.field(FILE, pa.int32(), nullable=False),
         pa.field(POSITION, pa.int64(), nullable=False),
-        pa.field(CLAIM, pa.int32(), nullable=False),
+        pa.field(CHANGE_ROW, pa.int32(), nullable=False),
         pa.field(VERSION, pa.string()),
     ]
 )
@@ -65,7 +65,7 @@ class _Wanted:
 
     keys: pa.Array
     texts: list[str] | None
-    sieve: Sieve
+    key_filter: KeyFilter
     below: str | None
 
     def may_be_in(self, low: str | None, high: str | None) -> bool:
@@ -96,7 +96,7 @@ def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = Non
         return SCHEMA.empty_table()
     one = pa.array(keys.combine_chunks())
     texts = sorted(one.to_pylist()) if len(snapshot.files) >= MANY_FILES else None
-    wanted = _Wanted(one, texts, Sieve(one), below)
+    wanted = _Wanted(one, texts, KeyFilter(one), below)
     tasks = [
         (number, file)
         for number, file in enumerate(snapshot.files)
@@ -112,7 +112,7 @@ def positions(found: pa.Table, files: tuple[LiveFile, ...]) -> dict[str, BitMap6
     return {files[number].path: places for number, places in _by_file(found)}
 
 
-def held_rows(snapshot: Snapshot, found: pa.Table, schema: pa.Schema) -> pa.Table:
+def existing_rows(snapshot: Snapshot, found: pa.Table, schema: pa.Schema) -> pa.Table:
     """The whole rows that were located, each with its file and position in front.
 
     Args:
@@ -144,11 +144,11 @@ def _in_file(snapshot: Snapshot, wanted: _Wanted, number: int, file: LiveFile) -
             handle, pre_buffer=remote, buffer_size=0 if remote else BUFFER_BYTES
         )
         groups = _groups(parquet, wanted)
-        places, claims = _look_up(parquet, groups, wanted)
+        places, keyed_changes = _look_up(parquet, groups, wanted)
         rows = pa.table(
             [
                 pa.array(places),
-                pa.array(claims.astype(np.int32)),
+                pa.array(keyed_changes.astype(np.int32)),
                 _versions(parquet, groups, places, wanted.below),
             ],
             schema=_IN_FILE,
@@ -159,7 +159,7 @@ def _in_file(snapshot: Snapshot, wanted: _Wanted, number: int, file: LiveFile) -
     return rows.add_column(0, SCHEMA.field(FILE), pa.array(np.full(len(rows), number, np.int32)))
 
 
-_IN_FILE = pa.schema([SCHEMA.field(name) for name in (POSITION, CLAIM, VERSION)])
+_IN_FILE = pa.schema([SCHEMA.field(name) for name in (POSITION, CHANGE_ROW, VERSION)])
 
 
 def _groups(parquet: pq.ParquetFile, wanted: _Wanted) -> list[tuple[int, range]]:
@@ -175,35 +175,38 @@ def _groups(parquet: pq.ParquetFile, wanted: _Wanted) -> list[tuple[int, range]]
 
 def _look_up(
     parquet: pq.ParquetFile, groups: list[tuple[int, range]], wanted: _Wanted
-) -> tuple[Places, Places]:
+) -> tuple[RowPositions, RowPositions]:
     """The positions at which a key stands, in order, and which of the keys it is."""
-    places: list[Places] = [np.zeros(0, np.int64)]
-    claims: list[Places] = [np.zeros(0, np.int64)]
+    places: list[RowPositions] = [np.zeros(0, np.int64)]
+    keyed_changes: list[RowPositions] = [np.zeros(0, np.int64)]
     texts: list[pa.Array] = []
-    at: list[Places] = []
+    at: list[RowPositions] = []
 
     def look_up() -> None:
         found = pc.index_in(pa.chunked_array(texts, pa.string()), wanted.keys)
         hits = np.flatnonzero(found.is_valid())
         places.append(np.concatenate(at)[hits])
-        claims.append(found.take(pa.array(hits)).to_numpy())
+        keyed_changes.append(found.take(pa.array(hits)).to_numpy())
         texts.clear()
         at.clear()
 
     for group, rows in groups:
         for start, column in _column(parquet, group, KEY):
-            maybe = wanted.sieve.passing(column)
+            maybe = wanted.key_filter.passing(column)
             texts.append(column.take(pa.array(maybe)))
             at.append(maybe + (rows.start + start))
             if sum(map(len, at)) >= LOOKED_UP_ROWS:
                 look_up()
     if texts:
         look_up()
-    return np.concatenate(places), np.concatenate(claims)
+    return np.concatenate(places), np.concatenate(keyed_changes)
 
 
 def _versions(
-    parquet: pq.ParquetFile, groups: list[tuple[int, range]], places: Places, below: str | None
+    parquet: pq.ParquetFile,
+    groups: list[tuple[int, range]],
+    places: RowPositions,
+    below: str | None,
 ) -> pa.ChunkedArray:
     """The versions at these positions, which are in order; null where they are below `below`."""
     parts: list[pa.Array] = []

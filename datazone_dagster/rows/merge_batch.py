@@ -15,12 +15,12 @@ CAUSE = "cause"
 Deletes by time to live carry the service's principal (DynamoDB Streams, `userIdentity`).
 """
 
-CLAIMS_SCHEMA = pa.schema(
+KEYED_CHANGES_SCHEMA = pa.schema(
     [pa.field(KEY, pa.string()), pa.field(VERSION, pa.string()), pa.field(CAUSE, pa.string())]
 )
 
 
-EVERY_CLAIM_SCHEMA = pa.schema([*CLAIMS_SCHEMA, (EVENT_TIME, pa.timestamp("us", tz="UTC"))])
+EACH_CHANGE_SCHEMA = pa.schema([*KEYED_CHANGES_SCHEMA, (EVENT_TIME, pa.timestamp("us", tz="UTC"))])
 """Claims where each change counts, not only the newest of its key."""
 
 
@@ -34,7 +34,7 @@ class MergeBatch:
             returned several.
     """
 
-    claims: pa.Table
+    keyed_changes: pa.Table
     rows: pa.Table
 
     def without(self, keys: pa.Table) -> MergeBatch:
@@ -43,6 +43,6 @@ class MergeBatch:
             return self
         lost = keys[KEY].combine_chunks()
         return MergeBatch(
-            self.claims.filter(pc.invert(pc.is_in(self.claims[KEY], lost))),
+            self.keyed_changes.filter(pc.invert(pc.is_in(self.keyed_changes[KEY], lost))),
             self.rows.filter(pc.invert(pc.is_in(self.rows[KEY], lost))),
         )

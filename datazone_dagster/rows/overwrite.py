@@ -40,7 +40,7 @@ def rewritten(table: DeltaTable, schema: pa.Schema, *, doing: str) -> None:
     with guarded(table.table_uri, doing):
         replace_rows(
             table,
-            _parts(table, schema),
+            _row_groups(table, schema),
             schema,
             CommitProperties(max_commit_retries=0),
             partition_by=table.metadata().partition_columns,
@@ -70,7 +70,7 @@ def replace_rows(
         )
 
 
-def _parts(table: DeltaTable, schema: pa.Schema) -> Iterator[pa.Table]:
+def _row_groups(table: DeltaTable, schema: pa.Schema) -> Iterator[pa.Table]:
     for batch in table_batches(table):
         yield aligned(batch, schema)
 

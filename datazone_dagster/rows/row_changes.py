@@ -55,7 +55,7 @@ class Removal(Enum):
 Choice = Callable[[Snapshot, RowChanges], Removal]
 
 
-class ForeignRulesError(Exception):
+class UnsupportedRulesError(Exception):
     """The table asks writers for something that a commit of ours does not keep."""
 
 
@@ -82,7 +82,7 @@ def change_rows(
         ConcurrentWriterError: Another run did the same work, the table's columns or properties
             were changed, or others are faster every time. Nothing of this is in the table.
         StorageError: The store failed.
-        ForeignRulesError: The table was given rules that only delta-rs keeps.
+        UnsupportedRulesError: The table was given rules that only delta-rs keeps.
     """
     lost = 0
     with guarded(target.uri, f"Changing rows of dataset {target.dataset_id!r}"):
@@ -131,7 +131,7 @@ def _attempt(
     snapshot = read_snapshot(target.table, target.storage_options)
     reason = why_not(snapshot)
     if reason is not None:
-        raise ForeignRulesError(reason)
+        raise UnsupportedRulesError(reason)
     changes = plan(snapshot)
     removal = choose(snapshot, changes)
     if removal is Removal.VECTORS and not snapshot.writes_vectors:

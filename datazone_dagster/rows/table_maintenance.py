@@ -21,7 +21,7 @@ from deltalake.exceptions import CommitFailedError
 from datazone_dagster.delta import guarded, open_table
 from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files, why_not
 from datazone_dagster.delta.data_file import write_data_file
-from datazone_dagster.delta.orphans import leftovers
+from datazone_dagster.delta.orphans import orphan_files
 from datazone_dagster.delta.read_file import live_batches
 from datazone_dagster.delta.transaction_log import LiveFile, Snapshot, read_snapshot
 from datazone_dagster.errors import ConcurrentWriterError
@@ -61,7 +61,7 @@ class _Done:
     bytes_written: int = 0
     checkpoint: bool = False
     files_deleted: int = 0
-    gave_way: bool = False
+    lost_race: bool = False
 
 
 def maintain(
@@ -101,7 +101,7 @@ def maintain(
             run.rewrite(lambda: monotonic() - started_seconds >= settings.budget_seconds)
             run.shorten_log()
         except (LostRaceError, ConcurrentWriterError, CommitFailedError):
-            run.done.gave_way = True
+            run.done.lost_race = True
         snapshot = run.read()
     return MaintenanceReport(
         files=len(snapshot.files),
@@ -173,13 +173,13 @@ class _Run:
         """
         fitting: list[LiveFile] = []
         batches: list[pa.RecordBatch] = []
-        held_bytes = 0
+        existing_bytes = 0
         for file in sorted(files, key=lambda file: file.size_bytes):
             held = len(batches)
             for batch in _rows_of(snapshot, file, schema):
                 batches.append(batch)
-                held_bytes += batch.nbytes
-                if self._most_bytes is not None and held_bytes > self._most_bytes:
+                existing_bytes += batch.nbytes
+                if self._most_bytes is not None and existing_bytes > self._most_bytes:
                     return fitting, _in_one_piece(batches[:held], schema)
             fitting.append(file)
         return fitting, _in_one_piece(batches, schema)
@@ -255,7 +255,7 @@ class _Run:
         self.done.checkpoint = True
 
     def _clean(self, snapshot: Snapshot) -> None:
-        paths = leftovers(snapshot, self._now - self._settings.retention)
+        paths = orphan_files(snapshot, self._now - self._settings.retention)
         snapshot.store.delete(paths)
         self.done.files_deleted += len(paths)
         if why_not(snapshot) is None:

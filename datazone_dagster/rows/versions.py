@@ -11,8 +11,8 @@ from deltalake import DeltaTable
 from datazone_dagster.delta import DataFile, read_rows
 from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
-from datazone_dagster.rows.key_filter import Sieve
-from datazone_dagster.rows.locate import CLAIM, LOOKED_UP_ROWS, locate
+from datazone_dagster.rows.key_filter import KeyFilter
+from datazone_dagster.rows.locate import CHANGE_ROW, LOOKED_UP_ROWS, locate
 
 HIGHEST = f"{VERSION}_max"
 """Column of the highest version of a key."""
@@ -33,10 +33,10 @@ def versions_in(
     wanted = pa.array(keys.combine_chunks())
     held = [_SCHEMA.empty_table()]
     if len(wanted):
-        sieve = Sieve(wanted)
+        key_filter = KeyFilter(wanted)
         may_be: list[pa.Table] = []
         for _, rows in read_rows(table, storage_options, files, _SCHEMA):
-            may_be.append(rows.take(pa.array(sieve.passing(rows[KEY].combine_chunks()))))
+            may_be.append(rows.take(pa.array(key_filter.passing(rows[KEY].combine_chunks()))))
             if sum(map(len, may_be)) >= LOOKED_UP_ROWS:
                 held.append(_among(wanted, may_be))
                 may_be = []
@@ -49,9 +49,9 @@ def _among(keys: pa.Array, rows: list[pa.Table]) -> pa.Table:
     return together.filter(pc.is_in(together[KEY], keys))
 
 
-def with_highest(claims: pa.Table, held: pa.Table) -> pa.Table:
+def with_highest(keyed_changes: pa.Table, held: pa.Table) -> pa.Table:
     """The claims whose keys are held, with the highest held version beside their own."""
-    return claims.join(held, keys=KEY, join_type="inner")
+    return keyed_changes.join(held, keys=KEY, join_type="inner")
 
 
 def has_rows(
@@ -65,7 +65,7 @@ def has_rows(
     """
     keys = pa.chunked_array([rows[KEY].unique()])
     found = locate(read_snapshot(table, storage_options), keys)
-    held = pa.table({KEY: keys.take(found[CLAIM]), VERSION: found[VERSION]})
+    held = pa.table({KEY: keys.take(found[CHANGE_ROW]), VERSION: found[VERSION]})
     return pc.is_in(_places(rows), _places(held).combine_chunks())
 
 

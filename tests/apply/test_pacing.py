@@ -219,7 +219,7 @@ def test_a_run_that_is_told_to_end_does_not_wait(
     log = following.first()
     assert log is not None
     world.land()
-    monkeypatch.setattr(pacing, "told_to_end", lambda: True)
+    monkeypatch.setattr(pacing, "shutdown_requested", lambda: True)
     assert following.next(log, cost(world, 0.5)) is None
     assert world.clock.seconds == 0
 

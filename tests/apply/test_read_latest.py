@@ -17,7 +17,7 @@ from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.apply import read_latest
 from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.changelog.parts import Parts
+from datazone_dagster.changelog.parts import RowGroups
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.dataset.tombstones import KIND as TOMBSTONES
 from datazone_dagster.delta import open_table
@@ -158,9 +158,9 @@ def test_images_are_read_of_the_latest_changes_only_and_only_those_that_are_name
     for batch in range(4):
         land(layout, [(1, [Change(0, "open", str(batch))] * 50, 0)])
     read: list[tuple[int, tuple[str, ...]]] = []
-    original = Parts.read
+    original = RowGroups.read
 
-    def reading(self: Parts, part: Any, columns: Sequence[str]) -> pa.Table:
+    def reading(self: RowGroups, part: Any, columns: Sequence[str]) -> pa.Table:
         read.append((part.file, tuple(columns)))
         return original(self, part, columns)
 
@@ -177,7 +177,7 @@ def test_images_are_read_of_the_latest_changes_only_and_only_those_that_are_name
 
         return rows_of(self, replace(changes, batches=counted(changes.batches)))
 
-    monkeypatch.setattr(Parts, "read", reading)
+    monkeypatch.setattr(RowGroups, "read", reading)
     monkeypatch.setattr(Frame, "rows_of", parsing)
     report = applied("latest", open_orders, layout)
     assert report.records == 200
@@ -233,7 +233,7 @@ def test_rows_that_are_larger_than_expected_make_smaller_chunks(
     tried: list[read_latest.Bounds] = []
     original = read_latest.prepare
 
-    def prepare(parts: Parts, frames: Any, bounds: read_latest.Bounds) -> Any:
+    def prepare(parts: RowGroups, frames: Any, bounds: read_latest.Bounds) -> Any:
         tried.append(bounds)
         return original(parts, frames, replace(bounds, most_bytes=20_000))
 
@@ -258,9 +258,9 @@ def test_the_first_chunk_knows_by_a_sample_how_small_its_rows_are(
         land(layout, [(1, [Change(key, filling) for key in (0, 2, 3)], 0)])
     original = read_latest.prepare
 
-    def prepare(parts: Parts, frames: Any, bounds: read_latest.Bounds) -> Any:
+    def prepare(parts: RowGroups, frames: Any, bounds: read_latest.Bounds) -> Any:
         # Room for a claim and a small row of each change, not for the changes themselves.
-        return original(parts, frames, replace(bounds, kept_bytes=40_000))
+        return original(parts, frames, replace(bounds, retained_bytes=40_000))
 
     monkeypatch.setattr("datazone_dagster.apply.prepare.prepare", prepare)
     assert applied("small", open_orders, layout).chunks == 1

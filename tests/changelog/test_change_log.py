@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from datazone_dagster.changelog.chunks import Chunk
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
-from datazone_dagster.errors import ConcurrentWriterError, ForeignTableError, StorageError
+from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import ChangeRecord, MalformedRecord
@@ -146,7 +146,7 @@ def test_a_malformed_record_keeps_its_raw_form(tmp_path: Path) -> None:
 
 def test_a_foreign_table_in_its_place_is_refused(tmp_path: Path) -> None:
     write_deltalake(str(tmp_path / "_changelog" / "orders"), pa.table({"a": [1]}))
-    with pytest.raises(ForeignTableError, match="Nothing was overwritten"):
+    with pytest.raises(UnrecognisedTableError, match="Nothing was overwritten"):
         log_in(tmp_path)
 
 

@@ -19,7 +19,7 @@ from datazone_dagster.changelog import log as change_log
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.schema import BATCHES_PER_BUCKET, ShardRecords, bucket_of
 from datazone_dagster.delta import CHECKPOINT_EVERY, DataFile
-from datazone_dagster.drain.maintain_source import TIDY_EVERY_SECONDS
+from datazone_dagster.drain.maintain_source import CLEAN_UP_EVERY_SECONDS
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, fold
 from datazone_dagster.model.column_names import Log
@@ -95,7 +95,7 @@ def test_a_joined_log_reads_as_before(tmp_path: Path) -> None:
     log = log_in(tmp_path)
     before = [chunk.rows for chunk in log.chunks(2, 9, 1)]
     landed = log.landed_since(0)
-    while log.keep_small():
+    while log.maintain_once():
         pass
     fresh = log_in(tmp_path)
     for one in (log, fresh):
@@ -126,9 +126,9 @@ def test_upkeep_and_an_append_from_one_snapshot_one_gives_way(tmp_path: Path) ->
     upkeep, drain = log_in(tmp_path), log_in(tmp_path)
     drain.append(1, [shard(5)])
     with pytest.raises(ConcurrentWriterError):
-        upkeep.keep_small()
+        upkeep.maintain_once()
     upkeep, drain = log_in(tmp_path), log_in(tmp_path)
-    assert upkeep.keep_small()
+    assert upkeep.maintain_once()
     with pytest.raises(ConcurrentWriterError):
         drain.append(1, [shard(6)])
     assert upkeep.append(1, [shard(6)]) == 7
@@ -142,10 +142,10 @@ def test_files_that_another_drain_joined_are_not_joined_again(tmp_path: Path) ->
         log_in(tmp_path).append(1, [shard(number)])
     slow, fast = log_in(tmp_path), log_in(tmp_path)
     assert slow.has_rows(0, 11)
-    while fast.keep_small():
+    while fast.maintain_once():
         pass
-    slow.keep_gaps([GapNote(Gap(ARN, "s", "trimmed"), WRITTEN_AT)])
-    while slow.keep_small():
+    slow.record_gaps([GapNote(Gap(ARN, "s", "trimmed"), WRITTEN_AT)])
+    while slow.maintain_once():
         pass
     assert events(list(log_in(tmp_path).chunks(0, 11, 10**9))) == [[f"e{n}" for n in range(11)]]
 
@@ -154,7 +154,7 @@ def test_a_drain_moved_past_the_batch_of_another_gives_way(tmp_path: Path) -> No
     """As above: its own batch would get the same number, and delta-rs would not refuse it."""
     slow, fast = log_in(tmp_path), log_in(tmp_path)
     fast.append(1, [shard(1)])
-    slow.keep_gaps([GapNote(Gap(ARN, "s", "trimmed"), WRITTEN_AT)])
+    slow.record_gaps([GapNote(Gap(ARN, "s", "trimmed"), WRITTEN_AT)])
     with pytest.raises(ConcurrentWriterError, match="landed batch 1"):
         slow.append(1, [shard(1)])
     assert events(list(log_in(tmp_path).chunks(0, 9, 10**9))) == [["e1"]]
@@ -165,7 +165,7 @@ def test_a_snapshot_is_readable_after_its_files_were_joined(tmp_path: Path) -> N
     for number in range(8):
         log_in(tmp_path).append(1, [shard(number)])
     reader, upkeep = log_in(tmp_path), log_in(tmp_path)
-    while upkeep.keep_small():
+    while upkeep.maintain_once():
         pass
     assert len(events(list(reader.chunks(0, 8, 1)))) == 8
 
@@ -195,10 +195,10 @@ def test_only_applied_and_old_changes_are_forgotten_and_never_silently(tmp_path:
         created = record(number, created_at=1_700_000_000 + number)
         log_in(tmp_path).append(1, [ShardRecords(ARN, "s", None, [created])])
     later = datetime.fromtimestamp(1_700_000_010, timezone.utc)
-    assert log_in(tmp_path).forget(0, later) == 0
-    assert log_in(tmp_path).forget(4, datetime.fromtimestamp(1_700_000_001, timezone.utc)) == 1
+    assert log_in(tmp_path).truncate(0, later) == 0
+    assert log_in(tmp_path).truncate(4, datetime.fromtimestamp(1_700_000_001, timezone.utc)) == 1
     log = log_in(tmp_path)
-    assert log.forget(2, later) == 1
+    assert log.truncate(2, later) == 1
     for one in (log, log_in(tmp_path)):
         assert events(list(one.chunks(2, 4, 10**9))) == [["e2", "e3"]]
         with pytest.raises(StorageError, match="no batches 2 to 2"):
@@ -212,10 +212,10 @@ def test_records_that_are_no_changes_do_not_keep_the_log_from_forgetting(tmp_pat
         log_in(tmp_path).append(1, landed)
     # They have no time of their own: what counts is when they were landed, just now.
     after_the_changes = datetime.fromtimestamp(1_700_000_010, timezone.utc)
-    assert log_in(tmp_path).forget(4, after_the_changes) == 1
+    assert log_in(tmp_path).truncate(4, after_the_changes) == 1
     tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
-    assert log_in(tmp_path).forget(3, tomorrow) == 2
-    assert log_in(tmp_path).forget(4, tomorrow) == 1
+    assert log_in(tmp_path).truncate(3, tomorrow) == 2
+    assert log_in(tmp_path).truncate(4, tomorrow) == 1
 
 
 class Opening(NamedTuple):
@@ -243,7 +243,7 @@ def most_of_ticks(root: Path, ticks: int) -> Opening:
     for number in range(ticks):
         log = log_in(root)
         log.append(1, [shard(number)])
-        log.keep_small()
+        log.maintain_once()
         found.append(opening(root, len(log._files)))
     return Opening(*map(max, zip(*found, strict=True)))
 
@@ -277,7 +277,7 @@ def test_old_log_entries_and_replaced_files_go(
     for number in range(24, 80):
         log = log_in(tmp_path)
         log.append(1, [shard(number)])
-        log.keep_small()
+        log.maintain_once()
     entries = sorted(path.name for path in (folder / "_delta_log").glob("*.json"))
     assert f"{0:020d}.json" not in entries
     assert len(events(list(log_in(tmp_path).chunks(0, 80, 1)))) == 80
@@ -290,17 +290,17 @@ def test_every_replaced_file_is_deleted_also_if_the_log_would_forget_it_soon(
     for module in (maintain_log, checkpoints):
         kept = module.RETENTION_HOURS
         told = int(configured(module)["delta.deletedFileRetentionDuration"].split()[1])
-        assert told * 3600 >= kept * 3600 + TIDY_EVERY_SECONDS
+        assert told * 3600 >= kept * 3600 + CLEAN_UP_EVERY_SECONDS
     monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
     monkeypatch.setattr(maintain_log, "RETENTION_HOURS", 0)
     for number in range(24):
         log_in(tmp_path).append(1, [shard(number)])
     log = log_in(tmp_path)
-    while log.keep_small():
+    while log.maintain_once():
         pass
     folder = tmp_path / "_changelog" / "orders"
     assert len(list(folder.rglob("*.parquet"))) > len(log._files)
-    log.delete_leftovers()
+    log.delete_orphan_files()
     on_disk = {path for path in folder.rglob("*.parquet") if "_delta_log" not in path.parts}
     assert len(on_disk) == len(log_in(tmp_path)._files)
     assert len(events(list(log_in(tmp_path).chunks(0, 24, 1)))) == 24

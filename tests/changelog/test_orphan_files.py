@@ -41,10 +41,10 @@ def landed(root: Path) -> list[str]:
 def test_the_file_of_a_drain_that_lost_goes_once_it_is_old(tmp_path: Path) -> None:
     lose_a_race(ChangeLog(Layout(str(tmp_path)), "orders"))
     assert len(data_files(tmp_path)) == 2
-    log_in(tmp_path).delete_leftovers()
+    log_in(tmp_path).delete_orphan_files()
     assert len(data_files(tmp_path)) == 2
     age(data_files(tmp_path), hours=4)
-    log_in(tmp_path).delete_leftovers()
+    log_in(tmp_path).delete_orphan_files()
     assert len(data_files(tmp_path)) == 1
     assert landed(tmp_path) == ["e1"]
 
@@ -55,10 +55,10 @@ def test_the_file_of_a_drain_that_died_goes_once_another_has_landed(tmp_path: Pa
     dead.put(shard(2))
     dead.finish()
     age(tmp_path.rglob("*"), hours=30)
-    log_in(tmp_path).delete_leftovers()
+    log_in(tmp_path).delete_orphan_files()
     assert len(data_files(tmp_path)) == 2
     log_in(tmp_path).append(1, [shard(3)])
-    log_in(tmp_path).delete_leftovers()
+    log_in(tmp_path).delete_orphan_files()
     assert len(data_files(tmp_path)) == 2
     assert landed(tmp_path) == ["e1", "e3"]
 
@@ -71,7 +71,7 @@ def test_a_writer_that_slept_for_days_can_still_commit_if_nobody_else_did(tmp_pa
         writer.finish()
         age(tmp_path.rglob("*"), hours=100)
         for one in (log_in(tmp_path), log_in(tmp_path)):
-            one.delete_leftovers()
+            one.delete_orphan_files()
         assert writer.commit() == 2
     assert landed(tmp_path) == ["e1", "e2"]
 
@@ -84,12 +84,12 @@ def test_whatever_is_committed_meanwhile_makes_a_sleeping_writer_give_way(
     monkeypatch.setattr(maintain_log, "RETENTION_HOURS", 0)
     for number in range(5):
         log_in(tmp_path).append(1, [shard(number)])
-    assert log_in(tmp_path).keep_small()
+    assert log_in(tmp_path).maintain_once()
     sleeper = log_in(tmp_path)
     with sleeper.begin(1) as writer:
         writer.put(shard(90))
         writer.finish()
-        log_in(tmp_path).delete_leftovers()
+        log_in(tmp_path).delete_orphan_files()
         assert log_in(tmp_path).version > sleeper.version
         with pytest.raises(ConcurrentWriterError):
             writer.commit()
@@ -100,7 +100,7 @@ def test_whatever_is_committed_meanwhile_makes_a_sleeping_writer_give_way(
 def test_an_old_handle_leaves_what_was_committed_since(tmp_path: Path) -> None:
     old = log_in(tmp_path)
     log_in(tmp_path).append(1, [shard(1)])
-    old.delete_leftovers()
+    old.delete_orphan_files()
     assert landed(tmp_path) == ["e1"]
 
 
@@ -111,12 +111,12 @@ def test_the_file_of_a_join_that_lost_goes_and_joined_files_stay_for_readers(
     for number in range(5):
         log_in(tmp_path).append(1, [shard(number)])
     loser, winner, reader = log_in(tmp_path), log_in(tmp_path), log_in(tmp_path)
-    winner.keep_small()
+    winner.maintain_once()
     with pytest.raises(ConcurrentWriterError):
-        loser.keep_small()
+        loser.maintain_once()
     assert len(data_files(tmp_path)) == 5 + 2
     age(data_files(tmp_path), hours=4)
-    log_in(tmp_path).delete_leftovers()
+    log_in(tmp_path).delete_orphan_files()
     assert len(data_files(tmp_path)) == 5 + 1
     expected = [f"e{number}" for number in range(5)]
     assert [one for chunk in events(list(reader.chunks(0, 5, 1))) for one in chunk] == expected
@@ -131,7 +131,7 @@ def test_a_folder_of_someone_else_is_not_looked_into(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
     age({stray, *foreign}, hours=4)
-    log_in(tmp_path).delete_leftovers()
+    log_in(tmp_path).delete_orphan_files()
     assert not stray.exists()
     assert all(path.exists() for path in foreign)
 
@@ -150,7 +150,7 @@ def test_the_file_of_a_checkpoint_that_lost_goes(tmp_path: Path) -> None:
         loser.save(Checkpoint().with_shards(ShardCheckpoint(ARN, "t", now)))
     assert len(data_files(tmp_path)) == 2
     age(data_files(tmp_path), hours=4)
-    table.open_or_create().delete_leftovers()
+    table.open_or_create().delete_orphan_files()
     assert len(data_files(tmp_path)) == 1
     assert list(table.open_or_create().checkpoint.shards) == [(ARN, "s")]
 
@@ -162,9 +162,7 @@ def test_a_look_is_bounded_and_turns_come_to_every_bucket(first: int, more: int,
     looks = [buckets_to_look_through(first, last, turn + n) for n in range(turns)]
     for look in looks:
         assert (
-            len(look) == len(set(look)) <= orphan_files.(
-            orphan_files.NEWEST_BUCKETS + orphan_files.OTHER_BUCKETS
-        )
+            len(look) == len(set(look)) <= orphan_files.NEWEST_BUCKETS + orphan_files.OTHER_BUCKETS
         )
         assert set(range(max(first, last + 1 - orphan_files.NEWEST_BUCKETS), last + 1)) <= set(look)
     assert {bucket for look in looks for bucket in look} == set(range(first, last + 1))

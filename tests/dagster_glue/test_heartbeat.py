@@ -16,7 +16,7 @@ from dagster import (
 )
 
 from datazone_dagster.dagster_glue import heartbeat
-from datazone_dagster.dagster_glue.heartbeat import ALIVE_TAG, SILENCE_SECONDS, beating
+from datazone_dagster.dagster_glue.heartbeat import ALIVE_TAG, SILENCE_SECONDS, heartbeats
 from datazone_dagster.testing import FixedClock
 from tests.dagster_glue.conftest import World
 
@@ -131,7 +131,7 @@ def test_the_beats_go_on_and_end_with_the_block(
 
     monkeypatch.setattr(instance, "add_run_tags", add_run_tags)
     clock = FixedClock()
-    with beating(instance, "run", clock, rest_is_quick=rest_is_quick):
+    with heartbeats(instance, "run", clock, rest_is_quick=rest_is_quick):
         assert three.wait(30), "a beat that failed was the last one"
     assert told[:4] == [clock.now.isoformat()] * 4
     assert (told[-1] == "") is not rest_is_quick

@@ -18,7 +18,7 @@ from datazone_dagster.dataset.history import (
     plan_history,
 )
 from datazone_dagster.model.column_names import KEY, VALID_TO, VERSION
-from datazone_dagster.rows.merge_batch import CAUSE, EVERY_CLAIM_SCHEMA, MergeBatch
+from datazone_dagster.rows.merge_batch import CAUSE, EACH_CHANGE_SCHEMA, MergeBatch
 from tests.dataset.history_model import Change, Interval, intervals, scripts
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -48,7 +48,7 @@ def batch_of(changes: Sequence[Change]) -> MergeBatch:
                 }
                 for change in changes
             ],
-            schema=EVERY_CLAIM_SCHEMA,
+            schema=EACH_CHANGE_SCHEMA,
         ),
         pa.Table.from_pylist(
             [
@@ -77,10 +77,10 @@ class Held:
 
     def apply(self, changes: Sequence[Change]) -> HistoryPlan:
         batch = batch_of(changes)
-        lowest = pc.min(batch.claims[VERSION])
+        lowest = pc.min(batch.keyed_changes[VERSION])
         recent = self.unseen.filter(pc.greater_equal(self.unseen[VERSION], lowest))
-        late = late_keys(batch.claims, self.rows.select([KEY, VERSION, VALID_TO]), recent)
-        keys = pc.unique(batch.claims[KEY].combine_chunks())
+        late = late_keys(batch.keyed_changes, self.rows.select([KEY, VERSION, VALID_TO]), recent)
+        keys = pc.unique(batch.keyed_changes[KEY].combine_chunks())
         held = self.rows.filter(pc.is_in(self.rows[KEY], keys))
         highest = held.group_by(KEY).aggregate([(VERSION, "max")])
         last = pc.is_in(held[VERSION], highest[f"{VERSION}_max"].combine_chunks())

@@ -18,7 +18,7 @@ from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.rows.engine import MergeTarget, RowChanges
 from datazone_dagster.rows.engines import CopyOnWriteEngine, merged
-from datazone_dagster.rows.merge_batch import CLAIMS_SCHEMA, MergeBatch
+from datazone_dagster.rows.merge_batch import KEYED_CHANGES_SCHEMA, MergeBatch
 from datazone_dagster.rows.row_changes import Removal, change_rows
 from tests.dataset.test_modes import CHANGES, ROWS
 
@@ -108,7 +108,8 @@ def test_a_merge_that_gets_vectors_first_sees_that_another_run_did_its_work(
     apply(dataset, 1)
     batch = MergeBatch(
         pa.Table.from_pylist(
-            [{"_dz_key": "k", "_dz_version": version(2), "cause": None}], schema=CLAIMS_SCHEMA
+            [{"_dz_key": "k", "_dz_version": version(2), "cause": None}],
+            schema=KEYED_CHANGES_SCHEMA,
         ),
         chunk(2)[1],
     )

@@ -39,10 +39,10 @@ def new_table(root: Path) -> DeltaTable:
 
 
 def merge(table: DeltaTable, engine: object, number: int) -> None:
-    claims = [(f"k{n}", number + 5, (n,) if n % 3 else ()) for n in range(number, 60, 7)]
+    keyed_changes = [(f"k{n}", number + 5, (n,) if n % 3 else ()) for n in range(number, 60, 7)]
     target = MergeTarget("t", table.table_uri, {}, table, SCHEMA)
     (CopyOnWriteEngine() if engine == "rewrite" else MergeOnReadEngine()).merge(
-        target, batch_of(claims), transaction("t", number)
+        target, batch_of(keyed_changes), transaction("t", number)
     )
 
 

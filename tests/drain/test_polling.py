@@ -32,9 +32,9 @@ def asked(poll: Poll) -> list[str]:
     return [one.shard.shard_id for one in poll.reads]
 
 
-def outcome(name: str, *, records: int = 0, at_tip: bool = True, calls: int = 1) -> ShardOutcome:
+def outcome(name: str, *, records: int = 0, at_latest: bool = True, calls: int = 1) -> ShardOutcome:
     row = ShardCheckpoint("arn", name, NOW)
-    return ShardOutcome(row, records=records, at_tip=at_tip, calls=calls)
+    return ShardOutcome(row, records=records, at_latest=at_latest, calls=calls)
 
 
 def calls_in(seconds: float, busy: set[int], activities: Activities, since: float = 0.0) -> int:
@@ -69,7 +69,7 @@ def test_after_its_first_record_a_shard_is_asked_at_every_tick_again() -> None:
 
 def test_a_closed_shard_and_one_short_of_its_tip_are_always_asked() -> None:
     activities: Activities = {}
-    noted(activities, [outcome("a"), outcome("b", at_tip=False), outcome("c")], 0.0)
+    noted(activities, [outcome("a"), outcome("b", at_latest=False), outcome("c")], 0.0)
     poll = due(
         [read("a", closed=True), read("b"), read("c")],
         activities,
@@ -77,7 +77,7 @@ def test_a_closed_shard_and_one_short_of_its_tip_are_always_asked() -> None:
         at_least_seconds=SAME_TICK_SECONDS,
     )
     assert asked(poll) == ["a", "b"]
-    assert (poll.left_out, poll.tip_age_seconds) == (1, 1.0)
+    assert (poll.left_out, poll.latest_age_seconds) == (1, 1.0)
     later = due([read("c")], activities, 4.0, at_least_seconds=SAME_TICK_SECONDS)
     assert asked(later) == ["c"]
 
@@ -88,10 +88,10 @@ def test_who_got_no_turn_comes_first_in_the_next_drain() -> None:
     noted(
         activities,
         [
-            outcome("a", at_tip=False),
-            outcome("b", at_tip=False),
-            outcome("c", at_tip=False, calls=0),
-            outcome("d", at_tip=False, calls=0),
+            outcome("a", at_latest=False),
+            outcome("b", at_latest=False),
+            outcome("c", at_latest=False, calls=0),
+            outcome("d", at_latest=False, calls=0),
         ],
         0.0,
     )
@@ -114,4 +114,4 @@ def test_no_shard_is_left_alone_for_longer_than_the_longest_interval(
             found.append(outcome(str(shard_id), records=int(shard_id in having)))
         noted(activities, found, now)
         assert all(now - at < SILENT_INTERVAL_SECONDS + TICK for at in last.values())
-        assert poll.tip_age_seconds <= SILENT_INTERVAL_SECONDS
+        assert poll.latest_age_seconds <= SILENT_INTERVAL_SECONDS

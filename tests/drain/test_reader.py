@@ -44,7 +44,7 @@ def test_an_expired_kept_iterator_does_not_end_at_an_empty_page_that_it_had_pass
     stream = ScriptedStream(clock=clock)
     stream.empty_page()
     iterators: IteratorCache = {}
-    assert read(stream, iterators)[0].at_tip
+    assert read(stream, iterators)[0].at_latest
     clock.advance(timedelta(minutes=16))
     stream.put({"id": {"S": "1"}})
     (outcome,) = read(stream, iterators)

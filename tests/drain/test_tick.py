@@ -126,7 +126,7 @@ def test_replaced_files_of_both_tables_are_deleted_in_time(
     assert drain_tick(SOURCE, stream, layout, settings=SMALL).batches == 15
     uris = (layout.change_log(SOURCE.name), layout.checkpoint(SOURCE.name))
     assert all(files_on_disk(uri) > len(DeltaTable(uri).file_uris()) for uri in uris)
-    monkeypatch.setattr(process_state, "TIDY_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(process_state, "CLEAN_UP_FIRST_SECONDS", 0.0)
     stream.put({"id": {"S": "one more"}})
     drain_tick(SOURCE, NewProcess(stream), layout)
     assert all(files_on_disk(uri) == len(DeltaTable(uri).file_uris()) for uri in uris)

@@ -147,7 +147,7 @@ GUARDS = (
     Guard(
         "A drain that is told to end reads no further",
         "drain/reader.py",
-        "            or self.told_to_end()\n",
+        "            or self.shutdown_requested()\n",
         "",
         "faults/test_graceful_end.py::test_a_drain_told_to_end_commits_what_it_read",
     ),
@@ -175,7 +175,7 @@ GUARDS = (
     ),
     Guard(
         "A dataset is applied to from its own change log only",
-        "changelog/log.py",
+        "changelog/log_errors.py",
         "    if position > snapshot.head:\n",
         "    if False:\n",
         "faults/test_lost_and_foreign_tables.py::"
@@ -184,7 +184,7 @@ GUARDS = (
     Guard(
         "Tombstones are written before the rows leave",
         "dataset/modes.py",
-        "        self._tombstones.bury(batch.claims, chunk.now)\n",
+        "        self._tombstones.write(batch.keyed_changes, chunk.now)\n",
         "",
         "dataset/test_any_order.py",
     ),

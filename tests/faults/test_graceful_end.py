@@ -14,7 +14,7 @@ import pytest
 from datazone_dagster.local import Fault, FaultKind, LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import DrainSettings, drain_once
-from datazone_dagster.process.shutdown import notice_sigterm, told_to_end
+from datazone_dagster.process.shutdown import notice_sigterm, shutdown_requested
 from tests.faults.orders import SOURCE, landed_event_ids
 from tests.faults.world import (
     OrdersTable,
@@ -80,7 +80,7 @@ def test_a_drain_told_to_end_commits_what_it_read(server: LocalDynamoDB, layout:
 @pytest.mark.parametrize("forked", [False, True])
 def test_signals_of_other_processes_are_not_taken_for_ours(forked: bool) -> None:
     """Nothing was told to this process, whatever its forks were told."""
-    assert not told_to_end()
+    assert not shutdown_requested()
     if forked:
         pid = os.fork()
         if not pid:
@@ -88,6 +88,6 @@ def test_signals_of_other_processes_are_not_taken_for_ours(forked: bool) -> None
             noticed = notice_sigterm()
             signal.signal(signal.SIGTERM, lambda _number, _frame: None)
             os.kill(os.getpid(), signal.SIGTERM)
-            os._exit(0 if noticed and told_to_end() else 1)
+            os._exit(0 if noticed and shutdown_requested() else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        assert not told_to_end()
+        assert not shutdown_requested()

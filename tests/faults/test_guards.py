@@ -16,6 +16,15 @@ from tests.faults.ledger import ENVIRONMENT
 PROJECT = Path(__file__).parents[2]
 
 
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.what)
+def test_the_guard_and_its_test_are_there(guard: Guard) -> None:
+    file = PROJECT / "datazone_dagster" / guard.file
+    assert file.read_text("utf-8").count(guard.code) == 1, "this guard has moved"
+    test_file, _, name = guard.test.split(" ")[0].partition("::")
+    tests = (PROJECT / "tests" / test_file).read_text("utf-8")
+    assert f"def {name.partition('[')[0]}(" in tests or not name
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.what)

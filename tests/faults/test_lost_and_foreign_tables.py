@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from datazone_dagster.errors import DatazoneError, ForeignTableError, StorageError
+from datazone_dagster.errors import DatazoneError, StorageError, UnrecognisedTableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform, drain_once
 from datazone_dagster.testing import ScriptedStream
@@ -164,7 +164,7 @@ def test_what_is_not_ours_is_refused_and_left_as_it_is(
         assert found.value.safe
         assert found.value.hint
         if put_there is foreign_table:
-            assert isinstance(found.value, ForeignTableError)
+            assert isinstance(found.value, UnrecognisedTableError)
             assert kind in str(found.value)
     assert fingerprint(place) == before
 

@@ -64,7 +64,7 @@ def apply(layout: Layout) -> None:
     apply_transform(flow, layout, settings=SMALL_CHUNKS)
 
 
-def gave_way(caplog: pytest.LogCaptureFixture) -> list[str]:
+def lost_race(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [one.getMessage() for one in caplog.records if "gives way" in one.getMessage()]
 
 
@@ -93,8 +93,8 @@ def test_two_drains_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, po
 
     with at_point(point, another):
         report = drain_once(SOURCE, NewProcess(stream), layout)
-    assert report.gave_way
-    (line,) = gave_way(caplog)
+    assert report.lost_race
+    (line,) = lost_race(caplog)
     assert line.startswith("Drain of orders gives way: ")
     assert_exactly_once(stream, layout, fault=f"two drains at once, {point}")
 
@@ -122,7 +122,7 @@ def test_another_drain_lands_in_the_middle_of_a_tick(
 
     with at_point(point, another, nth=nth):
         report = drain_tick(SOURCE, NewProcess(stream), layout, settings=BATCH_BY_BATCH)
-    assert report.gave_way
+    assert report.lost_race
     assert report.batches == nth - (point == crash_points.AFTER_READ)
     assert_exactly_once(stream, layout, fault=f"two drains at once, {point} of a tick")
 
@@ -191,7 +191,7 @@ def test_two_runs_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, poin
         drain(stream, layout)
     with at_point(point, lambda: apply(layout), nth=2):
         apply(layout)
-    (line,) = gave_way(caplog)
+    (line,) = lost_race(caplog)
     assert line.startswith("This run of flow gives way: ")
     assert_exactly_once(stream, layout, fault=f"two runs at once, {point}")
 
@@ -202,7 +202,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Scripte
     layout = Layout(str(tmp_path_factory.mktemp("long-log") / "lakehouse"))
     stream = ScriptedStream(shards=2, page_records=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datazone_dagster.drain.batch.keep_small", lambda *_: False)
+        patch.setattr("datazone_dagster.drain.batch.maintain_once", lambda *_: False)
         for number in range(BATCHES):
             stream.put(order(number % 5, "placed", number))
             drain(stream, layout)
@@ -218,9 +218,9 @@ def long_log(layout: Layout, made_once: tuple[Layout, ScriptedStream]) -> Script
     return copy.deepcopy(stream)
 
 
-def keep_small(layout: Layout) -> None:
+def maintain_once(layout: Layout) -> None:
     log = ChangeLog(layout, SOURCE.name).open_or_create()
-    assert log.keep_small(), "there was nothing to join"
+    assert log.maintain_once(), "there was nothing to join"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def keep_small(layout: Layout) -> None:
 def test_a_run_while_the_change_log_is_kept_small(
     layout: Layout, long_log: ScriptedStream, point: str
 ) -> None:
-    with at_point(point, lambda: keep_small(layout), nth=3):
+    with at_point(point, lambda: maintain_once(layout), nth=3):
         apply_transform(flow, layout, settings=ApplySettings(chunk_bytes=4000))
     assert_exactly_once(long_log, layout, fault=f"change log joined in a run, {point}")
 
@@ -245,8 +245,8 @@ def test_a_run_that_outlasts_the_files_it_began_with(
     def hours_pass(chunk: ChunkReport) -> None:
         chunks.append(chunk)
         if len(chunks) == 1:
-            keep_small(layout)
-            ChangeLog(layout, SOURCE.name).open_or_create().delete_leftovers()
+            maintain_once(layout)
+            ChangeLog(layout, SOURCE.name).open_or_create().delete_orphan_files()
             clock.advance(timedelta(hours=4))
 
     settings = ApplySettings(chunk_bytes=4000)
@@ -273,7 +273,7 @@ def test_a_run_whose_change_log_goes_away_gives_way(
 
     settings = ApplySettings(chunk_bytes=4000)
     apply_transform(flow, layout, settings=settings, clock=clock, on_chunk=gone)
-    (line,) = gave_way(caplog)
+    (line,) = lost_race(caplog)
     assert "was removed or replaced" in line
     assert not place.exists()
     aside.rename(place)
@@ -289,10 +289,10 @@ def test_a_drain_while_the_change_log_is_kept_small(
 ) -> None:
     caplog.set_level(logging.INFO)
     write(long_log, 500)
-    with at_point(crash_points.AFTER_READ, lambda: keep_small(layout)):
+    with at_point(crash_points.AFTER_READ, lambda: maintain_once(layout)):
         report = drain_once(SOURCE, NewProcess(long_log), layout)
-    assert report.gave_way
-    assert gave_way(caplog)
+    assert report.lost_race
+    assert lost_race(caplog)
     assert_exactly_once(long_log, layout, fault="change log joined in a drain")
 
 
@@ -338,7 +338,7 @@ def test_maintenance_gives_way_to_a_run(layout: Layout) -> None:
     with at_point(crash_points.AFTER_DATA_FILES, lambda: apply(layout)):
         report = maintain(layout, "events", THOROUGH, datetime.now(timezone.utc))
     assert report is not None
-    assert report.gave_way
+    assert report.lost_race
     assert_exactly_once(stream, layout, fault="a run in a maintenance")
 
 

@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.changelog.orphan_files import delete_strays
+from datazone_dagster.changelog.orphan_files import delete_orphan_files
 from datazone_dagster.errors import ConcurrentWriterError, DefinitionError, StorageError
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.layout import Layout
@@ -145,9 +145,9 @@ def test_a_drain_that_lost_leaves_no_file_in_an_object_store(store: FaultyStore)
     lose_a_race(change_log)
     table = DeltaTable(change_log.uri, storage_options=store.options)
     folders = ["bucket=0", "bucket=1"]
-    assert delete_strays(table, store.options, folders, kept=timedelta(hours=3)) == []
+    assert delete_orphan_files(table, store.options, folders, kept=timedelta(hours=3)) == []
     # No store lets a test make its objects older, so what counts as old reaches into the future.
-    assert len(delete_strays(table, store.options, folders, kept=timedelta(hours=-3))) == 1
+    assert len(delete_orphan_files(table, store.options, folders, kept=timedelta(hours=-3))) == 1
     assert [len(chunk.rows) for chunk in change_log.open_or_create().chunks(0, 1, 10**6)] == [1]
 
 
@@ -160,8 +160,8 @@ def test_a_checkpoint_that_lost_leaves_no_file_in_an_object_store(store: FaultyS
     with pytest.raises(ConcurrentWriterError):
         loser.save(Checkpoint().with_shards(ShardCheckpoint("arn", "t", now)))
     table = DeltaTable(checkpoints.uri, storage_options=store.options)
-    assert delete_strays(table, store.options, [""], kept=timedelta(hours=3)) == []
-    assert len(delete_strays(table, store.options, [""], kept=timedelta(hours=-3))) == 1
+    assert delete_orphan_files(table, store.options, [""], kept=timedelta(hours=3)) == []
+    assert len(delete_orphan_files(table, store.options, [""], kept=timedelta(hours=-3))) == 1
     assert list(checkpoints.open_or_create().checkpoint.shards) == [("arn", "s")]
 
 

@@ -122,7 +122,7 @@ def test_databases_are_used_again_without_the_tables_of_before() -> None:
     )
     with_lookup.sql("select names.id from changes join names on true")
     opened = databases.take(with_lookup._plan.session._memory_limit_bytes, 2)
-    databases.give_back(opened, ())
+    databases.release_memory(opened, ())
     del frame, with_lookup
     again = unread(databases)
     with pytest.raises(ExpressionError, match='there is no table "names"'):

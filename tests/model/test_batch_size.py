@@ -95,7 +95,7 @@ def test_near_the_memory_budget_the_size_comes_to_rest_below_it() -> None:
     assert max(between(steps, 100, 300)) == LIMITS.largest_bytes
     late = [step for step in steps if step.at_seconds > 400]
     world = SCENARIOS["memory taken by others from 300 s on"]
-    assert all(world.pressure(step.at_seconds, step.held_bytes) <= 0.9 for step in late)
+    assert all(world.pressure(step.at_seconds, step.existing_bytes) <= 0.9 for step in late)
     assert turns([step.size_bytes for step in late]) == 0
 
 

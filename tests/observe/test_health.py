@@ -25,7 +25,7 @@ REPORT = DrainReport(
     shards_open=4,
     shards_unfinished=4,
     caught_up=True,
-    gave_way=False,
+    lost_race=False,
     event_time_min=NOW - timedelta(seconds=3),
     event_time_max=NOW,
     log_version=8,

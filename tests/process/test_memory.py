@@ -10,7 +10,7 @@ import pytest
 
 _FAULTS = """
 import resource
-from datazone_dagster.process.memory import give_back, keep_freed, resident_bytes
+from datazone_dagster.process.memory import release_memory, retain_freed_memory, resident_bytes
 
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -20,7 +20,7 @@ def faults(times):
 
 faults(1)
 given_back = faults(20)
-keep_freed()
+retain_freed_memory()
 faults(1)
 print(given_back, faults(20))
 """

@@ -22,7 +22,7 @@ from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.model.version import row_version
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
-from datazone_dagster.rows.merge_batch import CLAIMS_SCHEMA, MergeBatch
+from datazone_dagster.rows.merge_batch import KEYED_CHANGES_SCHEMA, MergeBatch
 from datazone_dagster.testing import at_point
 
 SCHEMA = pa.schema(
@@ -43,8 +43,8 @@ def version(number: int) -> str:
     return row_version(1, 10**25 + number)
 
 
-def batch_of(claims: Iterable[Claim]) -> MergeBatch:
-    claims = list(claims)
+def batch_of(keyed_changes: Iterable[Claim]) -> MergeBatch:
+    keyed_changes = list(keyed_changes)
     return MergeBatch(
         pa.Table.from_pylist(
             [
@@ -53,9 +53,9 @@ def batch_of(claims: Iterable[Claim]) -> MergeBatch:
                     "_dz_version": version(number),
                     "cause": None if values else "user",
                 }
-                for key, number, values in claims
+                for key, number, values in keyed_changes
             ],
-            schema=CLAIMS_SCHEMA,
+            schema=KEYED_CHANGES_SCHEMA,
         ),
         pa.Table.from_pylist(
             [
@@ -65,7 +65,7 @@ def batch_of(claims: Iterable[Claim]) -> MergeBatch:
                     "_dz_key": key,
                     "_dz_version": version(number),
                 }
-                for key, number, values in claims
+                for key, number, values in keyed_changes
                 for value in values
             ],
             schema=SCHEMA,
@@ -98,12 +98,16 @@ class EngineConformance:
         return table
 
     def merge(
-        self, uri: str, claims: Iterable[Claim], table: DeltaTable | None = None, number: int = 0
+        self,
+        uri: str,
+        keyed_changes: Iterable[Claim],
+        table: DeltaTable | None = None,
+        number: int = 0,
     ) -> MergeCounts:
         table = table or self.open(uri)
         number = number or (table.transaction_version("apply/t") or 0) + 1
         target = MergeTarget("t", uri, {}, table, SCHEMA)
-        return self.engine.merge(target, batch_of(claims), transaction("apply/t", number))
+        return self.engine.merge(target, batch_of(keyed_changes), transaction("apply/t", number))
 
     def read(self, uri: str) -> list[dict[str, object]]:
         rows: list[dict[str, object]] = pa.table(self.open(uri).scan()).to_pylist()
@@ -185,7 +189,7 @@ class EngineConformance:
                     st.lists(st.integers(0, 99), max_size=3).map(tuple),
                 ),
                 max_size=6,
-                unique_by=lambda claim: claim[0],
+                unique_by=lambda keyed_change: keyed_change[0],
             ),
             max_size=6,
         )
@@ -195,9 +199,9 @@ class EngineConformance:
     ) -> None:
         uri = self.new(tmp_path_factory.mktemp("table"))  # type: ignore[attr-defined] # pytest's factory
         model: dict[str, tuple[str, tuple[int, ...]]] = {}
-        for claims in batches:
-            self.merge(uri, claims)
-            for key, number, values in claims:
+        for keyed_changes in batches:
+            self.merge(uri, keyed_changes)
+            for key, number, values in keyed_changes:
                 if key not in model or version(number) > model[key][0]:
                     if values:
                         model[key] = (version(number), tuple(sorted(values)))
@@ -223,8 +227,8 @@ class EngineConformance:
             return {f"other{number}": (version(1), (number,))}
         elif kind == "merge":
             target = MergeTarget("t", uri, {}, table, SCHEMA)
-            claims = [(f"other{number}", 7, (number, number)), ("other0", number, (number,))]
-            self.engine.merge(target, batch_of(claims), transaction("apply/other", number))
+            keyed_changes = [(f"other{number}", 7, (number, number)), ("other0", number, (number,))]
+            self.engine.merge(target, batch_of(keyed_changes), transaction("apply/other", number))
             return {
                 f"other{number}": (version(7), (number, number)),
                 "other0": (version(number), (number,)),
@@ -242,7 +246,7 @@ class EngineConformance:
                         st.lists(st.integers(0, 99), max_size=2).map(tuple),
                     ),
                     max_size=5,
-                    unique_by=lambda claim: claim[0],
+                    unique_by=lambda keyed_change: keyed_change[0],
                 ),
                 st.sampled_from(["", "", "append", "merge", "compact", "checkpoint"]),
             ),
@@ -257,20 +261,20 @@ class EngineConformance:
             return
         uri = self.new(tmp_path_factory.mktemp("table"))  # type: ignore[attr-defined] # pytest's factory
         model: dict[str, tuple[str, tuple[int, ...]]] = {}
-        for number, (claims, other) in enumerate(script, 1):
+        for number, (keyed_changes, other) in enumerate(script, 1):
             with at_point(
                 crash_points.BEFORE_LOG_ENTRY,
                 partial(lambda *args: model.update(self.others(*args)), uri, other, number),
             ):
                 switched = self.writes_vectors(uri)
                 try:
-                    self.merge(uri, claims)
+                    self.merge(uri, keyed_changes)
                 except ConcurrentWriterError:
                     # The other one switched the table to deletion vectors: then nothing of
                     # ours is in it, and a run goes on from there.
                     assert self.writes_vectors(uri) is not switched
-                    self.merge(uri, claims)
-            for key, sequence, values in claims:
+                    self.merge(uri, keyed_changes)
+            for key, sequence, values in keyed_changes:
                 if key not in model or version(sequence) > model[key][0]:
                     if values:
                         model[key] = (version(sequence), tuple(sorted(values)))

@@ -79,12 +79,12 @@ def test_a_table_switches_once_and_says_so(
     uri = str(tmp_path / "t")
     create_table(uri, {}, KIND, SCHEMA)
 
-    def merge(claims: list[Claim], rewrite_bytes: int) -> None:
+    def merge(keyed_changes: list[Claim], rewrite_bytes: int) -> None:
         table = open_table(uri, {}, KIND)
         assert table is not None
         number = (table.transaction_version("t") or 0) + 1
         target = MergeTarget("t", uri, {}, table, SCHEMA)
-        AutoEngine(rewrite_bytes).merge(target, batch_of(claims), transaction("t", number))
+        AutoEngine(rewrite_bytes).merge(target, batch_of(keyed_changes), transaction("t", number))
 
     keys = [f"k{n}" for n in range(50)]
     merge([(key, 1, (1,)) for key in keys], rewrite_bytes=1000)

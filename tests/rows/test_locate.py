@@ -18,7 +18,14 @@ from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.rows import locate as room
 from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import MergeOnReadEngine
-from datazone_dagster.rows.locate import CLAIM, FILE, POSITION, held_rows, locate, positions
+from datazone_dagster.rows.locate import (
+    CHANGE_ROW,
+    FILE,
+    POSITION,
+    existing_rows,
+    locate,
+    positions,
+)
 from tests.rows.engine_conformance import SCHEMA, batch_of, version
 
 KEYS = st.sampled_from(["", "a", "b", "ba", "k" * 70, "k" * 70 + "z", "\ue000", "\U0001f600"])
@@ -51,7 +58,8 @@ def by_brute_force(snapshot: Snapshot, keys: list[str]) -> set[tuple[int, int, i
 
 def as_set(found: pa.Table) -> set[tuple[Any, ...]]:
     return {
-        tuple(row.values()) for row in found.select([FILE, POSITION, CLAIM, VERSION]).to_pylist()
+        tuple(row.values())
+        for row in found.select([FILE, POSITION, CHANGE_ROW, VERSION]).to_pylist()
     }
 
 
@@ -80,8 +88,8 @@ def test_the_rows_found_are_those_of_a_whole_read(
         write_deltalake(table, rows_of(records), mode="append", writer_properties=small)
     if hide:
         target = MergeTarget("t", root, {}, table, SCHEMA)
-        claims = [(key, 99, ()) for key in hide]
-        MergeOnReadEngine().merge(target, batch_of(claims), transaction("t", 1))
+        keyed_changes = [(key, 99, ()) for key in hide]
+        MergeOnReadEngine().merge(target, batch_of(keyed_changes), transaction("t", 1))
     snapshot = read_snapshot(table, {})
     expected = by_brute_force(snapshot, keys)
     with pytest.MonkeyPatch.context() as patched:
@@ -89,12 +97,14 @@ def test_the_rows_found_are_those_of_a_whole_read(
         found = locate(snapshot, pa.chunked_array([keys]))
     assert as_set(found) == expected
     lowest = version(5)
-    for file, at, claim, held in as_set(locate(snapshot, pa.chunked_array([keys]), below=lowest)):
-        assert held is None or (file, at, claim, held) in expected
+    for file, at, keyed_change, held in as_set(
+        locate(snapshot, pa.chunked_array([keys]), below=lowest)
+    ):
+        assert held is None or (file, at, keyed_change, held) in expected
         assert held is not None or next(e for e in expected if e[:2] == (file, at))[3] < lowest
-    whole = held_rows(snapshot, found, SCHEMA)
+    whole = existing_rows(snapshot, found, SCHEMA)
     assert {(row[FILE], row[POSITION], row[KEY], row[VERSION]) for row in whole.to_pylist()} == {
-        (file, at, keys[claim], held) for file, at, claim, held in expected
+        (file, at, keys[keyed_change], held) for file, at, keyed_change, held in expected
     }
     assert all(row["part"] in ("a", "b") for row in whole.to_pylist())
     places = positions(found, snapshot.files)

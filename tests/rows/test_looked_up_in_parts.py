@@ -18,7 +18,7 @@ from datazone_dagster.rows.merge_batch import CAUSE
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
 
-def claims(numbers: range, sequence: int) -> pa.Table:
+def keyed_changes(numbers: range, sequence: int) -> pa.Table:
     return pa.table(
         {
             KEY: [f"k{number}" for number in numbers],
@@ -35,8 +35,8 @@ def test_every_key_gets_its_highest_tombstone(
     monkeypatch.setattr(versions, "LOOKED_UP_ROWS", at_a_time)
     tombstones = Tombstones(Layout(str(tmp_path)), "d")
     for sequence, numbers in ((10, range(4)), (30, range(2, 6)), (20, range(3, 8))):
-        tombstones.bury(claims(numbers, sequence), NOW)
-    asked = claims(range(1, 9), 20)
-    assert set(tombstones.blocked(asked)[KEY].to_pylist()) == {"k2", "k3", "k4", "k5"}
-    (late,) = tombstones.blocked(claims(range(3, 4), 5)).to_pylist()
+        tombstones.write(keyed_changes(numbers, sequence), NOW)
+    asked = keyed_changes(range(1, 9), 20)
+    assert set(tombstones.superseded(asked)[KEY].to_pylist()) == {"k2", "k3", "k4", "k5"}
+    (late,) = tombstones.superseded(keyed_changes(range(3, 4), 5)).to_pylist()
     assert late[versions.HIGHEST] == row_version(1, 30)

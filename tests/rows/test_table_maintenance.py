@@ -183,7 +183,7 @@ def test_a_merge_that_commits_first_wins(tmp_path: Path) -> None:
 
     with at_point(crash_points.AFTER_DATA_FILES, merge):
         report = maintained(tmp_path)
-    assert report.gave_way
+    assert report.lost_race
     assert "gave way" in report.did
     assert {row["note"] for row in table.rows() if row["status"] == "new"} == {30}
     assert len(table.rows()) == 50

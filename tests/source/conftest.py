@@ -41,5 +41,5 @@ def clients(running_service: ScriptedService) -> Clients:
 
 @pytest.fixture
 def service(running_service: ScriptedService) -> ScriptedService:
-    running_service.forget()
+    running_service.truncate()
     return running_service

@@ -76,7 +76,7 @@ class ScriptedService:
         with self._lock:
             self._answers[operation] = list(answers)
 
-    def forget(self) -> None:
+    def truncate(self) -> None:
         with self._lock:
             self.requests.clear()
             self._answers.clear()

@@ -86,7 +86,7 @@ class Written:
     def maintain(self) -> None:
         report = maintain(self.layout, "t", EAGER, datetime.now(timezone.utc))
         assert report is not None
-        assert not report.gave_way
+        assert not report.lost_race
 
     @property
     def version(self) -> int:

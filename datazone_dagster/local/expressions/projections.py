@@ -14,7 +14,7 @@ from datazone_dagster.local.expressions.tokens import (
 )
 from datazone_dagster.local.values import Attribute, Item
 
-PART = "ProjectionExpression"
+ROW_GROUP = "ProjectionExpression"
 
 
 def projection(expression: str, placeholders: Placeholders) -> list[Path]:
@@ -23,12 +23,12 @@ def projection(expression: str, placeholders: Placeholders) -> list[Path]:
     Raises:
         ServiceError: `ValidationException`: bad syntax, or overlapping paths.
     """
-    tokens = TokenStream(expression, PART, placeholders)
+    tokens = TokenStream(expression, ROW_GROUP, placeholders)
     paths = [tokens.path()]
     while tokens.takes(","):
         paths.append(tokens.path())
     tokens.require_end()
-    require_disjoint(paths, PART)
+    require_disjoint(paths, ROW_GROUP)
     return paths
 
 

@@ -24,7 +24,7 @@ from datazone_dagster.local.values import (
     sorted_set,
 )
 
-PART = "UpdateExpression"
+ROW_GROUP = "UpdateExpression"
 _SETS = ("SS", "NS", "BS")
 # Enough digits to add any two numbers of the service exactly (1E-130 to 9.99E+125).
 _EXACT = decimal.Context(prec=300)
@@ -73,7 +73,7 @@ def update(expression: str, placeholders: Placeholders) -> Update:
     Raises:
         ServiceError: `ValidationException`: bad syntax, a clause twice, overlapping paths.
     """
-    tokens = TokenStream(expression, PART, placeholders)
+    tokens = TokenStream(expression, ROW_GROUP, placeholders)
     compiled, seen = Update(), set[str]()
     clauses = {"SET": _set, "REMOVE": _remove_path, "ADD": _add, "DELETE": _delete}
     while tokens.peek().kind != "end":
@@ -82,7 +82,7 @@ def update(expression: str, placeholders: Placeholders) -> Update:
             raise tokens.syntax_error()
         if word in seen:
             raise validation(
-                f'Invalid {PART}: The "{word}" section can only be used once '
+                f'Invalid {ROW_GROUP}: The "{word}" section can only be used once '
                 "in an update expression;"
             )
         seen.add(word)
@@ -90,7 +90,7 @@ def update(expression: str, placeholders: Placeholders) -> Update:
         clauses[word](tokens, compiled)
         while tokens.takes(","):
             clauses[word](tokens, compiled)
-    require_disjoint(compiled.paths, PART)
+    require_disjoint(compiled.paths, ROW_GROUP)
     return compiled
 
 
@@ -127,7 +127,7 @@ def _delete(tokens: TokenStream, into: Update) -> None:
 
 def _bad_operand(operator: str, value: Attribute) -> Exception:
     return validation(
-        f"Invalid {PART}: Incorrect operand type for operator or function; "
+        f"Invalid {ROW_GROUP}: Incorrect operand type for operator or function; "
         f"operator: {operator}, operand type: {next(iter(value))}"
     )
 
@@ -136,13 +136,13 @@ def _path_and_value(tokens: TokenStream) -> tuple[Path, Attribute]:
     path = tokens.path()
     if tokens.peek().kind != "value":
         raise tokens.syntax_error()
-    return path, tokens.placeholders.value(tokens.take().text, PART)
+    return path, tokens.placeholders.value(tokens.take().text, ROW_GROUP)
 
 
 def _set_operand(tokens: TokenStream) -> _Value:
     token = tokens.peek()
     if token.kind == "value":
-        constant = tokens.placeholders.value(tokens.take().text, PART)
+        constant = tokens.placeholders.value(tokens.take().text, ROW_GROUP)
         return lambda _item: constant
     if tokens.takes("("):
         inner = _set_operand(tokens)
@@ -169,7 +169,7 @@ def _set_function(tokens: TokenStream) -> _Value:
         second = _set_operand(tokens)
         tokens.expect(")")
         return lambda item: {"L": [*_list(first(item)), *_list(second(item))]}
-    raise validation(f"Invalid {PART}: Invalid function name; function: {name}")
+    raise validation(f"Invalid {ROW_GROUP}: Invalid function name; function: {name}")
 
 
 def _present(item: Item, path: Path) -> Attribute:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test bench bench-merge test-faults test-faults-again test-spark lint types imports lock clean
+.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-faults test-faults-again test-spark lint types imports lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ help: ## list the targets
 setup: $(STAMP) ## make .venv and install the locked dependencies
 
 $(STAMP): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 14) else "datazone_dagster needs Python 3.10 to 3.13; set PYTHON=python3.x")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "datazone_dagster needs Python 3.10 or newer; set PYTHON=python3.x")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: on Debian and Ubuntu install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -28,6 +28,12 @@ demo-stop: $(STAMP) ## end a demo that was left behind
 test: $(STAMP) ## the whole test suite
 	$(BIN)/python -m pytest
 
+test-wheel: $(STAMP) ## the wheel alone: built, installed into an empty environment, README run from an empty folder
+	$(BIN)/python -m pytest -m wheel tests/wheel
+
+test-fresh: ## the README's commands on a fresh Debian with the newest Python (needs root and debootstrap)
+	tests/fresh_machine.sh
+
 LEDGER := .datazone/faults.jsonl
 FAULTS := tests/faults tests/test_whole_flow.py
 test-faults: $(STAMP) ## the long fault runs, and docs/reliability.md made from them
@@ -37,7 +43,7 @@ test-faults: $(STAMP) ## the long fault runs, and docs/reliability.md made from 
 test-faults-again: $(STAMP) ## a part of them again: make test-faults-again FAULTS=tests/faults/test_kills.py
 	@mkdir -p .datazone
 	DATAZONE_FAULT_LEDGER="$(CURDIR)/$(LEDGER)" DATAZONE_TEST_PROFILE=long \
-	  $(BIN)/python -m pytest -m "faults or not faults" $(FAULTS)
+	  $(BIN)/python -m pytest -m "(faults or not faults) and not wheel" $(FAULTS)
 	$(BIN)/python -m tests.faults.reliability_table $(LEDGER) docs/reliability.md
 
 bench: $(STAMP) ## all benchmarks but that of merges, under ten minutes; results in benchmarks/results
@@ -56,18 +62,19 @@ test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 1
 	mvn -q -B -f tests/spark/pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(SPARK_JARS)); \
 	DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark tests/spark
 
-lint: $(STAMP) ## ruff: rules and format
+lint: $(STAMP) ## ruff: rules and format; deptry: imports that no dependency declares
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry .
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
-imports: $(STAMP) ## the import rules between the rooms
+imports: $(STAMP) ## the import rules between the packages
 	$(BIN)/lint-imports
 
 lock: ## resolve requirements.txt anew (needs uv)
-	uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --no-annotate \
+	uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --no-annotate --generate-hashes \
 	  --extra webserver --extra polars --extra pandas --group dev pyproject.toml -o requirements.txt
 
 clean: ## remove the environment and local state

@@ -1,4 +1,4 @@
-"""How fast, how much memory, against what: in child processes, as JSON and Markdown.
+"""Benchmarks of speed and memory against a baseline: in child processes, as JSON and Markdown.
 
-`make bench` runs all of it. See docs/performance.md for what it found and what bounds it.
+`make bench` runs them. docs/performance.md discusses the results and their limits.
 """

@@ -1,6 +1,6 @@
-"""All of it: `python -m benchmarks [share]`, which `make bench` runs in under ten minutes.
+"""All benchmarks: `python -m benchmarks [share]`, which `make bench` runs in under ten minutes.
 
-`share` makes every workload smaller: 0.1 is a look at whether it works, not a result.
+`share` scales every workload down: 0.1 shows whether the benchmarks work, not a result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from benchmarks import apply, batch_plot, decode, drain, end_to_end, ticks
 from benchmarks.measure import PAGES, RESULTS
 
 TICKS = 1500
-"""The run of ten thousand, a quarter of an hour, is one of its own."""
+"""The run of ten thousand ticks takes a quarter of an hour and is started separately."""
 
 
 def main(share: float) -> None:
@@ -22,7 +22,7 @@ def main(share: float) -> None:
         piece.main(RESULTS, PAGES, int(piece.DEFAULT_RECORDS * share))
     ticks.main(RESULTS, int(TICKS * share))
     batch_plot.main(Path("docs"))
-    print(f"All of it: {time.monotonic() - started:.0f} s")
+    print(f"All benchmarks: {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

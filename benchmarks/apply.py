@@ -1,10 +1,10 @@
-"""A landed backlog to the merged dataset of the published example: one process.
+"""Backlog in the change log to the merged dataset of the published example: one process.
 
     python -m benchmarks.apply [records]
 
-The change log is landed before and not measured. Beside the whole run: the same function in
-append mode and as a history (which need every change), with its frame read at once (so nothing can
-be left out), and a CPU profile per stage.
+The drain comes before and is not measured. Besides the default flow: the same function in append
+mode and as a history (which need every change), with its frame read at once (so nothing can be
+left out), and a CPU profile per stage.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from benchmarks.orders import DATASET, SOURCE, process_orders_stream
 from benchmarks.pages import Workload, generated
 from benchmarks.stream import PagesStream
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
-from datazone_dagster.apply import prepare, read_latest
+from datazone_dagster.apply import change_scan, prepare
 from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.apply.function import Function
-from datazone_dagster.changelog.parts import RowGroups
+from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.layout import Layout
@@ -44,8 +44,8 @@ COLLAPSED = "apply, latest changes only"
 APPEND = "apply, append mode"
 HISTORY = "apply, history"
 ITEMS = "apply, items() in append mode"
-WHOLE = "apply, whole chunks"
-LAND = "land"
+FULL = "apply, full chunks"
+DRAIN = "drain"
 DEFAULT_RECORDS = 1_000_000
 
 
@@ -53,8 +53,8 @@ DEFAULT_RECORDS = 1_000_000
     input_mapping={"orders_stream": Input(Stream(source=SOURCE))},
     output_mapping={DATASET: Output(Dataset(id=DATASET))},
 )
-def whole_chunks(orders_stream: Frame) -> Frame:
-    """The published example, after a look at its first row: nothing can be left out then."""
+def full_chunks(orders_stream: Frame) -> Frame:
+    """Published example that reads its first row first: then nothing can be left out."""
     orders_stream.sql("select eventID from changes limit 1").arrow()
     return process_orders_stream(orders_stream)
 
@@ -63,7 +63,7 @@ def all_items(orders_stream: Frame) -> Frame:
     return orders_stream.items()
 
 
-def _of_mode(mode: Literal["append", "history"], use: Callable[[Frame], object]) -> Transform:
+def _in_mode(mode: Literal["append", "history"], use: Callable[[Frame], object]) -> Transform:
     return transform(
         name=mode,
         input_mapping={"orders_stream": Input(Stream(source=SOURCE))},
@@ -73,30 +73,30 @@ def _of_mode(mode: Literal["append", "history"], use: Callable[[Frame], object])
 
 FLOWS: dict[str, Transform] = {
     COLLAPSED: process_orders_stream,
-    APPEND: _of_mode("append", process_orders_stream.function),
-    HISTORY: _of_mode("history", process_orders_stream.function),
-    ITEMS: _of_mode("append", all_items),
-    WHOLE: whole_chunks,
+    APPEND: _in_mode("append", process_orders_stream.function),
+    HISTORY: _in_mode("history", process_orders_stream.function),
+    ITEMS: _in_mode("append", all_items),
+    FULL: full_chunks,
 }
 
 
 def child(variant: str, folder: Path, lake: Path) -> Measured:
     measured = Measured(variant)
-    if variant == LAND:
+    if variant == DRAIN:
         drain_all(PagesStream(folder, parse_page), Layout(str(lake)))
         return measured
     stream = PagesStream(folder, parse_page)
     measured.records, measured.body_bytes = stream.records, stream.body_bytes
     with Stages(measured) as stages:
         if variant == COLLAPSED:
-            stages.wrap(prepare, "prepare", "prepare chunks")
-            stages.wrap(RowGroups, "read", "of it: read Parquet")
-            stages.wrap(read_latest, "only_latest", "of it: collapse keys")
-            # Images are read while the SQL runs over them.
-            stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL", alone=True)
+            stages.wrap(prepare, "read_selected", "prepare chunks")
+            stages.wrap(RowGroups, "read", "of which: read Parquet")
+            stages.wrap(change_scan, "only_latest", "of which: collapse keys")
+            # Images are parsed while the SQL runs over them.
+            stages.wrap(Frame, "rows_of", "of which: parse images, run the SQL", alone=True)
         elif variant in (APPEND, HISTORY):
-            stages.wrap(prepare, "every_change", "prepare chunks")
-            stages.wrap(Frame, "rows_of", "of it: parse images, run the SQL")
+            stages.wrap(prepare, "read_selected", "prepare chunks")
+            stages.wrap(Frame, "rows_of", "of which: parse images, run the SQL")
         elif variant == ITEMS:
             stages.wrap(Function, "returned", "read and parse images")
         else:
@@ -113,9 +113,9 @@ def child(variant: str, folder: Path, lake: Path) -> Measured:
 
 
 def run(variant: str, folder: Path) -> Measured:
-    """One run in a process of its own, on a change log that was landed by another."""
+    """Run one variant in a process of its own, on a change log that another process drained."""
     with tempfile.TemporaryDirectory(prefix="bench-apply-") as lake:
-        in_child("benchmarks.apply", LAND, str(folder), lake)
+        in_child("benchmarks.apply", DRAIN, str(folder), lake)
         return in_child("benchmarks.apply", variant, str(folder), lake)
 
 
@@ -126,10 +126,10 @@ def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Mea
         repeated(2, lambda: run(COLLAPSED, folder)),
         *(
             repeated(2, partial(run, variant, smaller))
-            for variant in (APPEND, HISTORY, ITEMS, WHOLE)
+            for variant in (APPEND, HISTORY, ITEMS, FULL)
         ),
     ]
-    write(results, "apply", rows, markdown("Change log to merged dataset", rows, WHOLE))
+    write(results, "apply", rows, markdown("Change log to merged dataset", rows, FULL))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Draws what the batch size does in simulated worlds: docs/batch-size.svg.
+"""Plot of the batch size in simulated worlds: docs/batch-size.svg.
 
 python -m benchmarks.batch_plot
 """
@@ -17,7 +17,7 @@ SIZE_COLOUR, BACKLOG_COLOUR = "#1f6feb", "#d29922"
 
 
 def drawn() -> str:
-    """One panel a scenario: the batch size, and what waits, each against its own highest value."""
+    """Return one panel per scenario: batch size and backlog, each scaled to its maximum."""
     panels = []
     for number, (name, world) in enumerate(SCENARIOS.items()):
         steps = list(simulated(world, SECONDS))
@@ -60,16 +60,16 @@ def _panel(name: str, steps: list[Step], top: int) -> str:
 
 
 def _line(points: list[tuple[float, float]], top: int) -> str:
-    """A line through the points, without those that it would pass anyway."""
+    """Return a line through the points, without those inside a horizontal stretch."""
     pixels = [(round(_x(at)), round(top + HEIGHT * (1 - share))) for at, share in points]
-    kept = [
+    corners = [
         point
         for number, point in enumerate(pixels)
         if number in (0, len(pixels) - 1)
         or point[1] != pixels[number - 1][1]
         or point[1] != pixels[number + 1][1]
     ]
-    return " ".join(f"{x},{y}" for x, y in dict.fromkeys(kept))
+    return " ".join(f"{x},{y}" for x, y in dict.fromkeys(corners))
 
 
 def _x(at_seconds: float) -> float:

@@ -1,6 +1,6 @@
-"""A drain without a stream: what the batch size does in bursts, on slow stores, near its memory.
+"""Simulated drain: the batch size in bursts, on slow stores and near the memory budget.
 
-Used by the tests of the controller and by the plot in docs/performance.md. No clock, no
+The tests of the controller and the plot in docs/performance.md use it. No stream, no clock, no
 randomness without a seed.
 """
 
@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from datazone_dagster.model.batch_size import BatchMeasured, BatchSize, SizeLimits
+from datazone_dagster.model.size_policy import BatchMeasured, BatchSize, SizeLimits
 
 MIB = 1 << 20
 LIMITS = SizeLimits(smallest_bytes=2 * MIB, largest_bytes=64 * MIB, target_seconds=4.0)
@@ -19,9 +19,9 @@ TICK_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class World:
-    """What surrounds the controller, by the time in seconds.
+    """Surroundings of the controller, as functions of the time in seconds.
 
-    `pressure` is the share of the memory budget in use when a batch of so many bytes is held.
+    `pressure` is the share of the memory budget in use with a batch of that many bytes in memory.
     """
 
     arriving_bytes_per_second: Callable[[float], float]
@@ -38,7 +38,7 @@ class Step:
 
     at_seconds: float
     size_bytes: int
-    existing_bytes: int
+    batch_bytes: int
     backlog_bytes: float
     seconds: float
 
@@ -46,8 +46,8 @@ class Step:
 def simulated(
     world: World, seconds: float, *, limits: SizeLimits = LIMITS, seed: int = 1
 ) -> Iterator[Step]:
-    """The batches of a drain that ticks every five seconds and goes on while it is behind."""
-    rng = random.Random(seed)  # noise of measurements, nothing secret
+    """Yield the batches of a drain that ticks every five seconds, and at once while behind."""
+    rng = random.Random(seed)  # measurement noise, nothing secret
     size = BatchSize.first(limits)
     now = backlog = 0.0
 
@@ -55,32 +55,33 @@ def simulated(
         return value * (1 + world.noise * (2 * rng.random() - 1))
 
     while now < seconds:
-        held = int(min(backlog, size.bytes))
+        batch_bytes = int(min(backlog, size.bytes))
         full = backlog >= size.bytes
-        work = held / noisy(world.work_bytes_per_second(now))
-        commit = noisy(world.commit_seconds(now)) if held else 0.0
+        work = batch_bytes / noisy(world.work_bytes_per_second(now))
+        commit = noisy(world.commit_seconds(now)) if batch_bytes else 0.0
         throttled = world.throttled(now)
         took = work + commit if full else max(TICK_SECONDS, work + commit)
-        yield Step(now, size.bytes, held, backlog, work + commit)
+        yield Step(now, size.bytes, batch_bytes, backlog, work + commit)
         size = size.after(
             BatchMeasured(
-                bytes=held,
+                bytes=batch_bytes,
                 work_seconds=work,
                 commit_seconds=commit,
                 full=full and not throttled,
-                memory_pressure=world.pressure(now, held),
+                memory_pressure=world.pressure(now, batch_bytes),
                 throttled=throttled,
             )
         )
         arrived = sum(
-            world.arriving_bytes_per_second(now + took * part / 8) * took / 8 for part in range(8)
+            world.arriving_bytes_per_second(now + took * eighth / 8) * took / 8
+            for eighth in range(8)
         )
-        backlog += arrived - held
+        backlog += arrived - batch_bytes
         now += took
 
 
 def bursts(at_seconds: float) -> float:
-    """A trickle, and every five minutes one minute of a hundred busy partitions."""
+    """Return a trickle, and for one minute in five the rate of a hundred busy partitions."""
     return 120.0 * MIB if at_seconds % 300 >= 240 else 0.05 * MIB
 
 

@@ -1,4 +1,4 @@
-"""Raw records in memory to typed Arrow columns: our way against boto3's, in the same run.
+"""Raw records in memory to typed Arrow columns: ours against boto3's parser, in the same run.
 
     python -m benchmarks.decode [records]
 
@@ -39,19 +39,19 @@ OURS = "items()"
 BOTH = 'items("both")'
 THEIRS = "boto3 parser, TypeDeserializer, pyarrow"
 DEFAULT_RECORDS = 36_000
-"""64 MB of bodies: what a chunk holds by default."""
+"""64 MB of bodies, the default size of a chunk."""
 
 _WARM_UP_PAGES = 2
 
 
 def change_rows(bodies: list[bytes]) -> pa.Table:
-    """Bodies as rows of the change log. Each body goes as soon as it is read."""
-    of_batch = BatchRows(1, 0)
-    parts: list[pa.Table] = []
+    """Convert bodies to rows of the change log; each body is released once it is read."""
+    batch_rows = BatchRows(1, 0)
+    tables: list[pa.Table] = []
     while bodies:
         page = parse_page(bodies.pop(0))
-        parts += of_batch.add(ShardRecords("arn", "shard", None, page.records))
-    rows = pa.concat_tables([*parts, *of_batch.rest()])
+        tables += batch_rows.add(ShardRecords("arn", "shard", None, page.records))
+    rows = pa.concat_tables([*tables, *batch_rows.flush()])
     plain = [
         field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field
         for field in rows.schema
@@ -65,7 +65,7 @@ def typed(rows: pa.Table, image: Any) -> pa.Table:
 
 
 def deserialized(parse: Callable[[bytes], dict[str, Any]], bodies: list[bytes]) -> pa.Table:
-    """The usual way. Sets become lists, or pyarrow would refuse them; pages go one by one."""
+    """Parse the usual way, page by page; sets become lists, which pyarrow accepts."""
     from boto3.dynamodb.types import TypeDeserializer
 
     deserialize = TypeDeserializer().deserialize
@@ -84,7 +84,7 @@ def deserialized(parse: Callable[[bytes], dict[str, Any]], bodies: list[bytes]) 
 
 
 def resident_mib() -> float:
-    """Memory of this process now."""
+    """Return the resident memory of this process now, in MiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024

@@ -1,9 +1,9 @@
-"""Bytes to committed change log: our way against boto3's parser, in the same run.
+"""Bytes to committed change log: ours against boto3's parser, in the same run.
 
     python -m benchmarks.drain [records]
 
-Bodies come from files, so the network is not in it; everything else of a drain is: plan,
-threads, parsing, Arrow, Parquet, Delta commits, checkpoint. Both ways land the same rows.
+Bodies come from files, so the network is not measured. Everything else of a drain is: plan,
+threads, parsing, Arrow, Parquet, Delta commits, checkpoint. Both ways append the same rows.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ RAW = "drain, raw pages"
 HTTP = "drain, raw pages by boto3 over HTTP"
 PARSED = "drain, boto3 parser"
 PARSER = "boto3 parser alone"
-SERVER = "pages read over HTTP, not looked into"
+SERVER = "pages read over HTTP, not parsed"
 DEFAULT_RECORDS = 1_000_000
 
 
 def boto_parser() -> Callable[[bytes], dict[str, Any]]:
-    """What boto3 does with a GetRecords body."""
+    """Return boto3's parser of a GetRecords body."""
     import botocore.parsers
     import botocore.session
 
@@ -72,19 +72,19 @@ def boto_parser() -> Callable[[bytes], dict[str, Any]]:
 
 
 def parsed_page() -> Callable[[bytes], RecordsPage]:
-    """The ordinary path of our client: `BotoStreamClient(..., raw_pages=False)`."""
+    """Return the parser that our client uses by `BotoStreamClient(..., raw_pages=False)`."""
     parse = boto_parser()
     return lambda body: page_from_parsed(parse(body))
 
 
 def drain_all(stream: StreamClient, layout: Layout) -> None:
-    """Land everything."""
+    """Drain the stream to its end."""
     while not drain_tick(SOURCE, stream, layout).caught_up:
         pass
 
 
 def read_bytes(url: str, stream: PagesStream) -> None:
-    """Every page over one plain connection, not looked into: what the server can give."""
+    """Read every page over one plain connection without parsing: the limit of the server."""
     connection = HTTPConnection(url.removeprefix("http://"))
     headers = {"x-amz-target": "DynamoDBStreams_20120810.GetRecords"}
     for iterator in stream.iterators():
@@ -121,7 +121,7 @@ def child(variant: str, folder: Path) -> Measured:
             stream = PagesStream(folder, parser)
             stages.wrap(batch_writer.BatchWriter, "put", "build Arrow, write Parquet (zstd 1)")
             stages.wrap(batch_writer.BatchWriter, "finish", "write the end of a file")
-            stages.wrap(change_log_schema, "_changes_table", "of it: build Arrow")
+            stages.wrap(change_log_schema, "_changes_table", "of which: build Arrow")
             stages.wrap(change_log.ChangeLog, "open_or_create", "open the change log")
             stages.wrap(CheckpointTable, "open_or_create", "read the checkpoint")
             stages.wrap(CheckpointSnapshot, "save", "save the checkpoint")

@@ -1,12 +1,12 @@
-"""Bytes to merged dataset: a drain and an apply side by side, two processes; and a peer.
+"""Bytes to merged dataset: a drain and an apply in two parallel processes; and a peer.
 
     python -m benchmarks.end_to_end [records]
 
-The drain reads GetRecords bodies from files (no network), the apply runs again and again until
-it has everything, as the runs that a sensor asks for do; each goes on with what lands while it
-works; both with the settings that they have by default. Wall time is from the first call to
-the last commit; memory is that of both processes together, every 20 ms. The peer is the script
-that people write (`benchmarks.orders.peer`): one process, fewer records.
+The drain reads GetRecords bodies from files (no network). The apply runs again and again until it
+has everything, like the runs that a sensor requests; each run continues with records that are
+drained meanwhile. Both use their default settings. Wall time is from the first call to the last
+commit; memory is that of both processes together, sampled every 20 ms. The peer is the script that
+people write (`benchmarks.orders.peer`): one process, fewer records.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DEFAULT_RECORDS = 1_000_000
 
 
 class TreeMemory(threading.Thread):
-    """The highest resident memory of some processes together."""
+    """Peak resident memory of several processes together."""
 
     def __init__(self, pids: list[int]) -> None:
         super().__init__(daemon=True)

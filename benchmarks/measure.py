@@ -1,4 +1,4 @@
-"""Run one piece of work in a process of its own, and say what it took."""
+"""Run one piece of work in a process of its own and measure it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-# With the first array PyArrow imports pandas, where it is installed: imports are not measured.
+# PyArrow imports pandas with the first array, if it is installed: imports are not measured.
 pa.array([0])
 
 RESULTS = Path("benchmarks/results")
@@ -26,7 +26,7 @@ PAGES = Path(tempfile.gettempdir()) / "datazone-bench-pages"
 
 @dataclass
 class Measured:
-    """What a piece of work took: this process, all its threads."""
+    """Cost of a piece of work in this process, all threads included."""
 
     name: str
     records: int = 0
@@ -52,7 +52,7 @@ class Measured:
 
 @contextmanager
 def measuring(measured: Measured) -> Iterator[None]:
-    """Add the CPU and wall time of the block, and note the process's peak so far."""
+    """Add the CPU and wall time of the block, and record the peak memory of the process so far."""
     wall, cpu = time.perf_counter(), time.process_time()
     yield
     measured.cpu_seconds += time.process_time() - cpu
@@ -61,9 +61,9 @@ def measuring(measured: Measured) -> Iterator[None]:
 
 
 class Stages:
-    """CPU seconds by stage: wraps functions of the flow for as long as the block lasts.
+    """CPU seconds by stage: wraps functions of the flow while the block runs.
 
-    Counted is the thread that the function runs in, so stages may overlap.
+    CPU time is that of the thread that runs the function, so stages may overlap.
     """
 
     def __init__(self, measured: Measured) -> None:
@@ -73,13 +73,13 @@ class Stages:
         self._undo: list[tuple[object, str, object]] = []
 
     def wrap(self, owner: object, name: str, stage: str, *, alone: bool = False) -> None:
-        """Count what `owner.name` takes under `stage`.
+        """Count the CPU time of `owner.name` under `stage`.
 
         Args:
-            owner: A module or class.
-            name: Of a function in it.
-            stage: Shown.
-            alone: Without what other stages take within it.
+            owner: Module or class.
+            name: Name of a function in the owner.
+            stage: Name of the stage in the results.
+            alone: Whether to exclude the time of other stages within this one.
         """
         function = getattr(owner, name)
         setattr(owner, name, self.timed(stage, function, alone=alone))
@@ -88,7 +88,7 @@ class Stages:
     def timed(
         self, stage: str, function: Callable[..., Any], *, alone: bool = False
     ) -> Callable[..., Any]:
-        """The function, counted under `stage`."""
+        """Return the function, counted under `stage`."""
         stages = self._measured.stages
 
         def timed(*args: object, **kwargs: object) -> object:
@@ -125,24 +125,24 @@ def in_child(module: str, variant: str, *arguments: str) -> Measured:
 
 
 def report(measured: Measured) -> None:
-    """The last thing that a child does."""
+    """Print the result; a child does this last."""
     print(json.dumps(asdict(measured)))
 
 
 def child_variant(argv: list[str]) -> tuple[str, list[str]] | None:
-    """The variant and its arguments, if this process is a child of `in_child`."""
+    """Return the variant and its arguments if this process is a child of `in_child`, else None."""
     return (argv[2], argv[3:]) if len(argv) > 2 and argv[1] == "--child" else None
 
 
 def command_line(
     child: Callable[..., Measured], main: Callable[[Path, Path, int], object], default_records: int
 ) -> None:
-    """What `python -m benchmarks.<name>` does: a child of `in_child`, or all of it.
+    """Run `python -m benchmarks.<name>`: as a child of `in_child`, or the full benchmark.
 
     Args:
-        child: Given the variant, and the paths that `in_child` was given.
-        main: Given the folders of results and of pages, and how many records.
-        default_records: Unless the command line says another number.
+        child: Function of the variant and the paths that were passed to `in_child`.
+        main: Function of the folder of results, the folder of pages and the number of records.
+        default_records: Number of records unless the command line gives another one.
     """
     asked = child_variant(sys.argv)
     if asked:
@@ -153,7 +153,7 @@ def command_line(
 
 
 def markdown(title: str, rows: list[Measured], baseline: str | None = None) -> str:
-    """A table of what was measured; `baseline` is the row that the others are compared with."""
+    """Return a table of the results; `baseline` names the row that the others are compared with."""
     base = next((row for row in rows if row.name == baseline), None)
     lines = [
         f"### {title}",
@@ -171,7 +171,7 @@ def markdown(title: str, rows: list[Measured], baseline: str | None = None) -> s
         )
     staged = [row for row in rows if row.stages]
     for row in staged:
-        lines += ["", f"Of {row.name}, CPU seconds per million records:", ""]
+        lines += ["", f"Stages of {row.name}, CPU seconds per million records:", ""]
         lines += ["| stage | CPU s per million |", "|---|---:|"]
         lines += [
             f"| {stage} | {1e6 * seconds / row.records:.2f} |"
@@ -181,7 +181,7 @@ def markdown(title: str, rows: list[Measured], baseline: str | None = None) -> s
 
 
 def write(folder: Path, name: str, rows: list[Measured], table: str) -> None:
-    """Results as JSON and Markdown."""
+    """Write the results as JSON and Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
     (folder / f"{name}.md").write_text(table)
@@ -189,5 +189,5 @@ def write(folder: Path, name: str, rows: list[Measured], table: str) -> None:
 
 
 def repeated(times: int, run: Callable[[], Measured]) -> Measured:
-    """The run with the least CPU: what disturbs a measurement only ever adds to it."""
+    """Return the run with the least CPU: a disturbance only ever adds to a measurement."""
     return min((run() for _ in range(times)), key=lambda one: one.cpu_seconds)

@@ -1,11 +1,11 @@
-"""Batches into large tables: our engines against a hand-written delta-rs MERGE, in the same run.
+"""Merges into large tables: our engines against a hand-written delta-rs MERGE, in the same run.
 
     python -m benchmarks.merge [millions of rows ...]      (default: 1 10)
     python -m benchmarks.merge --reads [millions ...]      (default: 1 10)
 
-Each case is a process of its own on a copy of the same table. From Arrow rows to commit:
-opening the table, finding the rows, writing, committing. A first merge into a small table
-loads what is loaded once.
+Each case is a process of its own on a copy of the same table. Measured from Arrow rows to commit:
+opening the table, finding the rows, writing, committing. A first merge into a small table does the
+one-time loading.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ REPEATS = {ON_READ: 5, ON_WRITE: 3, BY_HAND: 3}
 
 
 def merge_once(variant: str, uri: str, rows: pa.Table, number: int) -> None:
-    """One batch, as the engine's caller or a careful hand would do it."""
+    """Merge one batch, as the engine's caller or a careful script would do it."""
     if variant == BY_HAND:
         DeltaTable(uri).merge(
             rows,
@@ -74,17 +74,17 @@ def batch_of(rows: pa.Table) -> MergeBatch:
 
 
 def peak_mib() -> float:
-    """The most that the process held since `forget_peak`."""
+    """Return the peak resident memory since `reset_peak`, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def forget_peak() -> None:
+def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def folder_bytes(folder: Path) -> tuple[int, int]:
-    """Bytes and files that are not links to the kept table."""
+    """Return the bytes and the number of files that are not links to the cached table."""
     own = [path.stat() for path in folder.rglob("*") if path.is_file()]
     new = [stat.st_size for stat in own if stat.st_nlink == 1]
     return sum(new), len(new)
@@ -98,18 +98,18 @@ def warm_up(variant: str) -> None:
             merge_once(variant, root, changes(ids[: 500 * number], number), number)
 
 
-def merges(variant: str, place: str, rows: int, keys: int, repeats: int) -> Measured:
-    measured = Measured(f"{variant}, {rows // 10**6}M rows, {keys:,} {place} keys", records=keys)
+def merges(variant: str, spread: str, rows: int, keys: int, repeats: int) -> Measured:
+    measured = Measured(f"{variant}, {rows // 10**6}M rows, {keys:,} {spread} keys", records=keys)
     warm_up(variant)
     lake = copied(cached(rows))
     uri = str(lake / DATASET)
     cpu, wall, above, written, files = [], [], [], [], []
     try:
         for number in range(1, repeats + 1):
-            pick = scattered if place == "scattered" else local
+            pick = scattered if spread == "scattered" else local
             batch = changes(pick(rows, keys, seed=number), number)
             before = folder_bytes(lake)
-            forget_peak()
+            reset_peak()
             idle = peak_mib()
             wall_start, cpu_start = time.perf_counter(), time.process_time()
             merge_once(variant, uri, batch, number)
@@ -134,7 +134,7 @@ def merges(variant: str, place: str, rows: int, keys: int, repeats: int) -> Meas
 
 
 def read_seconds(*uris: str) -> list[float]:
-    """CPU seconds of opening each table and reading every column; the best of five, in turns."""
+    """Return the CPU seconds to open each table and read every column: best of five, in turns."""
     tries: list[list[float]] = [[] for _ in uris]
     for _ in range(5):
         for uri, taken in zip(uris, tries, strict=True):
@@ -146,7 +146,7 @@ def read_seconds(*uris: str) -> list[float]:
 
 
 class Reads:
-    """Read cost as merges go on, and after maintenance; the merges' own cost beside it."""
+    """Read cost after merges and after maintenance, with the cost of the merges themselves."""
 
     def __init__(self, rows: int) -> None:
         self.found: list[Measured] = []
@@ -157,22 +157,22 @@ class Reads:
 
     def run(self, batches: int) -> None:
         try:
-            self._note("as it was made")
+            self._record("as created")
             for number in range(1, batches + 1):
                 self._merge(number)
                 if number in (1, 20, batches):
-                    self._note(f"after {number} merges")
+                    self._record(f"after {number} merges")
                 self._maintain(MaintenanceSettings())
-            self._note(f"after {batches} merges, each with its maintenance")
+            self._record(f"after {batches} merges, each with its maintenance")
             self._maintain(THOROUGH)
-            self._note("after the thorough one of quiet hours")
+            self._record("after thorough maintenance in quiet hours")
         finally:
             shutil.rmtree(self._lake)
 
-    def _note(self, name: str) -> None:
-        anew = self._written_anew()
-        taken, fresh = read_seconds(self._uri, anew)
-        shutil.rmtree(anew)
+    def _record(self, name: str) -> None:
+        rewritten = self._rewritten()
+        taken, fresh = read_seconds(self._uri, rewritten)
+        shutil.rmtree(rewritten)
         snapshot = read_snapshot(DeltaTable(self._uri), {})
         notes = {
             "fresh_cpu_seconds": fresh,
@@ -198,13 +198,13 @@ class Reads:
         maintain(Layout(str(self._lake)), DATASET, settings, datetime.now(timezone.utc))
         self._maintaining += time.process_time() - start
 
-    def _written_anew(self) -> str:
-        """The rows as they are now, written by delta-rs in one go as the table was at first."""
+    def _rewritten(self) -> str:
+        """Write the present rows by delta-rs in one go, as the table was first; return the URI."""
         table = DeltaTable(self._uri)
-        schema, uri = pa.schema(table.schema().to_arrow()), str(self._lake / "anew")
-        parts = (aligned(part, schema) for part in table_batches(table))
-        with elsewhere(parts) as made:
-            batches = (batch for part in made for batch in part.to_batches())
+        schema, uri = pa.schema(table.schema().to_arrow()), str(self._lake / "rewritten")
+        tables = (aligned(rows, schema) for rows in table_batches(table))
+        with elsewhere(tables) as stored:
+            batches = (batch for rows in stored for batch in rows.to_batches())
             write_deltalake(
                 uri,
                 pa.RecordBatchReader.from_batches(schema, batches),
@@ -240,7 +240,7 @@ def table_of(rows: list[Measured]) -> str:
 
 def table_of_reads(rows: list[Measured]) -> str:
     lines = [
-        "| table | read CPU s | its rows freshly written | times | files | MB | hidden rows "
+        "| table | read CPU s | same rows rewritten | times | files | MB | hidden rows "
         "| merging CPU s so far | maintenance CPU s |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
@@ -253,16 +253,16 @@ def table_of_reads(rows: list[Measured]) -> str:
             f"{notes['hidden_rows']:,.0f} | {notes['merging_cpu_seconds']:.1f} | "
             f"{notes['maintaining_cpu_seconds']:.1f} |"
         )
-    return "\n".join(["### Reading the whole table", "", *lines, ""])
+    return "\n".join(["### Reading the full table", "", *lines, ""])
 
 
 def main(results: Path, millions: list[int]) -> list[Measured]:
     measured = []
     for rows in (10**6 * number for number in millions):
         cached(rows)
-        for place, keys in CASES:
+        for spread, keys in CASES:
             for variant, repeats in REPEATS.items():
-                arguments = (place, str(rows), str(keys), str(repeats))
+                arguments = (spread, str(rows), str(keys), str(repeats))
                 measured.append(in_child("benchmarks.merge", variant, *arguments))
                 write(results, "merge", measured, table_of(measured))
     return measured
@@ -280,8 +280,8 @@ if __name__ == "__main__":
     os.environ.setdefault("RUST_LOG", "error")
     asked = child_variant(sys.argv)
     if asked:
-        kind, (place, rows, keys, repeats) = asked
-        report(merges(kind, place, int(rows), int(keys), int(repeats)))
+        kind, (spread, rows, keys, repeats) = asked
+        report(merges(kind, spread, int(rows), int(keys), int(repeats)))
     elif "--reads" in sys.argv:
         main_reads(Path("benchmarks/results"), [int(n) for n in sys.argv[2:]] or [1, 10])
     else:

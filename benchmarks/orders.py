@@ -1,4 +1,4 @@
-"""The published example, and the script that people write instead of it."""
+"""Published example, and the script that people write instead of it."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ PEER_MERGE_RECORDS = 20_000
 
 
 def peer(pages: Path, uri: str) -> int:
-    """boto3's parser, TypeDeserializer, pyarrow and delta-rs MERGE, as scripts have it.
+    """Merge pages by boto3's parser, TypeDeserializer, pyarrow and delta-rs MERGE, as scripts do.
 
-    Fewer columns of our kind (no versions, no tombstones, no change log): it does less.
+    The peer does less: no version columns, no tombstones, no change log. Returns the number of
+    records.
     """
     from boto3.dynamodb.types import TypeDeserializer
     from deltalake import DeltaTable
@@ -59,17 +60,17 @@ def peer(pages: Path, uri: str) -> int:
     parse, read = boto_parser(), TypeDeserializer().deserialize
     table = DeltaTable.create(uri, PEER_SCHEMA)
     pending: dict[str, dict[str, Any] | None] = {}
-    records = held = 0
+    records = waiting = 0
     for body in PagesStream(pages, parse_page).bodies():
         for record in parse(body)["Records"]:
             key = read(record["dynamodb"]["Keys"]["orderId"])
             image = record["dynamodb"].get("NewImage")
             pending[key] = None if image is None else _row(record, image, read)
             records += 1
-            held += 1
-        if held >= PEER_MERGE_RECORDS:
+            waiting += 1
+        if waiting >= PEER_MERGE_RECORDS:
             _merge(table, pending)
-            pending, held = {}, 0
+            pending, waiting = {}, 0
     _merge(table, pending)
     return records
 

@@ -1,4 +1,4 @@
-"""A Delta table of orders with keys like hashes, made once and kept in the temporary folder."""
+"""Delta table of orders with hash-like keys, created once and cached in the temporary folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ids = np.ndarray[Any, np.dtype[np.uint64]]
 
 DATASET = "orders"
 _FORM = 1
-"""Counts the forms of the table: another one is made anew."""
+"""Number of the table's form; a new number creates the table again."""
 
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 _ROWS_AT_A_TIME = 250_000
@@ -29,7 +29,7 @@ _FIRST_SEQUENCE = 4 * 10**18
 
 
 def cached(rows: int) -> Path:
-    """The lakehouse with a table of so many rows; about 50 bytes a row on disk."""
+    """Return the lakehouse with a table of this many rows; about 50 bytes a row on disk."""
     folder = Path(tempfile.gettempdir()) / "datazone-benchmarks" / f"merge-{_FORM}-{rows}"
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -46,26 +46,26 @@ def cached(rows: int) -> Path:
 
 
 def copied(folder: Path) -> Path:
-    """A copy to write to. Data files are linked: nothing ever changes one."""
+    """Return a copy to write to. Data files are hard links: nothing ever changes a data file."""
     to = Path(tempfile.mkdtemp(prefix="merge-", dir=folder.parent))
     shutil.copytree(folder, to, dirs_exist_ok=True, copy_function=os.link)
     return to
 
 
 def scattered(rows: int, keys: int, seed: int) -> Ids:
-    """Ids anywhere in the table; one in 21 is new."""
+    """Return ids anywhere in the table; one in 21 is new."""
     found: Ids = np.random.default_rng(seed).choice(rows + rows // 20, keys, replace=False)
     return found.astype(np.uint64)
 
 
 def local(rows: int, keys: int, seed: int) -> Ids:
-    """Ids that were written one after the other."""
+    """Return ids that were written one after the other."""
     start = np.random.default_rng(seed).integers(rows - keys)
     return np.arange(start, start + keys, dtype=np.uint64)
 
 
 def changes(ids: Ids, number: int) -> pa.Table:
-    """New rows of these ids, newer than all rows that lower numbers gave."""
+    """Return new rows of these ids, newer than all rows of lower numbers."""
     return _rows(ids, _FIRST_SEQUENCE + (number + 1) * 10**15)
 
 
@@ -84,7 +84,7 @@ def _rows(ids: Ids, first_sequence: int) -> pa.Table:
     hashes = _hashes(ids)
     dice = _mixed(ids ^ np.uint64(77))
     key_start = np.tile(np.frombuffer(b"7:orderIdS32:", np.uint8), (count, 1))
-    # The last 20 digits of a version; those before them are the same in all.
+    # Only the last 20 digits of a version differ between rows.
     start = row_version(1, first_sequence)[:-20].encode()
     sequence = np.uint64(first_sequence) + np.arange(count, dtype=np.uint64) * np.uint64(1000)
     versions = np.concatenate(
@@ -114,7 +114,7 @@ def _rows(ids: Ids, first_sequence: int) -> pa.Table:
 
 
 def _mixed(ids: Ids) -> Ids:
-    """SplitMix64: neighbours become strangers."""
+    """Hash ids with SplitMix64, so that neighbours end up far apart."""
     ids = ids + np.uint64(0x9E3779B97F4A7C15)
     ids = (ids ^ (ids >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     ids = (ids ^ (ids >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -122,7 +122,7 @@ def _mixed(ids: Ids) -> Ids:
 
 
 def _hashes(ids: Ids) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """32 hexadecimal digits for each id."""
+    """Return 32 hexadecimal digits for each id."""
     halves = np.stack([_mixed(ids), _mixed(ids + np.uint64(1 << 40))], 1)
     raw = halves.view(np.uint8).reshape(len(ids), 16)
     digits = np.empty((len(ids), 32), np.uint8)
@@ -132,8 +132,8 @@ def _hashes(ids: Ids) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def _digits(numbers: Ids, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     digits = np.empty((len(numbers), width), np.uint8)
-    for place in range(width - 1, -1, -1):
-        digits[:, place] = 48 + numbers % np.uint64(10)
+    for position in range(width - 1, -1, -1):
+        digits[:, position] = 48 + numbers % np.uint64(10)
         numbers = numbers // np.uint64(10)
     return digits
 

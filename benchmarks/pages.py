@@ -1,7 +1,7 @@
-"""GetRecords pages as the service would send them, made from a seed and kept in files.
+"""GetRecords pages as the service would send them, generated from a seed and stored in files.
 
 Orders with about 14 attributes: 1.8 KB a record with both images. A key is inserted, modified
-and now and then removed, so the records of a key are a true history. Pages hold at most
+and now and then removed, so the records of a key are a true history. Pages contain at most
 1,000 records and 1 MB of body, as in the service.
 """
 
@@ -26,7 +26,7 @@ _WORDS = ("amber", "birch", "cedar", "delta", "ember", "flint", "grove", "haven"
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What to generate: the same values give the same bytes.
+    """Parameters of the generated pages: the same values give the same bytes.
 
     `note_chars` sets the size: 330 gives 1.8 KB a record with both images.
     """
@@ -41,12 +41,12 @@ class Workload:
 
     @property
     def name(self) -> str:
-        """A file name of its own."""
+        """Unique file name."""
         return "-".join(str(value) for value in asdict(self).values())
 
 
 class PageRef(NamedTuple):
-    """Where a page stands in its shard's file."""
+    """Location of a page in its shard's file."""
 
     offset: int
     length: int
@@ -55,7 +55,7 @@ class PageRef(NamedTuple):
 
 
 def generated(workload: Workload, root: Path) -> Path:
-    """The folder with the pages of a workload, made if it is not there yet."""
+    """Return the folder with the pages of a workload; generate the pages if it does not exist."""
     folder = root / workload.name
     if not (folder / "index.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,9 +95,9 @@ def _write(workload: Workload, folder: Path) -> None:
 
 
 def _records(workload: Workload) -> Iterator[tuple[int, int, str]]:
-    """Shard, sequence number and JSON of every record, in the order of the table's writes."""
+    """Yield shard, sequence number and JSON of every record, in the order of the table's writes."""
     rng = random.Random(workload.seed)  # a seeded workload, nothing secret
-    # Words and digits, longer than a compressor's window: text that packs like real text.
+    # Words and digits, longer than a compressor's window: text that compresses like real text.
     note = "".join(f"{rng.choice(_WORDS)} {rng.randrange(10**4)} " for _ in range(200_000))
     images: dict[int, str] = {}
     sequence = FIRST_SEQUENCE

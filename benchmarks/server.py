@@ -1,9 +1,10 @@
-"""Serves generated pages over HTTP as DynamoDB Streams does, faster than any client reads them.
+"""Server of generated pages over HTTP as DynamoDB Streams does, faster than any client reads.
 
     python -m benchmarks.server <folder of pages>
 
-Prints its port. Nothing is computed per page: the answer is a header and bytes from a file. It
-knows the calls that a drain makes, and no more; `datazone-dagster emulate` is the real emulator.
+The server prints its port. Nothing is computed per page: the answer is a header and bytes from a
+file. Only the calls that a drain makes are supported; `datazone-dagster emulator` is the real
+emulator.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ TABLE = "orders"
 
 
 class PagesServer(asyncio.Protocol):
-    """One connection: requests one after the other, as botocore sends them."""
+    """One connection with requests one after the other, as botocore sends them."""
 
     def __init__(self, pages: PagesStream) -> None:
         self._pages = pages
@@ -101,7 +102,7 @@ async def serve(folder: Path) -> None:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The endpoint of a server in a process of its own."""
+    """Run a server in a process of its own and yield its endpoint URL."""
     command = [sys.executable, "-m", "benchmarks.server", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""A stream client over generated pages: no network, so that what is measured is ours."""
+"""Stream client over generated pages: no network, so that only our code is measured."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class PagesStream:
     """Implements `StreamClient` and `ParsesLater` of `model.protocols` over a folder of pages.
 
     Args:
-        folder: What `pages.generated` returned.
-        parse: From a body to a page.
+        folder: Folder that `pages.generated` returned.
+        parse: Function from a body to a page.
     """
 
     def __init__(self, folder: Path, parse: Parser = parse_page) -> None:
@@ -41,11 +41,11 @@ class PagesStream:
         return sum(page.length for shard in self._pages for page in shard)
 
     def bodies(self) -> list[bytes]:
-        """Every page, shard after shard."""
+        """Return the body of every page, shard after shard."""
         return [self.body(n, ref) for n, shard in enumerate(self._pages) for ref in shard]
 
     def iterators(self) -> list[str]:
-        """Of every page, shard after shard."""
+        """Return the iterator of every page, shard after shard."""
         return [f"{n}:{at}" for n, shard in enumerate(self._pages) for at in range(len(shard))]
 
     def body(self, shard: int, page: PageRef) -> bytes:
@@ -75,8 +75,8 @@ class PagesStream:
         return partial(self._parse, self.raw(shard_iterator))
 
     def raw(self, shard_iterator: str) -> bytes:
-        """The body of GetRecords; at the tip of a shard an empty page."""
-        shard, at = (int(part) for part in shard_iterator.split(":"))
+        """Return the body of GetRecords; after the last page of a shard an empty page."""
+        shard, at = (int(number) for number in shard_iterator.split(":"))
         if at >= len(self._pages[shard]):
             return f'{{"NextShardIterator":"{shard_iterator}","Records":[]}}'.encode()
         return self.body(shard, self._pages[shard][at])

@@ -1,13 +1,13 @@
-"""Ten thousand ticks: what a small commit costs as the change log grows; and an idle tick.
+"""Ten thousand ticks: cost of a small commit as the change log grows; and of an idle tick.
 
     python -m benchmarks.ticks [ticks]
 
-Each tick is a whole drain with a few records: open, plan, read, land, save, maintain. An idle
+Each tick is a complete drain with a few records: open, plan, read, append, save, maintain. An idle
 tick finds a hundred open shards with nothing in them.
 
-The ticks follow each other at once, and not every five seconds. So that what happens by the
-hour happens here too, an hour is the time of 720 ticks, as fast as they are here: retentions and
-the hourly deletion of replaced files are shortened alike.
+The ticks follow each other at once, not every five seconds. Hourly work has to happen here too, so
+an hour is the time of 720 ticks at the speed of this run: retentions and the hourly deletion of
+replaced files are shortened alike.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ IDLE_TICKS = 20
 TICKS_PER_HOUR = 720
 FIRST_TICKS = 50
 SLOWER_LATER = 1.5
-"""Than the first ticks, on a log that has nothing to be looked through yet."""
+"""Factor by which later ticks are slower than the first ones, whose log is still empty."""
 
 
 def hour_seconds(root: Path) -> int:
-    """How long 720 ticks will take here, by some that come first."""
+    """Estimate the seconds that 720 ticks will take here, from some ticks that come first."""
     started = time.perf_counter()
     for _ in run(FIRST_TICKS, root):
         pass
@@ -50,7 +50,7 @@ def hour_seconds(root: Path) -> int:
 
 
 def shorten_hours(seconds: int) -> None:
-    """From now on an hour has so many seconds."""
+    """Shorten every hourly interval and retention to this many seconds per hour."""
     maintain_log.CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=5))
     checkpoints._CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=3))
     maintain_log.RETENTION_HOURS = checkpoints.RETENTION_HOURS = 0
@@ -66,7 +66,7 @@ def _retentions(seconds: int, *, log_hours: int, files_hours: int) -> dict[str, 
 
 
 def run(ticks: int, root: Path, shards: int = 4) -> Iterator[dict[str, float]]:
-    """`ROWS` rows, each over as many ticks."""
+    """Yield `ROWS` rows of results, each over the same number of ticks."""
     stream = ScriptedStream(shards=shards)
     took: list[float] = []
     cpu_before = time.process_time()
@@ -91,7 +91,7 @@ def run(ticks: int, root: Path, shards: int = 4) -> Iterator[dict[str, float]]:
 
 
 def idle(root: Path) -> dict[str, float]:
-    """What a tick costs that has nothing to read: all but the calls themselves."""
+    """Measure a tick that has nothing to read: everything but the calls themselves."""
     stream = ScriptedStream(shards=IDLE_SHARDS)
     layout = Layout(str(root))
     for number in range(2 * IDLE_SHARDS):

@@ -1,7 +1,7 @@
 """DynamoDB Streams become Delta Lake tables in Dagster.
 
-The public names are loaded on first use (PEP 562): importing this package loads neither
-Dagster nor boto3 nor Delta Lake, so transforms are cheap to define and to test.
+Public names load on first use (PEP 562). Importing this package loads neither Dagster nor
+boto3 nor Delta Lake, so transforms are cheap to define and to test.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
     "transform",
 ]
 
-_HOMES = {
+_MODULES = {
     "CheckEvent": "dagster_glue.alerts",
     "Dataset": "api.dataset",
     "DatazoneError": "errors",
@@ -59,9 +59,9 @@ if not TYPE_CHECKING:  # a type checker must still find misspelt names
 
     def __getattr__(name: str) -> object:
         """Load a public name on first use."""
-        if name not in _HOMES:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        value: object = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
         globals()[name] = value
         return value
 

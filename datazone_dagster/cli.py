@@ -1,7 +1,7 @@
 """The command line: `datazone-dagster`.
 
-A command's module is imported when the command runs, so `--help` is quick and one command's
-libraries never burden another.
+A command's module is imported when the command runs: `--help` is quick, and no command pays
+for the libraries of another.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import click
 
 
 class LazyCommand(NamedTuple):
-    """Where a command lives, and its line in the overview."""
+    """Module and attribute of a command, and its line in the overview."""
 
     module: str
     attribute: str
@@ -30,22 +30,22 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "maintain": LazyCommand(
         "datazone_dagster.commands.maintain",
         "maintain",
-        "Join small files, drop hidden rows, delete leftovers.",
+        "Join small files, drop hidden rows, delete orphan files.",
     ),
     "cost": LazyCommand(
         "datazone_dagster.commands.cost",
         "cost",
-        "What a stream costs in a month: calls, storage, CPU.",
+        "Estimate what a stream costs a month: calls, storage, CPU.",
     ),
     "demo": LazyCommand(
         "datazone_dagster.demo.command",
         "demo",
-        "Live orders in a local DynamoDB, with Dagster on top.",
+        "Write live orders to a local DynamoDB, with Dagster on top.",
     ),
     "rebuild": LazyCommand(
         "datazone_dagster.commands.rebuild",
         "rebuild",
-        "Make a dataset anew from the change log, and swap it in.",
+        "Rebuild a dataset from the change log and swap it in.",
     ),
     "emulator": LazyCommand(
         "datazone_dagster.local.emulator_command",
@@ -55,20 +55,20 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "redrive": LazyCommand(
         "datazone_dagster.commands.redrive",
         "redrive",
-        "Bring quarantined records of a dataset back.",
+        "Apply the quarantined records of a dataset.",
     ),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+    """Click group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names of all commands."""
+        """Return the names of all commands, sorted."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """Import a command."""
+        """Import a command; None if there is none of this name."""
         lazy = COMMANDS.get(cmd_name)
         if lazy is None:
             return None
@@ -78,7 +78,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error of ours is its text on standard error and exit code 1."""
+        """Run a command; a `DatazoneError` becomes its text on standard error and exit code 1."""
         from datazone_dagster.errors import DatazoneError
 
         try:
@@ -87,7 +87,7 @@ class LazyGroup(click.Group):
             raise click.ClickException(str(error)) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
-        """The overview, without importing the commands."""
+        """Write the overview without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name].short_help) for name in sorted(COMMANDS)])
 

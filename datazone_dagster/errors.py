@@ -1,43 +1,49 @@
 """Every error that the library raises on purpose.
 
     DatazoneError
-    ├── DefinitionError            a wrong argument, found when it is given (a ValueError)
-    ├── SourceError                DynamoDB or one of its streams can't be read
-    │   ├── CredentialsError       no credentials, or they expired
-    │   ├── AccessDeniedError      an IAM action is missing
-    │   ├── TableNotFoundError     no such table in this account and region
-    │   ├── StreamDisabledError    the table has no stream
-    │   ├── ViewTypeError          the stream lacks the images that we need
-    │   ├── ThrottledError         still throttled after the client's retries
-    │   ├── ServiceUnavailableError  network or service failure after the client's retries
-    │   ├── ExpiredIteratorError   a shard iterator outlived its 15 minutes
-    │   ├── TrimmedDataError       records before this point are gone (24 hours)
-    │   └── ShardNotFoundError     the shard is no longer known to the service
-    ├── MaskError                  a mask can't be applied as it stands
-    ├── LineageError               the shard lineage contradicts what was landed
-    ├── StorageError               a table of ours can't be read or written
-    │   ├── UnrecognisedTableError      a table that is not ours stands in one of our places
-    │   └── ConcurrentWriterError  another writer committed first; this one gives way
-    ├── LocalServerError           the local DynamoDB can't be started
-    └── TransformError             the user's function or its result
-        ├── ExpressionError        an SQL expression that does not parse or bind
-        ├── HiddenColumnsError     the result lost the columns that travel unseen
-        ├── ResultError            the function returned something that is not rows
-        └── SchemaChangeError      a column changed to a type its table can't take
+    ├── DefinitionError               an argument is invalid (also a ValueError)
+    ├── SourceError                   DynamoDB or one of its streams can't be read
+    │   ├── CredentialsError          AWS credentials are missing, invalid or expired
+    │   ├── AccessDeniedError         an IAM action is missing
+    │   ├── TableNotFoundError        the account and region have no such table
+    │   ├── StreamDisabledError       the table has no stream
+    │   ├── ViewTypeError             the stream does not carry new images
+    │   ├── ThrottledError            still throttled after the client's retries
+    │   ├── ServiceUnavailableError   network or service failure after the client's retries
+    │   ├── ExpiredIteratorError      a shard iterator is older than 15 minutes
+    │   ├── TrimmedDataError          records before this position are gone (24 hours)
+    │   └── ShardNotFoundError        the service no longer knows the shard
+    ├── MaskError                     a mask can't be applied
+    ├── LineageError                  the listed shards contradict the change log
+    ├── StorageError                  a table of the library can't be read or written
+    │   ├── UnrecognisedTableError    the path holds data that the library did not write
+    │   └── ConcurrentWriterError     another writer committed first; nothing was written
+    ├── LocalServerError              the local DynamoDB can't be started
+    ├── DemoError                     the demo can't run (datazone_dagster.demo.servers)
+    └── TransformError                the function, or what it returned, can't be applied
+        ├── ExpressionError           an SQL expression does not parse or bind
+        ├── MalformedImageError       an image is not DynamoDB JSON
+        │                             (datazone_dagster.frame.query_session)
+        ├── HiddenColumnsError        the result lacks the hidden columns of its rows
+        ├── ResultError               the function returned something that is not rows
+        └── SchemaChangeError         a column changed to a type that its table can't hold
 
-Each message says what happened, where, what is safe or lost, and what to do.
+Classes without a module after them are defined here. Each message says what happened, where,
+what is safe or lost, and what to do next.
 """
 
 from __future__ import annotations
 
 
 class DatazoneError(Exception):
-    """Base of all errors of this library.
+    """Base class of all errors of this library.
+
+    The message joins the three texts; each is also an attribute of the same name.
 
     Args:
         what: What happened, and where.
-        safe: What is safe or lost.
-        hint: What to do next.
+        safe: What is safe or lost; empty if nothing was at stake.
+        hint: What to do next; empty if there is nothing to do.
     """
 
     def __init__(self, what: str, *, safe: str = "", hint: str = "") -> None:
@@ -46,7 +52,7 @@ class DatazoneError(Exception):
 
 
 class DefinitionError(DatazoneError, ValueError):
-    """A wrong argument of the public API, found at import time."""
+    """An argument of the public API is invalid. Usually raised at import time."""
 
 
 class SourceError(DatazoneError):
@@ -54,7 +60,7 @@ class SourceError(DatazoneError):
 
 
 class CredentialsError(SourceError):
-    """There are no AWS credentials, or they are not valid."""
+    """AWS credentials are missing, invalid or expired."""
 
 
 class AccessDeniedError(SourceError):
@@ -70,15 +76,15 @@ class StreamDisabledError(SourceError):
 
 
 class ViewTypeError(SourceError):
-    """The stream's view type lacks the images that are needed."""
+    """The stream's view type does not include new images."""
 
 
 class ThrottledError(SourceError):
-    """The service throttles the call after all retries."""
+    """The service still throttles the call after all retries."""
 
 
 class ServiceUnavailableError(SourceError):
-    """The service or the network failed after all retries."""
+    """The service or the network still fails after all retries."""
 
 
 class ExpiredIteratorError(SourceError):
@@ -86,31 +92,34 @@ class ExpiredIteratorError(SourceError):
 
 
 class TrimmedDataError(SourceError):
-    """The position lies before the trim horizon: records older than 24 hours are gone."""
+    """The position is before the trim horizon: records older than 24 hours are gone."""
 
 
 class ShardNotFoundError(SourceError):
-    """The service does not know the shard any more."""
+    """The service no longer knows the shard."""
 
 
 class MaskError(DatazoneError):
-    """A mask can't be applied: its salt is missing, or it would change what a key says."""
+    """A mask can't be applied.
+
+    The salt of `"hash"` is missing or too short, or a key attribute is masked by another kind.
+    """
 
 
 class LineageError(DatazoneError):
-    """The listed shards contradict what was landed; reading on could reorder changes."""
+    """The listed shards contradict the change log; reading on could reorder changes."""
 
 
 class StorageError(DatazoneError):
-    """A table of ours can't be read or written."""
+    """A table of the library can't be read or written."""
 
 
 class UnrecognisedTableError(StorageError):
-    """Something that is not ours stands where one of our tables belongs."""
+    """The path of one of the library's tables holds data that the library did not write."""
 
 
 class ConcurrentWriterError(StorageError):
-    """Another writer committed first. Nothing of this attempt was written; it gives way."""
+    """Another writer committed first, and this attempt lost the commit race: it wrote nothing."""
 
 
 class LocalServerError(DatazoneError):
@@ -126,7 +135,7 @@ class ExpressionError(TransformError):
 
 
 class HiddenColumnsError(TransformError):
-    """The result has lost the key, version and event time of its rows."""
+    """The result lacks the hidden columns: key, version and event time of each row."""
 
 
 class ResultError(TransformError):
@@ -134,4 +143,4 @@ class ResultError(TransformError):
 
 
 class SchemaChangeError(TransformError):
-    """A result column has a type that the dataset's column can't take."""
+    """A result column has a type that the dataset's column can't hold."""

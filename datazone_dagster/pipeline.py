@@ -1,44 +1,79 @@
-"""The whole flow, top to bottom: shards -> change log -> function -> dataset.
+"""The public facade: every operation on a stream and its tables, without Dagster.
 
-`drain_once` lands what the shards hold; `apply_transform` puts what was landed into the
-datasets of a transform. They share nothing but the change log: landing never waits for a
-merge, and a failing transform loses nothing.
+`drain_once` lands the records of the shards in the change log. `apply_transform` takes them from
+there to the datasets of a transform. The two share nothing but the change log: landing never
+waits for a merge, and a failing transform loses nothing.
+
+The Dagster integration, the commands and the demo reach the stages and the tables through this
+module only; an import rule enforces it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import pyarrow as pa
 
-from datazone_dagster.api import Transform
+from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.apply import ApplyRun, ApplySettings, Redriving
+from datazone_dagster.apply.chunk_size import ChunkSizes
+from datazone_dagster.apply.maintain_dataset import maintain_dataset as _maintain_dataset
+from datazone_dagster.apply.rebuild import Rebuild, RebuildReport
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.read_dataset import DatasetReader, read
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
 from datazone_dagster.drain.gap_acceptance import accept_gaps, gap_notes
+from datazone_dagster.drain.polling import POLLING
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.protocols import Clock, utc_now
-from datazone_dagster.model.report import ApplyReport, Backlog, ChunkReport, Gap, RedriveReport
+from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
+from datazone_dagster.model.report import (
+    ApplyReport,
+    Backlog,
+    ChunkReport,
+    Gap,
+    MaintenanceReport,
+    RedriveReport,
+)
+from datazone_dagster.rows.maintenance_plan import THOROUGH, MaintenanceSettings
+from datazone_dagster.source.connection_settings import (
+    AccountIdEndpointMode,
+    ConnectionSettings,
+    RetryMode,
+)
 
 __all__ = [
+    "POLLING",
+    "AccountIdEndpointMode",
     "ApplySettings",
+    "ConnectionSettings",
+    "DatasetReader",
     "DrainSettings",
+    "FlowCounts",
+    "MaintenanceSettings",
+    "RebuildReport",
+    "RetryMode",
     "accept_gaps",
     "apply_transform",
     "backlog",
+    "connect",
+    "dataset_exists",
     "drain_once",
     "drain_tick",
+    "flow_counts",
     "gap_notes",
+    "maintain_dataset",
     "open_dataset",
     "open_gaps",
     "quarantine_report",
     "read_dataset",
+    "rebuild_dataset",
     "records_waiting",
     "redrive_dataset",
     "truncate_applied",
@@ -188,3 +223,114 @@ def read_dataset(layout: Layout, dataset_id: str) -> pa.Table:
         StorageError: There is no such table, or it can't be read.
     """
     return open_dataset(layout, dataset_id).arrow()
+
+
+def dataset_exists(layout: Layout, dataset_id: str) -> bool:
+    """Return whether a dataset has a table.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    return read(layout, dataset_id) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowCounts:
+    """Counts of one source and one of its datasets.
+
+    Args:
+        landed: Records in the change log.
+        applied: Records of the change log that the dataset has applied.
+        rows: Rows of the dataset.
+    """
+
+    landed: int
+    applied: int
+    rows: int
+
+
+def flow_counts(source_name: str, dataset_id: str, layout: Layout) -> FlowCounts:
+    """Count the records of a source and the rows of a dataset, from statistics alone.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    log = ChangeLog(layout, source_name).open()
+    table = DatasetTable(layout, dataset_id, source_name, mode="merge")
+    if log is None:
+        return FlowCounts(0, 0, 0)
+    facts = table.facts()
+    applied = log.record_count(table.position())
+    return FlowCounts(log.record_count(), applied, 0 if facts is None else facts.row_count)
+
+
+def maintain_dataset(
+    dataset: Dataset,
+    layout: Layout,
+    *,
+    settings: MaintenanceSettings = THOROUGH,
+    memory_budget: int = ApplySettings().memory_budget,
+    clock: Clock = utc_now,
+) -> MaintenanceReport | None:
+    """Do the maintenance of a dataset's table that is due; return None if there is no table.
+
+    No row changes. A merge that commits meanwhile wins, and the report says so.
+
+    Args:
+        dataset: Dataset to maintain.
+        layout: Locations of the tables.
+        settings: Work that is due, and its limits; the default leaves nothing undone.
+        memory_budget: Memory limit of the process, in bytes.
+        clock: Clock for the retention.
+
+    Raises:
+        StorageError: The table can't be read or written; its rows are as they were.
+    """
+    sizes = ChunkSizes(ApplySettings(memory_budget=memory_budget))
+    return _maintain_dataset(layout, dataset, settings, clock, memory_bytes=sizes.available_bytes())
+
+
+def rebuild_dataset(
+    transform: Transform,
+    dataset_id: str,
+    layout: Layout,
+    *,
+    settings: ApplySettings = ApplySettings(),
+    clock: Clock = utc_now,
+    on_chunk: Callable[[ChunkReport], None] | None = None,
+) -> RebuildReport:
+    """Rebuild a dataset from the change log with the current function, and swap it in.
+
+    Readers see the old rows until one commit swaps the new ones in. An interrupted rebuild leaves
+    the dataset as it was.
+
+    Raises:
+        TransformError: The function failed, or its result can't be applied.
+        StorageError: The lakehouse can't be read or written, or the change log is truncated.
+    """
+    dataset = next(one for one in transform.outputs.values() if one.id == dataset_id)
+    return Rebuild(
+        transform, dataset, layout, settings=settings, clock=clock, on_chunk=on_chunk
+    ).run()
+
+
+def connect(
+    table_name: str, settings: ConnectionSettings, *, ask_for_gzip: bool = False
+) -> StreamClient:
+    """Return a client for the streams of a table. It connects on first use, not here.
+
+    Args:
+        table_name: Name of the DynamoDB table.
+        settings: Region, endpoint, credentials, retries and timeouts.
+        ask_for_gzip: Whether the service should compress its answers.
+    """
+    # Loading boto3 takes a third of a second: processes that read no stream don't load it.
+    from datazone_dagster.source.client import BotoStreamClient
+    from datazone_dagster.source.session import build_clients
+
+    return BotoStreamClient(
+        table_name,
+        partial(build_clients, settings, table_name=table_name),
+        role_arn=settings.role_arn,
+        ask_for_gzip=ask_for_gzip,
+    )

@@ -1,4 +1,4 @@
-"""Where changes come from. Importing this loads neither boto3 nor Dagster."""
+"""Sources of changes. Importing this module loads neither boto3 nor Dagster."""
 
 from datazone_dagster.api.source import DynamoDBSource
 

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: their stages are functions that the flow still calls."""
+"""Stages of the benchmarks: the flow still calls the functions that they measure."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_a_drain_by_stage(pages: Path) -> None:
 
 
 def test_an_apply_by_stage(pages: Path, tmp_path: Path) -> None:
-    lake = tmp_path / "landed"
-    apply.child(apply.LAND, pages, lake)
+    lake = tmp_path / "drained"
+    apply.child(apply.DRAIN, pages, lake)
     for variant, stages in ((apply.COLLAPSED, 5), (apply.APPEND, 3), (apply.ITEMS, 2)):
         assert_measured(
             apply.child(variant, pages, shutil.copytree(lake, tmp_path / variant)), stages

@@ -47,7 +47,7 @@ def test_a_store_without_credentials_says_where_to_put_them() -> None:
         "after 3 retries - HTTP error: error sending request"
     )
     with (
-        pytest.raises(StorageError, match="No credentials of the store were found"),
+        pytest.raises(StorageError, match="No credentials for the store were found"),
         guarded("s3://lake/orders", "Landing batch 1"),
     ):
         raise OSError(text)

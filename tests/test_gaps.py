@@ -1,4 +1,4 @@
-"""Gaps are noted, shown, accepted, and never forgotten, whatever dies or gets lost."""
+"""Gaps are recorded, reported and accepted, and survive crashes and lost tables."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def flow(tmp_path: Path) -> Flow:
 
 
 def trim_unread(flow: Flow) -> None:
-    """Two hours of changes are trimmed before they are read, and one comes behind them."""
+    """Trim two hours of changes before they are read, and put one change after them."""
     flow.put("a")
     flow.drain()
     flow.clock.advance(26 * HOUR)
@@ -94,7 +94,7 @@ def test_trimmed_records_are_an_error_that_names_shard_time_and_ways_out(trimmed
     assert (health.level, health.state, health.gaps) == (Level.ERROR, "GAP", 1)
     assert health.missing_seconds == 26 * 3600
     (shard_id,) = trimmed.stream.shard_ids()
-    ways_out = ("accept-gap orders", "write the items concerned once more")
+    ways_out = ("accept-gap orders", "write the affected items again")
     for words in (shard_id, "from 20", "93,600 s", *ways_out):
         assert words in health.reason
 
@@ -141,7 +141,7 @@ def test_datasets_are_incomplete_until_it_is_accepted(trimmed: Flow) -> None:
 def test_a_gap_survives_the_death_of_the_drain_that_finds_it(
     flow: Flow, point: str, nth: int
 ) -> None:
-    """Rows that landed behind it move the position, so that no later drain would find it."""
+    """Rows landed after the gap move the position, so that no later drain would find the gap."""
     trim_unread(flow)
     with pytest.raises(Crash), crash_at(point, nth):
         flow.drain()
@@ -191,7 +191,7 @@ def test_an_acceptance_survives_a_lost_checkpoint(trimmed: Flow) -> None:
     assert trimmed.accepted() == [("ann", "test data")]
 
 
-def test_an_accepted_new_arn_is_not_noted_again_after_a_lost_checkpoint(flow: Flow) -> None:
+def test_an_accepted_new_arn_is_not_recorded_again_after_a_lost_checkpoint(flow: Flow) -> None:
     flow.put("a")
     flow.drain()
     flow.stream.replace()
@@ -238,7 +238,7 @@ def test_the_next_gap_of_a_shard_does_not_erase_an_acceptance(trimmed: Flow) -> 
 
 
 def test_a_drain_at_the_same_moment(trimmed: Flow) -> None:
-    """The acceptance commits first: the drain gives way, and nothing of it is lost."""
+    """The acceptance commits first: the drain loses the commit race, but no change is lost."""
     trimmed.put("d")
     with at_point(crash_points.AFTER_READ, trimmed.accept):
         report = drain_once(SOURCE, trimmed.stream, trimmed.layout, clock=trimmed.clock)
@@ -274,7 +274,7 @@ def test_a_faster_drain_makes_the_acceptance_try_again(
     assert open_gaps(SOURCE.name, trimmed.layout) == ()
 
 
-def test_only_what_is_open_is_accepted(trimmed: Flow) -> None:
+def test_only_open_gaps_are_accepted(trimmed: Flow) -> None:
     with pytest.raises(
         DefinitionError, match=r"no open gap on shard s1\. .*Open gaps are on shard"
     ):
@@ -288,7 +288,7 @@ def test_only_what_is_open_is_accepted(trimmed: Flow) -> None:
         accept_gaps("customers", trimmed.layout, by="ann", why="test")
 
 
-def test_headroom_is_what_is_left_of_24_hours(flow: Flow) -> None:
+def test_headroom_is_the_rest_of_24_hours(flow: Flow) -> None:
     flow.put("a")
     flow.drain()
     assert flow.health().headroom_seconds == 24 * 3600

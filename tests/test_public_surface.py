@@ -1,5 +1,9 @@
 """What users import: exactly these names, and cheap to import."""
 
+import dataclasses
+import importlib
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +13,8 @@ import pytest
 import datazone_dagster
 import datazone_dagster.sources
 import datazone_dagster.testing
+from datazone_dagster import errors, local, pipeline
+from datazone_dagster.frame.frame import Frame
 
 HEAVY = ("dagster", "boto3", "botocore", "deltalake", "duckdb", "pyarrow", "polars", "pandas")
 
@@ -90,3 +96,96 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 
 def test_the_package_is_typed() -> None:
     assert (Path(datazone_dagster.__file__).parent / "py.typed").is_file()
+
+
+def test_the_names_of_the_facade_are_these() -> None:
+    assert pipeline.__all__ == [
+        "POLLING",
+        "AccountIdEndpointMode",
+        "ApplySettings",
+        "ConnectionSettings",
+        "DatasetReader",
+        "DrainSettings",
+        "FlowCounts",
+        "MaintenanceSettings",
+        "RebuildReport",
+        "RetryMode",
+        "accept_gaps",
+        "apply_transform",
+        "backlog",
+        "connect",
+        "dataset_exists",
+        "drain_once",
+        "drain_tick",
+        "flow_counts",
+        "gap_notes",
+        "maintain_dataset",
+        "open_dataset",
+        "open_gaps",
+        "quarantine_report",
+        "read_dataset",
+        "rebuild_dataset",
+        "records_waiting",
+        "redrive_dataset",
+        "truncate_applied",
+        "utc_now",
+    ]
+    assert local.__all__ == ["AdminClient", "Fault", "FaultKind", "FaultPlan", "LocalDynamoDB"]
+    for name in (*pipeline.__all__, *local.__all__):
+        assert hasattr(pipeline if name in pipeline.__all__ else local, name)
+
+
+SETTINGS = {
+    "ApplySettings": ["chunk_bytes", "memory_budget", "maintenance", "linger_seconds"],
+    "DrainSettings": [
+        "budget_seconds",
+        "memory_budget",
+        "budget_bytes",
+        "max_workers",
+        "keep_changes",
+    ],
+    "MaintenanceSettings": [
+        "join_files",
+        "hidden_share",
+        "checkpoint_commits",
+        "group_bytes",
+        "budget_bytes",
+        "budget_seconds",
+        "retention",
+        "clean_every",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_have_these_fields_each_with_a_text(name: str) -> None:
+    settings = getattr(pipeline, name)
+    assert [field.name for field in dataclasses.fields(settings)] == SETTINGS[name]
+    for field in SETTINGS[name]:
+        assert f"{field}:" in (settings.__doc__ or "")
+
+
+def test_a_frame_has_these_methods() -> None:
+    public = {"arrow", "columns", "df", "filter", "items", "pl", "select", "sql", "with_columns"}
+    for_the_stages = {"attributes", "images_needed", "is_row_wise", "is_unread", "of_changes"}
+    for_the_stages |= {"rows_of"}
+    assert {name for name in dir(Frame) if not name.startswith("_")} == public | for_the_stages
+    assert hasattr(Frame, "__arrow_c_stream__")
+
+
+def test_the_error_tree_is_drawn_whole() -> None:
+    for module in pkgutil.walk_packages(datazone_dagster.__path__, "datazone_dagster."):
+        importlib.import_module(module.name)
+    drawn = re.findall(r"^[ │├└─]*(\w+Error)\b", errors.__doc__ or "", re.MULTILINE)
+    assert sorted(drawn) == sorted(
+        {one.__name__ for one in subclasses(errors.DatazoneError)} | {"DatazoneError"}
+    )
+
+
+def subclasses(of: type[Exception]) -> set[type[Exception]]:
+    """All subclasses, except those that tests define."""
+    found: set[type[Exception]] = set()
+    for one in of.__subclasses__():
+        if one.__module__.startswith("datazone_dagster."):
+            found |= {one, *subclasses(one)}
+    return found

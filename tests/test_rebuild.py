@@ -167,7 +167,7 @@ def test_a_changed_partition_by_is_told_once_a_run_until_the_rebuild(
     reports = apply_transform(flow, world.layout, settings=EVERY_BATCH, clock=world.clock)
     (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "partition_by=['id']" in told
-    assert "was made with []" in told
+    assert "was created with []" in told
     assert "`datazone-dagster rebuild d`" in told
     assert "No row is missing" in told
     assert (reports["d"].setting_ignored, reports["other"].setting_ignored) == (told, None)

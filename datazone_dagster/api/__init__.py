@@ -1,7 +1,7 @@
-"""What users write: streams, datasets, sources and transforms, validated when they are built.
+"""Public API of a project: streams, datasets, sources and transforms, validated when built.
 
-Every value is frozen, deep down, and every mistake is a `DefinitionError` at import time that
-names the argument and the values it takes. Standard library only.
+Every value is deeply frozen. Every mistake raises a `DefinitionError` at import time that names
+the argument and its allowed values. Standard library only.
 """
 
 from datazone_dagster.api.dataset import Dataset

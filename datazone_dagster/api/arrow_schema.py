@@ -1,4 +1,4 @@
-"""A pyarrow schema as declared columns. Uses the schema's own objects, loads nothing."""
+"""Conversion of a pyarrow schema to declared columns. Loads nothing: the schema has it all."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _MAX_DIGITS = 38
 
 
 def arrow_columns(where: str, schema: Any) -> tuple[Column, ...]:
-    """The columns of a `pyarrow.Schema`.
+    """Return the columns of a `pyarrow.Schema`.
 
     Raises:
-        DefinitionError: A type that a Delta table does not have.
+        DefinitionError: A field has a type that Delta does not support.
     """
     return tuple(
         Column(field.name, _type(where, field.name, field.type), bool(field.nullable))
@@ -51,8 +51,8 @@ def _type(where: str, column: str, kind: Any) -> ColumnType:
             where,
             column,
             text,
-            "Use a number, a text, binary, a date, a timestamp, or lists, maps and structs of "
-            "these.",
+            "Use a number, string, binary, bool, date or timestamp type, or lists, maps and "
+            "structs of these.",
         )
     return found
 

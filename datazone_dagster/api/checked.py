@@ -1,4 +1,4 @@
-"""Checks of arguments: each returns the value it was given, or raises a `DefinitionError`."""
+"""Argument checks: each returns the checked value or raises a `DefinitionError`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
     "start": ("trim_horizon", "latest"),
     "on_error": ("fail", "quarantine"),
 }
-"""The values that work, by argument. This is the one place where a value becomes available."""
+"""Supported values by argument. A value becomes available by an entry here, nowhere else."""
 
 LATER: Mapping[str, Mapping[str, str]] = {
-    "start": {"snapshot": "the table is scanned first, then the stream goes on"},
+    "start": {"snapshot": "scan the table first, then read the stream"},
 }
-"""The values that are designed and refused until they work."""
+"""Planned values by argument, refused until they are supported."""
 
 _TAG_KEY = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
@@ -31,7 +31,7 @@ _OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
 def choice(where: str, argument: str, value: object) -> str:
-    """One of the values that work for an argument."""
+    """Check that a value is supported for an argument."""
     supported = SUPPORTED[argument]
     if isinstance(value, str) and value in supported:
         return value
@@ -39,13 +39,13 @@ def choice(where: str, argument: str, value: object) -> str:
     if isinstance(value, str) and value in LATER.get(argument, {}):
         raise DefinitionError(
             f"{where}: {argument}={value!r} ({LATER[argument][value]}) is not available yet.",
-            hint=f"For now {allowed}",
+            hint=f"For now, {allowed}",
         )
     raise DefinitionError(f"{where}: {argument}={value!r} is unknown.", hint=allowed)
 
 
 def deletion_vectors(where: str, value: object) -> object:
-    """`"auto"`, True or False."""
+    """Check for `"auto"`, True or False."""
     if value == "auto" or isinstance(value, bool):
         return value
     raise DefinitionError(
@@ -55,7 +55,7 @@ def deletion_vectors(where: str, value: object) -> object:
 
 
 def instance(where: str, argument: str, value: object, kind: type[T], example: str) -> T:
-    """A value of one type."""
+    """Check that a value has a type; `example` is the argument as it should be written."""
     if not isinstance(value, kind):
         raise DefinitionError(
             f"{where}: {argument} is {_described(value)}, not {_one(kind.__name__)}.",
@@ -65,23 +65,26 @@ def instance(where: str, argument: str, value: object, kind: type[T], example: s
 
 
 def optional_text(where: str, argument: str, value: object) -> str | None:
-    """A text that is not empty, or None."""
+    """Check for a string that is not blank, or None."""
     if value is None or (isinstance(value, str) and value.strip()):
         return value
     raise DefinitionError(
-        f"{where}: {argument}={value!r} is not a text.", hint="Give a text, or leave it out."
+        f"{where}: {argument}={value!r} is not a non-empty string.",
+        hint="Give a string, or leave it out.",
     )
 
 
 def flag(where: str, argument: str, value: object) -> bool:
-    """True or False, nothing that merely looks like it."""
+    """Check for True or False; other truthy and falsy values are refused."""
     if isinstance(value, bool):
         return value
-    raise DefinitionError(f"{where}: {argument}={value!r}.", hint="It is True or False.")
+    raise DefinitionError(
+        f"{where}: {argument}={value!r} is not a bool.", hint="Give True or False."
+    )
 
 
 def texts(where: str, argument: str, value: object) -> tuple[str, ...]:
-    """A tuple of different, non-empty texts; a single text counts as one of them."""
+    """Return a tuple of distinct, non-empty strings; a single string counts as one of them."""
     items: tuple[object, ...] = ()
     if isinstance(value, str):
         items = (value,)
@@ -92,17 +95,18 @@ def texts(where: str, argument: str, value: object) -> tuple[str, ...]:
     found = tuple(item for item in items if isinstance(item, str) and item)
     if len(found) != len(items) or not isinstance(value, set | frozenset | Sequence):
         raise DefinitionError(
-            f"{where}: {argument}={value!r}.", hint="It is a text or a sequence of texts."
+            f"{where}: {argument}={value!r} is not a sequence of strings.",
+            hint="Give a string or a sequence of non-empty strings.",
         )
     if len(set(found)) != len(found):
         raise DefinitionError(
-            f"{where}: {argument}={value!r} names something twice.", hint="Name it once."
+            f"{where}: {argument}={value!r} has a value twice.", hint="Give each value once."
         )
     return found
 
 
 def tags(where: str, value: object) -> tuple[str, ...]:
-    """Tags as `key` or `key=value`, by Dagster's rules for both."""
+    """Return tags as `key` or `key=value`, checked by Dagster's rules for keys and values."""
     if isinstance(value, Mapping):
         value = tuple(f"{key}={text}" if text else f"{key}" for key, text in value.items())
     found = texts(where, "tags", value)
@@ -111,7 +115,7 @@ def tags(where: str, value: object) -> tuple[str, ...]:
         if not (_TAG_KEY.fullmatch(key) and _TAG_VALUE.fullmatch(text)):
             raise DefinitionError(
                 f"{where}: tags: {tag!r} is not a tag.",
-                hint="A tag is a key or key=value; both are at most 63 letters, digits, "
+                hint="A tag is a key or key=value; key and value are at most 63 letters, digits, "
                 "'_', '-' and '.'.",
             )
     keys = [tag.partition("=")[0] for tag in found]
@@ -123,52 +127,55 @@ def tags(where: str, value: object) -> tuple[str, ...]:
 
 
 def owners(where: str, value: object) -> tuple[str, ...]:
-    """E-mail addresses or `team:<name>`."""
+    """Return owners: e-mail addresses or `team:<name>`."""
     found = texts(where, "owners", value)
     for owner in found:
         if not _OWNER.fullmatch(owner):
             raise DefinitionError(
-                f"{where}: owners: {owner!r}.",
+                f"{where}: owners: {owner!r} is not an owner.",
                 hint="An owner is an e-mail address or 'team:<name>'.",
             )
     return found
 
 
 def kinds(where: str, value: object) -> tuple[str, ...]:
-    """What the asset is made of, shown as icons; Dagster takes at most ten."""
+    """Return the asset's kinds, shown as icons; Dagster allows at most ten."""
     found = texts(where, "kinds", value)
     if len(found) > 10:
-        raise DefinitionError(f"{where}: kinds={value!r}.", hint="Dagster takes at most ten.")
+        raise DefinitionError(
+            f"{where}: kinds has {len(found)} values.", hint="Dagster allows at most ten kinds."
+        )
     for kind in found:
         if not _TAG_VALUE.fullmatch(kind):
             raise DefinitionError(
-                f"{where}: kinds: {kind!r}.",
+                f"{where}: kinds: {kind!r} is not a kind.",
                 hint="A kind is at most 63 letters, digits, '_', '-' and '.'.",
             )
     return found
 
 
 def dagster_name(where: str, argument: str, value: object) -> str:
-    """A name of letters, digits and `_`, as Dagster wants for ops and jobs."""
+    """Check a name by Dagster's rule for ops and jobs: letters, digits and `_`."""
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
     raise DefinitionError(
         f"{where}: {argument}={value!r} can't be a name in Dagster.",
-        hint=f"Give {argument}= letters, digits and '_' only.",
+        hint=f"Use only letters, digits and '_' in {argument}=.",
     )
 
 
 def group_name(where: str, value: object) -> str | None:
-    """A group of assets, or None for the default group."""
+    """Check the name of a group of assets; None is the default group."""
     if value is None or (isinstance(value, str) and _GROUP.fullmatch(value)):
         return value
     raise DefinitionError(
-        f"{where}: group_name={value!r}.", hint="It is letters, digits and '_' only."
+        f"{where}: group_name={value!r} is not a group name.",
+        hint="Use only letters, digits and '_', with '/' between levels.",
     )
 
 
 def quoted(values: Iterable[str]) -> str:
-    """A list for an error text."""
+    """Return the values as a list for an error text."""
     return ", ".join(repr(value) for value in values)
 
 
@@ -181,7 +188,7 @@ def _one(name: str) -> str:
 
 
 def unsupported(where: str, column: str, what: object, hint: str) -> DefinitionError:
-    """A declared type that a Delta table does not have."""
+    """Return the error for a declared type that Delta does not support."""
     return DefinitionError(
-        f"{where}: schema: column {column!r} is {what}, which a Delta table can't hold.", hint=hint
+        f"{where}: schema: column {column!r} is {what}, which Delta does not support.", hint=hint
     )

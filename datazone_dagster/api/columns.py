@@ -1,4 +1,4 @@
-"""Checks of what a dataset declares: its columns, and what happens where rows differ."""
+"""Checks of a dataset's declared columns and schema policies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from datazone_dagster.model.contract import EVERY_OTHER, SCHEMA_POLICIES, Column
 
 
 def checked_policies(where: str, schema_policy: object) -> Policies:
-    """The policies by column, as pairs.
+    """Return the policies as pairs of column and policy.
 
     Raises:
-        DefinitionError: One is not a policy.
+        DefinitionError: A value is not a policy, or a key is not a column name.
     """
     if isinstance(schema_policy, str):
         schema_policy = {EVERY_OTHER: schema_policy}
@@ -24,26 +24,27 @@ def checked_policies(where: str, schema_policy: object) -> Policies:
         schema_policy = dict(schema_policy)
     if not isinstance(schema_policy, Mapping):
         raise DefinitionError(
-            f"{where}: schema_policy={schema_policy!r}.",
-            hint=f"It is one of {checked.quoted(SCHEMA_POLICIES)}, or a mapping of columns to "
-            f"these, {EVERY_OTHER!r} for the others.",
+            f"{where}: schema_policy={schema_policy!r} is not a policy.",
+            hint=f"Give one of {checked.quoted(SCHEMA_POLICIES)}, or a mapping from column to "
+            f"one of these, with {EVERY_OTHER!r} for the other columns.",
         )
     for column, policy in schema_policy.items():
         if policy not in SCHEMA_POLICIES or not isinstance(column, str) or not column:
             raise DefinitionError(
-                f"{where}: schema_policy says {policy!r} of {column!r}.",
+                f"{where}: schema_policy has {policy!r} for column {column!r}.",
                 hint=f"A policy is one of {checked.quoted(SCHEMA_POLICIES)}.",
             )
     return tuple(schema_policy.items())
 
 
 def checked_columns(where: str, schema: object) -> tuple[Column, ...]:
-    """The columns of a pyarrow schema or a Pydantic model; none for None.
+    """Return the columns of a pyarrow schema or a Pydantic model; none for None.
 
-    Neither library is loaded: whoever gives one of these has it.
+    Neither library is loaded here: the caller who passes one of these has loaded it.
 
     Raises:
-        DefinitionError: Neither of the two, or a type or a name that a table can't have.
+        DefinitionError: The schema is neither of the two, or has a type or a name that a table
+            can't have.
     """
     if schema is None:
         return ()
@@ -57,22 +58,24 @@ def checked_columns(where: str, schema: object) -> tuple[Column, ...]:
     else:
         raise DefinitionError(
             f"{where}: schema is {schema!r}.",
-            hint="Give a pyarrow.Schema, or a Pydantic model (the class, of Pydantic 2).",
+            hint="Give a pyarrow.Schema, or a Pydantic model (the class, Pydantic 2).",
         )
     if not columns:
-        raise DefinitionError(f"{where}: schema has no columns.", hint="Declare at least one.")
+        raise DefinitionError(
+            f"{where}: schema has no columns.", hint="Declare at least one column."
+        )
     seen: dict[str, str] = {}
     for column in columns:
         if column.name.startswith(RESERVED_PREFIX) or not column.name:
             raise DefinitionError(
                 f"{where}: schema has a column {column.name!r}.",
-                hint=f"Columns have a name, and {RESERVED_PREFIX!r} is reserved.",
+                hint=f"A column needs a name, and {RESERVED_PREFIX!r} is reserved.",
             )
         folded = column.name.casefold()
         if folded in seen:
             raise DefinitionError(
-                f"{where}: schema has {seen[folded]!r} and {column.name!r}.",
-                hint="Delta holds names that differ only in case as one.",
+                f"{where}: schema has the columns {seen[folded]!r} and {column.name!r}.",
+                hint="Rename one of them: in Delta, column names are not case-sensitive.",
             )
         seen[folded] = column.name
     return columns

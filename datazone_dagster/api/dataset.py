@@ -21,41 +21,45 @@ DEFAULT_KINDS = ("deltalake", "dynamodb")
 
 @dataclass(frozen=True, init=False, slots=True)
 class Dataset:
-    """A Delta table at `<lakehouse>/<id>`, and the asset of that name.
+    """A Delta table at `<lakehouse>/<id>`, and the Dagster asset of that name.
+
+    Frozen and hashable. Collections given as arguments are stored as tuples.
 
     Args:
-        id: Letters, digits, `_` and `-`; names the folder and the asset.
-        tags: Dagster tags: texts `key` or `key=value`, or a mapping. Kept as such texts.
-        mode: `"merge"` keeps the newest rows of each item; `"append"` keeps every event;
-            `"history"` keeps a row per interval in which an item did not change (SCD2), with
-            `_dz_valid_from`, `_dz_valid_to` (null while it lasts) and `_dz_is_current`.
-        deletes: `"hard"`: the row of a deleted item leaves the table. `"soft"`: it stays, with
-            `_dz_deleted` and `_dz_delete_cause` (user or ttl). In history a delete closes the
-            interval either way; soft marks which ones a delete has closed.
-        partition_by: Columns that the table is partitioned by. Fixed once the table exists;
-            `datazone-dagster rebuild` makes it anew by others.
-        max_lag: From this lag on, the `lag` check fails with an error.
-        deletion_vectors: Merges hide replaced rows instead of rewriting their files. True: from
-            the start. False: never; every reader opens the table, but a merge into a large
-            one rewrites much of it. `"auto"`: from the first merge on that would rewrite
-            32 MB; then the table keeps them.
-        schema_policy: What happens to columns that the table does not have, and to values that
-            its columns can't hold. `"evolve"`: columns are added and widened. `"freeze"`: they
-            stay out of the table and the `schema` check fails. `"quarantine"`: the records go
-            to the quarantine. A mapping gives single columns their own, `"*"` the others.
-        schema: The columns as they have to be: a `pyarrow.Schema` or a Pydantic model. Kept as
-            declared columns. Without it, the first result says what they are.
-        quarantine_threshold: With more waiting records than that, the `quarantine` check fails
-            with an error; with any at all, it warns.
-        description: Shown in Dagster; the default is the docstring of the function.
-        owners: E-mail addresses or `team:<name>`; the default is those of the transform.
-        kinds: At most ten, shown as icons.
-        group_name: The asset's group; the default is that of the transform.
-        track: In history mode, the columns that begin a new interval when they change; what
-            other columns become shows in the interval that lasts. The default is all.
+        id: Name of the folder and of the asset: letters, digits, `_` and `-`.
+        tags: Dagster tags: strings `key` or `key=value`, or a mapping; stored as such strings.
+        mode: `"merge"` stores the newest rows of each item. `"append"` stores every event.
+            `"history"` stores a row per interval in which an item did not change (SCD2), with
+            `_dz_valid_from`, `_dz_valid_to` (null for the current interval) and
+            `_dz_is_current`.
+        deletes: `"hard"` removes the rows of a deleted item. `"soft"` keeps them, with
+            `_dz_deleted` and `_dz_delete_cause` (`user` or `ttl`). In history mode a delete ends
+            the interval either way, and `"soft"` marks the intervals that a delete ended.
+            `"soft"` is not allowed in append mode.
+        partition_by: Columns that partition the table. Fixed once the table exists; changed by
+            `datazone-dagster rebuild`.
+        max_lag: Lag from which the `lag` check fails with ERROR; positive.
+        deletion_vectors: Whether merges hide replaced rows instead of rewriting their files.
+            True: from the start. False: never; every Delta reader can open the table, but a
+            merge into a large one rewrites much of it. `"auto"`: from the first merge that would
+            rewrite 32 MB; the table then keeps deletion vectors.
+        schema_policy: Handling of columns that the table does not have, and of values that its
+            columns can't hold. `"evolve"` adds and widens columns. `"freeze"` leaves such columns
+            out of the table and fails the `schema` check. `"quarantine"` moves the records to
+            the quarantine. A mapping sets the policy of single columns, `"*"` that of the others.
+        schema: Required columns, as a `pyarrow.Schema` or a Pydantic 2 model class; stored as
+            declared columns. Without it, the first result of the function defines the columns.
+        quarantine_threshold: Number of waiting records, 0 or more, above which the `quarantine`
+            check fails with ERROR. It warns as soon as one record waits.
+        description: Text shown in Dagster; defaults to that of the transform.
+        owners: E-mail addresses or `team:<name>`; defaults to those of the transform.
+        kinds: Kinds of the asset, shown as icons; at most ten.
+        group_name: Asset group; defaults to that of the transform.
+        track: Columns that start a new interval when they change, in history mode only.
+            Changes of other columns update the current interval. Defaults to all columns.
 
     Raises:
-        DefinitionError: An argument can't be used; the text names it and what it takes.
+        DefinitionError: An argument is invalid; the message names it and its allowed values.
     """
 
     id: str
@@ -99,7 +103,7 @@ class Dataset:
             "tags": checked.tags(where, tags),
             "mode": checked.choice(where, "mode", mode),
             "deletes": checked.choice(where, "deletes", deletes),
-            "partition_by": _own_columns(where, "partition_by", partition_by),
+            "partition_by": _result_columns(where, "partition_by", partition_by),
             "max_lag": _positive(where, max_lag),
             "deletion_vectors": checked.deletion_vectors(where, deletion_vectors),
             "schema_policy": checked_policies(where, schema_policy),
@@ -113,8 +117,8 @@ class Dataset:
         }
         if (mode, deletes) == ("append", "soft"):
             raise DefinitionError(
-                f"{where}: mode='append' keeps every event, deletes too; deletes='soft' has "
-                "nothing to mark.",
+                f"{where}: mode='append' stores every event, deletes included, so deletes='soft' "
+                "has nothing to mark.",
                 hint="Leave deletes out, or choose mode='merge'.",
             )
         for name, value in values.items():
@@ -123,26 +127,26 @@ class Dataset:
 
     @property
     def contract(self) -> Contract:
-        """What its columns have to be."""
+        """The declared columns and the schema policies."""
         return Contract(self.schema_policy, self.schema)
 
 
 def _tracked(where: str, mode: str, track: object) -> tuple[str, ...]:
-    columns = _own_columns(where, "track", track)
+    columns = _result_columns(where, "track", track)
     if columns and mode != "history":
         raise DefinitionError(
             f"{where}: track names {checked.quoted(columns)}, but mode={mode!r} has no intervals.",
-            hint="Say mode='history', or leave track out.",
+            hint="Set mode='history', or leave track out.",
         )
     return columns
 
 
-def _own_columns(where: str, argument: str, names: object) -> tuple[str, ...]:
+def _result_columns(where: str, argument: str, names: object) -> tuple[str, ...]:
     columns = checked.texts(where, argument, names)
-    ours = [name for name in columns if name.startswith(RESERVED_PREFIX)]
-    if ours:
+    reserved = [name for name in columns if name.startswith(RESERVED_PREFIX)]
+    if reserved:
         raise DefinitionError(
-            f"{where}: {argument} names {checked.quoted(ours)}, columns that we add.",
+            f"{where}: {argument} names columns that the library adds: {checked.quoted(reserved)}.",
             hint=f"Choose columns of the function's result; {RESERVED_PREFIX!r} is reserved.",
         )
     return columns
@@ -162,8 +166,8 @@ def _threshold(where: str, threshold: object) -> int:
     if isinstance(threshold, int) and not isinstance(threshold, bool) and threshold >= 0:
         return threshold
     raise DefinitionError(
-        f"{where}: quarantine_threshold={threshold!r}.",
-        hint="It is a number of records, 0 or more.",
+        f"{where}: quarantine_threshold={threshold!r} is not a number of records.",
+        hint="Give an int, 0 or more.",
     )
 
 
@@ -173,5 +177,5 @@ def _check_partitions_declared(where: str, dataset: Dataset) -> None:
     if missing:
         raise DefinitionError(
             f"{where}: partition_by names {checked.quoted(missing)}, which schema does not have.",
-            hint="Declare the column.",
+            hint="Declare these columns in schema.",
         )

@@ -1,4 +1,4 @@
-"""What stands in the mappings of a transform: where its inputs come from and outputs go."""
+"""Values of a transform's mappings: the origins of its inputs and targets of its outputs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from datazone_dagster.errors import DefinitionError
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The changes of a source, in order per item.
+    """The change stream of a source; changes of one item arrive in order.
 
     Args:
-        source: The table whose stream it is; it must have one (`stream_enabled`).
+        source: DynamoDB table with an enabled stream (`stream_enabled=True`).
+
+    Raises:
+        DefinitionError: `source` is not a `DynamoDBSource`, or its `stream_enabled` is False.
     """
 
     source: DynamoDBSource
@@ -28,18 +31,22 @@ class Stream:
         if not source.stream_enabled:
             raise DefinitionError(
                 f"Stream(source=DynamoDBSource({source.table_name!r})): stream_enabled=False.",
-                hint="Enable the table's stream with NEW_AND_OLD_IMAGES or NEW_IMAGE, then say "
+                hint="Enable the table's stream with NEW_AND_OLD_IMAGES or NEW_IMAGE, then set "
                 "stream_enabled=True.",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a parameter of the function receives.
+    """Input of a transform: the origin of what a parameter of the function receives.
 
     Args:
-        origin: A `Stream`: the parameter gets one chunk of changes at a time. Or a `Dataset`:
-            it gets the whole table as it is now, for lookups.
+        origin: A `Stream` or a `Dataset`. For a `Stream`, the parameter receives a lazy frame of
+            one chunk of changes, oldest first. For a `Dataset`, it receives a read-only frame of
+            the full table as it is when the run reads it, for lookups.
+
+    Raises:
+        DefinitionError: `origin` is neither a `Stream` nor a `Dataset`.
     """
 
     origin: Stream | Dataset
@@ -55,10 +62,13 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a result of the function goes.
+    """Output of a transform: the target of a result of the function.
 
     Args:
-        dataset: The Delta table that it is merged into.
+        dataset: Delta table that the result's rows are written to, by the dataset's `mode`.
+
+    Raises:
+        DefinitionError: `dataset` is not a `Dataset`.
     """
 
     dataset: Dataset

@@ -1,4 +1,4 @@
-"""Masks: which attributes of a source's items are made unreadable before they are written."""
+"""Masks: attributes of a source's items that are made unreadable before anything is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MaskKind = Literal["hash", "null", "drop", "last4"]
 MASK_KINDS: tuple[str, ...] = get_args(MaskKind)
 
 SALT_VARIABLE = "DATAZONE_MASK_SALT"
-"""The environment variable that holds the key of all hashes."""
+"""Environment variable with the salt: the secret key of all hashes."""
 
 Masked = tuple[tuple[str, MaskKind], ...]
 
@@ -21,12 +21,13 @@ _STEP = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
 
 def mask_steps(path: str) -> tuple[str, ...]:
-    """The attribute names of a path: `address.street`, `"odd.name".street`.
+    """Split a path such as `address.street` or `"odd.name".street` into attribute names.
 
-    A name that has a dot or a quote in it stands in double quotes, a quote in it twice.
+    A name with a dot or a double quote in it is written in double quotes. A double quote inside
+    a quoted name is doubled.
 
     Raises:
-        ValueError: It is no such path.
+        ValueError: The text is not a path.
     """
     steps: list[str] = []
     at = 0
@@ -44,10 +45,10 @@ def mask_steps(path: str) -> tuple[str, ...]:
 
 
 def checked_mask(where: str, mask: object) -> Masked:
-    """The mask as pairs of path and kind.
+    """Return the mask as pairs of path and kind.
 
     Raises:
-        DefinitionError: A path or a kind that can't be, or a path inside of another one.
+        DefinitionError: A path or a kind is invalid, or one path is inside another one.
     """
     if isinstance(mask, Mapping):
         pairs: tuple[Any, ...] = tuple(mask.items())
@@ -63,7 +64,7 @@ def checked_mask(where: str, mask: object) -> Masked:
         if kind not in MASK_KINDS:
             raise DefinitionError(
                 f"{where}: mask[{path!r}]={kind!r} is unknown.",
-                hint=f"It is one of {checked.quoted(MASK_KINDS)}.",
+                hint=f"A kind is one of {checked.quoted(MASK_KINDS)}.",
             )
         try:
             steps = mask_steps(path) if isinstance(path, str) else ()
@@ -71,17 +72,17 @@ def checked_mask(where: str, mask: object) -> Masked:
             steps = ()
         if not steps:
             raise DefinitionError(
-                f"{where}: mask has the path {path!r}.",
-                hint="A path is names with dots between them; a name that has a dot stands in "
-                "double quotes: '\"a.b\".street'.",
+                f"{where}: mask has the invalid path {path!r}.",
+                hint="A path is attribute names joined by dots; put a name that contains a dot "
+                "in double quotes: '\"a.b\".street'.",
             )
         for other in found:
             shorter = min(len(steps), len(other))
             if steps[:shorter] == other[:shorter]:
                 raise DefinitionError(
-                    f"{where}: mask names {path!r} and {'.'.join(other)!r}, one inside of the "
-                    "other or the same.",
-                    hint="Mask the outer one as a whole, or name its other parts one by one.",
+                    f"{where}: mask names {path!r} and {'.'.join(other)!r}, which are the same "
+                    "or one inside the other.",
+                    hint="Mask the outer attribute, or name its inner attributes one by one.",
                 )
         found[steps] = kind
     return tuple((path, kind) for path, kind in pairs)

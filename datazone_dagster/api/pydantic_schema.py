@@ -1,4 +1,4 @@
-"""A Pydantic model as declared columns. Reads its fields' annotations, loads nothing."""
+"""Conversion of a Pydantic model to declared columns, by its annotations. Loads nothing."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ _SCALARS: dict[object, str] = {
     uuid.UUID: "string",
 }
 _BY_NAME = {"AwareDatetime": "timestamp", "NaiveDatetime": "timestamp_ntz"}
-"""Pydantic's own classes."""
+"""Pydantic's own classes, by name, so that Pydantic need not be imported."""
 
 _UNBOUNDED_DECIMAL = (38, 9)
-"""As `items()` holds a number whose type nobody declared."""
+"""Digits and decimals that `items()` uses for a number without a declared type."""
 
 
 def model_columns(where: str, model: Any) -> tuple[Column, ...]:
-    """The fields of a model, by the names that they have in Python.
+    """Return the fields of a model as columns, under their Python names.
 
-    `X | None` may be null, everything else not. A Decimal has the digits of its field
-    (`max_digits`, `decimal_places`), 38 with 9 decimals without them.
+    Only `X | None` is nullable. A Decimal has the digits of its field (`max_digits`,
+    `decimal_places`), or 38 digits with 9 decimals if the field has none.
 
     Raises:
-        DefinitionError: A type that a Delta table does not have, or that is not defined yet.
+        DefinitionError: A field has a type that Delta does not support, or one that is not
+            defined yet.
     """
     if not getattr(model, "__pydantic_complete__", True):
         model.model_rebuild(raise_errors=False)
@@ -58,7 +59,7 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
         if len(kinds) < len(get_args(annotation)):
-            return (kinds[0] if len(kinds) == 1 else Union[tuple(kinds)]), True  # noqa: UP007 - of a list
+            return (kinds[0] if len(kinds) == 1 else Union[tuple(kinds)]), True  # noqa: UP007 - built from a list
     return annotation, False
 
 
@@ -77,8 +78,8 @@ def _type(where: str, column: str, annotation: Any, constraints: Iterable[Any] =
             where,
             column,
             getattr(kind, "__name__", kind),
-            "Use str, int, float, bool, bytes, Decimal, date, datetime, UUID, an Enum of texts, "
-            "a list, a dict, another model, or one of these | None.",
+            "Use str, int, float, bool, bytes, Decimal, date, datetime, UUID, an Enum of "
+            "strings, a list, a dict, another model, or one of these | None.",
         )
     return found
 
@@ -108,7 +109,7 @@ def _class(where: str, kind: Any) -> ColumnType | None:
 def _decimal(constraints: Iterable[Any]) -> ColumnType:
     digits, places = _UNBOUNDED_DECIMAL
     for constraint in constraints:
-        # A Field inside of Annotated carries its constraints one level further down.
+        # A Field inside Annotated carries its constraints one level deeper.
         for one in (constraint, *getattr(constraint, "metadata", ())):
             digits = _known(getattr(one, "max_digits", None), digits)
             places = _known(getattr(one, "decimal_places", None), places)

@@ -1,4 +1,4 @@
-"""Which functions can be transforms: their parameters against the inputs."""
+"""Checks of a transform's function: its kind, and its parameters against the inputs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Function = Callable[..., object]
 
 
 def check_function(function: object) -> None:
-    """Refuse what is not a plain, synchronous function.
+    """Refuse anything but a plain, synchronous function.
 
     Raises:
-        DefinitionError: It is no function, or one that returns an iterator or a coroutine.
+        DefinitionError: `function` is not callable, is async, or is a generator.
     """
     if not callable(function):
         raise DefinitionError(
@@ -26,7 +26,8 @@ def check_function(function: object) -> None:
         name = getattr(function, "__name__", "function")
         raise DefinitionError(
             f"transform {name!r}: the function is async or yields.",
-            hint="Return the result: it is called once per chunk of changes.",
+            hint="Write a plain function that returns the result; it is called once per chunk of "
+            "changes.",
         )
 
 
@@ -34,14 +35,15 @@ def check_parameters(where: str, function: Function, inputs: Sequence[str]) -> N
     """Refuse inputs without a parameter, and parameters without an input.
 
     Raises:
-        DefinitionError: They don't match, or a parameter can't be given by its name.
+        DefinitionError: Inputs and parameters don't match, or a parameter can't be passed by
+            name.
     """
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError) as error:
         raise DefinitionError(
             f"{where}: the parameters of the function can't be read.",
-            hint="Wrap it in a function of your own.",
+            hint="Wrap the function in one of your own.",
         ) from error
     unnamed = [
         str(parameter)
@@ -52,14 +54,14 @@ def check_parameters(where: str, function: Function, inputs: Sequence[str]) -> N
     if unnamed:
         raise DefinitionError(
             f"{where}: the function takes {', '.join(unnamed)}.",
-            hint="Inputs are passed by name: give each its own parameter.",
+            hint="Inputs are passed by name: give each input its own parameter.",
         )
     unknown = [name for name in inputs if name not in parameters]
     if unknown:
         raise DefinitionError(
             f"{where}: input_mapping has {checked.quoted(unknown)}, but the function has no such "
             "parameter.",
-            hint=f"Its parameters are {checked.quoted(parameters) or 'none'}.",
+            hint=f"Parameters of the function: {checked.quoted(parameters) or 'none'}.",
         )
     missing = [
         name
@@ -68,11 +70,11 @@ def check_parameters(where: str, function: Function, inputs: Sequence[str]) -> N
     ]
     if missing:
         raise DefinitionError(
-            f"{where}: input_mapping lacks {checked.quoted(missing)}, parameters of the function.",
-            hint="Give each parameter an input, or a default value.",
+            f"{where}: input_mapping lacks parameters of the function: {checked.quoted(missing)}.",
+            hint="Give each parameter an input or a default value.",
         )
 
 
 def docstring(function: Function) -> str | None:
-    """The function's docstring, without its indentation."""
+    """Return the function's docstring without its indentation; None if it has none."""
     return inspect.getdoc(function) if getattr(function, "__doc__", None) else None

@@ -1,4 +1,4 @@
-"""Sources: which DynamoDB table's stream is read, and from where on."""
+"""Sources: the DynamoDB table whose stream is read, and the position to start from."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
 
 @dataclass(frozen=True, slots=True)
 class DynamoDBSource:
-    """The stream of one DynamoDB table.
+    """The stream of one DynamoDB table. Frozen and hashable.
 
     Args:
-        table_name: 3 to 255 letters, digits, `_`, `-` and `.` (DynamoDB's naming rule).
-        region: The AWS region; the default comes from the resource, then the environment.
-        stream_enabled: The table has a stream with new images. We never change a table, so
-            False can't feed a transform.
-        endpoint_url: Another endpoint, such as a local DynamoDB; the default comes from the
-            resource, then from `AWS_ENDPOINT_URL_DYNAMODB_STREAMS`, `AWS_ENDPOINT_URL_DYNAMODB`
-            and `AWS_ENDPOINT_URL`.
-        start: Where a source that was never read begins: `"trim_horizon"` takes everything
-            that the stream still holds (24 hours), `"latest"` only what comes from now on.
-        mask: Attributes that are made unreadable before anything is written, by path:
+        table_name: Name of the table: 3 to 255 letters, digits, `_`, `-` and `.` (DynamoDB's
+            naming rule). ARNs are not allowed.
+        region: AWS region such as `"us-west-2"`; defaults to that of the resource, then of the
+            environment.
+        stream_enabled: Whether the table has a stream with new images. The library never changes
+            a table, so a source with False can't feed a transform.
+        endpoint_url: HTTP or HTTPS endpoint, such as a local DynamoDB, without credentials.
+            Defaults to that of the resource, then to `AWS_ENDPOINT_URL_DYNAMODB_STREAMS`,
+            `AWS_ENDPOINT_URL_DYNAMODB` and `AWS_ENDPOINT_URL`.
+        start: Start position of a source that was never read. `"trim_horizon"` reads everything
+            that the stream still has (24 hours), `"latest"` only changes from now on.
+        mask: Kind of mask by attribute path, applied before anything is written:
             `{"email": "hash", "card": "last4", "note": "null", "address.street": "drop"}`.
-            A path goes into maps, and into every element of a list. `"hash"` needs a salt of
-            16 characters or more in the environment variable `DATAZONE_MASK_SALT`; an attribute
-            of the key can only be hashed. Kept as pairs of path and kind.
+            A path leads into maps, and into every element of a list. `"hash"` needs a salt of
+            16 characters or more in the environment variable `DATAZONE_MASK_SALT`. A key
+            attribute allows only `"hash"`. Stored as pairs of path and kind.
 
     Raises:
-        DefinitionError: An argument can't be used; the text names it and what it takes.
+        DefinitionError: An argument is invalid; the message names it and its allowed values.
     """
 
     table_name: str
@@ -54,7 +56,7 @@ class DynamoDBSource:
         if not isinstance(self.table_name, str) or not _TABLE_NAME.fullmatch(self.table_name):
             raise DefinitionError(
                 f"{where}: table_name is not the name of a DynamoDB table.",
-                hint="It has 3 to 255 letters, digits, '_', '-' and '.'; no ARN.",
+                hint="Give a name of 3 to 255 letters, digits, '_', '-' and '.', not an ARN.",
             )
         if self.region is not None and not (
             isinstance(self.region, str) and _REGION.fullmatch(self.region)
@@ -70,13 +72,13 @@ class DynamoDBSource:
 
     @property
     def name(self) -> str:
-        """The table name as a Dagster name: of the sensor, the change log and its asset."""
+        """The table name as a Dagster name; names the sensor, the change log and its asset."""
         return source_name(self.table_name)
 
     @property
     def masked(self) -> Masked:
-        """Path and kind of every mask."""
-        assert isinstance(self.mask, tuple)  # by __post_init__
+        """The masks as pairs of path and kind."""
+        assert isinstance(self.mask, tuple)  # set by __post_init__
         return self.mask
 
 
@@ -85,13 +87,13 @@ def _check_endpoint(where: str, endpoint_url: object) -> None:
         return
     parts = urlsplit(endpoint_url) if isinstance(endpoint_url, str) else None
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        # The value is not repeated: a mistyped URL may hold a password.
+        # The error does not repeat the value: a mistyped URL may hold a password.
         raise DefinitionError(
             f"{where}: endpoint_url is not an http or https URL.",
             hint="Write it like 'http://127.0.0.1:8000', or leave it out.",
         )
     if parts.username or parts.password:
         raise DefinitionError(
-            f"{where}: endpoint_url holds credentials.",
-            hint="Give them through the environment, a profile or the resource.",
+            f"{where}: endpoint_url contains credentials.",
+            hint="Pass credentials through the environment, a profile or the resource.",
         )

@@ -30,24 +30,24 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, eq=False)
 class Transform(Generic[P, R_co]):
-    """A function with its inputs and outputs; calling it calls the plain function.
+    """A function with its inputs and outputs; calling the transform calls the plain function.
 
-    Built by `transform`, valid from then on. Two transforms are equal only if they are the
-    same object.
+    Built and validated by `transform`. Two transforms are equal only if they are the same
+    object.
 
     Args:
-        name: Names the op and the job `apply_<name>`.
+        name: Name of the op; the job is `apply_<name>`.
         function: The user's function.
-        input_mapping: Parameter name to input.
-        output_mapping: Output name to output, in the order of a returned tuple.
-        stream_parameter: The parameter that gets the changes.
-        source: Whose changes these are.
-        lookups: The other parameters, and the dataset that each gets whole.
-        outputs: Output name to dataset.
-        description: Shown in Dagster: given, or the function's docstring.
-        owners: Of all its datasets that don't name their own.
-        group_name: Of all its datasets that don't name their own.
-        on_error: What happens to rows that the function fails on.
+        input_mapping: Inputs by parameter name.
+        output_mapping: Outputs by output name, in the order of a returned tuple.
+        stream_parameter: Parameter that receives the changes.
+        source: Source of the changes.
+        lookups: Datasets by the parameter that receives the full table.
+        outputs: Datasets by output name.
+        description: Text shown in Dagster; None if there is neither one nor a docstring.
+        owners: Owners of the datasets that have none of their own.
+        group_name: Asset group of the datasets that have none of their own.
+        on_error: `"fail"` or `"quarantine"`: handling of changes that the function fails on.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Transform(Generic[P, R_co]):
     on_error: str = "fail"
 
     def __post_init__(self) -> None:
-        """Look like the function: name, module, docstring and signature."""
+        """Copy the function's name, module, docstring and signature."""
         for attribute in functools.WRAPPER_ASSIGNMENTS:
             if hasattr(self.function, attribute):
                 object.__setattr__(self, attribute, getattr(self.function, attribute))
@@ -76,7 +76,7 @@ class Transform(Generic[P, R_co]):
 
     @property
     def job_name(self) -> str:
-        """The Dagster job that applies it."""
+        """Name of the Dagster job that applies the transform."""
         return f"apply_{self.name}"
 
     def __repr__(self) -> str:
@@ -96,26 +96,30 @@ def transform(
 ) -> Callable[[Callable[Params, Result]], Transform[Params, Result]]:
     """Turn a function into a transform from one stream to one or more datasets.
 
-    The function is called once per chunk of changes. It returns the rows of its output, or,
-    with several outputs, a mapping by output name or a tuple in their order.
+    The function is called once per chunk of changes, with its inputs as keyword arguments. It
+    returns the rows of its output. With several outputs, it returns a mapping by output name or
+    a tuple in their order.
 
     Args:
-        input_mapping: For each parameter of the function, its input; exactly one is a `Stream`.
-        output_mapping: Output names and where they go; at least one.
-        name: Names the op and the job; the default is the function's name.
-        description: The default is the function's docstring.
-        owners: E-mail addresses or `team:<name>`.
-        group_name: The group of its assets.
-        on_error: What a function that raises means. `"fail"`: the run fails, nothing is lost,
-            the next run tries again. `"quarantine"`: the changes that it fails on are found by
-            calling it on parts of the chunk, and wait in the quarantine for a redrive; the
-            others are applied.
+        input_mapping: Input of each parameter of the function, by parameter name. Exactly one
+            input is a `Stream`; the others are datasets to look up.
+        output_mapping: Outputs by name; at least one, each with its own dataset.
+        name: Name of the op, and of the job `apply_<name>`: letters, digits and `_`. Defaults to
+            the function's name.
+        description: Text shown in Dagster; defaults to the function's docstring.
+        owners: E-mail addresses or `team:<name>`, for datasets without owners of their own.
+        group_name: Asset group, for datasets without one of their own.
+        on_error: Handling of an exception in the function. `"fail"`: the run fails, nothing is
+            lost, and the next run tries again. `"quarantine"`: smaller and smaller pieces of the
+            chunk are tried to find the changes that the function fails on; these wait in the
+            quarantine for a redrive, and the others are applied.
 
     Returns:
-        A decorator; what it returns is still callable as the plain function.
+        A decorator that returns a `Transform`, which is still callable as the plain function.
 
     Raises:
-        DefinitionError: An argument can't be used; the text names it and what it takes.
+        DefinitionError: An argument or the function is invalid; the message names it and the
+            allowed values.
 
     Example:
         ```python
@@ -130,8 +134,8 @@ def transform(
 
     def decorate(function: Callable[Params, Result]) -> Transform[Params, Result]:
         signature.check_function(function)
-        own_name = name if name is not None else getattr(function, "__name__", None)
-        where = f"transform {own_name!r}"
+        transform_name = name if name is not None else getattr(function, "__name__", None)
+        where = f"transform {transform_name!r}"
         inputs = _checked_mapping(where, "input_mapping", input_mapping, Input)
         outputs = _checked_mapping(where, "output_mapping", output_mapping, Output)
         signature.check_parameters(where, function, tuple(inputs))
@@ -145,7 +149,7 @@ def transform(
         _check_datasets(where, lookups, datasets)
         checked.optional_text(where, "description", description)
         return Transform(
-            name=checked.dagster_name(where, "name", own_name),
+            name=checked.dagster_name(where, "name", transform_name),
             function=function,
             input_mapping=MappingProxyType(inputs),
             output_mapping=MappingProxyType(outputs),
@@ -174,7 +178,8 @@ def _checked_mapping(
     for key in mapping:
         if not isinstance(key, str) or not key.isidentifier():
             raise DefinitionError(
-                f"{where}: {argument} has the key {key!r}.", hint="Keys are Python names."
+                f"{where}: {argument} has the key {key!r}.",
+                hint="Keys are valid Python identifiers.",
             )
     return {
         key: checked.instance(where, f"{argument}[{key!r}]", value, kind, example)
@@ -194,8 +199,8 @@ def _the_stream(where: str, inputs: Mapping[str, Input]) -> tuple[str, Stream]:
             f"{where}: input_mapping has {len(streams)} streams ({found}); a transform has "
             "exactly one.",
             hint="Write Input(Stream(source=...)) for one parameter and Input(Dataset(...)) for "
-            "the others; to join two streams, let one transform write a dataset that the "
-            "other looks up.",
+            "the others. To join two streams, let one transform write a dataset that the other "
+            "one looks up.",
         )
     return streams[0]
 

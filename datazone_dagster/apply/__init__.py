@@ -1,4 +1,4 @@
-"""One run of a transform: chunk by chunk from the change log into its datasets."""
+"""A run of a transform: chunk by chunk from the change log into its datasets."""
 
 from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.apply.redrive import Redriving

@@ -1,8 +1,7 @@
-"""In append mode a change waits behind an earlier one of its key that was set aside.
+"""Order in append mode: a change waits behind an earlier, quarantined change of its key.
 
-Who reads an append table reads the events of a key in the order in which they got there, so a
-later one must not pass one that still waits in the quarantine. In the other modes a row is the
-state of its item, the highest version counts, and no change needs the one before it.
+`model.quarantine_policy` decides which quarantined changes later ones wait behind, and why only in
+append mode.
 """
 
 from __future__ import annotations
@@ -12,69 +11,68 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datazone_dagster.apply.bad_records import FUNCTION_FAILED, refused_rows, without
-from datazone_dagster.apply.function import FunctionResult
-from datazone_dagster.dataset.contract_refusals import CONTRACT_REFUSES
+from datazone_dagster.apply.bad_records import refused_rows, without
+from datazone_dagster.apply.chunk import FunctionResult
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.items.keys import key_column
 from datazone_dagster.model.column_names import KEY, VERSION, Log
-
-WAITS = "it waits behind an earlier change of its key"
-"""The reason of a change that the function takes, but whose turn has not come."""
+from datazone_dagster.model.quarantine_policy import (
+    WAITS,
+    blocked_after,
+    blocks_later_changes,
+    waits,
+)
+from datazone_dagster.rows.change_ids import are_among
 
 
 def waiting_keys(quarantined: pa.Table) -> set[str]:
-    """The keys of the quarantined changes that later ones wait behind."""
-    return set(_canonical(quarantined.filter(_is_waited_for(quarantined))))
+    """Return the keys of the quarantined changes that later changes wait behind."""
+    return set(_canonical(_blocking(quarantined)))
 
 
-def let_in(taken: FunctionResult, table: DatasetTable, output: str) -> FunctionResult:
-    """The same without the changes that the dataset's contract refuses."""
-    changes, rows, refused = table.fitting(taken.changes, taken.rows[output])
-    return FunctionResult(changes, {output: rows}, pa.concat_tables([taken.refused, refused]))
+def apply_contract(result: FunctionResult, table: DatasetTable, output: str) -> FunctionResult:
+    """Return the result without the changes that the dataset's contract refuses."""
+    changes, rows, refused = table.fitting(result.changes, result.rows[output])
+    return FunctionResult(changes, {output: rows}, pa.concat_tables([result.refused, refused]))
 
 
-def hold_back(taken: FunctionResult, waiting: Collection[str], output: str) -> FunctionResult:
-    """The same without the changes, and their rows, that wait behind another.
+def defer_later_changes(
+    result: FunctionResult, waiting: Collection[str], output: str
+) -> FunctionResult:
+    """Return the result without the changes, and their rows, that wait behind another change.
 
     Args:
-        taken: What the function made of a chunk.
-        waiting: Keys that wait in the quarantine from earlier chunks.
-        output: Whose rows are kept.
+        result: Result of the function for a chunk.
+        waiting: Keys that wait in the quarantine since earlier chunks.
+        output: Output whose rows are returned.
     """
-    first_failed: dict[str, str] = {}
-    failed = taken.refused.filter(_is_waited_for(taken.refused))
-    for key, version in zip(_canonical(failed), failed[Log.VERSION].to_pylist(), strict=True):
-        first_failed[key] = min(version, first_failed.get(key, version))
-    concerned = pa.array([*waiting, *first_failed], pa.string())
-    if not len(concerned):
-        return taken
-    changes, rows = taken.changes, taken.rows[output]
-    held = {}
-    # One array: of a column without chunks PyArrow 25 can't tell the places, it ends the process.
-    is_concerned = pc.is_in(changes[KEY].combine_chunks(), concerned)
-    for row in pc.indices_nonzero(is_concerned).to_pylist():
-        key, version = changes[KEY][row].as_py(), changes[VERSION][row].as_py()
-        if key in waiting or version > first_failed[key]:
-            held[row] = WAITS
-    kept = without(changes, held)
+    blocking = _blocking(result.refused)
+    versions = blocking[Log.VERSION].to_pylist()
+    after = blocked_after(waiting, zip(_canonical(blocking), versions, strict=True))
+    if not after:
+        return result
+    changes, rows = result.changes, result.rows[output]
+    deferred = {}
+    # One array: on a column without chunks, PyArrow 25's `indices_nonzero` ends the process.
+    is_affected = pc.is_in(changes[KEY].combine_chunks(), pa.array(list(after), pa.string()))
+    for row in pc.indices_nonzero(is_affected).to_pylist():
+        if waits(changes[KEY][row].as_py(), changes[VERSION][row].as_py(), after):
+            deferred[row] = WAITS
+    accepted = without(changes, deferred)
     return FunctionResult(
-        kept,
-        {output: rows.filter(pc.is_in(_places(rows), _places(kept).combine_chunks()))},
-        pa.concat_tables([taken.refused, refused_rows(changes, held)]),
+        accepted,
+        {output: rows.filter(are_among(rows, accepted))},
+        pa.concat_tables([result.refused, refused_rows(changes, deferred)]),
     )
 
 
-def _is_waited_for(quarantined: pa.Table) -> pa.ChunkedArray:
+def _blocking(quarantined: pa.Table) -> pa.Table:
+    """Return the quarantined changes that later changes wait behind."""
     reasons = quarantined[Log.REASON]
-    refused = [pc.starts_with(reasons, start) for start in (FUNCTION_FAILED, CONTRACT_REFUSES)]
-    return pc.or_(pc.or_(*refused), pc.equal(reasons, WAITS))
+    blocking = [one for one in reasons.unique().to_pylist() if blocks_later_changes(one)]
+    return quarantined.filter(pc.is_in(reasons, pa.array(blocking, pa.string())))
 
 
 def _canonical(changes: pa.Table) -> list[str]:
     keys, _ = key_column(changes[Log.KEYS])
     return [key for key in keys.to_pylist() if key is not None]
-
-
-def _places(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(rows[VERSION], rows[KEY], "")

@@ -1,17 +1,17 @@
-"""Calling the user's function on a chunk, and reading what it returned as rows."""
+"""Calls of the user's function on a chunk, and its results as rows."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
-from datazone_dagster.apply.bad_records import FUNCTION_FAILED, readable, refused_rows, without
-from datazone_dagster.apply.chunk import FullChunk
+from datazone_dagster.apply.bad_records import readable, refused_rows, without
+from datazone_dagster.apply.chunk import FunctionResult
+from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.isolate import NotIsolatedError, failing_rows
 from datazone_dagster.errors import DatazoneError, HiddenColumnsError, ResultError, TransformError
 from datazone_dagster.frame.database import Databases
@@ -21,35 +21,25 @@ from datazone_dagster.frame.query_session import MalformedImageError, Unread
 from datazone_dagster.frame.result import rows_of, split_outputs
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import HIDDEN, KEY
+from datazone_dagster.model.quarantine_policy import (
+    UNREADABLE_IMAGE,
+    Failure,
+    failed_reason,
+    is_quarantined,
+)
 
 R = TypeVar("R")
 
 _KEYS_IN_AN_ERROR = 5
-_REASON_CHARS = 500
-_OF_THE_CODE = (HiddenColumnsError, ResultError)
-"""What no choice of rows can mend: the function returns something else than rows of the chunk."""
-
-
-@dataclass(frozen=True)
-class FunctionResult:
-    """What a function made of a chunk.
-
-    Args:
-        changes: The changes that it took.
-        rows: What it returned for each output.
-        refused: The other changes, with the change log's columns and a `reason`.
-    """
-
-    changes: pa.Table
-    rows: Mapping[str, pa.Table]
-    refused: pa.Table
+_CODE_ERRORS = (HiddenColumnsError, ResultError)
+"""Errors in the function that no choice of rows avoids: its result is not rows of the chunk."""
 
 
 class Function:
-    """The function of a transform, as a run calls it: changes in, rows of each output out.
+    """The function of a transform: changes in, rows of each output out.
 
-    `attributes` are the columns that `items()` has given so far; they grow with the calls that
-    count, not with those that only look for failing rows.
+    `attributes` are the columns that `items()` has returned so far. Calls that only search for
+    failing rows do not add to them.
     """
 
     def __init__(
@@ -65,87 +55,90 @@ class Function:
         self._logger = logger
         self._databases = Databases()
 
-    def take(
+    def evaluate(
         self,
         outputs: Iterable[str],
         changes: pa.Table,
         lookups: Mapping[str, pa.Table],
-        place: str,
+        location: str,
         returned: Mapping[str, object] | None = None,
     ) -> FunctionResult:
-        """What the function makes of some changes, and which of them it can't take.
+        """Return the function's rows for some changes, and the changes that it can't take.
 
-        Changes whose image can't be read are refused. With `on_error="quarantine"` so are
-        those that the function fails on; it is called on parts of the chunk to find them.
+        Changes with an unreadable image are refused. With `on_error="quarantine"`, so are changes
+        that the function fails on; calls on parts of the chunk find them.
 
         Args:
-            outputs: The outputs that are wanted.
+            outputs: The requested outputs.
             changes: Changes with the hidden columns, oldest first.
-            lookups: By parameter.
-            place: Where they come from, for errors: `"batches 3 to 7"`.
-            returned: What the function returned of them, if it was called.
+            lookups: Lookup tables by parameter.
+            location: Origin of the changes, for errors: `"batches 3 to 7"`.
+            returned: The function's return values for the changes, if it was called.
 
         Raises:
-            TransformError: It failed on what can't be set aside. Nothing was written.
+            TransformError: The function failed on changes that can't be quarantined. Nothing was
+                written.
         """
         outputs = tuple(outputs)
         refused = [refused_rows(changes, {})]
         while True:
             try:
-                taken = self._attempt(outputs, changes, lookups, place, returned)
+                result = self._attempt(outputs, changes, lookups, location, returned)
             except MalformedImageError as error:
                 returned = None
                 readable_changes, unreadable = readable(changes, self.attributes)
                 if not len(unreadable):
-                    readable_changes, unreadable = self._searched(outputs, changes, lookups, error)
+                    readable_changes, unreadable = self._unreadable_by_sql(
+                        outputs, changes, lookups, error
+                    )
                 changes = readable_changes
                 refused.append(unreadable)
             else:
-                together = pa.concat_tables([*refused, taken.refused])
-                return FunctionResult(taken.changes, taken.rows, together)
+                all_refused = pa.concat_tables([*refused, result.refused])
+                return FunctionResult(result.changes, result.rows, all_refused)
 
     def _attempt(
         self,
         outputs: Sequence[str],
         changes: pa.Table,
         lookups: Mapping[str, pa.Table],
-        place: str,
+        location: str,
         returned: Mapping[str, object] | None,
     ) -> FunctionResult:
         nothing = refused_rows(changes, {})
         try:
-            rows = self._rows(outputs, changes, lookups, place, returned)
+            rows = self._rows(outputs, changes, lookups, location, returned)
             return FunctionResult(changes, rows, nothing)
         except MalformedImageError:
             raise
         except TransformError as error:
-            if not self._may_quarantine(error):
+            if not is_quarantined(failure_of(error), self._transform.on_error):
                 raise
             changes, refused = self._isolated(outputs, changes, lookups, error)
         if len(changes):
-            rows = self._rows(outputs, changes, lookups, place)
-        else:  # no change is left, and a function need not stand an empty chunk
+            rows = self._rows(outputs, changes, lookups, location)
+        else:  # no change is left, and functions need not handle an empty chunk
             rows = dict.fromkeys(outputs, changes.select(HIDDEN))
         return FunctionResult(changes, rows, refused)
 
-    def _searched(
+    def _unreadable_by_sql(
         self,
         outputs: Sequence[str],
         changes: pa.Table,
         lookups: Mapping[str, pa.Table],
         error: MalformedImageError,
     ) -> tuple[pa.Table, pa.Table]:
-        """As `readable`, for what reading by SQL refuses and looking at single images does not.
+        """Find images that SQL can't read although `readable` accepts them.
 
-        The stream must not stop at a record for that, so it is found as failing rows are.
+        Such a record must not stop the stream, so it is searched for as failing rows are.
         """
 
         def fails(rows: Sequence[int]) -> str | None:
             before = self.attributes
             try:
-                self._rows(outputs, changes.take(pa.array(rows, pa.int64())), lookups, "a part")
+                self._rows(outputs, changes.take(pa.array(rows, pa.int64())), lookups, "a subset")
             except MalformedImageError:
-                return _UNREADABLE
+                return UNREADABLE_IMAGE
             except TransformError:
                 return None
             finally:
@@ -153,13 +146,10 @@ class Function:
             return None
 
         try:
-            found = failing_rows(changes[KEY].to_pylist(), fails, _UNREADABLE)
+            found = failing_rows(changes[KEY].to_pylist(), fails, UNREADABLE_IMAGE)
         except NotIsolatedError:
             raise error from None
         return without(changes, found), refused_rows(changes, found)
-
-    def _may_quarantine(self, error: TransformError) -> bool:
-        return self._transform.on_error == "quarantine" and not isinstance(error, _OF_THE_CODE)
 
     def _isolated(
         self,
@@ -168,17 +158,17 @@ class Function:
         lookups: Mapping[str, pa.Table],
         error: TransformError,
     ) -> tuple[pa.Table, pa.Table]:
-        """The changes that the function takes one by one, and the others with the reason."""
+        """Return the changes that the function accepts, and the others with the reason."""
 
         def fails(rows: Sequence[int]) -> str | None:
-            part = changes.take(pa.array(rows, pa.int64()))
+            subset = changes.take(pa.array(rows, pa.int64()))
             before = self.attributes
             try:
-                self._rows(outputs, part, lookups, "a part of them")
+                self._rows(outputs, subset, lookups, "a subset of them")
             except MalformedImageError:
                 raise
             except TransformError as failure:
-                if isinstance(failure, _OF_THE_CODE):
+                if failure_of(failure) is Failure.CODE:
                     raise
                 return _reason(failure)
             finally:
@@ -187,9 +177,9 @@ class Function:
 
         try:
             found = failing_rows(changes[KEY].to_pylist(), fails, _reason(error))
-        except NotIsolatedError as hopeless:
+        except NotIsolatedError as unclear:
             raise type(error)(
-                f"{error.what} It is not the fault of single changes: {hopeless}.",
+                f"{error.what} Single changes are not the cause: {unclear}.",
                 safe=error.safe,
                 hint=error.hint,
             ) from error
@@ -202,21 +192,21 @@ class Function:
         return without(changes, found), refused_rows(changes, found)
 
     def returned(self, chunk: FullChunk, lookups: Mapping[str, pa.Table]) -> dict[str, object]:
-        """What the function returns of a chunk, by output; the chunk may still be unread then.
+        """Call the function on a chunk, perhaps without reading it; return its values by output.
 
         Raises:
-            TransformError: It failed.
+            TransformError: The function failed.
         """
-        return self._told(
+        return self._with_context(
             lambda: self._call(chunk.unread(), lookups),
-            lambda: (chunk.changes_with(frozenset()), chunk.place),
+            lambda: (chunk.changes_with(frozenset()), chunk.location),
         )
 
     def read(self, outputs: Iterable[str], returned: Mapping[str, object]) -> dict[str, pa.Table]:
-        """What the function returned for these outputs, as rows.
+        """Return the function's values for these outputs as rows.
 
         Raises:
-            TransformError: It can't be read, or is not what a dataset takes.
+            TransformError: A value can't be read, or a dataset can't take it.
         """
         datasets = self._transform.outputs
         return {
@@ -231,14 +221,14 @@ class Function:
         outputs: Sequence[str],
         changes: pa.Table,
         lookups: Mapping[str, pa.Table],
-        place: str,
+        location: str,
         returned: Mapping[str, object] | None = None,
     ) -> dict[str, pa.Table]:
         def call() -> dict[str, pa.Table]:
             values = self._call(changes, lookups) if returned is None else returned
             return self.read(outputs, values)
 
-        return self._told(call, lambda: (changes, place))
+        return self._with_context(call, lambda: (changes, location))
 
     def _call(
         self, changes: pa.Table | Unread, lookups: Mapping[str, pa.Table]
@@ -258,15 +248,17 @@ class Function:
         self.attributes = frame.attributes
         return dict(zip(datasets, returned, strict=True))
 
-    def _told(self, call: Callable[[], R], told: Callable[[], tuple[pa.Table, str]]) -> R:
-        """Call it; what it raises comes out with the place and the first keys in it."""
+    def _with_context(
+        self, call: Callable[[], R], context: Callable[[], tuple[pa.Table, str]]
+    ) -> R:
+        """Call the user's function; wrap any exception with the chunk's batches and first keys."""
         try:
             return call()
         except MalformedImageError:
             raise
         except TransformError as error:
             raise type(error)(
-                f"{error.what.rstrip('.')} ({self._where(*told())}).",
+                f"{error.what.rstrip('.')} ({self._context(*context())}).",
                 safe=_SAFE,
                 hint=error.hint,
             ) from error
@@ -275,26 +267,32 @@ class Function:
         except Exception as error:
             raise TransformError(
                 f"The function of transform {self._transform.name!r} raised "
-                f"{type(error).__name__}: {error} ({self._where(*told())}).",
+                f"{type(error).__name__}: {error} ({self._context(*context())}).",
                 safe=_SAFE,
-                hint="Mend the function and run it again.",
+                hint="Fix the function and run it again.",
             ) from error
 
-    def _where(self, changes: pa.Table, place: str) -> str:
+    def _context(self, changes: pa.Table, location: str) -> str:
         keys = ", ".join(changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist())
         plural = "" if len(changes) == 1 else "s"
-        return f"{place}, {len(changes)} change{plural}, first keys: {keys or 'none'}"
+        return f"{location}, {len(changes)} change{plural}, first keys: {keys or 'none'}"
 
 
-_UNREADABLE = "an image holds a value that is not of its type"
+def failure_of(error: TransformError) -> Failure:
+    """Return what made a function's result unusable."""
+    if isinstance(error, MalformedImageError):
+        return Failure.IMAGE
+    return Failure.CODE if isinstance(error, _CODE_ERRORS) else Failure.CHANGES
+
+
 _SAFE = "Nothing of this chunk was applied; the change log keeps it and the next run tries again."
 
 
 def _reason(error: TransformError) -> str:
     cause = error.__cause__
-    text = error.what if cause is None or isinstance(cause, DatazoneError) else _said(cause)
-    return FUNCTION_FAILED + " ".join(text.split())[:_REASON_CHARS]
+    text = error.what if cause is None or isinstance(cause, DatazoneError) else _text(cause)
+    return failed_reason(text)
 
 
-def _said(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
-"""The images of a chunk's latest changes, read part by part beside the claims that they go with.
+"""The images of a chunk's latest changes, read by row group and joined to their keyed changes.
 
-Most of a part's images count and some do not. To copy those that count would cost as much as a
-third of reading them, so a query over them gets views of what was decoded instead.
+Most images of a row group belong to latest changes, some do not. Copying the ones that do would
+cost a third of the time for reading them, so queries get views of the decoded data instead.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.apply.chunk import CHANGES_SCHEMA
-from datazone_dagster.changelog.parts import RowGroup, RowGroups
+from datazone_dagster.changelog.row_groups import RowGroup, RowGroups
 from datazone_dagster.model.column_names import Log
 
-ROW_GROUP = "part"
+ROW_GROUP = "row_group"
 ROW = "row"
-"""Columns of a claim: the place of its part among those read, and its row there."""
+"""Columns of a keyed change: the index of its row group among those read, and its row there."""
 
 _VIEWED = (Log.NEW_IMAGE, Log.OLD_IMAGE)
 _PIECE_ROWS = 16_384
@@ -32,57 +32,61 @@ VIEWS_SCHEMA = pa.schema(
         for field in CHANGES_SCHEMA
     ]
 )
-"""`CHANGES_SCHEMA` with images that are not copied: who holds one holds all of its part."""
+"""`CHANGES_SCHEMA` with image views: a reference to one keeps its full row group in memory."""
 
 _VIEW_BYTES = 16  # Arrow's columnar format, "Variable-size Binary View Layout"
 
 
 class Images:
-    """The latest changes with the columns that were not read before; others are null.
+    """The latest changes with columns that the first pass did not read; all others are null.
 
     Args:
-        parts: The change log.
-        read: The parts that the claims are of.
-        latest: The claims, with `PART` and `ROW`, in the order of the parts.
-        columns: What is to be read.
+        row_groups: Row groups of the change log.
+        read: The row groups of the latest changes.
+        latest: The latest changes, with `ROW_GROUP` and `ROW`, in the order of the row groups.
+        columns: Columns to read.
     """
 
     def __init__(
-        self, parts: RowGroups, read: Sequence[RowGroup], latest: pa.Table, columns: Sequence[str]
+        self,
+        row_groups: RowGroups,
+        read: Sequence[RowGroup],
+        latest: pa.Table,
+        columns: Sequence[str],
     ) -> None:
-        self._row_groups = parts
+        self._row_groups = row_groups
         self._read = read
         self._latest = latest
         self._columns = columns
-        self.given = 0
-        """Changes given so far."""
+        self.yielded = 0
+        """Number of changes yielded so far."""
 
     def views(self) -> Iterator[pa.RecordBatch]:
-        """In `VIEWS_SCHEMA`. One part is held at a time, and what of others is still in use."""
-        for keyed_changes, part in self._by_row_group():
-            found = self._row_groups.read(part, self._columns)
-            places = keyed_changes[ROW].to_numpy()
+        """Yield batches in `VIEWS_SCHEMA`; memory holds one row group, plus referenced views."""
+        for keyed_changes, row_group in self._by_row_group():
+            found = self._row_groups.read(row_group, self._columns)
+            positions = keyed_changes[ROW].to_numpy()
             rows = pa.Table.from_arrays(
                 [
-                    viewed(found[name], places)
+                    views_at(found[name], positions)
                     if name in _VIEWED
                     else found[name].take(keyed_changes[ROW])
                     for name in self._columns
                 ],
                 names=list(self._columns),
             )
-            self.given += len(keyed_changes)
-            yield from beside(keyed_changes, rows, VIEWS_SCHEMA).to_batches()
+            self.yielded += len(keyed_changes)
+            yield from merged_columns(keyed_changes, rows, VIEWS_SCHEMA).to_batches()
 
     def pieces(self) -> Iterator[pa.Table]:
-        """In `CHANGES_SCHEMA`, some thousand at a time."""
+        """Yield tables in `CHANGES_SCHEMA`, some thousand changes each."""
         pending: list[pa.Table] = []
-        for keyed_changes, part in self._by_row_group():
-            found = self._row_groups.read(part, self._columns).take(
+        for keyed_changes, row_group in self._by_row_group():
+            found = self._row_groups.read(row_group, self._columns).take(
                 keyed_changes[ROW].combine_chunks()
             )
-            pending.append(beside(keyed_changes, found, CHANGES_SCHEMA))
-            self.given += len(keyed_changes)
+            pending.append(merged_columns(keyed_changes, found, CHANGES_SCHEMA))
+            self.yielded += len(keyed_changes)
             if (
                 sum(map(len, pending)) >= _PIECE_ROWS
                 or sum(table.nbytes for table in pending) >= _PIECE_BYTES
@@ -100,8 +104,8 @@ class Images:
             start = end
 
 
-def beside(keyed_changes: pa.Table, found: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Claims and what was found of the same changes, in a schema; what neither has is null."""
+def merged_columns(keyed_changes: pa.Table, found: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Merge two tables of the same changes into a schema; columns missing in both are null."""
 
     def column(name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
         for table in (found, keyed_changes):
@@ -121,13 +125,15 @@ def _some_nulls(kind: pa.DataType) -> pa.Array:
     return pa.nulls(_PIECE_ROWS, kind)
 
 
-def viewed(texts: pa.ChunkedArray, places: np.ndarray[Any, np.dtype[np.int64]]) -> pa.ChunkedArray:
-    """The texts at these places, which are in order, without a copy."""
+def views_at(
+    texts: pa.ChunkedArray, positions: np.ndarray[Any, np.dtype[np.int64]]
+) -> pa.ChunkedArray:
+    """Return the texts at these positions, given in ascending order, without a copy."""
     found: list[pa.Array] = []
     start = 0
     for chunk in texts.chunks:
-        low, high = np.searchsorted(places, (start, start + len(chunk)))
-        here = places[low:high] - start
+        low, high = np.searchsorted(positions, (start, start + len(chunk)))
+        here = positions[low:high] - start
         start += len(chunk)
         array = chunk.cast(pa.string_view())
         _, views, *data = array.buffers()

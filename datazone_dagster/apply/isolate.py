@@ -1,7 +1,7 @@
-"""Which changes a function fails on, found by calling it on parts of a chunk. Pure.
+"""Search for the changes that a function fails on, by calls on parts of a chunk. Pure.
 
-Halving goes by key first, so that all changes of a key stay together, then by change within a
-key that fails. What fails only in company is never blamed on single changes.
+The search halves by key first, so that all changes of a key stay together, then by change within
+a failing key. A failure that needs several keys together is never blamed on single changes.
 """
 
 from __future__ import annotations
@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-MAX_CALLS = 500
-"""Calls on parts of one chunk: enough for about 20 failing keys among 100,000."""
-
-HOPELESS_AFTER = 16
-"""Failing keys found before any part has passed: the function itself is broken, not its input."""
+from datazone_dagster.model.quarantine_policy import MAX_SEARCH_CALLS, is_hopeless
 
 Fails = Callable[[Sequence[int]], str | None]
-"""Calls the function on these rows of the chunk; the reason if it fails, None if it passes."""
+"""Calls the function on these rows of the chunk: the reason if it fails, None if it passes."""
 
 
 class NotIsolatedError(Exception):
@@ -45,27 +41,27 @@ class _Search:
     def blame(self, rows: Mapping[int, str]) -> None:
         self.found.update(rows)
         self.failing_keys += 1
-        if not self.any_passed and self.failing_keys >= HOPELESS_AFTER:
+        if is_hopeless(self.failing_keys, any_passed=self.any_passed):
             raise NotIsolatedError(f"it fails on every one of the first {self.failing_keys} keys")
 
 
 def failing_rows(
-    keys: Sequence[str], fails: Fails, reason: str, *, max_calls: int = MAX_CALLS
+    keys: Sequence[str], fails: Fails, reason: str, *, max_calls: int = MAX_SEARCH_CALLS
 ) -> dict[int, str]:
-    """The rows that a function fails on, each with the reason.
+    """Return the rows that a function fails on, each with the reason.
 
     Args:
-        keys: The key of each row of the chunk. The function is known to fail on all of them.
+        keys: The key of each row of the chunk. The function is known to fail on the full chunk.
         fails: Calls the function on some rows, given in ascending order.
-        reason: Why it failed on the whole chunk.
-        max_calls: How often `fails` may be called.
+        reason: Reason of the failure on the full chunk.
+        max_calls: Limit on calls of `fails`.
 
     Returns:
-        By row number. Without these rows the function has passed on every part, though not
-        necessarily on all parts at once.
+        Reasons by row number. Without these rows the function has passed on every part, though
+        not necessarily on all parts at once.
 
     Raises:
-        NotIsolatedError: It fails on too much, or only on several keys together.
+        NotIsolatedError: The function fails on too many keys, or only on several together.
     """
     rows_of: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
@@ -89,7 +85,7 @@ def failing_rows(
 
 
 def _within_a_key(search: _Search, rows: list[int], reason: str) -> dict[int, str]:
-    """The failing changes of one key; all of them if they fail only together."""
+    """Return the failing changes of one key; all of its changes if they fail only together."""
     failing = [(rows, reason)]
     found: dict[int, str] = {}
     while failing:

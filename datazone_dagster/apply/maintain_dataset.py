@@ -1,4 +1,4 @@
-"""Maintenance of a dataset's table, as a run does it after its merges."""
+"""Maintenance of a dataset's table after the merges of a run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,31 @@ from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
 from datazone_dagster.rows.table_maintenance import maintain
 
 
-def order_of(dataset: Dataset) -> str:
-    """The column that joined rows are sorted by: events are asked for by time, rows by key."""
-    return EVENT_TIME if dataset.mode == "append" else KEY
+def maintain_dataset(
+    layout: Layout,
+    dataset: Dataset,
+    settings: MaintenanceSettings,
+    clock: Clock,
+    *,
+    memory_bytes: int,
+) -> MaintenanceReport | None:
+    """Do the maintenance of a dataset's table that is due; return None if there is no table.
+
+    Args:
+        layout: Locations of the tables.
+        dataset: Dataset of the table. Rewritten rows are sorted by the column that its readers
+            filter by: events by time, rows by key.
+        settings: Work that is due, and its limits.
+        clock: Clock for the retention.
+        memory_bytes: Memory limit, in bytes; it bounds the files that are joined at once.
+
+    Raises:
+        StorageError: The table can't be read or written; its rows are as they were.
+    """
+    order_by = EVENT_TIME if dataset.mode == "append" else KEY
+    return maintain(
+        layout, dataset.id, settings, clock(), order_by=order_by, memory_bytes=memory_bytes
+    )
 
 
 def maintained(
@@ -26,23 +48,15 @@ def maintained(
     clock: Clock,
     logger: logging.Logger,
     *,
-    memory_bytes: int | None = None,
+    memory_bytes: int,
 ) -> MaintenanceReport | None:
-    """Do what is due for a dataset; None if it has no table, or if the store failed.
+    """Do the maintenance that is due after a merge; return None also if the store failed.
 
-    The changes are in the table by now: a store that fails here is told and tried again after
-    the next merge, and the run has done its work all the same.
-    `memory_bytes` is what it may take, None: no less than it likes.
+    The changes are in the table already: a failure of the store is logged and does not fail the
+    run, and the next merge tries again.
     """
     try:
-        report = maintain(
-            layout,
-            dataset.id,
-            settings,
-            clock(),
-            order_by=order_of(dataset),
-            memory_bytes=memory_bytes,
-        )
+        report = maintain_dataset(layout, dataset, settings, clock, memory_bytes=memory_bytes)
     except StorageError as error:
         logger.warning("Maintenance of dataset %s: %s", dataset.id, error)
         return None

@@ -1,9 +1,9 @@
-"""When a run takes the next chunk while the drain lands more, and when it ends.
+"""Pacing: when a run takes its next chunk while the drain lands more, and when the run ends.
 
-Each merge costs the same again, whatever is in it. So a run that has come to the head goes on
-with what landed meanwhile, and lets the next chunk become worth its merge. Only where much is
-landing: a stream with little traffic is applied at once, nothing waits for long, and a run for
-which nothing is left ends.
+A merge has a fixed cost, regardless of its rows. So a run that has reached the head goes on with
+newly landed changes, and waits until the next chunk is worth its merge. A run waits only under
+heavy traffic: a stream with little traffic is applied at once, no change waits for long, and a
+run ends when no changes are left.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.process.shutdown import shutdown_requested
 
 LONGEST_WAIT_SECONDS = 6.0
-"""No change that has landed waits longer than this for others."""
+"""Longest time that a landed change waits for further changes."""
 
 WORTH_SHARE = 0.1
-"""Of a chunk's time, what its merge may take: a chunk for which it takes less is not waited for."""
+"""Share of a chunk's time for its merge at which a run stops waiting for a larger chunk."""
 
 QUIET_SECONDS = 0.6
-"""A head that has not moved for so long is not waited for."""
+"""Time without a new batch after which a run stops waiting."""
 
 LOOK_EVERY_SECONDS = 0.2
-"""Looking costs a listing of the newest log entries."""
+"""Interval of checks for new batches; each check lists the newest log entries."""
 
 HOPELESS_SHARE = 0.5
-"""Where merging would still take more than this of a chunk after the longest wait, there is none:
-what lands is too little to make a difference."""
+"""Share of a chunk's time for its merge, expected after the longest wait, above which a run does
+not wait: too little is landing to make a difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkCost:
-    """What the last chunk of this run took.
+    """Cost of the last chunk of a run.
 
     Args:
-        stored_bytes: What it covered, as it is stored in the change log.
-        work_seconds: From there to rows that are ready to be merged.
-        merge_seconds: From there to the last commit.
+        stored_bytes: Size of the chunk as stored in the change log.
+        work_seconds: Time from the change log to rows that are ready to be merged.
+        merge_seconds: Time from there to the last commit.
     """
 
     stored_bytes: int
@@ -47,19 +47,19 @@ class ChunkCost:
     merge_seconds: float
 
     def merge_share(self, stored_bytes: float) -> float:
-        """Of the time of a chunk with so many bytes, what merging would take."""
+        """Return the merge's share of the time of a chunk with this many bytes."""
         work_seconds = self.work_seconds * stored_bytes / max(self.stored_bytes, 1)
         return self.merge_seconds / max(work_seconds + self.merge_seconds, 1e-6)
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What has landed and is not applied.
+    """Changes that have landed but are not applied.
 
     Args:
-        stored_bytes: As it is stored in the change log.
-        age_seconds: Since the first of it can have landed, at most.
-        quiet_seconds: Since the head of the change log was seen to move.
+        stored_bytes: Size of the changes as stored in the change log.
+        age_seconds: Longest time since the first of the changes can have landed.
+        quiet_seconds: Time since the head of the change log was last seen to move.
     """
 
     stored_bytes: int
@@ -68,23 +68,23 @@ class Waiting:
 
 
 def is_enough(waiting: Waiting, last: ChunkCost) -> bool:
-    """Whether what waits becomes a chunk now, and more is not waited for. Pure."""
+    """Return whether to take the waiting changes as a chunk now. Pure."""
     if waiting.age_seconds >= LONGEST_WAIT_SECONDS or waiting.quiet_seconds >= QUIET_SECONDS:
         return True
     if last.merge_share(waiting.stored_bytes) <= WORTH_SHARE:
         return True
-    coming = waiting.stored_bytes * LONGEST_WAIT_SECONDS / max(waiting.age_seconds, 1e-3)
-    return last.merge_share(coming) > HOPELESS_SHARE
+    expected_bytes = waiting.stored_bytes * LONGEST_WAIT_SECONDS / max(waiting.age_seconds, 1e-3)
+    return last.merge_share(expected_bytes) > HOPELESS_SHARE
 
 
 class Following:
-    """The change log of a run, which moves on as long as there is a next chunk.
+    """The change log of a run, followed for as long as there is a next chunk.
 
     Args:
-        log: Of the source.
-        linger_seconds: How long after its start a run still goes on with what has landed since.
-        monotonic: Seconds, for waits.
-        pause: Waits some seconds.
+        log: Change log of the source.
+        linger_seconds: Time after its start in which a run still takes newly landed changes.
+        monotonic: Monotonic clock, in seconds.
+        pause: Sleeps for some seconds.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ class Following:
         self._opened_seconds = 0.0
 
     def first(self) -> ChangeLogSnapshot | None:
-        """The log as it is now, or None if nothing was landed yet."""
+        """Return the current log, or None if nothing was landed yet."""
         self._opened_seconds = self._monotonic()
         return self._log.open()
 
     def next(self, log: ChangeLogSnapshot, last: ChunkCost | None) -> ChangeLogSnapshot | None:
-        """The log when it has the next chunk; None if nothing waits, or the run is to end.
+        """Return the log once it has the next chunk; None if nothing waits or the run must end.
 
         Args:
-            log: To whose head the datasets stand. It is moved on.
-            last: What the last chunk took; None: there was none.
+            log: The log, applied up to its head. It is advanced.
+            last: Cost of the last chunk; None if there was none.
 
         Raises:
             StorageError: The log can't be read.

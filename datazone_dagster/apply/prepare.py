@@ -1,33 +1,32 @@
-"""From the change log to rows that are ready to be committed: one chunk at a time."""
+"""Preparation of chunks: from the change log to rows that are ready to be committed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
-from datazone_dagster.apply.chunk import FullChunk
+from datazone_dagster.apply.change_scan import FullChunkNeededError
+from datazone_dagster.apply.chunk import FunctionResult, Prepared
 from datazone_dagster.apply.chunk_size import ChunkSizes
-from datazone_dagster.apply.function import Function, FunctionResult
-from datazone_dagster.apply.read_all import every_change
-from datazone_dagster.apply.read_latest import (
-    NotThisWayError,
-    Prepared,
-    TooMuchError,
-    prepare,
-)
+from datazone_dagster.apply.full_scan import FullChunk
+from datazone_dagster.apply.function import Function, failure_of
+from datazone_dagster.apply.selective_read import TooMuchError, read_selected
 from datazone_dagster.changelog.log import ChangeLogSnapshot
-from datazone_dagster.delta import guarded
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.frame.query_session import MalformedImageError
+from datazone_dagster.model.quarantine_policy import is_quarantined
 
 
 class Preparation:
-    """Takes the chunks of one run through the function, each the cheapest exact way."""
+    """Passes the chunks of one run through the function, each by the cheapest exact path.
+
+    A function that returns unread frames is served by the selective reader. A function that reads
+    its chunk itself, a chunk with exceptions, and the quarantine are served by the full scan.
+    """
 
     def __init__(
         self, transform: Transform, function: Function, sizes: ChunkSizes, logger: logging.Logger
@@ -46,130 +45,116 @@ class Preparation:
         outputs: Iterable[str],
         lookups: Mapping[str, pa.Table],
         *,
-        may_refuse: bool,
+        every_column: bool,
     ) -> Prepared:
-        """The next chunk of a range that has changes, for the datasets that stand at its start.
+        """Prepare the next chunk of a range, for the datasets whose position is its start.
 
         Args:
             log: The change log.
-            after_batch: Where the range begins, exclusive.
-            through_batch: Where it ends, inclusive.
-            outputs: Of these datasets.
-            lookups: By parameter.
-            may_refuse: Whether a dataset may have to set changes aside once they are prepared:
-                they come with all their columns then.
+            after_batch: Start of the range, exclusive. The range has changes.
+            through_batch: End of the range, inclusive.
+            outputs: Outputs to prepare.
+            lookups: Lookup tables by parameter.
+            every_column: Whether prepared changes have all columns, because a dataset may
+                quarantine them.
 
         Raises:
             TransformError: The function failed, or its result can't be applied.
             StorageError: The change log can't be read.
         """
-        whole = FullChunk(log, after_batch, through_batch, self._sizes.full_bytes)
+        full = FullChunk(log, after_batch, through_batch, self._sizes.full_bytes)
         outputs = list(outputs)
         try:
-            returned = self._function.returned(whole, lookups)
+            returned = self._function.returned(full, lookups)
         except TransformError as error:
-            if self._transform.on_error == "fail" and not isinstance(error, MalformedImageError):
+            if not is_quarantined(failure_of(error), self._transform.on_error):
                 raise
-            return self._whole(whole, None, outputs, lookups)
-        if may_refuse:
-            return self._whole(whole, returned, outputs, lookups)
-        frames = _unread({output: returned[output] for output in outputs})
-        if frames is None:
-            return self._as_looked_at(whole, returned, outputs, lookups)
-        if after_batch >= self._full_through_batch:
+            return self._full(full, None, outputs, lookups, every_column=True)
+        frames = None if every_column else _unread({output: returned[output] for output in outputs})
+        if frames is not None:
+            if after_batch >= self._full_through_batch:
+                try:
+                    return self._selected(log, after_batch, through_batch, frames)
+                except FullChunkNeededError as error:
+                    self._full_through_batch = error.through_batch
+                    self._logger.info(
+                        "Batches %d to %d are read in full: %s",
+                        after_batch + 1,
+                        error.through_batch,
+                        error.reason,
+                    )
+            every_column = True
+        return self._full(full, returned, outputs, lookups, every_column=every_column)
+
+    def _selected(
+        self,
+        log: ChangeLogSnapshot,
+        after_batch: int,
+        through_batch: int,
+        frames: Mapping[str, Frame],
+    ) -> Prepared:
+        """Prepare the chunk from the changes and images that the frames' SQL needs."""
+        latest_only = all(map(self._only_latest_count, frames, frames.values()))
+        bounds = self._sizes.bounds(latest_only=latest_only)
+        while True:
             try:
-                if all(map(self._only_latest_count, frames, frames.values())):
-                    return self._collapsed_first(log, after_batch, through_batch, frames)
-                return self._every_change(log, after_batch, through_batch, frames)
-            except NotThisWayError as error:
-                self._full_through_batch = error.through_batch
-                self._logger.info(
-                    "Batches %d to %d are taken whole: %s",
-                    after_batch + 1,
-                    error.through_batch,
-                    error.reason,
+                prepared = read_selected(
+                    log, after_batch, through_batch, frames, bounds, latest_only=latest_only
                 )
-        return self._whole(whole, returned, outputs, lookups)
+                break
+            except TooMuchError as error:
+                self._sizes.expect(error.row_bytes)
+                bounds = bounds.after_too_much(error.row_bytes)
+        result = prepared.result
+        try:
+            rows = self._function.read(result.rows, result.rows)
+        except TransformError as error:
+            raise FullChunkNeededError(prepared.facts.last_batch, error.what) from error
+        self._sizes.learn(rows, len(result.changes))
+        return replace(prepared, result=replace(result, rows=rows))
 
     def _only_latest_count(self, output: str, frame: Frame) -> bool:
-        """Whether a change leaves no trace in a dataset that a later one of its key replaces.
+        """Return whether superseded changes leave no trace in a dataset.
 
-        It does in a history, in an append table, and as the image that a soft delete keeps.
+        They do leave one in a history, in an append table, and in the image of a soft delete.
         """
         dataset = self._transform.outputs[output]
         return dataset.mode == "merge" and dataset.deletes == "hard" and frame.is_row_wise
 
-    def _collapsed_first(
+    def _full(
         self,
-        log: ChangeLogSnapshot,
-        after_batch: int,
-        through_batch: int,
-        frames: Mapping[str, Frame],
-    ) -> Prepared:
-        bounds = self._sizes.bounds()
-        while True:
-            parts = log.parts(after_batch, through_batch)
-            try:
-                with guarded(log.uri, "Reading changes"), parts:
-                    return self._read(prepare(parts, frames, bounds))
-            except TooMuchError as error:
-                self._sizes.expect(error.row_bytes)
-                # Half of it each time ends at a single batch, which is never too much.
-                bounds = replace(
-                    bounds, retained_bytes=bounds.retained_bytes // 2, row_bytes=error.row_bytes
-                )
-
-    def _every_change(
-        self,
-        log: ChangeLogSnapshot,
-        after_batch: int,
-        through_batch: int,
-        frames: Mapping[str, Frame],
-    ) -> Prepared:
-        size, row_bytes = self._sizes.full_bytes, self._sizes.row_bytes
-        return self._read(
-            every_change(log, after_batch, through_batch, frames, size, row_bytes or 0.0)
-        )
-
-    def _as_looked_at(
-        self,
-        whole: FullChunk,
-        returned: Mapping[str, object],
-        outputs: Sequence[str],
-        lookups: Mapping[str, pa.Table],
-    ) -> Prepared:
-        """With the columns that the function, or what it returned, has asked for so far."""
-        try:
-            rows = self._function.read(outputs, returned)
-        except TransformError:
-            return self._whole(whole, returned, outputs, lookups)
-        taken = FunctionResult(whole.changes_with(frozenset()), rows, whole.refused)
-        return Prepared(whole.facts(), taken)
-
-    def _read(self, prepared: Prepared) -> Prepared:
-        """The chunk with its rows as datasets take them."""
-        taken = prepared.taken
-        try:
-            rows = self._function.read(taken.rows, taken.rows)
-        except TransformError as error:
-            raise NotThisWayError(prepared.facts.last_batch, error.what) from error
-        self._sizes.learn(rows, len(taken.changes))
-        return replace(prepared, taken=replace(taken, rows=rows))
-
-    def _whole(
-        self,
-        whole: FullChunk,
+        full: FullChunk,
         returned: Mapping[str, object] | None,
-        outputs: Iterable[str],
+        outputs: list[str],
         lookups: Mapping[str, pa.Table],
+        *,
+        every_column: bool,
     ) -> Prepared:
-        taken = self._function.take(outputs, whole.changes, lookups, whole.place, returned)
-        refused = pa.concat_tables([whole.refused, taken.refused])
-        return Prepared(whole.facts(), replace(taken, refused=refused))
+        """Prepare every change of the chunk.
+
+        Args:
+            full: The chunk.
+            returned: The function's return values for the chunk, if it was called.
+            outputs: Outputs to prepare.
+            lookups: Lookup tables by parameter.
+            every_column: Whether changes may be quarantined, so that they need all columns. If
+                not, the columns that the function requested suffice as long as nothing fails.
+        """
+        if returned is not None and not every_column:
+            try:
+                rows = self._function.read(outputs, returned)
+            except TransformError:
+                pass  # evaluated below, which quarantines changes or says which ones fail
+            else:
+                result = FunctionResult(full.changes_with(frozenset()), rows, full.refused)
+                return Prepared(full.facts(), result)
+        result = self._function.evaluate(outputs, full.changes, lookups, full.location, returned)
+        refused = pa.concat_tables([full.refused, result.refused])
+        return Prepared(full.facts(), replace(result, refused=refused))
 
 
 def _unread(returned: Mapping[str, object]) -> dict[str, Frame] | None:
-    """What was returned, if all of it is frames of which nothing was read yet."""
+    """Return the values if all of them are frames that were not read yet, else None."""
     frames = {
         output: frame
         for output, frame in returned.items()

@@ -1,4 +1,4 @@
-"""What one more chunk makes of the report of a run."""
+"""The report of a run, updated by each chunk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def advanced(
     table_version: int,
     new_columns: tuple[str, ...],
 ) -> ApplyReport:
-    """The report after a chunk was committed to its dataset."""
+    """Return the report after a chunk was committed to its dataset."""
     return replace(
         report,
         position=chunk.last_batch,

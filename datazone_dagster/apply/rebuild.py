@@ -1,9 +1,9 @@
-"""A dataset made anew from the change log, beside the one that is there until it is done.
+"""Rebuild of a dataset from the change log, next to the existing table until the swap.
 
-The rebuilt dataset stands in a lakehouse of its own below `_rebuild`, so runs and readers of
-the dataset, and all other datasets, notice nothing. When it has applied as much as the dataset,
-it takes over in one commit (`merge.takeover`). Whatever dies before that commit leaves the
-dataset as it is: a rebuild that is run again starts over, in another place.
+The rebuilt table is in a separate lakehouse below `_rebuild`, so runs and readers of the dataset
+are not affected, nor are other datasets. Once its position equals the dataset's, one commit swaps
+it in (`dataset.swap`). A crash before that commit leaves the dataset as it was: the next rebuild
+starts over, at another path.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport
 
 SWAPS = 20
-"""Attempts to take over: each time a run of the dataset was faster, the rest is applied."""
+"""Attempts to swap: each time a run of the dataset is faster, the rebuild applies the rest."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
-    """What a rebuild did. `applied` is about the rebuilt table; `generation` counts rebuilds."""
+    """Result of a rebuild. `applied` is about the rebuilt table; `generation` counts rebuilds."""
 
     applied: ApplyReport
     generation: int
@@ -49,10 +49,10 @@ class Rebuild:
         transform: The transform that writes the dataset.
         dataset: The dataset.
         layout: The lakehouse.
-        settings: Bounds of memory.
-        clock: Tells the time.
+        settings: Bounds of the run.
+        clock: Returns the current time.
         on_chunk: Called after each chunk.
-        logger: Of what happens.
+        logger: Logger for progress and warnings.
     """
 
     def __init__(
@@ -73,25 +73,25 @@ class Rebuild:
         self._clock = clock
         self._on_chunk = on_chunk
         self._logger = logger
-        self._place = layout.rebuild(dataset.id, uuid.uuid4().hex)
+        self._target = layout.rebuild(dataset.id, uuid.uuid4().hex)
 
     def run(self) -> RebuildReport:
-        """Apply the whole change log, then take over.
+        """Apply the full change log, then swap the tables.
 
         Raises:
-            StorageError: The change log no longer has everything, there is nothing to rebuild,
-                or the store failed. The dataset is as it was.
-            ConcurrentWriterError: Another rebuild has taken over meanwhile, or runs of the
-                dataset were faster time and again.
+            StorageError: The change log was truncated, there is nothing to rebuild, or the store
+                failed. The dataset is as it was.
+            ConcurrentWriterError: Another rebuild was swapped in meanwhile, or runs of the
+                dataset were faster each time.
             TransformError: The function or its result can't be applied.
         """
         generation = self._check()
         for attempt in range(1, SWAPS + 1):
             try:
                 applied = self._apply()
-                taken = swap_in(
+                swapped = swap_in(
                     self._layout,
-                    self._place,
+                    self._target,
                     self._dataset_id,
                     self._transform.source.name,
                     generation=generation,
@@ -104,25 +104,25 @@ class Rebuild:
                     raise
                 self._logger.info("Rebuilding %s: %s", self._dataset_id, error)
                 continue
-            if taken:
+            if swapped:
                 self._clean_up()
                 return RebuildReport(applied, generation + 1, attempt)
-            self._check()  # what is missing may have been removed meanwhile
+            self._check()  # the missing batches may have been truncated meanwhile
         raise ConcurrentWriterError(
             f"Dataset {self._dataset_id!r}: runs were faster {SWAPS} times in a row.",
-            safe="The dataset is as they left it; what was rebuilt is thrown away.",
+            safe="The dataset is as those runs left it; the rebuilt table is discarded.",
             hint="Stop the sensor of its source, or wait for a quieter time, and rebuild again.",
         )
 
     def _overtaken(self) -> ConcurrentWriterError:
         return ConcurrentWriterError(
-            f"Dataset {self._dataset_id!r}: another rebuild has taken over meanwhile.",
-            safe="Its rows stand; what this one made is thrown away.",
-            hint="Rebuild it again if that one was made with other code.",
+            f"Dataset {self._dataset_id!r}: another rebuild was swapped in meanwhile.",
+            safe="The dataset has the rows of that rebuild; those of this one are discarded.",
+            hint="Rebuild again if the other rebuild ran other code.",
         )
 
     def _check(self) -> int:
-        """The generation of the dataset, if it can be rebuilt."""
+        """Return the generation of the dataset, if it can be rebuilt."""
         log = ChangeLog(self._layout, self._transform.source.name).open()
         generation = self._generation()
         if log is None or not log.head or generation is None:
@@ -130,16 +130,16 @@ class Rebuild:
                 f"Dataset {self._dataset_id!r} can't be rebuilt: "
                 + ("it has no table." if generation is None else "nothing was landed yet."),
                 safe="Nothing was written.",
-                hint=f"A run of the job {self._transform.job_name} makes it.",
+                hint=f"A run of the job {self._transform.job_name} creates it.",
             )
-        if log.forgotten:
+        if log.truncated_through:
             uri = self._layout.change_log(self._transform.source.name)
             raise StorageError(
-                f"Dataset {self._dataset_id!r} can't be rebuilt: batches 1 to {log.forgotten} were "
-                f"removed from the change log at {uri}.",
+                f"Dataset {self._dataset_id!r} can't be rebuilt: batches 1 to "
+                f"{log.truncated_through} were removed from the change log at {uri}.",
                 safe="The dataset is as it was.",
                 hint="Without them the rebuilt dataset would lack keys that have not changed "
-                "since. A column of another type can be cast in the function, or be renamed.",
+                "since. Cast a column of another type in the function, or rename it.",
             )
         return generation
 
@@ -149,7 +149,7 @@ class Rebuild:
         return None if table is None else generation_of(table, self._transform.source.name)
 
     def _apply(self) -> ApplyReport:
-        application = ApplyRun(
+        apply_run = ApplyRun(
             self._transform,
             self._layout,
             self._settings,
@@ -157,14 +157,14 @@ class Rebuild:
             self._on_chunk,
             self._logger,
             only=self._dataset_id,
-            target=self._place,
+            target=self._target,
         )
-        return application.run()[self._dataset_id]
+        return apply_run.run()[self._dataset_id]
 
     def _clean_up(self) -> None:
-        """Remove what stood beside, also what earlier rebuilds left. It never fails a rebuild."""
+        """Remove the files of this and earlier rebuilds. Never fails a rebuild."""
         options = self._layout.storage_options
         try:
             TableStore(self._layout.rebuilds(self._dataset_id), options).delete_all()
         except OSError as error:
-            self._logger.warning("What a rebuild left can't be removed: %s", error)
+            self._logger.warning("Files of a rebuild can't be removed: %s", error)

@@ -1,9 +1,9 @@
-"""A redrive: quarantined records through the function once more, and back into their dataset.
+"""Redrive: quarantined records pass through the function again and into their dataset.
 
-Records go in the order in which they came, a bounded part at a time. Each part is pinned in
-the quarantine under a number, committed to the dataset with that number as the version of its
-own Delta transaction, and then marked. Whatever dies in between, the next redrive compares
-the numbers: what is in the dataset is only marked, what is not is taken again.
+Records go in their original order, a bounded portion at a time. Each portion is pinned in the
+quarantine under a number, committed to the dataset with that number as the version of a separate
+Delta transaction, and then marked. If the process dies in between, the next redrive compares
+the numbers: records that are in the dataset are only marked, the others are tried again.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.api import Dataset, Transform
-from datazone_dagster.apply.append_order import hold_back, waiting_keys
+from datazone_dagster.apply.append_order import apply_contract, defer_later_changes, waiting_keys
 from datazone_dagster.apply.bad_records import keyed
+from datazone_dagster.apply.chunk import FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
-from datazone_dagster.apply.function import Function, FunctionResult
+from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.reparse import as_changes
 from datazone_dagster.apply.tables import dataset_table, read_lookups
 from datazone_dagster.changelog.log import ChangeLog
@@ -27,11 +28,12 @@ from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
+from datazone_dagster.model.quarantine_policy import keeps_order
 from datazone_dagster.model.report import RedriveReport
 from datazone_dagster.process import crash_points
 
 ATTEMPTS = 5
-"""Tries of one part while others write to the dataset or its quarantine."""
+"""Attempts at one portion while others write to the dataset or its quarantine."""
 
 
 class Redriving:
@@ -62,23 +64,23 @@ class Redriving:
         self._still_failing: set[str] = set()
 
     def look(self) -> RedriveReport:
-        """What waits, without doing anything about it."""
+        """Report the waiting records, without redriving them."""
         waiting = self._quarantine.waiting(self._table.redriven())
         return RedriveReport(self._dataset.id, waiting=len(waiting), reasons=_reasons(waiting))
 
     def run(self) -> RedriveReport:
-        """Bring back what waits now and what the dataset has passed."""
+        """Redrive the waiting records of batches that the dataset has passed."""
         report = RedriveReport(self._dataset.id)
         lookups = read_lookups(self._transform, self._layout)
         failures = 0
         while True:
             try:
-                done = self._next_row_group(lookups, report)
+                done = self._next_portion(lookups, report)
             except ConcurrentWriterError as error:
                 failures += 1
                 if failures >= ATTEMPTS:
                     raise
-                self._logger.info("A part of the redrive is tried again: %s", error)
+                self._logger.info("A portion of the redrive is tried again: %s", error)
                 continue
             failures = 0
             if done is None:
@@ -86,53 +88,53 @@ class Redriving:
                 return replace(report, waiting=left.waiting, reasons=left.reasons)
             report = done
 
-    def _next_row_group(
+    def _next_portion(
         self, lookups: dict[str, pa.Table], report: RedriveReport
     ) -> RedriveReport | None:
-        """The report after one more part, or None if nothing is left to try."""
+        """Redrive one more portion; return the report, or None if nothing is left to try."""
         redrive = self._quarantine.start_redrive()
         if redrive is None:
             return None
-        updated_checkpoint, now = self._table.redriven(), self._clock()
-        part = self._due(redrive, updated_checkpoint)
-        if not len(part):
-            redrive.mark(updated_checkpoint, now)
+        finished_redrive, now = self._table.redriven(), self._clock()
+        portion = self._due(redrive, finished_redrive)
+        if not len(portion):
+            redrive.mark(finished_redrive, now)
             return None
-        taken = self._taken(part, lookups)
-        if len(taken.changes):
-            redrive.pin(taken.changes, updated_checkpoint, now)
+        result = self._evaluated(portion, lookups)
+        if len(result.changes):
+            redrive.pin(result.changes, finished_redrive, now)
             crash_points.reach(crash_points.AFTER_REDRIVE_PIN)
             written = self._table.redrive(
-                taken.changes,
-                taken.rows[self._output],
-                after_redrive=updated_checkpoint,
+                result.changes,
+                result.rows[self._output],
+                after_redrive=finished_redrive,
                 number=redrive.number,
                 now=now,
                 attributes=self._function.attributes,
             )
             report = replace(
                 report,
-                redriven=report.redriven + len(taken.changes),
+                redriven=report.redriven + len(result.changes),
                 counts=report.counts + written.counts,
             )
-        # From here on the part is decided: trying it again would change nothing.
-        self._tried.update(part[RECORD_ID].to_pylist())
-        self._still_failing.update(waiting_keys(taken.refused))
+        # From here on the portion is decided: trying it again would change nothing.
+        self._tried.update(portion[RECORD_ID].to_pylist())
+        self._still_failing.update(waiting_keys(result.refused))
         try:
-            if len(taken.changes):
+            if len(result.changes):
                 redrive.mark(redrive.number, now)
-            self._quarantine.put(_as_they_were(part, taken.refused), now)
+            self._quarantine.put(_in_original_form(portion, result.refused), now)
         except ConcurrentWriterError as error:
-            self._logger.info("What was redriven is marked by the next redrive: %s", error)
+            self._logger.info("The next redrive will mark the records of this one: %s", error)
         return report
 
-    def _due(self, redrive: Redrive, updated_checkpoint: int) -> pa.Table:
-        """The oldest records that wait, up to the bound of a chunk.
+    def _due(self, redrive: Redrive, finished_redrive: int) -> pa.Table:
+        """Return the oldest waiting records, up to the size of a chunk.
 
-        Only of batches that the dataset has passed: the others are still to be applied, and a
-        run of the transform may take them then.
+        Only batches that the dataset has passed count: the others are still to be applied, and a
+        run of the transform may take their records then.
         """
-        records = redrive.records(updated_checkpoint)
+        records = redrive.records(finished_redrive)
         passed = pc.less_equal(records[Log.BATCH], self._table.position())
         tried = pc.is_in(records[RECORD_ID], pa.array(list(self._tried), pa.string()))
         records = records.filter(pc.and_not(passed, tried))
@@ -140,32 +142,30 @@ class Redriving:
         fitting = pc.less(pc.cumulative_sum(sizes), self._sizes.full_bytes)
         return records.slice(0, max(1, pc.sum(fitting).as_py() or 0))
 
-    def _taken(self, part: pa.Table, lookups: dict[str, pa.Table]) -> FunctionResult:
+    def _evaluated(self, portion: pa.Table, lookups: dict[str, pa.Table]) -> FunctionResult:
         log = ChangeLog(self._layout, self._transform.source.name).open()
         changes = as_changes(
-            part,
+            portion,
             self._transform.source,
             lambda batch: None if log is None else log.epoch_of(batch),
         )
         changes, refused = keyed(changes)
         if not len(changes):
             return FunctionResult(changes, {}, refused)
-        place = f"{len(part)} quarantined records"
-        taken = self._function.take([self._output], changes, lookups, place)
-        fit, rows, unfit = self._table.fitting(taken.changes, taken.rows[self._output])
-        taken = FunctionResult(
-            fit, {self._output: rows}, pa.concat_tables([refused, taken.refused, unfit])
-        )
-        if self._dataset.mode == "append":
-            taken = hold_back(taken, self._still_failing, self._output)
-        return taken
+        location = f"{len(portion)} quarantined records"
+        result = self._function.evaluate([self._output], changes, lookups, location)
+        result = apply_contract(result, self._table, self._output)
+        result = replace(result, refused=pa.concat_tables([refused, result.refused]))
+        if keeps_order(self._dataset.mode):
+            result = defer_later_changes(result, self._still_failing, self._output)
+        return result
 
 
-def _as_they_were(part: pa.Table, refused: pa.Table) -> pa.Table:
-    """The records that stay, in the form in which they are quarantined, with the new reasons."""
+def _in_original_form(portion: pa.Table, refused: pa.Table) -> pa.Table:
+    """Return the refused records as they were in the quarantine, with their new reasons."""
     names = [RECORD_ID, Log.REASON]
-    order = part.column_names
-    joined = part.drop_columns([Log.REASON]).join(
+    order = portion.column_names
+    joined = portion.drop_columns([Log.REASON]).join(
         refused.select(names), keys=RECORD_ID, join_type="inner"
     )
     return joined.select(order).sort_by([(Log.BATCH, "ascending"), (Log.VERSION, "ascending")])

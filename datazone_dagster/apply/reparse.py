@@ -1,4 +1,4 @@
-"""Quarantined records as changes again: once more through the parser, which may know better."""
+"""Quarantined records as changes again, parsed by what may be a newer parser."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from datazone_dagster.source.wire import parse_page
 def as_changes(
     records: pa.Table, source: DynamoDBSource, epoch_of: Callable[[int], int | None]
 ) -> pa.Table:
-    """Quarantined records in the change log's form, in their order.
+    """Return quarantined records in the change log's form, in their order.
 
-    Those that are stream records lose their `reason`: whether they can be taken is decided
-    anew. Those that are still none keep it.
+    Stream records lose their `reason`, since the function decides about them again. Records that
+    still can't be parsed keep their `reason`.
 
     Args:
         records: Rows of the quarantine.
-        source: Where they came from.
-        epoch_of: The epoch of a batch, None if nothing tells it.
+        source: Source of the records.
+        epoch_of: Returns the epoch of a batch, None if it is unknown.
     """
     masks = Masks.of(source)
     rows = []

@@ -1,17 +1,18 @@
-"""The run: chunks of the change log, each through the function and into every dataset once."""
+"""The run: each chunk of the change log passes through the function, once into every dataset."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
 import pyarrow as pa
 
 from datazone_dagster.api import Dataset, Transform
-from datazone_dagster.apply.append_order import hold_back, let_in, waiting_keys
+from datazone_dagster.apply.append_order import apply_contract, defer_later_changes, waiting_keys
+from datazone_dagster.apply.chunk import ChunkFacts, FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.maintain_dataset import maintained
@@ -26,12 +27,13 @@ from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
+from datazone_dagster.model.quarantine_policy import keeps_order, needs_every_column
 from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts
 from datazone_dagster.process import crash_points
 
 REOPEN_AFTER = timedelta(hours=RETENTION_HOURS) / 3
-"""How long a run reads one version of the change log: the files of it are there for a while only,
-and one chunk more has to fit."""
+"""Time for which a run reads one version of the change log: its files are retained for a limited
+time, and one more chunk has to fit in."""
 
 
 class ApplyRun:
@@ -67,8 +69,8 @@ class ApplyRun:
         }
         self._sizes = ChunkSizes(settings)
         self._linger_seconds = settings.linger_seconds
-        self._last: ChunkCost | None = None
-        self._upkeep = settings.maintenance
+        self._last_cost: ChunkCost | None = None
+        self._maintenance = settings.maintenance
         attributes = next(iter(self._tables.values())).attributes()
         limit = self._sizes.frame_memory_bytes
         self._function = Function(transform, attributes, limit, logger)
@@ -85,12 +87,12 @@ class ApplyRun:
         }
 
     def run(self) -> dict[str, ApplyReport]:
-        """Apply up to the head of the change log, and what lands meanwhile."""
+        """Apply up to the head of the change log, and batches that land meanwhile."""
         started_seconds = time.monotonic()
         following = Following(self._change_log, self._linger_seconds)
         log = following.first()
         while log is not None and self._applied_to_head(log):
-            log = following.next(log, self._last)
+            log = following.next(log, self._last_cost)
         if log is None:
             self._maintain()
         duration_seconds = time.monotonic() - started_seconds
@@ -100,19 +102,20 @@ class ApplyRun:
         }
 
     def _applied_to_head(self, log: ChangeLogSnapshot) -> bool:
-        """Apply up to this head; False if another run is faster."""
+        """Apply up to this head; return False if another run committed first."""
         for output, report in self._reports.items():
             check_head(log.head, report.position)
             self._reports[output] = replace(report, head=log.head)
         try:
             self._apply_to_head(log)
         except ConcurrentWriterError as error:
-            self._logger.info("This run of %s gives way: %s", self._transform.name, error)
+            name = self._transform.name
+            self._logger.info("This run of %s lost the commit race: %s", name, error)
             return False
         return True
 
     def _apply_to_head(self, log: ChangeLogSnapshot) -> None:
-        """Datasets that are behind catch up with the others first, then all go on together."""
+        """Let datasets that are behind catch up with the others, then apply to all together."""
         head, opened_at = log.head, self._clock()
         lookups: dict[str, pa.Table] | None = None
         while True:
@@ -129,34 +132,34 @@ class ApplyRun:
             self._skip_to(start, end)
 
     def _reopened(self, head: int) -> ChangeLogSnapshot:
-        """The change log as it is now: the same batches, perhaps in other files."""
+        """Return the current change log: the same batches, perhaps in other files."""
         log = self._change_log.open()
         if log is None or log.head < head:
             raise ConcurrentWriterError(
                 f"The change log at {self._change_log.uri} was removed or replaced by an older one "
                 "while it was read.",
-                safe="What was applied before is in the datasets, with their positions.",
-                hint="Restore the newest one: others end behind those positions.",
+                safe="The chunks applied before are in the datasets, with their positions.",
+                hint="Restore the newest change log: older ones end before those positions.",
             )
         return log
 
     def _maintain(self) -> None:
-        """Tables that this run has merged into, now that no change waits."""
+        """Maintain the tables that this run has merged into, now that no change waits."""
         for output, report in self._reports.items():
             if report.chunks:
                 dataset = self._datasets[output]
-                done = maintained(
+                maintenance = maintained(
                     self._layout,
                     dataset,
-                    self._upkeep,
+                    self._maintenance,
                     self._clock,
                     self._logger,
-                    memory_bytes=self._sizes.left_bytes(),
+                    memory_bytes=self._sizes.available_bytes(),
                 )
-                self._reports[output] = replace(report, maintenance=done)
+                self._reports[output] = replace(report, maintenance=maintenance)
 
     def _skip_to(self, start: int, end: int) -> None:
-        """Batches without rows leave nothing to commit, only the report to move."""
+        """Advance the reports past batches without rows, which need no commit."""
         for output, report in self._reports.items():
             if start <= report.position < end:
                 self._reports[output] = replace(report, position=end)
@@ -164,10 +167,10 @@ class ApplyRun:
     def _apply_chunk(
         self, log: ChangeLogSnapshot, start: int, end: int, lookups: Mapping[str, pa.Table]
     ) -> int:
-        """The next chunk of a range that has changes, into the datasets that stand at its start.
+        """Apply the next chunk of a range that has changes, to the datasets at its start.
 
         Returns:
-            Where they stand now.
+            The new position of these datasets.
         """
         started_seconds = time.monotonic()
         now = self._clock()
@@ -181,24 +184,25 @@ class ApplyRun:
             end,
             behind,
             lookups,
-            may_refuse=any(
-                waiting[output] or self._datasets[output].contract.may_refuse for output in behind
+            every_column=any(
+                needs_every_column(
+                    contract_may_refuse=self._datasets[output].contract.may_refuse,
+                    some_wait=bool(waiting[output]),
+                )
+                for output in behind
             ),
         )
-        chunk, taken = prepared.facts, prepared.taken
+        chunk, result = prepared.facts, prepared.result
         prepared_seconds = time.monotonic()
         counts = MergeCounts()
         for output, report in behind.items():
-            dataset = self._datasets[output]
-            quarantine, table = Quarantine(self._target, dataset.id), self._tables[output]
-            mine = let_in(taken, table, output) if dataset.contract.may_refuse else taken
-            if dataset.mode == "append":
-                mine = hold_back(mine, waiting[output], output)
-            quarantined = quarantine.put(mine.refused, now)
+            quarantine = Quarantine(self._target, self._datasets[output].id)
+            accepted = self._accepted(output, result, waiting[output])
+            quarantined = quarantine.put(accepted.refused, now)
             crash_points.reach(crash_points.AFTER_QUARANTINE)
-            written = table.apply(
-                mine.changes,
-                mine.rows[output],
+            written = self._tables[output].apply(
+                accepted.changes,
+                accepted.rows[output],
                 after_batch=report.position,
                 through_batch=chunk.last_batch,
                 now=now,
@@ -208,7 +212,7 @@ class ApplyRun:
             self._reports[output] = advanced(
                 report,
                 chunk,
-                mine.rows[output],
+                accepted.rows[output],
                 counts=written.counts,
                 quarantined=quarantined + written.quarantined,
                 table_version=written.table_version,
@@ -221,7 +225,24 @@ class ApplyRun:
             chunk.decoded_bytes, work_seconds, merge_seconds, collapsed=prepared.collapsed
         )
         stored_bytes = log.stored_bytes(start, chunk.last_batch)
-        self._last = ChunkCost(stored_bytes, work_seconds, merge_seconds)
+        self._last_cost = ChunkCost(stored_bytes, work_seconds, merge_seconds)
+        self._report_chunk(chunk, counts, committed_seconds - started_seconds)
+        return chunk.last_batch
+
+    def _accepted(
+        self, output: str, result: FunctionResult, waiting: Collection[str]
+    ) -> FunctionResult:
+        """Return the result without the changes that go to the dataset's quarantine."""
+        dataset = self._datasets[output]
+        if dataset.contract.may_refuse:
+            result = apply_contract(result, self._tables[output], output)
+        if keeps_order(dataset.mode):
+            result = defer_later_changes(result, waiting, output)
+        return result
+
+    def _report_chunk(
+        self, chunk: ChunkFacts, counts: MergeCounts, duration_seconds: float
+    ) -> None:
         if self._on_chunk is not None:
             self._on_chunk(
                 ChunkReport(
@@ -231,17 +252,16 @@ class ApplyRun:
                     head=max(report.head for report in self._reports.values()),
                     records=chunk.records,
                     counts=counts,
-                    duration_seconds=committed_seconds - started_seconds,
+                    duration_seconds=duration_seconds,
                 )
             )
-        return chunk.last_batch
 
     def _waiting_keys(self, output: str) -> set[str]:
-        """The keys that later changes wait behind, in append mode."""
+        """Return the keys that later changes wait behind."""
         dataset = self._datasets[output]
-        if dataset.mode != "append":
+        if not keeps_order(dataset.mode):
             return set()
-        # Those of the chunk itself, if it came once before, are decided anew.
+        # Keys quarantined by an earlier attempt at this chunk are decided again.
         position = self._reports[output].position
         quarantine = Quarantine(self._target, dataset.id)
         return waiting_keys(

@@ -13,7 +13,7 @@ from datazone_dagster.model.layout import Layout
 
 
 def dataset_table(dataset: Dataset, transform: Transform, layout: Layout) -> DatasetTable:
-    """The table of a dataset, as its transform writes it."""
+    """Return the table of a dataset, as its transform writes it."""
     return DatasetTable(
         layout,
         dataset.id,
@@ -29,23 +29,23 @@ def dataset_table(dataset: Dataset, transform: Transform, layout: Layout) -> Dat
 
 
 def setting_ignored(dataset: Dataset, facts: TableFacts) -> str | None:
-    """What of a dataset's declaration its table does not follow, and the way out; None: nothing."""
-    declared, made = tuple(dataset.partition_by), facts.partition_by
-    if declared == made:
+    """Describe a setting of a dataset that its table does not follow, and the fix; None if none."""
+    declared, actual = tuple(dataset.partition_by), facts.partition_by
+    if declared == actual:
         return None
     return (
         f"Dataset {dataset.id!r} is declared with partition_by={list(declared)}, but its table "
-        f"was made with {list(made)} and stays so: the change is ignored. No row is missing or "
-        f"wrong. Run `datazone-dagster rebuild {dataset.id}` to make the table anew with it, or "
-        "take the change back."
+        f"was created with {list(actual)}: the change is ignored. No row is missing or wrong. "
+        f"Run `datazone-dagster rebuild {dataset.id}` to rebuild the table with it, or revert "
+        "the change."
     )
 
 
 def read_lookups(transform: Transform, layout: Layout) -> dict[str, pa.Table]:
-    """The lookups of a transform, whole, by parameter.
+    """Return the full lookup tables of a transform, by parameter.
 
     Raises:
-        TransformError: One has no table yet.
+        TransformError: A lookup has no table yet.
     """
     lookups = {}
     for parameter, dataset in transform.lookups.items():

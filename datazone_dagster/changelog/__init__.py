@@ -1,1 +1,1 @@
-"""The append-only table of everything a source delivered, and the checkpoint beside it."""
+"""The append-only table of everything that a source delivered, and its checkpoint table."""

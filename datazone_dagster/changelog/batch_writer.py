@@ -1,8 +1,8 @@
-"""One batch on its way into the change log: its file is written while the shards are read.
+"""Writer of one batch of the change log: its file is written while the shards are read.
 
-Whoever parses a page writes it too: its records go into the file while they are in the
-processor's cache, in the memory of a row group. Handing them to another thread took a third
-more CPU, and no less time.
+The thread that parses a page also writes it: its records go into the file while they are in the
+processor's cache, through the memory of one row group. Handing the records to another thread
+took a third more CPU and no less time.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from datazone_dagster.delta import guarded
 
 
 class BatchWriter:
-    """Takes the records of one batch and writes them into one file.
+    """Writes the records of one batch into one file.
 
-    The file counts only once `commit` has put it into the table's log. Records of one shard
+    The file counts only once `commit` has added it to the table's log. Records of one shard
     land in the order in which they are put.
 
     Args:
-        uri: Of the table, for error texts.
-        store: Gives the folder of the table.
-        batch: The number of the batch.
-        epoch: Of its rows.
-        commit: Called once with the file, if there were any rows.
+        uri: Location of the table, for error texts.
+        store: Function that returns the table's folder.
+        batch: Number of the batch.
+        epoch: Epoch of the batch's rows.
+        commit: Function called once with the file, if there were any rows.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class BatchWriter:
         self._write(self._rows.add(records))
 
     def finish(self) -> None:
-        """Write what is left of what was put, and close the file.
+        """Write the records still buffered, and close the file.
 
         Raises:
             StorageError: The file can't be written.
         """
-        self._write(self._rows.rest())
+        self._write(self._rows.flush())
         if self._writer is not None:
             with guarded(*self._doing):
                 self._finished = self._writer.finish()
@@ -73,7 +73,7 @@ class BatchWriter:
         """Finish the file and commit it.
 
         Returns:
-            The number of the batch, or None if there was nothing to land.
+            Number of the batch, or None if there was nothing to land.
 
         Raises:
             ConcurrentWriterError: Another drain landed a batch since the snapshot.
@@ -98,9 +98,9 @@ class BatchWriter:
         if self._writer is not None:
             self._writer.__exit__(kind, error, trace)
 
-    def _write(self, parts: Iterable[pa.Table]) -> None:
+    def _write(self, tables: Iterable[pa.Table]) -> None:
         with guarded(*self._doing):
-            for part in parts:
+            for rows in tables:
                 if self._writer is None:
                     self._writer = FileWriter(self._store(), bucket_of(self.batch))
-                self._writer.write(part)
+                self._writer.write(rows)

@@ -1,4 +1,4 @@
-"""The checkpoint table: one current row per shard, replaced as a whole by each commit."""
+"""The checkpoint table: one current row per shard; each commit replaces all rows."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ SCHEMA = pa.schema(
 
 _CONFIGURATION = {
     "delta.logRetentionDuration": f"interval {RETENTION_HOURS} hours",
-    # Longer than from one deletion of replaced files to the next, as for the change log.
+    # Longer than the time between two deletions of replaced files, as for the change log.
     "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS + 2} hours",
 }
 
 
 class CheckpointTable:
-    """The checkpoints of one source."""
+    """The checkpoint table of one source."""
 
     def __init__(self, layout: Layout, source: str) -> None:
         self.uri = layout.checkpoint(source)
@@ -64,12 +64,12 @@ class CheckpointTable:
         self.storage_options = layout.storage_options
 
     def open(self) -> CheckpointSnapshot | None:
-        """The checkpoint as saved last, or None if there is none."""
+        """Open the checkpoint as last saved; None if there is none."""
         table = open_table(self.uri, self.storage_options, KIND)
         return None if table is None else CheckpointSnapshot(self, table)
 
     def open_or_create(self) -> CheckpointSnapshot:
-        """The checkpoint as saved last; an empty table is made if there is none."""
+        """Open the checkpoint as last saved; create an empty table if there is none."""
         table = open_table(self.uri, self.storage_options, KIND) or create_table(
             self.uri,
             self.storage_options,
@@ -91,19 +91,19 @@ class CheckpointSnapshot:
         self.checkpoint = _from_rows(_read_rows(table))
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the rows by those of `checkpoint`.
+        """Replace all rows with those of `checkpoint`.
 
         Raises:
             ConcurrentWriterError: Another drain saved since this snapshot.
             StorageError: The store failed.
         """
-        # A save moves the handle, perhaps past that of another drain.
+        # A save moves the handle, perhaps past the save of another drain.
         saves = self._table.transaction_version(self._checkpoints.app_id) or 0
         if saves != self._saves:
             raise ConcurrentWriterError(
                 f"Another drain saved the checkpoint at {self._checkpoints.uri} meanwhile.",
-                safe="Its checkpoint stands; every landed batch is in the change log.",
-                hint="This drain gives way and goes on from the new state next time.",
+                safe="Its checkpoint is valid; every landed batch is in the change log.",
+                hint="This drain lost the commit race; the next one continues from the new state.",
             )
         with guarded(self._checkpoints.uri, "Saving the checkpoint"):
             write_deltalake(
@@ -116,13 +116,13 @@ class CheckpointSnapshot:
         self.checkpoint = checkpoint
 
     def delete_orphan_files(self) -> None:
-        """Delete the files that earlier commits replaced, or that no commit ever named.
+        """Delete files that earlier commits replaced, or that no commit ever named.
 
-        To be called every hour.
+        Meant to be called every hour.
 
         Raises:
-            ConcurrentWriterError: Another commit came first; the next call does it.
-            StorageError: The store failed; what is left goes next time.
+            ConcurrentWriterError: Another commit came first; the next call deletes them.
+            StorageError: The store failed; the next call deletes the remaining files.
         """
         with guarded(self._checkpoints.uri, "Removing replaced checkpoint files"):
             self._table.vacuum(
@@ -133,7 +133,7 @@ class CheckpointSnapshot:
 
 
 def _read_rows(table: DeltaTable) -> list[dict[str, Any]]:
-    # Not by a PyArrow dataset: its threads read through Python, also while a command ends.
+    # No PyArrow dataset: its threads read through Python, even while a command is exiting.
     rows: list[dict[str, Any]] = pa.table(table.scan()).to_pylist()
     return rows
 

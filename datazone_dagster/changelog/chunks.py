@@ -1,4 +1,4 @@
-"""Rows of the change log, cut into what a dataset takes at once. Pure."""
+"""Chunks: the rows of the change log that a dataset applies at once. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CHUNK_COLUMNS = [name for name in SCHEMA.names if name != Log.BUCKET]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whole batches of the change log, oldest first; the unit that a dataset takes at once.
+    """Complete batches of the change log, oldest first: the unit that a dataset applies at once.
 
-    `decoded_bytes` is its size as `cut_into_chunks` measured it.
+    `decoded_bytes` is the chunk's size as measured by `cut_into_chunks`.
     """
 
     first_batch: int
@@ -27,30 +27,26 @@ class Chunk:
     decoded_bytes: int
 
 
-def cut_into_chunks(
-    parts: Iterable[tuple[pa.Table, float]], chunk_bytes: int, row_bytes: float = 0.0
-) -> Iterator[Chunk]:
-    """Whole batches each; a chunk ends with the batch in which it passes `chunk_bytes` (decoded).
+def cut_into_chunks(tables: Iterable[tuple[pa.Table, float]], chunk_bytes: int) -> Iterator[Chunk]:
+    """Yield chunks of complete batches; a chunk ends with the batch that reaches `chunk_bytes`.
 
-    Memory holds one chunk and one part.
+    At most one chunk and one table are in memory.
 
     Args:
-        parts: Rows in the order of their batches; a batch may go over several. With each what a
-            row counts beside its own bytes.
-        chunk_bytes: How much a chunk is.
-        row_bytes: What a row counts at least.
+        tables: Rows in the order of their batches, each table with the bytes that a row counts
+            in addition to its own. A batch may span several tables.
+        chunk_bytes: Size of a chunk, decoded, in bytes.
     """
     pending: list[pa.Table] = []
     pending_bytes = 0
-    for part, more_bytes in parts:
-        for batch_rows in _by_batch(part):
+    for table, more_bytes in tables:
+        for batch_rows in _by_batch(table):
             same_batch = pending and _batch_of(pending[-1]) == _batch_of(batch_rows)
             if pending_bytes >= chunk_bytes and not same_batch:
                 yield _chunk(pending, pending_bytes)
                 pending, pending_bytes = [], 0
             pending.append(batch_rows)
-            rows = len(batch_rows)
-            pending_bytes += int(max(batch_rows.nbytes + rows * more_bytes, rows * row_bytes))
+            pending_bytes += int(batch_rows.nbytes + len(batch_rows) * more_bytes)
     if pending:
         yield _chunk(pending, pending_bytes)
 
@@ -60,7 +56,7 @@ def _batch_of(rows: pa.Table) -> int:
 
 
 def _by_batch(rows: pa.Table) -> Iterator[pa.Table]:
-    """Consecutive runs of rows that share a batch."""
+    """Yield consecutive runs of rows that share a batch."""
     runs = pc.run_end_encode(rows[Log.BATCH].combine_chunks())
     start = 0
     for end in runs.run_ends.to_pylist():
@@ -68,6 +64,6 @@ def _by_batch(rows: pa.Table) -> Iterator[pa.Table]:
         start = end
 
 
-def _chunk(parts: list[pa.Table], decoded_bytes: int) -> Chunk:
-    rows = pa.concat_tables(parts)
+def _chunk(tables: list[pa.Table], decoded_bytes: int) -> Chunk:
+    rows = pa.concat_tables(tables)
     return Chunk(_batch_of(rows), int(rows[Log.BATCH][-1].as_py()), rows, decoded_bytes)

@@ -1,6 +1,6 @@
-"""Parquet files of the change log: how one is written, and what the Delta log is told of it.
+"""Parquet files of the change log: writing one, and its statistics for the Delta log.
 
-They are written here and not by delta-rs, which spends twice the CPU on the same bytes. A
+The files are written here and not by delta-rs, which spends twice the CPU on the same bytes. A
 file belongs to one bucket and is sorted by batch.
 """
 
@@ -26,14 +26,14 @@ from datazone_dagster.model.column_names import Log
 
 ROW_GROUP_ROWS = 16_384
 ROW_GROUP_BYTES = 16 << 20
-"""Bounds of a row group, decoded: a reader holds one at a time, whatever an item weighs."""
+"""Bounds of a row group, decoded: a reader has one in memory at a time, however large an item."""
 
 _WITH_STATISTICS = (Log.BATCH, Log.EVENT_TIME)
 
 
 @dataclass
 class _Statistics:
-    """What the Delta log tells of a file; images have no place in it."""
+    """Statistics of a file in the Delta log; images have none."""
 
     rows: int = 0
     bounds: dict[str, list[object]] = field(default_factory=dict)
@@ -64,13 +64,13 @@ def _shown(value: object) -> object:
 
 
 class FileWriter:
-    """One file of a bucket, written a row group at a time while its rows come.
+    """One file of a bucket, written a row group at a time as its rows arrive.
 
-    A context manager: a file that was not finished is deleted. No more than a row group is held.
+    A context manager: an unfinished file is deleted. At most one row group is in memory.
 
     Args:
-        store: The table's folder.
-        bucket: The partition that all rows are in.
+        store: Folder of the table.
+        bucket: Partition of all rows.
         data_change: Whether the rows are new to the table.
     """
 
@@ -84,23 +84,22 @@ class FileWriter:
         self._sink: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
 
-    def write(self, part: pa.Table) -> None:
-        """Add rows in `WRITTEN_SCHEMA`, by batch.
+    def write(self, rows: pa.Table) -> None:
+        """Add rows in `WRITTEN_SCHEMA`, sorted by batch.
 
         Raises:
             OSError: The store failed.
         """
-        for piece in _pieces(part):
-            if not self._group.has_room_for(piece):
+        for piece in _pieces(rows):
+            if not self._group.fits(piece):
                 self._write_group()
             self._group.add(piece)
 
     def finish(self) -> AddAction | None:
-        """Write what is left, and close the file.
+        """Write the remaining rows, and close the file.
 
         Returns:
-            What has to be committed for the file to count; None if there were no rows, and no
-            file.
+            Action to commit for the file to count; None, and no file, if there were no rows.
 
         Raises:
             OSError: The store failed.
@@ -133,7 +132,7 @@ class FileWriter:
     ) -> None:
         if self._sink is None:
             return
-        # Nothing refers to it, and no vacuum of ours would find it.
+        # Nothing refers to the file, and no vacuum of ours would find it.
         with suppress(OSError):
             if self._writer is not None:
                 self._writer.close()
@@ -164,16 +163,16 @@ class FileWriter:
 
 
 class _RowGroup:
-    """Rows that wait until they are worth a row group."""
+    """Rows buffered until they fill a row group."""
 
     def __init__(self) -> None:
         self.rows = 0
         self._bytes = 0
         self._pieces: list[pa.Table] = []
 
-    def has_room_for(self, piece: pa.Table) -> bool:
-        fits = self._bytes + piece.nbytes <= ROW_GROUP_BYTES
-        return not self.rows or (fits and self.rows + len(piece) <= ROW_GROUP_ROWS)
+    def fits(self, piece: pa.Table) -> bool:
+        within_bytes = self._bytes + piece.nbytes <= ROW_GROUP_BYTES
+        return not self.rows or (within_bytes and self.rows + len(piece) <= ROW_GROUP_ROWS)
 
     def add(self, piece: pa.Table) -> None:
         self._pieces.append(piece)
@@ -188,26 +187,26 @@ class _RowGroup:
 
 
 def write_file(
-    store: pafs.FileSystem, bucket: int, parts: Iterable[pa.Table], *, data_change: bool = True
+    store: pafs.FileSystem, bucket: int, tables: Iterable[pa.Table], *, data_change: bool = True
 ) -> AddAction | None:
-    """Write one file of a bucket, of parts that are there: see `FileWriter`."""
+    """Write the rows of `tables` into one file of a bucket: see `FileWriter`."""
     with FileWriter(store, bucket, data_change=data_change) as file:
-        for part in parts:
-            file.write(part)
+        for rows in tables:
+            file.write(rows)
         return file.finish()
 
 
 def folder_of(bucket: int) -> str:
-    """Where the files of a bucket are."""
+    """Return the folder of a bucket's files, relative to the table."""
     return f"{Log.BUCKET}={bucket}"
 
 
-def _pieces(part: pa.Table) -> Iterator[pa.Table]:
-    """Halves of halves, until each fits a row group or is one row."""
-    if len(part) <= 1 or (len(part) <= ROW_GROUP_ROWS and part.nbytes <= ROW_GROUP_BYTES):
-        if len(part):
-            yield part
+def _pieces(rows: pa.Table) -> Iterator[pa.Table]:
+    """Halve the rows until each piece fits a row group or is one row."""
+    if len(rows) <= 1 or (len(rows) <= ROW_GROUP_ROWS and rows.nbytes <= ROW_GROUP_BYTES):
+        if len(rows):
+            yield rows
         return
-    half = len(part) // 2
-    yield from _pieces(part.slice(0, half))
-    yield from _pieces(part.slice(half))
+    half = len(rows) // 2
+    yield from _pieces(rows.slice(0, half))
+    yield from _pieces(rows.slice(half))

@@ -1,8 +1,8 @@
-"""The gaps of a source and who accepted them, kept with its change log.
+"""Gaps of a source and their acceptances, stored with its change log.
 
-Gaps are noted in the checkpoint, before the rows land that move the position past them. That
-table may get lost, and is then rebuilt from the change log; so the log keeps a copy of the
-notes, in a table property, and with it every acceptance there ever was.
+A gap is recorded in the checkpoint before the rows land that move the position past it. The
+checkpoint table may be lost, and is then rebuilt from the change log. So the change log stores
+a copy of the gap notes in a table property, together with all earlier acceptances.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from datazone_dagster.model.report import Gap
 
 PROPERTY = "datazone.gaps"
 
-ACCEPTED_KEPT = 200
-"""Acceptances that are remembered, the newest ones: a property has to stay small."""
+MAX_ACCEPTANCES = 200
+"""Number of acceptances stored, the newest ones: a table property has to stay small."""
 
 
-def merged(kept: Iterable[GapNote], current: Iterable[GapNote]) -> tuple[GapNote, ...]:
-    """What the log keeps once the checkpoint has the notes `current`, oldest first.
+def merged(stored: Iterable[GapNote], current: Iterable[GapNote]) -> tuple[GapNote, ...]:
+    """Return the notes to store once the checkpoint has the notes `current`, oldest first.
 
-    An acceptance stays, also when its shard has had another gap since.
+    An acceptance stays even if its shard has had another gap since.
     """
-    notes = {_name(note): note for note in kept if not note.is_open}
-    notes |= {_name(note): note for note in current}
+    notes = {_identity(note): note for note in stored if not note.is_open}
+    notes |= {_identity(note): note for note in current}
     ordered = sorted(notes.values(), key=lambda note: (note.detected_at, note.gap.shard_id))
-    accepted = [note for note in ordered if not note.is_open][-ACCEPTED_KEPT:]
+    accepted = [note for note in ordered if not note.is_open][-MAX_ACCEPTANCES:]
     return tuple(note for note in ordered if note.is_open or note in accepted)
 
 
 def to_json(notes: Iterable[GapNote]) -> str:
-    """The notes as text for the property."""
+    """Return the notes as text for the property."""
     return json.dumps([_plain(note) for note in notes], separators=(",", ":"))
 
 
 def from_json(text: str | None) -> tuple[GapNote, ...]:
-    """The notes in the property, none if it is not there."""
+    """Return the notes in the property; none if the property is missing."""
     return tuple(_note(found) for found in json.loads(text or "[]"))
 
 
-def _name(note: GapNote) -> tuple[str, str, datetime]:
+def _identity(note: GapNote) -> tuple[str, str, datetime]:
     return note.gap.stream_arn, note.gap.shard_id, note.detected_at
 
 
@@ -53,7 +53,7 @@ def _plain(note: GapNote) -> dict[str, object]:
         "stream_arn": gap.stream_arn,
         "shard_id": gap.shard_id,
         "reason": gap.reason,
-        # As text: it has more digits than a JSON reader may keep.
+        # Text: a sequence number has more digits than a JSON reader may preserve.
         "after": None if gap.after_sequence_number is None else str(gap.after_sequence_number),
         "since": _text(gap.since),
         "until": _text(gap.until),

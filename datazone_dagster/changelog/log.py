@@ -1,8 +1,8 @@
 """The change log: append a batch once, read a range of batches by pruning.
 
 Files are pruned by the batch statistics of the Delta log and read in the order of their
-batches. Within a batch the rows of a shard stand in sequence, and a child's batches come
-after its parent's, so the changes of one key are read oldest first.
+batches. Within a batch the rows of a shard are in sequence, and a child's batches come after its
+parent's, so the changes of one key are read oldest first.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ from datazone_dagster.changelog.maintain_log import (
     join_files,
     remove_files,
 )
-from datazone_dagster.changelog.parts import RowGroups
 from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
 from datazone_dagster.changelog.ranges import files_between, rows_between, stored_bytes
+from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
 from datazone_dagster.delta import (
-    DataFile,
     create_table,
     data_files,
     filesystem,
@@ -44,12 +43,13 @@ from datazone_dagster.delta import (
 from datazone_dagster.model.checkpoint import GapNote, Landed
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.table_file import DataFile
 from datazone_dagster.model.version import split_version
 
 KIND = "change log"
 
 _CONFIGURATION = {
-    # Statistics of images are of no use and would fill the log.
+    # Statistics of images are useless and would bloat the log.
     "delta.dataSkippingStatsColumns": f"{Log.BATCH},{Log.EVENT_TIME}",
     **CONFIGURATION,
 }
@@ -65,12 +65,12 @@ class ChangeLog:
         self.storage_options = layout.storage_options
 
     def open(self) -> ChangeLogSnapshot | None:
-        """The log as it is now, or None if nothing was landed yet."""
+        """Open the log as it is now; None if nothing was landed yet."""
         table = open_table(self.uri, self.storage_options, KIND)
         return None if table is None else ChangeLogSnapshot(self, table)
 
     def open_or_create(self) -> ChangeLogSnapshot:
-        """The log as it is now; an empty one is made if there is none."""
+        """Open the log as it is now; create an empty one if there is none."""
         table = open_table(self.uri, self.storage_options, KIND) or create_table(
             self.uri,
             self.storage_options,
@@ -85,27 +85,27 @@ class ChangeLog:
 
 
 class ChangeLogSnapshot:
-    """The change log at one version: all reads and the one append go by it."""
+    """The change log at one version: all reads and the one append are based on it."""
 
     head: int
-    forgotten: int
+    truncated_through: int
     _listed: list[DataFile] | None
 
     def __init__(self, log: ChangeLog, table: DeltaTable) -> None:
         self.uri = log.uri
         self._log = log
         self._table = table
-        self._read_heads()
+        self._read_positions()
 
     def move_on(self) -> None:
-        """Become the newest version: a twentieth of what opening the table costs.
+        """Advance to the newest version: a twentieth of the cost of opening the table.
 
         Raises:
-            StorageError: The store failed; the snapshot stands where it stood.
+            StorageError: The store failed; the snapshot is at the same version as before.
         """
         with guarded(self.uri, "Looking for new batches of the change log"):
             self._table.update_incremental()
-        self._read_heads()
+        self._read_positions()
 
     @property
     def version(self) -> int:
@@ -114,20 +114,20 @@ class ChangeLogSnapshot:
 
     @property
     def gaps(self) -> tuple[GapNote, ...]:
-        """The gaps that the log keeps, accepted ones included."""
+        """The gaps stored with the log, accepted ones included."""
         return gap_notes.from_json(self._table.metadata().configuration.get(gap_notes.PROPERTY))
 
     def record_gaps(self, notes: Iterable[GapNote]) -> None:
-        """Keep what the checkpoint notes, and every acceptance before it.
+        """Store the gap notes of the checkpoint, and every earlier acceptance.
 
         Raises:
-            ConcurrentWriterError: Another commit came first; a later drain does it.
+            ConcurrentWriterError: Another commit came first; a later drain stores them.
             StorageError: The store failed.
         """
-        kept = self.gaps
-        wanted = gap_notes.merged(kept, notes)
-        if wanted != kept:
-            with guarded(self.uri, "Keeping the gaps of the source"):
+        stored = self.gaps
+        wanted = gap_notes.merged(stored, notes)
+        if wanted != stored:
+            with guarded(self.uri, "Storing the gaps of the source"):
                 self._table.alter.set_table_properties(
                     {gap_notes.PROPERTY: gap_notes.to_json(wanted)}, raise_if_not_exists=False
                 )
@@ -135,12 +135,12 @@ class ChangeLogSnapshot:
                 self._listed = None
 
     def begin(self, epoch: int) -> BatchWriter:
-        """A batch to put records into: the next one, `head + 1`. Nothing counts before its commit.
+        """Begin the next batch, `head + 1`, to put records into. Nothing counts before its commit.
 
         Its `put` and `commit` raise:
             ConcurrentWriterError: Another drain landed a batch since this snapshot.
-            StorageError: The store failed. Whether the batch is landed shows the next
-                snapshot's head.
+            StorageError: The store failed. The next snapshot's head shows whether the batch
+                landed.
         """
         batch = self.head + 1
 
@@ -153,8 +153,8 @@ class ChangeLogSnapshot:
                 partition_by=[Log.BUCKET],
                 commit_properties=transaction(self._log.app_id, batch),
             )
-            # The handle does not see its own commit. Not the newest version: that could hold
-            # a batch of another drain, which the next append must not take for its own.
+            # The handle does not see its own commit. Loading the newest version instead could
+            # bring in a batch of another drain, which the next append would take for its own.
             self._table.load_as_version(self._table.version() + 1)
             self.head = batch
             self._listed = None
@@ -168,12 +168,12 @@ class ChangeLogSnapshot:
         """Land one batch, once: `begin`, its records, `commit`.
 
         Returns:
-            The number of the batch, or None if there were no records.
+            Number of the batch, or None if there were no records.
 
         Raises:
             ConcurrentWriterError: Another drain landed a batch since this snapshot.
-            StorageError: The store failed. Whether the batch is landed shows the next
-                snapshot's head.
+            StorageError: The store failed. The next snapshot's head shows whether the batch
+                landed.
         """
         with self.begin(epoch) as writer:
             for shard in shards:
@@ -181,11 +181,14 @@ class ChangeLogSnapshot:
             return writer.commit()
 
     def maintain_once(self) -> bool:
-        """Do the next piece of upkeep, about a second of work. False if there was none to do.
+        """Do the next piece of maintenance, about a second of work.
+
+        Returns:
+            False if there was nothing to do.
 
         Raises:
-            ConcurrentWriterError: Another commit came first; a later drain does it.
-            StorageError: The store failed; nothing of the log is lost.
+            ConcurrentWriterError: Another commit came first; a later drain repeats the piece.
+            StorageError: The store failed; nothing in the log is lost.
         """
         files = files_to_join(self._files, self.head)
         if not files:
@@ -195,28 +198,28 @@ class ChangeLogSnapshot:
         return True
 
     def delete_orphan_files(self) -> None:
-        """Delete files that were joined or forgotten hours ago, or that no commit ever named.
+        """Delete files that were joined or truncated hours ago, or that no commit ever named.
 
-        To be called every hour.
+        Meant to be called every hour.
 
         Raises:
-            ConcurrentWriterError: Another commit came first; the next call does it.
-            StorageError: The store failed; what is left goes next time.
+            ConcurrentWriterError: Another commit came first; the next call deletes them.
+            StorageError: The store failed; the next call deletes the remaining files.
         """
         first_batch = self._files[0].minimum[Log.BATCH] if self._files else self.head
         delete_unreferenced_files(self._table, self._log.storage_options, first_batch, self.head)
 
     def truncate(self, applied_batch: int, created_before: datetime) -> int:
-        """Remove the oldest changes, if they are applied and old enough, for good.
+        """Remove the oldest changes for good, if they are applied and old enough.
 
-        A dataset can't be rebuilt from them any more. Whole files go, oldest first.
+        A dataset can't be rebuilt from removed changes. Complete files are removed, oldest first.
 
         Args:
-            applied_batch: The lowest position of all datasets of the source.
-            created_before: Changes from this time on stay.
+            applied_batch: Lowest position of all datasets of the source.
+            created_before: Time from which on changes stay.
 
         Returns:
-            How many changes were removed.
+            Number of changes removed.
 
         Raises:
             ConcurrentWriterError: Another commit came first; nothing changed.
@@ -226,13 +229,13 @@ class ChangeLogSnapshot:
         if files:
             remove_files(self._table, files, self._log.truncate_app_id)
             self._listed = None
-            self.forgotten = max(file.maximum[Log.BATCH] for file in files)
+            self.truncated_through = max(file.maximum[Log.BATCH] for file in files)
         return sum(file.num_records for file in files)
 
     def landed_since(self, batch: int) -> list[Landed]:
-        """The highest position of every shard with rows in the batches after `batch`.
+        """Return the highest position of every shard with rows in the batches after `batch`.
 
-        A record that is not a stream record moves no position: its number may be anything.
+        A malformed record moves no position: its sequence number may be anything.
         """
         return landed(self._read(batch, self.head, POSITION_COLUMNS))
 
@@ -243,41 +246,37 @@ class ChangeLogSnapshot:
         chunk_bytes: int,
         *,
         columns: Sequence[str] = CHUNK_COLUMNS,
-        count_unread: bool = True,
-        row_bytes: float = 0.0,
     ) -> Iterator[Chunk]:
-        """The batches in (after_batch, through_batch], cut into chunks of whole batches.
+        """Yield the batches in (after_batch, through_batch] as chunks of complete batches.
 
         Args:
-            after_batch: Where the range begins, exclusive.
-            through_batch: Where it ends, inclusive.
-            chunk_bytes: How much a chunk is, decoded: see `cut_into_chunks`.
-            columns: What is read, the batch among it.
-            count_unread: Whether the other columns count as well: `columns_of` can then bring
-                them, and the chunk stays as large as it was meant to be.
-            row_bytes: What a change counts at least.
+            after_batch: Start of the range, exclusive.
+            through_batch: End of the range, inclusive.
+            chunk_bytes: Size of a chunk, decoded, in bytes: see `cut_into_chunks`. The other
+                columns count as well: `columns_of` can add them without the chunk growing past
+                its intended size.
+            columns: Columns to read, the batch among them.
 
         Raises:
-            StorageError: Changes of the range were removed by `forget`, or the store failed.
+            StorageError: Changes of the range were removed by `truncate`, or the store failed.
         """
         self._check_range(after_batch, through_batch)
         with guarded(self.uri, "Reading changes"):
-            parts = self._read_sized(after_batch, through_batch, columns)
-            counted = ((rows, others if count_unread else 0.0) for rows, others in parts)
-            yield from cut_into_chunks(counted, chunk_bytes, row_bytes)
+            tables = self._read_sized(after_batch, through_batch, columns)
+            yield from cut_into_chunks(tables, chunk_bytes)
 
     def columns_of(self, chunk: Chunk, columns: Sequence[str]) -> pa.Table:
-        """More columns of the rows of a chunk of this snapshot, in their order.
+        """Read more columns of the rows of a chunk of this snapshot, in the order of its rows.
 
         Raises:
             StorageError: The store failed.
         """
         with guarded(self.uri, "Reading changes"):
-            parts = self._read(chunk.first_batch - 1, chunk.last_batch, columns)
-            return pa.concat_tables(parts)
+            tables = self._read(chunk.first_batch - 1, chunk.last_batch, columns)
+            return pa.concat_tables(tables)
 
     def has_rows(self, after_batch: int, through_batch: int) -> bool:
-        """Whether the batches in (after_batch, through_batch] hold any change."""
+        """Return whether the batches in (after_batch, through_batch] contain any change."""
         bounds = [
             (file.minimum[Log.BATCH], file.maximum[Log.BATCH])
             for file in self._files_between(after_batch, through_batch)
@@ -286,11 +285,11 @@ class ChangeLogSnapshot:
             return True
         return any(True for _ in self._read(after_batch, through_batch, [Log.BATCH]))
 
-    def parts(self, after_batch: int, through_batch: int) -> RowGroups:
-        """The batches in (after_batch, through_batch] by parts, to be read column by column.
+    def row_groups(self, after_batch: int, through_batch: int) -> RowGroups:
+        """Return the row groups of the batches in (after_batch, through_batch].
 
         Raises:
-            StorageError: Changes of the range were removed by `forget`.
+            StorageError: Changes of the range were removed by `truncate`.
         """
         self._check_range(after_batch, through_batch)
         files = self._files_between(after_batch, through_batch)
@@ -298,15 +297,15 @@ class ChangeLogSnapshot:
         return RowGroups(self._table, options, files, after_batch, through_batch)
 
     def epoch_of(self, batch: int) -> int | None:
-        """The epoch of the changes of a batch, None if it has none."""
-        for part in self._read(batch - 1, batch, [Log.BATCH, Log.VERSION]):
-            version = pc.max(part[Log.VERSION]).as_py()
+        """Return the epoch of the changes of a batch; None if the batch has no changes."""
+        for rows in self._read(batch - 1, batch, [Log.BATCH, Log.VERSION]):
+            version = pc.max(rows[Log.VERSION]).as_py()
             if version is not None:
                 return split_version(version)[0]
         return None
 
     def oldest_event_time_after(self, batch: int) -> datetime | None:
-        """The event time of the oldest change in the batches after `batch`, by statistics."""
+        """Return the oldest event time in the batches after `batch`, from file statistics."""
         times = [
             file.minimum[Log.EVENT_TIME]
             for file in self._files_between(batch, self.head)
@@ -314,13 +313,21 @@ class ChangeLogSnapshot:
         ]
         return min(times, default=None)
 
+    def record_count(self, through_batch: int | None = None) -> int:
+        """Return the number of records up to a batch, from file statistics; None: of all."""
+        return sum(
+            file.num_records
+            for file in self._files
+            if through_batch is None or file.maximum[Log.BATCH] <= through_batch
+        )
+
     def stored_bytes(self, after_batch: int, through_batch: int) -> int:
-        """What the batches in (after_batch, through_batch] take in files, about."""
+        """Return the approximate file size of the batches in (after_batch, through_batch]."""
         return stored_bytes(self._files, after_batch, through_batch)
 
-    def _read_heads(self) -> None:
+    def _read_positions(self) -> None:
         self.head = self._table.transaction_version(self._log.app_id) or 0
-        self.forgotten = self._table.transaction_version(self._log.truncate_app_id) or 0
+        self.truncated_through = self._table.transaction_version(self._log.truncate_app_id) or 0
         self._listed = None
 
     @property
@@ -330,18 +337,18 @@ class ChangeLogSnapshot:
         return self._listed
 
     def _require_own_head(self) -> None:
-        """Some commits move the handle past others: what it then knows, this snapshot does not.
+        """Check that the handle has no batch of another drain: some commits move it past others.
 
         Raises:
-            ConcurrentWriterError: Another drain landed a batch since.
+            ConcurrentWriterError: Another drain landed a batch since this snapshot.
         """
         landed = self._table.transaction_version(self._log.app_id) or 0
         if landed != self.head:
             raise overtaken_error(self.uri, self.head, landed)
 
     def _check_range(self, after_batch: int, through_batch: int) -> None:
-        if after_batch < min(self.forgotten, through_batch):
-            raise truncated_error(self._log.uri, after_batch, self.forgotten)
+        if after_batch < min(self.truncated_through, through_batch):
+            raise truncated_error(self._log.uri, after_batch, self.truncated_through)
 
     def _files_between(self, after_batch: int, through_batch: int) -> list[DataFile]:
         return files_between(self._files, after_batch, through_batch)
@@ -349,14 +356,14 @@ class ChangeLogSnapshot:
     def _read(
         self, after_batch: int, through_batch: int, columns: Sequence[str]
     ) -> Iterator[pa.Table]:
-        """Rows of the batches in (after_batch, through_batch], in order, a part at a time."""
+        """Yield the rows of the batches in (after_batch, through_batch], in order."""
         for rows, _ in self._read_sized(after_batch, through_batch, columns):
             yield rows
 
     def _read_sized(
         self, after_batch: int, through_batch: int, columns: Sequence[str]
     ) -> Iterator[tuple[pa.Table, float]]:
-        """As `_read`, with the bytes that a row's other columns would take, about."""
+        """As `_read`, with the approximate bytes that a row's other columns would take."""
         schema = pa.schema([SCHEMA.field(name) for name in dict.fromkeys((*columns, Log.BATCH))])
         files = self._files_between(after_batch, through_batch)
         options = self._log.storage_options

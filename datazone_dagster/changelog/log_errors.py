@@ -1,4 +1,4 @@
-"""What can be wrong between the head of a change log and those who know of an earlier one."""
+"""Errors where a change log does not match what a dataset or a drain knows of it."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from datazone_dagster.errors import ConcurrentWriterError, StorageError
 
 
 def check_head(head: int, position: int) -> None:
-    """A position past the head means that the change log was replaced under a dataset.
+    """Raise if a dataset's position is past the head: its change log was replaced.
 
     Raises:
-        ConcurrentWriterError: `position` lies past the head.
+        ConcurrentWriterError: `position` is past the head.
     """
     if position > head:
         raise ConcurrentWriterError(
             f"A dataset has applied batch {position}, but its change log ends at {head}.",
             safe="Nothing was changed.",
-            hint="The change log was removed or restored from an older copy: restore the "
-            "newest one, or rebuild the dataset.",
+            hint="The change log was removed, or restored from an older copy: restore the "
+            "newest copy, or rebuild the dataset.",
         )
 
 
 def overtaken_error(uri: str, head: int, landed: int) -> ConcurrentWriterError:
-    """Another drain landed a batch since this one has looked."""
+    """Return the error for a batch that another drain landed since this one opened the log."""
     return ConcurrentWriterError(
-        f"Another drain landed batch {landed} in the change log at {uri}, this one knows of "
+        f"Another drain landed batch {landed} in the change log at {uri}; this drain knows only "
         f"batch {head}.",
-        safe="Nothing of this attempt counts; the other drain's work stands.",
-        hint="This one gives way and goes on from the new state next time.",
+        safe="Nothing of this attempt counts; the other drain's batches are in the change log.",
+        hint="This drain lost the commit race; the next one continues from the new state.",
     )
 
 
-def truncated_error(uri: str, after_batch: int, forgotten: int) -> StorageError:
-    """Batches that somebody needs are gone for good."""
+def truncated_error(uri: str, after_batch: int, truncated_through: int) -> StorageError:
+    """Return the error for batches that a reader needs but that were truncated."""
     return StorageError(
-        f"The change log at {uri} has no batches {after_batch + 1} to {forgotten} any more: they "
-        "were removed after every dataset had applied them.",
-        safe="Nothing was applied; a dataset without them would be incomplete.",
-        hint="A new dataset can't begin on a source that has forgotten changes: only those "
-        "datasets that were there have them.",
+        f"The change log at {uri} no longer has batches {after_batch + 1} to {truncated_through}: "
+        "they were removed after every dataset had applied them.",
+        safe="Nothing was applied; a dataset without these batches would be incomplete.",
+        hint="A new dataset can't start on a source whose change log was truncated: only the "
+        "datasets that existed before have the removed changes.",
     )

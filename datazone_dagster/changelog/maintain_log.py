@@ -1,8 +1,8 @@
-"""Keeps the change log small: joins old files, removes those that are replaced or forgotten.
+"""Maintenance of the change log: joins old files, removes replaced and expired ones.
 
-Done by the drain after it has landed, a bounded piece at a time. Readers are safe: a
-replaced file stays for hours after its commit. A writer that commits meanwhile wins, and
-the piece is done again by a later drain.
+The drain does this after it has landed, a bounded piece at a time. Readers are safe: a
+replaced file stays for hours after its commit. A writer that commits meanwhile wins the race,
+and a later drain repeats the piece.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
 from datazone_dagster.changelog.files import folder_of, write_file
-from datazone_dagster.changelog.orphan_files import buckets_to_look_through, delete_orphan_files
+from datazone_dagster.changelog.orphan_files import buckets_to_search, delete_orphan_files
 from datazone_dagster.changelog.schema import SCHEMA, WRITTEN_SCHEMA, bucket_of
-from datazone_dagster.delta import DataFile, filesystem, guarded, read_rows, transaction
+from datazone_dagster.delta import filesystem, guarded, read_rows, transaction
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.table_file import DataFile
 
 RETENTION_HOURS = 3
-"""How long replaced files stay: longer than a run reads one version of the change log."""
+"""Hours that replaced files stay: longer than a run reads one version of the change log."""
 
 CONFIGURATION = {
     "delta.logRetentionDuration": "interval 1 hours",
-    # What the log no longer tells of can't be deleted: it has to tell of a replaced file for
-    # longer than from one deletion to the next. Each makes opening the table a little slower.
+    # Only a file that the Delta log still lists can be deleted: a replaced file has to stay listed
+    # for longer than the time between two deletions. Listed files make opening the table slower.
     "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS + 2} hours",
 }
 
@@ -37,29 +38,29 @@ _READ_SCHEMA = pa.schema([SCHEMA.field(name) for name in WRITTEN_SCHEMA.names])
 def join_files(
     table: DeltaTable, storage_options: Mapping[str, str], files: Sequence[DataFile]
 ) -> None:
-    """Replace files that are neighbours in one bucket by one with the same rows.
+    """Replace neighbouring files of one bucket with one file of the same rows.
 
     Raises:
         ConcurrentWriterError: Another commit came first; nothing changed.
-        StorageError: The store failed; the files stand as before.
+        StorageError: The store failed; the files are as before.
     """
     with guarded(table.table_uri, f"Joining {len(files)} files of the change log"):
         bucket = bucket_of(files[0].minimum[Log.BATCH])
-        parts = _row_groups(table, storage_options, files)
+        tables = _rows(table, storage_options, files)
         store = filesystem(table, storage_options)
-        joined = write_file(store, bucket, parts, data_change=False)
+        joined = write_file(store, bucket, tables, data_change=False)
         commit = CommitProperties(max_commit_retries=0)
         _commit(table, [joined] if joined else [], files, data_change=False, commit=commit)
 
 
 def remove_files(table: DeltaTable, files: Sequence[DataFile], truncate_app_id: str) -> None:
-    """Take files, and the changes in them, out of the change log for good.
+    """Remove files, and the changes in them, from the change log for good.
 
-    The last batch that goes is recorded as the transaction version of `truncate_app_id`.
+    The last batch removed is recorded as the transaction version of `truncate_app_id`.
 
     Raises:
         ConcurrentWriterError: Another commit came first; nothing changed.
-        StorageError: The store failed; the files stand as before.
+        StorageError: The store failed; the files are as before.
     """
     with guarded(table.table_uri, f"Removing {len(files)} files of applied changes"):
         through_batch = max(file.maximum[Log.BATCH] for file in files)
@@ -70,23 +71,23 @@ def remove_files(table: DeltaTable, files: Sequence[DataFile], truncate_app_id: 
 def delete_unreferenced_files(
     table: DeltaTable, storage_options: Mapping[str, str], first_batch: int, head: int
 ) -> None:
-    """Delete files that were replaced or removed more than `RETENTION_HOURS` ago, and strays.
+    """Delete files replaced or removed more than `RETENTION_HOURS` ago, and orphan files.
 
     Args:
         table: The change log.
-        storage_options: Of its store.
-        first_batch: The oldest batch that it has.
-        head: The last one.
+        storage_options: Options of the table's store.
+        first_batch: Oldest batch in the log.
+        head: Last batch in the log.
 
     Raises:
-        StorageError: The store failed; what is left goes next time.
+        StorageError: The store failed; the next call deletes the remaining files.
     """
     with guarded(table.table_uri, "Deleting replaced files of the change log"):
         table.vacuum(
             retention_hours=RETENTION_HOURS, enforce_retention_duration=False, dry_run=False
         )
         this_hour = int(time.time()) // 3600
-        buckets = buckets_to_look_through(bucket_of(first_batch), bucket_of(head), this_hour)
+        buckets = buckets_to_search(bucket_of(first_batch), bucket_of(head), this_hour)
         folders = [folder_of(bucket) for bucket in buckets]
         delete_orphan_files(table, storage_options, folders, timedelta(hours=RETENTION_HOURS))
 
@@ -94,10 +95,10 @@ def delete_unreferenced_files(
 def expired_files(
     files: Sequence[DataFile], applied_batch: int, created_before: datetime
 ) -> list[DataFile]:
-    """The oldest files, as far as every dataset has applied them and all changes are old enough.
+    """Return the oldest files that every dataset has applied and whose changes are all old enough.
 
-    From the front only, so that what is left has no hole. Records that are no changes have no
-    time: a file of them alone is as old as it was written, which is after they were created.
+    Files expire from the front only, so that the remaining log has no hole. Malformed records have
+    no event time: a file of them alone counts as old as its write, which is after their creation.
     """
     expired: list[DataFile] = []
     for file in files:
@@ -108,7 +109,7 @@ def expired_files(
     return expired
 
 
-def _row_groups(
+def _rows(
     table: DeltaTable, storage_options: Mapping[str, str], files: Sequence[DataFile]
 ) -> Iterator[pa.Table]:
     for _, rows in read_rows(table, storage_options, files, _READ_SCHEMA):
@@ -140,5 +141,5 @@ def _commit(
         partition_by=[Log.BUCKET],
         commit_properties=commit,
     )
-    # The handle does not see its own commit.
+    # The handle does not see its own commit by itself.
     table.load_as_version(table.version() + 1)

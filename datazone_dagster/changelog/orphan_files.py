@@ -1,9 +1,10 @@
-"""Files that no commit ever named: of a drain that lost a race, or died before its commit.
+"""Orphan files: written by a drain that lost the commit race, or died before its commit.
 
-Such a file is not deleted when its commit fails: the answer alone may be lost, and the commit
-stand. It goes once it can't be committed any more. A writer here commits by the version that it
-opened before it wrote its file, or not at all, so a file older than the newest commit has had
-its chance; some hours are added to that. All times are the store's, and no clock counts.
+Such a file is not deleted when its commit fails: only the answer may be lost, and the commit may
+have happened. The file is deleted once it can't be committed any more. A writer here commits on
+the version that it opened before it wrote its file, or not at all, so a file older than the
+newest commit can no longer be committed; some hours are added as a margin. All times are the
+store's; no local clock counts.
 """
 
 from __future__ import annotations
@@ -18,45 +19,48 @@ from datazone_dagster.delta.transaction_log import Snapshot, entry_path, read_sn
 
 NEWEST_BUCKETS = 4
 OTHER_BUCKETS = 4
-"""How many partitions of the change log one look lists: one request of the store each."""
+"""Partitions of the change log that one search lists: one request to the store each."""
 
 
 def delete_orphan_files(
-    table: DeltaTable, storage_options: Mapping[str, str], folders: Iterable[str], kept: timedelta
+    table: DeltaTable,
+    storage_options: Mapping[str, str],
+    folders: Iterable[str],
+    retention: timedelta,
 ) -> list[str]:
-    """Delete files right in some folders that the table never had.
+    """Delete files directly in some folders that the table never had.
 
     Args:
         table: The table, at a version that it has or had.
-        storage_options: Of its store.
-        folders: Which to look through, relative to the table; the root is "".
-        kept: For how long before the newest commit files stay all the same; no shorter than
-            replaced files stay.
+        storage_options: Options of the table's store.
+        folders: Folders to search, relative to the table; the root is "".
+        retention: Time before the newest commit within which files stay anyway; no shorter than
+            the retention of replaced files.
 
     Returns:
-        The paths that went.
+        Paths of the deleted files.
 
     Raises:
-        OSError: The store failed; what is left goes another time.
+        OSError: The store failed; a later call deletes the remaining files.
     """
     snapshot = read_snapshot(table, storage_options)
     committed_at = newest_commit_at(snapshot)
     if committed_at is None:
         return []
-    found = orphan_files(snapshot, committed_at - kept, folders)
+    found = orphan_files(snapshot, committed_at - retention, folders)
     snapshot.store.delete(found)
     return found
 
 
 def newest_commit_at(snapshot: Snapshot) -> datetime | None:
-    """When the store got the entry of this version; None if the entry is gone."""
+    """Return the store's time of this version's log entry; None if the entry is gone."""
     entry = snapshot.store.filesystem.get_file_info(entry_path(snapshot.version))
     found: datetime | None = entry.mtime
     return found
 
 
-def buckets_to_look_through(first: int, last: int, turn: int) -> list[int]:
-    """Some of the partitions `first` to `last`: the newest always, the others by turns."""
+def buckets_to_search(first: int, last: int, turn: int) -> list[int]:
+    """Return partitions among `first` to `last`: the newest always, the others by turns."""
     newest = range(max(first, last + 1 - NEWEST_BUCKETS), last + 1)
     others = range(first, newest.start)
     if len(others) <= OTHER_BUCKETS:

@@ -1,4 +1,4 @@
-"""How far each shard was landed, told by the rows of the change log."""
+"""Landed position of each shard, as recorded by the rows of the change log."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _SHARD = [Log.STREAM_ARN, Log.SHARD_ID, Log.PARENT_SHARD_ID]
 POSITION_COLUMNS = (Log.REASON, Log.BATCH, *_SHARD, Log.VERSION, Log.EVENT_TIME)
 
 
-def landed(parts: Iterable[pa.Table]) -> list[Landed]:
-    """The highest position of every shard with rows.
+def landed(tables: Iterable[pa.Table]) -> list[Landed]:
+    """Return the highest position of every shard that has rows.
 
-    A record that is not a stream record moves no position: its number may be anything.
+    A malformed record moves no position: its sequence number may be anything.
 
     Args:
-        parts: Rows of the change log with `POSITION_COLUMNS`.
+        tables: Rows of the change log with `POSITION_COLUMNS`.
     """
     highest = [
-        part.filter(pc.is_null(part[Log.REASON]))
+        rows.filter(pc.is_null(rows[Log.REASON]))
         .group_by(_SHARD)
         .aggregate([(Log.VERSION, "max"), (Log.EVENT_TIME, "max")])
-        for part in parts
+        for rows in tables
     ]
     found = []
     for row in pa.concat_tables(highest).to_pylist() if highest else ():

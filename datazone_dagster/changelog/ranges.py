@@ -1,4 +1,4 @@
-"""Which files of the change log hold a range of batches, and which of their rows. Pure."""
+"""Files and rows of the change log for a range of batches. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datazone_dagster.delta import DataFile
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.table_file import DataFile
 
 
 def files_between(
     files: Iterable[DataFile], after_batch: int, through_batch: int
 ) -> list[DataFile]:
-    """The files that may hold batches in (after_batch, through_batch]."""
+    """Return the files that may contain batches in (after_batch, through_batch]."""
     return [
         file
         for file in files
@@ -23,9 +23,9 @@ def files_between(
 
 
 def rows_between(rows: pa.Table, file: DataFile, after_batch: int, through_batch: int) -> pa.Table:
-    """Those of a file's rows that are of batches in (after_batch, through_batch].
+    """Return the rows of a file that belong to batches in (after_batch, through_batch].
 
-    Not looked at, nor need they have the column of batches, where all of the file's are.
+    If the file lies within the range, `rows` is returned as is and needs no batch column.
     """
     if after_batch < file.minimum[Log.BATCH] and file.maximum[Log.BATCH] <= through_batch:
         return rows
@@ -36,9 +36,9 @@ def rows_between(rows: pa.Table, file: DataFile, after_batch: int, through_batch
 
 
 def stored_bytes(files: Sequence[DataFile], after_batch: int, through_batch: int) -> int:
-    """What the batches in (after_batch, through_batch] take in files, about.
+    """Return the approximate file size of the batches in (after_batch, through_batch], in bytes.
 
-    Of a file that has others, too, it is the share of its batches.
+    A file that also has other batches counts in proportion to the batches in the range.
     """
     total = 0
     for file in files_between(files, after_batch, through_batch):

@@ -17,7 +17,7 @@ from datazone_dagster.model.record import ChangeRecord, ChangeRecords, Malformed
 from datazone_dagster.model.version import epoch_digits, row_version
 
 BATCHES_PER_BUCKET = 4096
-"""Batches of one partition: about six hours at a tick every 5 seconds."""
+"""Batches in one partition: about six hours at a tick every 5 seconds."""
 
 SCHEMA = pa.schema(
     [
@@ -54,7 +54,7 @@ REPEATING = (
     Log.REGION,
     Log.VIEW_TYPE,
 )
-"""Columns with few values. A dictionary of the others would cost CPU and save nothing."""
+"""Columns with few distinct values. A dictionary for the others would cost CPU and save nothing."""
 
 WRITTEN_SCHEMA = pa.schema(
     [
@@ -65,18 +65,18 @@ WRITTEN_SCHEMA = pa.schema(
         if field.name != Log.BUCKET
     ]
 )
-"""Rows on their way into a file: without the partition column, few values as a dictionary."""
+"""Schema of rows to write: no partition column, dictionaries for the `REPEATING` columns."""
 
 T = TypeVar("T")
 
 ROW_GROUP_RECORDS = 8192
 ROW_GROUP_BYTES = 8 << 20
-"""Records and bytes of images that become Arrow at a time."""
+"""Records, and bytes of their images, that are converted to Arrow at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRecords:
-    """What one batch lands of one shard, in the order of the shard."""
+    """Records of one shard that one batch lands, in the order of the shard."""
 
     stream_arn: str
     shard_id: str
@@ -88,11 +88,11 @@ class ShardRecords:
 class BatchRows:
     """The rows of one batch, some thousand at a time, in the order given.
 
-    Many small pieces of many shards become one part: what Arrow costs, it costs per array.
+    Many small pieces of many shards become one table: the cost of Arrow is per array.
 
     Args:
-        batch: The number of the batch.
-        epoch: Of its rows.
+        batch: Number of the batch.
+        epoch: Epoch of the batch's rows.
     """
 
     def __init__(self, batch: int, epoch: int) -> None:
@@ -102,7 +102,7 @@ class BatchRows:
         self._rows = self._bytes = 0
 
     def add(self, shard: ShardRecords) -> Iterator[pa.Table]:
-        """The parts in `WRITTEN_SCHEMA` that are full with these records."""
+        """Add records, and yield the tables in `WRITTEN_SCHEMA` that they fill."""
         if shard.malformed:
             yield _malformed_table(self._batch, self._epoch, replace(shard, records=()))
         for piece in _cut(shard):
@@ -110,10 +110,10 @@ class BatchRows:
             self._rows += len(piece.records)
             self._bytes += ChangeRecords.of(piece.records).image_bytes
             if self._rows >= ROW_GROUP_RECORDS or self._bytes >= ROW_GROUP_BYTES:
-                yield from self.rest()
+                yield from self.flush()
 
-    def rest(self) -> Iterator[pa.Table]:
-        """What is not in a part yet."""
+    def flush(self) -> Iterator[pa.Table]:
+        """Yield the rows that are in no table yet."""
         if self._pieces:
             yield _changes_table(self._batch, self._epoch, self._pieces)
             self._pieces = []
@@ -121,7 +121,7 @@ class BatchRows:
 
 
 def _cut(shard: ShardRecords) -> Iterator[ShardRecords]:
-    """Pieces of no more than a part; a page is one, only tests bring more."""
+    """Cut records into pieces of at most `ROW_GROUP_RECORDS`; only tests have larger pages."""
     if len(shard.records) > ROW_GROUP_RECORDS:
         for start in range(0, len(shard.records), ROW_GROUP_RECORDS):
             yield replace(
@@ -133,14 +133,14 @@ def _cut(shard: ShardRecords) -> Iterator[ShardRecords]:
 
 def _changes_table(batch: int, epoch: int, pieces: Sequence[ShardRecords]) -> pa.Table:
     records = [ChangeRecords.of(piece.records) for piece in pieces]
-    sequence_digits = _one_after_the_other(page.sequence_digits for page in records)
-    seconds = _whole_numbers(page.created_at for page in records)
+    sequence_digits = _chained(page.sequence_digits for page in records)
+    seconds = _integers(page.created_at for page in records)
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
-        **_places(batch, pieces, len(sequence_digits)),
+        **_batch_and_shard(batch, pieces, len(sequence_digits)),
         Log.VERSION: pc.binary_join_element_wise(
             epoch_digits(epoch), pa.array(sequence_digits, pa.string()), ""
         ),
-        Log.EVENT_ID: pa.array(_one_after_the_other(page.event_id for page in records)),
+        Log.EVENT_ID: pa.array(_chained(page.event_id for page in records)),
         Log.EVENT_NAME: _repeating(page.event_name for page in records),
         Log.EVENT_TIME: seconds.cast(pa.timestamp("s", tz="UTC")).cast(
             pa.timestamp("us", tz="UTC")
@@ -148,7 +148,7 @@ def _changes_table(batch: int, epoch: int, pieces: Sequence[ShardRecords]) -> pa
         Log.KEYS: _texts(page.keys for page in records),
         Log.OLD_IMAGE: _texts(page.old_image for page in records),
         Log.NEW_IMAGE: _texts(page.new_image for page in records),
-        Log.SIZE_BYTES: _whole_numbers(page.size_bytes for page in records),
+        Log.SIZE_BYTES: _integers(page.size_bytes for page in records),
         Log.USER_TYPE: _repeating(page.user_type for page in records),
         Log.USER_PRINCIPAL: _repeating(page.user_principal for page in records),
         Log.REGION: _repeating(page.region for page in records),
@@ -157,16 +157,16 @@ def _changes_table(batch: int, epoch: int, pieces: Sequence[ShardRecords]) -> pa
     return _filled(columns, len(sequence_digits))
 
 
-def _one_after_the_other(pages: Iterable[Sequence[T]]) -> list[T]:
+def _chained(pages: Iterable[Sequence[T]]) -> list[T]:
     return list(chain.from_iterable(pages))
 
 
-def _whole_numbers(pages: Iterable[array[int]]) -> pa.Array:
+def _integers(pages: Iterable[array[int]]) -> pa.Array:
     return pa.array(np.concatenate([np.frombuffer(page, np.int64) for page in pages]))
 
 
 def _texts(pages: Iterable[Texts]) -> pa.ChunkedArray:
-    """Not copied: each page is a chunk over the memory that it is in."""
+    """Return the texts without a copy: each page is a chunk over its own memory."""
     return pa.chunked_array(map(_text, pages), pa.string())
 
 
@@ -180,8 +180,8 @@ def _text(texts: Texts) -> pa.Array:
 
 
 def _repeating(pages: Iterable[Sequence[str | None]]) -> pa.Array:
-    """Values of which there are few."""
-    values = _one_after_the_other(pages)
+    """Return the values of a column in `REPEATING` as a dictionary array."""
+    values = _chained(pages)
     if len(set(values)) == 1:
         return _constant(values[0], len(values))
     return pa.array(values, pa.string()).dictionary_encode()
@@ -195,7 +195,7 @@ def _constant(value: str | None, rows: int) -> pa.Array:
 def _malformed_table(batch: int, epoch: int, shard: ShardRecords) -> pa.Table:
     records = shard.malformed
     columns: dict[str, pa.Array] = {
-        **_places(batch, [shard], len(records)),
+        **_batch_and_shard(batch, [shard], len(records)),
         Log.VERSION: pa.array(
             [
                 None
@@ -213,8 +213,8 @@ def _malformed_table(batch: int, epoch: int, shard: ShardRecords) -> pa.Table:
     return _filled(columns, len(records))
 
 
-def _places(batch: int, pieces: Sequence[ShardRecords], rows: int) -> dict[str, pa.Array]:
-    """Batch and shard of each row: pieces stand one after the other."""
+def _batch_and_shard(batch: int, pieces: Sequence[ShardRecords], rows: int) -> dict[str, pa.Array]:
+    """Return batch and shard of each row; the pieces follow one another."""
     lengths = [len(piece.records) or len(piece.malformed) for piece in pieces]
     return {
         Log.BATCH: pa.repeat(pa.scalar(batch, pa.int64()), rows),
@@ -225,12 +225,12 @@ def _places(batch: int, pieces: Sequence[ShardRecords], rows: int) -> dict[str, 
 
 
 def _runs(values: Sequence[str | None], lengths: Sequence[int]) -> pa.Array:
-    """Each value as often as its length says."""
+    """Repeat each value as often as its length says."""
     if len(set(values)) == 1:
         return _constant(values[0], sum(lengths))
-    of_run = pa.array(values, pa.string()).dictionary_encode()
+    encoded = pa.array(values, pa.string()).dictionary_encode()
     runs = pa.array(np.repeat(np.arange(len(lengths), dtype=np.int32), lengths))
-    return pa.DictionaryArray.from_arrays(of_run.indices.take(runs), of_run.dictionary)
+    return pa.DictionaryArray.from_arrays(encoded.indices.take(runs), encoded.dictionary)
 
 
 def _filled(columns: Mapping[str, pa.Array | pa.ChunkedArray], rows: int) -> pa.Table:
@@ -244,5 +244,5 @@ def _filled(columns: Mapping[str, pa.Array | pa.ChunkedArray], rows: int) -> pa.
 
 
 def bucket_of(batch: int) -> int:
-    """The partition that a batch is in."""
+    """Return the partition of a batch."""
     return batch // BATCHES_PER_BUCKET

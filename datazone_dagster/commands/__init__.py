@@ -1,5 +1,5 @@
-"""Commands for whoever runs a project: each in its own module, loaded when it is called.
+"""Commands for operators of a project. Each has its own module, loaded when it is called.
 
-They load the project's own definitions, so they work on the very transforms and tables that
-Dagster works on.
+Commands load the project's own definitions, so they work on the same transforms and tables as
+Dagster does.
 """

@@ -1,4 +1,4 @@
-"""`datazone-dagster accept-gap`: say that datasets may stay as they are without what was lost."""
+"""`datazone-dagster accept-gap`: accept that datasets stay without the changes that were lost."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from datazone_dagster.pipeline import accept_gaps, gap_notes
 
 @click.command(short_help="Accept that changes of a source were lost.")
 @click.argument("source_name", metavar="SOURCE")
-@click.option("--why", help="The reason, as others will read it later.")
-@click.option("--by", help="Who accepts it.  [default: the user that runs the command]")
+@click.option("--why", help="Reason, for others to read later. Required to accept a gap.")
+@click.option("--by", help="Who accepts the gap.  [default: the user running the command]")
 @click.option("--shard", "shards", multiple=True, help="Only the gap on this shard; repeatable.")
-@click.option("--list", "only_list", is_flag=True, help="Only show the gaps, accepted ones too.")
+@click.option("--list", "only_list", is_flag=True, help="Only list the gaps, accepted or not.")
 @project_options
 def accept_gap(
     project: Project,
@@ -28,18 +28,21 @@ def accept_gap(
     shards: tuple[str, ...],
     only_list: bool,
 ) -> None:
-    """Accept the open gaps of SOURCE: changes that DynamoDB no longer had when they were read.
+    """Accept the open gaps of SOURCE: changes that were gone from DynamoDB before they were read.
 
-    Until then the check stream_health of the source and the check complete of its datasets
-    fail. Accept a gap when the datasets were repaired, or may stay as they are. Who, when and
-    why is kept with the change log. Safe at any time, also while Dagster runs.
+    Until a gap is accepted, the check stream_health of the source and the check complete of its
+    datasets fail. Accept a gap once the datasets are repaired, or if they may stay as they are.
+    The change log records who accepted it, when and why. Safe at any time, also while Dagster
+    runs.
     """
     source = project.source_of(source_name)
     if only_list:
         _show(gap_notes(source.name, project.layout))
         return
     if why is None:
-        raise DefinitionError("A gap is accepted for a reason.", hint="Give one: --why '...'.")
+        raise DefinitionError(
+            "A gap can't be accepted without a reason.", hint="Give one: --why '...'."
+        )
     accepted = accept_gaps(
         source.name, project.layout, by=by or getpass.getuser(), why=why, shard_ids=shards
     )
@@ -56,4 +59,4 @@ def _show(notes: tuple[GapNote, ...]) -> None:
         )
         click.echo(f"{describe_gap(note.gap)}\n  {state}")
     if not notes:
-        click.echo("No gap was ever noted.")
+        click.echo("No gap was ever recorded.")

@@ -1,7 +1,7 @@
-"""The user's project as a command sees it: its transforms, its lakehouse, its DynamoDB.
+"""A user's project for a command: its transforms, its lakehouse and its DynamoDB.
 
-Found by importing the user's definitions as Dagster does. Loading runs that code and nothing
-else: no table is made, opened or written.
+The project is loaded by importing the user's definitions, as Dagster does. Loading runs only
+that code: no table is created, opened or written.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Project:
-    """What a code location consists of, as far as it is ours.
+    """The part of a code location that belongs to this library.
 
     Args:
-        transforms: All of them, in the order in which they were found.
-        layout: Where the tables are.
-        dynamodb: How DynamoDB is reached; variables in it are resolved at use.
+        transforms: All transforms, in the order in which they were found.
+        layout: Locations of the tables.
+        dynamodb: Connection to DynamoDB; its environment variables are resolved at use.
     """
 
     transforms: tuple[Transform, ...]
@@ -47,19 +47,19 @@ class Project:
 
     @property
     def datasets(self) -> dict[str, Dataset]:
-        """Every dataset that a transform writes, by id."""
+        """The datasets that the transforms write, by id."""
         return {dataset.id: dataset for one in self.transforms for dataset in one.outputs.values()}
 
     @property
     def sources(self) -> dict[str, DynamoDBSource]:
-        """Every source, by name."""
+        """The sources of the transforms, by name."""
         return {one.source.name: one.source for one in self.transforms}
 
     def writer_of(self, dataset_id: str) -> tuple[Transform, Dataset]:
-        """The transform that writes a dataset.
+        """Return the transform that writes a dataset, and the dataset.
 
         Raises:
-            DefinitionError: None does; the datasets that there are get named.
+            DefinitionError: No transform writes it; the message lists the known datasets.
         """
         for one in self.transforms:
             for dataset in one.outputs.values():
@@ -71,10 +71,10 @@ class Project:
         )
 
     def source_of(self, name: str) -> DynamoDBSource:
-        """A source, by its name or the name of its DynamoDB table.
+        """Return a source by its name or the name of its DynamoDB table.
 
         Raises:
-            DefinitionError: There is none; the sources that there are get named.
+            DefinitionError: There is none; the message lists the known sources.
         """
         for source in self.sources.values():
             if name in (source.name, source.table_name):
@@ -85,7 +85,7 @@ class Project:
         )
 
     def stream_client(self, source: DynamoDBSource) -> StreamClient:
-        """A client of a source's stream, as its sensor uses. It connects on first use."""
+        """Return a client of a source's stream, like the sensor's. It connects on first use."""
         dynamodb: DynamoDBStreamsResource = self.dynamodb.process_config_and_initialize()
         return dynamodb.stream_client(
             source.table_name, region=source.region, endpoint_url=source.endpoint_url
@@ -97,50 +97,50 @@ def load_project(
     module_name: str | None = None,
     lakehouse_uri: str | None = None,
 ) -> Project:
-    """Import a project's definitions and gather what they are made of.
+    """Import a project's definitions and collect its transforms and resources.
 
     Args:
-        python_file: A file with definitions; `definitions.py` if nothing is given.
-        module_name: A module instead of a file.
-        lakehouse_uri: Used in place of the lakehouse that the project names.
+        python_file: File with definitions; defaults to `definitions.py`.
+        module_name: Module with definitions, instead of a file.
+        lakehouse_uri: Lakehouse to use instead of the project's own.
 
     Raises:
-        DefinitionError: There is nothing to load, it can't be imported, it has no transforms,
-            or its transforms clash.
+        DefinitionError: There is nothing to load, the code can't be imported, it has no
+            transforms, or its transforms clash.
     """
     with watched() as built:
-        module, place = _imported(python_file, module_name)
+        module, origin = _imported(python_file, module_name)
         lazy = getattr(module, "defs", None)
         if not built and callable(lazy):  # a function marked with dagster's @definitions
-            _running(lazy, place)
+            _run_user_code(lazy, origin)
     transforms = _transforms(built, vars(module).values())
     if not transforms:
         raise DefinitionError(
-            f"There are no transforms in {place}.",
+            f"There are no transforms in {origin}.",
             hint="Name the file or module that calls build_definitions: -f path/to/file.py or "
             "-m package.module.",
         )
     return Project(
         Topology.of(transforms).transforms,
-        _layout(built, lakehouse_uri, place),
+        _layout(built, lakehouse_uri, origin),
         built[0].dynamodb if built else DynamoDBStreamsResource(),
     )
 
 
 def project_options(command: _Command) -> _Command:
-    """Give a command the options that name a project, and the loaded `project` as an argument."""
+    """Add the options that name a project, and pass the loaded `project` to the command."""
 
     @click.option(
         "-f",
         "--python-file",
         metavar="FILE",
-        help=f"The file with your definitions.  [default: {DEFAULT_FILE}]",
+        help=f"File with your definitions.  [default: {DEFAULT_FILE}]",
     )
-    @click.option("-m", "--module-name", metavar="MODULE", help="A module instead of a file.")
+    @click.option("-m", "--module-name", metavar="MODULE", help="Module instead of a file.")
     @click.option(
         "--lakehouse",
         metavar="URI",
-        help="Use this lakehouse in place of the one that your definitions name.",
+        help="Lakehouse to use instead of the one in your definitions.",
     )
     @wraps(command)
     def with_project(
@@ -165,8 +165,8 @@ def _imported(python_file: str | None, module_name: str | None) -> tuple[ModuleT
     if here not in sys.path:
         sys.path.insert(0, here)  # as dagster does: a project imports its own packages
     if module_name is not None:
-        place = f"module {module_name!r}"
-        return _running(lambda: importlib.import_module(module_name), place), place
+        origin = f"module {module_name!r}"
+        return _run_user_code(lambda: importlib.import_module(module_name), origin), origin
     path = Path(python_file or DEFAULT_FILE)
     if not path.is_file():
         raise DefinitionError(
@@ -174,7 +174,7 @@ def _imported(python_file: str | None, module_name: str | None) -> tuple[ModuleT
             hint="Run the command where your definitions.py is, or name the file or module: "
             "-f path/to/file.py or -m package.module.",
         )
-    return _running(lambda: _module_of(path), str(path)), str(path)
+    return _run_user_code(lambda: _module_of(path), str(path)), str(path)
 
 
 def _module_of(path: Path) -> ModuleType:
@@ -187,27 +187,27 @@ def _module_of(path: Path) -> ModuleType:
     return module
 
 
-def _running(load: Callable[[], Any], place: str) -> Any:
-    # Broad on purpose: it is the user's code, and what it raises is told as such.
+def _run_user_code(load: Callable[[], Any], origin: str) -> Any:
+    # Broad on purpose: user code may raise anything, and the error says that it did.
     try:
         return load()
     except DatazoneError:
         raise
     except Exception as error:
         raise DefinitionError(
-            f"{place} can't be imported: {type(error).__name__}: {error}.",
+            f"{origin} can't be imported: {type(error).__name__}: {error}.",
             safe="Nothing was read or written.",
-            hint="Mend it, or run the command in the environment and folder that Dagster runs in.",
+            hint="Fix it, or run the command in the environment and folder that Dagster runs in.",
         ) from error
 
 
 def _transforms(built: Iterable[Built], values: Iterable[object]) -> tuple[Transform, ...]:
-    """Those that definitions were built of; without any, those that the module holds."""
+    """Return the transforms given to `build_definitions`, or else those in the module."""
     given = dict.fromkeys(one for call in built for one in call.transforms)
     return tuple(given or dict.fromkeys(one for one in values if isinstance(one, Transform)))
 
 
-def _layout(built: list[Built], lakehouse_uri: str | None, place: str) -> Layout:
+def _layout(built: list[Built], lakehouse_uri: str | None, origin: str) -> Layout:
     given = [call.lakehouse.process_config_and_initialize() for call in built] or [Lakehouse()]
     first = given[0]
     if lakehouse_uri is not None:
@@ -216,7 +216,7 @@ def _layout(built: list[Built], lakehouse_uri: str | None, place: str) -> Layout
     if any(layout != layouts[0] for layout in layouts):
         uris = ", ".join(dict.fromkeys(layout.uri for layout in layouts))
         raise DefinitionError(
-            f"{place} builds definitions with several lakehouses: {uris}.",
-            hint="Say which one is meant: --lakehouse URI.",
+            f"{origin} builds definitions with several lakehouses: {uris}.",
+            hint="Name the one to use: --lakehouse URI.",
         )
     return layouts[0]

@@ -1,4 +1,4 @@
-"""`datazone-dagster redrive`: bring quarantined records back into their dataset."""
+"""`datazone-dagster redrive`: apply quarantined records to their dataset."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import click
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.pipeline import quarantine_report, redrive_dataset
 
-_CHARS = 200
+_REASON_CHARACTERS = 200
 
 
-@click.command(short_help="Bring quarantined records of a dataset back.")
+@click.command(short_help="Apply the quarantined records of a dataset.")
 @click.argument("dataset_id", metavar="DATASET")
-@click.option("--list", "only_list", is_flag=True, help="Only show what waits, and why.")
+@click.option("--list", "only_list", is_flag=True, help="Only list the records and the reasons.")
 @project_options
 def redrive(project: Project, dataset_id: str, only_list: bool) -> None:
-    """Bring the quarantined records of DATASET back, in the order in which they came.
+    """Apply the quarantined records of DATASET, in the order in which they arrived.
 
-    Do it when what kept them out is mended: the function, or the library. Records that still
-    can't be taken stay in the quarantine. A row of the same item that is newer stays as it is.
-    Safe at any time, also while Dagster runs.
+    Run it once the function or the library is fixed. Records that still fail stay in the
+    quarantine. Newer rows of the same item are not overwritten. Safe at any time, also while
+    Dagster runs.
     """
     transform, _ = project.writer_of(dataset_id)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -32,12 +32,12 @@ def redrive(project: Project, dataset_id: str, only_list: bool) -> None:
         report = redrive_dataset(transform, dataset_id, project.layout)
         counts = report.counts
         click.echo(
-            f"{dataset_id}: {_records(report.redriven)} brought back ({counts.inserted} rows "
+            f"{dataset_id}: {_records(report.redriven)} applied ({counts.inserted} rows "
             f"inserted, {counts.updated} updated, {counts.deleted} deleted; newer rows stay), "
             f"{_records(report.waiting)} left in the quarantine."
         )
     for reason, count in report.reasons:
-        click.echo(f"  {count} x {reason[:_CHARS]}")
+        click.echo(f"  {count} x {reason[:_REASON_CHARACTERS]}")
 
 
 def _records(count: int) -> str:

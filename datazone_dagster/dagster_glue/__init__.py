@@ -1,5 +1,5 @@
-"""How the library sits in Dagster: assets, drain sensors, IO manager, checks and alerts.
+"""Integration with Dagster: assets, drain sensors, IO manager, checks and alerts.
 
-The only room that knows Dagster. It decides nothing about data: it calls the flow, and tells
-Dagster what the flow reports.
+The only package that imports Dagster. It makes no decisions about data: it calls the pipeline
+and passes its reports to Dagster.
 """

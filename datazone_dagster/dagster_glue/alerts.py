@@ -1,6 +1,6 @@
-"""Alerts: your function is called when a check of ours fails, gets worse or better, or recovers.
+"""Alerts: a sensor that calls a user's function when a check fails, changes severity or recovers.
 
-Open-source Dagster shows a failed check and tells nobody. This sensor does.
+Open-source Dagster shows a failed check but does not notify anybody.
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ _OK = "OK"
 
 @dataclass(frozen=True, slots=True)
 class CheckEvent:
-    """A check that changed.
+    """A check that failed, changed its severity or recovered.
+
+    `str(event)` is the event as one line of text.
 
     Args:
-        asset: The asset's key, its parts joined by `/`.
-        check: `lag`, `schema`, `quarantine`, `complete` or `stream_health`.
-        passed: False when it fails, True when it recovers.
-        severity: `"WARN"` or `"ERROR"`; of a recovered check, the severity that it had.
-        description: What the check says.
-        metadata: The numbers and texts of the evaluation.
+        asset: Key of the asset, its components joined by `/`.
+        check: `"lag"`, `"schema"`, `"quarantine"`, `"complete"` or `"stream_health"`.
+        passed: False if the check fails, True if it has recovered.
+        severity: `"WARN"` or `"ERROR"`; for a recovered check, its severity before that.
+        description: Text of the evaluation: what is wrong, where, and what to do.
+        metadata: Values of the evaluation's metadata, by name: numbers and strings.
     """
 
     asset: str
@@ -60,37 +62,37 @@ OnCheck = Callable[[CheckEvent], object]
 
 
 def alert_sensor(on_check: OnCheck, keys: Sequence[AssetCheckKey]) -> SensorDefinition:
-    """The sensor that calls `on_check` once per change of one of these checks.
+    """Return the sensor that calls `on_check` once per change of one of these checks.
 
-    A function that raises is logged and called again at the next tick, with what the check
-    says then; the alerts of other checks go out meanwhile. What was told is in the cursor:
-    after a reset, checks that fail are told once more.
+    If `on_check` raises, the exception is logged, and the next tick calls it again with the
+    latest evaluation; alerts of other checks are not delayed. The cursor records the reported
+    levels: after a reset, failing checks are reported again.
     """
 
     def evaluate(context: SensorEvaluationContext) -> SensorResult:
-        told = _told(context.cursor)
+        reported = _reported_levels(context.cursor)
         sent, failed = 0, 0
         for key in keys:
             latest = _latest(context.instance, key)
             if latest is None:
                 continue
             name = f"{key.asset_key.to_user_string()}:{key.name}"
-            before = told.get(name, _OK)
+            before = reported.get(name, _OK)
             level = _OK if latest.passed else latest.severity.value
             if level == before:
                 continue
             event = _event(latest, before)
-            # Broad on purpose: it is foreign code, and what it raises is logged.
+            # Broad on purpose: user code may raise anything, and it is logged.
             try:
                 on_check(event)
             except Exception:
-                context.log.exception("on_check failed for %s; it is called again.", name)
+                context.log.exception("on_check failed for %s; the next tick tries again.", name)
                 failed += 1
                 continue
             sent += 1
-            told[name] = level
-        skip = f"{sent} sent, {failed} to be sent again." if sent or failed else "No check changed."
-        return SensorResult(skip_reason=SkipReason(skip), cursor=_cursor(told))
+            reported[name] = level
+        skip = f"{sent} sent, {failed} to be retried." if sent or failed else "No check changed."
+        return SensorResult(skip_reason=SkipReason(skip), cursor=_cursor(reported))
 
     return SensorDefinition(
         name=ALERT_SENSOR,
@@ -103,7 +105,7 @@ def alert_sensor(on_check: OnCheck, keys: Sequence[AssetCheckKey]) -> SensorDefi
 
 
 def _latest(instance: DagsterInstance, key: AssetCheckKey) -> AssetCheckEvaluation | None:
-    """The latest evaluation; None while a run that will evaluate the check is under way."""
+    """Return the latest evaluation; None if there is none, or a run is about to evaluate it."""
     record = instance.get_latest_asset_check_evaluation_record(key)
     event = record.event.dagster_event if record is not None and record.event else None
     facts = event.event_specific_data if event is not None else None
@@ -121,7 +123,7 @@ def _event(latest: AssetCheckEvaluation, before: str) -> CheckEvent:
     )
 
 
-def _told(cursor: str | None) -> dict[str, str]:
+def _reported_levels(cursor: str | None) -> dict[str, str]:
     try:
         found = json.loads(cursor or "{}")
     except ValueError:
@@ -131,8 +133,9 @@ def _told(cursor: str | None) -> dict[str, str]:
     return {key: level for key, level in found.items() if isinstance(level, str)}
 
 
-def _cursor(told: Mapping[str, str]) -> str:
-    return json.dumps({key: level for key, level in told.items() if level != _OK}, sort_keys=True)
+def _cursor(reported: Mapping[str, str]) -> str:
+    failing = {key: level for key, level in reported.items() if level != _OK}
+    return json.dumps(failing, sort_keys=True)
 
 
 class _SlackClient(Protocol):
@@ -140,14 +143,28 @@ class _SlackClient(Protocol):
 
 
 def slack_alert(token: str | EnvVar, channel: str) -> OnCheck:
-    """An `on_check` that posts to a Slack channel; needs `datazone-dagster[slack]`.
+    """Return an `on_check` function that posts each event to a Slack channel.
+
+    Needs the extra `datazone-dagster[slack]`.
 
     Args:
-        token: A bot token (`xoxb-...`) with `chat:write`, best as `EnvVar("SLACK_BOT_TOKEN")`.
-        channel: Such as `"#data-alerts"`.
+        token: Bot token (`xoxb-...`) with the scope `chat:write`, preferably as
+            `EnvVar("SLACK_BOT_TOKEN")`, which is resolved when an event is posted.
+        channel: Name of the channel, such as `"#data-alerts"`.
+
+    Returns:
+        A function for `build_definitions(on_check=...)`. A failed post raises an exception of
+        the Slack client, and the event is posted again at the next tick.
 
     Raises:
         DefinitionError: dagster-slack is not installed.
+
+    Example:
+        ```python
+        build_definitions(
+            [orders], on_check=slack_alert(EnvVar("SLACK_BOT_TOKEN"), "#data-alerts")
+        )
+        ```
     """
     try:
         dagster_slack = importlib.import_module("dagster_slack")
@@ -166,7 +183,7 @@ def slack_alert(token: str | EnvVar, channel: str) -> OnCheck:
 
 
 def slack_text(event: CheckEvent) -> str:
-    """The message: what changed, as one line, with Slack's control characters escaped."""
+    """Return the event as a one-line message, with Slack's control characters escaped."""
     sign = ":white_check_mark:" if event.passed else ":rotating_light:"
     if not event.passed and event.severity == "WARN":
         sign = ":warning:"

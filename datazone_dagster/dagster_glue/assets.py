@@ -1,4 +1,4 @@
-"""Transforms as assets: one op per transform, one asset per dataset, the change log outside."""
+"""Assets: one op per transform, one asset per dataset, and external assets for change logs."""
 
 # No postponed annotations here: Dagster reads the real one of `context`.
 
@@ -44,12 +44,12 @@ EventOfRun = Output[DatasetWrite] | AssetCheckResult
 
 
 def change_log_spec(source: DynamoDBSource, *, group_name: str | None = None) -> AssetSpec:
-    """The change log of a source: an external asset that the drain sensor materializes."""
+    """Return the change log of a source: an external asset that the drain sensor materializes."""
     region = f" in {source.region}" if source.region else ""
     return AssetSpec(
         change_log_key(source),
         description=f"Every change of the DynamoDB table `{source.table_name}`{region}, as it "
-        "arrived. The sensor appends to it; datasets are applied from it.",
+        "arrived. The drain sensor appends to it; runs apply it to the datasets.",
         kinds={"dynamodb", "deltalake"},
         group_name=group_name,
         metadata={
@@ -63,11 +63,11 @@ def change_log_spec(source: DynamoDBSource, *, group_name: str | None = None) ->
 def transform_asset(
     transform: Transform, settings: ApplySettings, *, preview: bool, clock: Clock
 ) -> AssetsDefinition:
-    """The datasets of a transform, made by one op.
+    """Return the datasets of a transform as assets of one op.
 
-    A run applies everything between the datasets' own positions and the head of the change
-    log, whatever asked for it, so it is always safe to press the button. The op's pool keeps
-    two of them from working at a time.
+    A run applies everything between the datasets' own positions and the head of the change log,
+    no matter what requested the run, so a run started by hand is always safe. The op's pool
+    prevents two runs at a time.
     """
     outputs = {_output_name(index): one for index, one in enumerate(transform.outputs.values())}
 
@@ -85,12 +85,12 @@ def transform_asset(
         op_tags={"datazone/transform": transform.name},
     )
     def apply(context: AssetExecutionContext) -> Iterator[EventOfRun]:
-        application = LazyApply(
+        lazy_apply = LazyApply(
             transform,
             settings,
             lambda: known_caught_up_at(context.instance, transform.source),
             lambda dataset_id: known_columns(context.instance, dataset_id),
-            alive=lambda: heartbeats(
+            heartbeats=lambda: heartbeats(
                 context.instance,
                 context.run.run_id,
                 clock,
@@ -101,17 +101,17 @@ def transform_asset(
         )
         # Dagster handles an output before it asks for the next event: the first one applies.
         for name, dataset in outputs.items():
-            yield Output(DatasetWrite(application, dataset.id), output_name=name)
+            yield Output(DatasetWrite(lazy_apply, dataset.id), output_name=name)
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
         for dataset in outputs.values():
-            applied = application.to_dataset(dataset.id, lakehouse.layout, context.log)
+            applied = lazy_apply.to_dataset(dataset.id, lakehouse.layout, context.log)
             yield from check_results(dataset.id, applied)
 
     return apply
 
 
 def _output_name(index: int) -> str:
-    # Dataset ids may hold '-', and Dagster reserves some names: outputs are just numbered.
+    # Outputs are numbered: dataset ids may contain '-', and Dagster reserves some names.
     return f"dataset_{index + 1}"
 
 
@@ -136,7 +136,7 @@ def _asset_out(transform: Transform, dataset: Dataset) -> AssetOut:
 
 def _description(transform: Transform) -> str:
     return (
-        f"What `{transform.name}` makes of the changes of the DynamoDB table "
+        f"Rows that `{transform.name}` makes from the changes of the DynamoDB table "
         f"`{transform.source.table_name}`."
     )
 
@@ -149,23 +149,23 @@ def _tag(text: str) -> tuple[str, str]:
 def _check_specs(dataset: Dataset) -> Iterator[AssetCheckSpec]:
     descriptions = {
         LAG_CHECK: "Every change of the table is in the dataset within "
-        f"{dataset.max_lag.total_seconds():g} s; it warns from one minute on.",
-        SCHEMA_CHECK: "The columns are those of the last materialization (else it warns), and "
-        "none is kept out of a frozen table.",
-        QUARANTINE_CHECK: "No record waits in the quarantine; more than "
-        f"{dataset.quarantine_threshold:,} are an error.",
-        COMPLETE_CHECK: "No change of the source was lost before it could be landed, or whoever "
-        "knows has accepted that.",
+        f"{dataset.max_lag.total_seconds():g} s. Warns from a lag of one minute.",
+        SCHEMA_CHECK: "The columns are those of the last materialization (a difference warns), "
+        "and no column was left out of a frozen table.",
+        QUARANTINE_CHECK: "No record waits in the quarantine. More than "
+        f"{dataset.quarantine_threshold:,} are an error, fewer a warning.",
+        COMPLETE_CHECK: "No change of the source was lost before it was read, or the loss was "
+        "accepted.",
     }
     for key in dataset_check_keys(dataset.id):
         yield AssetCheckSpec(key.name, asset=key.asset_key, description=descriptions[key.name])
 
 
 def code_version(transform: Transform) -> str:
-    """A short hash of the function's source, so that Dagster can tell that it changed."""
+    """Return a short hash of the function's source, by which Dagster detects changed code."""
     try:
         code = inspect.getsource(transform.function)
-    except (OSError, TypeError, SyntaxError, TokenError):  # no source, or no longer this one
+    except (OSError, TypeError, SyntaxError, TokenError):  # no source, or the file has changed
         compiled = getattr(transform.function, "__code__", None)
         code = repr((compiled.co_code, compiled.co_names)) if compiled else transform.name
     return hashlib.sha256(code.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""What `build_definitions` was given, for commands that load a project's code."""
+"""Arguments of `build_definitions`, recorded for commands that load a project's code."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lak
 
 @dataclass(frozen=True)
 class Built:
-    """The arguments of one call of `build_definitions`, defaults filled in."""
+    """Arguments of one call of `build_definitions`, with defaults filled in."""
 
     transforms: tuple[Transform, ...]
     lakehouse: Lakehouse
     dynamodb: DynamoDBStreamsResource
 
 
-_watching: list[list[Built]] = []
+_recordings: list[list[Built]] = []
 
 
-def note(built: Built) -> None:
-    """Tell whoever watches that definitions were built."""
-    for seen in _watching:
-        seen.append(built)
+def record(built: Built) -> None:
+    """Add a call of `build_definitions` to every active `watched` block."""
+    for calls in _recordings:
+        calls.append(built)
 
 
 @contextmanager
 def watched() -> Iterator[list[Built]]:
-    """Within the block, gather what `build_definitions` is called with.
+    """Record the arguments of `build_definitions` calls in the block.
 
-    Whatever the code does with the result, merges it or hands it on, its parts are known.
+    The arguments are known whatever the code does with the result, such as merging it.
     """
-    seen: list[Built] = []
-    _watching.append(seen)
+    calls: list[Built] = []
+    _recordings.append(calls)
     try:
-        yield seen
+        yield calls
     finally:
-        _watching.remove(seen)
+        _recordings.remove(calls)

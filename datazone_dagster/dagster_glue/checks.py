@@ -1,4 +1,4 @@
-"""The `stream_health` check as a definition, so that it is listed and can be run by hand."""
+"""The `stream_health` check as a definition, so that Dagster lists it and it can run by hand."""
 
 # No postponed annotations here: Dagster reads the real one of `context`.
 
@@ -28,9 +28,9 @@ from datazone_dagster.pipeline import DrainSettings, drain_once, utc_now
 
 
 def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecksDefinition:
-    """The check of a source's change log. The sensor evaluates it all the time.
+    """Return the `stream_health` check of a source. The sensor evaluates it all the time.
 
-    Run by hand it drains once, which is safe at any time, and tells how that went.
+    A run by hand drains once, which is safe at any time, and reports the result.
     """
     key = change_log_key(source)
 
@@ -40,8 +40,8 @@ def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecks
             AssetCheckSpec(
                 STREAM_CHECK,
                 asset=key,
-                description="The stream is read as it should be: no shard fails, and no change "
-                "was lost before it was landed.",
+                description="The stream is read without errors: no shard fails, and no change "
+                "was lost before it was read.",
             )
         ],
         required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},

@@ -1,7 +1,7 @@
-"""What a drain sensor remembers between ticks: a hint, never the truth.
+"""Cursor of a drain sensor: hints for its next tick, never the source of truth.
 
-Positions are in the lakehouse. Without this cursor, with an old one or with garbage in it,
-a sensor reports a check once too often, and nothing else happens.
+Positions are in the lakehouse. With a missing, outdated or malformed cursor, a sensor only
+reports a check once too often.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _CLOCK_SKEW = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class SensorCursor:
-    """The hints of one drain sensor.
+    """Hints of one drain sensor.
 
     Args:
-        caught_up_at: When a drain last read every shard to its tip.
-        evaluated_at: When the checks were last reported.
-        levels: The checks that did not pass then, by name; the others passed. None if nobody
-            knows.
+        caught_up_at: Time when a drain last read every shard to its latest position.
+        evaluated_at: Time when the checks were last reported.
+        levels: Levels of the checks that did not pass then, by name; the others passed. None if
+            the levels are not known.
     """
 
     caught_up_at: datetime | None = None
@@ -35,11 +35,11 @@ class SensorCursor:
     levels: Mapping[str, Level] | None = field(default_factory=dict)
 
     def has_changed(self, check: str, level: Level) -> bool:
-        """Whether a check had another level when it was last reported."""
+        """Return whether a check had another level when it was last reported."""
         return self.levels is not None and self.levels.get(check, Level.OK) is not level
 
     def to_json(self) -> str:
-        """The cursor as text, at most 1,000 bytes: levels are left out if they are too many."""
+        """Return the cursor as text of at most 1,000 bytes; too many levels are left out."""
         failing = {
             check: level.value for check, level in (self.levels or {}).items() if not level.passed
         }
@@ -59,7 +59,7 @@ class SensorCursor:
 
     @classmethod
     def parse(cls, text: str | None, *, now: datetime) -> SensorCursor:
-        """What can be read of a cursor; anything else counts as not known."""
+        """Return the hints that can be read from a cursor; the others count as unknown."""
         try:
             found = json.loads(text or "{}")
         except ValueError:
@@ -87,7 +87,7 @@ def _seconds(time: datetime | None) -> float | None:
 def _time(seconds: object, now: datetime) -> datetime | None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return None
-    # Compared as numbers first: a garbage number may be no date at all.
+    # Compare as numbers first: a malformed number may not be a date at all.
     if not 0 <= seconds <= (now + _CLOCK_SKEW).timestamp():
         return None
     return datetime.fromtimestamp(seconds, timezone.utc)

@@ -1,15 +1,22 @@
-"""From transforms to Dagster definitions."""
+"""Construction of Dagster definitions from transforms."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from dagster import AssetSelection, Definitions, define_asset_job, in_process_executor
+from dagster import (
+    AssetCheckKey,
+    AssetSelection,
+    Definitions,
+    define_asset_job,
+    in_process_executor,
+)
 
 from datazone_dagster.api import Transform, checked
 from datazone_dagster.dagster_glue.alerts import OnCheck, alert_sensor
 from datazone_dagster.dagster_glue.assets import change_log_spec, transform_asset
-from datazone_dagster.dagster_glue.built import Built, note
+from datazone_dagster.dagster_glue.built import Built, record
 from datazone_dagster.dagster_glue.checks import stream_check
 from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
 from datazone_dagster.dagster_glue.maintenance import QUIET_HOUR, maintenance_schedule
@@ -42,29 +49,41 @@ def build_definitions(
     maintenance_cron: str | None = QUIET_HOUR,
     clock: Clock = utc_now,
 ) -> Definitions:
-    """Assets, jobs, sensors, checks and resources for some transforms.
+    """Build assets, jobs, sensors, checks and resources for transforms.
 
-    The result is plain `dagster.Definitions`; put it together with your own by
-    `Definitions.merge(build_definitions([...]), Definitions(assets=[...]))`. Call it once per
-    code location, with all transforms: two of them on one table share its drain.
+    Building reads and writes nothing. Call it once per code location, with all transforms:
+    transforms on the same DynamoDB table share one drain.
 
     Args:
-        transforms: Functions decorated with `@transform`.
-        lakehouse: Where the tables are; the default is `DATAZONE_LAKEHOUSE_URI`, else
-            `.datazone/lakehouse` in the working directory.
-        dynamodb: How DynamoDB is reached; the default is as any AWS tool does.
-        on_check: Called with a `CheckEvent` when a check fails, changes its severity or
-            recovers; see `slack_alert`.
-        drain_settings: Bounds of one drain; `DrainSettings` is in `datazone_dagster.pipeline`.
-        apply_settings: Bounds of one run; `ApplySettings` is there too.
-        preview: Whether materializations show a few rows. They are then in Dagster's event
-            log: turn it off for data that must not be there.
-        maintenance_cron: When all tables are maintained thoroughly, which runs do a piece at a
-            time; None: never. The default is 3 at night, UTC.
-        clock: Tells the time; for tests.
+        transforms: One or more functions decorated with `@transform`.
+        lakehouse: Location of the tables. Defaults to `Lakehouse()`: the environment variable
+            `DATAZONE_LAKEHOUSE_URI`, else `.datazone/lakehouse` in the working directory.
+        dynamodb: Connection to DynamoDB. Defaults to `DynamoDBStreamsResource()`, which uses the
+            AWS environment and profile.
+        on_check: Function that is called with a `CheckEvent` when a check fails, changes its
+            severity or recovers, such as `slack_alert(...)`. None: no alerts.
+        drain_settings: Bounds of one drain, a `datazone_dagster.pipeline.DrainSettings`.
+        apply_settings: Bounds of one run, a `datazone_dagster.pipeline.ApplySettings`.
+        preview: Whether materializations show a few rows. These are stored in Dagster's event
+            log: pass False for data that must not be there.
+        maintenance_cron: Cron schedule, in UTC, of thorough maintenance of all tables; runs only
+            maintain a bounded piece at a time. Defaults to daily at 03:00. None: no schedule.
+        clock: Function that returns the time in UTC; for tests.
+
+    Returns:
+        Plain `dagster.Definitions`, which can be merged with others.
 
     Raises:
-        DefinitionError: Two transforms clash, both are named; or an argument can't be used.
+        DefinitionError: Two transforms clash (the message names both), or an argument is
+            invalid.
+
+    Example:
+        ```python
+        defs = Definitions.merge(
+            build_definitions([orders], lakehouse=Lakehouse(uri="s3://acme-lake/orders")),
+            Definitions(assets=[report]),
+        )
+        ```
     """
     topology = Topology.of(transforms)
     lakehouse = lakehouse if lakehouse is not None else Lakehouse()
@@ -84,18 +103,8 @@ def build_definitions(
             hint="Give a function that takes one CheckEvent.",
         )
     notice_sigterm()
-    note(Built(topology.transforms, lakehouse, dynamodb))
-    jobs = {
-        transform.name: define_asset_job(
-            transform.job_name,
-            selection=AssetSelection.assets(
-                *(dataset_key(dataset.id) for dataset in transform.outputs.values())
-            ),
-            executor_def=in_process_executor,
-            description=f"Applies the changes that wait for {transform.name}. Safe at any time.",
-        )
-        for transform in topology.transforms
-    }
+    record(Built(topology.transforms, lakehouse, dynamodb))
+    jobs = {transform.name: _apply_job(transform) for transform in topology.transforms}
     sensors = [
         drain_sensor(
             source,
@@ -107,16 +116,7 @@ def build_definitions(
         for source, downstream in topology.by_source.items()
     ]
     if on_check is not None:
-        watched = [
-            *(stream_check_key(source) for source in topology.by_source),
-            *(
-                key
-                for transform in topology.transforms
-                for dataset in transform.outputs.values()
-                for key in dataset_check_keys(dataset.id)
-            ),
-        ]
-        sensors.append(alert_sensor(on_check, watched))
+        sensors.append(alert_sensor(on_check, _check_keys(topology)))
     schedules = []
     if maintenance_cron is not None:
         schedules.append(maintenance_schedule(topology.transforms, maintenance_cron, clock=clock))
@@ -138,3 +138,27 @@ def build_definitions(
             IO_MANAGER_KEY: DatasetIOManager(lakehouse=lakehouse),
         },
     )
+
+
+def _apply_job(transform: Transform) -> Any:  # define_asset_job's type has no public name
+    return define_asset_job(
+        transform.job_name,
+        selection=AssetSelection.assets(
+            *(dataset_key(dataset.id) for dataset in transform.outputs.values())
+        ),
+        executor_def=in_process_executor,
+        description=f"Applies the backlog of {transform.name}. Safe at any time.",
+    )
+
+
+def _check_keys(topology: Topology) -> list[AssetCheckKey]:
+    """Return the keys of all checks: one per source, several per dataset."""
+    return [
+        *(stream_check_key(source) for source in topology.by_source),
+        *(
+            key
+            for transform in topology.transforms
+            for dataset in transform.outputs.values()
+            for key in dataset_check_keys(dataset.id)
+        ),
+    ]

@@ -1,7 +1,7 @@
-"""When a stream was last read to its end, as the instance remembers it.
+"""Time when a stream was last read to its end, from the Dagster instance.
 
-Runs and sensors are different processes. The `stream_health` check carries the time from one
-to the other, so that both judge the lag of a dataset alike.
+Sensors and runs are different processes. The `stream_health` check passes the time from one to
+the other, so that both compute the same lag of a dataset.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datazone_dagster.dagster_glue.names import stream_check_key
 
 
 def known_caught_up_at(instance: DagsterInstance, source: DynamoDBSource) -> datetime | None:
-    """The time that the last `stream_health` evaluation gave, or None if there is none."""
+    """Return `caught_up_at` of the last `stream_health` evaluation; None if there is none."""
     record = instance.get_latest_asset_check_evaluation_record(stream_check_key(source))
     event = record.event.dagster_event if record is not None and record.event else None
     facts = event.event_specific_data if event is not None else None

@@ -1,4 +1,4 @@
-"""The `dagster.yaml` that we ship: settings of a Dagster instance that fit this library."""
+"""The `dagster.yaml` of this package: settings of a Dagster instance that suit the library."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from importlib.resources import files
 
 
 def dagster_yaml() -> str:
-    """The text of a `dagster.yaml` for `$DAGSTER_HOME`; merge it into your own.
+    """Return the text of a `dagster.yaml` for `$DAGSTER_HOME`, to use or merge into your own.
 
-    Sensors run in threads, so that a slow stream does not hold up the others; the queue is
-    looked at every second; a pool lets one run at a time in; ticks are forgotten in time.
+    Its settings: sensors run in threads, so that a slow stream does not delay the others. The
+    run queue is checked every second. A pool admits one run at a time. Runs that do not start
+    are ended. Old sensor ticks are deleted.
     """
     return files("datazone_dagster.dagster_glue").joinpath("dagster.yaml").read_text("utf-8")

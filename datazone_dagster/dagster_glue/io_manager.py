@@ -1,6 +1,6 @@
-"""The IO manager: writes datasets by applying their transform, reads them for other assets."""
+"""IO manager: writes datasets by applying their transform, and reads them for other assets."""
 
-# No postponed annotations here: Dagster and Pydantic read the real ones when the class is made.
+# No postponed annotations here: Dagster and Pydantic evaluate them when the class is created.
 
 import typing
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from datazone_dagster.dataset.read_dataset import DatasetReader
+    from datazone_dagster.pipeline import DatasetReader
 
 _READABLE = (
     "pyarrow.Table, polars.DataFrame, polars.LazyFrame, pandas.DataFrame, a DuckDB relation or "
@@ -30,42 +30,43 @@ _READABLE = (
 class DatasetIOManager(ConfigurableIOManager):
     """Applies transforms to their datasets, and loads datasets for downstream assets.
 
-    An asset of yours that takes a dataset gets it in the type of its annotation:
+    A downstream asset receives a dataset in the type of its annotation:
 
         ```python
         @asset
         def big_orders(processed_orders: pl.DataFrame) -> None: ...
         ```
 
-    `pyarrow.Table` (also without an annotation), `polars.DataFrame`, `polars.LazyFrame`,
-    `pandas.DataFrame`, `duckdb.DuckDBPyRelation` and `DatasetReader`, which reads what you ask
-    it for, are known. The table comes as it is stored, the columns that we add (`_dz_...`)
-    included.
+    Supported types are `pyarrow.Table` (the default without an annotation), `polars.DataFrame`,
+    `polars.LazyFrame`, `pandas.DataFrame`, `duckdb.DuckDBPyRelation`, and `DatasetReader`, which
+    reads on demand. The rows have all stored columns, including those that the library adds
+    (`_dz_...`).
     """
 
     lakehouse: ResourceDependency[Lakehouse]
 
     def handle_output(self, context: OutputContext, obj: object) -> None:
-        """Apply a transform up to the head of the change log, and show what it did.
+        """Apply a transform up to the head of the change log, and add the run's metadata.
 
         Raises:
             TransformError: The function or its result can't be applied; nothing is lost.
             StorageError: The lakehouse can't be read or written.
+            DagsterInvariantViolationError: The output is not a dataset of a transform.
         """
         if not isinstance(obj, DatasetWrite):
             raise DagsterInvariantViolationError(
-                f"{type(self).__name__} writes datasets of transforms only, not a "
+                f"{type(self).__name__} only writes datasets of transforms, not a "
                 f"{type(obj).__name__}. Give this asset another io_manager_key."
             )
-        applied = obj.application.to_dataset(obj.dataset_id, self.lakehouse.layout, context.log)
-        context.add_output_metadata(dataset_metadata(applied, preview=obj.application.preview))
+        applied = obj.lazy_apply.to_dataset(obj.dataset_id, self.lakehouse.layout, context.log)
+        context.add_output_metadata(dataset_metadata(applied, preview=obj.lazy_apply.preview))
 
     def load_input(self, context: InputContext) -> object:
-        """The whole dataset, in the type that the parameter asks for.
+        """Return the full dataset in the type of the parameter's annotation.
 
         Raises:
-            StorageError: The dataset has no table yet, or it can't be read.
-            DefinitionError: The annotation is of a type that we don't know.
+            StorageError: The dataset has no table yet, or the table can't be read.
+            DefinitionError: The annotated type is not supported.
         """
         reader = self.lakehouse.read(context.asset_key.path[-1])
         return _converted(reader, context.dagster_type.typing_type, context.name)
@@ -73,7 +74,7 @@ class DatasetIOManager(ConfigurableIOManager):
 
 def _converted(reader: "DatasetReader", wanted: Any, parameter: str) -> object:
     wanted = typing.get_origin(wanted) or wanted
-    # By name, so that none of these libraries is loaded for a type that nobody asked for.
+    # Match by name, so that a library is loaded only if its type is annotated.
     module = getattr(wanted, "__module__", "").partition(".")[0].lstrip("_")
     match module, getattr(wanted, "__name__", ""):
         case ("pyarrow", "Table") | ("typing" | "builtins", "Any" | "object") | ("", ""):
@@ -90,6 +91,6 @@ def _converted(reader: "DatasetReader", wanted: Any, parameter: str) -> object:
             return reader
         case _:
             raise DefinitionError(
-                f"The parameter {parameter!r} asks for a dataset as {wanted!r}.",
-                hint=f"A dataset comes as {_READABLE}.",
+                f"The parameter {parameter!r} is annotated as {wanted!r}, which is not supported.",
+                hint=f"Annotate it as {_READABLE}.",
             )

@@ -1,7 +1,7 @@
-"""The columns of a dataset as its last materialization showed them.
+"""Columns of a dataset as of its last materialization.
 
-The difference to what they are now is the schema change that a run reports, whoever made it
-and wherever a run died in between.
+A run reports the difference to the current columns as a schema change, no matter who made the
+change, and even if a run died in between.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datazone_dagster.observe.schema_change import Columns
 
 
 def known_columns(instance: DagsterInstance, dataset_id: str) -> Columns | None:
-    """Names and types of the columns then; None if the dataset was never materialized."""
+    """Return names and types of the columns; None if the dataset was never materialized."""
     latest = instance.get_latest_materialization_event(dataset_key(dataset_id))
     shown = latest.asset_materialization if latest is not None else None
     value = shown.metadata.get("dagster/column_schema") if shown is not None else None

@@ -1,7 +1,7 @@
-"""The application of a transform, as the asset hands it to the IO manager.
+"""Deferred apply of a transform, passed from its asset to the IO manager.
 
-A transform with several datasets is applied once: the first output that is handled does it,
-the others take their report of it.
+A transform with several datasets is applied once, for the first output that the IO manager
+handles. The other outputs get their reports of the same apply.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from datazone_dagster.pipeline import (
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an application did to one dataset, and how the dataset is after it."""
+    """Report of an apply for one dataset, and the state of the dataset after it."""
 
     report: ApplyReport
     lag: LagStatus
@@ -42,16 +42,16 @@ class Applied:
 
 
 class LazyApply:
-    """One application of a transform, done when its first result is asked for.
+    """One apply of a transform, done on the first call of `to_dataset`.
 
     Args:
-        transform: What is applied.
-        settings: Bounds of memory.
-        caught_up_at: Tells when the stream was last read to its end.
-        known_columns: Tells a dataset's columns as they were last shown.
-        alive: Tells Dagster, within the block, that the run lives.
+        transform: Transform to apply.
+        settings: Bounds of the run.
+        caught_up_at: Function that returns when the stream was last read to its end.
+        known_columns: Function from dataset id to the columns of its last materialization.
+        heartbeats: Factory of the context manager that sends heartbeats during the apply.
         preview: Whether metadata may show rows.
-        clock: Tells the time.
+        clock: Function that returns the time in UTC.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LazyApply:
         caught_up_at: Callable[[], datetime | None],
         known_columns: Callable[[str], Columns | None],
         *,
-        alive: Callable[[], AbstractContextManager[None]],
+        heartbeats: Callable[[], AbstractContextManager[None]],
         preview: bool,
         clock: Clock,
     ) -> None:
@@ -70,19 +70,19 @@ class LazyApply:
         self._settings = settings
         self._caught_up_at = caught_up_at
         self._known_columns = known_columns
-        self._alive = alive
+        self._heartbeats = heartbeats
         self._clock = clock
         self._applied: dict[str, Applied] | None = None
 
     def to_dataset(self, dataset_id: str, layout: Layout, logger: logging.Logger) -> Applied:
-        """What was applied to one dataset; the first call applies the transform.
+        """Return what was applied to one dataset; the first call applies the transform.
 
         Raises:
             TransformError: The function or its result can't be applied; nothing is lost.
             StorageError: The lakehouse can't be read or written.
         """
         if self._applied is None:
-            with self._alive():
+            with self._heartbeats():
                 self._applied = self._apply(layout, logger)
         return self._applied[dataset_id]
 
@@ -156,25 +156,25 @@ def dataset_lag(
     now: datetime,
     caught_up_at: datetime | None,
 ) -> LagStatus:
-    """How far a dataset is behind, by its position and the change log.
+    """Return the lag of a dataset, by its position and the change log.
 
     Raises:
-        StorageError: One of the two can't be read.
+        StorageError: The dataset or the change log can't be read.
     """
-    waiting = backlog(transform.source.name, dataset.id, layout)
+    unapplied = backlog(transform.source.name, dataset.id, layout)
     return lag_status(
         now=now,
         max_lag=dataset.max_lag,
-        position=waiting.position,
-        head_batch=waiting.head_batch,
-        oldest_unapplied_event_time=waiting.oldest_unapplied_event_time,
+        position=unapplied.position,
+        head_batch=unapplied.head_batch,
+        oldest_unapplied_event_time=unapplied.oldest_unapplied_event_time,
         caught_up_at=caught_up_at,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetWrite:
-    """What an asset gives the IO manager for one of its datasets."""
+    """Value of an asset's output: the dataset to write, and the apply that writes it."""
 
-    application: LazyApply
+    lazy_apply: LazyApply
     dataset_id: str

@@ -1,7 +1,7 @@
-"""Maintenance in quiet hours: a job and its schedule.
+"""Scheduled maintenance in quiet hours: a job and its schedule.
 
-Runs maintain their tables a bounded piece at a time; what they put off is done here. Each op
-waits for the pool of its transform, so that it never works beside a merge.
+Runs maintain their tables a bounded piece at a time; this job does the rest. Each op waits for
+the pool of its transform, so that it never runs at the same time as a merge.
 """
 
 # No postponed annotations here: Dagster reads the real one of `context`.
@@ -21,14 +21,14 @@ from dagster import (
 )
 
 from datazone_dagster.api import Transform
-from datazone_dagster.apply.maintain_dataset import maintained
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, dataset_key, pool_name
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import Lakehouse
+from datazone_dagster.errors import StorageError
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.observe.metadata import maintenance_metadata
-from datazone_dagster.rows.maintenance_plan import THOROUGH
+from datazone_dagster.pipeline import maintain_dataset
 
 MAINTENANCE_JOB = "datazone_maintenance"
 QUIET_HOUR = "0 3 * * *"
@@ -37,18 +37,18 @@ QUIET_HOUR = "0 3 * * *"
 def maintenance_schedule(
     transforms: Iterable[Transform], cron: str, *, clock: Clock
 ) -> ScheduleDefinition:
-    """The schedule on which every dataset is maintained thoroughly; it runs unless turned off."""
+    """Return the schedule of thorough maintenance of all datasets; it is on by default."""
     return ScheduleDefinition(
         name=MAINTENANCE_JOB,
         job=maintenance_job(transforms, clock=clock),
         cron_schedule=cron,
         default_status=DefaultScheduleStatus.RUNNING,
-        description="Joins files, drops hidden rows and deletes what nothing refers to any more.",
+        description="Joins files, drops hidden rows and deletes orphan files.",
     )
 
 
 def maintenance_job(transforms: Iterable[Transform], *, clock: Clock) -> JobDefinition:
-    """The job that maintains every dataset, one op per transform."""
+    """Return the job that maintains every dataset, one op per transform."""
     return GraphDefinition(
         MAINTENANCE_JOB, node_defs=[_maintenance_op(one, clock) for one in transforms]
     ).to_job(
@@ -69,7 +69,12 @@ def _maintenance_op(transform: Transform, clock: Clock) -> OpDefinition:
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
         with heartbeats(context.instance, context.run_id, clock, rest_is_quick=True):
             for dataset in transform.outputs.values():
-                report = maintained(lakehouse.layout, dataset, THOROUGH, clock, context.log)
+                try:
+                    report = maintain_dataset(dataset, lakehouse.layout, clock=clock)
+                except StorageError as error:
+                    # The other datasets are maintained all the same.
+                    context.log.warning("Maintenance of dataset %s: %s", dataset.id, error)
+                    continue
                 if report is not None:
                     context.log_event(
                         AssetObservation(

@@ -1,4 +1,4 @@
-"""The names under which everything of ours appears in Dagster."""
+"""Names of the library's assets, checks, sensors, pools, resources and tags in Dagster."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ BATCH_TAG = "datazone/batch"
 
 
 def change_log_key(source: DynamoDBSource) -> AssetKey:
-    """The asset of everything that a source delivered."""
+    """Return the asset key of a source's change log."""
     return AssetKey(["dynamodb", source.name])
 
 
 def dataset_key(dataset_id: str) -> AssetKey:
-    """The asset of a dataset."""
+    """Return the asset key of a dataset."""
     return AssetKey([dataset_id])
 
 
 def lag_check_key(dataset_id: str) -> AssetCheckKey:
-    """The `lag` check of a dataset."""
+    """Return the key of a dataset's `lag` check."""
     return AssetCheckKey(dataset_key(dataset_id), LAG_CHECK)
 
 
 def complete_check_key(dataset_id: str) -> AssetCheckKey:
-    """The `complete` check of a dataset."""
+    """Return the key of a dataset's `complete` check."""
     return AssetCheckKey(dataset_key(dataset_id), COMPLETE_CHECK)
 
 
 def dataset_check_keys(dataset_id: str) -> tuple[AssetCheckKey, ...]:
-    """Every check of a dataset."""
+    """Return the keys of all checks of a dataset."""
     names = (LAG_CHECK, SCHEMA_CHECK, QUARANTINE_CHECK, COMPLETE_CHECK)
     return tuple(AssetCheckKey(dataset_key(dataset_id), name) for name in names)
 
 
 def stream_check_key(source: DynamoDBSource) -> AssetCheckKey:
-    """The `stream_health` check of a source's change log."""
+    """Return the key of the `stream_health` check of a source's change log."""
     return AssetCheckKey(change_log_key(source), STREAM_CHECK)
 
 
 def sensor_name(source: DynamoDBSource) -> str:
-    """The sensor that drains a source."""
+    """Return the name of the sensor that drains a source."""
     return f"drain_{source.name}"
 
 
 def pool_name(transform: Transform) -> str:
-    """The pool that keeps two runs of a transform from working at a time; its limit is 1."""
+    """Return the name of the pool, of limit 1, that prevents two runs of a transform at a time."""
     return f"datazone/{transform.job_name}"

@@ -1,4 +1,4 @@
-"""Plain facts as Dagster's metadata values and check results."""
+"""Conversion of plain values to Dagster's metadata values and check results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RawMetadata = dict[str, int | float | str | MetadataValue[Any]]
 
 
 def rendered(plain: Mapping[str, Plain]) -> RawMetadata:
-    """Plain values for Dagster: numbers and texts as they are, times as timestamps."""
+    """Return plain values for Dagster: times as timestamps, numbers and texts unchanged."""
     return {
         key: MetadataValue.timestamp(value) if isinstance(value, datetime) else value
         for key, value in plain.items()
@@ -46,7 +46,7 @@ def rendered(plain: Mapping[str, Plain]) -> RawMetadata:
 
 
 def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
-    """Everything that a materialization of a dataset shows."""
+    """Return the metadata of a materialization of a dataset."""
     report = applied.report
     found = rendered(apply_metadata(report, applied.lag, now=applied.at))
     found["records_waiting"] = applied.quarantine.waiting
@@ -64,12 +64,12 @@ def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
 
 
 def severity(level: Level) -> AssetCheckSeverity:
-    """The severity that a failed check of this level has."""
+    """Return the severity of a failed check of this level."""
     return AssetCheckSeverity.WARN if level is Level.WARN else AssetCheckSeverity.ERROR
 
 
 def check_results(dataset_id: str, applied: Applied) -> Iterator[AssetCheckResult]:
-    """The checks of a dataset, as a run reports them."""
+    """Yield the check results of a dataset that a run reports."""
     lag, schema, quarantine = applied.lag, applied.schema, applied.quarantine
     found: dict[str, tuple[Level, str, RawMetadata]] = {
         LAG_CHECK: (lag.level, lag.reason, rendered(lag_metadata(lag))),
@@ -107,7 +107,7 @@ def check_results(dataset_id: str, applied: Applied) -> Iterator[AssetCheckResul
 def evaluation(
     key: AssetCheckKey, level: Level, reason: str, plain: Mapping[str, Plain]
 ) -> AssetCheckEvaluation:
-    """A check as a sensor reports it, outside of any run."""
+    """Return a check evaluation that a sensor reports, outside any run."""
     return AssetCheckEvaluation(
         asset_key=key.asset_key,
         check_name=key.name,

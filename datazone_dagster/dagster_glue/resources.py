@@ -1,10 +1,9 @@
-"""The Dagster resources: how DynamoDB is reached, and where the tables are."""
+"""Dagster resources: the connection to DynamoDB and the location of the tables."""
 
-# No postponed annotations here: Dagster and Pydantic read the real ones when the class is made.
-# Nor Literal: Dagster has no config type for it, so names are checked by validators.
+# No postponed annotations here: Dagster and Pydantic evaluate them when the class is created.
+# No Literal either: Dagster has no config type for it, so validators check the names.
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,11 +15,11 @@ from datazone_dagster.model.layout import Layout
 
 if TYPE_CHECKING:
     from datazone_dagster.api import Dataset
-    from datazone_dagster.dataset.read_dataset import DatasetReader
-    from datazone_dagster.source.client import BotoStreamClient
-    from datazone_dagster.source.connection_settings import (
+    from datazone_dagster.model.protocols import StreamClient
+    from datazone_dagster.pipeline import (
         AccountIdEndpointMode,
         ConnectionSettings,
+        DatasetReader,
         RetryMode,
     )
 
@@ -29,18 +28,24 @@ DEFAULT_LAKEHOUSE = ".datazone/lakehouse"
 
 
 def _one_of(value: str, allowed: tuple[str, ...]) -> str:
-    # What a variable holds is known, and checked, when the settings are made.
+    # The value of a variable is known only when the settings are built, and checked there.
     if not isinstance(value, EnvVar) and value not in allowed:
         raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
     return value
 
 
 class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
-    """How DynamoDB and its streams are reached.
+    """Connection to DynamoDB and its streams.
 
-    Everything is optional: what is not set comes from the environment and the AWS profile,
-    as with any AWS tool. An endpoint on this machine needs neither credentials nor region.
-    A source's own region and endpoint win over those of the resource.
+    Every field is optional: unset ones come from the environment and the AWS profile, as in any
+    AWS tool. Fields also accept `EnvVar`. An endpoint on this machine needs neither credentials
+    nor a region. The region and the endpoint of a source override those of the resource.
+
+    The fields of dagster-aws resources are `region_name`, `endpoint_url`, `profile_name`,
+    `use_ssl` and `verify`; those of this class carry a description each.
+
+    Raises:
+        pydantic.ValidationError: A value is out of range or not one of the allowed values.
 
     Example:
         ```python
@@ -54,23 +59,24 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
     max_attempts: int = Field(
         default=3,
         ge=1,
-        description="Attempts per call, the first one included. With the default timeouts, 3 "
-        "keep the worst call at about 30 seconds, half of a sensor tick.",
+        description="Attempts per call, the first one included; at least 1. With the default "
+        "timeouts, 3 limit the worst call to about 30 seconds, half of a sensor tick.",
     )
     retry_mode: str = Field(
         default="standard",
-        description="'standard' tries again after a random wait that doubles; 'adaptive' also "
+        description="'standard' retries after a random wait whose bound doubles; 'adaptive' also "
         "slows down by itself while the service throttles.",
     )
     connect_timeout_seconds: float = Field(
-        default=5.0, gt=0, le=60, description="Seconds to wait for a connection."
+        default=5.0, gt=0, le=60, description="Seconds to wait for a connection, up to 60."
     )
     read_timeout_seconds: float = Field(
-        default=10.0, gt=0, le=60, description="Seconds to wait for an answer."
+        default=10.0, gt=0, le=60, description="Seconds to wait for a response, up to 60."
     )
     role_to_assume: str | None = Field(
         default=None,
-        description="ARN of an IAM role to assume through STS; its credentials renew themselves.",
+        description="ARN of an IAM role to assume through STS; its credentials are renewed before "
+        "they expire.",
     )
     role_session_name: str = Field(
         default="datazone-dagster", description="Name of the role's session in CloudTrail."
@@ -78,24 +84,28 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
     external_id: str | None = Field(
         default=None,
         repr=False,
-        description="External id that the role's trust policy asks for.",
+        description="External id, if the role's trust policy requires one.",
     )
     account_id_endpoint_mode: str | None = Field(
         default=None,
-        description="Whether calls go to the account's own endpoint. Unset: botocore's default, "
-        "and 'disabled' with an endpoint_url. Proxies that know only the regional host need "
-        "'disabled'.",
+        description="Whether calls go to the account's own endpoint: 'preferred', 'disabled' or "
+        "'required'. Unset: botocore's default, or 'disabled' with an endpoint_url. Proxies that "
+        "know only the regional host need 'disabled'.",
     )
     ask_for_gzip: bool = Field(
         default=False,
-        description="Let the service compress what it sends: about a fifth of the bytes, for "
-        "half again the CPU of a drain. For slow or metered networks.",
+        description="Whether the service may compress its responses: about a fifth of the bytes, "
+        "for half again the CPU of a drain. For slow or metered networks.",
     )
     aws_access_key_id: str | None = Field(
-        default=None, repr=False, description="AWS access key id; better an EnvVar or a role."
+        default=None,
+        repr=False,
+        description="AWS access key id; prefer an EnvVar or a role over a literal.",
     )
     aws_secret_access_key: str | None = Field(
-        default=None, repr=False, description="AWS secret access key; better an EnvVar or a role."
+        default=None,
+        repr=False,
+        description="AWS secret access key; prefer an EnvVar or a role over a literal.",
     )
     aws_session_token: str | None = Field(
         default=None, repr=False, description="Session token of temporary credentials."
@@ -118,12 +128,18 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
         endpoint_url: str | None = None,
         max_pool_connections: int = 16,
     ) -> "ConnectionSettings":
-        """The settings of this resource; arguments that are given win.
+        """Return the connection settings of this resource.
+
+        Args:
+            region: AWS region; overrides `region_name`.
+            endpoint_url: Endpoint of both services; overrides that of the resource.
+            max_pool_connections: HTTP connections per client, which is the number of shards read
+                at a time; at least 1.
 
         Raises:
-            DefinitionError: A value is out of its range.
+            DefinitionError: A value is out of range.
         """
-        from datazone_dagster.source.connection_settings import ConnectionSettings
+        from datazone_dagster.pipeline import ConnectionSettings
 
         return ConnectionSettings(
             region=region or self.region_name,
@@ -155,36 +171,33 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
         region: str | None = None,
         endpoint_url: str | None = None,
         max_pool_connections: int = 16,
-    ) -> "BotoStreamClient":
-        """A client for the streams of a table. It connects on first use, not here.
+    ) -> "StreamClient":
+        """Return a client for the streams of a table. It connects on first use, not here.
 
         Args:
-            table_name: The DynamoDB table.
-            region: The source's own region, if it has one.
-            endpoint_url: The source's own endpoint, if it has one.
-            max_pool_connections: HTTP connections to keep: the shards read at a time.
+            table_name: DynamoDB table.
+            region: AWS region; overrides `region_name`.
+            endpoint_url: Endpoint of both services; overrides that of the resource.
+            max_pool_connections: HTTP connections per client, which is the number of shards read
+                at a time; at least 1.
 
         Raises:
-            DefinitionError: A value is out of its range.
+            DefinitionError: A value is out of range.
         """
-        from datazone_dagster.source.client import BotoStreamClient
-        from datazone_dagster.source.session import build_clients
+        from datazone_dagster.pipeline import connect
 
         settings = self.connection_settings(
             region=region,
             endpoint_url=endpoint_url,
             max_pool_connections=max_pool_connections,
         )
-        return BotoStreamClient(
-            table_name,
-            partial(build_clients, settings, table_name=table_name),
-            role_arn=settings.role_arn,
-            ask_for_gzip=self.ask_for_gzip,
-        )
+        return connect(table_name, settings, ask_for_gzip=self.ask_for_gzip)
 
 
 class Lakehouse(ConfigurableResource[Any]):
-    """Where the tables are: the root of datasets, change logs and checkpoints.
+    """Location of the tables: the root of datasets, change logs, checkpoints and quarantines.
+
+    Fields also accept `EnvVar`. Nothing is opened or created until a table is used.
 
     Example:
         ```python
@@ -194,33 +207,40 @@ class Lakehouse(ConfigurableResource[Any]):
 
     uri: str | None = Field(
         default=None,
-        description="A directory or an object store URI (s3://, gs://, abfss://). Unset: the "
-        f"variable {LAKEHOUSE_URI_VARIABLE}, else {DEFAULT_LAKEHOUSE} in the working directory.",
+        description="Directory or object store URI (s3://, gs://, abfss://). Unset: the "
+        f"environment variable {LAKEHOUSE_URI_VARIABLE}, else {DEFAULT_LAKEHOUSE} in the working "
+        "directory.",
     )
     storage_options: dict[str, str] = Field(
         default_factory=dict,
         repr=False,
-        description="Settings of the object store, in the names of delta-rs, such as "
-        "AWS_REGION. Credentials are better left to the environment, or given as EnvVar.",
+        description="Settings of the object store, under delta-rs' names, such as AWS_REGION. "
+        "Leave credentials to the environment, or pass them as EnvVar.",
     )
 
     @property
     def layout(self) -> Layout:
-        """The places of all tables. A local directory is made absolute here, at use."""
+        """Locations of all tables. A relative directory becomes absolute here, at use."""
         uri = self.uri or os.environ.get(LAKEHOUSE_URI_VARIABLE) or DEFAULT_LAKEHOUSE
         if "://" not in uri:
             uri = str(Path(uri).expanduser().absolute())
         return Layout(uri, dict(self.storage_options))
 
     def read(self, dataset: "Dataset | str", version: int | None = None) -> "DatasetReader":
-        """A dataset to read as Arrow, Polars, pandas or DuckDB, whatever its files are like.
+        """Open a dataset for reading as Arrow, Polars, pandas or DuckDB.
+
+        The reader stays at one version of the table and applies its deletion vectors.
 
         Args:
-            dataset: It, or its id.
-            version: Of its table; the default is the newest.
+            dataset: The dataset, or its id.
+            version: Version of the table; defaults to the latest.
+
+        Returns:
+            A reader with `arrow()`, `batches()`, `pl()`, `lazy()`, `df()` and `duckdb()`. The
+            rows have all columns of the table, including those that the library adds (`_dz_...`).
 
         Raises:
-            StorageError: There is no such table or version, or it can't be read.
+            StorageError: There is no such table or version, or the table can't be read.
 
         Example:
             ```python

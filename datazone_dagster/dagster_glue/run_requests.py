@@ -1,4 +1,4 @@
-"""Which transforms get a run now: those with a backlog that nothing works on yet."""
+"""Decision on run requests: transforms with a backlog and without an active run get one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from dagster import DagsterInstance, DagsterRunStatus, RunRequest, RunsFilter
 
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.names import BATCH_TAG, SOURCE_TAG
-from datazone_dagster.dataset.dataset_table import KIND
-from datazone_dagster.delta import open_table
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe.lag import in_words
+from datazone_dagster.pipeline import dataset_exists
 
 ACTIVE = [
     DagsterRunStatus.NOT_STARTED,
@@ -29,7 +28,7 @@ _FAILURES_COUNTED = 6
 
 @dataclass(frozen=True, slots=True)
 class RunDecision:
-    """A run to request, or the reason why there is none."""
+    """Run to request, or None; and the reason for either."""
 
     request: RunRequest | None
     reason: str
@@ -38,14 +37,22 @@ class RunDecision:
 def decide_run(
     transform: Transform, layout: Layout, instance: DagsterInstance, *, head: int, now: datetime
 ) -> RunDecision:
-    """Whether a transform with a backlog gets a run now.
+    """Decide whether a transform with a backlog gets a run now.
 
-    Not while one of its job is queued, starting or started; not before its lookups exist; and
-    after failures only after a wait that doubles, from 15 seconds to 5 minutes. Doubled and
-    lost requests are harmless: a run applies from the datasets' own positions.
+    It gets none while a run of its job is queued, starting or started, and none before its
+    lookups exist. After failures, it gets one only after a wait that doubles, from 15 seconds to
+    5 minutes. Duplicate and lost requests are harmless: a run applies from the datasets' own
+    positions.
+
+    Args:
+        transform: Transform with a backlog.
+        layout: Locations of the tables.
+        instance: Dagster instance, for the latest runs.
+        head: Latest batch of the change log, for the run's tags.
+        now: Current time.
     """
     if instance.get_run_records(RunsFilter(job_name=transform.job_name, statuses=ACTIVE), limit=1):
-        return RunDecision(None, f"{transform.job_name} is at work")
+        return RunDecision(None, f"{transform.job_name} is running or queued")
     absent = _absent_lookups(transform, layout)
     if absent:
         return RunDecision(
@@ -59,7 +66,7 @@ def decide_run(
             times = "once" if failures == 1 else f"{failures} times in a row"
             return RunDecision(
                 None,
-                f"{transform.name} failed {times}, it is tried again in {in_words(remaining)}",
+                f"{transform.name} failed {times} and is retried in {in_words(remaining)}",
             )
     return RunDecision(
         RunRequest(
@@ -74,14 +81,14 @@ def _absent_lookups(transform: Transform, layout: Layout) -> list[str]:
     return [
         dataset.id
         for dataset in transform.lookups.values()
-        if open_table(layout.dataset(dataset.id), layout.storage_options, KIND) is None
+        if not dataset_exists(layout, dataset.id)
     ]
 
 
 def _failures_in_a_row(
     instance: DagsterInstance, transform: Transform
 ) -> tuple[int, datetime | None]:
-    """How many of the latest runs failed, and when the last of them ended."""
+    """Return how many of the latest runs failed, and when the last one ended; None for none."""
     records = instance.get_run_records(
         RunsFilter(job_name=transform.job_name), limit=_FAILURES_COUNTED
     )

@@ -1,4 +1,4 @@
-"""The drain sensor: lands what the stream holds, reports on it, asks for runs downstream."""
+"""Drain sensor: drains a stream into its change log, reports, and requests runs downstream."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ from datazone_dagster.pipeline import DrainSettings, drain_tick, truncate_applie
 from datazone_dagster.process import crash_points
 
 MINIMUM_INTERVAL_SECONDS = 5
-"""Dagster's sensor loop does not go faster."""
+"""Shortest interval of Dagster's sensor loop."""
 
 REPORT_EVERY = timedelta(seconds=30)
-"""Checks that stay as they are go to the event log this often."""
+"""Interval at which unchanged checks go to the event log."""
 
-FORGET_EVERY = timedelta(hours=1)
+TRUNCATE_EVERY = timedelta(hours=1)
 
 
 def drain_sensor(
     source: DynamoDBSource,
     transforms: Sequence[Transform],
-    jobs: Sequence[Any],  # what define_asset_job returns has no public name
+    jobs: Sequence[Any],  # the type that define_asset_job returns has no public name
     *,
     settings: DrainSettings,
     clock: Clock,
 ) -> SensorDefinition:
-    """The sensor of one source; one drain serves every transform downstream of it."""
+    """Return the sensor of one source; one drain serves every transform downstream of it."""
     return SensorDefinition(
         name=sensor_name(source),
         evaluation_fn=DrainSensor(source, tuple(transforms), settings, clock).evaluate,
@@ -72,14 +72,14 @@ def drain_sensor(
         minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
         default_status=DefaultSensorStatus.RUNNING,
         required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},
-        description=f"Lands the changes of the DynamoDB table {source.table_name} in its change "
-        "log and runs the transforms downstream. Resetting the cursor loses nothing.",
+        description=f"Drains the changes of the DynamoDB table {source.table_name} into its "
+        "change log and runs the transforms downstream. Resetting the cursor loses nothing.",
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Landed:
-    """The drain of this tick went through."""
+class _Succeeded:
+    """The drain of this tick succeeded."""
 
     report: DrainReport
     error: None = None
@@ -87,7 +87,7 @@ class _Landed:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """The drain of this tick failed as a whole."""
+    """The drain of this tick failed completely."""
 
     error: DatazoneError
     report: None = None
@@ -96,9 +96,9 @@ class _Failed:
 class DrainSensor:
     """Evaluates the ticks of one source. Overlapping ticks are harmless.
 
-    A tick whose drain fails still reports its checks and starts the runs that earlier drains
-    left to do. It fails as a tick as soon as there is no run to request, since Dagster drops
-    the requests of a failed tick.
+    A tick whose drain fails still reports its checks and requests the runs that earlier drains
+    made necessary. The tick itself fails only if it requests no run, since Dagster drops the
+    requests of a failed tick.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class DrainSensor:
         self._clock = clock
         self._client: tuple[dict[str, object], StreamClient] | None = None
         self._unsaved: SensorCursor | None = None
-        self._forgot_at: datetime | None = None
+        self._truncated_at: datetime | None = None
 
     def evaluate(self, context: SensorEvaluationContext) -> SensorResult:
-        """Drain, report, request."""
+        """Drain the stream, report the checks, and request runs."""
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
         layout = lakehouse.layout
         drained = self._drain(context, layout)
@@ -137,7 +137,7 @@ class DrainSensor:
         checks = [health_check(self._source, health, caught_up_at), *lags.values()]
         if drained.report is not None:
             checks += complete_checks(self._source, self._transforms, drained.report.gaps)
-        requests, notes = self._runs(lags, layout, context.instance, now)
+        requests, reasons = self._runs(lags, layout, context.instance, now)
 
         due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
@@ -155,7 +155,7 @@ class DrainSensor:
             levels={one.name: one.level for one in checks},
         )
         if drained.error is not None and not requests:
-            # Dagster keeps neither events nor cursor of a failed tick.
+            # Dagster stores neither the events nor the cursor of a failed tick.
             for event in events:
                 context.instance.report_runless_asset_event(event)
             self._unsaved = after
@@ -163,18 +163,18 @@ class DrainSensor:
         self._unsaved = None
         if drained.error is not None:
             context.log.error("The drain failed: %s", drained.error)
-        told = "; ".join((_summary(drained.report), *notes))
+        summary = "; ".join((_summary(drained.report), *reasons))
         if requests:
-            context.log.info("%s", told)
+            context.log.info("%s", summary)
         crash_points.reach(crash_points.BEFORE_CURSOR)
         return SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else SkipReason(told),
+            skip_reason=None if requests else SkipReason(summary),
             cursor=after.to_json(),
             asset_events=events,
         )
 
-    def _drain(self, context: SensorEvaluationContext, layout: Layout) -> _Landed | _Failed:
+    def _drain(self, context: SensorEvaluationContext, layout: Layout) -> _Succeeded | _Failed:
         dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
         try:
             report = drain_tick(
@@ -186,29 +186,34 @@ class DrainSensor:
                 logger=context.log,
             )
         except DatazoneError as error:
-            # A new client next time: credentials and endpoints may have changed.
+            # The next tick builds a new client: credentials and endpoints may have changed.
             self._client = None
             return _Failed(error)
         self._truncate(context, layout)
-        return _Landed(report)
+        return _Succeeded(report)
 
     def _truncate(self, context: SensorEvaluationContext, layout: Layout) -> None:
-        """Once an hour: changes that are applied and older than the source keeps them."""
-        now, keep = self._clock(), self._settings.keep_changes
-        if keep is None or (self._forgot_at and now - self._forgot_at < FORGET_EVERY):
+        """Remove applied changes that are past their retention, at most once an hour."""
+        now, retention = self._clock(), self._settings.keep_changes
+        if retention is None:
             return
-        self._forgot_at = now
+        if self._truncated_at and now - self._truncated_at < TRUNCATE_EVERY:
+            return
+        self._truncated_at = now
         ids = [dataset.id for one in self._transforms for dataset in one.outputs.values()]
         try:
-            gone = truncate_applied(self._source.name, ids, layout, created_before=now - keep)
+            removed = truncate_applied(
+                self._source.name, ids, layout, created_before=now - retention
+            )
         except DatazoneError as error:
-            context.log.warning("Old changes stay for now: %s", error)
+            context.log.warning("Old changes could not be removed; a later tick tries: %s", error)
             return
-        if gone:
-            context.log.info("Removed %s that every dataset has applied.", _counted(gone, "change"))
+        if removed:
+            changes = _counted(removed, "change")
+            context.log.info("Removed %s that every dataset has applied.", changes)
 
     def _client_of(self, dynamodb: DynamoDBStreamsResource) -> StreamClient:
-        """One client for all ticks of this process: it keeps connections and iterators."""
+        """Return the client of all ticks of this process, with its connections and iterators."""
         settings = dict(dynamodb)
         if self._client is None or self._client[0] != settings:
             client = dynamodb.stream_client(
@@ -230,7 +235,7 @@ class DrainSensor:
         instance: DagsterInstance,
         now: datetime,
     ) -> tuple[list[RunRequest], list[str]]:
-        requests, notes = [], []
+        requests, reasons = [], []
         end_silent_runs(instance, {one.job_name for one in self._transforms}, now)
         for transform in self._transforms:
             known = (lags[dataset.id].lag for dataset in transform.outputs.values())
@@ -238,10 +243,10 @@ class DrainSensor:
             if not heads:
                 continue
             decision = decide_run(transform, layout, instance, head=max(heads), now=now)
-            notes.append(decision.reason)
+            reasons.append(decision.reason)
             if decision.request is not None:
                 requests.append(decision.request)
-        return requests, notes
+        return requests, reasons
 
     def _materialization(
         self, report: DrainReport | None, layout: Layout, now: datetime
@@ -260,9 +265,9 @@ def _summary(report: DrainReport | None) -> str:
         return "The drain failed"
     parts = []
     if report.batch is not None:
-        parts.append(f"landed {_counted(report.records, 'record')} in {_batches(report).lower()}")
+        parts.append(f"read {_counted(report.records, 'record')} in {_batches(report).lower()}")
     if report.lost_race:
-        parts.append("another drain was faster")
+        parts.append("another drain committed first")
     parts.append("caught up" if report.caught_up else "more to read")
     parts.append(f"{_counted(report.shards_open, 'shard')} open")
     if report.shard_errors:

@@ -1,4 +1,4 @@
-"""The checks of a source and its datasets, as one tick of its sensor sees them."""
+"""Checks of a source and its datasets, evaluated in a tick of the drain sensor."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from datazone_dagster.observe.metadata import (
     lag_metadata,
 )
 
-STREAM = ":stream"  # no dataset id can be this
+STREAM = ":stream"  # not a valid dataset id
 
 
 @dataclass(frozen=True, slots=True)
 class SensorCheck:
-    """One check: its name in the cursor, and what it says. `lag` is None if it is not known.
+    """One check: its name in the cursor, and its result. `lag` is None if it is not known.
 
-    A `quiet` check that passes is reported only when it did not before: runs report it too.
+    A `quiet` check that passes is reported only if it failed before, since runs report it too.
     """
 
     name: str
@@ -49,14 +49,14 @@ class SensorCheck:
     quiet: bool = False
 
     def event(self) -> AssetCheckEvaluation:
-        """The evaluation for the event log."""
+        """Return the evaluation for the event log."""
         return evaluation(self.key, self.level, self.reason, self.plain)
 
 
 def health_check(
     source: DynamoDBSource, health: StreamHealth, caught_up_at: datetime
 ) -> SensorCheck:
-    """The `stream_health` check."""
+    """Return the `stream_health` check of a source."""
     return SensorCheck(
         STREAM,
         stream_check_key(source),
@@ -69,7 +69,7 @@ def health_check(
 def complete_checks(
     source: DynamoDBSource, transforms: Sequence[Transform], gaps: Sequence[Gap]
 ) -> list[SensorCheck]:
-    """The `complete` check of each dataset of a source."""
+    """Return the `complete` check of each dataset of a source."""
     complete = completeness(source.name, gaps)
     plain = completeness_metadata(complete)
     return [
@@ -89,7 +89,7 @@ def complete_checks(
 def lag_checks(
     transforms: Sequence[Transform], layout: Layout, *, now: datetime, caught_up_at: datetime
 ) -> dict[str, SensorCheck]:
-    """The `lag` check of each dataset, by dataset id; a table that can't be read fails it."""
+    """Return the `lag` check of each dataset, by id; a table that can't be read fails it."""
     checks = {}
     for transform in transforms:
         for dataset in transform.outputs.values():

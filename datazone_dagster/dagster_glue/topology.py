@@ -1,4 +1,4 @@
-"""The transforms of one code location together: which stream feeds which, and what clashes."""
+"""Topology of a code location: the transforms of each source, checked for clashes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from datazone_dagster.errors import DefinitionError
 
 @dataclass(frozen=True)
 class Topology:
-    """Transforms that fit together.
+    """Transforms without clashes.
 
     Args:
-        transforms: All of them, in the order given.
-        by_source: Source to the transforms downstream of it.
+        transforms: All transforms, in the order given.
+        by_source: Transforms downstream of each source.
     """
 
     transforms: tuple[Transform, ...]
@@ -27,13 +27,14 @@ class Topology:
         """Check transforms against each other.
 
         Raises:
-            DefinitionError: Two of them claim the same name, dataset or source; both are named.
+            DefinitionError: An argument is not a transform, two transforms clash in a name, a
+                dataset or a source (the message names both), or lookups form a cycle.
         """
         found = tuple(_checked(transform) for transform in _flat(transforms))
         _refuse_same_names(found)
         _refuse_shared_datasets(found)
         _refuse_clashing_sources(found)
-        _refuse_circles(found)
+        _refuse_cycles(found)
         sources = dict.fromkeys(transform.source for transform in found)
         return cls(
             found,
@@ -63,7 +64,7 @@ def _checked(transform: object) -> Transform:
     )
 
 
-def _place(transform: Transform) -> str:
+def _described(transform: Transform) -> str:
     return f"{transform.name!r} ({transform.function.__module__})"
 
 
@@ -90,9 +91,9 @@ def _refuse_shared_datasets(transforms: tuple[Transform, ...]) -> None:
             other = writers.setdefault(dataset.id, transform)
             if other is not transform:
                 raise DefinitionError(
-                    f"Dataset {dataset.id!r} is written by two transforms: {_place(other)} and "
-                    f"{_place(transform)}.",
-                    hint="A dataset has one writer. Give one of them another dataset id.",
+                    f"Dataset {dataset.id!r} is written by two transforms: {_described(other)} "
+                    f"and {_described(transform)}.",
+                    hint="A dataset has one writer: give one of the transforms another dataset.",
                 )
 
 
@@ -105,16 +106,16 @@ def _refuse_clashing_sources(transforms: tuple[Transform, ...]) -> None:
             continue
         if other.source.table_name != source.table_name:
             raise DefinitionError(
-                f"The tables {other.source.table_name!r} of {_place(other)} and "
-                f"{source.table_name!r} of {_place(transform)} get the same name in Dagster: "
+                f"The tables {other.source.table_name!r} of {_described(other)} and "
+                f"{source.table_name!r} of {_described(transform)} get the same name in Dagster: "
                 f"{source.name!r}.",
-                hint="Put one of them into its own code location with its own lakehouse.",
+                hint="Move one of them to a code location and a lakehouse of its own.",
             )
         raise DefinitionError(
-            f"{_place(other)} and {_place(transform)} disagree about table "
+            f"{_described(other)} and {_described(transform)} disagree about table "
             f"{source.table_name!r}: {_differences(other.source, source)}.",
             hint="One drain serves every transform of a table: build one DynamoDBSource and use "
-            "it in both.",
+            "it in both transforms.",
         )
 
 
@@ -126,7 +127,7 @@ def _differences(one: DynamoDBSource, other: DynamoDBSource) -> str:
     )
 
 
-def _refuse_circles(transforms: tuple[Transform, ...]) -> None:
+def _refuse_cycles(transforms: tuple[Transform, ...]) -> None:
     writers = {dataset.id: one for one in transforms for dataset in one.outputs.values()}
     needs = {
         one.name: [writers[dataset.id] for dataset in one.lookups.values() if dataset.id in writers]
@@ -136,10 +137,10 @@ def _refuse_circles(transforms: tuple[Transform, ...]) -> None:
 
     def visit(transform: Transform, path: tuple[str, ...]) -> None:
         if transform.name in path:
-            circle = " -> ".join((*path[path.index(transform.name) :], transform.name))
+            cycle = " -> ".join((*path[path.index(transform.name) :], transform.name))
             raise DefinitionError(
-                f"Transforms look up each other's datasets in a circle: {circle}.",
-                hint="Take one of the lookups away.",
+                f"Transforms look up each other's datasets in a cycle: {cycle}.",
+                hint="Remove one of the lookups.",
             )
         if transform.name not in finished:
             for needed in needs[transform.name]:

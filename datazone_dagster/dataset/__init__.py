@@ -1,1 +1,1 @@
-"""What a dataset is: modes, deletes, history, quarantine."""
+"""Semantics of a dataset: modes, deletes, history, quarantine."""

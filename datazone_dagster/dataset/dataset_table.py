@@ -1,7 +1,7 @@
-"""A dataset's table: its position in the change log, and how a chunk gets into it once.
+"""A dataset's table: its position in the change log, and exactly-once writes of chunks.
 
 The position is the Delta transaction version of `apply/<source>`, committed together with
-the rows, so rows and position can't part.
+the rows, so rows and position can't diverge.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Schema
 
 from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.contract_refusals import rows_of_deletes, without_refused
@@ -38,13 +37,22 @@ from datazone_dagster.dataset.properties import (
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import (
+    Commit,
+    Table,
     create_table,
     guarded,
     open_table,
     transaction,
 )
 from datazone_dagster.delta.commit import can_come_with_rows, set_properties
+from datazone_dagster.delta.read_table import (
+    last_transaction,
+    partition_columns_of,
+    properties_of,
+    schema_of,
+)
 from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.delta.write_table import add_columns
 from datazone_dagster.errors import ConcurrentWriterError, ResultError
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import Log
@@ -52,7 +60,7 @@ from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.process import crash_points
-from datazone_dagster.rows.align import with_fields
+from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.conform import Conformed, conform, first_schema
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
 from datazone_dagster.rows.engines import engine_for
@@ -64,7 +72,7 @@ KIND = "dataset"
 
 @dataclass(frozen=True)
 class ChunkWritten:
-    """One chunk in a dataset: what changed and what the table is now."""
+    """Result of writing one chunk: the changes to the dataset and the table's new state."""
 
     counts: MergeCounts
     table_version: int
@@ -106,25 +114,25 @@ class DatasetTable:
         if mode == "append":
             self._mode = AppendMode()
         elif mode == "history":
-            unseen = AbsorbedChanges(layout, dataset_id)
-            self._mode = HistoryMode(engine, unseen, track, soft=deletes == "soft")
+            absorbed = AbsorbedChanges(layout, dataset_id)
+            self._mode = HistoryMode(engine, absorbed, track, soft=deletes == "soft")
         elif deletes == "soft":
             self._mode = SoftMode(engine, tombstones)
         else:
             self._mode = MergeMode(engine, tombstones)
 
     def position(self) -> int:
-        """The last batch that is in the table; 0 if none is."""
+        """Return the last batch that is in the table; 0 if none is."""
         table = self._open()
         return 0 if table is None else self._position_of(table)
 
     def redriven(self) -> int:
-        """The number of the last redrive that is in the table; 0 if none is."""
+        """Return the number of the last redrive that is in the table; 0 if none is."""
         table = self._open()
         return 0 if table is None else self._redriven_in(table)
 
     def facts(self) -> TableFacts | None:
-        """Version, size and columns of the table, without reading its data."""
+        """Return version, size and columns of the table, without reading its data."""
         table = self._open()
         if table is None:
             return None
@@ -132,7 +140,7 @@ class DatasetTable:
         return facts_of(snapshot, schema_of(table), self._unexpected(table))
 
     def attributes(self) -> AttributeMapping:
-        """Which item attributes are which columns, as saved with the table."""
+        """Return the mapping of item attributes to columns that is stored with the table."""
         table = self._open()
         return AttributeMapping() if table is None else self._saved_attributes(table)
 
@@ -146,21 +154,22 @@ class DatasetTable:
         now: datetime,
         attributes: AttributeMapping = AttributeMapping(),
     ) -> ChunkWritten:
-        """Put one chunk into the table, in one commit that also moves the position.
+        """Write one chunk into the table, in one commit that also moves the position.
 
         Args:
             changes: The chunk that the function was given, with the hidden columns.
-            rows: What the function returned of it, with the hidden columns.
-            after_batch: The position that the chunk starts from.
-            through_batch: The position that it reaches.
-            now: The time, for tombstones.
-            attributes: Kept with the table, before the rows; harmless if they then fail.
+            rows: Rows that the function returned for it, with the hidden columns.
+            after_batch: Position of the table before the chunk.
+            through_batch: Position of the table after the chunk.
+            now: The current time, for tombstones.
+            attributes: Mapping to store with the table before the rows; it is harmless if
+                writing the rows then fails.
 
         Raises:
-            ConcurrentWriterError: The table is not at `after_batch`, or someone commits
+            ConcurrentWriterError: The table is not at `after_batch`, or another writer commits
                 meanwhile. Nothing was written.
             SchemaChangeError: A column changed to a type that the table can't take.
-            ResultError: The rows are not of this chunk.
+            ResultError: The rows do not belong to this chunk.
             StorageError: The store failed.
         """
         table = self._open() or self._create(rows)
@@ -168,7 +177,7 @@ class DatasetTable:
             raise ConcurrentWriterError(
                 f"Dataset {self._dataset_id!r} is at batch {self._position_of(table)}, not at "
                 f"{after_batch}: another run has applied changes meanwhile.",
-                safe="Nothing of this attempt was written; the other run's work stands.",
+                safe="Nothing of this attempt was written; the other run's commit is in effect.",
             )
         commit = transaction(self.app_id, through_batch)
         return self._put(table, changes, rows, commit, now, attributes, through_batch)
@@ -183,22 +192,22 @@ class DatasetTable:
         now: datetime,
         attributes: AttributeMapping = AttributeMapping(),
     ) -> ChunkWritten:
-        """Put quarantined changes into the table, in one commit that also says so.
+        """Write quarantined changes into the table, in one commit that also records the redrive.
 
         A row of a key with a newer version stays; an event that an append table has is not
         added again.
 
         Args:
-            changes: As for `apply`; all of them from batches that the table has passed.
-            rows: What the function returned of them.
-            after_redrive: The last redrive that the table is known to have.
-            number: The number of this one.
-            now: The time, for tombstones.
-            attributes: As for `apply`.
+            changes: Changes as for `apply`, all of them from batches that the table has passed.
+            rows: Rows that the function returned for them.
+            after_redrive: Number of the last redrive that the table is known to have.
+            number: Number of this redrive.
+            now: The current time, for tombstones.
+            attributes: Mapping as for `apply`.
 
         Raises:
             ConcurrentWriterError: The table has another redrive, has not passed the changes, or
-                someone commits meanwhile. Nothing was written.
+                another writer commits meanwhile. Nothing was written.
             SchemaChangeError: As for `apply`.
             StorageError: The store failed.
         """
@@ -206,7 +215,7 @@ class DatasetTable:
         newest = pc.max(changes[Log.BATCH]).as_py() or 0
         if self._redriven_in(table) != after_redrive or self._position_of(table) < newest:
             raise ConcurrentWriterError(
-                f"Dataset {self._dataset_id!r} changed while records were about to be redriven.",
+                f"Dataset {self._dataset_id!r} changed just before its records were redriven.",
                 safe="Nothing of this attempt was written; the records wait in the quarantine.",
             )
         if isinstance(self._mode, AppendMode):
@@ -215,7 +224,7 @@ class DatasetTable:
         return self._put(table, changes, rows, commit, now, attributes, newest)
 
     def fitting(self, changes: pa.Table, rows: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
-        """The changes and rows that the contract lets in, and the other changes with a `reason`.
+        """Return the changes and rows that the contract allows, and the others with a `reason`.
 
         Raises:
             SchemaChangeError: As for `apply`.
@@ -224,24 +233,22 @@ class DatasetTable:
         table = self._open()
         return without_refused(changes, rows, self._conformed(table, changes, rows).refused)
 
-    def _conformed(self, table: DeltaTable | None, changes: pa.Table, rows: pa.Table) -> Conformed:
+    def _conformed(self, table: Table | None, changes: pa.Table, rows: pa.Table) -> Conformed:
         return conform(
-            with_fields(rows, self._mode.fields),
-            self._first_schema(rows) if table is None else schema_of(table),
+            aligned(rows, self._with_mode_fields(rows.schema)),
+            self._first_schema(rows.schema) if table is None else schema_of(table),
             self._contract,
             exempt=rows_of_deletes(changes, rows),
             dataset_id=self._dataset_id,
-            partition_by=(
-                self._partition_by if table is None else table.metadata().partition_columns
-            ),
+            partition_by=(self._partition_by if table is None else partition_columns_of(table)),
         )
 
     def _put(
         self,
-        table: DeltaTable,
+        table: Table,
         changes: pa.Table,
         rows: pa.Table,
-        commit: CommitProperties,
+        commit: Commit,
         now: datetime,
         attributes: AttributeMapping,
         batch: int,
@@ -253,12 +260,12 @@ class DatasetTable:
         quarantined = self._quarantine.put(refused, now)
         added = self._change_schema(table, conformed)
         self._store_properties(table, attributes, conformed.unexpected, batch)
-        # These commits move the handle, perhaps past one of another run.
+        # These commits move the handle, perhaps past a commit of another run.
         if (self._position_of(table), self._redriven_in(table)) != applied:
             raise ConcurrentWriterError(
                 f"Dataset {self._dataset_id!r}: another run has applied changes meanwhile.",
-                safe="No row of this attempt was written; the other run's work stands.",
-                hint="This one gives way and goes on from the new state next time.",
+                safe="No row of this attempt was written; the other run's commit is in effect.",
+                hint="This run lost the commit race; the next one continues from the new state.",
             )
         target = MergeTarget(
             self._dataset_id, self.uri, self._storage_options, table, conformed.schema, added
@@ -272,8 +279,8 @@ class DatasetTable:
             quarantined,
         )
 
-    def _change_schema(self, table: DeltaTable, conformed: Conformed) -> tuple[pa.Field, ...]:
-        """Do what can't be done in the commit of the rows; the columns that come with it."""
+    def _change_schema(self, table: Table, conformed: Conformed) -> tuple[pa.Field, ...]:
+        """Make the schema changes that need a commit of their own; return the other columns."""
         if conformed.widened:
             doing = f"Widening columns of dataset {self._dataset_id!r}"
             rewritten(table, conformed.schema, doing=doing)
@@ -282,23 +289,22 @@ class DatasetTable:
         if can_come_with_rows(conformed.added):
             return conformed.added
         with guarded(self.uri, f"Adding columns to dataset {self._dataset_id!r}"):
-            fields = Schema.from_arrow(pa.schema(conformed.added)).fields
-            table.alter.add_columns(list(fields))
+            add_columns(table, conformed.added)
         return ()
 
     def _store_properties(
         self,
-        table: DeltaTable,
+        table: Table,
         attributes: AttributeMapping,
         unexpected: Sequence[tuple[str, str]],
         batch: int,
     ) -> None:
-        """What the table knows beside its rows. Only what is new is a commit."""
+        """Store the table's properties; there is a commit only if one of them changed."""
         known = {name: (kind, since) for name, kind, since in self._unexpected(table)}
-        noted = {name: (kind, batch) for name, kind in unexpected} | known
+        recorded = {name: (kind, batch) for name, kind in unexpected} | known
         properties: dict[str, str] = {}
-        if noted != known:
-            properties[self._name(table, UNEXPECTED)] = json.dumps(noted)
+        if recorded != known:
+            properties[self._name(table, UNEXPECTED)] = json.dumps(recorded)
         saved = self._saved_attributes(table)
         dated = attributes.dated(saved, batch)
         if len(attributes) and dated != saved:
@@ -306,49 +312,51 @@ class DatasetTable:
         if properties:
             set_properties(table, self._storage_options, properties)
 
-    def _name(self, table: DeltaTable, name: str) -> str:
+    def _name(self, table: Table, name: str) -> str:
         return property_of(name, generation_of(table, self._source))
 
-    def _saved(self, table: DeltaTable, name: str) -> str | None:
-        return table.metadata().configuration.get(self._name(table, name))
+    def _saved(self, table: Table, name: str) -> str | None:
+        return properties_of(table).get(self._name(table, name))
 
-    def _saved_attributes(self, table: DeltaTable) -> AttributeMapping:
+    def _saved_attributes(self, table: Table) -> AttributeMapping:
         saved = self._saved(table, ATTRIBUTES)
         return AttributeMapping.from_json(saved) if saved else AttributeMapping()
 
-    def _unexpected(self, table: DeltaTable) -> tuple[tuple[str, str, int], ...]:
-        """Those of the noted columns that the table still does not have."""
-        noted = json.loads(self._saved(table, UNEXPECTED) or "{}")
-        held = set(schema_of(table).names)
+    def _unexpected(self, table: Table) -> tuple[tuple[str, str, int], ...]:
+        """Return the recorded unexpected columns that the table still does not have."""
+        recorded = json.loads(self._saved(table, UNEXPECTED) or "{}")
+        existing = set(schema_of(table).names)
         return tuple(
             (name, str(kind), int(since))
-            for name, (kind, since) in noted.items()
-            if name not in held
+            for name, (kind, since) in recorded.items()
+            if name not in existing
         )
 
-    def _open(self) -> DeltaTable | None:
+    def _open(self) -> Table | None:
         return open_table(self.uri, self._storage_options, KIND)
 
-    def _position_of(self, table: DeltaTable) -> int:
-        return table.transaction_version(self.app_id) or 0
+    def _position_of(self, table: Table) -> int:
+        return last_transaction(table, self.app_id)
 
-    def _redriven_in(self, table: DeltaTable) -> int:
-        return table.transaction_version(self.redrive_app_id) or 0
+    def _redriven_in(self, table: Table) -> int:
+        return last_transaction(table, self.redrive_app_id)
 
-    def _first_schema(self, rows: pa.Table) -> pa.Schema:
-        fields = with_fields(rows.schema.empty_table(), self._mode.fields).schema
-        return first_schema(fields, self._contract)
+    def _with_mode_fields(self, rows: pa.Schema) -> pa.Schema:
+        return pa.schema([*rows, *self._mode.fields])
 
-    def _create(self, rows: pa.Table) -> DeltaTable:
-        schema = self._first_schema(rows)
+    def _first_schema(self, rows: pa.Schema) -> pa.Schema:
+        return first_schema(self._with_mode_fields(rows), self._contract)
+
+    def _create(self, rows: pa.Table) -> Table:
+        schema = self._first_schema(rows.schema)
         missing = [name for name in self._partition_by if name not in schema.names]
-        if missing:  # delta-rs would make a table that nobody can open
+        if missing:  # delta-rs would create a table that nobody can open
             raise ResultError(
                 f"Dataset {self._dataset_id!r} is partitioned by {missing[0]!r}, which the "
                 "function does not return.",
                 safe="Nothing of the chunk was applied; the change log keeps it.",
-                hint="Return that column, declare it in Dataset(schema=...), or name another in "
-                "Dataset(partition_by=[...]).",
+                hint="Return that column, declare it in Dataset(schema=...), or choose another one "
+                "in Dataset(partition_by=[...]).",
             )
         return create_table(
             self.uri,
@@ -359,8 +367,3 @@ class DatasetTable:
             configuration={MODE: self._mode.name},
             description=self._description,
         )
-
-
-def schema_of(table: DeltaTable) -> pa.Schema:
-    """The table's schema in Arrow types as we write them."""
-    return pa.schema(table.schema().to_arrow())

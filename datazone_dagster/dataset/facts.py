@@ -1,4 +1,4 @@
-"""What a dataset's table is, as its Delta log tells it; no data file is opened."""
+"""Facts about a dataset's table, read from its Delta log; no data file is opened."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from datazone_dagster.delta.transaction_log import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What the Delta log says of a dataset's table.
+    """Facts about a dataset's table at one version.
 
-    `row_count` counts the rows that readers see; `deleted_rows` those that deletion vectors
-    hide, until a compaction drops them. `unexpected` names columns that the contract keeps
-    out, with their type and the batch in which they first came.
+    `row_count` counts the rows that readers see; `deleted_rows` counts those that deletion
+    vectors hide until a compaction drops them. `unexpected` lists columns that the contract
+    keeps out, with their type and the first batch that had them.
     """
 
     version: int
@@ -32,12 +32,12 @@ class TableFacts:
 def facts_of(
     snapshot: Snapshot, schema: pa.Schema, unexpected: tuple[tuple[str, str, int], ...]
 ) -> TableFacts:
-    """The facts of a table at one version.
+    """Return the facts of a table at one version.
 
     Args:
-        snapshot: The table.
-        schema: Its schema.
-        unexpected: Columns that its contract keeps out.
+        snapshot: Snapshot of the table.
+        schema: Schema of the table.
+        unexpected: Columns that the contract keeps out: name, type and first batch.
     """
     return TableFacts(
         version=snapshot.version,

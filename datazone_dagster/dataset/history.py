@@ -1,4 +1,4 @@
-"""One row per interval of a key's life (SCD2): what a chunk changes. Pure.
+"""Plan of a history table (SCD2), which has one row per interval of a key's life. Pure.
 
 The changes of a key, by version, form runs: neighbours that are equal on the tracked columns.
 A run is one row, with the values of its last change, valid from the run's first change until
@@ -6,10 +6,10 @@ the first change of the next run, or until the key leaves. Times come from the s
 to the second and may go back, versions never do: a row never begins before its predecessor
 ends, so that at any time at most one interval of a key is valid.
 
-Which rows a set of changes gives depends on the set only, not on the order in which the
-changes came. So the changes that no row shows are kept aside for a while (see `unseen`), and a
-late change is planned with all of its key's changes. A change that is newer than all of its
-key, the usual case, needs the key's last row only.
+The rows depend on the set of changes only, not on the order in which the changes arrive.
+Changes that no row shows are therefore stored for a while (see `absorbed_changes`), and a late
+change is planned together with all changes of its key. A change that is newer than everything
+known of its key, the usual case, needs the key's last row only.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.dataset.history_sql import (
-    ASIDE,
-    COME,
+    ABSORBED,
+    ADDED,
     COMPARE,
     COUNTS,
-    GONE,
     LATE,
     PLAN,
+    REMOVED,
 )
 from datazone_dagster.model.column_names import (
     DELETE_CAUSE,
@@ -45,6 +45,7 @@ from datazone_dagster.model.column_names import (
     VERSION,
 )
 from datazone_dagster.model.report import MergeCounts
+from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.merge_batch import CAUSE, MergeBatch
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -56,35 +57,35 @@ INTERVAL_FIELDS = (
 )
 DELETION_FIELDS = (pa.field(DELETED, pa.bool_()), pa.field(DELETE_CAUSE, pa.string()))
 
-_HELD, _UNSEEN, _NEW = 0, 1, 2
+_EXISTING, _ABSORBED, _NEW = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class HistoryPlan:
-    """What a chunk changes in a history table.
+    """Changes that a chunk makes to a history table.
 
     Args:
-        gone: Key and version of the rows that leave.
-        rows: The rows that come, in the table's schema; may replace rows of `gone`.
-        unseen: The changes that no row shows from now on, one row or several each: the
-            columns of the function's result, the hidden ones, and `cause` (null: absorbed by
-            a neighbour; its values are those of the row).
-        counts: In intervals; deleted are those that a change closed for good.
+        removed: Key and version of the rows to remove.
+        rows: The rows to add, in the table's schema; they may replace rows of `removed`.
+        absorbed: The changes that no row shows from now on, one row or several each: the
+            columns of the function's result, the hidden ones, and `cause` (null: the change
+            equals its neighbour, whose row shows its values).
+        counts: Numbers of intervals; `deleted` counts those that a change closed for good.
     """
 
-    gone: pa.Table
+    removed: pa.Table
     rows: pa.Table
-    unseen: pa.Table
+    absorbed: pa.Table
     counts: MergeCounts
 
 
 def payload_schema(table: pa.Schema) -> pa.Schema:
-    """The table's columns that a single change fills."""
+    """Return the table's columns that a single change fills."""
     return pa.schema([field for field in table if field.name not in (*INTERVAL, *DELETION)])
 
 
 def tracked_columns(table: pa.Schema, track: tuple[str, ...]) -> list[str]:
-    """The columns on which neighbours must be equal to be one interval; default: all."""
+    """Return the columns on which neighbours must be equal to be one interval; default: all."""
     own = [name for name in table.names if name not in HIDDEN and not _is_ours(name)]
     return list(track) or own
 
@@ -93,27 +94,30 @@ def _is_ours(name: str) -> bool:
     return name in (*INTERVAL, *DELETION) or name.startswith(f"{RESERVED_PREFIX}valid")
 
 
-def late_keys(keyed_changes: pa.Table, held: pa.Table, unseen: pa.Table) -> pa.Array:
-    """Keys of which a claim is not surely newer than everything that is known of them.
+def late_keys(keyed_changes: pa.Table, existing: pa.Table, absorbed: pa.Table) -> pa.Array:
+    """Return the keys with a change that may be older than something known of its key.
 
     Args:
-        claims: Key, version and event time.
-        held: Key, version and end of the table's rows of these keys.
-        unseen: Key and version of what is kept aside, from the lowest version of the claims.
+        keyed_changes: Key, version and event time.
+        existing: Key, version and end of the table's rows of these keys.
+        absorbed: Key and version of the absorbed changes, from the lowest version of
+            `keyed_changes` on.
     """
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("set timezone = 'UTC'")
-        connection.register("claims", keyed_changes)
-        connection.register("held", held.rename_columns(["_dz_key", "_dz_version", "valid_to"]))
-        connection.register("unseen", unseen.select([KEY, VERSION]))
-        late = pa.table(connection.sql(LATE.format(fresh="claims", time="_dz_event_time")))
+        connection.register("keyed_changes", keyed_changes)
+        connection.register(
+            "existing", existing.rename_columns(["_dz_key", "_dz_version", "valid_to"])
+        )
+        connection.register("absorbed", absorbed.select([KEY, VERSION]))
+        late = pa.table(connection.sql(LATE.format(fresh="keyed_changes", time="_dz_event_time")))
     return pa.array(late[KEY].combine_chunks().cast(pa.string()))
 
 
 def plan_history(
     batch: MergeBatch,
-    held: pa.Table,
-    unseen: pa.Table,
+    existing: pa.Table,
+    absorbed: pa.Table,
     *,
     table: pa.Schema,
     track: tuple[str, ...] = (),
@@ -121,54 +125,53 @@ def plan_history(
     """Plan the rows of the keys of a chunk.
 
     Args:
-        batch: Every claim of the chunk, key and version unique, with event times.
-        held: The table's rows of these keys; of keys that are not late the last ones suffice.
-        unseen: What is kept aside of the late keys, each change once; of others nothing is
-            needed.
-        table: The table's schema, in which `held` and the planned rows are.
+        batch: Every keyed change of the chunk, key and version unique, with event times.
+        existing: The table's rows of these keys; the last rows suffice for keys that are not
+            late.
+        absorbed: The absorbed changes of the late keys, each change once; those of other keys
+            are not needed.
+        table: The table's schema, also that of `existing` and of the planned rows.
         track: Columns that make a new interval when they change; none: all.
     """
     payload = payload_schema(table)
-    absorbed = unseen.filter(pc.is_null(unseen[CAUSE])).select(payload.names)
+    with_values = absorbed.filter(pc.is_null(absorbed[CAUSE])).select(payload.names)
     values = pa.concat_tables(
-        [_in(held, payload), _in(absorbed, payload), _in(batch.rows, payload)]
+        [aligned(rows, payload) for rows in (existing, with_values, batch.rows)]
     )
-    sources = [_HELD] * len(held) + [_UNSEEN] * len(absorbed) + [_NEW] * len(batch.rows)
+    sources = (
+        [_EXISTING] * len(existing) + [_ABSORBED] * len(with_values) + [_NEW] * len(batch.rows)
+    )
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("set timezone = 'UTC'")
         connection.register("compared", _compared(values, sources, tracked_columns(table, track)))
-        connection.register("existing_rows", _with_deletion(held))
-        connection.register("absorbed_changes", unseen.select([KEY, VERSION, EVENT_TIME, CAUSE]))
-        connection.register("claims", batch.keyed_changes)
+        connection.register("existing_rows", _with_deletion(existing))
+        connection.register("absorbed_changes", absorbed.select([KEY, VERSION, EVENT_TIME, CAUSE]))
+        connection.register("keyed_changes", batch.keyed_changes)
         for statement in PLAN:
             connection.execute(statement)
         if DELETED not in table.names:
             connection.execute("update runs set closed_by = null")
         for statement in COMPARE:
             connection.execute(statement)
-        gone = _arrow(connection, GONE).cast(
+        removed = _arrow(connection, REMOVED).cast(
             pa.schema([(KEY, pa.string()), (VERSION, pa.string())])
         )
-        come = _arrow(connection, COME)
-        aside = _arrow(connection, ASIDE)
+        added = _arrow(connection, ADDED)
+        newly_absorbed = _arrow(connection, ABSORBED)
         (counts,) = connection.execute(COUNTS).fetchall()
     return HistoryPlan(
-        gone=gone,
-        rows=_intervals(values, come, table),
-        unseen=_kept_aside(values, aside, payload),
+        removed=removed,
+        rows=_intervals(values, added, table),
+        absorbed=_absorbed(values, newly_absorbed, payload),
         counts=MergeCounts(*cast("tuple[int, int, int]", counts)),
     )
 
 
-def _in(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    return rows.select(schema.names).cast(schema)
-
-
 def _compared(values: pa.Table, sources: list[int], tracked: list[str]) -> pa.Table:
-    """Key, version, where the row comes from, and what is tracked of it as one struct."""
+    """Return key, version, source and number of each row, and its tracked columns as one struct."""
     columns = [pa.chunked_array([pa.repeat(pa.scalar(True), len(values))])]
     columns += [values[name] for name in tracked]
-    # Numbered, because names that are unique here need not be so for DuckDB.
+    # Fields are numbered: names that are unique here may not be unique in DuckDB.
     struct = pa.table(columns, names=[f"c{at}" for at in range(len(columns))])
     return pa.table(
         {
@@ -181,37 +184,29 @@ def _compared(values: pa.Table, sources: list[int], tracked: list[str]) -> pa.Ta
     )
 
 
-def _with_deletion(held: pa.Table) -> pa.Table:
-    columns = held.select([KEY, VERSION, EVENT_TIME, VALID_FROM, VALID_TO])
-    for field in DELETION_FIELDS:
-        missing = pa.chunked_array([pa.nulls(len(held), field.type)])
-        column = held[field.name] if field.name in held.column_names else missing
-        columns = columns.append_column(field, column)
-    return columns
+def _with_deletion(existing: pa.Table) -> pa.Table:
+    own = [existing.schema.field(name) for name in (KEY, VERSION, EVENT_TIME, VALID_FROM, VALID_TO)]
+    return aligned(existing, pa.schema([*own, *DELETION_FIELDS]))
 
 
 def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
     return pa.table(connection.sql(query))
 
 
-def _intervals(values: pa.Table, come: pa.Table, table: pa.Schema) -> pa.Table:
-    rows = values.take(come["row"].combine_chunks())
-    added = {
-        VALID_FROM: come["valid_from"].cast(_TIME),
-        VALID_TO: come["valid_to"].cast(_TIME),
-        IS_CURRENT: pc.is_null(come["valid_to"]),
-        DELETED: pc.is_valid(come["cause"]),
-        DELETE_CAUSE: come["cause"].cast(pa.string()),
+def _intervals(values: pa.Table, added: pa.Table, table: pa.Schema) -> pa.Table:
+    rows = values.take(added["row"].combine_chunks())
+    own = {
+        VALID_FROM: added["valid_from"],
+        VALID_TO: added["valid_to"],
+        IS_CURRENT: pc.is_null(added["valid_to"]),
+        DELETED: pc.is_valid(added["cause"]),
+        DELETE_CAUSE: added["cause"],
     }
-    return pa.Table.from_arrays(
-        [added[name] if name in added else rows[name] for name in table.names], schema=table
-    )
+    return aligned(rows, table, own)
 
 
-def _kept_aside(values: pa.Table, aside: pa.Table, payload: pa.Schema) -> pa.Table:
-    """Rows as they are; a change without rows as its key, version and time, the rest null."""
-    rows = values.take(aside["row"].combine_chunks().cast(pa.int64()))
-    own = {name: aside[name].cast(payload.field(name).type) for name in HIDDEN}
-    return pa.Table.from_arrays(
-        [own[name] if name in own else rows[name] for name in payload.names], schema=payload
-    ).append_column(pa.field(CAUSE, pa.string()), aside[CAUSE].cast(pa.string()))
+def _absorbed(values: pa.Table, changes: pa.Table, payload: pa.Schema) -> pa.Table:
+    """Return the rows of the changes; one without rows has key, version and time, the rest null."""
+    rows = values.take(changes["row"].combine_chunks().cast(pa.int64()))
+    own = {name: changes[name] for name in (*HIDDEN, CAUSE)}
+    return aligned(rows, payload.append(pa.field(CAUSE, pa.string())), own)

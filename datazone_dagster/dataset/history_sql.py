@@ -1,8 +1,8 @@
 """The queries that plan intervals, one after the other; `history` runs them.
 
-Input tables: `claims`, `existing_rows`, `absorbed_changes`, and `compared`, which holds the
+Input tables: `keyed_changes`, `existing_rows`, `absorbed_changes`, and `compared`, which has the
 tracked columns of every row as one value. A `state` is the tracked value of a change; it is null
-if the change has no rows. All are by key and version.
+if the change has no rows. All tables are keyed by key and version.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ from __future__ import annotations
 LATE = """
     with known as (
         select _dz_key, max(_dz_version) as highest, max(valid_to) as ended from (
-            select _dz_key, _dz_version, valid_to from held
-            union all select _dz_key, _dz_version, null from unseen
+            select _dz_key, _dz_version, valid_to from existing
+            union all select _dz_key, _dz_version, null from absorbed
         ) group by _dz_key
     )
     select _dz_key from {fresh} join known using (_dz_key)
     group by _dz_key
     having min(_dz_version) <= any_value(highest) or min({time}) < any_value(ended)
 """
-"""What ended a row may be forgotten: then only its time tells that a change is older."""
+"""The change that ended a row may have expired: then only the row's end shows that a change is
+older."""
 
 PLAN = (
-    # What is tracked of a change, as one value: the rows that it has, in any order.
+    # The tracked columns of a change as one value: those of its rows, in any order.
     """
     create temp table states as
     select source, _dz_key, _dz_version, list_sort(list(tracked)) as state
     from compared group by all
     """,
     """
-    create temp table held as
+    create temp table existing as
     select r._dz_key, r._dz_version, any_value(r._dz_event_time) as event_time,
         any_value(r._dz_valid_from) as valid_from, any_value(r._dz_valid_to) as valid_to,
         any_value(case when r._dz_deleted then r._dz_delete_cause end) as closed_by,
@@ -37,33 +38,33 @@ PLAN = (
         on s.source = 0 and s._dz_key = r._dz_key and s._dz_version = r._dz_version
     group by r._dz_key, r._dz_version
     """,
-    # A version that a row shows is known: it came before.
+    # A version that a row shows has arrived before.
     """
     create temp table fresh as
     select c._dz_key, c._dz_version, c._dz_event_time as event_time, c.cause, s.state
-    from claims c
-    anti join held using (_dz_key, _dz_version)
+    from keyed_changes c
+    anti join existing using (_dz_key, _dz_version)
     left join states s
         on s.source = 2 and s._dz_key = c._dz_key and s._dz_version = c._dz_version
     """,
     """
-    create temp table unseen as
-    select distinct u._dz_key, u._dz_version, u._dz_event_time as event_time, u.cause, s.state
-    from absorbed_changes u
-    anti join held using (_dz_key, _dz_version)
+    create temp table absorbed as
+    select distinct a._dz_key, a._dz_version, a._dz_event_time as event_time, a.cause, s.state
+    from absorbed_changes a
+    anti join existing using (_dz_key, _dz_version)
     left join states s
-        on s.source = 1 and s._dz_key = u._dz_key and s._dz_version = u._dz_version
+        on s.source = 1 and s._dz_key = a._dz_key and s._dz_version = a._dz_version
     """,
     "create temp table late as " + LATE.format(fresh="fresh", time="event_time"),
-    # Of the late keys, everything stored. Changes kept aside as absorbed belong to the next
-    # row that is held; the first of them, or the row itself, is where that row began. It began
-    # earlier than that if the first ones were forgotten meanwhile: then `floor` is set.
+    # Everything stored for the late keys. Absorbed changes belong to the next existing row; the
+    # first of them, or the row itself, is where that row began. If the first ones have expired,
+    # the row began earlier than that: then `floor` is set.
     """
     create temp table stored as
     with everything as (
-        select *, true as exists, null as cause from held semi join late using (_dz_key)
+        select *, true as exists, null as cause from existing semi join late using (_dz_key)
         union all by name
-        select *, false as exists from unseen semi join late using (_dz_key)
+        select *, false as exists from absorbed semi join late using (_dz_key)
     ), grouped as (
         select *, coalesce(count(*) filter (exists) over (
             partition by _dz_key order by _dz_version
@@ -90,11 +91,11 @@ PLAN = (
     """,
     """
     create temp table last_existing as
-    select * from held anti join late using (_dz_key)
+    select * from existing anti join late using (_dz_key)
     qualify row_number() over (partition by _dz_key order by _dz_version desc) = 1
     """,
-    # A row that ends although nothing known ends it: what did was forgotten, or is not
-    # needed. It stands behind the late changes that are older by their time.
+    # A row that ends although no known change ends it: the change that did has expired, or is
+    # not needed. The end is ordered after the late changes that are older by their time.
     """
     create temp table ends as
     select s._dz_key, greatest(s._dz_version, (
@@ -114,7 +115,7 @@ PLAN = (
     """,
     """
     create temp table events as
-    select _dz_key, _dz_version, 0 as place, event_time, cause, state, event_time as began,
+    select _dz_key, _dz_version, 0 as rank, event_time, cause, state, event_time as began,
         null::timestamptz as floor, 2 as source
     from fresh
     union all
@@ -134,17 +135,17 @@ PLAN = (
         select *, coalesce(
             state is distinct from lag(state) over by_version
             or row_number() over by_version = 1, true) as is_new
-        from events window by_version as (partition by _dz_key order by _dz_version, place)
+        from events window by_version as (partition by _dz_key order by _dz_version, rank)
     ), numbered as (
         select *, sum(is_new::int) over (
-            partition by _dz_key order by _dz_version, place) as run
+            partition by _dz_key order by _dz_version, rank) as run
         from marked
     ), folded as (
         select _dz_key, run, state is null as is_gap,
-            arg_max(_dz_version, (_dz_version, place)) as _dz_version,
-            arg_max(source, (_dz_version, place)) as source,
-            arg_min(cause, (_dz_version, place)) as cause,
-            least(arg_min(began, (_dz_version, place)), min(floor)) as began
+            arg_max(_dz_version, (_dz_version, rank)) as _dz_version,
+            arg_max(source, (_dz_version, rank)) as source,
+            arg_min(cause, (_dz_version, rank)) as cause,
+            least(arg_min(began, (_dz_version, rank)), min(floor)) as began
         from numbered group by _dz_key, run, state is null
     ), started as (
         select *, max(case when is_gap and run = 1 then null else began end) over (
@@ -163,13 +164,13 @@ COMPARE = (
     """,
     """
     create temp table before as
-    select * exclude (state) from held semi join late using (_dz_key)
+    select * exclude (state) from existing semi join late using (_dz_key)
     union all by name
     select * exclude (state) from last_existing semi join fresh using (_dz_key)
     """,
-    # Of rows that are as they were, nothing is written.
+    # Rows that are as they were are not written.
     """
-    create temp table kept as
+    create temp table unchanged as
     select b._dz_key, b._dz_version from before b join visible v using (_dz_key, _dz_version)
     where v.source = 0 and b.valid_from = v.valid_from
         and b.valid_to is not distinct from v.valid_to
@@ -177,25 +178,25 @@ COMPARE = (
     """,
 )
 
-GONE = "select _dz_key, _dz_version from before anti join kept using (_dz_key, _dz_version)"
+REMOVED = "select _dz_key, _dz_version from before anti join unchanged using (_dz_key, _dz_version)"
 
-COME = """
+ADDED = """
     select c.row, v.valid_from, v.valid_to, v.closed_by as cause
-    from visible v anti join kept using (_dz_key, _dz_version)
+    from visible v anti join unchanged using (_dz_key, _dz_version)
     join compared c on c.source = v.source and c._dz_key = v._dz_key
         and c._dz_version = v._dz_version
     order by c._dz_key, c._dz_version, c.row
 """
 
-ASIDE = """
+ABSORBED = """
     with hidden as (
         select e._dz_key, e._dz_version, e.event_time, e.cause, e.source
         from events e
         anti join visible v on v._dz_key = e._dz_key and v._dz_version = e._dz_version
-        left join unseen u on u._dz_key = e._dz_key and u._dz_version = e._dz_version
-        where e.source in (0, 2) and e.place = 0 and not (
-            u._dz_key is not null and u.cause is not distinct from e.cause
-            and u.state is not distinct from e.state)
+        left join absorbed a on a._dz_key = e._dz_key and a._dz_version = e._dz_version
+        where e.source in (0, 2) and e.rank = 0 and not (
+            a._dz_key is not null and a.cause is not distinct from e.cause
+            and a.state is not distinct from e.state)
     )
     select h._dz_key, h._dz_version, h.event_time as _dz_event_time, h.cause, c.row
     from hidden h left join compared c on c.source = h.source and c._dz_key = h._dz_key
@@ -203,19 +204,20 @@ ASIDE = """
 """
 
 COUNTS = """
-    with of_key as (
-        select _dz_key, sum(come)::bigint as come, sum(gone)::bigint as gone,
+    with by_key as (
+        select _dz_key, sum(added)::bigint as added, sum(removed)::bigint as removed,
             bool_or(was_open) and not bool_or(is_open) as ended
         from (
-            select _dz_key, 1 as come, 0 as gone, false as was_open, valid_to is null as is_open
-            from visible anti join kept using (_dz_key, _dz_version)
+            select _dz_key, 1 as added, 0 as removed, false as was_open,
+                valid_to is null as is_open
+            from visible anti join unchanged using (_dz_key, _dz_version)
             union all
             select _dz_key, 0, 1, valid_to is null, false
-            from before anti join kept using (_dz_key, _dz_version)
+            from before anti join unchanged using (_dz_key, _dz_version)
         ) group by _dz_key
     )
-    select coalesce(sum(greatest(come - gone, 0)), 0)::bigint,
-        coalesce(sum(least(come, gone) - ended::int), 0)::bigint,
-        coalesce(sum(greatest(gone - come, 0) + ended::int), 0)::bigint
-    from of_key
+    select coalesce(sum(greatest(added - removed, 0)), 0)::bigint,
+        coalesce(sum(least(added, removed) - ended::int), 0)::bigint,
+        coalesce(sum(greatest(removed - added, 0) + ended::int), 0)::bigint
+    from by_key
 """

@@ -1,4 +1,4 @@
-"""The latest change of each key, found without looking at anything but keys and versions. Pure."""
+"""The latest change of each key, found from keys and versions alone. Pure."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ _RowPositions = np.ndarray[Any, np.dtype[np.int64]]
 def only_latest(
     rows: pa.Table, keys: pa.ChunkedArray | pa.Array, versions: pa.ChunkedArray | pa.Array
 ) -> pa.Table:
-    """The rows that hold the highest version of their key; not copied if that is each of them."""
-    places = latest_rows(keys, versions)
-    return rows if len(places) == len(rows) else rows.take(places)
+    """Return the rows with the highest version of their key; not copied if all rows have it."""
+    latest = latest_rows(keys, versions)
+    return rows if len(latest) == len(rows) else rows.take(latest)
 
 
 def latest_rows(keys: pa.ChunkedArray | pa.Array, versions: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """The rows that hold the highest version of their key, one per key, in their order.
+    """Return the positions of the rows with the highest version of their key, one per key, sorted.
 
     The change log is read oldest first, so the last row of a key is nearly always its
-    highest; that is checked against every other row, and sorted only where it does not hold
-    (rows of a scan between those of the stream). About 0.2 CPU seconds per million rows.
+    highest. That is checked against every other row; versions are sorted only where it does not
+    hold (rows of a scan between those of the stream). About 0.2 CPU seconds per million rows.
 
     Args:
-        keys: One text per row, none null. Equal keys are equal texts.
-        versions: `_dz_version` of the row.
+        keys: One text per row, none null; equal keys are equal texts.
+        versions: `_dz_version` of each row.
     """
-    codes = np.asarray(_whole(keys).dictionary_encode().indices)
+    codes = np.asarray(_combined(keys).dictionary_encode().indices)
     count = int(codes.max()) + 1 if len(codes) else 0
     if count == len(codes):
         return pa.array(np.arange(count))
-    numbers = _whole(versions)
-    last = _last_places(codes, count)
-    if _is_outrun(numbers, last, codes):
-        order = np.asarray(pc.sort_indices(numbers))  # stable: of equal versions the last row
-        last = order[_last_places(codes[order], count)]
+    numbers = _combined(versions)
+    last = _last_positions(codes, count)
+    if _has_higher_version(numbers, last, codes):
+        order = np.asarray(pc.sort_indices(numbers))  # stable: the last of equal versions wins
+        last = order[_last_positions(codes[order], count)]
     return pa.array(np.sort(last).astype(np.int64))
 
 
-def _last_places(codes: _RowPositions, count: int) -> _RowPositions:
-    """Where each code stands last, by code. Codes are counted from 0 without gaps."""
+def _last_positions(codes: _RowPositions, count: int) -> _RowPositions:
+    """Return the last position of each code, by code. Codes are counted from 0 without gaps."""
     last = np.empty(count, np.int64)
-    last[codes] = np.arange(len(codes))  # of an index that repeats, the last value stays
+    last[codes] = np.arange(len(codes))  # if an index repeats, its last value stays
     return last
 
 
-def _is_outrun(versions: pa.Array, last: _RowPositions, codes: _RowPositions) -> bool:
-    """Whether a row has a higher version than the last one of its key."""
+def _has_higher_version(versions: pa.Array, last: _RowPositions, codes: _RowPositions) -> bool:
+    """Return whether a row has a higher version than the last one of its key."""
     others = np.ones(len(codes), bool)
     others[last] = False
     earlier = np.flatnonzero(others)
-    theirs = versions.take(pa.array(earlier))
-    found = pc.any(pc.greater(theirs, versions.take(pa.array(last[codes[earlier]]))))
-    return bool(found.as_py())
+    earlier_versions = versions.take(pa.array(earlier))
+    last_versions = versions.take(pa.array(last[codes[earlier]]))
+    return bool(pc.any(pc.greater(earlier_versions, last_versions)).as_py())
 
 
-def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+def _combined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -1,8 +1,8 @@
-"""How a chunk gets into a dataset's table, by the mode of the dataset.
+"""Modes of a dataset: each one writes a chunk into the dataset's table in its own way.
 
-Each mode decides with pure planning and writes what others need before its one commit, which
-carries the position. A handle that is stale by then fails, so a plan never meets other rows
-than it was made for.
+Each mode decides with pure planning, writes the companion tables first, and then makes its one
+commit, which carries the position. A handle that is stale by then fails, so a plan is never
+applied to rows other than those it was made from.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, WriterProperties, write_deltalake
 
 from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.history import (
@@ -26,7 +25,8 @@ from datazone_dagster.dataset.history import (
 from datazone_dagster.dataset.keyed_changes import collapse, each_change
 from datazone_dagster.dataset.soft_delete import plan_soft, stamped
 from datazone_dagster.dataset.tombstones import Tombstones
-from datazone_dagster.delta import guarded
+from datazone_dagster.delta import Commit, guarded
+from datazone_dagster.delta.write_table import append_rows
 from datazone_dagster.errors import ResultError, SchemaChangeError
 from datazone_dagster.model.column_names import (
     DELETE_CAUSE,
@@ -38,11 +38,10 @@ from datazone_dagster.model.column_names import (
 )
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.process import crash_points
+from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
 from datazone_dagster.rows.existing_rows import find_rows, read_existing
 from datazone_dagster.rows.versions import HIGHEST, with_highest
-
-WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,10 @@ class ChunkRows:
     """One chunk on its way into a table.
 
     Args:
-        changes: What the function was given, with the hidden columns.
-        rows: What it returned, in the table's schema; the columns of the mode are null.
-        now: The time, for what is kept a while.
+        changes: Rows that the function was given, with the hidden columns.
+        rows: Rows that the function returned, in the table's schema; the columns of the mode
+            are null.
+        now: The current time, for data with a retention.
     """
 
     changes: pa.Table
@@ -61,48 +61,46 @@ class ChunkRows:
 
 
 class Mode(Protocol):
-    """How a dataset holds what its items became."""
+    """The way in which a dataset represents the changes of its items."""
 
     name: str
-    """As a dataset declares it."""
+    """Name of the mode, as in `Dataset(mode=...)`."""
 
     fields: tuple[pa.Field, ...]
     """Columns that the mode adds to those of the function's result."""
 
-    def write(self, target: MergeTarget, chunk: ChunkRows, commit: CommitProperties) -> MergeCounts:
-        """Put a chunk into the table, in one commit.
+    def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
+        """Write a chunk into the table, in one commit.
 
         Raises:
             ConcurrentWriterError: Another commit came first; the table is as it was.
-            ResultError: The rows are not of this chunk.
+            ResultError: The rows do not belong to this chunk.
             StorageError: The store failed.
         """
         ...
 
 
 class AppendMode:
-    """Every event once."""
+    """Stores every event once."""
 
     name = "append"
     fields: tuple[pa.Field, ...] = ()
 
-    def write(self, target: MergeTarget, chunk: ChunkRows, commit: CommitProperties) -> MergeCounts:
+    def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """See `Mode.write`."""
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         with guarded(target.uri, f"Appending to dataset {target.dataset_id!r}"):
-            write_deltalake(
+            append_rows(
                 target.table,
                 chunk.rows.sort_by([(EVENT_TIME, "ascending")]),
-                mode="append",
-                schema_mode="merge" if target.added else None,
-                writer_properties=WRITER,
-                commit_properties=commit,
+                commit,
+                adds_columns=bool(target.added),
             )
         return MergeCounts(inserted=len(chunk.rows))
 
 
 class MergeMode:
-    """The newest rows of each item; deleted ones leave."""
+    """Stores the newest rows of each item; those of deleted items are removed."""
 
     name = "merge"
     fields: tuple[pa.Field, ...] = ()
@@ -111,7 +109,7 @@ class MergeMode:
         self._engine = engine
         self._tombstones = tombstones
 
-    def write(self, target: MergeTarget, chunk: ChunkRows, commit: CommitProperties) -> MergeCounts:
+    def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """See `Mode.write`."""
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         batch = collapse(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
@@ -123,15 +121,14 @@ class MergeMode:
 
 
 def _unmarked(rows: pa.Table) -> pa.Table:
-    """Rows that are not deleted, and say so where the table had soft deletes once."""
+    """Mark the rows as not deleted, if the table has had soft deletes."""
     if DELETED not in rows.column_names:
         return rows
-    at = rows.column_names.index(DELETED)
-    return rows.set_column(at, rows.schema.field(at), pa.repeat(pa.scalar(False), len(rows)))
+    return aligned(rows, rows.schema, {DELETED: pa.scalar(False)})
 
 
 class SoftMode:
-    """The newest rows of each item; those of deleted ones stay, marked."""
+    """Stores the newest rows of each item; those of deleted items stay, marked."""
 
     name = "merge"
     fields = DELETION_FIELDS
@@ -140,25 +137,25 @@ class SoftMode:
         self._engine = engine
         self._tombstones = tombstones
 
-    def write(self, target: MergeTarget, chunk: ChunkRows, commit: CommitProperties) -> MergeCounts:
+    def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """See `Mode.write`."""
         batch = each_change(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
-        held = find_rows(target, batch.keyed_changes[KEY], _MARKS)
+        existing = find_rows(target, batch.keyed_changes[KEY], _MARKS)
         plan = plan_soft(
             batch.keyed_changes,
-            held.places.select(_MARKS),
-            self._tombstones.of(batch.keyed_changes[KEY]),
+            existing.locations.select(_MARKS),
+            self._tombstones.for_keys(batch.keyed_changes[KEY]),
         )
         rows = pa.concat_tables(
             [
                 stamped(batch.rows, plan.from_chunk),
-                stamped(read_existing(target, held, plan.from_table), plan.from_table),
+                stamped(read_existing(target, existing, plan.from_table), plan.from_table),
             ]
         )
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         self._tombstones.write(plan.tombstones, chunk.now)
         crash_points.reach(crash_points.AFTER_TOMBSTONES)
-        self._engine.replace(target, plan.gone, rows, commit)
+        self._engine.replace(target, plan.removed, rows, commit)
         return plan.counts
 
 
@@ -166,11 +163,11 @@ _MARKS = (KEY, VERSION, EVENT_TIME, DELETED, DELETE_CAUSE)
 
 
 class HistoryMode:
-    """One row per interval in which an item did not change.
+    """Stores one row per interval in which an item did not change.
 
     Args:
-        engine: Writes the plan.
-        unseen: Changes that no row shows.
+        engine: Engine that writes the plan.
+        absorbed: Table of the changes that no row shows.
         track: Columns that make a new interval when they change; none: all.
         soft: Whether intervals that a delete closed are marked.
     """
@@ -178,14 +175,14 @@ class HistoryMode:
     name = "history"
 
     def __init__(
-        self, engine: MergeEngine, unseen: AbsorbedChanges, track: tuple[str, ...], *, soft: bool
+        self, engine: MergeEngine, absorbed: AbsorbedChanges, track: tuple[str, ...], *, soft: bool
     ) -> None:
         self.fields = (*INTERVAL_FIELDS, *(DELETION_FIELDS if soft else ()))
         self._engine = engine
-        self._unseen = unseen
+        self._absorbed = absorbed
         self._track = track
 
-    def write(self, target: MergeTarget, chunk: ChunkRows, commit: CommitProperties) -> MergeCounts:
+    def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """See `Mode.write`."""
         missing = [name for name in self._track if name not in target.schema.names]
         if missing:
@@ -193,60 +190,60 @@ class HistoryMode:
                 f"Dataset {target.dataset_id!r} tracks {missing[0]!r}, which the function does "
                 "not return.",
                 safe="Nothing of the chunk was applied; the change log keeps it.",
-                hint="Return that column, or name those that count in Dataset(track=[...]).",
+                hint="Return that column, or list the columns to track in Dataset(track=[...]).",
             )
         batch = each_change(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
         payload = payload_schema(target.schema)
-        held = find_rows(target, batch.keyed_changes[KEY], (KEY, VERSION, VALID_TO))
-        highest = held.places.group_by(KEY).aggregate([(VERSION, "max")])
-        late, unseen = self._late(
-            batch.keyed_changes, held.places.select([KEY, VERSION, VALID_TO]), payload
+        existing = find_rows(target, batch.keyed_changes[KEY], (KEY, VERSION, VALID_TO))
+        highest = existing.locations.group_by(KEY).aggregate([(VERSION, "max")])
+        late, absorbed = self._late(
+            batch.keyed_changes, existing.locations.select([KEY, VERSION, VALID_TO]), payload
         )
-        wanted = with_highest(held.places.select([KEY, VERSION]), highest)
+        wanted = with_highest(existing.locations.select([KEY, VERSION]), highest)
         needed = pc.or_(
             pc.equal(wanted[HIGHEST], wanted[VERSION]), pc.is_in(wanted[KEY], value_set=late)
         )
         plan = plan_history(
             batch,
-            read_existing(target, held, wanted.filter(needed)),
-            unseen,
+            read_existing(target, existing, wanted.filter(needed)),
+            absorbed,
             table=target.schema,
             track=self._track,
         )
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
-        self._unseen.put(plan.unseen, chunk.now)
+        self._absorbed.put(plan.absorbed, chunk.now)
         crash_points.reach(crash_points.AFTER_TOMBSTONES)
-        self._engine.replace(target, plan.gone, plan.rows, commit)
+        self._engine.replace(target, plan.removed, plan.rows, commit)
         return plan.counts
 
     def _late(
-        self, keyed_changes: pa.Table, held: pa.Table, payload: pa.Schema
+        self, keyed_changes: pa.Table, existing: pa.Table, payload: pa.Schema
     ) -> tuple[pa.Array, pa.Table]:
-        """The keys with late changes, and what is kept aside of them."""
+        """Return the keys with late changes, and the absorbed changes of these keys."""
         keys = pc.unique(keyed_changes[KEY].combine_chunks())
         if not len(keys):
-            return keys, self._unseen.of(keys, payload)
-        recent = self._unseen.since(pc.min(keyed_changes[VERSION]).as_py(), keys, payload)
-        late = late_keys(keyed_changes, held, recent)
-        return late, self._unseen.of(late, payload)
+            return keys, self._absorbed.for_keys(keys, payload)
+        recent = self._absorbed.since(pc.min(keyed_changes[VERSION]).as_py(), keys, payload)
+        late = late_keys(keyed_changes, existing, recent)
+        return late, self._absorbed.for_keys(late, payload)
 
 
 def check_mode(dataset_id: str, declared: str, made: str | None) -> None:
-    """Refuse to write a table in a mode that it was not made for.
+    """Refuse to write a table in a mode other than the one it was created with.
 
     Args:
-        dataset_id: For the error.
-        declared: The mode of the dataset.
-        made: The mode that the table knows of itself; None: none.
+        dataset_id: Dataset to name in the error.
+        declared: Mode that the dataset declares.
+        made: Mode stored with the table; None if it has none.
 
     Raises:
-        SchemaChangeError: They differ.
+        SchemaChangeError: The two modes differ.
     """
     if made is not None and made != declared:
         raise SchemaChangeError(
-            f"Dataset {dataset_id!r} was made with mode={made!r}, and is now declared as "
-            f"mode={declared!r}: its rows mean something else.",
+            f"Dataset {dataset_id!r} was made with mode={made!r} and is now declared with "
+            f"mode={declared!r}: the rows of the two modes differ in meaning.",
             safe="Nothing was written; the table is as it was.",
-            hint=f"Run `datazone-dagster rebuild {dataset_id}`, which makes the table anew from "
+            hint=f"Run `datazone-dagster rebuild {dataset_id}`, which rebuilds the table from "
             "the change log, or give the dataset a new id.",
         )

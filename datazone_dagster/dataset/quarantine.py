@@ -1,24 +1,25 @@
-"""Records that a dataset could not take: kept raw, with the reason, until they are redriven.
+"""Records that a dataset could not take: stored raw, with the reason, until they are redriven.
 
-A record is here once, however often its chunk is retried or its shard is read again: by its
-place in the stream, or, if it is no stream record, by its text. A redrive pins the records
-under a number, commits the dataset under the same number, and then marks them: a process
-that dies in between is put right by the next redrive, which compares the numbers.
+A record is stored once, however often its chunk is retried or its shard is read again. Its
+identity is its position in the stream or, if it is not a stream record, its text. A redrive pins
+the records under a number, commits the dataset under the same number, and then marks them: if a
+process dies in between, the next redrive compares the numbers and completes the marks.
 """
 
 from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, WriterProperties, write_deltalake
 
-from datazone_dagster.delta import create_table, guarded, open_table, transaction
+from datazone_dagster.delta import Table, create_table, guarded, open_table, transaction
+from datazone_dagster.delta.read_table import last_transaction, scanned
+from datazone_dagster.delta.write_table import overwrite_rows, upsert_rows
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.rows.align import aligned
 
 KIND = "quarantine"
 
@@ -26,9 +27,12 @@ RECORD_ID = "record_id"
 FIRST_SEEN_AT = "first_seen_at"
 LAST_SEEN_AT = "last_seen_at"
 REDRIVE = "redrive"
-"""The redrive that took the record, or is about to; null while it waits."""
+"""Number of the redrive that took the record, or is about to; null while the record waits."""
 REDRIVEN_AT = "redriven_at"
-"""When the record got into the dataset."""
+"""Time at which the record was committed to the dataset."""
+
+_OURS = frozenset({RECORD_ID, FIRST_SEEN_AT, LAST_SEEN_AT, REDRIVE, REDRIVEN_AT})
+"""Columns that a record does not have in the change log."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT_COLUMNS = (
@@ -65,7 +69,6 @@ _CONFIGURATION = {
     "delta.logRetentionDuration": "interval 7 days",
     "delta.deletedFileRetentionDuration": "interval 7 days",
 }
-_WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 
 class Quarantine:
@@ -80,14 +83,14 @@ class Quarantine:
     def put(self, changes: pa.Table, now: datetime) -> int:
         """Add change log rows that carry a `reason`; known ones get a new `last_seen_at`.
 
-        A record that was redriven and fails anew waits again.
+        A record that was redriven and fails again waits again.
 
         Args:
             changes: Rows with the change log's columns.
-            now: The time, timezone aware.
+            now: The current time, timezone aware.
 
         Returns:
-            How many were new.
+            The number of new records.
 
         Raises:
             ConcurrentWriterError: Another run wrote to the quarantine meanwhile.
@@ -95,7 +98,7 @@ class Quarantine:
         """
         if not len(changes):
             return 0
-        rows = _once(_rows(changes, now))
+        rows = _first_of_each(_rows(changes, now))
         table = self._open() or create_table(
             self.uri,
             self._storage_options,
@@ -106,34 +109,19 @@ class Quarantine:
             "Written by datazone_dagster only.",
         )
         with guarded(self.uri, f"Quarantining records of dataset {self._dataset_id!r}"):
-            merged: dict[str, Any] = (
-                table.merge(
-                    rows,
-                    predicate=f"t.{RECORD_ID} = s.{RECORD_ID}",
-                    source_alias="s",
-                    target_alias="t",
-                    streamed_exec=False,
-                    writer_properties=_WRITER,
-                )
-                .when_matched_update(
-                    {
-                        LAST_SEEN_AT: f"s.{LAST_SEEN_AT}",
-                        Log.REASON: f"s.{Log.REASON}",
-                        REDRIVE: f"s.{REDRIVE}",
-                        REDRIVEN_AT: f"s.{REDRIVEN_AT}",
-                    }
-                )
-                .when_not_matched_insert_all()
-                .execute()
+            return upsert_rows(
+                table,
+                rows,
+                on=RECORD_ID,
+                replaced_columns=(LAST_SEEN_AT, Log.REASON, REDRIVE, REDRIVEN_AT),
             )
-        return int(merged["num_target_rows_inserted"])
 
     def waiting(self, finished_redrive: int = 0, *, through_batch: int | None = None) -> pa.Table:
-        """The records that wait to be redriven, by the table as it is now.
+        """Return the records that wait to be redriven, as the table is now.
 
         Args:
             finished_redrive: The last redrive that the dataset has committed.
-            through_batch: Only those of this batch and earlier ones.
+            through_batch: Last batch whose records are returned; None: all batches.
         """
         table = self._open()
         rows = SCHEMA.empty_table() if table is None else _read(table)
@@ -142,21 +130,21 @@ class Quarantine:
         return _waiting(rows, finished_redrive)
 
     def waiting_count(self, finished_redrive: int = 0) -> int:
-        """How many records `waiting` would give, without reading the records themselves."""
+        """Count the records that `waiting` would return, without reading the records."""
         table = self._open()
         if table is None:
             return 0
-        marks = pa.table(table.scan(columns=[REDRIVE, REDRIVEN_AT]))
+        marks = scanned(table, [REDRIVE, REDRIVEN_AT]).read_all()
         return len(_waiting(marks, finished_redrive))
 
     def oldest_waiting(self) -> datetime | None:
-        """When the oldest record that waits was made, or first seen; None if none waits."""
+        """Return when the oldest waiting record was made, or first seen; None if none waits."""
         waiting = self.waiting()
         times = (pc.min(waiting[name]).as_py() for name in (Log.EVENT_TIME, FIRST_SEEN_AT))
         return min((time for time in times if time is not None), default=None)
 
     def start_redrive(self) -> Redrive | None:
-        """What waits now, for one redrive; None if there is no quarantine.
+        """Start a redrive of the records that wait now; None if there is no quarantine.
 
         Raises:
             StorageError: The table can't be read.
@@ -164,33 +152,33 @@ class Quarantine:
         table = self._open()
         return None if table is None else Redrive(self._dataset_id, self._app_id, table)
 
-    def _open(self) -> DeltaTable | None:
+    def _open(self) -> Table | None:
         return open_table(self.uri, self._storage_options, KIND)
 
 
 class Redrive:
-    """One attempt to bring quarantined records back, on one version of the quarantine."""
+    """One attempt to redrive quarantined records, on one version of the quarantine."""
 
-    def __init__(self, dataset_id: str, app_id: str, table: DeltaTable) -> None:
+    def __init__(self, dataset_id: str, app_id: str, table: Table) -> None:
         self._dataset_id = dataset_id
         self._app_id = app_id
         self._table = table
         self._rows = _read(table)
-        self.number = (table.transaction_version(app_id) or 0) + 1
+        self.number = last_transaction(table, app_id) + 1
         """The number under which the dataset has to commit these records."""
 
     def records(self, finished_redrive: int) -> pa.Table:
-        """The records that wait, oldest first, with the change log's columns.
+        """Return the records that wait, oldest first, with the change log's columns.
 
         Args:
-            finished_redrive: The last redrive that the dataset has committed: what was pinned
-                under a higher number never got there.
+            finished_redrive: The last redrive that the dataset has committed: records pinned
+                under a higher number never reached it.
         """
         rows = _waiting(self._rows, finished_redrive)
         return rows.sort_by([(Log.BATCH, "ascending"), (Log.VERSION, "ascending")])
 
     def pin(self, records: pa.Table, finished_redrive: int, now: datetime) -> None:
-        """Say which records this redrive takes. Comes before the commit of the dataset.
+        """Record which records this redrive takes; call it before the commit of the dataset.
 
         Raises:
             ConcurrentWriterError: The quarantine changed since; nothing was written.
@@ -203,15 +191,16 @@ class Redrive:
             pa.scalar(self.number, pa.int64()),
             pc.if_else(earlier, self._rows[REDRIVE], pa.scalar(None, pa.int64())),
         )
-        marked = _with(self._rows, REDRIVE, redrives)
-        self._replace(_with(marked, REDRIVEN_AT, _times(marked, earlier, now)), self.number)
+        times = _times(self._rows, earlier, now)
+        marks = {REDRIVE: redrives, REDRIVEN_AT: times}
+        self._replace(aligned(self._rows, SCHEMA, marks), self.number)
 
     def mark(self, finished_redrive: int, now: datetime) -> None:
-        """Mark the records that are in the dataset. Comes after its commit.
+        """Mark the records that are in the dataset; call it after the dataset's commit.
 
         Args:
             finished_redrive: The last redrive that the dataset has committed.
-            now: The time, timezone aware.
+            now: The current time, timezone aware.
 
         Raises:
             ConcurrentWriterError: The quarantine changed since; the next redrive marks them.
@@ -220,22 +209,16 @@ class Redrive:
         arrived = _redriven_by_now(self._rows, finished_redrive)
         times = _times(self._rows, arrived, now)
         if times.null_count != self._rows[REDRIVEN_AT].null_count:
-            self._replace(_with(self._rows, REDRIVEN_AT, times), self.number)
+            self._replace(aligned(self._rows, SCHEMA, {REDRIVEN_AT: times}), self.number)
 
     def _replace(self, rows: pa.Table, version: int) -> None:
         with guarded(self._table.table_uri, f"Redriving records of {self._dataset_id!r}"):
-            write_deltalake(
-                self._table,
-                rows,
-                mode="overwrite",
-                writer_properties=_WRITER,
-                commit_properties=transaction(self._app_id, version),
-            )
+            overwrite_rows(self._table, rows, transaction(self._app_id, version))
         self._rows = rows
 
 
-def _read(table: DeltaTable) -> pa.Table:
-    return pa.table(table.scan()).select(SCHEMA.names).cast(SCHEMA)
+def _read(table: Table) -> pa.Table:
+    return aligned(scanned(table).read_all().select(SCHEMA.names), SCHEMA)
 
 
 def _redriven_by_now(rows: pa.Table, finished_redrive: int) -> pa.ChunkedArray:
@@ -248,51 +231,36 @@ def _waiting(rows: pa.Table, finished_redrive: int) -> pa.Table:
 
 
 def _times(rows: pa.Table, arrived: pa.ChunkedArray, now: datetime) -> pa.ChunkedArray:
-    """`redriven_at`: kept where it is set, now where a record has arrived."""
+    """Return `redriven_at`: unchanged where it is set, `now` where a record has arrived."""
     fresh = pc.and_(arrived, pc.is_null(rows[REDRIVEN_AT]))
     return pc.if_else(fresh, pa.scalar(now, _TIME), rows[REDRIVEN_AT])
 
 
-def _with(rows: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
-    return rows.set_column(rows.column_names.index(name), SCHEMA.field(name), values)
-
-
 def _rows(changes: pa.Table, now: datetime) -> pa.Table:
-    times = pa.repeat(pa.scalar(now, _TIME), len(changes))
-    ours: dict[str, pa.Array] = {
-        RECORD_ID: _record_ids(changes),
-        FIRST_SEEN_AT: times,
-        LAST_SEEN_AT: times,
-        REDRIVE: pa.nulls(len(changes), pa.int64()),
-        REDRIVEN_AT: pa.nulls(len(changes), _TIME),
-    }
-    return pa.table(
-        [
-            ours[field.name] if field.name in ours else changes[field.name].cast(field.type)
-            for field in SCHEMA
-        ],
-        schema=SCHEMA,
-    )
+    time = pa.scalar(now, _TIME)
+    ours = {RECORD_ID: _record_ids(changes), FIRST_SEEN_AT: time, LAST_SEEN_AT: time}
+    records = changes.select([name for name in SCHEMA.names if name not in _OURS])
+    return aligned(records, SCHEMA, ours)
 
 
 def _record_ids(changes: pa.Table) -> pa.Array:
-    places = zip(
+    identities = zip(
         changes[Log.STREAM_ARN].to_pylist(),
         changes[Log.SHARD_ID].to_pylist(),
         changes[Log.VERSION].to_pylist(),
-        # The number of a record that is no stream record may be anything: the text counts.
+        # A record that is not a stream record may have any number: its text identifies it.
         changes[Log.RAW].to_pylist(),
         strict=True,
     )
     return pa.array(
         [
             hashlib.sha256("\0".join((arn, shard, raw or version or "")).encode()).hexdigest()[:32]
-            for arn, shard, version, raw in places
+            for arn, shard, version, raw in identities
         ]
     )
 
 
-def _once(rows: pa.Table) -> pa.Table:
-    """The first row of each record: a merge would insert an unmatched one twice."""
+def _first_of_each(rows: pa.Table) -> pa.Table:
+    """Return the first row of each record: a merge would insert an unmatched one twice."""
     first = {record: at for at, record in reversed(list(enumerate(rows[RECORD_ID].to_pylist())))}
     return rows.take(pa.array(sorted(first.values()), pa.int64()))

@@ -1,7 +1,7 @@
-"""Datasets for those who read them: Arrow, Polars, pandas and DuckDB, deletion vectors applied.
+"""Reading a dataset into Arrow, Polars, pandas and DuckDB, with deletion vectors applied.
 
-The scan is that of delta-rs, which applies deletion vectors; what only knows tables without
-them (`to_pyarrow_table`, DuckDB's `delta_scan` of some versions) is never asked.
+The scan is that of delta-rs, which applies deletion vectors. Readers that only know tables
+without them (`to_pyarrow_table`, `delta_scan` in some versions of DuckDB) are never used.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
-from datazone_dagster.delta import in_one_line, open_table
+from datazone_dagster.delta import TABLE_ERRORS, Table, in_one_line, open_table
+from datazone_dagster.delta.read_table import load_version, scanned, schema_of
 from datazone_dagster.errors import DefinitionError, StorageError
 from datazone_dagster.model.layout import Layout
 
@@ -27,11 +26,11 @@ KIND = "dataset"
 
 
 class DatasetReader:
-    """A dataset at one version of its table, read when it is asked for.
+    """A dataset at one version of its table, read on demand.
 
-    Every way of reading shows the same rows, the columns that we add (`_dz_...`) included. It
-    stays at its version, so several reads of one reader fit together; a version can be read
-    until maintenance removes its files (7 days after they were replaced).
+    Every method shows the same rows, hidden columns (`_dz_...`) included. A reader stays at its
+    version, so several reads of one reader are consistent. A version can be read until
+    maintenance removes its files (7 days after they were replaced).
 
     Example:
         ```python
@@ -41,7 +40,7 @@ class DatasetReader:
         ```
     """
 
-    def __init__(self, dataset_id: str, table: DeltaTable, storage_options: dict[str, str]) -> None:
+    def __init__(self, dataset_id: str, table: Table, storage_options: dict[str, str]) -> None:
         self.dataset_id = dataset_id
         self.version = table.version()
         self._table = table
@@ -49,20 +48,20 @@ class DatasetReader:
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns and types, as Arrow has them."""
-        return pa.schema(self._table.schema().to_arrow())
+        """Columns and their Arrow types."""
+        return schema_of(self._table)
 
     def batches(
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> pa.RecordBatchReader:
-        """The rows as a stream of batches, for tables that are larger than memory.
+        """Return the rows as a stream of batches, for tables that are larger than memory.
 
         Args:
-            columns: Which to read; the default is all.
-            where: An SQL predicate (DataFusion's dialect); only its rows come.
+            columns: Names of the columns to read; None: all.
+            where: SQL predicate (DataFusion's dialect) that selects the rows.
 
         Raises:
-            DefinitionError: A column is not there, or the predicate can't be used.
+            DefinitionError: A column does not exist, or the predicate can't be used.
             StorageError: The table can't be read.
         """
         schema = self.schema
@@ -75,32 +74,30 @@ class DatasetReader:
         names = list(columns) if columns is not None else schema.names
         wanted = pa.schema([schema.field(name) for name in names])
         try:
-            scanned = pa.RecordBatchReader.from_stream(
-                self._table.scan(columns=names, predicate=where)
-            )
-        except (DeltaError, OSError) as error:
+            found = scanned(self._table, names, where)
+        except TABLE_ERRORS as error:
             raise self._failed(error, where) from error
         return pa.RecordBatchReader.from_batches(
             wanted,
-            (part for batch in scanned for part in _as(batch, wanted)),
+            (converted for batch in found for converted in _converted(batch, wanted)),
         )
 
     def arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """The rows as an Arrow table; arguments and errors as for `batches`."""
+        """Return the rows as an Arrow table; arguments and errors as for `batches`."""
         try:
             return self.batches(columns, where).read_all()
-        except (DeltaError, OSError) as error:
+        except TABLE_ERRORS as error:
             raise self._failed(error, where) from error
 
     def pl(
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> polars.DataFrame:
-        """The rows as a Polars data frame; arguments and errors as for `batches`."""
+        """Return the rows as a Polars data frame; arguments and errors as for `batches`."""
         library = _library("polars", "pl()")
         return cast("polars.DataFrame", library.from_arrow(self.arrow(columns, where)))
 
     def lazy(self) -> polars.LazyFrame:
-        """A Polars scan of the files: only what a query needs is read."""
+        """Return a Polars scan of the files, which reads only what a query needs."""
         scanned = _library("polars", "lazy()").scan_delta(
             self._table.table_uri,
             version=self.version,
@@ -111,7 +108,7 @@ class DatasetReader:
     def df(
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> pandas.DataFrame:
-        """The rows as a pandas data frame of Arrow-backed columns, as for `batches`."""
+        """Return the rows as a pandas data frame of Arrow-backed columns; see `batches`."""
         library = _library("pandas", "df()")
         table = self.arrow(columns, where)
         return cast("pandas.DataFrame", table.to_pandas(types_mapper=library.ArrowDtype))
@@ -122,10 +119,11 @@ class DatasetReader:
         columns: Sequence[str] | None = None,
         where: str | None = None,
     ) -> duckdb.DuckDBPyRelation:
-        """The rows as a relation of DuckDB.
+        """Return the rows as a DuckDB relation.
 
         Args:
-            connection: To join it with others of yours; the default is DuckDB's default one.
+            connection: Connection whose relations can be joined with this one; None: DuckDB's
+                default connection.
             columns: As for `batches`.
             where: As for `batches`.
         """
@@ -144,23 +142,23 @@ class DatasetReader:
         if where is not None and not isinstance(error, OSError):
             return DefinitionError(
                 f"Dataset {self.dataset_id!r} can't be read where {where!r}: {in_one_line(error)}.",
-                hint="The predicate is SQL over the dataset's columns, in their exact spelling.",
+                hint="The predicate is SQL over the dataset's columns, spelled exactly.",
             )
         return StorageError(
             f"Dataset {self.dataset_id!r} at {self._table.table_uri} can't be read: "
             f"{in_one_line(error)}.",
-            hint="Check the store. If it names a file that is missing, the version is older than "
-            "what maintenance keeps.",
+            hint="Check the store. If the error names a missing file, maintenance has removed the "
+            "files of this version.",
         )
 
 
 def read(layout: Layout, dataset_id: str, version: int | None = None) -> DatasetReader | None:
-    """A reader of a dataset, or None if it has no table yet.
+    """Return a reader of a dataset, or None if it has no table yet.
 
     Args:
-        layout: Of the lakehouse.
+        layout: Layout of the lakehouse.
         dataset_id: The dataset.
-        version: Of its table; the default is the newest.
+        version: Version of its table; None: the newest.
 
     Raises:
         StorageError: The table or that version can't be read.
@@ -171,17 +169,17 @@ def read(layout: Layout, dataset_id: str, version: int | None = None) -> Dataset
         return None
     if version is not None:
         try:
-            table.load_as_version(version)
-        except (DeltaError, OSError) as error:
+            load_version(table, version)
+        except TABLE_ERRORS as error:
             raise StorageError(
                 f"Dataset {dataset_id!r} has no version {version}: {in_one_line(error)}.",
-                hint=f"Its newest version is {table.version()}; old ones go with maintenance.",
+                hint=f"Its newest version is {table.version()}; maintenance removes old versions.",
             ) from error
     return DatasetReader(dataset_id, table, options)
 
 
 def _library(name: str, call: str) -> Any:
-    """A library that is an extra of ours."""
+    """Import a library that is an optional extra of this package."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -191,7 +189,7 @@ def _library(name: str, call: str) -> Any:
         ) from error
 
 
-def _as(batch: pa.RecordBatch, schema: pa.Schema) -> list[pa.RecordBatch]:
-    """Strings come in several Arrow forms; here they come in the table's."""
-    parts: list[pa.RecordBatch] = pa.Table.from_batches([batch]).cast(schema).to_batches()
-    return parts
+def _converted(batch: pa.RecordBatch, schema: pa.Schema) -> list[pa.RecordBatch]:
+    """Cast a batch to the table's types: the scan returns strings in several Arrow types."""
+    batches: list[pa.RecordBatch] = pa.Table.from_batches([batch]).cast(schema).to_batches()
+    return batches

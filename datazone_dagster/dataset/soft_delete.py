@@ -1,10 +1,10 @@
 """Soft deletes: the last image of a deleted item stays, marked. Pure.
 
-Of each key two things count: its newest image, which may be that the function filtered it
-out, and its newest delete. The key's rows are those of the image, marked if the delete is
-newer. Each of the two only ever moves forward, so the order in which changes come makes no
-difference. A marked row carries the delete's version and time; the version of its image is in
-the tombstone of that delete.
+Two changes of each key count: its newest image, even one that the function filtered out, and
+its newest delete. The key's rows are those of the image, marked if the delete is newer. Both
+changes only ever move forward, so the order in which changes arrive makes no difference. A
+marked row carries the delete's version and time; the version of its image is in the tombstone
+of that delete.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from datazone_dagster.model.column_names import DELETE_CAUSE, DELETED, EVENT_TIME, KEY, VERSION
 from datazone_dagster.model.report import MergeCounts
+from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.merge_batch import CAUSE
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -35,52 +36,52 @@ _STAMPS = pa.schema(
 
 @dataclass(frozen=True)
 class SoftPlan:
-    """What a chunk does to a dataset with soft deletes.
+    """Changes that a chunk makes to a dataset with soft deletes.
 
     Args:
-        gone: Key and version of the rows that leave.
-        from_chunk: Which rows of the chunk come: their key and version, the version and time
-            that they get, and the cause if they come as deleted.
-        from_table: The same of rows that the table has and that change their marks.
-        tombstones: Claims to bury, with event time and image version.
-        counts: In keys.
+        removed: Key and version of the rows to remove.
+        from_chunk: Rows of the chunk to add: their key and version, the version and time that
+            they get, and the cause if they are added as deleted.
+        from_table: The same columns for existing rows whose marks change.
+        tombstones: Tombstones to write, with event time and image version.
+        counts: Numbers of keys.
     """
 
-    gone: pa.Table
+    removed: pa.Table
     from_chunk: pa.Table
     from_table: pa.Table
     tombstones: pa.Table
     counts: MergeCounts
 
 
-def plan_soft(keyed_changes: pa.Table, held: pa.Table, tombstones: pa.Table) -> SoftPlan:
-    """Plan the keys of a chunk.
+def plan_soft(keyed_changes: pa.Table, existing: pa.Table, tombstones: pa.Table) -> SoftPlan:
+    """Plan the rows of the keys of a chunk.
 
     Args:
-        claims: Every claim of the chunk, with event times.
-        held: Of the rows that the table has of these keys: key, version, event time,
-            `_dz_deleted` and `_dz_delete_cause`.
-        tombstones: All of these keys.
+        keyed_changes: Every keyed change of the chunk, with event times.
+        existing: Key, version, event time, `_dz_deleted` and `_dz_delete_cause` of the table's
+            rows of these keys.
+        tombstones: All tombstones of these keys.
     """
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("set timezone = 'UTC'")
-        connection.register("claims", keyed_changes)
-        connection.register("existing_rows", held)
+        connection.register("keyed_changes", keyed_changes)
+        connection.register("existing_rows", existing)
         connection.register("tombstones", tombstones)
         for statement in _STATEMENTS:
             connection.execute(statement)
-        gone, from_chunk, from_table, tombstones = (
+        removed, from_chunk, from_table, tombstones = (
             pa.table(connection.sql(query))
             for query in (
-                _GONE,
-                _COME.format(source="new"),
-                _COME.format(source="held"),
+                _REMOVED,
+                _ADDED.format(source="new"),
+                _ADDED.format(source="existing"),
                 _TOMBSTONES,
             )
         )
         (counts,) = connection.execute(_COUNTS).fetchall()
     return SoftPlan(
-        gone=gone.cast(_CHANGE),
+        removed=removed.cast(_CHANGE),
         from_chunk=from_chunk.cast(_STAMPS),
         from_table=from_table.cast(_STAMPS),
         tombstones=tombstones,
@@ -89,7 +90,7 @@ def plan_soft(keyed_changes: pa.Table, held: pa.Table, tombstones: pa.Table) -> 
 
 
 def stamped(rows: pa.Table, stamps: pa.Table) -> pa.Table:
-    """The rows that are listed in `stamps`, with the version, time and marks given there."""
+    """Return the rows listed in `stamps`, with the version, time and marks given there."""
     at = rows.select([KEY, VERSION]).append_column("at", pa.array(range(len(rows)), pa.int64()))
     both = at.join(stamps, keys=[KEY, VERSION], join_type="inner").sort_by("at")
     rows = rows.take(both["at"].combine_chunks())
@@ -100,20 +101,17 @@ def stamped(rows: pa.Table, stamps: pa.Table) -> pa.Table:
         DELETED: pc.is_valid(both[CAUSE]),
         DELETE_CAUSE: both[CAUSE],
     }
-    return pa.Table.from_arrays(
-        [values[name] if name in values else rows[name] for name in rows.column_names],
-        schema=rows.schema,
-    )
+    return aligned(rows, rows.schema, values)
 
 
 _STATEMENTS = (
     """
-    create temp table held as
+    create temp table existing as
     select _dz_key, _dz_version, any_value(_dz_event_time) as event_time,
         coalesce(any_value(_dz_deleted), false) as deleted, any_value(_dz_delete_cause) as cause
     from existing_rows group by _dz_key, _dz_version
     """,
-    # A marked row whose tombstone is forgotten counts as new as its delete.
+    # A marked row whose tombstone has expired counts as new as its delete.
     """
     create temp table images as
     select _dz_key, arg_max(image, (version, rank)) as image, max(version) as version,
@@ -121,14 +119,14 @@ _STATEMENTS = (
     from (
         select _dz_key, _dz_version as version, _dz_event_time as event_time, 1 as rank,
             case when cause is null then 'new' else 'none' end as image
-        from claims where cause is null or cause = 'filtered'
+        from keyed_changes where cause is null or cause = 'filtered'
         union all
-        select _dz_key, _dz_version, event_time, 2, 'held' from held where not deleted
+        select _dz_key, _dz_version, event_time, 2, 'existing' from existing where not deleted
         union all
-        select h._dz_key, coalesce(max(t.image_version), h._dz_version), null, 0, 'held'
-        from held h left join tombstones t
-            on t._dz_key = h._dz_key and t._dz_version = h._dz_version
-        where h.deleted group by h._dz_key, h._dz_version
+        select e._dz_key, coalesce(max(t.image_version), e._dz_version), null, 0, 'existing'
+        from existing e left join tombstones t
+            on t._dz_key = e._dz_key and t._dz_version = e._dz_version
+        where e.deleted group by e._dz_key, e._dz_version
         union all
         select _dz_key, _dz_version, null, 0, 'none' from tombstones where cause = 'filtered'
     ) group by _dz_key
@@ -139,9 +137,9 @@ _STATEMENTS = (
         arg_max(event_time, (version, rank)) as event_time
     from (
         select _dz_key, _dz_version as version, cause, _dz_event_time as event_time, 1 as rank
-        from claims where cause in ('user', 'ttl')
+        from keyed_changes where cause in ('user', 'ttl')
         union all
-        select _dz_key, _dz_version, cause, event_time, 2 from held where deleted
+        select _dz_key, _dz_version, cause, event_time, 2 from existing where deleted
         union all
         select _dz_key, _dz_version, cause, _dz_event_time, 0
         from tombstones where cause in ('user', 'ttl')
@@ -151,33 +149,33 @@ _STATEMENTS = (
     create temp table decided as
     with facts as (
         select k._dz_key, coalesce(i.image, 'none') as image, i.version as image_version,
-            i.event_time as image_time, h._dz_version as existing_version,
-            coalesce(not h.deleted, false) as was_live,
+            i.event_time as image_time, e._dz_version as existing_version,
+            coalesce(not e.deleted, false) as was_live,
             d.version as delete_version, d.cause, d.event_time as delete_time,
             d.version is not null and (i.version is null or d.version >= i.version)
                 as is_deleted
-        from (select distinct _dz_key from claims) k
+        from (select distinct _dz_key from keyed_changes) k
         left join images i using (_dz_key) left join deletes d using (_dz_key)
-        left join held h using (_dz_key)
+        left join existing e using (_dz_key)
     )
     select *, case when is_deleted then delete_version else image_version end as final_version,
         case
             when image = 'none' then existing_version is not null
-            when image = 'held' then is_deleted and existing_version <> delete_version
+            when image = 'existing' then is_deleted and existing_version <> delete_version
             else true
         end as changes
     from facts
     """,
 )
 
-_GONE = """
+_REMOVED = """
     select _dz_key, existing_version as _dz_version
     from decided where changes and existing_version is not null
 """
 
-_COME = """
+_ADDED = """
     select _dz_key,
-        case when image = 'held' then existing_version else image_version end as _dz_version,
+        case when image = 'existing' then existing_version else image_version end as _dz_version,
         final_version, case when is_deleted then delete_time end as final_time,
         case when is_deleted then cause end as cause
     from decided where changes and image = '{source}'
@@ -198,12 +196,12 @@ _TOMBSTONES = """
 """
 
 _COUNTS = """
-    with told as (
+    with changed as (
         select *, image <> 'none' and not is_deleted as is_live from decided where changes
     )
     select
         count(*) filter (existing_version is null)::bigint,
         count(*) filter (existing_version is not null and not (was_live and not is_live))::bigint,
         count(*) filter (was_live and not is_live)::bigint
-    from told
+    from changed
 """

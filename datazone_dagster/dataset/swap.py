@@ -1,9 +1,9 @@
-"""A rebuilt table takes the place of a dataset's table, in one commit.
+"""Swap of a dataset's table for a rebuilt one, in one commit.
 
-What was rebuilt stands in a lakehouse of its own until then. The commit replaces all rows, the
-schema and the position at once: readers see the dataset before or after, its older versions
-stay readable. What the dataset has beside its table comes first; it is harmless if the commit
-then fails, because it only says of the same changes what the change log says.
+The rebuilt table is in a lakehouse of its own until then. The commit replaces all rows, the
+schema and the position at once: readers see the dataset before or after, and its older versions
+stay readable. The companion tables are written first. If the commit then fails, they are
+harmless: they only repeat what the change log says of the same changes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,25 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
 
 from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
-from datazone_dagster.dataset.dataset_table import KIND, schema_of
-from datazone_dagster.dataset.properties import KEPT, generation_of, property_of, rebuild_app_id
+from datazone_dagster.dataset.dataset_table import KIND
+from datazone_dagster.dataset.properties import (
+    PER_GENERATION,
+    generation_of,
+    property_of,
+    rebuild_app_id,
+)
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.tombstones import Tombstones
-from datazone_dagster.delta import guarded, open_table
+from datazone_dagster.delta import Table, guarded, open_table, transactions
 from datazone_dagster.delta.commit import set_properties
+from datazone_dagster.delta.read_table import (
+    last_transaction,
+    partition_columns_of,
+    properties_of,
+    schema_of,
+)
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.process import crash_points
@@ -37,84 +47,79 @@ def swap_in(
     generation: int,
     now: datetime,
 ) -> bool:
-    """Put the rebuilt dataset in the place of the one that is there.
+    """Replace a dataset by its rebuilt version.
 
     Args:
-        layout: Where the dataset is.
-        rebuilt: Where the rebuilt one is.
+        layout: Lakehouse of the dataset.
+        rebuilt: Lakehouse of the rebuilt dataset.
         dataset_id: The dataset.
-        source: The source that it is made of.
-        generation: How often the dataset had been rebuilt when this rebuild began.
-        now: The time, for tombstones and the quarantine.
+        source: The source that the dataset is made from.
+        generation: Number of rebuilds of the dataset when this rebuild began.
+        now: The current time, for tombstones and the quarantine.
 
     Returns:
         False if the dataset has applied more than the rebuilt one: nothing was written.
 
     Raises:
-        ConcurrentWriterError: Another rebuild has taken over meanwhile, or a run commits in
-            this moment; nothing was written.
-        StorageError: The store failed; whether it happened, the table tells.
+        ConcurrentWriterError: Another rebuild was swapped in meanwhile, or a run is committing;
+            no row was written.
+        StorageError: The store failed; the table's version shows whether the swap happened.
     """
     app_id = f"apply/{source}"
     table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
-    made = open_table(rebuilt.dataset(dataset_id), rebuilt.storage_options, KIND)
-    if table is None or made is None or generation_of(table, source) != generation:
+    new_table = open_table(rebuilt.dataset(dataset_id), rebuilt.storage_options, KIND)
+    if table is None or new_table is None or generation_of(table, source) != generation:
         raise ConcurrentWriterError(
-            f"Dataset {dataset_id!r} or what was rebuilt of it is not what it was.",
+            f"Dataset {dataset_id!r} was rebuilt or removed while this rebuild ran, or the "
+            "rebuilt table is gone.",
             safe="Nothing was written.",
         )
-    position = made.transaction_version(app_id) or 0
-    if position < (table.transaction_version(app_id) or 0):
+    position = last_transaction(new_table, app_id)
+    if position < last_transaction(table, app_id):
         return False
     marks = (app_id, f"redrive/{source}", rebuild_app_id(source))
-    found = [table.transaction_version(mark) for mark in marks]
-    _absorb_companions(layout, rebuilt, dataset_id, now)
-    _copy_properties(made, table, layout, generation)
-    # That commit moves the handle, perhaps past one of a run.
-    if [table.transaction_version(mark) for mark in marks] != found:
+    found = [last_transaction(table, mark) for mark in marks]
+    _copy_companions(layout, rebuilt, dataset_id, now)
+    _copy_properties(new_table, table, layout, generation)
+    # That commit moves the handle, perhaps past a commit of a run.
+    if [last_transaction(table, mark) for mark in marks] != found:
         raise ConcurrentWriterError(
             f"Dataset {dataset_id!r}: a run or another rebuild has committed meanwhile.",
-            safe="No row was written; its work stands.",
+            safe="No row was written; the other commit is in effect.",
         )
     crash_points.reach(crash_points.BEFORE_SWAP)
-    commit = CommitProperties(
-        app_transactions=[
-            Transaction(app_id, position),
-            Transaction(rebuild_app_id(source), generation + 1),
-        ],
-        max_commit_retries=0,
-    )
-    schema = schema_of(made)
-    with guarded(layout.dataset(dataset_id), f"Taking over dataset {dataset_id!r}"):
+    commit = transactions({app_id: position, rebuild_app_id(source): generation + 1})
+    schema = schema_of(new_table)
+    with guarded(layout.dataset(dataset_id), f"Swapping in rebuilt dataset {dataset_id!r}"):
         replace_rows(
             table,
-            _rows(made, schema),
+            _rows(new_table, schema),
             schema,
             commit,
-            partition_by=made.metadata().partition_columns,
+            partition_by=partition_columns_of(new_table),
         )
     crash_points.reach(crash_points.AFTER_SWAP)
     return True
 
 
-def _rows(made: DeltaTable, schema: pa.Schema) -> Iterator[pa.Table]:
-    for batch in table_batches(made):
+def _rows(new_table: Table, schema: pa.Schema) -> Iterator[pa.Table]:
+    for batch in table_batches(new_table):
         yield aligned(batch, schema)
 
 
-def _absorb_companions(layout: Layout, rebuilt: Layout, dataset_id: str, now: datetime) -> None:
-    Tombstones(layout, dataset_id).absorb(Tombstones(rebuilt, dataset_id), now)
-    AbsorbedChanges(layout, dataset_id).absorb(AbsorbedChanges(rebuilt, dataset_id), now)
+def _copy_companions(layout: Layout, rebuilt: Layout, dataset_id: str, now: datetime) -> None:
+    Tombstones(layout, dataset_id).copy_from(Tombstones(rebuilt, dataset_id), now)
+    AbsorbedChanges(layout, dataset_id).copy_from(AbsorbedChanges(rebuilt, dataset_id), now)
     Quarantine(layout, dataset_id).put(Quarantine(rebuilt, dataset_id).waiting(), now)
 
 
-def _copy_properties(made: DeltaTable, table: DeltaTable, layout: Layout, generation: int) -> None:
-    """Under the names of the new generation: until it has taken over, nobody looks there."""
-    held = made.metadata().configuration
-    kept = {
-        property_of(name, generation + 1): held[property_of(name, 0)]
-        for name in KEPT
-        if property_of(name, 0) in held
+def _copy_properties(new_table: Table, table: Table, layout: Layout, generation: int) -> None:
+    """Copy the properties under the new generation's names, which are unread until the swap."""
+    source, current = properties_of(new_table), properties_of(table)
+    copied = {
+        property_of(name, generation + 1): source[property_of(name, 0)]
+        for name in PER_GENERATION
+        if property_of(name, 0) in source
     }
-    if kept and any(table.metadata().configuration.get(name) != kept[name] for name in kept):
-        set_properties(table, layout.storage_options, kept)
+    if any(current.get(name) != value for name, value in copied.items()):
+        set_properties(table, layout.storage_options, copied)

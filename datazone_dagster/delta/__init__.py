@@ -1,9 +1,9 @@
-"""Delta tables of ours, low level: open or create, guarded commits, file statistics, upkeep.
+"""Low-level access to our Delta tables: open or create, guarded commits, files and statistics.
 
 Every commit that must happen once goes through `guarded`: delta-rs records application
 transactions but does not enforce them, so the rule is ours. A handle is opened, its
-transaction version is compared, and the write uses that very handle: a handle that has
-become stale fails with the same application id, and the loser gives way.
+transaction version is compared, and the write uses that very handle. A commit from a stale
+handle with the same application id fails, and its writer has lost the commit race.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, cast
 from urllib.parse import unquote
@@ -24,30 +23,40 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.fs import DeltaStorageHandler
 
 from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
+from datazone_dagster.model.table_file import DataFile
+
+Table = DeltaTable
+"""Handle of a Delta table at one version, for annotations of those who do not call delta-rs."""
+
+Commit = CommitProperties
+"""What a commit carries beside its rows: see `transaction`."""
+
+TABLE_ERRORS = (DeltaError, OSError)
+"""Errors of delta-rs and of the store."""
 
 KIND = "datazone.kind"
-"""Table property that marks a table as ours, and says which room owns it."""
+"""Table property that marks a table as ours, and names the kind of table it is."""
 
 READ_ROWS = 16384
 READ_BYTES = 32 << 20
-"""Bounds of what is decoded from Parquet at a time."""
+"""Rows and bytes decoded from Parquet at a time, at most."""
 
 CHECKPOINT_EVERY = 25
 """Commits between two Delta checkpoints: opening a table replays the log since the last one."""
 
 
 def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> DeltaTable | None:
-    """The table at `uri`, or None if there is none.
+    """Open the table at `uri`; None if there is none.
 
     Raises:
-        UnrecognisedTableError: The table was not made by us for this purpose.
-        StorageError: The table is there but can't be read.
+        UnrecognisedTableError: We did not create the table, or not for this purpose.
+        StorageError: The table exists but can't be read.
     """
     try:
         table = DeltaTable(uri, storage_options=dict(storage_options))
     except TableNotFoundError:
         return None
-    except (DeltaError, OSError) as error:
+    except TABLE_ERRORS as error:
         raise StorageError(
             f"The Delta table at {uri} can't be opened: {in_one_line(error)}.",
             safe="Nothing was written.",
@@ -59,7 +68,7 @@ def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> Delta
     if found != kind:
         raise UnrecognisedTableError(
             f"The Delta table at {uri} is not a {kind} table of datazone_dagster"
-            + (f" but its {found}." if found else "."),
+            + (f" but its {found} table." if found else "."),
             safe="Nothing was overwritten.",
             hint="Move that table away, or choose another lakehouse uri or dataset id.",
         )
@@ -76,7 +85,7 @@ def create_table(
     configuration: Mapping[str, str] | None = None,
     description: str | None = None,
 ) -> DeltaTable:
-    """Create an empty table; if another process was faster, its table is opened."""
+    """Create an empty table; if another process was faster, open the table that it created."""
     properties = {
         KIND: kind,
         "delta.checkpointInterval": str(CHECKPOINT_EVERY),
@@ -93,7 +102,7 @@ def create_table(
             storage_options=dict(storage_options),
             raise_if_key_not_exists=False,
         )
-    except (DeltaError, OSError) as error:
+    except TABLE_ERRORS as error:
         existing = open_table(uri, storage_options, kind)
         if existing is not None:
             return existing
@@ -105,58 +114,49 @@ def create_table(
 
 
 def transaction(app_id: str, version: int) -> CommitProperties:
-    """Commit properties that record `version` for `app_id`, and never retry by themselves.
+    """Return commit properties that record `version` for `app_id` and disable retries.
 
-    A retry inside delta-rs could rebase the write on a table state that we have not seen.
+    A retry inside delta-rs could rebase the write on a table state that we have not read.
     """
-    return CommitProperties(app_transactions=[Transaction(app_id, version)], max_commit_retries=0)
+    return transactions({app_id: version})
+
+
+def transactions(versions: Mapping[str, int]) -> CommitProperties:
+    """Return commit properties as `transaction` does, with versions of several application ids."""
+    return CommitProperties(
+        app_transactions=[Transaction(app_id, version) for app_id, version in versions.items()],
+        max_commit_retries=0,
+    )
 
 
 @contextmanager
 def guarded(uri: str, doing: str) -> Iterator[None]:
-    """Turn the failures of one commit into ours.
+    """Convert the errors of one commit into ours.
 
     Raises:
         ConcurrentWriterError: Another commit came first.
-        StorageError: The store failed; whether the commit happened is found out by
-            reading the table again, never assumed.
+        StorageError: The store failed. Only reading the table again shows whether the commit
+            happened; it is never assumed.
     """
     try:
         yield
     except CommitFailedError as error:
         raise ConcurrentWriterError(
             f"{doing} at {uri}: another writer committed first ({in_one_line(error)}).",
-            safe="Nothing of this attempt was written; the other writer's work stands.",
-            hint="This one gives way and goes on from the new state next time.",
+            safe="Nothing of this attempt was committed; the other writer's commit is intact.",
+            hint="This attempt lost the commit race; the next one continues from the new state.",
         ) from error
-    except (DeltaError, OSError) as error:
+    except TABLE_ERRORS as error:
         raise StorageError(
             f"{doing} at {uri} failed: {in_one_line(error)}.",
             safe="The change log and earlier commits are untouched; the next attempt reads "
-            "the table again to see whether this commit happened.",
+            "the table again to find out whether this commit happened.",
             hint=store_hint(error) or "Check the store: permissions, free space, reachability.",
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """One live file of a table, with its statistics by column.
-
-    `path` is as the log spells it, percent-encoded. Rows that a deletion vector hides are
-    counted: for tables that may have vectors, read `datazone_dagster.delta.transaction_log`.
-    """
-
-    path: str
-    size_bytes: int
-    written_at: datetime
-    num_records: int
-    minimum: Mapping[str, Any]
-    maximum: Mapping[str, Any]
-    partition: Mapping[str, Any]
-
-
 def data_files(table: DeltaTable) -> list[DataFile]:
-    """The live files as the log tells them; no data file is opened."""
+    """Return the live files as listed in the log; no data file is opened."""
     actions = pa.table(cast(Any, table.get_add_actions(flatten=True)))
     return [
         DataFile(
@@ -183,10 +183,10 @@ def _with_prefix(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def filesystem(
     table: DeltaTable, storage_options: Mapping[str, str], files: Iterable[DataFile] = ()
 ) -> pafs.FileSystem:
-    """The folder of the table as an Arrow filesystem, whatever store it is on.
+    """Return the table's folder as an Arrow filesystem, for any kind of store.
 
-    The sizes of `files` are known from the log. Without one, opening the file asks the store
-    for it, and delta-rs holds the interpreter's lock meanwhile: no thread of the process runs.
+    The sizes of `files` come from the log. For any other file, opening it asks the store for the
+    size, and delta-rs holds the interpreter's lock meanwhile: no thread of the process runs.
     """
     sizes = {file.path: file.size_bytes for file in files}
     handler = DeltaStorageHandler(table.table_uri, dict(storage_options), sizes)
@@ -199,14 +199,14 @@ def read_rows(
     files: Iterable[DataFile],
     schema: pa.Schema,
 ) -> Iterator[tuple[DataFile, pa.Table]]:
-    """Rows of these files, file after file in their order, some thousand at a time.
+    """Yield the rows of these files, file by file in the given order, some thousand at a time.
 
     Args:
-        table: The table that the files are of; without deletion vectors.
-        storage_options: Of its store.
-        files: Which to read.
-        schema: The columns to decode, none of them a partition column. Files hold strings
-            in several Arrow forms; they come out in this one.
+        table: The table that has the files; without deletion vectors.
+        storage_options: Options of the table's store.
+        files: Files to read.
+        schema: Columns to decode, none of them a partition column. Files store strings in
+            several Arrow types; the rows have the types of this schema.
     """
     for file, rows, _ in read_sized_rows(table, storage_options, files, schema):
         yield file, rows
@@ -218,7 +218,7 @@ def read_sized_rows(
     files: Iterable[DataFile],
     schema: pa.Schema,
 ) -> Iterator[tuple[DataFile, pa.Table, float]]:
-    """As `read_rows`, with the bytes that the other columns of a row would take, about."""
+    """As `read_rows`, with the approximate bytes that the other columns of a row would take."""
     files = list(files)
     store = filesystem(table, storage_options, files)
     for file in files:
@@ -243,19 +243,19 @@ def _row_bytes_of_others(group: pq.RowGroupMetaData, schema: pa.Schema) -> float
 
 
 def rows_at_a_time(group: pq.RowGroupMetaData) -> int:
-    """Rows of a row group to decode at a time, within `READ_ROWS` and `READ_BYTES`."""
+    """Return how many rows of a row group to decode at a time, by `READ_ROWS` and `READ_BYTES`."""
     bytes_per_row = int(group.total_byte_size) // max(int(group.num_rows), 1) + 1
     return max(1, min(READ_ROWS, READ_BYTES // bytes_per_row))
 
 
 def store_hint(error: BaseException) -> str | None:
-    """The cure of what first-time users meet and what the store's own text does not say."""
+    """Return a hint for errors that first-time users meet and the store explains badly."""
     text = str(error)
     if _MACHINE_ROLE in text:
         return (
-            "No credentials of the store were found, and this machine has no role to take them "
-            "from. Set them in the environment of the Dagster process (AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY, or what the store calls them), or as EnvVar in "
+            "No credentials for the store were found, and this machine has no role that provides "
+            "them. Set them in the environment of the Dagster process (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or the store's equivalents), or as EnvVar in "
             "Lakehouse(storage_options=...)."
         )
     if "Unknown scheme" in text:
@@ -272,10 +272,10 @@ _TEXT_MAX = 600
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error of the store says, its causes included, without stack traces.
+    """Return the text of a store error and its causes on one line, without stack traces.
 
     delta-rs puts each cause on a line of its own: "Permission denied" is in the last one.
-    User and query of a URL go: they may be a password and a signature.
+    User and query of a URL are removed: they may be a password and a signature.
     """
     text = _URLS.sub(r"\1\2", _COLOURS.sub("", _SCHEMES.sub("", str(error)))).strip()
     first, *others = text.splitlines() or [type(error).__name__]

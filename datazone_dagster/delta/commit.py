@@ -1,6 +1,6 @@
-"""A commit of ours: one log entry, put if absent, and what it means if another came first.
+"""Row-level commits: one log entry, put if absent, and the handling of a lost commit race.
 
-For row-level changes only, which delta-rs can't commit (it never writes deletion vectors).
+Only for row-level changes, which delta-rs can't commit (it never writes deletion vectors).
 Delta protocol: "Creation of New Log Entries", "Add File and Remove File".
 """
 
@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Any
 
@@ -30,7 +31,7 @@ from datazone_dagster.delta.transaction_log import (
 )
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 
-_KEPT_FEATURES = {
+_SUPPORTED_FEATURES = {
     "appendOnly",
     "changeDataFeed",
     "checkConstraints",
@@ -43,17 +44,21 @@ _KEPT_FEATURES = {
     "vacuumProtocolCheck",
     "variantType",
 }
-"""Writer features that a row-level commit of ours keeps to, given `why_not`'s other rules."""
+"""Writer features that our row-level commits comply with, given the other rules of `why_not`."""
 
 _LEGACY_WRITER_VERSION = 4
-"""Versions up to it ask for append-only, invariants, constraints, change data feed and
-generated columns."""
+"""Writer versions up to this one require append-only, invariants, constraints, change data feed
+and generated columns."""
 
-_NOT_WITH = ("delta.appendOnly", "delta.enableChangeDataFeed", "delta.enableInCommitTimestamps")
+_EXCLUDED_PROPERTIES = (
+    "delta.appendOnly",
+    "delta.enableChangeDataFeed",
+    "delta.enableInCommitTimestamps",
+)
 
 
 class LostRaceError(Exception):
-    """Other commits came first, none of which forbids to read the table again and retry."""
+    """Other commits came first; the caller may read the table again and retry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,8 @@ class FileActions:
 
     Args:
         adds: Values of add actions.
-        removes: Logical files that go.
-        written: Paths of new files in the table's folder, removed if the commit is lost.
+        removes: Logical files to remove.
+        written: Paths of new files in the table's folder, deleted if the commit race is lost.
         data_change: False if the commit only rearranges rows.
     """
 
@@ -74,10 +79,10 @@ class FileActions:
 
 
 def why_not(snapshot: Snapshot) -> str | None:
-    """Why a commit of ours would break a rule of this table; None: it would not."""
+    """Return the rule of this table that a commit of ours would break; None if there is none."""
     features = snapshot.protocol.get("writerFeatures")
     version = snapshot.protocol.get("minWriterVersion", 1)
-    unknown = sorted(set(features or ()) - _KEPT_FEATURES)
+    unknown = sorted(set(features or ()) - _SUPPORTED_FEATURES)
     configuration = snapshot.configuration
     columns = json.loads(snapshot.schema_text or '{"fields":[]}')["fields"]
     rules = {
@@ -86,7 +91,7 @@ def why_not(snapshot: Snapshot) -> str | None:
         f"it asks for the writer features {', '.join(unknown)}": bool(unknown),
         **{
             f"it has {name} set": configuration.get(name, "").lower() == "true"
-            for name in _NOT_WITH
+            for name in _EXCLUDED_PROPERTIES
         },
         "its commits go through a lock of delta-rs": snapshot.store.has_commit_lock,
         "it has CHECK constraints": any(
@@ -114,27 +119,31 @@ def commit_files(
     properties: CommitProperties | None = None,
     new_columns: pa.Schema | None = None,
 ) -> int:
-    """Commit file actions on top of a snapshot, and give the new version.
+    """Commit file actions on top of a snapshot, and return the new version.
 
     Args:
-        snapshot: What they go by.
-        actions: The files.
-        operation: For the table's history, as `parameters` and `metrics`.
-        parameters: Of the operation.
-        metrics: Of the operation.
+        snapshot: Version that the actions are based on.
+        actions: File actions to commit.
+        operation: Name of the operation in the table's history.
+        parameters: Parameters of the operation in the history.
+        metrics: Metrics of the operation in the history.
         properties: Application transactions of the commit.
         new_columns: Columns that the table gets with these files; see `can_come_with_rows`.
 
     Raises:
-        LostRaceError: Another commit came first. Nothing of ours is in the table; the new
-            files are removed again.
-        ConcurrentWriterError: As above, and it did our own work or changed what the table is.
-        StorageError: The store failed; reading the table again tells whether it happened.
+        LostRaceError: Another commit came first. Nothing of this commit is in the table; the new
+            files are deleted again.
+        ConcurrentWriterError: Another commit came first, and it did the same work or changed the
+            table's metadata or protocol.
+        StorageError: The store failed; reading the table again shows whether the commit happened.
     """
     wider = _with_columns(snapshot, new_columns) if new_columns else None
     values = [
         *([] if wider is None else [{"metaData": wider}]),
-        *({"txn": {"appId": one.app_id, "version": one.version}} for one in _of(properties)),
+        *(
+            {"txn": {"appId": one.app_id, "version": one.version}}
+            for one in _transactions(properties)
+        ),
         *({"remove": removal(file, actions.data_change)} for file in actions.removes),
         *({"add": dict(add)} for add in actions.adds),
     ]
@@ -146,15 +155,15 @@ def commit_files(
 
 
 def can_come_with_rows(fields: Iterable[pa.Field]) -> bool:
-    """Whether columns of these types need nothing of a table but its schema.
+    """Return whether columns of these types change nothing in a table but its schema.
 
-    Times without a zone need the table feature `timestampNtz`, which delta-rs sees to.
+    Timestamps without a zone need the table feature `timestampNtz`, which delta-rs adds.
     """
     return "timestamp_ntz" not in Schema.from_arrow(pa.schema(fields)).to_json()
 
 
 def _with_columns(snapshot: Snapshot, columns: pa.Schema) -> dict[str, Any]:
-    """The table's metadata with nullable columns at the end of its schema."""
+    """Return the table's metadata with nullable columns appended to its schema."""
     schema = json.loads(snapshot.schema_text)
     schema["fields"] += json.loads(Schema.from_arrow(columns).to_json())["fields"]
     return {**snapshot.metadata, "schemaString": json.dumps(schema)}
@@ -165,8 +174,8 @@ def set_properties(
 ) -> None:
     """Set table properties; the handle is at the new version afterwards.
 
-    delta-rs does it, except where the table has deletion vectors: there it would add the
-    reader feature `variantType`, which shuts readers out for nothing.
+    delta-rs commits them, except where the table has deletion vectors: there it would add the
+    reader feature `variantType`, which locks out readers for no reason.
 
     Raises:
         ConcurrentWriterError: Another commit came first; nothing was set.
@@ -182,24 +191,25 @@ def set_properties(
         except LostRaceError as lost:
             raise ConcurrentWriterError(
                 f"Setting properties of {table.table_uri}: {lost}.",
-                safe="Nothing was set; the other writer's work stands.",
-                hint="This one gives way and goes on from the new state next time.",
+                safe="Nothing was set; the other writer's commit is intact.",
+                hint="This attempt lost the commit race; the next one continues from the new "
+                "state.",
             ) from lost
         table.update_incremental()
 
 
 def enable_vectors(snapshot: Snapshot) -> Snapshot:
-    """Let the table have deletion vectors, and give it as it is then: the same rows.
+    """Enable deletion vectors on the table, and return its new version, with the same rows.
 
     Raises:
-        LostRaceError: As `commit_files`.
-        ConcurrentWriterError: As `commit_files`.
-        StorageError: As `commit_files`.
+        LostRaceError: As in `commit_files`.
+        ConcurrentWriterError: As in `commit_files`.
+        StorageError: As in `commit_files`.
     """
     old = snapshot.protocol
     readers, writers = set(old.get("readerFeatures") or ()), set(old.get("writerFeatures") or ())
     if old.get("writerFeatures") is None:
-        # What version 2, which delta-rs makes, implies must be named when features are.
+        # Once features are listed, those implied by version 2 (delta-rs's) must be listed as well.
         writers |= {"appendOnly", "invariants"}
         if old.get("minWriterVersion", 1) > 2:
             writers |= {"checkConstraints"}
@@ -216,13 +226,13 @@ def enable_vectors(snapshot: Snapshot) -> Snapshot:
 
 
 def _put_properties(
-    snapshot: Snapshot, properties: Mapping[str, str], also: Sequence[Mapping[str, Any]]
+    snapshot: Snapshot, properties: Mapping[str, str], other_actions: Sequence[Mapping[str, Any]]
 ) -> Snapshot:
     configuration = {**snapshot.configuration, **properties}
     metadata = {**snapshot.metadata, "configuration": configuration}
     version = _put(
         snapshot,
-        [*also, {"metaData": metadata}],
+        [*other_actions, {"metaData": metadata}],
         operation="SET TBLPROPERTIES",
         parameters={"properties": json.dumps(dict(properties))},
         metrics={},
@@ -231,8 +241,8 @@ def _put_properties(
 
 
 def removal(file: LiveFile, data_change: bool = True) -> dict[str, Any]:
-    """The remove action of a logical file, with the vector that is part of its identity."""
-    kept = ("stats", "tags", "baseRowId", "defaultRowCommitVersion")
+    """Return the remove action of a logical file, with the vector that is part of its identity."""
+    copied = ("stats", "tags", "baseRowId", "defaultRowCommitVersion")
     return {
         "path": file.add["path"],
         "deletionTimestamp": int(time.time() * 1000),
@@ -240,12 +250,12 @@ def removal(file: LiveFile, data_change: bool = True) -> dict[str, Any]:
         "extendedFileMetadata": True,
         "partitionValues": dict(file.partition_values),
         "size": file.size_bytes,
-        **{name: file.add[name] for name in kept if file.add.get(name) is not None},
+        **{name: file.add[name] for name in copied if file.add.get(name) is not None},
         **({"deletionVector": file.vector.action()} if file.vector else {}),
     }
 
 
-def _of(properties: CommitProperties | None) -> Iterable[Any]:
+def _transactions(properties: CommitProperties | None) -> Iterable[Any]:
     return (properties and properties.app_transactions) or ()
 
 
@@ -266,7 +276,7 @@ def _put(
         "isolationLevel": "Serializable",
         "isBlindAppend": False,
         "operationMetrics": {name: str(value) for name, value in metrics.items()},
-        "engineInfo": f"datazone-dagster/{installed_version('datazone-dagster')}",
+        "engineInfo": _engine_info(),
         "txnId": token,
     }
     entry = "\n".join(
@@ -277,39 +287,49 @@ def _put(
         won = snapshot.store.put_if_absent(entry_path(number), entry.encode())
         if won or _is_ours(snapshot.store, number, token):
             return number
-        _give_way(snapshot, {action["txn"]["appId"] for action in values if "txn" in action})
+        _check_for_retry(snapshot, {action["txn"]["appId"] for action in values if "txn" in action})
     except OSError as error:
         raise StorageError(
             f"Committing version {number} to {snapshot.store.uri} failed: {in_one_line(error)}.",
-            safe="Earlier commits are untouched; the next attempt reads the table again to see "
-            "whether this one happened.",
+            safe="Earlier commits are untouched; the next attempt reads the table again to find "
+            "out whether this commit happened.",
             hint="Check the store: permissions, free space, reachability.",
         ) from error
     raise LostRaceError(f"version {number} of {snapshot.store.uri} is taken")
 
 
 def _is_ours(store: TableStore, number: int, token: str) -> bool:
-    """Whether the entry is there because an answer was lost and the put was tried again."""
+    """Return whether the entry is our own: the first answer was lost, and the put was retried."""
     content = store.read(entry_path(number))
     return content is not None and any(
         action.get("commitInfo", {}).get("txnId") == token for action in entry_actions(content)
     )
 
 
-def _give_way(snapshot: Snapshot, app_ids: set[str]) -> None:
-    """Raise if one of the commits since the snapshot leaves us nothing to retry."""
+def _check_for_retry(snapshot: Snapshot, app_ids: set[str]) -> None:
+    """Raise `ConcurrentWriterError` if a commit since the snapshot makes a retry pointless."""
     number = snapshot.version + 1
     while (content := snapshot.store.read(entry_path(number))) is not None:
         for action in entry_actions(content):
             if action.get("txn", {}).get("appId") in app_ids:
-                what = "another run applied the same changes"
+                reason = "another run applied the same changes"
             elif "metaData" in action or "protocol" in action:
-                what = "another writer changed the table's metadata"
+                reason = "another writer changed the table's metadata"
             else:
                 continue
             raise ConcurrentWriterError(
-                f"Committing to {snapshot.store.uri}: {what} in version {number}.",
-                safe="Nothing of this attempt is in the table; the other writer's work stands.",
-                hint="This one gives way and goes on from the new state next time.",
+                f"Committing to {snapshot.store.uri}: {reason} in version {number}.",
+                safe="Nothing of this attempt is in the table; the other writer's commit is "
+                "intact.",
+                hint="This attempt lost the commit race; the next one continues from the new "
+                "state.",
             )
         number += 1
+
+
+def _engine_info() -> str:
+    """Name and version for the table's history; a source tree on the path has no version."""
+    try:
+        return f"datazone-dagster/{installed_version('datazone-dagster')}"
+    except PackageNotFoundError:
+        return "datazone-dagster/unknown"

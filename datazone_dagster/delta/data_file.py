@@ -1,8 +1,8 @@
 """New data files: Parquet as other readers expect it, with statistics and partition values.
 
 Statistics come from the Parquet footers, so they cost no pass over the data. Bounds are always
-true bounds: of long strings a prefix below and one above, of times the millisecond below and
-the one above; where no bound can be told (NaN, binary) there is none.
+true bounds. Long strings are bounded by a prefix below and one above, times by the millisecond
+below and the one above. Values without a known bound (NaN, binary) have none.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from datazone_dagster.delta.store import TableStore
 
 ROW_GROUP_ROWS = 1 << 20
 ROW_GROUP_BYTES = 64 << 20
-"""Bounds of a row group, decoded. Small ones make readers and every search for keys begin anew;
-one is held in memory when it is written."""
+"""Bounds of a row group, decoded. Each row group has a fixed cost for readers and key lookups, so
+small ones are slow; one row group is in memory while it is written."""
 
 COMPRESSION_LEVEL = 1
 
 SAMPLE_ROWS = 1 << 16
 TEXT_SAMPLE_ROWS = 1 << 14
 REPEATING_SHARE = 0.8
-"""A dictionary is for columns of which a sample has fewer distinct values than this share: those
-of others grow past the size that writers give them, cost their time, and make files larger.
-That size, 1 MiB, is reached by fewer texts than numbers, and to count them costs more."""
+"""A column gets a dictionary if its share of distinct values in a sample is below this one. Other
+dictionaries outgrow the size that writers allow (1 MiB), cost time, and make files larger. Fewer
+texts than numbers reach that size, and counting texts costs more: hence their smaller sample."""
 
 SAMPLE_BYTES = 4 << 20
-"""Of a column's sample, which is held once more while its values are told apart. Writers give a
-dictionary a quarter of it."""
+"""Bytes of a column's sample, which is in memory a second time while its distinct values are
+counted. Writers allow a quarter of this for a dictionary."""
 
 BOUND_CHARS = 32
-"""Strings in bounds are cut there, as Spark does: the log repeats them for every file."""
+"""Strings in bounds are cut to this length, as Spark does: the log repeats them for every file."""
 
 FOLDER_CHARS = 200
-"""File systems take 255 in a name."""
+"""Length limit of folder names; file systems allow 255 characters in a name."""
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
@@ -57,20 +57,20 @@ _RowGroup = TypeVar("_RowGroup")
 _JSON = msgspec.json.Encoder(decimal_format="number")
 _EXACT = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _EDGES = (0xD7FF, 0xFFFF, 0x10FFFF)
-"""Characters whose next one sorts differently in UTF-8 and UTF-16, or does not exist."""
+"""Characters whose successor sorts differently in UTF-8 and UTF-16, or does not exist."""
 
 
 def by_partition(
     rows: pa.Table, columns: tuple[str, ...]
 ) -> Iterator[tuple[dict[str, str | None], pa.Table]]:
-    """The rows of each partition, with its values as the log spells them."""
+    """Yield the partition values, as spelled in the log, and the rows of each partition."""
     if not columns:
         yield {}, rows
         return
-    places = pa.array(np.arange(len(rows)))
+    positions = pa.array(np.arange(len(rows)))
     groups = (
         rows.select(columns)
-        .append_column("", places)
+        .append_column("", positions)
         .group_by(list(columns), use_threads=False)
         .aggregate([("", "list")])
     )
@@ -83,7 +83,7 @@ def by_partition(
 
 
 def partition_text(value: object) -> str | None:
-    """A partition value as the log spells it (Delta protocol, "Partition Value Serialization")."""
+    """Spell a partition value as in the log (Delta protocol, "Partition Value Serialization")."""
     if value is None or value == "":
         return None
     if isinstance(value, bool):
@@ -104,19 +104,19 @@ def write_data_file(
     data_change: bool = True,
     plain_columns: tuple[str, ...] = (),
 ) -> dict[str, Any] | None:
-    """Write one file and give its add action; None, and no file, if there are no rows.
+    """Write one file, and return its add action; None, and no file, if there are no rows.
 
     Args:
-        store: Of the table.
-        schema: The table's schema; its partition columns do not go into the file.
-        partition_values: Of all rows, as the log spells them.
-        batches: The rows, some thousand at a time, in the table's schema.
+        store: Folder of the table.
+        schema: Schema of the table; partition columns are not written to the file.
+        partition_values: Partition values of all rows, as spelled in the log.
+        batches: Rows in the table's schema, some thousand at a time.
         data_change: False if the rows were in the table before.
-        plain_columns: Columns that are known to be not worth a dictionary; of the others a
-            sample tells.
+        plain_columns: Columns known not to be worth a dictionary; for the others, a sample
+            decides.
 
     Raises:
-        OSError: The store failed. A file that is begun is nobody's.
+        OSError: The store failed. A file that was begun is an orphan.
     """
     stored = pa.schema([field for field in schema if field.name not in partition_values])
     filled = (batch for batch in batches if batch.num_rows)
@@ -153,14 +153,14 @@ def write_data_file(
 
 
 def wide_bounds(stats: str | None, num_records: int) -> str:
-    """The statistics of a file some of whose rows are gone: its bounds may be too wide."""
+    """Return the statistics of a file with deleted rows: its bounds may be too wide."""
     found = _EXACT.decode(stats) if stats else {}
     found.update(numRecords=num_records, tightBounds=False)
     return _JSON.encode(found).decode()
 
 
 def _folders(partition_values: Mapping[str, str | None]) -> list[str]:
-    """Folders that people know from other writers. Readers go by the log, so cutting is safe."""
+    """Return folder names as other writers spell them, cut: readers rely on the log instead."""
     return [
         f"{quote(name, safe='')}={NULL_PARTITION if value is None else quote(value, safe='')}"[
             :FOLDER_CHARS
@@ -175,7 +175,7 @@ def _and_then(first: _RowGroup, others: Iterable[_RowGroup]) -> Iterator[_RowGro
 
 
 def _repeating(rows: pa.Table, plain_columns: tuple[str, ...]) -> list[str]:
-    """The Parquet columns that are worth a dictionary, as the first rows tell."""
+    """Return the Parquet columns that are worth a dictionary, judged by the first rows."""
     found: list[str] = []
     for field, column in zip(rows.schema, rows.columns, strict=True):
         if field.name in plain_columns:
@@ -185,14 +185,14 @@ def _repeating(rows: pa.Table, plain_columns: tuple[str, ...]) -> list[str]:
             continue
         most_rows = SAMPLE_ROWS if pt.is_primitive(field.type) else TEXT_SAMPLE_ROWS
         value_bytes = column.nbytes // len(column) + 1
-        few = column.slice(0, min(most_rows, SAMPLE_BYTES // value_bytes + 1))
-        if pc.count_distinct(few).as_py() < REPEATING_SHARE * (len(few) - few.null_count):
+        sample = column.slice(0, min(most_rows, SAMPLE_BYTES // value_bytes + 1))
+        if pc.count_distinct(sample).as_py() < REPEATING_SHARE * (len(sample) - sample.null_count):
             found.append(field.name)
     return found
 
 
 def _paths(field: pa.Field) -> Iterator[str]:
-    """The Parquet columns of a nested one, as Parquet names them."""
+    """Yield the Parquet names of the columns of a nested field."""
     kind = field.type
     inner: list[tuple[str, pa.Field]] = []
     if pt.is_struct(kind):
@@ -211,7 +211,7 @@ def _paths(field: pa.Field) -> Iterator[str]:
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The same rows in tables of the size of a row group: each that is written becomes one."""
+    """Yield the same rows in tables of row group size: each table is written as one row group."""
     pending: list[pa.RecordBatch] = []
     pending_rows = pending_bytes = 0
     for batch in batches:
@@ -226,7 +226,7 @@ def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _with_nan(rows: pa.Table) -> set[str]:
-    """Columns with NaN, which Spark sorts above all numbers and Parquet leaves out of bounds."""
+    """Return columns with NaN, which Spark sorts above all numbers and Parquet's bounds ignore."""
     return {
         field.name
         for field, column in zip(rows.schema, rows.columns, strict=True)
@@ -256,7 +256,7 @@ def _leaves(
         elif pt.is_list(kind) or pt.is_large_list(kind):
             yield from _leaves([kind.value_field], path, False)
         else:
-            # NaN is looked for at the top level only.
+            # Only top-level columns are searched for NaN.
             bounded = counted and not (above and pt.is_floating(kind))
             yield _Leaf(path, kind, counted, bounded)
 
@@ -274,7 +274,7 @@ def _statistics(footer: pq.FileMetaData, schema: pa.Schema, unbounded: set[str])
             _put(nulls, leaf.path, sum(one.null_count for one in found))
         if not leaf.bounded or leaf.path[0] in unbounded or pt.is_binary(leaf.type):
             continue
-        # A group without bounds has only nulls, or values too long to be kept in a footer.
+        # A row group without bounds has only nulls, or values too long for the footer.
         valued = [
             one
             for one, group in zip(found, groups, strict=True)
@@ -299,9 +299,10 @@ def _statistics(footer: pq.FileMetaData, schema: pa.Schema, unbounded: set[str])
 
 
 def _span(valued: list[pq.Statistics]) -> tuple[Any, Any]:
-    """The least and the highest value; none for times that Python has not, after the year 9999.
+    """Return the lowest and the highest value; None for times after the year 9999.
 
-    They come of milliseconds taken for seconds, and of DuckDB's infinity.
+    Python can't represent such times. They arise from milliseconds taken for seconds, and from
+    DuckDB's infinity.
     """
     try:
         return min(one.min for one in valued), max(one.max for one in valued)
@@ -346,14 +347,15 @@ def _milliseconds(value: datetime) -> str:
 
 
 def _utc(value: datetime) -> datetime:
-    # Never by strftime: it gives the year 1, which many systems mean by "none", one digit.
+    # No strftime: it writes the year 1, which many systems use for "none", with one digit.
     return value.astimezone(timezone.utc).replace(tzinfo=None) if value.tzinfo else value
 
 
 def above_prefix(prefix: str) -> str | None:
-    """A string above all that begin with `prefix`, by UTF-8 and by UTF-16; None: there is none.
+    """Return a string that sorts above every string with `prefix`; None if there is none.
 
-    The next character in place of the last one; a last one that has no next is dropped.
+    The result holds for UTF-8 and UTF-16 order. The last character is replaced by its successor;
+    last characters without a successor are dropped.
     """
     while prefix and ord(prefix[-1]) in _EDGES:
         prefix = prefix[:-1]

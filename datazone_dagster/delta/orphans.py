@@ -1,9 +1,9 @@
-"""Files in a table's folder that nothing refers to any more: replaced ones, and those of writers
-that died. Vacuum of delta-rs finds neither deletion vectors nor what was never committed.
+"""Orphan files of a table: replaced files, and files of writers that died before their commit.
 
-A file goes if the table has it not, no version of the retention had it, and it was written
-before the retention: a writer that is at work now has only younger ones. These are the rules
-of Delta's own VACUUM.
+The vacuum of delta-rs finds neither deletion vectors nor files that were never committed. A
+file is an orphan if the table does not have it, no version within the retention had it, and it
+was written before the retention: all files of a writer that is still running are younger. These
+are the rules of Delta's own VACUUM.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ _OURS = (".parquet", ".bin")
 def orphan_files(
     snapshot: Snapshot, before: datetime, folders: Iterable[str] | None = None
 ) -> list[str]:
-    """Paths of the files that can go, relative to the table.
+    """Return the paths of the files that can be deleted, relative to the table.
 
     Args:
-        snapshot: The newest version of the table.
-        before: The end of the retention.
-        folders: Only what is right in these folders, which need not exist; None: in all.
+        snapshot: Newest version of the table.
+        before: Time before which files are outside the retention.
+        folders: Folders whose direct files are searched, and which need not exist; None searches
+            all folders.
 
     Raises:
         OSError: The store failed.
     """
-    kept = set(_referred(snapshot, before.timestamp() * 1000))
+    referenced = set(_referenced(snapshot, before.timestamp() * 1000))
     selectors = (
         [pafs.FileSelector("", recursive=True)]
         if folders is None
@@ -46,18 +47,21 @@ def orphan_files(
         if info.is_file
         and info.path.endswith(_OURS)
         and not _is_hidden(info.path)
-        and info.path not in kept
+        and info.path not in referenced
         and info.mtime is not None
         and info.mtime < before
     )
 
 
 def _is_hidden(path: str) -> bool:
-    """Folders that start with `_` are the log's, the change data feed's, or someone else's."""
-    return any(part.startswith(("_", ".")) and "=" not in part for part in path.split("/"))
+    """Return whether the path is in a folder of the log, the change data feed, or someone else's.
+
+    Such folders start with `_` or `.`.
+    """
+    return any(name.startswith(("_", ".")) and "=" not in name for name in path.split("/"))
 
 
-def _referred(snapshot: Snapshot, oldest_ms: float) -> Iterator[str]:
+def _referenced(snapshot: Snapshot, oldest_ms: float) -> Iterator[str]:
     for file in snapshot.files:
         yield from _paths(snapshot, file.add)
     for removal in removals(snapshot):

@@ -1,4 +1,4 @@
-"""The rows of one logical file: all that are left, or those at given positions."""
+"""Rows of one logical file: all live ones, or those at given positions."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ from datazone_dagster.delta.transaction_log import LiveFile, Snapshot
 def live_batches(
     snapshot: Snapshot, file: LiveFile, schema: pa.Schema, gone: BitMap64
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a file but those at `gone`, some thousand at a time.
+    """Yield the rows of a file except those at `gone`, some thousand at a time.
 
     Args:
         snapshot: The table.
-        file: One of its files.
-        schema: The columns to read, in the types that they come out in.
-        gone: Positions; those of the file's own vector are not left out by themselves.
+        file: File of the table.
+        schema: Columns to read, with the types that the rows are to have.
+        gone: Row positions to leave out; those in the file's own deletion vector must be
+            included.
     """
     positions = _sorted(gone)
     for start, batch in _batches(snapshot, file, schema, None):
-        here = _between(positions, start, start + batch.num_rows)
-        if len(here) == batch.num_rows:
+        in_batch = _between(positions, start, start + batch.num_rows)
+        if len(in_batch) == batch.num_rows:
             continue
-        if len(here):
-            kept = np.ones(batch.num_rows, dtype=bool)
-            kept[here - start] = False
-            batch = batch.filter(pa.array(kept))  # noqa: PLW2901  # the same rows, fewer
+        if len(in_batch):
+            live = np.ones(batch.num_rows, dtype=bool)
+            live[in_batch - start] = False
+            batch = batch.filter(pa.array(live))  # noqa: PLW2901  # the same rows, fewer
         yield batch
 
 
-def rows_at(snapshot: Snapshot, file: LiveFile, schema: pa.Schema, places: BitMap64) -> pa.Table:
-    """The rows of a file at these positions, in their order."""
-    positions = _sorted(places)
+def rows_at(snapshot: Snapshot, file: LiveFile, schema: pa.Schema, positions: BitMap64) -> pa.Table:
+    """Return the rows of a file at these positions, in ascending order of position."""
+    wanted = _sorted(positions)
     found = [
-        batch.take(pa.array(here - start))
-        for start, batch in _batches(snapshot, file, schema, positions)
-        if len(here := _between(positions, start, start + batch.num_rows))
+        batch.take(pa.array(in_batch - start))
+        for start, batch in _batches(snapshot, file, schema, wanted)
+        if len(in_batch := _between(wanted, start, start + batch.num_rows))
     ]
     return pa.Table.from_batches(found, schema)
 
@@ -67,11 +68,11 @@ def _batches(
     schema: pa.Schema,
     wanted: np.ndarray[Any, np.dtype[np.int64]] | None,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Each batch with the position of its first row; row groups without `wanted` left out."""
+    """Yield each batch with the position of its first row; skip row groups without `wanted`."""
     with snapshot.store.open(file.path) as handle:
         parquet = pq.ParquetFile(handle, pre_buffer=not snapshot.store.is_local)
-        held = set(parquet.schema_arrow.names)
-        columns = [name for name in schema.names if name in held]
+        existing = set(parquet.schema_arrow.names)
+        columns = [name for name in schema.names if name in existing]
         start = 0
         for group in range(parquet.num_row_groups):
             metadata = parquet.metadata.row_group(group)
@@ -88,7 +89,7 @@ def _batches(
 
 
 def _as_table(batch: pa.RecordBatch, file: LiveFile, schema: pa.Schema) -> pa.RecordBatch:
-    """In the table's types; with partition values, and nulls for columns added later."""
+    """Return the batch in `schema`, with partition values and nulls for columns added later."""
     names = set(batch.schema.names)
     return pa.RecordBatch.from_arrays(
         [
@@ -104,7 +105,7 @@ def _as_table(batch: pa.RecordBatch, file: LiveFile, schema: pa.Schema) -> pa.Re
 
 
 def partition_scalar(text: str | None, kind: pa.DataType) -> pa.Scalar:
-    """A partition value from how the log spells it."""
+    """Parse a partition value as spelled in the log."""
     if not text:
         return pa.scalar(None, kind)
     if pt.is_timestamp(kind):

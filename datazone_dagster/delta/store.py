@@ -1,7 +1,7 @@
 """The folder of a table: files by path, and the atomic put of a log entry.
 
 Files are read through the storage handler of delta-rs, so the same options lead to the same
-place. Uploads and put-if-absent, which that handler lacks, go through obstore.
+location. Uploads and put-if-absent, which that handler lacks, go through obstore.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _CLIENT_OPTIONS = {
     "user_agent": str,
 }
 _READERS = 8
-"""Small files that are read at once."""
+"""Number of small files read concurrently."""
 
 
 class TableStore:
     """Files below one table's root.
 
     Args:
-        uri: Of the table, as delta-rs spells it (`file:///...`, `s3://...`).
-        storage_options: As given to delta-rs. Never printed.
+        uri: Location of the table, as spelled by delta-rs (`file:///...`, `s3://...`).
+        storage_options: Options as given to delta-rs. Never printed.
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, str]) -> None:
@@ -57,30 +57,30 @@ class TableStore:
 
     @cached_property
     def filesystem(self) -> pafs.FileSystem:
-        """The folder as an Arrow filesystem; a local one without the way through delta-rs."""
+        """The folder as an Arrow filesystem; a local folder does not go through delta-rs."""
         if self._local is not None:
             return pafs.SubTreeFileSystem(str(self._local), pafs.LocalFileSystem())
         return pafs.PyFileSystem(DeltaStorageHandler(self.uri, self._options))
 
     @property
     def is_local(self) -> bool:
-        """Whether reading a part of a file costs no request."""
+        """Whether the folder is local: reading a range of a file then costs no request."""
         return self._local is not None
 
     @property
     def has_commit_lock(self) -> bool:
-        """Whether delta-rs commits to this store through a lock that a put would pass by."""
+        """Whether delta-rs commits to this store under a lock, which a put would bypass."""
         names = {name.upper() for name in (*self._options, *os.environ)}
         return self._local is None and "AWS_S3_LOCKING_PROVIDER" in names
 
     def open(self, path: str) -> pa.NativeFile:
-        """A file to read, from any place in it."""
+        """Open a file for random access reads."""
         if self._local is not None:
             return pa.OSFile(str(self._local / path))
         return self.filesystem.open_input_file(path)
 
     def read(self, path: str) -> bytes | None:
-        """A small file whole, or None if there is none."""
+        """Read a small file completely; None if there is none."""
         try:
             with self.filesystem.open_input_file(path) as handle:
                 content: bytes = handle.read()
@@ -89,31 +89,31 @@ class TableStore:
         return content
 
     def read_all(self, paths: Iterable[str]) -> list[bytes | None]:
-        """Small files, several at once where each costs a request."""
+        """Read small files completely, several at once where each costs a request."""
         if self.is_local:
             return [self.read(path) for path in paths]
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(self.read, paths))
 
     def names(self, folder: str) -> list[str]:
-        """The files right in a folder."""
+        """Return the names of the files directly in a folder."""
         found = self.filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
         return [info.base_name for info in found if info.is_file]
 
     def write(self, path: str, content: bytes) -> None:
-        """A new file that nothing refers to yet."""
+        """Write a new file that nothing refers to yet."""
         with self.open_output(path) as handle:
             handle.write(content)
 
     def open_output(self, path: str) -> pa.NativeFile:
-        """A new file to write, its folders made where the store has folders."""
+        """Open a new file for writing; create its folders where the store has folders."""
         if self._local is not None:
             (self._local / path).parent.mkdir(parents=True, exist_ok=True)
             return self.filesystem.open_output_stream(path)
         return pa.PythonFile(_Upload(obstore.open_writer(self._objects, path)), mode="w")
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Remove files that nothing refers to. One that is gone already is fine."""
+        """Delete files that nothing refers to; files that are already gone are skipped."""
         for path in paths:
             try:
                 self.filesystem.delete_file(path)
@@ -121,10 +121,10 @@ class TableStore:
                 continue
 
     def delete_all(self) -> None:
-        """Remove everything below the root, if there is anything.
+        """Delete everything below the root, if there is anything.
 
         Raises:
-            OSError: The store failed; some of it may be left.
+            OSError: The store failed; some files may remain.
         """
         if self._local is not None:
             if self._local.exists():
@@ -137,10 +137,13 @@ class TableStore:
             raise OSError(str(error)) from error
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
-        """Make a file that does not exist yet, whole or not at all. False: it exists.
+        """Create a file atomically if there is none at this path.
+
+        Returns:
+            False if the file exists already.
 
         Raises:
-            OSError: The store failed; the file may be there or not.
+            OSError: The store failed; the file may exist or not.
         """
         try:
             obstore.put(self._objects, path, content, mode="create", use_multipart=False)
@@ -171,7 +174,7 @@ class TableStore:
 
 
 class _Upload(io.RawIOBase):
-    """A file that is uploaded part by part; it is there when it is closed."""
+    """A multipart upload; the file exists once it is closed."""
 
     def __init__(self, upload: WritableFile) -> None:
         self._upload = upload
@@ -181,7 +184,7 @@ class _Upload(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        content = memoryview(data).cast("B")  # Arrow gives signed bytes
+        content = memoryview(data).cast("B")  # Arrow passes signed bytes
         self._upload.write(content)
         self._size_bytes += len(content)
         return len(content)
@@ -198,7 +201,7 @@ class _Upload(io.RawIOBase):
 def _sorted_options(
     options: Mapping[str, str],
 ) -> tuple[Any, dict[str, Any] | None, dict[str, Any] | None]:
-    """The flat options of delta-rs as obstore's three groups: store, client, retries.
+    """Sort the flat options of delta-rs into obstore's three groups: store, client, retries.
 
     Options that only delta-rs knows (locks, renames, its own caches) are left out: a commit
     is one conditional put.

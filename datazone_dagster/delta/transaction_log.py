@@ -1,8 +1,8 @@
-"""The live files of a table with their deletion vectors, read from the Delta log.
+"""Live files of a table with their deletion vectors, read from the Delta log.
 
-delta-rs tells neither the vectors of its files nor the raw actions, and a commit of ours must
-repeat both to the letter. Checkpoint plus entries after it, by the protocol's "Action
-Reconciliation": the last action on (path, vector) counts.
+delta-rs exposes neither the vectors of files nor the raw actions, and a commit of ours must
+repeat both verbatim. The log is read as a checkpoint plus the entries after it, by the protocol's
+"Action Reconciliation": the last action on (path, vector) counts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VECTORS_FEATURE = "deletionVectors"
 VECTORS_ENABLED = "delta.enableDeletionVectors"
 
 Action = Mapping[str, Any]
-"""The value of one action as the log has it."""
+"""Value of one action as stored in the log."""
 
 _CHECKPOINT = re.compile(
     r"(?P<version>\d{20})\.checkpoint(\.(?P<part>\d{10})\.(?P<parts>\d{10})|\.[0-9a-f-]{36})?"
@@ -51,11 +51,11 @@ _STATS = msgspec.json.Decoder(_Stats)
 
 @dataclass(frozen=True)
 class LiveFile:
-    """One logical file of a table: a data file, and the rows of it that are gone.
+    """One logical file of a table: a data file and its deleted rows.
 
     Args:
-        add: Its add action.
-        vector: Which of its rows are gone; None: none.
+        add: Add action of the file.
+        vector: Deletion vector of the file; None if no row is deleted.
     """
 
     add: Action
@@ -63,42 +63,42 @@ class LiveFile:
 
     @cached_property
     def path(self) -> str:
-        """Relative to the table, as the store has it (the log holds it percent-encoded)."""
+        """Path relative to the table, as in the store (the log percent-encodes it)."""
         return unquote(self.add["path"])
 
     @property
     def identity(self) -> tuple[str, str | None]:
-        """What tells logical files apart in the log."""
+        """Path and vector id: the identity of a logical file in the log."""
         return self.add["path"], self.vector.unique_id if self.vector else None
 
     @property
     def size_bytes(self) -> int:
-        """Of the data file."""
+        """Size of the data file."""
         return cast(int, self.add["size"])
 
     @property
     def partition_values(self) -> Mapping[str, str | None]:
-        """By partition column, as the log spells them."""
+        """Partition values by column, as spelled in the log."""
         return self.add.get("partitionValues") or {}
 
     @property
     def num_records(self) -> int | None:
-        """Rows that the data file has, gone or not; None: the log does not tell."""
+        """Rows of the data file, deleted ones included; None if the log does not say."""
         return self._stats.numRecords
 
     @property
     def deleted(self) -> int:
-        """Rows that are gone."""
+        """Number of deleted rows."""
         return self.vector.cardinality if self.vector else 0
 
     @property
     def minimum(self) -> Mapping[str, Any]:
-        """Lower bounds by column, JSON values."""
+        """Lower bounds by column, as JSON values."""
         return self._stats.minValues or {}
 
     @property
     def maximum(self) -> Mapping[str, Any]:
-        """Upper bounds by column, JSON values."""
+        """Upper bounds by column, as JSON values."""
         return self._stats.maxValues or {}
 
     @cached_property
@@ -118,7 +118,7 @@ class Snapshot:
     transactions: Mapping[str, int]
     files: tuple[LiveFile, ...]
     checkpoint_version: int | None = field(default=None)
-    """The checkpoint that it was read from: the entries since then are what opening costs."""
+    """Version of the checkpoint read; opening the table costs the entries since then."""
 
     @property
     def configuration(self) -> Mapping[str, str]:
@@ -127,12 +127,12 @@ class Snapshot:
 
     @property
     def schema_text(self) -> str:
-        """The schema as the log has it, in JSON."""
+        """The schema as stored in the log, in JSON."""
         return cast(str, self.metadata.get("schemaString") or "")
 
     @property
     def partition_columns(self) -> tuple[str, ...]:
-        """In the order of the table."""
+        """The partition columns, in the order of the table."""
         return tuple(self.metadata.get("partitionColumns") or ())
 
     @property
@@ -146,26 +146,26 @@ class Snapshot:
 
     @property
     def live_rows(self) -> int:
-        """Rows of the table; counts those of files without statistics from their footers."""
+        """Rows of the table; for files without statistics, counted from their footers."""
         return sum(self.rows_in(file) - file.deleted for file in self.files)
 
     @property
     def deleted_rows(self) -> int:
-        """Rows that are gone but still stand in a data file."""
+        """Deleted rows that are still in a data file."""
         return sum(file.deleted for file in self.files)
 
     def rows_in(self, file: LiveFile) -> int:
-        """Rows that a data file has, gone or not."""
+        """Return the number of rows of a data file, deleted ones included."""
         if file.num_records is not None:
             return file.num_records
         with self.store.open(file.path) as handle:
             return int(pq.read_metadata(handle).num_rows)
 
     def deleted_in(self, file: LiveFile) -> BitMap64:
-        """The positions in a data file of the rows that are gone.
+        """Return the positions of the deleted rows in a data file.
 
         Raises:
-            StorageError: Its vector is missing or damaged.
+            StorageError: The file's vector is missing or damaged.
         """
         if file.vector is None:
             return BitMap64()
@@ -177,7 +177,8 @@ class Snapshot:
             raise StorageError(
                 f"The deletion vector of {file.path} in {self.store.uri} can't be used: {error}.",
                 safe="Nothing was written.",
-                hint="Restore the table to a version before the damage, or the file from a backup.",
+                hint="Restore the table to a version before the damage, or restore the file from "
+                "a backup.",
             ) from error
 
     def _vector_file(self, vector: Vector) -> bytes:
@@ -185,7 +186,7 @@ class Snapshot:
         if urlsplit(path).scheme:
             root = self.store.uri.rstrip("/") + "/"
             if not path.startswith(root):
-                raise VectorError(f"it stands outside of the table, at {path}")
+                raise VectorError(f"it is outside of the table, at {path}")
             path = path[len(root) :]
         content = self.store.read(path)
         if content is None:
@@ -194,10 +195,10 @@ class Snapshot:
 
 
 def read_snapshot(table: DeltaTable, storage_options: Mapping[str, str]) -> Snapshot:
-    """The table at the version of this handle.
+    """Read the table at the version of this handle.
 
     Raises:
-        StorageError: The log can't be read, or uses something that we don't know.
+        StorageError: The log can't be read, or uses an unsupported feature.
     """
     store = TableStore(table.table_uri, storage_options)
     version = table.version()
@@ -220,25 +221,25 @@ def read_snapshot(table: DeltaTable, storage_options: Mapping[str, str]) -> Snap
 
 
 def entry_path(version: int) -> str:
-    """Of the log entry of a version."""
+    """Return the path of a version's log entry, relative to the table."""
     return f"{LOG}/{version:020d}.json"
 
 
 def entry_actions(content: bytes) -> list[dict[str, Any]]:
-    """The actions of a log entry, each a mapping from its kind to its value."""
+    """Return the actions of a log entry, each a mapping from its kind to its value."""
     return [json.loads(line) for line in content.splitlines() if line.strip()]
 
 
-def _unreadable(store: TableStore, what: str) -> StorageError:
+def _unreadable(store: TableStore, reason: str) -> StorageError:
     return StorageError(
-        f"The Delta log of {store.uri} can't be read: {what}.",
+        f"The Delta log of {store.uri} can't be read: {reason}.",
         safe="Nothing was written.",
         hint="Check the store; if the log is damaged, restore it from a backup.",
     )
 
 
 class _State:
-    """The fold over actions. Within one entry, removes come before adds: order means nothing."""
+    """Fold over actions. The order within one entry is meaningless: removes are applied first."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, str | None], LiveFile] = {}
@@ -289,14 +290,14 @@ class _Checkpoint:
 
 
 def _last_checkpoint(store: TableStore, version: int) -> _Checkpoint | None:
-    """The newest checkpoint that is not newer than `version`."""
+    """Return the newest checkpoint up to `version`."""
     hint = store.read(f"{LOG}/_last_checkpoint")
     if hint is not None:
-        told = json.loads(hint)
-        if told["version"] <= version and not told.get("parts") and "v2Checkpoint" not in told:
-            name = f"{told['version']:020d}.checkpoint.parquet"
+        last = json.loads(hint)
+        if last["version"] <= version and not last.get("parts") and "v2Checkpoint" not in last:
+            name = f"{last['version']:020d}.checkpoint.parquet"
             if store.filesystem.get_file_info(f"{LOG}/{name}").is_file:
-                return _Checkpoint(told["version"], (name,))
+                return _Checkpoint(last["version"], (name,))
     elif version == 0 or store.filesystem.get_file_info(entry_path(0)).is_file:
         return None
     complete = _complete_checkpoints(store.names(LOG))
@@ -309,17 +310,17 @@ def _last_checkpoint(store: TableStore, version: int) -> _Checkpoint | None:
 
 def _complete_checkpoints(names: Iterable[str]) -> list[_Checkpoint]:
     parts: dict[tuple[int, int], list[str]] = {}
-    whole = []
+    single_files = []
     for name in sorted(names):
         match = _CHECKPOINT.fullmatch(name)
         if match is None:
             continue
         version = int(match["version"])
         if match["parts"] is None:
-            whole.append(_Checkpoint(version, (name,)))
+            single_files.append(_Checkpoint(version, (name,)))
         else:
             parts.setdefault((version, int(match["parts"])), []).append(name)
-    return whole + [
+    return single_files + [
         _Checkpoint(version, tuple(found))
         for (version, count), found in parts.items()
         if len(found) == count
@@ -327,7 +328,7 @@ def _complete_checkpoints(names: Iterable[str]) -> list[_Checkpoint]:
 
 
 def removals(snapshot: Snapshot) -> Iterator[Action]:
-    """The remove actions that the log still has: of the files that old versions need."""
+    """Yield the remove actions still in the log: they name the files that old versions need."""
     store = snapshot.store
     checkpoint = _last_checkpoint(store, snapshot.version)
     if checkpoint is not None:
@@ -379,11 +380,11 @@ def _parquet_actions(store: TableStore, path: str, kinds: tuple[str, ...]) -> It
 
 
 def _as_in_json(name: str, value: dict[str, Any]) -> dict[str, Any]:
-    """Without what is absent, and with mappings where Arrow has lists of pairs."""
-    found = {key: part for key, part in value.items() if part is not None}
+    """Return an action as it is in JSON: absent fields left out, lists of pairs as mappings."""
+    found = {key: content for key, content in value.items() if content is not None}
     for key in _MAPS[name]:
         if key in found:
             found[key] = dict(found[key])
     if name == "metaData" and "format" in found:
         found["format"] = {**found["format"], "options": dict(found["format"]["options"] or ())}
-    return {key: part for key, part in found.items() if not key.endswith("_parsed")}
+    return {key: content for key, content in found.items() if not key.endswith("_parsed")}

@@ -1,9 +1,9 @@
-"""Deletion vectors: which rows of a data file are gone. Pure: bytes in, bytes out.
+"""Deletion vectors: positions of the deleted rows of a data file. Pure: bytes in, bytes out.
 
 Delta protocol, "Deletion Vectors" and "Deletion Vector Format". A vector is a 64-bit Roaring
-bitmap in its portable form behind a magic number, little-endian. In a `.bin` file each one
-stands between its size and its CRC-32, both big-endian. A file is named by a UUID, which the
-log spells in Z85 (ZeroMQ RFC 32).
+bitmap in its portable form after a magic number, little-endian. In a `.bin` file each vector is
+between its size and its CRC-32, both big-endian. A file is named by a UUID, which the log
+spells in Z85 (ZeroMQ RFC 32).
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _Z85_VALUES = {char: value for value, char in enumerate(_Z85)}
 
 
 class VectorError(ValueError):
-    """Bytes that are not the deletion vector that the log tells of."""
+    """The bytes are not the deletion vector that the log describes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """Where a deletion vector stands, and how many rows it deletes.
+    """Location of a deletion vector, and the number of rows that it deletes.
 
     Args:
         storage_type: `u`, `i` or `p`: a file of the table, inline in the log, an absolute path.
-        path_or_inline: Of the file, or the vector itself.
-        offset: Where its size stands in the file, in bytes; None if inline.
-        size_bytes: Of the bitmap with its magic number, without size and checksum.
-        cardinality: Rows that it deletes.
+        path_or_inline: Encoded path of the file, or the vector itself.
+        offset: Position of the vector's size field in the file, in bytes; None if inline.
+        size_bytes: Size of the bitmap with its magic number, without size field and checksum.
+        cardinality: Number of rows that the vector deletes.
     """
 
     storage_type: str
@@ -66,7 +66,7 @@ class Vector:
         )
 
     def action(self) -> dict[str, Any]:
-        """The `deletionVector` of an add or remove action."""
+        """Return the `deletionVector` of an add or remove action."""
         offset = {} if self.offset is None else {"offset": self.offset}
         return {
             "storageType": self.storage_type,
@@ -78,16 +78,16 @@ class Vector:
 
     @property
     def unique_id(self) -> str:
-        """Tells the vectors of one data file apart; part of the file's identity in the log."""
+        """Identifier among the vectors of one data file; part of the file's identity in the log."""
         name = self.storage_type + self.path_or_inline
         return name if self.offset is None else f"{name}@{self.offset}"
 
     @property
     def path(self) -> str:
-        """Of the file that holds it: relative to the table, or absolute.
+        """Path of the vector's file: relative to the table, or absolute.
 
         Raises:
-            VectorError: It is inline, or of a storage type that we don't know.
+            VectorError: The vector is inline, or has an unsupported storage type.
         """
         if self.storage_type == ABSOLUTE:
             return unquote(self.path_or_inline)
@@ -99,27 +99,27 @@ class Vector:
 
 
 def file_name(identity: UUID) -> str:
-    """The name of a file of vectors."""
+    """Return the name of a file of vectors."""
     return f"deletion_vector_{identity}.bin"
 
 
 def file_of(bitmaps: Iterable[BitMap64], identity: UUID) -> tuple[bytes, list[Vector]]:
-    """One file that holds these bitmaps, and where in it each one stands, in their order."""
-    parts, vectors, offset = [bytes([FILE_VERSION])], [], 1
+    """Return the content of one file with these bitmaps, and their vectors in the same order."""
+    pieces, vectors, offset = [bytes([FILE_VERSION])], [], 1
     encoded_identity = z85_encoded(identity.bytes)
     for bitmap in bitmaps:
         data = encoded(bitmap)
-        parts += [struct.pack(">i", len(data)), data, struct.pack(">I", zlib.crc32(data))]
+        pieces += [struct.pack(">i", len(data)), data, struct.pack(">I", zlib.crc32(data))]
         vectors.append(Vector(IN_TABLE, encoded_identity, offset, len(data), len(bitmap)))
         offset += len(data) + 8
-    return b"".join(parts), vectors
+    return b"".join(pieces), vectors
 
 
 def in_file(content: bytes, vector: Vector) -> BitMap64:
-    """The bitmap that stands in a file's content where `vector` says.
+    """Read the bitmap of `vector` from the content of its file.
 
     Raises:
-        VectorError: Version, size, checksum, format or cardinality do not agree.
+        VectorError: Version, size, checksum, format or cardinality do not match.
     """
     at = vector.offset or 0
     if not content or content[0] != FILE_VERSION:
@@ -138,10 +138,10 @@ def in_file(content: bytes, vector: Vector) -> BitMap64:
 
 
 def inline(vector: Vector) -> BitMap64:
-    """The bitmap of a vector that stands in the log itself.
+    """Read the bitmap of a vector stored inline in the log.
 
     Raises:
-        VectorError: It is not one.
+        VectorError: The inline text is not a valid vector.
     """
     data = z85_decoded(vector.path_or_inline)
     if len(data) < vector.size_bytes:
@@ -150,15 +150,15 @@ def inline(vector: Vector) -> BitMap64:
 
 
 def encoded(bitmap: BitMap64) -> bytes:
-    """A bitmap with its magic number."""
+    """Encode a bitmap, magic number included."""
     return struct.pack("<i", MAGIC) + bitmap.serialize()
 
 
 def decoded(data: bytes, cardinality: int) -> BitMap64:
-    """The bitmap in what `encoded` gives.
+    """Decode a bitmap from the format of `encoded`.
 
     Raises:
-        VectorError: Another format, or not as many rows as the log says.
+        VectorError: The format is another, or the number of rows is not that of the log.
     """
     magic = struct.unpack_from("<i", data)[0] if len(data) >= 4 else None
     if magic != MAGIC:
@@ -173,7 +173,7 @@ def decoded(data: bytes, cardinality: int) -> BitMap64:
 
 
 def z85_encoded(data: bytes) -> str:
-    """Base 85 as in ZeroMQ RFC 32; the length is a multiple of 4."""
+    """Encode bytes in base 85 as in ZeroMQ RFC 32; their length must be a multiple of 4."""
     return "".join(
         _Z85[word // power % 85]
         for (word,) in struct.iter_unpack(">I", data)
@@ -182,10 +182,10 @@ def z85_encoded(data: bytes) -> str:
 
 
 def z85_decoded(text: str) -> bytes:
-    """What `z85_encoded` was given.
+    """Decode the text of `z85_encoded`.
 
     Raises:
-        VectorError: Not Z85.
+        VectorError: The text is not Z85.
     """
     if len(text) % 5 or not _Z85_VALUES.keys() >= set(text):
         raise VectorError("the text is not Z85")

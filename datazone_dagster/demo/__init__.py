@@ -1,1 +1,1 @@
-"""The demo: a local DynamoDB with live orders, Dagster on top of it, one screen that tells."""
+"""Demo: a local DynamoDB with live orders, Dagster on top of it, one screen of live figures."""

@@ -1,4 +1,4 @@
-"""`datazone-dagster demo`: set up, run live, show, and leave nothing behind."""
+"""`datazone-dagster demo`: starts everything, shows live figures, leaves nothing running."""
 
 from __future__ import annotations
 
@@ -40,13 +40,22 @@ COUPON_AFTER_CHANGES = 300
 
 
 @click.command()
-@click.option("--stop", is_flag=True, help="End the demo that runs in this folder.")
-@click.option("--port", default=3000, show_default=True, help="Of Dagster; or the next free one.")
-@click.option("--emulator-port", default=8000, show_default=True, help="Of the local DynamoDB.")
-@click.option("--changes-per-second", default=10.0, show_default=True, help="Of the traffic.")
-@click.option("--changes", type=int, help="Stop the traffic after so many changes.")
-@click.option("--seconds", type=float, help="End by itself after so long.")
-@click.option("--seed", default=1, show_default=True, help="Of its random numbers.")
+@click.option("--stop", is_flag=True, help="Stop the demo that runs in this folder.")
+@click.option(
+    "--port", default=3000, show_default=True, help="Port of Dagster, or the next free one."
+)
+@click.option(
+    "--emulator-port",
+    default=8000,
+    show_default=True,
+    help="Port of the local DynamoDB, or the next free one.",
+)
+@click.option(
+    "--changes-per-second", default=10.0, show_default=True, help="Pace of the order traffic."
+)
+@click.option("--changes", type=int, help="Stop the traffic after this many changes.")
+@click.option("--seconds", type=float, help="Stop the demo after this many seconds.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the random orders.")
 def demo(
     stop: bool,
     port: int,
@@ -56,16 +65,16 @@ def demo(
     seconds: float | None,
     seed: int,
 ) -> None:
-    """Live orders in a local DynamoDB, and Dagster that turns them into a Delta table.
+    """Run live orders in a local DynamoDB, and Dagster to turn them into a Delta table.
 
-    Run it where definitions.py and workspace.yaml are. Everything it writes is below
-    .datazone/demo and is made anew by each start. Ctrl-C ends it.
+    Run the demo in the folder of definitions.py and workspace.yaml. Everything it writes is
+    below .datazone/demo, which each start recreates. Press Ctrl-C to stop.
     """
     project = Path.cwd()
     try:
         if stop:
             running = stop_demo(project / FOLDER)
-            click.echo("The demo has ended." if running else "No demo is running here.")
+            click.echo("The demo has stopped." if running else "No demo is running here.")
             return
         if not (project / "workspace.yaml").exists():
             raise DemoError(
@@ -120,28 +129,28 @@ def _run(
                 "DATAZONE_LAKEHOUSE_URI": layout.uri,
             },
         )
-        stack.callback(_end, console, dagster)
-        written = _Traffic(server.endpoint_url, traffic, pace)
-        stack.callback(written.stop)
+        stack.callback(_stop_dagster, console, dagster)
+        writer = _Traffic(server.endpoint_url, traffic, pace)
+        stack.callback(writer.stop)
         dagster.wait_until_ready()
         write_lock(lock, {"pid": os.getpid(), "url": dagster.url})
         asset_url = f"{dagster.url}/assets/processed_orders"
         console.print(f"Dagster:  [bold]{dagster.url}[/]  (asset: {asset_url})", soft_wrap=True)
         console.print(f"DynamoDB: {server.endpoint_url}", soft_wrap=True)
         console.print(f"Tables:   {layout.uri}", soft_wrap=True)
-        console.print("Ctrl-C ends everything.")
+        console.print("Press Ctrl-C to stop everything.")
 
-        def look() -> DemoFacts:
-            return gather(written.count, client, server.admin, layout, dagster.url, utc_now())
+        def facts_now() -> DemoFacts:
+            return gather(writer.count, client, server.admin, layout, dagster.url, utc_now())
 
         def split() -> None:
             server.admin.split("orders", 0)
 
-        _watch(console, stop, look, split, seconds)
+        _watch(console, stop, facts_now, split, seconds)
 
 
-def _end(console: Console, dagster: DagsterDev) -> None:
-    console.print("Ending Dagster and the local DynamoDB ...")
+def _stop_dagster(console: Console, dagster: DagsterDev) -> None:
+    console.print("Stopping Dagster and the local DynamoDB ...")
     dagster.stop()
 
 
@@ -168,9 +177,9 @@ class _Traffic:
 
 
 def _watch(
-    console: Console, stop: threading.Event, look: Any, split: Any, seconds: float | None
+    console: Console, stop: threading.Event, facts_now: Any, split: Any, seconds: float | None
 ) -> None:
-    """Show the facts until stopped; split a shard on the way."""
+    """Show the facts until stopped; split a shard after `SPLIT_AFTER_SECONDS`."""
     started_seconds = time.monotonic()
     has_split = False
     shown = Live(console=console, auto_refresh=False, transient=True)
@@ -181,7 +190,7 @@ def _watch(
             if not has_split and elapsed_seconds >= SPLIT_AFTER_SECONDS:
                 split()
                 has_split = True
-            facts = look()
+            facts = facts_now()
             if console.is_terminal:
                 shown.update(screen(facts, elapsed_seconds), refresh=True)
             else:
@@ -191,12 +200,12 @@ def _watch(
 
 
 def screen(facts: DemoFacts, elapsed_seconds: float) -> Table:
-    """The live view."""
+    """Return the live view as a table."""
     table = Table(title=f"orders -> processed_orders, {elapsed_seconds:.0f} s", show_header=False)
     table.add_row("changes written to DynamoDB", f"{facts.written:,}")
-    table.add_row("landed in the change log", f"{facts.landed:,}")
+    table.add_row("drained into the change log", f"{facts.drained:,}")
     table.add_row("applied to the dataset", f"{facts.applied:,}")
-    table.add_row("lag of what is landed", f"{facts.lag_seconds:.0f} s")
+    table.add_row("lag of the drained changes", f"{facts.lag_seconds:.0f} s")
     table.add_row("rows / items in DynamoDB", f"{facts.rows:,} / {facts.items:,}")
     table.add_row("shards open / all", f"{facts.shards_open} / {facts.shards}")
     for name, outcome in facts.checks:
@@ -206,9 +215,9 @@ def screen(facts: DemoFacts, elapsed_seconds: float) -> Table:
 
 
 def line(facts: DemoFacts, elapsed_seconds: float) -> str:
-    """The same as one line, where the output is no terminal."""
+    """Return the live view as one line, for an output that is not a terminal."""
     return (
-        f"{elapsed_seconds:4.0f} s  written {facts.written}  landed {facts.landed}  "
+        f"{elapsed_seconds:4.0f} s  written {facts.written}  drained {facts.drained}  "
         f"applied {facts.applied}  lag {facts.lag_seconds:.0f} s  "
         f"rows {facts.rows} of {facts.items}  shards {facts.shards_open}/{facts.shards}  "
         f"checks {_in_short(facts.checks)}"
@@ -216,7 +225,7 @@ def line(facts: DemoFacts, elapsed_seconds: float) -> str:
 
 
 def _in_short(checks: tuple[tuple[str, str], ...]) -> str:
-    """Those that fail, by name; else how many have passed, and how many a run evaluates now."""
+    """Name the failing checks; if none fails, count the passed, running and not yet run ones."""
     outcomes = Counter(outcome for _, outcome in checks)
     failing = [f"{name}: {outcome}" for name, outcome in checks if outcome in ("warn", "error")]
     return ", ".join(failing) or ", ".join(

@@ -1,4 +1,4 @@
-"""What the demo's screen shows: numbers from the Delta logs, checks from Dagster."""
+"""Figures on the demo's screen: numbers from the Delta logs, checks from Dagster."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import urllib.request
 from dataclasses import dataclass
 from datetime import datetime
 
-from datazone_dagster.delta import data_files, open_table
-from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.errors import StorageError
 from datazone_dagster.local import AdminClient
 from datazone_dagster.local.wire_client import WireClient
-from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.pipeline import backlog
+from datazone_dagster.pipeline import backlog, flow_counts
 
 SOURCE = "orders"
 DATASET = "processed_orders"
@@ -28,10 +25,10 @@ _CHECKS = """
 
 @dataclass(frozen=True, slots=True)
 class DemoFacts:
-    """One moment of the demo."""
+    """Figures of one moment of the demo."""
 
     written: int
-    landed: int
+    drained: int
     applied: int
     lag_seconds: float
     rows: int
@@ -49,15 +46,15 @@ def gather(
     dagster_url: str,
     now: datetime,
 ) -> DemoFacts:
-    """Read everything anew."""
-    landed, applied, lag_seconds = _landed_and_applied(layout, now)
+    """Read all figures."""
+    counts = flow_counts(SOURCE, DATASET, layout)
     shards = admin.shards(SOURCE)
     return DemoFacts(
         written=written,
-        landed=landed,
-        applied=applied,
-        lag_seconds=lag_seconds,
-        rows=_rows(layout),
+        drained=counts.landed,
+        applied=counts.applied,
+        lag_seconds=_lag_seconds(layout, now),
+        rows=counts.rows,
         items=int(client.call("DescribeTable", TableName=SOURCE)["Table"]["ItemCount"]),
         shards_open=sum(shard["open"] for shard in shards),
         shards=len(shards),
@@ -65,21 +62,10 @@ def gather(
     )
 
 
-def _landed_and_applied(layout: Layout, now: datetime) -> tuple[int, int, float]:
-    log = open_table(layout.change_log(SOURCE), layout.storage_options, "change log")
-    if log is None:
-        return 0, 0, 0.0
+def _lag_seconds(layout: Layout, now: datetime) -> float:
     waiting = backlog(SOURCE, DATASET, layout)
-    files = data_files(log)
-    applied = sum(file.num_records for file in files if file.maximum[Log.BATCH] <= waiting.position)
     oldest = waiting.oldest_unapplied_event_time
-    lag_seconds = max(0.0, (now - oldest).total_seconds()) if oldest and waiting.pending else 0.0
-    return sum(file.num_records for file in files), applied, lag_seconds
-
-
-def _rows(layout: Layout) -> int:
-    table = open_table(layout.dataset(DATASET), layout.storage_options, "dataset")
-    return 0 if table is None else read_snapshot(table, layout.storage_options).live_rows
+    return max(0.0, (now - oldest).total_seconds()) if oldest and waiting.pending else 0.0
 
 
 def _checks(dagster_url: str) -> tuple[tuple[str, str], ...]:

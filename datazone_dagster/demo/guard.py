@@ -1,6 +1,6 @@
-"""Runs a command and ends it, with all its children, when standard input closes.
+"""Runs a command and stops it, with all its children, when standard input closes.
 
-A pipe closes however its other end dies, so the command never outlives the demo. Started as
+A pipe closes however its other end dies, so the command never outlives the demo. Start it as
 `python -m datazone_dagster.demo.guard COMMAND ...`.
 """
 
@@ -14,15 +14,15 @@ import threading
 from contextlib import suppress
 
 GRACE_SECONDS = 20.0
-"""For a clean end after SIGINT; then the whole process group is killed."""
+"""Time for a clean exit after SIGINT; then the process group is killed."""
 
 
 def main(command: list[str]) -> int:
-    """Run the command until it ends or standard input closes; its exit code."""
+    """Run the command until it exits or standard input closes; return its exit code."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def end_with_input() -> None:
-        # Not sys.stdin: its lock is still held here when the interpreter wants to end.
+        # Not sys.stdin.read(): this thread would still own its lock when the interpreter exits.
         while os.read(sys.stdin.fileno(), 4096):
             pass
         if process.poll() is None:

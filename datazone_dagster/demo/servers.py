@@ -1,4 +1,4 @@
-"""The demo's processes: the local DynamoDB and `dagster dev`, and the lock of a running demo."""
+"""Processes of the demo: `dagster dev`, its port, and the lock of a running demo."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class DemoError(DatazoneError):
 
 @contextmanager
 def only_demo(folder: Path) -> Iterator[IO[str]]:
-    """Hold the lock of the demo in this folder; the file tells others who holds it.
+    """Hold the lock of the demo in this folder; the lock file names its owner.
 
     Raises:
-        DemoError: A demo runs already.
+        DemoError: A demo is already running.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "demo.lock").open("a+", encoding="utf-8") as lock:
         if not _acquire(lock):
             running = read_lock(folder)
             raise DemoError(
-                f"A demo is running already (process {running.get('pid')}): {running.get('url')}.",
-                hint="Use it, or end it with: make demo-stop",
+                f"A demo is already running (process {running.get('pid')}): {running.get('url')}.",
+                hint="Use that demo, or stop it with: make demo-stop",
             )
         write_lock(lock, {"pid": os.getpid()})
         yield lock
@@ -48,7 +48,7 @@ def only_demo(folder: Path) -> Iterator[IO[str]]:
 
 
 def write_lock(lock: IO[str], facts: Mapping[str, object]) -> None:
-    """Tell others about this demo."""
+    """Write facts about this demo to its lock file."""
     lock.seek(0)
     lock.truncate()
     json.dump(facts, lock)
@@ -56,7 +56,7 @@ def write_lock(lock: IO[str], facts: Mapping[str, object]) -> None:
 
 
 def read_lock(folder: Path) -> dict[str, object]:
-    """What a running demo tells of itself."""
+    """Read the facts that a running demo wrote to its lock file, empty if there is none."""
     try:
         found: dict[str, object] = json.loads((folder / "demo.lock").read_text("utf-8") or "{}")
     except (FileNotFoundError, json.JSONDecodeError):
@@ -65,10 +65,10 @@ def read_lock(folder: Path) -> dict[str, object]:
 
 
 def stop_demo(folder: Path) -> bool:
-    """End the demo that runs in this folder; False if none does.
+    """Stop the demo that runs in this folder; return False if none does.
 
     Raises:
-        DemoError: It did not end in time.
+        DemoError: The demo did not stop in time.
     """
     if not (folder / "demo.lock").exists():
         return False
@@ -83,7 +83,7 @@ def stop_demo(folder: Path) -> bool:
             if _acquire(lock):
                 return True
             time.sleep(0.2)
-    raise DemoError(f"The demo (process {pid}) did not end within {STOP_SECONDS:.0f} s.")
+    raise DemoError(f"The demo (process {pid}) did not stop within {STOP_SECONDS:.0f} s.")
 
 
 def _acquire(lock: IO[str]) -> bool:
@@ -95,7 +95,7 @@ def _acquire(lock: IO[str]) -> bool:
 
 
 def free_port(wanted: int) -> int:
-    """`wanted` if it is free on 127.0.0.1, else the next free one."""
+    """Return `wanted` if that port is free on 127.0.0.1, else the next free port."""
     for port in range(wanted, wanted + 100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,12 +106,12 @@ def free_port(wanted: int) -> int:
             return port
     raise DemoError(
         f"No free port from {wanted} to {wanted + 99} on 127.0.0.1.",
-        hint="Name another one with --port.",
+        hint="Choose another one with --port or --emulator-port.",
     )
 
 
 class DagsterDev:
-    """`dagster dev` in a process of its own that ends with this one, however it ends."""
+    """`dagster dev` in a process of its own that ends with this one, however this one ends."""
 
     def __init__(
         self, project: Path, home: Path, port: int, environment: Mapping[str, str]
@@ -134,17 +134,17 @@ class DagsterDev:
             )
 
     def wait_until_ready(self) -> None:
-        """Return when the web server answers.
+        """Wait until the web server answers.
 
         Raises:
-            DemoError: It ended, or did not answer in time.
+            DemoError: `dagster dev` exited, or did not answer in time.
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise DemoError(
-                    f"dagster dev ended with code {self._process.returncode}.",
-                    hint=f"Its output is in {self.log_file}.",
+                    f"dagster dev exited with code {self._process.returncode}.",
+                    hint=f"See its output in {self.log_file}.",
                 )
             try:
                 with urllib.request.urlopen(f"{self.url}/server_info", timeout=2):
@@ -153,11 +153,11 @@ class DagsterDev:
                 time.sleep(0.3)
         raise DemoError(
             f"dagster dev did not answer at {self.url} within {START_SECONDS:.0f} s.",
-            hint=f"Its output is in {self.log_file}.",
+            hint=f"See its output in {self.log_file}.",
         )
 
     def stop(self) -> None:
-        """End it with all its processes."""
+        """Stop `dagster dev` and all its processes."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""Stage one: read the shards of a stream in lineage order, land every record in the change log."""
+"""Stage one: read the shards of a stream in lineage order; land every record in the change log."""
 
 from datazone_dagster.drain.settings import DrainSettings
 from datazone_dagster.drain.tick import drain_once, drain_tick

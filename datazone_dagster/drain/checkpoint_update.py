@@ -1,4 +1,4 @@
-"""What a drain's outcomes make of the checkpoint. Pure."""
+"""Checkpoint after a drain: shard outcomes in, updated checkpoint out. Pure."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from datazone_dagster.drain.reader import ShardOutcome
+from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, ShardState, with_gap
 
-TIP_NOTED_EVERY = timedelta(minutes=10)
-"""How often the checkpoint is written only to say that idle shards were read to their tip."""
+LATEST_RECORDED_EVERY = timedelta(minutes=10)
+"""Interval at which the checkpoint is written only to record idle shards as read to the latest."""
 
 
 def updated_checkpoint(
     checkpoint: Checkpoint, outcomes: Sequence[ShardOutcome], now: datetime
 ) -> Checkpoint:
-    """The checkpoint once everything that was read is committed.
+    """Return the checkpoint after everything that was read is committed.
 
     Args:
-        checkpoint: The plan's.
-        outcomes: What was read of each planned shard.
-        now: When the drain began: what came later may not have been read.
+        checkpoint: Checkpoint of the plan.
+        outcomes: Outcomes of the planned shards.
+        now: Start of the drain: later changes may not have been read.
     """
     return checkpoint.with_shards(*(_updated_row(outcome, now) for outcome in outcomes))
 
@@ -42,12 +42,12 @@ def _updated_row(outcome: ShardOutcome, now: datetime) -> ShardCheckpoint:
 
 
 def is_worth_saving(saved: Checkpoint, current: Checkpoint) -> bool:
-    """Whether the table would learn something that it has to know."""
+    """Return whether the checkpoint differs from the saved one in something that must be saved."""
     if replace(saved, shards={}) != replace(current, shards={}):
         return True
     if saved.shards.keys() != current.shards.keys():
         return True
-    return any(_differs(saved.shards[place], row) for place, row in current.shards.items())
+    return any(_differs(saved.shards[key], row) for key, row in current.shards.items())
 
 
 def _differs(saved: ShardCheckpoint, current: ShardCheckpoint) -> bool:
@@ -55,4 +55,4 @@ def _differs(saved: ShardCheckpoint, current: ShardCheckpoint) -> bool:
         return True
     if saved.tip_at is None or current.tip_at is None:
         return saved.tip_at is not current.tip_at
-    return current.tip_at - saved.tip_at >= TIP_NOTED_EVERY
+    return current.tip_at - saved.tip_at >= LATEST_RECORDED_EVERY

@@ -1,13 +1,13 @@
-"""What one drain tells about itself. Pure."""
+"""Report of one drain. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
+from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import DrainPlan, oldest_unread
 from datazone_dagster.drain.polling import Poll
-from datazone_dagster.drain.reader import ShardOutcome
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.shard import StreamDescription
@@ -27,28 +27,28 @@ def drain_report(
     lost_race: bool,
     duration_seconds: float,
 ) -> DrainReport:
-    """The report of a drain that is over.
+    """Build the report of a finished drain.
 
     Args:
         source: Name of the source.
-        stream: The stream that was read.
-        plan: What could be read of it.
-        poll: What of that was asked.
-        outcomes: What was found.
-        reached: The checkpoint after it.
-        batch: The batch that was committed, if one was.
-        head: The last batch of the change log.
+        stream: Stream that was read.
+        plan: Plan of the drain.
+        poll: Planned reads that were due.
+        outcomes: Outcomes of the reads.
+        reached: Checkpoint after the drain.
+        batch: Number of the committed batch, if there was one.
+        head: Last batch of the change log.
         log_version: Version of the change log after the commit.
-        lost_race: Another drain committed first.
-        duration_seconds: From begin to end.
+        lost_race: Whether another drain committed first.
+        duration_seconds: Time from start to end.
     """
     landed = outcomes if batch is not None else []
     created_from = [one.created_from_seconds for one in landed]
     created_to = [one.created_to_seconds for one in landed]
-    # A shard that was not asked is one that was at its tip a moment ago.
+    # A shard that was not asked was at its latest position a moment ago.
     asked = {(one.row.stream_arn, one.row.shard_id) for one in outcomes}
-    places = {(read.shard.stream_arn, read.shard.shard_id) for read in plan.reads}
-    at_latest = (places - asked) | {
+    planned = {(read.shard.stream_arn, read.shard.shard_id) for read in plan.reads}
+    at_latest = (planned - asked) | {
         (one.row.stream_arn, one.row.shard_id) for one in outcomes if one.at_latest
     }
     return DrainReport(

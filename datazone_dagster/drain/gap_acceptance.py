@@ -1,7 +1,7 @@
-"""Gaps of a source: which are open, and their acceptance by someone who knows.
+"""Gaps of a source: the recorded ones, and the acceptance of open ones.
 
-What was lost can't be landed any more. Until someone says that the datasets were repaired, or may
-stay as they are, the checks of the source and of its datasets fail.
+Lost changes can't be landed any more. The checks of the source and of its datasets fail until
+someone confirms that the datasets were repaired, or may stay as they are.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.process import crash_points
 
 ATTEMPTS = 10
-"""Tries of one acceptance while drains commit to the same checkpoint."""
+"""Number of attempts at one acceptance while drains commit to the same checkpoint."""
 
 
 def up_to_date(saved: Checkpoint, log: ChangeLogSnapshot, now: datetime) -> Checkpoint:
-    """A saved checkpoint with everything that the change log knows beyond it.
+    """Return a saved checkpoint with everything added that the change log knows beyond it.
 
-    One that was lost is rebuilt: positions from the rows, gaps from the notes. One that is an
-    old copy has its positions, but not the gaps that were found since; those are open still.
+    A lost checkpoint is rebuilt: positions from the rows, gaps from the gap notes. An old copy has
+    its positions, but lacks the gaps found since; of those, the open ones are added.
     """
     checkpoint = fold(saved, log.landed_since(saved.batch), log.head, now)
     return _with_open(checkpoint, log.gaps) if saved.shards else checkpoint.with_notes(log.gaps)
 
 
 def gap_notes(source_name: str, layout: Layout) -> tuple[GapNote, ...]:
-    """Every gap of a source, accepted or not, oldest first.
+    """Return every gap of a source, accepted or not, oldest first.
 
     Raises:
         StorageError: The lakehouse can't be read.
     """
     log = ChangeLog(layout, source_name).open()
     saved = CheckpointTable(layout, source_name).open()
-    kept = () if log is None else log.gaps
+    stored = () if log is None else log.gaps
     if saved is None or not saved.checkpoint.shards:
-        return kept
-    current = _with_open(saved.checkpoint, kept).gap_notes()
+        return stored
+    current = _with_open(saved.checkpoint, stored).gap_notes()
     known = {(note.gap.shard_id, note.detected_at) for note in current}
-    earlier = [n for n in kept if not n.is_open and (n.gap.shard_id, n.detected_at) not in known]
+    earlier = [n for n in stored if not n.is_open and (n.gap.shard_id, n.detected_at) not in known]
     return tuple(sorted((*earlier, *current), key=lambda note: note.detected_at))
 
 
@@ -61,28 +61,28 @@ def accept_gaps(
 ) -> tuple[GapNote, ...]:
     """Accept open gaps: from then on the datasets of the source count as complete.
 
-    Safe beside a running drain. It is recorded with the checkpoint first, then with the change
-    log; a drain brings the second up to date should this process die in between.
+    Safe while a drain is running. The acceptance is recorded in the checkpoint first, then in the
+    change log. If this process dies in between, the next drain updates the change log.
 
     Args:
         source_name: Name of the source.
-        layout: Where the tables are.
-        by: Who accepts them.
-        why: The reason.
-        shard_ids: Only the gaps on these shards; all open ones if none is given.
-        clock: Tells the time.
+        layout: Locations of the tables.
+        by: Person who accepts the gaps.
+        why: Reason for the acceptance.
+        shard_ids: Shards whose gaps are accepted; all open gaps if empty.
+        clock: Source of the current time.
 
     Returns:
-        The notes of the gaps that were accepted.
+        Notes of the accepted gaps.
 
     Raises:
         DefinitionError: No such gap is open, or `by` or `why` is empty.
-        ConcurrentWriterError: Drains were faster every time.
+        ConcurrentWriterError: Drains committed first in every attempt.
         StorageError: The lakehouse can't be read or written.
     """
     if not by.strip() or not why.strip():
         raise DefinitionError(
-            "A gap is accepted by someone, for a reason.", hint="Say who, and why."
+            "A gap is accepted by someone, for a reason.", hint="State who accepts it, and why."
         )
     for attempt in range(ATTEMPTS):
         try:
@@ -115,13 +115,13 @@ def _accepted(
     reached = checkpoint.with_shards(*rows)
     saved.save(reached)
     crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
-    with suppress(ConcurrentWriterError):  # the next drain does it then
+    with suppress(ConcurrentWriterError):  # the next drain records them
         log.record_gaps(reached.gap_notes())
     return tuple(row.gap for row in rows if row.gap is not None)
 
 
-def _with_open(checkpoint: Checkpoint, kept: Iterable[GapNote]) -> Checkpoint:
-    return checkpoint.with_notes(note for note in kept if note.is_open)
+def _with_open(checkpoint: Checkpoint, stored: Iterable[GapNote]) -> Checkpoint:
+    return checkpoint.with_notes(note for note in stored if note.is_open)
 
 
 def _with_acceptance(row: ShardCheckpoint, by: str, why: str, now: datetime) -> ShardCheckpoint:

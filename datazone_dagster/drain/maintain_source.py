@@ -1,4 +1,4 @@
-"""Upkeep of the change log and the checkpoint table, by the drain, after it has landed."""
+"""Maintenance of the change log and the checkpoint table, done by the drain after it has landed."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.process.shutdown import shutdown_requested
 
 CLEAN_UP_EVERY_SECONDS = 3600.0
-"""When replaced files are deleted, by each process that drains."""
+"""Interval at which each draining process deletes replaced files."""
 
 
 def maintain_once(
     log: ChangeLogSnapshot,
     saved: CheckpointSnapshot,
-    kept: ProcessState,
+    state: ProcessState,
     deadline_seconds: float,
     logger: logging.Logger,
 ) -> bool:
-    """One piece of upkeep always, more if time is left. It never fails a drain.
+    """Do one piece of maintenance, and more if time is left; its failure never fails a drain.
 
     Returns:
-        Whether it changed a table, or tried to: they are not as they were opened.
+        Whether a table was changed, or an attempt was made: the snapshots may be stale then.
     """
     touched = False
     try:
@@ -33,15 +33,15 @@ def maintain_once(
             touched = True
             if time.monotonic() >= deadline_seconds:
                 break
-        if time.monotonic() >= kept.clean_up_at_seconds:
-            kept.clean_up_at_seconds = time.monotonic() + CLEAN_UP_EVERY_SECONDS
+        if time.monotonic() >= state.clean_up_at_seconds:
+            state.clean_up_at_seconds = time.monotonic() + CLEAN_UP_EVERY_SECONDS
             touched = True
             log.delete_orphan_files()
             saved.delete_orphan_files()
     except ConcurrentWriterError as error:
-        logger.info("Upkeep of the change log gives way: %s", error)
+        logger.info("Maintenance of the change log lost the commit race: %s", error)
         return True
     except StorageError as error:
-        logger.warning("Upkeep of the change log is put off: %s", error)
+        logger.warning("Maintenance of the change log is postponed: %s", error)
         return True
     return touched

@@ -1,8 +1,8 @@
-"""What to read next: shard lineage and checkpoint in, shard reads out. Pure.
+"""Drain plan: shard lineage and checkpoint in, shard reads out. Pure.
 
-The rules are invariants 4 and 5 of the design. A child is read only after its parent's end
-is committed, whatever the listing claims meanwhile: listings may lag, miss a parent, or
-show an open parent beside its children.
+The rules are invariants 4 and 5 of the design. A child is read only after its parent's end is
+committed, whatever the listing says meanwhile: listings may lag, miss a parent, or show an open
+parent next to its children.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from datazone_dagster.model.checkpoint import (
     with_gap,
 )
 from datazone_dagster.model.report import Gap
+from datazone_dagster.model.service_limits import RETENTION
 from datazone_dagster.model.shard import (
     TRIM_HORIZON,
     IteratorStart,
@@ -27,18 +28,15 @@ from datazone_dagster.model.shard import (
     after,
 )
 
-RETENTION = timedelta(hours=24)
-"""DynamoDB Streams keeps records this long, and may trim them at any moment after."""
-
 LATE_PARENT_GRACE = timedelta(minutes=10)
-"""How long a child waits for a parent that the listing does not show yet."""
+"""Time that a child waits for a parent that the listing does not show yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRead:
-    """One shard to read, from where.
+    """One shard to read, and the position to start from.
 
-    A shard listed as closed is read to its end. One that the listing leaves out is neither
+    A shard listed as closed is read to its end. A shard missing from the listing is neither
     `closed` nor `listed_open`.
     """
 
@@ -50,13 +48,13 @@ class ShardRead:
 
 @dataclass(frozen=True, slots=True)
 class DrainPlan:
-    """What one drain reads of one stream.
+    """Reads of one drain in one stream.
 
     Args:
-        checkpoint: The given one with newly listed shards and gaps put in.
+        checkpoint: The given checkpoint with newly listed shards and new gaps added.
         reads: Shards whose parents are finished.
-        waiting: Shards known but held back until their parent's end is committed.
-        shards_open: Shards that can still grow.
+        waiting: Number of known shards that wait until their parent's end is committed.
+        shards_open: Number of shards that can still grow.
     """
 
     checkpoint: Checkpoint
@@ -71,11 +69,11 @@ def plan_drain(
     """Plan a drain of one stream.
 
     Args:
-        stream: The stream as listed now, all pages.
-        checkpoint: What was landed so far.
-        start: "trim_horizon" or "latest"; matters only when the stream of the first run is
-            listed first. A stream that replaces an earlier one is always read whole.
-        now: The time, timezone aware.
+        stream: Stream as listed now, all pages.
+        checkpoint: Checkpoint of everything landed so far.
+        start: "trim_horizon" or "latest"; matters only for the first listing of the very first
+            stream. A stream that replaces an earlier one is always read completely.
+        now: Current time, timezone aware.
 
     Raises:
         LineageError: A child starts before its parent's end.
@@ -97,7 +95,7 @@ def plan_drain(
 
     unfinished = [row for row in checkpoint.of_stream(stream.stream_arn) if not row.is_done]
     ready = [row for row in unfinished if _parent_is_done(row, checkpoint)]
-    # One that a listing leaves out for a while may be open, and then it has no end to read to.
+    # A shard that is missing from the listing may be open, and then has no end to read to.
     closed = {shard.shard_id for shard in stream.shards if not shard.is_open}
     listed_open = listed.keys() - closed
     return DrainPlan(
@@ -117,7 +115,7 @@ def plan_drain(
 
 
 def start_of(row: ShardCheckpoint) -> IteratorStart:
-    """Where reading a shard goes on."""
+    """Return the position from which reading a shard continues."""
     return TRIM_HORIZON if row.sequence_number is None else after(row.sequence_number)
 
 
@@ -126,7 +124,7 @@ def _row(stream_arn: str, shard: Shard, now: datetime) -> ShardCheckpoint:
 
 
 def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list[ShardCheckpoint]:
-    """Rows of the first listing: parents that are absent from it are older than our start."""
+    """Return rows for the first listing: parents absent from it are older than our start."""
     listed_ids = {shard.shard_id for shard in stream.shards}
     absent = {shard.parent_shard_id for shard in stream.shards} - listed_ids - {None}
     trimmed_ancestors = [
@@ -147,15 +145,15 @@ def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list
 def _later_rows(
     stream: StreamDescription, checkpoint: Checkpoint, now: datetime
 ) -> list[ShardCheckpoint]:
-    """Newly listed shards, and known ones about which the listing has news."""
+    """Return rows of newly listed shards, and of known shards that the listing changes."""
     rows = []
     for shard in stream.shards:
         known = checkpoint.get(stream.stream_arn, shard.shard_id)
         if known is None:
             rows.append(_row(stream.stream_arn, shard, now))
         elif known.state is ShardState.TRIMMED_ANCESTOR:
-            # Absent from the first listing by mistake. Its changes come late, which the
-            # versions of their keys put right; leaving it out would lose them.
+            # The first listing omitted the shard by mistake. Its changes come late, which their
+            # versions correct; ignoring the shard would lose them.
             rows.append(replace(known, state=ShardState.READING, first_listed_at=now))
         elif known.parent_shard_id is None and shard.parent_shard_id is not None:
             rows.append(replace(known, parent_shard_id=shard.parent_shard_id))
@@ -169,10 +167,10 @@ def _later_rows(
 
 
 def _is_overdue(row: ShardCheckpoint, now: datetime) -> bool:
-    """Whether records may have been trimmed unseen.
+    """Return whether records may have been trimmed without an error.
 
-    Only a shard without a position starts silently at the trim horizon; with one, the service
-    raises when records after it are gone.
+    Only a shard without a position starts silently at the trim horizon; with a position, the
+    service raises when records after it are gone.
     """
     return (
         row.state is ShardState.READING
@@ -193,10 +191,10 @@ def _overdue(row: ShardCheckpoint, now: datetime) -> ShardCheckpoint:
 
 
 def trim_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
-    """What was lost when the service says that the records after a position are trimmed.
+    """Return the gap when the service reports that the records after a position are trimmed.
 
-    None for a shard that was idle: its last record is past the retention, but the tip was
-    seen since then, so nothing came after it that could be gone.
+    None for an idle shard: its last record is past the retention, but the shard was read to its
+    latest position within the retention, so there are no later records that could be lost.
     """
     idle = (
         row.event_time is not None
@@ -217,7 +215,7 @@ def trim_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
 
 
 def vanished_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
-    """What was lost when the service does not know an unfinished shard any more."""
+    """Return the gap when the service no longer knows an unfinished shard."""
     if row.sequence_number is None and row.first_listed_at == now:
         return None
     return Gap(
@@ -231,7 +229,7 @@ def vanished_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
 
 
 def _replaced(checkpoint: Checkpoint, stream_arn: str, now: datetime) -> Checkpoint:
-    """A new stream took the place of one that is drained: changes between them are unknown."""
+    """Record a stream that replaced a drained one: changes between the two are unknown."""
     old = max(
         (row for row in checkpoint.shards.values() if row.stream_arn != stream_arn),
         key=lambda row: (row.first_listed_at, row.shard_id),
@@ -251,13 +249,13 @@ def _replaced(checkpoint: Checkpoint, stream_arn: str, now: datetime) -> Checkpo
         checkpoint = checkpoint.with_shards(with_gap(old, gap, now))
     return replace(
         checkpoint,
-        # Nothing says that sequence numbers grow from one stream to the next.
+        # Sequence numbers are not guaranteed to grow from one stream to the next.
         epoch=checkpoint.epoch + 1,
     )
 
 
 def created_at(stream_arn: str) -> datetime | None:
-    """When a stream was made: the label at the end of its ARN tells; None if it does not."""
+    """Return a stream's creation time, from the label of its ARN; None if the label is no time."""
     try:
         return datetime.fromisoformat(stream_arn.rpartition("/")[2]).replace(tzinfo=timezone.utc)
     except ValueError:
@@ -267,22 +265,23 @@ def created_at(stream_arn: str) -> datetime | None:
 def oldest_unread(
     checkpoint: Checkpoint, at_latest: Collection[tuple[str, str]]
 ) -> datetime | None:
-    """No change that waits in a shard is older than this; None if nothing is known to wait.
+    """Return a lower bound for the time of unread changes; None if no shard may have any.
 
     Args:
-        checkpoint: What was landed so far.
-        at_latest: Stream ARN and shard id of the shards that were just read to their tip.
+        checkpoint: Checkpoint of everything landed so far.
+        at_latest: Stream ARN and shard id of the shards just read to their latest position.
     """
     waiting = [
-        row
-        for place, row in checkpoint.shards.items()
-        if not row.is_done and place not in at_latest
+        row for key, row in checkpoint.shards.items() if not row.is_done and key not in at_latest
     ]
     return min((_unread_since(row, checkpoint) for row in waiting), default=None)
 
 
 def _unread_since(row: ShardCheckpoint, checkpoint: Checkpoint) -> datetime:
-    """A shard of which nothing was read begins where its parent ended."""
+    """Return the time of a shard's first unread change; an unread shard starts at its parent's end.
+
+    The time is a lower bound.
+    """
     parent = checkpoint.get(row.stream_arn, row.parent_shard_id or "")
     if row.sequence_number is not None or row.tip_at is not None or parent is None:
         return row.read_through
@@ -292,7 +291,7 @@ def _unread_since(row: ShardCheckpoint, checkpoint: Checkpoint) -> datetime:
 def _with_lost_parents(
     stream_arn: str, listed: Mapping[str, Shard], checkpoint: Checkpoint, now: datetime
 ) -> Checkpoint:
-    """Parents that neither a listing nor the checkpoint ever showed, after a time of grace."""
+    """Record gaps for parents that were never listed nor recorded, after a grace period."""
     for row in checkpoint.of_stream(stream_arn):
         parent_id = row.parent_shard_id
         if (
@@ -340,19 +339,19 @@ def _check_sequence(listed: Mapping[str, Shard], stream_arn: str, checkpoint: Ch
                 f"Shard {child.shard_id} of {stream_arn} starts at "
                 f"{child.starting_sequence_number}, not after the end {max(ends)} of its parent "
                 f"{child.parent_shard_id}.",
-                safe="Nothing was landed by this drain; what was landed before is safe.",
-                hint="Reading on could reorder changes of one key. Check that the endpoint is "
-                "DynamoDB Streams; if it is, report this with the output of DescribeStream.",
+                safe="This drain landed nothing; changes landed before are safe.",
+                hint="Reading further could reorder changes of one key. Check that the endpoint "
+                "is DynamoDB Streams; if it is, report this with the output of DescribeStream.",
             )
 
 
 def pruned(checkpoint: Checkpoint, stream: StreamDescription, *, now: datetime) -> Checkpoint:
-    """Without shards that can't matter any more: done, unlisted, parent of none, two days old."""
+    """Return the checkpoint without shards that are done, unlisted, childless and two days old."""
     listed = {shard.shard_id for shard in stream.shards}
     parents = {shard.parent_shard_id for shard in stream.shards} | {
         row.parent_shard_id for row in checkpoint.shards.values() if not row.is_done
     }
-    kept = {
+    remaining = {
         key: row
         for key, row in checkpoint.shards.items()
         if not row.is_done
@@ -361,4 +360,4 @@ def pruned(checkpoint: Checkpoint, stream: StreamDescription, *, now: datetime) 
         or row.gap is not None
         or now - row.first_listed_at < 2 * RETENTION
     }
-    return replace(checkpoint, shards=kept)
+    return replace(checkpoint, shards=remaining)

@@ -1,11 +1,11 @@
-"""Which shards a drain asks for records, and in which order. Pure.
+"""Polling: the shards that a drain asks for records, and their order. Pure.
 
-Each GetRecords call is billed, also one that finds nothing. A shard that was quiet for a
-while is asked at every second or third tick; what is newly busy is still seen within 15
-seconds, and from its first record on the shard is asked at every tick again.
+Each GetRecords call is billed, even one that finds nothing. A shard that was quiet for a while is
+asked at every second or third tick. Its new records are still found within 15 seconds, and from
+the first of them on the shard is asked at every tick again.
 
-Whoever waited longest is asked first: where a drain's budget ends before every shard had
-its turn, the next drain begins with the others.
+The shard that waited longest is asked first: if a drain's budget ends before every shard had its
+turn, the next drain begins with the others.
 """
 
 from __future__ import annotations
@@ -13,22 +13,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import ShardRead
-from datazone_dagster.drain.reader import ShardOutcome
 
 QUIET_AFTER_SECONDS = 120.0
 SILENT_AFTER_SECONDS = 600.0
 QUIET_INTERVAL_SECONDS = 8.0
 SILENT_INTERVAL_SECONDS = 13.0
-"""Ticks come every 5 seconds, not to the millisecond: these are every second and third tick."""
+"""Ticks come every 5 seconds, not to the millisecond: the two intervals are every second and every
+third tick."""
+
+POLLING = (
+    (QUIET_AFTER_SECONDS, QUIET_INTERVAL_SECONDS),
+    (SILENT_AFTER_SECONDS, SILENT_INTERVAL_SECONDS),
+)
+"""Quiet time of a shard, and the interval between two reads from then on; both in seconds."""
 
 SAME_TICK_SECONDS = 4.0
-"""Within one tick a shard that is at its tip is not asked again for this long."""
+"""Interval within one tick at which a shard at its latest position is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardActivity:
-    """What a process remembers of one shard; on the drain's monotonic clock, in seconds."""
+    """Recent activity of one shard in this process; times on the drain's monotonic clock."""
 
     busy_at: float
     polled_at: float
@@ -36,17 +43,17 @@ class ShardActivity:
 
 
 Activities = dict[tuple[str, str], ShardActivity]
-"""By stream ARN and shard id. A hint: a shard that is not in it is asked."""
+"""Activity by stream ARN and shard id. A hint: a shard without an entry is asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What one drain asks.
+    """Reads that one drain makes.
 
     Args:
-        reads: The plan's that are due, whoever waited longest first.
-        left_out: How many were at their tip too recently to be asked.
-        latest_age_seconds: How long ago the one of those asked longest ago was at its tip.
+        reads: Planned reads that are due, the shard that waited longest first.
+        left_out: Number of shards that were at their latest position too recently to be asked.
+        latest_age_seconds: Time since the oldest poll among the shards left out.
     """
 
     reads: tuple[ShardRead, ...]
@@ -61,18 +68,18 @@ def due(
     *,
     at_least_seconds: float = 0.0,
 ) -> Poll:
-    """The reads that this drain makes. A shard with an end is always read to it.
+    """Return the reads that are due. A closed shard always is, until its end is read.
 
     Args:
-        reads: The plan's.
-        activities: What this process remembers.
-        now: On the same clock.
-        at_least_seconds: No shard at its tip is asked again before this.
+        reads: Reads of the plan.
+        activities: Recent activity of the shards in this process.
+        now: Time on the monotonic clock, in seconds.
+        at_least_seconds: Shortest interval at which a shard at its latest position is asked again.
     """
     asked: list[tuple[float, ShardRead]] = []
     oldest_latest_at = now
     for read in reads:
-        activity = activities.get(_place(read))
+        activity = activities.get((read.shard.stream_arn, read.shard.shard_id))
         if activity is None:
             asked.append((float("-inf"), read))
         elif _is_due(read, activity, now, at_least_seconds):
@@ -99,29 +106,25 @@ def _is_due(read: ShardRead, activity: ShardActivity, now: float, at_least_secon
     return now - activity.polled_at >= interval
 
 
-def noted(activities: Activities, outcomes: Iterable[ShardOutcome], now: float) -> None:
-    """Remember what a drain found, once that is committed.
+def record_activity(activities: Activities, outcomes: Iterable[ShardOutcome], now: float) -> None:
+    """Record the shards' activity in a drain, once the drain is committed.
 
     Args:
-        activities: Changed in place.
-        outcomes: Of every read; one that got no turn stays as it was.
-        now: When the drain began to read, on the same clock.
+        activities: Activity of the shards, changed in place.
+        outcomes: Outcome of every read; a shard that got no turn keeps its entry.
+        now: Time at which the drain began to read, on the monotonic clock, in seconds.
     """
     for outcome in outcomes:
-        place = (outcome.row.stream_arn, outcome.row.shard_id)
+        shard = (outcome.row.stream_arn, outcome.row.shard_id)
         if outcome.calls == 0:
             continue
-        known = activities.get(place)
+        known = activities.get(shard)
         busy = known is None or outcome.records > 0 or outcome.malformed > 0
-        activities[place] = ShardActivity(
+        activities[shard] = ShardActivity(
             busy_at=now if busy or known is None else known.busy_at,
             polled_at=now,
             at_latest=outcome.at_latest,
         )
-    for place, activity in list(activities.items()):
+    for shard, activity in list(activities.items()):
         if now - activity.polled_at > SILENT_AFTER_SECONDS:
-            del activities[place]
-
-
-def _place(read: ShardRead) -> tuple[str, str]:
-    return read.shard.stream_arn, read.shard.shard_id
+            del activities[shard]

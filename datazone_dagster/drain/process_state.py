@@ -1,4 +1,4 @@
-"""What a process keeps from one drain of a client to the next. All of it is a hint."""
+"""State that a process caches from one drain of a client to the next. All of it is a hint."""
 
 from __future__ import annotations
 
@@ -9,31 +9,29 @@ from weakref import WeakKeyDictionary
 from datazone_dagster.drain.polling import Activities
 from datazone_dagster.drain.reader import IteratorCache
 from datazone_dagster.drain.settings import DrainSettings
-from datazone_dagster.model.batch_size import PRESSURE_LOW, BatchSize, SizeLimits
 from datazone_dagster.model.protocols import StreamClient
+from datazone_dagster.model.size_policy import (
+    PRESSURE_LOW,
+    BatchSize,
+    batch_limits,
+    batch_memory_share,
+)
 from datazone_dagster.process.memory import release_memory, resident_bytes, retain_freed_memory
 
-SMALLEST_BATCH_BYTES = 2 << 20
-BATCH_SHARE_OF_MEMORY = 8
-"""A batch is no larger than this part of the memory budget: runs hold at least one of them."""
-
-BATCH_SECONDS = 4.0
-"""How long a batch should take where commits are cheap: what it holds is seen only then."""
-
 CLEAN_UP_FIRST_SECONDS = 60.0
-"""After the first drain of a process: when it deletes replaced files for the first time."""
+"""Time from a process's first drain to its first deletion of replaced files."""
 
 
 @dataclass(slots=True)
 class ProcessState:
-    """What the next drain begins with.
+    """State that the next drain begins with.
 
     Args:
-        size: How large a batch is to be.
-        base_bytes: What the process held before its first drain.
-        clean_up_at_seconds: When replaced files are deleted again.
-        iterators: Where the last drain stands in each shard.
-        activities: Which shards had records lately.
+        size: Size of the next batch.
+        base_bytes: Resident memory of the process before its first drain.
+        clean_up_at_seconds: Time of the next deletion of replaced files, on the monotonic clock.
+        iterators: Shard iterators at the positions that the last drain reached.
+        activities: Recent activity of the shards.
     """
 
     size: BatchSize
@@ -45,43 +43,38 @@ class ProcessState:
     activities: Activities = field(default_factory=dict)
 
 
-_kept: WeakKeyDictionary[StreamClient, ProcessState] = WeakKeyDictionary()
+_states: WeakKeyDictionary[StreamClient, ProcessState] = WeakKeyDictionary()
 
 
-def taken(client: StreamClient, settings: DrainSettings) -> ProcessState:
-    """What the last drain left; the size stays even if this one does not go through.
+def load_state(client: StreamClient, settings: DrainSettings) -> ProcessState:
+    """Return the state that the last drain saved; its size stays even if this drain fails.
 
-    Only a drain that goes through leaves its iterators to the next one (`leave`): they stand
-    behind everything that was read, also behind records that move no position.
+    Only a successful drain passes its iterators on (`save_state`): they are past everything that
+    was read, including records that move no position.
     """
-    limits = SizeLimits(
-        smallest_bytes=SMALLEST_BATCH_BYTES,
-        largest_bytes=max(SMALLEST_BATCH_BYTES, settings.memory_budget // BATCH_SHARE_OF_MEMORY),
-        target_seconds=BATCH_SECONDS,
-    )
-    kept = _kept.pop(client, None)
-    if kept is None or kept.size.limits != limits:
+    limits = batch_limits(settings.memory_budget)
+    state = _states.pop(client, None)
+    if state is None or state.size.limits != limits:
         retain_freed_memory()
-        kept = ProcessState(BatchSize.first(limits), resident_bytes())
-    _kept[client] = ProcessState(kept.size, kept.base_bytes, kept.clean_up_at_seconds)
-    return kept
+        state = ProcessState(BatchSize.first(limits), resident_bytes())
+    _states[client] = ProcessState(state.size, state.base_bytes, state.clean_up_at_seconds)
+    return state
 
 
-def leave(client: StreamClient, kept: ProcessState) -> None:
-    """Leave all of it to the next drain."""
-    _kept[client] = kept
+def save_state(client: StreamClient, state: ProcessState) -> None:
+    """Pass the full state on to the next drain."""
+    _states[client] = state
 
 
-def memory_pressure(kept: ProcessState, settings: DrainSettings) -> float:
-    """Which share of the memory left to drains is in use."""
-    left = max(settings.memory_budget - kept.base_bytes, settings.memory_budget // 4)
+def memory_pressure(state: ProcessState, settings: DrainSettings) -> float:
+    """Return the share of the memory available to drains that is in use."""
 
     def in_use() -> float:
-        return max(0.0, (resident_bytes() - kept.base_bytes) / left)
+        return batch_memory_share(settings.memory_budget, state.base_bytes, resident_bytes())
 
     share = in_use()
     if share > PRESSURE_LOW:
-        # Freed memory that the C library holds would make batches small for good.
+        # Freed memory that the C library retains would make batches small for good.
         release_memory()
         share = in_use()
     return share

@@ -1,8 +1,8 @@
-"""Reads the planned shards, page by page in turn, within a budget of time and bytes.
+"""Reader of the planned shards: page by page in turn, within a budget of time and bytes.
 
-Shards take turns a page at a time, so that a hot one does not starve the others. Many threads
-wait for the service; what costs CPU, the drain's own thread does: it parses a page and puts it
-where it goes while it is in the processor's cache. Nothing here is durable: what was read
+Shards take turns a page at a time, so that a hot shard does not starve the others. Many threads
+wait for the service; the CPU work is done by the drain's own thread: it parses a page and passes
+it to the sink while the page is in the processor's cache. Nothing here is durable: a record
 counts only once the flow has committed it.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from queue import SimpleQueue
 
+from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import ShardRead, trim_gap, vanished_gap
 from datazone_dagster.errors import (
     ExpiredIteratorError,
@@ -26,27 +27,27 @@ from datazone_dagster.errors import (
 from datazone_dagster.model.checkpoint import ShardCheckpoint
 from datazone_dagster.model.protocols import Answer, ParsesLater, StreamClient
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord, RecordsPage
-from datazone_dagster.model.report import Gap
+from datazone_dagster.model.service_limits import ITERATOR_LIFETIME_SECONDS
 from datazone_dagster.model.shard import TRIM_HORIZON, IteratorStart, after
 
-ITERATOR_LIFE_SECONDS = 14 * 60
-"""A shard iterator lives 15 minutes; one minute is kept for the call that uses it."""
+ITERATOR_USE_SECONDS = ITERATOR_LIFETIME_SECONDS - 60
+"""Age up to which an iterator is used: one minute is reserved for the call that uses it."""
 
 EMPTY_PAGES_FROM_A_NEW_ITERATOR = 8
-"""Empty pages read on an open shard before it counts as read to its tip.
+"""Empty pages read on an open shard before it counts as read to its latest position.
 
-Stretches of empty pages do occur in the middle of a shard. A kept iterator remembers how
-far it got through them, so there one page a drain is enough; each call is billed.
+Stretches of empty pages do occur in the middle of a shard. A cached iterator is already past
+those it has read, so one page a drain is enough there; each call is billed.
 """
 
 
 EMPTY_PAGES_OF_A_CLOSED_SHARD = 100
-"""Empty pages read in one drain of a shard that has an end; the next drain goes on from there."""
+"""Empty pages read in one drain of a closed shard; the next drain continues from there."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedIterator:
-    """A shard iterator that goes on where the last drain of this process stopped."""
+    """A shard iterator that continues where the last drain of this process stopped."""
 
     sequence_number: int | None
     shard_iterator: str
@@ -54,14 +55,14 @@ class CachedIterator:
 
 
 IteratorCache = dict[tuple[str, str], CachedIterator]
-"""By stream ARN and shard id. A hint: used only where the committed position is the same."""
+"""Iterators by stream ARN and shard id. Hints: used only if the committed position is the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBudget:
     """Bounds of one drain. `deadline_seconds` is on the same clock as `monotonic`.
 
-    `shutdown_requested` is asked between two pages: what was read until then counts.
+    `shutdown_requested` is called between two pages: pages read until then count.
     """
 
     deadline_seconds: float
@@ -71,7 +72,7 @@ class ReadBudget:
     shutdown_requested: Callable[[], bool] = lambda: False
 
     def is_spent(self, bytes_read: int) -> bool:
-        """Whether no further page is to be read."""
+        """Return whether no further page may be read."""
         return (
             bytes_read >= self.bytes
             or self.monotonic() >= self.deadline_seconds
@@ -80,44 +81,24 @@ class ReadBudget:
 
 
 FEWEST_CALLS = 2
-"""Calls at once where answers come faster than they are parsed: the next page is there in time,
+"""Concurrent calls when answers arrive faster than they are parsed: the next page is ready in time,
 and no answer waits until it has left the processor's cache."""
 
 Sink = Callable[[ShardCheckpoint, ChangeRecords, list[MalformedRecord]], int]
-"""Takes what one page of a shard brought, of one shard in order; in the thread of the drain.
+"""Takes the records of one page; pages of one shard come in order, in the thread of the drain.
 
-It returns how many of the records it set aside as malformed.
+It returns how many of the records it quarantined as malformed.
 """
 
 
-@dataclass(slots=True)
-class ShardOutcome:
-    """What was read of one shard in this drain: facts only, the records went to the sink."""
-
-    row: ShardCheckpoint
-    records: int = 0
-    record_bytes: int = 0
-    malformed: int = 0
-    created_from_seconds: int | None = None
-    created_to_seconds: int | None = None
-    sequence_number: int | None = None
-    event_time_seconds: int | None = None
-    ended: bool = False
-    at_latest: bool = False
-    calls: int = 0
-    body_bytes: int = 0
-    error: SourceError | None = None
-    gap: Gap | None = None
-
-
 class _ShardCursor:
-    """Reads one shard: `ask`, in any thread, and `take` what came take turns."""
+    """Reads one shard: calls of `ask`, in any thread, alternate with calls of `take`."""
 
     def __init__(
         self,
         client: StreamClient,
         read: ShardRead,
-        kept: CachedIterator | None,
+        cached: CachedIterator | None,
         now: datetime,
         monotonic: Callable[[], float],
         sink: Sink,
@@ -127,9 +108,9 @@ class _ShardCursor:
         self._read = read
         self._now = now
         self._monotonic = monotonic
-        self._iterator = kept.shard_iterator if kept else None
-        self._issued_at_seconds = kept.issued_at_seconds if kept else 0.0
-        self._empty_pages_left = 1 if kept else EMPTY_PAGES_FROM_A_NEW_ITERATOR
+        self._iterator = cached.shard_iterator if cached else None
+        self._issued_at_seconds = cached.issued_at_seconds if cached else 0.0
+        self._empty_pages_left = 1 if cached else EMPTY_PAGES_FROM_A_NEW_ITERATOR
         if read.closed:
             self._empty_pages_left = EMPTY_PAGES_OF_A_CLOSED_SHARD
         self._skip_before = (
@@ -138,7 +119,7 @@ class _ShardCursor:
         self.outcome = ShardOutcome(read.shard, sequence_number=read.shard.sequence_number)
 
     def ask(self) -> Answer | None:
-        """Wait for the next page. None if there is none to wait for."""
+        """Wait for the next page; return None if no page can come."""
         try:
             return self._next_answer()
         except SourceError as error:
@@ -146,7 +127,7 @@ class _ShardCursor:
             return None
 
     def take(self, answer: Answer) -> bool:
-        """Parse a page, and pass it on. False if the shard needs no more calls in this drain."""
+        """Parse a page and pass it on; return False if this drain needs no more of the shard."""
         try:
             page = answer()
         except SourceError as error:
@@ -155,8 +136,8 @@ class _ShardCursor:
         self._take(page)
         return self._goes_on(page)
 
-    def kept(self) -> CachedIterator | None:
-        """The iterator to go on with in the next drain."""
+    def to_cache(self) -> CachedIterator | None:
+        """Return the iterator that the next drain can continue with."""
         if self._iterator is None or self.outcome.ended or self.outcome.error:
             return None
         return CachedIterator(self.outcome.sequence_number, self._iterator, self._issued_at_seconds)
@@ -171,13 +152,13 @@ class _ShardCursor:
             return self._get_records()
         except ShardNotFoundError:
             if self._read.listed_open:
-                raise  # the two answers contradict each other: nothing is given up for that
+                raise  # the two answers contradict each other: no reason to give up the shard
             self.outcome.gap = self.outcome.gap or vanished_gap(self._shard_so_far(), self._now)
             self.outcome.ended = True
             return None
 
     def _answer_in_order(self) -> Answer:
-        """The page after the last one, by another iterator if the one at hand has expired."""
+        """Ask for the page after the last one, with a new iterator if the current one expired."""
         if self._iterator is None:
             self._open_iterator(self._position())
         try:
@@ -197,7 +178,7 @@ class _ShardCursor:
         shard = self._read.shard
         self._iterator = self._client.shard_iterator(shard.stream_arn, shard.shard_id, start)
         self._issued_at_seconds = self._monotonic()
-        # It stands before stretches of empty pages that the one before had passed.
+        # The new iterator is before stretches of empty pages that the old one had passed.
         self._empty_pages_left = max(self._empty_pages_left, EMPTY_PAGES_FROM_A_NEW_ITERATOR)
 
     def _get_records(self) -> Answer:
@@ -226,12 +207,12 @@ class _ShardCursor:
     def _take(self, page: RecordsPage) -> None:
         outcome = self.outcome
         # A renewed iterator or a repeated answer must not land a record twice.
-        fresh = ChangeRecords.of(page.records).newer_than(outcome.sequence_number)
-        if fresh:
-            outcome.sequence_number = int(fresh.sequence_digits[-1])
-            outcome.event_time_seconds = fresh.created_at[-1]
+        new = ChangeRecords.of(page.records).newer_than(outcome.sequence_number)
+        if new:
+            outcome.sequence_number = int(new.sequence_digits[-1])
+            outcome.event_time_seconds = new.created_at[-1]
         outcome.body_bytes += page.body_bytes
-        landed = fresh.created_from(self._skip_before)
+        landed = new.created_from(self._skip_before)
         if not landed and not page.malformed:
             return
         outcome.malformed += len(page.malformed)
@@ -258,18 +239,18 @@ def read_shards(
     logger: logging.Logger,
     sink: Sink,
 ) -> list[ShardOutcome]:
-    """Read the shards until each is at its tip or end, or the budget is spent.
+    """Read the shards until each is at its latest position or end, or the budget is spent.
 
     Shards get their turns in the order of `reads`. A failing shard carries its error in its
-    outcome; the others go on. What was read before the failure counts. What the sink raises
-    ends the drain.
+    outcome, and the other shards continue. Records read before the failure count. An exception
+    from the sink ends the drain.
     """
     cursors = [
         _ShardCursor(client, read, _usable(iterators, read, budget), now, budget.monotonic, sink)
         for read in reads
     ]
     _read_in_turns(cursors, budget)
-    _keep(iterators, cursors)
+    _update_cache(iterators, cursors)
     for cursor in cursors:
         if cursor.outcome.error is not None:
             logger.warning(
@@ -281,7 +262,7 @@ def read_shards(
 
 
 def _read_in_turns(cursors: Sequence[_ShardCursor], budget: ReadBudget) -> None:
-    """Parse answers here while others are on their way: as many as keep this thread busy."""
+    """Parse answers in this thread while others are in flight: as many as keep it busy."""
     if not cursors:
         return
     waiting = deque(cursors)
@@ -311,18 +292,18 @@ def _read_in_turns(cursors: Sequence[_ShardCursor], budget: ReadBudget) -> None:
 
 
 def _usable(iterators: IteratorCache, read: ShardRead, budget: ReadBudget) -> CachedIterator | None:
-    kept = iterators.get((read.shard.stream_arn, read.shard.shard_id))
-    if kept is None or kept.sequence_number != read.shard.sequence_number:
+    cached = iterators.get((read.shard.stream_arn, read.shard.shard_id))
+    if cached is None or cached.sequence_number != read.shard.sequence_number:
         return None
-    fresh = budget.monotonic() - kept.issued_at_seconds < ITERATOR_LIFE_SECONDS
-    return kept if fresh else None
+    alive = budget.monotonic() - cached.issued_at_seconds < ITERATOR_USE_SECONDS
+    return cached if alive else None
 
 
-def _keep(iterators: IteratorCache, cursors: Sequence[_ShardCursor]) -> None:
+def _update_cache(iterators: IteratorCache, cursors: Sequence[_ShardCursor]) -> None:
     for cursor in cursors:
-        place = (cursor.outcome.row.stream_arn, cursor.outcome.row.shard_id)
-        kept = cursor.kept()
-        if kept is None:
-            iterators.pop(place, None)
+        key = (cursor.outcome.row.stream_arn, cursor.outcome.row.shard_id)
+        cached = cursor.to_cache()
+        if cached is None:
+            iterators.pop(key, None)
         else:
-            iterators[place] = kept
+            iterators[key] = cached

@@ -1,4 +1,4 @@
-"""Which of a table's streams is read: one after the other, the oldest that has an end first."""
+"""Choice of the stream to read: a table's streams are read one after another, oldest first."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from datazone_dagster.model.shard import StreamDescription
 
 
 def stream_to_read(client: StreamClient, checkpoint: Checkpoint) -> StreamDescription:
-    """The oldest stream that is not drained to its end yet, else the current one."""
+    """Return the oldest stream that is not drained to its end yet, else the current one."""
     missing: TableNotFoundError | StreamDisabledError | None = None
     rows = sorted(checkpoint.shards.values(), key=lambda row: row.first_listed_at)
     try:
-        unseen = _unseen_streams(client.stream_arns(), {row.stream_arn for row in rows})
+        new = _new_streams(client.stream_arns(), {row.stream_arn for row in rows})
     except (TableNotFoundError, StreamDisabledError) as error:
-        unseen, missing = (), error
+        new, missing = (), error
     unfinished = dict.fromkeys(row.stream_arn for row in rows if not row.is_done)
-    for stream_arn in dict.fromkeys((*unfinished, *unseen)):
+    for stream_arn in dict.fromkeys((*unfinished, *new)):
         try:
             return client.describe(stream_arn)
         except ShardNotFoundError:
             if stream_arn not in unfinished:
                 raise
-            # The whole stream is gone: its shards are read by id, found missing, and noted
-            # as gaps, after which the current stream's turn comes.
+            # The entire stream is gone: its shards are read by id, found missing, and recorded
+            # as gaps; then the current stream is read.
             return StreamDescription(stream_arn, view_type="", enabled=False, shards=())
     assert missing is not None
     raise missing
 
 
-def _unseen_streams(stream_arns: tuple[str, ...], known: set[str]) -> tuple[str, ...]:
-    """The streams after those we know, and always the current one.
+def _new_streams(stream_arns: tuple[str, ...], known: set[str]) -> tuple[str, ...]:
+    """Return the streams after the known ones, and always the current one.
 
-    A stream may have been replaced twice between two drains. At the very first drain only
-    the current one counts.
+    A stream may have been replaced twice between two drains. In the very first drain only the
+    current stream counts.
     """
     last_known = max((at for at, arn in enumerate(stream_arns) if arn in known), default=-1)
     return (stream_arns[last_known + 1 :] if known else ()) or stream_arns[-1:]

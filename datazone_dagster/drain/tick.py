@@ -1,4 +1,4 @@
-"""A tick: batch after batch, until the source is caught up or the time is spent."""
+"""A tick: drains batches until the source is caught up or the time budget is spent."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def drain_tick(
     clock: Clock = utc_now,
     logger: logging.Logger = _logger,
 ) -> DrainReport:
-    """Land batch after batch until the source is caught up or the time is spent.
+    """Land batch after batch until the source is caught up or the time budget is spent.
 
-    Each batch is a drain of its own: what is committed stays, whatever becomes of the next.
+    Each batch is a drain of its own: a committed batch stays, whatever happens to the next one.
 
     Returns:
         One report over all batches.
 
     Raises:
-        DatazoneError: As `drain_once`, if it is the first batch that fails.
+        DatazoneError: As in `drain_once`, if the first batch fails.
     """
     deadline_seconds = time.monotonic() + settings.budget_seconds
     total: DrainReport | None = None
@@ -72,15 +72,15 @@ def drain_once(
     clock: Clock = utc_now,
     logger: logging.Logger = _logger,
 ) -> DrainReport:
-    """Land one batch of what the shards of a source hold, and say where it stands.
+    """Land one batch of records from the shards of a source, and report the state of the source.
 
-    Safe at any time and from several processes at once: the one that commits second gives
-    way, and the next drain goes on from what is committed.
+    Safe at any time and from several processes at once: the drain that commits second loses the
+    commit race, and the next drain continues from the committed state.
 
     Raises:
         SourceError: The stream can't be read at all.
         MaskError: The source's mask can't be applied; nothing was landed.
-        LineageError: The shards contradict what was landed.
+        LineageError: The shards contradict what was landed before.
         StorageError: The lakehouse can't be read or written.
     """
     deadline_seconds = time.monotonic() + settings.budget_seconds

@@ -1,4 +1,4 @@
-"""What the user function receives and returns: lazy frames over one chunk, and rows out of it."""
+"""Input and output of the user function: lazy frames over one chunk, and the rows returned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrow types as Delta Lake holds them: fewer, and none that loses a value on the way."""
+"""Conversion of Arrow types to the fewer types of Delta Lake, without changing any value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.types as kinds
 from datazone_dagster.errors import ResultError
 
 DELTA_DECIMAL_DIGITS = 38
-_OTHER_FORMS: dict[pa.DataType, pa.DataType] = {
+_CONVERTED: dict[pa.DataType, pa.DataType] = {
     pa.uint8(): pa.int16(),
     pa.uint16(): pa.int32(),
     pa.uint32(): pa.int64(),
@@ -22,7 +22,7 @@ _OTHER_FORMS: dict[pa.DataType, pa.DataType] = {
     pa.float16(): pa.float32(),
     pa.date64(): pa.date32(),
 }
-_KEPT = (
+_UNCHANGED = (
     kinds.is_boolean,
     kinds.is_signed_integer,
     kinds.is_floating,
@@ -33,22 +33,22 @@ _KEPT = (
 
 
 class UnsupportedTypeError(ValueError):
-    """A type that Delta Lake has no counterpart for. The message names it and the way out."""
+    """A type without a counterpart in Delta Lake. The message names the type and what to do."""
 
 
 def delta_type(arrow_type: pa.DataType) -> pa.DataType:
-    """The type that a column is cast to before it is written.
+    """Return the type that a column is cast to before it is written.
 
-    Unsigned integers widen, timestamps become microseconds (an instant stays one, in UTC),
-    dictionaries and views are laid out plainly.
+    Unsigned integers widen, timestamps become microseconds (in UTC if they are instants), and
+    dictionaries and views become plain arrays.
 
     Raises:
-        UnsupportedTypeError: There is none: times of day, durations, intervals, unions, and
-            types that Arrow could not tell (null) inside of others.
+        UnsupportedTypeError: Delta Lake has no such type: times of day, durations, intervals,
+            unions, and the null type nested in another type.
     """
-    if arrow_type in _OTHER_FORMS:
-        return _OTHER_FORMS[arrow_type]
-    if any(is_kind(arrow_type) for is_kind in _KEPT):
+    if arrow_type in _CONVERTED:
+        return _CONVERTED[arrow_type]
+    if any(is_kind(arrow_type) for is_kind in _UNCHANGED):
         return arrow_type
     if isinstance(arrow_type, pa.TimestampType):
         return pa.timestamp("us", tz=None if arrow_type.tz is None else "UTC")
@@ -63,12 +63,12 @@ def _decimal(arrow_type: pa.DataType) -> pa.DataType:
     if scale < 0:
         precision, scale = precision - scale, 0
     if scale > DELTA_DECIMAL_DIGITS:
-        raise UnsupportedTypeError(f"{arrow_type} has more than 38 decimals; cast it")
+        raise UnsupportedTypeError(f"{arrow_type} has more than 38 decimal places; cast it")
     return pa.decimal128(min(precision, DELTA_DECIMAL_DIGITS), scale)
 
 
 def _nested(arrow_type: pa.DataType) -> pa.DataType:
-    """The type for one that is made of others."""
+    """Return the Delta Lake type for a type that contains other types or wraps one."""
     if kinds.is_fixed_size_binary(arrow_type):
         return pa.binary()
     if isinstance(arrow_type, pa.BaseExtensionType):
@@ -84,24 +84,24 @@ def _nested(arrow_type: pa.DataType) -> pa.DataType:
     if value_type is not None:  # every form of list
         return pa.list_(delta_type(value_type))
     if kinds.is_null(arrow_type):
-        raise UnsupportedTypeError("nothing tells the type of its values; cast it")
+        raise UnsupportedTypeError("the type of its values is unknown; cast it")
     raise UnsupportedTypeError(
         f"Delta Lake has no type for {arrow_type}; cast it to a number, a timestamp or a string"
     )
 
 
 def as_delta(table: pa.Table, *, where: str) -> pa.Table:
-    """A table whose columns have the types of Delta Lake, every value unchanged.
+    """Cast a table to the types of Delta Lake, every value unchanged.
 
-    A column of only nulls without a type is left out: it says nothing, and a later chunk may
-    say what it is. Fields keep their metadata and allow nulls.
+    A column of the null type is left out: its type is unknown, and a later chunk may bring one.
+    Fields keep their metadata and allow nulls.
 
     Args:
-        table: Any Arrow table with distinct column names.
-        where: What it is, for errors.
+        table: Arrow table with distinct column names.
+        where: Name of the table in errors.
 
     Raises:
-        ResultError: A type that Delta Lake does not have, or a value that its type can't hold.
+        ResultError: Delta Lake lacks a type, or a value does not fit its type.
     """
     columns: list[pa.ChunkedArray] = []
     fields: list[pa.Field] = []
@@ -118,8 +118,8 @@ def as_delta(table: pa.Table, *, where: str) -> pa.Table:
             ) from error
         except pa.ArrowException as error:
             raise ResultError(
-                f"{where}: column {field.name!r} of type {field.type} holds a value that "
-                f"{delta_type(field.type)} can't: {str(error).splitlines()[0]}.",
+                f"{where}: column {field.name!r} of type {field.type} holds a value that does "
+                f"not fit {delta_type(field.type)}: {str(error).splitlines()[0]}.",
                 safe="Nothing was written.",
                 hint="Round or cast the column in the function.",
             ) from error

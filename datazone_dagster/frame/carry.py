@@ -1,4 +1,4 @@
-"""Lets the hidden columns travel through a user's query, where that keeps its meaning."""
+"""Addition of the hidden columns to a user's query wherever the query keeps its meaning."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from datazone_dagster.frame.syntax import Node
 
 
 def carry(query: Node, source: str, hidden: Sequence[str]) -> bool:
-    """Adds the hidden columns of `source` to what a query selects, in place.
+    """Add the hidden columns of `source` to the select list of a query, in place.
 
-    Only where each row of the result comes from one row of `source`: not through groups, a
-    DISTINCT, a UNION without ALL, or a table that is not reached. Aggregates are not told
-    from other functions here: a query that has them does not bind afterwards, and the caller
-    falls back to the unchanged one.
+    The columns are added only if each row of the result comes from one row of `source`: not
+    through groups, a DISTINCT, a UNION without ALL, or a table that does not carry them.
+    Aggregates are not distinguished from other functions here: a query with aggregates does not
+    bind afterwards, and the caller falls back to the unchanged query.
 
     Args:
-        query: The tree of a query. It is changed even when False is returned.
-        source: The table whose rows carry the columns.
-        hidden: Their names.
+        query: Tree of a query; changed even if the result is False.
+        source: Table whose rows carry the columns.
+        hidden: Names of the hidden columns.
 
     Returns:
         Whether the query's result has the columns now.
@@ -38,7 +38,7 @@ def _carry(node: Node, carriers: set[str], hidden: Sequence[str]) -> bool:
     if node["type"] == "SET_OPERATION_NODE":
         if not node["setop_all"] or node["setop_type"] != "UNION":
             return False
-        # every side is changed, or the columns would not match
+        # every side has to change, or the columns would not match
         carried = [_carry(side, carriers, hidden) for side in _sides(node)]
         return all(carried)
     if node["type"] != "SELECT_NODE" or not _row_by_row(node):
@@ -51,7 +51,7 @@ def _carry(node: Node, carriers: set[str], hidden: Sequence[str]) -> bool:
 
 
 def _query_of(entry: Node) -> Node:
-    """The query of a CTE; DuckDB 1 wraps it once more."""
+    """Return the query of a CTE, which DuckDB 1 wraps in one more node."""
     query: Node = entry["query"]["node"] if "query" in entry else entry["query_node"]
     return query
 
@@ -71,7 +71,7 @@ def _row_by_row(node: Node) -> bool:
 
 
 def _carrying_table(table: Node, carriers: set[str], hidden: Sequence[str]) -> str | None:
-    """The name by which a FROM clause knows the first table that carries the columns."""
+    """Return the name, in a FROM clause, of the first table that carries the columns."""
     kind = table["type"]
     if kind == "BASE_TABLE":
         name = str(table["table_name"])
@@ -103,11 +103,11 @@ def _output_name(item: Node) -> str:
 
 
 def exclude_hidden(star: Node, qualifier: str, hidden: Sequence[str]) -> None:
-    """Takes the hidden columns out of a `*`, in place, if it stands for the table's columns."""
+    """Exclude the hidden columns from a `*`, in place, if it stands for the table's columns."""
     inner = star["expr"]
-    if inner is not None:  # COLUMNS(c -> ...) filters a star of its own
-        for part in _stars_below(inner):
-            exclude_hidden(part, qualifier, hidden)
+    if inner is not None:  # COLUMNS(c -> ...) contains its own star
+        for nested in _stars_below(inner):
+            exclude_hidden(nested, qualifier, hidden)
         return
     if star["relation_name"].casefold() in {"", qualifier.casefold()}:
         excluded = {str(name).casefold() for name in star["exclude_list"]}
@@ -125,7 +125,7 @@ def _stars_below(tree: Any) -> list[Node]:
 
 
 def column(name: str, qualifier: str = "") -> Node:
-    """The tree of a column's name."""
+    """Return the tree of a column reference."""
     return {
         "class": "COLUMN_REF",
         "type": "COLUMN_REF",

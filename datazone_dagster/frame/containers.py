@@ -1,8 +1,8 @@
-"""The SQL that reads sets, lists and maps, every byte of them or not at all.
+"""SQL that reads sets, lists and maps completely, to the last byte, or not at all.
 
-DuckDB's `from_json` drops what its shape does not name, and takes the first of two equal
-names. So each reading also counts the bytes of the JSON that it has read: only where that is
-the length of the whole text was nothing dropped. All else is left to `plain` and `exact`.
+DuckDB's `from_json` drops whatever its shape does not name, and takes the first of two equal
+names. Each reading therefore also counts the bytes of JSON that it has read: nothing was dropped
+only if the count equals the length of the text. `plain` and `exact` read all other values.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _NULL = "NULL"
 _JSON_NUMBER = r'"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?"'
 
 Sql = Callable[[str], str]
-"""From the SQL of a parsed value to SQL about it."""
+"""Maps the SQL of a parsed value to SQL computed from that value."""
 
 
 class Reading(NamedTuple):
-    """How one kind of value is read.
+    """SQL that reads one kind of value.
 
-    `shape` is what `from_json` is asked for; `value` is the value, null if it can't be had;
-    `size` the bytes of JSON that the value was made of, null or too few if some were not read.
+    `shape` is the shape for `from_json`. `value` gives the value, null if the JSON does not fit.
+    `size` gives the bytes of JSON that were read, null or too few if some were not.
     """
 
     shape: Shape
@@ -45,44 +45,45 @@ class Reading(NamedTuple):
 
 
 def typed_content(item_type: ItemType, descriptor: str) -> Reading:
-    """Reads the inside of a set, list or map as a declared type."""
+    """Return the reading of the content of a set, list or map as a declared type."""
     return _typed_forms(item_type, 0)[descriptor]
 
 
 def plain_content(structure: Structure, descriptor: str) -> Reading | None:
-    """Reads the inside of a list or map as plain JSON text; None if nothing was learnt of it."""
+    """Return the reading of a list or map as plain JSON text, None if the sample had none."""
     return _plain_forms(structure, 0).get(descriptor)
 
 
 def exactly(read: Reading, parsed: str, text: str, *, plain: bool) -> str:
-    """The value where all of the text was read, else null.
+    """Return the SQL of the value, null unless the complete text was read.
 
     Args:
-        read: The reading.
-        parsed: The SQL of what `from_json` made of the text.
-        text: The SQL of the text, without whitespace between tokens.
-        plain: Whether the value is JSON text. Control characters are then left to Python, so
-            that equal values have equal texts whoever wrote them.
+        read: Reading to apply.
+        parsed: SQL of the result of `from_json` on the text.
+        text: SQL of the text, without whitespace between tokens.
+        plain: Whether the value is JSON text. Python then reads the texts with control
+            characters, so that equal values have equal texts regardless of who wrote them.
     """
-    whole = f"{read.size(parsed)} = strlen({text})"
+    complete = f"{read.size(parsed)} = strlen({text})"
     if plain:
-        whole += f" AND NOT contains({text}, '\\u')"
-    return f"CASE WHEN {whole} THEN {read.value(parsed)} END"
+        complete += f" AND NOT contains({text}, '\\u')"
+    return f"CASE WHEN {complete} THEN {read.value(parsed)} END"
 
 
 def _wrapped(forms: dict[str, Reading]) -> Reading:
-    """A typed value, `{"S": ...}`: whichever of the forms is there."""
+    """Return the reading of a typed value, `{"S": ...}`, in whichever form is present."""
 
     def field(value: str, descriptor: str) -> str:
         return extracted(value, (descriptor,))
 
-    def value(of: str) -> str:
-        return _first(form.value(field(of, name)) for name, form in forms.items())
+    def value(parsed: str) -> str:
+        return _first(form.value(field(parsed, name)) for name, form in forms.items())
 
-    def size(of: str) -> str:
+    def size(parsed: str) -> str:
         around = len('{"":}')
         return _first(
-            f"{form.size(field(of, name))} + {len(name) + around}" for name, form in forms.items()
+            f"{form.size(field(parsed, name))} + {len(name) + around}"
+            for name, form in forms.items()
         )
 
     return Reading({name: form.shape for name, form in forms.items()}, value, size)
@@ -94,45 +95,47 @@ def _first(sqls: Iterable[str]) -> str:
 
 
 def _sized(value: Sql) -> Sql:
-    """The size of a scalar is that of its JSON, if it was read."""
-    return lambda of: f"CASE WHEN {value(of)} IS NOT NULL THEN strlen({of}) END"
+    """Return the size of a scalar: the length of its JSON if the value was read, else null."""
+    return lambda parsed: f"CASE WHEN {value(parsed)} IS NOT NULL THEN strlen({parsed}) END"
 
 
-def _text(of: str) -> str:
-    """The text of a JSON string; null of any other JSON."""
-    return f"CASE WHEN starts_with({of}, '\"') THEN {of} ->> '$' END"
+def _text(parsed: str) -> str:
+    """Return the SQL of the text of a JSON string, null for any other JSON."""
+    return f"CASE WHEN starts_with({parsed}, '\"') THEN {parsed} ->> '$' END"
 
 
-def _all(element: Reading, depth: int) -> Sql:
-    """The size of a list: a separator per element, and the brackets."""
+def _list_size(element: Reading, depth: int) -> Sql:
+    """Return the size of a list: its elements, a separator for each, and the brackets."""
     name = f"s{depth}"
-    return lambda of: _if_there(
-        of,
-        f"greatest({_EMPTY}, 1 + coalesce(list_sum(list_transform({of}, "
+    return lambda parsed: _if_present(
+        parsed,
+        f"greatest({_EMPTY}, 1 + coalesce(list_sum(list_transform({parsed}, "
         f"lambda {name}: {element.size(name)} + 1)), 0))",
     )
 
 
-def _if_there(of: str, sql: str) -> str:
-    return f"CASE WHEN {of} IS NOT NULL THEN {sql} END"
+def _if_present(parsed: str, sql: str) -> str:
+    return f"CASE WHEN {parsed} IS NOT NULL THEN {sql} END"
 
 
 # --- declared types
 
 
 def _typed_value(item_type: ItemType, depth: int) -> Reading:
-    """Any form that the type takes, or NULL, whose value is null."""
+    """Return the reading of any form that the type accepts, or of NULL, whose value is null."""
     read = _wrapped(_typed_forms(item_type, depth))
     is_null = _wrapped({_NULL: Reading("JSON", lambda _: "NULL", _sized(_is_null))})
     assert isinstance(read.shape, dict)
     assert isinstance(is_null.shape, dict)
     return Reading(
-        read.shape | is_null.shape, read.value, lambda of: _first((read.size(of), is_null.size(of)))
+        read.shape | is_null.shape,
+        read.value,
+        lambda parsed: _first((read.size(parsed), is_null.size(parsed))),
     )
 
 
-def _is_null(of: str) -> str:
-    return f"CASE WHEN {of} = 'true' THEN 'null' END"
+def _is_null(parsed: str) -> str:
+    return f"CASE WHEN {parsed} = 'true' THEN 'null' END"
 
 
 def _typed_forms(item_type: ItemType, depth: int) -> dict[str, Reading]:
@@ -148,8 +151,8 @@ def _typed_forms(item_type: ItemType, depth: int) -> dict[str, Reading]:
 
 def _typed_scalar(scalar: Scalar) -> Sql:
     if scalar.name == "boolean":
-        return lambda of: f"CASE {of} WHEN 'true' THEN true WHEN 'false' THEN false END"
-    return lambda of: reading(scalar, _text(of)) or _text(of)
+        return lambda parsed: f"CASE {parsed} WHEN 'true' THEN true WHEN 'false' THEN false END"
+    return lambda parsed: reading(scalar, _text(parsed)) or _text(parsed)
 
 
 def _typed_lists(listed: ListOf, depth: int) -> dict[str, Reading]:
@@ -157,8 +160,8 @@ def _typed_lists(listed: ListOf, depth: int) -> dict[str, Reading]:
     forms = {
         "L": Reading(
             [element.shape],
-            lambda of: f"list_transform({of}, lambda {name}: {element.value(name)})",
-            _all(element, depth),
+            lambda parsed: f"list_transform({parsed}, lambda {name}: {element.value(name)})",
+            _list_size(element, depth),
         )
     }
     for descriptor in descriptors_of(listed)[1:]:
@@ -171,8 +174,8 @@ def _typed_set(scalar: Scalar, depth: int) -> Reading:
     value, name = _typed_scalar(scalar), f"e{depth}"
     return Reading(
         ["JSON"],
-        lambda of: f"list_sort(list_transform({of}, lambda {name}: {value(name)}))",
-        _all(Reading("JSON", value, _sized(value)), depth),
+        lambda parsed: f"list_sort(list_transform({parsed}, lambda {name}: {value(name)}))",
+        _list_size(Reading("JSON", value, _sized(value)), depth),
     )
 
 
@@ -182,20 +185,20 @@ def _typed_map(mapped: MapOf, depth: int) -> Reading:
     size = f"strlen(to_json({name}.key)) + 2 + {value.size(f'{name}.value')}"
     return Reading(
         f"MAP(VARCHAR, {_type_of(value.shape)})",
-        lambda of: (
-            f"map_from_entries(list_sort(list_transform(map_entries({of}), "
+        lambda parsed: (
+            f"map_from_entries(list_sort(list_transform(map_entries({parsed}), "
             f"lambda {name}: {entry})))"
         ),
-        lambda of: _if_there(
-            of,
-            f"greatest({_EMPTY}, 1 + coalesce(list_sum(list_transform(map_entries({of}), "
+        lambda parsed: _if_present(
+            parsed,
+            f"greatest({_EMPTY}, 1 + coalesce(list_sum(list_transform(map_entries({parsed}), "
             f"lambda {name}: {size})), 0))",
         ),
     )
 
 
 def _type_of(shape: Shape) -> str:
-    """A shape as a DuckDB type: inside a MAP there are no shapes."""
+    """Return a shape as a DuckDB type, because a MAP can't contain shapes."""
     if isinstance(shape, str):
         return shape
     if isinstance(shape, list):
@@ -205,33 +208,35 @@ def _type_of(shape: Shape) -> str:
 
 
 def _typed_struct(struct: StructOf, depth: int) -> Reading:
-    parts = {name: _typed_value(part, depth + 1) for name, part in struct.fields}
+    fields = {name: _typed_value(field, depth + 1) for name, field in struct.fields}
 
-    def value(of: str) -> str:
+    def value(parsed: str) -> str:
         packed = ", ".join(
-            f"{quoted(name)} := {part.value(extracted(of, (name,)))}"
-            for name, part in parts.items()
+            f"{quoted(name)} := {field.value(extracted(parsed, (name,)))}"
+            for name, field in fields.items()
         )
-        return _if_there(of, f"struct_pack({packed})")
+        return _if_present(parsed, f"struct_pack({packed})")
 
-    return Reading({name: part.shape for name, part in parts.items()}, value, _fields_size(parts))
+    shape: Shape = {name: field.shape for name, field in fields.items()}
+    return Reading(shape, value, _fields_size(fields))
 
 
-def _fields_size(parts: dict[str, Reading]) -> Sql:
-    """The size of a map of known names: what is absent has none."""
+def _fields_size(fields: dict[str, Reading]) -> Sql:
+    """Return the size of a map of known names, where an absent field counts 0."""
 
-    def size(of: str) -> str:
+    def size(parsed: str) -> str:
         sizes = [
-            f"coalesce({part.size(extracted(of, (name,)))} + {len(_name(name).encode()) + 2}, 0)"
-            for name, part in parts.items()
+            f"coalesce({field.size(extracted(parsed, (name,)))} "
+            f"+ {len(_name(name).encode()) + 2}, 0)"
+            for name, field in fields.items()
         ]
-        return _if_there(of, f"greatest({_EMPTY}, {' + '.join(['1', *sizes])})")
+        return _if_present(parsed, f"greatest({_EMPTY}, {' + '.join(['1', *sizes])})")
 
     return size
 
 
 def _name(name: str) -> str:
-    """An attribute name as JSON."""
+    """Return an attribute name as a JSON string."""
     return json.dumps(name, ensure_ascii=False)
 
 
@@ -258,27 +263,27 @@ def _plain_forms(structure: Structure, depth: int) -> dict[str, Reading]:
     return forms
 
 
-def _plain_text(of: str) -> str:
-    return f"CASE WHEN starts_with({of}, '\"') THEN {of}::VARCHAR END"
+def _plain_text(parsed: str) -> str:
+    return f"CASE WHEN starts_with({parsed}, '\"') THEN {parsed}::VARCHAR END"
 
 
 _PLAIN_SCALARS: dict[str, Sql] = {
     "S": _plain_text,
     "B": _plain_text,
-    "N": lambda of: (
-        f"CASE WHEN regexp_full_match({of}, '{_JSON_NUMBER}') THEN trim({of}, '\"') END"
+    "N": lambda parsed: (
+        f"CASE WHEN regexp_full_match({parsed}, '{_JSON_NUMBER}') THEN trim({parsed}, '\"') END"
     ),
-    "BOOL": lambda of: f"CASE WHEN {of} IN ('true', 'false') THEN {of}::VARCHAR END",
+    "BOOL": lambda parsed: f"CASE WHEN {parsed} IN ('true', 'false') THEN {parsed}::VARCHAR END",
     "NULL": _is_null,
 }
 
 
 def _empty(brackets: str) -> Reading:
-    """A list or map that was never seen with anything inside."""
+    """Return the reading of a list or map that was empty throughout the sample."""
     return Reading(
         "JSON",
-        lambda of: f"CASE WHEN {of} = '{brackets}' THEN '{brackets}' END",
-        lambda of: f"CASE WHEN {of} = '{brackets}' THEN {_EMPTY} END",
+        lambda parsed: f"CASE WHEN {parsed} = '{brackets}' THEN '{brackets}' END",
+        lambda parsed: f"CASE WHEN {parsed} = '{brackets}' THEN {_EMPTY} END",
     )
 
 
@@ -286,11 +291,11 @@ def _plain_set(depth: int) -> Reading:
     name = f"e{depth}"
     return Reading(
         ["JSON"],
-        lambda of: (
-            f"'[' || array_to_string(list_transform(list_sort(list_transform({of}, "
+        lambda parsed: (
+            f"'[' || array_to_string(list_transform(list_sort(list_transform({parsed}, "
             f"lambda {name}: {_text(name)})), lambda {name}: to_json({name})::VARCHAR), ',') || ']'"
         ),
-        _all(Reading("JSON", _text, _sized(_text)), depth),
+        _list_size(Reading("JSON", _text, _sized(_text)), depth),
     )
 
 
@@ -300,28 +305,29 @@ def _plain_list(element: Structure, depth: int) -> Reading:
         return _empty("[]")
     return Reading(
         [read.shape],
-        lambda of: (
-            f"'[' || array_to_string(list_transform({of}, lambda {name}: {read.value(name)}), "
+        lambda parsed: (
+            f"'[' || array_to_string(list_transform({parsed}, lambda {name}: {read.value(name)}), "
             "',') || ']'"
         ),
-        _all(read, depth),
+        _list_size(read, depth),
     )
 
 
 def _plain_map(fields: dict[str, Structure], depth: int) -> Reading:
-    parts = {
+    readings = {
         name: read
         for name in sorted(fields)
         if (read := _plain_value(fields[name], depth + 1)) is not None
     }
-    if not parts:
+    if not readings:
         return _empty("{}")
 
-    def value(of: str) -> str:
+    def value(parsed: str) -> str:
         members = ", ".join(
-            f"{text_literal(_name(name) + ':')} || {part.value(extracted(of, (name,)))}"
-            for name, part in parts.items()
+            f"{text_literal(_name(name) + ':')} || {read.value(extracted(parsed, (name,)))}"
+            for name, read in readings.items()
         )
-        return _if_there(of, f"'{{' || concat_ws(',', {members}) || '}}'")
+        return _if_present(parsed, f"'{{' || concat_ws(',', {members}) || '}}'")
 
-    return Reading({name: part.shape for name, part in parts.items()}, value, _fields_size(parts))
+    shape: Shape = {name: read.shape for name, read in readings.items()}
+    return Reading(shape, value, _fields_size(readings))

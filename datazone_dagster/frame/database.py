@@ -1,4 +1,4 @@
-"""DuckDB databases: bounded in memory, closed to the outside, locked; and used again."""
+"""DuckDB databases: bounded in memory, isolated, with a locked configuration, and reused."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import duckdb
 from datazone_dagster.frame.spill import SpillFolder, remove_abandoned
 
 _ANSWERS = 1024
-"""A function names the same few expressions for every chunk, or new ones without end."""
+"""Limit of cached answers: most functions repeat a few expressions, some always make new ones."""
 
 
 class Database:
-    """A DuckDB database in memory. What does not fit its limit spills to a directory of its own.
+    """A DuckDB database in memory that spills to its own folder beyond its memory limit.
 
-    It can't reach files, the network or Python variables, and its configuration is locked, so
-    SQL can't change that.
+    SQL can't reach files, the network or Python variables. The configuration is locked, so SQL
+    can't lift these limits.
 
     Args:
-        memory_limit_bytes: What DuckDB may use for intermediate results.
-        threads: Of DuckDB; None leaves it to DuckDB (one per core).
+        memory_limit_bytes: DuckDB's limit for intermediate results.
+        threads: Number of DuckDB threads; None for DuckDB's default (one per core).
     """
 
     def __init__(self, memory_limit_bytes: int, threads: int | None) -> None:
         self.settings = (memory_limit_bytes, threads)
-        self.is_full = False
-        """Whether it may keep memory of what it has read: it is not used again then."""
+        self.retains_memory = False
+        """Whether the database may retain memory from rows that it read, and so is not reused."""
         _clean_up_once()
         self._spill = SpillFolder()
         config: dict[str, str | bool | int | float | list[str]] = {
@@ -46,13 +46,13 @@ class Database:
         self.connection.execute("SET lock_configuration = true")
 
     def close(self) -> None:
-        """Frees the memory and the directory now."""
+        """Free the memory and remove the spill folder now."""
         self.connection.close()
         self._spill.remove()
 
 
 class Databases:
-    """The databases of one run, for one use after another: to open one takes 15 ms of CPU."""
+    """Pool of the databases of one run; opening a database takes 15 ms of CPU."""
 
     def __init__(self) -> None:
         self._idle: list[Database] = []
@@ -61,7 +61,7 @@ class Databases:
         weakref.finalize(self, _close_all, self._idle)
 
     def take(self, memory_limit_bytes: int, threads: int | None) -> Database:
-        """One without tables that nobody else uses."""
+        """Return an idle database without tables, or open a new one."""
         settings = (memory_limit_bytes, threads)
         with self._lock:
             for database in self._idle:
@@ -70,9 +70,9 @@ class Databases:
                     return database
         return Database(*settings)
 
-    def release_memory(self, database: Database, tables: Iterable[str]) -> None:
-        """Let others use it, once its tables are gone."""
-        if database.is_full:
+    def put_back(self, database: Database, tables: Iterable[str]) -> None:
+        """Unregister the tables and make the database idle; close it if it retains memory."""
+        if database.retains_memory:
             database.close()
             return
         for name in tables:
@@ -81,19 +81,19 @@ class Databases:
             self._idle.append(database)
 
     def answer(self, query: str, value: str, ask: Callable[[str, str], str]) -> str:
-        """What a query gives that always gives the same: it is asked once."""
-        known = self._answers.get((query, value))
-        if known is None:
-            known = ask(query, value)
+        """Return the cached answer of a deterministic query, running it only the first time."""
+        cached = self._answers.get((query, value))
+        if cached is None:
+            cached = ask(query, value)
             if len(self._answers) >= _ANSWERS:
                 self._answers.clear()
-            self._answers[query, value] = known
-        return known
+            self._answers[query, value] = cached
+        return cached
 
 
 @functools.cache
 def _clean_up_once() -> None:
-    """With the first database of a process: those of killed ones are gone then."""
+    """Remove the spill folders of killed processes, with the first database of this process."""
     remove_abandoned()
 
 

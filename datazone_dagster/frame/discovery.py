@@ -1,4 +1,4 @@
-"""Which attributes the images of a chunk have, found without a Python object per record."""
+"""Discovery of the attributes in the images of a chunk, without a Python object per record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datazone_dagster.frame.query_session import MalformedImageError, Session
 
 Seen = dict[tuple[str, str], None]
-"""Attributes and their descriptors, in the order in which they came."""
+"""Attributes and their descriptors, in order of first appearance."""
 
 _JSON_TYPES = {
     "S": "VARCHAR",
@@ -23,7 +23,7 @@ _JSON_TYPES = {
 }
 _EXPECTED = ", ".join(f"('{descriptor}', '{kind}')" for descriptor, kind in _JSON_TYPES.items())
 
-# Images with the same names, descriptors and JSON types make one layout: there are few.
+# Images with the same names, descriptors and JSON types share one layout; layouts are few.
 _QUERY = """
 WITH images AS (
     SELECT {image} AS image, row_number() OVER () AS row FROM ({query})
@@ -49,16 +49,16 @@ GROUP BY 1, 2 ORDER BY first
 
 
 def seen_in(session: Session, query: str, images: Sequence[str]) -> Seen:
-    """The attributes of some images of a query's records, by row, then as they stand in the item.
+    """Return the attributes of the images of a query's records, by row, then in item order.
 
     Args:
-        session: Where the query runs.
-        query: SQL of rows.
-        images: The SQL of each image.
+        session: Session that the query runs in.
+        query: SQL that gives the records.
+        images: SQL of each image.
 
     Raises:
         MalformedImageError: An image is not an item in DynamoDB JSON, or repeats a name.
-        duckdb.Error: The query fails, or an image is no JSON at all.
+        duckdb.Error: The query fails, or an image is not JSON.
     """
     found: list[tuple[int, int, int, str, str]] = []
     for at, image in enumerate(images):

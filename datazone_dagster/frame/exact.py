@@ -1,4 +1,4 @@
-"""What SQL left unread, once more and in Python: exact, or not at all. Once per distinct text."""
+"""Exact conversion in Python of the values that SQL could not read, once per distinct text."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from datazone_dagster.frame.typed import exact_value
 
 
 class UnfitError(ValueError):
-    """A value that its column's type can't hold exactly."""
+    """A value that the type of its column can't represent exactly."""
 
 
 def exact_content(item_type: ItemType, descriptor: str, text: str) -> Any:
-    """The inside of a typed value (the text of a number, the JSON of a list) as an item type.
+    """Convert the content of a typed value (text of a number, JSON of a list) to an item type.
 
     Raises:
-        UnfitError: The type has no such value.
-        NotDynamoDBJsonError: The JSON is not DynamoDB's.
+        UnfitError: The type can't represent the value.
+        NotDynamoDBJsonError: The text is not DynamoDB JSON.
     """
     if isinstance(item_type, Scalar):
         return _scalar(item_type, descriptor, text)
@@ -38,14 +38,14 @@ def exact_content(item_type: ItemType, descriptor: str, text: str) -> Any:
 
 
 def texts_of_set(text: str) -> list[str]:
-    """The members of a set as they are written, in the order of their values.
+    """Return the members of a set as written, in the order of their values.
 
     Raises:
-        NotDynamoDBJsonError: It is no list of texts.
+        NotDynamoDBJsonError: The text is not a JSON array of strings.
     """
     members = decoded(text)
     if not isinstance(members, list) or not all(isinstance(one, str) for one in members):
-        raise NotDynamoDBJsonError("a set that is no array of texts")
+        raise NotDynamoDBJsonError("a set that is not a JSON array of strings")
     try:
         return sorted(members, key=Decimal)
     except InvalidOperation:
@@ -68,12 +68,12 @@ def _content(item_type: ItemType, descriptor: str, inner: Any) -> Any:
         return _scalar(item_type, descriptor, inner)
     if isinstance(item_type, ListOf):
         if not isinstance(inner, list):
-            raise NotDynamoDBJsonError("a list that is no array")
+            raise NotDynamoDBJsonError("a list that is not a JSON array")
         if descriptor == "L":
             return [_value(item_type.element, element) for element in inner]
         return sorted(_content(item_type.element, descriptor, element) for element in inner)
     if not isinstance(inner, dict):
-        raise NotDynamoDBJsonError("a map that is no object")
+        raise NotDynamoDBJsonError("a map that is not a JSON object")
     if isinstance(item_type, MapOf):
         return sorted((name, _value(item_type.value, value)) for name, value in inner.items())
     return _struct(item_type, inner)
@@ -89,10 +89,10 @@ def _struct(item_type: StructOf, inner: dict[str, Any]) -> dict[str, Any]:
 def _scalar(scalar: Scalar, descriptor: str, inner: Any) -> Any:
     if descriptor == "BOOL":
         if not isinstance(inner, bool):
-            raise NotDynamoDBJsonError("a boolean that is none")
+            raise NotDynamoDBJsonError("a value that is not a JSON boolean")
         return inner
     if not isinstance(inner, str):
-        raise NotDynamoDBJsonError("a text that is no string")
+        raise NotDynamoDBJsonError("a value that is not a JSON string")
     if scalar.name == "string":
         return inner
     value = exact_value(scalar, inner)
@@ -101,16 +101,21 @@ def _scalar(scalar: Scalar, descriptor: str, inner: Any) -> Any:
     return value
 
 
-def once_more(
+def read_distinct(
     texts: pa.ChunkedArray, read: Callable[[str], Any], into: pa.DataType
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Reads each distinct text once.
+    """Convert each distinct text once.
+
+    Args:
+        texts: Texts to convert.
+        read: Conversion of one text; raises `UnfitError` for a text without a value.
+        into: Arrow type of the values.
 
     Returns:
-        The values, and the texts that have none.
+        The values, null for a text without one; and the texts without a value, else null.
 
     Raises:
-        NotDynamoDBJsonError: A text is none.
+        NotDynamoDBJsonError: A text is not DynamoDB JSON.
     """
     encoded = texts.combine_chunks().dictionary_encode()
     values: list[Any] = []

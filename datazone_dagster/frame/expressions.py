@@ -1,4 +1,4 @@
-"""The user's expressions, ready to stand in a query: paths replaced, results named."""
+"""The user's expressions in a form that a query can use: paths replaced, results named."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from datazone_dagster.frame.syntax import (
 )
 
 PREVIOUS = "_dz_previous"
-"""Stands for the query that a stage reads."""
+"""Placeholder for the query that a stage reads."""
 
 _SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an expression can name.
+    """Names that an expression may use.
 
     `source` is the relation's own name, `records` the columns that hold the stream record,
     `hidden` the columns that `*` leaves out.
@@ -44,10 +44,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """One SQL expression, or a whole query, of a call.
+    """One SQL expression of a call, or its full query.
 
-    `text` is what the user wrote, `sql` what is executed, `name` the output's name: empty
-    where there are several (`*`) or none. `row_wise`: see `frame.row_wise`.
+    `text` is the user's text, `sql` the executed SQL. `name` is the name of the output, empty if
+    there are several outputs (`*`) or none. `row_wise` is explained in `frame.row_wise`.
     """
 
     method: str
@@ -59,12 +59,12 @@ class Expression:
 
     @property
     def call(self) -> str:
-        """The call as an error shows it."""
+        """Call as an error shows it."""
         return shown_call(self.method, self.text)
 
 
 def shown_call(method: str, *texts: object) -> str:
-    """A call as an error shows it, on one line and not endless."""
+    """Format a call for an error, on one line of bounded length."""
     arguments = ", ".join(repr(" ".join(str(text).split())) for text in texts)
     if len(arguments) > _SHOWN_CHARACTERS:
         arguments = arguments[:_SHOWN_CHARACTERS] + "…"
@@ -72,10 +72,10 @@ def shown_call(method: str, *texts: object) -> str:
 
 
 def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Expression]:
-    """Reads the arguments of `select` and `with_columns`.
+    """Read the arguments of `select` and `with_columns`.
 
     Raises:
-        ExpressionError: One does not parse, or names an impossible path.
+        ExpressionError: An argument does not parse, or names an impossible path.
     """
     found = []
     for text in texts:
@@ -83,16 +83,16 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
         for item in items:
             rewriter = PathRewriter(scope.records, scope.names, shown_call(method, text))
             node = rewriter.rewrite(item)
-            stars = [part for part in nodes(node, subqueries=False) if part.get("type") == "STAR"]
+            stars = [star for star in nodes(node, subqueries=False) if star.get("type") == "STAR"]
             for star in stars:
                 exclude_hidden(star, scope.source, scope.hidden)
             name: str = ""
             if not stars:
                 name = item["alias"] or rewriter.output_name(item) or ""
                 if not name and item["class"] == "COLUMN_REF":
-                    name = item["column_names"][-1]  # and DuckDB says it in the column's own case
+                    name = item["column_names"][-1]  # DuckDB then uses the column's own case
                 elif not name:
-                    # the user's own text, not DuckDB's print of it: the same in every version
+                    # the user's own text: DuckDB's rendering of it differs between versions
                     name = text.strip() if len(items) == 1 else print_expressions(scope.ask, [item])
                     node = {**node, "alias": name}
                 elif not item["alias"]:
@@ -104,10 +104,10 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
 
 
 def predicate(scope: Scope, text: str) -> Expression:
-    """Reads the argument of `filter`.
+    """Read the argument of `filter`.
 
     Raises:
-        ExpressionError: Not one expression without an alias, or it does not parse.
+        ExpressionError: The text does not parse, or is not one expression without an alias.
     """
     call = shown_call("filter", text)
     items = parse_expressions(scope.ask, text, call=call)
@@ -120,13 +120,13 @@ def predicate(scope: Scope, text: str) -> Expression:
 
 
 def queries(scope: Scope, text: str) -> list[Expression]:
-    """Reads the argument of `sql`: the queries to try, best first, each around `PREVIOUS`.
+    """Read the argument of `sql`, as the queries to try, best first, each around `PREVIOUS`.
 
-    The first one, if there are two, also selects the hidden columns; it does not bind where
+    If there are two queries, the first one also selects the hidden columns. It does not bind if
     the user's query aggregates.
 
     Raises:
-        ExpressionError: Not one SELECT, or it names an impossible path.
+        ExpressionError: The text is not one SELECT, or names an impossible path.
     """
     call = shown_call("sql", text)
     rewriter = PathRewriter(scope.records, scope.names, call)
@@ -145,7 +145,7 @@ def queries(scope: Scope, text: str) -> list[Expression]:
 
 
 def _name_paths(node: Node, original: Node, rewriter: PathRewriter) -> None:
-    """Names the unnamed paths that a query selects, in place."""
+    """Give names to the unnamed paths that a query selects, in place."""
     for item, before in zip(
         node.get("select_list", ()), original.get("select_list", ()), strict=True
     ):

@@ -1,4 +1,4 @@
-"""The frame: one chunk of changes as stream records, lazy, what a stream input gives a function."""
+"""Lazy frame that a stream input gives a function: one chunk of changes as stream records."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Frame(Relation):
     `Keys`, `NewImage`, `OldImage`, `SequenceNumber`, `SizeBytes` and `StreamViewType`.
 
     An attribute is read by its name and type: `dynamodb.NewImage.status.S`. Attribute names
-    are case-sensitive and quoted where they are not plain. S, N and B give strings (N exact,
-    B in base64), BOOL and NULL booleans, SS, NS and BS lists of strings; whatever is taken
-    whole is DynamoDB JSON text. What a record does not have is null. Only what is named is
-    parsed.
+    are case-sensitive; a name that is not a plain identifier is quoted. S, N and B give strings
+    (N exact, B in base64), BOOL and NULL booleans, SS, NS and BS lists of strings. A map, a list
+    or a full image gives DynamoDB JSON text. Anything that a record lacks is null. Only the
+    named attributes are parsed.
 
     Example:
         >>> orders.filter("eventName <> 'REMOVE'").select(
@@ -56,20 +56,20 @@ class Frame(Relation):
         attributes: AttributeMapping = AttributeMapping(),
         databases: Databases | None = None,
     ) -> Frame:
-        """The frame of one chunk.
+        """Make the frame of one chunk.
 
         Args:
-            changes: Columns of the change log, oldest first, with `_dz_key`, `_dz_version` and
-                `_dz_event_time`; or how to read them when they are asked for, with the images
-                that are asked for. Not copied.
+            changes: Rows of the change log, oldest first, with `_dz_key`, `_dz_version` and
+                `_dz_event_time`; or an `Unread` that reads them on first use, with the images
+                requested. Not copied.
             lookups: Tables that `sql()` can join, by name.
-            memory_limit_bytes: What DuckDB may use for intermediate results; more spills to disk.
-            threads: Of DuckDB; None leaves it to DuckDB.
-            attributes: The columns that `items()` has given so far.
-            databases: Of the run; None: the frame has its own.
+            memory_limit_bytes: DuckDB's limit for intermediate results; more spills to disk.
+            threads: Number of DuckDB threads; None for DuckDB's default (one per core).
+            attributes: Columns that `items()` has given so far.
+            databases: Databases of the run; None gives the frame its own.
 
         Raises:
-            DefinitionError: A lookup has a name of ours.
+            DefinitionError: A lookup has a reserved name.
         """
         tables: dict[str, pa.Table | Unread] = {CHUNK_TABLE: changes}
         for name, table in (lookups or {}).items():
@@ -83,57 +83,59 @@ class Frame(Relation):
 
     @property
     def is_unread(self) -> bool:
-        """Whether nothing of the chunk was read yet, and no view of `items()` is part of it."""
+        """Whether nothing of the chunk has been read and `items()` is not part of the frame."""
         return self._plan.session.is_unread
 
     @property
     def is_row_wise(self) -> bool:
-        """Whether it is unread, and the rows of a change depend on that change alone."""
+        """Whether the frame is unread and computes the rows of a change from that change alone."""
         return self._plan.row_wise and self.is_unread
 
     def rows_of(self, changes: pa.Table | Coming) -> pa.Table:
-        """What a frame that is unread gives for its chunk, or if row-wise for some changes of it.
+        """Compute the rows of an unread frame for its chunk, or for any of its changes if row-wise.
 
         Args:
-            changes: In the schema of the chunk, or how they come, row-wise. Images that are not
-                needed may be null, or not there.
+            changes: Changes in the schema of the chunk; a `Coming` only for a row-wise frame.
+                Images that are not needed may be null or missing. Exceptions of a `Coming`
+                propagate unchanged.
 
         Raises:
-            TransformError: As for `arrow()`. What `changes` raise comes as it is.
+            TransformError: As for `arrow()`.
         """
         session = self._plan.session
         return self._run(lambda query: session.table_over(query, CHUNK_TABLE, changes))
 
     def items(self, image: ImageChoice = "new", types: Mapping[str, str] | None = None) -> Frame:
-        """The items themselves: one row per change, their attributes as typed columns.
+        """Return the items: one row per change, with the attributes as typed columns.
 
-        S is a string, N a decimal(38, 9), B binary, BOOL a boolean, sets are sorted lists, L
-        and M plain JSON text. Every value is exact: a number that does not fit goes to a column
-        of text `<attribute>__n`, a value of another type than the column's to
-        `<attribute>__<type>`. The first type of an attribute is its column's for good. Key
-        attributes are there for deletes too.
+        S becomes a string, N a decimal(38, 9), B binary, BOOL a boolean, a set a sorted list, L
+        and M plain JSON text. Every value is exact: a number that does not fit goes to a text
+        column `<attribute>__n`, and a value of a different type than the column to
+        `<attribute>__<type>`. The first type of an attribute fixes the type of its column. Key
+        attributes are present for deletes too.
 
         Args:
-            image: "new" or "old", or "both" with the columns `after_...` and `before_...`.
+            image: "new" or "old"; "both" gives the columns `after_...` and `before_...`.
             types: Declared types by attribute: string, boolean, int, long, double,
                 decimal(p,s), binary, date, timestamp (ISO text), timestamp_s, timestamp_ms
                 (numbers since 1970), json, and list<T>, map<string,T>, struct<name:T,...>. A
-                value that does not fit goes, whole, to `<attribute>__<type>`.
+                value that does not fit goes, complete, to `<attribute>__<type>`.
 
         Returns:
-            A frame of these columns, read now; select, filter and the others work on it. A
-            column that could not have its attribute's name has it in its field's metadata,
-            as `datazone.attribute`.
+            A frame of these columns, read immediately; select, filter and the other methods
+            work on it. If a column can't have its attribute's name, the field's metadata holds
+            that name as `datazone.attribute`.
 
         Raises:
-            ExpressionError: There is no such image or type, or `dynamodb` was selected away.
+            ExpressionError: The image or a type is unknown, or the frame has lost its `dynamodb`
+                column.
             TransformError: An image of the chunk is not DynamoDB JSON.
         """
         needs = needs_of(image)
         plan = self._plan
         if not any(name == RECORD_COLUMN and is_record(kind) for name, kind in plan.bound):
             raise ExpressionError(
-                "items(): the stream record is not there any more.",
+                "items(): this frame no longer has the stream record.",
                 hint="Call items() before select().",
             )
         plan.session.read(images_needed(plan.needs | needs, plan.names))
@@ -156,7 +158,7 @@ class Frame(Relation):
 
     @property
     def attributes(self) -> AttributeMapping:
-        """The columns that `items()` gives, of this chunk and all before it."""
+        """Columns that `items()` gives, for this chunk and all chunks before it."""
         return self._plan.names.attributes
 
 

@@ -1,4 +1,4 @@
-"""The columns of items as they grow: declared ones, those of new attributes, and siblings."""
+"""Growth of the item columns: declared columns, columns for new attributes, and siblings."""
 
 from __future__ import annotations
 
@@ -17,76 +17,76 @@ from datazone_dagster.model.attributes import MAX_ATTRIBUTES, AttributeColumn, A
 
 
 class ItemColumns:
-    """A mapping that grows, with what tells fast which column takes a value."""
+    """A growing mapping with an index from an attribute to its columns."""
 
     def __init__(self, mapping: AttributeMapping, key_names: frozenset[str]) -> None:
         self.mapping = mapping
         self._key_names = key_names
-        self._of: dict[str, list[AttributeColumn]] = {}
+        self._by_attribute: dict[str, list[AttributeColumn]] = {}
         for column in mapping:
-            self._of.setdefault(column.attribute, []).append(column)
+            self._by_attribute.setdefault(column.attribute, []).append(column)
 
     def declare(self, types: Mapping[str, str]) -> None:
-        """Columns of declared types.
+        """Add columns of declared types.
 
         Raises:
-            ExpressionError: There is no such type, or the column is of another type already.
+            ExpressionError: The type is unknown, or the column already has a different type.
         """
         for attribute, declared in types.items():
             wanted = _declared(attribute, declared)
-            if attribute not in self._of:
+            if attribute not in self._by_attribute:
                 usual = descriptors_of(parse_type(wanted))[0]
                 self._add(attribute, usual, wanted, declared=True)
                 continue
-            first = self._of[attribute][0]
+            first = self._by_attribute[attribute][0]
             if first.type != wanted:
                 raise ExpressionError(
                     f"items(types={{{attribute!r}: {declared!r}}}): the column {first.column!r} "
-                    f"is {first.type} already.",
+                    f"already has type {first.type}.",
                     safe="Nothing was written.",
-                    hint="Keep that type, or select the attribute under another name.",
+                    hint="Keep the existing type, or select the attribute under another name.",
                 )
 
     def grow(self, seen: Iterable[tuple[str, str]]) -> None:
-        """Columns for attributes and descriptors that had none, while there is room."""
+        """Add columns for new attributes and descriptors, up to `MAX_ATTRIBUTES` attributes."""
         for attribute, descriptor in seen:
-            known = attribute in self._of
-            full = not known and len(self._of) >= MAX_ATTRIBUTES
+            known = attribute in self._by_attribute
+            full = not known and len(self._by_attribute) >= MAX_ATTRIBUTES
             if descriptor == "NULL" or full or self.column_for(attribute, descriptor) is not None:
                 continue
-            text_only = known and descriptor == "N"  # as its other exact texts
+            text_only = known and descriptor == "N"  # like the attribute's other exact texts
             kind = "string" if text_only else TYPE_OF[descriptor]
             self._add(attribute, descriptor, kind, exact=text_only)
 
     def grow_keys(self, keys: Iterable[tuple[str, str]]) -> str | None:
-        """Columns for key attributes. A key keeps its type: a column beside it is none.
+        """Add columns for key attributes. A key attribute never gets a sibling column.
 
         Returns:
-            The first key attribute that is of another type than its column, if there is one.
+            The first key attribute whose type differs from its column's, None if there is none.
         """
         for attribute, descriptor in keys:
-            known = self._of.get(attribute)
+            known = self._by_attribute.get(attribute)
             if known is not None and self.column_for(attribute, descriptor) is not known[0]:
                 return attribute
             self.grow([(attribute, descriptor)])
         return None
 
     def column_for(self, attribute: str, descriptor: str) -> AttributeColumn | None:
-        """The column that takes an attribute's values of a descriptor."""
-        taking = [
+        """Return the column for an attribute's values of a descriptor, None if there is none."""
+        matching = [
             column
-            for column in self._of.get(attribute, ())
+            for column in self._by_attribute.get(attribute, ())
             if (
                 descriptor in descriptors_of(parse_type(column.type))
                 if column.declared
                 else column.descriptor == descriptor
             )
         ]
-        return next((c for c in taking if not c.exact), taking[0] if taking else None)
+        return next((c for c in matching if not c.exact), matching[0] if matching else None)
 
     def sibling_of(self, column: AttributeColumn, descriptor: str) -> AttributeColumn:
-        """The column that takes what a typed one can't hold, added if there is none."""
-        for other in self._of[column.attribute]:
+        """Return the sibling for values that a typed column can't represent, added on first use."""
+        for other in self._by_attribute[column.attribute]:
             if other.descriptor == descriptor and other.exact:
                 return other
         kinds = {"SS": "list<string>", "NS": "list<string>", "BS": "list<string>"}
@@ -94,11 +94,15 @@ class ItemColumns:
         return self._add(column.attribute, descriptor, kinds.get(descriptor, "string"), exact=True)
 
     def output(self, prefix: str, column: AttributeColumn) -> str:
-        """The name of a column in the rows: with the prefix of its image, except for keys."""
+        """Return the name of a column in the rows: prefixed by its image, except for keys."""
         if column.attribute in self._key_names:
             return column.column
         name = prefix + column.column
-        keys = {c.column.casefold() for key in self._key_names for c in self._of.get(key, ())}
+        keys = {
+            key_column.column.casefold()
+            for key in self._key_names
+            for key_column in self._by_attribute.get(key, ())
+        }
         if prefix and name.casefold() in keys:
             name += "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
         return name
@@ -116,17 +120,17 @@ class ItemColumns:
             attribute, descriptor, type, declared=declared, exact=exact
         )
         added = self.mapping.columns[-1]
-        self._of.setdefault(attribute, []).append(added)
+        self._by_attribute.setdefault(attribute, []).append(added)
         return added
 
 
 def _declared(attribute: str, declared: str) -> str:
-    """A type as the user declares it, in the one way that it is stored."""
+    """Return the canonical text of a type that the user declares."""
     try:
         return type_text(parse_type(str(declared)))
     except ValueError as error:
         raise ExpressionError(
-            f"items(types={{{attribute!r}: {declared!r}}}): there is no such type: {error}.",
-            hint=f"Declare {SCALAR_NAMES}, json, list<T>, map<string,T> or "
-            "struct<name:T,...> of them.",
+            f"items(types={{{attribute!r}: {declared!r}}}): the type is not valid: {error}.",
+            hint=f"Declare {SCALAR_NAMES}, json, or list<T>, map<string,T> or "
+            "struct<name:T,...> of these.",
         ) from error

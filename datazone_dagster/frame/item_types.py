@@ -1,7 +1,7 @@
-"""The types of item columns: as a user declares them, as a table keeps them, as Arrow holds them.
+"""Types of item columns: as users declare them, as tables store them, and in Arrow.
 
-A type is written as text: `decimal(18,2)`, `list<struct<sku:string,qty:int>>`. It has one
-canonical text, which is what is stored with the table.
+A type is written as text: `decimal(18,2)`, `list<struct<sku:string,qty:int>>`. Each type has one
+canonical text, which is stored with the table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TYPE_OF = {
     "L": "json",
     "M": "json",
 }
-"""The type of a column whose type nobody declared, by the descriptor of its values."""
+"""Type of a column without a declared type, by the descriptor of its values."""
 
 SCALAR_NAMES = (
     "string, boolean, int, long, double, decimal(p,s) up to 38 digits, binary, date, "
@@ -47,7 +47,7 @@ _ARROW: dict[str, pa.DataType] = {
     "timestamp_ms": _INSTANT,
     "json": pa.string(),
 }
-_TAKES = {
+_DESCRIPTORS = {
     "string": ("S", "N"),
     "boolean": ("BOOL",),
     "int": ("N", "S"),
@@ -66,7 +66,7 @@ _SET_OF = {"string": "SS", "binary": "BS"}
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A type without parts; precision and scale are of `decimal`."""
+    """A type that contains no other type; only `decimal` has a precision and a scale."""
 
     name: str
     precision: int = 0
@@ -75,21 +75,21 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """A list: of an `L`, or a set, sorted."""
+    """A list, made from an `L` or from a set, which is sorted."""
 
     element: ItemType
 
 
 @dataclass(frozen=True, slots=True)
 class MapOf:
-    """An `M` whose attribute names are data; its values have one type."""
+    """A map, made from an `M` whose attribute names are data; all values have one type."""
 
     value: ItemType
 
 
 @dataclass(frozen=True, slots=True)
 class StructOf:
-    """An `M` of known attributes, in this order."""
+    """A struct, made from an `M` of known attributes, in this order."""
 
     fields: tuple[tuple[str, ItemType], ...]
 
@@ -101,20 +101,20 @@ _TOKEN = re.compile(r"\s*(?:(\w+)|([<>(),:]))")
 
 @lru_cache(maxsize=4096)
 def parse_type(text: str) -> ItemType:
-    """Reads a type.
+    """Parse the text of a type.
 
     Raises:
-        ValueError: It is none. The message says what is expected.
+        ValueError: The text is not a type. The message says what is expected.
     """
     tokens = _tokens(text)
     found = _type(tokens, 0)
     if tokens:
-        raise ValueError(f"nothing is expected after the type, but {tokens[-1]!r}")
+        raise ValueError(f"{tokens[-1]!r} follows a complete type")
     return found
 
 
 def _tokens(text: str) -> list[str]:
-    """The tokens of a type, the first one last."""
+    """Split the text of a type into tokens, the first token last."""
     tokens: list[str] = []
     position, text = 0, text.strip()
     while position < len(text):
@@ -134,7 +134,7 @@ def _take(tokens: list[str], expected: str) -> None:
 
 def _type(tokens: list[str], depth: int) -> ItemType:
     if depth >= MAX_NESTING:
-        raise ValueError(f"types nest {MAX_NESTING} deep at most")
+        raise ValueError(f"a type is nested at most {MAX_NESTING} deep")
     name = tokens.pop().lower() if tokens else ""
     if name == "decimal":
         return _decimal(tokens)
@@ -164,9 +164,9 @@ def _decimal(tokens: list[str]) -> Scalar:
     scale = tokens.pop() if tokens else ""
     _take(tokens, ")")
     if not (precision.isdecimal() and scale.isdecimal()):
-        raise ValueError("a decimal has two whole numbers, as in decimal(18,2)")
+        raise ValueError("a decimal takes two integers, as in decimal(18,2)")
     if not (1 <= int(precision) <= MAX_DIGITS and int(scale) <= int(precision)):
-        raise ValueError(f"decimal({precision},{scale}) has no such precision or scale")
+        raise ValueError(f"decimal({precision},{scale}) has an invalid precision or scale")
     return Scalar("decimal", int(precision), int(scale))
 
 
@@ -178,7 +178,7 @@ def _struct(tokens: list[str], depth: int) -> StructOf:
         if not re.fullmatch(r"\w+", name):
             raise ValueError("a struct has fields, as in struct<sku:string,qty:int>")
         if name.casefold() in {known.casefold() for known, _ in fields}:
-            raise ValueError(f"the field {name!r} is there twice; case makes no difference")
+            raise ValueError(f"the field {name!r} is repeated; names must differ in more than case")
         _take(tokens, ":")
         fields.append((name, _type(tokens, depth + 1)))
         if tokens and tokens[-1] == ",":
@@ -189,13 +189,13 @@ def _struct(tokens: list[str], depth: int) -> StructOf:
 
 
 def type_text(item_type: ItemType) -> str:
-    """The canonical text of a type."""
+    """Return the canonical text of a type."""
     if isinstance(item_type, ListOf):
         return f"list<{type_text(item_type.element)}>"
     if isinstance(item_type, MapOf):
         return f"map<string,{type_text(item_type.value)}>"
     if isinstance(item_type, StructOf):
-        fields = ",".join(f"{name}:{type_text(part)}" for name, part in item_type.fields)
+        fields = ",".join(f"{name}:{type_text(field)}" for name, field in item_type.fields)
         return f"struct<{fields}>"
     if item_type.name == "decimal":
         return f"decimal({item_type.precision},{item_type.scale})"
@@ -204,7 +204,7 @@ def type_text(item_type: ItemType) -> str:
 
 @lru_cache(maxsize=4096)
 def arrow_type(text: str) -> pa.DataType:
-    """The Arrow type of an item type."""
+    """Return the Arrow type of an item type."""
     return _arrow(parse_type(text))
 
 
@@ -214,20 +214,20 @@ def _arrow(item_type: ItemType) -> pa.DataType:
     if isinstance(item_type, MapOf):
         return pa.map_(pa.string(), _arrow(item_type.value))
     if isinstance(item_type, StructOf):
-        return pa.struct([pa.field(name, _arrow(part)) for name, part in item_type.fields])
+        return pa.struct([pa.field(name, _arrow(field)) for name, field in item_type.fields])
     if item_type.name == "decimal":
         return pa.decimal128(item_type.precision, item_type.scale)
     return _ARROW[item_type.name]
 
 
 def descriptors_of(item_type: ItemType) -> tuple[str, ...]:
-    """The DynamoDB types whose values a declared type takes, the usual one first."""
+    """Return the DynamoDB types whose values a declared type accepts, the usual one first."""
     if isinstance(item_type, ListOf):
         element = item_type.element
         if not isinstance(element, Scalar):
             return ("L",)
-        set_of = _SET_OF.get(element.name, "NS" if "N" in _TAKES[element.name] else None)
+        set_of = _SET_OF.get(element.name, "NS" if "N" in _DESCRIPTORS[element.name] else None)
         return ("L",) if set_of is None else ("L", set_of)
     if isinstance(item_type, (MapOf, StructOf)):
         return ("M",)
-    return _TAKES[item_type.name]
+    return _DESCRIPTORS[item_type.name]

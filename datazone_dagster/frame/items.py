@@ -1,7 +1,7 @@
-"""The typed view of items: attributes as columns, values exact, no Python object per value.
+"""Typed view of items: attributes as columns, exact values, no Python object per value.
 
-DuckDB tells which attributes a chunk has, parses each image once, and reads the usual
-notations. Python sees distinct texts only, of what SQL could not read to the last byte.
+DuckDB finds the attributes of a chunk, parses each image once, and converts the usual notations.
+Python converts only the values that SQL could not read to the last byte, once per distinct text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.containers import Reading, exactly, plain_content, typed_content
 from datazone_dagster.frame.discovery import Seen, seen_in
-from datazone_dagster.frame.exact import exact_content, once_more, texts_of_set
+from datazone_dagster.frame.exact import exact_content, read_distinct, texts_of_set
 from datazone_dagster.frame.item_columns import ItemColumns
 from datazone_dagster.frame.item_types import Scalar, arrow_type, parse_type
 from datazone_dagster.frame.paths import SCALARS, SETS, ImagePath, extracted, from_json, grouped
@@ -45,12 +45,12 @@ _IMAGES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 _SAMPLE_ROWS = 200
 _COLUMNS_AT_ONCE = 64
-"""Of one query: DuckDB lays out every column for 2,048 rows, in each of its steps and threads."""
+"""Columns per query: DuckDB allocates every column for 2,048 rows, in each step and thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """Items of a chunk: their rows, the mapping they grew, attributes that columns do not tell."""
+    """Items of a chunk: rows, the mapping with their columns, and attributes of renamed columns."""
 
     rows: pa.Table
     mapping: AttributeMapping
@@ -59,14 +59,14 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """One column of the query: the values of an attribute with one descriptor in one image."""
+    """One column of the query: values of one attribute with one descriptor in one image."""
 
     output: str
     prefix: str
     column: AttributeColumn
     descriptor: str
     path: ImagePath
-    inside: Reading | None = None
+    content: Reading | None = None
 
     @property
     def is_container(self) -> bool:
@@ -78,10 +78,10 @@ class _Value:
 
 
 def needs_of(image: ImageChoice) -> frozenset[str]:
-    """The record's fields that the view reads.
+    """Return the record fields that the view reads.
 
     Raises:
-        ExpressionError: There is no such choice.
+        ExpressionError: The choice of image is unknown.
     """
     if image not in _IMAGES:
         raise ExpressionError(
@@ -99,20 +99,20 @@ def read_items(
     types: Mapping[str, str],
     hidden: Sequence[str],
 ) -> Items:
-    """Reads the rows of a query as typed items.
+    """Read the rows of a query as typed items.
 
     Args:
-        session: Where the query runs.
-        query: SQL with the column `dynamodb` that has the fields of `needs_of(image)`.
-        image: Which image's attributes become columns.
-        mapping: The columns that the table has. They all come out, in their order.
-        types: Declared types by attribute; they hold for attributes without a column yet.
+        session: Session that the query runs in.
+        query: SQL with a column `dynamodb` that has the fields of `needs_of(image)`.
+        image: Image whose attributes become columns.
+        mapping: Columns of the table; the result has all of them, in their order.
+        types: Declared types by attribute; they apply to attributes without a column.
         hidden: Hidden columns of the query.
 
     Raises:
-        ExpressionError: A declared type that is not known, or not the one of the table.
+        ExpressionError: A declared type is unknown, or differs from the table's.
         MalformedImageError: An image is not an item in DynamoDB JSON.
-        duckdb.Error: The query fails, or an image is no JSON.
+        duckdb.Error: The query fails, or an image is not JSON.
     """
     images = _IMAGES[image]
     keys = seen_in(session, query, [_field("Keys")])
@@ -123,7 +123,7 @@ def read_items(
     odd_key = columns.grow_keys(keys)
     if odd_key is not None:
         raise MalformedImageError(
-            f"items(): a record of this chunk has a key {odd_key!r} of another type than its "
+            f"items(): a record of this chunk has a key {odd_key!r} of a different type than its "
             "column.",
             safe="Nothing was written; the change log keeps the record.",
         )
@@ -131,12 +131,12 @@ def read_items(
     known = frozenset(columns.mapping.attributes)
     has_rest = any(name not in known and kind != "NULL" for name, kind in seen)
     values = _values(columns, images, seen, keys, key_names)
-    values = _with_inside(session, query, values)
+    values = _with_content(session, query, values)
     raw = _raw(session, query, values, images if has_rest else (), hidden)
     try:
         read = _converted(raw, values, columns)
         rests = [
-            once_more(raw.column(f"rest{position}"), partial(rest_text, known), pa.string())[0]
+            read_distinct(raw.column(f"rest{position}"), partial(rest_text, known), pa.string())[0]
             for position in range(len(images) if has_rest else 0)
         ]
     except NotDynamoDBJsonError as error:
@@ -170,7 +170,7 @@ def _values(
     keys: Seen,
     key_names: frozenset[str],
 ) -> list[_Value]:
-    """What is to be read. Key attributes come from the keys: a deleted item has them too."""
+    """List the values to read. Key attributes come from the keys, which deleted items have too."""
     wanted = [("Keys", "", attribute, descriptor) for attribute, descriptor in keys]
     wanted += [
         (image, prefix, attribute, descriptor)
@@ -189,18 +189,18 @@ def _values(
     return values
 
 
-def _with_inside(session: Session, query: str, values: Sequence[_Value]) -> list[_Value]:
-    """The values with the readings of their insides; that of undeclared ones is learnt."""
+def _with_content(session: Session, query: str, values: Sequence[_Value]) -> list[_Value]:
+    """Add the readings of containers; those of undeclared types are learnt from a sample."""
     learning = [value for value in values if value.is_container and value.is_json]
-    structures: dict[tuple[str, str], list[object]] = {}
+    samples: dict[tuple[str, str], list[object]] = {}
     if learning:
         sample = f"SELECT * FROM ({query}) USING SAMPLE reservoir({_SAMPLE_ROWS} ROWS)"  # noqa: S608  # the query is ours
-        for part in _row_groups(learning):
-            found = session.table(_texts_query(sample, part, ()))
-            for position, value in enumerate(part):
-                of = (value.column.attribute, value.descriptor)
+        for subset in _subsets(learning):
+            found = session.table(_texts_query(sample, subset, ()))
+            for position, value in enumerate(subset):
+                typed_attribute = (value.column.attribute, value.descriptor)
                 texts = found.column(f"t{position}").drop_null().to_pylist()
-                structures.setdefault(of, []).extend(texts)
+                samples.setdefault(typed_attribute, []).extend(texts)
     return [
         _Value(
             value.output,
@@ -208,7 +208,7 @@ def _with_inside(session: Session, query: str, values: Sequence[_Value]) -> list
             value.column,
             value.descriptor,
             value.path,
-            _inside(value, structures.get((value.column.attribute, value.descriptor), ())),
+            _content_reading(value, samples.get((value.column.attribute, value.descriptor), ())),
         )
         if value.is_container
         else value
@@ -216,7 +216,7 @@ def _with_inside(session: Session, query: str, values: Sequence[_Value]) -> list
     ]
 
 
-def _inside(value: _Value, sample: Iterable[object]) -> Reading | None:
+def _content_reading(value: _Value, sample: Iterable[object]) -> Reading | None:
     if not value.is_json:
         return typed_content(parse_type(value.column.type), value.descriptor)
     try:
@@ -226,7 +226,7 @@ def _inside(value: _Value, sample: Iterable[object]) -> Reading | None:
     return None if structure is None else plain_content(structure, value.descriptor)
 
 
-def _row_groups(values: Sequence[_Value]) -> list[Sequence[_Value]]:
+def _subsets(values: Sequence[_Value]) -> list[Sequence[_Value]]:
     starts = range(0, len(values), _COLUMNS_AT_ONCE)
     return [values[start : start + _COLUMNS_AT_ONCE] for start in starts] or [()]
 
@@ -238,14 +238,14 @@ def _raw(
     rest_of: Sequence[tuple[str, str]],
     hidden: Sequence[str],
 ) -> pa.Table:
-    """What SQL reads: `v<i>` is a value, `x<i>` its text where it could not be read."""
+    """Run the SQL: column `v<i>` is a value, `x<i>` its text if SQL could not read it."""
     columns: dict[str, pa.ChunkedArray] = {}
-    for start, part in zip(
-        range(0, len(values) + 1, _COLUMNS_AT_ONCE), _row_groups(values), strict=False
+    for start, subset in zip(
+        range(0, len(values) + 1, _COLUMNS_AT_ONCE), _subsets(values), strict=False
     ):
         first = start == 0
         found = session.table(
-            _query(query, part, rest_of if first else (), hidden if first else (), start)
+            _query(query, subset, rest_of if first else (), hidden if first else (), start)
         )
         columns |= dict(zip(found.column_names, found.columns, strict=True))
     return pa.table(columns)
@@ -254,7 +254,7 @@ def _raw(
 def _texts_query(
     query: str, values: Sequence[_Value], hidden: Sequence[str], more: str = ""
 ) -> str:
-    """One SELECT: `t<i>` is the text (or boolean) of a value, parsed once per image."""
+    """Return a SELECT of `t<i>`, the text (or boolean) of each value, parsed once per image."""
     position_of = {value.path: position for position, value in enumerate(values)}
     parsed: list[str] = []
     texts: list[str] = []
@@ -278,7 +278,7 @@ def _query(
     hidden: Sequence[str],
     start: int,
 ) -> str:
-    """One SELECT of a part of the values, numbered from `start`."""
+    """Return the SELECT of one subset of the values, numbered from `start`."""
     rests = [f"rest{position}" for position in range(len(rest_of))]
     parsed: list[str] = [*hidden, *rests]
     read: list[str] = [*hidden, *rests]
@@ -287,8 +287,8 @@ def _query(
         text = f"t{position}"
         parsed.append(text)
         sql = _reading_of(value, text, f"p{position}")
-        if value.inside is not None:
-            parsed.append(f"{from_json(text, value.inside.shape)} AS p{position}")
+        if value.content is not None:
+            parsed.append(f"{from_json(text, value.content.shape)} AS p{position}")
         name = f"{start + position}"
         read.append(f"{sql or text} AS v{name}")
         left.append(f"v{name}")
@@ -301,11 +301,11 @@ def _query(
 
 
 def _reading_of(value: _Value, text: str, parsed: str) -> str | None:
-    """The SQL of a value, None if its text is the value."""
-    if value.inside is not None:
-        return exactly(value.inside, parsed, text, plain=value.is_json)
+    """Return the SQL of a value, None if its text is the value."""
+    if value.content is not None:
+        return exactly(value.content, parsed, text, plain=value.is_json)
     if value.is_container:
-        return "NULL::VARCHAR"  # nothing was learnt of it
+        return "NULL::VARCHAR"  # the sample had no such value
     scalar = parse_type(value.column.type)
     assert isinstance(scalar, Scalar)
     return reading(scalar, text)
@@ -314,7 +314,7 @@ def _reading_of(value: _Value, text: str, parsed: str) -> str | None:
 def _converted(
     raw: pa.Table, values: Sequence[_Value], columns: ItemColumns
 ) -> dict[str, pa.ChunkedArray]:
-    """The output columns; those for texts that no type holds are added to the mapping."""
+    """Return the output columns, adding to the mapping the siblings for texts that do not fit."""
     outputs: dict[str, pa.ChunkedArray] = {}
 
     def put(name: str, column: pa.ChunkedArray) -> None:
@@ -325,13 +325,13 @@ def _converted(
         column = raw.column(f"v{position}").cast(target)
         left = raw.column(f"x{position}") if f"x{position}" in raw.column_names else None
         if left is not None and left.null_count < len(left):
-            again, left = once_more(left, partial(_read_again, value), target)
+            again, left = read_distinct(left, partial(_read_again, value), target)
             column = pc.coalesce(column, again)
         put(value.output, column)
         if left is None or left.null_count == len(left):
             continue
         sibling = columns.sibling_of(value.column, value.descriptor)
-        texts, _ = once_more(left, partial(_as_sibling, value), arrow_type(sibling.type))
+        texts, _ = read_distinct(left, partial(_as_sibling, value), arrow_type(sibling.type))
         put(columns.output(value.prefix, sibling), texts)
     return outputs
 
@@ -343,7 +343,7 @@ def _read_again(value: _Value, text: str) -> object:
 
 
 def _as_sibling(value: _Value, text: str) -> object:
-    """A value that its type can't hold, as it goes beside it."""
+    """Return a value that does not fit its column in the form of the sibling column."""
     if value.descriptor in SETS:
         return texts_of_set(text)
     if value.descriptor in {"L", "M"}:

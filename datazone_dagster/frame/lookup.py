@@ -1,4 +1,4 @@
-"""What `Input(Dataset)` gives a function: a whole table to read and join."""
+"""Lookup that `Input(Dataset)` gives a function: a full table to read and join."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ CHANGES = "changes"
 
 
 def lookup_table(name: str, table: pa.Table) -> pa.Table:
-    """The table that a lookup shows: without the hidden columns of the dataset it comes from.
+    """Return the table that a lookup shows, without the hidden columns of its dataset.
 
-    They would be taken for those of the rows that it is joined to.
+    SQL would mistake those hidden columns for the ones of the rows that the lookup is joined to.
 
     Raises:
-        DefinitionError: The name is one of ours.
+        DefinitionError: The name is reserved.
     """
     folded = name.casefold()
     if folded == CHANGES or folded.startswith(RESERVED_PREFIX):
         raise DefinitionError(
             f"input_mapping: a lookup can't be named {name!r}.",
-            hint=f"{CHANGES!r} is the stream in sql(), names with {RESERVED_PREFIX!r} are ours.",
+            hint=f"In sql(), {CHANGES!r} is the stream; {RESERVED_PREFIX!r} is a reserved prefix.",
         )
     return table.drop_columns([column for column in HIDDEN if column in table.column_names])
 
 
 class Lookup(Relation):
-    """A dataset's table as it was when the run read it, read-only.
+    """A read-only table of a dataset, as of the moment when the run read it.
 
-    In `frame.sql(...)` it is a table under its parameter's name; in its own `sql(...)` too.
+    Its table name is the name of the parameter, both in `frame.sql(...)` and in its own
+    `sql(...)`.
     """
 
     @classmethod
@@ -46,16 +47,16 @@ class Lookup(Relation):
         memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
         threads: int | None = None,
     ) -> Lookup:
-        """A lookup over an Arrow table.
+        """Make a lookup over an Arrow table.
 
         Args:
-            name: The parameter of the function.
-            table: All rows. Not copied.
-            memory_limit_bytes: What DuckDB may use for intermediate results.
-            threads: Of DuckDB; None leaves it to DuckDB.
+            name: Name of the function's parameter.
+            table: All rows; not copied.
+            memory_limit_bytes: DuckDB's limit for intermediate results.
+            threads: Number of DuckDB threads; None for DuckDB's default (one per core).
 
         Raises:
-            DefinitionError: The name is one of ours.
+            DefinitionError: The name is reserved.
         """
         session = Session(
             {name: lookup_table(name, table)},

@@ -1,9 +1,9 @@
-"""Paths into DynamoDB JSON: from what an expression names to the few fields that are parsed.
+"""Paths into DynamoDB JSON: resolve the names in an expression to the few fields to parse.
 
-`dynamodb.NewImage.address.M.city.S` is an attribute, its type descriptor, an attribute of
-the map, and its descriptor. Attribute names are case-sensitive; DuckDB's names are not, so
-each path becomes one generated field and never an SQL name. All paths of an image are
-parsed by as few `from_json` calls as their shapes allow, usually one.
+`dynamodb.NewImage.address.M.city.S` names an attribute, its type descriptor, an attribute of
+the map, and that attribute's descriptor. Attribute names are case-sensitive and DuckDB's names
+are not, so each path becomes one generated field and never an SQL name. All paths of an image
+are parsed by as few `from_json` calls as their shapes allow, usually one.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ Step = str | None
 """An attribute name or a descriptor; None stands for any element of a list."""
 
 Shape = Union[str, dict[str, "Shape"], list["Shape"]]  # noqa: UP007  # recursive, on 3.10
-"""What `from_json` is asked for: a type, an object's fields, or a list's element."""
+"""Shape that `from_json` parses into: a type, an object's fields, or a list's element."""
 
 
 class PathError(ValueError):
-    """A path that DynamoDB JSON can't have. The message names the wrong step."""
+    """A path that is impossible in DynamoDB JSON. The message names the wrong step."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePath:
-    """A place in one image that an expression reads.
+    """A value in one image that an expression reads.
 
-    `leaf` is the type of the value there: a DuckDB type, or a list of one. The value of an
-    attribute, a map or a list that is taken whole is its DynamoDB JSON as text.
+    `leaf` is the DuckDB type of the value; `leaf_is_list` makes it a list of that type. An
+    attribute, a map or a list that is read as a unit gives its DynamoDB JSON as text.
     """
 
     image: str
@@ -49,7 +49,7 @@ class ImagePath:
 
     @property
     def shape(self) -> Shape:
-        """The smallest shape that holds the value."""
+        """Smallest shape that contains the value."""
         shape: Shape = [self.leaf] if self.leaf_is_list else self.leaf
         for step in reversed(self.steps):
             shape = [shape] if step is None else {step: shape}
@@ -57,7 +57,7 @@ class ImagePath:
 
     @property
     def column_steps(self) -> tuple[str, ...]:
-        """The steps down to the value, or to the first list whose elements are picked."""
+        """Steps down to the value, or to the first list that an element is picked from."""
         steps: list[str] = []
         for step in self.steps:
             if step is None:
@@ -67,10 +67,10 @@ class ImagePath:
 
 
 class Resolved(NamedTuple):
-    """A path, how many of the steps it covers, and the name of its last attribute.
+    """A path, the number of steps that it covers, and the name of its last attribute.
 
-    What the path does not cover is left to DuckDB: the elements of a list and what is inside
-    them, the characters of a string.
+    DuckDB evaluates the remaining steps: into the elements of a list, or the characters of a
+    string.
     """
 
     path: ImagePath
@@ -79,26 +79,26 @@ class Resolved(NamedTuple):
 
 
 def resolve(image: str, steps: Sequence[Step], *, as_list: bool = False) -> Resolved:
-    """Reads the steps that an expression takes into an image.
+    """Resolve the steps that an expression takes into an image.
 
     Args:
         image: `Keys`, `NewImage` or `OldImage`.
-        steps: Names in order; None where a list element is picked. Not empty.
-        as_list: Whether an `L` taken whole is wanted as a list (the argument of `unnest`)
-            and not as JSON text.
+        steps: Names in order, not empty; None where a list element is picked.
+        as_list: Whether a path that ends at an `L` gives a list (the argument of `unnest`)
+            instead of JSON text.
 
     Raises:
-        PathError: A step is not possible where it stands.
+        PathError: A step is impossible at its position.
     """
     attribute, expected, first_element = "", "name", 0
     for position, step in enumerate(steps):
         if expected == "name":
             if not step:
-                raise PathError("an attribute name is expected, as text and not empty")
+                raise PathError("an attribute name is expected: a string that is not empty")
             attribute, expected = step, "type"
         elif expected == "element":
             if step is not None:
-                raise PathError(f"a list has elements, as in {attribute}.L[1]")
+                raise PathError(f"a list element is picked by its position, as in {attribute}.L[1]")
             first_element, expected = first_element or position, "type"
         elif step not in DESCRIPTORS:
             raise PathError(_wrong_descriptor(attribute, step))
@@ -107,7 +107,7 @@ def resolve(image: str, steps: Sequence[Step], *, as_list: bool = False) -> Reso
         else:
             covered = position + 1
             if covered < len(steps) and steps[covered] is not None:
-                raise PathError(f"{step} holds a value, there is nothing inside it")
+                raise PathError(f"{step} holds a single value with nothing inside it")
             leaf = SCALARS.get(step or "", "VARCHAR")
             path = ImagePath(image, tuple(steps[:covered]), leaf, step in SETS)
             return Resolved(path, first_element or covered, attribute)
@@ -118,15 +118,15 @@ def resolve(image: str, steps: Sequence[Step], *, as_list: bool = False) -> Reso
 def _wrong_descriptor(attribute: str, step: Step) -> str:
     known = ", ".join(DESCRIPTORS)
     if step is None:
-        return f"after {attribute} comes its type ({known}), as in {attribute}.L[1]"
-    return f"after {attribute} comes its type ({known}), not {step!r}"
+        return f"{attribute} must be followed by its type ({known}), as in {attribute}.L[1]"
+    return f"{attribute} must be followed by its type ({known}), not {step!r}"
 
 
 def grouped(paths: Iterable[ImagePath]) -> list[tuple[Shape, list[ImagePath]]]:
-    """Puts paths of one image together into shapes that `from_json` can return at once.
+    """Group paths of one image by shapes that one `from_json` call can return.
 
-    Two paths part where one is a value and the other goes inside it, or where two names
-    differ in case only: DuckDB's struct fields fold case.
+    Two paths need separate shapes if one of them ends where the other continues, or if two
+    names differ only in case, because DuckDB's struct fields fold case.
     """
     groups: list[tuple[Shape, list[ImagePath]]] = []
     for path in paths:
@@ -141,7 +141,7 @@ def grouped(paths: Iterable[ImagePath]) -> list[tuple[Shape, list[ImagePath]]]:
 
 
 def _joined(one: Shape, other: Shape) -> Shape | None:
-    """One shape that holds both, None if there is none."""
+    """Return one shape that contains both, None if there is none."""
     if isinstance(one, str) or isinstance(other, str):
         return one if one == other else None
     if isinstance(one, list) or isinstance(other, list):
@@ -164,12 +164,12 @@ def _joined(one: Shape, other: Shape) -> Shape | None:
 
 
 def from_json(column: str, shape: Shape) -> str:
-    """The SQL that parses a JSON column into a shape; what does not fit is null."""
+    """Return the SQL that parses a JSON column into a shape; values that do not fit are null."""
     return f"from_json({column}, {text_literal(json.dumps(shape))})"
 
 
 def extracted(value: str, steps: Sequence[str]) -> str:
-    """The SQL that goes down a struct by names of any characters."""
+    """Return the SQL that descends into a struct by names of any characters."""
     for step in steps:
         value = f"struct_extract({value}, {text_literal(step)})"
     return value

@@ -1,7 +1,7 @@
-"""DynamoDB JSON in its plain form: `{"M":{"n":{"N":"1.50"}}}` becomes `{"n":1.50}`.
+"""Plain form of DynamoDB JSON: `{"M":{"n":{"N":"1.50"}}}` becomes `{"n":1.50}`.
 
-Numbers keep every digit, sets become sorted lists, binary stays base64 text, names are
-sorted, so equal values give equal text.
+Numbers keep every digit, sets become sorted lists, binary stays base64 text, and names are
+sorted. Equal values therefore give equal text.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ _ENCODE = msgspec.json.Encoder(order="deterministic").encode
 
 
 class NotDynamoDBJsonError(ValueError):
-    """Text that is not JSON of DynamoDB's form, or that says something twice."""
+    """Text that is not DynamoDB JSON, or that repeats a name."""
 
 
 def decoded(text: str) -> Any:
-    """The JSON of a text.
+    """Parse JSON text.
 
     Raises:
-        NotDynamoDBJsonError: It is none, nests without end, or repeats a name: then it can't be
-            known which value was meant.
+        NotDynamoDBJsonError: The text is not JSON, is nested too deeply, or repeats a name,
+            which leaves open which of the values was meant.
     """
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise NotDynamoDBJsonError("no JSON") from error
+        raise NotDynamoDBJsonError("text that is not JSON") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = dict(pairs)
     if len(names) != len(pairs):
-        raise NotDynamoDBJsonError("a name that is there twice")
+        raise NotDynamoDBJsonError("a repeated name")
     return names
 
 
 def item_problem(text: str) -> str | None:
-    """What is wrong with the JSON of an item, None if it can be read."""
+    """Return what is wrong with the JSON of an item, None if the item can be read."""
     try:
         plain_text(plain_map, text)
     except NotDynamoDBJsonError as error:
@@ -52,28 +52,35 @@ def item_problem(text: str) -> str | None:
 
 
 def plain_text(read: Callable[[Any], Any], text: str) -> str:
-    """DynamoDB JSON as plain JSON.
+    """Convert DynamoDB JSON to plain JSON.
 
     Args:
-        read: `plain_map` or `plain_list`, what the text holds.
+        read: `plain_map` or `plain_list`, whichever fits the text.
         text: DynamoDB JSON.
 
     Raises:
-        NotDynamoDBJsonError: It is none.
+        NotDynamoDBJsonError: The text is not DynamoDB JSON.
     """
     try:
         return _ENCODE(read(decoded(text))).decode()
     except RecursionError as error:
-        raise NotDynamoDBJsonError("nesting without end") from error
+        raise NotDynamoDBJsonError("nesting that is too deep") from error
     except UnicodeEncodeError as error:
-        raise NotDynamoDBJsonError("a text that is not Unicode") from error
+        raise NotDynamoDBJsonError("text that is not Unicode") from error
 
 
 def rest_text(known: frozenset[str], text: str) -> str | None:
-    """The attributes of an item that have no column, as plain JSON. A NULL is left out.
+    """Return the attributes of an item that have no column, as plain JSON without the NULLs.
+
+    Args:
+        known: Names of the attributes that have a column.
+        text: Item as DynamoDB JSON.
+
+    Returns:
+        None if no attribute is left.
 
     Raises:
-        NotDynamoDBJsonError: The item is no DynamoDB JSON.
+        NotDynamoDBJsonError: The item is not DynamoDB JSON.
     """
     item = plain_map(decoded(text))
     rest = {name: value for name, value in item.items() if name not in known and value is not None}
@@ -81,10 +88,11 @@ def rest_text(known: frozenset[str], text: str) -> str | None:
 
 
 def plain_value(value: Any) -> Any:
-    """A typed value (`{"S": "x"}`) as what JSON has for it.
+    """Convert a typed value (`{"S": "x"}`) to its plain JSON value.
 
     Raises:
-        NotDynamoDBJsonError: It does not have exactly one known type, or its value is of another.
+        NotDynamoDBJsonError: The value does not have exactly one known type, or does not match
+            its type.
     """
     if not isinstance(value, dict) or len(value) != 1:
         raise NotDynamoDBJsonError("a value without exactly one type")
@@ -96,40 +104,40 @@ def plain_value(value: Any) -> Any:
 
 
 def plain_map(value: Any) -> dict[str, Any]:
-    """An item, or the inside of an `M`, as a plain object."""
+    """Convert an item, or the content of an `M`, to a plain object."""
     if not isinstance(value, dict):
-        raise NotDynamoDBJsonError("a map that is no object")
+        raise NotDynamoDBJsonError("a map that is not a JSON object")
     return {name: plain_value(inner) for name, inner in value.items()}
 
 
 def plain_list(value: Any) -> list[Any]:
-    """The inside of an `L` as a plain list."""
+    """Convert the content of an `L` to a plain list."""
     if not isinstance(value, list):
-        raise NotDynamoDBJsonError("a list that is no array")
+        raise NotDynamoDBJsonError("a list that is not a JSON array")
     return [plain_value(inner) for inner in value]
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise NotDynamoDBJsonError("a text that is no string")
+        raise NotDynamoDBJsonError("a value that is not a JSON string")
     return value
 
 
 def _number(value: Any) -> msgspec.Raw:
     if not isinstance(value, str) or not _JSON_NUMBER.fullmatch(value):
-        raise NotDynamoDBJsonError("a number that is none")
+        raise NotDynamoDBJsonError("a value that is not a number")
     return msgspec.Raw(value.encode())
 
 
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise NotDynamoDBJsonError("a boolean that is none")
+        raise NotDynamoDBJsonError("a value that is not a JSON boolean")
     return value
 
 
 def _texts(value: Any) -> list[str]:
     if not isinstance(value, list):
-        raise NotDynamoDBJsonError("a set that is no array")
+        raise NotDynamoDBJsonError("a set that is not a JSON array")
     return sorted(_text(inner) for inner in value)
 
 

@@ -1,8 +1,8 @@
-"""The standard stream record over the change log: what `eventID` and `dynamodb.…` stand for.
+"""The standard stream record as a view of the change log: `eventID`, `dynamodb.…` and so on.
 
-`dynamodb` is a struct that holds only the fields that a frame's expressions name: the
-record's own fields under their names, and each path into an image as a generated field. A
-marker field tells it from other structs, so it stays known wherever SQL carries it.
+`dynamodb` is a struct of only the fields that a frame's expressions name: the record's own
+fields under their names, and each path into an image as a generated field. A marker field
+distinguishes `dynamodb` from other structs, so it is recognised wherever SQL carries it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIELDS = {
     "SizeBytes": Log.SIZE_BYTES,
     "StreamViewType": Log.VIEW_TYPE,
 }
-"""Fields of `dynamodb` and how they are made from the change log."""
+"""Fields of `dynamodb`, each with its SQL over the change log."""
 
 _COLUMNS = (
     f'{Log.EVENT_ID} AS "eventID"',
@@ -50,10 +50,10 @@ _USER_IDENTITY = (
 
 @dataclass
 class FieldNames:
-    """Names that one chunk's frames share: of image paths, and of the columns of `items()`.
+    """Names that the frames of one chunk share, for image paths and for columns of `items()`.
 
-    It only grows. What a frame needs of it is part of the frame. `origins` has the attribute of
-    each column of `items()` that is named otherwise.
+    Names are only ever added; each frame records which of them it needs. `origins` maps a column
+    of `items()` to its attribute if the two names differ.
     """
 
     attributes: AttributeMapping = field(default_factory=AttributeMapping)
@@ -61,26 +61,26 @@ class FieldNames:
     _names: dict[ImagePath, str] = field(default_factory=dict)
 
     def name(self, path: ImagePath) -> str:
-        """The generated field of a path: the same path, the same name."""
+        """Return the generated field of a path; the same path always gets the same name."""
         return self._names.setdefault(path, f"_dz_p{len(self._names)}")
 
     def shown(self) -> dict[str, str]:
-        """What each generated name stands for, as a user would write it."""
+        """Return the path behind each generated name, as a user would write it."""
         return {name: str(path) for path, name in self._names.items()}
 
     def needed(self, names: Iterable[str]) -> list[tuple[str, ImagePath]]:
-        """The paths among these fields, in the order in which they were first named."""
+        """Return the paths among these fields, in the order in which they were first named."""
         wanted = set(names)
         return [(name, path) for path, name in self._names.items() if name in wanted]
 
 
 def record_query(needs: Iterable[str], names: FieldNames) -> str:
-    """The SELECT that shows a chunk as stream records.
+    """Return the SELECT that presents a chunk as stream records.
 
     Args:
-        needs: Fields of `dynamodb`: names of `FIELDS` and generated names. Nothing else of
+        needs: Fields of `dynamodb`: names from `FIELDS` and generated names. Nothing else in
             the images is parsed.
-        names: What the generated names stand for.
+        names: Paths behind the generated names.
     """
     needs = set(needs)
     fields = [f"{MARKER} := true"]
@@ -103,18 +103,21 @@ def record_query(needs: Iterable[str], names: FieldNames) -> str:
 
 
 def images_needed(needs: Iterable[str], names: FieldNames) -> frozenset[str]:
-    """The change log's columns of keys and images that the fields need; the others are small."""
+    """Return the key and image columns of the change log that the fields need.
+
+    The other columns are small and always read.
+    """
     needs = set(needs)
     of_paths = {path.image for _, path in names.needed(needs)}
     return frozenset(column for name, column in IMAGES.items() if name in needs | of_paths)
 
 
 def record_value(column: str) -> str:
-    """The SQL of a record column as users get it: the standard fields, images as JSON text."""
+    """Return the SQL of a record column as users get it: standard fields, images as JSON text."""
     fields = (f"{quoted(name)} := struct_extract({column}, '{name}')" for name in FIELDS)
     return f"struct_pack({', '.join(fields)})"
 
 
 def is_record(duckdb_type: str) -> bool:
-    """Whether a column of this type is the record's struct."""
+    """Return whether a column of this type is the record struct."""
     return duckdb_type.startswith("STRUCT(") and MARKER in duckdb_type

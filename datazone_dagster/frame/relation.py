@@ -1,4 +1,4 @@
-"""Lazy, immutable relations over one chunk: what frames and lookups have in common."""
+"""Lazy, immutable relations over one chunk: the common base of frames and lookups."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _PREVIEW_COLUMNS = 12
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a relation's rows come about.
+    """Computation of a relation's rows.
 
-    `root` makes the first query from the fields of the record that are needed, `stages` read
-    one another from `PREVIOUS`, `bound` holds names and DuckDB types of the last one,
-    `calls` what the user called. `row_wise`: each row comes from one change alone. `ready`:
-    the rows, where nothing is to be done to them.
+    `root` makes the first query from the record fields that are needed. Each of `stages` reads
+    the stage before it as `PREVIOUS`. `bound` holds the names and DuckDB types of the last stage's
+    columns, `calls` the user's calls. `row_wise` says that each row comes from one change alone.
+    `ready` holds the rows if they need no query.
     """
 
     session: Session
@@ -61,15 +61,15 @@ class Plan:
     ready: pa.Table | None = None
 
     def query(self, more: frozenset[str] = frozenset()) -> str:
-        """The SQL of all stages."""
+        """Return the SQL of all stages."""
         text = self.root(self.needs | more, self.names)
         for stage in self.stages:
-            before, _, after = stage.partition(PREVIOUS)  # its first place is always ours
+            before, _, after = stage.partition(PREVIOUS)  # the first occurrence is always ours
             text = f"{before}({text}){after}"
         return text
 
     def then(self, call: str, stage: str, needs: frozenset[str], *, row_wise: bool) -> Plan:
-        """This plan with one more stage.
+        """Return this plan with one more stage.
 
         Raises:
             duckdb.Error: The stage does not bind.
@@ -84,16 +84,16 @@ class Plan:
         ).rebound()
 
     def rebound(self) -> Plan:
-        """This plan with its columns known."""
+        """Return this plan with the columns of its last stage in `bound`."""
         return replace(self, bound=tuple(self.session.columns(self.query())))
 
 
 class Relation:
-    """Rows that are computed when they are asked for. Every call returns a new relation.
+    """Rows that are computed on demand. Every call returns a new relation.
 
     A call checks its SQL at once and reads nothing; `arrow()`, `pl()`, `df()` and the Arrow
     stream run it. Hidden columns (`_dz_key`, `_dz_version`, `_dz_event_time`) travel with the
-    rows unseen: `columns` does not list them, what comes out has them.
+    rows: `columns` does not list them, but all results contain them.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -101,22 +101,22 @@ class Relation:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns, without the hidden ones."""
+        """Names of the columns, without the hidden columns."""
         return [name for name, _ in self._plan.bound if name not in HIDDEN]
 
     def select(self: _R, *columns: str) -> _R:
-        """Keeps what these SQL expressions give.
+        """Select SQL expressions as the columns.
 
-        An expression is named by its alias; a path without one by its last attribute
-        (`dynamodb.NewImage.total.N` is `total`); anything else by its own text. `*` is every
-        column. `unnest(...)` makes several rows of one.
+        An expression is named by its alias. Without an alias, a path is named by its last
+        attribute (`dynamodb.NewImage.total.N` is `total`), and any other expression by its own
+        text. `*` is every column. `unnest(...)` makes several rows from one.
 
         Args:
             columns: SQL expressions; one argument may hold several, separated by commas.
 
         Raises:
-            ExpressionError: One does not parse, names a column that is not there, or two
-                have one name.
+            ExpressionError: An expression does not parse, names a column that does not exist, or
+                has the same name as another one.
         """
         if not columns:
             raise ExpressionError("select(): name at least one expression.")
@@ -124,7 +124,7 @@ class Relation:
         return self._with_stage(found, self._selecting([item.sql for item in found]))
 
     def with_columns(self: _R, *columns: str) -> _R:
-        """Keeps all columns and adds these, or replaces those of the same name.
+        """Keep all columns and add these; one that has an existing name replaces that column.
 
         Args:
             columns: SQL expressions as for `select`, without `*`.
@@ -138,7 +138,7 @@ class Relation:
         for item in found:
             if not item.name:
                 raise ExpressionError(
-                    f"{item.call}: the columns that are there stay.", hint="Name only the new ones."
+                    f"{item.call}: existing columns stay.", hint="Name only the new columns."
                 )
         replaced = {item.name.casefold(): item.sql for item in found}
         if len(replaced) < len(found):
@@ -150,30 +150,30 @@ class Relation:
         return self._with_stage(found, self._selecting([*listed, *replaced.values()]))
 
     def filter(self: _R, condition: str) -> _R:
-        """Keeps the rows for which an SQL condition is true.
+        """Keep the rows for which an SQL condition is true.
 
         Args:
             condition: One SQL expression; null counts as not true.
 
         Raises:
-            ExpressionError: It does not parse or bind.
+            ExpressionError: The condition does not parse or bind.
         """
         found = predicate(self._scope(), condition)
         stage = f"SELECT * FROM {PREVIOUS} AS {self._plan.source} WHERE {found.sql}"  # noqa: S608  # the user's condition
         return self._with_stage([found], stage)
 
     def sql(self: _R, query: str) -> _R:
-        """Runs a whole SELECT; this relation is its table `changes`, lookups have their names.
+        """Run a full SELECT over this relation as table `changes` and over lookups by name.
 
-        The hidden columns travel along while each row of the result comes from one row of
+        The hidden columns travel along as long as each row of the result comes from one row of
         `changes`. An aggregate loses them; a merge then needs them selected by name, for
         example `arg_max(_dz_version, ...)`.
 
         Args:
-            query: One SELECT statement, also with joins, WITH, UNION ALL.
+            query: One SELECT statement; joins, WITH and UNION ALL are allowed.
 
         Raises:
-            ExpressionError: It does not parse or bind.
+            ExpressionError: The query does not parse or bind.
         """
         candidates = queries(self._scope(), query)
         for candidate in candidates[:-1]:
@@ -182,16 +182,16 @@ class Relation:
                     candidate.call, candidate.sql, candidate.needs, row_wise=candidate.row_wise
                 )
             except duckdb.Error:
-                continue  # the plain query tells whether the user's SQL is at fault
+                continue  # the plain query shows whether the user's SQL is at fault
             _check_names(candidate.call, plan.bound)
             return type(self)(plan)
         return self._with_stage(candidates[-1:], candidates[-1].sql)
 
     def arrow(self) -> pa.Table:
-        """The rows as an Arrow table, hidden columns included.
+        """Return the rows as an Arrow table, hidden columns included.
 
         Raises:
-            TransformError: A value does not fit its cast, or memory does not suffice.
+            TransformError: A value does not fit its cast, or the memory limit is too low.
         """
         if self._plan.ready is not None:
             return _with_origins(self._plan.ready, self._plan.names.origins)
@@ -199,7 +199,7 @@ class Relation:
         return self._run(self._plan.session.table)
 
     def _run(self, run: Callable[[str], pa.Table]) -> pa.Table:
-        """Runs the query of what users get: hidden columns and whole records included."""
+        """Run the query for the user's result: hidden columns and full records included."""
         plan, records = self._plan, self._records
         listed = [
             f"{record_value(quoted(name))} AS {quoted(name)}" if name in records else quoted(name)
@@ -214,7 +214,7 @@ class Relation:
             raise self._failure(error, call, running=True) from error
 
     def pl(self) -> polars.DataFrame:
-        """The rows as a Polars data frame, hidden columns included.
+        """Return the rows as a Polars data frame, hidden columns included.
 
         Raises:
             TransformError: Polars is not installed, or as for `arrow()`.
@@ -228,7 +228,7 @@ class Relation:
         return frame
 
     def df(self) -> pandas.DataFrame:
-        """The rows as a pandas data frame of Arrow-backed columns: no integer becomes a float.
+        """Return the rows as a pandas data frame with Arrow-backed columns: integers stay integers.
 
         Raises:
             TransformError: pandas is not installed, or as for `arrow()`.
@@ -257,7 +257,7 @@ class Relation:
 
     @property
     def images_needed(self) -> frozenset[str]:
-        """The change log's columns of keys and images that the rows are made from."""
+        """Key and image columns of the change log that the rows are computed from."""
         plan = self._plan
         more = frozenset(FIELDS) if self._records else frozenset[str]()
         return images_needed(plan.needs | more, plan.names)
@@ -291,7 +291,7 @@ class Relation:
         return type(self)(plan)
 
     def _blamed(self, found: Sequence[Expression], error: duckdb.Error) -> TransformError:
-        """The error of the one expression that is at fault, if it is one."""
+        """Return the error of the expression that fails alone, else of the joint call."""
         if len(found) == 1:
             return self._failure(error, found[0].call)
         for item in found:
@@ -318,7 +318,7 @@ class Relation:
 
 
 def _with_origins(rows: pa.Table, origins: Mapping[str, str]) -> pa.Table:
-    """The rows with the attributes of columns that are named otherwise, in their fields."""
+    """Add the attribute of each renamed column to the metadata of its field."""
     if not origins:
         return rows
     fields = [
@@ -329,7 +329,7 @@ def _with_origins(rows: pa.Table, origins: Mapping[str, str]) -> pa.Table:
 
 
 def _joint_call(found: Sequence[Expression]) -> str:
-    """The one call that these expressions are arguments of."""
+    """Format the one call that has these expressions as its arguments."""
     return shown_call(found[0].method, *dict.fromkeys(item.text for item in found))
 
 
@@ -341,7 +341,7 @@ def _check_names(call: str, bound: Sequence[tuple[str, str]]) -> None:
         if name.casefold().startswith(RESERVED_PREFIX) and name not in (*HIDDEN, *ITEM_RESTS):
             raise ExpressionError(
                 f"{call}: the column name {name!r} is reserved.",
-                hint=f"Names that start with {RESERVED_PREFIX!r} are ours; give it an alias.",
+                hint=f"Names that start with {RESERVED_PREFIX!r} are reserved; use another alias.",
             )
 
 
@@ -354,11 +354,11 @@ def _name_error(call: str, names: Sequence[str]) -> ExpressionError:
     if name in HIDDEN:
         return ExpressionError(
             f"{call}: the column {name} is selected twice.",
-            hint="It travels with every row by itself: leave it out.",
+            hint="It travels with every row automatically: leave it out.",
         )
     pair = repr(name) if twin == name else f"{twin!r} and {name!r}"
     return ExpressionError(
-        f"{call}: two columns are named {pair}; case makes no difference in a table.",
+        f"{call}: two columns are named {pair}; column names must differ in more than case.",
         hint='Give one another alias: "expression as other_name".',
     )
 

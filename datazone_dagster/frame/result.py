@@ -1,4 +1,4 @@
-"""From what a user function returned to the rows of a dataset."""
+"""Conversion of a user function's return value to the rows of a dataset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Mode = Literal["merge", "append", "history"]
 _ACCEPTED = "Return the frame, a DuckDB relation, an Arrow table, or a Polars or pandas data frame."
 _FROM_DICTS = (
     "Return columns: an expression in frame.select(), or pa.Table.from_pylist(rows) where each "
-    "dict has the _dz_key, _dz_version and _dz_event_time of the change it comes from."
+    "dict has the _dz_key, _dz_version and _dz_event_time of its change."
 )
 _KEEP = {
     "frame": "In sql(), select changes._dz_key, changes._dz_version and changes._dz_event_time; "
@@ -40,17 +40,17 @@ _VERSION = f"^[0-9]{{{EPOCH_DIGITS + SEQUENCE_DIGITS}}}$"
 
 
 def split_outputs(returned: object, outputs: Sequence[tuple[str, ...]]) -> list[object]:
-    """What each output gets of a function's return value, in the order of the outputs.
+    """Split a function's return value into the values of its outputs, in output order.
 
-    One output takes the value as it is, or out of a tuple or list of one. Several take a dict by
-    name, or a tuple in order.
+    A single output takes the value itself, or the only element of a tuple or list. Several
+    outputs take a dict by name, or a tuple in order.
 
     Args:
-        returned: The return value.
-        outputs: For each output the names by which a dict may hold it.
+        returned: Return value of the function.
+        outputs: Names by which a dict may hold the output, for each output.
 
     Raises:
-        ResultError: An output is missing, or something is there that is none.
+        ResultError: An output is missing, or a value belongs to no output.
     """
     shown = ", ".join(repr(names[0]) for names in outputs)
     if isinstance(returned, Mapping):
@@ -63,15 +63,15 @@ def split_outputs(returned: object, outputs: Sequence[tuple[str, ...]]) -> list[
         if unknown or any(len(found) != 1 for found in values):
             keys = ", ".join(repr(key) for key in returned) or "nothing"
             raise ResultError(
-                f"The function returned a dict of {keys}, its outputs are {shown}.",
+                f"The function returned a dict of {keys}, but its outputs are {shown}.",
                 safe="Nothing was written.",
                 hint="Return each output once, by its name in output_mapping.",
             )
         return [found[0] for found in values]
-    if isinstance(returned, (tuple, list)) and (len(outputs) > 1 or _is_rows_alone(returned)):
+    if isinstance(returned, (tuple, list)) and (len(outputs) > 1 or _wraps_one_result(returned)):
         if len(returned) != len(outputs):
             raise ResultError(
-                f"The function returned {len(returned)} values, its outputs are {shown}.",
+                f"The function returned {len(returned)} values, but its outputs are {shown}.",
                 safe="Nothing was written.",
                 hint="Return one value per output, in this order, or a dict by name.",
             )
@@ -79,33 +79,33 @@ def split_outputs(returned: object, outputs: Sequence[tuple[str, ...]]) -> list[
     if len(outputs) == 1:
         return [returned]
     raise ResultError(
-        f"The function returned one {_kind_of(returned)}, its outputs are {shown}.",
+        f"The function returned one {_kind_of(returned)}, but its outputs are {shown}.",
         safe="Nothing was written.",
         hint="Return a tuple in this order, or a dict by name.",
     )
 
 
-def _is_rows_alone(returned: Sequence[object]) -> bool:
-    """Whether it is what one output takes, in a tuple or list: not a list that is the rows."""
+def _wraps_one_result(returned: Sequence[object]) -> bool:
+    """Return whether a tuple or list wraps the rows of one output and is not itself the rows."""
     return len(returned) == 1 and not isinstance(returned[0], (Mapping, tuple, list, type(None)))
 
 
 def rows_of(returned: object, *, dataset_id: str, mode: Mode) -> pa.Table:
-    """The rows that a function returned for a dataset, in the types of Delta Lake.
+    """Convert the rows that a function returned for a dataset to the types of Delta Lake.
 
     Args:
-        returned: Our frame, a DuckDB relation, anything with the Arrow C stream or array
-            interface (pyarrow, Polars, arro3), a Polars LazyFrame, or a pandas data frame.
-        dataset_id: The dataset, for errors.
-        mode: Its mode, for errors.
+        returned: Frame, DuckDB relation, anything with the Arrow C stream or array interface
+            (pyarrow, Polars, arro3), Polars LazyFrame, or pandas data frame.
+        dataset_id: Id of the dataset, for errors.
+        mode: Mode of the dataset, for errors.
 
     Returns:
         The function's columns in their order, then `_dz_key` and `_dz_version` (strings) and
         `_dz_event_time` (timestamp in microseconds, UTC), none of them null.
 
     Raises:
-        HiddenColumnsError: The hidden columns are missing or not what they were.
-        ResultError: Not rows, unusable names, or a type that Delta Lake does not have.
+        HiddenColumnsError: The hidden columns are missing or changed.
+        ResultError: The value is not rows, a column name is unusable, or Delta Lake lacks a type.
         TransformError: The frame or relation failed while it was read.
     """
     where = f"Dataset {dataset_id!r}"
@@ -119,7 +119,7 @@ def rows_of(returned: object, *, dataset_id: str, mode: Mode) -> pa.Table:
 
 
 def _library(returned: object) -> str:
-    """Whose object it is, found without importing anything."""
+    """Return the library of an object, found without importing that library."""
     if isinstance(returned, Relation):
         return "frame"
     module = type(returned).__module__.partition(".")[0]
@@ -178,8 +178,8 @@ def _check_names(names: Sequence[str], where: str) -> None:
         folded = name.casefold()
         if folded in seen:
             raise ResultError(
-                f"{where}: two columns are named {seen[folded]!r} and {name!r}; case makes no "
-                "difference in a table.",
+                f"{where}: two columns are named {seen[folded]!r} and {name!r}; column names must "
+                "differ in more than case.",
                 safe="Nothing was written.",
                 hint="Rename one of them.",
             )
@@ -188,7 +188,7 @@ def _check_names(names: Sequence[str], where: str) -> None:
             raise ResultError(
                 f"{where}: the column name {name!r} is reserved.",
                 safe="Nothing was written.",
-                hint=f"Rename it: names that start with {RESERVED_PREFIX!r} are ours.",
+                hint=f"Rename it: names that start with {RESERVED_PREFIX!r} are reserved.",
             )
 
 
@@ -196,7 +196,7 @@ def _check_hidden_present(table: pa.Table, library: str, where: str, mode: Mode)
     missing = [name for name in HIDDEN if name not in table.column_names]
     if missing:
         raise HiddenColumnsError(
-            f"{where}: the returned rows have lost {', '.join(missing)}, and mode={mode!r} needs "
+            f"{where}: the returned rows have lost {', '.join(missing)}, but mode={mode!r} needs "
             "to know which change each row comes from.",
             safe="Nothing was written.",
             hint=_KEEP[library],
@@ -205,7 +205,7 @@ def _check_hidden_present(table: pa.Table, library: str, where: str, mode: Mode)
 
 def _check_hidden(table: pa.Table, where: str) -> None:
     for name in HIDDEN:
-        if name not in table.column_names:  # a column without a type: only nulls
+        if name not in table.column_names:  # a column of the null type
             raise _changed(where, name, "holds nulls only")
         column = table.column(name)
         expected = pa.timestamp("us", tz="UTC") if name == EVENT_TIME else pa.string()
@@ -222,6 +222,6 @@ def _changed(where: str, name: str, what: str) -> HiddenColumnsError:
     return HiddenColumnsError(
         f"{where}: the column {name} of the returned rows {what}.",
         safe="Nothing was written.",
-        hint="Each row must keep the values of the change it comes from; an outer join or a "
-        "computed value loses them.",
+        hint="Each row must keep the values of its change; an outer join or a computed value "
+        "loses them.",
     )

@@ -1,4 +1,4 @@
-"""Puts generated fields in the place of the image paths that an expression names."""
+"""Replacement of the image paths in an expression by generated fields."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from datazone_dagster.frame.syntax import Node, constant_text
 from datazone_dagster.model.column_names import RESERVED_PREFIX
 
 _EXTRACTS = {"STRUCT_EXTRACT", "ARRAY_EXTRACT"}
-_TAKE_LISTS = {"unnest", "len", "length", "flatten", "cardinality"}
+_LIST_FUNCTIONS = {"unnest", "len", "length", "flatten", "cardinality"}
 _FIELDS_FOLDED = {name.casefold(): name for name in FIELDS}
 
 
 class _Chain(NamedTuple):
-    """A column and the steps into it; `nodes` are the extracts, outermost last."""
+    """A column and the steps into it; `nodes` are the column and its extracts, outermost last."""
 
     names: list[str]
     steps: list[Step]
@@ -27,12 +27,12 @@ class _Chain(NamedTuple):
 
 @dataclass
 class PathRewriter:
-    """Rewrites trees of one call, and gathers which fields of the record they need.
+    """Rewriter for the trees of one call that collects the record fields that they need.
 
     Args:
-        records: The columns that hold the record (usually `dynamodb`).
+        records: Columns that hold the record (usually `dynamodb`).
         names: Generated names of the chunk.
-        call: The call as the user wrote it, for errors.
+        call: Call as the user wrote it, for errors.
     """
 
     records: Iterable[str]
@@ -44,10 +44,10 @@ class PathRewriter:
         self._records = {name.casefold() for name in self.records}
 
     def rewrite(self, tree: Any, *, as_list: bool = False) -> Any:
-        """A copy of a tree in which no path into an image is left.
+        """Return a copy of a tree with all paths into images replaced.
 
         Raises:
-            ExpressionError: A path that DynamoDB JSON can't have, or a table that is ours.
+            ExpressionError: A path is impossible in DynamoDB JSON, or a table name is reserved.
         """
         if isinstance(tree, list):
             return [self.rewrite(part, as_list=as_list) for part in tree]
@@ -56,20 +56,20 @@ class PathRewriter:
         if str(tree.get("table_name", "")).casefold().startswith(RESERVED_PREFIX):
             raise ExpressionError(
                 f"{self.call}: there is no table {tree['table_name']!r}.",
-                hint=f"Names that start with {RESERVED_PREFIX!r} are ours; in sql() the chunk is "
-                "the table changes.",
+                hint=f"Names that start with {RESERVED_PREFIX!r} are reserved; in sql() the chunk "
+                "is the table changes.",
             )
         chain = _chain(tree)
         if chain is not None:
             rewritten = self._path(chain, as_list=as_list)
             if rewritten is not None:
                 return rewritten
-        if "class" in tree:  # the wrapper of a function's argument has none: pass through it
+        if "class" in tree:  # the wrapper of a function argument has no class: keep the outer value
             as_list = _takes_list(tree)
         return {key: self.rewrite(part, as_list=as_list) for key, part in tree.items()}
 
     def output_name(self, item: Node) -> str | None:
-        """The name of an unnamed path: its last attribute. None for any other expression."""
+        """Return the last attribute of a path as its name, None for any other expression."""
         chain = _chain(item)
         if chain is None:
             return None
@@ -82,8 +82,8 @@ class PathRewriter:
         return name
 
     def _into_record(self, chain: _Chain) -> list[Step] | None:
-        """The steps below the record, None if the chain is not about a record."""
-        for position, name in enumerate(chain.names[:2]):  # a table's alias may stand before
+        """Return the steps below the record, None if the chain does not lead into a record."""
+        for position, name in enumerate(chain.names[:2]):  # a table alias may come first
             if name.casefold() in self._records:
                 return [*chain.names[position + 1 :], *chain.steps]
         return None
@@ -97,7 +97,7 @@ class PathRewriter:
         if name is None:
             raise ExpressionError(
                 f"{self.call}: dynamodb has no field {first!r}.",
-                hint=f"It has {', '.join(FIELDS)}.",
+                hint=f"Its fields are {', '.join(FIELDS)}.",
             )
         image_steps = steps[1:]
         if name not in IMAGES or not image_steps:
@@ -117,7 +117,7 @@ class PathRewriter:
         return self._rebuilt(base, chain, len(image_steps) - covered)
 
     def _rebuilt(self, base: Node, chain: _Chain, outer: int) -> Node:
-        """The extracts that the path leaves to DuckDB, around the generated column."""
+        """Wrap the generated column in the extracts that the path leaves to DuckDB."""
         node = base
         for extract in chain.nodes[len(chain.nodes) - outer :]:
             subject, index = extract["children"]
@@ -143,10 +143,10 @@ def _column_of(chain_nodes: list[Node]) -> Node:
 
 
 def _takes_list(node: Node) -> bool:
-    """Whether the node's arguments are wanted as lists and not as text."""
+    """Return whether the node needs its arguments as lists instead of text."""
     if node.get("class") == "OPERATOR":
         return bool(node["type"] == "ARRAY_SLICE")
     if node.get("class") != "FUNCTION":
         return False
     function = str(node["function_name"]).casefold()
-    return function in _TAKE_LISTS or function.startswith(("list_", "array_"))
+    return function in _LIST_FUNCTIONS or function.startswith(("list_", "array_"))

@@ -1,9 +1,9 @@
-"""Which SQL gives the rows of a change from that change alone.
+"""Detection of row-wise SQL: SQL that computes the rows of a change from that change alone.
 
-Such SQL may run on any part of a chunk, in any order, and on the latest change of each key
-only: what it gives for a change never depends on the others. What is not known to be so
-counts as not so: only listed kinds of nodes pass, and functions that DuckDB calls scalar and
-the same for the same arguments.
+Row-wise SQL may run on any subset of a chunk, in any order, and on only the latest change of
+each key, because the result for one change never depends on another change. SQL counts as
+row-wise only if that is known: its nodes are of a listed class, and DuckDB reports its
+functions as scalar and consistent (the same result for the same arguments).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CLASSES = {
     "STAR",
     "TYPE",
 }
-_VALUES_OF_THE_MOMENT = {
+_CURRENT_VALUES = {
     "current_catalog",
     "current_date",
     "current_role",
@@ -42,16 +42,16 @@ _VALUES_OF_THE_MOMENT = {
     "session_user",
     "user",
 }
-"""Functions that SQL writes like columns; a column of such a name is taken for one."""
+"""Functions that SQL writes like columns; a column with such a name is treated as one."""
 
 
 def is_row_wise(tree: object) -> bool:
-    """Whether expressions (any part of a syntax tree) depend on one row only."""
+    """Return whether expressions (any subtree of a syntax tree) depend on one row only."""
     return all(_is_known(node) for node in nodes(tree))
 
 
 def is_row_wise_query(query: Node, source: str) -> bool:
-    """Whether a query is a plain SELECT over one table, each row of it from one row of that."""
+    """Return whether a query is a plain SELECT that makes each row from one row of `source`."""
     table = query.get("from_table") or {}
     return (
         query["type"] == "SELECT_NODE"
@@ -68,25 +68,25 @@ def is_row_wise_query(query: Node, source: str) -> bool:
 
 def _is_known(node: Node) -> bool:
     kind = node.get("class")
-    if kind is None:  # a value's type, not an expression
+    if kind is None:  # the type of a value, not an expression
         return True
     if kind == "COLUMN_REF":
         names = node["column_names"]
-        return len(names) > 1 or str(names[0]).casefold() not in _VALUES_OF_THE_MOMENT
+        return len(names) > 1 or str(names[0]).casefold() not in _CURRENT_VALUES
     if kind == "FUNCTION":
         return _is_row_wise_function(str(node["function_name"]).casefold())
     return kind in _CLASSES and node["type"] != "GROUPING_FUNCTION"
 
 
 def _is_row_wise_function(name: str) -> bool:
-    if name == "unnest":  # several rows of one change, from that change alone
+    if name == "unnest":  # makes several rows from one change alone
         return True
     return name in _scalar_functions() or _is_row_wise_macro(name)
 
 
 @functools.cache
 def _scalar_functions() -> frozenset[str]:
-    """The functions of this DuckDB that give the same for the same arguments."""
+    """Return the scalar functions of this DuckDB whose result depends on the arguments only."""
     with duckdb.connect() as connection:
         names = connection.execute(
             "SELECT function_name FROM duckdb_functions() "
@@ -98,7 +98,7 @@ def _scalar_functions() -> frozenset[str]:
 
 @functools.cache
 def _is_row_wise_macro(name: str) -> bool:
-    """Whether it is a macro of DuckDB (such as nullif) that is made of such functions."""
+    """Return whether the name is a DuckDB macro (such as nullif) made of row-wise functions."""
     with duckdb.connect() as connection:
         definitions = connection.execute(
             "SELECT macro_definition FROM duckdb_functions() "

@@ -1,9 +1,9 @@
-"""Folders for what DuckDB spills, and the end of those whose process was killed.
+"""Folders for the files that DuckDB spills, and removal of the folders of killed processes.
 
-A process that is killed removes nothing. Each folder has a file that its process holds locked,
-and the system lets go of a lock with its process, whatever ended it. So a later process of ours
-takes a folder away if it gets the lock. Process numbers would not do: those of another container
-that shares the temporary folder mean nothing here, a lock is known to all of them.
+A killed process removes nothing. Each folder has a file that its process keeps locked, and the
+system releases a lock when its process ends, for whatever reason. A later process that gets the
+lock may therefore remove the folder. Process ids would not work: containers that share the
+temporary folder do not share process ids, but do see the same locks.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ PREFIX = "datazone-frame-"
 _LOCK = "lock"
 
 _UNLOCKED_FOR_SECONDS = 3600.0
-"""A folder without a lock is being made, or its process was killed while it made it."""
+"""Minimum age of a folder without a lock file to be removed: a younger one may be in the making."""
 
 
 class SpillFolder:
-    """A new folder in the temporary folder, ours until `remove`, or until this process ends."""
+    """A new spill folder in the temporary folder, locked until `remove` or the process ends."""
 
     def __init__(self) -> None:
         self._root = Path(tempfile.mkdtemp(prefix=PREFIX))
-        making = self._root / f"{_LOCK}.new"
-        lock = os.open(making, os.O_RDWR | os.O_CREAT, 0o600)
+        unnamed = self._root / f"{_LOCK}.new"
+        lock = os.open(unnamed, os.O_RDWR | os.O_CREAT, 0o600)
         self.remove = weakref.finalize(self, _remove, self._root, lock)
-        """Delete it with all that is in it; at the latest this is done when the process ends."""
+        """Delete the folder with its content; called at the latest when the process ends."""
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Locked before it has its name: nobody else can come first.
-        making.rename(self._root / _LOCK)
+        # Locked before the file has its final name: no other process can get the lock first.
+        unnamed.rename(self._root / _LOCK)
 
     @property
     def path(self) -> str:
-        """Where DuckDB may put files; it makes the folder when it has the first."""
+        """Folder for DuckDB's files; DuckDB makes it for its first file."""
         return str(self._root / "spilled")
 
 
@@ -49,9 +49,9 @@ def _remove(root: Path, lock: int) -> None:
 
 
 def remove_abandoned() -> None:
-    """Delete the folders of this user that no living process holds. It never fails.
+    """Delete this user's folders that no living process has locked. Never fails.
 
-    Several processes may do this at once, here and in other containers.
+    Several processes may call this at once, on this machine and in other containers.
     """
     with os.scandir(tempfile.gettempdir()) as entries:
         folders = [entry for entry in entries if entry.name.startswith(PREFIX)]
@@ -60,7 +60,7 @@ def remove_abandoned() -> None:
             if folder.is_dir(follow_symlinks=False) and _is_mine(folder):
                 _remove_if_abandoned(Path(folder.path))
         except OSError:
-            continue  # its process removes it right now, or it is not for us to remove
+            continue  # removed by its own process meanwhile, or this process lacks the permission
 
 
 def _is_mine(folder: os.DirEntry[str]) -> bool:

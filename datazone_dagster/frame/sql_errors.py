@@ -1,4 +1,4 @@
-"""What DuckDB refuses, in the words of the user's call."""
+"""Translation of DuckDB's errors into errors about the user's call."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def failure(
     shown: Mapping[str, str],
     running: bool = False,
 ) -> TransformError:
-    """DuckDB's error as ours: its reason in plain words, our generated names undone.
+    """Return DuckDB's error as one of ours, in plain words and without generated names.
 
     Args:
-        error: What DuckDB raised.
-        call: The call as the user wrote it.
-        available: The columns that could be named.
-        tables: The tables that could be.
-        shown: Generated field names and the paths that they stand for.
-        running: Whether it failed on data and not while binding.
+        error: Error from DuckDB.
+        call: Call as the user wrote it.
+        available: Columns that an expression may name.
+        tables: Tables that a query may name.
+        shown: Paths behind the generated field names, by that name.
+        running: Whether the query failed on data, as opposed to binding.
     """
     text = str(error)
     if "Malformed JSON" in text and running:
@@ -47,10 +47,10 @@ def failure(
         )
     if isinstance(error, duckdb.OutOfMemoryException):
         return TransformError(
-            f"{call}: it needs more memory than DuckDB may use here.",
+            f"{call}: the query needs more memory than DuckDB may use here.",
             safe="Nothing was written.",
-            hint="Give runs more by ApplySettings(memory_budget=...), or less at a time by its "
-            "chunk_bytes.",
+            hint="Raise ApplySettings(memory_budget=...), or lower its chunk_bytes for smaller "
+            "chunks.",
         )
     reason = _PREFIX.sub("", text.strip().split("\n\n")[0].splitlines()[0]).rstrip(". ")
     reason = _GENERATED.sub(lambda m: shown.get(m[1] or m[2], m[0]), reason)
@@ -58,10 +58,10 @@ def failure(
     reason = _NO_TABLE.sub(lambda m: f'there is no table "{m[1] or m[2]}"', reason)
     hint = ""
     if "GROUP BY" in reason:
-        reason = "it mixes an aggregate with plain columns"
-        hint = "Each row carries its key unseen: aggregate in sql(), or with a window (OVER)."
+        reason = "the expression mixes an aggregate with plain columns"
+        hint = "Each row carries its key in a hidden column: aggregate in sql(), or with OVER."
     elif isinstance(error, duckdb.ConversionException):
-        hint = "try_cast gives null where a value does not fit."
+        hint = "Use try_cast for a null where a value does not fit."
     elif isinstance(error, (duckdb.BinderException, duckdb.CatalogException)):
         hint = f"Available columns: {', '.join(available)}."
         if reason.startswith("there is no table"):

@@ -1,7 +1,7 @@
-"""The structure of maps and lists, learnt from a sample, so that SQL can read the rest.
+"""Structure of maps and lists, learnt from a sample, so that SQL can read all other values.
 
-What the sample did not show costs time, never a value: SQL accounts for every byte of a
-value that it reads, and what it can't account for is read in Python.
+A structure that is absent from the sample costs time but never loses a value: SQL accounts for
+every byte of a value that it reads, and Python reads the values that SQL can't account for.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_ROW_GROUPS = 200
-"""Parts of one structure; maps whose names are data would make it grow without end."""
+MAX_NODES = 200
+"""Limit of nodes in one structure; maps whose names are data would make it grow without end."""
 
 MAX_DEPTH = 8
 
@@ -20,9 +20,9 @@ _SCALARS = frozenset({"S", "N", "B", "BOOL", "NULL", "SS", "BS"})
 
 @dataclass(slots=True)
 class Structure:
-    """What values at one place were: scalars, sets, a list of one structure, a map of named ones.
+    """Kinds of value found at one path: scalars, sets, one list and one map of structures.
 
-    Number sets are left out: their order is not that of their texts.
+    Number sets are left out, because numeric order differs from text order.
     """
 
     scalars: set[str] = field(default_factory=set)
@@ -30,13 +30,13 @@ class Structure:
     fields: dict[str, Structure] | None = None
 
     @property
-    def parts(self) -> int:
-        """How many structures this one is made of."""
+    def node_count(self) -> int:
+        """Number of structures in this tree, itself included."""
         inner = [] if self.element is None else [self.element]
-        return 1 + sum(part.parts for part in (*inner, *(self.fields or {}).values()))
+        return 1 + sum(node.node_count for node in (*inner, *(self.fields or {}).values()))
 
     def learn(self, value: Any, depth: int = 0) -> None:
-        """Takes in a typed value, as `{"S": "x"}`."""
+        """Add the structure of a typed value such as `{"S": "x"}`."""
         if not isinstance(value, dict) or len(value) != 1 or depth > MAX_DEPTH:
             return
         ((descriptor, inner),) = value.items()
@@ -50,16 +50,16 @@ class Structure:
             self.fields = {} if self.fields is None else self.fields
             folded = {name.casefold(): name for name in self.fields}
             for name, attribute in inner.items():
-                # DuckDB folds the case of names: the second of two twins is left out
+                # DuckDB folds the case of names: of two that differ in case, the second is left out
                 if folded.setdefault(name.casefold(), name) == name:
                     self.fields.setdefault(name, Structure()).learn(attribute, depth + 1)
 
 
 def learnt(values: Iterable[Any]) -> Structure | None:
-    """The structure of typed values; None if it has too many parts to be one."""
+    """Return the structure of typed values, None if it exceeds `MAX_NODES`."""
     structure = Structure()
     for value in values:
         structure.learn(value)
-        if structure.parts > MAX_ROW_GROUPS:
+        if structure.node_count > MAX_NODES:
             return None
     return structure

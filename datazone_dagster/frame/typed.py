@@ -1,7 +1,7 @@
-"""How the text of a value is read into a type without parts: exactly, or not at all.
+"""Conversion of the text of a value to a scalar type: exactly, or not at all.
 
-SQL reads everything that is written the usual way. A text that it leaves is tried once more
-here (`1E+2` as a decimal); what has no exact value goes to another column, as text.
+SQL converts every text in the usual notation. Python tries the other texts again (`1E+2` as a
+decimal). A text without an exact value goes to another column, as text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TIME = r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}(:?[0-
 
 
 def _instant(sql: str) -> str:
-    """Years 1 to 9999: what a Python datetime, and so every preview of a table, can show."""
+    """Restrict to years 1 to 9999, the range of a Python datetime and so of every table preview."""
     first, last = "0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"
     within = f"{sql} BETWEEN TIMESTAMPTZ '{first}' AND TIMESTAMPTZ '{last}'"
     return f"CASE WHEN {within} THEN {sql} END"
@@ -48,10 +48,14 @@ _READINGS = {
 
 
 def reading(scalar: Scalar, text: str) -> str | None:
-    """The SQL that reads the SQL of a text as a type, null where it can't.
+    """Return the SQL that converts a text to a type, null where the text does not fit.
+
+    Args:
+        scalar: Type to convert to.
+        text: SQL of the text.
 
     Returns:
-        None for the types whose values need no reading.
+        None for the types whose values need no conversion.
     """
     if scalar.name in {"string", "boolean", "json"}:
         return None
@@ -65,13 +69,13 @@ def _pattern_and_value(scalar: Scalar) -> tuple[str, str]:
     if scalar.name != "decimal":
         return _READINGS[scalar.name]
     precision, scale = scalar.precision, scalar.scale
-    whole = f"[0-9]{{1,{precision - scale}}}" if precision > scale else "0"
+    integer = f"[0-9]{{1,{precision - scale}}}" if precision > scale else "0"
     fraction = rf"(\.[0-9]{{1,{scale}}})?" if scale else ""
-    return f"-?{whole}{fraction}", f"{{text}}::DECIMAL({precision}, {scale})"
+    return f"-?{integer}{fraction}", f"{{text}}::DECIMAL({precision}, {scale})"
 
 
 def exact_value(scalar: Scalar, text: str) -> object | None:
-    """The value of a text of any notation, if the type holds it exactly."""
+    """Return the value of a text in any notation, None unless the type represents it exactly."""
     if scalar.name in {"decimal", "int", "long"}:
         return _number(scalar, text)
     if scalar.name == "binary":
@@ -111,7 +115,7 @@ def _double(text: str) -> float:
 
 
 def _timestamp(text: str) -> datetime:
-    day, clock, zone = _ROW_GROUPS.fullmatch(text).groups()  # type: ignore[union-attr]  # it matched
+    day, clock, zone = _TIMESTAMP.fullmatch(text).groups()  # type: ignore[union-attr]  # it matched
     hours, _, fraction = (clock or "00:00").partition(".")
     wall = datetime.fromisoformat(f"{day}T{hours}").replace(
         microsecond=int(fraction.ljust(6, "0") or 0), tzinfo=timezone.utc
@@ -123,13 +127,13 @@ def _timestamp(text: str) -> datetime:
     return wall + offset if zone[0] == "-" else wall - offset
 
 
-def _since_1970(text: str, microseconds: int) -> datetime:
-    whole = int(_CONTEXT.multiply(Decimal(text), microseconds))
-    return _EPOCH + timedelta(microseconds=whole)
+def _since_1970(text: str, unit_microseconds: int) -> datetime:
+    microseconds = int(_CONTEXT.multiply(Decimal(text), unit_microseconds))
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_ROW_GROUPS = re.compile(r"(.{10})(?:[T ]([0-9:.]+)(.+)?)?")
+_TIMESTAMP = re.compile(r"(.{10})(?:[T ]([0-9:.]+)(.+)?)?")
 _PYTHON: dict[str, Callable[[str], object]] = {
     "double": _double,
     "date": date.fromisoformat,

@@ -1,1 +1,1 @@
-"""DynamoDB JSON becomes Arrow: canonical keys, and the check of images that don't parse."""
+"""DynamoDB JSON: canonical keys and numbers, checks of images, and masks."""

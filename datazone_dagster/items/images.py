@@ -1,8 +1,8 @@
-"""Images that are not JSON: found only when a chunk turns out to hold one.
+"""Search for images that are not JSON, run only when a chunk turns out to contain one.
 
-A change log row is kept whatever it holds, so an image can be text that no parser takes
-(a lone surrogate, a cut end). Reading such a chunk fails as a whole; these rows are then
-found and quarantined, and the rest is read again.
+The change log stores a row whatever its content, so an image can be text that no parser accepts
+(a lone surrogate, a truncated end). Reading such a chunk fails completely. These rows are then
+found and quarantined, and the other rows are read again.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _IMAGES = ((Log.NEW_IMAGE, "new image"), (Log.OLD_IMAGE, "old image"))
 
 
 def image_failures(changes: pa.Table) -> list[DecodeFailure]:
-    """The rows whose new or old image is not a JSON object, in row order.
+    """Return the rows whose new or old image is not a JSON object, in row order.
 
     Args:
         changes: A chunk with the columns `new_image` and `old_image` as JSON text.
 
     Returns:
-        One failure per row: the first image that fails names the reason.
+        One failure per row, with the reason of the first image that fails.
     """
     connection = duckdb.connect(config={"enable_external_access": "false"})
     try:

@@ -1,10 +1,9 @@
-"""The canonical key of an item: one string that says which item a change is about.
+"""Canonical keys: one string that identifies the item of a change.
 
-A key is its attributes in name order, each as `<length>:<name><type><length>:<value>`, so
-`{"id": {"S": "a"}, "n": {"N": "1.0"}}` is `2:idS1:a1:nN1:1`. Lengths are in characters;
-they make the text injective whatever the values hold. Numbers are canonical, because
-DynamoDB takes 1, 1.0 and 1E0 for one key. The string is stored in every dataset
-(`_dz_key`): it must never change.
+A key is the list of its attributes in name order, each as `<length>:<name><type><length>:<value>`:
+`{"id": {"S": "a"}, "n": {"N": "1.0"}}` is `2:idS1:a1:nN1:1`. Lengths count characters and make
+the text injective for any values. Numbers are canonical, because DynamoDB treats 1, 1.0 and 1E0
+as one key. Every dataset stores the string (`_dz_key`), so its format must never change.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ _QUOTES_PER_ATTRIBUTE = 6  # around the name, the type and the value
 
 
 def canonical_key(keys_json: str) -> str:
-    """The canonical key of one `Keys` map of a stream record.
+    """Return the canonical key of one `Keys` map of a stream record.
 
     Args:
-        keys_json: DynamoDB JSON, `{"id": {"S": "a"}}`.
+        keys_json: `Keys` map as DynamoDB JSON, `{"id": {"S": "a"}}`.
 
     Raises:
-        ValueError: Not one or two attributes of type S, N or B, a repeated name, or a value
-            that is not valid for its type. The message holds no value.
+        ValueError: The keys are not one or two attributes of type S, N or B, repeat a name, or
+            hold a value that is invalid for its type. The message contains no value.
     """
     try:
         keys = _KEY.decode(keys_json)
@@ -46,19 +45,19 @@ def canonical_key(keys_json: str) -> str:
         raise ValueError(f"the keys hold {len(keys)} attributes, not one or two")
     if "\\" in keys_json or keys_json.count('"') != _QUOTES_PER_ATTRIBUTE * len(keys):
         json.loads(keys_json, object_pairs_hook=_without_repeats)
-    parts = []
+    attributes = []
     for name in sorted(keys):
         typed = keys[name]
         if len(typed) != 1:
             raise ValueError(f"key attribute {name!r} does not have exactly one type")
         ((descriptor, value),) = typed.items()
         text = _canonical_value(name, descriptor, value)
-        parts.append(f"{len(name)}:{name}{descriptor}{len(text)}:{text}")
-    return "".join(parts)
+        attributes.append(f"{len(name)}:{name}{descriptor}{len(text)}:{text}")
+    return "".join(attributes)
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The decoder keeps the last of two equal names; a key that has them is ambiguous."""
+    """Refuse repeated names: the decoder would take the last one, but the key is ambiguous."""
     names = dict(pairs)
     if len(names) != len(pairs):
         raise ValueError("the keys repeat a name")
@@ -84,17 +83,17 @@ def _canonical_value(name: str, descriptor: str, value: str) -> str:
 def key_column(
     keys: pa.ChunkedArray[pa.StringScalar] | pa.Array[pa.StringScalar],
 ) -> tuple[pa.StringArray, list[DecodeFailure]]:
-    """The canonical key of every row.
+    """Return the canonical key of every row.
 
-    Keys in the shape of the chunk's first one, without escapes, are built by Arrow; any other
-    key is decoded in Python, once per distinct text. Both give the same string.
+    Arrow builds the keys that have the shape of the chunk's first key and no escapes. Python
+    decodes any other key, once per distinct text. Both give the same string.
 
     Args:
-        keys: The `Keys` maps as DynamoDB JSON text.
+        keys: `Keys` maps as DynamoDB JSON text.
 
     Returns:
-        One key per row, null where the row is among the failures, and the failures in row
-        order. Nothing is raised for bad data.
+        One key per row, null for a row that failed, and the failures in row order. Bad data
+        never raises.
     """
     column = _one_array(keys)
     plain = _plain_keys(column)
@@ -102,8 +101,8 @@ def key_column(
         return _decoded(column)
     if plain.null_count == 0:
         return plain, []
-    rest = pc.if_else(pc.is_valid(plain), pa.scalar(None, pa.string()), column)
-    decoded, failures = _decoded(cast("pa.StringArray", rest), skip=pc.is_valid(plain))
+    others = pc.if_else(pc.is_valid(plain), pa.scalar(None, pa.string()), column)
+    decoded, failures = _decoded(cast("pa.StringArray", others), skip=pc.is_valid(plain))
     return cast("pa.StringArray", pc.coalesce(plain, decoded)), failures
 
 
@@ -111,7 +110,7 @@ def _one_array(
     keys: pa.ChunkedArray[pa.StringScalar] | pa.Array[pa.StringScalar],
 ) -> pa.StringArray:
     array = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
-    if isinstance(array, pa.ChunkedArray):  # over 2 GiB of keys Arrow keeps several chunks
+    if isinstance(array, pa.ChunkedArray):  # beyond 2 GiB of keys, Arrow returns several chunks
         raise ValueError("The keys of one chunk exceed 2 GiB; apply smaller chunks.")
     return cast("pa.StringArray", array.cast(pa.string()))
 
@@ -141,17 +140,16 @@ def _decoded(
     return cast("pa.StringArray", result), failures
 
 
-# A string without quotes and escapes, and a whole number that is canonical as it stands.
+# A string without quotes and escapes, and an integer whose text is canonical.
 _PLAIN = {"S": r'[^"\\\x00-\x1f]*', "N": r"0|-?[1-9][0-9]{0,37}"}
 _FIRST_PRINTED = 0x20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 
 
 def _plain_keys(column: pa.StringArray) -> pa.StringArray | None:
-    """Keys of the first key's shape, null where a row has another; None if there is no shape.
+    """Return the keys that have the first key's shape, else null; None if there is no shape.
 
-    The pattern takes each value whole and in place, so what it captures is what the decoder
-    would find.
+    The pattern matches the complete JSON, so it captures the same values as the decoder.
     """
     shape = _shape(column)
     if shape is None:
@@ -170,7 +168,7 @@ def _plain_keys(column: pa.StringArray) -> pa.StringArray | None:
         return None
     return _joined(
         [
-            # struct_field, unlike flatten on older versions, carries the rows' nulls
+            # struct_field keeps the nulls of the rows; flatten in older versions does not
             (f"{len(name)}:{name}{descriptor}", pc.struct_field(found, f"v{position}"))
             for position, (name, descriptor) in sorted(
                 enumerate(shape), key=lambda item: item[1][0]
@@ -180,17 +178,18 @@ def _plain_keys(column: pa.StringArray) -> pa.StringArray | None:
 
 
 def _joined(attributes: list[tuple[str, pa.StringArray]]) -> pa.StringArray:
-    """Keys of what each attribute begins with and its values."""
-    parts: list[pa.Array[pa.StringScalar] | str] = []
-    for start, values in attributes:
-        parts += [start, pc.utf8_length(values).cast(pa.string()), ":", values]
-    return cast("pa.StringArray", pc.binary_join_element_wise(*parts, ""))
+    """Join the prefix and the values of each attribute to keys."""
+    pieces: list[pa.Array[pa.StringScalar] | str] = []
+    for prefix, values in attributes:
+        pieces += [prefix, pc.utf8_length(values).cast(pa.string()), ":", values]
+    return cast("pa.StringArray", pc.binary_join_element_wise(*pieces, ""))
 
 
 def _bare_texts(column: pa.StringArray, shape: list[tuple[str, str]]) -> pa.StringArray | None:
-    """The values of keys of one text, where all stand in the service's own spelling, unescaped.
+    """Return the values of keys of one S attribute, if all are in the service's own spelling.
 
-    That spelling has no spaces; it is what nearly every key comes in.
+    That spelling, which nearly every key has, contains no spaces. None if any key differs from
+    it or contains an escape.
     """
     if [descriptor for _, descriptor in shape] != ["S"] or column.null_count:
         return None
@@ -210,7 +209,7 @@ def _bare_texts(column: pa.StringArray, shape: list[tuple[str, str]]) -> pa.Stri
 
 
 def _shape(column: pa.StringArray) -> list[tuple[str, str]] | None:
-    """Names and types of the first key, in its order, if the fast path knows them."""
+    """Return names and types of the first key, in its order, None if Arrow can't build its keys."""
     first = next((text for text in column.slice(0, 16).to_pylist() if text is not None), None)
     if first is None:
         return None

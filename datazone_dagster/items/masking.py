@@ -1,8 +1,8 @@
-"""Masks over change records: what must not be readable is gone before anything is written.
+"""Masks over change records: masked values are removed before anything is written.
 
-Images are taken apart only along the masked paths; everything else stays the bytes that
-arrived. A record whose images can't be taken apart is set aside without its text: nobody can
-tell what in it would have had to be masked.
+Images are parsed only along the masked paths; all other content stays the bytes that arrived. A
+record whose images can't be parsed is quarantined without its text, because it is unknown which
+parts of that text the masks would have covered.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ MIN_SALT_CHARACTERS = 16
 HIDDEN = "****"
 SHOWN_CHARACTERS = 4
 _SHORTEST_SHOWN = 8
-"""A value that is shorter shows nothing: four characters of it would be most of it."""
+"""Minimum length to show any characters: of a shorter value, four would be most of it."""
 
 _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _SETS = {"SS": "S", "NS": "N", "BS": "B"}
 
 Tree = dict[str, "MaskKind | Tree"]
-"""What is masked below an attribute, by its name."""
+"""Masks below an attribute, by attribute name."""
 
 
 class _UnreadableError(ValueError):
-    """An image that can't be taken apart."""
+    """An image that can't be parsed."""
 
 
 class Masks:
     """The masks of one source.
 
     Args:
-        mask: Paths and kinds.
-        salt: The key of the hashes; None if nothing is hashed.
+        mask: Pairs of a path and its kind of mask.
+        salt: Key of the hashes; None if nothing is hashed.
     """
 
     def __init__(self, mask: Masked, salt: str | None) -> None:
@@ -66,11 +66,10 @@ class Masks:
     def of(
         cls, source: DynamoDBSource, environment: Mapping[str, str] = os.environ
     ) -> Masks | None:
-        """The masks of a source, None if it has none.
+        """Return the masks of a source, None if it has none.
 
         Raises:
-            MaskError: Something is to be hashed and there is no salt, or one too short to be
-                one.
+            MaskError: An attribute is hashed, but the salt is missing or too short.
         """
         if not source.masked:
             return None
@@ -83,15 +82,15 @@ class Masks:
                 f"environment variable {SALT_VARIABLE} {what}.",
                 safe="Nothing was read; DynamoDB keeps the changes for 24 hours.",
                 hint=f"Set it to a secret of {MIN_SALT_CHARACTERS} characters or more wherever "
-                "sensors run, and keep it: with another one, equal values get other hashes.",
+                "sensors run, and never change it: a new salt gives equal values new hashes.",
             )
         return cls(source.masked, salt)
 
     def records(self, records: ChangeRecords) -> tuple[ChangeRecords, list[MalformedRecord]]:
-        """Records with masked keys and images, and those that could not be masked.
+        """Return records with masked keys and images, and the records that can't be masked.
 
         Raises:
-            MaskError: A key attribute is masked by something else than a hash.
+            MaskError: A key attribute has a mask other than "hash".
         """
         masked: list[ChangeRecord] = []
         refused: list[MalformedRecord] = []
@@ -113,7 +112,7 @@ class Masks:
         return ChangeRecords.of(masked), refused
 
     def withheld(self, record: MalformedRecord) -> MalformedRecord:
-        """A record that is no stream record, without its text: its length and its digest."""
+        """Replace the text of a malformed record by its length and its digest."""
         digest = hmac.new(self._withheld_key, record.raw, hashlib.sha256).hexdigest()[:32]
         raw = {"withheld": digest, "bytes": len(record.raw)}
         return MalformedRecord(
@@ -123,27 +122,27 @@ class Masks:
         )
 
     def item(self, image: bytes) -> bytes:
-        """An item, or an image of one, masked.
+        """Mask an item or an image of one.
 
         Raises:
-            ValueError: It can't be taken apart.
+            ValueError: The image can't be parsed.
         """
         return self._map(image, self._tree)
 
     def keys(self, keys: bytes) -> bytes:
-        """The key attributes of a record, masked.
+        """Mask the key attributes of a record.
 
         Raises:
-            MaskError: One is masked by something else than a hash.
-            ValueError: They can't be taken apart.
+            MaskError: A key attribute has a mask other than "hash".
+            ValueError: The keys can't be parsed.
         """
         for name in _attributes(keys):
             kind = self._tree.get(name)
             if isinstance(kind, str) and kind != "hash":
                 raise MaskError(
                     f"The mask {name!r}: {kind!r} is on an attribute of the table's key.",
-                    safe="Nothing was landed; DynamoDB keeps the changes for 24 hours.",
-                    hint="A key attribute tells items apart: only 'hash' leaves it able to.",
+                    safe="Nothing was written; DynamoDB keeps the changes for 24 hours.",
+                    hint="A key attribute identifies its item, which only 'hash' preserves.",
                 )
         return self._map(keys, self._tree)
 
@@ -156,10 +155,10 @@ class Masks:
 
     def _map(self, raw: bytes, tree: Tree) -> bytes:
         attributes = _attributes(raw)
-        touched = [name for name in tree if name in attributes]
-        if not touched:
+        masked = [name for name in tree if name in attributes]
+        if not masked:
             return raw
-        for name in touched:
+        for name in masked:
             value = self._value(attributes[name], tree[name])
             if value is None:
                 del attributes[name]
@@ -168,7 +167,7 @@ class Masks:
         return _json_object(attributes)
 
     def _value(self, raw: bytes, rule: MaskKind | Tree) -> bytes | None:
-        """A typed value, masked; None if it goes."""
+        """Mask a typed value; None if the mask drops it."""
         if rule == "drop":
             return None
         if rule == "null":
@@ -188,7 +187,7 @@ class Masks:
         return _encoded({"S": self._text(descriptor, _json(payload), rule)})
 
     def _within(self, raw: bytes, descriptor: str, payload: bytes, tree: Tree) -> bytes:
-        """A value of which only parts are masked."""
+        """Mask the attributes below a value; only maps and lists have any."""
         if descriptor == "M":
             return b'{"M":%b}' % self._map(payload, tree)
         if descriptor == "L":
@@ -200,18 +199,18 @@ class Masks:
         if kind == "last4":
             plain = value if descriptor in ("S", "N") and isinstance(value, str) else ""
             return HIDDEN + (plain[-SHOWN_CHARACTERS:] if len(plain) >= _SHORTEST_SHOWN else "")
-        assert self._salt is not None  # `of` sees to it where something is hashed
+        assert self._salt is not None  # `of` requires a salt if anything is hashed
         return hmac.new(self._salt, _hashed_bytes(descriptor, value), hashlib.sha256).hexdigest()
 
 
 def _hashed_bytes(descriptor: str, value: object) -> bytes:
-    """What is hashed: equal values in whatever spelling give equal bytes."""
+    """Return the bytes to hash, equal for all spellings of a value."""
     if isinstance(value, str):
         if descriptor == "N":
             try:
                 return canonical_number(value).encode()
             except ValueError:
-                pass  # no number: its text then, which is as unreadable afterwards
+                pass  # not a number: hash its text, which becomes just as unreadable
         if descriptor == "B":
             try:
                 return base64.b64decode(value, validate=True)
@@ -222,7 +221,7 @@ def _hashed_bytes(descriptor: str, value: object) -> bytes:
 
 
 def _attributes(raw: bytes) -> dict[str, bytes]:
-    """An object's members as raw JSON; of equal names the last one, as every parser has it."""
+    """Return an object's members as raw JSON; the last of equal names wins, as in every parser."""
     try:
         return {name: bytes(value) for name, value in _decode_map(raw).items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -238,16 +237,16 @@ def _elements(raw: bytes) -> list[bytes]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = _json(raw)
     if not isinstance(found, list):
-        raise _UnreadableError("a list or a set is not one")
+        raise _UnreadableError("a list or a set is not an array")
     return [_encoded(element) for element in found]
 
 
 def _json(raw: bytes) -> Any:
-    """With the standard library, which takes what msgspec refuses: a lone surrogate escape."""
+    """Parse with the standard library, which accepts lone surrogate escapes; msgspec does not."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
-        # Not the error's own text: it could show what must not be seen.
+        # Not the error's own text: it could contain a masked value.
         raise _UnreadableError("it is not JSON") from None
 
 
@@ -256,5 +255,5 @@ def _json_object(members: Mapping[str, bytes]) -> bytes:
 
 
 def _encoded(value: object) -> bytes:
-    # json, not msgspec: texts may hold lone surrogates.
+    # json, not msgspec: texts may contain lone surrogates.
     return json.dumps(value).encode()

@@ -16,20 +16,20 @@ _NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?(?:[eE]([+-]?\d{1,6}))?", re.ASCI
 
 
 def split_number(text: str) -> tuple[bool, str, int]:
-    """Sign, significant digits and exponent: the value is `digits * 10 ** exponent`.
+    """Split a number into sign, significant digits and exponent: `digits * 10 ** exponent`.
 
-    The digits carry no zeros at either end, so that equal numbers give equal parts; zero is
-    `(False, "0", 0)`.
+    The digits have no zeros at either end, so equal numbers give equal results; zero is
+    `(False, "0", 0)`. The sign is True for a negative number.
 
     Raises:
-        ValueError: Not a number, or outside of what DynamoDB stores.
+        ValueError: The text is not a number, or is outside the range that DynamoDB stores.
     """
     match = _NUMBER.fullmatch(text)
     if match is None:
         raise ValueError("not a number")
-    sign, whole, fraction, exponent_text = match.groups()
+    sign, integer, fraction, exponent_text = match.groups()
     fraction = fraction or ""
-    digits = (whole + fraction).lstrip("0")
+    digits = (integer + fraction).lstrip("0")
     if not digits:
         return False, "0", 0
     exponent = int(exponent_text or 0) - len(fraction)
@@ -43,13 +43,13 @@ def split_number(text: str) -> tuple[bool, str, int]:
 
 
 def canonical_number(text: str) -> str:
-    """One text for every way to write a number: 1, 1.0 and 1E0 are all `1`.
+    """Return the one canonical text of a number: 1, 1.0 and 1E0 are all `1`.
 
-    Plain notation where the digits reach it, else `<digits>E<exponent>`. A whole number of up
-    to 38 digits without leading zeros is its own canonical text.
+    The text is in plain notation if 38 digits suffice, else `<digits>E<exponent>`. An integer
+    of up to 38 digits without leading zeros is its own canonical text.
 
     Raises:
-        ValueError: Not a number, or outside of what DynamoDB stores.
+        ValueError: The text is not a number, or is outside the range that DynamoDB stores.
     """
     negative, digits, exponent = split_number(text)
     if exponent >= 0 and len(digits) + exponent <= MAX_SIGNIFICANT_DIGITS:

@@ -1,4 +1,4 @@
-"""Faults that change a good answer: pages of GetRecords, listings of DescribeStream."""
+"""Faults that change a correct answer: pages of GetRecords, listings of DescribeStream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datazone_dagster.local.stream_reads import RecordsPage
 
 
 def distorted_page(call: Call, body: Body, page: RecordsPage, fault: Fault) -> RecordsPage:
-    """A GetRecords page as the fault wants it."""
+    """Return a GetRecords page as the fault changes it."""
     if fault.kind is FaultKind.MISSING_NEXT_ITERATOR:
         return RecordsPage(page.records, None)
     if fault.kind is FaultKind.MALFORMED_RECORD:
@@ -22,7 +22,7 @@ def distorted_page(call: Call, body: Body, page: RecordsPage, fault: Fault) -> R
     position = read(iterator, now)
     if fault.kind is FaultKind.EMPTY_PAGE:
         return RecordsPage([], written(arn, position.moved(position.after, now)))
-    if page.next_iterator is not None:  # LATE_END speaks of the last page only
+    if page.next_iterator is not None:  # LATE_END changes the last page only
         return page
     row = call.db.execute(
         "SELECT ending FROM shards WHERE number = ?", (position.shard,)
@@ -31,7 +31,7 @@ def distorted_page(call: Call, body: Body, page: RecordsPage, fault: Fault) -> R
 
 
 def distorted_listing(call: Call, answer: Body, fault: Fault) -> Body:
-    """A DescribeStream answer as the fault wants it."""
+    """Return a DescribeStream answer as the fault changes it."""
     description: Body = dict(answer["StreamDescription"])
     shards: list[Body] = description["Shards"]
     if fault.kind is FaultKind.EMPTY_LAST_PAGE:
@@ -60,13 +60,13 @@ def _named_shards(call: Call, arn: str, fault: Fault) -> set[str]:
 
 
 def _without_descendants(shards: list[Body], named: set[str]) -> list[Body]:
-    hidden, kept = set(named), []
+    hidden, listed = set(named), []
     for shard in shards:  # creation order: parents come first
         if shard.get("ParentShardId") in hidden:
             hidden.add(shard["ShardId"])
         else:
-            kept.append(shard)
-    return kept
+            listed.append(shard)
+    return listed
 
 
 def _without(shards: list[Body], named: set[str]) -> list[Body]:

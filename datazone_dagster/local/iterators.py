@@ -1,4 +1,4 @@
-"""Shard iterators: opaque to clients, readable to the server, worthless after 15 minutes."""
+"""Shard iterators: opaque to clients, readable by the server, expired after 15 minutes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import zlib
 import msgspec
 
 from datazone_dagster.local.service_errors import ServiceError, validation
-
-LIFETIME_SECONDS = 15 * 60
+from datazone_dagster.model.service_limits import ITERATOR_LIFETIME_SECONDS
 
 
 class ShardPosition(msgspec.Struct, frozen=True, array_like=True):
-    """Where an iterator stands.
+    """Position of an iterator in its shard.
 
     Args:
-        shard: The shard's number in the store.
-        after: The next record is the first with a greater sequence number.
+        shard: Number of the shard in the store.
+        after: Sequence number; the next record is the first one with a greater number.
         issued_at: Server time in seconds since 1970.
-        reader: The same for all iterators that come from one GetShardIterator.
+        reader: Id shared by all iterators that come from one GetShardIterator call.
     """
 
     shard: int
@@ -30,27 +29,27 @@ class ShardPosition(msgspec.Struct, frozen=True, array_like=True):
     reader: str
 
     def moved(self, after: str, now: float) -> ShardPosition:
-        """The iterator that follows in the same reader."""
+        """Return the next position of the same reader."""
         return ShardPosition(self.shard, after, now, self.reader)
 
 
 def new_reader() -> str:
-    """A name for one chain of iterators."""
+    """Return a new id for one chain of iterators."""
     return uuid.uuid4().hex[:12]
 
 
 def written(stream_arn: str, position: ShardPosition) -> str:
-    """The iterator's text, of the shape that the service gives."""
+    """Return the iterator's text, in the format of the service."""
     packed = msgspec.msgpack.encode(position)
     packed += zlib.crc32(packed).to_bytes(4, "big")
     return f"{stream_arn}|1|{base64.b64encode(packed).decode()}"
 
 
 def read(iterator: str, now: float) -> ShardPosition:
-    """The position behind an iterator's text.
+    """Return the position encoded in an iterator's text.
 
     Raises:
-        ServiceError: `ValidationException` for a text that is not ours,
+        ServiceError: `ValidationException` for a text that this server did not issue,
             `ExpiredIteratorException` after 15 minutes of server time.
     """
     try:
@@ -61,6 +60,6 @@ def read(iterator: str, now: float) -> ShardPosition:
         position = msgspec.msgpack.decode(body, type=ShardPosition)
     except (binascii.Error, msgspec.MsgspecError, ValueError):
         raise validation("Invalid ShardIterator") from None
-    if now - position.issued_at > LIFETIME_SECONDS:
+    if now - position.issued_at > ITERATOR_LIFETIME_SECONDS:
         raise ServiceError("ExpiredIteratorException", "Shard iterator has expired")
     return position

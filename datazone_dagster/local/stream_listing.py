@@ -1,4 +1,4 @@
-"""Which streams and shards there are: ListStreams, DescribeStream."""
+"""Listings of streams and shards: ListStreams, DescribeStream."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from datazone_dagster.local.service import (
 from datazone_dagster.local.service_errors import not_found
 from datazone_dagster.local.stream_log import roll_aged_shards
 from datazone_dagster.local.trimming import RETENTION_SECONDS, trim_aged
-
-_PAGE_MAX = 100
+from datazone_dagster.model.service_limits import SHARDS_PER_PAGE
 
 
 def find_stream(call: Call, arn: str) -> sqlite3.Row:
-    """A stream that is enabled, or was within the last 24 hours.
+    """Return a stream that is enabled, or was within the last 24 hours.
 
     Raises:
         ServiceError: `ResourceNotFoundException`.
@@ -43,8 +42,8 @@ def _readable(call: Call, stream: sqlite3.Row) -> bool:
 
 
 def list_streams(call: Call, body: Body) -> Body:
-    """`ListStreams`: oldest first, those of deleted tables too while they can be read."""
-    limit = optional_integer(body, "Limit", 1, _PAGE_MAX) or _PAGE_MAX
+    """`ListStreams`: by table, oldest first, including readable streams of deleted tables."""
+    limit = optional_integer(body, "Limit", 1, SHARDS_PER_PAGE) or SHARDS_PER_PAGE
     table = optional_text(body, "TableName")
     start = optional_text(body, "ExclusiveStartStreamArn")
     rows = call.db.execute("SELECT * FROM streams ORDER BY table_name, number").fetchall()
@@ -64,12 +63,12 @@ def list_streams(call: Call, body: Body) -> Body:
 
 
 def describe_stream(call: Call, body: Body) -> Body:
-    """`DescribeStream`: shards in creation order, 100 a page; or the children of one."""
+    """`DescribeStream`: shards in creation order, 100 a page, or the children of one shard."""
     stream = find_stream(call, text(body, "StreamArn"))
     trim_aged(call)
     if stream["disabled_at"] is None:
         roll_aged_shards(call, stream["number"])
-    limit = optional_integer(body, "Limit", 1, _PAGE_MAX) or _PAGE_MAX
+    limit = optional_integer(body, "Limit", 1, SHARDS_PER_PAGE) or SHARDS_PER_PAGE
     start = optional_text(body, "ExclusiveStartShardId") or ""
     parent = _parent_wanted(body)
     rows = call.db.execute(
@@ -105,7 +104,7 @@ def _parent_wanted(body: Body) -> str | None:
 
 
 def described_shard(row: sqlite3.Row) -> Body:
-    """A shard as DescribeStream shows it."""
+    """Return a shard as DescribeStream shows it."""
     numbers = {"StartingSequenceNumber": str(int(row["starting"]))}
     if row["ending"] is not None:
         numbers["EndingSequenceNumber"] = str(int(row["ending"]))

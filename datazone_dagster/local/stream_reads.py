@@ -1,6 +1,6 @@
-"""Reading a shard: GetShardIterator, GetRecords.
+"""Reads of a shard: GetShardIterator, GetRecords.
 
-Records are stored as the JSON they leave in, so a page is a join of bytes.
+Records are stored as the JSON of the answer, so a page is a join of bytes.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ from datazone_dagster.local.service_errors import ServiceError, not_found, valid
 from datazone_dagster.local.stream_listing import find_stream
 from datazone_dagster.local.stream_log import padded
 from datazone_dagster.local.trimming import trim_aged
+from datazone_dagster.model.service_limits import PAGE_BYTES, PAGE_RECORDS
 
-PAGE_RECORDS = 1000
-PAGE_BYTES = 1024 * 1024
 _TYPES = ("TRIM_HORIZON", "LATEST", "AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER")
 _SEQUENCE = re.compile(r"\d{21,40}", re.ASCII)
 
 
 class RecordsPage(msgspec.Struct, frozen=True):
-    """A GetRecords answer before it is written out."""
+    """GetRecords answer before it is encoded."""
 
     records: list[bytes]
     next_iterator: str | None
 
     def encoded(self) -> bytes:
-        """The JSON body."""
+        """Return the JSON body."""
         body = b'{"Records":[' + b",".join(self.records) + b"]"
         if self.next_iterator is not None:
             body += b',"NextShardIterator":' + msgspec.json.encode(self.next_iterator)
@@ -48,7 +47,7 @@ def get_shard_iterator(call: Call, body: Body) -> Body:
     """`GetShardIterator`.
 
     A sequence number that was itself trimmed raises `TrimmedDataAccessException`, as the API
-    reference words it, even when no record behind it was lost.
+    reference words it, even when no record after it was lost.
     """
     arn = text(body, "StreamArn")
     stream = find_stream(call, arn)
@@ -97,7 +96,7 @@ def _start(call: Call, shard: sqlite3.Row, kind: str, sequence: str | None) -> s
 
 
 def trimmed_error() -> ServiceError:
-    """The position lies before the trim horizon."""
+    """Return the error for a position before the trim horizon."""
     return ServiceError(
         "TrimmedDataAccessException",
         "The operation attempted to read past the oldest stream record in a shard",
@@ -105,7 +104,7 @@ def trimmed_error() -> ServiceError:
 
 
 def get_records(call: Call, body: Body) -> RecordsPage:
-    """`GetRecords`: at most 1,000 records or 1 MB (as encoded), at least one if there is one."""
+    """`GetRecords`: at most 1,000 records or 1 MB (as encoded), at least one if any is left."""
     iterator = text(body, "ShardIterator")
     limit = optional_integer(body, "Limit", 1, PAGE_RECORDS) or PAGE_RECORDS
     now = call.clock.now()

@@ -1,16 +1,17 @@
-"""The trim horizon: records live 24 hours, then they go, then their closed shards go."""
+"""Trim horizon: records live 24 hours, then are trimmed; then their closed shards go."""
 
 from __future__ import annotations
 
 import sqlite3
 
 from datazone_dagster.local.service import Call
+from datazone_dagster.model.service_limits import RETENTION
 
-RETENTION_SECONDS = 24 * 3600
+RETENTION_SECONDS = RETENTION.total_seconds()
 
 
 def trim_aged(call: Call) -> None:
-    """Trim what is older than 24 hours by the server's clock. Cheap when nothing is."""
+    """Trim records older than 24 hours on the server's clock. Cheap when there are none."""
     horizon = call.clock.now() - RETENTION_SECONDS
     oldest = call.db.execute("SELECT created_at FROM records ORDER BY position LIMIT 1").fetchone()
     aged_shard = call.db.execute(
@@ -21,12 +22,12 @@ def trim_aged(call: Call) -> None:
 
 
 def trim_before(call: Call, horizon: float, streams: list[int] | None = None) -> int:
-    """Trim every record made before a moment; returns how many.
+    """Trim every record created before a moment and return their number.
 
     Args:
-        call: The request.
-        horizon: Seconds since 1970 by the server's clock.
-        streams: Only these streams; None: all.
+        call: Context of the request.
+        horizon: Moment, in seconds since 1970 on the server's clock.
+        streams: Numbers of the streams to trim; None trims all.
     """
     trimmed = 0
     for shard in call.db.execute("SELECT * FROM shards WHERE dropped = 0").fetchall():
@@ -49,7 +50,7 @@ def _trim_shard(call: Call, shard: sqlite3.Row, horizon: float) -> int:
 
 
 def trim_through(call: Call, shard: int, through: str) -> int:
-    """Trim a shard's records up to and with a sequence number; returns how many."""
+    """Trim a shard's records up to and including a sequence number; return their number."""
     cursor = call.db.execute(
         "DELETE FROM records WHERE shard = ? AND sequence <= ?", (shard, through)
     )

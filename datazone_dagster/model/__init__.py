@@ -1,1 +1,1 @@
-"""The nouns of the domain. Standard library only: no clock, no network, no tables."""
+"""Nouns of the domain. Standard library only: no clock, no network, no tables."""

@@ -1,4 +1,4 @@
-"""Which attribute of an item is which column: grows with the data, never changes what it said."""
+"""Mapping of item attributes to columns: it grows with the data, its entries never change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datazone_dagster.model.column_names import RESERVED_PREFIX
 
 MAX_ATTRIBUTES = 500
-"""Attributes with a column of their own; further ones share `_dz_rest`."""
+"""Attributes that get a column of their own; all others share `_dz_rest`."""
 
 _MAX_NAME_CHARACTERS = 200  # stores and engines differ; DynamoDB allows 64 KB
 _SUFFIX_CHARACTERS = 8
@@ -20,9 +20,9 @@ _SUFFIX_CHARACTERS = 8
 class AttributeColumn:
     """One column of an item.
 
-    `descriptor` is the DynamoDB type whose values it takes; `type` is how they are held. A
-    column is `exact` if it takes the values of an attribute that its typed column can't hold.
-    `since` is the batch of the change log that brought it, None until it is in a table.
+    `descriptor` is the DynamoDB type of the column's values, `type` the type in which they are
+    stored. An `exact` column takes the values that the attribute's typed column can't hold.
+    `since` is the change log batch that introduced the column, None until it is in a table.
     """
 
     attribute: str
@@ -36,10 +36,10 @@ class AttributeColumn:
 
 @dataclass(frozen=True, slots=True)
 class AttributeMapping:
-    """The columns of an item, in the order in which they came.
+    """The columns of an item, in order of appearance.
 
-    Immutable: `with_column` gives a longer one. What is in it stays, so a replay in any order,
-    started from the stored mapping, fills the same columns.
+    Immutable: `with_column` returns a longer mapping. Entries are never removed, so a replay in
+    any order, started from the stored mapping, fills the same columns.
     """
 
     columns: tuple[AttributeColumn, ...] = ()
@@ -52,7 +52,7 @@ class AttributeMapping:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """The attributes that have columns, in order."""
+        """Attributes that have columns, in order."""
         return tuple(dict.fromkeys(column.attribute for column in self.columns))
 
     def with_column(
@@ -64,20 +64,20 @@ class AttributeMapping:
         declared: bool = False,
         exact: bool = False,
     ) -> AttributeMapping:
-        """A mapping with one more column.
+        """Return a mapping with one more column.
 
-        The first column of an attribute has its name. A further one is named
-        `<first>__<descriptor>`; that is also where values go that the first can't hold.
+        The first column of an attribute is named after it. Each further column is named
+        `<first>__<descriptor>` and also takes the values that the first column can't hold.
         """
         first = next((c.column for c in self.columns if c.attribute == attribute), None)
         taken = (column.column for column in self.columns)
         wanted = attribute if first is None else f"{first}__{descriptor.lower()}"
-        name = safe_name(wanted, taken, of=f"{attribute}\0{descriptor if first else ''}")
+        name = safe_name(wanted, taken, identity=f"{attribute}\0{descriptor if first else ''}")
         added = AttributeColumn(attribute, descriptor, name, type, declared, exact)
         return AttributeMapping((*self.columns, added))
 
     def dated(self, earlier: AttributeMapping, batch: int) -> AttributeMapping:
-        """This mapping with `since`: as an earlier one has it, else the batch."""
+        """Return this mapping with `since` filled in: from an earlier mapping, else the batch."""
         known = {(c.attribute, c.descriptor, c.column): c.since for c in earlier}
         return AttributeMapping(
             tuple(
@@ -87,26 +87,26 @@ class AttributeMapping:
         )
 
     def to_json(self) -> str:
-        """A text that `from_json` reads, for the table's properties."""
+        """Return the mapping as JSON for the table's properties; `from_json` reads it."""
         return json.dumps([asdict(column) for column in self.columns], separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> AttributeMapping:
-        """Reads what `to_json` wrote."""
+        """Parse the output of `to_json`."""
         return cls(tuple(AttributeColumn(**column) for column in json.loads(text)))
 
 
-def safe_name(wanted: str, taken: Iterable[str], *, of: str) -> str:
-    """A column name that every engine takes, equal to the wanted one wherever possible.
+def safe_name(wanted: str, taken: Iterable[str], *, identity: str) -> str:
+    """Return a column name that every engine accepts, equal to the wanted one where possible.
 
-    Letters and digits of any script and `_` stay, other characters become `_`. Where that, the
-    length, a leading `_dz_`, or a name that differs in case only makes a difference, a hash of
-    the original is added: the same in every table.
+    Letters and digits of any script and `_` stay; other characters become `_`. A hash is appended
+    if this, the length limit or a leading `_dz_` changes the name, or if another column's name
+    differs in case only. The hash is the same in every table.
 
     Args:
-        wanted: The name to keep if possible.
+        wanted: The preferred name.
         taken: Names of other columns.
-        of: What tells this column from all others; the hash is made of it.
+        identity: Text that identifies the column; the hash is computed from it.
     """
     plain = "".join(c if c == "_" or c.isalnum() else "_" for c in wanted)
     plain = plain[:_MAX_NAME_CHARACTERS]
@@ -115,5 +115,5 @@ def safe_name(wanted: str, taken: Iterable[str], *, of: str) -> str:
     used = {name.casefold() for name in taken}
     if plain and plain == wanted and plain.casefold() not in used:
         return plain
-    digest = hashlib.sha256(of.encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{plain or 'attribute'}_{digest[:_SUFFIX_CHARACTERS]}"

@@ -1,9 +1,9 @@
-"""How far each shard of a source was landed: a fold over the change log.
+"""The position of each shard of a source: a fold over the change log.
 
 The position of a shard is the highest sequence number landed from it, so it can always be
-rebuilt from the change log. What the log can't tell (that a shard is finished, when it was
-first listed, what was lost) is only here. Folding is monotone: positions only grow,
-finished stays finished, so an older snapshot is never wrong, only behind.
+rebuilt from the change log. Facts that are not in the log (that a shard is finished, when it was
+first listed, what was lost) are only in the checkpoint. The fold is monotone: positions only
+grow and finished shards stay finished, so an older snapshot is never wrong, only behind.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from datazone_dagster.model.report import Gap
 
 
 class ShardState(enum.Enum):
-    """What remains to be done for a shard.
+    """Progress on a shard.
 
-    `TRIMMED_ANCESTOR` is a parent that was already gone when the stream was first listed: it counts
-    as finished, unless a later listing shows it after all.
+    `TRIMMED_ANCESTOR` is a parent that was already gone when the stream was first listed. Such a
+    shard counts as finished, unless a later listing shows it after all.
     """
 
     READING = "reading"
@@ -30,7 +30,7 @@ class ShardState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class GapNote:
-    """A gap on a shard, and who accepted it, if anyone did."""
+    """A gap on a shard, and who accepted the gap, if anyone did."""
 
     gap: Gap
     detected_at: datetime
@@ -40,7 +40,7 @@ class GapNote:
 
     @property
     def is_open(self) -> bool:
-        """Whether datasets still count as incomplete because of it."""
+        """Whether the gap still makes datasets incomplete."""
         return self.accepted_at is None
 
 
@@ -48,8 +48,8 @@ class GapNote:
 class ShardCheckpoint:
     """The current row of one shard.
 
-    `tip_at`: everything up to this time is landed or noted as lost; written now and then.
-    `skip_before`: changes older than this are read past, not landed (start="latest").
+    `tip_at`: every change up to this time is landed or recorded as lost; written now and then.
+    `skip_before`: changes older than this time are skipped, not landed (start="latest").
     """
 
     stream_arn: str
@@ -65,12 +65,12 @@ class ShardCheckpoint:
 
     @property
     def is_done(self) -> bool:
-        """Whether children may be read."""
+        """Whether the shard's children may be read."""
         return self.state is not ShardState.READING
 
     @property
     def read_through(self) -> datetime:
-        """Changes before this time are landed, noted as lost, or older than our start."""
+        """Time before which every change is landed, recorded as lost, or older than our start."""
         return max(
             time
             for time in (self.tip_at, self.event_time, self.first_listed_at)
@@ -80,7 +80,7 @@ class ShardCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """What the change log knows of a shard: its highest sequence number and event time."""
+    """A shard as the change log records it: its highest sequence number and event time."""
 
     stream_arn: str
     shard_id: str
@@ -96,9 +96,9 @@ class Checkpoint:
 
     Args:
         batch: The last batch whose rows are folded in.
-        epoch: The epoch that newly landed changes get.
-        stream_arn: The stream read last; another one means that it was replaced.
-        shards: By stream ARN and shard id.
+        epoch: The epoch of changes that are landed next.
+        stream_arn: The stream read last; a different ARN means that the stream was replaced.
+        shards: The shards by stream ARN and shard id.
     """
 
     batch: int = 0
@@ -107,28 +107,28 @@ class Checkpoint:
     shards: Mapping[tuple[str, str], ShardCheckpoint] = field(default_factory=dict)
 
     def of_stream(self, stream_arn: str) -> list[ShardCheckpoint]:
-        """The shards known of one stream."""
+        """Return the known shards of one stream."""
         return [shard for (arn, _), shard in self.shards.items() if arn == stream_arn]
 
     def get(self, stream_arn: str, shard_id: str) -> ShardCheckpoint | None:
-        """One shard, if it is known."""
+        """Return one shard, or None if it is unknown."""
         return self.shards.get((stream_arn, shard_id))
 
     def with_shards(self, *changed: ShardCheckpoint) -> Checkpoint:
-        """A copy with these rows put in."""
+        """Return a copy with these rows added or replaced."""
         return replace(
             self,
             shards={**self.shards, **{(row.stream_arn, row.shard_id): row for row in changed}},
         )
 
     def gap_notes(self) -> tuple[GapNote, ...]:
-        """Every gap that is noted on a shard, accepted or not."""
+        """Return every gap recorded on a shard, accepted or not."""
         return tuple(shard.gap for shard in self.shards.values() if shard.gap is not None)
 
     def with_notes(self, notes: Iterable[GapNote]) -> Checkpoint:
-        """A copy that has these notes where it has none: for one that was rebuilt.
+        """Return a copy with these notes on shards without a newer one, after a rebuild.
 
-        A shard that it does not know counts as gone, unless a listing shows it after all.
+        A shard that the checkpoint does not know counts as gone, unless a listing shows it.
         """
         found = self
         for note in notes:
@@ -143,7 +143,7 @@ class Checkpoint:
         return found
 
     def open_gaps(self) -> tuple[Gap, ...]:
-        """The gaps that nobody accepted or repaired."""
+        """Return the gaps that nobody accepted or repaired."""
         return tuple(
             shard.gap.gap
             for shard in self.shards.values()
@@ -152,10 +152,10 @@ class Checkpoint:
 
 
 def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: datetime) -> Checkpoint:
-    """The checkpoint after the rows of the batches up to `batch`.
+    """Return the checkpoint with the rows of the batches up to `batch` folded in.
 
-    A shard that the checkpoint does not know (its table was lost) makes a new row; rows of a
-    child prove that such a parent was finished: a child is read only after that.
+    A shard that is missing from the checkpoint (because its table was lost) gets a new row. If
+    rows of its child were landed, it is finished: children are read only after their parents.
     """
     folded = checkpoint
     for row in landed:
@@ -182,7 +182,7 @@ def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: date
 
 
 def with_gap(shard: ShardCheckpoint, gap: Gap, now: datetime) -> ShardCheckpoint:
-    """The shard with a gap on it; a gap already open there grows to cover both."""
+    """Return the shard with a gap on it; a gap that is already open grows to cover both."""
     open_note = shard.gap if shard.gap is not None and shard.gap.is_open else None
     if open_note is not None:
         first = open_note.gap

@@ -1,4 +1,4 @@
-"""Names of columns that more than one room knows."""
+"""Column names that more than one package uses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ KEY = "_dz_key"
 VERSION = "_dz_version"
 EVENT_TIME = "_dz_event_time"
 HIDDEN = (KEY, VERSION, EVENT_TIME)
-"""Added to every row that a function sees, carried unseen, kept in the dataset."""
+"""Columns of every row that a function receives: hidden from it, stored in the dataset."""
 
 RESERVED_PREFIX = "_dz_"
 
@@ -14,29 +14,29 @@ VALID_FROM = "_dz_valid_from"
 VALID_TO = "_dz_valid_to"
 IS_CURRENT = "_dz_is_current"
 INTERVAL = (VALID_FROM, VALID_TO, IS_CURRENT)
-"""Added to the rows of a history dataset: [from, to), to is null while the row is current."""
+"""Columns of a history dataset: [from, to), with a null `to` while the row is current."""
 
 DELETED = "_dz_deleted"
 DELETE_CAUSE = "_dz_delete_cause"
 DELETION = (DELETED, DELETE_CAUSE)
-"""Added to the rows of a dataset with soft deletes; the cause is user or ttl."""
+"""Columns of a dataset with soft deletes; the cause is user or ttl."""
 
 REST = "_dz_rest"
-"""Attributes of an item beyond the columns that it may have, as one JSON object."""
+"""Attributes of an item beyond the limit on columns, as one JSON object."""
 
 ITEM_RESTS = (REST, f"before_{REST}", f"after_{REST}")
-"""As `items()` names it, by image."""
+"""Names of `REST` in the output of `items()`: one image, or both."""
 
 ATTRIBUTE = "datazone.attribute"
-"""Key of a field's metadata: the attribute of a column that could not have its name."""
+"""Field metadata key: the attribute of a column that could not be named after it."""
 
 
 class Log:
-    """Columns of the change log, and of a chunk read from it. One row per change.
+    """Columns of the change log and of the chunks read from it. One row per change.
 
     `keys`, `old_image` and `new_image` hold the DynamoDB JSON as it arrived
     (`{"id": {"S": "1"}}`); an absent image is null. A record that is not a stream record
-    has only `raw` and `reason`, its `event_name` is null.
+    has only `raw` and `reason`, and a null `event_name`.
     """
 
     BATCH = "batch"

@@ -1,9 +1,11 @@
-"""Contracts: which columns a dataset may have, and what happens to rows that break that."""
+"""Contracts: the columns that a dataset may have, and what happens to rows that violate them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+
+from datazone_dagster.model import quarantine_policy
 
 SchemaPolicy = Literal["evolve", "freeze", "quarantine"]
 SCHEMA_POLICIES: tuple[str, ...] = get_args(SchemaPolicy)
@@ -11,10 +13,10 @@ SCHEMA_POLICIES: tuple[str, ...] = get_args(SchemaPolicy)
 Policies = tuple[tuple[str, SchemaPolicy], ...]
 
 EVERY_OTHER = "*"
-"""Stands, in a mapping of policies, for the columns that it does not name."""
+"""Key of the policy for every column that a mapping of policies does not name."""
 
 ColumnType = str | tuple[Any, ...]
-"""A type of Delta Lake without any library: `"int64"`, `("decimal", 18, 2)`, `("list", type)`,
+"""A Delta Lake type, independent of any library: `"int64"`, `("decimal", 18, 2)`, `("list", type)`,
 `("map", key type, value type)` or `("struct", ((name, type), ...))`."""
 
 SCALARS = (
@@ -44,11 +46,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a dataset's columns have to be.
+    """Requirements on a dataset's columns.
 
     Args:
-        policies: By column; `"*"` stands for the others.
-        columns: The declared columns in their order; empty if none are declared.
+        policies: Policy by column; `"*"` covers the others.
+        columns: The declared columns in order; empty if none are declared.
     """
 
     policies: Policies = ((EVERY_OTHER, "evolve"),)
@@ -56,18 +58,18 @@ class Contract:
 
     @property
     def may_refuse(self) -> bool:
-        """Whether rows may have to be set aside: the whole change is needed then."""
-        return any(policy == "quarantine" for _, policy in self.policies)
+        """Whether rows may be quarantined: that needs all columns of a change."""
+        return quarantine_policy.may_refuse(policy for _, policy in self.policies)
 
     def policy_of(self, column: str) -> SchemaPolicy:
-        """What happens where this column is not what it has to be."""
+        """Return the policy for a column that violates the contract."""
         known = dict(self.policies)
         return known.get(column) or known.get(EVERY_OTHER) or "evolve"
 
     def declared(self, column: str) -> Column | None:
-        """The column as it is declared, if it is."""
+        """Return the declared column, or None if it is not declared."""
         return next((one for one in self.columns if one.name == column), None)
 
 
 OPEN = Contract()
-"""Nothing is asked of any column."""
+"""Contract without any requirement."""

@@ -1,4 +1,4 @@
-"""Where every table of a lakehouse stands."""
+"""Locations of all tables of a lakehouse."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_]")
 
 
 def checked_dataset_id(dataset_id: str) -> str:
-    """The id itself, if it can be a path segment and an asset key.
+    """Return the id itself, if it can be a path segment and an asset key.
 
     Raises:
-        DefinitionError: It is not `[A-Za-z0-9_-]+`, or it starts with `_`, where our own
-            tables live.
+        DefinitionError: The id does not match `[A-Za-z0-9_-]+`, or starts with `_`, the prefix
+            of our own folders.
     """
     if not isinstance(dataset_id, str) or not _DATASET_ID.fullmatch(dataset_id):
         raise DefinitionError(
@@ -33,54 +33,54 @@ def checked_dataset_id(dataset_id: str) -> str:
 
 
 def source_name(table_name: str) -> str:
-    """A DynamoDB table name (letters, digits, `_`, `-`, `.`) as a valid Dagster name."""
+    """Return a DynamoDB table name (letters, digits, `_`, `-`, `.`) as a valid Dagster name."""
     return _NOT_IN_A_NAME.sub("_", table_name)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The root of a lakehouse and the places below it.
+    """The root of a lakehouse and the paths below it.
 
     Args:
         uri: A directory or an object store URI.
-        storage_options: Credentials and settings of the store. Never printed.
+        storage_options: Credentials and settings of the store; never printed.
     """
 
     uri: str
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def _under(self, *parts: str) -> str:
-        return "/".join((self.uri.rstrip("/"), *parts))
+    def _under(self, *segments: str) -> str:
+        return "/".join((self.uri.rstrip("/"), *segments))
 
     def dataset(self, dataset_id: str) -> str:
-        """The table of a dataset."""
+        """Return the URI of a dataset's table."""
         return self._under(checked_dataset_id(dataset_id))
 
     def rebuild(self, dataset_id: str, attempt: str) -> Layout:
-        """A lakehouse of its own for one rebuild of a dataset, until it takes over."""
+        """Return a separate lakehouse for one rebuild of a dataset, used until the swap."""
         root = self._under("_rebuild", checked_dataset_id(dataset_id), attempt)
         return Layout(root, self.storage_options)
 
     def rebuilds(self, dataset_id: str) -> str:
-        """The folder of all rebuilds of a dataset."""
+        """Return the URI of the folder of all rebuilds of a dataset."""
         return self._under("_rebuild", checked_dataset_id(dataset_id))
 
     def change_log(self, source: str) -> str:
-        """The append-only table of everything a source delivered."""
+        """Return the URI of the append-only table of a source's changes."""
         return self._under("_changelog", source)
 
     def checkpoint(self, source: str) -> str:
-        """The table of shard positions."""
+        """Return the URI of the table of shard positions."""
         return self._under("_checkpoints", source)
 
     def quarantine(self, dataset_id: str) -> str:
-        """The table of records that a dataset could not take."""
+        """Return the URI of the table of records that a dataset could not take."""
         return self._under("_quarantine", checked_dataset_id(dataset_id))
 
     def tombstones(self, dataset_id: str) -> str:
-        """The table of keys that left a dataset."""
+        """Return the URI of the table of keys deleted from a dataset."""
         return self._under("_tombstones", checked_dataset_id(dataset_id))
 
-    def unseen(self, dataset_id: str) -> str:
-        """The table of changes that no row of a history dataset shows."""
+    def absorbed_changes(self, dataset_id: str) -> str:
+        """Return the URI of the table of changes that no row of a history dataset shows."""
         return self._under("_unseen", checked_dataset_id(dataset_id))

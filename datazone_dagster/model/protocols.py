@@ -1,4 +1,4 @@
-"""The seams: what the flow asks of the rooms that do IO."""
+"""Protocols between the data flow and the packages that do IO."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.shard import IteratorStart, StreamDescription
 
 Clock = Callable[[], datetime]
-"""Returns the time now, timezone aware."""
+"""Returns the current time, timezone aware."""
 
 
 def utc_now() -> datetime:
-    """The time now, in UTC: the clock where no other is given."""
+    """Return the current time in UTC: the default clock."""
     return datetime.now(timezone.utc)
 
 
@@ -27,18 +27,18 @@ class StreamClient(Protocol):
     """
 
     def stream_arns(self) -> tuple[str, ...]:
-        """ARNs of the table's streams that can still be read, oldest first, the current last.
+        """Return the ARNs of the table's readable streams: oldest first, the current one last.
 
         A disabled stream stays readable for 24 hours.
 
         Raises:
-            TableNotFoundError: There is no such table.
-            StreamDisabledError: The table never had a stream that is still readable.
+            TableNotFoundError: The table does not exist.
+            StreamDisabledError: The table has no stream that is still readable.
         """
         ...
 
     def describe(self, stream_arn: str) -> StreamDescription:
-        """All shards of a stream, every page.
+        """Return all shards of a stream, from every page.
 
         Raises:
             ViewTypeError: The stream carries no new images.
@@ -46,26 +46,26 @@ class StreamClient(Protocol):
         ...
 
     def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
-        """A shard iterator; it lives 15 minutes."""
+        """Return a shard iterator; it is valid for 15 minutes."""
         ...
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
-        """The next page of a shard: at most 1,000 records or 1 MB."""
+        """Return the next page of a shard: at most 1,000 records or 1 MB."""
         ...
 
 
 Answer = Callable[[], RecordsPage]
-"""Parses what GetRecords answered, or raises a `SourceError` if it can't be used."""
+"""Parses a GetRecords response, or raises a `SourceError` if the response can't be used."""
 
 
 @runtime_checkable
 class ParsesLater(Protocol):
     """A stream client that can leave parsing to its caller.
 
-    Calls are made by many threads, for they wait; of parsing, which is CPU work under Python's
-    lock, one thread at a time gets more done than many.
+    Calls mostly wait, so many threads make them. Parsing is CPU work under Python's global lock:
+    one thread at a time gets more done than many.
     """
 
     def ask_for_records(self, shard_iterator: str) -> Answer:
-        """As `StreamClient.get_records`, with the page not parsed yet."""
+        """Call GetRecords as `StreamClient.get_records` does, but leave the page unparsed."""
         ...

@@ -1,4 +1,4 @@
-"""Change records as they come off a shard, one page at a time."""
+"""Change records as read from a shard, one page at a time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from datazone_dagster.model.version import SEQUENCE_DIGITS
 class ChangeRecord(NamedTuple):
     """One stream record. Keys and images are the DynamoDB JSON as it arrived, as UTF-8.
 
-    `created_at` is `ApproximateCreationDateTime` in seconds since 1970: floored to the
-    second by the service, good for lag, never for order.
+    `created_at` is `ApproximateCreationDateTime` in seconds since 1970. The service floors it to
+    the second: use it for lag, never for order.
     """
 
     event_id: str
@@ -33,13 +33,13 @@ class ChangeRecord(NamedTuple):
 
 
 class Texts(Sequence[bytes | None]):
-    """UTF-8 texts of many records, one after the other in one piece of memory.
+    """UTF-8 texts of many records, concatenated in one buffer.
 
-    An object for each image of a stream would cost more than all else that is done to it.
+    One object per image would cost more than all other work on a record.
 
     Args:
-        data: All texts, without anything between them.
-        lengths: In bytes, one for each record; 0 where it has no such text.
+        data: All texts, without separators.
+        lengths: Length in bytes per record; 0 where a record has no such text.
     """
 
     __slots__ = ("data", "lengths")
@@ -50,10 +50,10 @@ class Texts(Sequence[bytes | None]):
 
     @classmethod
     def of(cls, texts: Iterable[bytes | None]) -> Texts:
-        """The texts in this form.
+        """Concatenate texts.
 
         Raises:
-            UnicodeDecodeError: One is not UTF-8.
+            UnicodeDecodeError: A text is not UTF-8.
         """
         pieces = [text or b"" for text in texts]
         for piece in pieces:
@@ -76,11 +76,11 @@ class Texts(Sequence[bytes | None]):
 
 
 class ChangeRecords(Sequence[ChangeRecord]):
-    """Change records of one shard in its order, held column by column.
+    """Change records of one shard in shard order, stored by column.
 
-    A stream of 100,000 records a second can't afford an object for each of them. The columns are
-    all of one length; `sequence_digits` are padded to 40 digits, so they sort as numbers do.
-    A `ChangeRecord` is made when one is asked for.
+    At 100,000 records a second, one object per record is too expensive. All columns have the same
+    length; `sequence_digits` are padded to 40 digits, so that they sort as numbers. A
+    `ChangeRecord` is created only on access.
     """
 
     __slots__ = (
@@ -113,7 +113,7 @@ class ChangeRecords(Sequence[ChangeRecord]):
 
     @classmethod
     def of(cls, records: Iterable[ChangeRecord]) -> ChangeRecords:
-        """The records in this form; itself if they are."""
+        """Return the records by column; the argument itself if it is a `ChangeRecords`."""
         if isinstance(records, cls):
             return records
         rows = list(records)
@@ -134,13 +134,13 @@ class ChangeRecords(Sequence[ChangeRecord]):
 
     @property
     def image_bytes(self) -> int:
-        """Size of the images: nearly all that the records weigh."""
+        """Size of the images in bytes: nearly all of the records' memory."""
         return len(self.new_image.data) + len(self.old_image.data)
 
     def newer_than(self, sequence_number: int | None) -> ChangeRecords:
-        """What a shard that stands at `sequence_number` has not seen: strictly growing numbers.
+        """Return the records after `sequence_number`, with strictly increasing numbers.
 
-        Itself, without looking at single records, if that is all of them.
+        If that is all of them, the result is `self`: no record object is created.
         """
         digits = self.sequence_digits
         after = "" if sequence_number is None else _padded(sequence_number)
@@ -154,7 +154,7 @@ class ChangeRecords(Sequence[ChangeRecord]):
         return ChangeRecords.of(fresh)
 
     def created_from(self, seconds: int | None) -> ChangeRecords:
-        """Without those made before a time (seconds since 1970)."""
+        """Return the records created at or after a time (seconds since 1970)."""
         if seconds is None or not self.created_at or min(self.created_at) >= seconds:
             return self
         return ChangeRecords.of([record for record in self if record.created_at >= seconds])
@@ -191,7 +191,7 @@ class ChangeRecords(Sequence[ChangeRecord]):
             return list(self) == list(other)
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # as a list has none
+    __hash__ = None  # type: ignore[assignment]  # unhashable, as a list is
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self)!r})"
@@ -202,7 +202,7 @@ def _padded(sequence_number: int) -> str:
 
 
 class MalformedRecord(NamedTuple):
-    """A record that is not a stream record: kept raw, with the reason."""
+    """A record that is not a stream record: its raw bytes and the reason."""
 
     raw: bytes
     reason: str
@@ -210,9 +210,9 @@ class MalformedRecord(NamedTuple):
 
 
 class RecordsPage(NamedTuple):
-    """One GetRecords answer.
+    """One GetRecords response.
 
-    An empty page is not the end of the shard; `next_iterator` None is, and the records of
+    An empty page is not the end of the shard. A `next_iterator` of None is, and the records of
     that page still count.
     """
 

@@ -1,4 +1,4 @@
-"""What a drain and an apply tell about themselves: plain facts, for metadata, checks and logs."""
+"""Reports of drains and applies: plain facts for metadata, checks and logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Records that the service no longer has and that were never landed (invariant 5)."""
+    """Records that the service trimmed before they were landed (invariant 5)."""
 
     stream_arn: str
     shard_id: str
@@ -20,7 +20,7 @@ class Gap:
 
     @property
     def missing_seconds(self) -> float | None:
-        """How long the time is from which changes may be missing; None if nobody knows."""
+        """Length of the time span in which changes may be missing; None if unknown."""
         if self.since is None or self.until is None:
             return None
         return max(0.0, (self.until - self.since).total_seconds())
@@ -31,10 +31,10 @@ class DrainReport:
     """One drain of one source.
 
     `batch` is the last batch that this drain committed, None if there was nothing to land or
-    another drain came first (`lost_race`); `batches` is how many it committed. `caught_up`
-    means that every readable shard was at its tip when it was asked last: within this drain,
-    or up to `latest_age_seconds` before its end, for shards that are quiet. What is not read yet
-    is no older than `oldest_unread_at`; None if nothing is known to wait. Times are UTC.
+    another drain committed first (`lost_race`); `batches` is the number of batches committed.
+    `caught_up` means that the last read of every readable shard reached its latest position. That
+    read was in this drain, or for quiet shards up to `latest_age_seconds` before its end. Unread
+    changes are no older than `oldest_unread_at`, None if there are none known. Times are UTC.
     """
 
     source: str
@@ -60,7 +60,7 @@ class DrainReport:
     oldest_unread_at: datetime | None = None
 
     def then(self, later: DrainReport) -> DrainReport:
-        """This drain and the one after it as one: sums of both, the state of the later."""
+        """Combine this report with that of the next drain: sums of both, the state of the later."""
         return replace(
             later,
             batch=later.batch if later.batch is not None else self.batch,
@@ -85,14 +85,14 @@ def _first(
 
 @dataclass(frozen=True, slots=True)
 class MergeCounts:
-    """What a merge changed in a dataset."""
+    """Rows that a merge changed in a dataset."""
 
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
 
     def __add__(self, other: MergeCounts) -> MergeCounts:
-        """Both together."""
+        """Return the sums of both."""
         return MergeCounts(
             self.inserted + other.inserted,
             self.updated + other.updated,
@@ -102,10 +102,10 @@ class MergeCounts:
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceReport:
-    """What maintenance did to a dataset's table, and what the table is after it.
+    """Maintenance of a dataset's table, and the state of the table after it.
 
-    `hidden_rows` still stand in files, under deletion vectors; `rows_dropped` did so before.
-    `lost_race` means that another commit came first, and the rest was left for another time.
+    `hidden_rows` are still in data files, hidden by deletion vectors; `rows_dropped` were so
+    before. `lost_race` means that another commit came first; the rest waits for the next time.
     """
 
     files: int
@@ -124,26 +124,26 @@ class MaintenanceReport:
 
     @property
     def did(self) -> str:
-        """What was done, in words; empty if nothing was due."""
-        parts = {
+        """Summary of the work done in words; empty if nothing was due."""
+        actions = {
             f"joined {self.files_joined} files": self.files_joined,
             f"dropped {self.rows_dropped} hidden rows": self.rows_dropped,
             "made a checkpoint": self.checkpoint,
             f"deleted {self.files_deleted} old files": self.files_deleted,
-            "gave way to another commit": self.lost_race,
+            "lost the commit race": self.lost_race,
         }
-        return ", ".join(text for text, holds in parts.items() if holds)
+        return ", ".join(text for text, done in actions.items() if done)
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyReport:
-    """What one run did to one dataset, over all its chunks.
+    """Result of one run for one dataset, over all its chunks.
 
     `position` and `head` are batch numbers: equal when nothing is left to apply.
-    `preview` holds a few of the rows last written, `columns` name and type of the table's;
-    `unexpected_columns` (name, type, first batch) are those that its contract keeps out.
-    `rows_hidden` are those that deletion vectors hide from readers, not counted by `row_count`.
-    `setting_ignored` says what of the dataset's declaration its table does not follow.
+    `preview` holds a few of the last written rows, `columns` the name and type of each column;
+    `unexpected_columns` (name, type, first batch) are the columns that the contract rejects.
+    `rows_hidden` counts rows hidden by deletion vectors, which `row_count` excludes.
+    `setting_ignored` describes a setting of the dataset that its table does not follow.
     """
 
     dataset_id: str
@@ -177,14 +177,14 @@ class ApplyReport:
 
 @dataclass(frozen=True, slots=True)
 class RedriveReport:
-    """What one redrive did to one dataset.
+    """Result of one redrive of one dataset.
 
     Args:
-        dataset_id: Which.
-        redriven: Records that came back. Their keys' rows changed unless newer ones were there.
-        counts: What that changed.
-        waiting: Records that wait in the quarantine now.
-        reasons: Why, each with how many.
+        dataset_id: Id of the dataset.
+        redriven: Number of records applied again. A row that was newer stayed as it was.
+        counts: Rows that these records changed.
+        waiting: Number of records that are in the quarantine now.
+        reasons: The reasons, each with its number of records.
     """
 
     dataset_id: str
@@ -196,7 +196,7 @@ class RedriveReport:
 
 @dataclass(frozen=True, slots=True)
 class ChunkReport:
-    """One chunk applied: for progress while a run goes on."""
+    """One applied chunk: progress of a run."""
 
     transform: str
     first_batch: int
@@ -209,7 +209,7 @@ class ChunkReport:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What a dataset still has to apply."""
+    """Changes that a dataset still has to apply."""
 
     head_batch: int
     position: int
@@ -217,5 +217,5 @@ class Backlog:
 
     @property
     def pending(self) -> bool:
-        """Whether batches wait."""
+        """Whether batches are waiting."""
         return self.head_batch > self.position

@@ -1,4 +1,4 @@
-"""Shards and streams as the service describes them."""
+"""Shards and streams as DescribeStream returns them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard of a DescribeStream answer. Open while it has no ending sequence number."""
+    """One shard in a DescribeStream response. Open while it has no ending sequence number."""
 
     shard_id: str
     parent_shard_id: str | None = None
@@ -23,7 +23,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class StreamDescription:
-    """All pages of DescribeStream, joined."""
+    """All pages of a DescribeStream response, combined."""
 
     stream_arn: str
     view_type: str
@@ -32,7 +32,7 @@ class StreamDescription:
 
 
 class StartAt(enum.Enum):
-    """Where a shard iterator starts (GetShardIterator, `ShardIteratorType`)."""
+    """Starting point of a shard iterator (GetShardIterator, `ShardIteratorType`)."""
 
     TRIM_HORIZON = "TRIM_HORIZON"
     AFTER_SEQUENCE_NUMBER = "AFTER_SEQUENCE_NUMBER"
@@ -51,5 +51,5 @@ TRIM_HORIZON = IteratorStart(StartAt.TRIM_HORIZON)
 
 
 def after(sequence_number: int) -> IteratorStart:
-    """Right after the record with this sequence number."""
+    """Return the starting point right after the record with this sequence number."""
     return IteratorStart(StartAt.AFTER_SEQUENCE_NUMBER, sequence_number)

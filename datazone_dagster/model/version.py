@@ -12,15 +12,15 @@ SEQUENCE_DIGITS = 40
 
 
 def row_version(epoch: int, sequence_number: int) -> str:
-    """The `_dz_version` of a change: 48 digits that sort as (epoch, sequence number)."""
+    """Return the `_dz_version` of a change: 48 digits that sort as (epoch, sequence number)."""
     return f"{epoch_digits(epoch)}{sequence_number:0{SEQUENCE_DIGITS}d}"
 
 
 def epoch_digits(epoch: int) -> str:
-    """The part of a `_dz_version` that is before the 40 digits of the sequence number."""
+    """Return the epoch as it prefixes a `_dz_version`: 8 digits."""
     return f"{epoch:0{EPOCH_DIGITS}d}"
 
 
 def split_version(version: str) -> tuple[int, int]:
-    """The epoch and the sequence number of a `_dz_version`."""
+    """Return the epoch and the sequence number of a `_dz_version`."""
     return int(version[:EPOCH_DIGITS]), int(version[EPOCH_DIGITS:])

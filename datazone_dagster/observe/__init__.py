@@ -1,4 +1,4 @@
-"""What is worth telling: lag, health and metadata, computed from plain facts.
+"""Lag, health and metadata, computed from plain facts.
 
-Pure: no clock, no tables, no Dagster. Whoever calls gives the time.
+Pure: no clock, no tables, no Dagster. The caller passes the time.
 """

@@ -1,4 +1,4 @@
-"""Whether a dataset has everything that its table ever told."""
+"""Whether a dataset has every change of its DynamoDB table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datazone_dagster.observe.level import Level
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """What the `complete` check of a dataset says."""
+    """Result of the `complete` check of a dataset."""
 
     level: Level
     reason: str
@@ -21,7 +21,7 @@ class Completeness:
 
 
 def completeness(source: str, gaps: Sequence[Gap]) -> Completeness:
-    """A dataset is incomplete while its source has gaps that nobody accepted or repaired."""
+    """Return an error while the source has gaps that nobody accepted or repaired."""
     if not gaps:
         return Completeness(Level.OK, "Its source has no open gap.")
     return Completeness(

@@ -1,8 +1,8 @@
-"""What a stream costs in a month: calls, storage and CPU, from its size. Pure.
+"""Monthly cost of a stream, derived from its size: calls, storage and CPU. Pure.
 
-Calls are what a drain makes: at every tick each shard that is due is read until a page comes
-back empty, so a shard with records takes its full pages and one more, an idle one a single
-call. Quiet shards are asked less often (see `drain.polling`). Each call is billed.
+At every tick a drain reads each due shard until a page comes back empty. So a shard with records
+takes one call per full page and one more, an idle shard a single call. Quiet shards are polled
+less often (see `drain.polling`). Each call is billed.
 """
 
 from __future__ import annotations
@@ -12,24 +12,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SECONDS_A_MONTH = 30 * 24 * 3600
-PAGE_RECORDS = 1000
-PAGE_BYTES = 1_000_000
-"""A GetRecords answer: at most 1,000 records or 1 MB (DynamoDB Streams API)."""
+from datazone_dagster.model.service_limits import PAGE_BYTES, PAGE_RECORDS
 
+SECONDS_A_MONTH = 30 * 24 * 3600
 COMMIT_PUTS = 4
-"""A landed batch: a data file and a log entry, in the change log and in the checkpoint table."""
+"""PUTs per landed batch: a data file and a log entry each in change log and checkpoint table."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSize:
-    """A stream as it is on average.
+    """Average size of a stream.
 
     Args:
-        shards: Open shards: about one per partition of the table.
-        writes_per_second: Changes a second in all of them together.
-        record_bytes: A record as GetRecords sends it, with both images.
-        tick_seconds: Between two drains.
+        shards: Number of open shards: about one per partition of the table.
+        writes_per_second: Changes per second over all shards.
+        record_bytes: Size of a record as GetRecords sends it, with both images.
+        tick_seconds: Time between two drains.
     """
 
     shards: int
@@ -39,25 +37,25 @@ class StreamSize:
 
     @property
     def records_per_shard_and_tick(self) -> float:
-        """How many changes a shard has between two drains."""
+        """Changes per shard between two drains."""
         return self.writes_per_second * self.tick_seconds / self.shards
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Prices in US dollars (us-east-1) and what this library was measured to take.
+    """Prices in US dollars (us-east-1) and measured resource use of this library.
 
-    Measured by `benchmarks/`, records of 1.8 KB; see docs/performance.md.
+    Measured by `benchmarks/` with records of 1.8 KB; see docs/performance.md.
 
     Args:
-        calls_free: Stream reads a month that are free.
-        price_100k_calls: Of 100,000 further ones.
-        price_gb_month: Of object storage.
-        price_1k_puts: Of 1,000 writes to it.
-        stored_share: Size of a change in the change log, of the record's.
-        drain_cpu_seconds: Per million changes, from the service by HTTP to the change log.
-        apply_cpu_seconds: Per million changes, from the change log to a dataset.
-        tick_cpu_seconds: Of a drain, whatever it finds.
+        calls_free: Stream reads per month that are free.
+        price_100k_calls: Price of 100,000 further stream reads.
+        price_gb_month: Price of object storage per GB and month.
+        price_1k_puts: Price of 1,000 writes to object storage.
+        stored_share: Stored size of a change, as a share of the record's size.
+        drain_cpu_seconds: CPU time per million changes, from the service by HTTP to the change log.
+        apply_cpu_seconds: CPU time per million changes, from the change log to a dataset.
+        tick_cpu_seconds: CPU time of a drain, regardless of its records.
     """
 
     calls_free: float = 2_500_000
@@ -72,7 +70,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
-    """A month of 30 days. Prices in US dollars."""
+    """Cost of a month of 30 days. Prices in US dollars."""
 
     calls: float
     calls_price: float
@@ -84,30 +82,30 @@ class MonthlyCost:
 
     @property
     def price(self) -> float:
-        """Of the service and of storage; machines are not in it."""
+        """Price of the service and of storage; machines are not included."""
         return self.calls_price + self.puts_price + self.stored_price
 
     @property
     def cores(self) -> float:
-        """CPU cores that are busy on average."""
+        """Average number of busy CPU cores."""
         return self.cpu_seconds / SECONDS_A_MONTH
 
 
 Polling = Sequence[tuple[float, float]]
-"""After so many seconds without a record, a shard is asked after so many seconds; ascending."""
+"""Pairs of (seconds without a record, seconds between polls of a shard), ascending."""
 
 
 def calls_of_a_shard(records: float, record_bytes: int) -> float:
-    """GetRecords calls that reading a shard to its tip takes, on average.
+    """Return the average number of GetRecords calls that read a shard to its latest position.
 
     Args:
-        records: That arrive between two drains; they come at random times (a Poisson process).
-        record_bytes: Of one record.
+        records: Records that arrive between two drains, at random times (a Poisson process).
+        record_bytes: Size of one record.
     """
     page = max(1, min(PAGE_RECORDS, PAGE_BYTES // record_bytes))
     full_pages = 0.0
     below = term = math.exp(-records) if records < 700 else 0.0
-    if not below:  # too many for single terms: half a page is left over on average
+    if not below:  # exp underflows: assume that half a page is left over on average
         return records / page + 1.5
     counted, wanted = 0, 0
     while below < 1 - 1e-9 and wanted <= records + 20 * math.sqrt(records) + page:
@@ -121,11 +119,11 @@ def calls_of_a_shard(records: float, record_bytes: int) -> float:
 
 
 def monthly_calls(size: StreamSize, polling: Polling) -> float:
-    """GetRecords calls of a month.
+    """Return the number of GetRecords calls in a month.
 
     Args:
-        size: The stream.
-        polling: How idle shards are asked.
+        size: Size of the stream.
+        polling: Poll intervals of idle shards.
     """
     ticks = SECONDS_A_MONTH / size.tick_seconds
     per_second = size.writes_per_second / size.shards
@@ -145,13 +143,13 @@ def monthly_calls(size: StreamSize, polling: Polling) -> float:
 def monthly_cost(
     size: StreamSize, polling: Polling, *, kept_days: float = 30.0, rates: Rates = Rates()
 ) -> MonthlyCost:
-    """What a stream costs in a month.
+    """Return the monthly cost of a stream.
 
     Args:
-        size: The stream.
-        polling: How idle shards are asked.
-        kept_days: How long the change log keeps changes.
-        rates: Prices, and what was measured.
+        size: Size of the stream.
+        polling: Poll intervals of idle shards.
+        kept_days: Retention of changes in the change log, in days.
+        rates: Prices and measured resource use.
     """
     ticks = SECONDS_A_MONTH / size.tick_seconds
     calls = monthly_calls(size, polling)

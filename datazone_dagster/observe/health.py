@@ -1,4 +1,4 @@
-"""Whether a stream is read as it should be, judged by its last drain."""
+"""Health of a stream, judged by its last drain."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from typing import Literal
 
 from datazone_dagster.errors import DatazoneError, ServiceUnavailableError, ThrottledError
 from datazone_dagster.model.report import DrainReport, Gap
+from datazone_dagster.model.service_limits import RETENTION
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.observe.level import Level
 
 TRANSIENT = (ServiceUnavailableError, ThrottledError)
-"""What passes by itself; an error only if it lasts."""
+"""Errors that usually pass without action: warnings until they last for `TRANSIENT_FOR`."""
 
 TRANSIENT_FOR = timedelta(minutes=1)
 
 _SHOWN = 5
 _TEXT_CHARS = 2_000
-
-
-RETENTION = timedelta(hours=24)
-"""DynamoDB Streams keeps records this long."""
 
 LOW_HEADROOM = timedelta(hours=6)
 
@@ -31,11 +28,11 @@ StreamState = Literal["OK", "BEHIND", "FAILING", "GAP"]
 
 @dataclass(frozen=True, slots=True)
 class StreamHealth:
-    """What the `stream_health` check of a change log says.
+    """Result of the `stream_health` check of a change log.
 
-    `state` is the worst that holds: `GAP` while a gap is open, `FAILING` while something can't
-    be read, `BEHIND` while unread changes come near their end. `headroom_seconds` is what is
-    left until DynamoDB may trim the oldest unread change; None if nobody knows.
+    `state` is the worst that applies: `GAP` while a gap is open, `FAILING` while a shard can't be
+    read, `BEHIND` while unread changes are close to being trimmed. `headroom_seconds` is the time
+    until DynamoDB may trim the oldest unread change; None if unknown.
     """
 
     level: Level
@@ -51,36 +48,35 @@ class StreamHealth:
 def health_of_report(
     report: DrainReport, *, now: datetime, caught_up_at: datetime | None
 ) -> StreamHealth:
-    """The health after a drain that went through.
+    """Return the health after a drain that succeeded.
 
-    Open gaps are errors; failing shards and a headroom below 6 hours warn.
-
-    Shards that fail for longer than a minute are an error too.
+    Open gaps are errors; failing shards and a headroom below 6 hours are warnings. Shards that
+    fail for longer than a minute are an error too.
     """
-    parts = []
+    sentences = []
     level = Level.OK
     state: StreamState = "OK"
     headroom = _headroom(now, report.oldest_unread_at)
     if headroom < LOW_HEADROOM:
         level, state = Level.WARN, "BEHIND"
-        parts.append(
+        sentences.append(
             f"The oldest unread change may be trimmed in {in_words(headroom)}: the stream is read "
-            "slower than it is written. Look at what drains take, and at failing shards."
+            "slower than it is written. Check the duration of drains and failing shards."
         )
     if report.shard_errors:
         state = "FAILING"
         level = Level.ERROR if _lasts(now, caught_up_at) else Level.WARN
         errors = "; ".join(f"{shard}: {text}" for shard, text in report.shard_errors[:_SHOWN])
-        parts.append(f"{len(report.shard_errors)} shards can't be read. {errors}")
+        sentences.append(f"{len(report.shard_errors)} shards can't be read. {errors}")
     if report.gaps:
         level, state = Level.ERROR, "GAP"
-        parts.append(f"{describe_gaps(report.gaps)} {ways_out(report.source)}")
-    if not parts:
-        tip = "read to their end" if report.caught_up else "not read to their end yet"
-        parts.append(f"{report.shards_open} open shards, {tip}.")
+        sentences.append(f"{describe_gaps(report.gaps)} {ways_out(report.source)}")
+    if not sentences:
+        progress = "read to their end" if report.caught_up else "not read to their end yet"
+        sentences.append(f"{report.shards_open} open shards, {progress}.")
     return StreamHealth(
         level,
-        " ".join(parts)[:_TEXT_CHARS],
+        " ".join(sentences)[:_TEXT_CHARS],
         state=state,
         headroom_seconds=headroom.total_seconds(),
         missing_seconds=missing_seconds(report.gaps),
@@ -93,15 +89,15 @@ def health_of_report(
 def health_of_error(
     error: DatazoneError, *, now: datetime, caught_up_at: datetime | None
 ) -> StreamHealth:
-    """The health after a drain that failed as a whole."""
-    passing = isinstance(error, TRANSIENT) and not _lasts(now, caught_up_at)
+    """Return the health after a drain that failed entirely."""
+    transient = isinstance(error, TRANSIENT) and not _lasts(now, caught_up_at)
     since = (
         f" The stream was last read to its end {in_words(now - caught_up_at)} ago."
         if caught_up_at is not None and now > caught_up_at
         else ""
     )
     return StreamHealth(
-        Level.WARN if passing else Level.ERROR,
+        Level.WARN if transient else Level.ERROR,
         f"{str(error)[:_TEXT_CHARS]}{since}",
         state="FAILING",
         headroom_seconds=(
@@ -111,7 +107,7 @@ def health_of_error(
 
 
 def describe_gaps(gaps: Sequence[Gap]) -> str:
-    """What was lost: how many seconds, then shard by shard."""
+    """Describe the loss: the seconds in total, then each shard."""
     lost = "; ".join(describe_gap(gap) for gap in gaps[:_SHOWN])
     more = f" (and {len(gaps) - _SHOWN} more)" if len(gaps) > _SHOWN else ""
     unknown = any(gap.missing_seconds is None for gap in gaps)
@@ -120,17 +116,17 @@ def describe_gaps(gaps: Sequence[Gap]) -> str:
 
 
 def ways_out(source: str) -> str:
-    """What to do about a gap."""
+    """Return the instructions for a gap."""
     return (
-        "Datasets of this source are incomplete until then. To repair it, write the items "
-        "concerned once more, each with a change, so that the stream has them; then, or if the "
-        "datasets may stay as they are, accept it: "
+        "Datasets of this source are incomplete until the gap is accepted. To repair it, write "
+        "the affected items again, each with a change, so that the stream has them; then, or if "
+        "the datasets may stay as they are, accept it: "
         f"datazone-dagster accept-gap {source} --why '...'."
     )
 
 
 def missing_seconds(gaps: Iterable[Gap]) -> float:
-    """How long the times of these gaps are together, counted once where they overlap."""
+    """Return the total time span of the gaps in seconds, overlaps counted once."""
     spans = sorted((gap.since, gap.until) for gap in gaps if gap.since and gap.until)
     seconds, reached = 0.0, None
     for since, until in spans:
@@ -141,7 +137,7 @@ def missing_seconds(gaps: Iterable[Gap]) -> float:
 
 
 def headroom_seconds(report: DrainReport, now: datetime) -> float:
-    """How long until DynamoDB may trim the oldest change that a drain left unread."""
+    """Return the seconds until DynamoDB may trim the oldest change that a drain left unread."""
     return _headroom(now, report.oldest_unread_at).total_seconds()
 
 
@@ -152,7 +148,7 @@ def _headroom(now: datetime, oldest_unread_at: datetime | None) -> timedelta:
 
 
 def describe_gap(gap: Gap) -> str:
-    """A gap by shard, reason and bounds."""
+    """Describe a gap: shard, reason and bounds."""
     bounds = []
     if gap.after_sequence_number is not None:
         bounds.append(f"after sequence number {gap.after_sequence_number}")

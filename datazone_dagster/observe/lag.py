@@ -1,9 +1,9 @@
-"""How far a dataset is behind its DynamoDB table.
+"""The lag of a dataset behind its DynamoDB table.
 
 A change waits in one of two places: in the change log, not yet applied, or in the stream,
 not yet landed. The first has an event time. The second can't be seen, but it can't be older
-than the last drain that read every shard to its tip. So an idle stream, drained every few
-seconds, is never late, and a stuck one is late from the moment it got stuck.
+than the last drain that read every shard to its latest position. So an idle stream, drained
+every few seconds, is never late, and a stuck one is late from the moment it got stuck.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from datazone_dagster.observe.level import Level
 WARN_AFTER = timedelta(minutes=1)
 
 DRAIN_GRACE = timedelta(seconds=45)
-"""A drain this recent counts as now: ticks come every 5 s, what is known of them every 30 s."""
+"""Age up to which a drain counts as current: ticks come every 5 s, their reports every 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class LagStatus:
-    """The lag of a dataset and what it means.
+    """The lag of a dataset, its level and the reason.
 
     `unapplied_seconds` is the age of the oldest change in the change log that is not in the
-    dataset, `unlanded_seconds` the time since the stream was last read to its tips;
-    `lag_seconds` is the larger one. All are 0 or more.
+    dataset. `unlanded_seconds` is the time since every shard was last read to its latest
+    position. `lag_seconds` is the larger of the two. None is negative.
     """
 
     level: Level
@@ -47,15 +47,17 @@ def lag_status(
     oldest_unapplied_event_time: datetime | None,
     caught_up_at: datetime | None,
 ) -> LagStatus:
-    """The lag of one dataset.
+    """Return the lag of one dataset.
 
     Args:
-        now: The time, timezone aware.
-        max_lag: From this lag on the level is `ERROR`; from one minute on it is `WARN`.
+        now: The current time, timezone aware.
+        max_lag: Lag from which the level is `ERROR`; from one minute on it is `WARN`.
         position: The last batch in the dataset.
         head_batch: The last batch in the change log.
-        oldest_unapplied_event_time: Of the batches after `position`; None if none tells.
-        caught_up_at: When a drain last read every shard to its tip; None if nobody knows.
+        oldest_unapplied_event_time: Oldest event time of the batches after `position`; None if
+            unknown.
+        caught_up_at: Time of the last drain that read every shard to its latest position; None
+            if unknown.
     """
     pending = max(0, head_batch - position)
     unapplied = timedelta(0)
@@ -86,24 +88,24 @@ def _level(lag: timedelta, max_lag: timedelta) -> Level:
 def _reason(
     unapplied: timedelta, unlanded: timedelta, pending: int, caught_up_at: datetime | None
 ) -> str:
-    parts = []
+    sentences = []
     if unlanded and caught_up_at is not None:
-        parts.append(
+        sentences.append(
             f"The stream was last read to its end {in_words(unlanded)} ago, at "
             f"{caught_up_at:%Y-%m-%d %H:%M:%S} UTC: changes since then may not be landed."
         )
     if pending:
         batches = "1 batch waits" if pending == 1 else f"{pending} batches wait"
-        parts.append(
+        sentences.append(
             f"{batches} to be applied, the oldest change is {in_words(unapplied)} old."
             if unapplied
             else f"{batches} to be applied."
         )
-    return " ".join(parts) or "Every landed change is in the dataset."
+    return " ".join(sentences) or "Every landed change is in the dataset."
 
 
 def in_words(span: timedelta) -> str:
-    """A time span as `2 d 3 h`, `5 min 10 s` or `42 s`."""
+    """Format a time span as `2 d 3 h`, `5 min 10 s` or `42 s`."""
     seconds = int(span.total_seconds())
     days, seconds = divmod(seconds, 86_400)
     hours, seconds = divmod(seconds, 3_600)

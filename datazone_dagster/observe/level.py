@@ -1,4 +1,4 @@
-"""How bad it is."""
+"""Severity of a check's outcome."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a materialization shows: numbers, which Dagster plots, times and short texts.
+"""Metadata of materializations and checks: numbers, which Dagster plots, times and short texts.
 
-Everything is a plain value, ints and floats unwrapped. Keys are the same for every run, so
-that each one is a series.
+All values are plain: ints and floats are unwrapped. Keys are the same in every run, so that
+each key is a series.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Plain = int | float | str | datetime
 
 
 def drain_metadata(report: DrainReport, uri: str, *, now: datetime) -> dict[str, Plain]:
-    """Of a materialization of the change log."""
+    """Return the metadata of a materialization of the change log."""
     found: dict[str, Plain | None] = {
         "records_landed": report.records,
         "bytes_landed": report.record_bytes,
@@ -42,10 +42,10 @@ def drain_metadata(report: DrainReport, uri: str, *, now: datetime) -> dict[str,
 
 
 def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dict[str, Plain]:
-    """Of a materialization of a dataset.
+    """Return the metadata of a materialization of a dataset.
 
-    `lag_seconds` is what remains after the run; `wait_seconds` is how long the oldest change
-    of this run had to wait from its event to its row.
+    `lag_seconds` is the lag that remains after the run. `wait_seconds` is the time from event to
+    row of the oldest change of the run.
     """
     found: dict[str, Plain | None] = {
         "rows_inserted": report.counts.inserted,
@@ -81,7 +81,7 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
 
 
 def maintenance_metadata(report: MaintenanceReport) -> dict[str, Plain]:
-    """Of an observation of a dataset that was maintained."""
+    """Return the metadata of an observation after a dataset's maintenance."""
     return {
         "maintenance": report.did or "nothing to do",
         "files": report.files,
@@ -96,7 +96,7 @@ def maintenance_metadata(report: MaintenanceReport) -> dict[str, Plain]:
 
 
 def lag_metadata(lag: LagStatus) -> dict[str, Plain]:
-    """Of an evaluation of the `lag` check."""
+    """Return the metadata of a `lag` check."""
     return {
         "lag_seconds": round(lag.lag_seconds, 3),
         "unapplied_seconds": round(lag.unapplied_seconds, 3),
@@ -108,7 +108,7 @@ def lag_metadata(lag: LagStatus) -> dict[str, Plain]:
 
 
 def health_metadata(health: StreamHealth, caught_up_at: datetime | None) -> dict[str, Plain]:
-    """Of an evaluation of the `stream_health` check."""
+    """Return the metadata of a `stream_health` check."""
     return _known(
         {
             "state": health.state,
@@ -123,7 +123,7 @@ def health_metadata(health: StreamHealth, caught_up_at: datetime | None) -> dict
 
 
 def completeness_metadata(complete: Completeness) -> dict[str, Plain]:
-    """Of an evaluation of the `complete` check, and of a materialization of a dataset."""
+    """Return the metadata of a `complete` check, also shown on materializations of a dataset."""
     return {
         "complete": int(complete.level.passed),
         "gaps": complete.gaps,
@@ -135,12 +135,12 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _share(part: int, whole: int) -> float:
-    return round(part / whole, 4) if whole else 0.0
+def _share(count: int, total: int) -> float:
+    return round(count / total, 4) if total else 0.0
 
 
 def _age_seconds(time: datetime | None, now: datetime) -> float | None:
-    # Event times are floored to the second, and clocks differ: never below 0.
+    # Event times are floored to the second and clocks differ: never return less than 0.
     return None if time is None else round(max(0.0, (now - time).total_seconds()), 3)
 
 

@@ -1,4 +1,4 @@
-"""A few rows as a Markdown table, safe to show wherever they come from."""
+"""A few rows as a Markdown table, safe to show regardless of their origin."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 
 def preview_markdown(rows: Sequence[Mapping[str, object]]) -> str:
-    """At most 5 rows and 12 columns, each value cut to 40 characters, 6 KB in all.
+    """Format at most 5 rows and 12 columns, each value cut to 40 characters, 6 KB in total.
 
-    Values are data: nothing in them becomes a link, an image, HTML or another column. The
-    columns that we add are left out.
+    Values are data: nothing in them becomes a link, an image, HTML or another column. Hidden
+    columns are left out.
     """
     shown = rows[:MAX_ROWS]
     names = dict.fromkeys(
@@ -57,7 +57,7 @@ def _cell(value: object) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text as the cell of a Markdown table: one line, cut, nothing in it active."""
+    """Return a text as a Markdown table cell: one line, truncated, all markup escaped."""
     flat = "".join(char if char.isprintable() else " " for char in text[: MAX_CELL_CHARS + 1])
     if len(flat) > MAX_CELL_CHARS:
         flat = f"{flat[: MAX_CELL_CHARS - 1]}…"

@@ -1,4 +1,4 @@
-"""How many records wait in a dataset's quarantine, and whether that is too many."""
+"""Number of records in a dataset's quarantine, and its severity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datazone_dagster.observe.level import Level
 
 @dataclass(frozen=True, slots=True)
 class QuarantineStatus:
-    """What the `quarantine` check of a dataset says."""
+    """Result of the `quarantine` check of a dataset."""
 
     level: Level
     reason: str
@@ -17,7 +17,7 @@ class QuarantineStatus:
 
 
 def quarantine_status(waiting: int, *, threshold: int, uri: str) -> QuarantineStatus:
-    """Any record that waits is a warning, more than `threshold` of them are an error."""
+    """Return a warning for any waiting record, an error for more than `threshold` of them."""
     if not waiting:
         return QuarantineStatus(Level.OK, "No record waits in the quarantine.", 0)
     level = Level.ERROR if waiting > threshold else Level.WARN
@@ -25,6 +25,6 @@ def quarantine_status(waiting: int, *, threshold: int, uri: str) -> QuarantineSt
     return QuarantineStatus(
         level,
         f"{records} in the quarantine (an error from {threshold + 1:,} on). Their raw form and "
-        f"the reasons are in {uri}; mend what they failed on, then redrive them.",
+        f"the reasons are in {uri}; fix the cause, then redrive them.",
         waiting,
     )

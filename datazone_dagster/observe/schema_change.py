@@ -1,4 +1,4 @@
-"""What became of a dataset's columns since its last materialization, and what was kept out."""
+"""Changes of a dataset's columns since its last materialization, and columns that were rejected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.preview import escaped
 
 Columns = Sequence[tuple[str, str]]
-"""Names and types of a table's columns, in its order."""
+"""Names and types of a table's columns, in table order."""
 
 _SHOWN = 50
 _NAMED = 10
@@ -18,7 +18,7 @@ _NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class ColumnChange:
-    """One column before and after; None where it was not, or is not, there."""
+    """Type of one column before and after; None where the column did not or does not exist."""
 
     column: str
     before: str | None
@@ -27,7 +27,7 @@ class ColumnChange:
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """What the `schema` check of a dataset says."""
+    """Result of the `schema` check of a dataset."""
 
     level: Level
     reason: str
@@ -36,7 +36,7 @@ class SchemaStatus:
 
 
 def schema_changes(before: Columns | None, after: Columns) -> tuple[ColumnChange, ...]:
-    """The difference between two schemas, by column name; none if the first is not known."""
+    """Return the differences of two schemas by column name; none if the first is unknown."""
     if before is None:
         return ()
     was, now = dict(before), dict(after)
@@ -55,36 +55,38 @@ def schema_status(
     contract: Contract,
     dataset_id: str,
 ) -> SchemaStatus:
-    """A schema that changed warns once; columns that a frozen table keeps out are an error.
+    """Return a warning, once, for a changed schema; an error for columns that a freeze rejects.
 
     Args:
-        before: The columns at the last materialization; None if there was none.
-        after: The columns now.
-        unexpected: Columns kept out: name, type, and the batch in which they first came.
-        contract: What the columns have to be.
-        dataset_id: For the text.
+        before: Columns at the last materialization; None if there was none.
+        after: Current columns.
+        unexpected: Rejected columns: name, type, and the batch in which each first appeared.
+        contract: Contract of the dataset.
+        dataset_id: Id of the dataset, for the message.
     """
     changes = schema_changes(before, after)
     level = Level.WARN if changes or unexpected else Level.OK
-    parts = []
+    sentences = []
     if changes:
-        parts.append(f"The schema changed: {_listed([_told(change) for change in changes])}.")
+        sentences.append(
+            f"The schema changed: {_listed([_described(change) for change in changes])}."
+        )
     if unexpected:
         frozen = any(contract.policy_of(name) == "freeze" for name, _, _ in unexpected)
         level = Level.ERROR if frozen else level
-        told = [f"{name!r} ({kind}, since batch {batch})" for name, kind, batch in unexpected]
-        parts.append(
-            f"The function returns columns that the contract keeps out: {_listed(told)}. The "
-            "change log has their values. Take them out of the function; or let them in, by "
-            "schema or schema_policy, and fill the rows that are there by "
+        rejected = [f"{name!r} ({kind}, since batch {batch})" for name, kind, batch in unexpected]
+        sentences.append(
+            f"The function returns columns that the contract rejects: {_listed(rejected)}. The "
+            "change log has their values. Remove them from the function; or allow them by "
+            "schema or schema_policy, and fill the existing rows by "
             f"`datazone-dagster rebuild {dataset_id}`."
         )
-    reason = " ".join(parts) or "The columns are those of the last materialization."
+    reason = " ".join(sentences) or "The columns are the same as at the last materialization."
     return SchemaStatus(level, reason, changes, tuple(unexpected))
 
 
 def schema_change_markdown(changes: Sequence[ColumnChange]) -> str:
-    """The difference as a Markdown table, safe to show; empty if there is none."""
+    """Format the differences as a Markdown table, safe to show; empty if there are none."""
     if not changes:
         return ""
     rows = [
@@ -95,7 +97,7 @@ def schema_change_markdown(changes: Sequence[ColumnChange]) -> str:
     return "\n".join(["| column | before | after |", "| --- | --- | --- |", *rows])
 
 
-def _told(change: ColumnChange) -> str:
+def _described(change: ColumnChange) -> str:
     if change.before is None:
         return f"{change.column!r} ({change.after}) is new"
     if change.after is None:

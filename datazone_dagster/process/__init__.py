@@ -1,1 +1,1 @@
-"""What a process has: crash points for tests, memory, and its shutdown."""
+"""Facts and controls of the running process: crash points for tests, memory, shutdown."""

@@ -1,8 +1,9 @@
 """Named points between the commits of the flow, where tests end the process.
 
 In production `reach` does nothing. With `DATAZONE_CRASH_AT="after change log commit"` in the
-environment the process kills itself (SIGKILL) when it gets there; `"...#3"` means the third
-time. Tests in one process install a hook instead (`datazone_dagster.testing.crash_at`).
+environment, the process kills itself (SIGKILL) when it reaches that point; `"...#3"` means the
+third time. Tests within one process install a hook instead
+(`datazone_dagster.testing.crash_at`).
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ POINTS = (
     AFTER_LOG_ENTRY,
     AFTER_DATASET_COMMIT,
 )
-"""Of the drain and the runs."""
+"""Points in the drain and in the runs."""
 
 OPERATOR_POINTS = (AFTER_REDRIVE_PIN, BEFORE_SWAP, AFTER_SWAP)
-"""Of commands that someone runs by hand."""
+"""Points in commands that someone runs by hand."""
 
 
 def killer(wanted: str) -> Callable[[str], None]:
-    """A hook that kills the process at a point, `"after read"`, or the nth time, `"...#2"`."""
+    """Return a hook that kills the process at a point, `"after read"`, or its nth, `"...#2"`."""
     name, _, nth = wanted.partition("#")
     reached: Counter[str] = Counter()
 
@@ -66,10 +67,10 @@ def killer(wanted: str) -> Callable[[str], None]:
 hook: Callable[[str], None] | None = (
     killer(os.environ["DATAZONE_CRASH_AT"]) if os.environ.get("DATAZONE_CRASH_AT") else None
 )
-"""Called with each point that is reached."""
+"""Called with the name of each point that the flow reaches."""
 
 
 def reach(point: str) -> None:
-    """Say that the flow is at `point`."""
+    """Report that the flow has reached `point`."""
     if hook is not None:
         hook(point)

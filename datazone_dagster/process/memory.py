@@ -1,4 +1,4 @@
-"""How much memory this process holds, for budgets that both stages keep."""
+"""Memory of this process, for the budgets of both stages."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import resource
 import sys
 
 _ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1
-"""glibc's `M_ARENA_MAX`, the pools that threads allocate from; `M_MMAP_THRESHOLD`, the bytes from
-which on a block is mapped by itself and goes back when it is freed; and `M_TRIM_THRESHOLD`, the
-free bytes at the end of a pool from which on they go back (malloc.h)."""
+"""Parameters of glibc's `mallopt` (malloc.h): `M_ARENA_MAX`, the number of pools that threads
+allocate from; `M_MMAP_THRESHOLD`, the size in bytes above which a block is mapped separately and
+returned when it is freed; `M_TRIM_THRESHOLD`, the free bytes at the end of a pool above which
+they are returned."""
 
 _SMALL_ARENAS = 2
 _SMALL_BLOCK_BYTES = 1 << 20
 
 _LARGE_BLOCK_BYTES = 8 << 20
-_KEPT_BYTES = 16 << 20
-"""More than a page of a drain with its columns takes."""
+_RETAINED_BYTES = 16 << 20
+"""More than a page of a drain takes with its columns."""
 
 
 def resident_bytes() -> int:
-    """The memory of this process that is in RAM now; where only its peak is known, that."""
+    """Return the resident memory of this process now, or its peak where only that is known."""
     try:
         with open("/proc/self/statm", "rb") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -31,9 +32,9 @@ def resident_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process ever had in RAM.
+    """Return the highest resident memory that this process ever had.
 
-    From `/proc` where there is one: what `getrusage` tells there may be of the parent.
+    `/proc` is preferred where it exists: there, `getrusage` may report the parent's peak.
     """
     try:
         with open("/proc/self/status", "rb") as status:
@@ -44,7 +45,7 @@ def peak_bytes() -> int:
 
 
 def release_memory() -> None:
-    """Return freed memory to the system, where the C library keeps it for itself (glibc)."""
+    """Return freed memory to the system where the C library retains it (glibc)."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -52,23 +53,23 @@ def release_memory() -> None:
 
 
 def retain_freed_memory() -> None:
-    """From now on, freed memory is kept for what needs it next, 16 MiB a pool (glibc).
+    """Let glibc retain freed memory for later allocations, 16 MiB a pool. Process-wide.
 
-    For the whole process. Page after page of a drain takes and frees the same few MiB: given back
-    and fetched each time, that is 5 to 9 % of its CPU (measured). `release_memory` still works.
+    Each page of a drain allocates and frees the same few MiB. Returning them to the system and
+    fetching them again costs 5 to 9 % of the drain's CPU (measured). `release_memory` still works.
     """
     if sys.platform == "linux":
         limit = getattr(ctypes.CDLL(None), "mallopt", None)
         if limit is not None:
-            limit(_TRIM_THRESHOLD, _KEPT_BYTES)
+            limit(_TRIM_THRESHOLD, _RETAINED_BYTES)
             limit(_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
 def release_memory_at_once() -> None:
-    """From now on, memory that is freed goes back to the system, at some cost of speed.
+    """Return freed memory to the system at once from now on, at some cost of speed.
 
-    For the whole process. Arrow's usual allocator (mimalloc) and glibc keep what any of their
-    threads ever needed at once: 100 to 200 MiB in a run (measured).
+    Process-wide. Arrow's default allocator (mimalloc) and glibc otherwise retain the peak
+    of each of their threads: 100 to 200 MiB in a run (measured).
     """
     import pyarrow as pa
 

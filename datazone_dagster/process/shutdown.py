@@ -1,9 +1,9 @@
-"""Whether this process was told to end (SIGTERM), as a spot instance that goes away does.
+"""Shutdown requests: whether this process received SIGTERM, as on a reclaimed spot instance.
 
-Dagster's code server lets the evaluation that is going on come to its end, however long that
-takes. A drain therefore looks here: it reads no further, commits what it has read, and leaves
-the rest for the next one. A run needs none of this: Dagster interrupts it, and a chunk is in
-its datasets with its position or not at all.
+Dagster's code server lets a running evaluation finish, however long it takes. A drain therefore
+asks here: once a shutdown is requested it reads no further, commits what it has read, and leaves
+the rest to the next drain. A run needs none of this: Dagster interrupts it, and a chunk is in
+its datasets together with its position or not at all.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import os
 import signal
 import threading
 
-_told = threading.Event()
+_requested = threading.Event()
 _signals: int | None = None
-"""Where the numbers of signals can be read from."""
+"""File descriptor from which the numbers of received signals can be read."""
 
 
 def notice_sigterm() -> bool:
-    """Take notice of SIGTERM from now on. Handlers stay as they are.
+    """Watch for SIGTERM from now on; existing signal handlers are unchanged.
 
-    Python also writes each signal that has a handler to a descriptor. A handler of our own
-    would not last: Dagster puts back its own after it has loaded the definitions.
+    Python also writes the number of each handled signal to a wakeup descriptor. A handler of our
+    own would not last: Dagster restores its own after it has loaded the definitions.
 
     Returns:
-        False outside the main thread, where Python allows nothing of this, and where the
-        descriptor is taken, as by a running asyncio loop: drains then end by their budget.
+        False outside the main thread, where Python does not allow this, and where the descriptor
+        is in use, for example by a running asyncio loop. Drains then end by their budget.
     """
     global _signals  # noqa: PLW0603 - a process has one such descriptor
     if _signals is not None:
@@ -35,9 +35,9 @@ def notice_sigterm() -> bool:
     readable, writable = os.pipe()
     os.set_blocking(readable, False)
     os.set_blocking(writable, False)
-    taken = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    if taken != -1:
-        signal.set_wakeup_fd(taken)
+    in_use = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    if in_use != -1:
+        signal.set_wakeup_fd(in_use)
         os.close(readable)
         os.close(writable)
         return False
@@ -46,24 +46,24 @@ def notice_sigterm() -> bool:
 
 
 def shutdown_requested() -> bool:
-    """Whether SIGTERM came since `notice_sigterm`."""
-    if _signals is not None and not _told.is_set():
+    """Return whether SIGTERM arrived since `notice_sigterm`."""
+    if _signals is not None and not _requested.is_set():
         try:
-            came = os.read(_signals, 4096)
+            received = os.read(_signals, 4096)
         except BlockingIOError:
             return False
-        if signal.SIGTERM in came:
-            _told.set()
-    return _told.is_set()
+        if signal.SIGTERM in received:
+            _requested.set()
+    return _requested.is_set()
 
 
-def _truncate() -> None:
-    """A forked process shares the descriptor, but not the signals."""
+def _reset() -> None:
+    """Clear any request: a forked process shares the descriptor, but not the signals."""
     global _signals  # noqa: PLW0603
     if _signals is not None:
         signal.set_wakeup_fd(-1)
         _signals = None
-    _told.clear()
+    _requested.clear()
 
 
-os.register_at_fork(after_in_child=_truncate)
+os.register_at_fork(after_in_child=_reset)

@@ -1,1 +1,1 @@
-"""Changes into a dataset's Delta table: collapse and plan are pure, the engines execute."""
+"""Row-level changes to a keyed Delta table: plans are pure, engines execute them."""

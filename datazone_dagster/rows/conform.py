@@ -1,7 +1,7 @@
-"""How the rows of a result fit the table of their dataset, by its contract. Pure.
+"""Check of a result's rows against the table and the contract of their dataset. Pure.
 
-Every column is judged on its own: is it there, may it be added, does its type hold the
-values. What must not get in stays out of the table; the change log keeps it all.
+Every column is checked on its own: whether it exists, whether it may be added, whether its type
+holds the values. Refused values do not reach the table; the change log has all of them.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ _NOTHING_LOST = (
 
 @dataclass(frozen=True)
 class Conformed:
-    """Rows as the table takes them, and what has to happen to the table before.
+    """Rows as the table takes them, and the changes that the table needs before.
 
     Args:
-        rows: In the shape of `schema`, those that are refused left out by the caller.
-        schema: The table's schema afterwards.
+        rows: All rows, in `schema`; the caller removes the refused ones.
+        schema: Schema of the table after the changes.
         added: Fields that the table lacks, in the order of the result.
         widened: Names of columns whose type in `schema` is wider than in the table.
         unexpected: Columns of the result that must not be added, and their types.
-        refused: Per row why it may not go into the table; null where it may.
+        refused: Reason per row for refusing it; null where there is none.
     """
 
     rows: pa.Table
@@ -62,7 +62,7 @@ class Conformed:
 
 
 def arrow_type(declared: ColumnType) -> pa.DataType:
-    """A declared type in Arrow."""
+    """Return the Arrow type of a declared type."""
     match declared:
         case str():
             return _SCALARS[declared]
@@ -77,10 +77,10 @@ def arrow_type(declared: ColumnType) -> pa.DataType:
 
 
 def first_schema(rows: pa.Schema, contract: Contract) -> pa.Schema:
-    """The schema of a new table: declared columns, those of the result, then the hidden ones.
+    """Return the schema of a new table: declared columns, the result's, then the hidden ones.
 
-    Every column may hold nulls, as Delta asks of columns that come later; the contract says
-    what may really be null.
+    Every column is nullable, as Delta requires of columns that are added later; the contract
+    decides which values may be null.
     """
     fields = {column.name: _field(column) for column in contract.columns}
     for one in rows:
@@ -95,24 +95,24 @@ def conform(
     table: pa.Schema,
     contract: Contract,
     *,
-    exempt: pa.Array,
+    exempt: pa.Array | pa.ChunkedArray,
     dataset_id: str,
     partition_by: Sequence[str] = (),
 ) -> Conformed:
     """Compare a result with the table and the contract.
 
     Args:
-        rows: What the function returned, with the hidden columns.
-        table: The table's schema.
-        contract: What its columns have to be.
-        exempt: Per row whether the contract does not ask for its values: rows of deletes.
-        dataset_id: For errors.
+        rows: Rows that the function returned, with the hidden columns.
+        table: Schema of the table.
+        contract: Rules for the table's columns.
+        exempt: Whether the contract ignores the row's values, per row: true for deletes.
+        dataset_id: Dataset to name in errors.
         partition_by: Columns that the table is partitioned by.
 
     Raises:
-        SchemaChangeError: A column's type changed and neither the table's can be widened nor
-            the rows be set aside; it differs from another one only in case; or a value must
-            not be in it.
+        SchemaChangeError: A column's type changed, and the table's type can't be widened nor
+            the rows be quarantined; a column's name differs from another one only in case; or
+            a column has a value that it must not have.
     """
     conforming = _Conforming(rows, table, contract, exempt, dataset_id)
     for one in rows.schema:
@@ -127,12 +127,12 @@ def conform(
 
 @dataclass
 class _Conforming:
-    """The columns of one result, judged one after the other."""
+    """The columns of one result, checked one after the other."""
 
     rows: pa.Table
     table: pa.Schema
     contract: Contract
-    exempt: pa.Array
+    exempt: pa.Array | pa.ChunkedArray
     dataset_id: str
     added: list[pa.Field] = field(default_factory=list)
     widened: dict[str, pa.DataType] = field(default_factory=dict)
@@ -141,20 +141,20 @@ class _Conforming:
     refused: pa.ChunkedArray | None = None
 
     def take(self, new: pa.Field) -> None:
-        """One column of the result."""
+        """Check one column of the result."""
         same = {name.casefold(): name for name in self.table.names}.get(new.name.casefold())
         if same is not None and same != new.name:
             raise SchemaChangeError(
                 f"Dataset {self.dataset_id!r}: the result has a column {new.name!r}, the table "
                 f"has {same!r}; Delta holds names that differ only in case as one.",
                 safe=_NOTHING_LOST,
-                hint=f"Name it {same!r}, or something else.",
+                hint=f"Name it {same!r}, or choose another name.",
             )
         if same is None and not _may_be_added(new.name, self.contract):
             self.unexpected.append((new.name, str(new.type)))
             if self.contract.policy_of(new.name) == "quarantine":
-                given = pc.is_valid(self.rows[new.name])
-                self._refuse(given, f"there is no column {new.name!r} in the table")
+                has_value = pc.is_valid(self.rows[new.name])
+                self._refuse(has_value, f"there is no column {new.name!r} in the table")
             return
         declared = self.contract.declared(new.name)
         wanted = self._wanted(new, declared, None if same is None else self.table.field(same).type)
@@ -165,7 +165,7 @@ class _Conforming:
             self.widened[new.name] = wanted
 
     def declare(self, column: Column) -> None:
-        """A declared column: it is in the table, and filled if it has to be."""
+        """Check one declared column: add it if missing, refuse nulls if it is not nullable."""
         if column.name not in self.columns and column.name not in self.table.names:
             self.added.append(_field(column))
         if column.nullable:
@@ -177,20 +177,20 @@ class _Conforming:
             else pa.chunked_array([pa.repeat(pa.scalar(True), len(self.rows))])
         )
         if values is not None and self.refused is not None:
-            # What could not be converted is null now, and refused for that already.
+            # A value that could not be converted is null by now, and its row is already refused.
             missing = pc.and_(missing, pc.is_null(self.refused))
         missing = pc.and_(missing, pc.invert(self.exempt))
         self._refuse_or_fail(
             missing,
             column.name,
             f"column {column.name!r} must not be null",
-            "Fill it in the function, declare it as one that may be null",
+            "Fill it in the function, declare it as nullable",
         )
 
     def name_partitions(self, column: str) -> None:
-        """A column whose values name partitions: a time among them that readers can spell.
+        """Check a partition column: readers must be able to parse a time in a partition's name.
 
-        One beyond them would keep Polars and pyarrow from the whole table (measured).
+        A time outside their range makes Polars and pyarrow fail on the entire table (measured).
         """
         values = self.columns.get(column)
         if values is None or not _names_times(values.type):
@@ -205,11 +205,11 @@ class _Conforming:
             pc.fill_null(beyond, False),
             column,
             f"partition column {column!r} must be in the years 1 to 9999",
-            "Mend it in the function (milliseconds taken for seconds give such times)",
+            "Fix it in the function (milliseconds read as seconds give such times)",
         )
 
     def result(self) -> Conformed:
-        """All columns together."""
+        """Return the outcome for all columns together."""
         schema = pa.schema(
             [
                 one.with_type(self.widened[one.name]) if one.name in self.widened else one
@@ -226,26 +226,26 @@ class _Conforming:
         )
 
     def _wanted(
-        self, new: pa.Field, declared: Column | None, held: pa.DataType | None
+        self, new: pa.Field, declared: Column | None, existing: pa.DataType | None
     ) -> pa.DataType:
-        """The type that the table's column has to have for these values."""
+        """Return the type that the table's column must have for these values."""
         if declared is not None:
             wanted = arrow_type(declared.type)
-            if held is None or fits(held, wanted):
+            if existing is None or fits(existing, wanted):
                 return wanted
-            raise self._changed(new, held, f"is declared as {wanted}", pa.nulls(0, pa.bool_()))
-        if held is None:
+            raise self._changed(new, existing, f"is declared as {wanted}", pa.nulls(0, pa.bool_()))
+        if existing is None:
             return new.type
-        if fits(new.type, held) or self.contract.policy_of(new.name) != "evolve":
-            return held
-        both = widest(held, new.type)
+        if fits(new.type, existing) or self.contract.policy_of(new.name) != "evolve":
+            return existing
+        both = widest(existing, new.type)
         if both is None:
             every = pc.is_valid(self.rows[new.name])
-            raise self._changed(new, held, f"is now {new.type}", every)
+            raise self._changed(new, existing, f"is now {new.type}", every)
         return both
 
     def _converted(self, new: pa.Field, wanted: pa.DataType) -> pa.ChunkedArray:
-        """The values in the wanted type; those that it can't hold are refused, or fail."""
+        """Return the values in the wanted type; a value that it can't hold is refused or raises."""
         values = self.rows[new.name]
         if fits(new.type, wanted):
             return values
@@ -267,7 +267,7 @@ class _Conforming:
                 f"Dataset {self.dataset_id!r}: {reason}, and it is in "
                 f"{pc.sum(wrong).as_py()} rows (the first has the key {key!r}).",
                 safe=_NOTHING_LOST,
-                hint=f"{hint}, or set such records aside: "
+                hint=f"{hint}, or quarantine such records: "
                 f"Dataset(schema_policy={{{column!r}: 'quarantine'}}).",
             )
         self._refuse(wrong, reason)
@@ -277,29 +277,29 @@ class _Conforming:
         self.refused = reasons if self.refused is None else pc.coalesce(self.refused, reasons)
 
     def _changed(
-        self, new: pa.Field, held: pa.DataType, what: str, where: pa.Array
+        self, new: pa.Field, existing: pa.DataType, conflict: str, where: pa.Array
     ) -> SchemaChangeError:
         values = self.rows[new.name].filter(where) if len(where) else self.rows[new.name][:0]
         example = f", for example {str(values[0])[:80]!r}" if len(values) else ""
         return SchemaChangeError(
-            f"Dataset {self.dataset_id!r}: column {new.name!r} is {held} in the table and {what}"
-            f"{example}, which {held} can't hold.",
+            f"Dataset {self.dataset_id!r}: column {new.name!r} is {existing} in the table and "
+            f"{conflict}{example}, which {existing} can't hold.",
             safe=_NOTHING_LOST,
-            hint=f"Three ways out: cast it to {held} in the function; give it another name; or "
-            f"run `datazone-dagster rebuild {self.dataset_id}`, which makes the table anew from "
-            "the change log, with the new type.",
+            hint=f"Three ways out: cast it to {existing} in the function; give it another name; or "
+            f"run `datazone-dagster rebuild {self.dataset_id}`, which rebuilds the table from the "
+            "change log with the new type.",
         )
 
 
 def exact_values(values: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
-    """Numbers in another type of number, exactly; null where that is not possible.
+    """Return numbers in another numeric type, exactly; null where that is not possible.
 
-    Nothing else is converted: whether a text is a number, the function says.
+    Other types are not converted: only the function knows whether a text is a number.
     """
     if not _is_exactly_castable(values.type, wanted):
         return pa.chunked_array([pa.nulls(len(values), wanted)])
     if pt.is_integer(values.type) and pt.is_decimal(wanted):
-        # Arrow asks for the room of every integer of the type, whatever the values are.
+        # Arrow requires the digits of every integer of the type, whatever the values are.
         values = values.cast(pa.decimal128(19, 0))
     try:
         return values.cast(wanted)
@@ -315,7 +315,7 @@ def _exact(value: pa.Scalar, wanted: pa.DataType) -> object:
 
 
 def _is_exactly_castable(source: pa.DataType, wanted: pa.DataType) -> bool:
-    """Where Arrow's safe cast refuses every value that would change. Measured, pyarrow 26."""
+    """Return whether Arrow's safe cast refuses every value that would change (pyarrow 26)."""
     if pt.is_integer(wanted):
         exact = pt.is_integer(source) or pt.is_floating(source) or pt.is_decimal(source)
     elif pt.is_decimal(wanted):
@@ -328,13 +328,13 @@ def _is_exactly_castable(source: pa.DataType, wanted: pa.DataType) -> bool:
 def _may_be_added(name: str, contract: Contract, *, is_new_table: bool = False) -> bool:
     if contract.declared(name) is not None or name.startswith(RESERVED_PREFIX):
         return True
-    # Without a declaration the first result says what is frozen.
+    # Without a declaration the first result defines which columns are frozen.
     undeclared = is_new_table and not contract.columns
     return undeclared or contract.policy_of(name) == "evolve"
 
 
 def _names_times(kind: pa.DataType) -> bool:
-    """Whether a type has times that Python has not; those in nanoseconds end in 2262."""
+    """Return whether a type has times that Python lacks; those in nanoseconds end in 2262."""
     return bool(pt.is_date(kind) or (pt.is_timestamp(kind) and kind.unit != "ns"))
 
 

@@ -1,20 +1,22 @@
-"""Merge by delta-rs, for tables with rules that only it keeps: constraints, change feed, locks.
+"""Merge with delta-rs, for tables whose rules only it supports: constraints, change feed, locks.
 
 delta-rs inserts a source key twice if it is unmatched twice, and can't replace several rows
-of a key as one. So the rows of winning claims never match: a marker per replaced key does,
-and deletes; the rows are inserted beside it, in the same commit.
+of a key as a unit. Rows of winning keyed changes therefore never match. A marker per replaced key
+matches and deletes the existing rows; the new rows are inserted in the same commit.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, Schema, WriterProperties, write_deltalake
+from deltalake import CommitProperties
 
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.delta.write_table import WRITER, add_columns, append_rows
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.report import MergeCounts
+from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.locate import CHANGE_ROW, locate
 from datazone_dagster.rows.merge_batch import MergeBatch
@@ -23,19 +25,17 @@ from datazone_dagster.rows.versions import HIGHEST, with_highest
 _OP = "_dz_op"
 _REPLACED, _INSERTED = 0, 1
 
-WRITER = WriterProperties(compression="ZSTD", compression_level=1)
-
 
 class DeltaMergeEngine:
-    """Implements `MergeEngine` where our own commits may not write. Rewrites by row, at length."""
+    """Implements `MergeEngine` for tables that our own commits may not write; slow."""
 
     def merge(
         self, target: MergeTarget, batch: MergeBatch, commit: CommitProperties
     ) -> MergeCounts:
         """See `MergeEngine.merge`."""
-        held = _held(target, batch.keyed_changes)
-        batch = batch.without(_outdated(batch.keyed_changes, held))
-        replaced = pc.is_in(batch.keyed_changes[KEY], held[KEY].combine_chunks())
+        existing = _existing_versions(target, batch.keyed_changes)
+        batch = batch.without(_outdated(batch.keyed_changes, existing))
+        replaced = pc.is_in(batch.keyed_changes[KEY], existing[KEY].combine_chunks())
         markers = batch.keyed_changes.filter(replaced)
         rows_of_new_keys = batch.keyed_changes.filter(
             pc.and_(pc.invert(replaced), pc.is_null(batch.keyed_changes["cause"]))
@@ -47,10 +47,10 @@ class DeltaMergeEngine:
         )
 
     def replace(
-        self, target: MergeTarget, gone: pa.Table, rows: pa.Table, commit: CommitProperties
+        self, target: MergeTarget, removed: pa.Table, rows: pa.Table, commit: CommitProperties
     ) -> None:
         """See `MergeEngine.replace`."""
-        self._write(target, gone, rows, commit, on=(KEY, VERSION))
+        self._write(target, removed, rows, commit, on=(KEY, VERSION))
 
     def _write(
         self,
@@ -62,20 +62,12 @@ class DeltaMergeEngine:
     ) -> None:
         with guarded(target.uri, f"Merging into dataset {target.dataset_id!r}"):
             if target.added:
-                # A MERGE of delta-rs can't add a column: it comes one commit before.
-                target.table.alter.add_columns(
-                    list(Schema.from_arrow(pa.schema(target.added)).fields)
-                )
+                # A delta-rs MERGE can't add a column: a commit before it does.
+                add_columns(target.table, target.added)
             if len(markers):
                 self._replace(target, markers, rows, commit, on)
             else:
-                write_deltalake(
-                    target.table,
-                    rows,
-                    mode="append",
-                    writer_properties=WRITER,
-                    commit_properties=commit,
-                )
+                append_rows(target.table, rows, commit)
 
     def _replace(
         self,
@@ -101,29 +93,21 @@ class DeltaMergeEngine:
         ).execute()
 
 
-def _held(target: MergeTarget, keyed_changes: pa.Table) -> pa.Table:
-    """Key and highest version of the rows that the table has of these keys."""
+def _existing_versions(target: MergeTarget, keyed_changes: pa.Table) -> pa.Table:
+    """Return key and highest version of the table's rows of these keys."""
     found = locate(read_snapshot(target.table, target.storage_options), keyed_changes[KEY])
     rows = pa.table({KEY: keyed_changes[KEY].take(found[CHANGE_ROW]), VERSION: found[VERSION]})
     return rows.group_by(KEY).aggregate([(VERSION, "max")])
 
 
-def _outdated(keyed_changes: pa.Table, held: pa.Table) -> pa.Table:
-    """The claims that do not win: the table has their version or a higher one."""
-    both = with_highest(keyed_changes, held)
+def _outdated(keyed_changes: pa.Table, existing: pa.Table) -> pa.Table:
+    """Return the keyed changes that do not win: the table has their version or a higher one."""
+    both = with_highest(keyed_changes, existing)
     return both.filter(pc.greater_equal(both[HIGHEST], both[VERSION]))
 
 
 def _with_markers(markers: pa.Table, rows: pa.Table) -> pa.Table:
-    marker_rows = pa.Table.from_arrays(
-        [
-            markers[field.name].cast(field.type)
-            if field.name in (KEY, VERSION)
-            else pa.chunked_array([pa.nulls(len(markers), field.type)])
-            for field in rows.schema
-        ],
-        schema=rows.schema,
-    )
+    marker_rows = aligned(markers.select([KEY, VERSION]), rows.schema)
     return pa.concat_tables([_tagged(marker_rows, _REPLACED), _tagged(rows, _INSERTED)])
 
 

@@ -1,4 +1,4 @@
-"""The seam between deciding what a chunk does to a dataset and doing it."""
+"""The interface between planning the changes of a chunk to a dataset and making them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from datazone_dagster.rows.merge_batch import MergeBatch
 
 @dataclass(frozen=True)
 class MergeTarget:
-    """The table to merge into, at the version that the whole merge goes by.
+    """The table to merge into, at the version on which the merge is planned.
 
-    The commit must be made on top of `table`'s version, so that a commit by anyone else since
-    is noticed. An engine may then read the table again and merge anew; never write blindly.
+    The commit must be made on top of `table`'s version, so that a later commit by another writer
+    is detected. An engine may then read the table again and repeat the merge; it must not write
+    blindly.
 
     Args:
-        dataset_id: For errors.
-        uri: Of the table.
-        storage_options: Of its store.
-        table: The handle.
-        schema: Of the rows; the table's with `added` at its end.
+        dataset_id: Dataset to name in errors.
+        uri: URI of the table.
+        storage_options: Options of the table's store.
+        table: Handle of the table.
+        schema: Schema of the rows: the table's, with `added` at its end.
         added: Columns that the table does not have yet and gets in the same commit.
     """
 
@@ -41,12 +42,12 @@ class MergeTarget:
 
 @dataclass(frozen=True)
 class RowChanges:
-    """Which rows of a snapshot go, and which come.
+    """Rows to remove from a snapshot, and rows to add.
 
     Args:
-        removed: Positions of live rows, by path of their file.
-        rows: New rows, in the table's schema.
-        counts: What that means to the dataset.
+        removed: Positions of live rows to remove, by path of their file.
+        rows: Rows to add, in the table's schema.
+        counts: Numbers of inserted, updated and deleted keys or intervals of the dataset.
     """
 
     removed: Mapping[str, BitMap64]
@@ -55,14 +56,14 @@ class RowChanges:
 
 
 Plan = Callable[[Snapshot], RowChanges]
-"""Makes the changes from a snapshot of the table; it may be called again with a later one."""
+"""Plans the changes on a snapshot of the table; it may be called again with a later snapshot."""
 
 
 class MergeEngine(Protocol):
-    """Makes the rows of every winning claim the rows of its key, in one commit.
+    """Replaces the rows of a key by those of its winning keyed change, in one commit.
 
-    A claim wins where the table has no row of its key, or only rows of lower versions. A
-    claim that does not win changes nothing. Rows of other keys stay as they are.
+    A keyed change wins if the table has no row of its key, or only rows of lower versions. A
+    keyed change that does not win changes nothing. Rows of other keys stay as they are.
     """
 
     def merge(
@@ -79,18 +80,18 @@ class MergeEngine(Protocol):
         ...
 
     def replace(
-        self, target: MergeTarget, gone: pa.Table, rows: pa.Table, commit: CommitProperties
+        self, target: MergeTarget, removed: pa.Table, rows: pa.Table, commit: CommitProperties
     ) -> None:
         """Remove the rows of certain keys and versions and add others, in one commit.
 
-        Nothing is compared: the caller has planned with `target.table`, and a commit by
-        anyone else since makes this one fail.
+        Versions are not compared: the caller has planned with `target.table`, and a later commit
+        by another writer makes this one fail.
 
         Args:
             target: The table.
-            gone: Key and version of the rows that leave.
-            rows: In the table's schema; may have keys and versions of `gone` again.
-            commit: Carried even if there is nothing to do.
+            removed: Key and version of the rows to remove.
+            rows: Rows to add, in the table's schema; they may have keys and versions of `removed`.
+            commit: Properties that the commit carries, even if no row changes.
 
         Raises:
             ConcurrentWriterError: Another commit came first; nothing was written.

@@ -1,7 +1,8 @@
-"""A sieve before the hash table: most rows of a large table are none of a batch's keys.
+"""Cheap pre-filter: rejects most rows before the exact key lookup.
 
-One word of each text is hashed into a bit table that fits the processor's cache, where a hash
-table of many long keys does not. What passes may be a key; what does not pass is none.
+Most rows of a large table do not have one of a batch's keys. One word of each text is hashed
+into a bit table that fits the processor's cache, where a hash table of many long keys does not.
+A text that passes may be a key; a text that does not pass is not one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ RowPositions = np.ndarray[Any, np.dtype[np.int64]]
 
 WORD_BYTES = 8
 DISTANCES = range(WORD_BYTES, 9 * WORD_BYTES, WORD_BYTES)
-"""Where the word may begin, from the end of a text: the place where keys differ most is taken."""
+"""Candidates for the start of the word, in bytes from the end of a text; the one at which keys
+differ most is chosen."""
 
 SAMPLE_KEYS = 4096
 SLOTS_PER_KEY = 8
@@ -26,7 +28,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class KeyFilter:
-    """Tells which of many texts may be among some keys; all that are pass.
+    """Selects from many texts those that may be among some keys; every key passes.
 
     Args:
         keys: Texts, none of them null.
@@ -36,34 +38,34 @@ class KeyFilter:
         bits = max(_LEAST_BITS, (SLOTS_PER_KEY * len(keys)).bit_length())
         self._shift = np.uint64(64 - bits)
         sample = keys.take(pa.array(np.linspace(0, len(keys) - 1, SAMPLE_KEYS).astype(np.int64)))
-        self._distance = max(DISTANCES, key=lambda distance: _told_apart(sample, distance))
+        self._distance = max(DISTANCES, key=lambda distance: _distinct_words(sample, distance))
         self._taken = np.zeros(1 << bits, dtype=bool)
         long, slots = self._slots(keys)
         self._taken[slots[long]] = True
 
     def passing(self, texts: pa.StringArray) -> RowPositions:
-        """The places of the texts that may be keys, in order."""
+        """Return the positions of the texts that may be keys, in order."""
         long, slots = self._slots(texts)
         return np.flatnonzero(self._taken[slots] | ~long)
 
     def _slots(self, texts: pa.StringArray) -> tuple[Any, Any]:
-        """Of each text whether it is long enough to have the word, and the word's slot."""
+        """Return per text whether it is long enough to have the word, and the word's slot."""
         long, words = _words(texts, self._distance)
         return long, (words * _ODD) >> self._shift
 
 
-def _told_apart(texts: pa.StringArray, distance: int) -> int:
+def _distinct_words(texts: pa.StringArray, distance: int) -> int:
     long, words = _words(texts, distance)
     return len(np.unique(words[long]))
 
 
 def _words(texts: pa.StringArray, distance: int) -> tuple[Any, Any]:
-    """Of each text whether it has so many bytes, and if so the eight that begin there."""
+    """Return per text whether it has `distance` bytes, and if so the eight that begin there."""
     _, offsets, data = texts.buffers()
     if not len(texts) or data is None or data.size < WORD_BYTES:
         return np.zeros(len(texts), dtype=bool), np.zeros(len(texts), np.uint64)
     ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
     starts = ends[1:].astype(np.int64) - distance
-    # A word at every byte: unaligned, overlapping, and nothing is copied.
-    everywhere = np.ndarray((data.size - WORD_BYTES + 1,), "<u8", data, strides=(1,))
-    return starts >= ends[:-1], everywhere[np.maximum(starts, 0)]
+    # A view with a word at every byte: unaligned, overlapping, not copied.
+    every_word = np.ndarray((data.size - WORD_BYTES + 1,), "<u8", data, strides=(1,))
+    return starts >= ends[:-1], every_word[np.maximum(starts, 0)]

@@ -1,8 +1,8 @@
-"""Where the rows of given keys stand: file by file, position by position.
+"""Lookup of the rows of given keys: their files and row positions.
 
-Only the key column is read, of files and row groups whose bounds may hold a key; the versions
-only where a row group may hold one that is not below the claims'. Memory holds what is decoded
-at a time and what was found, not the files.
+Only the key column is read, from files and row groups whose bounds may contain a key. Versions
+are read only from row groups that may have one that is not below those of the keyed changes.
+Memory has the rows being decoded and the rows found, not the files.
 """
 
 from __future__ import annotations
@@ -36,31 +36,33 @@ SCHEMA = pa.schema(
         pa.field(VERSION, pa.string()),
     ]
 )
-"""Of what is found: file (place in `Snapshot.files`), position in it, place in the keys asked
-for, and the version; null where it is known to be below `below`."""
+"""Located rows: index of the file in `Snapshot.files`, position in the file, index of the key
+among the keys given, and version; the version is null where it is known to be below `below`."""
 
 READ_ROWS = 1 << 15
 BUFFER_BYTES = 1 << 20
-"""Rows decoded at a time: what they take stays in the processor's cache. Column chunks are read
-through a buffer, not whole."""
+"""Bounds of decoding: so many rows stay in the processor's cache, and column chunks are read
+through a buffer instead of in full."""
 
 LOOKED_UP_ROWS = 1 << 19
-"""Rows that may be of the keys are looked up together: for each lookup the hash table of the
-keys is built anew."""
+"""Candidate rows that are looked up together: each lookup builds the hash table of the keys
+again."""
 
 MANY_FILES = 16
-"""From so many on, sorting the keys is cheaper than to hold each of them against all bounds."""
+"""Number of files from which on sorting the keys is cheaper than comparing each with all bounds."""
 
 THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is looked for.
+    """The keys to locate.
 
     Args:
-        keys: In the order asked for.
-        texts: The same sorted, where there are many bounds to hold them against; else None.
+        keys: The keys, in the order given.
+        texts: The keys sorted, if there are many bounds to compare them with; else None.
+        key_filter: Filter made from the keys.
+        below: Lowest version that matters; None: every version does.
     """
 
     keys: pa.Array
@@ -69,7 +71,7 @@ class _Wanted:
     below: str | None
 
     def may_be_in(self, low: str | None, high: str | None) -> bool:
-        """Whether a key is within bounds; Parquet and Arrow compare texts by their UTF-8."""
+        """Return whether a key is within bounds; Parquet and Arrow compare texts as UTF-8."""
         if self.texts is not None:
             start = 0 if low is None else bisect_left(self.texts, low)
             return start < (len(self.texts) if high is None else bisect_right(self.texts, high))
@@ -80,13 +82,13 @@ class _Wanted:
 
 
 def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = None) -> pa.Table:
-    """The live rows of these keys, as `SCHEMA`.
+    """Return the live rows of these keys, in `SCHEMA`.
 
     Args:
-        snapshot: The table.
-        keys: Each once.
-        below: The lowest version that matters: a version below it need not be read. None:
-            every version is read.
+        snapshot: Snapshot of the table.
+        keys: Keys, each once.
+        below: Lowest version that matters: a version below it need not be read. None: every
+            version is read.
 
     Raises:
         OSError: The store failed.
@@ -108,33 +110,33 @@ def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = Non
 
 
 def positions(found: pa.Table, files: tuple[LiveFile, ...]) -> dict[str, BitMap64]:
-    """The positions of located rows, by path of their file."""
-    return {files[number].path: places for number, places in _by_file(found)}
+    """Return the positions of located rows, by path of their file."""
+    return {files[number].path: bitmap for number, bitmap in _by_file(found)}
 
 
 def existing_rows(snapshot: Snapshot, found: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The whole rows that were located, each with its file and position in front.
+    """Return the full rows that were located, each with its file and position in front.
 
     Args:
-        snapshot: The one that they were located in.
-        found: As `locate` gives it, or a part of it.
-        schema: The columns to read; partition columns and columns added later are filled.
+        snapshot: Snapshot in which they were located.
+        found: Located rows from `locate`, or some of them.
+        schema: Columns to read; partition columns and columns added later are filled.
     """
-    parts = []
-    for number, places in _by_file(found):
-        rows = rows_at(snapshot, snapshot.files[number], schema, places)
-        at = pa.array(np.array(places.to_array(), dtype=np.int64))
+    tables = []
+    for number, bitmap in _by_file(found):
+        rows = rows_at(snapshot, snapshot.files[number], schema, bitmap)
+        at = pa.array(np.array(bitmap.to_array(), dtype=np.int64))
         rows = rows.add_column(0, SCHEMA.field(POSITION), at)
         file = pa.array(np.full(len(rows), number, np.int32))
-        parts.append(rows.add_column(0, SCHEMA.field(FILE), file))
-    shape = pa.schema([SCHEMA.field(FILE), SCHEMA.field(POSITION), *schema])
-    return pa.concat_tables([shape.empty_table(), *parts])
+        tables.append(rows.add_column(0, SCHEMA.field(FILE), file))
+    full_schema = pa.schema([SCHEMA.field(FILE), SCHEMA.field(POSITION), *schema])
+    return pa.concat_tables([full_schema.empty_table(), *tables])
 
 
 def _by_file(found: pa.Table) -> Iterator[tuple[int, BitMap64]]:
-    numbers, places = found[FILE].to_numpy(), found[POSITION].to_numpy()
+    numbers, row_positions = found[FILE].to_numpy(), found[POSITION].to_numpy()
     for number in np.unique(numbers):
-        yield int(number), BitMap64(np.sort(places[numbers == number]).astype(np.uint64))
+        yield int(number), BitMap64(np.sort(row_positions[numbers == number]).astype(np.uint64))
 
 
 def _in_file(snapshot: Snapshot, wanted: _Wanted, number: int, file: LiveFile) -> pa.Table:
@@ -144,12 +146,12 @@ def _in_file(snapshot: Snapshot, wanted: _Wanted, number: int, file: LiveFile) -
             handle, pre_buffer=remote, buffer_size=0 if remote else BUFFER_BYTES
         )
         groups = _groups(parquet, wanted)
-        places, keyed_changes = _look_up(parquet, groups, wanted)
+        row_positions, change_rows = _look_up(parquet, groups, wanted)
         rows = pa.table(
             [
-                pa.array(places),
-                pa.array(keyed_changes.astype(np.int32)),
-                _versions(parquet, groups, places, wanted.below),
+                pa.array(row_positions),
+                pa.array(change_rows.astype(np.int32)),
+                _versions(parquet, groups, row_positions, wanted.below),
             ],
             schema=_IN_FILE,
         )
@@ -163,7 +165,7 @@ _IN_FILE = pa.schema([SCHEMA.field(name) for name in (POSITION, CHANGE_ROW, VERS
 
 
 def _groups(parquet: pq.ParquetFile, wanted: _Wanted) -> list[tuple[int, range]]:
-    """The row groups whose bounds allow a key, each with the positions of its rows."""
+    """Return the row groups whose bounds may contain a key, each with its rows' positions."""
     found, first_row = [], 0
     for group in range(parquet.num_row_groups):
         end = first_row + parquet.metadata.row_group(group).num_rows
@@ -176,57 +178,57 @@ def _groups(parquet: pq.ParquetFile, wanted: _Wanted) -> list[tuple[int, range]]
 def _look_up(
     parquet: pq.ParquetFile, groups: list[tuple[int, range]], wanted: _Wanted
 ) -> tuple[RowPositions, RowPositions]:
-    """The positions at which a key stands, in order, and which of the keys it is."""
-    places: list[RowPositions] = [np.zeros(0, np.int64)]
-    keyed_changes: list[RowPositions] = [np.zeros(0, np.int64)]
+    """Return the positions of rows with a key, in order, and the index of each row's key."""
+    row_positions: list[RowPositions] = [np.zeros(0, np.int64)]
+    change_rows: list[RowPositions] = [np.zeros(0, np.int64)]
     texts: list[pa.Array] = []
     at: list[RowPositions] = []
 
     def look_up() -> None:
         found = pc.index_in(pa.chunked_array(texts, pa.string()), wanted.keys)
         hits = np.flatnonzero(found.is_valid())
-        places.append(np.concatenate(at)[hits])
-        keyed_changes.append(found.take(pa.array(hits)).to_numpy())
+        row_positions.append(np.concatenate(at)[hits])
+        change_rows.append(found.take(pa.array(hits)).to_numpy())
         texts.clear()
         at.clear()
 
     for group, rows in groups:
         for start, column in _column(parquet, group, KEY):
-            maybe = wanted.key_filter.passing(column)
-            texts.append(column.take(pa.array(maybe)))
-            at.append(maybe + (rows.start + start))
+            candidates = wanted.key_filter.passing(column)
+            texts.append(column.take(pa.array(candidates)))
+            at.append(candidates + (rows.start + start))
             if sum(map(len, at)) >= LOOKED_UP_ROWS:
                 look_up()
     if texts:
         look_up()
-    return np.concatenate(places), np.concatenate(keyed_changes)
+    return np.concatenate(row_positions), np.concatenate(change_rows)
 
 
 def _versions(
     parquet: pq.ParquetFile,
     groups: list[tuple[int, range]],
-    places: RowPositions,
+    row_positions: RowPositions,
     below: str | None,
 ) -> pa.ChunkedArray:
-    """The versions at these positions, which are in order; null where they are below `below`."""
-    parts: list[pa.Array] = []
+    """Return the versions at these positions, which are in order; null if surely below `below`."""
+    versions: list[pa.Array] = []
     for group, rows in groups:
-        low, high = np.searchsorted(places, (rows.start, rows.stop))
-        inside = places[low:high] - rows.start
+        low, high = np.searchsorted(row_positions, (rows.start, rows.stop))
+        inside = row_positions[low:high] - rows.start
         if not len(inside):
             continue
         highest = _bounds(parquet, group, VERSION)[1]
         if below is not None and highest is not None and highest < below:
-            parts.append(pa.nulls(len(inside), pa.string()))
+            versions.append(pa.nulls(len(inside), pa.string()))
             continue
         for start, column in _column(parquet, group, VERSION):
             here = inside[(inside >= start) & (inside < start + len(column))] - start
-            parts.append(column.take(pa.array(here)))
-    return pa.chunked_array(parts, pa.string())
+            versions.append(column.take(pa.array(here)))
+    return pa.chunked_array(versions, pa.string())
 
 
 def _column(parquet: pq.ParquetFile, group: int, name: str) -> Iterator[tuple[int, pa.Array]]:
-    """A text column of a row group, some thousand rows at a time, each with its first row."""
+    """Yield a text column of a row group, `READ_ROWS` at a time, each piece with its first row."""
     start = 0
     for batch in parquet.iter_batches(
         READ_ROWS, row_groups=[group], columns=[name], use_threads=False
@@ -237,7 +239,7 @@ def _column(parquet: pq.ParquetFile, group: int, name: str) -> Iterator[tuple[in
 
 
 def _bounds(parquet: pq.ParquetFile, group: int, name: str) -> tuple[str | None, str | None]:
-    """The bounds of a text column in a row group, as far as the footer tells."""
+    """Return the bounds of a text column in a row group, None where the footer has none."""
     leaves = range(parquet.metadata.num_columns)
     leaf = next((leaf for leaf in leaves if parquet.schema.column(leaf).path == name), None)
     if leaf is None:

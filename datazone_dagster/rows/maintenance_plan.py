@@ -1,8 +1,8 @@
-"""Which files of a table are written anew, and when. Pure.
+"""Plan of the files of a table to rewrite. Pure.
 
-Each merge adds a small file and hides rows of others; readers pay for both. A file is written
-anew when a good share of its rows is hidden, and small files are joined when there are enough
-of about one size, so that a row is rewritten a few times in its life and not with every merge.
+Each merge adds a small file and hides rows of others; readers pay for both. A file is rewritten
+when a good share of its rows is hidden, and small files are joined when there are enough of about
+one size, so that a row is rewritten a few times in its life and not with every merge.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from datazone_dagster.errors import DefinitionError
 MIB = 1 << 20
 
 SIZES = (4 * MIB, 32 * MIB)
-"""Bounds between tiny, middling and full-size files; full-size ones are not joined."""
+"""Bounds between small, medium and full-size files, in bytes; full-size ones are not joined."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceSettings:
-    """When maintenance acts, and how much it may do at a time.
+    """Thresholds and budgets of table maintenance.
 
     Args:
-        join_files: Files of about one size, in one partition, that are joined.
-        hidden_share: Of a file's rows: from it on the file is written anew without them.
+        join_files: Number of files of about one size, in one partition, from which on they are
+            joined.
+        hidden_share: Share of a file's rows, 0 to 1, from which on the file is rewritten without
+            its hidden rows.
         checkpoint_commits: Commits after which a Delta checkpoint is made.
-        group_bytes: Of files that are joined into one, compressed; they are sorted in memory.
-        budget_bytes: Of files read in one run of maintenance.
-        budget_seconds: No further piece begins after them.
-        retention: How long replaced files stay for readers of older versions; never under a day.
-        clean_every: Between two searches for files that nothing refers to.
+        group_bytes: Compressed size of the files that are joined into one; they are sorted in
+            memory.
+        budget_bytes: Size of the files read in one run of maintenance.
+        budget_seconds: Time after which no further rewrite begins.
+        retention: How long replaced files stay for readers of older versions; a day or more.
+        clean_every: Time between two searches for orphan files.
 
     Raises:
         DefinitionError: `retention` is shorter than a day.
@@ -47,11 +50,11 @@ class MaintenanceSettings:
     clean_every: timedelta = timedelta(days=1)
 
     def __post_init__(self) -> None:
-        """Check what can't be undone: a run at work has files that nothing refers to yet."""
+        """Check the retention: a running writer has files that no commit refers to yet."""
         if self.retention < timedelta(days=1):
             raise DefinitionError(
                 f"MaintenanceSettings: retention={self.retention} is too short.",
-                hint="Keep files for a day or more: younger ones may be of a run at work.",
+                hint="Retain files for a day or more: younger ones may belong to a running writer.",
             )
 
 
@@ -63,12 +66,12 @@ THOROUGH = MaintenanceSettings(
     budget_seconds=1800.0,
     clean_every=timedelta(0),
 )
-"""For quiet hours and for the command: whatever is worth doing."""
+"""Settings for quiet hours and for the command: everything worth doing is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What the log says of one file."""
+    """Facts about one file, from the Delta log."""
 
     size_bytes: int
     rows: int
@@ -77,18 +80,18 @@ class FileFacts:
 
     @property
     def live_bytes(self) -> int:
-        """About the size that its visible rows have."""
+        """Approximate size of the visible rows."""
         return self.size_bytes * (self.rows - self.hidden) // max(self.rows, 1)
 
     @property
     def hidden_share(self) -> float:
-        """Of its rows."""
+        """Share of the rows that is hidden, 0 to 1."""
         return self.hidden / max(self.rows, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Files that become one, or one that is written anew; by their places in the listing."""
+    """Files to join into one, or one file to rewrite, by their indexes in the listing."""
 
     files: tuple[int, ...]
     bytes_read: int
@@ -96,10 +99,10 @@ class Rewrite:
 
 
 def plan_rewrites(files: Sequence[FileFacts], settings: MaintenanceSettings) -> list[Rewrite]:
-    """The rewrites that are due, the ones that help readers most first, within the budget.
+    """Return the rewrites that are due and within the budget, the most useful to readers first.
 
-    Every file is in one of them at most. The first one is always done, so that a file that is
-    larger than the budget is not left for good.
+    Every file is in one of them at most. The first one is always included, so that a file larger
+    than the budget is not left forever.
     """
     joins = list(_joins(files, settings))
     joined = {at for join in joins for at in join.files}
@@ -125,19 +128,19 @@ def _joins(files: Sequence[FileFacts], settings: MaintenanceSettings) -> Iterabl
         size = sum(file.live_bytes >= bound for bound in SIZES)
         if size < len(SIZES):
             alike.setdefault((file.partition, size), []).append(at)
-    for places in alike.values():
-        if len(places) < settings.join_files:
+    for indexes in alike.values():
+        if len(indexes) < settings.join_files:
             continue
-        for group in _groups(files, places, settings.group_bytes):
+        for group in _groups(files, indexes, settings.group_bytes):
             if len(group) > 1:
                 yield _rewrite(files, group)
 
 
 def _groups(
-    files: Sequence[FileFacts], places: Sequence[int], group_bytes: int
+    files: Sequence[FileFacts], indexes: Sequence[int], group_bytes: int
 ) -> Iterable[list[int]]:
     group: list[int] = []
-    for at in places:
+    for at in indexes:
         if group and sum(files[one].live_bytes for one in [*group, at]) > group_bytes:
             yield group
             group = []
@@ -145,9 +148,9 @@ def _groups(
     yield group
 
 
-def _rewrite(files: Sequence[FileFacts], places: Sequence[int]) -> Rewrite:
+def _rewrite(files: Sequence[FileFacts], indexes: Sequence[int]) -> Rewrite:
     return Rewrite(
-        tuple(places),
-        sum(files[at].size_bytes for at in places),
-        sum(files[at].hidden for at in places),
+        tuple(indexes),
+        sum(files[at].size_bytes for at in indexes),
+        sum(files[at].hidden for at in indexes),
     )

@@ -1,4 +1,4 @@
-"""The changes of one chunk to one keyed table, collapsed: keys, versions, causes, rows."""
+"""Keyed changes of one chunk to one table: keys, versions, causes and rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION
 
 CAUSE = "cause"
-"""Column: why a key leaves, null while it has rows: user, ttl or filtered.
+"""Column with the reason why a key leaves: user, ttl or filtered; null while the key has rows.
 
 Deletes by time to live carry the service's principal (DynamoDB Streams, `userIdentity`).
 """
@@ -21,16 +21,17 @@ KEYED_CHANGES_SCHEMA = pa.schema(
 
 
 EACH_CHANGE_SCHEMA = pa.schema([*KEYED_CHANGES_SCHEMA, (EVENT_TIME, pa.timestamp("us", tz="UTC"))])
-"""Claims where each change counts, not only the newest of its key."""
+"""Schema of keyed changes where every change counts, not only the newest of its key."""
 
 
 @dataclass(frozen=True)
 class MergeBatch:
-    """What one chunk does to one dataset.
+    """Changes of one chunk to one dataset.
 
     Args:
-        claims: One row per key of the chunk: key, version, cause (null: the key has rows).
-        rows: The rows of the claims without a cause, several per key where the function
+        keyed_changes: One row per key of the chunk: key, version, cause (null: the key has
+            rows).
+        rows: Rows of the keyed changes without a cause; several per key where the function
             returned several.
     """
 
@@ -38,7 +39,11 @@ class MergeBatch:
     rows: pa.Table
 
     def without(self, keys: pa.Table) -> MergeBatch:
-        """Without the claims, and their rows, on the keys of a table with the key column."""
+        """Return the batch without the keyed changes, and their rows, of the given keys.
+
+        Args:
+            keys: Table with the key column.
+        """
         if not len(keys):
             return self
         lost = keys[KEY].combine_chunks()

@@ -1,8 +1,8 @@
-"""A table's rows once more, in other types: one commit, some thousand rows in memory.
+"""Rewrite of a table in other types, in one commit, with a few thousand rows in memory.
 
 delta-rs 1.6.6 neither creates nor enables the Delta feature `typeWidening` (measured: the
-property is refused, the feature has no name), and readers of tables that have it are few. A
-table whose files all have the new type is read by every reader, so the files are rewritten.
+property is refused, the feature has no name), and few readers support tables that have it.
+Every reader supports a table whose files all have the new type, so the files are rewritten.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from datazone_dagster.delta import guarded
+from datazone_dagster.delta.read_table import partition_columns_of, scanned
+from datazone_dagster.delta.write_table import WRITER
 from datazone_dagster.rows.align import aligned
-
-WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 READ_ROWS = 16_384
 
 
 def rewritten(table: DeltaTable, schema: pa.Schema, *, doing: str) -> None:
-    """Replace all rows by themselves in the types of `schema`; columns it adds are null.
+    """Rewrite all rows in the types of `schema`; columns that it adds are null.
 
-    The position and everything else that the table's log keeps stay as they are. Readers see
-    the table before or after, nothing in between; the version before can still be read.
+    The position and everything else in the table's log stay as they are. Readers see the table
+    before or after, nothing in between; the version before can still be read.
 
     Args:
-        table: The handle that the caller has judged; it is at the new version afterwards.
-        schema: Every column of the table, in types that hold the old ones.
-        doing: What this is, for errors.
+        table: Handle that the caller has checked; it is at the new version afterwards.
+        schema: Schema with every column of the table, in types that hold the old ones.
+        doing: Description of the operation, for errors.
 
     Raises:
         ConcurrentWriterError: Another commit came first; nothing was written.
@@ -43,22 +43,22 @@ def rewritten(table: DeltaTable, schema: pa.Schema, *, doing: str) -> None:
             _row_groups(table, schema),
             schema,
             CommitProperties(max_commit_retries=0),
-            partition_by=table.metadata().partition_columns,
+            partition_by=partition_columns_of(table),
         )
 
 
 def replace_rows(
     table: DeltaTable,
-    parts: Iterator[pa.Table],
+    pieces: Iterator[pa.Table],
     schema: pa.Schema,
     commit: CommitProperties,
     *,
     partition_by: Sequence[str],
 ) -> None:
-    """Put other rows, and their schema, in the place of all that a table has, in one commit."""
-    # delta-rs reads what it is given on its own threads, and can't be called from there.
-    with elsewhere(parts) as made:
-        batches = (batch for part in made for batch in part.to_batches())
+    """Replace all rows of a table, and its schema, in one commit."""
+    # delta-rs reads its input on its own threads and can't be called from them.
+    with elsewhere(pieces) as made:
+        batches = (batch for piece in made for batch in piece.to_batches())
         write_deltalake(
             table,
             pa.RecordBatchReader.from_batches(schema, batches),
@@ -76,20 +76,20 @@ def _row_groups(table: DeltaTable, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def table_batches(table: DeltaTable) -> Iterator[pa.Table]:
-    """All rows of a table, some thousand at a time; deletion vectors are taken into account."""
-    for batch in pa.RecordBatchReader.from_stream(table.scan()):
+    """Yield all rows of a table, `READ_ROWS` at a time, with deletion vectors applied."""
+    for batch in scanned(table):
         rows = pa.Table.from_batches([batch])
         for start in range(0, len(rows), READ_ROWS):
             yield rows.slice(start, READ_ROWS)
 
 
 @contextmanager
-def elsewhere(parts: Iterator[pa.Table]) -> Iterator[Iterator[pa.Table]]:
-    """The same parts, each made by another thread while this one waits for it."""
+def elsewhere(pieces: Iterator[pa.Table]) -> Iterator[Iterator[pa.Table]]:
+    """Provide the same pieces, each made by another thread while this one waits for it."""
     with ThreadPoolExecutor(1, thread_name_prefix="datazone-rewrite") as pool:
 
         def taken() -> Iterator[pa.Table]:
-            while (part := pool.submit(next, parts, None).result()) is not None:
-                yield part
+            while (piece := pool.submit(next, pieces, None).result()) is not None:
+                yield piece
 
         yield taken()

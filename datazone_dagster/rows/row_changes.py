@@ -1,8 +1,8 @@
-"""Rows of a table replaced by others, in one commit: the one way in for every mode.
+"""Replacement of rows of a table by others, in one commit, for every mode that changes rows.
 
-A plan is made from a snapshot of the table and says which rows go and which come. How rows go
-is the engine's choice: their files are rewritten without them, or a deletion vector hides them.
-Another commit in between means that the table is read and the plan made again.
+A plan is made from a snapshot of the table and lists the rows to remove and to add. The engine
+chooses how rows are removed: their files are rewritten without them, or a deletion vector hides
+them. After another commit in between, the table is read and the plan made again.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from datazone_dagster.rows.engine import MergeTarget, Plan, RowChanges
 _logger = logging.getLogger(__name__)
 
 ATTEMPTS = 8
-"""Commits of others that one change gives way to before it fails."""
+"""Attempts at one change: the change fails after losing this many commit races."""
 
 HARDLY_REPEATED = (KEY, VERSION)
 
 JOINED_BYTES = 32 << 20
-"""Files are joined while they are rewritten, up to this size of what they were."""
+"""Files that are rewritten are joined until their sizes before the rewrite add up to this."""
 
 
 class Removal(Enum):
-    """How rows leave a table."""
+    """Method by which rows leave a table."""
 
     REWRITE = "rewrite"
     VECTORS = "vectors"
@@ -56,7 +56,7 @@ Choice = Callable[[Snapshot, RowChanges], Removal]
 
 
 class UnsupportedRulesError(Exception):
-    """The table asks writers for something that a commit of ours does not keep."""
+    """The table requires something of writers that our own commits do not support."""
 
 
 def change_rows(
@@ -67,22 +67,22 @@ def change_rows(
     *,
     attempts: int = ATTEMPTS,
 ) -> MergeCounts:
-    """Plan and commit, and again if another commit came first; the handle is then at ours.
+    """Plan and commit, again if another commit came first; the handle is then at the new version.
 
     The commit carries `commit` even if no row changes.
 
     Args:
-        target: The table, at the version to plan by.
-        plan: Makes the changes.
-        commit: What else the commit carries.
-        choose: How removed rows leave.
-        attempts: 1 if the plan holds for that version only.
+        target: The table, at the version to plan on.
+        plan: Function that plans the changes.
+        commit: Properties that the commit carries.
+        choose: Function that decides how removed rows leave.
+        attempts: Maximum number of attempts; 1 if the plan is valid for that version only.
 
     Raises:
         ConcurrentWriterError: Another run did the same work, the table's columns or properties
-            were changed, or others are faster every time. Nothing of this is in the table.
+            changed, or every attempt lost the commit race. Nothing of this is in the table.
         StorageError: The store failed.
-        UnsupportedRulesError: The table was given rules that only delta-rs keeps.
+        UnsupportedRulesError: The table has rules that only delta-rs supports.
     """
     lost = 0
     with guarded(target.uri, f"Changing rows of dataset {target.dataset_id!r}"):
@@ -99,14 +99,14 @@ def change_rows(
     raise ConcurrentWriterError(
         f"Changing rows of dataset {target.dataset_id!r} at {target.uri}: another commit came "
         f"first{f' {lost} times' if lost > 1 else ''}.",
-        safe="Nothing of this attempt is in the table; the other writer's work stands.",
-        hint="This one gives way and goes on from the new state next time. If it happens all "
-        "the time, find out who else writes: a dataset has one writer.",
+        safe="Nothing of this attempt is in the table; the other writer's commit is in effect.",
+        hint="This run lost the commit race; the next one continues from the new state. If it "
+        "happens repeatedly, find out who else writes: a dataset has one writer.",
     )
 
 
 def _read_again(target: MergeTarget, commit: CommitProperties) -> None:
-    """Bring the handle up to date, unless what came since leaves nothing to retry."""
+    """Bring the handle up to date; raise if a retry is pointless after the commits since."""
 
     def known() -> tuple[str, list[int | None]]:
         ids = [one.app_id for one in commit.app_transactions or ()]
@@ -120,8 +120,8 @@ def _read_again(target: MergeTarget, commit: CommitProperties) -> None:
         raise ConcurrentWriterError(
             f"Changing rows of dataset {target.dataset_id!r} at {target.uri}: another run applied "
             "the same changes, or the table's columns were changed.",
-            safe="Nothing of this attempt is in the table; the other writer's work stands.",
-            hint="This one gives way and goes on from the new state next time.",
+            safe="Nothing of this attempt is in the table; the other writer's commit is in effect.",
+            hint="This run lost the commit race; the next one continues from the new state.",
         )
 
 
@@ -142,7 +142,7 @@ def _attempt(
 
 
 def rewritten_bytes(snapshot: Snapshot, changes: RowChanges) -> int:
-    """What a rewrite of the files with removed rows would read and write again."""
+    """Return the size of the files with removed rows: the bytes that a rewrite would process."""
     return sum(file.size_bytes for file in snapshot.files if file.path in changes.removed)
 
 
@@ -154,17 +154,19 @@ def _commit(
     commit: CommitProperties,
 ) -> None:
     touched = [file for file in snapshot.files if changes.removed.get(file.path)]
-    gone = {file.path: snapshot.deleted_in(file) | changes.removed[file.path] for file in touched}
-    left = [file for file in touched if len(gone[file.path]) < snapshot.rows_in(file)]
+    deleted = {
+        file.path: snapshot.deleted_in(file) | changes.removed[file.path] for file in touched
+    }
+    left = [file for file in touched if len(deleted[file.path]) < snapshot.rows_in(file)]
     rewrites = left if removal is Removal.REWRITE else []
     adds = [
-        _file_of(snapshot, group, gone, target.schema)
+        _file_of(snapshot, group, deleted, target.schema)
         for group in _groups(snapshot, changes.rows, rewrites)
     ]
     written = [LiveFile(add, None).path for add in adds]
     crash_points.reach(crash_points.AFTER_DATA_FILES)
     if removal is Removal.VECTORS:
-        hidden, path = _hidden(snapshot, left, gone)
+        hidden, path = _hidden(snapshot, left, deleted)
         adds += hidden
         written += path
     crash_points.reach(crash_points.BEFORE_LOG_ENTRY)
@@ -187,46 +189,48 @@ def _commit(
 
 @dataclass
 class _Group:
-    """What becomes one file: what is left of some files, and new rows."""
+    """Contents of one new file: the remaining rows of some files, and new rows."""
 
     partition_values: Mapping[str, str | None]
     files: list[LiveFile] = field(default_factory=list)
     rows: pa.Table | None = None
 
     @property
-    def has_room(self) -> bool:
+    def can_grow(self) -> bool:
         return sum(file.size_bytes for file in self.files) < JOINED_BYTES
 
 
 def _groups(snapshot: Snapshot, rows: pa.Table, files: list[LiveFile]) -> list[_Group]:
-    """Small files that are rewritten anyway become one, and the new rows of their partition with
-    them: the next search for keys opens so many files less.
+    """Group the files to rewrite and the new rows by the file that they are written to.
+
+    Small files of a partition are joined, also with its new rows: the next search for keys then
+    opens fewer files.
     """
     groups: dict[tuple[tuple[str, str | None], ...], list[_Group]] = {}
 
-    def of(values: Mapping[str, str | None]) -> _Group:
-        of_partition = groups.setdefault(tuple(sorted(values.items())), [])
-        if not of_partition or not of_partition[-1].has_room:
-            of_partition.append(_Group(values))
-        return of_partition[-1]
+    def group_for(values: Mapping[str, str | None]) -> _Group:
+        partition_groups = groups.setdefault(tuple(sorted(values.items())), [])
+        if not partition_groups or not partition_groups[-1].can_grow:
+            partition_groups.append(_Group(values))
+        return partition_groups[-1]
 
     for file in files:
-        of(file.partition_values).files.append(file)
-    for values, part in by_partition(rows, snapshot.partition_columns):
-        if len(part):
-            of(values).rows = part
-    return [group for of_partition in groups.values() for group in of_partition]
+        group_for(file.partition_values).files.append(file)
+    for values, partition_rows in by_partition(rows, snapshot.partition_columns):
+        if len(partition_rows):
+            group_for(values).rows = partition_rows
+    return [group for partition_groups in groups.values() for group in partition_groups]
 
 
 def _file_of(
-    snapshot: Snapshot, group: _Group, gone: Mapping[str, BitMap64], schema: pa.Schema
+    snapshot: Snapshot, group: _Group, deleted: Mapping[str, BitMap64], schema: pa.Schema
 ) -> dict[str, object]:
     stored = pa.schema([field for field in schema if field.name not in group.partition_values])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for file in group.files:
             left = 0
-            for batch in live_batches(snapshot, file, stored, gone[file.path]):
+            for batch in live_batches(snapshot, file, stored, deleted[file.path]):
                 left += batch.num_rows
                 yield batch
             if not left:
@@ -250,13 +254,13 @@ def _fewer_rows(snapshot: Snapshot, file: LiveFile) -> StorageError:
 
 
 def _hidden(
-    snapshot: Snapshot, files: list[LiveFile], gone: Mapping[str, BitMap64]
+    snapshot: Snapshot, files: list[LiveFile], deleted: Mapping[str, BitMap64]
 ) -> tuple[list[dict[str, object]], list[str]]:
-    """Add actions of the same data files with vectors, and the path of the file of vectors."""
+    """Write a vector file; return add actions of the data files with vectors, and its path."""
     if not files:
         return [], []
-    content, placed = vectors.file_of([gone[file.path] for file in files], uuid.uuid4())
-    snapshot.store.write(placed[0].path, content)
+    content, written = vectors.file_of([deleted[file.path] for file in files], uuid.uuid4())
+    snapshot.store.write(written[0].path, content)
     crash_points.reach(crash_points.AFTER_VECTORS)
     adds = [
         {
@@ -265,6 +269,6 @@ def _hidden(
             "stats": wide_bounds(file.add.get("stats"), snapshot.rows_in(file)),
             "deletionVector": vector.action(),
         }
-        for file, vector in zip(files, placed, strict=True)
+        for file, vector in zip(files, written, strict=True)
     ]
-    return adds, [placed[0].path]
+    return adds, [written[0].path]

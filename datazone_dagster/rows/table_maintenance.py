@@ -1,8 +1,8 @@
-"""Keeps a dataset's table quick to read: fewer files, no hidden rows, a short log, no leftovers.
+"""Maintenance of a dataset's table: fewer files, no hidden rows, a short log, no orphan files.
 
-Done after a merge, by the one writer of the table, a bounded piece at a time. Nothing of it
-changes a row; readers of older versions find their files for the retention. Another commit
-that comes first wins, and the piece is done another time.
+The one writer of the table runs it after a merge, a bounded piece at a time. It changes no row,
+and the files of older versions stay for the retention. If another commit comes first, that commit
+wins, and the piece is done in a later run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_fil
 from datazone_dagster.delta.data_file import write_data_file
 from datazone_dagster.delta.orphans import orphan_files
 from datazone_dagster.delta.read_file import live_batches
+from datazone_dagster.delta.read_table import schema_of
 from datazone_dagster.delta.transaction_log import LiveFile, Snapshot, read_snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import KEY, VERSION
@@ -39,20 +40,20 @@ from datazone_dagster.rows.maintenance_plan import (
 KIND = "dataset"
 
 CLEANED_AT = "maintain/cleaned_at"
-"""The application whose transaction version is when leftovers were last looked for (Unix s)."""
+"""Application id whose transaction version is the time of the last orphan search (Unix s)."""
 
 _ROWS_AT_A_TIME = 1 << 16
 _BYTES_AT_A_TIME = 16 << 20
-"""Of sorted rows, what is copied at a time."""
+"""Bounds of the sorted rows that are copied at a time."""
 
 _JOINED_SHARE = 1 / 4
-"""Of the memory, what rows that are sorted may take: with what is written of them, which is held
-until its row group is whole, they came to three and a half times as much (measured)."""
+"""Share of the memory that rows being sorted may take. Together with the written rows, which stay
+in memory until their row group is full, they took three and a half times as much (measured)."""
 
 
 @dataclass
 class _Done:
-    """What one run of maintenance did so far."""
+    """Work done so far by one run of maintenance."""
 
     files_joined: int = 0
     files_written: int = 0
@@ -74,20 +75,20 @@ def maintain(
     memory_bytes: int | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> MaintenanceReport | None:
-    """Do what is due for a dataset's table, within the budgets; None if it has no table.
+    """Do the maintenance that is due, within the budgets; None if the dataset has no table.
 
     Args:
-        layout: Of the lakehouse.
+        layout: Layout of the lakehouse.
         dataset_id: The dataset.
-        settings: What is due, and how much may be done.
-        now: The time, for the retention.
-        order_by: The column by which joined rows are sorted.
-        memory_bytes: What this may take; of files that are joined, no more are than fit. None:
-            `group_bytes` is their only bound.
-        monotonic: Seconds, for the budget.
+        settings: Thresholds and budgets.
+        now: The current time, for the retention.
+        order_by: Column by which joined rows are sorted.
+        memory_bytes: Memory that maintenance may take; no more files are joined than fit. None:
+            `group_bytes` is the only bound of files that are joined.
+        monotonic: Monotonic clock in seconds, for the time budget.
 
     Raises:
-        StorageError: The store failed; the table is as it was, or a piece further.
+        StorageError: The store failed; the table is unchanged, or some pieces are done.
     """
     started_seconds = monotonic()
     options = dict(layout.storage_options)
@@ -114,7 +115,7 @@ def maintain(
 
 
 class _Run:
-    """One run on one table."""
+    """One run of maintenance on one table."""
 
     def __init__(
         self,
@@ -134,17 +135,17 @@ class _Run:
         self._most_bytes = None if memory_bytes is None else int(memory_bytes * _JOINED_SHARE)
 
     def read(self) -> Snapshot:
-        """The table as it is now."""
+        """Return a snapshot of the table as it is now."""
         self._table.update_incremental()
         return read_snapshot(self._table, self._options)
 
     def rewrite(self, is_late: Callable[[], bool]) -> None:
-        """Join and purge files, one commit each: what is done is done, whatever comes next."""
+        """Join and purge files, one commit each: a later failure undoes none of them."""
         snapshot = read_snapshot(self._table, self._options)
         if why_not(snapshot) is not None:
             self._compact_by_delta_rs(snapshot)
             return
-        schema = pa.schema(self._table.schema().to_arrow())
+        schema = schema_of(self._table)
         facts = [_facts(snapshot, file) for file in snapshot.files]
         for number, planned in enumerate(plan_rewrites(facts, self._settings)):
             if number and is_late():
@@ -158,7 +159,7 @@ class _Run:
             snapshot = replace(snapshot, version=version)
 
     def _join(self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema) -> int:
-        """Join as many of these files as memory holds; with less than two nothing is done."""
+        """Join as many of these files as fit in memory; fewer than two are not joined."""
         fitting, rows = self._read_together(snapshot, files, schema)
         if len(fitting) < 2:
             return snapshot.version
@@ -167,22 +168,22 @@ class _Run:
     def _read_together(
         self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema
     ) -> tuple[list[LiveFile], pa.Table]:
-        """The smallest of these files, as many as fit, and their rows.
+        """Read the smallest of these files, as many as fit in memory; return them and their rows.
 
-        What a file takes when it is read can't be told before.
+        The memory that a file takes is known only once it is read.
         """
         fitting: list[LiveFile] = []
         batches: list[pa.RecordBatch] = []
-        existing_bytes = 0
+        read_bytes = 0
         for file in sorted(files, key=lambda file: file.size_bytes):
-            held = len(batches)
+            earlier_batches = len(batches)
             for batch in _rows_of(snapshot, file, schema):
                 batches.append(batch)
-                existing_bytes += batch.nbytes
-                if self._most_bytes is not None and existing_bytes > self._most_bytes:
-                    return fitting, _in_one_piece(batches[:held], schema)
+                read_bytes += batch.nbytes
+                if self._most_bytes is not None and read_bytes > self._most_bytes:
+                    return fitting, _one_chunk(batches[:earlier_batches], schema)
             fitting.append(file)
-        return fitting, _in_one_piece(batches, schema)
+        return fitting, _one_chunk(batches, schema)
 
     def _replace(
         self,
@@ -221,7 +222,7 @@ class _Run:
         return version
 
     def _sorted(self, rows: pa.Table) -> Iterator[pa.RecordBatch]:
-        """Rows of several files in order, so that bounds and row groups tell keys apart."""
+        """Yield the rows of several files in order, so that row groups have narrow key bounds."""
         order = pc.sort_indices(rows, sort_keys=[(self._order_by, "ascending")])
         row_bytes = rows.nbytes // max(len(rows), 1) + 1
         step = min(_ROWS_AT_A_TIME, _BYTES_AT_A_TIME // row_bytes + 1)
@@ -229,19 +230,19 @@ class _Run:
             yield from rows.take(order.slice(start, step)).combine_chunks().to_batches()
 
     def _compact_by_delta_rs(self, snapshot: Snapshot) -> None:
-        """Where a table asks for more than our commits keep to, with its change data feed say."""
+        """Compact a table whose rules our commits do not support, such as a change data feed."""
         facts = [_facts(snapshot, file) for file in snapshot.files]
         small = [file for file in facts if file.size_bytes < SIZES[-1]]
         if len(small) < self._settings.join_files:
             return
-        told = self._table.optimize.compact(
+        metrics = self._table.optimize.compact(
             target_size=SIZES[-1], max_concurrent_tasks=1, commit_properties=_NO_RETRY
         )
-        self.done.files_joined += told["numFilesRemoved"]
-        self.done.files_written += told["numFilesAdded"]
+        self.done.files_joined += metrics["numFilesRemoved"]
+        self.done.files_written += metrics["numFilesAdded"]
 
     def shorten_log(self) -> None:
-        """Checkpoint the log, and now and then delete files that nothing refers to any more."""
+        """Checkpoint the log, and once per `clean_every` delete orphan files."""
         snapshot = self.read()
         since = snapshot.version - (snapshot.checkpoint_version or 0)
         if since < self._settings.checkpoint_commits:
@@ -278,8 +279,8 @@ def _rows_of(snapshot: Snapshot, file: LiveFile, schema: pa.Schema) -> Iterator[
     return live_batches(snapshot, file, schema, snapshot.deleted_in(file))
 
 
-def _in_one_piece(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    """Taking rows of many pieces makes one of them, for every part again."""
+def _one_chunk(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Combine batches into one chunk: otherwise every `take` on the table would do so again."""
     return pa.Table.from_batches(batches, schema).combine_chunks()
 
 

@@ -1,1 +1,1 @@
-"""Where changes come from: DynamoDB and its streams. The only room that knows boto3."""
+"""DynamoDB and its streams as a source of changes. The only package that imports boto3."""

@@ -1,4 +1,4 @@
-"""The stream client that talks to DynamoDB, or to anything that speaks like it."""
+"""Stream client for DynamoDB, or for any service that implements its API."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from datazone_dagster.errors import (
 )
 from datazone_dagster.model.protocols import Answer
 from datazone_dagster.model.record import RecordsPage
+from datazone_dagster.model.service_limits import SHARDS_PER_PAGE
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
 from datazone_dagster.source import capture
 from datazone_dagster.source.failures import Call, translated
@@ -20,31 +21,28 @@ from datazone_dagster.source.parsed import page_from_parsed
 from datazone_dagster.source.session import ClientFactory, Clients
 from datazone_dagster.source.wire import parse_page
 
-SHARDS_PER_PAGE = 100
-"""DescribeStream's limit."""
-
 _NEW_IMAGE_VIEWS = ("NEW_AND_OLD_IMAGES", "NEW_IMAGE")
-_SEQUENCE_NUMBER_MIN_DIGITS = 21  # of the API; leading zeros are legal and get lost in an int
+_SEQUENCE_NUMBER_MIN_DIGITS = 21  # API minimum; leading zeros are legal and get lost in an int
 
 
 class BotoStreamClient:
-    """`StreamClient` and `ParsesLater` of `model.protocols` for one table, by botocore.
+    """`StreamClient` and `ParsesLater` of `model.protocols` for one table, on botocore.
 
-    Safe to call from several threads: they share the HTTP connections of one pair of
-    clients, as many as `ConnectionSettings.max_pool_connections`.
+    Safe to call from several threads. They share the HTTP connections of one pair of clients, at
+    most `ConnectionSettings.max_pool_connections`.
 
     Args:
-        table_name: The table whose streams are read.
-        clients: A pair of clients, or a function that builds it, called once on first use.
-        raw_pages: Whether GetRecords bodies are taken before botocore's parser (twenty times
-            faster). It installs a handler on the streams client that acts in the calls of
-            this class only. False leaves the client untouched, but a record that the
-            parser can't take then fails its page.
-        role_arn: The role that the clients assume, for error texts.
+        table_name: Table whose streams are read.
+        clients: Pair of clients, or a function that builds it; called once, on first use.
+        raw_pages: Whether GetRecords bodies are captured before botocore's parser (twenty times
+            faster). True installs a handler on the streams client that acts only in the calls
+            of this class. False leaves the client untouched, but a record that the parser
+            can't read then fails its page.
+        role_arn: Role that the clients assume, for error texts.
         ask_for_gzip: Whether the service may compress raw pages: a fifth of the bytes on the
             wire, for half again the CPU of a drain. For slow or metered networks.
 
-    Every method raises `SourceError` subclasses only (see the protocol).
+    Every method raises only subclasses of `SourceError` (see the protocol).
     """
 
     def __init__(
@@ -72,13 +70,13 @@ class BotoStreamClient:
         return f"{type(self).__name__}({self.table_name!r})"
 
     def stream_arns(self) -> tuple[str, ...]:
-        """ARNs of the table's streams that can still be read, oldest first, the current last.
+        """Return the ARNs of the table's readable streams, oldest first, the current one last.
 
         Raises:
-            TableNotFoundError: There is no such table.
-            StreamDisabledError: No stream of the table can be read.
+            TableNotFoundError: The table does not exist.
+            StreamDisabledError: The table has no readable stream.
         """
-        # Listed before the table is described: a stream enabled in between is then the latest.
+        # List before describing the table: a stream enabled in between is then the latest.
         arns = self._listed_arns()
         call = self._call("DescribeTable")
         ask = self._connected().dynamodb.describe_table
@@ -86,7 +84,7 @@ class BotoStreamClient:
             table = ask(TableName=self.table_name)["Table"]
             latest = table.get("LatestStreamArn")
             enabled = table.get("StreamSpecification", {}).get("StreamEnabled", False)
-        # The table names its last stream long after that could be read.
+        # The table still names its last stream long after that stream is gone.
         if latest is not None and (enabled or latest in arns):
             arns = [arn for arn in arns if arn != latest] + [latest]
         if not arns:
@@ -94,10 +92,10 @@ class BotoStreamClient:
         return tuple(arns)
 
     def describe(self, stream_arn: str) -> StreamDescription:
-        """All shards of a stream, every page.
+        """Return a stream with all its shards, from every page of the listing.
 
         Raises:
-            ViewTypeError: The stream carries no new images.
+            ViewTypeError: The stream does not carry new images.
         """
         call = self._call("DescribeStream", stream_arn=stream_arn)
         ask: Any = self._connected().streams.describe_stream
@@ -125,11 +123,11 @@ class BotoStreamClient:
         )
 
     def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
-        """A shard iterator; it lives 15 minutes.
+        """Return a shard iterator, valid for 15 minutes.
 
         Raises:
-            TrimmedDataError: The position lies before the trim horizon.
-            ShardNotFoundError: The service does not know the shard any more.
+            TrimmedDataError: The position is before the trim horizon.
+            ShardNotFoundError: The service no longer knows the shard.
         """
         position: dict[str, Any] = {}
         if start.sequence_number is not None:
@@ -146,38 +144,42 @@ class BotoStreamClient:
             )["ShardIterator"]
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
-        """The next page of a shard: at most 1,000 records or 1 MB.
+        """Return the next page of a shard: at most 1,000 records or 1 MB.
 
         Raises:
             ExpiredIteratorError: The iterator is older than 15 minutes.
-            TrimmedDataError: Its position has been trimmed meanwhile.
-            ShardNotFoundError: The service does not know the shard any more.
+            TrimmedDataError: The iterator's position has been trimmed since.
+            ShardNotFoundError: The service no longer knows the shard.
         """
         return self.ask_for_records(shard_iterator)()
 
     def ask_for_records(self, shard_iterator: str) -> Answer:
-        """See `ParsesLater`. Raises as `get_records`, a damaged body at once."""
+        """Call GetRecords and leave the page unparsed; see `ParsesLater`.
+
+        Raises:
+            SourceError: As `get_records`; a damaged body raises here, not in parsing.
+        """
         call = self._call("GetRecords")
         ask = self._connected().streams.get_records
         if not self._raw_pages:
             with translated(call):
-                page = page_from_parsed(ask(ShardIterator=shard_iterator), call.place)
+                page = page_from_parsed(ask(ShardIterator=shard_iterator), call.summary)
             return lambda: page
         with translated(call), capture.capturing() as answer:
             parsed = ask(ShardIterator=shard_iterator)
-        body = answer.body(call.place)
-        if body is None:  # the session answered by itself, a stubbed one for instance
-            return partial(page_from_parsed, parsed, call.place)
-        return partial(parse_page, body, call.place)
+        body = answer.body(call.summary)
+        if body is None:  # no HTTP response: the session is stubbed, for instance
+            return partial(page_from_parsed, parsed, call.summary)
+        return partial(parse_page, body, call.summary)
 
     def close(self) -> None:
-        """Close the HTTP connections. The client must not be used any more."""
+        """Close the HTTP connections. The client must not be used afterwards."""
         if self._clients is not None:
             for client in self._clients:
                 client.close()
 
     def _listed_arns(self) -> list[str]:
-        """What ListStreams knows, by label: the time of creation."""
+        """Return the ARNs from ListStreams, sorted by label, which is the time of creation."""
         call = self._call("ListStreams")
         ask: Any = self._connected().streams.list_streams
         found: list[tuple[str, str]] = []
@@ -245,11 +247,11 @@ def _require_new_images(view_type: str, call: Call) -> None:
         return
     raise ViewTypeError(
         f"The stream {call.stream_arn} of table {call.table_name!r} has view type "
-        f"{view_type}: it carries no new images.",
+        f"{view_type}: it does not carry new images.",
         safe="Nothing was read.",
         hint="The view type of a stream can't be changed: disable the stream and enable it "
         "again with NEW_AND_OLD_IMAGES (a new stream ARN). Changes made in between are recorded "
-        "nowhere: write the items concerned once more.",
+        "nowhere: write the affected items again.",
     )
 
 
@@ -260,13 +262,13 @@ def _no_stream(call: Call) -> StreamDisabledError:
         hint="Enable one: aws dynamodb update-table --table-name "
         f"{call.table_name} --region {call.region} --stream-specification "
         "StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES. "
-        "What was in the table before then comes when it is written again.",
+        "Items that are already in the table arrive when they are written again.",
     )
 
 
 def _endless(call: Call) -> ServiceUnavailableError:
     return ServiceUnavailableError(
-        f"{call.place}: the service gives the same page again and again.",
-        safe="No position moved: the next drain asks again.",
-        hint="An emulator that does not page as DynamoDB does? Check the endpoint URL.",
+        f"{call.summary}: the service returns the same page again and again.",
+        safe="No position moved: the next drain tries again.",
+        hint="Check the endpoint URL: an emulator may not page as DynamoDB does.",
     )

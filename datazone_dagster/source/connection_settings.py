@@ -1,4 +1,4 @@
-"""How to reach DynamoDB and its streams."""
+"""Connection settings of DynamoDB and its streams."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _ROLE_ARN = re.compile(r"arn:[a-z0-9-]+:iam::\d{12}:role/\S+")
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """All that decides how DynamoDB and its streams are reached.
+    """Settings of the connection to DynamoDB and its streams.
 
-    Retries are botocore's standard mode: throttling, 5xx answers and network failures are
-    tried again after `random(0, 1) * min(base * 2**attempt, 20)` seconds (full jitter), base
-    being 1 second for throttling and less for the rest; a quota shared by all calls of a
-    client stops retrying while nearly everything fails. Expired iterators, trimmed data and
-    vanished shards are never retried. `adaptive` also slows down by itself when throttled.
+    Retries are botocore's standard mode: throttling, 5xx responses and network failures are
+    tried again after `random(0, 1) * min(base * 2**attempt, 20)` seconds (full jitter). The base
+    is 1 second for throttling and less for the rest. A quota shared by all calls of a client
+    stops retries while nearly everything fails. Expired iterators, trimmed data and vanished
+    shards are never retried. `adaptive` also slows down by itself when throttled.
 
-    The defaults keep the worst call, a service that takes connections and never answers,
-    at about 30 seconds: half of a sensor tick.
+    The defaults limit the worst call, to a service that accepts connections and never responds,
+    to about 30 seconds: half of a sensor tick.
 
     Args:
         region: AWS region; None takes it from profile and environment.
@@ -41,26 +41,29 @@ class ConnectionSettings:
             (`AWS_ENDPOINT_URL_DYNAMODB_STREAMS`, `AWS_ENDPOINT_URL_DYNAMODB`,
             `AWS_ENDPOINT_URL`, the profile, then AWS).
         profile_name: Profile of `~/.aws/config`.
-        max_attempts: Attempts per call, the first one included.
+        max_attempts: Attempts per call, the first one included; at least 1.
         retry_mode: `standard` or `adaptive`.
-        connect_timeout_seconds: For one connection attempt.
-        read_timeout_seconds: For one answer, between two bytes of it.
+        connect_timeout_seconds: Limit of one connection attempt; above 0, up to 60.
+        read_timeout_seconds: Limit of the wait between two bytes of a response; above 0, up to
+            60.
         role_arn: Role to assume through STS; its credentials are renewed before they expire.
         role_session_name: Name of the session in CloudTrail.
-        external_id: What the role's trust policy may ask for.
+        external_id: External id that the role's trust policy may require; never shown.
         account_id_endpoint_mode: Whether calls go to the endpoint of the account
             (`preferred`, `disabled`, `required`). None is botocore's own default, and
-            `disabled` with an `endpoint_url`. An endpoint from the environment wins over
-            account endpoints by itself.
-        aws_access_key_id: Static credentials, together with the secret.
-        aws_secret_access_key: Never shown.
-        aws_session_token: Never shown.
-        max_pool_connections: HTTP connections kept per client: the shards read at a time.
-        use_ssl: Whether AWS endpoints are called by HTTPS.
-        verify: Whether certificates are verified, or a CA bundle; None as botocore does.
+            `disabled` with an `endpoint_url`. An endpoint from the environment always wins over
+            account endpoints.
+        aws_access_key_id: Static access key, together with the secret; never shown.
+        aws_secret_access_key: Secret of the static access key; never shown.
+        aws_session_token: Session token of temporary credentials; never shown.
+        max_pool_connections: HTTP connections per client, which is the number of shards read at
+            a time; at least 1.
+        use_ssl: Whether AWS endpoints are called over HTTPS.
+        verify: Whether certificates are verified, or the path of a CA bundle; None does as
+            botocore does.
 
     Raises:
-        DefinitionError: A value is out of its range.
+        DefinitionError: A value is out of range.
     """
 
     region: str | None = None
@@ -110,7 +113,7 @@ class ConnectionSettings:
         if (self.aws_access_key_id is None) != (self.aws_secret_access_key is None):
             raise DefinitionError(
                 "aws_access_key_id and aws_secret_access_key: only one of the two is set.",
-                hint="Set both, or none to take credentials from profile and environment.",
+                hint="Set both, or neither to use credentials of the profile or environment.",
             )
 
 
@@ -123,8 +126,8 @@ def _check_endpoint_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.username is not None or parts.password is not None:
         raise DefinitionError(
-            f"endpoint_url {parts.scheme}://{parts.hostname} carries a user name or a password.",
-            hint="DynamoDB signs its requests: give the URL without them.",
+            f"endpoint_url {parts.scheme}://{parts.hostname} contains a user name or a password.",
+            hint="Give the URL without them: requests to DynamoDB are signed.",
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise DefinitionError(

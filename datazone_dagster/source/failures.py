@@ -1,8 +1,8 @@
-"""What botocore raises, as the errors of this library.
+"""Translation of botocore's exceptions to the errors of this library.
 
-A text of botocore's is repeated only where it can hold no credential: the message of a
-refused signature quotes the session token, a URL may carry a password. For the same reason
-the original is not chained.
+A message of botocore is repeated only where it can't contain a credential: the message of a
+refused signature quotes the session token, and a URL may contain a password. For the same
+reason the original exception is not chained.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from datazone_dagster.errors import (
 )
 
 BOTO_FAILURES = (boto.ClientError, boto.BotoCoreError, ResponseParserError)
-"""All that a botocore call raises for reasons outside of this process."""
+"""Exceptions of a botocore call with a cause outside this process."""
 
 _ODD_ANSWER = (AttributeError, KeyError, TypeError, ValueError)
-"""What botocore's parser, or a look into its result, raises on an answer of another shape."""
+"""Exceptions of botocore's parser, or of access to its result, on a malformed response."""
 
 _CREDENTIAL_CODES = frozenset(
     [
@@ -94,17 +94,17 @@ _CREDENTIAL_FAILURES = (
 _NETWORK_FAILURES = (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError)
 _USER_INFO = re.compile(r"//[^/@\s\"']*@")
 
-_UNCHANGED = "No position moved: the next drain reads on from the same place."
+_UNCHANGED = "No position moved: the next drain continues from the same position."
 _TABLE_CALLS = frozenset({"DescribeTable", "ListStreams"})
 
 
 def without_user_info(text: str) -> str:
-    """The text without `user:password@` in the URLs in it."""
+    """Return the text without the `user:password@` of its URLs."""
     return _USER_INFO.sub("//", text)
 
 
 def origin(url: str | None) -> str:
-    """Scheme, host and port of a URL: all of an endpoint that an error may show."""
+    """Return scheme, host and port of a URL: the part of an endpoint that an error may show."""
     if not url:
         return "of AWS"
     parts = urlsplit(without_user_info(url))
@@ -113,16 +113,16 @@ def origin(url: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the service, as an error names it.
+    """One call of the service, for error texts.
 
     Args:
-        operation: The API operation, which is also the name of its IAM action.
-        table_name: The table whose stream is read.
-        region: The region in use, None if there is none.
-        endpoint_url: The endpoint in use, None before it is known.
-        stream_arn: The stream, for calls on one.
-        shard_id: The shard, for calls that name one.
-        role_arn: The role that is assumed for it, if any.
+        operation: API operation, which is also the name of its IAM action.
+        table_name: Table whose stream is read.
+        region: Region in use; None if there is none.
+        endpoint_url: Endpoint in use; None before it is known.
+        stream_arn: Stream, for calls on a stream.
+        shard_id: Shard, for calls that name one.
+        role_arn: Role that is assumed for the call; None without one.
     """
 
     operation: str
@@ -134,8 +134,8 @@ class Call:
     role_arn: str | None = None
 
     @property
-    def place(self) -> str:
-        """What was called, and where."""
+    def summary(self) -> str:
+        """Operation, shard, table, region and endpoint of the call."""
         shard = f" on shard {self.shard_id}" if self.shard_id else ""
         return (
             f"{self.operation}{shard} for table {self.table_name!r} "
@@ -144,7 +144,7 @@ class Call:
 
     @property
     def resource(self) -> str:
-        """The resource of the IAM action."""
+        """Resource of the IAM action, below the account's ARN prefix if no ARN is known."""
         if self.operation == "DescribeTable":
             return f"table/{self.table_name}"
         return self.stream_arn or f"table/{self.table_name}/stream/*"
@@ -152,7 +152,11 @@ class Call:
 
 @contextmanager
 def translated(call: Call) -> Iterator[None]:
-    """Raise what goes wrong in a call, and in the reading of its answer, as our errors."""
+    """Raise failures of a call, and of reading its response, as errors of this library.
+
+    Raises:
+        SourceError: The call failed, or its response is malformed.
+    """
     try:
         yield
     except BOTO_FAILURES as error:
@@ -162,12 +166,12 @@ def translated(call: Call) -> Iterator[None]:
     except RuntimeError as error:
         if "still expired" not in str(error):
             raise
-        # botocore's word for new credentials that this clock takes for old ones.
-        raise _credentials(call, "new ones are expired already") from None
+        # botocore's message for new credentials that are expired by the clock of this machine.
+        raise _credentials(call, "new credentials are already expired") from None
 
 
 def source_error(error: Exception, call: Call) -> SourceError:
-    """The error of ours for what a botocore call raised. Raise it `from None`."""
+    """Return the error for an exception of a botocore call. Raise it `from None`."""
     if isinstance(error, boto.ClientError):
         return _from_answer(error, call)
     if isinstance(error, _CREDENTIAL_FAILURES):
@@ -178,7 +182,7 @@ def source_error(error: Exception, call: Call) -> SourceError:
         return _no_answer(error, call)
     detail = " ".join(without_user_info(str(error)).split())
     return SourceError(
-        f"{call.place} can't be done: {type(error).__name__}: {detail}.",
+        f"{call.summary} failed: {type(error).__name__}: {detail}.",
         safe=_UNCHANGED,
         hint="Check the connection settings of the source and of DynamoDBStreamsResource.",
     )
@@ -186,21 +190,21 @@ def source_error(error: Exception, call: Call) -> SourceError:
 
 def _no_answer(error: Exception, call: Call) -> ServiceUnavailableError:
     if isinstance(error, _NETWORK_FAILURES):
-        what = f"no answer after all attempts: {without_user_info(str(error))}"
+        what = f"no response after all attempts: {without_user_info(str(error))}"
     else:
-        # The parser quotes the body, which is the data of a table.
-        what = f"the answer is not one of DynamoDB ({type(error).__name__})"
+        # The parser's message is left out: it quotes the body, which is a table's data.
+        what = f"the response is not one of DynamoDB ({type(error).__name__})"
     return ServiceUnavailableError(
-        f"{call.place}: {what}.",
+        f"{call.summary}: {what}.",
         safe=_UNCHANGED,
         hint="Check region, endpoint URL and network (VPC endpoint, proxy, security group).",
     )
 
 
 def no_region(call: Call) -> SourceError:
-    """The error for a real endpoint without a region."""
+    """Return the error for an AWS endpoint without a region."""
     return SourceError(
-        f"{call.operation} for table {call.table_name!r}: there is no AWS region.",
+        f"{call.operation} for table {call.table_name!r}: no AWS region is set.",
         hint='Set DynamoDBSource(region="..."), region_name of DynamoDBStreamsResource, '
         "or AWS_DEFAULT_REGION.",
     )
@@ -208,11 +212,11 @@ def no_region(call: Call) -> SourceError:
 
 def _credentials(call: Call, reason: str) -> CredentialsError:
     return CredentialsError(
-        f"{call.place}: there are no valid AWS credentials ({reason}).",
+        f"{call.summary}: no valid AWS credentials ({reason}).",
         safe=_UNCHANGED,
         hint="Check keys, profile or role of DynamoDBStreamsResource and of the Dagster "
-        "process, whether they expired, and the clock of this machine. "
-        "A region that the account has not enabled refuses them too.",
+        "process, whether they have expired, and the clock of this machine. "
+        "A region that the account has not enabled refuses valid credentials too.",
     )
 
 
@@ -227,21 +231,21 @@ def _from_answer(error: boto.ClientError, call: Call) -> SourceError:
         return _credentials(call, code)
     if code in _ACCESS_CODES:
         return AccessDeniedError(
-            f"{call.place}: access denied: {message}",
+            f"{call.summary}: access denied: {message}",
             safe=_UNCHANGED,
             hint=f"Allow the IAM action dynamodb:{call.operation} on {call.resource}.",
         )
     if code in _THROTTLE_CODES or status == 429:
         return ThrottledError(
-            f"{call.place}: still throttled after all attempts ({code}).",
+            f"{call.summary}: still throttled after all attempts ({code}).",
             safe=_UNCHANGED,
-            hint="A shard takes two readers at most: look for other consumers of this stream.",
+            hint="A shard allows two readers at most: look for other consumers of this stream.",
         )
     if code in _UNAVAILABLE_CODES or status >= 500:
         return ServiceUnavailableError(
-            f"{call.place}: the service failed after all attempts ({code}, HTTP {status}).",
+            f"{call.summary}: the service failed after all attempts ({code}, HTTP {status}).",
             safe=_UNCHANGED,
-            hint="It is tried again by itself; see the AWS health page if it stays.",
+            hint="The next drain tries again; see the AWS health page if it persists.",
         )
     return _from_stream_code(call, code, message)
 
@@ -249,22 +253,21 @@ def _from_answer(error: boto.ClientError, call: Call) -> SourceError:
 def _from_stream_code(call: Call, code: str, message: str) -> SourceError:
     if code == "ExpiredIteratorException":
         return ExpiredIteratorError(
-            f"{call.place}: the shard iterator has expired (they live 15 minutes).",
-            safe="Nothing is lost: a new one starts after the last record read.",
+            f"{call.summary}: the shard iterator has expired (it lives 15 minutes).",
+            safe="Nothing is lost: a new iterator starts after the last record read.",
             hint="If it happens often, the drain reads too slowly for the number of shards.",
         )
     if code == "TrimmedDataAccessException":
         return TrimmedDataError(
-            f"{call.place}: records from before the trim horizon were asked for.",
-            safe="What was landed is safe. Records that are older than 24 hours and were "
-            "not landed are gone from the stream.",
-            hint="Write the items concerned once more, or accept the gap: datazone-dagster "
-            "accept-gap.",
+            f"{call.summary}: the position is before the trim horizon.",
+            safe="Records in the change log are safe. Records that are older than 24 hours and "
+            "are not in it are gone from the stream.",
+            hint="Write the affected items again, or accept the gap: datazone-dagster accept-gap.",
         )
     if code == "ResourceNotFoundException":
         return _not_found(call)
     return SourceError(
-        f"{call.place} was refused: {code}: {message}",
+        f"{call.summary}: the service refused the call: {code}: {message}",
         safe=_UNCHANGED,
         hint="Check the arguments of the source.",
     )
@@ -275,15 +278,16 @@ def _not_found(call: Call) -> SourceError:
         return TableNotFoundError(
             f"There is no table {call.table_name!r} in region {call.region or 'not set'} "
             f"(endpoint {origin(call.endpoint_url)}).",
-            hint="Check table_name and region, and that the credentials are those of the "
-            "table's account: a wrong region or account looks just the same.",
+            hint="Check table_name and region, and that the credentials belong to the table's "
+            "account: a wrong region or account gives the same answer.",
         )
     what = f"shard {call.shard_id}" if call.shard_id else "stream or shard"
     return ShardNotFoundError(
-        f"{call.place}: the service does not know the {what} any more.",
-        safe="What was landed is safe. A shard goes 24 hours after its last record.",
-        hint="If it was not read to its end, write the items concerned once more, or accept the "
-        "gap: datazone-dagster accept-gap.",
+        f"{call.summary}: the service no longer knows the {what}.",
+        safe="Records in the change log are safe. A shard disappears 24 hours after its last "
+        "record.",
+        hint="If the shard was not read to its end, write the affected items again, or accept "
+        "the gap: datazone-dagster accept-gap.",
     )
 
 
@@ -291,19 +295,19 @@ def _role_refused(call: Call, code: str, status: int) -> SourceError:
     role = call.role_arn or "the configured role"
     if code in _ACCESS_CODES:
         return AccessDeniedError(
-            f"{call.place}: {role} can't be assumed ({code}).",
+            f"{call.summary}: {role} can't be assumed ({code}).",
             safe=_UNCHANGED,
-            hint="Allow sts:AssumeRole on the role to these credentials, let its trust policy "
-            "name them, and check the external id.",
+            hint="Allow these credentials sts:AssumeRole on the role, name them in the role's "
+            "trust policy, and check the external id.",
         )
     if code in _THROTTLE_CODES or status >= 500:
         return ServiceUnavailableError(
-            f"{call.place}: STS did not give credentials for {role} ({code}).",
+            f"{call.summary}: STS did not return credentials for {role} ({code}).",
             safe=_UNCHANGED,
-            hint="It is tried again by itself.",
+            hint="The next drain tries again.",
         )
     return CredentialsError(
-        f"{call.place}: STS refused to give credentials for {role} ({code}).",
+        f"{call.summary}: STS refused credentials for {role} ({code}).",
         safe=_UNCHANGED,
         hint="Check the credentials that assume the role, and role_arn.",
     )

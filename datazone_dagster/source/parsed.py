@@ -1,8 +1,8 @@
-"""From a GetRecords answer that botocore has parsed to a page of change records.
+"""Conversion of a GetRecords response that botocore has parsed to a page of change records.
 
-The ordinary way, for clients whose answers can't be taken before the parser (`capture`):
-about twenty times the CPU, the same page up to JSON formatting. It goes back to JSON and
-through `wire`, so that there is one set of rules for what a stream record is.
+Used for clients whose responses can't be captured before the parser (see `capture`): about
+twenty times the CPU, and the same page up to JSON formatting. The response is encoded as JSON
+again and read by `wire`, so that stream records have one set of rules.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from datazone_dagster.source.wire import parse_page
 _CREATED = "ApproximateCreationDateTime"
 
 
-def page_from_parsed(answer: Mapping[str, Any], place: str = "GetRecords") -> RecordsPage:
-    """The page in the dictionary that `client.get_records()` returned.
+def page_from_parsed(answer: Mapping[str, Any], call: str = "GetRecords") -> RecordsPage:
+    """Return the page in the dictionary that `client.get_records()` returned.
 
-    Binary attributes, which botocore decodes, are base64 again. `body_bytes` is the
-    length of the body as it came where the answer tells it, else of the rebuilt JSON.
+    Binary attributes, which botocore decodes, are base64 again. `body_bytes` is the length of
+    the original body if the response has a content length, else that of the rebuilt JSON.
 
     Args:
-        answer: The return value of `get_records`.
-        place: What was called, for the error.
+        answer: Return value of `get_records`.
+        call: Description of the call, for the error text.
 
     Raises:
-        ServiceUnavailableError: It is not the answer of GetRecords.
+        ServiceUnavailableError: The response is not one of GetRecords.
     """
     wire_form = {name: answer[name] for name in ("Records", "NextShardIterator") if name in answer}
     records = wire_form.get("Records")
@@ -41,16 +41,16 @@ def page_from_parsed(answer: Mapping[str, Any], place: str = "GetRecords") -> Re
         body = msgspec.json.encode(wire_form)
     except (TypeError, ValueError) as error:
         raise ServiceUnavailableError(
-            f"{place}: the parsed answer holds something that JSON can't ({error}).",
+            f"{call}: the parsed response contains a value that JSON can't represent ({error}).",
             safe="No position moved; the same page is read again.",
-            hint="Look at what this session's own botocore handlers do to the answer.",
+            hint="Check what this session's own botocore handlers do to the response.",
         ) from error
-    page = parse_page(body, place)
+    page = parse_page(body, call)
     return page._replace(body_bytes=_wire_length(answer) or page.body_bytes)
 
 
 def _with_number_for_time(record: Any) -> Any:
-    """botocore turns the creation time into a datetime, if it finds a record there."""
+    """Undo botocore's conversion of the creation time to a datetime, if there is a record."""
     if not isinstance(record, Mapping) or not isinstance(record.get("dynamodb"), Mapping):
         return record
     created = record["dynamodb"].get(_CREATED)

@@ -1,4 +1,4 @@
-"""The pair of botocore clients for given connection settings."""
+"""Construction of the pair of botocore clients from connection settings."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientFactory", "Clients", "ConnectionSettings", "build_clients", "is_local"]
 
-_LOCAL_KEY = "local"  # an emulator checks that there is a signature, not whose
+_LOCAL_KEY = "local"  # an emulator requires a signature, but accepts any
 _LOCAL_REGION = "us-east-1"
 
 
 class Clients(NamedTuple):
-    """The two botocore clients that a stream is read with. Both are safe between threads."""
+    """The two botocore clients that read a stream. Both are thread-safe."""
 
     dynamodb: DynamoDBClient
     streams: DynamoDBStreamsClient
@@ -39,7 +39,7 @@ ClientFactory = Callable[[], Clients]
 
 
 def is_local(url: str) -> bool:
-    """Whether an endpoint is on this machine: `localhost` or a loopback address."""
+    """Return whether an endpoint is on this machine: `localhost` or a loopback address."""
     host = urlsplit(url).hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -50,30 +50,30 @@ def is_local(url: str) -> bool:
 
 
 def build_clients(settings: ConnectionSettings, *, table_name: str = "") -> Clients:
-    """The clients for these settings.
+    """Build the clients for these settings.
 
     No call is made, unless the search for credentials needs one (SSO, instance metadata).
-    For endpoints on this machine, missing credentials and a missing region are replaced
-    by placeholders, so that an emulator needs no AWS setup; a real endpoint never gets them.
+    For endpoints on this machine, placeholders replace missing credentials and a missing region,
+    so that an emulator needs no AWS setup. Other endpoints never get placeholders.
 
     Args:
-        settings: How to connect.
-        table_name: For error texts.
+        settings: Connection settings.
+        table_name: DynamoDB table, for error texts.
 
     Raises:
-        CredentialsError: The profile does not exist, or there are no credentials to
-            assume the role with.
-        SourceError: No region, an endpoint that is no URL, or only one of the two services on
-            this machine.
+        CredentialsError: The profile does not exist, or there are no credentials to assume the
+            role with.
+        SourceError: There is no region, an endpoint is not a URL, or only one of the two
+            services is on this machine.
     """
     call = Call("Connecting", table_name, settings.region, settings.endpoint_url)
     try:
         return _build(settings, call)
     except BOTO_FAILURES as error:
         raise source_error(error, call) from None
-    except ValueError as error:  # botocore, for an endpoint URL of the environment
+    except ValueError as error:  # from botocore, for an endpoint URL of the environment
         raise SourceError(
-            f"{call.place} can't be done: {error}",
+            f"{call.summary} failed: {error}",
             hint="Check AWS_ENDPOINT_URL* and the endpoint_url of the AWS profile.",
         ) from None
 
@@ -87,7 +87,7 @@ def _build(settings: ConnectionSettings, call: Call) -> Clients:
             settings.aws_session_token,
         )
     region = settings.region or core.get_config_variable("region")
-    # Only a client knows its endpoint. With placeholders this pair can be had at once.
+    # Only a client knows its endpoint. Placeholders make this pair possible without credentials.
     placeholder = _clients(core, settings, region or _LOCAL_REGION, with_placeholder=True)
     endpoints = [client.meta.endpoint_url for client in placeholder]
     local = [is_local(url) for url in endpoints]
@@ -101,7 +101,7 @@ def _build(settings: ConnectionSettings, call: Call) -> Clients:
     if settings.role_arn is not None:
         core = _assuming(core, settings, region)
     elif all(local):
-        # No emulator takes instance credentials, and asking for them takes seconds.
+        # No emulator needs instance credentials, and the search for them takes seconds.
         core.get_component("credential_provider").remove("iam-role")
         if core.get_credentials() is None:
             return placeholder
@@ -138,7 +138,7 @@ def _clients(
 
 
 def client_config(settings: ConnectionSettings) -> Config:
-    """The botocore `Config` of these settings."""
+    """Return the botocore `Config` for these settings."""
     mode = settings.account_id_endpoint_mode
     if mode is None and settings.endpoint_url is not None:
         mode = "disabled"
@@ -153,7 +153,7 @@ def client_config(settings: ConnectionSettings) -> Config:
 
 
 class _RoleProvider(boto_credentials.CredentialProvider):
-    """Credentials of a role, fetched on first use and renewed before they expire."""
+    """Provider of a role's credentials, fetched on first use and renewed before they expire."""
 
     METHOD = "datazone-assume-role"
 
@@ -170,9 +170,9 @@ class _RoleProvider(boto_credentials.CredentialProvider):
 def _assuming(
     base: botocore.session.Session, settings: ConnectionSettings, region: str | None
 ) -> botocore.session.Session:
-    """A session with the credentials of the role, which those of `base` assume."""
-    own = base.get_credentials()
-    if own is None:
+    """Return a session with the credentials of the role, assumed by those of `base`."""
+    base_credentials = base.get_credentials()
+    if base_credentials is None:
         raise NoCredentialsError
     extra = {"RoleSessionName": settings.role_session_name}
     if settings.external_id is not None:
@@ -181,7 +181,7 @@ def _assuming(
         client_creator=partial(
             base.create_client, region_name=region, config=client_config(settings)
         ),
-        source_credentials=own,
+        source_credentials=base_credentials,
         role_arn=cast("str", settings.role_arn),
         extra_args=extra,
     )

@@ -1,8 +1,8 @@
-"""From the body of a GetRecords answer to a page of change records.
+"""Conversion of the body of a GetRecords response to a page of change records.
 
-Keys and images are sliced out of the body as they arrived: no object is built for them, so
-a number keeps every digit and a page costs a few milliseconds. A good page is checked and
-turned into columns as a whole; only a page with something wrong in it is taken apart.
+Keys and images are sliced out of the body as they arrived. No object is built for them, so a
+number keeps every digit and a page costs a few milliseconds. A valid page is checked and
+converted to columns at once; only a page with an error is read record by record.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from datazone_dagster.model.version import SEQUENCE_DIGITS
 _YEAR_10000 = 253_402_300_800
 _OPENING_BRACE = ord("{")
 _SHORTEST_KEYS = len('{"k":{"S":"v"}}') - 1
-"""Anything shorter may be an empty object with spaces in it."""
+"""Minimum length of keys with an attribute; shorter text may be an empty object with spaces."""
 
 
 class _Identity(msgspec.Struct, gc=False):
-    """Capitalised on the wire; Lambda and the documentation write it in lower case."""
+    """User identity. Capitalised on the wire; Lambda and the documentation use lower case."""
 
     type: str | None = msgspec.field(name="Type", default=None)
     principal_id: str | None = msgspec.field(name="PrincipalId", default=None)
@@ -63,14 +63,14 @@ class _Page(msgspec.Struct, rename="pascal", gc=False):
 
 
 class _Envelope(msgspec.Struct, rename="pascal", gc=False):
-    """A page whose records are not looked into."""
+    """A page with its records unparsed."""
 
     records: list[msgspec.Raw]
     next_shard_iterator: str | None = None
 
 
 class _NotAStreamRecordError(ValueError):
-    """The reason, for the quarantine."""
+    """A record breaks a rule; the message is the reason shown in the quarantine."""
 
 
 _decode_page = msgspec.json.Decoder(_Page).decode
@@ -80,41 +80,41 @@ _decode_record = msgspec.json.Decoder(_Record).decode
 _BAD_RECORD = (msgspec.DecodeError, _NotAStreamRecordError, UnicodeDecodeError, RecursionError)
 
 
-def parse_page(body: bytes, place: str = "GetRecords") -> RecordsPage:
-    """The page in a GetRecords body.
+def parse_page(body: bytes, call: str = "GetRecords") -> RecordsPage:
+    """Return the page in a GetRecords body.
 
-    A record that is not a stream record does not spoil its page: it goes to
-    `RecordsPage.malformed` with its raw form and the reason, the others stay in order.
+    A record that is not a stream record does not fail its page: it goes to
+    `RecordsPage.malformed` with its raw form and the reason, and the others stay in order.
 
     Args:
-        body: The JSON body of a successful answer.
-        place: What was called, for the error.
+        body: JSON body of a successful response.
+        call: Description of the call, for the error text.
 
     Raises:
-        ServiceUnavailableError: The body is not the answer of GetRecords. An answer without
-            `Records` is refused too: a missing `NextShardIterator` would otherwise be taken
-            for the end of the shard.
+        ServiceUnavailableError: The body is not a response of GetRecords. A response without
+            `Records` is refused too: its missing `NextShardIterator` would otherwise be read as
+            the end of the shard.
     """
     try:
         _check_utf8(body)
         page = _decode_page(body)
         records = _columns(page.records)
     except _BAD_RECORD:
-        return _parse_one_by_one(body, place)
+        return _parse_one_by_one(body, call)
     return RecordsPage(records, page.next_shard_iterator, len(body), [])
 
 
 def _check_utf8(body: bytes) -> None:
-    """msgspec slices images without looking at their bytes."""
+    """Check that the body is UTF-8: msgspec slices images without decoding them."""
     if not body.isascii():
         body.decode("utf-8")
 
 
 def _columns(records: list[_Record]) -> ChangeRecords:
-    """The records of a page at once: the rules of `_change`, a column at a time.
+    """Convert all records of a page, by the rules of `_change` applied column by column.
 
     Raises:
-        _NotAStreamRecordError: Some record may break a rule; which one, `_change` tells.
+        _NotAStreamRecordError: A record may break a rule; `_change` finds out which one.
     """
     stream_records = [record.dynamodb for record in records]
     columns = ChangeRecords()
@@ -151,18 +151,18 @@ def _columns(records: list[_Record]) -> ChangeRecords:
 
 
 def _joined(slices: list[msgspec.Raw]) -> Texts:
-    """Straight out of the body, which was checked: one copy, no object for each."""
+    """Join slices of the checked body: one copy, and no object per slice."""
     return Texts(b"".join(slices), array("i", map(len, slices)))
 
 
 def _are_sequence_numbers(padded: list[str]) -> bool:
-    """Whether each has digits alone, and no more of them than there may be."""
+    """Return whether each text is digits only, and not longer than a sequence number."""
     joined = "".join(padded).encode()
     return joined.isdigit() and len(joined) == SEQUENCE_DIGITS * len(padded)
 
 
 def _are_objects(texts: Texts) -> bool:
-    """Whether each that is there begins as a JSON object."""
+    """Return whether each text that is not empty begins like a JSON object."""
     lengths = np.frombuffer(texts.lengths, np.int32)
     starts = (lengths.cumsum() - lengths)[lengths > 0]
     return bool((np.frombuffer(texts.data, np.uint8)[starts] == _OPENING_BRACE).all())
@@ -185,7 +185,7 @@ def _change(record: _Record) -> ChangeRecord:
         raise _NotAStreamRecordError("Keys is empty")
     new_image = _json_object(stream_record.new_image, "NewImage")
     if new_image is None and record.event_name != "REMOVE":
-        # Read as an empty image it would blank the row.
+        # Reading it as an empty image would blank the row.
         raise _NotAStreamRecordError(f"{record.event_name} without NewImage")
     identity = record.user_identity
     return ChangeRecord(
@@ -205,7 +205,7 @@ def _change(record: _Record) -> ChangeRecord:
 
 
 def _json_object(raw: msgspec.Raw, name: str) -> bytes | None:
-    """The JSON object as it arrived; None if it is absent or null."""
+    """Return the JSON object as it arrived; None if it is absent or null."""
     text = bytes(raw)
     if text.startswith(b"{"):
         return text
@@ -215,15 +215,15 @@ def _json_object(raw: msgspec.Raw, name: str) -> bytes | None:
 
 
 def _sequence_number(digits: str) -> int:
-    # int() would take signs, spaces, underscores and the digits of every script.
+    # int() would accept signs, spaces, underscores and the digits of every script.
     if digits.isascii() and digits.isdigit() and len(digits) <= SEQUENCE_DIGITS:
         return int(digits)
     raise _NotAStreamRecordError(f"SequenceNumber {digits[:60]!r} is not a number of 1-40 digits")
 
 
-def _parse_one_by_one(body: bytes, place: str) -> RecordsPage:
-    """The slow way, for a page with something wrong in it."""
-    raw_records, next_iterator = _split(body, place)
+def _parse_one_by_one(body: bytes, call: str) -> RecordsPage:
+    """Read a page with an error in it record by record, which is slower."""
+    raw_records, next_iterator = _split(body, call)
     records: list[ChangeRecord] = []
     malformed: list[MalformedRecord] = []
     for raw in raw_records:
@@ -235,33 +235,33 @@ def _parse_one_by_one(body: bytes, place: str) -> RecordsPage:
     return RecordsPage(ChangeRecords.of(records), next_iterator, len(body), malformed)
 
 
-def _split(body: bytes, place: str) -> tuple[list[bytes], str | None]:
+def _split(body: bytes, call: str) -> tuple[list[bytes], str | None]:
     try:
         envelope = _decode_envelope(body)
         return [bytes(raw) for raw in envelope.records], envelope.next_shard_iterator
     except (msgspec.DecodeError, RecursionError):
-        return _split_leniently(body, place)
+        return _split_leniently(body, call)
 
 
-def _split_leniently(body: bytes, place: str) -> tuple[list[bytes], str | None]:
-    """With the standard library, which takes what msgspec refuses: a lone surrogate escape.
+def _split_leniently(body: bytes, call: str) -> tuple[list[bytes], str | None]:
+    """Split with the standard library, which accepts a lone surrogate escape; msgspec does not.
 
     One such record must not stop its shard for good.
     """
     try:
         page = json.loads(body.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
-        raise _not_an_answer(body, place, "is not JSON") from None
+        raise _not_an_answer(body, call, "is not JSON") from None
     if not isinstance(page, dict) or not isinstance(page.get("Records"), list):
-        raise _not_an_answer(body, place, "has no list of Records")
+        raise _not_an_answer(body, call, "has no list of Records")
     next_iterator = page.get("NextShardIterator")
     if next_iterator is not None and not isinstance(next_iterator, str):
-        raise _not_an_answer(body, place, "has a NextShardIterator that is not a string")
+        raise _not_an_answer(body, call, "has a NextShardIterator that is not a string")
     return [json.dumps(record).encode("ascii") for record in page["Records"]], next_iterator
 
 
 def _salvaged_number(raw: bytes) -> int | None:
-    """Where the record stands in its shard, if that much of it is whole."""
+    """Return the sequence number of a malformed record, if it can be read."""
     try:
         record = json.loads(raw.decode("utf-8", "surrogateescape"))
         number = record["dynamodb"]["SequenceNumber"]
@@ -270,10 +270,10 @@ def _salvaged_number(raw: bytes) -> int | None:
         return None
 
 
-def _not_an_answer(body: bytes, place: str, fault: str) -> ServiceUnavailableError:
+def _not_an_answer(body: bytes, call: str, fault: str) -> ServiceUnavailableError:
     return ServiceUnavailableError(
-        f"{place}: the answer ({len(body)} bytes, starting with {body[:20]!r}) {fault}.",
+        f"{call}: the response ({len(body)} bytes, starting with {body[:20]!r}) {fault}.",
         safe="No position moved; the same page is read again.",
-        hint="If it stays, look for a proxy between this process and the service, "
+        hint="If it persists, look for a proxy between this process and the service, "
         "and check the endpoint URL.",
     )

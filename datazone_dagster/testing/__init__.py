@@ -1,4 +1,4 @@
-"""For tests of your own transforms, and of ours: scripted streams, a fixed clock, fault plans.
+"""Tools to test transforms: scripted streams, a fixed clock, fault plans.
 
     from datazone_dagster.testing import ScriptedStream, run_transform
 
@@ -7,10 +7,10 @@
     stream.delete({"orderId": {"S": "1"}})
     tables = run_transform(my_transform, stream, tmp_path)   # {"dataset id": pyarrow.Table}
 
-A `ScriptedStream` is a DynamoDB stream in memory: shards that split and roll, sequence
-numbers with gaps, trimming, a stream replaced by a new one. For a real server that boto3
-talks to, see `datazone_dagster.local`; its fault plans are re-exported here. The store fails
-within `commit_fails`, `answer_lost`, `full_disk` and `read_only`.
+A `ScriptedStream` is a DynamoDB stream in memory: shards split and roll, sequence numbers
+have gaps, records are trimmed, a new stream replaces the old one. For a real server that
+boto3 talks to, see `datazone_dagster.local`; its fault plans are re-exported here. The store
+fails within `commit_fails`, `answer_lost`, `full_disk` and `read_only`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A clock that only moves when it is told to."""
+"""Clock that moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import datetime, timedelta, timezone
 
 @dataclass
 class FixedClock:
-    """A clock that stands still until it is moved."""
+    """Clock that shows `now` until it is moved."""
 
     now: datetime = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
     def __call__(self) -> datetime:
-        """The time it stands at."""
+        """Return the time that the clock shows."""
         return self.now
 
     def advance(self, step: timedelta) -> None:
-        """Move it on, or back."""
+        """Move the clock forward, or back by a negative step."""
         self.now += step

@@ -1,4 +1,4 @@
-"""Something happens at a named point of the flow: the process dies, or another one comes by."""
+"""Scripted events at a named point of the flow: the process dies, or another one interferes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from datazone_dagster.process import crash_points
 
 
 class Crash(BaseException):
-    """Stands for the death of the process: nothing of ours catches it."""
+    """Simulated death of the process: no code of the package catches it."""
 
 
 @contextmanager
 def crash_at(point: str, nth: int = 1) -> Iterator[None]:
-    """Within the block, die at the nth time that the flow reaches a point of `crash_points`."""
+    """Die within the block when the flow reaches a point of `crash_points` for the nth time."""
 
     def crash() -> None:
         raise Crash(point)
@@ -26,9 +26,10 @@ def crash_at(point: str, nth: int = 1) -> Iterator[None]:
 
 @contextmanager
 def storage_fails_at(point: str, nth: int = 1) -> Iterator[None]:
-    """Within the block, the store fails once, when the flow reaches a point.
+    """Fail the store once within the block, when the flow reaches a point for the nth time.
 
-    Before a commit: it failed. After one: it happened, but its answer was lost.
+    At a point before a commit, the commit fails. At a point after a commit, the commit succeeds
+    but its answer is lost.
     """
 
     def fail() -> None:
@@ -40,24 +41,24 @@ def storage_fails_at(point: str, nth: int = 1) -> Iterator[None]:
 
 @contextmanager
 def at_point(point: str, action: Callable[[], object], nth: int = 1) -> Iterator[None]:
-    """Within the block, do something at the nth time that the flow reaches a point.
+    """Run an action within the block when the flow reaches a point for the nth time.
 
-    A second drain or run started there overlaps with the first in the worst moment, the same
-    way every time.
+    A second drain or run that the action starts overlaps with the first at the worst moment, the
+    same way every time.
 
     Raises:
-        ValueError: There is no such point.
+        ValueError: The point does not exist.
     """
     known = (*crash_points.POINTS, *crash_points.OPERATOR_POINTS)
     if point not in known:
-        raise ValueError(f"{point!r} is no crash point; one of {', '.join(known)}")
+        raise ValueError(f"{point!r} is not a crash point; use one of {', '.join(known)}")
     reached = 0
 
     def act(at: str) -> None:
         nonlocal reached
         reached += at == point
         if at == point and reached == nth:
-            # What the action itself passes through is not counted.
+            # Points that the action itself reaches are not counted.
             crash_points.hook = before
             action()
             crash_points.hook = act

@@ -1,4 +1,4 @@
-"""A fault plan on a scripted stream: the same plan as for the local DynamoDB, without a server."""
+"""Fault plans for a scripted stream: the plans of the local DynamoDB, without a server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datazone_dagster.local.fault_injection import CalledShard, FaultInjector
 from datazone_dagster.local.faults import CONNECTION_KINDS, ERROR_KINDS, FaultKind, FaultPlan
 
 FaultFunction = Callable[[str, str, int], SourceError | None]
-"""Called before each operation with its name, shard id and how often it was called."""
+"""Function of an operation's name, shard id and call count; returns the error to raise."""
 
 _ERRORS: dict[FaultKind, type[SourceError]] = {
     FaultKind.THROTTLING: ThrottledError,
@@ -30,25 +30,25 @@ _ERRORS: dict[FaultKind, type[SourceError]] = {
 
 
 def faults_of_plan(plan: FaultPlan, shards: Callable[[], list[str]]) -> FaultFunction:
-    """What a plan does to the calls of a stream: the errors that a client has after its retries.
+    """Return the function that applies a plan, with the errors of a client after its retries.
 
     Args:
-        plan: Error answers and faults of the connection.
-        shards: Tells the shards of the stream in the order of their creation.
+        plan: Plan of error answers and faults of the connection.
+        shards: Function that returns the stream's shard ids in creation order.
 
     Raises:
-        DefinitionError: The plan has a kind that only a server can do: changed pages and
+        DefinitionError: The plan has a kind that only a server supports: changed pages and
             listings, slow answers.
     """
-    beyond = [
+    unsupported = [
         fault.kind.value
         for fault in plan.faults
         if fault.kind not in ERROR_KINDS | (CONNECTION_KINDS - {FaultKind.SLOW})
     ]
-    if beyond:
+    if unsupported:
         raise DefinitionError(
-            f"A ScriptedStream can't do {', '.join(beyond)}.",
-            hint="Give this plan to datazone_dagster.local.LocalDynamoDB, or use the methods of "
+            f"A ScriptedStream does not support {', '.join(unsupported)}.",
+            hint="Use this plan with datazone_dagster.local.LocalDynamoDB, or call the methods of "
             "the stream: hide, empty_page, malformed.",
         )
     injector = FaultInjector()

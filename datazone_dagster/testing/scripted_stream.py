@@ -1,51 +1,80 @@
-"""A DynamoDB stream in memory, moved by the test that holds it."""
+"""DynamoDB stream in memory, controlled by a test."""
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
-from bisect import bisect_right
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import threading
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from datazone_dagster.errors import (
+    DefinitionError,
     ExpiredIteratorError,
     ShardNotFoundError,
-    TrimmedDataError,
+    SourceError,
+    StreamDisabledError,
+    TableNotFoundError,
+    ViewTypeError,
 )
 from datazone_dagster.local.faults import FaultPlan
 from datazone_dagster.model.record import ChangeRecord, MalformedRecord, RecordsPage
-from datazone_dagster.model.shard import IteratorStart, Shard, StartAt, StreamDescription
+from datazone_dagster.model.service_limits import ITERATOR_LIFETIME_SECONDS, PAGE_RECORDS
+from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
 from datazone_dagster.testing.clock import FixedClock
 from datazone_dagster.testing.scripted_faults import FaultFunction, faults_of_plan
+from datazone_dagster.testing.scripted_record import (
+    BOTH_IMAGES,
+    NEW_IMAGE_VIEWS,
+    REGION,
+    VIEW_TYPES,
+    Item,
+    change_record,
+    malformed_record,
+    new_stream_arn,
+)
+from datazone_dagster.testing.scripted_shards import ScriptedShard, ScriptedShards
 
 _FIRST_SEQUENCE = 100 * 10**18
+_LOCK = threading.RLock()
+"""One lock for all streams, so that a stream can be copied. Fault functions run outside it."""
 
-Item = Mapping[str, Any]
-"""An item in DynamoDB JSON: `{"orderId": {"S": "1"}}`."""
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-@dataclass
-class _Shard:
-    shard: Shard
-    entries: list[ChangeRecord | MalformedRecord | None] = field(default_factory=list)
-    trimmed: int = 0
-    gone: bool = False
+def _locked(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    @wraps(method)
+    def locked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with _LOCK:
+            return method(*args, **kwargs)
+
+    return locked
 
 
 class ScriptedStream:
-    """A table with a stream, in memory. Implements `model.protocols.StreamClient`.
+    """Table with a stream, in memory. Implements `model.protocols.StreamClient`.
+
+    The conformance suite of the clients for DynamoDB runs against it too. It differs from the
+    service in three ways. Records are trimmed by `trim` and `trim_through` only, whatever the
+    clock shows. Faults are raised at once, as by a client that has used up its retries. Items are
+    not validated, and their numbers and sets stay as they are written.
 
     Args:
         table_name: Name of the table.
-        key: Names of its key attributes.
-        shards: Open shards at the start.
-        page_records: Records of a full page; small pages make many of them.
-        clock: Gives change times, and the age at which iterators expire.
-        faults: A fault plan; or a function, called before each operation with its name, shard
-            id and how often that operation was called: what it returns is raised.
+        key: Names of the key attributes.
+        shards: Number of open shards at the start.
+        page_records: Number of records in a full page, 1 to 1,000; a small number makes many
+            pages. A page also ends before 1 MB.
+        clock: Clock of change times and of the expiry of iterators.
+        faults: Fault plan, or a function called before each operation with its name, shard id
+            and call count; an error that the function returns is raised.
+        view_type: View type of the stream; None creates the table without a stream.
+
+    Raises:
+        DefinitionError: `page_records` or `view_type` is not one of the service.
     """
 
     def __init__(
@@ -54,10 +83,15 @@ class ScriptedStream:
         *,
         key: tuple[str, ...] = ("id",),
         shards: int = 1,
-        page_records: int = 1000,
+        page_records: int = PAGE_RECORDS,
         clock: Callable[[], datetime] | None = None,
         faults: FaultPlan | FaultFunction | None = None,
+        view_type: str | None = BOTH_IMAGES,
     ) -> None:
+        if not 1 <= page_records <= PAGE_RECORDS:
+            raise DefinitionError(
+                f"ScriptedStream(page_records={page_records}): it must be 1 to {PAGE_RECORDS}."
+            )
         self.table_name = table_name
         self.items: dict[str, Item] = {}
         self.changes: list[ChangeRecord] = []
@@ -67,88 +101,137 @@ class ScriptedStream:
         self._clock = clock or FixedClock()
         self._sequence = _FIRST_SEQUENCE
         self._step = 0
-        self._streams: dict[str, dict[str, _Shard]] = {}
+        self._streams: dict[str, ScriptedShards] = {}
+        self._table_exists = True
         self._hidden: set[str] = set()
         self._initial_shards = shards
         self._faults: FaultFunction | None = None
         self.faults = faults
-        self.replace()
+        if view_type is not None:
+            self.enable(view_type)
 
     @property
     def faults(self) -> FaultFunction | None:
-        """What strikes the calls; a plan that is set begins to count anew."""
+        """Function that fails calls. A fault plan can be set too; its counts start at 0."""
         return self._faults
 
     @faults.setter
     def faults(self, faults: FaultPlan | FaultFunction | None) -> None:
         if isinstance(faults, FaultPlan):
-            faults = faults_of_plan(faults, lambda: list(self._streams[self.stream_arn]))
+            faults = faults_of_plan(faults, lambda: list(self._streams[self.stream_arn].shards))
         self._faults = faults
 
     @property
     def stream_arn(self) -> str:
-        """The current stream."""
+        """ARN of the newest stream.
+
+        Raises:
+            StreamDisabledError: The table never had a stream.
+        """
+        if not self._streams:
+            raise self._no_stream()
         return list(self._streams)[-1]
 
+    @_locked
     def put(self, item: Item) -> None:
-        """Write an item. Writing what is there already makes no record, as in the service."""
+        """Write an item. An unchanged item makes no record, as in the service."""
+        self._require_table()
         name = self._name_of(item)
         old = self.items.get(name)
         if old == item:
             return
-        self.items[name] = item
-        self._record("INSERT" if old is None else "MODIFY", self._keys_of(item), item, old)
+        self._record(self._keys_of(item), item, old)
+        self.items[name] = copy.deepcopy(item)
 
+    @_locked
     def delete(self, key: Item, *, ttl: bool = False) -> None:
-        """Delete an item; an absent one makes no record."""
+        """Delete an item; an absent item makes no record."""
+        self._require_table()
         old = self.items.pop(self._name_of(key), None)
         if old is not None:
-            self._record("REMOVE", self._keys_of(key), None, old, ttl=ttl)
+            self._record(self._keys_of(key), None, old, ttl=ttl)
 
+    @_locked
     def split(self, index: int = 0) -> None:
-        """Close an open shard; two children take its keys."""
-        self._close(self._open_shards()[index], children=2)
+        """Close an open shard; two children take over its keys."""
+        self._replace_shard(self._open_shards()[index], children=2)
 
+    @_locked
     def roll(self, index: int = 0) -> None:
-        """Close an open shard; one child takes its keys."""
-        self._close(self._open_shards()[index], children=1)
+        """Close an open shard; one child takes over its keys."""
+        self._replace_shard(self._open_shards()[index], children=1)
 
+    @_locked
     def empty_page(self, index: int = 0) -> None:
-        """Put an empty page into an open shard."""
-        self._open_shards()[index].entries.append(None)
+        """Append an empty page to an open shard."""
+        self._open_shards()[index].append(self._next_sequence(), None)
 
+    @_locked
     def rewrite(self, record: ChangeRecord, instead: ChangeRecord) -> None:
-        """Let the stream deliver something else in the place of a record."""
-        for shards in self._streams.values():
-            for shard in shards.values():
-                if record in shard.entries:
-                    shard.entries[shard.entries.index(record)] = instead
+        """Make the stream deliver another record instead of this one, at the same position."""
+        for shard in self._all_shards():
+            if record in shard.entries:
+                shard.entries[shard.entries.index(record)] = instead
 
+    @_locked
     def malformed(self, raw: bytes, index: int = 0) -> None:
-        """Put something that is not a stream record into an open shard."""
-        self._open_shards()[index].entries.append(
-            MalformedRecord(raw, "not a stream record", self._next_sequence())
-        )
+        """Append bytes that are not a stream record to an open shard."""
+        self._open_shards()[index].append(self._next_sequence(), malformed_record(raw))
 
+    @_locked
     def trim(self) -> None:
-        """Lose all records so far, and closed shards with them."""
-        for shards in self._streams.values():
-            for shard in shards.values():
-                shard.trimmed = len(shard.entries)
-                shard.gone = not shard.shard.is_open
+        """Trim all records so far, and closed shards with them."""
+        for shard in self._all_shards():
+            shard.trim()
 
-    def replace(self) -> None:
-        """Disable the stream and enable it again: a new ARN, and sequence numbers start anew."""
-        for shard in self._open_shards() if self._streams else []:
-            shard.shard = replace(shard.shard, ending_sequence_number=self._next_sequence())
+    @_locked
+    def trim_through(self, shard_id: str, sequence_number: int) -> None:
+        """Trim one shard of the current stream up to and including a sequence number."""
+        self._shard(self.stream_arn, shard_id).trim(sequence_number)
+
+    @_locked
+    def disable(self) -> None:
+        """Disable the stream: changes are recorded nowhere, records so far stay readable."""
+        stream = self._enabled()
+        if stream is not None:
+            for shard in stream.open_shards():
+                shard.close(self._next_sequence())
+            stream.is_enabled = False
+
+    @_locked
+    def enable(self, view_type: str = BOTH_IMAGES) -> None:
+        """Enable a stream: a new ARN, and sequence numbers start over.
+
+        Raises:
+            DefinitionError: The view type is not one of the service, or a stream is enabled.
+        """
+        if view_type not in VIEW_TYPES:
+            raise DefinitionError(
+                f"view_type={view_type!r} is not a view type of a stream.",
+                hint=f"Use one of {', '.join(VIEW_TYPES)}.",
+            )
+        if self._enabled() is not None:
+            raise DefinitionError(
+                f"Table {self.table_name!r} has an enabled stream.", hint="Call disable() first."
+            )
         self._sequence = _FIRST_SEQUENCE
-        arn = (
-            f"arn:aws:dynamodb:eu-west-1:000000000000:table/{self.table_name}/stream/"
-            f"{len(self._streams):04d}"
-        )
-        self._streams[arn] = {}
+        arn = new_stream_arn(self.table_name, self._clock(), taken=self._streams)
+        self._streams[arn] = ScriptedShards(view_type)
         for _ in range(self._initial_shards):
             self._add_shard(arn, parent=None)
+
+    @_locked
+    def replace(self) -> None:
+        """Disable the stream and enable it again: a new ARN, and sequence numbers start over."""
+        self.disable()
+        self.enable(self._streams[self.stream_arn].view_type)
+
+    @_locked
+    def delete_table(self) -> None:
+        """Delete the table. Its items make no records; records so far stay readable."""
+        self.disable()
+        self.items.clear()
+        self._table_exists = False
 
     def hide(self, shard_id: str) -> None:
         """Leave a shard out of the listing, as DescribeStream may for a while."""
@@ -158,107 +241,119 @@ class ScriptedStream:
         """List every shard again."""
         self._hidden.clear()
 
+    @_locked
     def shard_ids(self) -> list[str]:
-        """The shards of the current stream that are still listed, oldest first."""
-        shards = self._streams[self.stream_arn]
-        return [shard_id for shard_id, shard in shards.items() if not shard.gone]
+        """Return the shards of the current stream that are still listed, oldest first."""
+        return [shard.shard.shard_id for shard in self._streams[self.stream_arn].listed()]
 
+    @_locked
     def shard_index(self, item: Item) -> int:
-        """Which of the open shards takes the changes of an item's key."""
-        return self._open_shards().index(self._shard_of(self._keys_of(item)))
+        """Return the index of the open shard that takes the changes of an item's key."""
+        stream = self._streams[self.stream_arn]
+        return stream.open_shards().index(stream.shard_of(self._name_of(item)))
 
     # -- StreamClient ------------------------------------------------------------------
 
     def stream_arns(self) -> tuple[str, ...]:
         """See `StreamClient`."""
         self._maybe_fail("ListStreams", "")
-        return tuple(arn for arn in self._streams if arn == self.stream_arn or self._listed(arn))
+        self._maybe_fail("DescribeTable", "")
+        with _LOCK:
+            self._require_table()
+            arns = [arn for arn, stream in self._streams.items() if stream.is_readable()]
+        if not arns:
+            raise self._no_stream()
+        return tuple(arns)
 
     def describe(self, stream_arn: str) -> StreamDescription:
         """See `StreamClient`."""
         self._maybe_fail("DescribeStream", "")
-        if stream_arn != self.stream_arn and not self._listed(stream_arn):
-            raise ShardNotFoundError(f"Stream {stream_arn} does not exist.")
-        return StreamDescription(
-            stream_arn,
-            "NEW_AND_OLD_IMAGES",
-            enabled=stream_arn == self.stream_arn,
-            shards=tuple(
-                shard.shard
-                for shard in self._listed(stream_arn)
-                if shard.shard.shard_id not in self._hidden
-            ),
-        )
+        with _LOCK:
+            stream = self._streams.get(stream_arn)
+            if stream is None or not stream.is_readable():
+                raise ShardNotFoundError(f"Stream {stream_arn} does not exist.")
+            if stream.view_type not in NEW_IMAGE_VIEWS:
+                raise ViewTypeError(
+                    f"Stream {stream_arn} has view type {stream.view_type}: no new images."
+                )
+            listed = [shard.shard for shard in stream.listed()]
+            shards = tuple(shard for shard in listed if shard.shard_id not in self._hidden)
+            return StreamDescription(stream_arn, stream.view_type, stream.is_enabled, shards)
 
     def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
         """See `StreamClient`."""
         self._maybe_fail("GetShardIterator", shard_id)
-        shard = self._shard(stream_arn, shard_id)
-        if start.at is StartAt.TRIM_HORIZON:
-            at = shard.trimmed
-        elif start.at is StartAt.LATEST:
-            at = len(shard.entries)
-        else:
-            assert start.sequence_number is not None
-            at = bisect_right(_sequences(shard), start.sequence_number)
-            if at < shard.trimmed:
-                raise TrimmedDataError(f"The position in shard {shard_id} is trimmed.")
-        return json.dumps([stream_arn, shard_id, at, self._clock().timestamp()])
+        with _LOCK:
+            position = self._shard(stream_arn, shard_id).position(start)
+            return self._iterator(stream_arn, shard_id, position)
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
         """See `StreamClient`."""
-        stream_arn, shard_id, at, issued_at = json.loads(shard_iterator)
+        try:
+            stream_arn, shard_id, position, issued_at = json.loads(shard_iterator)
+        except (ValueError, TypeError):
+            raise SourceError(f"{shard_iterator!r} is not an iterator of this stream.") from None
         self._maybe_fail("GetRecords", shard_id)
-        shard = self._shard(stream_arn, shard_id)
-        if self._clock().timestamp() - issued_at > 15 * 60:
+        if self._clock().timestamp() - issued_at > ITERATOR_LIFETIME_SECONDS:
             raise ExpiredIteratorError(f"The iterator of shard {shard_id} has expired.")
-        if at < shard.trimmed:
-            raise TrimmedDataError(f"The position in shard {shard_id} is trimmed.")
-        page: list[ChangeRecord | MalformedRecord] = []
-        while at < len(shard.entries) and len(page) < self._page_records:
-            entry = shard.entries[at]
-            if entry is None and page:
-                break
-            at += 1
-            if entry is None:
-                break
-            page.append(entry)
-        at_end = at >= len(shard.entries) and not shard.shard.is_open
-        records = [entry for entry in page if isinstance(entry, ChangeRecord)]
-        return RecordsPage(
-            records,
-            None if at_end else json.dumps([stream_arn, shard_id, at, self._clock().timestamp()]),
-            sum(record.size_bytes for record in records),
-            [entry for entry in page if isinstance(entry, MalformedRecord)],
-        )
+        with _LOCK:
+            shard = self._shard(stream_arn, shard_id)
+            page, body_bytes, position = shard.page(position, self._page_records)
+            at_end = shard.ends_at(position)
+            return RecordsPage(
+                [entry for entry in page if isinstance(entry, ChangeRecord)],
+                None if at_end else self._iterator(stream_arn, shard_id, position),
+                body_bytes,
+                [entry for entry in page if isinstance(entry, MalformedRecord)],
+            )
 
-    # -- inside ------------------------------------------------------------------------
+    # -- internals ---------------------------------------------------------------------
 
     def _maybe_fail(self, operation: str, shard_id: str) -> None:
-        self.calls[operation] = self.calls.get(operation, 0) + 1
-        error = self._faults and self._faults(operation, shard_id, self.calls[operation])
+        with _LOCK:
+            self.calls[operation] = count = self.calls.get(operation, 0) + 1
+        error = self._faults and self._faults(operation, shard_id, count)
         if error:
             raise error
 
-    def _shard(self, stream_arn: str, shard_id: str) -> _Shard:
-        shard = self._streams.get(stream_arn, {}).get(shard_id)
+    def _require_table(self) -> None:
+        if not self._table_exists:
+            raise TableNotFoundError(f"There is no table {self.table_name!r} in region {REGION}.")
+
+    def _no_stream(self) -> StreamDisabledError:
+        return StreamDisabledError(
+            f"Table {self.table_name!r} has no stream.",
+            hint=f"Call enable() for one with view type {BOTH_IMAGES}.",
+        )
+
+    def _iterator(self, stream_arn: str, shard_id: str, position: int) -> str:
+        return json.dumps([stream_arn, shard_id, position, self._clock().timestamp()])
+
+    def _shard(self, stream_arn: str, shard_id: str) -> ScriptedShard:
+        stream = self._streams.get(stream_arn)
+        shard = stream.shards.get(shard_id) if stream is not None else None
         if shard is None or shard.gone:
             raise ShardNotFoundError(f"Shard {shard_id} of {stream_arn} does not exist.")
         return shard
 
-    def _listed(self, stream_arn: str) -> list[_Shard]:
-        return [shard for shard in self._streams.get(stream_arn, {}).values() if not shard.gone]
+    def _all_shards(self) -> list[ScriptedShard]:
+        return [shard for stream in self._streams.values() for shard in stream.shards.values()]
 
-    def _open_shards(self) -> list[_Shard]:
-        return [shard for shard in self._streams[self.stream_arn].values() if shard.shard.is_open]
+    def _enabled(self) -> ScriptedShards | None:
+        stream = self._streams[self.stream_arn] if self._streams else None
+        return stream if stream is not None and stream.is_enabled else None
+
+    def _open_shards(self) -> list[ScriptedShard]:
+        return self._streams[self.stream_arn].open_shards()
 
     def _add_shard(self, stream_arn: str, parent: str | None) -> None:
-        number = sum(len(shards) for shards in self._streams.values()) + self._step
+        number = len(self._all_shards()) + self._step
         shard_id = f"shardId-{number:020d}-{self._step:08x}"
-        self._streams[stream_arn][shard_id] = _Shard(Shard(shard_id, parent, self._next_sequence()))
+        shard = Shard(shard_id, parent, self._next_sequence())
+        self._streams[stream_arn].shards[shard_id] = ScriptedShard(shard)
 
-    def _close(self, shard: _Shard, children: int) -> None:
-        shard.shard = replace(shard.shard, ending_sequence_number=self._next_sequence())
+    def _replace_shard(self, shard: ScriptedShard, children: int) -> None:
+        shard.close(self._next_sequence())
         for _ in range(children):
             self._add_shard(self.stream_arn, shard.shard.shard_id)
 
@@ -268,59 +363,25 @@ class ScriptedStream:
         self._sequence += 10 ** (17 + self._step % 7) + self._step
         return self._sequence
 
-    def _record(
-        self, event: str, keys: Item, new: Item | None, old: Item | None, *, ttl: bool = False
-    ) -> None:
-        created_at = int(self._clock().timestamp())
-        sequence = self._next_sequence()
-        new_image, old_image = _json(new), _json(old)
-        record = ChangeRecord(
-            event_id=hashlib.sha256(f"{self.stream_arn} {sequence}".encode()).hexdigest()[:32],
-            event_name=event,
-            sequence_number=sequence,
-            created_at=created_at,
-            keys=_json(keys) or b"",
-            new_image=new_image,
-            old_image=old_image,
-            size_bytes=len(new_image or b"") + len(old_image or b""),
-            region="eu-west-1",
-            view_type="NEW_AND_OLD_IMAGES",
-            user_type="Service" if ttl else None,
-            user_principal="dynamodb.amazonaws.com" if ttl else None,
+    def _record(self, keys: Item, new: Item | None, old: Item | None, *, ttl: bool = False) -> None:
+        stream = self._enabled()
+        if stream is None:
+            return
+        record = change_record(
+            self.stream_arn,
+            self._next_sequence(),
+            int(self._clock().timestamp()),
+            keys=keys,
+            new=new,
+            old=old,
+            view_type=stream.view_type,
+            ttl=ttl,
         )
         self.changes.append(record)
-        self._shard_of(keys).entries.append(record)
-
-    def _shard_of(self, keys: Item) -> _Shard:
-        """The open shard of a key: down from a root that its hash chooses.
-
-        So a key keeps its line of shards, whatever splits and rolls.
-        """
-        digest = int.from_bytes(hashlib.sha256(self._name_of(keys).encode()).digest(), "big")
-        children: dict[str | None, list[_Shard]] = {}
-        for shard in self._streams[self.stream_arn].values():
-            children.setdefault(shard.shard.parent_shard_id, []).append(shard)
-        at = children[None][digest % len(children[None])]
-        while not at.shard.is_open:
-            digest //= 7
-            heirs = children[at.shard.shard_id]
-            at = heirs[digest % len(heirs)]
-        return at
+        stream.shard_of(self._name_of(keys)).append(record.sequence_number, record)
 
     def _keys_of(self, item: Item) -> Item:
         return {name: item[name] for name in self._key}
 
     def _name_of(self, item: Item) -> str:
         return json.dumps(self._keys_of(item), sort_keys=True)
-
-
-def _sequences(shard: _Shard) -> list[int]:
-    numbers: list[int] = []
-    for entry in shard.entries:
-        known = entry.sequence_number if entry is not None else None
-        numbers.append(known if known is not None else (numbers[-1] if numbers else 0))
-    return numbers
-
-
-def _json(item: Item | None) -> bytes | None:
-    return None if item is None else json.dumps(item, separators=(",", ":")).encode()

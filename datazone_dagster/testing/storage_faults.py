@@ -1,7 +1,7 @@
-"""The store fails: a commit that fails or whose answer is lost, a full disk, a read-only directory.
+"""Storage faults: a commit fails or loses its answer, a disk is full, a directory read-only.
 
 Commits fail at the named points around them, once, so a test sees the same every time. The
-disk and the directory are real: the kernel refuses, whichever library writes.
+faults of disk and directory are real: the kernel refuses, whichever library writes.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _AFTER: dict[str, str] = {
 
 @contextmanager
 def commit_fails(to: TableKind, nth: int = 1) -> Iterator[None]:
-    """Within the block, the nth commit to a kind of table fails; nothing of it is kept.
+    """Fail the nth commit to a kind of table within the block; nothing of it is stored.
 
     Args:
-        to: Which kind. A drain commits to the change log and then to the checkpoint table, a
-            run to a dataset once a chunk.
-        nth: Which commit of that kind. A drain that finds no records counts too.
+        to: Kind of table. A drain commits to the change log and then to the checkpoint table, a
+            run to a dataset once per chunk.
+        nth: Number of the commit of that kind, from 1. A drain that finds no records counts too.
 
     Raises:
-        DefinitionError: There is no such kind.
+        DefinitionError: The kind does not exist.
     """
     with _fails_once(to, _BEFORE, nth, "the commit was refused"):
         yield
@@ -49,16 +49,16 @@ def commit_fails(to: TableKind, nth: int = 1) -> Iterator[None]:
 
 @contextmanager
 def answer_lost(to: TableKind, nth: int = 1) -> Iterator[None]:
-    """Within the block, the nth commit to a kind of table happens, but its answer is lost.
+    """Lose the answer of the nth commit to a kind of table within the block; the commit succeeds.
 
-    The writer sees the same as with `commit_fails`: only the table tells the two apart.
+    The writer sees the same as with `commit_fails`: only the table shows the difference.
 
     Args:
-        to: As for `commit_fails`.
-        nth: Which commit of that kind. Only commits that happen count.
+        to: Kind of table, as for `commit_fails`.
+        nth: Number of the commit of that kind, from 1. Only commits that happen count.
 
     Raises:
-        DefinitionError: There is no such kind.
+        DefinitionError: The kind does not exist.
     """
     with _fails_once(to, _AFTER, nth, "no answer to the commit"):
         yield
@@ -68,15 +68,15 @@ def answer_lost(to: TableKind, nth: int = 1) -> Iterator[None]:
 def _fails_once(to: str, points: dict[str, str], nth: int, what: str) -> Iterator[None]:
     if to not in points:
         raise DefinitionError(
-            f"{to!r} is no kind of table that a commit goes to.",
-            hint=f"One of {', '.join(points)}.",
+            f"{to!r} is not a kind of table that receives commits.",
+            hint=f"Use one of {', '.join(points)}.",
         )
 
     def fail() -> None:
         raise StorageError(
             f"Scripted: {what} ({to}).",
             safe="The change log and earlier commits are untouched.",
-            hint="Drain and apply again: the table tells whether this commit happened.",
+            hint="Drain and apply again: the table shows whether this commit happened.",
         )
 
     with at_point(points[to], fail, nth):
@@ -85,14 +85,14 @@ def _fails_once(to: str, points: dict[str, str], nth: int, what: str) -> Iterato
 
 @contextmanager
 def full_disk(*, file_bytes: int = 0) -> Iterator[None]:
-    """Within the block, this process can write no file past a size, as on a disk that is full.
+    """Limit the size of every file that this process writes within the block, as on a full disk.
 
-    The limit is the kernel's (RLIMIT_FSIZE) and holds for everything that the process writes to
-    files, its captured output included: don't print in the block. Other processes, a local
-    DynamoDB for instance, are not touched unless they are started in it.
+    The limit is the kernel's (RLIMIT_FSIZE) and applies to everything that the process writes to
+    files, its captured output included: don't print in the block. Other processes, such as a
+    local DynamoDB, are not affected unless the block starts them.
 
     Args:
-        file_bytes: What still fits. With 0 nothing does; a few hundred bytes let small log
+        file_bytes: Size that still fits. With 0 nothing fits; a few hundred bytes let small log
             entries through and cut data files short.
 
     Raises:
@@ -103,7 +103,7 @@ def full_disk(*, file_bytes: int = 0) -> Iterator[None]:
     except ImportError as error:
         raise DefinitionError("This system has no limit on the size of files.") from error
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Python ignores SIGXFSZ, so a write past the limit is an error, not the end.
+    # Python ignores SIGXFSZ, so a write past the limit raises an error; the process survives.
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
     try:
         yield
@@ -113,26 +113,26 @@ def full_disk(*, file_bytes: int = 0) -> Iterator[None]:
 
 @contextmanager
 def read_only(directory: Path | str) -> Iterator[None]:
-    """Within the block, nothing can be made, replaced or deleted in a directory and those below.
+    """Make a directory and those below it read-only within the block.
 
-    Permissions do it. Root may write in spite of them: for root the directories are also marked
-    as immutable (Linux, `chattr +i`), which takes a file system that knows it and the capability
-    CAP_LINUX_IMMUTABLE. A process that is killed in the block leaves them so;
-    `chattr -R -i DIRECTORY` undoes it.
+    Permissions prevent files from being created, replaced or deleted. Root can write in spite of
+    permissions: for root the directories are also marked as immutable (Linux, `chattr +i`), which
+    requires a file system that supports the mark and the capability CAP_LINUX_IMMUTABLE. A process
+    killed in the block leaves the directories immutable; `chattr -R -i DIRECTORY` undoes it.
 
     Args:
-        directory: A lakehouse, or one of its tables.
+        directory: Lakehouse, or one of its tables.
 
     Raises:
-        DefinitionError: There is no such directory, or it can't be shut for this process.
+        DefinitionError: The directory does not exist, or can't be made read-only for this process.
     """
     if not Path(directory).is_dir():
         raise DefinitionError(
             f"There is no directory {str(directory)!r}.",
-            hint="Drain and apply once before, so that the tables are there.",
+            hint="Drain and apply once first, so that the tables exist.",
         )
     with ExitStack() as undo:
-        # From below: in a directory that is shut, those below could not be shut any more.
+        # Bottom up: directories below an immutable one could not be changed any more.
         for path, _, _ in os.walk(directory, topdown=False):
             below = Path(path)
             undo.callback(below.chmod, below.stat().st_mode & 0o7777)
@@ -144,7 +144,7 @@ def read_only(directory: Path | str) -> Iterator[None]:
 
 
 _GET_FLAGS, _SET_FLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10
-"""Of ioctl(2) for inode flags on 64-bit Linux."""
+"""Requests of ioctl(2) for inode flags on 64-bit Linux, and the flag of an immutable inode."""
 
 
 def _mark(directory: Path, *, immutable: bool) -> None:
@@ -158,7 +158,7 @@ def _mark(directory: Path, *, immutable: bool) -> None:
     except OSError as error:
         raise DefinitionError(
             f"{directory} can't be made read-only for root: {error.strerror}.",
-            safe="It is as it was.",
+            safe="The directory is unchanged.",
             hint="Run this test as another user, or with the capability CAP_LINUX_IMMUTABLE.",
         ) from error
     finally:

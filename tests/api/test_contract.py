@@ -1,4 +1,4 @@
-"""Contracts as users give them: policies, pyarrow schemas, Pydantic models."""
+"""Contracts as users write them: policies, pyarrow schemas, Pydantic models."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Unfinished(BaseModel):
     ("options", "words"),
     [
         ({"schema_policy": "strict"}, "'evolve', 'freeze', 'quarantine'"),
-        ({"schema_policy": {"total": "strict"}}, "'strict' of 'total'"),
+        ({"schema_policy": {"total": "strict"}}, "'strict' for column 'total'"),
         ({"schema_policy": ["freeze"]}, "schema_policy=\\['freeze'\\]"),
         ({"schema": {"id": "string"}}, "pyarrow.Schema, or a Pydantic model"),
         ({"schema": 7}, "schema is 7"),

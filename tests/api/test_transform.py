@@ -1,4 +1,4 @@
-"""transform: still the plain function, refused at import time when it can't work."""
+"""transform: stays callable as the plain function, refuses invalid definitions at import time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_it_is_still_the_plain_function() -> None:
     assert inspect.unwrap(split) is split.function
 
 
-def test_what_others_read_of_it() -> None:
+def test_its_attributes() -> None:
     assert (split.name, split.job_name) == ("split", "apply_split")
     assert split.stream_parameter == "changes"
     assert split.source == DynamoDBSource("orders")
@@ -50,7 +50,7 @@ def test_what_others_read_of_it() -> None:
     assert {split} == {split}
 
 
-def test_it_is_frozen_deep_down() -> None:
+def test_it_is_deeply_frozen() -> None:
     with pytest.raises(AttributeError):
         split.name = "other"  # type: ignore[misc]  # that is the point
     for mapping in (split.input_mapping, split.output_mapping, split.lookups, split.outputs):
@@ -131,7 +131,7 @@ def positional(changes: Any, /) -> Any:
         ("text", {}, ["'text'", "function"]),
     ],
 )
-def test_what_cannot_work_is_refused(
+def test_an_invalid_definition_is_refused(
     function: Any, options: dict[str, Any], words: list[str]
 ) -> None:
     arguments: dict[str, Any] = {"input_mapping": {"changes": STREAM}, "output_mapping": ROWS}

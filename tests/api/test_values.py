@@ -1,4 +1,4 @@
-"""Dataset, DynamoDBSource, Stream, Input, Output: frozen, hashable, refused when wrong."""
+"""Dataset, DynamoDBSource, Stream, Input, Output: frozen, hashable, refused if invalid."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_collections_become_tuples() -> None:
         ({"description": ""}, ["description"]),
     ],
 )
-def test_a_dataset_that_cannot_work(options: dict[str, Any], words: list[str]) -> None:
+def test_an_invalid_dataset_is_refused(options: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(DefinitionError) as caught:
         Dataset(**{"id": "orders", **options})
     for word in words:
@@ -96,7 +96,7 @@ def test_a_dataset_that_cannot_work(options: dict[str, Any], words: list[str]) -
         ({"start": "yesterday"}, ["start='yesterday'", "trim_horizon", "latest"]),
     ],
 )
-def test_a_source_that_cannot_work(options: dict[str, Any], words: list[str]) -> None:
+def test_an_invalid_source_is_refused(options: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(DefinitionError) as caught:
         DynamoDBSource(**{"table_name": "orders", **options})
     for word in words:
@@ -116,7 +116,7 @@ def test_a_stream_needs_an_enabled_stream() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "orders", SOURCE, DynamoDBSource])
-def test_mappings_take_their_own_kinds_only(wrong: Any) -> None:
+def test_mappings_accept_their_own_types_only(wrong: Any) -> None:
     for build in (Input, Output):
         with pytest.raises(DefinitionError):
             build(wrong)
@@ -137,11 +137,11 @@ def test_every_table_name_gives_a_dagster_name(table_name: str) -> None:
         st.none() | st.integers() | st.text() | st.binary() | st.lists(st.text() | st.none()),
     )
 )
-def test_whatever_is_given_is_taken_or_refused_by_us(options: dict[str, Any]) -> None:
+def test_any_arguments_are_accepted_or_raise_our_error(options: dict[str, Any]) -> None:
     with contextlib.suppress(DatazoneError):
         hash(Dataset("orders", **options))
 
 
-def test_what_comes_later_is_not_supported_yet() -> None:
+def test_planned_values_are_not_supported_yet() -> None:
     for argument, later in LATER.items():
         assert not set(later) & set(SUPPORTED[argument])

@@ -1,4 +1,4 @@
-"""A run in a process of its own, so that its peak is that of the run and nothing else.
+"""A run in a separate process, so that the peak memory is that of the run alone.
 
 python -m tests.apply.memory_child <lake> <way> <memory budget>
 """
@@ -33,8 +33,8 @@ def images(orders: Frame) -> Frame:
     return orders.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage as item")
 
 
-@transform(input_mapping=STREAM, output_mapping=output("whole"))
-def whole(orders: Frame) -> Frame:
+@transform(input_mapping=STREAM, output_mapping=output("full"))
+def full(orders: Frame) -> Frame:
     assert orders.arrow().num_rows
     return images.function(orders)
 
@@ -54,7 +54,7 @@ def items(orders: Frame) -> Frame:
     return orders.items()
 
 
-WAYS = {one.name: one for one in (row_wise, images, whole, append, history, items)}
+WAYS = {one.name: one for one in (row_wise, images, full, append, history, items)}
 if __name__ == "__main__":
     lake, way, budget = sys.argv[1:]
     settings = ApplySettings(memory_budget=int(budget))

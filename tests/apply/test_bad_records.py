@@ -1,4 +1,4 @@
-"""Records that can't be taken are quarantined raw, with the reason, and never stop the stream."""
+"""Bad records are quarantined raw, with the reason, and never stop the stream."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def typed(orders: Frame) -> Frame:
     return orders.items()
 
 
-def settle(stream: ScriptedStream, layout: Layout) -> list[str]:
-    """Land and apply everything; the ids in the dataset."""
+def land_and_apply(stream: ScriptedStream, layout: Layout) -> list[str]:
+    """Land and apply everything; return the ids in the dataset."""
     while not drain_once(SOURCE, stream, layout).caught_up:
         pass
     apply_transform(typed, layout)
@@ -49,14 +49,14 @@ def quarantined(layout: Layout) -> list[dict[str, Any]]:
         ({"S": "1", "N": "2"}, "without exactly one type"),
         ({}, "without exactly one type"),
         ("x", "without exactly one type"),
-        ({"S": 5}, "a text that is no string"),
-        ({"N": 5}, "a number that is none"),
-        ({"BOOL": "yes"}, "a boolean that is none"),
+        ({"S": 5}, "a value that is not a JSON string"),
+        ({"N": 5}, "a value that is not a number"),
+        ({"BOOL": "yes"}, "a value that is not a JSON boolean"),
         ({"NULL": "yes"}, "not of its type"),
-        ({"SS": "x"}, "a set that is no array"),
-        ({"M": "x"}, "a map that is no object"),
+        ({"SS": "x"}, "a set that is not a JSON array"),
+        ({"M": "x"}, "a map that is not a JSON object"),
         ({"M": {"a": {"ZZ": "1"}}}, "an unknown type"),
-        ({"L": [{"S": 1}]}, "a text that is no string"),
+        ({"L": [{"S": 1}]}, "a value that is not a JSON string"),
     ],
 )
 def test_items_that_cannot_be_decoded(value: object, reason: str, tmp_path: Path) -> None:
@@ -65,12 +65,12 @@ def test_items_that_cannot_be_decoded(value: object, reason: str, tmp_path: Path
     bad: Mapping[str, Any] = {"id": {"S": "b"}, "q": value}
     stream.put(bad)
     stream.put({"id": {"S": "c"}})
-    assert settle(stream, layout) == ["a", "c"]
+    assert land_and_apply(stream, layout) == ["a", "c"]
     [found] = quarantined(layout)
     assert json.loads(found["new_image"]) == bad
     assert reason in found["reason"]
-    stream.put({"id": {"S": "b"}, "q": {"S": "mended"}})
-    assert settle(stream, layout) == ["a", "b", "c"]
+    stream.put({"id": {"S": "b"}, "q": {"S": "fixed"}})
+    assert land_and_apply(stream, layout) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_keys_of_a_wrong_type(keys: bytes, reason: str, tmp_path: Path) -> None:
         stream.put({"id": {"S": name}})
     second = stream.changes[1]
     stream.rewrite(second, second._replace(keys=keys))
-    assert settle(stream, layout) == ["a", "c"]
+    assert land_and_apply(stream, layout) == ["a", "c"]
     [found] = quarantined(layout)
     assert found["keys"] == keys.decode()
     assert found["event_id"] == second.event_id
@@ -115,14 +115,14 @@ def test_keys_of_a_wrong_type(keys: bytes, reason: str, tmp_path: Path) -> None:
     ],
 )
 def test_json_that_is_no_stream_record(raw: bytes, tmp_path: Path) -> None:
-    """As a page brings it: through the parser of GetRecords bodies."""
+    """Records as in a page: they pass through the parser of GetRecords bodies."""
     page = parse_page(b'{"Records": [' + raw + b"]}")
     [malformed] = page.malformed
     layout, stream = Layout(str(tmp_path)), ScriptedStream()
     stream.put({"id": {"S": "a"}})
     stream.malformed(malformed.raw)
     stream.put({"id": {"S": "c"}})
-    assert settle(stream, layout) == ["a", "c"]
+    assert land_and_apply(stream, layout) == ["a", "c"]
     [found] = quarantined(layout)
     assert found["raw"] == raw.decode()
     assert found["reason"]

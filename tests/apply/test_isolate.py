@@ -6,16 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datazone_dagster.apply.isolate import (
-    HOPELESS_AFTER,
-    MAX_CALLS,
-    NotIsolatedError,
-    failing_rows,
-)
+from datazone_dagster.apply.isolate import NotIsolatedError, failing_rows
+from datazone_dagster.model.quarantine_policy import HOPELESS_AFTER, MAX_SEARCH_CALLS
 
 
 class Function:
-    """Fails on some rows, and counts how often it is asked."""
+    """Fails on some rows, and counts the calls."""
 
     def __init__(self, bad: set[int]) -> None:
         self.bad = bad
@@ -48,7 +44,7 @@ def test_few_calls_find_few_keys_among_many(at: set[int]) -> None:
     function = Function(at)
     found = failing_rows([str(n) for n in range(20_000)], function.fails, "all")
     assert found.keys() == at
-    assert function.calls <= MAX_CALLS
+    assert function.calls <= MAX_SEARCH_CALLS
 
 
 def test_a_function_that_always_fails_is_given_up_soon() -> None:
@@ -62,7 +58,7 @@ def test_calls_are_bounded() -> None:
     function = Function(set(range(0, 4096, 2)))
     with pytest.raises(NotIsolatedError, match="after 500 calls"):
         failing_rows([str(n) for n in range(4096)], function.fails, "all")
-    assert function.calls == MAX_CALLS
+    assert function.calls == MAX_SEARCH_CALLS
 
 
 def test_changes_of_a_key_that_fail_only_together_go_together() -> None:

@@ -1,4 +1,4 @@
-"""A run stays within its memory budget, by what the system says of its process."""
+"""A run stays within its memory budget, measured by the system for its process."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Ran(NamedTuple):
 
 def run(lake: Path, way: str, budget: int) -> Ran:
     command = [sys.executable, "-m", "tests.apply.memory_child", str(lake), way, str(budget)]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return Ran(*map(int, said.split()))
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return Ran(*map(int, output.split()))
 
 
 def change(number: int, key: str, image_bytes: int) -> ChangeRecord:
-    # Noise, or the codec would make nothing of it.
+    # Noise, or the codec would compress it to nothing.
     filling = random.Random(number).randbytes(image_bytes // 2).hex()
     image = json.dumps(
         {"id": {"S": key}, "total": {"N": str(number)}, "note": {"S": filling}}
@@ -57,19 +57,19 @@ def change(number: int, key: str, image_bytes: int) -> ChangeRecord:
 
 def batches(keys: Sequence[str], image_bytes: int) -> Iterator[list[ChangeRecord]]:
     batch: list[ChangeRecord] = []
-    held = 0
+    pending_bytes = 0
     for number, key in enumerate(keys):
         batch.append(change(number, key, image_bytes))
-        held += batch[-1].size_bytes
-        if held >= BATCH_BYTES:
+        pending_bytes += batch[-1].size_bytes
+        if pending_bytes >= BATCH_BYTES:
             yield batch
-            batch, held = [], 0
+            batch, pending_bytes = [], 0
     if batch:
         yield batch
 
 
 def land(lake: Path, keys: Sequence[str], image_bytes: int) -> int:
-    """Decoded bytes of a backlog, landed in batches as a drain makes them."""
+    """Land a backlog in batches as a drain makes them; return its decoded bytes."""
     log = ChangeLog(Layout(str(lake)), "orders").open_or_create()
     landed = 0
     for batch in batches(keys, image_bytes):
@@ -91,7 +91,7 @@ def backlog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def large_items(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """900 changes of items of 400 KB, the most that DynamoDB takes."""
+    """900 changes of items of 400 KB, the limit of DynamoDB."""
     lake = tmp_path_factory.mktemp("large")
     assert land(lake, [f"k{number % 300}" for number in range(900)], 400_000) > BUDGET
     return lake
@@ -101,7 +101,7 @@ LONG = pytest.mark.faults
 
 
 @pytest.mark.parametrize(
-    "way", ["whole", pytest.param("images", marks=LONG), pytest.param("row_wise", marks=LONG)]
+    "way", ["full", pytest.param("images", marks=LONG), pytest.param("row_wise", marks=LONG)]
 )
 def test_a_backlog_larger_than_the_budget_fits(backlog: Path, way: str) -> None:
     ran = run(backlog, way, BUDGET)
@@ -112,13 +112,13 @@ def test_a_backlog_larger_than_the_budget_fits(backlog: Path, way: str) -> None:
 
 @LONG
 @pytest.mark.parametrize("way", ["append", "history", "items"])
-def test_a_backlog_of_which_every_change_counts_fits(backlog: Path, way: str) -> None:
+def test_a_backlog_fits_where_every_change_counts(backlog: Path, way: str) -> None:
     ran = run(backlog, way, BUDGET)
     assert (ran.records, ran.rows) == (35_000, 35_000)
     assert ran.peak_bytes < BUDGET
 
 
-@pytest.mark.parametrize("way", ["row_wise", pytest.param("whole", marks=LONG)])
+@pytest.mark.parametrize("way", ["row_wise", pytest.param("full", marks=LONG)])
 def test_items_of_the_largest_size_fit(large_items: Path, way: str) -> None:
     ran = run(large_items, way, BUDGET)
     assert (ran.records, ran.rows) == (900, 300)
@@ -134,7 +134,7 @@ def test_one_key_over_and_over_is_one_row_in_one_merge(tmp_path: Path) -> None:
 
 @LONG
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("way", "keys"), [("row_wise", 100_000), ("whole", 100_000), ("whole", 1)])
+@pytest.mark.parametrize(("way", "keys"), [("row_wise", 100_000), ("full", 100_000), ("full", 1)])
 def test_a_million_changes_fit_the_default_budget_and_half_of_it(
     tmp_path: Path, way: str, keys: int
 ) -> None:

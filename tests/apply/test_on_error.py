@@ -1,4 +1,4 @@
-"""A function that raises: the run fails, or the changes that it fails on are set aside."""
+"""A function that raises: the run fails, or the failing changes are quarantined."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOURCE = DynamoDBSource("orders")
 
 
 def by_python(orders: Frame) -> pa.Table:
-    """Python code that can't stand a total below 0."""
+    """Python code that raises on a total below 0."""
     rows = orders.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.total.N as total").arrow()
     for total in rows["total"].to_pylist():
         if total is not None and int(total) < 0:
@@ -34,7 +34,7 @@ def by_python(orders: Frame) -> pa.Table:
 
 
 def by_sql(orders: Frame) -> Frame:
-    """SQL that is read late, when the function has returned."""
+    """SQL that runs only after the function has returned."""
     return orders.select(
         "dynamodb.Keys.id.S as id",
         "case when dynamodb.NewImage.total.N like '-%' then cast('x' || dynamodb.NewImage.total.N "
@@ -69,7 +69,7 @@ def rows(layout: Layout) -> list[tuple[str, int | None]]:
 
 
 def waiting(layout: Layout) -> list[tuple[str, str]]:
-    """Total and reason of the quarantined changes, oldest first."""
+    """Return total and reason of the quarantined changes, oldest first."""
     table = Quarantine(layout, "out").waiting().sort_by("version")
     return [
         (json.loads(row["new_image"])["total"]["N"], row["reason"]) for row in table.to_pylist()
@@ -90,18 +90,18 @@ def test_fail_names_the_chunk_and_keys_and_commits_nothing(
         assert words in str(caught.value)
     assert DatasetTable(layout, "out", "orders", mode="merge").position() == 0
     assert not (tmp_path / "_quarantine").exists()
-    mended = build(
+    fixed = build(
         lambda orders: orders.select(
             "dynamodb.Keys.id.S as id", "abs(cast(dynamodb.NewImage.total.N as bigint)) as total"
         ),
         "fail",
     )
-    apply_transform(mended, layout)
+    apply_transform(fixed, layout)
     assert rows(layout) == [("a", 1), ("b", 2)]
 
 
 @pytest.mark.parametrize("function", [by_python, by_sql])
-def test_quarantine_sets_aside_what_fails_and_applies_the_rest(
+def test_failing_changes_are_quarantined_and_the_rest_is_applied(
     function: Callable[..., Any], tmp_path: Path
 ) -> None:
     layout, stream = Layout(str(tmp_path)), ScriptedStream()
@@ -118,7 +118,7 @@ def test_quarantine_sets_aside_what_fails_and_applies_the_rest(
 
 
 def test_in_merge_mode_the_newest_change_that_passes_counts(tmp_path: Path) -> None:
-    """Each change carries the whole item, so a later one misses nothing of the one set aside."""
+    """Each change carries the full item, so a later one loses nothing of the quarantined one."""
     layout, stream = Layout(str(tmp_path)), ScriptedStream()
     for key, total in (("a", 1), ("a", -2), ("a", 3), ("b", 5), ("b", -6)):
         put(stream, key, total)
@@ -181,7 +181,7 @@ def test_broken_code_fails_the_run_instead_of_emptying_it_into_the_quarantine(
 
 
 def test_looking_for_failing_rows_leaves_no_trace_in_the_columns(tmp_path: Path) -> None:
-    """Columns come from the changes that are taken, in their order, not from the search."""
+    """Columns come from the accepted changes, in their order, not from the search."""
 
     def typed(orders: Frame) -> Frame:
         items = orders.items()

@@ -1,4 +1,4 @@
-"""A run goes on with what lands while it works, in chunks that are worth their merge."""
+"""A run goes on with newly landed changes, in chunks that are worth their merge."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from datazone_dagster.sources import DynamoDBSource
 
 MEBIBYTE = 1 << 20
 COST = ChunkCost(stored_bytes=100 * MEBIBYTE, work_seconds=1.8, merge_seconds=0.2)
-"""A chunk that was just worth its merge."""
+"""A chunk that was barely worth its merge."""
 
 positive = st.floats(1e-3, 1e3)
 COSTS = st.builds(ChunkCost, st.integers(1, 1 << 30), positive, positive)
@@ -68,7 +68,7 @@ def test_more_is_enough_where_less_is_for_its_size(
 
 
 def simulated(bytes_per_second: float, cost: ChunkCost) -> tuple[int, float]:
-    """Chunks of 60 seconds of steady landing, and the longest that anything waited for others."""
+    """Return the chunks in 60 seconds of steady landing, and the longest wait of a change."""
     now, opened, chunks, longest = 0.0, 0.0, 0, 0.0
     while now < 60:
         since, opened = opened, now
@@ -124,7 +124,7 @@ def change(number: int, size: int = 10) -> ChangeRecord:
 
 
 class World:
-    """A change log, and who follows it."""
+    """A change log and its followers."""
 
     def __init__(self, path: Path) -> None:
         self.layout = Layout(str(path))
@@ -152,13 +152,13 @@ def world(tmp_path: Path) -> World:
 
 
 def cost(world: World, merges: float) -> ChunkCost:
-    """A chunk of one batch that took a second, and the merge so many."""
+    """The cost of a chunk of one batch: a second of work, and this many of merging."""
     log = world.log.open()
     assert log is not None
     return ChunkCost(log.stored_bytes(log.head - 1, log.head), 1.0, merges)
 
 
-def test_where_nothing_has_landed_meanwhile_nothing_is_waited_for(world: World) -> None:
+def test_a_run_does_not_wait_where_nothing_has_landed_meanwhile(world: World) -> None:
     world.land()
     following = world.following()
     log = following.first()
@@ -168,7 +168,7 @@ def test_where_nothing_has_landed_meanwhile_nothing_is_waited_for(world: World) 
 
 
 def with_one_batch_waiting(world: World) -> tuple[Following, ChangeLogSnapshot]:
-    """A run that stands at the first batch, a second later, when another has landed."""
+    """A run at the first batch, a second later, when another batch has landed."""
     world.land()
     following = world.following()
     log = following.first()
@@ -185,7 +185,7 @@ def test_a_run_goes_on_when_enough_has_landed(world: World) -> None:
         world.clock.at[second] = world.land
     log = following.next(first, worth)
     assert log is not None
-    # 0.4 seconds are a tenth of a chunk whose work takes 3.6: four batches of a second.
+    # 0.4 seconds are a tenth of a chunk with 3.6 seconds of work: four batches of a second.
     assert log.head == 5
     assert world.clock.seconds == pytest.approx(2.5, abs=LOOK_EVERY_SECONDS)
 
@@ -211,7 +211,7 @@ def test_a_run_ends_when_its_time_is_over(world: World) -> None:
     assert following.next(log, cost(world, 0.5)) is None
 
 
-def test_a_run_that_is_told_to_end_does_not_wait(
+def test_a_run_does_not_wait_after_a_shutdown_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.land()
@@ -232,7 +232,7 @@ def copies(orders: Frame) -> Frame:
     return orders.select("dynamodb.Keys.id.S as id")
 
 
-def test_what_lands_while_a_run_works_is_of_that_run(world: World) -> None:
+def test_a_run_applies_what_lands_while_it_works(world: World) -> None:
     world.land()
 
     def land_once(chunk: ChunkReport) -> None:

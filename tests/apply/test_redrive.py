@@ -1,4 +1,4 @@
-"""Quarantined records come back: once, in order, whatever dies in between."""
+"""Quarantined records are redriven: once, in order, despite crashes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ POINTS = (
 )
 
 
-def mended(orders: Frame) -> Frame:
+def fixed(orders: Frame) -> Frame:
     return orders.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.total.N as total")
 
 
@@ -49,7 +49,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def quarantined(layout: Layout, stream: ScriptedStream, mode: str = "merge") -> None:
-    """a: 1, -2, 3; b: 5, -6; c: -7. The function fails below 0."""
+    """Apply a: 1, -2, 3; b: 5, -6; c: -7. The function fails below 0."""
     for key, total in (("a", 1), ("a", -2), ("a", 3), ("b", 5), ("b", -6), ("c", -7)):
         put(stream, key, total)
     land(stream, layout)
@@ -59,11 +59,11 @@ def quarantined(layout: Layout, stream: ScriptedStream, mode: str = "merge") -> 
 def test_records_come_back_and_newer_rows_stay(layout: Layout) -> None:
     quarantined(layout, ScriptedStream())
     assert rows(layout) == [("a", 3), ("b", 5)]
-    report = redrive_dataset(flow(mended), "out", layout)
+    report = redrive_dataset(flow(fixed), "out", layout)
     assert rows(layout) == [("a", 3), ("b", -6), ("c", -7)]
     assert (report.redriven, report.waiting) == (3, 0)
     assert (report.counts.inserted, report.counts.updated) == (1, 1)
-    assert redrive_dataset(flow(mended), "out", layout).redriven == 0
+    assert redrive_dataset(flow(fixed), "out", layout).redriven == 0
 
 
 def test_append_mode_gets_every_event_once_and_each_key_in_order(layout: Layout) -> None:
@@ -71,7 +71,7 @@ def test_append_mode_gets_every_event_once_and_each_key_in_order(layout: Layout)
     quarantined(layout, stream, "append")
     assert rows(layout) == [("a", 1), ("b", 5)]
     before = read_dataset(layout, "out")
-    report = redrive_dataset(flow(mended, "append"), "out", layout)
+    report = redrive_dataset(flow(fixed, "append"), "out", layout)
     assert (report.redriven, report.waiting) == (4, 0)
     assert rows(layout) == [("a", 1), ("a", -2), ("a", 3), ("b", 5), ("b", -6), ("c", -7)]
     after = read_dataset(layout, "out")
@@ -82,15 +82,15 @@ def test_append_mode_gets_every_event_once_and_each_key_in_order(layout: Layout)
     assert rows(layout)[-1] == ("a", 8)
 
 
-def test_what_still_fails_waits_on_and_so_does_what_is_behind_it(layout: Layout) -> None:
-    def half_mended(orders: Frame) -> Frame:
-        if any(row["total"] == "-2" for row in mended(orders).arrow().to_pylist()):
+def test_still_failing_records_go_on_waiting_with_those_behind_them(layout: Layout) -> None:
+    def half_fixed(orders: Frame) -> Frame:
+        if any(row["total"] == "-2" for row in fixed(orders).arrow().to_pylist()):
             raise ValueError("still -2")
-        return mended(orders)
+        return fixed(orders)
 
     quarantined(layout, ScriptedStream(), "append")
-    small = ApplySettings(chunk_bytes=1)  # one record at a time: keys are remembered over parts
-    report = redrive_dataset(flow(half_mended, "append"), "out", layout, settings=small)
+    small = ApplySettings(chunk_bytes=1)  # portions of one record: keys are remembered
+    report = redrive_dataset(flow(half_fixed, "append"), "out", layout, settings=small)
     assert (report.redriven, report.waiting) == (2, 2)
     assert rows(layout) == [("a", 1), ("b", 5), ("b", -6), ("c", -7)]
     assert waiting(layout) == [
@@ -105,7 +105,7 @@ def test_with_on_error_fail_a_redrive_that_raises_changes_nothing(layout: Layout
     with pytest.raises(TransformError, match="3 quarantined records, 3 changes"):
         redrive_dataset(build(by_python, "fail"), "out", layout)
     assert rows(layout) == [("a", 3), ("b", 5)]
-    assert quarantine_report(flow(mended), "out", layout).waiting == 3
+    assert quarantine_report(flow(fixed), "out", layout).waiting == 3
 
 
 @pytest.mark.parametrize("mode", ["merge", "append"])
@@ -115,14 +115,14 @@ def test_a_redrive_that_dies_neither_loses_nor_doubles(
 ) -> None:
     quarantined(layout, ScriptedStream(), mode)
     with pytest.raises(Crash), crash_at(point):
-        redrive_dataset(flow(mended, mode), "out", layout)
-    redrive_dataset(flow(mended, mode), "out", layout)
+        redrive_dataset(flow(fixed, mode), "out", layout)
+    redrive_dataset(flow(fixed, mode), "out", layout)
     expected = {
         "merge": [("a", 3), ("b", -6), ("c", -7)],
         "append": [("a", 1), ("a", -2), ("a", 3), ("b", 5), ("b", -6), ("c", -7)],
     }
     assert rows(layout) == expected[mode]
-    assert quarantine_report(flow(mended, mode), "out", layout).waiting == 0
+    assert quarantine_report(flow(fixed, mode), "out", layout).waiting == 0
     redriven = Quarantine(layout, "out").start_redrive()
     assert redriven is not None
     assert not len(redriven.records(0))
@@ -139,8 +139,8 @@ def test_a_run_at_the_worst_moment_of_a_redrive(layout: Layout, mode: str, point
     put(stream, "c", -8)
     land(stream, layout)
     with at_point(point, lambda: apply_transform(flow(by_python, mode), layout)):
-        redrive_dataset(flow(mended, mode), "out", layout)
-    redrive_dataset(flow(mended, mode), "out", layout)
+        redrive_dataset(flow(fixed, mode), "out", layout)
+    redrive_dataset(flow(fixed, mode), "out", layout)
     assert sorted(rows(layout))[-1] == ("d", 4)
     found = rows(layout)
     assert ("c", -8) in found
@@ -150,27 +150,27 @@ def test_a_run_at_the_worst_moment_of_a_redrive(layout: Layout, mode: str, point
 
 def test_two_redrives_at_once(layout: Layout) -> None:
     quarantined(layout, ScriptedStream(), "append")
-    other = lambda: redrive_dataset(flow(mended, "append"), "out", layout)  # noqa: E731
+    other = lambda: redrive_dataset(flow(fixed, "append"), "out", layout)  # noqa: E731
     for point in POINTS[:2]:
         with at_point(point, other):
-            redrive_dataset(flow(mended, "append"), "out", layout)
+            redrive_dataset(flow(fixed, "append"), "out", layout)
     assert rows(layout) == [("a", 1), ("a", -2), ("a", 3), ("b", 5), ("b", -6), ("c", -7)]
 
 
 def test_a_record_of_a_chunk_that_is_not_committed_is_left_to_the_run(layout: Layout) -> None:
-    """The run died between quarantine and dataset: its chunk comes again, with the record."""
+    """The run died between quarantine and dataset: its chunk is applied again, with the record."""
     stream = ScriptedStream()
     put(stream, "a", -1)
     put(stream, "b", 2)
     land(stream, layout)
     with pytest.raises(Crash), crash_at(crash_points.AFTER_QUARANTINE):
         apply_transform(flow(by_python, "append"), layout)
-    assert redrive_dataset(flow(mended, "append"), "out", layout).redriven == 0
-    apply_transform(flow(mended, "append"), layout)  # mended meanwhile: takes the record itself
+    assert redrive_dataset(flow(fixed, "append"), "out", layout).redriven == 0
+    apply_transform(flow(fixed, "append"), layout)  # fixed meanwhile: takes the record itself
     assert rows(layout) == [("a", -1), ("b", 2)]
-    redrive_dataset(flow(mended, "append"), "out", layout)
+    redrive_dataset(flow(fixed, "append"), "out", layout)
     assert rows(layout) == [("a", -1), ("b", 2)]
-    assert quarantine_report(flow(mended, "append"), "out", layout).waiting == 0
+    assert quarantine_report(flow(fixed, "append"), "out", layout).waiting == 0
 
 
 def test_a_key_deleted_since_does_not_come_back_however_late_the_redrive(layout: Layout) -> None:
@@ -185,8 +185,8 @@ def test_a_key_deleted_since_does_not_come_back_however_late_the_redrive(layout:
     put(stream, "b", 1)
     stream.delete({"id": {"S": "b"}})
     land(stream, layout)
-    apply_transform(flow(by_python), layout, clock=clock)  # drops tombstones past their time
-    redrive_dataset(flow(mended), "out", layout, clock=clock)
+    apply_transform(flow(by_python), layout, clock=clock)  # drops expired tombstones
+    redrive_dataset(flow(fixed), "out", layout, clock=clock)
     assert rows(layout) == []
 
 
@@ -197,13 +197,13 @@ def test_records_that_are_no_stream_records_stay(layout: Layout) -> None:
     put(stream, "a", 1)
     land(stream, layout)
     apply_transform(flow(by_python), layout)
-    report = redrive_dataset(flow(mended), "out", layout)
+    report = redrive_dataset(flow(fixed), "out", layout)
     assert (report.redriven, report.waiting) == (0, 2)
     assert report.reasons == (("not a stream record", 2),)
 
 
 def test_a_record_that_the_parser_has_learnt_to_read_comes_back(layout: Layout) -> None:
-    """It was refused by an older version; it is whole now, and takes its place in the order."""
+    """An older version refused the record; now it parses, and is applied in its original order."""
     stream = ScriptedStream()
     put(stream, "a", 1)
     change = stream.changes[-1]
@@ -222,9 +222,9 @@ def test_a_record_that_the_parser_has_learnt_to_read_comes_back(layout: Layout) 
     land(stream, layout)
     apply_transform(flow(by_python), layout)
     assert rows(layout) == [("a", 1), ("b", 3)]
-    assert redrive_dataset(flow(mended), "out", layout).redriven == 1
+    assert redrive_dataset(flow(fixed), "out", layout).redriven == 1
     assert ("a", 2) in rows(layout)
-    assert quarantine_report(flow(mended), "out", layout).waiting == 0
+    assert quarantine_report(flow(fixed), "out", layout).waiting == 0
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -253,10 +253,10 @@ def test_after_a_redrive_it_is_as_if_the_function_had_never_failed(
     for point in points:
         try:
             with crash_at(point):
-                redrive_dataset(flow(mended, mode), "out", layout)
+                redrive_dataset(flow(fixed, mode), "out", layout)
         except Crash:
             continue
-    redrive_dataset(flow(mended, mode), "out", layout)
+    redrive_dataset(flow(fixed, mode), "out", layout)
     made = [
         (json.loads(c.keys)["id"]["S"], json.loads(c.new_image or b"")["total"]["N"])
         for c in stream.changes

@@ -45,7 +45,7 @@ def log_in(root: Path) -> ChangeLogSnapshot:
 
 
 def lose_a_race(change_log: ChangeLog) -> None:
-    """Two drains write their file; the second to commit gives way."""
+    """Two drains write their file; the second to commit loses the race."""
     winner, loser = change_log.open_or_create(), change_log.open_or_create()
     with loser.begin(1) as writer:
         writer.put(shard(90))
@@ -68,7 +68,7 @@ def test_a_batch_is_one_commit_with_its_number_in_rows_and_transaction(tmp_path:
     assert table.to_pyarrow_table()["batch"].to_pylist() == [1, 1, 1]
 
 
-def test_the_second_of_two_appends_from_one_snapshot_gives_way(tmp_path: Path) -> None:
+def test_the_second_of_two_appends_from_one_snapshot_loses_the_race(tmp_path: Path) -> None:
     log_in(tmp_path).append(1, [shard(1)])
     one, other = log_in(tmp_path), log_in(tmp_path)
     one.append(1, [shard(2)])
@@ -85,7 +85,7 @@ def test_the_second_of_two_appends_from_one_snapshot_gives_way(tmp_path: Path) -
     through=st.integers(0, 6),
     chunk_bytes=st.sampled_from([1, 1500, 10**6]),
 )
-def test_a_range_is_read_in_order_whole_batches_a_chunk(
+def test_a_range_is_read_in_order_with_complete_batches_per_chunk(
     tmp_path_factory: pytest.TempPathFactory,
     sizes: list[int],
     after: int,
@@ -113,8 +113,8 @@ def test_only_files_of_the_range_are_opened(tmp_path: Path) -> None:
     for number in range(4):
         log_in(tmp_path).append(1, [shard(number)])
     folder = tmp_path / "_changelog" / "orders"
-    kept = pa.table(DeltaTable(folder).get_add_actions(flatten=True)).to_pylist()
-    for file in kept:
+    files = pa.table(DeltaTable(folder).get_add_actions(flatten=True)).to_pylist()
+    for file in files:
         if file["min.batch"] != 3:
             (folder / file["path"]).unlink()
     assert events(list(log_in(tmp_path).chunks(2, 3, 10**6))) == [["e2"]]
@@ -135,7 +135,7 @@ def test_positions_are_the_highest_numbers_as_integers(tmp_path: Path) -> None:
     assert {row.shard_id for row in log_in(tmp_path).landed_since(1)} == {"t"}
 
 
-def test_a_malformed_record_keeps_its_raw_form(tmp_path: Path) -> None:
+def test_a_malformed_record_is_stored_in_its_raw_form(tmp_path: Path) -> None:
     log = log_in(tmp_path)
     bad = MalformedRecord(b'{"\xff', "not JSON")
     log.append(1, [ShardRecords(ARN, "s", None, [], [bad])])
@@ -144,7 +144,7 @@ def test_a_malformed_record_keeps_its_raw_form(tmp_path: Path) -> None:
     assert (row["raw"], row["reason"], row["event_name"]) == ('{"\\xff', "not JSON", None)
 
 
-def test_a_foreign_table_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_an_unrecognised_table_at_its_path_is_refused(tmp_path: Path) -> None:
     write_deltalake(str(tmp_path / "_changelog" / "orders"), pa.table({"a": [1]}))
     with pytest.raises(UnrecognisedTableError, match="Nothing was overwritten"):
         log_in(tmp_path)
@@ -159,7 +159,7 @@ def test_a_damaged_table_is_an_error_and_left_alone(tmp_path: Path) -> None:
     assert first.read_text() == "garbage"
 
 
-def test_a_snapshot_moves_on_to_what_others_landed(tmp_path: Path) -> None:
+def test_a_snapshot_moves_on_to_batches_that_others_landed(tmp_path: Path) -> None:
     reader, writer = log_in(tmp_path), log_in(tmp_path)
     assert reader.head == 0
     for number in range(1, 4):

@@ -53,7 +53,7 @@ def checkpoints_in(root: Path) -> CheckpointTable:
 
 @settings(max_examples=15, deadline=None)
 @given(SHARDS, st.integers(0, 2**60), st.integers(1, 10**6))
-def test_what_is_saved_is_read_back(
+def test_a_saved_checkpoint_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, row: ShardCheckpoint, batch: int, epoch: int
 ) -> None:
     root = tmp_path_factory.mktemp("checkpoint")
@@ -64,7 +64,7 @@ def test_what_is_saved_is_read_back(
     assert saved.checkpoint == checkpoint
 
 
-def test_saving_replaces_all_rows_and_a_stale_snapshot_gives_way(tmp_path: Path) -> None:
+def test_saving_replaces_all_rows_and_a_stale_snapshot_loses_the_race(tmp_path: Path) -> None:
     now = datetime(2030, 1, 1, tzinfo=timezone.utc)
     rows = {("arn", name): ShardCheckpoint("arn", name, now) for name in "ab"}
     one = checkpoints_in(tmp_path).open_or_create()
@@ -76,7 +76,7 @@ def test_saving_replaces_all_rows_and_a_stale_snapshot_gives_way(tmp_path: Path)
     assert len(DeltaTable(tmp_path / "_checkpoints" / "orders").to_pyarrow_table()) == 2
 
 
-def test_a_snapshot_moved_past_the_save_of_another_gives_way(tmp_path: Path) -> None:
+def test_a_snapshot_moved_past_another_save_loses_the_race(tmp_path: Path) -> None:
     """delta-rs moves a handle to the newest version after its own commit."""
     one = checkpoints_in(tmp_path).open_or_create()
     one.save(Checkpoint(1, 1, "arn", {}))

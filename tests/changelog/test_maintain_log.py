@@ -18,13 +18,14 @@ from datazone_dagster.changelog import checkpoints, compaction, maintain_log
 from datazone_dagster.changelog import log as change_log
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.schema import BATCHES_PER_BUCKET, ShardRecords, bucket_of
-from datazone_dagster.delta import CHECKPOINT_EVERY, DataFile
+from datazone_dagster.delta import CHECKPOINT_EVERY
 from datazone_dagster.drain.maintain_source import CLEAN_UP_EVERY_SECONDS
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, fold
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import MalformedRecord
 from datazone_dagster.model.report import Gap
+from datazone_dagster.model.table_file import DataFile
 from tests.changelog.test_change_log import ARN, events, log_in, record, shard
 
 HOURS_AGO = "interval 0 seconds"
@@ -38,7 +39,7 @@ def file(first: int, last: int, size_bytes: int) -> DataFile:
 
 
 @given(st.lists(st.integers(1, 40 << 20), min_size=1, max_size=300), st.integers(0, 5000))
-def test_joining_ends_and_keeps_ranges_disjoint_and_in_one_bucket(
+def test_joining_ends_with_disjoint_ranges_within_one_bucket_each(
     sizes: list[int], first: int
 ) -> None:
     files = [file(first + n, first + n, size) for n, size in enumerate(sizes)]
@@ -120,24 +121,24 @@ def _last_commit(root: Path) -> list[dict[str, dict[str, object]]]:
 
 
 @pytest.mark.usefixtures("small_groups")
-def test_upkeep_and_an_append_from_one_snapshot_one_gives_way(tmp_path: Path) -> None:
+def test_maintenance_and_an_append_from_one_snapshot_race(tmp_path: Path) -> None:
     for number in range(5):
         log_in(tmp_path).append(1, [shard(number)])
-    upkeep, drain = log_in(tmp_path), log_in(tmp_path)
+    maintenance, drain = log_in(tmp_path), log_in(tmp_path)
     drain.append(1, [shard(5)])
     with pytest.raises(ConcurrentWriterError):
-        upkeep.maintain_once()
-    upkeep, drain = log_in(tmp_path), log_in(tmp_path)
-    assert upkeep.maintain_once()
+        maintenance.maintain_once()
+    maintenance, drain = log_in(tmp_path), log_in(tmp_path)
+    assert maintenance.maintain_once()
     with pytest.raises(ConcurrentWriterError):
         drain.append(1, [shard(6)])
-    assert upkeep.append(1, [shard(6)]) == 7
+    assert maintenance.append(1, [shard(6)]) == 7
     assert events(list(log_in(tmp_path).chunks(0, 9, 10**9))) == [[f"e{n}" for n in range(7)]]
 
 
 @pytest.mark.usefixtures("small_groups")
 def test_files_that_another_drain_joined_are_not_joined_again(tmp_path: Path) -> None:
-    """delta-rs puts the note of a gap behind the other's commits, and says nothing."""
+    """delta-rs commits the gap note after the other drain's commits, without an error."""
     for number in range(11):
         log_in(tmp_path).append(1, [shard(number)])
     slow, fast = log_in(tmp_path), log_in(tmp_path)
@@ -150,8 +151,8 @@ def test_files_that_another_drain_joined_are_not_joined_again(tmp_path: Path) ->
     assert events(list(log_in(tmp_path).chunks(0, 11, 10**9))) == [[f"e{n}" for n in range(11)]]
 
 
-def test_a_drain_moved_past_the_batch_of_another_gives_way(tmp_path: Path) -> None:
-    """As above: its own batch would get the same number, and delta-rs would not refuse it."""
+def test_a_drain_moved_past_another_batch_loses_the_race(tmp_path: Path) -> None:
+    """The slow drain's batch would get the same number, and delta-rs would accept it."""
     slow, fast = log_in(tmp_path), log_in(tmp_path)
     fast.append(1, [shard(1)])
     slow.record_gaps([GapNote(Gap(ARN, "s", "trimmed"), WRITTEN_AT)])
@@ -164,8 +165,8 @@ def test_a_drain_moved_past_the_batch_of_another_gives_way(tmp_path: Path) -> No
 def test_a_snapshot_is_readable_after_its_files_were_joined(tmp_path: Path) -> None:
     for number in range(8):
         log_in(tmp_path).append(1, [shard(number)])
-    reader, upkeep = log_in(tmp_path), log_in(tmp_path)
-    while upkeep.maintain_once():
+    reader, maintenance = log_in(tmp_path), log_in(tmp_path)
+    while maintenance.maintain_once():
         pass
     assert len(events(list(reader.chunks(0, 8, 1)))) == 8
 
@@ -190,7 +191,7 @@ def test_many_small_shards_make_one_row_group(tmp_path: Path) -> None:
     assert chunk.rows[Log.SHARD_ID].to_pylist() == [f"s{n}" for n in range(100)]
 
 
-def test_only_applied_and_old_changes_are_forgotten_and_never_silently(tmp_path: Path) -> None:
+def test_only_applied_and_old_changes_are_truncated_and_never_silently(tmp_path: Path) -> None:
     for number in range(4):
         created = record(number, created_at=1_700_000_000 + number)
         log_in(tmp_path).append(1, [ShardRecords(ARN, "s", None, [created])])
@@ -201,16 +202,16 @@ def test_only_applied_and_old_changes_are_forgotten_and_never_silently(tmp_path:
     assert log.truncate(2, later) == 1
     for one in (log, log_in(tmp_path)):
         assert events(list(one.chunks(2, 4, 10**9))) == [["e2", "e3"]]
-        with pytest.raises(StorageError, match="no batches 2 to 2"):
+        with pytest.raises(StorageError, match="no longer has batches 2 to 2"):
             list(one.chunks(1, 4, 10**9))
         assert one.head == 4
 
 
-def test_records_that_are_no_changes_do_not_keep_the_log_from_forgetting(tmp_path: Path) -> None:
+def test_malformed_records_do_not_prevent_truncation(tmp_path: Path) -> None:
     bad = ShardRecords(ARN, "s", None, [], [MalformedRecord(b"{", "not JSON")])
     for landed in ([shard(1)], [bad], [shard(2)], [bad]):
         log_in(tmp_path).append(1, landed)
-    # They have no time of their own: what counts is when they were landed, just now.
+    # Malformed records have no event time: the time of their landing counts, just now.
     after_the_changes = datetime.fromtimestamp(1_700_000_010, timezone.utc)
     assert log_in(tmp_path).truncate(4, after_the_changes) == 1
     tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
@@ -219,7 +220,7 @@ def test_records_that_are_no_changes_do_not_keep_the_log_from_forgetting(tmp_pat
 
 
 class Opening(NamedTuple):
-    """What opening the change log reads."""
+    """Log entries and files that opening the change log reads."""
 
     entries: int
     entry_bytes: int
@@ -238,7 +239,7 @@ def opening(root: Path, live_files: int) -> Opening:
 
 
 def most_of_ticks(root: Path, ticks: int) -> Opening:
-    """The most of each that a tick of these leaves to the next."""
+    """Return the maximum of each fact that any of these ticks leaves to the next."""
     found = []
     for number in range(ticks):
         log = log_in(root)
@@ -248,10 +249,10 @@ def most_of_ticks(root: Path, ticks: int) -> Opening:
     return Opening(*map(max, zip(*found, strict=True)))
 
 
-def test_what_a_tick_has_to_read_stays_flat(
+def test_the_log_that_a_tick_reads_does_not_grow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As if hours lay between the ticks, or what the log remembers of them would still grow.
+    # Retention as if hours had passed between the ticks; otherwise the log would still grow.
     monkeypatch.setitem(change_log._CONFIGURATION, "delta.deletedFileRetentionDuration", HOURS_AGO)
     monkeypatch.setitem(change_log._CONFIGURATION, "delta.logRetentionDuration", HOURS_AGO)
     first = most_of_ticks(tmp_path, 2 * compaction.BATCHES_PER_GROUP)
@@ -263,7 +264,7 @@ def test_what_a_tick_has_to_read_stays_flat(
     assert last.checkpoint_bytes < 1.2 * first.checkpoint_bytes
 
 
-def test_old_log_entries_and_replaced_files_go(
+def test_old_log_entries_and_replaced_files_are_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
@@ -283,14 +284,14 @@ def test_old_log_entries_and_replaced_files_go(
     assert len(events(list(log_in(tmp_path).chunks(0, 80, 1)))) == 80
 
 
-def test_every_replaced_file_is_deleted_also_if_the_log_would_forget_it_soon(
+def test_every_replaced_file_is_deleted_before_its_log_entry_expires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The retention of the log covers what one deletion leaves to the next."""
+    """The log lists a replaced file for longer than the time between two deletions."""
     for module in (maintain_log, checkpoints):
-        kept = module.RETENTION_HOURS
-        told = int(configured(module)["delta.deletedFileRetentionDuration"].split()[1])
-        assert told * 3600 >= kept * 3600 + CLEAN_UP_EVERY_SECONDS
+        retained = module.RETENTION_HOURS
+        listed = int(configured(module)["delta.deletedFileRetentionDuration"].split()[1])
+        assert listed * 3600 >= retained * 3600 + CLEAN_UP_EVERY_SECONDS
     monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
     monkeypatch.setattr(maintain_log, "RETENTION_HOURS", 0)
     for number in range(24):

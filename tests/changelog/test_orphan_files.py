@@ -1,4 +1,4 @@
-"""Files of writers whose commit never came: gone in the end, and never one that still counts."""
+"""Files of writers that never committed are deleted in the end; a live file never is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from datazone_dagster.changelog import compaction, maintain_log, orphan_files
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.changelog.orphan_files import buckets_to_look_through
+from datazone_dagster.changelog.orphan_files import buckets_to_search
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.layout import Layout
@@ -38,7 +38,7 @@ def landed(root: Path) -> list[str]:
     return [event for chunk in events(list(log_in(root).chunks(0, 99, 10**9))) for event in chunk]
 
 
-def test_the_file_of_a_drain_that_lost_goes_once_it_is_old(tmp_path: Path) -> None:
+def test_the_file_of_a_drain_that_lost_the_race_is_deleted_once_old(tmp_path: Path) -> None:
     lose_a_race(ChangeLog(Layout(str(tmp_path)), "orders"))
     assert len(data_files(tmp_path)) == 2
     log_in(tmp_path).delete_orphan_files()
@@ -49,7 +49,7 @@ def test_the_file_of_a_drain_that_lost_goes_once_it_is_old(tmp_path: Path) -> No
     assert landed(tmp_path) == ["e1"]
 
 
-def test_the_file_of_a_drain_that_died_goes_once_another_has_landed(tmp_path: Path) -> None:
+def test_the_file_of_a_dead_drain_is_deleted_once_another_has_landed(tmp_path: Path) -> None:
     log_in(tmp_path).append(1, [shard(1)])
     dead = log_in(tmp_path).begin(1)
     dead.put(shard(2))
@@ -76,10 +76,10 @@ def test_a_writer_that_slept_for_days_can_still_commit_if_nobody_else_did(tmp_pa
     assert landed(tmp_path) == ["e1", "e2"]
 
 
-def test_whatever_is_committed_meanwhile_makes_a_sleeping_writer_give_way(
+def test_any_commit_meanwhile_makes_a_sleeping_writer_lose_the_race(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also the deletion of files itself: else what is deleted here could still be committed."""
+    """The deletion itself is such a commit: otherwise a deleted file could still be committed."""
     monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
     monkeypatch.setattr(maintain_log, "RETENTION_HOURS", 0)
     for number in range(5):
@@ -97,14 +97,14 @@ def test_whatever_is_committed_meanwhile_makes_a_sleeping_writer_give_way(
     assert landed(tmp_path) == [f"e{number}" for number in range(6)]
 
 
-def test_an_old_handle_leaves_what_was_committed_since(tmp_path: Path) -> None:
+def test_an_old_handle_does_not_delete_later_commits(tmp_path: Path) -> None:
     old = log_in(tmp_path)
     log_in(tmp_path).append(1, [shard(1)])
     old.delete_orphan_files()
     assert landed(tmp_path) == ["e1"]
 
 
-def test_the_file_of_a_join_that_lost_goes_and_joined_files_stay_for_readers(
+def test_the_file_of_a_lost_join_is_deleted_and_joined_files_stay_for_readers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
@@ -123,24 +123,24 @@ def test_the_file_of_a_join_that_lost_goes_and_joined_files_stay_for_readers(
     assert landed(tmp_path) == expected
 
 
-def test_a_folder_of_someone_else_is_not_looked_into(tmp_path: Path) -> None:
+def test_a_folder_of_someone_else_is_not_searched(tmp_path: Path) -> None:
     lose_a_race(ChangeLog(Layout(str(tmp_path)), "orders"))
-    (stray,) = data_files(tmp_path) - set(map(Path, _live(tmp_path)))
-    foreign = [stray.with_name("notes.txt"), stray.parent.parent / "mine" / stray.name]
-    for path in foreign:
+    (orphan,) = data_files(tmp_path) - set(map(Path, _live(tmp_path)))
+    others = [orphan.with_name("notes.txt"), orphan.parent.parent / "mine" / orphan.name]
+    for path in others:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
-    age({stray, *foreign}, hours=4)
+    age({orphan, *others}, hours=4)
     log_in(tmp_path).delete_orphan_files()
-    assert not stray.exists()
-    assert all(path.exists() for path in foreign)
+    assert not orphan.exists()
+    assert all(path.exists() for path in others)
 
 
 def _live(root: Path) -> list[str]:
     return [str(root / "_changelog" / "orders" / file.path) for file in log_in(root)._files]
 
 
-def test_the_file_of_a_checkpoint_that_lost_goes(tmp_path: Path) -> None:
+def test_the_file_of_a_checkpoint_that_lost_the_race_is_deleted(tmp_path: Path) -> None:
     table = CheckpointTable(Layout(str(tmp_path)), "orders")
     now = datetime(2025, 1, 1, tzinfo=timezone.utc)
     table.open_or_create()
@@ -156,13 +156,13 @@ def test_the_file_of_a_checkpoint_that_lost_goes(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 50), st.integers(0, 500), st.integers(0, 10**6))
-def test_a_look_is_bounded_and_turns_come_to_every_bucket(first: int, more: int, turn: int) -> None:
+def test_a_search_is_bounded_and_reaches_every_bucket(first: int, more: int, turn: int) -> None:
     last = first + more
     turns = -(-(more + 1) // orphan_files.OTHER_BUCKETS)
-    looks = [buckets_to_look_through(first, last, turn + n) for n in range(turns)]
-    for look in looks:
-        assert (
-            len(look) == len(set(look)) <= orphan_files.NEWEST_BUCKETS + orphan_files.OTHER_BUCKETS
-        )
-        assert set(range(max(first, last + 1 - orphan_files.NEWEST_BUCKETS), last + 1)) <= set(look)
-    assert {bucket for look in looks for bucket in look} == set(range(first, last + 1))
+    searches = [buckets_to_search(first, last, turn + n) for n in range(turns)]
+    most = orphan_files.NEWEST_BUCKETS + orphan_files.OTHER_BUCKETS
+    newest = set(range(max(first, last + 1 - orphan_files.NEWEST_BUCKETS), last + 1))
+    for search in searches:
+        assert len(search) == len(set(search)) <= most
+        assert newest <= set(search)
+    assert {bucket for search in searches for bucket in search} == set(range(first, last + 1))

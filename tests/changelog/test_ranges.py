@@ -1,4 +1,4 @@
-"""How much of the change log a range of batches is, by the statistics of its files."""
+"""Size of a range of batches in the change log, by the statistics of its files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 import pytest
 
 from datazone_dagster.changelog.ranges import files_between, stored_bytes
-from datazone_dagster.delta import DataFile
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.table_file import DataFile
 
 
 def file(first: int, last: int, size_bytes: int) -> DataFile:

@@ -1,4 +1,4 @@
-"""A project folder as a user has it, with a lakehouse that was filled from a scripted stream."""
+"""A project folder like a user's, with a lakehouse filled from a scripted stream."""
 
 from __future__ import annotations
 

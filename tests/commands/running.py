@@ -24,7 +24,7 @@ from datazone_dagster.sources import DynamoDBSource
 ORDERS = Input(Stream(source=DynamoDBSource("orders")))
 
 def total(orders):
-    if os.environ.get("MENDED") != "yes":
+    if os.environ.get("FIXED") != "yes":
         for row in orders.items().arrow().to_pylist():
             if row.get("total") is not None and row["total"] < 0:
                 raise ValueError(f"total {row['total']}")
@@ -55,7 +55,7 @@ defs = build_definitions([current, events], lakehouse=Lakehouse(uri="lake"))
 def run_command(
     *arguments: str, cwd: Path, timeout_seconds: float = 240, environment: Mapping[str, str] = {}
 ) -> subprocess.CompletedProcess[str]:
-    """`datazone-dagster <arguments>`, run to its end."""
+    """Run `datazone-dagster <arguments>` to its end."""
     return subprocess.run(
         [str(PROGRAM), *arguments],
         cwd=cwd,
@@ -68,7 +68,7 @@ def run_command(
 
 
 class ProjectFolder:
-    """A folder with a definitions.py, a stream that feeds it, and the commands in it."""
+    """A folder with a definitions.py, a stream that feeds its transforms, and commands to run."""
 
     def __init__(self, path: Path, definitions: str = DEFINITIONS) -> None:
         self.path = path
@@ -81,14 +81,14 @@ class ProjectFolder:
         self.stream.put({"id": {"S": key}, "total": {"N": str(total)}})
 
     def drain(self, clock: Clock = utc_now) -> None:
-        """Land what the stream holds."""
+        """Drain the stream until it is caught up."""
         loaded = load_project(str(self.path / "definitions.py"))
         (source,) = loaded.sources.values()
         while not drain_once(source, self.stream, self.layout, clock=clock).caught_up:
             pass
 
     def apply(self) -> None:
-        """Apply what is landed."""
+        """Apply the change log to every dataset."""
         for transform in load_project(str(self.path / "definitions.py")).transforms:
             apply_transform(transform, self.layout)
 

@@ -1,4 +1,4 @@
-"""`datazone-dagster accept-gap` as a user runs it, and killed half way."""
+"""`datazone-dagster accept-gap` as a user runs it, and killed halfway."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_list_refuse_accept(with_gap: ProjectFolder) -> None:
     assert "Source 'orders' has no open gap." in again.stderr
 
 
-def test_a_killed_acceptance_is_kept_also_when_the_checkpoint_is_lost(
+def test_a_killed_acceptance_survives_the_loss_of_the_checkpoint(
     with_gap: ProjectFolder,
 ) -> None:
     killed = with_gap.run(

@@ -1,4 +1,4 @@
-"""The cost model: against the calls that the emulator counted, and against the poll rules."""
+"""The cost model, compared with the emulator's count of calls and with the polling rules."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datazone_dagster.commands.cost import POLLING, cost
-from datazone_dagster.drain.polling import Activities, due, noted
+from datazone_dagster.commands.cost import cost
+from datazone_dagster.drain.polling import Activities, due, record_activity
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe.cost import (
@@ -23,7 +23,7 @@ from datazone_dagster.observe.cost import (
     monthly_calls,
     monthly_cost,
 )
-from datazone_dagster.pipeline import drain_once
+from datazone_dagster.pipeline import POLLING, drain_once
 from tests.drain.test_polling import TICK, outcome, read
 from tests.faults.orders import SOURCE
 from tests.faults.world import OrdersTable, stream_client
@@ -44,7 +44,7 @@ def test_the_calls_are_those_that_the_emulator_counted(
     table = OrdersTable(endpoint_url, seed=writes_a_tick)
     table.create()
     client, layout = stream_client(endpoint_url), Layout(str(tmp_path))
-    drain_once(SOURCE, client, layout)  # the first drain of a process reads on for longer
+    drain_once(SOURCE, client, layout)  # the first drain of a process makes more calls
     dice, ticks = random.Random(5), 30
     table.admin.counters(reset=True)
     for _ in range(ticks):
@@ -58,21 +58,21 @@ def test_the_calls_are_those_that_the_emulator_counted(
 
 
 @pytest.mark.parametrize("writes", [0.0, 1 / 2000, 1 / 300, 1 / 60, 1.0])
-def test_quiet_shards_are_counted_as_the_drain_asks_them(writes: float) -> None:
+def test_quiet_shards_are_counted_as_the_drain_polls_them(writes: float) -> None:
     dice, activities, calls, ticks = random.Random(11), Activities(), 0, 40_000
     waiting = 0
     for tick in range(ticks):
         waiting += dice.random() < -math.expm1(-writes * TICK)
         if due([read("s")], activities, tick * TICK).reads:
             calls += 1 + (waiting > 0)
-            noted(activities, [outcome("s", records=waiting)], tick * TICK)
+            record_activity(activities, [outcome("s", records=waiting)], tick * TICK)
             waiting = 0
     expected = monthly_calls(StreamSize(1, writes), POLLING) * ticks * TICK / SECONDS_A_MONTH
     assert calls == pytest.approx(expected, rel=0.1)
 
 
 @given(records=st.floats(0, 5000), record_bytes=st.integers(200, 400_000))
-def test_a_shard_takes_its_full_pages_and_an_empty_one(records: float, record_bytes: int) -> None:
+def test_a_shard_needs_its_full_pages_and_an_empty_one(records: float, record_bytes: int) -> None:
     page = max(1, min(1000, 1_000_000 // record_bytes))
     calls = calls_of_a_shard(records, record_bytes)
     assert 1 <= calls <= records / page + 2
@@ -93,12 +93,12 @@ def test_more_of_anything_never_costs_less() -> None:
     assert monthly_cost(base, POLLING, kept_days=1).price < price
 
 
-def test_the_command_says_it_in_a_table() -> None:
-    said = CliRunner().invoke(cost, ["--shards", "40", "--writes", "5000"])
-    assert said.exit_code == 0
+def test_the_command_prints_a_table() -> None:
+    printed = CliRunner().invoke(cost, ["--shards", "40", "--writes", "5000"])
+    assert printed.exit_code == 0
     found = monthly_cost(StreamSize(40, 5000), POLLING)
     for number in (found.calls, found.puts):
-        assert f"{number:,.0f}" in said.output
-    assert f"${found.price:,.2f}" in said.output.replace(" ", "")
+        assert f"{number:,.0f}" in printed.output
+    assert f"${found.price:,.2f}" in printed.output.replace(" ", "")
     refused = CliRunner().invoke(cost, ["--shards", "0", "--writes", "1"])
     assert refused.exit_code == 2

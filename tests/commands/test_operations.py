@@ -1,4 +1,4 @@
-"""The commands in docs/operations.md do what the page says, in the project that it shows."""
+"""The commands in docs/operations.md do what the page says, in the project shown there."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_the_commands_of_the_page(tmp_path: Path) -> None:
     apply_transform(transform, project.layout)
     assert len(open_gaps("orders", project.layout)) == 1
 
-    mended = definitions.replace("cast(", "try_cast(")
-    (tmp_path / "definitions.py").write_text(mended, "utf-8")
+    fixed = definitions.replace("cast(", "try_cast(")
+    (tmp_path / "definitions.py").write_text(fixed, "utf-8")
     for line in "".join(blocks("sh")).splitlines():
         program, *arguments = shlex.split(line)
         assert program == "datazone-dagster"

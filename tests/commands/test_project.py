@@ -39,7 +39,7 @@ def load(folder: Path, code: str, **options: str) -> Project:
     return load_project(**options)
 
 
-def test_what_build_definitions_was_given_is_found(folder: Path) -> None:
+def test_the_arguments_of_build_definitions_are_found(folder: Path) -> None:
     project = load(
         folder,
         f"{ORDERS}\ndefs = build_definitions([open_orders], lakehouse=Lakehouse("
@@ -57,9 +57,9 @@ def test_what_build_definitions_was_given_is_found(folder: Path) -> None:
 def test_variables_are_resolved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         f"{ORDERS}\nfrom dagster import EnvVar\n"
-        "defs = build_definitions([open_orders], lakehouse=Lakehouse(uri=EnvVar('PLACE')))"
+        "defs = build_definitions([open_orders], lakehouse=Lakehouse(uri=EnvVar('LAKE')))"
     )
-    monkeypatch.setenv("PLACE", str(folder / "lake"))
+    monkeypatch.setenv("LAKE", str(folder / "lake"))
     assert load(folder, code).layout.uri == str(folder / "lake")
 
 
@@ -80,7 +80,7 @@ def test_transforms_of_other_modules_and_merged_definitions(folder: Path) -> Non
     assert list(by_file.datasets) == ["open_orders"]
 
 
-def test_definitions_that_dagster_loads_late(folder: Path) -> None:
+def test_lazy_definitions(folder: Path) -> None:
     code = (
         f"import dagster\n{ORDERS}\n@dagster.definitions\ndef defs():\n"
         "    return build_definitions([open_orders], lakehouse=Lakehouse(uri='s3://late/x'))"
@@ -88,7 +88,7 @@ def test_definitions_that_dagster_loads_late(folder: Path) -> None:
     assert load(folder, code).layout.uri == "s3://late/x"
 
 
-def test_without_build_definitions_the_modules_transforms_and_the_defaults_count(
+def test_without_build_definitions_the_modules_transforms_and_the_defaults_are_used(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = load(folder, ORDERS)
@@ -98,7 +98,7 @@ def test_without_build_definitions_the_modules_transforms_and_the_defaults_count
     assert load(folder, ORDERS).layout.uri == "s3://from/variable"
 
 
-def test_a_given_lakehouse_wins_and_keeps_the_options(folder: Path) -> None:
+def test_a_given_lakehouse_wins_and_the_storage_options_stay(folder: Path) -> None:
     code = (
         f"{ORDERS}\ndefs = build_definitions([open_orders], lakehouse=Lakehouse("
         "uri='s3://lake/shop', storage_options={'AWS_REGION': 'eu-west-1'}))"

@@ -1,4 +1,4 @@
-"""`datazone-dagster redrive` as a user runs it, and killed where it hurts."""
+"""`datazone-dagster redrive` as a user runs it, and killed at critical points."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_list_then_redrive(filled: ProjectFolder) -> None:
     assert "1 x the function failed: ValueError: total -2" in listed.stdout
     assert rows(filled, "current") == [("a", 3)]
 
-    not_mended = filled.run("redrive", "current")
-    assert "0 records brought back" in not_mended.stdout
-    assert "2 records left" in not_mended.stdout
+    not_fixed = filled.run("redrive", "current")
+    assert "0 records applied" in not_fixed.stdout
+    assert "2 records left" in not_fixed.stdout
 
-    done = filled.run("redrive", "current", MENDED="yes")
+    done = filled.run("redrive", "current", FIXED="yes")
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
-        "current: 2 records brought back (1 rows inserted, 0 updated, 0 deleted; newer rows "
+        "current: 2 records applied (1 rows inserted, 0 updated, 0 deleted; newer rows "
         "stay), 0 records left in the quarantine.\n"
     )
     assert rows(filled, "current") == [("a", 3), ("b", -4)]
@@ -57,9 +57,9 @@ def test_list_then_redrive(filled: ProjectFolder) -> None:
 def test_a_killed_redrive_neither_loses_nor_doubles(
     filled: ProjectFolder, dataset_id: str, point: str
 ) -> None:
-    killed = filled.run("redrive", dataset_id, MENDED="yes", DATAZONE_CRASH_AT=point)
+    killed = filled.run("redrive", dataset_id, FIXED="yes", DATAZONE_CRASH_AT=point)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    done = filled.run("redrive", dataset_id, MENDED="yes")
+    done = filled.run("redrive", dataset_id, FIXED="yes")
     assert done.returncode == 0, done.stderr
     assert "0 records left" in done.stdout
     expected = {

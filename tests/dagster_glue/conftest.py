@@ -1,4 +1,4 @@
-"""Real Dagster on real tables: transforms, a scripted stream, an instance in memory."""
+"""Fixtures with real Dagster and real tables: a scripted stream, an instance in memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ITEM_COLUMNS = ("dynamodb.Keys.id.S as id", "dynamodb.NewImage.status.S as statu
 
 
 def orders_transform(name: str = "orders", **dataset: Any) -> Transform:
-    """Item id and status, merged into a dataset of the same name."""
+    """Return a transform that merges item id and status into a dataset of the same name."""
 
     @transform(
         name=name,
@@ -68,7 +68,7 @@ class ScriptedResource(DynamoDBStreamsResource):
 
 @dataclass(frozen=True)
 class Tick:
-    """What one tick of a sensor gave, after the daemon's work on it."""
+    """Result of one tick of a sensor, after the daemon's work on it."""
 
     cursor: str | None
     skip: str | None
@@ -88,7 +88,7 @@ class Tick:
 
 @dataclass
 class World:
-    """A code location on an instance of its own. It ticks and runs when told to."""
+    """A code location on an instance of its own. Ticks and runs happen only on calls."""
 
     root: Path
     instance: DagsterInstance
@@ -114,7 +114,7 @@ class World:
         self.defs = Definitions.merge(built, self.extra) if self.extra else built
 
     def tick(self, sensor: str = "drain_orders") -> Tick:
-        """Evaluate a sensor and do with the result what the daemon does."""
+        """Evaluate a sensor and process the result as the daemon does."""
         definition = self.defs.resolve_sensor_def(sensor)
         resources = self.defs.resources or {}
         with build_sensor_context(
@@ -134,8 +134,8 @@ class World:
             instance=self.instance, raise_on_error=raise_on_error
         )
 
-    def settle(self) -> Tick:
-        """Tick, and run what is asked for, until nothing is."""
+    def run_until_idle(self) -> Tick:
+        """Tick, and run what is requested, until a tick requests nothing."""
         for _ in range(10):
             tick = self.tick()
             if not tick.requests:
@@ -143,7 +143,7 @@ class World:
             for request in tick.requests:
                 assert request.job_name is not None
                 self.run(request.job_name)
-        raise AssertionError("it never settles")
+        raise AssertionError("every tick requests a run")
 
     def put(self, key: str, status: str = "placed", **more: Any) -> None:
         self.stream.put({"id": {"S": key}, "status": {"S": status}, **more})
@@ -165,13 +165,13 @@ MakeWorld = Callable[..., World]
 
 @pytest.fixture
 def clock() -> FixedClock:
-    # Dagster's own times are real: one clock for both keeps waits comparable.
+    # Dagster's own times are real: the clock starts there, so that waits are comparable.
     return FixedClock(datetime.now(timezone.utc).replace(microsecond=0))
 
 
 @pytest.fixture
 def make_world(tmp_path: Path, clock: FixedClock) -> Iterator[MakeWorld]:
-    """Builds a world from transforms and options of `build_definitions`."""
+    """Return a function that builds a world from transforms and `build_definitions` options."""
     with DagsterInstance.ephemeral() as instance:
 
         def make(*transforms: Transform, extra: Definitions | None = None, **options: Any) -> World:

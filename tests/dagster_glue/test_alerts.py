@@ -1,4 +1,4 @@
-"""Alerts: once per change, again if the function failed, never for what stays as it is."""
+"""Alerts: once per change, again if the function failed, never for an unchanged check."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_late(world: World, by: timedelta) -> None:
     world.tick(ALERTS)
 
 
-def test_fails_gets_worse_recovers_each_told_once(watched: World, events: list[CheckEvent]) -> None:
+def test_each_change_is_reported_once(watched: World, events: list[CheckEvent]) -> None:
     watched.put("a")
     make_late(watched, timedelta(0))
     assert events == []
@@ -60,13 +60,13 @@ def test_a_function_that_raises_is_called_again(make_world: MakeWorld) -> None:
     world.put("a")
     make_late(world, timedelta(0))
     make_late(world, timedelta(minutes=2))
-    assert world.tick(ALERTS).skip == "0 sent, 1 to be sent again."
-    assert world.tick(ALERTS).skip == "1 sent, 0 to be sent again."
+    assert world.tick(ALERTS).skip == "0 sent, 1 to be retried."
+    assert world.tick(ALERTS).skip == "1 sent, 0 to be retried."
     assert world.tick(ALERTS).skip == "No check changed."
     assert len(calls) == 3
 
 
-def test_without_its_cursor_it_tells_again_what_fails(
+def test_without_its_cursor_it_reports_failing_checks_again(
     watched: World, events: list[CheckEvent]
 ) -> None:
     watched.put("a")
@@ -82,7 +82,7 @@ def test_there_is_no_sensor_without_a_function(world: World) -> None:
     assert [one.name for one in world.defs.sensors or []] == ["drain_orders"]
 
 
-def test_only_functions_are_taken(make_world: MakeWorld) -> None:
+def test_only_functions_are_accepted(make_world: MakeWorld) -> None:
     with pytest.raises(DatazoneError, match="on_check"):
         make_world(on_check="#alerts")
 

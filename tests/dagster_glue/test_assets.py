@@ -54,7 +54,7 @@ def both(changes):  # type: ignore[no-untyped-def]
     return {"current": rows, "events": rows}
 
 
-def test_one_asset_per_dataset_with_what_the_user_gave(make_world: MakeWorld) -> None:
+def test_one_asset_per_dataset_with_the_users_arguments(make_world: MakeWorld) -> None:
     graph = make_world(both).defs.resolve_asset_graph()
     current, events = graph.get(AssetKey("current-orders")), graph.get(AssetKey("order_events"))
     assert current.description == "Orders now, and every event."
@@ -99,14 +99,14 @@ def totals(changes):  # type: ignore[no-untyped-def]
     return changes.select("cast(dynamodb.NewImage.total.N as decimal(5, 2)) as total")
 
 
-def test_what_a_run_has_to_tell_stands_in_dagsters_log_of_it(make_world: MakeWorld) -> None:
+def test_log_messages_of_a_run_are_in_its_dagster_log(make_world: MakeWorld) -> None:
     world = make_world(totals)
     world.put("1", total={"N": "5"})
     world.put("2", total={"N": "123456"})
     (request,) = world.tick().requests
     run_id = world.run(str(request.job_name)).run_id
-    told = [entry.user_message for entry in world.instance.all_logs(run_id)]
-    assert any("fails on 1 of 2 changes; they go to the quarantine" in line for line in told)
+    messages = [entry.user_message for entry in world.instance.all_logs(run_id)]
+    assert any("fails on 1 of 2 changes; they go to the quarantine" in line for line in messages)
 
 
 def materialized(result: Any) -> list[AssetMaterialization]:
@@ -140,7 +140,7 @@ def test_a_materialization_shows_numbers_schema_and_rows(world: World) -> None:
     )
 
 
-def test_rows_stay_out_of_the_event_log_if_asked(make_world: MakeWorld) -> None:
+def test_without_a_preview_rows_stay_out_of_the_event_log(make_world: MakeWorld) -> None:
     world = make_world(preview=False)
     world.put("secret")
     world.tick()
@@ -148,7 +148,7 @@ def test_rows_stay_out_of_the_event_log_if_asked(make_world: MakeWorld) -> None:
     assert "preview" not in shown.metadata
 
 
-def test_a_run_by_hand_before_anything_was_landed_is_fine(world: World) -> None:
+def test_a_run_by_hand_before_the_first_drain_is_fine(world: World) -> None:
     result = world.run("apply_orders")
     [shown] = materialized(result)
     assert shown.metadata["dagster/row_count"].value == 0
@@ -176,13 +176,13 @@ def downstream(annotation: Any) -> tuple[list[Any], Definitions]:
         (duckdb.DuckDBPyRelation, duckdb.DuckDBPyRelation),
     ],
 )
-def test_other_assets_get_a_dataset_as_they_ask(
+def test_other_assets_get_a_dataset_as_annotated(
     make_world: MakeWorld, annotation: Any, kind: type
 ) -> None:
     seen, extra = downstream(annotation)
     world = make_world(extra=extra)
     world.put("a")
-    world.settle()
+    world.run_until_idle()
     job = world.defs.resolve_implicit_global_asset_job_def()
     assert job.execute_in_process(
         instance=world.instance, asset_selection=[AssetKey("report")]
@@ -197,7 +197,7 @@ def test_an_unknown_annotation_is_refused_by_name(make_world: MakeWorld) -> None
     _, extra = downstream(dict)
     world = make_world(extra=extra)
     world.put("a")
-    world.settle()
+    world.run_until_idle()
     job = world.defs.resolve_implicit_global_asset_job_def()
     with pytest.raises(DefinitionError, match=r"'orders'.*polars\.DataFrame"):
         job.execute_in_process(instance=world.instance, asset_selection=[AssetKey("report")])
@@ -212,13 +212,13 @@ def test_a_dataset_under_another_name(make_world: MakeWorld) -> None:
 
     world = make_world(extra=Definitions(assets=[report]))
     world.put("a")
-    world.settle()
+    world.run_until_idle()
     job = world.defs.resolve_implicit_global_asset_job_def()
     job.execute_in_process(instance=world.instance, asset_selection=[AssetKey("report")])
     assert seen[0].num_rows == 1
 
 
-def test_the_io_manager_writes_only_what_transforms_give_it() -> None:
+def test_the_io_manager_only_writes_outputs_of_transforms() -> None:
     manager = DatasetIOManager(lakehouse=Lakehouse(uri="/nowhere"))
     with pytest.raises(DagsterInvariantViolationError, match="io_manager_key"):
         manager.handle_output(build_output_context(), pa.table({"a": [1]}))

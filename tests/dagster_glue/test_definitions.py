@@ -1,4 +1,4 @@
-"""Definitions: what clashes is refused by name, what fits merges and loads."""
+"""Definitions: clashing transforms are refused by name, others merge and load."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def two_tables_one_name() -> list[Transform]:
     ]
 
 
-def a_circle() -> list[Transform]:
+def a_cycle() -> list[Transform]:
     return [named("a", "one", lookup="two"), named("b", "two", lookup="one")]
 
 
@@ -99,13 +99,13 @@ def twice() -> list[Transform]:
         (one_table_two_regions, ["'a'", "'b'", "region is 'us-west-2' and 'eu-west-1'"]),
         (one_table_two_starts, ["start is 'trim_horizon' and 'latest'"]),
         (two_tables_one_name, ["'my.orders'", "'my-orders'", "'my_orders'"]),
-        (a_circle, ["a -> b -> a"]),
+        (a_cycle, ["a -> b -> a"]),
         (twice, ["given twice"]),
         (lambda: [print], ["print", "@transform"]),
         (lambda: "orders", ["'orders'", "build_definitions([my_transform])"]),
     ],
 )
-def test_what_clashes_is_named(transforms: Callable[[], Any], words: list[str]) -> None:
+def test_a_clash_names_both_sides(transforms: Callable[[], Any], words: list[str]) -> None:
     with pytest.raises(DefinitionError) as caught:
         build_definitions(transforms())
     for word in words:
@@ -137,7 +137,7 @@ def test_awkward_ids_and_names_load() -> None:
     Definitions.validate_loadable(defs)
 
 
-def test_it_merges_with_what_the_user_has() -> None:
+def test_it_merges_with_the_users_definitions() -> None:
     @asset
     def mine(one: Any) -> None: ...
 

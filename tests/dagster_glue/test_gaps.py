@@ -1,4 +1,4 @@
-"""A gap in Dagster: stream and datasets fail their checks until it is accepted."""
+"""A gap in Dagster: the stream and its datasets fail their checks until the gap is accepted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.dagster_glue.conftest import SOURCE, World
 
 def lose_changes(world: World) -> None:
     world.put("a")
-    world.settle()
+    world.run_until_idle()
     world.clock.advance(timedelta(hours=26))
     world.put("b")
     world.stream.trim()
@@ -62,8 +62,8 @@ def test_headroom_is_in_check_and_metadata_and_warns_under_six_hours(world: Worl
 
     world.put("a")
     tick = world.tick()
-    [landed] = tick.materializations()
-    assert landed.metadata["headroom_seconds"].value == 24 * 3600
+    [materialization] = tick.materializations()
+    assert materialization.metadata["headroom_seconds"].value == 24 * 3600
     world.put("b")
     down = ServiceUnavailableError("scripted")
     world.stream.faults = lambda operation, *_: down if operation == "GetRecords" else None

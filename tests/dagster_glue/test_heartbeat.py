@@ -1,4 +1,4 @@
-"""A run whose process is gone, and Dagster does not notice: the sensor does."""
+"""Runs whose process is gone without Dagster noticing: the drain sensor ends them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def instance() -> Iterator[DagsterInstance]:
 
 
 def started_run(world: World, job_name: str, alive_at: datetime | None) -> DagsterRun:
-    """As the process that died left it."""
+    """Create a started run, as a process that died leaves it."""
     return world.instance.create_run_for_job(
         world.defs.resolve_job_def(job_name),
         status=DagsterRunStatus.STARTED,
@@ -44,28 +44,28 @@ def status(world: World, run: DagsterRun) -> DagsterRunStatus:
     return found.status
 
 
-def test_a_silent_run_is_ended_and_another_one_asked_for(world: World) -> None:
+def test_a_silent_run_is_ended_and_another_one_requested(world: World) -> None:
     world.put("a")
     run = started_run(world, "apply_orders", world.clock.now)
     world.clock.advance(SILENCE - timedelta(seconds=1))
-    assert "is at work" in (world.tick().skip or "")
+    assert "apply_orders is running or queued" in (world.tick().skip or "")
     assert status(world, run) is DagsterRunStatus.STARTED
 
     world.clock.advance(timedelta(seconds=1))
     world.tick()
     assert status(world, run) is DagsterRunStatus.FAILURE
-    told = [
+    messages = [
         one.dagster_event.message
         for one in world.instance.all_logs(run.run_id)
         if one.dagster_event
     ]
-    assert any("has not been heard of since" in (text or "") for text in told), told
-    # After the wait that follows every failure.
+    assert any("has sent no heartbeat since" in (text or "") for text in messages), messages
+    # The wait after a failure has passed.
     world.clock.now = datetime.now(timezone.utc) + timedelta(minutes=1)
     assert world.tick().requests
 
 
-def test_a_run_that_died_before_it_told_anything_is_ended(world: World) -> None:
+def test_a_run_that_died_before_its_first_heartbeat_is_ended(world: World) -> None:
     run = world.instance.create_run_for_job(world.defs.resolve_job_def("apply_orders"))
     start = DagsterEvent(DagsterEventType.PIPELINE_START.value, job_name="apply_orders")
     world.instance.report_dagster_event(start, run.run_id)
@@ -78,7 +78,7 @@ def test_a_run_that_died_before_it_told_anything_is_ended(world: World) -> None:
         assert status(world, run) is expected
 
 
-def test_a_dead_run_of_another_job_does_not_hold_the_pool_for_ever(world: World) -> None:
+def test_a_dead_run_of_another_job_does_not_block_the_pool_for_ever(world: World) -> None:
     maintenance = started_run(world, "datazone_maintenance", world.clock.now)
     waiting = world.instance.create_run_for_job(
         world.defs.resolve_job_def("apply_orders"), status=DagsterRunStatus.NOT_STARTED
@@ -90,7 +90,7 @@ def test_a_dead_run_of_another_job_does_not_hold_the_pool_for_ever(world: World)
 
 
 @pytest.mark.parametrize("tags", [{}, {ALIVE_TAG: ""}])
-def test_a_run_that_never_said_that_it_would_tell_is_left_alone(
+def test_a_run_of_another_job_without_heartbeats_is_not_ended(
     world: World, tags: dict[str, str]
 ) -> None:
     world.put("a")
@@ -105,7 +105,7 @@ def test_a_run_that_never_said_that_it_would_tell_is_left_alone(
     assert status(world, other) is DagsterRunStatus.STARTED
 
 
-def test_a_run_tells_while_it_applies(world: World) -> None:
+def test_a_run_sends_heartbeats_while_it_applies(world: World) -> None:
     world.put("a")
     world.tick()
     result = world.run("apply_orders")
@@ -115,24 +115,24 @@ def test_a_run_tells_while_it_applies(world: World) -> None:
 
 
 @pytest.mark.parametrize("rest_is_quick", [True, False])
-def test_the_beats_go_on_and_end_with_the_block(
+def test_heartbeats_go_on_and_end_with_the_block(
     instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, rest_is_quick: bool
 ) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
-    told: list[str] = []
-    three = threading.Event()
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.01)
+    sent: list[str] = []
+    four_sent = threading.Event()
 
     def add_run_tags(run_id: str, tags: dict[str, str]) -> None:
-        told.append(tags[ALIVE_TAG])
-        if len(told) == 2:
-            raise OSError("the database is away")
-        if len(told) == 4:
-            three.set()
+        sent.append(tags[ALIVE_TAG])
+        if len(sent) == 2:
+            raise OSError("the database is down")
+        if len(sent) == 4:
+            four_sent.set()
 
     monkeypatch.setattr(instance, "add_run_tags", add_run_tags)
     clock = FixedClock()
     with heartbeats(instance, "run", clock, rest_is_quick=rest_is_quick):
-        assert three.wait(30), "a beat that failed was the last one"
-    assert told[:4] == [clock.now.isoformat()] * 4
-    assert (told[-1] == "") is not rest_is_quick
+        assert four_sent.wait(30), "a failed heartbeat was the last one"
+    assert sent[:4] == [clock.now.isoformat()] * 4
+    assert (sent[-1] == "") is not rest_is_quick
     assert "datazone-heartbeat" not in {thread.name for thread in threading.enumerate()}

@@ -1,4 +1,4 @@
-"""Maintenance in Dagster: in a run after its merge, and in quiet hours by a schedule."""
+"""Maintenance in Dagster: in a run after its merge, and by a schedule in quiet hours."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ NEVER = MaintenanceSettings(join_files=99, checkpoint_commits=999)
 orders = orders_transform(mode="append")
 
 
-def fed(world: World, times: int) -> None:
+def apply_puts(world: World, times: int) -> None:
     for number in range(times):
         world.put(f"k{number}")
-        world.settle()
+        world.run_until_idle()
 
 
-def test_a_run_maintains_what_it_merged_into(make_world: MakeWorld) -> None:
+def test_a_run_maintains_its_tables(make_world: MakeWorld) -> None:
     eager = MaintenanceSettings(join_files=3)
     world = make_world(orders, apply_settings=ApplySettings(maintenance=eager))
-    fed(world, 3)
+    apply_puts(world, 3)
     event = world.instance.get_latest_materialization_event(AssetKey("orders"))
     assert event is not None
     assert event.asset_materialization is not None
@@ -43,7 +43,7 @@ def test_quiet_hours(make_world: MakeWorld) -> None:
     assert schedule.cron_schedule == "0 3 * * *"
     assert schedule.default_status == DefaultScheduleStatus.RUNNING
     assert world.run("datazone_maintenance").success  # no table yet
-    fed(world, 3)
+    apply_puts(world, 3)
     before = world.rows()
     uri = world.layout.dataset("orders")
     assert len(DeltaTable(uri).file_uris()) == 3

@@ -1,4 +1,4 @@
-"""What is masked is in no byte of the lakehouse and of Dagster's storage, whatever goes wrong."""
+"""Masked values are in no byte of the lakehouse or of Dagster's storage, whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalDynamoDB]:
 
 
 def files_with(text: str, *roots: Path) -> list[str]:
-    """Files that hold a text, in their bytes or in what a Parquet reader makes of them."""
+    """Return the files that contain a text, in their bytes or in their Parquet rows."""
     found = []
     files = [path for root in roots for path in root.rglob("*") if path.is_file()]
     assert files
@@ -112,7 +112,7 @@ def files_with(text: str, *roots: Path) -> list[str]:
     return found
 
 
-def test_what_is_masked_is_nowhere(
+def test_masked_values_are_nowhere(
     server: LocalDynamoDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake, home = tmp_path / "lake", tmp_path / "dagster"

@@ -25,7 +25,7 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
-def test_what_is_set_reaches_the_connection() -> None:
+def test_settings_reach_the_connection() -> None:
     resource = DynamoDBStreamsResource(
         region_name="us-west-2",
         endpoint_url="http://127.0.0.1:8000",
@@ -65,7 +65,7 @@ def test_what_is_set_reaches_the_connection() -> None:
     )
 
 
-def test_nothing_set_is_the_defaults_of_the_connection() -> None:
+def test_without_settings_the_connection_has_its_defaults() -> None:
     assert DynamoDBStreamsResource().connection_settings() == ConnectionSettings()
 
 
@@ -101,7 +101,7 @@ def test_values_out_of_range(wrong: dict[str, Any]) -> None:
         DynamoDBStreamsResource(**wrong)
 
 
-def test_every_field_of_ours_is_described() -> None:
+def test_every_field_has_a_description() -> None:
     for resource in (DynamoDBStreamsResource, Lakehouse):
         for name, field in resource.model_fields.items():
             assert field.description, name

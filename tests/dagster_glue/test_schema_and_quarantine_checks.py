@@ -1,4 +1,4 @@
-"""Schema changes and waiting records are events in Dagster, and their checks alert."""
+"""Schema changes and quarantined records are events in Dagster, and their checks alert."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_new_column_warns_once_and_shows_the_difference(make_world: MakeWorld)
     assert check(run(world), "schema").passed
 
 
-def test_a_change_is_told_although_the_run_that_made_it_died(make_world: MakeWorld) -> None:
+def test_a_change_is_reported_even_if_the_run_that_made_it_died(make_world: MakeWorld) -> None:
     world = make_world(orders())
     world.put("a")
     run(world)
@@ -94,7 +94,7 @@ def test_a_wider_type_warns(make_world: MakeWorld) -> None:
     assert "'total' was int32 and is int64" in (found or "")
 
 
-def test_a_column_that_a_frozen_table_keeps_out_is_an_error_until_it_is_settled(
+def test_a_column_left_out_of_a_frozen_table_is_an_error_until_it_is_resolved(
     make_world: MakeWorld,
 ) -> None:
     world = make_world(orders(schema_policy="freeze"))
@@ -114,8 +114,8 @@ def test_a_column_that_a_frozen_table_keeps_out_is_an_error_until_it_is_settled(
 
 
 def test_waiting_records_warn_and_too_many_are_an_error(make_world: MakeWorld) -> None:
-    told: list[Any] = []
-    world = make_world(orders(quarantine_threshold=2), on_check=told.append)
+    alerts: list[Any] = []
+    world = make_world(orders(quarantine_threshold=2), on_check=alerts.append)
     world.put("a")
     first = check(run(world), "quarantine")
     assert (first.passed, first.metadata["records_waiting"].value) == (True, 0)
@@ -130,7 +130,7 @@ def test_waiting_records_warn_and_too_many_are_an_error(make_world: MakeWorld) -
         assert world.layout.quarantine("orders") in (found.description or "")
         assert metadata(result)["records_waiting"].value == count
         world.tick("datazone_check_alerts")
-    assert [(one.check, one.severity) for one in told] == [
+    assert [(one.check, one.severity) for one in alerts] == [
         ("quarantine", "WARN"),
         ("quarantine", "ERROR"),
     ]

@@ -1,4 +1,4 @@
-"""The drain sensor: tick to rows, checks, run requests, and a cursor that is only a hint."""
+"""The drain sensor: rows, checks, run requests, and a cursor that is only a hint."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def sensor_of(world: World) -> SensorDefinition:
     return world.defs.resolve_sensor_def("drain_orders")
 
 
-def test_a_tick_lands_a_run_applies_and_the_rows_are_there(world: World) -> None:
+def test_a_tick_drains_a_run_applies_and_the_rows_are_there(world: World) -> None:
     world.put("a")
     world.put("b", "paid")
     tick = world.tick()
     assert [request.job_name for request in tick.requests] == ["apply_orders"]
     assert tick.requests[0].tags["datazone/source"] == "orders"
-    [landed] = tick.materializations()
-    assert landed.asset_key == AssetKey(["dynamodb", "orders"])
-    assert landed.metadata["records_landed"].value == 2
+    [materialization] = tick.materializations()
+    assert materialization.asset_key == AssetKey(["dynamodb", "orders"])
+    assert materialization.metadata["records_landed"].value == 2
 
     result = world.run("apply_orders")
     assert world.rows() == {"a": "placed", "b": "paid"}
@@ -56,7 +56,7 @@ def test_a_tick_lands_a_run_applies_and_the_rows_are_there(world: World) -> None
 
     world.stream.delete({"id": {"S": "a"}})
     world.put("b", "shipped")
-    world.settle()
+    world.run_until_idle()
     assert world.rows() == {"b": "shipped"}
 
 
@@ -66,9 +66,9 @@ def test_it_runs_every_five_seconds_by_default(world: World) -> None:
     assert sensor.default_status is DefaultSensorStatus.RUNNING
 
 
-def test_an_idle_tick_says_something_and_writes_no_materialization(world: World) -> None:
+def test_an_idle_tick_gives_a_reason_and_writes_no_materialization(world: World) -> None:
     world.put("a")
-    world.settle()
+    world.run_until_idle()
     before = len(_materializations(world))
     tick = world.tick()
     assert tick.skip == "Caught up, 1 shard open"
@@ -114,15 +114,15 @@ def test_a_level_that_changes_is_written_at_once(world: World) -> None:
         '{"v":1,"caught_up_at":1600000000,"evaluated_at":1600000000,"levels":{}}',
     ],
 )
-def test_any_cursor_loses_and_doubles_nothing(world: World, cursor: str) -> None:
+def test_no_cursor_loses_or_duplicates_changes(world: World, cursor: str) -> None:
     world.put("a")
-    world.settle()
+    world.run_until_idle()
     world.put("b")
     world.cursors["drain_orders"] = cursor
-    world.settle()
+    world.run_until_idle()
     world.cursors["drain_orders"] = None
     world.put("a", "paid")
-    world.settle()
+    world.run_until_idle()
     assert world.rows() == {"a": "paid", "b": "placed"}
 
 
@@ -139,7 +139,7 @@ def test_the_cursor_stays_under_a_kilobyte_with_many_datasets_behind(
     assert not world.tick().checks()
 
 
-def test_one_run_at_a_time_is_asked_for(world: World) -> None:
+def test_one_run_at_a_time_is_requested(world: World) -> None:
     world.put("a")
     assert world.tick().requests
     assert DagsterRunStatus.QUEUED in ACTIVE  # only a daemon can make one of those
@@ -153,22 +153,22 @@ def test_one_run_at_a_time_is_asked_for(world: World) -> None:
         )
         tick = world.tick()
         assert not tick.requests, status
-        assert "apply_orders is at work" in (tick.skip or "")
+        assert "apply_orders is running or queued" in (tick.skip or "")
         world.instance.delete_run(run.run_id)
     assert world.tick().requests
 
 
-def test_a_failing_transform_is_tried_again_after_a_wait_that_doubles(
+def test_a_failing_transform_is_retried_after_a_wait_that_doubles(
     make_world: MakeWorld,
 ) -> None:
-    mended: list[bool] = []
+    fixed: list[bool] = []
 
     @transform(
         input_mapping={"changes": Input(Stream(source=SOURCE))},
         output_mapping={"rows": Output(Dataset("broken"))},
     )
     def broken(changes):  # type: ignore[no-untyped-def]
-        if not mended:
+        if not fixed:
             raise ValueError("boom")
         return changes.select(*ITEM_COLUMNS)
 
@@ -181,15 +181,15 @@ def test_a_failing_transform_is_tried_again_after_a_wait_that_doubles(
 
     tick = world.tick()
     assert not tick.requests
-    assert "broken failed once, it is tried again in" in (tick.skip or "")
+    assert "broken failed once and is retried in" in (tick.skip or "")
     world.clock.advance(timedelta(seconds=20))
     assert [one.job_name for one in world.tick().requests] == ["apply_broken"]
     world.run("apply_broken", raise_on_error=False)
     world.clock.advance(timedelta(seconds=5))
     assert "failed 2 times in a row" in (world.tick().skip or "")
     world.clock.advance(timedelta(minutes=5))
-    mended.append(True)
-    world.settle()
+    fixed.append(True)
+    world.run_until_idle()
     assert world.rows("broken") == {"a": "placed"}
 
 
@@ -235,7 +235,7 @@ def fail_with(world: World, error: Exception | None) -> None:
 
 def test_a_stream_that_cannot_be_read_fails_the_tick_and_the_check(world: World) -> None:
     world.put("a")
-    world.settle()
+    world.run_until_idle()
     fail_with(world, AccessDeniedError("dynamodb:ListStreams is missing"))
     with pytest.raises(AccessDeniedError):
         world.tick()
@@ -263,9 +263,9 @@ def _evaluation_id(world: World) -> int:
     return record.id
 
 
-def test_a_failing_drain_does_not_hold_up_what_was_landed(world: World) -> None:
+def test_a_failing_drain_does_not_delay_earlier_batches(world: World) -> None:
     world.put("a")
-    world.tick()  # landed; the run is asked for and lost
+    world.tick()  # the run request is lost
     fail_with(world, ServiceUnavailableError("no network"))
     tick = world.tick()
     assert [request.job_name for request in tick.requests] == ["apply_orders"]
@@ -278,13 +278,13 @@ def test_a_failing_drain_does_not_hold_up_what_was_landed(world: World) -> None:
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_stuck_drain_makes_its_datasets_late(world: World, reset: bool) -> None:
     world.put("a")
-    world.settle()
+    world.run_until_idle()
     fail_with(world, ServiceUnavailableError("no network"))
     for _ in range(7):
         world.clock.advance(timedelta(seconds=50))
         if reset:
             world.cursors.clear()
-            world.__post_init__()  # the code server starts anew, too
+            world.__post_init__()  # the code server restarts, too
         with pytest.raises(ServiceUnavailableError):
             world.tick()
     late = world.latest(lag_check_key("orders"))
@@ -304,7 +304,7 @@ def test_a_stuck_drain_makes_its_datasets_late(world: World, reset: bool) -> Non
 def test_a_poisoned_shard_is_reported_while_the_others_go_on(world: World) -> None:
     for number in range(8):
         world.put(f"before-{number}")
-    world.settle()
+    world.run_until_idle()
     world.stream.split()
     poisoned = world.stream.shard_ids()[1]
     world.stream.faults = FaultPlan(
@@ -312,7 +312,7 @@ def test_a_poisoned_shard_is_reported_while_the_others_go_on(world: World) -> No
     )
     for number in range(8):
         world.put(f"after-{number}")
-    world.settle()
+    world.run_until_idle()
     check = world.latest(stream_check_key(SOURCE))
     assert check is not None
     assert (check.passed, check.severity.value) == (False, "WARN")
@@ -325,7 +325,7 @@ def test_a_poisoned_shard_is_reported_while_the_others_go_on(world: World) -> No
     assert check.metadata["shards_failing"].value == 1
 
     world.stream.faults = None
-    world.settle()
+    world.run_until_idle()
     assert len(world.rows()) == 16
     health = world.latest(stream_check_key(SOURCE))
     assert health is not None
@@ -334,7 +334,7 @@ def test_a_poisoned_shard_is_reported_while_the_others_go_on(world: World) -> No
 
 def test_lost_changes_fail_the_stream_check_by_name(world: World) -> None:
     world.put("a")
-    world.settle()
+    world.run_until_idle()
     world.stream.roll()
     world.put("b")
     world.stream.trim()
@@ -359,7 +359,7 @@ def test_the_cursor_holds_no_positions(world: World) -> None:
     assert set(cursor) == {"v", "caught_up_at", "evaluated_at", "levels"}
 
 
-def test_the_tick_after_a_lost_request_asks_again(world: World) -> None:
+def test_the_tick_after_a_lost_request_requests_again(world: World) -> None:
     world.put("a")
     assert world.tick().requests
     assert world.tick().requests
@@ -369,48 +369,48 @@ def test_the_tick_after_a_lost_request_asks_again(world: World) -> None:
     assert world.rows() == {"a": "placed"}
 
 
-def test_applied_changes_go_after_their_time_and_unapplied_ones_stay(make_world: MakeWorld) -> None:
+def test_only_applied_changes_past_their_retention_are_removed(make_world: MakeWorld) -> None:
     world = make_world(drain_settings=DrainSettings(keep_changes=timedelta(days=3)))
     world.put("a")
     world.tick()
     world.clock.advance(timedelta(days=4))
     world.put("b")
     world.tick()
-    assert _kept_changes(world) == 2  # both wait for the dataset
-    world.settle()
+    assert _stored_changes(world) == 2  # both wait for the dataset
+    world.run_until_idle()
     world.tick()
-    assert _kept_changes(world) == 2  # it is looked at once an hour
+    assert _stored_changes(world) == 2  # truncation runs once an hour
     world.clock.advance(timedelta(hours=1))
     world.tick()
-    assert _kept_changes(world) == 1
+    assert _stored_changes(world) == 1
     world.put("a", "paid")
-    world.settle()
+    world.run_until_idle()
     assert world.rows() == {"a": "paid", "b": "placed"}
 
 
-def test_changes_are_kept_for_good_unless_told_otherwise(world: World) -> None:
+def test_changes_are_retained_for_good_by_default(world: World) -> None:
     world.put("a")
-    world.settle()
+    world.run_until_idle()
     world.clock.advance(timedelta(days=400))
     world.tick()
-    assert _kept_changes(world) == 1
+    assert _stored_changes(world) == 1
     with pytest.raises(DefinitionError, match="2 days or more"):
         DrainSettings(keep_changes=timedelta(hours=47))
 
 
-def _kept_changes(world: World) -> int:
+def _stored_changes(world: World) -> int:
     table = DeltaTable(world.layout.change_log("orders"))
     return len(table.to_pyarrow_table(columns=["batch"]))
 
 
-def test_a_tick_that_lands_several_batches_tells_them_as_one(make_world: MakeWorld) -> None:
+def test_a_tick_with_several_batches_reports_them_as_one(make_world: MakeWorld) -> None:
     world = make_world(drain_settings=DrainSettings(budget_bytes=1, max_workers=1))
     world.stream._page_records = 2
     for key in "abcde":
         world.put(key)
     tick = world.tick()
-    [landed] = tick.materializations()
-    assert landed.description == "Batches 1 to 3: 5 records."
-    assert landed.metadata["records_landed"].value == 5
-    world.settle()
+    [materialization] = tick.materializations()
+    assert materialization.description == "Batches 1 to 3: 5 records."
+    assert materialization.metadata["records_landed"].value == 5
+    world.run_until_idle()
     assert set(world.rows()) == set("abcde")

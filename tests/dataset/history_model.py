@@ -1,4 +1,4 @@
-"""What a history table must hold, by brute force: all changes of a key, in order."""
+"""Brute-force model of a history table: all changes of a key, in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 class Change(NamedTuple):
-    """One change of a key: its rows as (status, note), none with the reason."""
+    """One change of a key: its rows as (status, note); without rows it has a cause."""
 
     key: str
     number: int
@@ -41,7 +41,7 @@ class Interval(NamedTuple):
 
 
 def intervals(changes: Iterable[Change], tracked: Sequence[int] = (0, 1)) -> set[Interval]:
-    """The intervals that a set of changes makes; `tracked` numbers the columns that count."""
+    """Return the intervals of a set of changes; `tracked` has the indexes of tracked columns."""
     found: set[Interval] = set()
     by_key: dict[str, dict[int, Change]] = {}
     for change in changes:
@@ -84,7 +84,7 @@ def _state(change: Change, tracked: Sequence[int]) -> object:
 
 @st.composite
 def changes(draw: st.DrawFn, backwards: bool = True) -> list[Change]:
-    """Distinct changes of a few keys; now and then the clock goes back."""
+    """Draw distinct changes of a few keys; sometimes the clock goes back."""
     size = draw(st.integers(1, 9))
     numbers = draw(st.lists(st.integers(1, 40), min_size=size, max_size=size, unique=True))
     found = []
@@ -103,7 +103,7 @@ def changes(draw: st.DrawFn, backwards: bool = True) -> list[Change]:
 
 @st.composite
 def scripts(draw: st.DrawFn) -> tuple[list[Change], list[list[Change]]]:
-    """Changes, and chunks in which each comes at least once, in any order, some again."""
+    """Draw changes, and chunks with each of them at least once, in any order, some repeated."""
     known = draw(changes())
     order = draw(st.permutations(known))
     if draw(st.booleans()):

@@ -1,4 +1,4 @@
-"""Merge mode with hard deletes: chunks in any order, again, after deaths, give the same table."""
+"""Merge mode with hard deletes: any order, repetition and crashes give the same table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = tuple[str, str, str, int]
 
 
 def current(changes: Iterable[Change]) -> list[Row]:
-    """The rows of the newest change of each key; none if that removed it."""
+    """Return the rows of the newest change of each key; none if that change removed the key."""
     newest: dict[str, Change] = {}
     for change in sorted(changes, key=lambda change: change.number):
         newest[change.key] = change

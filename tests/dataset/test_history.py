@@ -1,4 +1,4 @@
-"""Planning intervals, against the brute-force model, without a table."""
+"""Planning of intervals, compared with the brute-force model, without a table."""
 
 from __future__ import annotations
 
@@ -67,33 +67,33 @@ def batch_of(changes: Sequence[Change]) -> MergeBatch:
     )
 
 
-class Held:
-    """A history table and what is kept aside, in memory; only what is needed is handed out."""
+class InMemoryHistory:
+    """A history table and its absorbed changes in memory; a plan gets only what it needs."""
 
     def __init__(self, track: tuple[str, ...] = ()) -> None:
         self.rows = TABLE.empty_table()
-        self.unseen = PAYLOAD.append(pa.field(CAUSE, pa.string())).empty_table()
+        self.absorbed = PAYLOAD.append(pa.field(CAUSE, pa.string())).empty_table()
         self.track = track
 
     def apply(self, changes: Sequence[Change]) -> HistoryPlan:
         batch = batch_of(changes)
         lowest = pc.min(batch.keyed_changes[VERSION])
-        recent = self.unseen.filter(pc.greater_equal(self.unseen[VERSION], lowest))
+        recent = self.absorbed.filter(pc.greater_equal(self.absorbed[VERSION], lowest))
         late = late_keys(batch.keyed_changes, self.rows.select([KEY, VERSION, VALID_TO]), recent)
         keys = pc.unique(batch.keyed_changes[KEY].combine_chunks())
-        held = self.rows.filter(pc.is_in(self.rows[KEY], keys))
-        highest = held.group_by(KEY).aggregate([(VERSION, "max")])
-        last = pc.is_in(held[VERSION], highest[f"{VERSION}_max"].combine_chunks())
-        held = held.filter(pc.or_(last, pc.is_in(held[KEY], late)))
+        existing = self.rows.filter(pc.is_in(self.rows[KEY], keys))
+        highest = existing.group_by(KEY).aggregate([(VERSION, "max")])
+        last = pc.is_in(existing[VERSION], highest[f"{VERSION}_max"].combine_chunks())
+        existing = existing.filter(pc.or_(last, pc.is_in(existing[KEY], late)))
         plan = plan_history(
             batch,
-            held,
-            self.unseen.filter(pc.is_in(self.unseen[KEY], late)),
+            existing,
+            self.absorbed.filter(pc.is_in(self.absorbed[KEY], late)),
             table=TABLE,
             track=self.track,
         )
-        self.rows = pa.concat_tables([_without(self.rows, plan.gone), plan.rows])
-        self.unseen = pa.concat_tables([_without(self.unseen, plan.unseen), plan.unseen])
+        self.rows = pa.concat_tables([_without(self.rows, plan.removed), plan.rows])
+        self.absorbed = pa.concat_tables([_without(self.absorbed, plan.absorbed), plan.absorbed])
         return plan
 
     def intervals(self) -> set[Interval]:
@@ -105,27 +105,27 @@ def intervals_of(rows: Iterable[dict[str, object]]) -> set[Interval]:
     for row in rows:
         assert row["_dz_is_current"] == (row["_dz_valid_to"] is None)
         assert row["_dz_deleted"] == (row["_dz_delete_cause"] is not None)
-        place = (
+        interval = (
             row["_dz_key"],
             row["_dz_version"],
             row["_dz_valid_from"],
             row["_dz_valid_to"],
             row["_dz_delete_cause"],
         )
-        grouped.setdefault(place, []).append((row["status"], row["note"]))
+        grouped.setdefault(interval, []).append((row["status"], row["note"]))
     return {
         Interval(key, version, tuple(sorted(values)), start, end, cause)  # type: ignore[arg-type] # plain rows
         for (key, version, start, end, cause), values in grouped.items()
     }
 
 
-def _without(rows: pa.Table, gone: pa.Table) -> pa.Table:
-    listed = {(row[KEY], row[VERSION]) for row in gone.select([KEY, VERSION]).to_pylist()}
-    kept = [
+def _without(rows: pa.Table, removed: pa.Table) -> pa.Table:
+    listed = {(row[KEY], row[VERSION]) for row in removed.select([KEY, VERSION]).to_pylist()}
+    stays = [
         (key, version) not in listed
         for key, version in zip(rows[KEY].to_pylist(), rows[VERSION].to_pylist(), strict=True)
     ]
-    return rows.filter(pa.array(kept, pa.bool_()))
+    return rows.filter(pa.array(stays, pa.bool_()))
 
 
 @settings(max_examples=40, deadline=None)
@@ -134,9 +134,9 @@ def test_any_order_rechunking_and_replay_gives_the_intervals_of_the_model(
     script: tuple[list[Change], list[list[Change]]], tracked: tuple[str, ...]
 ) -> None:
     _, chunks = script
-    held = Held(tracked)
+    history = InMemoryHistory(tracked)
     seen: list[Change] = []
     for chunk in chunks:
-        held.apply(chunk)
+        history.apply(chunk)
         seen += chunk
-        assert held.intervals() == intervals(seen, (0,) if tracked else (0, 1))
+        assert history.intervals() == intervals(seen, (0,) if tracked else (0, 1))

@@ -13,7 +13,7 @@ CHANGES = st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 3), st.int
 
 
 @given(changes=CHANGES, pieces=st.integers(1, 4))
-def test_it_is_the_highest_version_and_of_equal_ones_the_last(
+def test_the_latest_row_has_the_highest_version_and_is_the_last_of_equal_ones(
     changes: list[tuple[str, int, int]], pieces: int
 ) -> None:
     keys = [key for key, _, _ in changes]

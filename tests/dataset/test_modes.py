@@ -1,4 +1,4 @@
-"""The modes on real tables: any order, re-chunking and replay gives the table of the model."""
+"""Modes on real tables: any order, re-chunking and replay gives the table of the model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ROWS = pa.schema(
 )
 Status = tuple[str, int]
 Shown = tuple[str, tuple[Status, ...], str | None]
-"""Of a key: version, rows, cause if it is marked as deleted."""
+"""State of a key: version, rows, and cause if it is marked as deleted."""
 
 ON_DISK = settings(
     max_examples=8,
@@ -53,7 +53,7 @@ ON_DISK = settings(
 
 
 class Table:
-    """A dataset's table that chunks are applied to, one after the other."""
+    """A dataset's table to which chunks are applied one after the other."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ def rows_of(changes: Iterable[Change]) -> pa.Table:
                 "_dz_event_time": change.time,
             }
             for change in changes
-            # A function returns a row for a delete too; it is not one of the dataset.
+            # A function returns a row for a delete too; that row is not part of the dataset.
             for status, note in change.rows
             or ([("deleted", 0)] if change.cause in {"user", "ttl"} else [])
         ],
@@ -180,7 +180,7 @@ def test_history_is_that_of_the_model_whatever_the_order(
     table = Table(root, "history", "soft", tracked, partition_by, vectors)
     seen: list[Change] = []
     for chunk, dies in zip(script[1], deaths, strict=False):
-        if dies:  # what was put aside is there, the commit is not
+        if dies:  # the absorbed changes are stored, the commit is missing
             with crash_at(crash_points.AFTER_TOMBSTONES), pytest.raises(Crash):
                 table.apply(chunk)
         table.apply(chunk)
@@ -239,7 +239,7 @@ def test_history_counts_intervals(tmp_path: Path) -> None:
     assert table.apply(changed).counts == MergeCounts()
 
 
-def test_what_is_untracked_shows_its_last_value_and_makes_no_interval(tmp_path: Path) -> None:
+def test_an_untracked_column_shows_its_last_value_and_makes_no_interval(tmp_path: Path) -> None:
     table = Table(tmp_path, "history", track=("status",))
     table.apply([a(1, ("new", 1))])
     table.apply([a(2, ("new", 2))])
@@ -247,7 +247,7 @@ def test_what_is_untracked_shows_its_last_value_and_makes_no_interval(tmp_path: 
     (first, second) = sorted(table.rows(), key=lambda row: str(row["_dz_version"]))
     assert (first["note"], first["_dz_valid_from"]) == (2, a(1, ("", 0)).time)
     assert first["_dz_valid_to"] == second["_dz_valid_from"] == a(5, ("", 0)).time
-    # A late change between two that were one interval parts them again, values and all.
+    # A late change between two changes of one interval splits it, each with its own values.
     table.apply([Change("a", 1, 1, (("new", 1),), None)])
     late = row_between(table)
     assert [(row["status"], row["note"]) for row in late] == [
@@ -267,7 +267,7 @@ def row_between(table: Table) -> list[dict[str, object]]:
     return sorted(fresh.rows(), key=lambda row: str(row["_dz_version"]))
 
 
-def test_after_the_retention_a_late_change_is_placed_by_its_time(tmp_path: Path) -> None:
+def test_after_the_retention_a_late_change_is_ordered_by_its_time(tmp_path: Path) -> None:
     table = Table(tmp_path, "history")
     table.apply([a(10, ("new", 1)), a(20, ("new", 1)), a(30, cause="user")])
     table.apply([a(90, ("x", 1), key="other"), a(91, key="other")], day=30)  # expires the rest
@@ -281,7 +281,7 @@ def test_after_the_retention_a_late_change_is_placed_by_its_time(tmp_path: Path)
     assert spans == {"new": (at[10], at[25], False), "paid": (at[25], at[30], False)}
 
 
-def test_a_delete_that_comes_first_leaves_nothing_and_holds_back_what_is_older(
+def test_a_delete_that_arrives_first_adds_no_row_and_marks_an_older_change(
     tmp_path: Path,
 ) -> None:
     table = Table(tmp_path, deletes="soft")
@@ -296,9 +296,9 @@ def test_a_delete_that_comes_first_leaves_nothing_and_holds_back_what_is_older(
 def test_soft_deletes_count_keys(tmp_path: Path) -> None:
     table = Table(tmp_path, deletes="soft")
     assert table.apply([a(1, ("new", 1)), a(1, ("x", 1), key="b")]).counts == MergeCounts(2)
-    gone = [a(2, cause="user"), a(2, key="b")]
-    assert table.apply(gone).counts == MergeCounts(deleted=2)
-    assert table.apply(gone).counts == MergeCounts()
+    deletes = [a(2, cause="user"), a(2, key="b")]
+    assert table.apply(deletes).counts == MergeCounts(deleted=2)
+    assert table.apply(deletes).counts == MergeCounts()
     assert table.apply([a(3, ("new", 2))]).counts == MergeCounts(updated=1)
     assert table.shown() == {"a": (a(3).version, (("new", 2),), None)}
 
@@ -320,7 +320,7 @@ def test_rows_written_while_deletes_were_hard_are_not_marked(tmp_path: Path, vec
     }
 
 
-def test_a_table_keeps_the_meaning_of_its_rows(tmp_path: Path) -> None:
+def test_the_mode_of_a_table_can_not_change(tmp_path: Path) -> None:
     Table(tmp_path / "m").apply([a(1, ("new", 1))])
     Table(tmp_path / "h", "history").apply([a(1, ("new", 1))])
     with pytest.raises(SchemaChangeError, match="mode='history'"):
@@ -329,13 +329,13 @@ def test_a_table_keeps_the_meaning_of_its_rows(tmp_path: Path) -> None:
         Table(tmp_path / "h").apply([a(2, ("new", 1))])
 
 
-def test_tracking_a_column_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_tracking_a_missing_column_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="'state'"):
         Table(tmp_path, "history", track=("state",)).apply([a(1, ("new", 1))])
 
 
 @pytest.mark.parametrize("mode", ["merge", "history"])
-def test_new_columns_come_to_rows_and_to_what_is_kept_aside(
+def test_new_columns_are_added_to_rows_and_to_absorbed_changes(
     tmp_path: Path, mode: Literal["merge", "history"]
 ) -> None:
     table = Table(tmp_path, mode, "soft")
@@ -365,7 +365,7 @@ def test_a_changed_partition_value_moves_the_row(
     assert left == ([("a", "paid"), ("b", "new")] if deletes == "soft" else [])
 
 
-def test_columns_of_any_kind_and_name_are_kept_aside(tmp_path: Path) -> None:
+def test_absorbed_changes_are_stored_with_columns_of_any_type_and_name(tmp_path: Path) -> None:
     table = Table(tmp_path, "history", partition_by=("day",))
 
     def rows(*changes: Change) -> pa.Table:

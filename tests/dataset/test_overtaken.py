@@ -1,4 +1,4 @@
-"""Another run commits between two commits of ours: ours moved the handle past it, unseen."""
+"""Another run commits between two commits of this run, which moves the handle past that commit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 
-from datazone_dagster.dataset.dataset_table import DatasetTable, schema_of
+from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.delta.commit import set_properties
+from datazone_dagster.delta.read_table import schema_of
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.layout import Layout
@@ -31,9 +32,9 @@ def version(number: int) -> str:
 
 
 def chunk(number: int) -> tuple[pa.Table, pa.Table]:
-    place = {"_dz_key": "k", "_dz_version": version(number), "_dz_event_time": NOW}
-    changes = [{**place, "event_name": "MODIFY"}]
-    rows = [{**place, "status": "paid", "note": number}]
+    hidden = {"_dz_key": "k", "_dz_version": version(number), "_dz_event_time": NOW}
+    changes = [{**hidden, "event_name": "MODIFY"}]
+    rows = [{**hidden, "status": "paid", "note": number}]
     return pa.Table.from_pylist(changes, schema=CHANGES), pa.Table.from_pylist(rows, schema=ROWS)
 
 
@@ -63,7 +64,7 @@ def alter_properties(table: DeltaTable) -> None:
 def overtaken_by_another(
     root: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[DeltaTable], None]
 ) -> DatasetTable:
-    """At batch 1; while it applies batch 2 another run does, and then its handle moves."""
+    """Return a table at batch 1 whose batch 2 another run applies first; its handle then moves."""
     slow, fast = appending(root), appending(root)
     apply(slow, 1)
     change_schema = DatasetTable._change_schema
@@ -82,7 +83,7 @@ def overtaken_by_another(
 def test_an_event_is_not_appended_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[DeltaTable], None]
 ) -> None:
-    """delta-rs puts our change of the table behind the other run's append, and says nothing."""
+    """delta-rs silently commits our change of the table after the other run's append."""
     slow = overtaken_by_another(tmp_path, monkeypatch, moves)
     with pytest.raises(ConcurrentWriterError, match="applied"):
         apply(slow, 2)
@@ -98,10 +99,10 @@ def test_a_column_that_is_added_ahead_does_not_hide_another_run(
     assert pa.table(DeltaTable(slow.uri).scan()).num_rows == 2
 
 
-def test_a_merge_that_gets_vectors_first_sees_that_another_run_did_its_work(
+def test_a_merge_that_enables_vectors_detects_that_another_run_did_its_work(
     tmp_path: Path,
 ) -> None:
-    """The commit that enables them carries no position, so losing that race tells nothing."""
+    """The commit that enables vectors carries no position: losing its race is no evidence."""
     dataset = DatasetTable(
         Layout(str(tmp_path)), "t", "source", mode="merge", deletion_vectors=False
     )

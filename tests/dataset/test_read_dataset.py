@@ -1,4 +1,4 @@
-"""Reading a dataset: every way shows the same rows, at one version, deletion vectors applied."""
+"""Reading a dataset: every method shows the same rows, at one version, with deletion vectors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_reader_stays_at_its_version(lakehouse: Lakehouse, tmp_path: Path) -> 
     assert "k2" in lakehouse.read("t", version=1).arrow()["_dz_key"].to_pylist()
 
 
-def test_what_cannot_be_read_is_told(lakehouse: Lakehouse) -> None:
+def test_a_failed_read_names_its_cause(lakehouse: Lakehouse) -> None:
     with pytest.raises(StorageError, match="no table"):
         lakehouse.read("other")
     with pytest.raises(StorageError, match="no version 99"):
@@ -97,15 +97,15 @@ def hidden_rows(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_who_reads_deletion_vectors(hidden_rows: str, reader: str) -> None:
+def test_readers_that_apply_deletion_vectors(hidden_rows: str, reader: str) -> None:
     assert READERS[reader](hidden_rows) == 9
 
 
 @pytest.mark.parametrize("reader", REFUSE)
-def test_who_refuses_them(hidden_rows: str, reader: str) -> None:
+def test_readers_that_refuse_deletion_vectors(hidden_rows: str, reader: str) -> None:
     with pytest.raises(DeltaProtocolError, match="deletionVectors"):
         REFUSE[reader](hidden_rows)
 
 
-def test_who_overlooks_them(hidden_rows: str) -> None:
+def test_count_ignores_deletion_vectors(hidden_rows: str) -> None:
     assert DeltaTable(hidden_rows).count() == 11

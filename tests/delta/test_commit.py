@@ -1,4 +1,4 @@
-"""One commit of ours: what it does when it is not alone, and where it may not write."""
+"""Row-level commits: races with other writers, and tables that they must not write to."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_commit_carries_its_files_and_its_transaction(table: DeltaTable) -> No
     assert table.history(1)[0]["operation"] == "WRITE"
 
 
-def test_after_another_commit_ours_is_lost_and_leaves_no_file(table: DeltaTable) -> None:
+def test_a_lost_commit_leaves_no_file(table: DeltaTable) -> None:
     snapshot = read_snapshot(table, {})
     write_deltalake(table, pa.table({"n": [5]}, schema=SCHEMA), mode="append")
     before = data_files(table)
@@ -82,7 +82,7 @@ def test_after_another_commit_ours_is_lost_and_leaves_no_file(table: DeltaTable)
     assert numbers(table) == [5]
 
 
-def test_our_own_work_done_by_another_is_given_way_to(table: DeltaTable) -> None:
+def test_a_commit_that_another_writer_already_made_is_not_retried(table: DeltaTable) -> None:
     snapshot = read_snapshot(table, {})
     write_deltalake(table, pa.table({"n": [4]}, schema=SCHEMA), mode="append")
     later = read_snapshot(table, {})
@@ -96,7 +96,7 @@ def test_our_own_work_done_by_another_is_given_way_to(table: DeltaTable) -> None
 
 
 @pytest.mark.parametrize("change", ["property", "feature"])
-def test_a_changed_table_is_given_way_to(table: DeltaTable, change: str) -> None:
+def test_a_commit_to_a_changed_table_is_not_retried(table: DeltaTable, change: str) -> None:
     snapshot = read_snapshot(table, {})
     if change == "property":
         table.alter.set_table_properties({"delta.appendOnly": "true"})
@@ -111,7 +111,7 @@ def test_a_changed_table_is_given_way_to(table: DeltaTable, change: str) -> None
 def test_a_lost_answer_is_not_a_lost_race(
     table: DeltaTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The put happened, its answer was lost, and the client put again."""
+    """The put succeeded, its answer was lost, and the client retried it."""
     put = TableStore.put_if_absent
 
     def twice(self: TableStore, path: str, content: bytes) -> bool:
@@ -124,7 +124,7 @@ def test_a_lost_answer_is_not_a_lost_race(
     assert numbers(table) == [1]
 
 
-def test_a_failed_put_keeps_the_files_because_it_may_have_happened(
+def test_a_failed_put_leaves_the_files_because_it_may_have_happened(
     table: DeltaTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = TableStore.put_if_absent
@@ -175,7 +175,7 @@ def test_other_features_stay_when_vectors_come(tmp_path: Path) -> None:
         ({"delta.constraints.positive": "n > 0"}, "CHECK"),
     ],
 )
-def test_tables_with_rules_that_we_do_not_keep_are_left_alone(
+def test_tables_with_unsupported_rules_are_left_alone(
     table: DeltaTable, configuration: dict[str, str], reason: str
 ) -> None:
     snapshot = read_snapshot(table, {})
@@ -184,7 +184,9 @@ def test_tables_with_rules_that_we_do_not_keep_are_left_alone(
     assert reason in (why_not(changed) or "")
 
 
-def test_at_writer_version_4_only_real_generated_columns_are_in_the_way(table: DeltaTable) -> None:
+def test_at_writer_version_4_only_generated_columns_prevent_a_commit(
+    table: DeltaTable,
+) -> None:
     """Spark gives tables that version for a change data feed; vectors then name its features."""
     entry = Path(table.table_uri.removeprefix("file://")) / "_delta_log" / f"{0:020d}.json"
     entry.write_text(entry.read_text().replace('"minWriterVersion":2', '"minWriterVersion":4'))
@@ -222,7 +224,7 @@ def test_unknown_writer_features_are_left_alone(
     assert reason in (why_not(changed) or "")
 
 
-def test_a_lock_of_delta_rs_is_not_passed_by(table: DeltaTable) -> None:
+def test_a_lock_of_delta_rs_is_not_bypassed(table: DeltaTable) -> None:
     snapshot = read_snapshot(table, {})
     store = TableStore("s3://lake/t", {"AWS_S3_LOCKING_PROVIDER": "dynamodb"})
     changed = Snapshot(store, 0, snapshot.protocol, snapshot.metadata, {}, ())

@@ -1,4 +1,4 @@
-"""New data files: what the log says of them is true, and delta-rs reads them as they were."""
+"""New data files: their statistics are true, and delta-rs reads the same rows back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from datazone_dagster.delta.transaction_log import read_snapshot
 UTC = timezone.utc
 TIMES = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1))
 VALUES: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
-    "whole": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+    "integer": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
     "small": (pa.int8(), st.integers(-128, 127)),
     "number": (pa.float64(), st.floats(allow_infinity=True, allow_nan=True)),
     "exact": (
@@ -143,8 +143,8 @@ def test_partition_values_are_those_that_delta_rs_writes_and_reads(
     table = DeltaTable.create(ours, schema, partition_by=["p"])
     snapshot = read_snapshot(table, {})
     adds = [
-        write_data_file(snapshot.store, schema, spelled, part.to_batches())
-        for spelled, part in by_partition(rows, ("p",))
+        write_data_file(snapshot.store, schema, spelled, of_partition.to_batches())
+        for spelled, of_partition in by_partition(rows, ("p",))
     ]
     commit_files(
         snapshot,
@@ -161,12 +161,12 @@ def test_partition_values_are_those_that_delta_rs_writes_and_reads(
         expected = {value or None for value in spellings(DeltaTable(theirs))}
         assert set(spellings(table)) == expected
     snapshot = read_snapshot(table, {})
-    whole = [
+    batches = [
         batch
         for file in snapshot.files
         for batch in live_batches(snapshot, file, schema, snapshot.deleted_in(file))
     ]
-    again = pa.Table.from_batches(whole, schema).sort_by("n").to_pylist()
+    again = pa.Table.from_batches(batches, schema).sort_by("n").to_pylist()
     assert again == read(table)
 
 
@@ -181,7 +181,7 @@ def read(table: DeltaTable) -> list[dict[str, Any]]:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(records=ROWS, data=st.data())
-def test_rows_come_back_whole_and_by_position(
+def test_rows_are_read_back_completely_and_by_position(
     tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]], data: st.DataObject
 ) -> None:
     root = str(tmp_path_factory.mktemp("table") / "t")
@@ -196,24 +196,24 @@ def test_rows_come_back_whole_and_by_position(
     assert repr(scanned.to_pylist()) == repr(rows.to_pylist())
     snapshot = read_snapshot(table, {})
     (file,) = snapshot.files
-    places = BitMap64(data.draw(st.sets(st.integers(0, len(records) - 1))))
-    at = rows_at(snapshot, file, SCHEMA, places)
-    assert repr(at.to_pylist()) == repr([rows.to_pylist()[place] for place in places])
-    left = pa.Table.from_batches(live_batches(snapshot, file, SCHEMA, places), SCHEMA)
-    kept = [row for place, row in enumerate(rows.to_pylist()) if place not in places]
-    assert repr(left.to_pylist()) == repr(kept)
+    positions = BitMap64(data.draw(st.sets(st.integers(0, len(records) - 1))))
+    at = rows_at(snapshot, file, SCHEMA, positions)
+    assert repr(at.to_pylist()) == repr([rows.to_pylist()[position] for position in positions])
+    others = pa.Table.from_batches(live_batches(snapshot, file, SCHEMA, positions), SCHEMA)
+    expected = [row for position, row in enumerate(rows.to_pylist()) if position not in positions]
+    assert repr(others.to_pylist()) == repr(expected)
 
 
 @pytest.mark.parametrize("partition_by", [[], ["at"]])
-def test_the_first_and_the_last_times_there_are(tmp_path: Path, partition_by: list[str]) -> None:
-    """Year 1 and the end of 9999: many systems write them for "none" and "for good"."""
+def test_the_first_and_the_last_possible_times(tmp_path: Path, partition_by: list[str]) -> None:
+    """Year 1 and the end of 9999: many systems write them for "none" and "forever"."""
     times = [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
     rows = pa.table({"at": pa.array(times, pa.timestamp("us", tz="UTC")), "n": [1, 2]})
     table = DeltaTable.create(str(tmp_path), rows.schema, partition_by=partition_by)
     snapshot = read_snapshot(table, {})
     adds = [
-        write_data_file(snapshot.store, rows.schema, values, part.to_batches())
-        for values, part in by_partition(rows, tuple(partition_by))
+        write_data_file(snapshot.store, rows.schema, values, of_partition.to_batches())
+        for values, of_partition in by_partition(rows, tuple(partition_by))
     ]
     written = FileActions([add for add in adds if add is not None], [])
     commit_files(snapshot, written, operation="WRITE", parameters={}, metrics={})
@@ -233,8 +233,8 @@ def test_the_first_and_the_last_times_there_are(tmp_path: Path, partition_by: li
 
 
 @pytest.mark.parametrize("microseconds", [2**63 - 1, -(2**63) + 1, 253_402_300_800_000_000])
-def test_times_that_python_has_not_have_no_bounds(tmp_path: Path, microseconds: int) -> None:
-    """Milliseconds taken for seconds make such times: no reason to fail for good."""
+def test_times_beyond_python_have_no_bounds(tmp_path: Path, microseconds: int) -> None:
+    """Milliseconds taken for seconds produce such times: no reason to fail permanently."""
     kind = pa.timestamp("us", tz="UTC")
     rows = pa.table({"at": pa.array([microseconds, 0]).cast(kind), "n": [1, 2]})
     table = DeltaTable.create(str(tmp_path), rows.schema)
@@ -272,7 +272,7 @@ def test_small_batches_share_a_row_group_and_large_ones_do_not(tmp_path: Path) -
 
 
 def test_only_columns_that_repeat_get_a_dictionary(tmp_path: Path) -> None:
-    """One of values that do not only costs: files are larger and slower to read and to write."""
+    """A dictionary of distinct values makes files larger, and slower to read and to write."""
     count = 5000
     rows = pa.table(
         {
@@ -308,7 +308,7 @@ def test_only_columns_that_repeat_get_a_dictionary(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / add["path"]).cast(rows.schema).equals(rows)
 
 
-def test_wide_bounds_keep_every_digit() -> None:
+def test_wide_bounds_preserve_every_digit() -> None:
     exact = '{"numRecords":1,"minValues":{"n":12345678901234567890.123456789},"tightBounds":true}'
     wide = wide_bounds(exact, 7)
     assert "12345678901234567890.123456789" in wide

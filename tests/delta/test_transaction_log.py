@@ -1,4 +1,4 @@
-"""What we read from the log is what delta-rs reads from it."""
+"""Our reader of the Delta log agrees with delta-rs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import CopyOnWriteEngine, MergeOnReadEngine
 from tests.rows.engine_conformance import SCHEMA, batch_of
 
-PARTS = ["a b/%=é", "plain", None]
+PARTITION_VALUES = ["a b/%=é", "plain", None]
 
 
 def rows(start: int, count: int, part: str | None = "plain") -> pa.Table:
@@ -49,7 +49,7 @@ def merge(table: DeltaTable, engine: object, number: int) -> None:
 def apply(table: DeltaTable, step: str, number: int) -> None:
     actions: dict[str, Callable[[], object]] = {
         "append": lambda: write_deltalake(
-            table, rows(number * 10, 20, PARTS[number % 3]), mode="append"
+            table, rows(number * 10, 20, PARTITION_VALUES[number % 3]), mode="append"
         ),
         "delete": lambda: table.delete(f"value % 5 = {number % 5}"),
         "compact": table.optimize.compact,
@@ -70,15 +70,15 @@ def assert_same(table: DeltaTable) -> Snapshot:
     )
     assert all((Path(root.removeprefix("file://")) / f.path).exists() for f in snapshot.files)
     assert snapshot.live_rows == scanned
-    kept = {
+    masks = {
         row["filepath"]: row["selection_vector"]
         for row in pa.table(table.deletion_vectors()).to_pylist()
     }
-    assert len(kept) == sum(file.vector is not None for file in snapshot.files)
+    assert len(masks) == sum(file.vector is not None for file in snapshot.files)
     for file in snapshot.files:
         if file.vector is not None:
-            mask = kept[root + file.add["path"]]
-            gone = {at for at, keep in enumerate(mask) if not keep}
+            mask = masks[root + file.add["path"]]
+            gone = {position for position, live in enumerate(mask) if not live}
             assert set(snapshot.deleted_in(file)) == gone
     return snapshot
 
@@ -105,7 +105,7 @@ def test_after_any_commits_the_snapshot_is_that_of_delta_rs(
         assert_same(table)
 
 
-def test_a_lost_or_stale_hint_is_made_up_for_by_the_listing(tmp_path: Path) -> None:
+def test_a_lost_or_stale_hint_is_replaced_by_the_listing(tmp_path: Path) -> None:
     table = new_table(tmp_path / "t")
     for number in range(1, 4):
         apply(table, "append", number)
@@ -126,7 +126,7 @@ def test_a_lost_or_stale_hint_is_made_up_for_by_the_listing(tmp_path: Path) -> N
         assert snapshot.checkpoint_version == 3
 
 
-def test_a_checkpoint_in_parts_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_multipart_checkpoint_is_read_completely_or_not_at_all(tmp_path: Path) -> None:
     table = new_table(tmp_path / "t")
     for step in ("append", "vectors", "append"):
         apply(table, step, 3)
@@ -134,12 +134,12 @@ def test_a_checkpoint_in_parts_is_read_whole_or_not_at_all(tmp_path: Path) -> No
     expected = {file.identity for file in assert_same(table).files}
     log = tmp_path / "t" / LOG
     name = f"{table.version():020d}.checkpoint"
-    whole = pq.read_table(log / f"{name}.parquet")
-    pq.write_table(whole.slice(0, 3), log / f"{name}.0000000001.0000000002.parquet")
+    checkpoint = pq.read_table(log / f"{name}.parquet")
+    pq.write_table(checkpoint.slice(0, 3), log / f"{name}.0000000001.0000000002.parquet")
     second = log / f"{name}.0000000002.0000000002.parquet"
-    pq.write_table(whole.slice(3), second)
+    pq.write_table(checkpoint.slice(3), second)
     (log / f"{name}.parquet").unlink()
-    hint = {"version": table.version(), "size": len(whole), "parts": 2}
+    hint = {"version": table.version(), "size": len(checkpoint), "parts": 2}
     (log / "_last_checkpoint").write_text(json.dumps(hint))
     assert {file.identity for file in read_snapshot(table, {}).files} == expected
     second.unlink()
@@ -156,9 +156,9 @@ def test_a_v2_checkpoint_with_sidecars_is_read(tmp_path: Path) -> None:
     expected = {file.identity for file in assert_same(table).files}
     log = tmp_path / "t" / LOG
     classic = log / f"{table.version():020d}.checkpoint.parquet"
-    whole = pq.read_table(classic)
+    checkpoint = pq.read_table(classic)
     (log / "_sidecars").mkdir()
-    pq.write_table(whole.select(["add"]), log / "_sidecars" / "one.parquet")
+    pq.write_table(checkpoint.select(["add"]), log / "_sidecars" / "one.parquet")
     top = [
         {"checkpointMetadata": {"version": table.version()}},
         {"sidecar": {"path": "one.parquet", "sizeInBytes": 1, "modificationTime": 1}},
@@ -199,7 +199,7 @@ def test_a_damaged_log_or_vector_is_an_error_that_says_where(tmp_path: Path) -> 
     with pytest.raises(StorageError, match="is missing"):
         snapshot.deleted_in(hidden)
     entry = tmp_path / "t" / LOG / f"{1:020d}.json"
-    shutil.copy(entry, tmp_path / "kept")
+    shutil.copy(entry, tmp_path / "backup")
     entry.unlink()
     with pytest.raises(StorageError, match="entry 1 is missing"):
         read_snapshot(table, {})

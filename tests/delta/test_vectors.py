@@ -16,7 +16,7 @@ positions = st.sets(
     st.one_of(
         st.integers(0, 70_000),
         st.integers(0, 2**32 - 1),
-        # Keys of buckets have a zero as their highest bit, because Java reads them signed.
+        # The highest bit of a bucket key is zero, because Java reads the key as signed.
         st.integers(0, 2**63 - 1),
     ),
     max_size=200,
@@ -38,7 +38,7 @@ def test_a_file_gives_back_every_bitmap(found: list[BitMap64]) -> None:
 
 @given(bitmaps)
 def test_the_layout_is_that_of_the_protocol(bitmap: BitMap64) -> None:
-    """Read here by the text of the protocol alone, not by the code under test."""
+    """Parse the file by the text of the protocol alone, not by the code under test."""
     content, (vector,) = vectors.file_of([bitmap], uuid.uuid4())
     assert content[0] == 1
     assert vector.offset == 1
@@ -64,7 +64,7 @@ def test_z85_is_that_of_zeromq() -> None:
 
 
 @pytest.mark.parametrize("text", ["Hello", "Hell", "Hell\u00f6", "%%%%%", '"""""'])
-def test_what_is_no_z85_is_refused(text: str) -> None:
+def test_text_that_is_not_z85_is_refused(text: str) -> None:
     if text == "Hello":
         assert len(vectors.z85_decoded(text)) == 4
     else:
@@ -80,7 +80,7 @@ def test_the_paths_of_the_protocol() -> None:
 
 
 def test_an_inline_vector_is_read() -> None:
-    """As the Delta kernel's tests have it; the protocol's text shows an older format."""
+    """The text is from the Delta kernel's tests; the protocol's own example is an older format."""
     text = "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L"
     assert vectors.inline(Vector("i", text, None, 44, 6)) == BitMap64([3, 4, 7, 11, 18, 29])
     older = Vector("i", "wi5b=000010000siXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", None, 40, 6)
@@ -88,7 +88,7 @@ def test_an_inline_vector_is_read() -> None:
         vectors.inline(older)
 
 
-def test_a_path_is_where_the_file_was_named() -> None:
+def test_a_path_is_that_of_the_named_file() -> None:
     identity = uuid.uuid4()
     _, (vector,) = vectors.file_of([BitMap64([1])], identity)
     assert vector.path == vectors.file_name(identity)
@@ -113,7 +113,7 @@ def test_a_cut_file_is_noticed(bitmap: BitMap64, length: int) -> None:
         vectors.in_file(content[: min(length, len(content) - 1)], vector)
 
 
-def test_a_wrong_cardinality_and_a_foreign_format_are_refused() -> None:
+def test_a_wrong_cardinality_and_an_unsupported_format_are_refused() -> None:
     data = vectors.encoded(BitMap64([1, 2]))
     with pytest.raises(VectorError, match="2 rows, the log says 3"):
         vectors.decoded(data, 3)

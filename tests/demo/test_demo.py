@@ -1,4 +1,4 @@
-"""The demo as a user starts it: it fills the dataset, shows it, and leaves no process behind."""
+"""Demo as a user starts it: it fills the dataset, shows it, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
 PROJECT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "datazone_dagster.cli", "demo"]
 CHANGES = 400
-LINE = re.compile(r"written (\d+)  landed (\d+)  applied (\d+)  .*rows (\d+) of (\d+)  ")
+LINE = re.compile(r"written (\d+)  drained (\d+)  applied (\d+)  .*rows (\d+) of (\d+)  ")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -49,7 +49,7 @@ def demo(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Command lines of the processes that work in this folder or name it."""
+    """Return the command lines of processes that work in this folder or name it."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -66,8 +66,8 @@ def test_the_dataset_equals_the_table(demo: subprocess.Popen[str]) -> None:
     for line in demo.stdout:
         facts = LINE.search(line)
         if facts is not None:
-            written, landed, applied, rows, items = map(int, facts.groups())
-            if written >= CHANGES and landed == applied and rows == items:
+            written, drained, applied, rows, items = map(int, facts.groups())
+            if written >= CHANGES and drained == applied and rows == items:
                 break
     else:
         pytest.fail("the demo ended by itself")
@@ -113,7 +113,7 @@ def test_stopping_leaves_no_process(demo: subprocess.Popen[str], folder: Path) -
     stopped = subprocess.run(
         [*COMMAND, "--stop"], cwd=folder, capture_output=True, text=True, timeout=90, check=True
     )
-    assert "The demo has ended." in stopped.stdout
+    assert "The demo has stopped." in stopped.stdout
     assert demo.wait(10) == 0
     assert processes_of(folder) == []
     again = subprocess.run(

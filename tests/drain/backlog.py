@@ -1,8 +1,8 @@
-"""A process that drains a large backlog, and tells how much memory it came to.
+"""Process that drains a large backlog, and reports its peak memory.
 
     python -m tests.drain.backlog <kind> <megabytes> <memory budget in MiB> <workers> <folder>
 
-Pages are made when they are asked for: the stream itself holds nothing.
+Pages are generated on request: the stream itself stores nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from datazone_dagster.sources import DynamoDBSource
 
 ARN = "arn:aws:dynamodb:eu-west-1:000000000000:table/orders/stream/2030-01-01T00:00:00.000"
 SOURCE = DynamoDBSource(table_name="orders", region="eu-west-1")
-_TEXT = random.Random(7).randbytes(400_000).hex()  # as hard to compress as text gets
+_TEXT = random.Random(7).randbytes(400_000).hex()  # text that hardly compresses
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How large the items are; a page of the service has 1 MB or 1,000 records."""
+    """Sizes of the items and pages; a page of the service has at most 1 MB or 1,000 records."""
 
     shards: int
     image_bytes: int
@@ -45,7 +45,7 @@ KINDS = {
 
 
 class GeneratedStream:
-    """Open shards with a backlog of so many bytes."""
+    """Open shards with a backlog of `total_bytes`."""
 
     def __init__(self, kind: Kind, total_bytes: int) -> None:
         self._kind = kind
@@ -102,13 +102,13 @@ def main(kind: str, megabytes: int, budget_mib: int, workers: int, root: Path) -
         batches += report.batches
         if report.caught_up:
             break
-    told = {
+    result = {
         "records": records,
         "expected": stream.records,
         "batches": batches,
         "peak_mib": peak_bytes() / (1 << 20),
     }
-    sys.stdout.write(json.dumps(told))
+    sys.stdout.write(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many calls wait for the service at once; pages are parsed and passed on by one thread."""
+"""Concurrent calls: many wait for the service; one thread parses the pages and passes them on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from functools import partial
 
 import pytest
 
+from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import plan_drain
-from datazone_dagster.drain.reader import FEWEST_CALLS, ReadBudget, ShardOutcome, Sink, read_shards
+from datazone_dagster.drain.reader import FEWEST_CALLS, ReadBudget, Sink, read_shards
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.protocols import Answer
 from datazone_dagster.model.record import RecordsPage
@@ -21,7 +22,7 @@ SHARDS = 8
 
 
 class Watched(ScriptedStream):
-    """Tells how many pages were asked for and are not parsed yet, and who parses them."""
+    """Records how many pages were requested but are not parsed yet, and which threads parse."""
 
     def __init__(self, *, all_at_once: bool = False) -> None:
         super().__init__(shards=SHARDS, page_records=1)
@@ -81,7 +82,7 @@ def test_every_shard_waits_for_the_service_at_once() -> None:
     assert stream.parsers == {threading.get_ident()}
 
 
-def test_where_answers_come_faster_than_they_are_parsed_few_are_asked_for() -> None:
+def test_few_calls_are_made_while_answers_come_faster_than_they_are_parsed() -> None:
     stream = Watched()
     fill(stream, 30)
     landed = 0
@@ -99,7 +100,7 @@ def test_where_answers_come_faster_than_they_are_parsed_few_are_asked_for() -> N
     assert steady[len(steady) // 2] <= FEWEST_CALLS
 
 
-def test_what_the_sink_raises_ends_the_drain() -> None:
+def test_an_exception_from_the_sink_ends_the_drain() -> None:
     stream = Watched()
     fill(stream, 5)
     taken: list[object] = []
@@ -114,7 +115,7 @@ def test_what_the_sink_raises_ends_the_drain() -> None:
     assert not [one for one in threading.enumerate() if one.name.startswith("datazone-drain")]
 
 
-def test_what_no_client_may_raise_is_not_swallowed() -> None:
+def test_an_unexpected_exception_of_the_client_is_not_swallowed() -> None:
     class Broken(Watched):
         def ask_for_records(self, shard_iterator: str) -> Answer:
             raise ZeroDivisionError

@@ -1,6 +1,6 @@
-"""What a drain needs in memory is bounded by its budget, whatever waits in the stream.
+"""Memory of a drain is bounded by its budget, whatever the backlog in the stream.
 
-Read from a real process: its highest resident memory.
+The highest resident memory of a real process is measured.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ BUDGET_MIB = 512
 def test_a_backlog_is_drained_within_the_memory_budget(
     tmp_path: Path, kind: str, megabytes: int
 ) -> None:
-    told = drained(kind, megabytes, tmp_path, budget_mib=BUDGET_MIB, workers=16)
-    assert told["peak_mib"] < BUDGET_MIB
-    assert told["batches"] >= 2
+    result = drained(kind, megabytes, tmp_path, budget_mib=BUDGET_MIB, workers=16)
+    assert result["peak_mib"] < BUDGET_MIB
+    assert result["batches"] >= 2
 
 
-def test_memory_that_was_freed_does_not_make_batches_small(tmp_path: Path) -> None:
-    """One shard at a time: the C library keeps what one thread took and another freed."""
-    told = drained("a day of small changes", 400, tmp_path, budget_mib=320, workers=1)
-    assert told["batches"] < 25
+def test_freed_memory_does_not_make_batches_small(tmp_path: Path) -> None:
+    """One shard at a time: the C library retains memory that another thread allocated."""
+    result = drained("a day of small changes", 400, tmp_path, budget_mib=320, workers=1)
+    assert result["batches"] < 25
 
 
 def drained(
@@ -44,6 +44,6 @@ def drained(
     command = [sys.executable, "-m", "tests.drain.backlog", kind, *numbers, str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told: dict[str, float] = json.loads(done.stdout)
-    assert told["records"] == told["expected"]
-    return told
+    result: dict[str, float] = json.loads(done.stdout)
+    assert result["records"] == result["expected"]
+    return result

@@ -1,4 +1,4 @@
-"""Shard lineage: what may be read, what must wait, what is lost."""
+"""Shard lineage: shards to read, shards that wait, and gaps."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_an_open_parent_holds_its_children_back() -> None:
     assert reads(drain) == ["p"]
 
 
-def test_reading_goes_on_after_the_last_landed_record() -> None:
+def test_reading_continues_after_the_last_landed_record() -> None:
     first = plan(stream(Shard("p", None, 1)))
     second = plan(stream(Shard("p", None, 1)), landed(first.checkpoint, "p", 42))
     assert second.reads[0].start == after(42)
@@ -124,7 +124,7 @@ def test_a_child_that_starts_before_its_parents_end_stops_the_drain() -> None:
         plan(stream(Shard("c", "p", 60)), checkpoint)
 
 
-def test_latest_skips_what_is_there_and_reads_what_comes() -> None:
+def test_latest_skips_existing_records_and_reads_new_ones() -> None:
     first = plan(stream(Shard("p", None, 1, 50), Shard("c", "p", 60)), start="latest")
     (read,) = first.reads
     assert read.shard.shard_id == "c"
@@ -137,7 +137,7 @@ def test_latest_skips_what_is_there_and_reads_what_comes() -> None:
     assert [read.shard.skip_before for read in later.reads] == [None]
 
 
-def test_a_new_stream_is_read_whole_in_a_new_epoch_with_a_gap() -> None:
+def test_a_new_stream_is_read_completely_in_a_new_epoch_with_a_gap() -> None:
     first = plan(stream(Shard("p", None, 1, 50)))
     done = finished(landed(first.checkpoint, "p", 42), "p")
     second = plan(stream(Shard("n", None, 5), arn="arn:stream/2"), done, start="latest")
@@ -161,7 +161,7 @@ def test_a_shard_unread_for_a_day_is_a_gap_once() -> None:
     assert third.checkpoint.shards[ARN, "r"].gap == second.checkpoint.shards[ARN, "r"].gap
 
 
-def test_an_idle_shard_whose_tip_was_seen_is_no_gap() -> None:
+def test_an_idle_shard_read_to_its_latest_position_is_no_gap() -> None:
     root = Shard("r", None, 1)
     first = plan(stream(root)).checkpoint
     idle = first.with_shards(replace(first.shards[ARN, "r"], tip_at=NOW + 20 * HOUR))
@@ -176,7 +176,7 @@ def test_trimmed_means_lost_unless_the_shard_was_idle() -> None:
     assert trim_gap(stale, NOW) is not None
 
 
-def test_shards_are_forgotten_only_when_nothing_needs_them() -> None:
+def test_shards_are_pruned_only_when_nothing_needs_them() -> None:
     parent, child = Shard("p", None, 1, 50), Shard("c", "p", 60)
     checkpoint = finished(plan(stream(parent, child)).checkpoint, "p")
     later = NOW + 72 * HOUR
@@ -202,7 +202,7 @@ def test_the_gap_before_a_new_stream_ends_where_its_arn_says_that_it_was_made() 
     assert created_at("arn:aws:dynamodb:eu-west-1:1:table/t/stream/0001") is None
 
 
-def test_unread_changes_are_no_older_than_what_is_known_to_be_read() -> None:
+def test_unread_changes_are_no_older_than_known_reads() -> None:
     parent = ShardCheckpoint(
         ARN, "p", NOW - 9 * HOUR, state=ShardState.FINISHED, tip_at=NOW - 5 * HOUR
     )

@@ -1,4 +1,4 @@
-"""Whom a drain asks: quiet shards less often, whoever waited longest first."""
+"""Polling: quiet shards are asked less often; the shard that waited longest is asked first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import ShardRead
 from datazone_dagster.drain.polling import (
     SAME_TICK_SECONDS,
@@ -14,9 +15,8 @@ from datazone_dagster.drain.polling import (
     Activities,
     Poll,
     due,
-    noted,
+    record_activity,
 )
-from datazone_dagster.drain.reader import ShardOutcome
 from datazone_dagster.model.checkpoint import ShardCheckpoint
 from datazone_dagster.model.shard import TRIM_HORIZON
 
@@ -38,17 +38,17 @@ def outcome(name: str, *, records: int = 0, at_latest: bool = True, calls: int =
 
 
 def calls_in(seconds: float, busy: set[int], activities: Activities, since: float = 0.0) -> int:
-    """How often a shard is asked by ticks; it has records in the ticks of `busy`."""
+    """Count how often ticks ask a shard that has records in the ticks of `busy`."""
     calls = 0
     for tick in range(int(seconds / TICK)):
         now = since + tick * TICK
         if due([read("s")], activities, now).reads:
             calls += 1
-            noted(activities, [outcome("s", records=int(tick in busy))], now)
+            record_activity(activities, [outcome("s", records=int(tick in busy))], now)
     return calls
 
 
-def test_what_was_never_asked_is_asked() -> None:
+def test_a_shard_never_asked_is_asked() -> None:
     assert asked(due([read("a"), read("b")], {}, 0.0)) == ["a", "b"]
 
 
@@ -63,13 +63,13 @@ def test_a_silent_shard_costs_a_third_of_the_calls_and_a_busy_one_all() -> None:
 def test_after_its_first_record_a_shard_is_asked_at_every_tick_again() -> None:
     activities: Activities = {}
     calls_in(1500, set(), activities)
-    noted(activities, [outcome("s", records=1)], 1500.0)
+    record_activity(activities, [outcome("s", records=1)], 1500.0)
     assert calls_in(60, set(), activities, since=1505) == 12
 
 
-def test_a_closed_shard_and_one_short_of_its_tip_are_always_asked() -> None:
+def test_a_closed_shard_and_one_behind_its_latest_position_are_always_asked() -> None:
     activities: Activities = {}
-    noted(activities, [outcome("a"), outcome("b", at_latest=False), outcome("c")], 0.0)
+    record_activity(activities, [outcome("a"), outcome("b", at_latest=False), outcome("c")], 0.0)
     poll = due(
         [read("a", closed=True), read("b"), read("c")],
         activities,
@@ -82,10 +82,10 @@ def test_a_closed_shard_and_one_short_of_its_tip_are_always_asked() -> None:
     assert asked(later) == ["c"]
 
 
-def test_who_got_no_turn_comes_first_in_the_next_drain() -> None:
+def test_shards_without_a_turn_come_first_in_the_next_drain() -> None:
     activities: Activities = {}
     shards = [read(name) for name in "abcd"]
-    noted(
+    record_activity(
         activities,
         [
             outcome("a", at_latest=False),
@@ -112,6 +112,6 @@ def test_no_shard_is_left_alone_for_longer_than_the_longest_interval(
         for shard_id in map(int, asked(poll)):
             last[shard_id] = now
             found.append(outcome(str(shard_id), records=int(shard_id in having)))
-        noted(activities, found, now)
+        record_activity(activities, found, now)
         assert all(now - at < SILENT_INTERVAL_SECONDS + TICK for at in last.values())
         assert poll.latest_age_seconds <= SILENT_INTERVAL_SECONDS

@@ -1,4 +1,4 @@
-"""Reading shards in turn: what counts as their tip, whose turn comes, where it stops."""
+"""Reading shards in turn: their latest position, the order of turns, and the budget."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 
+from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import plan_drain
-from datazone_dagster.drain.polling import Activities, due, noted
-from datazone_dagster.drain.reader import IteratorCache, ReadBudget, ShardOutcome, read_shards
+from datazone_dagster.drain.polling import Activities, due, record_activity
+from datazone_dagster.drain.reader import IteratorCache, ReadBudget, read_shards
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.testing import FixedClock, ScriptedStream
 
@@ -23,7 +24,7 @@ def read(
     activities: Activities | None = None,
     at: float = 0.0,
 ) -> list[ShardOutcome]:
-    """What one drain reads; positions stay in the kept iterators."""
+    """Read the shards in one drain; their positions are only in the cached iterators."""
     described = stream.describe(stream.stream_arn)
     plan = plan_drain(described, Checkpoint(), start="trim_horizon", now=NOW)
     activities = {} if activities is None else activities
@@ -35,11 +36,11 @@ def read(
     outcomes = read_shards(
         stream, poll.reads, iterators, budget, NOW, logger, lambda row, records, malformed: 0
     )
-    noted(activities, outcomes, at)
+    record_activity(activities, outcomes, at)
     return outcomes
 
 
-def test_an_expired_kept_iterator_does_not_end_at_an_empty_page_that_it_had_passed() -> None:
+def test_an_expired_cached_iterator_does_not_end_at_an_empty_page_that_it_had_passed() -> None:
     clock = FixedClock()
     stream = ScriptedStream(clock=clock)
     stream.empty_page()
@@ -52,7 +53,7 @@ def test_an_expired_kept_iterator_does_not_end_at_an_empty_page_that_it_had_pass
 
 
 def put_into(stream: ScriptedStream, shard: int, records: int) -> None:
-    """Records of keys that this shard holds."""
+    """Put records with keys that belong to this shard."""
     for number in range(records):
         key = f"{shard}-{number}"
         while stream.shard_index({"id": {"S": key}}) != shard:
@@ -60,7 +61,7 @@ def put_into(stream: ScriptedStream, shard: int, records: int) -> None:
         stream.put({"id": {"S": key}, "n": {"N": str(number)}})
 
 
-def test_a_hot_shard_with_most_of_the_records_does_not_keep_the_others_waiting() -> None:
+def test_a_hot_shard_with_most_of_the_records_does_not_starve_the_others() -> None:
     stream = ScriptedStream(shards=10, page_records=10)
     put_into(stream, 0, 900)
     for shard in range(1, 10):

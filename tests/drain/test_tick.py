@@ -1,4 +1,4 @@
-"""A tick: batch after batch, until the source is caught up or something says stop."""
+"""A tick: batch after batch until the source is caught up or a limit stops it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def landed(layout: Layout) -> list[str]:
     ]
 
 
-def test_it_goes_on_until_the_source_is_caught_up(tmp_path: Path) -> None:
+def test_a_tick_continues_until_the_source_is_caught_up(tmp_path: Path) -> None:
     stream, layout = stream_of(7), Layout(str(tmp_path))
     report = drain_tick(SOURCE, stream, layout, settings=SMALL)
     assert (report.caught_up, report.batch, report.batches, report.records) == (True, 4, 4, 7)
@@ -56,7 +56,9 @@ def test_children_are_read_in_the_tick_that_ended_their_parent(tmp_path: Path) -
     assert (report.caught_up, report.records) == (True, 9)
 
 
-def test_a_shard_at_its_tip_is_asked_once_while_another_is_behind(tmp_path: Path) -> None:
+def test_a_shard_at_its_latest_position_is_asked_once_meanwhile(
+    tmp_path: Path,
+) -> None:
     stream, layout = ScriptedStream(page_records=2, shards=2), Layout(str(tmp_path))
     assert drain_tick(SOURCE, stream, layout).caught_up
     number = 0
@@ -80,7 +82,7 @@ def test_a_shard_at_its_tip_is_asked_once_while_another_is_behind(tmp_path: Path
 
 
 @pytest.mark.parametrize("error", [ThrottledError("scripted"), ServiceUnavailableError("scripted")])
-def test_what_is_landed_before_a_failing_call_counts_and_is_told(
+def test_records_landed_before_a_failing_call_count_and_are_reported(
     tmp_path: Path, error: SourceError
 ) -> None:
     stream, layout = stream_of(9), Layout(str(tmp_path))
@@ -96,7 +98,7 @@ def test_what_is_landed_before_a_failing_call_counts_and_is_told(
     assert landed(layout) == [change.event_id for change in stream.changes]
 
 
-def test_a_later_batch_that_fails_as_a_whole_leaves_the_report_of_the_earlier(
+def test_the_report_of_earlier_batches_survives_a_later_batch_that_fails(
     tmp_path: Path,
 ) -> None:
     stream, layout = stream_of(9), Layout(str(tmp_path))

@@ -1,4 +1,4 @@
-"""A process that drains and applies until it is killed. Preloaded, so that it starts at once."""
+"""A process that drains and applies until it is killed; preloaded, so that it starts at once."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def start(
     crash_at: str | None = None,
     wider: bool = False,
 ) -> ForkServerProcess:
-    """Start it in a process of its own.
+    """Start the process.
 
     Args:
-        endpoint_url: Of the local DynamoDB.
-        layout: The lakehouse.
-        role: `worker` drains and applies without Dagster; `sensor` and `run` are Dagster's
-            evaluation of the drain sensor and its runs.
-        home: The Dagster instance.
-        crash_at: A point of `crash_points`, or the nth time there: "after read#2".
+        endpoint_url: Endpoint of the local DynamoDB.
+        layout: Locations of the tables.
+        role: `worker` drains and applies without Dagster; `sensor` evaluates the drain sensor
+            and `run` executes runs, both in Dagster.
+        home: Directory of the Dagster instance.
+        crash_at: Name of a point in `crash_points`, or its nth time: "after read#2".
         wider: Whether the transform adds a column and widens another.
     """
     context = get_context("forkserver")
-    # Loaded once, before anything starts a thread: each process is a fork of that.
+    # Loaded once, before anything starts a thread; each process is forked from there.
     context.set_forkserver_preload(["tests.faults.child"])
     process = context.Process(
         target=_work, args=(endpoint_url, layout, role, home, crash_at, wider), daemon=True

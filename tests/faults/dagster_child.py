@@ -18,7 +18,7 @@ CURSOR = "cursor"
 
 
 def evaluate_sensor(endpoint_url: str, layout: Layout, home: str) -> None:
-    """Tick after tick; with what a tick gives is done what the daemon does, in its order."""
+    """Tick for ever; process the result of each tick as the daemon does, in its order."""
     definitions = code_location(endpoint_url, layout)
     with instance_at(home) as instance:
         while True:
@@ -26,7 +26,7 @@ def evaluate_sensor(endpoint_url: str, layout: Layout, home: str) -> None:
 
 
 def run_job(endpoint_url: str, layout: Layout, home: str) -> None:
-    """Run after run."""
+    """Execute runs for ever."""
     definitions = code_location(endpoint_url, layout)
     with instance_at(home) as instance:
         while True:

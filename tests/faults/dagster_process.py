@@ -34,7 +34,7 @@ def wait_for(
 
 
 class DagsterHome:
-    """An instance on disk, and the environment of its processes."""
+    """A Dagster instance on disk, and the environment of its processes."""
 
     def __init__(
         self, home: Path, endpoint_url: str, lakehouse_uri: str, *, max_concurrent_runs: int = 10
@@ -43,7 +43,7 @@ class DagsterHome:
         text = dagster_yaml()
         for shipped, here in (
             ("max_concurrent_runs: 10", f"max_concurrent_runs: {max_concurrent_runs}"),
-            # A run that does not start, since its code server died, is noticed soon.
+            # Notice soon that a run does not start because its code server died.
             ("poll_interval_seconds: 30", "poll_interval_seconds: 1"),
             ("start_timeout_seconds: 180", "start_timeout_seconds: 20"),
         ):
@@ -61,8 +61,8 @@ class DagsterHome:
 
     @contextmanager
     def daemon(self) -> Iterator[Daemon]:
-        """A daemon with a code server, until the block ends or this process does."""
-        # Dagster's servers leave their sockets there. Not below the home: paths must be short.
+        """Run a daemon with a code server until the block or this process ends."""
+        # For the sockets of Dagster's servers. Not below the home: their paths must be short.
         with (
             tempfile.TemporaryDirectory(prefix="dz-", ignore_cleanup_errors=True) as temporary,
             self.log_file.open("a", encoding="utf-8") as log,
@@ -89,31 +89,31 @@ class DagsterHome:
 
 
 class Daemon:
-    """A running daemon. Its processes are in a session of their own."""
+    """A running daemon, with its processes in a session of their own."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
     def runs(self) -> list[int]:
-        """The processes that the code server started, to run something."""
+        """Return the processes of runs, which the code server started."""
         return [pid for pid in self.processes() if "spawn_main" in command_line(pid)]
 
     def code_server(self) -> int:
-        """The process that evaluates the sensors."""
+        """Return the process that evaluates the sensors."""
         found = [pid for pid in self.processes() if "grpc" in command_line(pid)]
         assert len(found) == 1, found
         return found[0]
 
     def processes(self) -> list[int]:
-        """It, its code server and its runs."""
+        """Return the daemon, its code server and its runs."""
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._has(pid)]
 
     def kill(self) -> None:
-        """All of it at once, as when a machine loses its power."""
+        """Kill all processes at once, as when a machine loses power."""
         self.signal(signal.SIGKILL)
 
     def signal(self, number: signal.Signals) -> None:
-        """Tell all of its processes at once."""
+        """Send a signal to all processes at once."""
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -137,7 +137,7 @@ def command_line(pid: int) -> str:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether it is gone, or a zombie that nobody has collected yet."""
+    """Return whether a process is gone, or a zombie that nobody has collected yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,6 +1,6 @@
-"""The transform of the fault tests as a code location: the environment says where things are.
+"""The transform of the fault tests as a code location, with its locations in the environment.
 
-Dead runs are noticed, and runs tried again, within seconds.
+Dead runs are noticed, and failed runs retried, within seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datazone_dagster.dagster_glue import heartbeat, run_requests
 from datazone_dagster.pipeline import ApplySettings
 from tests.faults.orders import flow
 
-heartbeat.BEAT_SECONDS = 0.5
+heartbeat.HEARTBEAT_SECONDS = 0.5
 heartbeat.SILENCE_SECONDS = 4.0
 run_requests.FIRST_WAIT = run_requests.LONGEST_WAIT = timedelta(seconds=1)
 

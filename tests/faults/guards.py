@@ -1,6 +1,6 @@
-"""Each guard of the flow, and the test that fails when it is taken out.
+"""Guards of the flow, each with the test that fails when the guard is removed.
 
-`test_guards.py` takes them out one by one, in a copy of the project, and runs the test;
+`test_guards.py` removes the guards one by one, in a copy of the project, and runs the test.
 `reliability_table` lists them in docs/reliability.md.
 """
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Guard:
-    """A few lines of a file, what stands there without the guard, and the test.
+    """A few lines of a file, their replacement without the guard, and the test.
 
     Args:
-        what: The guard in a few words.
-        file: Below `datazone_dagster/`.
-        code: Occurs once in the file.
-        without: Stands there when the guard is taken out.
-        test: A node id below `tests/`, and options for pytest after a space.
+        what: Description of the guard in a few words.
+        file: Path below `datazone_dagster/`.
+        code: Code of the guard, which occurs once in the file.
+        without: Replacement of `code` that removes the guard.
+        test: pytest node id below `tests/`, then options for pytest after a space.
     """
 
     what: str
@@ -30,14 +30,14 @@ class Guard:
 
 GUARDS = (
     Guard(
-        "A batch is committed with the handle that gave its number",
+        "A batch is committed with the table handle that gave its number",
         "changelog/log.py",
         "            self._require_own_head()\n",
         "            self._require_own_head()\n            self._table.update_incremental()\n",
         "faults/test_overlap.py::test_two_drains_at_once",
     ),
     Guard(
-        "Files that another drain joined are not joined again",
+        "Files joined by another drain are not joined again",
         "changelog/log.py",
         "                # That commit moves the handle, perhaps past one that joined files.\n"
         "                self._listed = None\n",
@@ -45,21 +45,21 @@ GUARDS = (
         "changelog/test_maintain_log.py::test_files_that_another_drain_joined_are_not_joined_again",
     ),
     Guard(
-        "A batch whose handle was moved past another's is not committed",
+        "A batch is not committed once its table handle moved past another drain's batch",
         "changelog/log.py",
         "            self._require_own_head()\n",
         "",
-        "changelog/test_maintain_log.py::test_a_drain_moved_past_the_batch_of_another_gives_way",
+        "changelog/test_maintain_log.py::test_a_drain_moved_past_another_batch_loses_the_race",
     ),
     Guard(
-        "A checkpoint whose handle was moved past another's is not saved",
+        "A checkpoint is not saved once its table handle moved past another drain's save",
         "changelog/checkpoints.py",
         "        if saves != self._saves:\n",
         "        if saves < 0:\n",
-        "changelog/test_checkpoints.py::test_a_snapshot_moved_past_the_save_of_another_gives_way",
+        "changelog/test_checkpoints.py::test_a_snapshot_moved_past_another_save_loses_the_race",
     ),
     Guard(
-        "Positions are folded over what was landed since the checkpoint",
+        "Positions include the batches written since the checkpoint",
         "drain/gap_acceptance.py",
         "fold(saved, log.landed_since(saved.batch), log.head, now)",
         "fold(saved, (), log.head, now)",
@@ -72,49 +72,49 @@ GUARDS = (
         "        log = ChangeLog(layout, source).open_or_create()\n",
         "        log = ChangeLog(layout, source).open_or_create()\n"
         "        saved = CheckpointTable(layout, source).open_or_create()\n",
-        "faults/test_overlap.py::test_another_drain_lands_while_this_one_opens_its_tables",
+        "faults/test_overlap.py::test_another_drain_commits_while_this_one_opens_its_tables",
     ),
     Guard(
-        "A change log that ends before its checkpoint is not read into",
+        "A drain stops if the change log ends before its checkpoint",
         "drain/batch.py",
         "if saved.checkpoint.batch > log.head:",
         "if saved.checkpoint.batch > log.head + 10**9:",
-        "faults/test_lost_and_foreign_tables.py::test_a_lost_change_log_is_not_begun_anew",
+        "faults/test_lost_and_foreign_tables.py::test_a_lost_change_log_is_not_started_again",
     ),
     Guard(
-        "A child is read after its parent's end is committed",
+        "A child shard is read only after its parent's end is committed",
         "drain/plan.py",
         "    return parent is not None and parent.is_done\n",
         "    return True\n",
         "drain/test_plan.py",
     ),
     Guard(
-        "A child that starts before its parent's end stops the drain",
+        "A child shard that starts before its parent's end stops the drain",
         "drain/plan.py",
         "child.starting_sequence_number <= max(ends)",
         "child.starting_sequence_number < 0",
         "drain/test_plan.py",
     ),
     Guard(
-        "A parent that no listing showed is waited for, then noted as lost",
+        "A child shard waits for a parent that no listing shows, then the parent is a gap",
         "drain/plan.py",
         "or now - row.first_listed_at < LATE_PARENT_GRACE",
         "or now != row.first_listed_at",
         "drain/test_plan.py",
     ),
     Guard(
-        "Records of a page without NextShardIterator count",
+        "Records of a page without NextShardIterator are read",
         "drain/reader.py",
         "        self._take(page)\n",
         "        if page.next_iterator is not None:\n            self._take(page)\n",
         "faults/test_server_faults.py -k missing_next_iterator",
     ),
     Guard(
-        "A record that comes again is not landed again",
+        "A record that arrives again is not written again",
         "drain/reader.py",
         ".newer_than(outcome.sequence_number)",
         ".newer_than(None)",
-        "faults/test_server_faults.py::test_the_service_only_claims_that_records_are_trimmed",
+        "faults/test_server_faults.py::test_a_trimmed_data_error_without_a_trim",
     ),
     Guard(
         "An expired iterator is renewed",
@@ -138,24 +138,24 @@ GUARDS = (
         "faults/test_server_faults.py::test_a_shard_that_vanished_unread",
     ),
     Guard(
-        "An open shard is not given up for one answer",
+        "An open shard is not abandoned after one ResourceNotFoundException",
         "drain/reader.py",
         "            if self._read.listed_open:\n",
         "            if False:\n",
-        "faults/test_server_faults.py::test_an_open_shard_is_not_given_up_for_one_answer",
+        "faults/test_server_faults.py::test_an_open_shard_is_not_abandoned_after_one_error",
     ),
     Guard(
-        "A drain that is told to end reads no further",
+        "A drain stops reading once a shutdown is requested",
         "drain/reader.py",
         "            or self.shutdown_requested()\n",
         "",
-        "faults/test_graceful_end.py::test_a_drain_told_to_end_commits_what_it_read",
+        "faults/test_graceful_end.py::test_a_drain_commits_what_it_read_before_a_shutdown",
     ),
     Guard(
         "The old stream is drained to its end before the new one",
         "drain/stream_choice.py",
-        "dict.fromkeys((*unfinished, *unseen))",
-        "dict.fromkeys((*unseen, *unfinished))",
+        "dict.fromkeys((*unfinished, *new))",
+        "dict.fromkeys((*new, *unfinished))",
         "faults/test_server_faults.py::test_a_stream_disabled_and_enabled_again",
     ),
     Guard(
@@ -174,36 +174,36 @@ GUARDS = (
         "test_a_checkpoint_table_from_yesterday_is_only_behind",
     ),
     Guard(
-        "A dataset is applied to from its own change log only",
+        "A dataset is not applied from another change log",
         "changelog/log_errors.py",
-        "    if position > snapshot.head:\n",
+        "    if position > head:\n",
         "    if False:\n",
         "faults/test_lost_and_foreign_tables.py::"
-        "test_a_dataset_is_not_applied_to_from_another_change_log",
+        "test_a_dataset_is_not_applied_from_another_change_log",
     ),
     Guard(
-        "Tombstones are written before the rows leave",
+        "Tombstones are written before rows are deleted",
         "dataset/modes.py",
         "        self._tombstones.write(batch.keyed_changes, chunk.now)\n",
         "",
         "dataset/test_any_order.py",
     ),
     Guard(
-        "A run that fell silent is ended, and another one asked for",
+        "A run without heartbeats is ended, and another one is requested",
         "dagster_glue/sensor.py",
         "        end_silent_runs(instance, {one.job_name for one in self._transforms}, now)\n",
         "",
-        "dagster_glue/test_heartbeat.py::test_a_silent_run_is_ended_and_another_one_asked_for",
+        "dagster_glue/test_heartbeat.py::test_a_silent_run_is_ended_and_another_one_requested",
     ),
     Guard(
-        "A table that is not ours is refused",
+        "An unrecognised table is refused",
         "delta/__init__.py",
         "    if found != kind:\n",
         "    if False:\n",
-        "faults/test_lost_and_foreign_tables.py -k foreign_table",
+        "faults/test_lost_and_foreign_tables.py -k unrecognised_table",
     ),
     Guard(
-        "A failure of the store becomes an error with its cause",
+        "A failure of the store is reported with its cause",
         "delta/__init__.py",
         'return ": ".join([first.strip(), *causes])',
         "return first.strip()",

@@ -1,8 +1,8 @@
-"""What each fault did: injected, written, in the dataset, lost, doubled. Made by the tests.
+"""Ledger of the fault tests: for each fault, events injected, written, found, lost and doubled.
 
-With `DATAZONE_FAULT_LEDGER` set to a path, every fault test adds a line to that file;
-`python -m tests.faults.reliability_table` puts them into docs/reliability.md. A line names its
-test: where a test ran more than once, in several runs of pytest, its last run counts.
+With `DATAZONE_FAULT_LEDGER` set to a path, every fault test adds a line to that file, and
+`python -m tests.faults.reliability_table` puts the sums into docs/reliability.md. A line names
+its test: if a test ran in several runs of pytest, its last run counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 ENVIRONMENT = "DATAZONE_FAULT_LEDGER"
 RUN = uuid.uuid4().hex
-"""This run of pytest."""
+"""Id of this run of pytest."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Entry:
     doubled: int
 
 
-def note(fault: str, injected: int, written: Counter[str], in_dataset: Counter[str]) -> Entry:
+def record(fault: str, injected: int, written: Counter[str], in_dataset: Counter[str]) -> Entry:
     entry = Entry(
         fault,
         injected,
@@ -47,7 +47,7 @@ def note(fault: str, injected: int, written: Counter[str], in_dataset: Counter[s
 
 
 def entries_of(lines: Iterable[str]) -> list[Entry]:
-    """The entries of a ledger, of each test those of its last run."""
+    """Return the entries of a ledger, for each test only those of its last run."""
     found = [json.loads(line) for line in lines]
     last_run = {one["test"]: one["run"] for one in found}
     return [

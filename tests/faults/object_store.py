@@ -1,7 +1,7 @@
-"""An S3 on this machine (moto) behind a proxy that loses answers and refuses commits by script.
+"""A local S3 (moto) behind a proxy that loses responses and refuses commits by script.
 
-Both live in a process of their own: delta-rs holds the interpreter's lock during some of its
-calls, so a store that is a thread of the same process could never answer them.
+Both run in a process of their own: delta-rs holds the interpreter's lock during some of its
+calls, so a store in a thread of the same process could never respond to them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Trouble = Literal["refused", "answer lost", "killed before", "killed after"]
 
 
 class FaultyStore:
-    """What a test has of the store: its options, and what its commits meet.
+    """The store as a test uses it: its storage options, and a script for its commits.
 
     Args:
-        url: Of the proxy.
+        url: URL of the proxy.
     """
 
     def __init__(self, url: str) -> None:
@@ -53,21 +53,22 @@ class FaultyStore:
     def script(
         self, commits_to: str, trouble: Trouble, *, every: int, victim: int | None = None
     ) -> None:
-        """Trouble the commits (PUTs of Delta log entries) of one table.
+        """Inject a fault into the commits (PUTs of Delta log entries) of one table.
 
         Args:
-            commits_to: Part of the path of the table.
-            trouble: `refused`: the store answers 500 and keeps nothing. `answer lost`: the
-                store keeps the entry, the connection is closed without an answer. `killed`:
-                the committing process gets SIGKILL before or after the store keeps the entry.
-            every: Which commits are struck: every nth.
-            victim: The id of that process.
+            commits_to: Substring of the path of the table.
+            trouble: `refused`: the store responds with 500 and stores nothing. `answer lost`:
+                the store stores the entry, and the connection is closed without a response.
+                `killed`: the committing process gets SIGKILL before or after the store stores
+                the entry.
+            every: Every nth commit is struck.
+            victim: Id of the committing process.
         """
         script = {"commits_to": commits_to, "trouble": trouble, "every": every}
         self._post({**script, "victim": victim})
 
     def heal(self) -> int:
-        """It works again; how many commits were struck."""
+        """Stop the faults; return how many commits were struck."""
         return self._post({"commits_to": None, "trouble": "refused", "every": 1})
 
     def _post(self, script: dict[str, object]) -> int:
@@ -78,7 +79,7 @@ class FaultyStore:
 
 @contextmanager
 def faulty_store() -> Iterator[FaultyStore]:
-    """The store, in a process that ends with the block or with its parent."""
+    """Run the store in a process that ends with the block or with its parent."""
     process = subprocess.Popen(
         [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -100,7 +101,7 @@ class _Proxy(ThreadingHTTPServer):
         self.set_script({"commits_to": None, "trouble": "refused", "every": 1})
 
     def set_script(self, script: dict[str, object]) -> int:
-        """The new script; how often the one before struck."""
+        """Set a new script; return how often the previous one struck."""
         with self.lock:
             struck = getattr(self, "struck", 0)
             self.script = script
@@ -161,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(answer.status, headers, content)
 
     def _kill(self) -> None:
-        """The process that this request comes from; more than once is no matter."""
+        """Kill the process that sent this request; killing it twice does no harm."""
         with suppress(ProcessLookupError):
             os.kill(int(str(self.server.script["victim"])), signal.SIGKILL)
         self.close_connection = True

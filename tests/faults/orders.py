@@ -1,4 +1,4 @@
-"""The transform of the fault tests, and the oracle: what its datasets must hold."""
+"""The transform of the fault tests, and an oracle for the expected rows of its datasets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from datazone_dagster.sources import DynamoDBSource
 
 SOURCE = DynamoDBSource(table_name="orders", region="eu-west-1")
 HIDDEN_STATUS = "hidden"
-"""Orders of this status are filtered out, so they must leave the dataset."""
+"""Status of orders that the transform filters out, so they must leave the dataset."""
 
 Row = tuple[str, int]
 
@@ -31,7 +31,7 @@ Row = tuple[str, int]
 @transform(
     input_mapping={"orders": Input(Stream(source=SOURCE))},
     output_mapping={
-        # With deletion vectors a merge has the most steps between which to die.
+        # A merge with deletion vectors has the most steps between which a process can die.
         "current": Output(Dataset(id="current", deletion_vectors=True)),
         "events": Output(Dataset(id="events", mode="append")),
     },
@@ -49,13 +49,13 @@ def flow(orders: Frame) -> dict[str, object]:
 @transform(
     input_mapping={"orders": Input(Stream(source=SOURCE))},
     output_mapping={
-        # With deletion vectors a merge has the most steps between which to die.
+        # A merge with deletion vectors has the most steps between which a process can die.
         "current": Output(Dataset(id="current", deletion_vectors=True)),
         "events": Output(Dataset(id="events", mode="append")),
     },
 )
 def wider_flow(orders: Frame) -> dict[str, object]:
-    """The next version of `flow`: one more column, and a wider one."""
+    """Next version of `flow`: one more column, and a wider one."""
     rows = orders.select(
         "eventID",
         "dynamodb.Keys.id.S as id",
@@ -71,7 +71,7 @@ def order(number: int, status: str, total: int) -> dict[str, Any]:
 
 
 def expected_rows(changes: Iterable[ChangeRecord]) -> dict[str, Row]:
-    """The rows of `current` after these changes, which are in the order of their writing."""
+    """Return the rows of `current` after these changes, which are in write order."""
     rows: dict[str, Row] = {}
     for change in changes:
         key = json.loads(change.keys)["id"]["S"]
@@ -84,7 +84,7 @@ def expected_rows(changes: Iterable[ChangeRecord]) -> dict[str, Row]:
 
 
 def rows_of_items(items: Iterable[Any]) -> dict[str, Row]:
-    """The rows of `current` for a DynamoDB table with these items."""
+    """Return the rows of `current` for a DynamoDB table with these items."""
     return {
         item["id"]["S"]: (item["status"]["S"], int(item["total"]["N"]))
         for item in items
@@ -104,7 +104,7 @@ def event_ids(layout: Layout) -> Counter[str]:
 
 
 def landed(layout: Layout) -> pa.Table:
-    """All rows of the change log."""
+    """Return all rows of the change log."""
     log = ChangeLog(layout, SOURCE.name)
     table = open_table(log.uri, log.storage_options, "change log")
     columns = [Log.BATCH, Log.SHARD_ID, Log.EVENT_ID, Log.VERSION, Log.KEYS, Log.RAW, Log.REASON]
@@ -112,8 +112,8 @@ def landed(layout: Layout) -> pa.Table:
     if table is None:
         return schema.empty_table()
     files = sorted(data_files(table), key=lambda file: file.minimum[Log.BATCH])
-    parts = [rows for _, rows in read_rows(table, log.storage_options, files, schema)]
-    return pa.concat_tables([schema.empty_table(), *parts])
+    rows = [rows for _, rows in read_rows(table, log.storage_options, files, schema)]
+    return pa.concat_tables([schema.empty_table(), *rows])
 
 
 def landed_event_ids(layout: Layout) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Puts what the fault tests wrote down, and the guards, into docs/reliability.md.
+"""Put the results of the fault tests, and the guards, into docs/reliability.md.
 
 `python -m tests.faults.reliability_table LEDGER DOCUMENT`
 """
@@ -18,7 +18,7 @@ GUARDED = ("<!-- made by make test-faults: guards -->", "<!-- end of guards -->"
 
 
 def by_fault(entries: Iterable[Entry]) -> Mapping[str, Entry]:
-    """One entry a fault: the sum of its tests."""
+    """Return one entry per fault: the sum of its tests."""
     sums: dict[str, Entry] = {}
     for entry in entries:
         known = sums.get(entry.fault, Entry(entry.fault, 0, 0, 0, 0, 0))

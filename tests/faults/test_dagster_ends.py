@@ -1,4 +1,4 @@
-"""Dagster's real processes end in the middle, asked to or not: nothing is lost or doubled."""
+"""Dagster's real processes are stopped or killed in the middle: nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.faults.orders import SOURCE, current_rows, event_ids, landed
 from tests.faults.world import (
     OrdersTable,
     assert_exactly_once,
+    catch_up,
     grace_seconds,
-    settle,
     stream_client,
 )
 
@@ -60,16 +60,16 @@ def seconds_to_end(pid: int) -> float:
     return time.monotonic() - started
 
 
-def test_a_code_server_told_to_end_commits_what_it_read(
+def test_a_code_server_commits_what_it_read_before_a_shutdown(
     table: OrdersTable, layout: Layout, tmp_path: Path
 ) -> None:
-    # It would also wait for runs that it has started: here they stay in the queue.
+    # The code server would also wait for its runs; this setting leaves them in the queue.
     home = DagsterHome(tmp_path / "home", table.endpoint_url, layout.uri, max_concurrent_runs=0)
     with home.daemon() as daemon:
         table.write(30)
         wait_for(lambda: len(landed(layout)) == table.event_ids().total(), "the first tick")
         before = len(landed(layout))
-        # A drain that would take all of its 20 seconds.
+        # Make a drain that would use all of its 20 seconds.
         table.admin.set_faults(
             [Fault("GetRecords", FaultKind.SLOW, times=None, delay_seconds=SLOW_SECONDS)]
         )
@@ -82,14 +82,14 @@ def test_a_code_server_told_to_end_commits_what_it_read(
         assert 0 < found < written
         daemon.kill()
     table.admin.clear_faults()
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     assert_exactly_once(table, layout, fault="SIGTERM to the code server in a drain")
 
 
-def test_all_processes_are_told_to_end_with_a_run_in_flight(
+def test_all_processes_shut_down_with_a_run_in_flight(
     table: OrdersTable, layout: Layout, home: DagsterHome
 ) -> None:
-    """As a spot instance goes away: SIGTERM to the daemon, the code server and the run."""
+    """SIGTERM to the daemon, the code server and the run, as on a reclaimed spot instance."""
     client = stream_client(table.endpoint_url)
     for _ in range(25):
         table.write(2)
@@ -97,15 +97,15 @@ def test_all_processes_are_told_to_end_with_a_run_in_flight(
     with home.daemon() as daemon:
         wait_for(lambda: position(layout) > 2, "the first chunks")
         assert daemon.runs()
-        told = daemon.processes()
+        processes = daemon.processes()
         started = time.monotonic()
         daemon.signal(signal.SIGTERM)
-        wait_for(lambda: all(map(has_ended, told)), "the end of all")
+        wait_for(lambda: all(map(has_ended, processes)), "the end of all")
         seconds = time.monotonic() - started
     assert seconds < grace_seconds()
     assert position(layout) < backlog(SOURCE.name, "current", layout).head_batch
 
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     assert_exactly_once(table, layout, fault="SIGTERM to all of Dagster in a run", injected=1)
 
 
@@ -114,7 +114,7 @@ def position(layout: Layout) -> int:
 
 
 class MachineFailures:
-    """A daemon with all its processes, under traffic, killed at moments that the seed decides."""
+    """Kills a daemon with all its processes, under traffic, at moments that the seed decides."""
 
     def __init__(self, table: OrdersTable, home: DagsterHome, seed: int) -> None:
         _logger.warning("DATAZONE_KILL_SEED=%d repeats these moments", seed)
@@ -135,10 +135,10 @@ class MachineFailures:
         wait_for(lambda: "GetRecords" in table.admin.counters()["calls"], "the first tick")
         table.write(20)
         table.end_a_shard()
-        # The random moment itself: a tick comes every 5 seconds, a run takes some more.
+        # The random moment itself: a tick starts every 5 seconds, and a run takes longer.
         time.sleep(dice.uniform(0, 6))
         if dice.random() < 0.4:
-            # Only one of them: the daemon, its code server or a run. The others go on.
+            # Kill only one of the daemon, its code server and its runs first.
             os.kill(dice.choice(daemon.processes()), signal.SIGKILL)
             self.kills += 1
             time.sleep(dice.uniform(0, 4))
@@ -150,7 +150,7 @@ def test_the_machine_fails_once(table: OrdersTable, layout: Layout, home: Dagste
     seed = int(os.environ.get("DATAZONE_KILL_SEED", "0")) or random.SystemRandom().getrandbits(32)
     failures = MachineFailures(table, home, seed)
     failures.run(kills=1)
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     assert_exactly_once(table, layout, fault=KILLED, injected=failures.kills)
 
 
@@ -160,7 +160,7 @@ def test_the_machine_fails_once(table: OrdersTable, layout: Layout, home: Dagste
 def test_the_machine_fails_many_times(
     table: OrdersTable, layout: Layout, home: DagsterHome, seed: int
 ) -> None:
-    """And Dagster gets over it by itself, runs that were left as started included."""
+    """Dagster recovers by itself, also from runs that were left as started."""
     failures = MachineFailures(table, home, seed)
     failures.run(kills=10)
     table.write(20)

@@ -1,4 +1,4 @@
-"""SIGTERM in a drain: what was read is committed, the rest stays for the next one."""
+"""SIGTERM in a drain: the records read so far are committed, the next drain reads the rest."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.faults.orders import SOURCE, landed_event_ids
 from tests.faults.world import (
     OrdersTable,
     assert_exactly_once,
+    catch_up,
     grace_seconds,
-    settle,
     stream_client,
 )
 
 
 def drain_slowly(endpoint_url: str, root: str, sender: Connection) -> None:
-    """A process that handles SIGTERM, as Dagster's code server does, and drains."""
+    """Drain in a process that handles SIGTERM, as Dagster's code server does."""
     handled = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -45,7 +45,9 @@ def drain_slowly(endpoint_url: str, root: str, sender: Connection) -> None:
     sender.send((report.records, report.caught_up, handled))
 
 
-def test_a_drain_told_to_end_commits_what_it_read(server: LocalDynamoDB, layout: Layout) -> None:
+def test_a_drain_commits_what_it_read_before_a_shutdown(
+    server: LocalDynamoDB, layout: Layout
+) -> None:
     table = OrdersTable(server.endpoint_url, seed=4)
     table.create()
     written = table.write_many_pages(pages=8)
@@ -73,13 +75,13 @@ def test_a_drain_told_to_end_commits_what_it_read(server: LocalDynamoDB, layout:
     table.admin.clear_faults()
     assert 0 < records == landed_event_ids(layout).total() < written
 
-    settle(server.endpoint_url, layout)
+    catch_up(server.endpoint_url, layout)
     assert_exactly_once(table, layout, fault="SIGTERM in a drain")
 
 
 @pytest.mark.parametrize("forked", [False, True])
-def test_signals_of_other_processes_are_not_taken_for_ours(forked: bool) -> None:
-    """Nothing was told to this process, whatever its forks were told."""
+def test_signals_of_other_processes_are_ignored(forked: bool) -> None:
+    """This process was sent no signal, even if its forks were."""
     assert not shutdown_requested()
     if forked:
         pid = os.fork()

@@ -1,4 +1,4 @@
-"""Each guard is taken out once, in a copy of the project: its test has to notice."""
+"""Each guard is removed once, in a copy of the project, and its test has to fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.what)
-def test_the_guard_and_its_test_are_there(guard: Guard) -> None:
+def test_the_guard_and_its_test_exist(guard: Guard) -> None:
     file = PROJECT / "datazone_dagster" / guard.file
     assert file.read_text("utf-8").count(guard.code) == 1, "this guard has moved"
     test_file, _, name = guard.test.split(" ")[0].partition("::")
@@ -29,9 +29,9 @@ def test_the_guard_and_its_test_are_there(guard: Guard) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.what)
 def test_without_the_guard_its_test_fails(guard: Guard, tmp_path: Path) -> None:
-    for part in ("datazone_dagster", "tests"):
+    for folder in ("datazone_dagster", "tests"):
         shutil.copytree(
-            PROJECT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__")
+            PROJECT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
     shutil.copy(PROJECT / "pyproject.toml", tmp_path)
     file = tmp_path / "datazone_dagster" / guard.file
@@ -39,10 +39,10 @@ def test_without_the_guard_its_test_fails(guard: Guard, tmp_path: Path) -> None:
     assert code.count(guard.code) == 1, "this guard has moved"
     file.write_text(code.replace(guard.code, guard.without), "utf-8")
 
-    # What it does without the guard does not belong into the ledger.
+    # Losses without the guard do not belong in the ledger.
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
     node, *options = guard.test.split(" ")
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", f"tests/{node}", *options],
         cwd=tmp_path,
         env=environment,
@@ -50,4 +50,4 @@ def test_without_the_guard_its_test_fails(guard: Guard, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert told.returncode == pytest.ExitCode.TESTS_FAILED, told.stdout[-3000:]
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout[-3000:]

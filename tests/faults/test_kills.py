@@ -1,4 +1,4 @@
-"""Processes killed by SIGKILL, at every named point and at random moments: nothing is lost."""
+"""Processes killed with SIGKILL, at every named point and at random moments: nothing is lost."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.faults.child import Role, start
 from tests.faults.dagster_child import CURSOR
 from tests.faults.object_store import BUCKET, FaultyStore, Trouble, faulty_store
 from tests.faults.orders import landed_event_ids
-from tests.faults.world import OrdersTable, assert_exactly_once, settle
+from tests.faults.world import OrdersTable, assert_exactly_once, catch_up
 
 FLOW_POINTS = [
     point
     for point in crash_points.POINTS
-    # One lies in the sensor, the other one is only reached when the result has a new column.
+    # The first one is in the sensor, the second one needs a result with a new column.
     if point not in (crash_points.BEFORE_CURSOR, crash_points.AFTER_WIDENING)
 ]
 DEADLINE_SECONDS = 30
@@ -54,7 +54,7 @@ def test_killed_at_a_named_point(
     assert worker.exitcode == -signal.SIGKILL
 
     table.write(20)
-    settle(server.endpoint_url, layout)
+    catch_up(server.endpoint_url, layout)
     assert_exactly_once(table, layout, fault=f"SIGKILL {point}")
 
 
@@ -64,14 +64,14 @@ def test_killed_between_a_widened_column_and_its_first_rows(
     table = OrdersTable(server.endpoint_url, seed=5)
     table.create()
     table.write(20)
-    settle(server.endpoint_url, layout)
+    catch_up(server.endpoint_url, layout)
     table.write(20)
     point = crash_points.AFTER_WIDENING
     worker = start(server.endpoint_url, layout, crash_at=point, wider=True)
     worker.join(DEADLINE_SECONDS)
     assert worker.exitcode == -signal.SIGKILL
 
-    settle(server.endpoint_url, layout)
+    catch_up(server.endpoint_url, layout)
     assert_exactly_once(table, layout, fault=f"SIGKILL {point}")
 
 
@@ -82,42 +82,42 @@ def store() -> Iterator[FaultyStore]:
 
 
 KILLED = [("/current/", "killed before"), ("/current/", "killed after")]
-KILLED_TOO = [
-    (place, trouble)
-    for place in ("_changelog/", "_checkpoints/", "_tombstones/", "/events/")
+KILLED_ELSEWHERE = [
+    (table_path, trouble)
+    for table_path in ("_changelog/", "_checkpoints/", "_tombstones/", "/events/")
     for trouble in ("killed before", "killed after")
 ]
 
 
 @pytest.mark.parametrize(
-    ("place", "trouble"),
-    [*KILLED, *(pytest.param(*one, marks=pytest.mark.faults) for one in KILLED_TOO)],
+    ("table_path", "trouble"),
+    [*KILLED, *(pytest.param(*one, marks=pytest.mark.faults) for one in KILLED_ELSEWHERE)],
 )
 def test_killed_in_the_middle_of_a_commit(
-    server: LocalDynamoDB, store: FaultyStore, place: str, trouble: Trouble
+    server: LocalDynamoDB, store: FaultyStore, table_path: str, trouble: Trouble
 ) -> None:
-    """Its data files are in the store. The store dies with it just before or after the entry."""
+    """Data files are in the store; the process dies just before or after the log entry."""
     layout = Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", store.options)
     table = OrdersTable(server.endpoint_url, seed=9)
     table.create()
     table.write(60)
-    settle(server.endpoint_url, layout)  # so that the next merge replaces rows
+    catch_up(server.endpoint_url, layout)  # so that the next merge replaces rows
     worker = start(server.endpoint_url, layout)
-    store.script(place, trouble, every=1, victim=worker.pid)
+    store.script(table_path, trouble, every=1, victim=worker.pid)
     table.write(60)
     worker.join(DEADLINE_SECONDS)
     assert worker.exitcode == -signal.SIGKILL
     assert store.heal()
 
-    settle(server.endpoint_url, layout)
-    where = place.strip("/")
+    catch_up(server.endpoint_url, layout)
+    where = table_path.strip("/")
     assert_exactly_once(table, layout, fault=f"SIGKILL in a commit to {where}: {trouble}")
 
 
-def test_killed_before_the_cursor_is_kept(
+def test_killed_before_the_cursor_is_saved(
     server: LocalDynamoDB, layout: Layout, tmp_path: Path
 ) -> None:
-    """The batch is landed; Dagster has heard nothing of it."""
+    """The batch is in the change log, but was not reported to Dagster."""
     table = OrdersTable(server.endpoint_url, seed=6)
     table.create()
     table.write(40)
@@ -131,7 +131,7 @@ def test_killed_before_the_cursor_is_kept(
     assert landed_event_ids(layout) == table.event_ids()
 
     table.write(10)
-    settle(server.endpoint_url, layout)
+    catch_up(server.endpoint_url, layout)
     assert_exactly_once(table, layout, fault=f"SIGKILL {point}")
 
 
@@ -164,7 +164,7 @@ class Killer:
         self.killed[role] += 1
 
     def _disturb_the_cursor(self) -> None:
-        """Sometimes it is lost, garbage, or one that was there before."""
+        """Sometimes delete the cursor, or replace it with garbage or an older one."""
         cursor = self._home / CURSOR
         if not cursor.exists():
             return
@@ -175,7 +175,7 @@ class Killer:
             cursor.write_text(self._dice.choice(self._cursors))
 
     def assert_exactly_once(self) -> None:
-        settle(self._server.endpoint_url, self._layout)
+        catch_up(self._server.endpoint_url, self._layout)
         for role, kills in self.killed.items():
             fault = f"SIGKILL at a random moment: {ROLES[role]}"
             assert_exactly_once(self.table, self._layout, fault=fault, injected=kills)

@@ -1,4 +1,4 @@
-"""A table of ours is lost, damaged, or not ours: go on from the others, or say so and stop."""
+"""Lost, damaged and unrecognised tables: go on from the other tables, or stop with an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from datazone_dagster.errors import DatazoneError, StorageError, UnrecognisedTab
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform, drain_once
 from datazone_dagster.testing import ScriptedStream
-from tests.faults.ledger import note
+from tests.faults.ledger import record
 from tests.faults.orders import (
     SOURCE,
     current_rows,
@@ -27,7 +27,7 @@ from tests.faults.orders import (
     order,
 )
 
-PLACES = {
+PATHS = {
     "change log": "_changelog/orders",
     "checkpoint": "_checkpoints/orders",
     "dataset": "current",
@@ -50,7 +50,7 @@ def tick(stream: ScriptedStream, layout: Layout) -> None:
     apply_transform(flow, layout)
 
 
-def settled_world(layout: Layout) -> ScriptedStream:
+def caught_up_stream(layout: Layout) -> ScriptedStream:
     stream = ScriptedStream(shards=2, page_records=4)
     write(stream, 0)
     stream.split()
@@ -62,7 +62,7 @@ def settled_world(layout: Layout) -> ScriptedStream:
 def assert_exactly_once(stream: ScriptedStream, layout: Layout, *, fault: str) -> None:
     for _ in range(4):
         tick(stream, layout)
-    entry = note(fault, 1, ids(stream.changes), event_ids(layout))
+    entry = record(fault, 1, ids(stream.changes), event_ids(layout))
     assert (entry.lost, entry.doubled) == (0, 0)
     assert landed_event_ids(layout) == ids(stream.changes)
     assert current_rows(layout) == expected_rows(stream.changes)
@@ -72,7 +72,7 @@ def assert_exactly_once(stream: ScriptedStream, layout: Layout, *, fault: str) -
 def test_a_lost_checkpoint_table_is_rebuilt_from_the_change_log(
     layout: Layout, unread: bool
 ) -> None:
-    stream = settled_world(layout)
+    stream = caught_up_stream(layout)
     for number in range(3):
         write(stream, 100 * number)
         stream.roll() if number % 2 else stream.split()
@@ -86,7 +86,7 @@ def test_a_lost_checkpoint_table_is_rebuilt_from_the_change_log(
 
 
 def test_a_checkpoint_table_from_yesterday_is_only_behind(layout: Layout, tmp_path: Path) -> None:
-    stream = settled_world(layout)
+    stream = caught_up_stream(layout)
     checkpoints = Path(layout.uri) / "_checkpoints"
     shutil.copytree(checkpoints, tmp_path / "yesterday")
     for number in range(3):
@@ -98,34 +98,34 @@ def test_a_checkpoint_table_from_yesterday_is_only_behind(layout: Layout, tmp_pa
     assert_exactly_once(stream, layout, fault="checkpoint table of an older copy")
 
 
-def test_a_lost_change_log_is_not_begun_anew(layout: Layout) -> None:
-    """Its checkpoint says that there was one; reading on would leave a hole in silence."""
-    stream = settled_world(layout)
+def test_a_lost_change_log_is_not_started_again(layout: Layout) -> None:
+    """The checkpoint shows that there was a change log; reading on would hide a gap."""
+    stream = caught_up_stream(layout)
     write(stream, 100)
     shutil.rmtree(Path(layout.uri) / "_changelog")
     with pytest.raises(StorageError, match=r"change log ends at 0.*Restore"):
         drain_once(SOURCE, stream, layout)
 
 
-def test_a_dataset_is_not_applied_to_from_another_change_log(layout: Layout) -> None:
-    """Both tables of the drain are gone: batch numbers begin anew under the dataset."""
-    stream = settled_world(layout)
+def test_a_dataset_is_not_applied_from_another_change_log(layout: Layout) -> None:
+    """Both tables of the drain are gone, so batch numbers restart below the dataset's position."""
+    stream = caught_up_stream(layout)
     for number in range(4):
         write(stream, 100 * number)
         tick(stream, layout)
     rows = current_rows(layout)
-    for place in ("_changelog", "_checkpoints"):
-        shutil.rmtree(Path(layout.uri) / place)
+    for path in ("_changelog", "_checkpoints"):
+        shutil.rmtree(Path(layout.uri) / path)
     drain_once(SOURCE, stream, layout)
     with pytest.raises(StorageError, match=r"has applied batch \d+, but its change log ends at"):
         apply_transform(flow, layout)
     assert current_rows(layout) == rows
 
 
-# -- something else stands there
+# -- something else is at the path of a table
 
 
-def foreign_table(path: Path) -> None:
+def unrecognised_table(path: Path) -> None:
     write_deltalake(str(path), pa.table({"mine": [1, 2, 3]}))
 
 
@@ -141,53 +141,53 @@ def damaged_log(path: Path) -> None:
 
 
 def fingerprint(root: Path) -> dict[str, str]:
-    """Every file below, or the file itself."""
+    """Return a hash of every file below, or of the file itself."""
     files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-@pytest.mark.parametrize("kind", PLACES)
-@pytest.mark.parametrize("put_there", [foreign_table, plain_file])
-def test_what_is_not_ours_is_refused_and_left_as_it_is(
+@pytest.mark.parametrize("kind", PATHS)
+@pytest.mark.parametrize("put_there", [unrecognised_table, plain_file])
+def test_unrecognised_data_is_refused_and_not_changed(
     layout: Layout, kind: str, put_there: Callable[[Path], None]
 ) -> None:
-    place = Path(layout.uri) / PLACES[kind]
-    place.parent.mkdir(parents=True)
-    put_there(place)
-    before = fingerprint(place)
+    path = Path(layout.uri) / PATHS[kind]
+    path.parent.mkdir(parents=True)
+    put_there(path)
+    before = fingerprint(path)
     stream = ScriptedStream(shards=2)
     write(stream, 0)
     for _ in range(2):
         with pytest.raises(StorageError) as found:
             tick(stream, layout)
-        assert str(place) in str(found.value)
+        assert str(path) in str(found.value)
         assert found.value.safe
         assert found.value.hint
-        if put_there is foreign_table:
+        if put_there is unrecognised_table:
             assert isinstance(found.value, UnrecognisedTableError)
             assert kind in str(found.value)
-    assert fingerprint(place) == before
+    assert fingerprint(path) == before
 
-    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert_exactly_once(stream, layout, fault=f"{put_there.__name__.replace('_', ' ')} as {kind}")
 
 
-@pytest.mark.parametrize("kind", PLACES)
-def test_a_damaged_table_is_an_error_and_left_as_it_is(
+@pytest.mark.parametrize("kind", PATHS)
+def test_a_damaged_table_is_an_error_and_not_changed(
     layout: Layout, kind: str, tmp_path: Path
 ) -> None:
-    stream = settled_world(layout)
-    place = Path(layout.uri) / PLACES[kind]
-    shutil.copytree(place, tmp_path / "backup")
-    damaged_log(place)
-    before = fingerprint(place)
+    stream = caught_up_stream(layout)
+    path = Path(layout.uri) / PATHS[kind]
+    shutil.copytree(path, tmp_path / "backup")
+    damaged_log(path)
+    before = fingerprint(path)
     write(stream, 100)
     with pytest.raises(DatazoneError) as found:
         tick(stream, layout)
-    assert str(place) in str(found.value)
+    assert str(path) in str(found.value)
     assert found.value.hint
-    assert fingerprint(place) == before
+    assert fingerprint(path) == before
 
-    shutil.rmtree(place)
-    shutil.copytree(tmp_path / "backup", place)
+    shutil.rmtree(path)
+    shutil.copytree(tmp_path / "backup", path)
     assert_exactly_once(stream, layout, fault=f"damaged {kind}, then restored")

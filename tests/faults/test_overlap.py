@@ -1,4 +1,4 @@
-"""Two at once: one wins, the other gives way with a plain log line; nothing twice, nothing lost."""
+"""Two writers at once: one loses the commit race and logs it; nothing is doubled or lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from datazone_dagster.rows.maintenance_plan import THOROUGH
 from datazone_dagster.rows.table_maintenance import maintain
 from datazone_dagster.testing import FixedClock, ScriptedStream, at_point
 from tests.faults.child import Role, start
-from tests.faults.ledger import note
+from tests.faults.ledger import record
 from tests.faults.orders import (
     SOURCE,
     current_rows,
@@ -41,14 +41,14 @@ from tests.faults.orders import (
     landed_event_ids,
     order,
 )
-from tests.faults.world import OrdersTable, settle
+from tests.faults.world import OrdersTable, catch_up
 from tests.faults.world import assert_exactly_once as assert_table_exactly_once
 from tests.new_process import NewProcess
 
 SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
 BATCH_BY_BATCH = DrainSettings(budget_bytes=1, max_workers=1)
 BATCHES = 70
-"""More than one group of files, so that the change log has files to join."""
+"""More batches than one group of files, so that the change log has files to join."""
 
 
 def write(stream: ScriptedStream, start: int) -> None:
@@ -65,7 +65,8 @@ def apply(layout: Layout) -> None:
 
 
 def lost_race(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [one.getMessage() for one in caplog.records if "gives way" in one.getMessage()]
+    messages = (record.getMessage() for record in caplog.records)
+    return [message for message in messages if "lost the commit race" in message]
 
 
 def assert_exactly_once(stream: ScriptedStream, layout: Layout, *, fault: str) -> None:
@@ -73,7 +74,7 @@ def assert_exactly_once(stream: ScriptedStream, layout: Layout, *, fault: str) -
         drain(stream, layout)
         apply_transform(flow, layout)
     assert landed_event_ids(layout) == ids(stream.changes)
-    entry = note(fault, 1, ids(stream.changes), event_ids(layout))
+    entry = record(fault, 1, ids(stream.changes), event_ids(layout))
     assert (entry.lost, entry.doubled) == (0, 0)
     assert current_rows(layout) == expected_rows(stream.changes)
 
@@ -95,7 +96,7 @@ def test_two_drains_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, po
         report = drain_once(SOURCE, NewProcess(stream), layout)
     assert report.lost_race
     (line,) = lost_race(caplog)
-    assert line.startswith("Drain of orders gives way: ")
+    assert line.startswith("Drain of orders lost the commit race: ")
     assert_exactly_once(stream, layout, fault=f"two drains at once, {point}")
 
 
@@ -108,10 +109,10 @@ def test_two_drains_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, po
         crash_points.AFTER_CHECKPOINT_COMMIT,
     ],
 )
-def test_another_drain_lands_in_the_middle_of_a_tick(
+def test_another_drain_commits_in_the_middle_of_a_tick(
     layout: Layout, caplog: pytest.LogCaptureFixture, point: str, nth: int
 ) -> None:
-    """The batches of a tick go on with the tables of the one before."""
+    """Each batch of a tick reuses the open tables of the batch before."""
     caplog.set_level(logging.INFO)
     stream = ScriptedStream(shards=2, page_records=3)
     write(stream, 0)
@@ -147,15 +148,15 @@ def test_the_batches_of_a_tick_open_their_tables_once(
     assert_exactly_once(stream, layout, fault="a tick of several batches")
 
 
-def test_another_drain_lands_while_this_one_opens_its_tables(
+def test_another_drain_commits_while_this_one_opens_its_tables(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its checkpoint must not look as if it were ahead of the change log."""
+    """The other drain's checkpoint must not seem to be ahead of the change log."""
     stream = ScriptedStream(shards=2, page_records=3)
     write(stream, 0)
     opened: list[str] = []
 
-    def lands_before_the_second(table: type[ChangeLog] | type[CheckpointTable]) -> None:
+    def drain_before_the_second(table: type[ChangeLog] | type[CheckpointTable]) -> None:
         original = table.open_or_create
 
         def open_or_create(self: Any) -> Any:
@@ -166,8 +167,8 @@ def test_another_drain_lands_while_this_one_opens_its_tables(
 
         monkeypatch.setattr(table, "open_or_create", open_or_create)
 
-    lands_before_the_second(ChangeLog)
-    lands_before_the_second(CheckpointTable)
+    drain_before_the_second(ChangeLog)
+    drain_before_the_second(CheckpointTable)
     drain(stream, layout)
     assert len(opened) == 4
     monkeypatch.undo()
@@ -192,13 +193,13 @@ def test_two_runs_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, poin
     with at_point(point, lambda: apply(layout), nth=2):
         apply(layout)
     (line,) = lost_race(caplog)
-    assert line.startswith("This run of flow gives way: ")
+    assert line.startswith("This run of flow lost the commit race: ")
     assert_exactly_once(stream, layout, fault=f"two runs at once, {point}")
 
 
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, ScriptedStream]:
-    """A change log with files to join, none of it applied."""
+    """A change log with files to join, and no batch applied."""
     layout = Layout(str(tmp_path_factory.mktemp("long-log") / "lakehouse"))
     stream = ScriptedStream(shards=2, page_records=3)
     with pytest.MonkeyPatch.context() as patch:
@@ -212,7 +213,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Scripte
 
 @pytest.fixture
 def long_log(layout: Layout, made_once: tuple[Layout, ScriptedStream]) -> ScriptedStream:
-    """Its stream; the log is in `layout`."""
+    """A copy of that change log in `layout`; the value is its stream."""
     original, stream = made_once
     shutil.copytree(original.uri, layout.uri)
     return copy.deepcopy(stream)
@@ -226,7 +227,7 @@ def maintain_once(layout: Layout) -> None:
 @pytest.mark.parametrize(
     "point", [crash_points.AFTER_QUARANTINE, crash_points.BEFORE_DATASET_COMMIT]
 )
-def test_a_run_while_the_change_log_is_kept_small(
+def test_a_run_while_the_change_log_is_compacted(
     layout: Layout, long_log: ScriptedStream, point: str
 ) -> None:
     with at_point(point, lambda: maintain_once(layout), nth=3):
@@ -234,10 +235,10 @@ def test_a_run_while_the_change_log_is_kept_small(
     assert_exactly_once(long_log, layout, fault=f"change log joined in a run, {point}")
 
 
-def test_a_run_that_outlasts_the_files_it_began_with(
+def test_a_run_that_outlasts_the_files_it_started_with(
     layout: Layout, long_log: ScriptedStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the first chunk all files are joined, and hours later those before are deleted."""
+    """All files are joined after the first chunk, and the old ones are deleted hours later."""
     monkeypatch.setattr(maintain_log, "RETENTION_HOURS", 0)
     clock, before = FixedClock(), data_files(layout)
     chunks: list[ChunkReport] = []
@@ -259,24 +260,24 @@ def test_a_run_that_outlasts_the_files_it_began_with(
     assert_exactly_once(long_log, layout, fault="change log joined and old files deleted in a run")
 
 
-def test_a_run_whose_change_log_goes_away_gives_way(
+def test_a_run_whose_change_log_is_removed_stops(
     layout: Layout, long_log: ScriptedStream, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    clock, place = FixedClock(), Path(layout.change_log(SOURCE.name))
-    aside = place.with_name("aside")
+    clock, log_path = FixedClock(), Path(layout.change_log(SOURCE.name))
+    moved_path = log_path.with_name("moved")
 
-    def gone(chunk: ChunkReport) -> None:
-        if not aside.exists():
-            place.rename(aside)
+    def move_log(chunk: ChunkReport) -> None:
+        if not moved_path.exists():
+            log_path.rename(moved_path)
             clock.advance(timedelta(hours=4))
 
     settings = ApplySettings(chunk_bytes=4000)
-    apply_transform(flow, layout, settings=settings, clock=clock, on_chunk=gone)
+    apply_transform(flow, layout, settings=settings, clock=clock, on_chunk=move_log)
     (line,) = lost_race(caplog)
     assert "was removed or replaced" in line
-    assert not place.exists()
-    aside.rename(place)
+    assert not log_path.exists()
+    moved_path.rename(log_path)
     assert_exactly_once(long_log, layout, fault="change log gone in a run")
 
 
@@ -284,7 +285,7 @@ def data_files(layout: Layout) -> set[Path]:
     return set(Path(layout.change_log(SOURCE.name)).glob("bucket=*/*.parquet"))
 
 
-def test_a_drain_while_the_change_log_is_kept_small(
+def test_a_drain_while_the_change_log_is_compacted(
     layout: Layout, long_log: ScriptedStream, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -327,7 +328,7 @@ def test_a_run_while_its_datasets_are_maintained(layout: Layout, point: str) -> 
     assert_exactly_once(stream, layout, fault=f"datasets maintained in a run, {point}")
 
 
-def test_maintenance_gives_way_to_a_run(layout: Layout) -> None:
+def test_maintenance_loses_the_race_to_a_run(layout: Layout) -> None:
     stream = ScriptedStream(shards=2, page_records=3)
     for number in range(5):
         write(stream, 100 * number)
@@ -339,7 +340,7 @@ def test_maintenance_gives_way_to_a_run(layout: Layout) -> None:
         report = maintain(layout, "events", THOROUGH, datetime.now(timezone.utc))
     assert report is not None
     assert report.lost_race
-    assert_exactly_once(stream, layout, fault="a run in a maintenance")
+    assert_exactly_once(stream, layout, fault="a run during maintenance")
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,7 @@ def test_processes_that_all_do_the_same(
         start(server.endpoint_url, layout, role=role, home=str(home / f"{role}-{number}"))
         for number, role in enumerate(roles)
     ]
-    # Traffic for some seconds of real overlap.
+    # Traffic during some seconds of real overlap.
     until = time.monotonic() + 3 * len(roles) / 2
     while time.monotonic() < until:
         table.write(4)
@@ -374,7 +375,7 @@ def test_processes_that_all_do_the_same(
         process.kill()
         process.join()
     assert all(alive), "one did not survive the others"
-    settle(server.endpoint_url, layout)
+    catch_up(server.endpoint_url, layout)
     assert_table_exactly_once(
         table, layout, fault=f"at once: {', '.join(roles)}", injected=len(roles)
     )

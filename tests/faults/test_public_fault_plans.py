@@ -1,4 +1,4 @@
-"""The public testing module: fault plans in memory, a store that fails, as users script them."""
+"""The public testing module: fault plans in memory and a failing store, as users script them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from tests.faults.orders import SOURCE, event_ids, flow, ids, order
         (FaultKind.NOT_FOUND, ShardNotFoundError),
     ],
 )
-def test_a_plan_strikes_the_calls_of_a_scripted_stream(
+def test_a_plan_applies_to_the_calls_of_a_scripted_stream(
     kind: FaultKind, error: type[SourceError]
 ) -> None:
     stream = ScriptedStream(
@@ -69,7 +69,7 @@ def test_a_plan_strikes_the_calls_of_a_scripted_stream(
     assert ask(second)
 
 
-def test_a_plan_that_only_a_server_can_carry_out_is_refused() -> None:
+def test_a_plan_that_needs_a_server_is_refused() -> None:
     with pytest.raises(DefinitionError, match=r"slow.*LocalDynamoDB"):
         ScriptedStream(faults=FaultPlan([Fault("GetRecords", FaultKind.SLOW)]))
 
@@ -114,20 +114,20 @@ def test_a_stream_that_stays_unreadable_ends_a_run_of_a_transform(layout: Layout
 
 
 def heads(layout: Layout) -> dict[str, int]:
-    """The last batch that each kind of table knows."""
+    """Return the latest batch in each kind of table."""
     saved = CheckpointTable(layout, SOURCE.name).open()
-    waiting = backlog(SOURCE.name, "current", layout)
+    unapplied = backlog(SOURCE.name, "current", layout)
     return {
-        "change log": waiting.head_batch,
+        "change log": unapplied.head_batch,
         "checkpoint": 0 if saved is None else saved.checkpoint.batch,
-        "dataset": waiting.position,
+        "dataset": unapplied.position,
     }
 
 
-@pytest.mark.parametrize(("fails", "kept"), [(commit_fails, 0), (answer_lost, 1)])
+@pytest.mark.parametrize(("fails", "committed"), [(commit_fails, 0), (answer_lost, 1)])
 @pytest.mark.parametrize("to", ["change log", "checkpoint", "dataset"])
-def test_a_commit_that_fails_keeps_nothing_and_a_lost_answer_all(
-    layout: Layout, fails: Any, kept: int, to: str
+def test_a_failed_commit_stores_nothing_and_a_lost_answer_everything(
+    layout: Layout, fails: Any, committed: int, to: str
 ) -> None:
     stream = ScriptedStream()
 
@@ -141,7 +141,7 @@ def test_a_commit_that_fails_keeps_nothing_and_a_lost_answer_all(
     with fails(to), pytest.raises(StorageError, match=f"Scripted: .*{to}") as found:
         write_and_run(1)
     assert found.value.safe
-    assert heads(layout)[to] == before[to] + kept
+    assert heads(layout)[to] == before[to] + committed
     write_and_run(2)
     assert len(set(heads(layout).values())) == 1
     assert event_ids(layout) == ids(stream.changes)
@@ -158,7 +158,7 @@ def test_the_second_commit_can_be_the_one_that_fails(layout: Layout) -> None:
         assert drain_once(SOURCE, stream, layout).batch == 2
 
 
-def test_no_commit_goes_to_an_unknown_kind_of_table() -> None:
+def test_an_unknown_kind_of_table_is_refused() -> None:
     with (
         pytest.raises(DefinitionError, match="change log, checkpoint, dataset"),
         answer_lost(
@@ -168,7 +168,7 @@ def test_no_commit_goes_to_an_unknown_kind_of_table() -> None:
         pass
 
 
-def test_there_is_space_again_after_a_full_disk(tmp_path: Path) -> None:
+def test_files_can_be_written_after_a_full_disk(tmp_path: Path) -> None:
     with full_disk(file_bytes=10):
         (tmp_path / "small").write_bytes(b"x" * 10)
         with pytest.raises(OSError, match="File too large"):
@@ -192,6 +192,6 @@ def test_a_directory_can_be_written_again_after_it_was_read_only(tmp_path: Path)
     below.rmdir()
 
 
-def test_a_directory_that_is_not_there_is_no_read_only_one(tmp_path: Path) -> None:
+def test_a_missing_directory_can_not_be_read_only(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match="no directory"), read_only(tmp_path / "none"):
         pass

@@ -1,4 +1,4 @@
-"""How long a client waits before it tries again: full jitter, within the budget of a tick."""
+"""Waits of a client before it retries: full jitter, within the budget of a tick."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_waits_are_full_jitter_and_few(
     table = OrdersTable(server.endpoint_url, seed=2)
     table.create()
     table.admin.set_faults([Fault("ListStreams", kind, times=None)])
-    # Clients of its own: the retries of a client come out of one quota.
+    # The test needs clients of its own, since all retries of a client share one quota.
     client = stream_client(
         server.endpoint_url, read_timeout_seconds=8 + first_bound_seconds, max_attempts=ATTEMPTS
     )
@@ -42,7 +42,7 @@ def test_waits_are_full_jitter_and_few(
         of_retry = waits[retry :: ATTEMPTS - 1]
         assert len(of_retry) == CALLS
         assert all(0 <= wait <= bound_seconds for wait in of_retry)
-        # Twelve draws from the whole of [0, bound]: anything near a fixed wait is far off.
+        # Twelve draws from the full range [0, bound]; near-constant waits would fail this.
         assert max(of_retry) - min(of_retry) > 0.3 * bound_seconds
         assert 0.15 < mean(of_retry) / bound_seconds < 0.85
     table.admin.clear_faults()

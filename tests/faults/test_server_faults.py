@@ -1,4 +1,4 @@
-"""Faults of the service, through boto3 against the local DynamoDB: the dataset equals the table."""
+"""Faults of the service, through boto3 on the local DynamoDB: the dataset equals the table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.health import health_of_error, health_of_report
 from datazone_dagster.observe.level import Level
 from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once, drain_tick
-from tests.faults.ledger import note
+from tests.faults.ledger import record
 from tests.faults.orders import (
     SOURCE,
     current_rows,
@@ -30,8 +30,8 @@ from tests.faults.orders import (
 from tests.faults.world import (
     OrdersTable,
     assert_exactly_once,
+    catch_up,
     drain_to_the_end,
-    settle,
     stream_client,
 )
 
@@ -49,7 +49,7 @@ def table(server: LocalDynamoDB) -> Iterator[OrdersTable]:
 
 
 def tick(table: OrdersTable, layout: Layout, client: object, ticks: int) -> list[DrainReport]:
-    """Ticks as the sensor has them: a drain that fails is tried again by the next one."""
+    """Tick as the sensor does: the next drain retries after a failed one."""
     reports = []
     for number in range(ticks):
         table.write(6)
@@ -69,7 +69,7 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Clock:
-    """The drain's clock, ahead like the server's."""
+    """Clock of a drain, ahead of time like the server's."""
 
     ahead: timedelta
 
@@ -127,13 +127,11 @@ RARE = [
     [*PASSING, *(pytest.param(fault, marks=pytest.mark.faults) for fault in RARE)],
     ids=lambda f: f"{f.operation}-{f.kind.value}",
 )
-def test_what_passes_by_itself_leaves_no_trace(
-    table: OrdersTable, layout: Layout, fault: Fault
-) -> None:
+def test_transient_faults_leave_no_trace(table: OrdersTable, layout: Layout, fault: Fault) -> None:
     table.write(40)
     table.end_a_shard()
     table.write(20)
-    # One attempt a call: that is our own part, boto3's retries are in front of it.
+    # One attempt per call tests our own handling, without boto3's retries in front of it.
     client = stream_client(
         table.endpoint_url, read_timeout_seconds=READ_TIMEOUT_SECONDS, max_attempts=1
     )
@@ -142,7 +140,7 @@ def test_what_passes_by_itself_leaves_no_trace(
     struck = len(table.admin.fault_log())
     assert struck, "the fault did not happen"
     table.admin.clear_faults()
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     assert_exactly_once(
         table, layout, fault=f"{fault.operation} {fault.kind.value}", injected=struck
     )
@@ -158,8 +156,8 @@ def test_retries_of_the_client_come_first(table: OrdersTable, layout: Layout) ->
     assert table.admin.fault_log()
 
 
-def test_a_throttled_shard_holds_up_no_other(table: OrdersTable, layout: Layout) -> None:
-    """Its retries, with the client's own waits, stay within the tick's budget."""
+def test_a_throttled_shard_delays_no_other(table: OrdersTable, layout: Layout) -> None:
+    """The shard's retries, with the client's own waits, stay within the tick's budget."""
     table.write(40)
     throttled, other = (shard["shardId"] for shard in table.admin.shards(SOURCE.table_name))
     table.admin.set_faults([Fault("GetRecords", FaultKind.THROTTLING, shard=0, times=None)])
@@ -176,7 +174,7 @@ def test_a_throttled_shard_holds_up_no_other(table: OrdersTable, layout: Layout)
     assert struck >= 3, "the client has to try again"
 
     table.admin.clear_faults()
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     assert_exactly_once(table, layout, fault="one shard always throttles", injected=struck)
 
 
@@ -199,11 +197,11 @@ def test_a_poisoned_shard_is_reported_while_the_others_go_on(
     struck = len(table.admin.fault_log())
 
     table.admin.clear_faults()
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     assert_exactly_once(table, layout, fault="one shard always answers 500", injected=struck)
 
 
-def test_records_that_are_no_stream_records_are_set_aside(
+def test_records_that_are_no_stream_records_are_quarantined(
     table: OrdersTable, layout: Layout
 ) -> None:
     table.write(30)
@@ -215,7 +213,7 @@ def test_records_that_are_no_stream_records_are_set_aside(
     tick(table, layout, client, 3)
     struck = table.admin.fault_log()
     table.admin.clear_faults()
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     assert_exactly_once(table, layout, fault="a record that is no record", injected=len(struck))
     for dataset_id in ("current", "events"):
         found = quarantined_raw(layout, dataset_id)
@@ -228,7 +226,7 @@ def test_more_shards_than_a_page_of_the_listing(table: OrdersTable, layout: Layo
         table.write(1)
         table.admin.roll(SOURCE.table_name)
     table.write(30)
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     assert_exactly_once(table, layout, fault="107 shards, two pages of DescribeStream")
 
 
@@ -246,7 +244,7 @@ def test_shards_that_are_gone_but_still_listed(table: OrdersTable, layout: Layou
     table.write(20)
     table.admin.set_faults([Fault("DescribeStream", FaultKind.KEEP_EXPIRED, times=None)])
     clock = Clock(timedelta(hours=26))
-    # To the first log they are shards read to their end, to the second one they are new.
+    # The first log has read these shards to their end, to the second one they are new.
     late = Layout(f"{layout.uri}-late")
     for root in (layout, late):
         for _ in range(3):
@@ -256,7 +254,7 @@ def test_shards_that_are_gone_but_still_listed(table: OrdersTable, layout: Layou
     struck = len(table.admin.fault_log())
     table.admin.clear_faults()
     assert event_ids(late) == table.event_ids()
-    entry = note(
+    entry = record(
         "DescribeStream keep_expired", struck, landed_before + table.event_ids(), event_ids(layout)
     )
     assert (entry.lost, entry.doubled) == (0, 0)
@@ -269,8 +267,8 @@ def test_iterators_that_expire_between_drains(table: OrdersTable, layout: Layout
         (report,) = tick(table, layout, client, 1)
         assert not report.shard_errors
         table.admin.advance_clock(16 * 60)
-    settle(table.endpoint_url, layout)
-    assert_exactly_once(table, layout, fault="kept iterators older than 15 minutes", injected=3)
+    catch_up(table.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault="cached iterators older than 15 minutes", injected=3)
 
 
 def test_a_third_reader_of_a_shard_is_throttled(layout: Layout) -> None:
@@ -285,30 +283,30 @@ def test_a_third_reader_of_a_shard_is_throttled(layout: Layout) -> None:
         report = drain_once(SOURCE, late, layout)
         assert {"LimitExceeded" in text for _, text in report.shard_errors} == {True}
         table.admin.advance_clock(5)
-        settle(server.endpoint_url, layout)
+        catch_up(server.endpoint_url, layout)
         assert_exactly_once(table, layout, fault="more than two readers a shard")
 
 
-# -- faults that lose records at the service: the rest arrives, and the loss is named
+# -- faults that lose records at the service: the rest arrives, and the loss is reported
 
 
 def assert_the_rest_and_the_gap(
     table: OrdersTable, layout: Layout, lost: int, reports: list[DrainReport], *, fault: str
 ) -> None:
     gaps = reports[-1].gaps
-    assert gaps, "records were lost in silence"
+    assert gaps, "records were lost without a gap"
     health = health_of_report(reports[-1], now=_now(), caught_up_at=None)
     assert health.level is Level.ERROR
     assert all(gap.shard_id in health.reason for gap in gaps[:5])
     found = event_ids(layout)
     assert found == landed_event_ids(layout)
-    entry = note(f"{fault} (loss named)", lost, found, found)
+    entry = record(f"{fault} (loss named)", lost, found, found)
     assert entry.doubled == 0
 
 
-def test_down_for_longer_than_the_records_live(table: OrdersTable, layout: Layout) -> None:
+def test_downtime_longer_than_the_retention_of_records(table: OrdersTable, layout: Layout) -> None:
     table.write(30)
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     landed_before = landed_event_ids(layout)
     table.write(30)
     table.end_a_shard()
@@ -340,9 +338,7 @@ def test_trimmed_in_the_middle_of_a_shard(table: OrdersTable, layout: Layout) ->
     assert event_ids(layout) == landed_before + table.event_ids()
 
 
-def test_the_service_only_claims_that_records_are_trimmed(
-    table: OrdersTable, layout: Layout
-) -> None:
+def test_a_trimmed_data_error_without_a_trim(table: OrdersTable, layout: Layout) -> None:
     client = stream_client(table.endpoint_url)
     table.write(30)
     drain_once(SOURCE, client, layout)
@@ -355,9 +351,9 @@ def test_the_service_only_claims_that_records_are_trimmed(
         ]
     )
     report = drain_once(SOURCE, client, layout)
-    assert report.gaps, "the claim has to be believed"
+    assert report.gaps, "the error has to be believed"
     table.admin.clear_faults()
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     assert_exactly_once(table, layout, fault="TrimmedDataAccessException without a trim")
 
 
@@ -381,14 +377,14 @@ def test_a_shard_that_vanished_unread(table: OrdersTable, layout: Layout) -> Non
     assert landed_before <= event_ids(layout) <= table.event_ids()
 
 
-def test_an_open_shard_is_not_given_up_for_one_answer(table: OrdersTable, layout: Layout) -> None:
+def test_an_open_shard_is_not_abandoned_after_one_error(table: OrdersTable, layout: Layout) -> None:
     client = stream_client(table.endpoint_url)
     table.write(20)
     table.admin.set_faults([Fault("GetShardIterator", FaultKind.NOT_FOUND, shard=0, times=2)])
     reports = tick(table, layout, client, 3)
     assert reports[0].shard_errors
     assert not reports[-1].gaps
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     assert_exactly_once(table, layout, fault="an open shard 'does not exist'", injected=2)
 
 
@@ -415,14 +411,14 @@ def test_a_stream_disabled_and_enabled_again(table: OrdersTable, layout: Layout)
 def test_a_table_deleted_and_created_again(table: OrdersTable, layout: Layout) -> None:
     client = stream_client(table.endpoint_url)
     table.write(20)
-    settle(table.endpoint_url, layout)
+    catch_up(table.endpoint_url, layout)
     before = event_ids(layout)
     table.write(10)
     unread = (table.event_ids() - before).total()
-    table.create_anew()
+    table.recreate()
     table.write(20)
     reports = tick(table, layout, client, 4)
     drain_to_the_end(table.endpoint_url, layout)
     apply_transform(flow, layout)
-    assert_the_rest_and_the_gap(table, layout, unread, reports, fault="table made anew")
+    assert_the_rest_and_the_gap(table, layout, unread, reports, fault="table created again")
     assert current_rows(layout).items() >= table.rows().items(), "new rows are missing"

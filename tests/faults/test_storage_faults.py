@@ -1,4 +1,4 @@
-"""The store fails: a plain StorageError, and nothing lost or doubled once it works again."""
+"""The store fails with a clear StorageError; once it works again, nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from datazone_dagster.testing import (
     storage_fails_at,
 )
 from tests.changelog.test_change_log import lose_a_race
-from tests.faults.ledger import note
+from tests.faults.ledger import record
 from tests.faults.object_store import BUCKET, FaultyStore, Trouble, faulty_store
 from tests.faults.orders import (
     SOURCE,
@@ -77,7 +77,7 @@ def assert_exactly_once(
 ) -> None:
     for _ in range(ticks):
         tick(stream, layout)
-    entry = note(fault, injected, ids(stream.changes), event_ids(layout))
+    entry = record(fault, injected, ids(stream.changes), event_ids(layout))
     assert (entry.lost, entry.doubled) == (0, 0)
     assert current_rows(layout) == expected_rows(stream.changes)
 
@@ -87,7 +87,7 @@ def assert_exactly_once(
     [p for p in crash_points.POINTS if p not in ("before cursor", crash_points.AFTER_WIDENING)],
 )
 def test_the_process_goes_on_after_a_failure(layout: Layout, point: str) -> None:
-    """Before a commit: it failed. After one: it happened, but its answer was lost."""
+    """A failure before a commit means no commit; one after it means that its answer was lost."""
     stream = ScriptedStream(shards=2, page_records=3)
     struck = 0
     for number in range(3):
@@ -112,32 +112,34 @@ def store() -> Iterator[FaultyStore]:
 
 
 def commits_meet_trouble(
-    store: FaultyStore, trouble: Trouble, *, place: str, every: int, ticks: int
+    store: FaultyStore, trouble: Trouble, *, table_path: str, every: int, ticks: int
 ) -> None:
     stream = ScriptedStream(shards=2)
     layout = Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", store.options)
-    store.script(place, trouble, every=every)
+    store.script(table_path, trouble, every=every)
     errors = ticks_with_trouble(stream, layout, ticks)
     struck = store.heal()
     assert struck >= ticks // 2
     assert all(error.safe and error.hint for error in errors)
-    where = place.strip("/") or "any table"
+    where = table_path.strip("/") or "any table"
     fault = f"commit to {where}: {trouble}"
     assert_exactly_once(stream, layout, fault=fault, injected=struck, ticks=2)
 
 
 @pytest.mark.parametrize("trouble", ["refused", "answer lost"])
 def test_commits_to_an_object_store(store: FaultyStore, trouble: Trouble) -> None:
-    commits_meet_trouble(store, trouble, place="", every=5, ticks=2)
+    commits_meet_trouble(store, trouble, table_path="", every=5, ticks=2)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("trouble", ["refused", "answer lost"])
-@pytest.mark.parametrize("place", ["_changelog/", "_checkpoints/", "_tombstones/", "/current/"])
+@pytest.mark.parametrize(
+    "table_path", ["_changelog/", "_checkpoints/", "_tombstones/", "/current/"]
+)
 def test_commits_to_each_table_in_an_object_store(
-    store: FaultyStore, place: str, trouble: Trouble
+    store: FaultyStore, table_path: str, trouble: Trouble
 ) -> None:
-    commits_meet_trouble(store, trouble, place=place, every=2, ticks=4)
+    commits_meet_trouble(store, trouble, table_path=table_path, every=2, ticks=4)
 
 
 def test_a_drain_that_lost_leaves_no_file_in_an_object_store(store: FaultyStore) -> None:
@@ -145,9 +147,11 @@ def test_a_drain_that_lost_leaves_no_file_in_an_object_store(store: FaultyStore)
     lose_a_race(change_log)
     table = DeltaTable(change_log.uri, storage_options=store.options)
     folders = ["bucket=0", "bucket=1"]
-    assert delete_orphan_files(table, store.options, folders, kept=timedelta(hours=3)) == []
-    # No store lets a test make its objects older, so what counts as old reaches into the future.
-    assert len(delete_orphan_files(table, store.options, folders, kept=timedelta(hours=-3))) == 1
+    assert delete_orphan_files(table, store.options, folders, retention=timedelta(hours=3)) == []
+    # No store lets a test age its objects, so a negative retention makes them count as old.
+    assert (
+        len(delete_orphan_files(table, store.options, folders, retention=timedelta(hours=-3))) == 1
+    )
     assert [len(chunk.rows) for chunk in change_log.open_or_create().chunks(0, 1, 10**6)] == [1]
 
 
@@ -160,8 +164,8 @@ def test_a_checkpoint_that_lost_leaves_no_file_in_an_object_store(store: FaultyS
     with pytest.raises(ConcurrentWriterError):
         loser.save(Checkpoint().with_shards(ShardCheckpoint("arn", "t", now)))
     table = DeltaTable(checkpoints.uri, storage_options=store.options)
-    assert delete_orphan_files(table, store.options, [""], kept=timedelta(hours=3)) == []
-    assert len(delete_orphan_files(table, store.options, [""], kept=timedelta(hours=-3))) == 1
+    assert delete_orphan_files(table, store.options, [""], retention=timedelta(hours=3)) == []
+    assert len(delete_orphan_files(table, store.options, [""], retention=timedelta(hours=-3))) == 1
     assert list(checkpoints.open_or_create().checkpoint.shards) == [("arn", "s")]
 
 
@@ -169,24 +173,24 @@ def test_a_checkpoint_that_lost_leaves_no_file_in_an_object_store(store: FaultyS
 
 
 def test_a_full_disk(layout: Layout) -> None:
-    """There is no space, or too little of it; then there is some again."""
+    """There is no space, or too little; then there is enough again."""
     stream = ScriptedStream(shards=2)
     write(stream, 0, 10)
     tick(stream, layout)
-    told = []
+    errors = []
     for file_bytes in (0, 300, 1500, 4000):
         with full_disk(file_bytes=file_bytes):
-            told += [str(error) for error in ticks_with_trouble(stream, layout, 3)]
-    assert any("File too large" in text for text in told)
-    assert all("space" in text for text in told)
-    assert_exactly_once(stream, layout, fault="full disk", injected=len(told))
+            errors += [str(error) for error in ticks_with_trouble(stream, layout, 3)]
+    assert any("File too large" in text for text in errors)
+    assert all("space" in text for text in errors)
+    assert_exactly_once(stream, layout, fault="full disk", injected=len(errors))
 
 
 @dataclass(frozen=True)
 class Refused:
-    """What a process with a read-only lakehouse was told, and what is there in the end."""
+    """Errors of a process with a read-only lakehouse, and its events in the end."""
 
-    told: list[str]
+    errors: list[str]
     written: Counter[str]
     found: Counter[str]
 
@@ -196,16 +200,16 @@ def ticks_while_read_only(root: str) -> Refused:
     write(stream, 0, 10)
     tick(stream, layout)
     with read_only(root):
-        told = [str(error) for error in ticks_with_trouble(stream, layout, 3)]
+        errors = [str(error) for error in ticks_with_trouble(stream, layout, 3)]
     for _ in range(3):
         tick(stream, layout)
     assert current_rows(layout) == expected_rows(stream.changes)
-    return Refused(told, ids(stream.changes), event_ids(layout))
+    return Refused(errors, ids(stream.changes), event_ids(layout))
 
 
 def ticks_of_nobody(root: str, sender: Connection) -> None:
-    """In a process of its own: there is no way back to root."""
-    # The interpreter's own files may be out of reach for nobody: load what is loaded late.
+    """Tick as user nobody. Needs a process of its own: there is no way back to root."""
+    # User nobody may be unable to read the interpreter's files: load lazy modules now.
     codecs.lookup("ascii")
     with tempfile.TemporaryDirectory() as other:
         stream = ScriptedStream(shards=2)
@@ -237,25 +241,25 @@ def as_this_user(root: str) -> Refused:
         return pytest.skip(str(error))
 
 
-# Root may write in spite of permissions, so its directories are shut in another way.
+# Root may write in spite of permissions, so read_only closes its directories in another way.
 USERS = [(as_this_user, "not permitted"), (as_nobody, "Permission denied")]
 
 
 @pytest.mark.parametrize(
-    ("run", "told"), USERS if os.getuid() == 0 else [(as_this_user, "Permission denied")]
+    ("run", "cause"), USERS if os.getuid() == 0 else [(as_this_user, "Permission denied")]
 )
-def test_a_read_only_directory(run: Callable[[str], Refused], told: str) -> None:
-    # Not in pytest's own folder: each session that starts makes that one unreadable for others.
+def test_a_read_only_directory(run: Callable[[str], Refused], cause: str) -> None:
+    # Not in pytest's own folder: each new session makes that folder unreadable for other users.
     with tempfile.TemporaryDirectory(prefix="datazone-read-only-") as root:
         refused = run(root)
-    assert len(refused.told) == 3
-    assert all("permissions" in text for text in refused.told)
-    assert any(told in text for text in refused.told)
-    entry = note("read-only directory", 3, refused.written, refused.found)
+    assert len(refused.errors) == 3
+    assert all("permissions" in text for text in refused.errors)
+    assert any(cause in text for text in refused.errors)
+    entry = record("read-only directory", 3, refused.written, refused.found)
     assert (entry.lost, entry.doubled) == (0, 0)
 
 
-def test_no_place_to_write_to(tmp_path: Path) -> None:
+def test_a_file_at_the_path_of_the_lakehouse(tmp_path: Path) -> None:
     (tmp_path / "lakehouse").write_text("a file where the directory belongs")
     with pytest.raises(StorageError, match="lakehouse"):
         drain_once(SOURCE, ScriptedStream(), Layout(str(tmp_path / "lakehouse")))

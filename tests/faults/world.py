@@ -1,4 +1,4 @@
-"""A table `orders` on a local DynamoDB: to write to, to read from, and as the oracle."""
+"""A table `orders` on a local DynamoDB: written to, read from, and used as the oracle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once
 from datazone_dagster.source.client import BotoStreamClient
 from datazone_dagster.source.connection_settings import ConnectionSettings
 from datazone_dagster.source.session import Clients, build_clients
-from tests.faults.ledger import note
+from tests.faults.ledger import record
 from tests.faults.orders import (
     HIDDEN_STATUS,
     SOURCE,
@@ -29,11 +29,11 @@ from tests.faults.orders import (
 )
 
 GRACE_SECONDS = 10.0
-"""What a process that goes away gets to end."""
+"""Time that a process gets to shut down."""
 
 
 def grace_seconds() -> float:
-    """The same, longer where more processes want to run than there are cores."""
+    """Return `GRACE_SECONDS`, scaled up if more processes are runnable than there are cores."""
     return GRACE_SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
@@ -57,14 +57,14 @@ def _clients(endpoint_url: str, read_timeout_seconds: float, max_attempts: int) 
 def stream_client(
     endpoint_url: str, *, read_timeout_seconds: float = 10.0, max_attempts: int = 3
 ) -> BotoStreamClient:
-    """A new client, which knows no iterators, over connections that are shared."""
+    """Return a new client, without cached iterators, on shared connections."""
     return BotoStreamClient(
         SOURCE.table_name, _clients(endpoint_url, read_timeout_seconds, max_attempts)
     )
 
 
 class OrdersTable:
-    """Writes seeded changes; the same seed makes the same ones."""
+    """A table with seeded changes: the same seed writes the same changes."""
 
     def __init__(self, endpoint_url: str, seed: int) -> None:
         self.endpoint_url = endpoint_url
@@ -76,7 +76,7 @@ class OrdersTable:
         self.admin.reset()
         self._create()
 
-    def create_anew(self) -> None:
+    def recreate(self) -> None:
         self.wire.call("DeleteTable", TableName=SOURCE.table_name)
         self._create()
 
@@ -101,7 +101,7 @@ class OrdersTable:
                 self.wire.put_item(TableName=SOURCE.table_name, Item=item)
 
     def write_many_pages(self, pages: int) -> int:
-        """Records so large that a page holds three of them; how many."""
+        """Write records so large that a page has three of them; return their number."""
         for number in range(3 * pages):
             item = {**order(number, "placed", number), "note": {"S": "x" * 300_000}}
             self.wire.put_item(TableName=SOURCE.table_name, Item=item)
@@ -122,7 +122,7 @@ class OrdersTable:
         )
 
     def rows(self) -> dict[str, Row]:
-        """The rows that `current` must hold."""
+        """Return the rows that `current` must have."""
         items: list[Any] = []
         start: dict[str, Any] = {}
         while True:
@@ -133,7 +133,7 @@ class OrdersTable:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def event_ids(self) -> Counter[str]:
-        """Every record that the table's streams still hold."""
+        """Return the event ids of every record that the table's streams still have."""
         client = stream_client(self.endpoint_url)
         found: Counter[str] = Counter()
         for stream_arn in client.stream_arns():
@@ -159,8 +159,8 @@ def drain_to_the_end(
     raise AssertionError("the drain never caught up")
 
 
-def settle(endpoint_url: str, layout: Layout) -> None:
-    """Drain and apply all there is, as a healthy process would."""
+def catch_up(endpoint_url: str, layout: Layout) -> None:
+    """Drain and apply everything, as a healthy process would."""
     drain_to_the_end(endpoint_url, layout)
     apply_transform(flow, layout)
 
@@ -168,7 +168,7 @@ def settle(endpoint_url: str, layout: Layout) -> None:
 def assert_exactly_once(
     table: OrdersTable, layout: Layout, *, fault: str, injected: int = 1
 ) -> None:
-    """The dataset equals the table; no event is lost, none is doubled."""
-    entry = note(fault, injected, table.event_ids(), event_ids(layout))
+    """Check that the dataset equals the table, and that no event is lost or doubled."""
+    entry = record(fault, injected, table.event_ids(), event_ids(layout))
     assert (entry.lost, entry.doubled) == (0, 0)
     assert current_rows(layout) == table.rows()

@@ -14,7 +14,7 @@ from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION, Log
 from datazone_dagster.model.version import row_version
 
 Image = Mapping[str, Any] | str | None
-"""DynamoDB JSON of an image; a string is taken as the raw text."""
+"""DynamoDB JSON of an image; a string is used as the raw text."""
 
 EVENT_TIME_OF_ALL = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
 FIRST_SEQUENCE_NUMBER = 100_000_000_000_000_000_000
@@ -29,7 +29,7 @@ def chunk(
     key: Sequence[str] = ("id",),
     user: tuple[str, str] | None = None,
 ) -> pa.Table:
-    """A chunk of (new image, old image) changes; keys are taken from the images."""
+    """Make a chunk from (new image, old image) pairs; the keys come from the images."""
     rows: list[dict[str, Any]] = []
     for position, (new, old) in enumerate(changes):
         image = next((i for i in (new, old) if isinstance(i, Mapping)), {})

@@ -1,4 +1,4 @@
-"""Rows that a frame's query asks for while it runs, and the databases of a run that it runs in."""
+"""Rows that a frame's query fetches while it runs, and the pool of databases that it runs in."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ def coming(batches: Iterator[pa.RecordBatch]) -> Coming:
 
 
 def many() -> Iterator[pa.RecordBatch]:
-    """As many rows as several parts of a result hold, and more than a query begins with."""
+    """Yield enough rows for several batches of a result, and more than a query fetches at first."""
     for _ in range(40):
         yield from CHANGES.to_batches(max_chunksize=700)
 
 
 @settings(deadline=None, max_examples=20)
 @given(sizes=st.lists(st.integers(0, 900), max_size=6))
-def test_rows_that_come_give_what_the_same_rows_give_in_their_order(sizes: list[int]) -> None:
+def test_fetched_rows_give_the_same_result_in_the_same_order_as_a_table(sizes: list[int]) -> None:
     batches, start = [], 0
     for size in sizes:
         batches += CHANGES.slice(start, size).combine_chunks().to_batches()
         start += size
     rows = unread().select("eventID", ID).rows_of(coming(iter(batches)))
-    whole = unread().select("eventID", ID).rows_of(CHANGES.slice(0, start))
-    assert rows.equals(whole)
-    assert rows.schema == whole.schema
+    expected = unread().select("eventID", ID).rows_of(CHANGES.slice(0, start))
+    assert rows.equals(expected)
+    assert rows.schema == expected.schema
 
 
-def test_what_is_more_than_a_part_of_the_result_comes_in_its_order() -> None:
+def test_a_result_of_several_batches_keeps_its_order() -> None:
     rows = unread().select("eventID").rows_of(coming(many()))
     assert rows["eventID"].to_pylist() == CHANGES["event_id"].to_pylist() * 40
 
 
 @pytest.mark.parametrize("after", [0, 100])
-def test_an_error_of_those_who_read_comes_as_it_is(after: int) -> None:
+def test_an_error_while_reading_the_rows_propagates_unchanged(after: int) -> None:
     def failing() -> Iterator[pa.RecordBatch]:
         for number, batch in enumerate(many()):
             if number == after:
-                raise ConnectionResetError("the store is away")
+                raise ConnectionResetError("the store is gone")
             yield batch
 
-    with pytest.raises(ConnectionResetError, match=r"^the store is away$"):
+    with pytest.raises(ConnectionResetError, match=r"^the store is gone$"):
         unread().select(ID).rows_of(coming(failing()))
 
 
 @pytest.mark.parametrize("after", [0, 100])
-def test_an_error_of_the_query_reads_as_it_does_over_a_table(after: int) -> None:
+def test_an_error_of_the_query_has_the_same_text_as_over_a_table(after: int) -> None:
     bad = chunk(({"id": {"S": "12x"}}, None))
 
     def failing() -> Iterator[pa.RecordBatch]:
@@ -75,15 +75,15 @@ def test_an_error_of_the_query_reads_as_it_does_over_a_table(after: int) -> None
             yield batch
 
     frame = unread().select("cast(dynamodb.NewImage.id.S as bigint) as id")
-    with pytest.raises(ExpressionError) as whole:
+    with pytest.raises(ExpressionError) as over_table:
         frame.rows_of(bad)
-    with pytest.raises(ExpressionError) as part:
+    with pytest.raises(ExpressionError) as over_batches:
         frame.rows_of(coming(failing()))
-    assert part.value.what == whole.value.what
-    assert "12x" in part.value.what
+    assert over_batches.value.what == over_table.value.what
+    assert "12x" in over_batches.value.what
 
 
-def test_an_image_that_is_not_json_is_told_from_other_errors() -> None:
+def test_an_image_that_is_not_json_is_distinguished_from_other_errors() -> None:
     at = CHANGES.column_names.index("new_image")
     cut = CHANGES.set_column(at, "new_image", pa.array(['{"cut'] * len(CHANGES)))
     batches = [*many(), *cut.to_batches()]
@@ -91,25 +91,25 @@ def test_an_image_that_is_not_json_is_told_from_other_errors() -> None:
         unread().select(ID).rows_of(coming(iter(batches)))
 
 
-def test_no_more_rows_are_asked_for_once_it_is_enough() -> None:
-    given: list[int] = []
-    told: list[int] = []
+def test_no_more_rows_are_fetched_once_the_result_is_enough() -> None:
+    fetched: list[int] = []
+    reported: list[int] = []
 
     def counted() -> Iterator[pa.RecordBatch]:
         for batch in many():
-            given.append(batch.num_rows)
+            fetched.append(batch.num_rows)
             yield batch
 
-    def goes_on(more_bytes: int) -> bool:
-        told.append(more_bytes)
+    def wants_more(result_bytes: int) -> bool:
+        reported.append(result_bytes)
         return False
 
-    rows = unread().select(ID).rows_of(Coming(CHANGES.schema, counted(), goes_on))
-    assert all(told)
-    assert len(rows) <= sum(given) < 40 * len(CHANGES)
+    rows = unread().select(ID).rows_of(Coming(CHANGES.schema, counted(), wants_more))
+    assert all(reported)
+    assert len(rows) <= sum(fetched) < 40 * len(CHANGES)
 
 
-def test_databases_are_used_again_without_the_tables_of_before() -> None:
+def test_databases_are_reused_without_their_earlier_tables() -> None:
     databases = Databases()
     frame = unread(databases)
     first = frame.select(ID).rows_of(coming(iter(CHANGES.to_batches())))
@@ -122,7 +122,7 @@ def test_databases_are_used_again_without_the_tables_of_before() -> None:
     )
     with_lookup.sql("select names.id from changes join names on true")
     opened = databases.take(with_lookup._plan.session._memory_limit_bytes, 2)
-    databases.release_memory(opened, ())
+    databases.put_back(opened, ())
     del frame, with_lookup
     again = unread(databases)
     with pytest.raises(ExpressionError, match='there is no table "names"'):
@@ -130,7 +130,7 @@ def test_databases_are_used_again_without_the_tables_of_before() -> None:
     assert again.select(ID).rows_of(coming(iter(CHANGES.to_batches()))).equals(first)
 
 
-def test_a_database_that_has_read_a_chunk_is_not_used_again() -> None:
+def test_a_database_that_has_read_a_chunk_is_not_reused() -> None:
     databases = Databases()
     frame = unread(databases)
     limit = frame._plan.session._memory_limit_bytes

@@ -1,4 +1,4 @@
-"""Sets, lists and maps: what SQL reads is what Python reads, and both are what DynamoDB said."""
+"""Sets, lists and maps: SQL and Python read the same values, which are those of DynamoDB."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MANY = settings(max_examples=20, deadline=None)
 
 
 def column(values: Sequence[Any], types: dict[str, str] | None = None) -> Any:
-    """The attribute `x` of some items, typed."""
+    """Return the typed column of attribute `x` with these values."""
     changes = [({"id": {"S": str(at)}, "x": value}, None) for at, value in enumerate(values)]
     return Frame.of_changes(chunk(*changes), threads=1).items(types=types).arrow()
 
@@ -41,8 +41,8 @@ def test_plain_json_is_exact_and_the_same_text_from_sql_and_from_python(values: 
         assert found == plain(TypeDeserializer().deserialize(as_boto(value)))
 
 
-def test_sql_reads_what_the_sample_showed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python reads nothing of the usual maps and lists, which is what makes them fast."""
+def test_sql_reads_the_structures_of_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python reads none of the usual maps and lists, which makes them fast."""
 
     def refuse(*_: object) -> object:
         raise AssertionError("read in Python")
@@ -94,7 +94,7 @@ def test_sql_reads_what_the_sample_showed(monkeypatch: pytest.MonkeyPatch) -> No
         "5",
     ],
 )
-def test_what_is_not_dynamodb_json_is_refused_and_not_read_halfway(odd: str) -> None:
+def test_invalid_dynamodb_json_is_refused_and_not_read_in_part(odd: str) -> None:
     usual = '{"L":[{"N":"1"},{"BOOL":true},{"S":"a"},{"SS":["a"]},{"M":{"a":{"N":"1"}}}]}'
     texts = [f'{{"id":{{"S":"1"}},"x":{text}}}' for text in (usual, odd)]
     with pytest.raises(MalformedImageError):
@@ -138,7 +138,7 @@ def test_declared_lists_maps_and_structs() -> None:
         {"L": [{"L": []}]},
     ],
 )
-def test_a_value_that_does_not_fit_its_declared_type_goes_beside_it_whole(value: Any) -> None:
+def test_a_value_that_does_not_fit_its_declared_type_goes_complete_to_a_sibling(value: Any) -> None:
     fits = {"L": [{"M": {"sku": {"S": "a"}, "qty": {"N": "1"}}}]}
     rows = column([fits, value], {"x": LINES}).to_pylist()
     assert [row["x"] for row in rows] == [[{"sku": "a", "qty": 1}], None]
@@ -146,7 +146,7 @@ def test_a_value_that_does_not_fit_its_declared_type_goes_beside_it_whole(value:
     assert rows[1]["x__l"] == plain_text(plain_list, json.dumps(value["L"]))
 
 
-def test_another_descriptor_than_the_declared_goes_beside_it() -> None:
+def test_a_descriptor_other_than_the_declared_goes_to_a_sibling() -> None:
     rows = column([{"L": []}, {"M": {"a": {"S": "b"}}}, {"S": "text"}], {"x": LINES}).to_pylist()
     assert [row["x"] for row in rows] == [[], None, None]
     assert rows[1]["x__m"] == '{"a":"b"}'
@@ -188,7 +188,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
 def test_declared_structs_are_exact(values: list[dict[str, Any]]) -> None:
     rows = column([{"M": value} for value in values], {"x": STRUCT}).to_pylist()
     for row, value in zip(rows, values, strict=True):
-        if "x" in value:  # an attribute that the struct does not have, be it NULL
+        if "x" in value:  # an attribute that the struct lacks, even if it is NULL
             assert row["x"] is None
             assert json.loads(row["x__m"], parse_float=Decimal, parse_int=Decimal) == plain(
                 TypeDeserializer().deserialize(as_boto({"M": value}))
@@ -228,11 +228,11 @@ def test_times_are_read_as_declared_from_sql_and_from_python(
     declared: str, text: str, expected: str | None
 ) -> None:
     descriptor = "N" if declared[9:] else "S"
-    beside = f"x__{descriptor.lower()}"
+    sibling = f"x__{descriptor.lower()}"
     (row,) = column([{descriptor: text}], {"x": declared}).to_pylist()
     assert (row["x"] and row["x"].isoformat()) == expected
-    assert row.get(beside) == (None if expected else text)
-    # beside a number that only Python reads, all of the value is Python's
+    assert row.get(sibling) == (None if expected else text)
+    # with a number that only Python can read, Python reads the complete value
     odd = {"M": {"n": {"N": "1E0"}, "t": {descriptor: text}}}
     (row,) = column([odd], {"x": f"struct<n:long,t:{declared}>"}).to_pylist()
     assert (row["x"] and row["x"]["t"].isoformat()) == expected

@@ -1,4 +1,4 @@
-"""The typed view through the whole flow: exact values, first types that stay, nothing dropped."""
+"""The typed view through the full flow: exact values, stable first types, nothing dropped."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_each_type_has_its_column(tmp_path: Path) -> None:
     ]
 
 
-def test_the_first_type_stays_over_chunks_and_others_go_beside_it(tmp_path: Path) -> None:
+def test_the_first_type_stays_across_chunks_and_other_types_get_siblings(tmp_path: Path) -> None:
     stream = ScriptedStream()
     stream.put({"id": {"S": "1"}, "x": {"S": "one"}})
     table(stream, tmp_path)
@@ -83,7 +83,7 @@ def test_the_first_type_stays_over_chunks_and_others_go_beside_it(tmp_path: Path
     assert rows["2"] == {"id": "2", "x": None, "x__n": "2"}
 
 
-def test_a_number_that_does_not_fit_is_kept_as_text(tmp_path: Path) -> None:
+def test_a_number_that_does_not_fit_is_stored_as_text(tmp_path: Path) -> None:
     stream = ScriptedStream()
     long = "12345678901234567890123456789012345678"
     stream.put({"id": {"S": "1"}, "x": {"N": long}})
@@ -109,7 +109,7 @@ def test_declared_types_and_the_old_image(tmp_path: Path) -> None:
     assert table(stream, tmp_path, **view) == [{"id": "1", "before_qty": 3, "after_qty": 4}]
 
 
-def test_a_column_that_was_selected_away_is_said(tmp_path: Path) -> None:
+def test_an_unknown_image_is_refused(tmp_path: Path) -> None:
     stream = ScriptedStream()
     stream.put({"id": {"S": "1"}})
     with pytest.raises(ExpressionError, match="no such image"):
@@ -142,16 +142,18 @@ def test_every_number_comes_back_exactly(
         stream.put({"id": {"S": str(position)}, "x": {"N": number}})
     reader = TypeDeserializer()
     for row in table(stream, tmp_path_factory.mktemp("numbers")):
-        kept = row["x"] if row["x"] is not None else Decimal(row["x__n"])
-        assert kept == reader.deserialize({"N": numbers[int(row["id"])]})
+        stored = row["x"] if row["x"] is not None else Decimal(row["x__n"])
+        assert stored == reader.deserialize({"N": numbers[int(row["id"])]})
 
 
-def test_an_image_that_is_not_json_is_quarantined_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_an_image_that_is_not_json_is_quarantined_and_the_others_are_applied(
+    tmp_path: Path,
+) -> None:
     stream = ScriptedStream()
     stream.put({"id": {"S": "1"}, "x": {"S": "a"}})
     stream.put({"id": {"S": "2"}, "x": {"S": "b"}})
     broken = stream.changes[0]._replace(new_image=b'{"id": {"S": "1"}, "x": ')
     stream.rewrite(stream.changes[0], broken)
     assert [row["id"] for row in table(stream, tmp_path)] == ["2"]
-    kept = DeltaTable(tmp_path / "_quarantine" / "typed").to_pyarrow_table().to_pylist()
-    assert [row["new_image"] for row in kept] == ['{"id": {"S": "1"}, "x": ']
+    quarantined = DeltaTable(tmp_path / "_quarantine" / "typed").to_pyarrow_table().to_pylist()
+    assert [row["new_image"] for row in quarantined] == ['{"id": {"S": "1"}, "x": ']

@@ -1,4 +1,4 @@
-"""Ways out of a frame, and the limits of its database."""
+"""Output formats of a frame, and the limits of its database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def selected() -> Frame:
     return Frame.of_changes(changes).select("dynamodb.NewImage.n.N::bigint as n")
 
 
-def test_every_way_out_has_the_hidden_columns() -> None:
+def test_every_output_has_the_hidden_columns() -> None:
     frame = selected()
     names = ["n", *HIDDEN]
     assert frame.columns == ["n"]
@@ -65,7 +65,7 @@ def test_hostile_attribute_names_are_plain_data(name: str) -> None:
     changes = chunk(({"id": {"S": "1"}, name: {"S": "v\x00w"}, "n": {"S": "x\x00y"}}, None))
     frame = Frame.of_changes(changes)
     assert frame.select("dynamodb.NewImage.n.S as n").arrow().column("n").to_pylist() == ["x\x00y"]
-    if "\x00" not in name:  # no SQL text can hold it
+    if "\x00" not in name:  # SQL text can't contain a zero
         quoted = '"' + name.replace('"', '""') + '"'
         values = frame.select(f"dynamodb.NewImage.{quoted}.S as v").arrow().column("v")
         assert values.to_pylist() == ["v\x00w"]
@@ -80,7 +80,9 @@ def test_memory_is_bounded_and_the_error_says_so() -> None:
         frame.sql("select string_agg(dynamodb.NewImage.pad.S) as all_of_it from changes").arrow()
 
 
-def test_spilled_files_go_with_the_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spilled_files_are_removed_with_the_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     frame = Frame.of_changes(chunk((ITEM, None)))
     assert list(tmp_path.iterdir())
@@ -104,7 +106,7 @@ def test_frames_of_one_chunk_can_be_read_by_several_threads() -> None:
     assert rows == [1] * 8
 
 
-def test_items_of_the_largest_size_are_worked_on_a_few_at_a_time() -> None:
+def test_items_of_the_largest_size_are_processed_a_few_at_a_time() -> None:
     image = {"id": {"S": "1"}, "status": {"S": "new"}, "note": {"S": "z" * 380_000}}
     changes = chunk(*[(image, image)] * 40)
     frame = Frame.of_changes(changes, memory_limit_bytes=changes.nbytes, threads=2)

@@ -1,4 +1,4 @@
-"""What a function may return, and what becomes of it."""
+"""Return values of a user function, and the rows that they become."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_every_kind_of_result_gives_the_same_rows() -> None:
         assert rows(result).equals(expected), type(result)
 
 
-def test_plain_pandas_frames_come_through() -> None:
+def test_plain_pandas_frames_are_accepted() -> None:
     frame_of_pandas = frame().arrow().to_pandas()
     assert rows(frame_of_pandas).column("_dz_event_time").to_pylist() == [EVENT_TIME_OF_ALL] * 2
 
@@ -116,7 +116,7 @@ def test_versions_must_be_versions() -> None:
 @pytest.mark.parametrize(
     "returned", [None, 5, "rows", [1], {"a": 1}, object(), pl.Series([1]), pa.array([1])]
 )
-def test_what_is_not_rows_is_refused(returned: object) -> None:
+def test_values_that_are_not_rows_are_refused(returned: object) -> None:
     with pytest.raises(ResultError, match="orders"):
         rows(returned)
 
@@ -143,7 +143,7 @@ def test_python_rows_are_named_as_they_were_returned(
     assert ("from_pylist" in caught.value.hint) == from_dicts
 
 
-def test_python_rows_come_through_the_way_that_the_error_shows() -> None:
+def test_python_rows_are_accepted_in_the_form_that_the_error_shows() -> None:
     dicts = [{**row, "n": row["n"] or 0} for row in frame().arrow().to_pylist()]
     assert rows(pa.Table.from_pylist(dicts)).column("n").to_pylist() == [5, 0]
 
@@ -212,7 +212,7 @@ def test_types_become_those_of_delta(column: pa.Array, kind: pa.DataType, values
     [
         (pa.array([time(1)], pa.time64("us")), "time64"),
         (pa.array([timedelta(1)]), "duration"),
-        (pa.array([[]], pa.list_(pa.null())), "nothing tells the type"),
+        (pa.array([[]], pa.list_(pa.null())), "the type of its values is unknown"),
         (pa.array([NOON.replace(tzinfo=UTC)], pa.timestamp("s", tz="UTC")).cast(
             pa.timestamp("ns", tz="UTC")).cast(pa.int64()).view(pa.timestamp("ns")), None),
         (pa.array([1], pa.int64()).view(pa.timestamp("ns")), "holds a value"),
@@ -228,7 +228,7 @@ def test_types_without_a_counterpart_are_refused(column: pa.Array, reason: str |
     assert reason in str(caught.value)
 
 
-def test_a_column_of_nothing_is_left_out() -> None:
+def test_a_column_of_the_null_type_is_left_out() -> None:
     assert "x" not in rows(with_column([None, None])).column_names
 
 
@@ -244,7 +244,7 @@ def test_a_failing_relation_is_a_clear_error() -> None:
         rows(duckdb.sql("select cast(x as int) from (values ('a'), ('1')) t(x)"))
 
 
-def test_the_room_imports_no_data_frame_library() -> None:
+def test_the_package_imports_no_data_frame_library() -> None:
     code = (
         "import sys\n"
         "import datazone_dagster.frame.frame, datazone_dagster.frame.result\n"

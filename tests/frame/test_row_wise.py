@@ -1,4 +1,4 @@
-"""Frames whose rows come from one change alone: which they are, and that parts give the whole."""
+"""Row-wise frames: their detection, and that subsets of a chunk give subsets of its rows."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def test_expressions_over_one_row_are_row_wise_and_read_nothing(use: Use) -> Non
 
 
 @pytest.mark.parametrize("use", NOT_ROW_WISE)
-def test_what_looks_at_other_rows_or_at_the_moment_is_not(use: Use) -> None:
+def test_expressions_over_other_rows_or_the_current_time_are_not_row_wise(use: Use) -> None:
     assert not use(unread()).is_row_wise
 
 
-def test_a_frame_that_was_read_counts_as_opaque_and_so_does_the_view_of_items() -> None:
+def test_a_frame_that_was_read_and_the_view_of_items_are_not_row_wise() -> None:
     frame = Frame.of_changes(Unread(CHANGES.schema, lambda _: CHANGES), threads=1)
     selected = frame.select("eventID")
     assert frame.arrow().num_rows == len(CHANGES)
@@ -88,7 +88,7 @@ def test_a_frame_that_was_read_counts_as_opaque_and_so_does_the_view_of_items() 
     assert items.arrow().num_rows == len(CHANGES)
 
 
-def test_the_chunk_is_read_once_and_whole_when_a_function_looks_inside() -> None:
+def test_the_full_chunk_is_read_once_if_the_function_reads_a_frame() -> None:
     reads = []
 
     def read(_images: frozenset[str]) -> pa.Table:
@@ -129,24 +129,26 @@ def test_only_images_that_are_named_are_needed(use: Use, images: set[str]) -> No
 @settings(deadline=None, max_examples=30)
 @given(
     use=st.sampled_from(ROW_WISE),
-    parts=st.lists(st.lists(st.sampled_from(range(len(CHANGES))), unique=True), max_size=4),
+    subsets=st.lists(st.lists(st.sampled_from(range(len(CHANGES))), unique=True), max_size=4),
 )
-def test_any_part_gives_its_share_of_the_whole(use: Use, parts: list[list[int]]) -> None:
+def test_any_subset_of_a_chunk_gives_its_share_of_the_rows(
+    use: Use, subsets: list[list[int]]
+) -> None:
     frame = use(unread())
-    whole = use(Frame.of_changes(CHANGES, threads=1)).arrow()
+    full = use(Frame.of_changes(CHANGES, threads=1)).arrow()
     versions = CHANGES["_dz_version"].to_pylist()
-    for part in parts:
-        rows = frame.rows_of(CHANGES.take(pa.array(part, pa.int64())))
-        wanted = {versions[row] for row in part}
-        share = [row for row in whole.to_pylist() if row["_dz_version"] in wanted]
+    for subset in subsets:
+        rows = frame.rows_of(CHANGES.take(pa.array(subset, pa.int64())))
+        wanted = {versions[row] for row in subset}
+        share = [row for row in full.to_pylist() if row["_dz_version"] in wanted]
         assert sorted(rows.to_pylist(), key=repr) == sorted(share, key=repr)
-        assert rows.schema == whole.schema
+        assert rows.schema == full.schema
 
 
-def test_an_error_in_a_part_reads_as_it_does_in_the_whole() -> None:
+def test_an_error_over_given_changes_has_the_same_text_as_over_the_chunk() -> None:
     failing = "cast(dynamodb.NewImage.id.S as date) as d"
-    with pytest.raises(ExpressionError) as whole:
+    with pytest.raises(ExpressionError) as over_chunk:
         Frame.of_changes(CHANGES, threads=1).select(failing).arrow()
-    with pytest.raises(ExpressionError) as part:
+    with pytest.raises(ExpressionError) as over_given:
         unread().select(failing).rows_of(CHANGES)
-    assert str(part.value) == str(whole.value)
+    assert str(over_given.value) == str(over_chunk.value)

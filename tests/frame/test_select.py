@@ -1,4 +1,4 @@
-"""What expressions see: the standard stream record, by SQL paths."""
+"""Expressions: SQL paths into the standard stream record."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ORDER: dict[str, Any] = {
 
 
 def one(expression: str, *, new: Any = ORDER, old: Any = None) -> Any:
-    """The value of an expression in a chunk of one change."""
+    """Return the value of an expression in a chunk of one change."""
     rows = Frame.of_changes(chunk((new, old)), threads=1).select(f"{expression} as value").arrow()
     assert rows.num_rows == 1
     return rows.column("value")[0].as_py()
@@ -115,7 +115,7 @@ def test_an_expression_reads_the_stream_record(expression: str, value: Any) -> N
     assert one(expression) == value
 
 
-def test_an_image_that_is_absent_in_the_whole_chunk_is_null() -> None:
+def test_an_image_that_is_absent_from_the_full_chunk_is_null() -> None:
     frame = Frame.of_changes(chunk((None, ORDER), (None, {"id": {"S": "2"}})))
     rows = frame.select("dynamodb.NewImage", "dynamodb.NewImage.orderId.S as o", "eventName")
     assert rows.arrow().select(["NewImage", "o", "eventName"]).to_pylist() == [
@@ -142,7 +142,7 @@ def test_the_sequence_number_of_a_scanned_row_is_zero() -> None:
     assert frame.arrow().column("SequenceNumber").to_pylist() == ["0"]
 
 
-def test_the_whole_record_comes_out_as_the_standard_fields() -> None:
+def test_the_full_record_has_the_standard_fields() -> None:
     row = Frame.of_changes(chunk((ORDER, None))).arrow().to_pylist()[0]
     assert list(row) == [
         "eventID", "eventName", "eventVersion", "eventSource", "awsRegion", "dynamodb",
@@ -188,7 +188,7 @@ def test_unnest_makes_rows_that_keep_the_hidden_columns() -> None:
     assert tags.column("tag").to_pylist() == ["x", "y"]
 
 
-def test_stages_see_what_the_stage_before_selects() -> None:
+def test_a_stage_reads_the_columns_of_the_stage_before() -> None:
     frame = Frame.of_changes(chunk((ORDER, None), ({"id": {"S": "2"}}, None)))
     rows = (
         frame.with_columns("dynamodb.NewImage.a.S as letter", "lower(eventName) as eventName")
@@ -216,7 +216,7 @@ def test_a_frame_is_never_changed() -> None:
     assert frame.arrow().num_rows == 1
 
 
-def test_order_is_kept_oldest_first() -> None:
+def test_rows_stay_in_order_oldest_first() -> None:
     changes = chunk(*(({"id": {"S": str(n)}}, None) for n in range(60)))
     many = pa.concat_tables([changes] * 1000)
     rows = Frame.of_changes(many, threads=2).select("dynamodb.NewImage.id.S as id").arrow()
@@ -230,9 +230,9 @@ def test_order_is_kept_oldest_first() -> None:
         ("nope", "An attribute is a path with its type, such as dynamodb.NewImage."),
         ("NewImage.a.S", 'there is no table "NewImage"'),
         ("NewImage.a.S", "An attribute is a path with its type, such as dynamodb.NewImage."),
-        ("dynamodb.NewImage.a.X", "after a comes its type"),
-        ("dynamodb.NewImage.a.S.x", "S holds a value"),
-        ("dynamodb.NewImage.l.L.x", "a list has elements"),
+        ("dynamodb.NewImage.a.X", "a must be followed by its type"),
+        ("dynamodb.NewImage.a.S.x", "S holds a single value"),
+        ("dynamodb.NewImage.l.L.x", "a list element is picked by its position"),
         ("dynamodb.NewImage[1]", "an attribute name is expected"),
         ("dynamodb.NewImagee.a.S", "dynamodb has no field 'NewImagee'"),
         ("a from x", "more than expressions"),
@@ -270,6 +270,6 @@ def test_filter_takes_one_condition(text: str) -> None:
         Frame.of_changes(chunk((ORDER, None))).filter(text)
 
 
-def test_texts_only() -> None:
-    with pytest.raises(ExpressionError, match="an expression is a text, not int"):
+def test_expressions_must_be_strings() -> None:
+    with pytest.raises(ExpressionError, match="an expression must be a string, not int"):
         Frame.of_changes(chunk((ORDER, None))).select(1)  # type: ignore[arg-type]  # on purpose

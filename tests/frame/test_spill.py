@@ -1,4 +1,4 @@
-"""What killed processes spilled is removed by the next one; what living ones hold is not."""
+"""Spill folders of killed processes are removed by the next process; locked folders are not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The temporary folder of this process and of those it starts."""
+    """Temporary folder of this process and of the processes that it starts."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path
@@ -43,7 +43,7 @@ def folders(temporary: Path) -> set[Path]:
 
 @pytest.fixture
 def spilling(temporary: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process in the middle of a query that does not fit its memory."""
+    """Another process, running a query that exceeds its memory limit."""
     process = subprocess.Popen(
         [sys.executable, "-c", SPILLING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -54,7 +54,7 @@ def spilling(temporary: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_the_folder_of_a_killed_process_goes_and_not_before(
+def test_a_folder_is_removed_only_once_its_process_is_killed(
     temporary: Path, spilling: subprocess.Popen[str]
 ) -> None:
     (folder,) = folders(temporary)
@@ -68,7 +68,7 @@ def test_the_folder_of_a_killed_process_goes_and_not_before(
     assert folders(temporary) == set()
 
 
-def test_the_first_session_of_a_process_removes_them(
+def test_the_first_session_of_a_process_removes_the_folders_of_killed_processes(
     temporary: Path, spilling: subprocess.Popen[str]
 ) -> None:
     spilling.kill()
@@ -87,18 +87,18 @@ def test_a_session_leaves_nothing(temporary: Path) -> None:
     assert folders(temporary) == set()
 
 
-def test_one_without_a_lock_is_being_made_unless_it_is_old(temporary: Path) -> None:
-    made = temporary / f"{PREFIX}made"
-    made.mkdir()
+def test_a_folder_without_a_lock_is_removed_only_if_it_is_old(temporary: Path) -> None:
+    unlocked = temporary / f"{PREFIX}made"
+    unlocked.mkdir()
     remove_abandoned()
-    assert made.exists()
+    assert unlocked.exists()
     an_hour_ago = time.time() - spill._UNLOCKED_FOR_SECONDS - 60
-    os.utime(made, (an_hour_ago, an_hour_ago))
+    os.utime(unlocked, (an_hour_ago, an_hour_ago))
     remove_abandoned()
-    assert not made.exists()
+    assert not unlocked.exists()
 
 
-def test_what_only_looks_like_one_is_left(temporary: Path) -> None:
+def test_entries_that_only_look_like_spill_folders_are_left(temporary: Path) -> None:
     (temporary / "data").mkdir()
     (temporary / "data" / "lock").touch()
     (temporary / f"{PREFIX}link").symlink_to(temporary / "data", target_is_directory=True)

@@ -1,4 +1,4 @@
-"""Whole queries: the hidden columns travel wherever a row still comes from one change."""
+"""Full queries: the hidden columns travel along wherever a row still comes from one change."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_hidden_columns_travel(query: str) -> None:
         "select 1 as one",
     ],
 )
-def test_a_query_whose_rows_are_not_changes_lacks_them(query: str) -> None:
+def test_a_query_whose_rows_are_not_changes_lacks_the_hidden_columns(query: str) -> None:
     result = frame().sql(query)
     assert not set(HIDDEN) & set(result.arrow().column_names)
 
@@ -95,8 +95,8 @@ def test_an_aggregate_can_carry_the_newest_change() -> None:
 RANK = "(select n from (values ('INSERT', 1), ('REMOVE', 2)) as k (name, n) where name = eventName)"
 
 
-def test_a_subquery_of_an_expression_is_its_own_affair() -> None:
-    """A `*` in it, also the one that VALUES stands for, is none of the expression."""
+def test_a_star_in_a_subquery_is_not_a_star_of_the_expression() -> None:
+    """The rule covers an explicit `*` and the implicit `*` of VALUES."""
     expected = [1, 1, 2]
     assert frame().select(f"{RANK} as rank").arrow()["rank"].to_pylist() == expected
     assert frame().with_columns(f"{RANK} as rank").arrow()["rank"].to_pylist() == expected
@@ -150,7 +150,7 @@ def test_a_lookup_is_a_relation_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["changes", "Changes", "_dz_chunk"])
-def test_a_lookup_can_not_take_our_names(name: str) -> None:
+def test_a_lookup_can_not_have_a_reserved_name(name: str) -> None:
     with pytest.raises(DefinitionError, match="lookup can't be named"):
         Lookup.of_table(name, CUSTOMERS)
     with pytest.raises(DefinitionError, match="lookup can't be named"):
@@ -158,8 +158,8 @@ def test_a_lookup_can_not_take_our_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["_dz_chunk", '"_DZ_Chunk"', "_dz_items"])
-def test_sql_can_not_reach_our_tables_past_the_record(table: str) -> None:
+def test_sql_can_not_reach_internal_tables(table: str) -> None:
     frame = Frame.of_changes(chunk())
     for call in (frame.sql, frame.filter, frame.select):
-        with pytest.raises(ExpressionError, match=r"(?i)no table '_dz_.*ours"):
+        with pytest.raises(ExpressionError, match=r"(?i)no table '_dz_.*reserved"):
             call(f"select 1 from {table}" if call == frame.sql else f"exists (from {table})")

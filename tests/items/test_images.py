@@ -1,4 +1,4 @@
-"""Images that don't parse are found, all of them and only them."""
+"""The search for images finds exactly those that don't parse."""
 
 from __future__ import annotations
 

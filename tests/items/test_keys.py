@@ -1,4 +1,4 @@
-"""The canonical key: injective, independent of how the JSON was written, never an exception."""
+"""The canonical key: injective, independent of the spelling of the JSON, never an exception."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from datazone_dagster.items.keys import canonical_key, key_column
 from tests.items.test_number import dynamodb_numbers, spellings
 
 Key = dict[str, tuple[str, object]]
-"""Attribute -> (type, value): what two JSON texts have to share to be one key."""
+"""Attribute -> (type, value); two JSON texts are one key if these are equal."""
 
 NAMES = st.text(min_size=1, max_size=4)
 VALUES: st.SearchStrategy[tuple[str, object]] = st.one_of(
     st.tuples(st.just("S"), st.text(st.characters(exclude_categories=["Cs"]), max_size=6)),
-    st.tuples(st.just("S"), st.text("0123:SN", max_size=6)),  # looks like our own text
+    st.tuples(st.just("S"), st.text("0123:SN", max_size=6)),  # looks like a canonical key
     st.tuples(st.just("N"), dynamodb_numbers()),
     st.tuples(st.just("N"), st.integers(-5, 5).map(Decimal)),
     st.tuples(st.just("B"), st.binary(max_size=4)),
@@ -35,7 +35,7 @@ KEYS: st.SearchStrategy[Key] = st.dictionaries(
 
 @st.composite
 def written(draw: st.DrawFn, key: Key) -> str:
-    """One of the JSON texts of a key."""
+    """Draw one of the JSON spellings of a key."""
     typed = {}
     for name in draw(st.permutations(list(key))):
         descriptor, value = key[name]
@@ -52,7 +52,7 @@ def written(draw: st.DrawFn, key: Key) -> str:
 
 
 @given(st.data(), KEYS)
-def test_a_key_has_one_text_however_it_is_written(data: st.DataObject, key: Key) -> None:
+def test_every_spelling_of_a_key_gives_one_text(data: st.DataObject, key: Key) -> None:
     texts = {canonical_key(data.draw(written(key))) for _ in range(3)}
     assert len(texts) == 1
 

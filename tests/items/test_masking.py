@@ -1,4 +1,4 @@
-"""Masks: only what is masked changes, and what is masked is nowhere in the bytes any more."""
+"""Masks: only masked attributes change, and masked values appear nowhere in the bytes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_nothing_but_the_masked_attribute_changes(
 
 @settings(deadline=None)
 @given(VALUES, st.sampled_from(KINDS))
-def test_a_secret_is_nowhere_in_what_comes_out(outside: Any, kind: MaskKind) -> None:
+def test_a_secret_is_nowhere_in_the_output(outside: Any, kind: MaskKind) -> None:
     item = {"email": {"S": SECRET}, "o": {"L": [outside, {"M": {"p": {"SS": [SECRET]}}}]}}
     out = of({"email": kind, "o.p": kind}).item(json.dumps(item).encode())
     assert SECRET.encode() not in out
@@ -162,31 +162,32 @@ def record(keys: str = '{"id":{"S":"1"}}', image: bytes = b"{}") -> ChangeRecord
         b'{"email":{"SS":"Q7secretQ7"}}',
     ],
 )
-def test_a_record_that_cant_be_masked_is_set_aside_without_its_text(image: bytes) -> None:
+def test_a_record_that_cant_be_masked_is_quarantined_without_its_text(image: bytes) -> None:
     good = record(image=b'{"email":{"S":"ok@ok.example"}}')
-    kept, refused = masks(email="hash").records(ChangeRecords.of([good, record(image=image)]))
-    assert len(kept) == 1
+    accepted, refused = masks(email="hash").records(ChangeRecords.of([good, record(image=image)]))
+    assert len(accepted) == 1
     [malformed] = refused
     assert malformed.sequence_number == 7
     assert SECRET not in malformed.raw.decode() + malformed.reason
     assert "withheld" in malformed.reason
 
 
-def test_withheld_records_are_told_apart_and_recognised() -> None:
+def test_withheld_records_are_distinguished_and_recognised() -> None:
     mask = masks(email="hash")
-    one, other, again = (mask.withheld(MalformedRecord(raw, "?")) for raw in (b"x", b"y", b"x"))
+    one, other, repeated = (mask.withheld(MalformedRecord(raw, "?")) for raw in (b"x", b"y", b"x"))
     assert one.raw != other.raw
-    assert one == again
+    assert one == repeated
 
 
 def test_a_hashed_key_is_the_same_in_keys_and_images() -> None:
     image = b'{"id":{"S":"a@b.example"},"n":{"N":"1"}}'
-    kept, _ = masks(id="hash").records(
+    hashed_records, _ = masks(id="hash").records(
         ChangeRecords.of([record('{"id":{"S":"a@b.example"}}', image)])
     )
-    assert json.loads(kept[0].keys) == {"id": {"S": hashed("a@b.example")}}
-    assert json.loads(kept[0].new_image or b"")["id"] == json.loads(kept[0].keys)["id"]
-    assert json.loads(kept[0].old_image or b"")["id"] == json.loads(kept[0].keys)["id"]
+    [found] = hashed_records
+    assert json.loads(found.keys) == {"id": {"S": hashed("a@b.example")}}
+    assert json.loads(found.new_image or b"")["id"] == json.loads(found.keys)["id"]
+    assert json.loads(found.old_image or b"")["id"] == json.loads(found.keys)["id"]
 
 
 @pytest.mark.parametrize("kind", ["null", "drop", "last4"])
@@ -222,8 +223,8 @@ def test_paths() -> None:
         ({'"a': "hash"}, "path"),
         ({'"a"b': "hash"}, "path"),
         ({7: "hash"}, "path 7"),
-        ({"a": "hash", "a.b": "drop"}, "one inside of the other"),
-        ({"a": "hash", '"a"': "drop"}, "or the same"),
+        ({"a": "hash", "a.b": "drop"}, "one inside the other"),
+        ({"a": "hash", '"a"': "drop"}, "are the same"),
         (["email"], "not a mapping"),
         ("email", "not a mapping"),
     ],

@@ -1,4 +1,4 @@
-"""Numbers are one text whatever way they are written, exact to 38 digits."""
+"""Canonical numbers: one text for every spelling, exact to 38 digits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXACT = Context(prec=400, Emax=999999, Emin=-999999)
 
 
 def dynamodb_numbers() -> st.SearchStrategy[Decimal]:
-    """Every number that DynamoDB stores."""
+    """Draw from all numbers that DynamoDB stores."""
     return st.builds(
         lambda sign, digits, magnitude: Decimal((sign, tuple(map(int, digits)), magnitude)).scaleb(
             1 - len(digits), EXACT

@@ -43,8 +43,8 @@ def test_a_gap_is_an_error_that_names_what_was_lost_and_the_way_out() -> None:
     gap = Gap("arn", "shardId-1", "trimmed", after_sequence_number=17, since=LONG_AGO)
     health = health_of_report(replace(REPORT, gaps=(gap,)), now=NOW, caught_up_at=NOW)
     assert health.level is Level.ERROR
-    for part in ("shardId-1", "trimmed", "17", "2026-03-01 11:58:00", "accept-gap"):
-        assert part in health.reason
+    for words in ("shardId-1", "trimmed", "17", "2026-03-01 11:58:00", "accept-gap"):
+        assert words in health.reason
 
 
 @pytest.mark.parametrize(("caught_up_at", "level"), [(RECENT, Level.WARN), (LONG_AGO, Level.ERROR)])

@@ -1,4 +1,4 @@
-"""Lag: idle is not late, stuck is, whatever the numbers."""
+"""Lag: an idle stream is never late, a stuck one always is."""
 
 from datetime import datetime, timedelta, timezone
 
@@ -96,14 +96,14 @@ def test_a_max_lag_under_a_minute_has_no_warning() -> None:
     )
 
 
-def test_the_reason_names_both_places_where_changes_wait() -> None:
+def test_the_reason_names_both_waits() -> None:
     reason = status(oldest=timedelta(minutes=3), caught_up=timedelta(minutes=2), head=6).reason
     assert "last read to its end 2 min ago" in reason
     assert "1 batch waits" in reason
     assert "3 min old" in reason
 
 
-def test_nothing_is_claimed_of_a_drain_that_nobody_knows() -> None:
+def test_an_unknown_drain_counts_as_no_lag() -> None:
     assert status(caught_up=None).unlanded_seconds == 0
 
 

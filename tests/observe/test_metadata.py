@@ -1,4 +1,4 @@
-"""Metadata: plain numbers under the same keys, nothing unknown."""
+"""Metadata: plain numbers under fixed keys, unknown values left out."""
 
 from datetime import datetime, timedelta, timezone
 

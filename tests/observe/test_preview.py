@@ -1,4 +1,4 @@
-"""The preview: rows are data, whatever they hold, and it stays small."""
+"""The preview: values are only ever data, and the text stays small."""
 
 import re
 from datetime import datetime, timezone

@@ -1,4 +1,4 @@
-"""Freed memory that a drain needs again is not fetched from the system each time."""
+"""Freed memory is reused by a drain instead of being fetched from the system each time."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def faults(times):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults(1)
-given_back = faults(20)
+released = faults(20)
 retain_freed_memory()
 faults(1)
-print(given_back, faults(20))
+print(released, faults(20))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-def test_pages_that_were_freed_are_used_again() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_freed_pages_are_reused() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True
     )
-    given_back, kept = map(int, done.stdout.split())
-    assert given_back > 20 * 2000
-    assert kept < 2000
+    released, retained = map(int, done.stdout.split())
+    assert released > 20 * 2000
+    assert retained < 2000

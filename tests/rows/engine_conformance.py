@@ -1,4 +1,4 @@
-"""What every merge engine must do, whatever it writes. Each engine's test module runs it."""
+"""Conformance suite of the merge engines; each engine's test class runs it."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ SCHEMA = pa.schema(
     ]
 )
 
-Claim = tuple[str, int, tuple[int, ...]]
-"""Key, sequence number, values of its rows; no values: the key leaves."""
+KeyedChange = tuple[str, int, tuple[int, ...]]
+"""Key, sequence number, values of the key's rows; without values the key leaves."""
 
 
 def version(number: int) -> str:
     return row_version(1, 10**25 + number)
 
 
-def batch_of(keyed_changes: Iterable[Claim]) -> MergeBatch:
+def batch_of(keyed_changes: Iterable[KeyedChange]) -> MergeBatch:
     keyed_changes = list(keyed_changes)
     return MergeBatch(
         pa.Table.from_pylist(
@@ -74,7 +74,7 @@ def batch_of(keyed_changes: Iterable[Claim]) -> MergeBatch:
 
 
 class EngineConformance:
-    """Subclass with `engine` set, and `read` where rows need more than delta-rs' reader."""
+    """Base class: subclasses set `engine`, and `read` if rows need more than delta-rs' reader."""
 
     engine: MergeEngine
     partition_by: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class EngineConformance:
     def merge(
         self,
         uri: str,
-        keyed_changes: Iterable[Claim],
+        keyed_changes: Iterable[KeyedChange],
         table: DeltaTable | None = None,
         number: int = 0,
     ) -> MergeCounts:
@@ -116,11 +116,11 @@ class EngineConformance:
     def state(self, uri: str) -> dict[str, tuple[str, tuple[int, ...]]]:
         found: dict[str, tuple[str, list[int]]] = {}
         for row in self.read(uri):
-            held = found.setdefault(str(row["_dz_key"]), (str(row["_dz_version"]), []))
-            assert held[0] == row["_dz_version"], "rows of one key have two versions"
+            of_key = found.setdefault(str(row["_dz_key"]), (str(row["_dz_version"]), []))
+            assert of_key[0] == row["_dz_version"], "rows of one key have two versions"
             assert isinstance(row["value"], int)
-            held[1].append(row["value"])
-        return {key: (held, tuple(sorted(values))) for key, (held, values) in found.items()}
+            of_key[1].append(row["value"])
+        return {key: (number, tuple(sorted(values))) for key, (number, values) in found.items()}
 
     def test_inserts_updates_and_deletes_are_counted_and_seen(self, tmp_path: Path) -> None:
         uri = self.new(tmp_path)
@@ -195,7 +195,7 @@ class EngineConformance:
         )
     )
     def test_any_sequence_of_batches_equals_the_model(
-        self, tmp_path_factory: object, batches: list[list[Claim]]
+        self, tmp_path_factory: object, batches: list[list[KeyedChange]]
     ) -> None:
         uri = self.new(tmp_path_factory.mktemp("table"))  # type: ignore[attr-defined] # pytest's factory
         model: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -209,13 +209,13 @@ class EngineConformance:
                         model.pop(key, None)
             assert self.state(uri) == model
 
-    # -- engines of ours: commits of others in the worst moment
+    # -- our own engines: commits of other writers at the worst moment
 
     plans_again = True
-    """Whether a commit of someone else in between is planned around, not given way to."""
+    """Whether the engine plans again after another writer's commit instead of failing."""
 
     def others(self, uri: str, kind: str, number: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Someone else commits; the rows that this brings."""
+        """Commit as another writer; return the rows that the commit adds."""
         table = self.open(uri)
         if kind == "compact":
             table.optimize.compact()
@@ -255,7 +255,7 @@ class EngineConformance:
         )
     )
     def test_no_merge_is_lost_to_commits_in_between(
-        self, tmp_path_factory: object, script: list[tuple[list[Claim], str]]
+        self, tmp_path_factory: object, script: list[tuple[list[KeyedChange], str]]
     ) -> None:
         if not self.plans_again:
             return
@@ -270,8 +270,8 @@ class EngineConformance:
                 try:
                     self.merge(uri, keyed_changes)
                 except ConcurrentWriterError:
-                    # The other one switched the table to deletion vectors: then nothing of
-                    # ours is in it, and a run goes on from there.
+                    # The other writer switched the table to deletion vectors: the merge wrote
+                    # nothing, and a run continues from there.
                     assert self.writes_vectors(uri) is not switched
                     self.merge(uri, keyed_changes)
             for key, sequence, values in keyed_changes:
@@ -288,7 +288,7 @@ class EngineConformance:
         return read_snapshot(self.open(uri), {}).writes_vectors
 
     def assert_no_orphans(self, uri: str) -> None:
-        """Every file in the folder is one that some version of the table refers to."""
+        """Assert that some version of the table refers to every file in the folder."""
         known: set[str] = set()
         table = self.open(uri)
         for entry in sorted(Path(uri, "_delta_log").glob("*.json")):
@@ -306,7 +306,9 @@ class EngineConformance:
         assert found <= known
         assert table.version() >= 0
 
-    def test_a_change_of_the_table_itself_is_given_way_to(self, tmp_path: Path) -> None:
+    def test_a_merge_loses_the_race_against_a_change_of_the_table_itself(
+        self, tmp_path: Path
+    ) -> None:
         if not self.plans_again:
             return
         uri = self.new(tmp_path)
@@ -326,15 +328,15 @@ class EngineConformance:
         self.merge(uri, [("b", 5, (5,))])
         assert self.state(uri)["b"] == (version(5), (5,))
 
-    def test_replace_takes_the_rows_of_key_and_version(self, tmp_path: Path) -> None:
+    def test_replace_removes_the_rows_of_key_and_version(self, tmp_path: Path) -> None:
         uri = self.new(tmp_path)
         self.merge(uri, [("a", 1, (1, 2)), ("b", 1, (3,)), ("c", 1, (4,))])
-        gone = pa.table(
+        removed = pa.table(
             {"_dz_key": ["a", "b", "none"], "_dz_version": [version(1), version(2), version(1)]}
         )
         rows = batch_of([("a", 1, (8,)), ("d", 3, (9,))]).rows
         target = MergeTarget("t", uri, {}, self.open(uri), SCHEMA)
-        self.engine.replace(target, gone, rows, transaction("apply/t", 2))
+        self.engine.replace(target, removed, rows, transaction("apply/t", 2))
         assert self.state(uri) == {
             "a": (version(1), (8,)),
             "b": (version(1), (3,)),
@@ -346,11 +348,11 @@ class EngineConformance:
     def test_replace_never_plans_again(self, tmp_path: Path) -> None:
         uri = self.new(tmp_path)
         self.merge(uri, [("a", 1, (1,)), ("b", 1, (3,))])
-        gone = pa.table({"_dz_key": ["a"], "_dz_version": [version(1)]})
+        removed = pa.table({"_dz_key": ["a"], "_dz_version": [version(1)]})
         target = MergeTarget("t", uri, {}, self.open(uri), SCHEMA)
         write_deltalake(self.open(uri), batch_of([("z", 1, (1,))]).rows, mode="append")
         with pytest.raises(ConcurrentWriterError):
             self.engine.replace(
-                target, gone, batch_of([("a", 2, (8,))]).rows, transaction("apply/t", 2)
+                target, removed, batch_of([("a", 2, (8,))]).rows, transaction("apply/t", 2)
             )
         assert self.state(uri)["a"] == (version(1), (1,))

@@ -1,4 +1,4 @@
-"""The setting `deletion_vectors`: what tables become, and that everything else is the same."""
+"""The setting `deletion_vectors`: it changes how rows are removed, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import AutoEngine
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import ScriptedStream
-from tests.rows.engine_conformance import SCHEMA, Claim, batch_of
+from tests.rows.engine_conformance import SCHEMA, KeyedChange, batch_of
 
 ROWS = 400
-"""So many that maintenance leaves the files with a few hidden rows alone."""
+"""Enough rows that maintenance leaves files with a few hidden rows alone."""
 
 SOURCE = DynamoDBSource(table_name="orders", region="eu-west-1")
 
@@ -73,13 +73,13 @@ def test_rows_are_the_same_whatever_the_setting(
         assert table.to_pyarrow_table().num_rows == ROWS - 1, "readers without vectors open it"
 
 
-def test_a_table_switches_once_and_says_so(
+def test_a_table_switches_once_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = str(tmp_path / "t")
     create_table(uri, {}, KIND, SCHEMA)
 
-    def merge(keyed_changes: list[Claim], rewrite_bytes: int) -> None:
+    def merge(keyed_changes: list[KeyedChange], rewrite_bytes: int) -> None:
         table = open_table(uri, {}, KIND)
         assert table is not None
         number = (table.transaction_version("t") or 0) + 1
@@ -111,7 +111,7 @@ def test_auto_rewrites_less_than_32_mb() -> None:
     assert engines.AUTO_REWRITE_BYTES == 32_000_000
 
 
-def test_setting_it_to_false_stops_new_vectors_and_keeps_the_rows(tmp_path: Path) -> None:
+def test_setting_it_to_false_stops_new_vectors_and_preserves_the_rows(tmp_path: Path) -> None:
     stream, layout = ScriptedStream(shards=1), Layout(str(tmp_path))
     put(stream, range(ROWS), 1)
     run(flow_with(True), layout, stream)

@@ -14,7 +14,7 @@ class TestCopyOnWrite(EngineConformance):
     engine = CopyOnWriteEngine()
 
     def touched_and_untouched(self, uri: str) -> None:
-        """Four files of even values, and a merge that takes a row of three of them."""
+        """Write four files of even values, and a merge that replaces a row in three of them."""
         for number, letter in enumerate("abcd"):
             self.merge(uri, [(f"{letter}{row}", number, (2 * row,)) for row in range(3)])
         self.merge(uri, [("a0", 9, (4,)), ("b0", 9, ()), ("c0", 9, (6, 8)), ("new", 9, (10,))])
@@ -25,13 +25,13 @@ class TestCopyOnWrite(EngineConformance):
         uri = self.new(tmp_path)
         self.touched_and_untouched(uri)
         assert len(self.open(uri).file_uris()) == 2
-        held = sorted((row["_dz_key"], row["value"]) for row in self.read(uri))
-        kept = [(f"{letter}{row}", 2 * row) for letter in "abcd" for row in range(3)]
-        gone = {("a0", 0), ("b0", 0), ("c0", 0)}
-        came = [("a0", 4), ("c0", 6), ("c0", 8), ("new", 10)]
-        assert held == sorted([*(row for row in kept if row not in gone), *came])
+        found = sorted((row["_dz_key"], row["value"]) for row in self.read(uri))
+        before = [(f"{letter}{row}", 2 * row) for letter in "abcd" for row in range(3)]
+        removed = {("a0", 0), ("b0", 0), ("c0", 0)}
+        added = [("a0", 4), ("c0", 6), ("c0", 8), ("new", 10)]
+        assert found == sorted([*(row for row in before if row not in removed), *added])
 
-    def test_large_files_stay_as_many_as_they_are(
+    def test_large_files_are_not_joined(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(row_changes, "JOINED_BYTES", 1)
@@ -44,7 +44,7 @@ class TestCopyOnWritePartitioned(EngineConformance):
     engine = CopyOnWriteEngine()
     partition_by = ("part",)
 
-    def test_files_of_two_partitions_stay_apart(self, tmp_path: Path) -> None:
+    def test_files_of_two_partitions_are_not_joined(self, tmp_path: Path) -> None:
         uri = self.new(tmp_path)
         for number in range(2):
             self.merge(uri, [(f"{number}{row}", number, (row,)) for row in range(4)])

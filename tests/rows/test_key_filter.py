@@ -1,4 +1,4 @@
-"""A sieve never keeps a key back, and keeps back most of what is none."""
+"""The key filter passes every key, and rejects most other texts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_few_others_pass_wherever_keys_differ() -> None:
         assert len(KeyFilter(keys).passing(keys)) == len(keys)
 
 
-def test_nothing_to_look_at() -> None:
+def test_empty_and_short_texts_pass() -> None:
     key_filter = KeyFilter(pa.array(["2:idS8:00000001"]))
     for empty in (pa.array([], pa.string()), pa.array(["", None], pa.string())):
         assert key_filter.passing(empty).tolist() == list(range(len(empty)))

@@ -1,4 +1,4 @@
-"""Rows are found where they stand, whatever the files look like, and no others."""
+"""Lookup finds every row of the keys and no other, whatever the layout of the files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from datazone_dagster.delta import transaction
 from datazone_dagster.delta.transaction_log import Snapshot, read_snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
-from datazone_dagster.rows import locate as room
+from datazone_dagster.rows import locate as locate_module
 from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import MergeOnReadEngine
 from datazone_dagster.rows.locate import (
@@ -47,11 +47,11 @@ def by_brute_force(snapshot: Snapshot, keys: list[str]) -> set[tuple[int, int, i
     for number, file in enumerate(snapshot.files):
         with snapshot.store.open(file.path) as handle:
             rows = pq.read_table(handle, columns=[KEY, VERSION]).to_pylist()
-        gone = snapshot.deleted_in(file)
+        deleted = snapshot.deleted_in(file)
         found |= {
             (number, at, keys.index(row[KEY]), row[VERSION])
             for at, row in enumerate(rows)
-            if row[KEY] in keys and at not in gone
+            if row[KEY] in keys and at not in deleted
         }
     return found
 
@@ -70,9 +70,9 @@ def as_set(found: pa.Table) -> set[tuple[Any, ...]]:
     group_rows=st.integers(1, 5),
     partitioned=st.booleans(),
     hide=st.sets(KEYS),
-    many_files=st.sampled_from([0, room.MANY_FILES]),
+    many_files=st.sampled_from([0, locate_module.MANY_FILES]),
 )
-def test_the_rows_found_are_those_of_a_whole_read(
+def test_the_rows_found_are_those_of_a_full_read(
     tmp_path_factory: pytest.TempPathFactory,
     files: list[list[tuple[str, int]]],
     keys: list[str],
@@ -93,54 +93,55 @@ def test_the_rows_found_are_those_of_a_whole_read(
     snapshot = read_snapshot(table, {})
     expected = by_brute_force(snapshot, keys)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(room, "MANY_FILES", many_files)
+        patched.setattr(locate_module, "MANY_FILES", many_files)
         found = locate(snapshot, pa.chunked_array([keys]))
     assert as_set(found) == expected
     lowest = version(5)
-    for file, at, keyed_change, held in as_set(
+    for file, at, key, found_version in as_set(
         locate(snapshot, pa.chunked_array([keys]), below=lowest)
     ):
-        assert held is None or (file, at, keyed_change, held) in expected
-        assert held is not None or next(e for e in expected if e[:2] == (file, at))[3] < lowest
-    whole = existing_rows(snapshot, found, SCHEMA)
-    assert {(row[FILE], row[POSITION], row[KEY], row[VERSION]) for row in whole.to_pylist()} == {
-        (file, at, keys[keyed_change], held) for file, at, keyed_change, held in expected
+        assert found_version is None or (file, at, key, found_version) in expected
+        if found_version is None:
+            assert next(row for row in expected if row[:2] == (file, at))[3] < lowest
+    rows = existing_rows(snapshot, found, SCHEMA).to_pylist()
+    assert {(row[FILE], row[POSITION], row[KEY], row[VERSION]) for row in rows} == {
+        (file, at, keys[key], row_version) for file, at, key, row_version in expected
     }
-    assert all(row["part"] in ("a", "b") for row in whole.to_pylist())
-    places = positions(found, snapshot.files)
-    assert sum(map(len, places.values())) == len(expected)
+    assert all(row["part"] in ("a", "b") for row in rows)
+    bitmaps = positions(found, snapshot.files)
+    assert sum(map(len, bitmaps.values())) == len(expected)
 
 
-@pytest.mark.parametrize("many_files", [0, room.MANY_FILES])
-def test_what_bounds_rule_out_is_not_opened(
+@pytest.mark.parametrize("many_files", [0, locate_module.MANY_FILES])
+def test_files_that_bounds_rule_out_are_not_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many_files: int
 ) -> None:
-    monkeypatch.setattr(room, "MANY_FILES", many_files)
+    monkeypatch.setattr(locate_module, "MANY_FILES", many_files)
     table = DeltaTable.create(str(tmp_path), SCHEMA)
     groups = WriterProperties(max_row_group_size=10, write_batch_size=10)
     for start in (0, 100, 200):
         records = [(f"k{start + n:04d}", 1) for n in range(50)]
         write_deltalake(table, rows_of(records), mode="append", writer_properties=groups)
     read: list[str] = []
-    column = room._column
+    column = locate_module._column
 
-    def noted(parquet: pq.ParquetFile, group: int, name: str) -> Any:
+    def recorded(parquet: pq.ParquetFile, group: int, name: str) -> Any:
         read.append(name)
         return column(parquet, group, name)
 
-    monkeypatch.setattr(room, "_column", noted)
+    monkeypatch.setattr(locate_module, "_column", recorded)
     snapshot = read_snapshot(table, {})
     keys = pa.chunked_array([["k0112", "k0113", "k0999", "x"]])
     assert len(locate(snapshot, keys, below=version(2))) == 2
-    assert read == [KEY], "one row group, and no version: all are below"
+    assert read == [KEY], "one row group, and no version, since all are below"
     read.clear()
     assert locate(snapshot, keys, below=version(1))[VERSION].to_pylist() == [version(1)] * 2
     assert read == [KEY, VERSION]
 
 
 def test_many_keys_and_many_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "READ_ROWS", 7)
-    monkeypatch.setattr(room, "LOOKED_UP_ROWS", 50)
+    monkeypatch.setattr(locate_module, "READ_ROWS", 7)
+    monkeypatch.setattr(locate_module, "LOOKED_UP_ROWS", 50)
     table = DeltaTable.create(str(tmp_path), SCHEMA)
     write_deltalake(table, rows_of([(f"k{n}", 1) for n in range(1000)]), mode="append")
     snapshot = read_snapshot(table, {})

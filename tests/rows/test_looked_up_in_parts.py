@@ -1,4 +1,4 @@
-"""Tombstones are looked up some at a time: how many at a time makes no difference."""
+"""Lookup of tombstones in pieces: the size of a piece makes no difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maintenance changes what a table costs to read, never what it holds."""
+"""Maintenance changes the cost of reading a table, never its rows."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def test_rows_stay_files_and_hidden_rows_go(
     if vectors:
         assert report.rows_dropped > 0
         assert "hidden rows" in report.did
-    # Every older version is there as it was.
+    # Every older version is unchanged.
     assert {n: old_rows(table.table.uri, n) for n in versions} == versions
-    # And merging goes on.
+    # Merges continue.
     merges(table, range(20, 23))
     assert len(rows(table)) == len(before)
     assert table.table.position() == 11
@@ -113,26 +113,26 @@ def test_joined_rows_are_sorted_by_key(tmp_path: Path) -> None:
     assert keys == sorted(keys)
 
 
-def test_replaced_files_stay_for_the_retention_and_then_go(tmp_path: Path) -> None:
+def test_replaced_files_are_deleted_after_the_retention(tmp_path: Path) -> None:
     table = Table(tmp_path, deletion_vectors=True)
     table.apply([a(n, ("old", n), key=f"k{n}") for n in range(50)])
     merges(table, range(11, 18), keys=21)
-    # What a writer left that died before its commit, and what is not ours.
+    # Files of a writer that died before its commit, and a file that no writer made.
     orphans = [tmp_path / "t" / "part-orphan.parquet", tmp_path / "t" / "deletion_vector_0.bin"]
-    foreign = tmp_path / "t" / "README.txt"
-    for path in (*orphans, foreign):
+    unrecognised = tmp_path / "t" / "README.txt"
+    for path in (*orphans, unrecognised):
         path.write_bytes(b"x")
     always = replace(EAGER, clean_every=timedelta(0), checkpoint_commits=0)
     assert maintained(tmp_path, always).files_deleted == 0
-    kept = data_paths(tmp_path)
+    earlier = data_paths(tmp_path)
     before = rows(table)
 
     week = replace(always, hidden_share=2.0)
     report = maintained(tmp_path, week, NOW + timedelta(days=8))
     left = data_paths(tmp_path)
-    assert report.files_deleted == len(kept - left) > len(orphans)
+    assert report.files_deleted == len(earlier - left) > len(orphans)
     assert not any(path.exists() for path in orphans)
-    assert foreign.exists()
+    assert unrecognised.exists()
     assert rows(table) == before
     live = {uri.rpartition("/")[2] for uri in DeltaTable(table.table.uri).file_uris()}
     assert live <= left
@@ -150,14 +150,14 @@ def test_vectors_in_use_are_never_deleted(tmp_path: Path) -> None:
     assert maintained(tmp_path, keep).files_deleted == 0
     assert any(path.endswith(".bin") for path in data_paths(tmp_path))
     assert rows(table) == before
-    # Old files that leave the table now are needed by its older versions for a while.
+    # Old files that leave the table now are needed by its older versions until the retention ends.
     version = DeltaTable(table.table.uri).version()
     assert maintained(tmp_path, replace(keep, hidden_share=0.01)).rows_dropped > 0
     assert maintained(tmp_path, replace(keep, checkpoint_commits=0)).files_deleted == 0
     assert old_rows(table.table.uri, version) == before
 
 
-def test_leftovers_are_looked_for_once_a_day(tmp_path: Path) -> None:
+def test_orphan_files_are_searched_for_once_a_day(tmp_path: Path) -> None:
     table = Table(tmp_path)
     merges(table, range(11, 18), keys=21)
     maintained(tmp_path)
@@ -184,7 +184,7 @@ def test_a_merge_that_commits_first_wins(tmp_path: Path) -> None:
     with at_point(crash_points.AFTER_DATA_FILES, merge):
         report = maintained(tmp_path)
     assert report.lost_race
-    assert "gave way" in report.did
+    assert "lost the commit race" in report.did
     assert {row["note"] for row in table.rows() if row["status"] == "new"} == {30}
     assert len(table.rows()) == 50
     assert maintained(tmp_path).files_written >= 1
@@ -198,7 +198,7 @@ def test_time_and_bytes_bound_a_run(tmp_path: Path) -> None:
     ticks = iter(range(0, 1000, 100))
     report = maintain(Layout(str(tmp_path)), "t", EAGER, NOW, monotonic=lambda: float(next(ticks)))
     assert report is not None
-    assert report.files_written == 1  # the other partition's files wait
+    assert report.files_written == 1  # the other partition's files are left for the next run
     assert maintained(tmp_path).files == 2
 
 
@@ -216,8 +216,8 @@ def test_a_table_with_change_data_feed_is_left_to_delta_rs(tmp_path: Path) -> No
 
 FILES = st.lists(
     st.builds(
-        lambda size, rows_, share, part: FileFacts(
-            size * MIB, rows_, int(rows_ * share), (("p", part),)
+        lambda size, rows_, share, partition: FileFacts(
+            size * MIB, rows_, int(rows_ * share), (("p", partition),)
         ),
         st.integers(0, 200),
         st.integers(1, 10_000),
@@ -230,11 +230,11 @@ FILES = st.lists(
 
 @settings(deadline=None)
 @given(files=FILES, join_files=st.integers(2, 20), budget=st.integers(1, 600))
-def test_a_plan_keeps_its_bounds(files: list[FileFacts], join_files: int, budget: int) -> None:
+def test_a_plan_is_within_its_bounds(files: list[FileFacts], join_files: int, budget: int) -> None:
     bounds = MaintenanceSettings(join_files=join_files, budget_bytes=budget * MIB)
     plan = plan_rewrites(files, bounds)
-    places = [at for rewrite in plan for at in rewrite.files]
-    assert len(places) == len(set(places))
+    planned = [at for rewrite in plan for at in rewrite.files]
+    assert len(planned) == len(set(planned))
     assert sum(one.bytes_read for one in plan[1:]) <= budget * MIB
     for rewrite in plan:
         chosen = [files[at] for at in rewrite.files]
@@ -254,23 +254,23 @@ def test_a_row_is_rewritten_a_few_times_whatever_the_number_of_merges(merges_: i
     for _ in range(merges_):
         files.append(FileFacts(MIB // 2, 10_000, 0))
         plan = plan_rewrites(files, usual)
-        gone = {at for rewrite in plan for at in rewrite.files}
+        replaced = {at for rewrite in plan for at in rewrite.files}
         written += sum(rewrite.bytes_read for rewrite in plan)
         files = [
-            *(file for at, file in enumerate(files) if at not in gone),
+            *(file for at, file in enumerate(files) if at not in replaced),
             *(FileFacts(one.bytes_read, 10_000 * len(one.files), 0) for one in plan),
         ]
     assert written <= 2 * merges_ * (MIB // 2)
     assert len(files) < 3 * usual.join_files + merges_ * (MIB // 2) / (32 * MIB)
 
 
-def test_files_of_a_run_at_work_are_never_old_enough_to_go() -> None:
+def test_the_retention_is_never_too_short_for_a_running_writer() -> None:
     with pytest.raises(DefinitionError, match="too short"):
         MaintenanceSettings(retention=timedelta(hours=23))
 
 
-def test_no_more_files_are_joined_than_memory_holds(tmp_path: Path) -> None:
-    """Compressed they are tiny: what they take is seen when they are read."""
+def test_no_more_files_are_joined_than_fit_in_memory(tmp_path: Path) -> None:
+    """The compressed files are tiny: the memory that they take shows only when they are read."""
     table = Table(tmp_path)
     text = "n" * 10_000
     for number in range(8):

@@ -1,4 +1,4 @@
-"""What a table is known to have is what its readers see."""
+"""Existence checks of rows agree with what the table's readers see."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from datazone_dagster.dataset.dataset_table import schema_of
 from datazone_dagster.delta import transaction
+from datazone_dagster.delta.read_table import schema_of
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import CopyOnWriteEngine, MergeOnReadEngine, RowEngine
@@ -19,11 +19,11 @@ from tests.dataset.test_overtaken import NOW, appending, chunk
 def deleted_by_another(uri: str, version: str, engine: RowEngine) -> None:
     table = DeltaTable(uri)
     target = MergeTarget("t", uri, {}, table, schema_of(table))
-    gone = pa.table({KEY: ["k"], VERSION: [version]})
-    engine.replace(target, gone, chunk(1)[1][:0], transaction("another", 1))
+    removed = pa.table({KEY: ["k"], VERSION: [version]})
+    engine.replace(target, removed, chunk(1)[1][:0], transaction("another", 1))
 
 
-def test_rows_that_were_deleted_are_not_there_however_they_were(tmp_path: Path) -> None:
+def test_deleted_rows_do_not_exist_whatever_the_engine(tmp_path: Path) -> None:
     for name, engine in (("v", MergeOnReadEngine()), ("w", CopyOnWriteEngine())):
         table = appending(tmp_path / name)
         one, two = chunk(1), chunk(2)

@@ -1,4 +1,4 @@
-"""Types that hold others: every value of both survives, whatever the pair."""
+"""Widest types: every value of both types survives, whatever the pair."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TYPES: st.SearchStrategy[pa.DataType] = st.recursive(
 
 
 def extremes(kind: pa.DataType) -> list[Any]:
-    """The values of a type that are the hardest to hold."""
+    """Return the values of a type that are hardest to represent in another one."""
     if kind in INTEGERS:
         return [-(2 ** INTEGERS[kind]), 2 ** INTEGERS[kind] - 1]
     if pa.types.is_decimal(kind):
@@ -60,24 +60,24 @@ def extremes(kind: pa.DataType) -> list[Any]:
 
 
 def survives(values: list[Any], source: pa.DataType, target: pa.DataType) -> bool:
-    held = pa.array(values, source)
+    original = pa.array(values, source)
     try:
-        return bool(held.cast(target).cast(source, safe=False).equals(held))
+        return bool(original.cast(target).cast(source, safe=False).equals(original))
     except pa.ArrowException:
         return False
 
 
 @settings(deadline=None)
 @given(TYPES, TYPES)
-def test_the_widest_type_holds_every_value_of_both(held: pa.DataType, new: pa.DataType) -> None:
-    both = widest(held, new)
+def test_the_widest_type_holds_every_value_of_both(existing: pa.DataType, new: pa.DataType) -> None:
+    both = widest(existing, new)
     if both is None:
-        assert not fits(held, new)
-        assert not fits(new, held)
+        assert not fits(existing, new)
+        assert not fits(new, existing)
         return
-    for kind in (held, new):
+    for kind in (existing, new):
         assert fits(kind, both)
-        # Arrow wants a struct's fields of both sides when it casts back, so only forward there.
+        # Arrow requires a struct's fields on both sides to cast back, so structs are cast forward.
         if "struct" in str(both):
             pa.array(extremes(kind), kind).cast(both)
         else:
@@ -91,7 +91,7 @@ def test_a_type_holds_itself(kind: pa.DataType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "new", "both"),
+    ("existing", "new", "both"),
     [
         (pa.int32(), pa.int64(), pa.int64()),
         (pa.int64(), pa.int32(), pa.int64()),
@@ -118,5 +118,5 @@ def test_a_type_holds_itself(kind: pa.DataType) -> None:
         (pa.list_(pa.int32()), pa.list_(pa.int64()), pa.list_(pa.int64())),
     ],
 )
-def test_pairs(held: pa.DataType, new: pa.DataType, both: pa.DataType | None) -> None:
-    assert widest(held, new) == both
+def test_pairs(existing: pa.DataType, new: pa.DataType, both: pa.DataType | None) -> None:
+    assert widest(existing, new) == both

@@ -1,4 +1,4 @@
-"""An environment without AWS: no credentials, no region, no endpoints but those of the test."""
+"""An environment without AWS: no credentials, no region, no endpoints except the test's own."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def clients(running_service: ScriptedService) -> Clients:
 
 @pytest.fixture
 def service(running_service: ScriptedService) -> ScriptedService:
-    running_service.truncate()
+    running_service.clear()
     return running_service

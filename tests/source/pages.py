@@ -1,4 +1,4 @@
-"""Hypothesis strategies for GetRecords pages, and what must come out of them."""
+"""Hypothesis strategies for GetRecords pages, and the records they must give."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def body_of(records: list[WireRecord], next_iterator: str | None) -> bytes:
 
 
 def an_insert(number: int = 10**20, **changes: Any) -> dict[str, Any]:
-    """A plain good record; `changes` replace members of its `dynamodb` part, None removes."""
+    """Return a valid record; `changes` replace members of its `dynamodb` object, None removes."""
     stream_record = {
         "ApproximateCreationDateTime": 1_700_000_000,
         "Keys": {"id": {"S": str(number)}},

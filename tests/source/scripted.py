@@ -1,4 +1,4 @@
-"""A local HTTP server that answers DynamoDB calls by script, for what no emulator gives."""
+"""A local HTTP server with scripted responses to DynamoDB calls that no emulator gives."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def error(code: str, status: int = 400, message: str = "as scripted") -> Answer:
 
 
 class ScriptedService:
-    """Gives the answers of an operation in turn; the last one stays."""
+    """Returns the scripted responses of an operation in turn, then repeats the last one."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -76,7 +76,7 @@ class ScriptedService:
         with self._lock:
             self._answers[operation] = list(answers)
 
-    def truncate(self) -> None:
+    def clear(self) -> None:
         with self._lock:
             self.requests.clear()
             self._answers.clear()

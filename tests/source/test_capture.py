@@ -19,7 +19,7 @@ from tests.source.scripted import Answer, ScriptedService, error, ok
 BODY = json.dumps({"Records": [an_insert(1)], "NextShardIterator": "next"}).encode()
 
 
-def test_a_call_of_someone_else_on_the_same_client_is_left_alone(
+def test_a_call_of_another_caller_on_the_same_client_is_not_captured(
     service: ScriptedService, clients: Clients
 ) -> None:
     service.script("GetRecords", Answer(BODY))
@@ -45,14 +45,16 @@ def test_errors_keep_their_body(service: ScriptedService, clients: Clients) -> N
         BotoStreamClient("t", clients).get_records("iterator")
 
 
-def test_a_retried_call_returns_the_good_answer(service: ScriptedService, clients: Clients) -> None:
+def test_a_retried_call_returns_the_good_response(
+    service: ScriptedService, clients: Clients
+) -> None:
     service.script("GetRecords", error("InternalServerError", 500), Answer(BODY))
     assert len(BotoStreamClient("t", clients).get_records("iterator").records) == 1
     assert len(service.calls("GetRecords")) == 2
 
 
 def test_gzip_is_undone(service: ScriptedService, clients: Clients) -> None:
-    # botocore does not: it reads with decode_content=False.
+    # botocore does not decompress: it reads with decode_content=False.
     service.script("GetRecords", Answer(gzip.compress(BODY), 200, {"Content-Encoding": "gzip"}))
     page = BotoStreamClient("t", clients).get_records("iterator")
     assert page.body_bytes == len(BODY)
@@ -60,7 +62,7 @@ def test_gzip_is_undone(service: ScriptedService, clients: Clients) -> None:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_gzip_is_asked_for_only_if_told_and_only_for_pages(
+def test_gzip_is_requested_only_if_enabled_and_only_for_pages(
     service: ScriptedService, asked: bool
 ) -> None:
     connection = ConnectionSettings(
@@ -74,7 +76,7 @@ def test_gzip_is_asked_for_only_if_told_and_only_for_pages(
     page = BotoStreamClient("t", own, ask_for_gzip=asked).get_records("iterator")
     assert len(page.records) == 1
     service.script("GetRecords", Answer(BODY))
-    own.streams.get_records(ShardIterator="of someone else")
+    own.streams.get_records(ShardIterator="another caller's")
     ours, theirs = (
         request.headers.get("Accept-Encoding") for request in service.calls("GetRecords")
     )
@@ -91,7 +93,7 @@ def test_gzip_is_asked_for_only_if_told_and_only_for_pages(
         (BODY, {"x-amz-crc32": str(zlib.crc32(BODY) ^ 1)}, "checksum"),
     ],
 )
-def test_a_damaged_answer_is_refused(
+def test_a_damaged_response_is_refused(
     service: ScriptedService, clients: Clients, body: bytes, headers: dict[str, str], fault: str
 ) -> None:
     service.script("GetRecords", Answer(body, 200, headers))
@@ -114,7 +116,7 @@ def test_a_checksum_that_matches_is_fine(service: ScriptedService, clients: Clie
     assert len(BotoStreamClient("t", clients).get_records("iterator").records) == 1
 
 
-def test_threads_get_their_own_answers(service: ScriptedService, clients: Clients) -> None:
+def test_threads_get_their_own_responses(service: ScriptedService, clients: Clients) -> None:
     calls, threads = 120, 8
     answers = [
         ok({"Records": [an_insert(number)], "NextShardIterator": str(number)})

@@ -1,4 +1,4 @@
-"""What the client makes of answers that no emulator gives, by script over real HTTP."""
+"""The client on responses that no emulator gives, scripted over real HTTP."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_view_types_without(
 @pytest.mark.parametrize(
     "call", [lambda client: client.describe(NEW), lambda client: client.stream_arns()]
 )
-def test_paging_that_does_not_move_ends(
+def test_paging_that_does_not_advance_ends(
     service: ScriptedService,
     client: BotoStreamClient,
     call: Callable[[BotoStreamClient], object],

@@ -1,4 +1,4 @@
-"""The client against moto: one shard per table, right for plain writes."""
+"""The client against moto, which has one shard per table and is correct for plain writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.source.conformance import StreamClientConformance, World
+from tests.source.conformance import BotoWorld, StreamClientConformance
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +23,22 @@ def moto_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def raw_world(moto_url: str) -> World:
-    return World(moto_url, raw_pages=True)
+def raw_world(moto_url: str) -> BotoWorld:
+    return BotoWorld(moto_url, raw_pages=True)
 
 
 @pytest.fixture(scope="module")
-def parsed_world(moto_url: str) -> World:
-    return World(moto_url, raw_pages=False)
+def parsed_world(moto_url: str) -> BotoWorld:
+    return BotoWorld(moto_url, raw_pages=False)
 
 
 class TestRawPages(StreamClientConformance):
     @pytest.fixture
-    def world(self, raw_world: World) -> World:
+    def world(self, raw_world: BotoWorld) -> BotoWorld:
         return raw_world
 
 
 class TestParsedPages(StreamClientConformance):
     @pytest.fixture
-    def world(self, parsed_world: World) -> World:
+    def world(self, parsed_world: BotoWorld) -> BotoWorld:
         return parsed_world

@@ -160,7 +160,7 @@ def test_a_table_that_is_not_there_may_be_a_wrong_region(
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("body", [b"[]", b"null", b"<html>", b"", b"5"])
 @pytest.mark.parametrize("status", [200, 502])
-def test_what_is_not_an_answer_of_dynamodb(
+def test_a_response_that_is_not_dynamodbs(
     service: ScriptedService, client: BotoStreamClient, operation: str, body: bytes, status: int
 ) -> None:
     service.script(operation, Answer(body, status))
@@ -192,7 +192,7 @@ def test_no_credentials_for_a_real_endpoint() -> None:
     assert "NoCredentialsError" in raised.what
 
 
-def test_a_stubbed_session_is_read_the_ordinary_way(service: ScriptedService) -> None:
+def test_a_stubbed_session_is_read_after_the_parser(service: ScriptedService) -> None:
     clients = build_clients(ConnectionSettings(endpoint_url=service.url))
     with Stubber(clients.streams) as stub:
         stub.add_response("get_records", {"Records": [], "NextShardIterator": "next"})
@@ -223,7 +223,7 @@ CALL = Call("GetRecords", "orders", "us-west-2", "https://user:pass@proxy.exampl
         (boto.ParamValidationError(report="too short"), errors.SourceError),
     ],
 )
-def test_failures_without_an_answer(raised: Exception, kind: type[SourceError]) -> None:
+def test_failures_without_a_response(raised: Exception, kind: type[SourceError]) -> None:
     ours = source_error(raised, CALL)
     assert type(ours) is kind
     assert "pass" not in str(ours)

@@ -15,7 +15,7 @@ from tests.source.scripted import Answer, ScriptedService, ok
 
 
 def _meaning(record: ChangeRecord) -> ChangeRecord:
-    """The record with its JSON in one formatting."""
+    """Return the record with its JSON in one formatting."""
 
     def plain(text: bytes | None) -> bytes | None:
         return None if text is None else json.dumps(json.loads(text), sort_keys=True).encode()
@@ -46,7 +46,9 @@ def test_both_ways_read_the_same_page(
     assert raw._replace(records=[]) == parsed._replace(records=[])
 
 
-def test_both_ways_set_the_same_records_aside(service: ScriptedService, clients: Clients) -> None:
+def test_both_ways_find_the_same_malformed_records(
+    service: ScriptedService, clients: Clients
+) -> None:
     records = [an_insert(1), an_insert(7, Keys=None), {**an_insert(8), "eventName": "UPSERT"}]
     body = json.dumps({"Records": records}).encode()
     for page in _both(service, clients, body):
@@ -71,6 +73,6 @@ def test_an_answer_without_records_is_not_the_end_of_a_shard(
             BotoStreamClient("t", clients, raw_pages=raw).get_records("iterator")
 
 
-def test_a_session_that_puts_objects_into_the_answer_is_refused() -> None:
+def test_a_session_that_puts_objects_into_the_response_is_refused() -> None:
     with pytest.raises(ServiceUnavailableError, match="botocore handlers"):
         page_from_parsed({"Records": [{"dynamodb": object()}]})

@@ -33,7 +33,7 @@ def _key_of(headers: Any) -> str:
 
 
 def _credentials(clients: Clients) -> str | None:
-    """The access key that a request of these clients is signed with."""
+    """Return the access key that signs requests of these clients."""
     signer = clients.streams._request_signer  # type: ignore[attr-defined] # no public way to ask
     credentials = signer._credentials
     return None if credentials is None else str(credentials.access_key)
@@ -238,7 +238,7 @@ def test_the_credentials_of_a_role_are_renewed(
     assert len(service.calls("STS")) == 2
 
 
-def test_a_clock_that_takes_new_credentials_for_old_ones(
+def test_new_credentials_that_are_expired_by_this_clock(
     service: ScriptedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.script("STS", _sts_answer("AKIDROLE", "2020-01-01T00:00:00Z"))

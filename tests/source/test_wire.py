@@ -38,7 +38,7 @@ def test_every_record_comes_out_as_it_was_written(page: tuple[list[WireRecord], 
         identity = record.get("userIdentity") or {}
         assert ours.user_type == identity.get("Type")
         assert ours.user_principal == identity.get("PrincipalId")
-        # Byte for byte, not only equal once parsed.
+        # Equal byte for byte, not only once parsed.
         assert ours.keys == json.dumps(stream_record["Keys"], ensure_ascii=False).encode()
         for image, name in ((ours.new_image, "NewImage"), (ours.old_image, "OldImage")):
             expected = stream_record.get(name)
@@ -48,7 +48,7 @@ def test_every_record_comes_out_as_it_was_written(page: tuple[list[WireRecord], 
                 assert image == json.dumps(expected, ensure_ascii=False).encode()
 
 
-def test_an_image_keeps_its_own_formatting() -> None:
+def test_an_image_keeps_its_formatting() -> None:
     image = b'{ "n" : {"N":"1.50"},\n "s":{"S":"\\u00e9"} }'
     body = _page(an_insert()).replace(
         json.dumps(an_insert()["dynamodb"]["NewImage"]).encode(), image
@@ -83,7 +83,7 @@ _BROKEN: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("reason", "broken"), _BROKEN)
-def test_a_bad_record_is_kept_apart_and_its_neighbours_stay(reason: str, broken: Any) -> None:
+def test_a_bad_record_is_separated_and_its_neighbours_stay(reason: str, broken: Any) -> None:
     page = parse_page(_page(an_insert(1), broken, an_insert(2)))
 
     assert [record.sequence_number for record in page.records] == [1, 2]
@@ -93,7 +93,7 @@ def test_a_bad_record_is_kept_apart_and_its_neighbours_stay(reason: str, broken:
     assert json.loads(bad.raw) == broken
 
 
-def test_a_bad_record_still_says_where_it_stood() -> None:
+def test_a_bad_record_still_has_its_sequence_number() -> None:
     page = parse_page(_page(an_insert(7, NewImage=None), an_insert(8, SequenceNumber=None)))
     assert [bad.sequence_number for bad in page.malformed] == [7, None]
 
@@ -108,7 +108,7 @@ def test_bytes_that_are_not_utf8_spoil_one_record_only() -> None:
 
 
 def test_a_lone_surrogate_spoils_one_record_only() -> None:
-    # msgspec refuses the whole page for it: the shard would stand still for good.
+    # msgspec refuses the full page because of it: the shard would be stuck for good.
     body = _page(an_insert(1), an_insert(7, NewImage={"s": {"S": "MARK"}}), an_insert(2))
     page = parse_page(body.replace(b"MARK", b"\\ud800"))
 
@@ -131,7 +131,7 @@ def test_no_user_identity(absent: dict[str, Any]) -> None:
         {"type": "Service", "principalId": "dynamodb.amazonaws.com"},
     ],
 )
-def test_a_ttl_delete_is_seen_in_either_spelling(identity: dict[str, str]) -> None:
+def test_a_ttl_delete_is_recognised_in_either_spelling(identity: dict[str, str]) -> None:
     removal = {**an_insert(NewImage=None), "eventName": "REMOVE", "userIdentity": identity}
     record = parse_page(_page(removal)).records[0]
     assert (record.user_type, record.user_principal) == ("Service", "dynamodb.amazonaws.com")
@@ -172,5 +172,5 @@ def test_empty_page_is_not_the_end() -> None:
     ],
 )
 def test_a_body_that_is_not_an_answer_is_refused(body: bytes) -> None:
-    with pytest.raises(ServiceUnavailableError, match=r"of t: the answer .*No position"):
+    with pytest.raises(ServiceUnavailableError, match=r"of t: the response .*No position"):
         parse_page(body, "GetRecords of t")

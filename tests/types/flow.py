@@ -1,4 +1,4 @@
-"""A table behind boto3's client, and the dataset of its items; and how both are compared."""
+"""Comparison of a table behind boto3's client with the dataset of its items."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _numbers = itertools.count(1)
 def typed_transform(
     source: DynamoDBSource, image: Any = "new", types: dict[str, str] | None = None
 ) -> Transform[Any, Any]:
-    """`items()` of a source into the dataset `typed`."""
+    """Make a transform that writes `items()` of a source to the dataset `typed`."""
 
     @transform(
         input_mapping={"changes": Input(Stream(source=source))},
@@ -44,7 +44,7 @@ def typed_transform(
 def scripted(
     stream: ScriptedStream, root: Path, image: Any = "new", types: dict[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """The rows of the items of a scripted stream."""
+    """Apply a scripted stream and return the rows of its items."""
     source = DynamoDBSource("orders", region="eu-west-1")
     tables = run_transform(typed_transform(source, image, types), stream, root)
     rows: list[dict[str, Any]] = tables["typed"].to_pylist()
@@ -52,7 +52,7 @@ def scripted(
 
 
 class Flow:
-    """A table, and the dataset of its items."""
+    """A table and the dataset of its items."""
 
     def __init__(self, clients: Clients, root: Path, types: dict[str, str] | None = None) -> None:
         self.table = create_table(clients, f"fidelity-{next(_numbers)}")
@@ -72,7 +72,7 @@ class Flow:
         run_transform(self._transform, self._client, self._root)
 
     def check(self) -> None:
-        """Both readers see what DynamoDB holds."""
+        """Assert that both readers return the items of the table."""
         expected = {key: _deserialized(item) for key, item in self.table.items().items()}
         delta = DeltaTable(self.uri)
         mapping = AttributeMapping.from_json(delta.metadata().configuration[ATTRIBUTES])
@@ -84,7 +84,7 @@ class Flow:
 
 
 def _deserialized(item: dict[str, Any]) -> dict[str, Any]:
-    """boto3's view. NULL and missing are one in a column; a column of binary has bytes."""
+    """Return boto3's view in column form: NULL counts as missing, and binary is bytes."""
     deserialize = TypeDeserializer().deserialize
     values = {name: deserialize(value) for name, value in item.items()}
     return {name: _in_column(value) for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""From a dataset of `items()` back to items: what a reader of the table can tell of them."""
+"""Conversion of a dataset of `items()` back to items, from the table alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datazone_dagster.model.column_names import REST
 
 
 def item_of(row: Mapping[str, Any], mapping: AttributeMapping) -> dict[str, Any]:
-    """The item of a row, without the attributes that are NULL."""
+    """Return the item of a row, without the attributes that are NULL."""
     item: dict[str, Any] = {}
     for column in mapping:
         value = row.get(column.column)

@@ -1,4 +1,4 @@
-"""How the columns of items come, stay and keep what they said."""
+"""Evolution of item columns: new columns appear, existing columns keep type and order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def columns(root: Path) -> list[str]:
     return [f.name for f in table(root).schema().fields if not f.name.startswith("_dz_")]
 
 
-def test_columns_come_with_their_data_and_keep_their_order(tmp_path: Path) -> None:
+def test_columns_appear_with_their_data_and_keep_their_order(tmp_path: Path) -> None:
     stream = ScriptedStream()
     stream.put({"id": {"S": "1"}, "b": {"S": "x"}, "a": {"N": "1"}})
     scripted(stream, tmp_path)
@@ -72,7 +72,7 @@ def test_an_unchanged_mapping_is_not_committed_again(tmp_path: Path) -> None:
     assert operations.count("SET TBLPROPERTIES") == 1
 
 
-def test_conflicts_go_beside_the_first_type_by_descriptor(tmp_path: Path) -> None:
+def test_conflicting_types_get_one_sibling_per_descriptor(tmp_path: Path) -> None:
     stream = ScriptedStream()
     values: list[dict[str, Any]] = [
         {"S": "text"},
@@ -110,7 +110,7 @@ def test_a_later_declaration_of_another_type_is_refused_before_anything_is_writt
     stream.put({"id": {"S": "1"}, "x": {"N": "1"}})
     scripted(stream, tmp_path)
     stream.put({"id": {"S": "1"}, "x": {"N": "2"}})
-    with pytest.raises(ExpressionError, match=r"'x' is decimal\(38,9\) already"):
+    with pytest.raises(ExpressionError, match=r"'x' already has type decimal\(38,9\)"):
         scripted(stream, tmp_path, types={"x": "long"})
     (row,) = scripted(stream, tmp_path)
     assert row["x"] == 2
@@ -177,28 +177,28 @@ ITEM = st.dictionaries(
 
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), ITEM), min_size=2, max_size=6), st.data())
-def test_the_cut_into_chunks_makes_no_difference(
+def test_chunk_boundaries_make_no_difference(
     tmp_path_factory: pytest.TempPathFactory, puts: list[tuple[int, Any]], data: st.DataObject
 ) -> None:
     cuts = data.draw(st.sets(st.integers(1, len(puts) - 1)))
-    whole, pieces = ScriptedStream(), ScriptedStream()
+    at_once, in_chunks = ScriptedStream(), ScriptedStream()
     one, other = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("other")
     for position, (key, item) in enumerate(puts):
         if position in cuts:
-            scripted(pieces, other)
-        for stream in (whole, pieces):
+            scripted(in_chunks, other)
+        for stream in (at_once, in_chunks):
             stream.put({"id": {"S": str(key)}, **item})
-    expected = {row["id"]: _told(row) for row in scripted(whole, one)}
-    assert {row["id"]: _told(row) for row in scripted(pieces, other)} == expected
+    expected = {row["id"]: _content(row) for row in scripted(at_once, one)}
+    assert {row["id"]: _content(row) for row in scripted(in_chunks, other)} == expected
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """What a row says, apart from how it was landed."""
+def _content(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a row that do not depend on its chunk."""
     return {n: v for n, v in row.items() if v is not None and not n.startswith("_dz_")}
 
 
 def test_a_replay_into_the_same_mapping_gives_the_same_columns(tmp_path: Path) -> None:
-    """First types stay though the first record is replaced: the mapping is the table's."""
+    """First types stay although the first record is replaced, because the table has the mapping."""
     stream = ScriptedStream()
     stream.put({"id": {"S": "1"}, "x": {"S": "text"}})
     scripted(stream, tmp_path)

@@ -1,8 +1,8 @@
-"""The fidelity proof: what boto3 put into DynamoDB comes back out of the Delta table, exactly.
+"""The fidelity proof: the Delta table returns exactly the items that boto3 put into DynamoDB.
 
-Real all the way: boto3's client over HTTP, the local DynamoDB, the drain, the change log,
-`items()`, the merge; then Polars and delta-rs read the table, each on its own. The measure is
-boto3's TypeDeserializer on what boto3 itself reads from the table.
+Every stage is real: boto3's client over HTTP, the local DynamoDB, the drain, the change log,
+`items()`, the merge. Polars and delta-rs then read the table independently. The expected values
+are those of boto3's TypeDeserializer for the items that boto3 itself reads from the table.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Hostile items through the real client: exact in the table or whole in the quarantine.
+"""Hostile items through the real client: exact in the table, or complete in the quarantine.
 
-The stream never stops on one: the item that is put after them is always there.
+A hostile item never stops the stream: the item put after it is always applied.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def test_names_and_texts_of_any_kind_are_exact(flow: Flow) -> None:
     flow.check()
 
 
-def test_each_odd_name_has_a_safe_one_and_is_told_in_the_fields_metadata(flow: Flow) -> None:
+def test_each_odd_name_gets_a_safe_one_and_stays_in_the_field_metadata(flow: Flow) -> None:
     flow.put("1", {name: {"S": name} for name in NAMES[:10]})
     flow.apply()
     flow.put("2", {name: {"S": name} for name in NAMES})
@@ -132,7 +132,7 @@ def test_32_levels(flow: Flow) -> None:
     flow.check()
 
 
-def test_more_attributes_than_columns_go_to_one_and_stay_there(flow: Flow) -> None:
+def test_attributes_beyond_the_column_limit_share_one_column_and_stay_there(flow: Flow) -> None:
     flow.put("1", {f"a{number:04d}": {"N": str(number)} for number in range(MAX_ATTRIBUTES - 1)})
     flow.apply()
     flow.put("2", {"a0000": {"N": "5"}, "one more": {"N": "1.50"}, "and": {"L": [{"B": "AA=="}]}})
@@ -163,7 +163,7 @@ ODD_IMAGES = {
 
 
 @pytest.mark.parametrize("name", ODD_IMAGES)
-def test_an_image_that_is_no_item_is_quarantined_whole_and_the_rest_goes_on(
+def test_an_image_that_is_no_item_is_quarantined_complete_and_the_others_are_applied(
     name: str, tmp_path: Path
 ) -> None:
     stream = ScriptedStream()
@@ -173,9 +173,9 @@ def test_an_image_that_is_no_item_is_quarantined_whole_and_the_rest_goes_on(
     stream.rewrite(stream.changes[1], stream.changes[1]._replace(new_image=image.encode()))
     rows = scripted(stream, tmp_path)
     assert sorted(row["id"] for row in rows) == ["after", "before"]
-    kept = DeltaTable(tmp_path / "_quarantine" / "typed").to_pyarrow_table().to_pylist()
-    assert [row["new_image"] for row in kept] == [image]
-    assert kept[0]["reason"].startswith("the new image")
+    quarantined = DeltaTable(tmp_path / "_quarantine" / "typed").to_pyarrow_table().to_pylist()
+    assert [row["new_image"] for row in quarantined] == [image]
+    assert quarantined[0]["reason"].startswith("the new image")
 
 
 ODD_VALUES: dict[str, dict[str, Any]] = {
@@ -191,7 +191,7 @@ ODD_VALUES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", ODD_VALUES)
-def test_a_text_that_its_type_can_not_hold_is_kept_as_text(name: str, tmp_path: Path) -> None:
+def test_a_text_that_does_not_fit_its_type_is_stored_as_text(name: str, tmp_path: Path) -> None:
     stream = ScriptedStream()
     ((descriptor, inner),) = ODD_VALUES[name].items()
     usual: Any = {"N": "1", "B": "AA==", "NS": ["1"], "BS": ["AA=="]}[descriptor]
@@ -203,8 +203,8 @@ def test_a_text_that_its_type_can_not_hold_is_kept_as_text(name: str, tmp_path: 
         assert odd["x"] == 1
         return
     assert odd["x"] is None
-    beside = odd[f"x__{descriptor.lower()}"]
-    assert beside == (sorted(inner) if isinstance(inner, list) else inner)
+    sibling = odd[f"x__{descriptor.lower()}"]
+    assert sibling == (sorted(inner) if isinstance(inner, list) else inner)
     assert rows["usual"]["x"] is not None
 
 
@@ -216,7 +216,7 @@ def test_numbers_as_strings_stay_strings(tmp_path: Path) -> None:
 
 
 def test_nested_values_of_the_mapping_can_be_read_from_the_table_alone(flow: Flow) -> None:
-    """The mapping in the table's properties is enough to tell every item."""
+    """The mapping in the table's properties is enough to restore every item."""
     item: dict[str, Any] = {"a b": {"S": "x"}, "n": {"N": "1E-130"}, "m": {"M": {"N": {"N": "1"}}}}
     flow.put("1", item)
     flow.apply()
@@ -242,7 +242,7 @@ def test_a_key_of_another_type_than_its_column_is_quarantined(chunks: int, tmp_p
     rows = scripted(stream, tmp_path)
     assert sorted((row["id"], row["x"]) for row in rows) == [("1", "a"), ("2", "c")]
     assert not any(name.startswith("id__") for name in rows[0])
-    kept = DeltaTable(tmp_path / "_quarantine" / "typed").to_pyarrow_table().to_pylist()
-    assert [(row["keys"], row["reason"]) for row in kept] == [
+    quarantined = DeltaTable(tmp_path / "_quarantine" / "typed").to_pyarrow_table().to_pylist()
+    assert [(row["keys"], row["reason"]) for row in quarantined] == [
         ('{"id":{"N":"1"}}', "the key 'id' is of another type than its column")
     ]

@@ -1,4 +1,7 @@
-"""Every change, and of it what the SQL names: what is read, and that nothing else is different."""
+"""Every change, but only referenced columns: what is read, and that results are equal.
+
+The selective reader serves unread frames, the full scan functions that read their chunk.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.apply.chunk_size import ApplySettings
+from datazone_dagster.changelog import compaction
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.dataset.quarantine import FIRST_SEEN_AT, LAST_SEEN_AT, Quarantine
@@ -25,11 +29,11 @@ from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.pipeline import apply_transform, read_dataset, redrive_dataset
-from tests.apply.test_read_latest import BATCHES, SOURCE, Change, contents, land
-from tests.apply.test_read_latest import open_orders as new
+from tests.apply.test_selective_read import BATCHES, SOURCE, Change, contents, land
+from tests.apply.test_selective_read import open_orders as new
 
 IMAGES = (Log.OLD_IMAGE, Log.NEW_IMAGE)
-PLACES = (Log.STREAM_ARN, Log.SHARD_ID, Log.PARENT_SHARD_ID, Log.RAW)
+ORIGIN_COLUMNS = (Log.STREAM_ARN, Log.SHARD_ID, Log.PARENT_SHARD_ID, Log.RAW)
 DATASETS: dict[str, Dataset] = {
     "append": Dataset(id="out", mode="append"),
     "history": Dataset(id="out", mode="history"),
@@ -85,7 +89,7 @@ def both_items(orders: Frame) -> Frame:
 
 
 def counted(orders: Frame) -> pa.Table:
-    """Looks at the chunk, then at more and more of it."""
+    """Reads the chunk, then more and more of its columns."""
     ids = orders.select("eventID", "eventName as total").arrow()
     statuses = orders.select("dynamodb.NewImage.status.S as status").arrow()
     return ids.append_column("status", statuses["status"])
@@ -95,7 +99,7 @@ def everything(orders: Frame) -> pa.Table:
     return orders.select("eventID", "dynamodb").select("eventID", "dynamodb.SizeBytes as total")
 
 
-def looked_at(orders: Frame) -> pa.Table:
+def read_at_once(orders: Frame) -> pa.Table:
     return orders.arrow().drop_columns(["dynamodb", "userIdentity"])
 
 
@@ -118,7 +122,7 @@ def applied(
 
 @pytest.fixture
 def columns_read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The columns of change log files that Parquet's reader was asked for, from now on."""
+    """The columns of change log files that Parquet's reader reads from now on."""
     found: set[str] = set()
 
     def recording(name: str) -> None:
@@ -156,17 +160,17 @@ def columns_read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         (counted, {Log.NEW_IMAGE}, "soft"),
         (counted, {Log.NEW_IMAGE}, "merge"),
         (everything, set(), "append"),
-        (looked_at, set(IMAGES), "append"),
+        (read_at_once, set(IMAGES), "append"),
     ],
 )
-def test_only_the_columns_that_are_asked_for_are_read(
+def test_only_requested_columns_are_read(
     use: Use, images: set[str], mode: str, tmp_path: Path, columns_read: set[str]
 ) -> None:
     layout = Layout(str(tmp_path))
     land(layout, [(1, [Change(0, "open"), Change(2, "gone")], 0)])
     applied(use, DATASETS[mode], layout)
     assert columns_read & set(IMAGES) == images
-    assert not columns_read & set(PLACES)
+    assert not columns_read & set(ORIGIN_COLUMNS)
 
 
 def test_a_chunk_by_size_holds_twice_as_many_changes_without_their_old_images(
@@ -179,14 +183,37 @@ def test_a_chunk_by_size_holds_twice_as_many_changes_without_their_old_images(
         land_records(layout, [changed._replace(new_image=image, old_image=image)])
     chunks = {
         use: applied(use, Dataset(id=use.__name__, mode="append"), layout, chunk_bytes=20_000)
-        for use in (new, both, items, looked_at)
+        for use in (new, both, items, read_at_once)
     }
     assert {use: report.chunks for use, report in chunks.items()} == {
         new: 3,  # 5 changes of 4.5 KB each
         both: 4,  # 3 of 9 KB
-        items: 4,  # may still ask for the old image
-        looked_at: 4,
+        items: 4,  # may still request the old image
+        read_at_once: 4,
     }
+
+
+@pytest.mark.parametrize(
+    ("bytes_of_changes", "expected"), [(0, 9), (6, 5), (8.5, 3), (100, 1)], ids=str
+)
+def test_a_chunk_ends_with_the_batch_that_reaches_its_size_also_in_a_joined_file(
+    bytes_of_changes: float, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine batches of four changes: a row group of a joined file has several of them."""
+    monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
+    layout = Layout(str(tmp_path))
+    image = json.dumps({"status": {"S": "x" * 9000}, "total": {"N": "1"}}).encode()
+    for batch in range(9):
+        changes = [Change(key, "open").record(100 * batch + key) for key in range(4)]
+        land_records(layout, [change._replace(new_image=image) for change in changes])
+    log = ChangeLog(layout, "orders").open_or_create()
+    while log.maintain_once():
+        pass
+    groups = [group.rows for group in ChangeLog(layout, "orders").open_or_create().row_groups(0, 9)]
+    assert max(groups) > 4
+    chunk_bytes = int(bytes_of_changes * 9200) or 1
+    report = applied(new, DATASETS["append"], layout, chunk_bytes=chunk_bytes)
+    assert (report.records, report.chunks) == (36, expected)
 
 
 def land_records(layout: Layout, records: list[ChangeRecord]) -> None:
@@ -210,8 +237,8 @@ BAD = st.sampled_from(
 )
 
 
-def whole(use: Use) -> Use:
-    """The same after a look at every column of every change."""
+def after_reading_all(use: Use) -> Use:
+    """The same function, after reading every column of every change."""
 
     def looking(orders: Frame) -> Any:
         assert orders.arrow().num_rows >= 0
@@ -239,11 +266,11 @@ def test_datasets_and_quarantines_are_as_from_all_columns(
     chunk_bytes: int,
 ) -> None:
     if mode == "merge" and use in ROW_WISE:
-        mode = "soft"  # a merge sees nothing of a change that a later one replaces
+        mode = "soft"  # a merge never reads a superseded change
     if use is windowed:
         chunk_bytes = 1  # its rows depend on where a chunk ends
     results: list[object] = []
-    for way in (use, whole(use)):
+    for way in (use, after_reading_all(use)):
         layout = Layout(str(tmp_path_factory.mktemp("lake")))
         land(layout, batches)
         for number, (key, spoil) in enumerate(bad):
@@ -268,7 +295,7 @@ def test_datasets_and_quarantines_are_as_from_all_columns(
 @pytest.mark.parametrize(
     ("use", "image"), [(new, '{"total":{"N":"no number"}}'), (items, '{"total":{"N":5}}')]
 )
-def test_what_is_set_aside_is_kept_whole_and_comes_back(
+def test_quarantined_changes_are_complete_and_can_be_redriven(
     use: Use, image: str, mode: str, tmp_path: Path
 ) -> None:
     layout, dataset = Layout(str(tmp_path)), DATASETS[mode]
@@ -278,14 +305,14 @@ def test_what_is_set_aside_is_kept_whole_and_comes_back(
     [waiting] = quarantined(layout)
     assert waiting[Log.NEW_IMAGE] == image
     assert waiting[Log.OLD_IMAGE] == '{"status":{"S":"old"}}'
-    places = (waiting[Log.STREAM_ARN], waiting[Log.SHARD_ID], waiting[Log.PARENT_SHARD_ID])
-    assert places == ("arn", "s", "parent")
-    mended = flow(lambda orders: orders.select("dynamodb.OldImage.status.S as status"), dataset)
-    assert redrive_dataset(mended, "out", layout).redriven == 1
+    shard = (waiting[Log.STREAM_ARN], waiting[Log.SHARD_ID], waiting[Log.PARENT_SHARD_ID])
+    assert shard == ("arn", "s", "parent")
+    fixed = flow(lambda orders: orders.select("dynamodb.OldImage.status.S as status"), dataset)
+    assert redrive_dataset(fixed, "out", layout).redriven == 1
     assert "old" in [row["status"] for row in contents(layout, "out")]
 
 
-def test_a_later_change_waits_whole_behind_one_that_waits(
+def test_a_deferred_change_is_quarantined_with_all_columns(
     tmp_path: Path, columns_read: set[str]
 ) -> None:
     layout, dataset = Layout(str(tmp_path)), DATASETS["append"]
@@ -295,25 +322,27 @@ def test_a_later_change_waits_whole_behind_one_that_waits(
     columns_read.clear()
     land_records(layout, [Change(0, "open", "9").record(2), Change(2, "open", "8").record(3)])
     applied(new, dataset, layout, on_error="quarantine")
-    assert columns_read >= {*IMAGES, *PLACES}
+    assert columns_read >= {*IMAGES, *ORIGIN_COLUMNS}
     first, second = sorted(quarantined(layout), key=lambda row: row[Log.VERSION])
     assert second[Log.OLD_IMAGE] == '{"status":{"S":"old"}}'
     assert second[Log.REASON] != first[Log.REASON]
     assert [row["total"] for row in contents(layout, "out")] == [8]
 
 
-def test_what_a_contract_refuses_is_kept_whole(tmp_path: Path, columns_read: set[str]) -> None:
+def test_a_change_that_a_contract_refuses_keeps_all_columns(
+    tmp_path: Path, columns_read: set[str]
+) -> None:
     layout = Layout(str(tmp_path))
     empty = Change(0, "open").record(1)._replace(new_image=b"{}")
     land_records(layout, [empty, Change(2, "open", "7").record(2)])
     applied(totals, DATASETS["contract"], layout)
-    assert columns_read >= {*IMAGES, *PLACES}
+    assert columns_read >= {*IMAGES, *ORIGIN_COLUMNS}
     [waiting] = quarantined(layout)
     assert (waiting[Log.NEW_IMAGE], waiting[Log.OLD_IMAGE]) == ("{}", '{"status":{"S":"old"}}')
     assert [row["total"] for row in contents(layout, "out")] == ["7"]
 
 
-def test_records_that_are_none_are_kept_with_their_text(tmp_path: Path) -> None:
+def test_malformed_records_are_quarantined_with_their_text(tmp_path: Path) -> None:
     layout = Layout(str(tmp_path))
     land(layout, [(1, [Change(0, "open", "1"), Change(2, "open", "2")], 1)])
     for use, mode in ((new, "append"), (items, "history"), (counted, "soft")):

@@ -1,7 +1,7 @@
-"""The change log by parts: some thousand rows that stand together, read column by column.
+"""Row groups of the change log: some thousand consecutive rows, read column by column.
 
-A part is a row group of a file. What a run does not need of it is neither fetched nor
-decoded: images are most of the bytes, and many are of changes that do not count any more.
+Columns that a run does not need are neither fetched nor decoded: images are most of the bytes,
+and many of them belong to superseded changes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from deltalake import DeltaTable
 
 from datazone_dagster.changelog.ranges import rows_between
 from datazone_dagster.changelog.schema import SCHEMA
-from datazone_dagster.delta import DataFile, filesystem
+from datazone_dagster.delta import filesystem, rows_at_a_time
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.table_file import DataFile
 
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """A row group, with the decoded bytes of all its columns."""
+    """A row group of a file, with the decoded size of all its columns in bytes."""
 
     file: int
     group: int
@@ -35,15 +36,15 @@ class RowGroup:
 class RowGroups:
     """The rows of the batches in (after_batch, through_batch], in the order of the log.
 
-    A context manager: it keeps the file open that was read last. A part that lies across an
-    end of the range has fewer rows than its row group; they are the same in every read.
+    A context manager: the file read last stays open. A row group that crosses an end of the range
+    yields only the rows inside the range, the same ones in every read.
 
     Args:
         table: The change log at one version.
-        storage_options: Of its store.
-        files: Its files with batches of the range, in order.
-        after_batch: Where the range begins, exclusive.
-        through_batch: Where it ends, inclusive.
+        storage_options: Options of the table's store.
+        files: Files of the table with batches of the range, in order.
+        after_batch: Start of the range, exclusive.
+        through_batch: End of the range, inclusive.
     """
 
     def __init__(
@@ -79,29 +80,46 @@ class RowGroups:
                 facts = metadata.row_group(group)
                 yield RowGroup(number, group, int(facts.num_rows), int(facts.total_byte_size))
 
-    def read(self, part: RowGroup, columns: Sequence[str]) -> pa.Table:
-        """These columns of the rows of a part that lie in the range.
+    def read(self, row_group: RowGroup, columns: Sequence[str]) -> pa.Table:
+        """Read these columns of the rows of a row group that are in the range.
 
         Raises:
             OSError: The store failed.
         """
-        after_batch, through_batch = self._range
-        file = self._files[part.file]
-        schema = pa.schema([SCHEMA.field(name) for name in columns])
-        whole = after_batch < file.minimum[Log.BATCH] and file.maximum[Log.BATCH] <= through_batch
-        wanted = list(columns) if whole else list(dict.fromkeys((*columns, Log.BATCH)))
-        rows = self._parquet(part.file).read_row_group(
-            part.group, columns=wanted, use_threads=False
+        rows = self._parquet(row_group.file).read_row_group(
+            row_group.group, columns=self._to_read(row_group, columns), use_threads=False
         )
-        rows = rows_between(rows, file, after_batch, through_batch)
+        return self._in_range(row_group, rows, columns)
+
+    def pieces(self, row_group: RowGroup, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the rows that `read` returns, some thousand at a time, decoded on the way.
+
+        Raises:
+            OSError: The store failed.
+        """
+        parquet = self._parquet(row_group.file)
+        size = rows_at_a_time(parquet.metadata.row_group(row_group.group))
+        wanted = self._to_read(row_group, columns)
+        for batch in parquet.iter_batches(size, row_groups=[row_group.group], columns=wanted):
+            yield self._in_range(row_group, pa.Table.from_batches([batch]), columns)
+
+    def _to_read(self, row_group: RowGroup, columns: Sequence[str]) -> list[str]:
+        after_batch, through_batch = self._range
+        file = self._files[row_group.file]
+        inside = after_batch < file.minimum[Log.BATCH] and file.maximum[Log.BATCH] <= through_batch
+        return list(columns) if inside else list(dict.fromkeys((*columns, Log.BATCH)))
+
+    def _in_range(self, row_group: RowGroup, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+        schema = pa.schema([SCHEMA.field(name) for name in columns])
+        rows = rows_between(rows, self._files[row_group.file], *self._range)
         return rows.select(schema.names).cast(schema)
 
     def _parquet(self, number: int) -> pq.ParquetFile:
         if self._open is None or self._open[0] != number:
             self._close()
             path = self._files[number].path
-            # Reading ahead saves requests. Where there are none, it is done by other threads only
-            # to hand over memory: their pages are new ones each time.
+            # Reading ahead saves requests. A local file needs none: there, other threads would
+            # read ahead only to hand over memory, in fresh pages each time.
             handle = self._local.open(path) if self._local else self._store.open_input_file(path)
             parquet = pq.ParquetFile(handle, pre_buffer=self._local is None)
             self._open = (number, handle, parquet)

@@ -1,4 +1,4 @@
-"""Collapse first, parse after: the datasets are those that the whole chunks would give."""
+"""The selective reader of the latest changes: the datasets equal those from full chunks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
-from datazone_dagster.apply import read_latest
 from datazone_dagster.apply.chunk_size import ApplySettings
+from datazone_dagster.apply.selective_read import read_selected
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.changelog.parts import RowGroups
+from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.dataset.tombstones import KIND as TOMBSTONES
 from datazone_dagster.delta import open_table
@@ -27,12 +27,13 @@ from datazone_dagster.frame.query_session import Coming
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import ChangeRecord, MalformedRecord
+from datazone_dagster.model.size_policy import ChunkBounds
 from datazone_dagster.pipeline import apply_transform, read_dataset
 from datazone_dagster.sources import DynamoDBSource
 
 SOURCE = DynamoDBSource(table_name="orders", region="eu-west-1")
 KEYS = ('{"id":{"N":"1"}}', '{"id":{"N":"1.0"}}', '{"id":{"N":"2"}}', '{ "id" : {"N":"3"} }')
-"""The first two mean one item."""
+"""Keys as text; the first two are the same item."""
 
 
 def open_orders(orders: Frame) -> Frame:
@@ -44,7 +45,7 @@ def open_orders(orders: Frame) -> Frame:
     )
 
 
-def looked_at_first(orders: Frame) -> Frame:
+def read_at_once(orders: Frame) -> Frame:
     assert orders.arrow().num_rows
     return open_orders(orders)
 
@@ -97,7 +98,7 @@ CHANGES = st.builds(
 )
 BATCHES = st.lists(
     st.tuples(
-        st.integers(1, 2),  # epochs that come in any order: a scan between changes of the stream
+        st.integers(1, 2),  # epochs in any order: a scan between changes of the stream
         st.lists(CHANGES, min_size=1, max_size=5),
         st.sampled_from([0, 0, 0, 1]),
     ),
@@ -122,7 +123,7 @@ def contents(layout: Layout, name: str) -> list[dict[str, object]]:
     return sorted(read_dataset(layout, name).to_pylist(), key=repr)
 
 
-def left(layout: Layout, name: str) -> list[tuple[str, str, str]]:
+def tombstones(layout: Layout, name: str) -> list[tuple[str, str, str]]:
     table = open_table(layout.tombstones(name), {}, TOMBSTONES)
     rows = [] if table is None else table.to_pyarrow_table().to_pylist()
     return sorted((row["_dz_key"], row["_dz_version"], row["cause"]) for row in rows)
@@ -130,7 +131,7 @@ def left(layout: Layout, name: str) -> list[tuple[str, str, str]]:
 
 @settings(max_examples=25, deadline=None)
 @given(batches=BATCHES, chunk_bytes=st.sampled_from([1, 4000, 1 << 30]))
-def test_datasets_and_tombstones_are_as_from_whole_chunks(
+def test_datasets_and_tombstones_are_as_from_full_chunks(
     tmp_path_factory: pytest.TempPathFactory,
     batches: list[tuple[int, list[Change], int]],
     chunk_bytes: int,
@@ -138,12 +139,12 @@ def test_datasets_and_tombstones_are_as_from_whole_chunks(
     layout = Layout(str(tmp_path_factory.mktemp("lake")))
     land(layout, batches)
     one = applied("collapsed", open_orders, layout, chunk_bytes=chunk_bytes)
-    other = applied("whole", looked_at_first, layout, chunk_bytes=1)
-    assert contents(layout, "collapsed") == contents(layout, "whole")
-    # With chunks of one batch a key may leave and come back: the last tombstone counts.
-    whole = {key: (version, cause) for key, version, cause in left(layout, "whole")}
-    for key, version, cause in left(layout, "collapsed"):
-        assert whole[key][0] > version or whole[key] == (version, cause)
+    other = applied("full", read_at_once, layout, chunk_bytes=1)
+    assert contents(layout, "collapsed") == contents(layout, "full")
+    # With chunks of one batch a key may be deleted and return: the last tombstone counts.
+    full = {key: (version, cause) for key, version, cause in tombstones(layout, "full")}
+    for key, version, cause in tombstones(layout, "collapsed"):
+        assert full[key][0] > version or full[key] == (version, cause)
     assert one.position == other.position == len(batches)
     assert one.records == other.records
     assert one.record_bytes == other.record_bytes
@@ -151,7 +152,7 @@ def test_datasets_and_tombstones_are_as_from_whole_chunks(
     assert (one.event_time_min, one.event_time_max) == (other.event_time_min, other.event_time_max)
 
 
-def test_images_are_read_of_the_latest_changes_only_and_only_those_that_are_named(
+def test_only_referenced_images_of_the_latest_changes_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = Layout(str(tmp_path))
@@ -160,9 +161,9 @@ def test_images_are_read_of_the_latest_changes_only_and_only_those_that_are_name
     read: list[tuple[int, tuple[str, ...]]] = []
     original = RowGroups.read
 
-    def reading(self: RowGroups, part: Any, columns: Sequence[str]) -> pa.Table:
-        read.append((part.file, tuple(columns)))
-        return original(self, part, columns)
+    def reading(self: RowGroups, row_group: Any, columns: Sequence[str]) -> pa.Table:
+        read.append((row_group.file, tuple(columns)))
+        return original(self, row_group, columns)
 
     parsed: list[int] = []
     rows_of = Frame.rows_of
@@ -207,9 +208,9 @@ def test_an_expression_that_fails_on_the_latest_change_fails_the_run_as_ever(
     land(layout, [(1, [Change(0, "open"), Change(2, "open", "12x")], 0)])
     with pytest.raises(TransformError) as collapsed:
         applied("collapsed", open_orders, layout)
-    with pytest.raises(TransformError) as whole:
-        applied("whole", looked_at_first, layout)
-    assert str(collapsed.value) == str(whole.value)
+    with pytest.raises(TransformError) as full:
+        applied("full", read_at_once, layout)
+    assert str(collapsed.value) == str(full.value)
     assert "12x" in str(collapsed.value)
 
 
@@ -230,14 +231,14 @@ def test_rows_that_are_larger_than_expected_make_smaller_chunks(
     layout = Layout(str(tmp_path))
     for batch in range(6):
         land(layout, [(1, [Change(key, "open", str(batch)) for key in (0, 2, 3)], 0)])
-    tried: list[read_latest.Bounds] = []
-    original = read_latest.prepare
+    tried: list[ChunkBounds] = []
 
-    def prepare(parts: RowGroups, frames: Any, bounds: read_latest.Bounds) -> Any:
+    def read(log: Any, after: int, through: int, frames: Any, bounds: Any, **how: bool) -> Any:
         tried.append(bounds)
-        return original(parts, frames, replace(bounds, most_bytes=20_000))
+        bounds = replace(bounds, most_bytes=20_000)
+        return read_selected(log, after, through, frames, bounds, **how)
 
-    monkeypatch.setattr("datazone_dagster.apply.prepare.prepare", prepare)
+    monkeypatch.setattr("datazone_dagster.apply.prepare.read_selected", read)
 
     def wide(orders: Frame) -> Frame:
         return orders.select("dynamodb.NewImage.total.N as total", "repeat('x', 10000) as filling")
@@ -256,13 +257,13 @@ def test_the_first_chunk_knows_by_a_sample_how_small_its_rows_are(
     filling = "x" * 20_000
     for _ in range(4):
         land(layout, [(1, [Change(key, filling) for key in (0, 2, 3)], 0)])
-    original = read_latest.prepare
 
-    def prepare(parts: RowGroups, frames: Any, bounds: read_latest.Bounds) -> Any:
-        # Room for a claim and a small row of each change, not for the changes themselves.
-        return original(parts, frames, replace(bounds, retained_bytes=40_000))
+    def read(log: Any, after: int, through: int, frames: Any, bounds: Any, **how: bool) -> Any:
+        # Enough for a keyed change and a small row each, not for the changes themselves.
+        bounds = replace(bounds, retained_bytes=40_000)
+        return read_selected(log, after, through, frames, bounds, **how)
 
-    monkeypatch.setattr("datazone_dagster.apply.prepare.prepare", prepare)
+    monkeypatch.setattr("datazone_dagster.apply.prepare.read_selected", read)
     assert applied("small", open_orders, layout).chunks == 1
     assert applied("large", all_of_it, layout).chunks == 4
 

@@ -1,6 +1,6 @@
-"""The batch size: within its limits always, and at rest when the world is.
+"""The size policy: limits from the memory budget, sizes within them, steady when the world is.
 
-`benchmarks.batch_simulation` is the world; docs/performance.md shows the same runs as a plot.
+`benchmarks.batch_simulation` simulates the environment; docs/performance.md plots the same runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,21 @@ from hypothesis import strategies as st
 
 from benchmarks.batch_plot import drawn
 from benchmarks.batch_simulation import LIMITS, MIB, SCENARIOS, Step, World, simulated
-from datazone_dagster.model.batch_size import LARGEST_STEP, BatchMeasured, BatchSize
+from datazone_dagster.model.size_policy import (
+    LARGEST_STEP,
+    BatchMeasured,
+    BatchSize,
+    ChunkBounds,
+    SizeLimits,
+    available_bytes,
+    batch_limits,
+    batch_memory_share,
+    chunk_bounds,
+    frame_memory_bytes,
+    full_chunk_limits,
+    latest_chunk_limits,
+    working_bytes,
+)
 
 measurements = st.builds(
     BatchMeasured,
@@ -49,7 +63,7 @@ def between(steps: list[Step], begin: float, end: float) -> list[int]:
 
 
 def turns(sizes: list[int]) -> int:
-    """How often growing became shrinking or the other way round."""
+    """Count the changes between growing and shrinking."""
     moves = [after > before for before, after in itertools.pairwise(sizes) if after != before]
     return sum(one != other for one, other in itertools.pairwise(moves))
 
@@ -57,7 +71,7 @@ def turns(sizes: list[int]) -> int:
 def test_a_burst_is_met_with_large_batches_and_drained() -> None:
     steps = run("bursts")
     assert max(between(steps, 245, 300)) == LIMITS.largest_bytes
-    # The first tick of a burst finds what arrived since the one before: at most 600 MiB.
+    # The first tick of a burst finds the records since the tick before: at most 600 MiB.
     assert max(step.backlog_bytes for step in steps) < 700 * MIB
     assert all(step.backlog_bytes < MIB for step in steps if 310 <= step.at_seconds < 540)
     assert turns([step.size_bytes for step in steps]) <= 2
@@ -79,11 +93,11 @@ def test_a_slow_commit_makes_batches_larger_and_they_rest() -> None:
     for calm in (before, slow, after):
         assert turns(calm) <= 1
         assert max(calm) <= 1.6 * min(calm)
-    # Three seconds of commit in batches of two seconds of work would fall behind for good.
+    # Three seconds of commit per two seconds of work would fall further and further behind.
     assert steps[-1].backlog_bytes < 64 * MIB
 
 
-def test_throttling_shrinks_and_is_forgotten_when_it_is_over() -> None:
+def test_throttling_shrinks_batches_until_it_is_over() -> None:
     steps = run("throttled from 300 s to 400 s")
     assert between(steps, 390, 400)[-1] == LIMITS.smallest_bytes
     assert min(between(steps, 600, 900)) > 16 * MIB
@@ -95,7 +109,7 @@ def test_near_the_memory_budget_the_size_comes_to_rest_below_it() -> None:
     assert max(between(steps, 100, 300)) == LIMITS.largest_bytes
     late = [step for step in steps if step.at_seconds > 400]
     world = SCENARIOS["memory taken by others from 300 s on"]
-    assert all(world.pressure(step.at_seconds, step.existing_bytes) <= 0.9 for step in late)
+    assert all(world.pressure(step.at_seconds, step.batch_bytes) <= 0.9 for step in late)
     assert turns([step.size_bytes for step in late]) == 0
 
 
@@ -119,5 +133,43 @@ def test_a_steady_world_means_a_steady_size(
 
 
 def test_the_plot_in_the_documentation_is_of_this_controller() -> None:
-    """Else: `python -m benchmarks.batch_plot`."""
+    """If this fails, run `python -m benchmarks.batch_plot`."""
     assert Path("docs/batch-size.svg").read_text() == drawn()
+
+
+@pytest.mark.parametrize(("budget", "largest"), [(512 * MIB, 64 * MIB), (8 * MIB, 2 * MIB)])
+def test_a_batch_is_at_most_an_eighth_of_the_budget_and_two_mebibytes_at_least(
+    budget: int, largest: int
+) -> None:
+    assert batch_limits(budget) == SizeLimits(2 * MIB, largest, target_seconds=4.0)
+
+
+def test_memory_that_a_drain_found_is_not_its_own() -> None:
+    assert batch_memory_share(512 * MIB, 112 * MIB, 312 * MIB) == 0.5
+    assert batch_memory_share(512 * MIB, 112 * MIB, 100 * MIB) == 0.0
+    # A process near its budget drains too: batches count against a quarter of the budget.
+    assert batch_memory_share(512 * MIB, 500 * MIB, 564 * MIB) == 0.5
+
+
+def test_working_memory_is_what_the_process_leaves_but_enough_for_a_batch() -> None:
+    assert available_bytes(1024 * MIB, 200 * MIB, first_chunk=False) == 824 * MIB
+    assert available_bytes(1024 * MIB, 200 * MIB, first_chunk=True) == 704 * MIB
+    assert available_bytes(1024 * MIB, 2000 * MIB, first_chunk=False) == 0
+    assert working_bytes(0) == 192 * MIB
+    assert frame_memory_bytes(192 * MIB) == 512 * MIB
+    assert frame_memory_bytes(4096 * MIB) == 1024 * MIB
+
+
+def test_a_chunk_with_every_change_is_a_sixteenth_of_the_working_memory() -> None:
+    assert full_chunk_limits(800 * MIB) == SizeLimits(8 * MIB, 50 * MIB, target_seconds=5.0)
+    assert full_chunk_limits(64 * MIB) == SizeLimits(8 * MIB, 8 * MIB, target_seconds=5.0)
+    assert latest_chunk_limits() == SizeLimits(8 * MIB, 8192 * MIB, target_seconds=5.0)
+
+
+def test_only_the_memory_of_latest_changes_is_bounded_beyond_their_decoded_bytes() -> None:
+    assert chunk_bounds(MIB, None) == ChunkBounds(MIB)
+    assert chunk_bounds(MIB, 80.0) == ChunkBounds(MIB, 80.0)
+    bounds = chunk_bounds(MIB, 80.0, 700 * MIB)
+    assert bounds == ChunkBounds(MIB, 80.0, retained_bytes=100 * MIB, most_bytes=150 * MIB)
+    smaller = bounds.after_too_much(120.0)
+    assert smaller == ChunkBounds(MIB, 120.0, retained_bytes=50 * MIB, most_bytes=150 * MIB)

@@ -1,0 +1,192 @@
+"""A table next to a dataset's, for changes that its rows do not show and late changes depend on.
+
+It is written before the commit of the dataset that needs it: if that commit fails, its rows only
+repeat what the change log says. Rows expire after a retention, by dropping full days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.delta import Commit, Table, create_table, data_files, guarded, open_table
+from datazone_dagster.delta.read_file import live_batches
+from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.delta.write_table import append_rows, drop_partitions
+from datazone_dagster.model.column_names import KEY
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.version import split_version
+from datazone_dagster.rows.align import Values
+
+RETENTION = timedelta(days=7)
+
+
+class _Bounded(Protocol):
+    @property
+    def maximum(self) -> Mapping[str, Any]:
+        """Upper bounds by column."""
+
+
+File = TypeVar("File", bound=_Bounded)
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """Names of the columns that a companion table adds to its rows.
+
+    A version is repeated as two numbers: Delta truncates string statistics to 32 characters, too
+    few to prune files by a version.
+
+    Args:
+        day: Day of the write; the table is partitioned by it.
+        epoch: Epoch of the row's version.
+        rank: Sequence number of the row's version, as a float.
+    """
+
+    day: str
+    epoch: str
+    rank: str
+
+    @property
+    def fields(self) -> tuple[pa.Field, ...]:
+        """The columns, in this order."""
+        return (
+            pa.field(self.day, pa.string()),
+            pa.field(self.epoch, pa.int64()),
+            pa.field(self.rank, pa.float64()),
+        )
+
+    def values(self, versions: pa.ChunkedArray, now: datetime) -> dict[str, Values]:
+        """Return the values of the columns for rows of these versions that are written now."""
+        split = [split_version(version) for version in versions.to_pylist()]
+        return {
+            self.day: pa.scalar(_day_of(now)),
+            self.epoch: pa.array([epoch for epoch, _ in split], pa.int64()),
+            self.rank: pa.array([float(number) for _, number in split], pa.float64()),
+        }
+
+
+class CompanionTable:
+    """One companion table of a dataset.
+
+    Args:
+        layout: Layout of the lakehouse.
+        dataset_id: The dataset.
+        uri: URI of the table.
+        kind: Kind of the table, as in `datazone_dagster.delta.open_table`.
+        stamps: Names of the columns that the table adds to its rows.
+        contents: Description of the rows, for the table and for errors, such as "tombstones".
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        dataset_id: str,
+        uri: str,
+        *,
+        kind: str,
+        stamps: Stamps,
+        contents: str,
+    ) -> None:
+        self.uri = uri
+        self.storage_options = dict(layout.storage_options)
+        self._dataset_id = dataset_id
+        self._kind = kind
+        self._stamps = stamps
+        self._contents = contents
+        self._quarantine = Quarantine(layout, dataset_id)
+
+    def open(self) -> Table | None:
+        """Open the table; None if there is none."""
+        return open_table(self.uri, self.storage_options, self._kind)
+
+    def open_or_create(self, schema: pa.Schema, description: str) -> Table:
+        """Open the table, or create it with these columns, the stamps among them."""
+        stamps = self._stamps
+        return self.open() or create_table(
+            self.uri,
+            self.storage_options,
+            self._kind,
+            schema,
+            partition_by=(stamps.day,),
+            configuration={
+                "delta.dataSkippingStatsColumns": f"{stamps.epoch},{stamps.rank}",
+                "delta.logRetentionDuration": "interval 1 days",
+                "delta.deletedFileRetentionDuration": "interval 1 days",
+            },
+            description=f"{description}, for {RETENTION.days} days. "
+            "Written by datazone_dagster only.",
+        )
+
+    def append(
+        self, table: Table, rows: pa.Table, now: datetime, commit: Commit | None = None
+    ) -> None:
+        """Append rows in the table's schema, then drop the days that have expired."""
+        append_rows(table, rows, commit)
+        self._expire(table, now)
+
+    def files_from(self, files: Iterable[File], version: str) -> list[File]:
+        """Return the files that may contain this version or a higher one, of any key."""
+        lowest = split_version(version)
+        return [file for file in files if self._may_reach(file, *lowest)]
+
+    def read(
+        self,
+        table: Table,
+        schema: pa.Schema,
+        keys: pa.Array | None = None,
+        *,
+        lowest: str | None = None,
+    ) -> pa.Table:
+        """Return rows of the table.
+
+        Args:
+            table: The table.
+            schema: Columns to read; a column that a file lacks is null.
+            keys: Keys whose rows are returned; None: all.
+            lowest: Version from which on all rows are returned; lower ones may be among them.
+                None: all versions.
+
+        Raises:
+            StorageError: The table can't be read.
+        """
+        # Not read by delta-rs: it has no statistics for tables with binary and nested columns.
+        snapshot = read_snapshot(table, self.storage_options)
+        files = snapshot.files if lowest is None else self.files_from(snapshot.files, lowest)
+        found: list[pa.RecordBatch] = []
+        with guarded(self.uri, f"Reading {self._contents} of dataset {self._dataset_id!r}"):
+            for file in files:
+                batches = live_batches(snapshot, file, schema, snapshot.deleted_in(file))
+                if keys is not None:
+                    batches = (one.filter(pc.is_in(one.column(KEY), keys)) for one in batches)
+                found += batches
+        return pa.Table.from_batches(found, schema)
+
+    def _may_reach(self, file: _Bounded, epoch: int, sequence_number: int) -> bool:
+        highest = file.maximum.get(self._stamps.epoch), file.maximum.get(self._stamps.rank)
+        return None in highest or highest >= (epoch, float(sequence_number))
+
+    def _expire(self, table: Table, now: datetime) -> None:
+        """Drop the days that are older than the retention.
+
+        Days that a quarantined change may need stay: a change that is redriven after weeks must
+        not restore a key that was deleted since.
+        """
+        days = {file.partition[self._stamps.day] for file in data_files(table)}
+        expired = sorted(day for day in days if day < _day_of(now - RETENTION))
+        if expired:
+            oldest = self._quarantine.oldest_waiting()
+            expired = [day for day in expired if oldest is None or day < _day_of(oldest)]
+        if expired:
+            drop_partitions(table, self._stamps.day, expired)
+
+
+def _day_of(time: datetime) -> str:
+    """Return the day of a time in the form of a partition value."""
+    return time.strftime("%Y-%m-%d")

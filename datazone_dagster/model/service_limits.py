@@ -1,0 +1,22 @@
+"""Limits of DynamoDB Streams that the stages, the emulator and the cost model go by.
+
+Sources: the DynamoDB Streams API reference (GetRecords, GetShardIterator, DescribeStream) and the
+page "Change data capture for DynamoDB Streams" of the developer guide.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+RETENTION = timedelta(hours=24)
+"""Time that the service keeps a record. It may trim the record at any moment after."""
+
+ITERATOR_LIFETIME_SECONDS = 15 * 60
+"""Time after which a shard iterator expires."""
+
+PAGE_RECORDS = 1_000
+PAGE_BYTES = 1_000_000
+"""Most records and bytes in one GetRecords answer."""
+
+SHARDS_PER_PAGE = 100
+"""Most shards in one DescribeStream answer."""

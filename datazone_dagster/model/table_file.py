@@ -1,0 +1,25 @@
+"""A file of a Delta table as the transaction log lists it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One live file of a table, with its statistics by column.
+
+    `path` is percent-encoded, as in the log. `num_records` includes rows that a deletion vector
+    hides: for tables that may have vectors, use `datazone_dagster.delta.transaction_log`.
+    """
+
+    path: str
+    size_bytes: int
+    written_at: datetime
+    num_records: int
+    minimum: Mapping[str, Any]
+    maximum: Mapping[str, Any]
+    partition: Mapping[str, Any]

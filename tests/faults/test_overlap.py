@@ -46,7 +46,7 @@ from tests.faults.world import assert_exactly_once as assert_table_exactly_once
 from tests.new_process import NewProcess
 
 SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
-BATCH_BY_BATCH = DrainSettings(budget_bytes=1, max_workers=1)
+BATCH_BY_BATCH = DrainSettings(budget_bytes=100, max_workers=1)
 BATCHES = 70
 """More batches than one group of files, so that the change log has files to join."""
 

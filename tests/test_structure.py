@@ -85,6 +85,15 @@ def test_no_file_name_is_there_twice() -> None:
     assert {name: files for name, files in named.items() if len(files) > 1} == {}
 
 
+def test_the_files_that_the_architecture_page_names_are_there() -> None:
+    page = (PROJECT / "docs" / "architecture.md").read_text("utf-8")
+    named = set(re.findall(r"\b[a-z_]+/[a-z_]+\.py\b", page))
+    assert len(named) > 40
+    tests = {one for one in named if one.startswith("tests/")}
+    assert [one for one in named - tests if not (PACKAGE / one).is_file()] == []
+    assert [one for one in tests if not (PROJECT / one).is_file()] == []
+
+
 def test_files_that_say_pure_are_in_the_contract_on_purity() -> None:
     config = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
     contracts = {one["name"]: one for one in config["tool"]["importlinter"]["contracts"]}

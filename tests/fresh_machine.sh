@@ -59,6 +59,6 @@ for step in $steps; do
       # Ctrl-C after a while, as a user would.
       as_newcomer "timeout --signal=INT --kill-after=60 $demo_seconds make demo" || [ $? = 124 ]
       ;;
-    *) as_newcomer "$step" ;;
+    *) as_newcomer "make $step" ;;
   esac
 done

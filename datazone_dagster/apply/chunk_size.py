@@ -108,6 +108,5 @@ class ChunkSizes:
         Freed memory counts as long as usage is low: the next chunk can reuse it.
         """
         if resident_bytes() > size_policy.RELEASE_ABOVE_SHARE * self._settings.memory_budget:
-            pa.default_memory_pool().release_unused()
             release_memory()
         return resident_bytes()

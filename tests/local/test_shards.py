@@ -8,6 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from datazone_dagster.local.stream_log import after_sequence
+from datazone_dagster.model.service_limits import PAGE_BYTES
 from tests.local.stream_reading import (
     Clients,
     Table,
@@ -108,7 +109,7 @@ def test_children_of_one_shard(table: Table) -> None:
 
 
 def _one_shard(table: Table) -> tuple[str, list[Any]]:
-    """A shard with at least four records, and its records."""
+    """Return a shard with at least four records, and its records."""
     for n in range(24):
         table.put(str(n))
     shard_id = table.shards()[0]["ShardId"]
@@ -132,7 +133,7 @@ def test_iterator_types(table: Table) -> None:
     assert [r["eventName"] for r in read_from(clients, latest)] == ["MODIFY"] * len(records)
 
 
-def test_an_iterator_goes_on_where_an_empty_page_left_it(table: Table) -> None:
+def test_an_iterator_continues_after_an_empty_page(table: Table) -> None:
     shard_id, _ = _one_shard(table)
     clients = table.clients
     start = iterator(clients, table.stream_arn, shard_id, "LATEST")
@@ -148,15 +149,15 @@ def test_the_last_page_of_a_closed_shard_has_records_and_no_iterator(table: Tabl
     clients = table.clients
     start = iterator(clients, table.stream_arn, shard_id)
     clients.admin.roll(table.name, shard_id)
-    whole = clients.streams.get_records(ShardIterator=start)
-    assert whole["Records"] == records
-    assert "NextShardIterator" not in whole
-    part = clients.streams.get_records(ShardIterator=start, Limit=len(records) - 1)
-    assert "NextShardIterator" in part
-    rest = clients.streams.get_records(ShardIterator=part["NextShardIterator"])
+    full = clients.streams.get_records(ShardIterator=start)
+    assert full["Records"] == records
+    assert "NextShardIterator" not in full
+    partial = clients.streams.get_records(ShardIterator=start, Limit=len(records) - 1)
+    assert "NextShardIterator" in partial
+    rest = clients.streams.get_records(ShardIterator=partial["NextShardIterator"])
     assert rest["Records"] == records[-1:]
     assert "NextShardIterator" not in rest
-    # From the end of a closed shard there is nothing to read, and no iterator.
+    # At the end of a closed shard there is nothing to read, and no iterator.
     end = table.shards()[0]["SequenceNumberRange"]["EndingSequenceNumber"]
     at_end = iterator(
         clients, table.stream_arn, shard_id, "AFTER_SEQUENCE_NUMBER", SequenceNumber=end
@@ -181,7 +182,7 @@ def test_a_page_holds_a_thousand_records_or_one_megabyte(clients: Clients) -> No
     first = iterator(clients, large.stream_arn, large.shards()[0]["ShardId"])
     page = clients.streams.get_records(ShardIterator=first)
     length = int(page["ResponseMetadata"]["HTTPHeaders"]["content-length"])
-    assert 1024 * 1024 - 21_000 < length < 1024 * 1024 + 1000
+    assert PAGE_BYTES - 21_000 < length < PAGE_BYTES + 1000
     assert len(large.records()) == 130
 
 
@@ -218,7 +219,7 @@ def test_bad_iterator_requests(table: Table, request_: Any, code: str) -> None:
     assert error_code(refused) == code
 
 
-def test_an_iterator_that_is_not_ours(table: Table) -> None:
+def test_an_iterator_that_the_server_did_not_issue(table: Table) -> None:
     good = iterator(table.clients, table.stream_arn, table.shards()[0]["ShardId"])
     for bad in ("nonsense", good[:-8] + "AAAAAAA=", ""):
         with pytest.raises(Exception, match=r"Invalid ShardIterator|valid"):

@@ -1,7 +1,7 @@
-"""A DynamoDB with streams on this machine: shards that split and roll, faults by script.
+"""DynamoDB with streams on this machine: shards split and roll, faults follow a script.
 
-`LocalDynamoDB` runs it as a child process; `datazone-dagster emulator` from a shell. Neither
-boto3 nor Dagster is imported here.
+`LocalDynamoDB` runs it as a child process, `datazone-dagster emulator` from a shell. Nothing
+here imports boto3 or Dagster.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AdminClient", "Fault", "FaultKind", "FaultPlan", "LocalDynamoDB"]
 
-_HOMES = {
+_MODULES = {
     "AdminClient": "admin_client",
     "Fault": "faults",
     "FaultKind": "faults",
@@ -26,9 +26,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

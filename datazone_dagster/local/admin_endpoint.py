@@ -1,7 +1,13 @@
-"""What a test or the demo may ask of the server beside DynamoDB: `/_admin/<name>`, JSON."""
+"""Admin calls that tests and the demo make besides DynamoDB's own: `/_admin/<name>`, JSON.
+
+A call is a POST with the header `X-Datazone-Admin`. A web page can't send that header to another
+origin without a permission that this server never gives, so no page in a browser on this machine
+can reset tables or inject faults.
+"""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 
@@ -9,7 +15,8 @@ import msgspec
 
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.local.faults import FaultPlan
-from datazone_dagster.local.operations import Answer, Operations
+from datazone_dagster.local.http_requests import Request
+from datazone_dagster.local.operations import Answer, Operations, decoded
 from datazone_dagster.local.rows import sweep_expired
 from datazone_dagster.local.service import Body, Call, optional_text, text
 from datazone_dagster.local.service_errors import ServiceError, not_found, validation
@@ -19,14 +26,17 @@ from datazone_dagster.local.tables import find_table
 from datazone_dagster.local.trimming import trim_aged, trim_before, trim_through
 
 ADMIN_PREFIX = "/_admin/"
+ADMIN_HEADER = "X-Datazone-Admin"
 CLOCK_OFFSET = "clock_offset_seconds"
+_SEQUENCE = re.compile(r"[0-9]{1,40}")
+_CLOCK_OFFSET_MAX_SECONDS = 10 * 366 * 86_400.0
 
 
 class AdminEndpoint:
     """The admin calls of one server.
 
     Args:
-        operations: The operations whose state they look into.
+        operations: Operations whose state the admin calls read and change.
     """
 
     def __init__(self, operations: Operations) -> None:
@@ -45,20 +55,19 @@ class AdminEndpoint:
             "fault-log": lambda _call, _body: {"log": operations.faults.log()},
         }
 
-    def answer(self, path: str, raw: bytes) -> Answer:
+    def answer(self, request: Request) -> Answer:
         """Carry out one admin call."""
-        name = path[len(ADMIN_PREFIX) :].partition("?")[0]
+        name = request.path[len(ADMIN_PREFIX) :].partition("?")[0]
         operations = self._operations
         try:
+            _require_admin(request)
             operation = self._calls.get(name)
             if operation is None:
-                raise not_found(f"No admin call {name!r}; there are {', '.join(self._calls)}")
-            body = msgspec.json.decode(raw, type=Body) if raw else {}
+                raise not_found(f"No such admin call; known calls: {', '.join(self._calls)}")
+            body = decoded(request.body) if request.body else {}
             with operations.store.transaction() as db:
                 answer = operation(Call(db, operations.clock, operations.settings), body)
             return Answer(200, msgspec.json.encode(answer))
-        except msgspec.MsgspecError as error:
-            return Answer(400, validation(f"The body is not JSON: {error}").encoded())
         except ServiceError as error:
             return Answer(error.status, error.encoded())
 
@@ -69,15 +78,17 @@ class AdminEndpoint:
         return {"children": roll_shard(call, _shard(call, body))}
 
     def _trim(self, call: Call, body: Body) -> Body:
-        """By age, or one shard through a sequence number."""
+        """Trim by age, or trim one shard through a sequence number."""
         through = optional_text(body, "throughSequenceNumber")
         if through is not None:
             shard = _shard(call, body)
+            if not _SEQUENCE.fullmatch(through):
+                raise validation("throughSequenceNumber must be a sequence number")
             return {"trimmed": trim_through(call, shard["number"], padded(int(through)))}
         older_than_seconds = body.get("olderThanSeconds", 0.0)
-        if not isinstance(older_than_seconds, (int, float)) or older_than_seconds < 0:
+        if not _is_number(older_than_seconds) or older_than_seconds < 0:
             raise validation("olderThanSeconds must be a number of seconds, 0 or more")
-        # With an age of 0 everything goes, what was written in this instant too.
+        # An age of 0 trims everything, including records written at this very moment.
         edge = 0.001 if older_than_seconds == 0 else 0.0
         horizon = call.clock.now() - older_than_seconds + edge
         return {"trimmed": trim_before(call, horizon, _streams_of(call, body))}
@@ -88,15 +99,17 @@ class AdminEndpoint:
             seconds = body.get(name)
             if seconds is None:
                 continue
-            if not isinstance(seconds, (int, float)):
+            if not _is_number(seconds):
                 raise validation(f"{name} must be a number of seconds")
+            if abs(base + seconds) > _CLOCK_OFFSET_MAX_SECONDS:
+                raise validation(f"{name} would move the clock by more than 10 years")
             clock.offset_seconds = base + seconds
             write_setting(call.db, CLOCK_OFFSET, repr(clock.offset_seconds))
             trim_aged(call)
         return {"now": clock.now(), "offsetSeconds": clock.offset_seconds}
 
     def _reset(self, call: Call, _body: Body) -> Body:
-        """As if the server had just started in an empty directory."""
+        """Return to the state of a server just started in an empty directory."""
         erase(call.db)
         call.clock.offset_seconds = 0.0
         self._operations.faults.set_plan(FaultPlan())
@@ -104,7 +117,7 @@ class AdminEndpoint:
         return {}
 
     def _shards(self, call: Call, body: Body) -> Body:
-        """Every shard the stream ever had, with what no client gets to see."""
+        """Return every shard the stream ever had, with fields that DescribeStream does not show."""
         stream = _stream(call, body)
         rows = call.db.execute(
             "SELECT shards.*, (SELECT count(*) FROM records WHERE shard = shards.number)"
@@ -132,8 +145,24 @@ class AdminEndpoint:
         return {"faults": len(plan)}
 
 
+def _require_admin(request: Request) -> None:
+    if request.method != "POST":
+        raise ServiceError("MethodNotAllowed", "An admin call is a POST request.", status=405)
+    if ADMIN_HEADER.lower() not in request.headers:
+        raise ServiceError(
+            "AccessDeniedException",
+            f"An admin call needs the header {ADMIN_HEADER}, which a web page can't send. Nothing "
+            "was done.",
+            status=403,
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _stream(call: Call, body: Body) -> sqlite3.Row:
-    """The stream of the request: by ARN, or the table's newest."""
+    """Return the stream of the request: by ARN, or the newest of the table."""
     arn = optional_text(body, "streamArn")
     if arn is None:
         table = find_table(call, text(body, "table"))
@@ -153,9 +182,11 @@ def _streams_of(call: Call, body: Body) -> list[int] | None:
 
 
 def _shard(call: Call, body: Body) -> sqlite3.Row:
-    """A shard by id or by index in creation order; without either the oldest open one."""
+    """Return a shard by id or by index in creation order; by default the oldest open one."""
     stream = _stream(call, body)
     wanted = body.get("shard")
+    if isinstance(wanted, bool) or not isinstance(wanted, str | int | None):
+        raise validation("shard must be a shard id or an index")
     rows = call.db.execute(
         "SELECT * FROM shards WHERE stream = ? ORDER BY number", (stream["number"],)
     ).fetchall()

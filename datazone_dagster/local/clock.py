@@ -1,4 +1,4 @@
-"""The server's clock: real time plus an offset that an admin call can move."""
+"""Clock of the server: real time plus an offset that an admin call can change."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable
 
 TimeSource = Callable[[], float]
-"""Returns seconds since 1970."""
+"""Function that returns seconds since 1970."""
 
 
 class ServerClock:
-    """Seconds since 1970 as the server sees them.
+    """Clock of the server, in seconds since 1970.
 
-    Iterators, trimming, TTL and record times use nothing else, so 24 hours pass in one call.
+    Iterators, trimming, TTL and record times use only this clock, so 24 hours pass in one call.
 
     Args:
-        offset_seconds: Where the clock stands ahead of the time source.
-        source: The time source.
+        offset_seconds: Seconds that the clock is ahead of the time source.
+        source: Time source.
     """
 
     def __init__(self, offset_seconds: float = 0.0, source: TimeSource = time.time) -> None:
@@ -24,5 +24,5 @@ class ServerClock:
         self._source = source
 
     def now(self) -> float:
-        """Seconds since 1970."""
+        """Return seconds since 1970."""
         return self._source() + self.offset_seconds

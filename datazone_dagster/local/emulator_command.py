@@ -1,4 +1,4 @@
-"""`datazone-dagster emulator`: the local DynamoDB in the foreground."""
+"""`datazone-dagster emulator`: runs the local DynamoDB in the foreground."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Local DynamoDB with streams: {url}
   client = boto3.client("dynamodb", endpoint_url="{url}", region_name="us-east-1",
                         aws_access_key_id="local", aws_secret_access_key="local")
 
-or for every client of a shell:
+or, for every client started from a shell:
 
   export AWS_ENDPOINT_URL_DYNAMODB={url}
   export AWS_ENDPOINT_URL_DYNAMODB_STREAMS={url}
   export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1
   export AWS_ACCOUNT_ID_ENDPOINT_MODE=disabled
 
-State: {state}. Ctrl-C ends it."""
+State: {state}. Press Ctrl-C to stop."""
 
 
 @click.command(short_help="Run a local DynamoDB with streams on 127.0.0.1.")
@@ -34,26 +34,26 @@ State: {state}. Ctrl-C ends it."""
     default=8000,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="0 takes a free port.",
+    help="Port on 127.0.0.1; 0 takes a free one.",
 )
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep tables and streams here over restarts. Without it they go when the server ends.",
+    help="Directory for state that survives restarts. Without it, state is deleted at the end.",
 )
 @click.option(
     "--shards",
     default=4,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Shards of a new stream.",
+    help="Number of shards of a new stream.",
 )
 @click.option(
     "--roll-after",
     "roll_after_seconds",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Replace an open shard by a child at this age. The service does so every 4 hours.",
+    help="Age at which a child replaces an open shard. The service does so every 4 hours.",
 )
 @click.option(
     "--ttl-interval",
@@ -62,7 +62,7 @@ State: {state}. Ctrl-C ends it."""
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="How often items with an expired time to live are deleted.",
+    help="Interval between deletions of items whose time to live has passed.",
 )
 @click.option("--two-readers-a-shard", is_flag=True, help="Throttle a third reader of a shard.")
 def emulator(
@@ -75,10 +75,10 @@ def emulator(
 ) -> None:
     """Run a local DynamoDB with streams on 127.0.0.1.
 
-    boto3 and every AWS SDK talk to it. Shards split and roll as in the service; no request
+    boto3 and every AWS SDK can use it. Shards split and roll as in the service; no request
     leaves this machine.
     """
-    state = "kept for this run only" if data_dir is None else str(data_dir)
+    state = "deleted when the server stops" if data_dir is None else str(data_dir)
     try:
         serve(
             port=port,
@@ -97,4 +97,4 @@ def emulator(
         raise click.ClickException(f"The local DynamoDB can't start: {error}") from error
     except sqlite3.Error as error:
         raise click.ClickException(f"The local DynamoDB can't start: {error}") from error
-    click.echo("Local DynamoDB ended.")
+    click.echo("Local DynamoDB stopped.")

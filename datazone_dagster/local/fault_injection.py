@@ -1,4 +1,4 @@
-"""Which call is struck by which fault, counted as the calls come in."""
+"""Matching of incoming calls with the faults of a plan."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from datazone_dagster.local.faults import ANY_OPERATION, LISTING_KINDS, Fault, F
 
 
 class CalledShard(NamedTuple):
-    """The shard of a call, where it has one: its id and place in its stream's creation order."""
+    """Shard of a call: its id and its position in the creation order of its stream."""
 
     shard_id: str
     position: int
 
 
 class FaultInjector:
-    """Counts calls against a plan and keeps a log of the faults that happened. Thread safe."""
+    """Counts calls against a plan and logs the faults that occurred. Thread safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.set_plan(FaultPlan())
 
     def set_plan(self, plan: FaultPlan) -> None:
-        """Start a plan: all counts are 0, the log is empty."""
+        """Start a plan with all counts at 0 and an empty log."""
         with self._lock:
             self._plan = plan
             self._calls = [0] * len(plan.faults)
@@ -31,20 +31,20 @@ class FaultInjector:
 
     @property
     def armed(self) -> bool:
-        """Whether there is anything to look for."""
+        """True if the plan contains any fault."""
         return bool(self._plan.faults)
 
     def log(self) -> list[dict[str, object]]:
-        """The faults that happened since the plan was set, in order."""
+        """Return the faults that occurred since the plan was set, in order."""
         with self._lock:
             return list(self._log)
 
     def strike(self, operation: str, shard: CalledShard | None, at: float) -> Fault | None:
-        """Count a call; the fault that strikes it, if one does.
+        """Count a call and return the fault that strikes it, if any.
 
         Args:
-            operation: The operation called.
-            shard: The shard of the call.
+            operation: Name of the operation.
+            shard: Shard of the call, if it has one.
             at: Server time in seconds since 1970, for the log.
         """
         struck: Fault | None = None

@@ -1,6 +1,6 @@
-"""Faults by script: which call of the local DynamoDB fails, and how.
+"""Scripted faults: which call of the local DynamoDB fails, and how.
 
-A plan is data: it travels as JSON to the server (`AdminClient.set_faults`), so it works
+A plan is data that is sent to the server as JSON (`AdminClient.set_faults`). So it works
 across processes, and the same calls give the same faults every time.
 """
 
@@ -16,7 +16,7 @@ from datazone_dagster.errors import DefinitionError
 
 
 class FaultKind(str, Enum):
-    """What happens to a call."""
+    """Kind of fault: what happens to a call."""
 
     # Error answers, before any work is done.
     THROTTLING = "ThrottlingException"
@@ -29,35 +29,35 @@ class FaultKind(str, Enum):
     NOT_FOUND = "ResourceNotFoundException"
     # The connection.
     CONNECTION_RESET = "connection_reset"
-    """Reset before any work is done."""
+    """The connection is reset before any work is done."""
     ANSWER_LOST = "answer_lost"
     """The work is done, then the connection is reset."""
     NO_ANSWER = "no_answer"
-    """The work is done, the answer never comes: the client runs into its timeout."""
+    """The work is done, but the answer never comes: the client times out."""
     SLOW = "slow"
     """The answer comes `delay_seconds` late."""
     # Pages of GetRecords.
     EMPTY_PAGE = "empty_page"
-    """No records, and an iterator at the same place."""
+    """No records, and an iterator at the same position."""
     MALFORMED_RECORD = "malformed_record"
-    """`payload` is added in the middle of the page; every true record stays."""
+    """`payload` is inserted in the middle of the page; every real record stays."""
     MISSING_NEXT_ITERATOR = "missing_next_iterator"
-    """The records come without a NextShardIterator, whatever follows."""
+    """The page has its records but no NextShardIterator, even if more records follow."""
     LATE_END = "late_end"
-    """The last page of a closed shard still has an iterator; the end is an empty page."""
+    """The last page of a closed shard still has an iterator; an empty page follows as the end."""
     # Listings of DescribeStream. `shard` names the shard that is shown wrongly.
     HIDE_CHILDREN = "hide_children"
     """A closed shard looks like a leaf: its descendants are not listed yet."""
     HIDE_PARENT = "hide_parent"
-    """The shard is not listed, although its children are."""
+    """The shard is not listed although its children are."""
     OPEN_PARENT = "open_parent"
     """The shard has children but no EndingSequenceNumber yet."""
     CHILDREN_FIRST = "children_first"
-    """The shards come youngest first, so children are listed before their parents."""
+    """The youngest shards come first, so children are listed before their parents."""
     KEEP_EXPIRED = "keep_expired"
-    """A shard that is gone after 24 hours is still listed."""
+    """A shard that expired after 24 hours is still listed."""
     EMPTY_LAST_PAGE = "empty_last_page"
-    """The last page is followed by an empty one."""
+    """An empty page follows the last page."""
 
 
 ERROR_KINDS = frozenset(list(FaultKind)[:8])
@@ -72,6 +72,7 @@ PAGE_KINDS = frozenset(
 )
 LISTING_KINDS = frozenset(list(FaultKind)[-6:])
 ANY_OPERATION = "*"
+_DELAY_SECONDS_MAX = 3_600
 _MALFORMED = '{"eventID":"malformed-record","eventName":"MODIFY","dynamodb":"not a record"}'
 
 
@@ -79,24 +80,24 @@ _MALFORMED = '{"eventID":"malformed-record","eventName":"MODIFY","dynamodb":"not
 class Fault:
     """One scripted fault.
 
-    The calls that match `operation` and `shard` are counted from 1 when the plan is set. The
-    fault strikes at call `first`, then at every `every`-th call, `times` times in all.
+    Calls that match `operation` and `shard` are counted from 1 when the plan is set. The fault
+    strikes call number `first`, then every `every`-th call after it, `times` times in total.
 
     Args:
-        operation: An operation such as `GetRecords`, or `*`.
-        kind: What happens.
-        shard: A shard id, its index in the creation order of its stream (from 0), or None
-            for any. For listing kinds it is the shard shown wrongly, and
-            every DescribeStream call counts.
-        first: The first call that is struck, from 1.
-        times: How often it strikes; None: for ever.
-        every: The distance between struck calls, in calls.
-        delay_seconds: For `slow` the delay, for `no_answer` the longest time that the
-            connection is held.
-        payload: For `malformed_record` the JSON text that is put into the page.
+        operation: Name of an operation such as `GetRecords`, or `*` for any.
+        kind: Kind of fault.
+        shard: Shard id, index in the creation order of its stream (from 0), or None for any
+            shard. For listing kinds it is the shard shown wrongly, and every DescribeStream
+            call counts.
+        first: Number of the first call that is struck, from 1.
+        times: Number of strikes; None means no limit.
+        every: Distance between struck calls, in calls.
+        delay_seconds: Delay of a `slow` answer, or the longest time that `no_answer` leaves the
+            connection open.
+        payload: JSON text that `malformed_record` puts into the page.
 
     Raises:
-        DefinitionError: An argument is out of its range, or the kind does not fit the operation.
+        DefinitionError: An argument is out of range, or the kind does not fit the operation.
     """
 
     operation: str
@@ -109,7 +110,7 @@ class Fault:
     payload: str = _MALFORMED
 
     def __post_init__(self) -> None:
-        """Validate, and take a kind given as its text."""
+        """Validate the arguments; accept a kind given as text."""
         try:
             object.__setattr__(self, "kind", FaultKind(self.kind))
         except ValueError:
@@ -117,24 +118,42 @@ class Fault:
                 f"Fault(kind={self.kind!r}) is not a kind of fault.",
                 hint=f"Use one of {', '.join(kind.value for kind in FaultKind)}.",
             ) from None
-        for name, value, low in (("first", self.first, 1), ("every", self.every, 1)):
-            if value < low:
-                raise DefinitionError(f"Fault({name}={value}): it must be {low} or more.")
-        if self.times is not None and self.times < 1:
+        if not isinstance(self.operation, str):
+            raise DefinitionError(f"Fault(operation={self.operation!r}) is not the name of one.")
+        if isinstance(self.shard, bool) or not isinstance(self.shard, str | int | None):
             raise DefinitionError(
-                f"Fault(times={self.times}): it must be 1 or more.", hint="None means for ever."
+                f"Fault(shard={self.shard!r}) is neither a shard id nor an index.",
+                hint="None means any shard.",
             )
-        if self.delay_seconds < 0:
-            raise DefinitionError(f"Fault(delay_seconds={self.delay_seconds}) is negative.")
+        if not isinstance(self.payload, str):
+            raise DefinitionError("Fault(payload=...) is not text.")
+        self._check_numbers()
         for kinds, operation in ((PAGE_KINDS, "GetRecords"), (LISTING_KINDS, "DescribeStream")):
             if self.kind in kinds and self.operation != operation:
                 raise DefinitionError(
                     f"Fault(operation={self.operation!r}, kind={self.kind.value!r}) can't happen.",
-                    hint=f"This kind of fault belongs to operation={operation!r}.",
+                    hint=f"Use operation={operation!r} with this kind of fault.",
                 )
 
+    def _check_numbers(self) -> None:
+        for name, value in (("first", self.first), ("every", self.every), ("times", self.times)):
+            if name == "times" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise DefinitionError(
+                    f"Fault({name}={value!r}): it must be a whole number, 1 or more.",
+                    hint="None means no limit." if name == "times" else "",
+                )
+        delay = self.delay_seconds
+        is_number = isinstance(delay, int | float) and not isinstance(delay, bool)
+        if not is_number or not 0 <= delay <= _DELAY_SECONDS_MAX:
+            raise DefinitionError(
+                f"Fault(delay_seconds={delay!r}): it must be a number of seconds, 0 to "
+                f"{_DELAY_SECONDS_MAX}."
+            )
+
     def strikes(self, call_number: int) -> bool:
-        """Whether the n-th matching call (from 1) is struck."""
+        """Return whether the fault strikes the n-th matching call, counted from 1."""
         past = call_number - self.first
         if past < 0 or past % self.every:
             return False
@@ -143,7 +162,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class FaultPlan:
-    """Faults that are tried in order; the first that strikes a call is the one that happens.
+    """Faults that are tried in order; the first one that strikes a call takes effect.
 
     Example:
         `FaultPlan([Fault("GetRecords", FaultKind.THROTTLING, shard=2, first=3)])`
@@ -152,20 +171,20 @@ class FaultPlan:
     faults: Sequence[Fault] = ()
 
     def __post_init__(self) -> None:
-        """Freeze the list."""
+        """Store the faults as a tuple."""
         object.__setattr__(self, "faults", tuple(self.faults))
 
     def to_members(self) -> list[dict[str, Any]]:
-        """The plan as plain values that JSON can hold."""
+        """Return the plan as plain values for JSON."""
         return [_members(fault) for fault in self.faults]
 
     def to_json(self) -> str:
-        """The plan as JSON text."""
+        """Return the plan as JSON text."""
         return json.dumps(self.to_members())
 
     @classmethod
     def from_json(cls, text: str) -> FaultPlan:
-        """A plan from `to_json`.
+        """Read a plan from the text of `to_json`.
 
         Raises:
             DefinitionError: The text is not a list of faults.
@@ -175,7 +194,7 @@ class FaultPlan:
         except (TypeError, json.JSONDecodeError) as error:
             raise DefinitionError(
                 f"This is not a fault plan: {error}.",
-                hint="Expected is a JSON list of objects with the members of Fault.",
+                hint="Pass a JSON list of objects with the arguments of Fault.",
             ) from error
 
 

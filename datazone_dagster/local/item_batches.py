@@ -1,4 +1,4 @@
-"""Several items in one request: BatchWriteItem, BatchGetItem, TransactWriteItems."""
+"""Requests for several items: BatchWriteItem, BatchGetItem, TransactWriteItems."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def batch_get_item(call: Call, body: Body) -> Body:
 def transact_write_items(call: Call, body: Body) -> Body:
     """`TransactWriteItems`: up to 100 actions, all or none.
 
-    A client request token is taken but not remembered: sent twice, it writes twice.
+    A client request token is accepted but not stored: a request sent twice writes twice.
     """
     actions = members(body, "TransactItems")
     if not 1 <= len(actions) <= _TRANSACTION_MAX:

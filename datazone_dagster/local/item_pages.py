@@ -1,4 +1,4 @@
-"""Many items page by page: Scan (with parallel segments) and Query by key."""
+"""Pages of items: Scan (with parallel segments) and Query by key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SEGMENTS_MAX = 1_000_000
 
 
 def scan(call: Call, body: Body) -> Body:
-    """`Scan`: by hash of the partition key, so a segment is a range of hashes."""
+    """`Scan`: in order of the partition key's hash, so a segment is a range of hashes."""
     refuse(body, *_LEGACY, "IndexName")
     table = find_table(call, text(body, "TableName"))
     low, high = _segment(body)
@@ -66,7 +66,7 @@ def _segment(body: Body) -> tuple[int, int]:
 
 
 def query(call: Call, body: Body) -> Body:
-    """`Query` of one partition, by sort key up or down."""
+    """`Query`: one partition, in ascending or descending order of the sort key."""
     refuse(body, *_LEGACY, "IndexName")
     table = find_table(call, text(body, "TableName"))
     wanted = _Filter(body)
@@ -78,7 +78,7 @@ def query(call: Call, body: Body) -> Body:
     forward = body.get("ScanIndexForward") is not False
     start = _start_key(table, body)
     sign, order = (">", "ASC") if forward else ("<", "DESC")
-    # Two fixed words are chosen here; every value is bound.
+    # Only two fixed words are inserted; every value is bound.
     sql = (
         "SELECT size_bytes, item FROM items WHERE table_number = ? AND hash = ?"  # noqa: S608 - see above
         f" AND partition = ?{f' AND sort {sign} ?' if start else ''} ORDER BY sort {order}"
@@ -103,9 +103,9 @@ class _Filter:
         self.placeholders: Placeholders = placeholders_of(body)
         filter_text = optional_text(body, "FilterExpression")
         projection_text = optional_text(body, "ProjectionExpression")
-        self.keeps: Condition = lambda _item: True
+        self.matches: Condition = lambda _item: True
         if filter_text is not None:
-            self.keeps = condition(filter_text, "FilterExpression", self.placeholders)
+            self.matches = condition(filter_text, "FilterExpression", self.placeholders)
         self.paths = None
         if projection_text is not None:
             self.paths = projection(projection_text, self.placeholders)
@@ -116,24 +116,25 @@ class _Filter:
 
 
 def _page(table: Table, body: Body, rows: Iterable[sqlite3.Row], wanted: _Filter) -> Body:
-    """At most Limit items or 1 MB before the filter, as the service pages."""
+    """Return at most Limit items or 1 MB, both before the filter, as the service does."""
     limit = optional_integer(body, "Limit", 1)
     scanned = size_bytes = 0
-    kept: list[Item] = []
+    matching: list[Item] = []
     last: Item | None = None
     for row in rows:
         item = decode_item(row["item"])
         scanned += 1
         size_bytes += row["size_bytes"]
-        if wanted.keeps(item):
-            kept.append(item)
+        if wanted.matches(item):
+            matching.append(item)
         if scanned == limit or size_bytes >= PAGE_BYTES:
             last = item
             break
-    answer = {"Count": len(kept), "ScannedCount": scanned, **read_capacity(body, table, size_bytes)}
+    capacity = read_capacity(body, table, size_bytes)
+    answer = {"Count": len(matching), "ScannedCount": scanned, **capacity}
     if not wanted.count_only:
         paths = wanted.paths
-        answer["Items"] = [project(item, paths) for item in kept] if paths is not None else kept
+        answer["Items"] = matching if paths is None else [project(item, paths) for item in matching]
     if last is not None:
         answer["LastEvaluatedKey"] = table.schema.of(last)
     return answer

@@ -1,4 +1,4 @@
-"""Single items: put, get, update, delete, with their conditions and return values."""
+"""Requests for single items: put, get, update, delete, with conditions and return values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from datazone_dagster.local.expressions.tokens import Path, Placeholders
 from datazone_dagster.local.expressions.updates import Update, update
 from datazone_dagster.local.keys import StoredKey, key_of_item, key_of_request
 from datazone_dagster.local.rows import change_row, read_row
-from datazone_dagster.local.service import Body, Call, choice, optional_text, refuse, text
+from datazone_dagster.local.service import (
+    Body,
+    Call,
+    choice,
+    member,
+    optional_text,
+    refuse,
+    text,
+)
 from datazone_dagster.local.service_errors import (
     ServiceError,
     invalid_parameter,
@@ -24,19 +32,20 @@ _LEGACY = ("Expected", "ConditionalOperator", "AttributeUpdates", "AttributesToG
 
 
 def placeholders_of(body: Body) -> Placeholders:
-    """The names and values of a request.
+    """Return the names and values of a request.
 
     Raises:
-        ServiceError: They are given although no expression is.
+        ServiceError: Names or values are given without an expression.
     """
     for name in ("ExpressionAttributeNames", "ExpressionAttributeValues"):
-        if body.get(name) is not None and not any(part.endswith("Expression") for part in body):
+        if body.get(name) is not None and not any(key.endswith("Expression") for key in body):
             raise validation(f"{name} can only be specified when using expressions")
+        member(body, name)  # anything but a map is an error
     return Placeholders(body.get("ExpressionAttributeNames"), body.get("ExpressionAttributeValues"))
 
 
 def condition_of(body: Body, placeholders: Placeholders) -> Condition | None:
-    """The compiled ConditionExpression, None if there is none."""
+    """Compile the ConditionExpression; None if there is none."""
     expression = optional_text(body, "ConditionExpression")
     if expression is None:
         return None
@@ -67,7 +76,7 @@ def put_item(call: Call, body: Body) -> Body:
 
 
 def put_within(call: Call, table: Table, body: Body) -> Item | None:
-    """Check and write a put; returns the old item. Part of PutItem and transactions."""
+    """Check and write a put of PutItem or a transaction; return the old item."""
     placeholders = placeholders_of(body)
     compiled = condition_of(body, placeholders)
     placeholders.require_all_used()
@@ -90,7 +99,7 @@ def delete_item(call: Call, body: Body) -> Body:
 
 
 def delete_within(call: Call, table: Table, body: Body) -> Item | None:
-    """Check and write a delete; returns the old item. Part of DeleteItem and transactions."""
+    """Check and write a delete of DeleteItem or a transaction; return the old item."""
     placeholders = placeholders_of(body)
     compiled = condition_of(body, placeholders)
     placeholders.require_all_used()
@@ -102,7 +111,7 @@ def delete_within(call: Call, table: Table, body: Body) -> Item | None:
 
 
 def update_item(call: Call, body: Body) -> Body:
-    """`UpdateItem`: creates the item where there is none (one INSERT)."""
+    """`UpdateItem`: creates the item if it is absent (one INSERT)."""
     refuse(body, *_LEGACY)
     table = find_table(call, text(body, "TableName"))
     allowed = ("NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW")
@@ -118,7 +127,7 @@ def update_item(call: Call, body: Body) -> Body:
 
 
 def update_within(call: Call, table: Table, body: Body) -> tuple[Item | None, Item, Sequence[Path]]:
-    """Check and write an update; returns the old item, the new item and the paths written."""
+    """Check and write an update; return the old item, the new item and the paths written."""
     placeholders = placeholders_of(body)
     compiled = condition_of(body, placeholders)
     expression = optional_text(body, "UpdateExpression")

@@ -1,4 +1,4 @@
-"""Key condition expressions: which partition a Query reads."""
+"""Key condition expressions: the partition that a Query reads."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from datazone_dagster.local.keys import KeySchema
 from datazone_dagster.local.service_errors import invalid_parameter, validation
 from datazone_dagster.local.values import Attribute
 
-_ROW_GROUP = "KeyConditionExpression"
+_MEMBER = "KeyConditionExpression"
 
 
 def partition_value(expression: str, schema: KeySchema, placeholders: Placeholders) -> Attribute:
-    """The value that the expression demands of the partition key.
+    """Return the value that the expression requires of the partition key.
 
     Raises:
-        ServiceError: `ValidationException`: the partition key is not compared with `=`, another
-            attribute than the keys is used, or the value has the wrong type.
+        ServiceError: `ValidationException`: the partition key is not compared with `=`, an
+            attribute other than the keys is used, or the value has the wrong type.
     """
-    tokens = TokenStream(expression, _ROW_GROUP, placeholders)
+    tokens = TokenStream(expression, _MEMBER, placeholders)
     found: Attribute | None = None
     while tokens.peek().kind != "end":
         if tokens.takes("OR") or tokens.takes("NOT") or tokens.takes("IN") or tokens.takes("<>"):
-            raise validation(f"Invalid operator used in {_ROW_GROUP}")
+            raise validation(f"Invalid operator used in {_MEMBER}")
         token = tokens.peek()
         is_path = tokens.at_path() and tokens.peek(1).text != "("
         if not is_path or token.text.upper() in ("AND", "BETWEEN"):
@@ -33,7 +33,7 @@ def partition_value(expression: str, schema: KeySchema, placeholders: Placeholde
         if path[0] == schema.partition:
             if found is not None or not tokens.takes("=") or tokens.peek().kind != "value":
                 raise validation("Query key condition not supported")
-            found = placeholders.value(tokens.take().text, _ROW_GROUP)
+            found = placeholders.value(tokens.take().text, _MEMBER)
     if found is None:
         raise validation(f"Query condition missed key schema element: {schema.partition}")
     if schema.partition_type not in found:

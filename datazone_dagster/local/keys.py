@@ -1,4 +1,4 @@
-"""Primary keys: validated against the table, as bytes in the order of the service."""
+"""Primary keys: validated against the table, encoded as bytes in the service's order."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from datazone_dagster.local.service_errors import invalid_parameter, validation
 from datazone_dagster.local.values import Attribute, Item, sort_bytes
 
 HASH_SPACE = 2**62
-"""Hashes are 0 to HASH_SPACE - 1: the bounds fit a signed 64-bit column."""
+"""Number of hashes, 0 to HASH_SPACE - 1: all bounds fit a signed 64-bit column."""
 _PARTITION_BYTES_MAX, _SORT_BYTES_MAX = 2048, 1024
 
 
 class KeySchema(msgspec.Struct, frozen=True):
-    """Names and types (S, N, B) of the partition key and, where there is one, the sort key."""
+    """Names and types (S, N, B) of the partition key and of the sort key, if there is one."""
 
     partition: str
     partition_type: str
@@ -25,16 +25,16 @@ class KeySchema(msgspec.Struct, frozen=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The key attributes."""
+        """Names of the key attributes."""
         return (self.partition,) if self.sort is None else (self.partition, self.sort)
 
     def of(self, item: Item) -> Item:
-        """The key attributes of an item."""
+        """Return the key attributes of an item."""
         return {name: item[name] for name in self.names}
 
 
 class StoredKey(NamedTuple):
-    """A key as its row is found: hash of the partition key, then both keys as sortable bytes."""
+    """Key of a stored row: hash of the partition key, then both keys as sortable bytes."""
 
     hash: int
     partition: bytes
@@ -42,12 +42,12 @@ class StoredKey(NamedTuple):
 
 
 def partition_hash(partition: bytes) -> int:
-    """The place of a partition key in the hash space: decides the shard and the scan segment."""
+    """Return the hash of a partition key, which decides its shard and its scan segment."""
     return int.from_bytes(hashlib.blake2b(partition, digest_size=8).digest(), "big") >> 2
 
 
 def key_of_item(schema: KeySchema, item: Item) -> StoredKey:
-    """The key within an item.
+    """Return the key of an item.
 
     Raises:
         ServiceError: A key attribute is missing, of the wrong type, empty or too long.
@@ -64,7 +64,7 @@ def key_of_item(schema: KeySchema, item: Item) -> StoredKey:
 
 
 def key_of_request(schema: KeySchema, key: Item) -> StoredKey:
-    """The key of a request that names exactly the key attributes."""
+    """Return the key of a request that names exactly the key attributes."""
     types = dict(_named_types(schema))
     if key.keys() != types.keys() or any(types[name] not in key[name] for name in key):
         raise validation("The provided key element does not match the schema")

@@ -1,4 +1,4 @@
-"""From the `X-Amz-Target` of a request to its answer: dispatch, faults, counters."""
+"""Dispatch of requests by their `X-Amz-Target`, with faults and counters."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _OPERATIONS: dict[str, dict[str, _Operation]] = {
 
 
 class Answer(NamedTuple):
-    """What goes back over the connection. `fault` is one that the connection has to act out."""
+    """Answer to send. `fault` is a fault that the connection has to act out."""
 
     status: int
     body: bytes
@@ -73,16 +73,16 @@ class Answer(NamedTuple):
 
 
 class ResetBeforeWorkError(Exception):
-    """The plan wants the connection reset before any work is done."""
+    """The fault plan resets the connection before any work is done."""
 
 
 class Operations:
-    """Every operation of both services. Thread safe.
+    """All operations of both services. Thread safe.
 
     Args:
-        store: Where the state is.
-        clock: The server's clock.
-        settings: The server's settings.
+        store: Store of the state.
+        clock: Clock of the server.
+        settings: Settings of the server.
     """
 
     def __init__(self, store: Store, clock: ServerClock, settings: Settings) -> None:
@@ -98,12 +98,12 @@ class Operations:
         """Carry out one request.
 
         Args:
-            target: The `X-Amz-Target` header.
-            raw: The request's JSON body.
-            region: The region that the client signed for.
+            target: Value of the `X-Amz-Target` header.
+            raw: JSON body of the request.
+            region: Region that the client signed for.
 
         Raises:
-            ResetBeforeWorkError: A fault of the plan.
+            ResetBeforeWorkError: The fault plan resets the connection.
         """
         service, _, name = target.partition(".")
         try:
@@ -111,12 +111,12 @@ class Operations:
             if operation is None:
                 raise ServiceError("UnknownOperationException", f"Unknown operation: {target}")
             self._count(self._counts, name)
-            return self._carried_out(name, operation, _decoded(raw), region)
+            return self._carry_out(name, operation, decoded(raw), region)
         except ServiceError as error:
             self._count(self._errors, error.code)
             return Answer(error.status, error.encoded())
 
-    def _carried_out(self, name: str, operation: _Operation, body: Body, region: str) -> Answer:
+    def _carry_out(self, name: str, operation: _Operation, body: Body, region: str) -> Answer:
         fault = self._fault(name, body) if self.faults.armed else None
         if fault is not None:
             if fault.kind in ERROR_KINDS:
@@ -147,7 +147,7 @@ class Operations:
         with self.store.transaction() as db:
             if isinstance(body.get("ShardIterator"), str):
                 try:
-                    position = read(body["ShardIterator"], 0.0)  # expired or not: which shard?
+                    position = read(body["ShardIterator"], 0.0)  # at time 0 no iterator is expired
                 except ServiceError:
                     return None
                 row = db.execute(by_number, (position.shard,)).fetchone()
@@ -172,7 +172,7 @@ class Operations:
             counter[key] += by
 
     def counters(self) -> Body:
-        """Calls by operation, errors by code, and what GetRecords gave, since the last reset."""
+        """Return calls by operation, errors by code and GetRecords totals since the last reset."""
         with self._counting:
             return {
                 "calls": dict(self._counts),
@@ -188,11 +188,29 @@ class Operations:
                 counter.clear()
 
 
-def _decoded(raw: bytes) -> Body:
+def decoded(raw: bytes) -> Body:
+    """Return a request's body.
+
+    Raises:
+        ServiceError: `SerializationException`: it is not a JSON object, or is nested too deeply.
+    """
     try:
-        return msgspec.json.decode(raw, type=Body)
-    except msgspec.MsgspecError as error:
+        body = msgspec.json.decode(raw, type=Body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ServiceError("SerializationException", f"The body is not JSON: {error}") from None
+    except RecursionError:
+        raise ServiceError("SerializationException", "The body is nested too deeply") from None
+    if b"\\u" in raw and not _encodable(body):
+        raise ServiceError("SerializationException", "The body has half a surrogate pair")
+    return body
+
+
+def _encodable(body: Body) -> bool:
+    try:
+        msgspec.json.encode(body)
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _distorted(

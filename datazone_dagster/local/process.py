@@ -1,4 +1,4 @@
-"""A local DynamoDB as a child process, for tests, notebooks and the demo."""
+"""Local DynamoDB as a child process, for tests, notebooks and the demo."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ _STOP_SECONDS = 10.0
 
 
 class LocalDynamoDB:
-    """A DynamoDB with streams on 127.0.0.1, in a process of its own.
+    """DynamoDB with streams on 127.0.0.1, in a process of its own.
 
-    It ends with the `with` block, and when the process that started it dies, however it dies.
+    The process ends with the `with` block, or when the process that started it dies, however
+    that one dies.
 
     Args:
-        port: The port; 0 takes a free one.
-        data_dir: Where the state is kept over restarts; None: nowhere, each start is empty.
-        shards: Shards of a new stream.
-        roll_after_seconds: Age at which an open shard rolls; None: only by `admin.roll`.
-        ttl_interval_seconds: Distance of TTL sweeps; None: only by `admin.sweep_ttl`.
-        two_readers_a_shard: Throttle a third reader of a shard.
+        port: Port to listen on; 0 takes a free one.
+        data_dir: Directory for state that survives restarts; None makes each start empty.
+        shards: Number of shards of a new stream.
+        roll_after_seconds: Age at which an open shard rolls; None rolls only by `admin.roll`.
+        ttl_interval_seconds: Interval between TTL sweeps; None sweeps only by `admin.sweep_ttl`.
+        two_readers_a_shard: Whether a third reader of a shard is throttled.
 
     Raises:
-        LocalServerError: On entering: the port is taken, or the data directory can't be used.
+        LocalServerError: The port is taken, or the data directory can't be used (on entry).
 
     Example:
         ```python
@@ -66,23 +67,23 @@ class LocalDynamoDB:
 
     @property
     def endpoint_url(self) -> str:
-        """The URL for `endpoint_url=` of both clients, `dynamodb` and `dynamodbstreams`."""
+        """URL for `endpoint_url=` of both clients, `dynamodb` and `dynamodbstreams`."""
         return self._endpoint_url
 
     @property
     def admin(self) -> AdminClient:
-        """The calls that AWS does not have: splits, rolls, trims, the clock, faults."""
+        """Client of the calls that AWS does not have: splits, rolls, trims, the clock, faults."""
         return AdminClient(self._endpoint_url)
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, None when it does not run."""
+        """Process id of the server, None when it is not running."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> LocalDynamoDB:
-        """Start the process and wait until it answers. `with` does this."""
+        """Start the process and wait until it answers. `with` calls this."""
         if self._process is not None:
-            raise LocalServerError("This local DynamoDB runs already.", hint="Stop it first.")
+            raise LocalServerError("This local DynamoDB is already running.", hint="Stop it first.")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "datazone_dagster.local.server", *self._arguments],
             stdin=subprocess.PIPE,
@@ -102,24 +103,24 @@ class LocalDynamoDB:
         if not line:
             raise LocalServerError(
                 "The local DynamoDB did not start.",
-                hint="Its own output, just above, says why.",
+                hint="The server's own output, just above, gives the reason.",
             )
-        said = json.loads(line)
-        if "url" in said:
-            return str(said["url"])
-        if said["port_taken"]:
+        message = json.loads(line)
+        if "url" in message:
+            return str(message["url"])
+        if message["port_taken"]:
             raise port_taken(self._port)
         raise LocalServerError(
-            f"The local DynamoDB did not start: {said['error']}",
+            f"The local DynamoDB did not start: {message['error']}",
             hint="Choose another data directory, or none.",
         )
 
     def stop(self) -> None:
-        """End the process; what was answered is kept. `with` does this."""
+        """Stop the process. Every answered write is in the data directory. `with` calls this."""
         self._end(signal_first=True)
 
     def kill(self) -> None:
-        """End the process with SIGKILL, as a crash would; what was answered is kept."""
+        """Kill the process, as a crash would. Every answered write is in the data directory."""
         self._end(signal_first=False)
 
     def _end(self, *, signal_first: bool) -> None:
@@ -149,9 +150,9 @@ class LocalDynamoDB:
 
 
 def port_taken(port: int) -> LocalServerError:
-    """The error for a port that something else listens on."""
+    """Return the error for a port that another program listens on."""
     return LocalServerError(
-        f"Port {port} of 127.0.0.1 is taken by another program.",
+        f"Port {port} on 127.0.0.1 is taken by another program.",
         safe="Nothing was started.",
         hint="Stop that program, or choose another port (0 takes a free one).",
     )

@@ -1,4 +1,4 @@
-"""The limit of two readers a shard, as a switch: a client that breaks it is throttled."""
+"""Optional limit of two readers per shard: a client that exceeds it is throttled."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _ACTIVE_SECONDS = 1.0
 
 
 class ReaderLimit:
-    """Remembers who read which shard within the last second. Thread safe.
+    """Tracks the readers of each shard within the last second. Thread safe.
 
-    A reader is a chain of iterators that began with one GetShardIterator.
+    A reader is a chain of iterators that began with one GetShardIterator call.
     """
 
     def __init__(self) -> None:
@@ -21,15 +21,15 @@ class ReaderLimit:
         self._seen: dict[int, dict[str, float]] = {}
 
     def admit(self, shard: int, reader: str, now: float) -> None:
-        """Let a reader read.
+        """Admit a reader to a shard and record the read.
 
         Args:
-            shard: The shard's number.
-            reader: The chain of iterators.
+            shard: Number of the shard.
+            reader: Id of the chain of iterators.
             now: Server time in seconds since 1970.
 
         Raises:
-            ServiceError: `LimitExceededException`: two others read this shard just now.
+            ServiceError: `LimitExceededException`: two other readers read this shard just now.
         """
         with self._lock:
             seen = self._seen.setdefault(shard, {})

@@ -1,4 +1,4 @@
-"""Rows of a table: read one, change one together with its stream record, TTL deletes."""
+"""Rows of a table: read one, change one together with its stream record, delete expired ones."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FIVE_YEARS_SECONDS = 5 * 365 * 86400
 
 
 def decode_item(stored: bytes) -> Item:
-    """An item as it is stored: the DynamoDB JSON, normalised."""
+    """Return a stored item: normalised DynamoDB JSON."""
     item: Item = msgspec.json.decode(stored)
     return item
 
 
 def read_row(call: Call, table: Table, key: StoredKey) -> Item | None:
-    """The item under a key."""
+    """Return the item under a key, None if it is absent."""
     row = call.db.execute(
         "SELECT item FROM items WHERE table_number = ? AND hash = ? AND partition = ? AND sort = ?",
         (table.number, *key),
@@ -38,7 +38,7 @@ def change_row(
     new: Item | None,
     identity: dict[str, str] | None = None,
 ) -> None:
-    """Write an item (or its absence) and its stream record; no record for no change.
+    """Write or delete an item together with its stream record; no change makes no record.
 
     Raises:
         ServiceError: `ValidationException`: the item is larger than 400 KB.
@@ -65,7 +65,7 @@ def change_row(
 
 
 def sweep_expired(call: Call) -> int:
-    """Delete every item whose time to live is over, as the service does; returns how many."""
+    """Delete items whose time to live has passed, as the service does; return their number."""
     now, deleted = call.clock.now(), 0
     for table in all_tables(call):
         if table.ttl_attribute is None:
@@ -84,5 +84,5 @@ def _expired(table: Table, item: Item, now: float) -> bool:
     number = item.get(table.ttl_attribute or "", {}).get("N")
     if number is None:
         return False
-    # The service leaves alone what expired more than five years ago: likely not a TTL.
+    # The service ignores times more than five years in the past: they are likely not a TTL.
     return now - _FIVE_YEARS_SECONDS < decimal_of(number) <= now

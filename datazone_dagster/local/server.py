@@ -1,7 +1,7 @@
-"""The server process: `python -m datazone_dagster.local.server`.
+"""Server process: `python -m datazone_dagster.local.server`.
 
-It prints one JSON line when it listens (or why it can't), and ends on SIGTERM, on SIGINT,
-and, with `--follow-parent`, when the process that started it is gone.
+The process prints one JSON line when it listens, or with the reason why it can't. It ends on
+SIGTERM, on SIGINT and, with `--follow-parent`, when the process that started it is gone.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ def serve(
     follow_parent: bool = False,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve until a signal says stop.
+    """Serve until a signal stops the server.
 
     Args:
-        port: The port on 127.0.0.1; 0 takes a free one.
-        data_dir: Where the state is kept; None: in a temporary directory that is removed.
-        settings: The server's settings.
-        ttl_interval_seconds: Distance of TTL sweeps; None: only on an admin call.
-        follow_parent: End when standard input closes or the parent process is gone.
-        ready: Called with the endpoint URL once requests are answered.
+        port: Port on 127.0.0.1; 0 takes a free one.
+        data_dir: Directory of the state; None uses a temporary directory that is removed.
+        settings: Settings of the server.
+        ttl_interval_seconds: Interval between TTL sweeps; None sweeps only on an admin call.
+        follow_parent: Whether to end when standard input closes or the parent process is gone.
+        ready: Function called with the endpoint URL once requests are answered.
 
     Raises:
-        OSError: The port is taken, or the directory can't be made.
-        sqlite3.Error: The data directory holds something else, or can't be written.
+        OSError: The port is taken, or the directory can't be created.
+        sqlite3.Error: The data directory holds an unrecognised file, or can't be written.
     """
-    with ExitStack() as ended:
+    with ExitStack() as stack:
         directory = data_dir or Path(
-            ended.enter_context(tempfile.TemporaryDirectory(prefix="datazone-dynamodb-"))
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="datazone-dynamodb-"))
         )
         directory.mkdir(parents=True, exist_ok=True)
         store = Store(directory)
@@ -117,13 +117,13 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _say(**members: object) -> None:
+def _report(**members: object) -> None:
     sys.stdout.write(json.dumps(members) + "\n")
     sys.stdout.flush()
 
 
 def main() -> int:
-    """Run the server process; the exit code."""
+    """Run the server process and return its exit code."""
     arguments = _arguments()
     try:
         serve(
@@ -136,13 +136,13 @@ def main() -> int:
             ),
             ttl_interval_seconds=arguments.ttl_interval_seconds,
             follow_parent=arguments.follow_parent,
-            ready=lambda url: _say(url=url),
+            ready=lambda url: _report(url=url),
         )
     except OSError as error:
-        _say(error=str(error), port_taken=error.errno == errno.EADDRINUSE)
+        _report(error=str(error), port_taken=error.errno == errno.EADDRINUSE)
         return 1
     except sqlite3.Error as error:
-        _say(error=f"{arguments.data_dir}: {error}", port_taken=False)
+        _report(error=f"{arguments.data_dir}: {error}", port_taken=False)
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""What every operation works with: the open transaction, the clock, the settings."""
+"""Context of every operation: the open transaction, the clock, the settings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """How this server behaves.
+    """Settings of a server.
 
     Args:
-        initial_shards: Shards of a new stream.
+        initial_shards: Number of shards of a new stream.
         roll_after_seconds: Age at which an open shard is replaced by a child; None: only on
             an admin call. (The service rolls about every 4 hours.)
         two_readers_a_shard: Whether a third reader of a shard is throttled.
@@ -33,13 +33,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Call:
-    """One request within its transaction.
+    """Context of one request.
 
     Args:
-        db: The open transaction.
-        clock: The server's clock.
-        settings: The server's settings.
-        region: The region that the client signed for.
+        db: Connection with the open transaction.
+        clock: Clock of the server.
+        settings: Settings of the server.
+        region: Region that the client signed for.
     """
 
     db: sqlite3.Connection
@@ -49,7 +49,7 @@ class Call:
 
 
 def text(body: Body, name: str) -> str:
-    """A required string member."""
+    """Return a required string member."""
     value = optional_text(body, name)
     if value is None:
         raise validation(
@@ -60,7 +60,7 @@ def text(body: Body, name: str) -> str:
 
 
 def optional_text(body: Body, name: str) -> str | None:
-    """A string member, None if absent."""
+    """Return a string member, None if absent."""
     value = body.get(name)
     if value is not None and not isinstance(value, str):
         raise ServiceError("SerializationException", f"{name}: expected a string")
@@ -68,7 +68,7 @@ def optional_text(body: Body, name: str) -> str | None:
 
 
 def choice(body: Body, name: str, allowed: tuple[str, ...], default: str | None = None) -> str:
-    """A string member out of a fixed set."""
+    """Return a string member that must be one of a fixed set."""
     value = optional_text(body, name)
     value = default if value is None else value
     if value not in allowed:
@@ -81,7 +81,7 @@ def choice(body: Body, name: str, allowed: tuple[str, ...], default: str | None 
 
 
 def optional_integer(body: Body, name: str, low: int, high: int | None = None) -> int | None:
-    """An integer member within its bounds, None if absent."""
+    """Return an integer member within its bounds, None if absent."""
     value = body.get(name)
     if value is None:
         return None
@@ -97,7 +97,7 @@ def optional_integer(body: Body, name: str, low: int, high: int | None = None) -
 
 
 def member(body: Body, name: str) -> Body:
-    """A map member, empty if absent."""
+    """Return a map member, empty if absent."""
     value = body.get(name)
     if value is None:
         return {}
@@ -107,17 +107,17 @@ def member(body: Body, name: str) -> Body:
 
 
 def members(body: Body, name: str) -> list[Body]:
-    """A list member of maps, empty if absent."""
+    """Return a member that is a list of maps, empty if absent."""
     value = body.get(name)
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+    if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
         raise ServiceError("SerializationException", f"{name}: expected a list of maps")
     return value
 
 
 def refuse(body: Body, *names: str) -> None:
-    """Say plainly what this server does not know, instead of ignoring it."""
+    """Refuse members that this server does not support, instead of ignoring them."""
     for name in names:
         if body.get(name) is not None:
             raise validation(f"{name} is not supported by the local DynamoDB of datazone_dagster")

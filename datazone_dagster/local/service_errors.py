@@ -22,13 +22,13 @@ _STATUS = {"InternalServerError": 500, "ServiceUnavailable": 503}
 
 
 class ServiceError(Exception):
-    """An error answer of the service, on the server's side and in `WireClient`.
+    """Error answer of the service, raised in the server and by `WireClient`.
 
     Args:
-        code: The short name, such as `ValidationException`.
-        message: The text for people.
+        code: Short name, such as `ValidationException`.
+        message: Human-readable text.
         status: HTTP status; 400 unless the code is one of the 5xx errors.
-        extra: Further members of the answer (`Item`, `CancellationReasons`).
+        extra: Additional members of the answer (`Item`, `CancellationReasons`).
     """
 
     def __init__(
@@ -44,26 +44,26 @@ class ServiceError(Exception):
         self.status = _STATUS.get(code, 400) if status is None else status
 
     def encoded(self) -> bytes:
-        """The JSON body of the answer."""
+        """Return the JSON body of the answer."""
         kind = _PREFIX.get(self.code, _DYNAMODB) + self.code
         return msgspec.json.encode({"__type": kind, "message": self.message, **self.extra})
 
 
 def validation(message: str) -> ServiceError:
-    """The request is well formed but not valid."""
+    """Return the error for a request that is well formed but not valid."""
     return ServiceError("ValidationException", message)
 
 
 def invalid_parameter(detail: str) -> ServiceError:
-    """A `ValidationException` with the service's usual opening."""
+    """Return a `ValidationException` with the service's usual opening."""
     return validation(f"One or more parameter values were invalid: {detail}")
 
 
 def not_found(message: str) -> ServiceError:
-    """The table, stream or shard does not exist."""
+    """Return the error for a table, stream or shard that does not exist."""
     return ServiceError("ResourceNotFoundException", message)
 
 
 def in_use(message: str) -> ServiceError:
-    """The table exists already, or is not in a state for this call."""
+    """Return the error for a table that exists already, or whose state forbids the call."""
     return ServiceError("ResourceInUseException", message)

@@ -1,7 +1,7 @@
-"""Where the local DynamoDB keeps its state: one SQLite file in WAL mode.
+"""State of the local DynamoDB: one SQLite file in WAL mode.
 
-One connection under one lock: every request is one transaction, so a killed server comes
-back with whole requests only, and an item and its stream record are never apart.
+One connection under one lock: every request is one transaction. So a killed server restarts
+with complete requests only, and an item is never stored without its stream record.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _ERASE = (
 
 
 class Store:
-    """The SQLite file of a data directory.
+    """SQLite file of a data directory.
 
     Args:
-        directory: An existing directory.
+        directory: Data directory, which exists.
 
     Raises:
-        sqlite3.Error: The file is not ours, is damaged, or the disk refuses it.
+        sqlite3.Error: The file is unrecognised or damaged, or the disk refuses it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -67,13 +67,13 @@ class Store:
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA page_size = 8192")
         self._db.execute("PRAGMA journal_mode = WAL")
-        # NORMAL survives the death of the process; only a power cut may take the last writes.
+        # NORMAL survives a crash of the process; only a power cut can lose the last writes.
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, one at a time."""
+        """Run the block as one transaction: all or nothing, one at a time."""
         with self._lock:
             self._db.execute("BEGIN")
             try:
@@ -84,23 +84,23 @@ class Store:
             self._db.execute("COMMIT")
 
     def close(self) -> None:
-        """Wait for the request at work, then close the file."""
+        """Wait for the running request, then close the file."""
         with self._lock:
             self._db.close()
 
 
 def erase(db: sqlite3.Connection) -> None:
-    """Forget every table, stream, record and setting."""
+    """Delete every table, item, stream, record and setting."""
     for statement in _ERASE:
         db.execute(statement)
 
 
 def read_setting(db: sqlite3.Connection, name: str) -> str | None:
-    """A setting that survives a restart."""
+    """Return a stored setting, None if it was never written."""
     row = db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row["value"])
 
 
 def write_setting(db: sqlite3.Connection, name: str, value: str) -> None:
-    """Keep a setting over restarts."""
+    """Store a setting that survives a restart."""
     db.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", (name, value))

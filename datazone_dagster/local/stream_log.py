@@ -1,9 +1,9 @@
-"""The writing side of streams: sequence numbers, shards that open and close, records.
+"""Write side of streams: sequence numbers, shards that open and close, records.
 
-Sequence numbers are strictly increasing within a stream and have gaps. They start with 21
-digits, just below a power of ten, and widen to 27: a client that sorts them as strings is
-found out within the first dozen records. They are stored padded to 40 digits, so that
-SQLite's text order is their order.
+Sequence numbers increase strictly within a stream and have gaps. They start with 21 digits,
+just below a power of ten, and widen to 27: a client that sorts them as strings fails within
+the first dozen records. They are stored padded to 40 digits, so that SQLite's text order is
+their numeric order.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _encode = msgspec.json.encode
 
 
 def padded(sequence: int) -> str:
-    """A sequence number as it is stored."""
+    """Return a sequence number in its stored form."""
     return f"{sequence:0{_PADDED_DIGITS}d}"
 
 
 def after_sequence(last: int) -> int:
-    """The next sequence number: the same one for the same `last`."""
+    """Return the next sequence number; the same `last` always gives the same one."""
     jitter = 500 + (last * 2654435761 >> 9) % 1000
     decade = 10 ** (len(str(last)) - 1)
-    # In the widest decade steps are tiny, or a long-lived server would outgrow 27 digits.
+    # Steps are tiny in the widest decade: a long-lived server would outgrow 27 digits otherwise.
     step = decade * 9 // _NUMBERS_A_DECADE if decade < 10 ** (_WIDTH_MAX - 1) else 10**6
     return last + 1 + step * jitter // 1000
 
 
 def open_stream(call: Call, *, table_name: str, table_id: str, schema: KeySchema, view: str) -> str:
-    """Start a stream with its first shards; returns its ARN."""
+    """Create a stream with its first shards and return its ARN."""
     now = call.clock.now()
     known = call.db.execute(
         "SELECT max(last_sequence) AS last FROM streams WHERE table_id = ?", (table_id,)
@@ -76,7 +76,7 @@ def _label_and_arn(call: Call, table_name: str, now: float) -> tuple[str, str]:
 
 
 def table_arn(region: str, table_name: str) -> str:
-    """The ARN of a table."""
+    """Return the ARN of a table."""
     return f"arn:aws:dynamodb:{region}:{ACCOUNT_ID}:table/{table_name}"
 
 
@@ -91,14 +91,14 @@ def close_stream(call: Call, arn: str) -> None:
 
 
 def open_shards(call: Call, stream: int) -> list[sqlite3.Row]:
-    """The shards that take writes, in creation order."""
+    """Return the shards that take writes, in creation order."""
     return call.db.execute(
         "SELECT * FROM shards WHERE stream = ? AND ending IS NULL ORDER BY number", (stream,)
     ).fetchall()
 
 
 def split_shard(call: Call, shard: sqlite3.Row) -> list[str]:
-    """Close a shard and open two children, each with half of its keys; returns their ids."""
+    """Close a shard, open two children with half of its keys each, and return their ids."""
     low, high = shard["hash_from"], shard["hash_to"]
     if high - low < 2:
         raise validation(f"{shard['shard_id']} covers a single hash and can't be split")
@@ -107,7 +107,7 @@ def split_shard(call: Call, shard: sqlite3.Row) -> list[str]:
 
 
 def roll_shard(call: Call, shard: sqlite3.Row) -> list[str]:
-    """Close a shard and open one child in its place; returns its id."""
+    """Close a shard, open one child in its place and return the child's id."""
     return _replace(call, shard, [(shard["hash_from"], shard["hash_to"])])
 
 
@@ -115,11 +115,11 @@ def _replace(call: Call, shard: sqlite3.Row, ranges: list[tuple[int, int]]) -> l
     if shard["ending"] is not None:
         raise validation(f"{shard['shard_id']} is closed: only an open shard splits or rolls")
     _close_shard(call, shard)
-    return [_open_shard(call, shard["stream"], shard["shard_id"], *part) for part in ranges]
+    return [_open_shard(call, shard["stream"], shard["shard_id"], *bounds) for bounds in ranges]
 
 
 def roll_aged_shards(call: Call, stream: int) -> None:
-    """Roll every open shard that is older than the setting allows."""
+    """Roll every open shard that has reached the age in the settings."""
     age = call.settings.roll_after_seconds
     if age is None:
         return
@@ -131,7 +131,7 @@ def roll_aged_shards(call: Call, stream: int) -> None:
 def _open_shard(call: Call, stream: int, parent: str | None, low: int, high: int) -> str:
     sequence = _draw_sequence(call, stream)
     row = call.db.execute("SELECT * FROM streams WHERE number = ?", (stream,)).fetchone()
-    # Ids carry milliseconds; they stay unique and in creation order whatever the clock does.
+    # Ids contain milliseconds; they stay unique and in creation order whatever the clock does.
     milliseconds = max(int(call.clock.now() * 1000), row["last_shard_ms"] + 1)
     suffix = hashlib.blake2b(f"{row['arn']} {milliseconds}".encode(), digest_size=4).hexdigest()
     shard_id = f"shardId-{milliseconds:020d}-{suffix}"
@@ -171,7 +171,7 @@ def append_record(
     new: Item | None,
     identity: dict[str, str] | None = None,
 ) -> None:
-    """Write the stream record of one change. The caller has seen that old and new differ."""
+    """Write the stream record of one change. The caller ensures that old and new differ."""
     stream = call.db.execute("SELECT * FROM streams WHERE arn = ?", (arn,)).fetchone()
     roll_aged_shards(call, stream["number"])
     shard = call.db.execute(

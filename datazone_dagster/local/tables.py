@@ -33,7 +33,7 @@ VIEW_TYPES = ("NEW_AND_OLD_IMAGES", "NEW_IMAGE", "OLD_IMAGE", "KEYS_ONLY")
 
 
 class Table(msgspec.Struct, frozen=True):
-    """What is stored of a table. `number` names its rows; a table created again gets a new one."""
+    """Stored table. `number` identifies its rows; a table created again gets a new number."""
 
     name: str
     table_id: str
@@ -50,7 +50,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def find_table(call: Call, name: str) -> Table:
-    """The table of a data request.
+    """Return the table of a data request.
 
     Raises:
         ServiceError: `ResourceNotFoundException`.
@@ -64,12 +64,12 @@ def find_table(call: Call, name: str) -> Table:
 
 
 def _short_name(name: str) -> str:
-    """Requests may name a table by its ARN, too."""
+    """Return the name of a table that a request names by its name or its ARN."""
     return name.rsplit(":table/", 1)[1] if name.startswith("arn:") and ":table/" in name else name
 
 
 def all_tables(call: Call) -> list[Table]:
-    """Every table, by name."""
+    """Return every table, by name."""
     rows = call.db.execute("SELECT number, document FROM tables ORDER BY name")
     return [_with_number(row["document"], row["number"]) for row in rows]
 
@@ -217,7 +217,7 @@ def _description(call: Call, table: Table, status: str = "ACTIVE") -> Body:
             "NumberOfDecreasesToday": 0,
             **(table.provisioned or dict.fromkeys(_UNITS, 0)),
         },
-        # Counted now; the service counts every six hours.
+        # Counted for each call; the service counts every six hours.
         "ItemCount": counts["items"],
         "TableSizeBytes": counts["size"],
         "DeletionProtectionEnabled": False,
@@ -230,7 +230,7 @@ def _description(call: Call, table: Table, status: str = "ACTIVE") -> Body:
             "StreamViewType": table.view_type,
         }
     if table.latest_stream_arn is not None:
-        # Stays after a disable, as in the service: it leads to the records still readable.
+        # Stays after a disable, as in the service: the stream's records are still readable.
         description["LatestStreamArn"] = table.latest_stream_arn
         description["LatestStreamLabel"] = table.latest_stream_arn.rsplit("/", 1)[1]
     return description

@@ -1,7 +1,7 @@
-"""Live orders: the same changes from the same seed, for the demo and for tests.
+"""Live orders for the demo and for tests: the same seed gives the same changes.
 
 The table `orders` has the key `orderId`. An order is placed, paid, shipped, delivered; some
-delivered ones are deleted. After a while orders carry `couponCode`, which no order had before.
+delivered orders are deleted. After a while orders have a `couponCode`, a new attribute.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAMES = ("ada", "grace", "edsger", "barbara", "donald", "leslie", "frances", "t
 
 
 class OrderChange(NamedTuple):
-    """One write. `item` is the whole order for a put; `status` the new one for an update."""
+    """One write. `item` is the full order for a put, `status` the new status for an update."""
 
     kind: Literal["put", "update", "delete"]
     order_id: str
@@ -32,7 +32,7 @@ class OrderChange(NamedTuple):
 
 
 class ItemClient(Protocol):
-    """What the traffic needs of a DynamoDB client: boto3's has it, `WireClient` too."""
+    """DynamoDB client methods that the traffic calls; boto3's client and `WireClient` have them."""
 
     def put_item(self, **request: Any) -> Any:
         """`PutItem`."""
@@ -49,13 +49,13 @@ class ItemClient(Protocol):
 
 @dataclass(frozen=True)
 class OrderTraffic:
-    """An endless sequence of order changes, the same one for the same arguments.
+    """Endless sequence of order changes; the same arguments give the same sequence.
 
     Args:
-        seed: Decides everything.
+        seed: Seed of every random choice.
         coupon_after: Number of changes before the first order with a `couponCode`.
-        first_order: The number of the first order; a second run over a table that is still
-            there starts behind the orders of the first.
+        first_order: Number of the first order; a second run over an existing table starts after
+            the orders of the first run.
     """
 
     seed: int = 7
@@ -63,18 +63,18 @@ class OrderTraffic:
     first_order: int = 1
 
     def __iter__(self) -> Iterator[OrderChange]:
-        """The changes, from the beginning."""
-        dice = random.Random(self.seed)
+        """Yield the changes, from the beginning."""
+        rng = random.Random(self.seed)
         underway: list[tuple[str, int]] = []
         delivered: list[str] = []
         numbers = itertools.count(self.first_order)
         for count in itertools.count():
-            throw = dice.random()
-            if throw < 0.08 and delivered:
-                order_id = delivered.pop(dice.randrange(len(delivered)))
+            chance = rng.random()
+            if chance < 0.08 and delivered:
+                order_id = delivered.pop(rng.randrange(len(delivered)))
                 yield OrderChange("delete", order_id)
-            elif throw < 0.6 and underway:
-                index = dice.randrange(len(underway))
+            elif chance < 0.6 and underway:
+                index = rng.randrange(len(underway))
                 order_id, status = underway[index][0], underway[index][1] + 1
                 yield OrderChange("update", order_id, status=STATUSES[status])
                 if STATUSES[status] == "delivered":
@@ -86,14 +86,14 @@ class OrderTraffic:
             else:
                 order_id = f"order-{next(numbers):07d}"
                 underway.append((order_id, 0))
-                item = _order(dice, order_id, coupons=count >= self.coupon_after)
+                item = _order(rng, order_id, coupons=count >= self.coupon_after)
                 yield OrderChange("put", order_id, item=item)
 
 
-def _order(dice: random.Random, order_id: str, *, coupons: bool) -> Item:
+def _order(rng: random.Random, order_id: str, *, coupons: bool) -> Item:
     lines, total_cents = [], 0
-    for name, cents in dice.sample(_PRODUCTS, dice.randint(1, 3)):
-        quantity = dice.randint(1, 4)
+    for name, cents in rng.sample(_PRODUCTS, rng.randint(1, 3)):
+        quantity = rng.randint(1, 4)
         total_cents += cents * quantity
         lines.append(
             {
@@ -106,13 +106,13 @@ def _order(dice: random.Random, order_id: str, *, coupons: bool) -> Item:
         )
     item: Item = {
         "orderId": {"S": order_id},
-        "customerEmail": {"S": f"{dice.choice(_NAMES)}{dice.randint(1, 99)}@example.com"},
+        "customerEmail": {"S": f"{rng.choice(_NAMES)}{rng.randint(1, 99)}@example.com"},
         "orderTotal": {"N": _money(total_cents)},
         "status": {"S": STATUSES[0]},
         "items": {"L": lines},
     }
-    if coupons and dice.random() < 0.5:
-        item["couponCode"] = {"S": dice.choice(("WELCOME10", "SPRING", "FREESHIP"))}
+    if coupons and rng.random() < 0.5:
+        item["couponCode"] = {"S": rng.choice(("WELCOME10", "SPRING", "FREESHIP"))}
     return item
 
 
@@ -146,15 +146,16 @@ def run_traffic(
     stop: Callable[[float], bool] = lambda _seconds: False,
     table: str = TABLE,
 ) -> int:
-    """Write changes one after the other; returns how many.
+    """Write changes one after the other and return their number.
 
     Args:
         client: boto3's `dynamodb` client or a `WireClient`.
-        traffic: What to write.
-        changes: How many; None: until stopped.
-        changes_per_second: The pace; None: as fast as the server takes them.
-        stop: Waits this many seconds and says whether to stop; `threading.Event().wait` fits.
-        table: The table to write to.
+        traffic: Changes to write.
+        changes: Number of changes; None means until stopped.
+        changes_per_second: Pace; None means as fast as the server takes the changes.
+        stop: Function that waits the given seconds and returns whether to stop;
+            `threading.Event().wait` fits.
+        table: Name of the table to write to.
     """
     pause_seconds = 0.0 if changes_per_second is None else 1.0 / changes_per_second
     written = 0
@@ -167,7 +168,7 @@ def run_traffic(
 
 
 def create_orders_table(client: WireClient, table: str = TABLE) -> str:
-    """Make the table with its stream unless it is there; returns the stream's ARN."""
+    """Create the table with its stream unless it exists, and return the stream's ARN."""
     try:
         description = client.call(
             "CreateTable",

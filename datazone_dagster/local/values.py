@@ -1,7 +1,7 @@
 """Attribute values: validated, and normalised as the service stores them.
 
-A normalised value compares with `==`: numbers are plain decimals without needless zeros,
-sets are sorted, binaries are canonical base64. So "nothing changed" is one comparison.
+Normalised values compare with `==`: numbers are plain decimals without needless zeros, sets
+are sorted, binaries are canonical base64. So one comparison detects an unchanged item.
 
 Limits (DynamoDB developer guide, "Service quotas" and "Data types"): numbers have 38
 significant digits and a magnitude from 1E-130 to 9.99E+125, items 400 KB, nesting 32 levels.
@@ -29,10 +29,10 @@ _SET_NAME = {"SS": "string", "NS": "number", "BS": "binary"}
 
 
 def decimal_of(text: str) -> Decimal:
-    """The exact number of an N value, without trailing zeros.
+    """Return the exact number of an N value, without trailing zeros.
 
     Raises:
-        ServiceError: Not a number, or out of the range or precision of the service.
+        ServiceError: The text is not a number, or exceeds the range or precision of the service.
     """
     if not _NUMBER.fullmatch(text):
         raise validation(
@@ -42,7 +42,7 @@ def decimal_of(text: str) -> Decimal:
         )
     try:
         number = Decimal(text)
-    except InvalidOperation:  # an exponent that not even Decimal can hold
+    except InvalidOperation:  # the exponent exceeds the range of Decimal
         raise _out_of_range(overflow="e-" not in text.lower()) from None
     sign, digits, exponent = number.as_tuple()
     if not isinstance(exponent, int) or not any(digits):
@@ -68,17 +68,17 @@ def _out_of_range(*, overflow: bool) -> ServiceError:
 
 
 def normalised_number(text: str) -> str:
-    """The number as the service gives it back: plain decimal notation, no needless zeros.
+    """Return the number as the service does: plain decimal notation, no needless zeros.
 
-    Beyond 38 digits before the point the notation is scientific: boto3's TypeDeserializer
-    refuses to read more digits, be they zeros.
+    With more than 38 digits before the point the notation is scientific: boto3's
+    TypeDeserializer refuses to read more digits, even zeros.
     """
     number = decimal_of(text)
     return format(number, "f") if number.adjusted() < 38 else str(number)
 
 
 def checked_item(raw: object) -> Item:
-    """A validated, normalised copy of an item or a key."""
+    """Return a validated, normalised copy of an item or a key."""
     if not isinstance(raw, dict):
         raise ServiceError("SerializationException", "Expected a map of attribute values")
     return {_checked_name(name): checked_value(value) for name, value in raw.items()}
@@ -91,7 +91,7 @@ def _checked_name(name: str) -> str:
 
 
 def checked_value(raw: object, depth: int = 0) -> Attribute:
-    """A validated, normalised copy of one attribute value.
+    """Return a validated, normalised copy of one attribute value.
 
     Raises:
         ServiceError: `ValidationException` or `SerializationException`, as the service does.
@@ -167,18 +167,18 @@ def _checked_set(descriptor: str, values: list[object]) -> list[str]:
 
 
 def sorted_set(descriptor: str, values: list[str]) -> list[str]:
-    """The elements in their canonical order."""
+    """Return the elements in canonical order."""
     element = _SET_ELEMENT[descriptor]
     return sorted(values, key=lambda value: sort_bytes({element: value}))
 
 
 def item_bytes(item: Item) -> int:
-    """The size of an item as the service counts it (names and values, developer guide)."""
+    """Return an item's size in bytes as the service counts it (developer guide)."""
     return sum(len(name.encode()) + value_bytes(value) for name, value in item.items())
 
 
 def value_bytes(attribute: Attribute) -> int:
-    """The size of one value as the service counts it."""
+    """Return the size of one value in bytes as the service counts it."""
     ((descriptor, value),) = attribute.items()
     if descriptor in ("S", "B"):
         return len(sort_bytes(attribute))
@@ -192,11 +192,11 @@ def value_bytes(attribute: Attribute) -> int:
     if descriptor == "M":
         return 3 + sum(1 + len(name.encode()) + value_bytes(inner) for name, inner in value.items())
     element = _SET_ELEMENT[descriptor]
-    return sum(value_bytes({element: part}) for part in value)
+    return sum(value_bytes({element: inner}) for inner in value)
 
 
 def sort_bytes(attribute: Attribute) -> bytes:
-    """Bytes that sort as the service sorts S, N and B values; equal exactly for equal values."""
+    """Return bytes that sort as the service sorts S, N and B values, and are equal as they are."""
     ((descriptor, value),) = attribute.items()
     if descriptor == "S":
         return bytes(value.encode())
@@ -209,5 +209,5 @@ def sort_bytes(attribute: Attribute) -> bytes:
     magnitude = (number.adjusted() + 1000).to_bytes(2, "big") + digits
     if number > 0:
         return b"\x81" + magnitude
-    # Complemented and closed by the highest byte: more digits then sort lower.
+    # Complemented, with the highest byte as terminator: more digits then sort lower.
     return b"\x7f" + bytes(255 - byte for byte in magnitude) + b"\xff"

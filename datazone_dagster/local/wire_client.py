@@ -1,11 +1,13 @@
-"""A small DynamoDB client on the standard library, for the local server only.
+"""Small DynamoDB client on the standard library, for the local server only.
 
-It signs nothing. It is here because the traffic and the admin calls must not need boto3.
+Requests are not signed. The client exists because the traffic and the admin calls must not
+need boto3.
 """
 
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -19,13 +21,13 @@ _TIMEOUT_SECONDS = 30.0
 
 
 class WireClient:
-    """Talks to a local DynamoDB. One connection a thread, kept alive. Nothing is retried.
+    """Client of a local DynamoDB: one keep-alive connection per thread, no retries.
 
-    `put_item`, `update_item` and `delete_item` have the shape of boto3's client.
+    `put_item`, `update_item` and `delete_item` have the signatures of boto3's client.
 
     Args:
-        endpoint_url: The server's URL.
-        region: The region that new tables and their ARNs get.
+        endpoint_url: URL of the server.
+        region: Region of new tables and their ARNs.
 
     Example:
         `WireClient(server.endpoint_url).call("PutItem", TableName="orders", Item=item)`
@@ -37,11 +39,11 @@ class WireClient:
         self._local = threading.local()
 
     def call(self, operation: str, /, **request: Any) -> dict[str, Any]:
-        """One DynamoDB operation; its answer.
+        """Call one DynamoDB operation and return its answer.
 
         Raises:
             ServiceError: The server refused the request.
-            OSError: The server is not there.
+            OSError: The server can't be reached.
         """
         headers = {
             "Content-Type": "application/x-amz-json-1.0",
@@ -53,21 +55,21 @@ class WireClient:
         return self.post("/", request, headers)
 
     def put_item(self, **request: Any) -> dict[str, Any]:
-        """`PutItem`, called as boto3's client calls it."""
+        """`PutItem`, with the arguments of boto3's client."""
         return self.call("PutItem", **request)
 
     def update_item(self, **request: Any) -> dict[str, Any]:
-        """`UpdateItem`, called as boto3's client calls it."""
+        """`UpdateItem`, with the arguments of boto3's client."""
         return self.call("UpdateItem", **request)
 
     def delete_item(self, **request: Any) -> dict[str, Any]:
-        """`DeleteItem`, called as boto3's client calls it."""
+        """`DeleteItem`, with the arguments of boto3's client."""
         return self.call("DeleteItem", **request)
 
     def post(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> dict[str, Any]:
-        """One request; its answer, or its error raised."""
+        """Send one request and return its answer, or raise its error."""
         connection = self._connection()
         try:
             connection.request("POST", path, msgspec.json.encode(body), dict(headers))
@@ -85,6 +87,9 @@ class WireClient:
 
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is not None and _closed_by_server(connection):
+            self.close()
+            connection = None
         if connection is None:
             connection = http.client.HTTPConnection(self._address, timeout=_TIMEOUT_SECONDS)
             self._local.connection = connection
@@ -98,15 +103,33 @@ class WireClient:
             self._local.connection = None
 
 
-def post_json(endpoint_url: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """One JSON request on a connection of its own.
+def _closed_by_server(connection: http.client.HTTPConnection) -> bool:
+    """Return whether the server has ended an idle connection: there is nothing to wait for."""
+    if connection.sock is None:
+        return False
+    connection.sock.settimeout(0)
+    try:
+        connection.sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.sock.settimeout(_TIMEOUT_SECONDS)
+    return True
+
+
+def post_json(
+    endpoint_url: str, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+) -> dict[str, Any]:
+    """Send one JSON request on a connection of its own and return the answer.
 
     Raises:
         ServiceError: The server refused the request.
-        OSError: The server is not there.
+        OSError: The server can't be reached.
     """
     client = WireClient(endpoint_url)
     try:
-        return client.post(path, body, {"Content-Type": "application/json"})
+        return client.post(path, body, {"Content-Type": "application/json", **headers})
     finally:
         client.close()

@@ -1,1 +1,1 @@
-"""The local DynamoDB, seen through boto3 over HTTP."""
+"""Tests of the local DynamoDB, mostly through boto3 over HTTP."""

@@ -1,4 +1,4 @@
-"""A server for the whole run, fresh tables for each test."""
+"""One server for the entire run, fresh tables for each test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="package")
 def server() -> Iterator[LocalDynamoDB]:
-    """Shared: tests use tables of their own and leave the clock and the faults alone."""
+    """Shared server: tests use tables of their own and don't touch the clock or the faults."""
     with LocalDynamoDB(shards=2) as running:
         yield running
 
@@ -28,7 +28,7 @@ def second_server() -> Iterator[LocalDynamoDB]:
 
 @pytest.fixture
 def own_server(second_server: LocalDynamoDB) -> LocalDynamoDB:
-    """For tests that move the clock or inject faults: as if just started."""
+    """Server in its initial state, for tests that move the clock or inject faults."""
     second_server.admin.reset()
     return second_server
 
@@ -40,7 +40,7 @@ def clients(server: LocalDynamoDB) -> Clients:
 
 @pytest.fixture
 def table(clients: Clients) -> Table:
-    """A table with key `id` (S) and a stream with both images."""
+    """Table with key `id` (S) and a stream with both images."""
     return create_table(clients, f"table-{next(_numbers)}")
 
 

@@ -1,4 +1,4 @@
-"""Tables and streams through boto3, as short as a test likes them."""
+"""Short helpers for tables and streams through boto3."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def clients_of(server: LocalDynamoDB, *, attempts: int = 1, read_timeout: float 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with key `id` (S) and its stream."""
+    """Table with key `id` (S) and its stream."""
 
     name: str
     stream_arn: str
@@ -72,7 +72,7 @@ class Table:
         return list_shards(self.clients, self.stream_arn)
 
     def records(self) -> list[Any]:
-        """Every record, parents before children."""
+        """Return every record, parents before children."""
         return [
             record
             for shard in self.shards()
@@ -111,7 +111,7 @@ def iterator(
 
 
 def read_from(clients: Clients, start: str, **request: Any) -> list[Any]:
-    """Everything from an iterator to the shard's end, or to an empty page of an open one."""
+    """Read from an iterator to the shard's end, or to an empty page of an open shard."""
     found: list[Any] = []
     following: str | None = start
     while following is not None:

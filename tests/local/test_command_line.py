@@ -36,7 +36,7 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_emulator_says_where_it_is_and_ends_cleanly(
+def test_the_emulator_prints_its_url_and_stops_cleanly(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     command = [sys.executable, "-m", "datazone_dagster.cli", "emulator", "--port", "0"]
@@ -53,7 +53,7 @@ def test_the_emulator_says_where_it_is_and_ends_cleanly(
         rest = process.stdout.read()
         assert process.wait(20) == 0
     assert f"AWS_ENDPOINT_URL_DYNAMODB_STREAMS={url}" in rest
-    assert rest.endswith("Local DynamoDB ended.\n")
+    assert rest.endswith("Local DynamoDB stopped.\n")
 
 
 def test_a_taken_port_is_a_clear_message() -> None:
@@ -63,4 +63,4 @@ def test_a_taken_port_is_a_clear_message() -> None:
         port = taken.getsockname()[1]
         done = CliRunner().invoke(main, ["emulator", "--port", str(port)])
     assert done.exit_code == 1
-    assert f"Port {port} of 127.0.0.1 is taken" in done.output
+    assert f"Port {port} on 127.0.0.1 is taken" in done.output

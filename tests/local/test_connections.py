@@ -1,4 +1,4 @@
-"""What comes over the wire, byte by byte and many at a time."""
+"""Requests over the wire, byte by byte and many at a time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _exchange(server: LocalDynamoDB, raw: bytes) -> bytes:
         b"POST / HTTP/1.1\r\n" + b"a: b\r\n" * 300 + b"\r\n",
     ],
 )
-def test_what_is_not_http_as_we_speak_it_is_refused(server: LocalDynamoDB, raw: bytes) -> None:
+def test_malformed_and_unsupported_http_is_refused(server: LocalDynamoDB, raw: bytes) -> None:
     assert _exchange(server, raw).startswith(b"HTTP/1.1 400 ")
 
 
@@ -54,15 +54,15 @@ def test_a_request_cut_short_gets_no_answer(server: LocalDynamoDB) -> None:
 
 def test_a_client_may_ask_before_it_sends(server: LocalDynamoDB) -> None:
     raw = (
-        b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
         b"X-Amz-Target: DynamoDB_20120810.ListTables\r\nConnection: close\r\n\r\n{}"
     )
     received = _exchange(server, raw)
     assert received.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
 
 
-def test_a_browser_gets_a_word(server: LocalDynamoDB) -> None:
-    assert b"local DynamoDB" in _exchange(server, b"GET / HTTP/1.1\r\n\r\n")
+def test_a_browser_gets_a_message(server: LocalDynamoDB) -> None:
+    assert b"local DynamoDB" in _exchange(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
 def _post(
@@ -157,7 +157,7 @@ def test_full_pages_take_little_of_the_server(server: LocalDynamoDB, clients: Cl
     assert (cpu_seconds(server.pid) - before_seconds) / 60 < 0.02
 
 
-def test_counters_tell_what_reading_costs(own_server: LocalDynamoDB, own_table: Table) -> None:
+def test_counters_show_the_cost_of_reading(own_server: LocalDynamoDB, own_table: Table) -> None:
     own_server.admin.counters(reset=True)
     own_table.put("a")
     own_table.records()

@@ -124,7 +124,7 @@ def test_a_slow_answer(own_table: Table) -> None:
 
 
 def _pages(table: Table, kind: FaultKind, *, close: bool = False, **more: Any) -> list[Any]:
-    """The GetRecords answers of shard 0 to its end or tip, the first of them struck."""
+    """Read shard 0 to its end or latest position; the fault strikes the first GetRecords."""
     clients = table.clients
     for n in range(4):
         table.put(str(n))
@@ -155,7 +155,7 @@ def test_a_late_end(own_table: Table) -> None:
     assert "NextShardIterator" not in pages[1]
 
 
-def test_a_malformed_record_stands_among_the_good_ones(own_table: Table) -> None:
+def test_a_malformed_record_is_among_the_good_ones(own_table: Table) -> None:
     payload = '{"eventID":"bad","eventName":"MODIFY"}'
     pages = _pages(own_table, FaultKind.MALFORMED_RECORD, close=True, payload=payload)
     records = pages[0]["Records"]

@@ -31,9 +31,9 @@ def test_pages_together_give_every_item_once(table: Table) -> None:
 
 def test_segments_divide_the_table(table: Table) -> None:
     _fill(table, 60)
-    parts = [_scan(table, Segment=n, TotalSegments=3) for n in range(3)]
-    assert all(parts)
-    assert [item_id for part in parts for item_id in part] == _scan(table)
+    segments = [_scan(table, Segment=n, TotalSegments=3) for n in range(3)]
+    assert all(segments)
+    assert [item_id for segment in segments for item_id in segment] == _scan(table)
     with pytest.raises(ClientError, match="must be given together"):
         _scan(table, Segment=0)
     with pytest.raises(ClientError, match="less than parameter TotalSegments"):
@@ -50,8 +50,8 @@ def test_a_page_ends_at_one_megabyte_before_the_filter(clients: Clients, table: 
     assert page["Count"] == 0
     assert page["ScannedCount"] == 21
     assert "LastEvaluatedKey" in page
-    kept = _scan(table, FilterExpression="n < :n", ExpressionAttributeValues={":n": {"N": "5"}})
-    assert sorted(kept) == [f"{n:04d}" for n in range(5)]
+    matching = _scan(table, FilterExpression="n < :n", ExpressionAttributeValues={":n": {"N": "5"}})
+    assert sorted(matching) == [f"{n:04d}" for n in range(5)]
 
 
 def test_query_by_sort_key(clients: Clients) -> None:

@@ -18,10 +18,10 @@ from tests.local.stream_reading import clients_of, create_table, iterator, read_
 _DEADLINE_SECONDS = 20.0
 
 
-def _wait_until(what: Callable[[], bool]) -> None:
+def _wait_until(reached: Callable[[], bool]) -> None:
     """Poll for a state; a test never sleeps a fixed time."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
-    while not what():
+    while not reached():
         assert time.monotonic() < deadline, "the state was not reached in time"
         time.sleep(0.02)
 
@@ -47,14 +47,14 @@ def test_state_survives_a_restart(
         server.admin.split("orders")
         table.put("0", n={"N": "1"})
         server.admin.advance_clock(3600)
-        held = iterator(table.clients, table.stream_arn, table.shards()[0]["ShardId"])
+        start = iterator(table.clients, table.stream_arn, table.shards()[0]["ShardId"])
         before = (table.items(), table.shards(), table.records())
         getattr(server, end)()
     with LocalDynamoDB(data_dir=tmp_path / "data", shards=9) as server:
         clients = clients_of(server)
         again = type(table)("orders", table.stream_arn, clients)
         assert (again.items(), again.shards(), again.records()) == before
-        assert len(read_from(clients, held)) == 5
+        assert len(read_from(clients, start)) == 5
         assert server.admin.now() > time.time() + 3500
         last = max(int(r["dynamodb"]["SequenceNumber"]) for r in before[2])
         again.put("new")
@@ -80,13 +80,13 @@ def test_a_taken_port_is_named() -> None:
             LocalDynamoDB(port=port).start()
 
 
-def test_a_directory_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
-    foreign = tmp_path / "local-dynamodb.sqlite3"
-    foreign.write_text("not a database, and longer than the header of one would be" * 20)
-    content = foreign.read_bytes()
+def test_an_unrecognised_file_is_left_alone(tmp_path: Path) -> None:
+    unrecognised = tmp_path / "local-dynamodb.sqlite3"
+    unrecognised.write_text("not a database, and longer than the header of one would be" * 20)
+    content = unrecognised.read_bytes()
     with pytest.raises(LocalServerError, match="did not start"):
         LocalDynamoDB(data_dir=tmp_path).start()
-    assert foreign.read_bytes() == content
+    assert unrecognised.read_bytes() == content
 
 
 _PARENT = """

@@ -1,4 +1,4 @@
-"""The stream tells everything: replayed, it rebuilds the table."""
+"""Completeness of the stream: replaying it rebuilds the table."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_records_live_24_hours(own_table: Table) -> None:
     clients.admin.advance_clock(23.9 * HOUR)
     own_table.put("young")
     assert len(own_table.records()) == 3
-    held = iterator(clients, arn, shard_id)
+    issued = iterator(clients, arn, shard_id)
     clients.admin.advance_clock(0.2 * HOUR)
 
     (young,) = own_table.records()  # TRIM_HORIZON starts at the horizon
@@ -67,11 +67,11 @@ def test_records_live_24_hours(own_table: Table) -> None:
             _after(own_table, record)
         assert error_code(trimmed) == "TrimmedDataAccessException"
     with pytest.raises(ClientError) as trimmed:
-        clients.streams.get_records(ShardIterator=held)
+        clients.streams.get_records(ShardIterator=issued)
     assert error_code(trimmed) in ("TrimmedDataAccessException", "ExpiredIteratorException")
 
 
-def test_an_iterator_whose_records_went_says_so(own_table: Table) -> None:
+def test_an_iterator_before_the_trim_horizon_is_refused(own_table: Table) -> None:
     clients, arn = own_table.clients, own_table.stream_arn
     shard_id = own_table.shards()[0]["ShardId"]
     for n in range(4):
@@ -84,7 +84,7 @@ def test_an_iterator_whose_records_went_says_so(own_table: Table) -> None:
     with pytest.raises(ClientError) as trimmed:
         clients.streams.get_records(ShardIterator=start)
     assert error_code(trimmed) == "TrimmedDataAccessException"
-    # Its first two were trimmed after it had passed them: nothing is missing.
+    # The first two records were trimmed after this iterator had passed them: none is missing.
     rest = clients.streams.get_records(ShardIterator=page["NextShardIterator"])
     assert rest["Records"] == records[2:]
 
@@ -93,14 +93,14 @@ def test_a_closed_shard_leaves_the_listing_after_24_hours(own_table: Table) -> N
     clients, arn = own_table.clients, own_table.stream_arn
     own_table.put("a")
     parent = own_table.shards()[0]["ShardId"]
-    held = iterator(clients, arn, parent)
+    issued = iterator(clients, arn, parent)
     (child,) = clients.admin.roll(own_table.name)
     clients.admin.advance_clock(24.1 * HOUR)
     assert [shard["ShardId"] for shard in own_table.shards()] == [child]
     assert own_table.shards()[0]["ParentShardId"] == parent
     for call in (
         lambda: read_shard(clients, arn, parent),
-        lambda: clients.streams.get_records(ShardIterator=held),
+        lambda: clients.streams.get_records(ShardIterator=issued),
     ):
         with pytest.raises(ClientError) as gone:
             call()

@@ -86,7 +86,7 @@ def test_sequence_numbers_rise_widen_and_have_gaps(clients: Clients) -> None:
     assert widths >= {21, 22, 23, 24}
     assert max(widths) <= 27
     assert all(after - before > 1 for before, after in itertools.pairwise(numbers))
-    # Writes in order, numbers in order: the stream as a whole is increasing.
+    # Writes in order, numbers in order: numbers increase over the entire stream.
     by_item = {
         int(r["dynamodb"]["Keys"]["id"]["S"]): int(r["dynamodb"]["SequenceNumber"])
         for r in table.records()

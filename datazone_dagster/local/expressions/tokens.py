@@ -1,4 +1,4 @@
-"""Words of an expression, the placeholders of its request, and document paths."""
+"""Tokens of an expression, placeholders of its request, and document paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datazone_dagster.local.service_errors import ServiceError, validation
 from datazone_dagster.local.values import Attribute, Item, checked_value
 
 Path = tuple[str | int, ...]
-"""A document path: an attribute name, then names of maps and indexes of lists."""
+"""Document path: an attribute name, then map keys and list indexes."""
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<value>:[A-Za-z0-9_]+)|(?P<alias>#[A-Za-z0-9_]+)"
@@ -20,10 +20,11 @@ _TOKEN = re.compile(
     r"|(?P<sign><>|<=|>=|[=<>()\[\],.+-]))"
 )
 _END = ""
+_EXPRESSION_BYTES_MAX = 4096  # of the service ("Service quotas")
 
 
 class Token(NamedTuple):
-    """One word of an expression. `kind` is value, alias, word, index, sign or end."""
+    """One token of an expression. `kind` is value, alias, word, index, sign or end."""
 
     kind: str
     text: str
@@ -32,7 +33,8 @@ class Token(NamedTuple):
 class Placeholders:
     """ExpressionAttributeNames and ExpressionAttributeValues of one request.
 
-    Values are validated once. What no expression used is an error, as in the service.
+    Values are validated once. A placeholder that no expression uses is an error, as in the
+    service.
     """
 
     def __init__(self, names: Mapping[str, Any] | None, values: Mapping[str, Any] | None) -> None:
@@ -44,11 +46,11 @@ class Placeholders:
         self._values = {key: checked_value(value) for key, value in (values or {}).items()}
         self._used: set[str] = set()
 
-    def name(self, alias: str, part: str) -> str:
-        """The attribute name behind `#alias`."""
+    def name(self, alias: str, member: str) -> str:
+        """Return the attribute name behind `#alias`."""
         if alias not in self._names:
             raise validation(
-                f"Invalid {part}: An expression attribute name used in the document path "
+                f"Invalid {member}: An expression attribute name used in the document path "
                 f"is not defined; attribute name: {alias}"
             )
         self._used.add(alias)
@@ -57,18 +59,18 @@ class Placeholders:
             raise ServiceError("SerializationException", "Expected a string")
         return name
 
-    def value(self, key: str, part: str) -> Attribute:
-        """The attribute value behind `:key`."""
+    def value(self, key: str, member: str) -> Attribute:
+        """Return the attribute value behind `:key`."""
         if key not in self._values:
             raise validation(
-                f"Invalid {part}: An expression attribute value used in expression "
+                f"Invalid {member}: An expression attribute value used in expression "
                 f"is not defined; attribute value: {key}"
             )
         self._used.add(key)
         return self._values[key]
 
     def require_all_used(self) -> None:
-        """Refuse placeholders that no expression of the request used."""
+        """Refuse placeholders that no expression of the request uses."""
         for member, given in (("Names", self._names), ("Values", self._values)):
             unused = sorted(set(given) - self._used)
             if unused:
@@ -79,18 +81,23 @@ class Placeholders:
 
 
 class TokenStream:
-    """Tokens of one expression with one word of lookahead.
+    """Tokens of one expression, with lookahead.
 
     Args:
-        expression: The text.
-        part: The request member it came in; error messages name it.
-        placeholders: The request's names and values.
+        expression: Text of the expression.
+        member: Request member that contains the expression; error messages name it.
+        placeholders: Names and values of the request.
     """
 
-    def __init__(self, expression: str, part: str, placeholders: Placeholders) -> None:
+    def __init__(self, expression: str, member: str, placeholders: Placeholders) -> None:
         if not expression.strip():
-            raise validation(f"Invalid {part}: The expression can not be empty;")
-        self.part, self.placeholders = part, placeholders
+            raise validation(f"Invalid {member}: The expression can not be empty;")
+        if len(expression.encode()) > _EXPRESSION_BYTES_MAX:
+            raise validation(
+                f"Invalid {member}: Expression size has exceeded the maximum allowed size; "
+                f"expression size: {len(expression.encode())}"
+            )
+        self.member, self.placeholders = member, placeholders
         self._tokens = list(self._split(expression))
         self._at = 0
 
@@ -101,7 +108,7 @@ class TokenStream:
             match = _TOKEN.match(text, at)
             if match is None or match.lastgroup is None:
                 raise validation(
-                    f'Invalid {self.part}: Syntax error; token: "{text[at:].strip()[:1]}", '
+                    f'Invalid {self.member}: Syntax error; token: "{text[at:].strip()[:1]}", '
                     f'near: "{text[max(0, at - 8) : at + 8].strip()}"'
                 )
             tokens.append(Token(match.lastgroup, match.group(match.lastgroup)))
@@ -110,17 +117,17 @@ class TokenStream:
         return tokens
 
     def peek(self, ahead: int = 0) -> Token:
-        """The next token, not taken."""
+        """Return the token `ahead` of the next one, without taking it."""
         return self._tokens[min(self._at + ahead, len(self._tokens) - 1)]
 
     def take(self) -> Token:
-        """The next token."""
+        """Take and return the next token."""
         token = self.peek()
         self._at = min(self._at + 1, len(self._tokens) - 1)
         return token
 
     def takes(self, *texts: str) -> bool:
-        """Take the next token if it is this sign or this keyword (in any case)."""
+        """Take the next token if it is one of these signs or keywords (in any case)."""
         token = self.peek()
         if token.kind in ("sign", "word") and token.text.upper() in texts:
             self.take()
@@ -128,18 +135,18 @@ class TokenStream:
         return False
 
     def expect(self, text: str) -> None:
-        """Take exactly this sign or keyword."""
+        """Take this sign or keyword, or raise a syntax error."""
         if not self.takes(text):
             raise self.syntax_error()
 
     def syntax_error(self) -> ServiceError:
-        """The error for a token that can't stand here."""
+        """Return the error for a token that is not allowed here."""
         token = self.peek().text or "<EOF>"
         near = " ".join(t.text for t in self._tokens[max(0, self._at - 1) : self._at + 2]).strip()
-        return validation(f'Invalid {self.part}: Syntax error; token: "{token}", near: "{near}"')
+        return validation(f'Invalid {self.member}: Syntax error; token: "{token}", near: "{near}"')
 
     def path(self) -> Path:
-        """A document path: `a`, `#a.b[2].c`."""
+        """Take and return a document path: `a`, `#a.b[2].c`."""
         parts: list[str | int] = [self._path_name()]
         while True:
             if self.takes("."):
@@ -155,28 +162,28 @@ class TokenStream:
     def _path_name(self) -> str:
         token = self.peek()
         if token.kind == "alias":
-            return self.placeholders.name(self.take().text, self.part)
+            return self.placeholders.name(self.take().text, self.member)
         if token.kind != "word":
             raise self.syntax_error()
         if token.text.upper() in RESERVED_WORDS:
             raise validation(
-                f"Invalid {self.part}: Attribute name is a reserved keyword; "
+                f"Invalid {self.member}: Attribute name is a reserved keyword; "
                 f"reserved keyword: {token.text}"
             )
         return self.take().text
 
     def at_path(self) -> bool:
-        """Whether the next token can start a document path."""
+        """Return whether the next token can start a document path."""
         return self.peek().kind in ("alias", "word")
 
     def require_end(self) -> None:
-        """Nothing may follow."""
+        """Raise a syntax error if a token is left."""
         if self.peek().kind != "end":
             raise self.syntax_error()
 
 
 def resolve(item: Item, path: Path) -> Attribute | None:
-    """The value at a document path, None where there is nothing."""
+    """Return the value at a document path, None if there is none."""
     value: Attribute | None = item.get(str(path[0]))
     for part in path[1:]:
         if value is None:
@@ -190,13 +197,13 @@ def resolve(item: Item, path: Path) -> Attribute | None:
     return value
 
 
-def require_disjoint(paths: Sequence[Path], part: str) -> None:
-    """Refuse two paths of which one lies within the other, or that conflict in kind."""
+def require_disjoint(paths: Sequence[Path], member: str) -> None:
+    """Refuse two paths of which one lies within the other."""
     ordered = sorted(paths, key=lambda path: [(isinstance(p, int), p) for p in path])
     for one, other in itertools.pairwise(ordered):
         if other[: len(one)] == one:
             raise validation(
-                f"Invalid {part}: Two document paths overlap with each other; must remove or "
+                f"Invalid {member}: Two document paths overlap with each other; must remove or "
                 f"rewrite one of these paths; path one: {_shown(one)}, path two: {_shown(other)}"
             )
 

@@ -24,7 +24,7 @@ from datazone_dagster.local.values import (
     sorted_set,
 )
 
-ROW_GROUP = "UpdateExpression"
+MEMBER = "UpdateExpression"
 _SETS = ("SS", "NS", "BS")
 # Enough digits to add any two numbers of the service exactly (1E-130 to 9.99E+125).
 _EXACT = decimal.Context(prec=300)
@@ -33,7 +33,7 @@ _Value = Callable[[Item], Attribute]
 
 @dataclass
 class Update:
-    """A compiled update expression. Every operand sees the item as it was before."""
+    """Compiled update expression. Every operand reads the item before the update."""
 
     sets: list[tuple[Path, _Value]] = field(default_factory=list)
     removes: list[Path] = field(default_factory=list)
@@ -42,16 +42,16 @@ class Update:
 
     @property
     def paths(self) -> list[Path]:
-        """Every document path that the update writes."""
+        """Document paths that the update writes."""
         written = [path for path, _ in (*self.sets, *self.adds, *self.deletes)]
         return [*written, *self.removes]
 
     def apply(self, before: Item) -> Item:
-        """The item after the update; `before` stays as it is.
+        """Return the item after the update; `before` does not change.
 
         Raises:
             ServiceError: `ValidationException`: an operand is missing or has the wrong type,
-                or a path leads nowhere.
+                or a path does not exist.
         """
         values = [(path, value(before)) for path, value in self.sets]
         after = copy.deepcopy(before)
@@ -61,7 +61,7 @@ class Update:
             _put(after, path, _added(resolve(before, path), attribute))
         for path, attribute in self.deletes:
             _delete_elements(after, path, attribute)
-        # The highest list index first: a removal moves only what lies behind it.
+        # The highest list index first: a removal moves only the elements after it.
         for path in sorted(self.removes, key=_path_order, reverse=True):
             _remove(after, path)
         return after
@@ -73,7 +73,7 @@ def update(expression: str, placeholders: Placeholders) -> Update:
     Raises:
         ServiceError: `ValidationException`: bad syntax, a clause twice, overlapping paths.
     """
-    tokens = TokenStream(expression, ROW_GROUP, placeholders)
+    tokens = TokenStream(expression, MEMBER, placeholders)
     compiled, seen = Update(), set[str]()
     clauses = {"SET": _set, "REMOVE": _remove_path, "ADD": _add, "DELETE": _delete}
     while tokens.peek().kind != "end":
@@ -82,7 +82,7 @@ def update(expression: str, placeholders: Placeholders) -> Update:
             raise tokens.syntax_error()
         if word in seen:
             raise validation(
-                f'Invalid {ROW_GROUP}: The "{word}" section can only be used once '
+                f'Invalid {MEMBER}: The "{word}" section can only be used once '
                 "in an update expression;"
             )
         seen.add(word)
@@ -90,7 +90,7 @@ def update(expression: str, placeholders: Placeholders) -> Update:
         clauses[word](tokens, compiled)
         while tokens.takes(","):
             clauses[word](tokens, compiled)
-    require_disjoint(compiled.paths, ROW_GROUP)
+    require_disjoint(compiled.paths, MEMBER)
     return compiled
 
 
@@ -127,7 +127,7 @@ def _delete(tokens: TokenStream, into: Update) -> None:
 
 def _bad_operand(operator: str, value: Attribute) -> Exception:
     return validation(
-        f"Invalid {ROW_GROUP}: Incorrect operand type for operator or function; "
+        f"Invalid {MEMBER}: Incorrect operand type for operator or function; "
         f"operator: {operator}, operand type: {next(iter(value))}"
     )
 
@@ -136,13 +136,13 @@ def _path_and_value(tokens: TokenStream) -> tuple[Path, Attribute]:
     path = tokens.path()
     if tokens.peek().kind != "value":
         raise tokens.syntax_error()
-    return path, tokens.placeholders.value(tokens.take().text, ROW_GROUP)
+    return path, tokens.placeholders.value(tokens.take().text, MEMBER)
 
 
 def _set_operand(tokens: TokenStream) -> _Value:
     token = tokens.peek()
     if token.kind == "value":
-        constant = tokens.placeholders.value(tokens.take().text, ROW_GROUP)
+        constant = tokens.placeholders.value(tokens.take().text, MEMBER)
         return lambda _item: constant
     if tokens.takes("("):
         inner = _set_operand(tokens)
@@ -169,7 +169,7 @@ def _set_function(tokens: TokenStream) -> _Value:
         second = _set_operand(tokens)
         tokens.expect(")")
         return lambda item: {"L": [*_list(first(item)), *_list(second(item))]}
-    raise validation(f"Invalid {ROW_GROUP}: Invalid function name; function: {name}")
+    raise validation(f"Invalid {MEMBER}: Invalid function name; function: {name}")
 
 
 def _present(item: Item, path: Path) -> Attribute:
@@ -225,29 +225,29 @@ def _delete_elements(item: Item, path: Path, value: Attribute) -> None:
     ((descriptor, inner),) = value.items()
     if descriptor not in existing:
         raise _wrong_type()
-    left = sorted_set(descriptor, list(set(existing[descriptor]) - set(inner)))
-    if left:
-        _put(item, path, {descriptor: left})
-    else:  # the service keeps no empty sets
+    remaining = sorted_set(descriptor, list(set(existing[descriptor]) - set(inner)))
+    if remaining:
+        _put(item, path, {descriptor: remaining})
+    else:  # the service stores no empty sets
         _remove(item, path)
 
 
 def _container(item: Item, path: Path) -> Any:
-    """The dict or list that holds the last part of the path, None where there is none."""
+    """Return the dict or list that contains the last step of the path, None if there is none."""
     if len(path) == 1:
         return item
     parent = resolve(item, path[:-1])
     return None if parent is None else parent.get("L" if isinstance(path[-1], int) else "M")
 
 
-def _leads_nowhere() -> Exception:
+def _invalid_path() -> Exception:
     return validation("The document path provided in the update expression is invalid for update")
 
 
 def _put(item: Item, path: Path, value: Attribute) -> None:
     holder, last = _container(item, path), path[-1]
     if holder is None:
-        raise _leads_nowhere()
+        raise _invalid_path()
     if isinstance(last, int) and last >= len(holder):
         holder.append(copy.deepcopy(value))
     else:
@@ -258,7 +258,7 @@ def _remove(item: Item, path: Path) -> None:
     holder, last = _container(item, path), path[-1]
     if holder is None:
         if len(path) > 1 and resolve(item, path[:1]) is None:
-            raise _leads_nowhere()
+            raise _invalid_path()
         return
     if isinstance(last, int):
         if last < len(holder):

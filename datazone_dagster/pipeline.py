@@ -94,18 +94,18 @@ def apply_transform(
 ) -> dict[str, ApplyReport]:
     """Apply everything between the datasets' positions and the head of the change log.
 
-    What lands while it works is applied, too, for `ApplySettings.linger_seconds`; it ends as soon
-    as nothing waits.
+    Changes that land meanwhile are applied too, for `ApplySettings.linger_seconds`. The run ends
+    as soon as no change waits.
 
-    Safe at any time: a dataset takes each chunk in one commit that also moves its position,
-    so a run that is repeated, doubled or killed neither loses nor doubles a change.
+    Safe at any time: a dataset takes each chunk in one commit that also moves its position. So a
+    run that is repeated, doubled or killed neither loses nor doubles a change.
 
     Returns:
         One report per dataset, by dataset id.
 
     Raises:
-        TransformError: The function failed, or its result can't be applied. Datasets keep
-            what was applied before; the change log keeps the rest.
+        TransformError: The function failed, or its result can't be applied. The datasets keep
+            the chunks that were applied before; the change log keeps the rest.
         StorageError: The lakehouse can't be read or written.
     """
     return ApplyRun(transform, layout, settings, clock, on_chunk, logger).run()
@@ -120,14 +120,14 @@ def redrive_dataset(
     clock: Clock = utc_now,
     logger: logging.Logger = _logger,
 ) -> RedriveReport:
-    """Bring the quarantined records of a dataset back, in the order in which they came.
+    """Redrive the quarantined records of a dataset, in the order in which they arrived.
 
-    Safe at any time, also beside a run: a record gets into the dataset once, and a row of its
-    key with a newer version stays. Records that still can't be taken go on waiting.
+    Safe at any time, also during a run: a record enters the dataset once, and a row of its key
+    with a newer version stays. Records that the dataset still can't take stay in the quarantine.
 
     Raises:
-        TransformError: The function failed and is not allowed to (`on_error="fail"`). What was
-            brought back before stays; the others wait.
+        TransformError: The function failed under `on_error="fail"`. Records that were redriven
+            before stay in the dataset; the others stay in the quarantine.
         StorageError: The lakehouse can't be read or written.
     """
     dataset = next(one for one in transform.outputs.values() if one.id == dataset_id)
@@ -135,7 +135,7 @@ def redrive_dataset(
 
 
 def quarantine_report(transform: Transform, dataset_id: str, layout: Layout) -> RedriveReport:
-    """What waits in the quarantine of a dataset, and why.
+    """Return the records in the quarantine of a dataset, counted by reason.
 
     Raises:
         StorageError: The lakehouse can't be read.
@@ -145,7 +145,7 @@ def quarantine_report(transform: Transform, dataset_id: str, layout: Layout) -> 
 
 
 def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
-    """What a dataset still has to apply, by the Delta logs alone."""
+    """Return what a dataset has not applied yet, from the Delta logs alone."""
     log = ChangeLog(layout, source_name).open()
     position = DatasetTable(layout, dataset_id, source_name, mode="merge").position()
     if log is None:
@@ -156,19 +156,19 @@ def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
 def truncate_applied(
     source_name: str, dataset_ids: Iterable[str], layout: Layout, *, created_before: datetime
 ) -> int:
-    """Remove changes that every dataset has applied, and that are old enough, for good.
+    """Remove old changes that every dataset has applied from a change log, for good.
 
-    A dataset that has no table yet has applied nothing, so nothing goes. Another commit to the
-    change log comes first, and then it is for the next time.
+    A dataset without a table has applied nothing, so nothing is removed. If another commit wins
+    the race, nothing is removed either; the next call tries again.
 
     Args:
-        source_name: Whose change log.
-        dataset_ids: All datasets of the source.
-        layout: Where the tables are.
-        created_before: Changes from this time on stay.
+        source_name: Name of the source.
+        dataset_ids: Ids of all datasets of the source.
+        layout: Locations of the tables.
+        created_before: Time from which on changes stay.
 
     Returns:
-        How many changes went.
+        Number of changes removed.
 
     Raises:
         StorageError: The lakehouse can't be read or written.
@@ -187,7 +187,7 @@ def truncate_applied(
 
 
 def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) -> DatasetReader:
-    """A dataset to read, at one version of its table; the default is the newest.
+    """Open a dataset for reading, at one version of its table; the default is the newest.
 
     Raises:
         StorageError: There is no such table or version, or it can't be read.
@@ -196,13 +196,13 @@ def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) ->
     if reader is None:
         raise StorageError(
             f"Dataset {dataset_id!r} has no table at {layout.dataset(dataset_id)} yet.",
-            hint="It is made by the first run of the transform that writes it.",
+            hint="The first run of the transform that writes it creates the table.",
         )
     return reader
 
 
 def open_gaps(source_name: str, layout: Layout) -> tuple[Gap, ...]:
-    """What a source has lost and nobody accepted or repaired.
+    """Return the gaps of a source that nobody accepted or repaired.
 
     Raises:
         StorageError: The lakehouse can't be read.
@@ -211,13 +211,13 @@ def open_gaps(source_name: str, layout: Layout) -> tuple[Gap, ...]:
 
 
 def records_waiting(source_name: str, dataset_id: str, layout: Layout) -> int:
-    """How many records of a dataset wait in its quarantine."""
+    """Return the number of records in the quarantine of a dataset."""
     table = DatasetTable(layout, dataset_id, source_name, mode="merge")
     return Quarantine(layout, dataset_id).waiting_count(table.redriven())
 
 
 def read_dataset(layout: Layout, dataset_id: str) -> pa.Table:
-    """All rows of a dataset, hidden columns included.
+    """Return all rows of a dataset, hidden columns included.
 
     Raises:
         StorageError: There is no such table, or it can't be read.

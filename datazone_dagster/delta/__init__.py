@@ -29,7 +29,7 @@ Table = DeltaTable
 """Handle of a Delta table at one version, for annotations of those who do not call delta-rs."""
 
 Commit = CommitProperties
-"""What a commit carries beside its rows: see `transaction`."""
+"""Properties of a commit next to its rows: see `transaction`."""
 
 TABLE_ERRORS = (DeltaError, OSError)
 """Errors of delta-rs and of the store."""

@@ -41,7 +41,7 @@ HOPELESS_AFTER = 16
 
 
 class Failure(Enum):
-    """What made a function's result unusable for a chunk."""
+    """Reason why a function's result can't be used for a chunk."""
 
     IMAGE = "an image is not DynamoDB JSON"
     CHANGES = "the function fails on some changes"

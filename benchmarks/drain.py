@@ -59,6 +59,7 @@ def boto_parser() -> Callable[[bytes], dict[str, Any]]:
 
     model = botocore.session.get_session().get_service_model("dynamodbstreams")
     shape = model.operation_model("GetRecords").output_shape
+    assert shape is not None
     parser = botocore.parsers.create_parser("json")
     headers = {"content-type": "application/x-amz-json-1.0"}
 

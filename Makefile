@@ -74,7 +74,7 @@ imports: $(STAMP) ## the import rules between the packages
 	$(BIN)/lint-imports
 
 lock: ## resolve requirements.txt anew (needs uv)
-	uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --no-annotate --generate-hashes \
+	uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --no-annotate --no-strip-extras --generate-hashes \
 	  --extra webserver --extra polars --extra pandas --group dev pyproject.toml -o requirements.txt
 
 clean: ## remove the environment and local state

@@ -6,6 +6,7 @@ import getpass
 
 import click
 
+from datazone_dagster.commands.output import say
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.checkpoint import GapNote
@@ -36,8 +37,9 @@ def accept_gap(
     runs.
     """
     source = project.source_of(source_name)
+    project.require_change_log(source)
     if only_list:
-        _show(gap_notes(source.name, project.layout))
+        _show(source.name, gap_notes(source.name, project.layout))
         return
     if why is None:
         raise DefinitionError(
@@ -46,10 +48,10 @@ def accept_gap(
     accepted = accept_gaps(
         source.name, project.layout, by=by or getpass.getuser(), why=why, shard_ids=shards
     )
-    _show(accepted)
+    _show(source.name, accepted)
 
 
-def _show(notes: tuple[GapNote, ...]) -> None:
+def _show(source_name: str, notes: tuple[GapNote, ...]) -> None:
     for note in notes:
         state = (
             f"accepted by {note.accepted_by} at {note.accepted_at:%Y-%m-%d %H:%M:%S} UTC: "
@@ -57,6 +59,7 @@ def _show(notes: tuple[GapNote, ...]) -> None:
             if note.accepted_at is not None
             else "open"
         )
-        click.echo(f"{describe_gap(note.gap)}\n  {state}")
+        say(describe_gap(note.gap))
+        say(f"  {state}")
     if not notes:
-        click.echo("No gap was ever recorded.")
+        say(f"No gap was ever recorded for source {source_name}.")

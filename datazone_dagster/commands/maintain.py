@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from datazone_dagster.commands.output import say
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.pipeline import maintain_dataset
 
@@ -20,13 +21,15 @@ def maintain(project: Project, dataset_ids: tuple[str, ...]) -> None:
     all the work at once. No row changes. A merge that commits in between wins: run the command
     again then.
     """
-    for dataset_id in dataset_ids or sorted(project.datasets):
-        _, dataset = project.writer_of(dataset_id)
+    written = [project.writer_of(one) for one in dataset_ids or sorted(project.datasets)]
+    project.require_change_log(*dict.fromkeys(transform.source for transform, _ in written))
+    for _, dataset in written:
+        dataset_id = dataset.id
         report = maintain_dataset(dataset, project.layout)
         if report is None:
-            click.echo(f"{dataset_id}: no table yet")
+            say(f"{dataset_id}: no table yet at {project.layout.dataset(dataset_id)}")
             continue
-        click.echo(
+        say(
             f"{dataset_id}: {report.did or 'nothing to do'}; {report.rows} rows, "
             f"{report.hidden_rows} hidden, in {report.files} files of "
             f"{report.size_bytes / MIB:.1f} MiB ({report.duration_seconds:.1f} s)"

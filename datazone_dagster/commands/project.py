@@ -25,6 +25,7 @@ from datazone_dagster.dagster_glue.topology import Topology
 from datazone_dagster.errors import DatazoneError, DefinitionError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import StreamClient
+from datazone_dagster.pipeline import change_log_exists
 
 DEFAULT_FILE = "definitions.py"
 
@@ -39,11 +40,13 @@ class Project:
         transforms: All transforms, in the order in which they were found.
         layout: Locations of the tables.
         dynamodb: Connection to DynamoDB; its environment variables are resolved at use.
+        preview: Whether Dagster's metadata may show rows.
     """
 
     transforms: tuple[Transform, ...]
     layout: Layout
     dynamodb: DynamoDBStreamsResource
+    preview: bool = False
 
     @property
     def datasets(self) -> dict[str, Dataset]:
@@ -82,6 +85,29 @@ class Project:
         raise DefinitionError(
             f"No transform reads a source {name!r}.",
             hint=f"Sources of this project: {', '.join(sorted(self.sources))}.",
+        )
+
+    def require_change_log(self, *sources: DynamoDBSource) -> None:
+        """Refuse to work on a lakehouse that has no change log of any of these sources.
+
+        Raises:
+            DefinitionError: There is none; the message names the path that was looked at.
+            StorageError: The lakehouse can't be read.
+        """
+        if any(change_log_exists(source.name, self.layout) for source in sources):
+            return
+        uri = self.layout.uri
+        if "://" not in uri and not Path(uri).is_dir():
+            what = f"There is no lakehouse at {uri}."
+        else:
+            logs = (f"{one.name!r} at {self.layout.change_log(one.name)}" for one in sources)
+            what = f"There is no change log of source {', '.join(logs)}."
+        raise DefinitionError(
+            what,
+            safe="Nothing was read or written.",
+            hint="Run the command in the folder and with the environment that Dagster runs in, or "
+            "name the lakehouse: --lakehouse URI. It is created when the drain sensor lands its "
+            "first change.",
         )
 
     def stream_client(self, source: DynamoDBSource) -> StreamClient:
@@ -124,6 +150,7 @@ def load_project(
         Topology.of(transforms).transforms,
         _layout(built, lakehouse_uri, origin),
         built[0].dynamodb if built else DynamoDBStreamsResource(),
+        bool(built) and all(call.preview for call in built),
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
+from datazone_dagster.commands.output import note, say
 from datazone_dagster.commands.project import Project, project_options
+from datazone_dagster.dagster_glue.repairs import Repair, report_outside_runs
 from datazone_dagster.model.report import ChunkReport
-from datazone_dagster.pipeline import rebuild_dataset
 
 
 @click.command(short_help="Rebuild a dataset from the change log and swap it in.")
@@ -20,15 +23,18 @@ def rebuild(project: Project, dataset_id: str) -> None:
     datasets are not affected until one commit swaps the new rows in. Older versions of the table
     can still be read. An interrupted rebuild leaves the dataset as it was: run the command again.
     """
-    transform, _ = project.writer_of(dataset_id)
+    transform, dataset = project.writer_of(dataset_id)
+    project.require_change_log(transform.source)
 
     def show(chunk: ChunkReport) -> None:
-        click.echo(f"Batch {chunk.last_batch} of {chunk.head}: {chunk.records:,} changes.")
+        say(f"Batch {chunk.last_batch} of {chunk.head}: {chunk.records:,} changes.")
 
-    report = rebuild_dataset(transform, dataset_id, project.layout, on_chunk=show)
+    repair = Repair(transform, dataset, project.layout, preview=project.preview)
+    report = repair.rebuild(show)
     applied = report.applied
-    click.echo(
+    say(
         f"Dataset {dataset_id} is rebuilt (number {report.generation}): {applied.row_count:,} rows "
         f"at batch {applied.position} of {applied.head}, {applied.quarantined:,} records "
         "quarantined."
     )
+    note(report_outside_runs(partial(repair.rebuilt_events, report)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import click
 
+from datazone_dagster.commands.output import note, say
 from datazone_dagster.commands.project import Project, project_options
-from datazone_dagster.pipeline import quarantine_report, redrive_dataset
-
-_REASON_CHARACTERS = 200
+from datazone_dagster.dagster_glue.repairs import Repair, report_outside_runs
+from datazone_dagster.pipeline import quarantine_report
+from datazone_dagster.text import MESSAGE_CHARS, shown
 
 
 @click.command(short_help="Apply the quarantined records of a dataset.")
@@ -23,21 +25,26 @@ def redrive(project: Project, dataset_id: str, only_list: bool) -> None:
     quarantine. Newer rows of the same item are not overwritten. Safe at any time, also while
     Dagster runs.
     """
-    transform, _ = project.writer_of(dataset_id)
+    transform, dataset = project.writer_of(dataset_id)
+    project.require_change_log(transform.source)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     if only_list:
         report = quarantine_report(transform, dataset_id, project.layout)
-        click.echo(f"{dataset_id}: {_records(report.waiting)} in the quarantine.")
+        say(f"{dataset_id}: {_records(report.waiting)} in the quarantine.")
     else:
-        report = redrive_dataset(transform, dataset_id, project.layout)
+        repair = Repair(transform, dataset, project.layout, preview=project.preview)
+        report = repair.redrive()
         counts = report.counts
-        click.echo(
+        say(
             f"{dataset_id}: {_records(report.redriven)} applied ({counts.inserted} rows "
             f"inserted, {counts.updated} updated, {counts.deleted} deleted; newer rows stay), "
             f"{_records(report.waiting)} left in the quarantine."
         )
-    for reason, count in report.reasons:
-        click.echo(f"  {count} x {reason[:_REASON_CHARACTERS]}")
+        note(report_outside_runs(partial(repair.redriven_events, report)))
+    for (reason, count), keys in zip(report.reasons, report.keys, strict=True):
+        say(f"  {count:,} x {shown(reason, MESSAGE_CHARS)}")
+        more = f" and {count - len(keys):,} more" if count > len(keys) else ""
+        say(f"    keys: {', '.join(map(shown, keys)) or 'none'}{more}")
 
 
 def _records(count: int) -> str:

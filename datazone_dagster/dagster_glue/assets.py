@@ -4,6 +4,7 @@
 
 import hashlib
 import inspect
+import logging
 from collections.abc import Iterator
 from tokenize import TokenError
 
@@ -25,6 +26,7 @@ from datazone_dagster.dagster_glue.known_schema import known_columns
 from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite, LazyApply
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
+    FAILURE_TAG,
     IO_MANAGER_KEY,
     LAG_CHECK,
     LAKEHOUSE_KEY,
@@ -35,10 +37,13 @@ from datazone_dagster.dagster_glue.names import (
     dataset_key,
     pool_name,
 )
-from datazone_dagster.dagster_glue.rendering import check_results
+from datazone_dagster.dagster_glue.rendering import check_results, state_check_results
 from datazone_dagster.dagster_glue.resources import Lakehouse
+from datazone_dagster.errors import DatazoneError
+from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import ApplySettings
+from datazone_dagster.text import shown
 
 EventOfRun = Output[DatasetWrite] | AssetCheckResult
 
@@ -69,7 +74,8 @@ def transform_asset(
     no matter what requested the run, so a run started by hand is always safe. The op's pool
     prevents two runs at a time.
     """
-    outputs = {_output_name(index): one for index, one in enumerate(transform.outputs.values())}
+    datasets = tuple(transform.outputs.values())
+    outputs = {_output_name(index): one for index, one in enumerate(datasets)}
 
     @multi_asset(
         name=transform.name,
@@ -99,15 +105,36 @@ def transform_asset(
             preview=preview,
             clock=clock,
         )
-        # Dagster handles an output before it asks for the next event: the first one applies.
+        lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
+        layout = lakehouse.layout
+        # Broad on purpose: whatever ended the application, the run reports the rest and fails.
+        try:
+            found = {one.id: lazy_apply.to_dataset(one.id, layout, context.log) for one in datasets}
+        except Exception as error:
+            what = error.what if isinstance(error, DatazoneError) else str(error)
+            reason = shown(f"{type(error).__name__}: {what}")
+            context.instance.add_run_tags(context.run_id, {FAILURE_TAG: reason})
+            yield from _checks_after_failure(lazy_apply, layout, context.log)
+            raise
         for name, dataset in outputs.items():
             yield Output(DatasetWrite(lazy_apply, dataset.id), output_name=name)
-        lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
-        for dataset in outputs.values():
-            applied = lazy_apply.to_dataset(dataset.id, lakehouse.layout, context.log)
-            yield from check_results(dataset.id, applied)
+        for dataset_id, applied in found.items():
+            yield from check_results(dataset_id, applied)
 
     return apply
+
+
+def _checks_after_failure(
+    lazy_apply: LazyApply, layout: Layout, logger: logging.Logger
+) -> Iterator[AssetCheckResult]:
+    """Yield the results of the checks that do not need the function; none if they fail, too."""
+    try:
+        states = lazy_apply.states(layout)
+    except DatazoneError as error:
+        logger.warning("The checks of this run can't be evaluated: %s", error)
+        return
+    for dataset_id, state in states.items():
+        yield from state_check_results(dataset_id, state)
 
 
 def _output_name(index: int) -> str:

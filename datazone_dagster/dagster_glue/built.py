@@ -17,6 +17,7 @@ class Built:
     transforms: tuple[Transform, ...]
     lakehouse: Lakehouse
     dynamodb: DynamoDBStreamsResource
+    preview: bool
 
 
 _recordings: list[list[Built]] = []

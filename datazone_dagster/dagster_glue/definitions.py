@@ -28,6 +28,7 @@ from datazone_dagster.dagster_glue.names import (
     dataset_key,
     stream_check_key,
 )
+from datazone_dagster.dagster_glue.repair_jobs import repair_jobs
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.sensor import drain_sensor
 from datazone_dagster.dagster_glue.topology import Topology
@@ -103,7 +104,7 @@ def build_definitions(
             hint="Give a function that takes one CheckEvent.",
         )
     notice_sigterm()
-    record(Built(topology.transforms, lakehouse, dynamodb))
+    record(Built(topology.transforms, lakehouse, dynamodb, preview))
     jobs = {transform.name: _apply_job(transform) for transform in topology.transforms}
     sensors = [
         drain_sensor(
@@ -130,7 +131,10 @@ def build_definitions(
             ),
         ],
         asset_checks=[stream_check(source, drain_settings) for source in topology.by_source],
-        jobs=list(jobs.values()),
+        jobs=[
+            *jobs.values(),
+            *repair_jobs(topology.transforms, apply_settings, preview=preview, clock=clock),
+        ],
         sensors=sensors,
         resources={
             LAKEHOUSE_KEY: lakehouse,

@@ -30,14 +30,21 @@ from datazone_dagster.pipeline import (
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """State of a dataset that does not depend on the function: what a failed run reports, too."""
+
+    lag: LagStatus
+    quarantine: QuarantineStatus
+    complete: Completeness
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """Report of an apply for one dataset, and the state of the dataset after it."""
 
     report: ApplyReport
-    lag: LagStatus
+    state: State
     schema: SchemaStatus
-    quarantine: QuarantineStatus
-    complete: Completeness
     at: datetime
 
 
@@ -86,6 +93,20 @@ class LazyApply:
                 self._applied = self._apply(layout, logger)
         return self._applied[dataset_id]
 
+    def states(self, layout: Layout) -> dict[str, State]:
+        """Return the state of each dataset as it is now, by id.
+
+        Raises:
+            StorageError: The lakehouse can't be read.
+        """
+        now, caught_up_at = self._clock(), self._caught_up_at()
+        return {
+            dataset.id: state_of(
+                self.transform, dataset, layout, now=now, caught_up_at=caught_up_at
+            )
+            for dataset in self.transform.outputs.values()
+        }
+
     def _apply(self, layout: Layout, logger: logging.Logger) -> dict[str, Applied]:
         def log_chunk(chunk: ChunkReport) -> None:
             logger.info(
@@ -113,30 +134,48 @@ class LazyApply:
             on_chunk=log_chunk,
             logger=logger,
         )
-        now = self._clock()
-        caught_up_at = self._caught_up_at()
-        source = self.transform.source.name
-        complete = completeness(source, open_gaps(source, layout))
+        now, states = self._clock(), self.states(layout)
         return {
             dataset.id: Applied(
                 reports[dataset.id],
-                dataset_lag(self.transform, dataset, layout, now=now, caught_up_at=caught_up_at),
-                _schema(dataset, before[dataset.id], reports[dataset.id]),
-                _quarantine(self.transform, dataset, layout),
-                complete,
+                states[dataset.id],
+                schema_of(dataset, before[dataset.id], reports[dataset.id]),
                 now,
             )
             for dataset in self.transform.outputs.values()
         }
 
 
-def _schema(dataset: Dataset, before: Columns | None, report: ApplyReport) -> SchemaStatus:
+def state_of(
+    transform: Transform,
+    dataset: Dataset,
+    layout: Layout,
+    *,
+    now: datetime,
+    caught_up_at: datetime | None,
+) -> State:
+    """Return the state of a dataset as it is now.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    source = transform.source.name
+    return State(
+        dataset_lag(transform, dataset, layout, now=now, caught_up_at=caught_up_at),
+        _quarantine(transform, dataset, layout),
+        completeness(source, open_gaps(source, layout)),
+    )
+
+
+def schema_of(dataset: Dataset, before: Columns | None, report: ApplyReport) -> SchemaStatus:
+    """Return the `schema` status of a dataset, compared with its last materialization."""
     return schema_status(
         before,
         report.columns,
         report.unexpected_columns,
         contract=dataset.contract,
         dataset_id=dataset.id,
+        sibling_values=report.sibling_values,
     )
 
 

@@ -19,6 +19,8 @@ ALERT_SENSOR = "datazone_check_alerts"
 
 SOURCE_TAG = "datazone/source"
 BATCH_TAG = "datazone/batch"
+FAILURE_TAG = "datazone/failure"
+"""Tag of a run whose application failed: the start of the error."""
 
 
 def change_log_key(source: DynamoDBSource) -> AssetKey:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from dagster import (
     AssetCheckEvaluation,
@@ -16,13 +16,13 @@ from dagster import (
     TableSchema,
 )
 
-from datazone_dagster.dagster_glue.lazy_apply import Applied
+from datazone_dagster.dagster_glue.lazy_apply import Applied, State
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
     LAG_CHECK,
     QUARANTINE_CHECK,
     SCHEMA_CHECK,
-    dataset_check_keys,
+    dataset_key,
 )
 from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.metadata import (
@@ -48,9 +48,9 @@ def rendered(plain: Mapping[str, Plain]) -> RawMetadata:
 def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
     """Return the metadata of a materialization of a dataset."""
     report = applied.report
-    found = rendered(apply_metadata(report, applied.lag, now=applied.at))
-    found["records_waiting"] = applied.quarantine.waiting
-    found |= rendered(completeness_metadata(applied.complete))
+    found = rendered(apply_metadata(report, applied.state.lag, now=applied.at))
+    found["records_waiting"] = applied.state.quarantine.waiting
+    found |= rendered(completeness_metadata(applied.state.complete))
     if report.columns:
         columns = [TableColumn(name, str(kind)) for name, kind in report.columns]
         found["dagster/column_schema"] = MetadataValue.table_schema(TableSchema(columns))
@@ -70,38 +70,45 @@ def severity(level: Level) -> AssetCheckSeverity:
 
 def check_results(dataset_id: str, applied: Applied) -> Iterator[AssetCheckResult]:
     """Yield the check results of a dataset that a run reports."""
-    lag, schema, quarantine = applied.lag, applied.schema, applied.quarantine
-    found: dict[str, tuple[Level, str, RawMetadata]] = {
-        LAG_CHECK: (lag.level, lag.reason, rendered(lag_metadata(lag))),
-        SCHEMA_CHECK: (
-            schema.level,
-            schema.reason,
-            {
-                "columns_changed": len(schema.changes),
-                "columns_kept_out": len(schema.unexpected),
-            },
-        ),
-        QUARANTINE_CHECK: (
-            quarantine.level,
-            quarantine.reason,
-            {"records_waiting": quarantine.waiting},
-        ),
-        COMPLETE_CHECK: (
-            applied.complete.level,
-            applied.complete.reason,
-            rendered(completeness_metadata(applied.complete)),
-        ),
-    }
-    for key in dataset_check_keys(dataset_id):
-        level, reason, metadata = found[key.name]
-        yield AssetCheckResult(
-            asset_key=key.asset_key,
-            check_name=key.name,
-            passed=level.passed,
-            severity=severity(level),
-            description=reason,
-            metadata=metadata,
-        )
+    yield from state_check_results(dataset_id, applied.state)
+    schema = applied.schema
+    yield _result(
+        dataset_id,
+        SCHEMA_CHECK,
+        schema,
+        {"columns_changed": len(schema.changes), "columns_kept_out": len(schema.unexpected)},
+    )
+
+
+def state_check_results(dataset_id: str, state: State) -> Iterator[AssetCheckResult]:
+    """Yield the check results of a dataset that do not depend on the function."""
+    lag, quarantine, complete = state.lag, state.quarantine, state.complete
+    yield _result(dataset_id, LAG_CHECK, lag, rendered(lag_metadata(lag)))
+    yield _result(dataset_id, QUARANTINE_CHECK, quarantine, {"records_waiting": quarantine.waiting})
+    yield _result(dataset_id, COMPLETE_CHECK, complete, rendered(completeness_metadata(complete)))
+
+
+class _Status(Protocol):
+    """Level of a check, and the reason for it."""
+
+    @property
+    def level(self) -> Level: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+def _result(
+    dataset_id: str, check_name: str, status: _Status, metadata: RawMetadata
+) -> AssetCheckResult:
+    return AssetCheckResult(
+        asset_key=dataset_key(dataset_id),
+        check_name=check_name,
+        passed=status.level.passed,
+        severity=severity(status.level),
+        description=status.reason,
+        metadata=metadata,
+    )
 
 
 def evaluation(

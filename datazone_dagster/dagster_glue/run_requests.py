@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from dagster import DagsterInstance, DagsterRunStatus, RunRequest, RunsFilter
+from dagster import (
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRunStatus,
+    RunRecord,
+    RunRequest,
+    RunsFilter,
+)
 
 from datazone_dagster.api import Transform
-from datazone_dagster.dagster_glue.names import BATCH_TAG, SOURCE_TAG
+from datazone_dagster.dagster_glue.names import BATCH_TAG, FAILURE_TAG, SOURCE_TAG
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.pipeline import dataset_exists
@@ -28,21 +35,35 @@ _FAILURES_COUNTED = 6
 
 @dataclass(frozen=True, slots=True)
 class RunDecision:
-    """Run to request, or None; and the reason for either."""
+    """Run to request, or None; and the reason for either.
+
+    `failures` counts the applications that failed in a row, `last_error` is the start of the
+    latest one's error.
+    """
 
     request: RunRequest | None
     reason: str
+    failures: int = 0
+    last_error: str = ""
 
 
 def decide_run(
-    transform: Transform, layout: Layout, instance: DagsterInstance, *, head: int, now: datetime
+    transform: Transform,
+    layout: Layout,
+    instance: DagsterInstance,
+    *,
+    head: int,
+    now: datetime,
+    loaded_at: datetime,
 ) -> RunDecision:
     """Decide whether a transform with a backlog gets a run now.
 
     It gets none while a run of its job is queued, starting or started, and none before its
-    lookups exist. After failures, it gets one only after a wait that doubles, from 15 seconds to
-    5 minutes. Duplicate and lost requests are harmless: a run applies from the datasets' own
-    positions.
+    lookups exist. After applications that failed, it gets one only after a wait that doubles, from
+    15 seconds to 5 minutes. A run that ended before it applied anything (its process died) is
+    followed by one after 15 seconds. Runs that ended before this code was loaded do not count:
+    the next code may be the cure. Duplicate and lost requests are harmless: a run applies from the
+    datasets' own positions.
 
     Args:
         transform: Transform with a backlog.
@@ -50,31 +71,42 @@ def decide_run(
         instance: Dagster instance, for the latest runs.
         head: Latest batch of the change log, for the run's tags.
         now: Current time.
+        loaded_at: Time when the code location was loaded.
     """
+    past = _past_failures(instance, transform, loaded_at)
     if instance.get_run_records(RunsFilter(job_name=transform.job_name, statuses=ACTIVE), limit=1):
-        return RunDecision(None, f"{transform.job_name} is running or queued")
+        return _decided(past, f"{transform.job_name} is running or queued")
     absent = _absent_lookups(transform, layout)
     if absent:
-        return RunDecision(
-            None, f"{transform.name} waits for the first rows of {', '.join(absent)}"
+        return _decided(past, f"{transform.name} waits for the first rows of {', '.join(absent)}")
+    remaining = past.wait_until - now if past.wait_until is not None else timedelta(0)
+    if remaining > timedelta(0) and not past.failures:
+        return _decided(
+            past,
+            f"the last run of {transform.name} ended early; the next starts in "
+            f"{in_words(remaining)}",
         )
-    failures, last_end = _failures_in_a_row(instance, transform)
-    if last_end is not None:
-        wait = min(FIRST_WAIT * 2 ** (failures - 1), LONGEST_WAIT)
-        remaining = last_end + wait - now
-        if remaining > timedelta(0):
-            times = "once" if failures == 1 else f"{failures} times in a row"
-            return RunDecision(
-                None,
-                f"{transform.name} failed {times} and is retried in {in_words(remaining)}",
-            )
-    return RunDecision(
-        RunRequest(
-            job_name=transform.job_name,
-            tags={SOURCE_TAG: transform.source.name, BATCH_TAG: str(head)},
-        ),
-        f"{transform.name} has a backlog",
+    if remaining > timedelta(0):
+        times = "once" if past.failures == 1 else f"{past.failures} times in a row"
+        return _decided(
+            past, f"{transform.name} failed {times} and is retried in {in_words(remaining)}"
+        )
+    request = RunRequest(
+        job_name=transform.job_name,
+        tags={SOURCE_TAG: transform.source.name, BATCH_TAG: str(head)},
     )
+    return _decided(past, f"{transform.name} has a backlog", request)
+
+
+@dataclass(frozen=True, slots=True)
+class _PastFailures:
+    failures: int = 0
+    last_error: str = ""
+    wait_until: datetime | None = None
+
+
+def _decided(past: _PastFailures, reason: str, request: RunRequest | None = None) -> RunDecision:
+    return RunDecision(request, reason, past.failures, past.last_error)
 
 
 def _absent_lookups(transform: Transform, layout: Layout) -> list[str]:
@@ -85,24 +117,40 @@ def _absent_lookups(transform: Transform, layout: Layout) -> list[str]:
     ]
 
 
-def _failures_in_a_row(
-    instance: DagsterInstance, transform: Transform
-) -> tuple[int, datetime | None]:
-    """Return how many of the latest runs failed, and when the last one ended; None for none."""
+def _past_failures(
+    instance: DagsterInstance, transform: Transform, loaded_at: datetime
+) -> _PastFailures:
+    """Return the failures since the last run that applied something, and the wait they cause.
+
+    A run whose application failed has a tag. One without it failed for another reason: a check of
+    somebody else after the application, or its process died.
+    """
     records = instance.get_run_records(
         RunsFilter(job_name=transform.job_name), limit=_FAILURES_COUNTED
     )
-    failures = 0
+    errors: list[str] = []
+    last_end: datetime | None = None
     for record in records:
-        if record.dagster_run.status is not DagsterRunStatus.FAILURE:
+        run, ended = record.dagster_run, _end_of(record)
+        if run.status is not DagsterRunStatus.FAILURE or ended < loaded_at:
             break
-        failures += 1
-    if not failures:
-        return 0, None
-    ended = records[0].end_time
-    at = (
-        datetime.fromtimestamp(ended, timezone.utc)
-        if ended is not None
-        else records[0].update_timestamp.replace(tzinfo=timezone.utc)
-    )
-    return failures, at
+        error = run.tags.get(FAILURE_TAG)
+        if error is None and _applied(instance, run.run_id):
+            break
+        last_end = last_end or ended
+        if error is not None:
+            errors.append(error)
+    if last_end is None:
+        return _PastFailures()
+    wait = min(FIRST_WAIT * 2 ** max(0, len(errors) - 1), LONGEST_WAIT)
+    return _PastFailures(len(errors), errors[0] if errors else "", last_end + wait)
+
+
+def _applied(instance: DagsterInstance, run_id: str) -> bool:
+    return bool(instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION))
+
+
+def _end_of(record: RunRecord) -> datetime:
+    if record.end_time is not None:
+        return datetime.fromtimestamp(record.end_time, timezone.utc)
+    return record.update_timestamp.replace(tzinfo=timezone.utc)

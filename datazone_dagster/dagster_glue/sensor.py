@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,8 +37,9 @@ from datazone_dagster.dagster_glue.sensor_checks import (
     complete_checks,
     health_check,
     lag_checks,
+    with_failures,
 )
-from datazone_dagster.errors import DatazoneError
+from datazone_dagster.errors import DatazoneError, SourceMismatchError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
@@ -115,6 +116,7 @@ class DrainSensor:
         self._client: tuple[dict[str, object], StreamClient] | None = None
         self._unsaved: SensorCursor | None = None
         self._truncated_at: datetime | None = None
+        self._loaded_at = clock()
 
     def evaluate(self, context: SensorEvaluationContext) -> SensorResult:
         """Drain the stream, report the checks, and request runs."""
@@ -134,10 +136,14 @@ class DrainSensor:
             else health_of_error(drained.error, now=now, caught_up_at=caught_up_at)
         )
         lags = lag_checks(self._transforms, layout, now=now, caught_up_at=caught_up_at)
+        requests: list[RunRequest] = []
+        reasons: list[str] = []
+        # The changes that wait in the change log of another table are not for these transforms.
+        if not isinstance(drained.error, SourceMismatchError):
+            requests, reasons = self._runs(lags, layout, context.instance, now)
         checks = [health_check(self._source, health, caught_up_at), *lags.values()]
         if drained.report is not None:
             checks += complete_checks(self._source, self._transforms, drained.report.gaps)
-        requests, reasons = self._runs(lags, layout, context.instance, now)
 
         due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
@@ -230,11 +236,12 @@ class DrainSensor:
 
     def _runs(
         self,
-        lags: Mapping[str, SensorCheck],
+        lags: dict[str, SensorCheck],
         layout: Layout,
         instance: DagsterInstance,
         now: datetime,
     ) -> tuple[list[RunRequest], list[str]]:
+        """Return the runs to request and the reasons; failures in a row are added to `lags`."""
         requests, reasons = [], []
         end_silent_runs(instance, {one.job_name for one in self._transforms}, now)
         for transform in self._transforms:
@@ -242,8 +249,13 @@ class DrainSensor:
             heads = [lag.head_batch for lag in known if lag is not None and lag.pending_batches]
             if not heads:
                 continue
-            decision = decide_run(transform, layout, instance, head=max(heads), now=now)
+            decision = decide_run(
+                transform, layout, instance, head=max(heads), now=now, loaded_at=self._loaded_at
+            )
             reasons.append(decision.reason)
+            if decision.failures:
+                for dataset in transform.outputs.values():
+                    lags[dataset.id] = with_failures(lags[dataset.id], decision)
             if decision.request is not None:
                 requests.append(decision.request)
         return requests, reasons

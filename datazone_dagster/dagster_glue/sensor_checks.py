@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dagster import AssetCheckEvaluation, AssetCheckKey
@@ -16,6 +16,7 @@ from datazone_dagster.dagster_glue.names import (
     stream_check_key,
 )
 from datazone_dagster.dagster_glue.rendering import evaluation
+from datazone_dagster.dagster_glue.run_requests import RunDecision
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import Gap
@@ -31,6 +32,7 @@ from datazone_dagster.observe.metadata import (
 )
 
 STREAM = ":stream"  # not a valid dataset id
+FAILURES = "failures_in_a_row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,21 @@ def lag_checks(
                 checks[dataset.id] = SensorCheck(dataset.id, key, Level.ERROR, str(error))
             else:
                 checks[dataset.id] = SensorCheck(
-                    dataset.id, key, lag.level, lag.reason, lag_metadata(lag), lag
+                    dataset.id,
+                    key,
+                    lag.level,
+                    lag.reason,
+                    {**lag_metadata(lag), FAILURES: 0},
+                    lag,
                 )
     return checks
+
+
+def with_failures(check: SensorCheck, decision: RunDecision) -> SensorCheck:
+    """Return a `lag` check that also shows the failed applications of its transform."""
+    return replace(
+        check,
+        reason=f"{check.reason.rstrip('.')}; {decision.reason}. Failures in a row: "
+        f"{decision.failures}, the last one: {decision.last_error}",
+        plain={**check.plain, FAILURES: decision.failures},
+    )

@@ -109,13 +109,15 @@ def _refuse_clashing_sources(transforms: tuple[Transform, ...]) -> None:
                 f"The tables {other.source.table_name!r} of {_described(other)} and "
                 f"{source.table_name!r} of {_described(transform)} get the same name in Dagster: "
                 f"{source.name!r}.",
-                hint="Move one of them to a code location and a lakehouse of its own.",
+                hint="Give one of them a name of its own: "
+                f'DynamoDBSource({source.table_name!r}, name="...").',
             )
         raise DefinitionError(
             f"{_described(other)} and {_described(transform)} disagree about table "
             f"{source.table_name!r}: {_differences(other.source, source)}.",
             hint="One drain serves every transform of a table: build one DynamoDBSource and use "
-            "it in both transforms.",
+            "it in both transforms. If these are two tables, of two regions or endpoints, give "
+            'one of them a name of its own: DynamoDBSource(..., name="...").',
         )
 
 

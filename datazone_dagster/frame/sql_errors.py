@@ -9,15 +9,22 @@ import duckdb
 
 from datazone_dagster.errors import ExpressionError, TransformError
 from datazone_dagster.frame.query_session import MalformedImageError
+from datazone_dagster.text import escaped, shortened
 
-_PREFIX = re.compile(r"^[A-Z][A-Za-z ]+ Error: ")
+MAX_REASON_CHARS = 2_000
+"""Longest text of DuckDB that patterns look at. DuckDB quotes values, which may have 400 KB."""
+
+_PREFIX = re.compile(r"([A-Z][A-Za-z ]{2,40}) Error: ")
 _NO_COLUMN = re.compile(
     r'(?:Referenced )?[Cc]olumn "([^"]*)" (?:not found in FROM clause|referenced that exists).*'
 )
 _NO_TABLE = re.compile(
-    r'(?:Table with name "?([^".]*)\S* does not exist|Referenced table "([^".]*)[^"]*" not).*'
+    r'(?:Table with name "?([^".\s]*)\S* does not exist|Referenced table "([^".]*)[^"]*" not).*'
 )
-_GENERATED = re.compile(r'(?:"?\w+"?\.)?"?dynamodb"?\."?(_dz_p\d+)"?|"?(_dz_p\d+)"?')
+_GENERATED = re.compile(r'(?:(?:"?\b\w{1,63}"?\.)?"?dynamodb"?\.)?"?\b(_dz_p\d+)"?')
+_BINDING = ("Binder", "Catalog")
+_ABOUT_SQL = (*_BINDING, "Parser", "Syntax")
+"""Kinds of DuckDB's errors whose texts quote SQL and names, but no values."""
 
 
 def failure(
@@ -39,33 +46,52 @@ def failure(
         shown: Paths behind the generated field names, by that name.
         running: Whether the query failed on data, as opposed to binding.
     """
-    text = str(error)
-    if "Malformed JSON" in text and running:
+    kind, reason = _kind_and_reason(error)
+    if running and reason.startswith("Malformed JSON"):
         return MalformedImageError(
             f"{call}: a record of this chunk holds text that is not JSON.",
             safe="Nothing was written; the change log keeps the record.",
         )
-    if isinstance(error, duckdb.OutOfMemoryException):
+    if kind == "Out of Memory" or isinstance(error, duckdb.OutOfMemoryException):
         return TransformError(
             f"{call}: the query needs more memory than DuckDB may use here.",
             safe="Nothing was written.",
             hint="Raise ApplySettings(memory_budget=...), or lower its chunk_bytes for smaller "
             "chunks.",
         )
-    reason = _PREFIX.sub("", text.strip().split("\n\n")[0].splitlines()[0]).rstrip(". ")
-    reason = _GENERATED.sub(lambda m: shown.get(m[1] or m[2], m[0]), reason)
-    reason = _NO_COLUMN.sub(r'there is no column "\1"', reason)
-    reason = _NO_TABLE.sub(lambda m: f'there is no table "{m[1] or m[2]}"', reason)
+    reason = _GENERATED.sub(lambda m: shown.get(m[1], m[0]), reason)
     hint = ""
-    if "GROUP BY" in reason:
+    if kind == "Binder" and "GROUP BY" in reason:
         reason = "the expression mixes an aggregate with plain columns"
         hint = "Each row carries its key in a hidden column: aggregate in sql(), or with OVER."
-    elif isinstance(error, duckdb.ConversionException):
+    elif kind == "Conversion":
         hint = "Use try_cast for a null where a value does not fit."
-    elif isinstance(error, (duckdb.BinderException, duckdb.CatalogException)):
+    elif kind in _BINDING:
+        reason = _NO_COLUMN.sub(r'there is no column "\1"', reason)
+        reason = _NO_TABLE.sub(lambda m: f'there is no table "{m[1] or m[2]}"', reason)
         hint = f"Available columns: {', '.join(available)}."
         if reason.startswith("there is no table"):
             hint += f" Tables: {', '.join(tables)}."
         if reason.startswith("there is no") and "dynamodb" in available:
             hint += " An attribute is a path with its type, such as dynamodb.NewImage.total.N."
     return ExpressionError(f"{call}: {reason}.", hint=hint)
+
+
+def _kind_and_reason(error: duckdb.Error) -> tuple[str, str]:
+    """Return the kind of an error ("Conversion") and its text, without the kind and the SQL.
+
+    The kind is in the text, because an error that passes through Arrow loses its class.
+    """
+    text = str(error).strip()
+    found = _PREFIX.match(text)
+    kind, start = (found[1], found.end()) if found else ("", 0)
+    if kind in _ABOUT_SQL:
+        lines = text[start : start + MAX_REASON_CHARS].split("\n\n")[0].splitlines()
+        return kind, (lines or [""])[0].rstrip(". ")
+    sql = text.rfind("\n\nLINE ")
+    return kind, one_line(text[start : None if sql < start else sql]).rstrip(". ")
+
+
+def one_line(text: str) -> str:
+    """Return a text that may quote a value of any length in one line of at most 200 characters."""
+    return escaped(" ".join(shortened(text).split()))

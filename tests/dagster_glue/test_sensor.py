@@ -15,14 +15,17 @@ from dagster import (
 from deltalake import DeltaTable
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
+from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dagster_glue.names import lag_check_key, stream_check_key
 from datazone_dagster.dagster_glue.run_requests import ACTIVE
 from datazone_dagster.errors import (
     AccessDeniedError,
     DefinitionError,
     ServiceUnavailableError,
+    SourceMismatchError,
     TransformError,
 )
+from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.pipeline import DrainSettings
 from datazone_dagster.testing import Fault, FaultKind, FaultPlan
 from tests.dagster_glue.conftest import (
@@ -414,3 +417,20 @@ def test_a_tick_with_several_batches_reports_them_as_one(make_world: MakeWorld) 
     assert materialization.metadata["records_landed"].value == 5
     world.run_until_idle()
     assert set(world.rows()) == set("abcde")
+
+
+def test_a_change_log_of_another_table_fails_the_tick_and_requests_no_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The changes that wait there are not those of this code location."""
+    world.put("a")
+    world.tick()
+    log = ChangeLog(world.layout, "orders").open()
+    assert log is not None
+    log.record_owner(
+        SourceIdentity("orders", table_arn="arn:aws:dynamodb:us-east-1:1:table/orders")
+    )
+    found = SourceIdentity("orders", table_arn="arn:aws:dynamodb:eu-west-1:1:table/orders")
+    monkeypatch.setattr(world.stream, "identity", lambda: found, raising=False)
+    with pytest.raises(SourceMismatchError, match=r"us-east-1.*eu-west-1.*name="):
+        world.tick()

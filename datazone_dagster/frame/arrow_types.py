@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.types as kinds
 
 from datazone_dagster.errors import ResultError
+from datazone_dagster.frame.sql_errors import one_line
 
 DELTA_DECIMAL_DIGITS = 38
 _CONVERTED: dict[pa.DataType, pa.DataType] = {
@@ -119,7 +120,7 @@ def as_delta(table: pa.Table, *, where: str) -> pa.Table:
         except pa.ArrowException as error:
             raise ResultError(
                 f"{where}: column {field.name!r} of type {field.type} holds a value that does "
-                f"not fit {delta_type(field.type)}: {str(error).splitlines()[0]}.",
+                f"not fit {delta_type(field.type)}: {one_line(str(error))}.",
                 safe="Nothing was written.",
                 hint="Round or cast the column in the function.",
             ) from error

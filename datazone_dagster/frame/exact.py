@@ -25,8 +25,16 @@ class UnfitError(ValueError):
     """A value that the type of its column can't represent exactly."""
 
 
-def exact_content(item_type: ItemType, descriptor: str, text: str) -> Any:
+def exact_content(
+    item_type: ItemType, descriptor: str, text: str, *, known_fields: bool = False
+) -> Any:
     """Convert the content of a typed value (text of a number, JSON of a list) to an item type.
+
+    Args:
+        item_type: Type to convert to.
+        descriptor: DynamoDB type of the value.
+        text: Content of the value.
+        known_fields: Whether fields that a struct lacks are left out; else the value does not fit.
 
     Raises:
         UnfitError: The type can't represent the value.
@@ -34,7 +42,7 @@ def exact_content(item_type: ItemType, descriptor: str, text: str) -> Any:
     """
     if isinstance(item_type, Scalar):
         return _scalar(item_type, descriptor, text)
-    return _content(item_type, descriptor, decoded(text))
+    return _content(item_type, descriptor, decoded(text), known_fields)
 
 
 def texts_of_set(text: str) -> list[str]:
@@ -52,7 +60,7 @@ def texts_of_set(text: str) -> list[str]:
         return sorted(members)
 
 
-def _value(item_type: ItemType, value: Any) -> Any:
+def _value(item_type: ItemType, value: Any, known_fields: bool) -> Any:
     if not isinstance(value, dict) or len(value) != 1:
         raise NotDynamoDBJsonError("a value without exactly one type")
     ((descriptor, inner),) = value.items()
@@ -60,30 +68,42 @@ def _value(item_type: ItemType, value: Any) -> Any:
         return None
     if descriptor not in descriptors_of(item_type):
         raise UnfitError
-    return _content(item_type, descriptor, inner)
+    return _content(item_type, descriptor, inner, known_fields)
 
 
-def _content(item_type: ItemType, descriptor: str, inner: Any) -> Any:
+def _content(item_type: ItemType, descriptor: str, inner: Any, known_fields: bool) -> Any:
     if isinstance(item_type, Scalar):
         return _scalar(item_type, descriptor, inner)
     if isinstance(item_type, ListOf):
         if not isinstance(inner, list):
             raise NotDynamoDBJsonError("a list that is not a JSON array")
         if descriptor == "L":
-            return [_value(item_type.element, element) for element in inner]
-        return sorted(_content(item_type.element, descriptor, element) for element in inner)
+            return [_value(item_type.element, element, known_fields) for element in inner]
+        element_type = item_type.element
+        return sorted(_content(element_type, descriptor, one, known_fields) for one in inner)
     if not isinstance(inner, dict):
         raise NotDynamoDBJsonError("a map that is not a JSON object")
     if isinstance(item_type, MapOf):
-        return sorted((name, _value(item_type.value, value)) for name, value in inner.items())
-    return _struct(item_type, inner)
+        return sorted(
+            (name, _value(item_type.value, value, known_fields)) for name, value in inner.items()
+        )
+    return _struct(item_type, inner, known_fields)
 
 
-def _struct(item_type: StructOf, inner: dict[str, Any]) -> dict[str, Any]:
+def _struct(item_type: StructOf, inner: dict[str, Any], known_fields: bool) -> dict[str, Any]:
     types = dict(item_type.fields)
-    if not inner.keys() <= types.keys():
+    unknown = [value for name, value in inner.items() if name not in types]
+    if not known_fields and any(not _is_null(value) for value in unknown):
         raise UnfitError
-    return {name: _value(types[name], value) for name, value in inner.items()}
+    return {
+        name: _value(types[name], value, known_fields)
+        for name, value in inner.items()
+        if name in types
+    }
+
+
+def _is_null(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"NULL"}
 
 
 def _scalar(scalar: Scalar, descriptor: str, inner: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import duckdb
 import pyarrow as pa
@@ -54,6 +54,7 @@ class Frame(Relation):
         memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
         threads: int | None = None,
         attributes: AttributeMapping = AttributeMapping(),
+        may_grow: Callable[[str], bool] = lambda _: True,
         databases: Databases | None = None,
     ) -> Frame:
         """Make the frame of one chunk.
@@ -66,6 +67,7 @@ class Frame(Relation):
             memory_limit_bytes: DuckDB's limit for intermediate results; more spills to disk.
             threads: Number of DuckDB threads; None for DuckDB's default (one per core).
             attributes: Columns that `items()` has given so far.
+            may_grow: Whether structs in a column of `items()` may get further fields.
             databases: Databases of the run; None gives the frame its own.
 
         Raises:
@@ -77,7 +79,7 @@ class Frame(Relation):
         session = Session(
             tables, memory_limit_bytes=memory_limit_bytes, threads=threads, databases=databases
         )
-        names = FieldNames(attributes)
+        names = FieldNames(attributes, may_grow=may_grow)
         plan = Plan(session, names, record_query, source=CHANGES, row_wise=True)
         return cls(plan.rebound())
 
@@ -108,18 +110,21 @@ class Frame(Relation):
     def items(self, image: ImageChoice = "new", types: Mapping[str, str] | None = None) -> Frame:
         """Return the items: one row per change, with the attributes as typed columns.
 
-        S becomes a string, N a decimal(38, 9), B binary, BOOL a boolean, a set a sorted list, L
-        and M plain JSON text. Every value is exact: a number that does not fit goes to a text
-        column `<attribute>__n`, and a value of a different type than the column to
+        S becomes a string, B binary, BOOL a boolean, a set a sorted list, L and M plain JSON
+        text. N becomes a long while every value is an integer that fits, and a decimal(38, 18)
+        from the first other value on. Every value is exact: a number that fits neither goes to a
+        text column `<attribute>__n`, and a value of a different type than the column to
         `<attribute>__<type>`. The first type of an attribute fixes the type of its column. Key
-        attributes are present for deletes too.
+        attributes are present for deletes too and never null: a numeric key that fits neither
+        type makes its column a string.
 
         Args:
             image: "new" or "old"; "both" gives the columns `after_...` and `before_...`.
             types: Declared types by attribute: string, boolean, int, long, double,
                 decimal(p,s), binary, date, timestamp (ISO text), timestamp_s, timestamp_ms
                 (numbers since 1970), json, and list<T>, map<string,T>, struct<name:T,...>. A
-                value that does not fit goes, complete, to `<attribute>__<type>`.
+                value that does not fit goes, complete, to `<attribute>__<type>`. A struct grows
+                by the attributes that come, where the dataset's schema_policy lets it evolve.
 
         Returns:
             A frame of these columns, read immediately; select, filter and the other methods
@@ -147,11 +152,13 @@ class Frame(Relation):
                 mapping=plan.names.attributes,
                 types=types or {},
                 hidden=self._hidden,
+                may_grow=plan.names.may_grow,
             )
         except duckdb.Error as error:
             raise self._failure(error, f"items(image={image!r})", running=True) from error
         plan.names.attributes = items.mapping
-        plan.names.origins |= items.origins
+        plan.names.metadata |= items.metadata
+        plan.names.sibling_values.update(items.sibling_values)
         session = plan.session.with_table(_ITEMS_TABLE, items.rows)
         read = Plan(session, plan.names, _items_query, source=CHANGES, ready=items.rows)
         return Frame(read.rebound())
@@ -160,6 +167,11 @@ class Frame(Relation):
     def attributes(self) -> AttributeMapping:
         """Columns that `items()` gives, for this chunk and all chunks before it."""
         return self._plan.names.attributes
+
+    @property
+    def sibling_values(self) -> Mapping[str, int]:
+        """Number of values that `items()` put into each sibling column, as they fit no other."""
+        return dict(self._plan.names.sibling_values)
 
 
 _ITEMS_TABLE = "_dz_items"

@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.item_types import (
     SCALAR_NAMES,
     TYPE_OF,
+    WIDER,
     descriptors_of,
     parse_type,
     type_text,
 )
-from datazone_dagster.model.attributes import MAX_ATTRIBUTES, AttributeColumn, AttributeMapping
+from datazone_dagster.frame.struct_growth import is_grown
+from datazone_dagster.model.attributes import (
+    MAX_COLUMNS,
+    MAX_NAME_BYTES,
+    AttributeColumn,
+    AttributeMapping,
+    free_name,
+)
+
+_SETS = ("SS", "NS", "BS")
+_KEY_NUMBERS = (TYPE_OF["N"], WIDER[TYPE_OF["N"]])
+
+
+def holds_key_numbers(column: AttributeColumn) -> bool:
+    """Return whether a column holds the canonical texts of a numeric key."""
+    undeclared = not column.exact and not column.declared
+    return undeclared and column.descriptor == "N" and column.type == "string"
+
+
+def takes_empty_lists(column: AttributeColumn | None) -> bool:
+    """Return whether a column holds sets of an undeclared type: an empty list is an empty set."""
+    return column is not None and not column.declared and column.descriptor in _SETS
+
+
+def _is_too_long(attribute: str) -> bool:
+    return len(attribute.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES
 
 
 class ItemColumns:
-    """A growing mapping with an index from an attribute to its columns."""
+    """A growing mapping with an index from an attribute to its columns.
 
-    def __init__(self, mapping: AttributeMapping, key_names: frozenset[str]) -> None:
+    Args:
+        mapping: The mapping to start with.
+        key_names: Attributes of the key.
+        may_grow: Whether the structs of a column may get further fields.
+    """
+
+    def __init__(
+        self,
+        mapping: AttributeMapping,
+        key_names: frozenset[str],
+        may_grow: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self.mapping = mapping
         self._key_names = key_names
+        self.may_grow = may_grow
         self._by_attribute: dict[str, list[AttributeColumn]] = {}
         for column in mapping:
             self._by_attribute.setdefault(column.attribute, []).append(column)
@@ -39,24 +77,26 @@ class ItemColumns:
                 self._add(attribute, usual, wanted, declared=True)
                 continue
             first = self._by_attribute[attribute][0]
-            if first.type != wanted:
+            if not is_grown(parse_type(first.type), parse_type(wanted)):
                 raise ExpressionError(
                     f"items(types={{{attribute!r}: {declared!r}}}): the column {first.column!r} "
                     f"already has type {first.type}.",
                     safe="Nothing was written.",
                     hint="Keep the existing type, or select the attribute under another name.",
                 )
+            if self.wider_type(first) is not None:  # from now on the type is final
+                self._put(first, replace(first, declared=True))
 
     def grow(self, seen: Iterable[tuple[str, str]]) -> None:
-        """Add columns for new attributes and descriptors, up to `MAX_ATTRIBUTES` attributes."""
+        """Add columns for new attributes and descriptors, up to `MAX_COLUMNS` columns.
+
+        An attribute with a name of more than `MAX_NAME_BYTES` has no column.
+        """
         for attribute, descriptor in seen:
-            known = attribute in self._by_attribute
-            full = not known and len(self._by_attribute) >= MAX_ATTRIBUTES
-            if descriptor == "NULL" or full or self.column_for(attribute, descriptor) is not None:
+            has_column = self.column_for(attribute, descriptor) is not None
+            if descriptor == "NULL" or has_column or self._is_full or _is_too_long(attribute):
                 continue
-            text_only = known and descriptor == "N"  # like the attribute's other exact texts
-            kind = "string" if text_only else TYPE_OF[descriptor]
-            self._add(attribute, descriptor, kind, exact=text_only)
+            self._add_usual(attribute, descriptor)
 
     def grow_keys(self, keys: Iterable[tuple[str, str]]) -> str | None:
         """Add columns for key attributes. A key attribute never gets a sibling column.
@@ -68,7 +108,8 @@ class ItemColumns:
             known = self._by_attribute.get(attribute)
             if known is not None and self.column_for(attribute, descriptor) is not known[0]:
                 return attribute
-            self.grow([(attribute, descriptor)])
+            if known is None:
+                self._add_usual(attribute, descriptor)
         return None
 
     def column_for(self, attribute: str, descriptor: str) -> AttributeColumn | None:
@@ -82,16 +123,59 @@ class ItemColumns:
                 else column.descriptor == descriptor
             )
         ]
-        return next((c for c in matching if not c.exact), matching[0] if matching else None)
+        plain = next((column for column in matching if not column.exact), None)
+        if plain is None and descriptor == "L" and takes_empty_lists(self.first(attribute)):
+            return self.first(attribute)
+        return plain or (matching[0] if matching else None)
 
-    def sibling_of(self, column: AttributeColumn, descriptor: str) -> AttributeColumn:
-        """Return the sibling for values that a typed column can't represent, added on first use."""
+    def has_column(self, attribute: str, descriptor: str) -> bool:
+        """Return whether values of a descriptor have a column, as those of keys always have."""
+        return attribute in self._key_names or self.column_for(attribute, descriptor) is not None
+
+    def first(self, attribute: str) -> AttributeColumn | None:
+        """Return the first column of an attribute, None if it has none."""
+        return next(iter(self._by_attribute.get(attribute, ())), None)
+
+    def sibling_of(self, column: AttributeColumn, descriptor: str) -> AttributeColumn | None:
+        """Return the sibling for values that a typed column can't represent, added on first use.
+
+        Returns:
+            None if there are `MAX_COLUMNS` columns already.
+        """
         for other in self._by_attribute[column.attribute]:
             if other.descriptor == descriptor and other.exact:
                 return other
+        if self._is_full:
+            return None
         kinds = {"SS": "list<string>", "NS": "list<string>", "BS": "list<string>"}
         kinds |= {"L": "json", "M": "json"}
         return self._add(column.attribute, descriptor, kinds.get(descriptor, "string"), exact=True)
+
+    def current(self, column: AttributeColumn) -> AttributeColumn:
+        """Return a column as it is now: its type may have become wider."""
+        same = self._by_attribute[column.attribute]
+        return next(other for other in same if other.column == column.column)
+
+    def wider_type(self, column: AttributeColumn) -> str | None:
+        """Return the type that a column may widen to, None if its type is final."""
+        now = self.current(column)
+        return None if now.declared or now.exact else WIDER.get(now.type)
+
+    def may_become_text(self, key: AttributeColumn) -> bool:
+        """Return whether the column of a numeric key may become text: a key is never null."""
+        now = self.current(key)
+        return not now.declared and now.descriptor == "N" and now.type in _KEY_NUMBERS
+
+    def widen(self, column: AttributeColumn, type: str) -> None:
+        """Give a column a wider type."""
+        now = self.current(column)
+        wider = replace(now, type=type)
+        self._put(now, wider)
+
+    def _put(self, old: AttributeColumn, new: AttributeColumn) -> None:
+        self.mapping = self.mapping.with_replaced(old, new)
+        same = self._by_attribute[old.attribute]
+        same[same.index(old)] = new
 
     def output(self, prefix: str, column: AttributeColumn) -> str:
         """Return the name of a column in the rows: prefixed by its image, except for keys."""
@@ -104,8 +188,18 @@ class ItemColumns:
             for key_column in self._by_attribute.get(key, ())
         }
         if prefix and name.casefold() in keys:
-            name += "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
+            return free_name(name, keys, identity=name)
         return name
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.mapping) >= MAX_COLUMNS
+
+    def _add_usual(self, attribute: str, descriptor: str) -> None:
+        # A number in a sibling is a text, like the attribute's other exact texts.
+        text_only = attribute in self._by_attribute and descriptor == "N"
+        kind = "string" if text_only else TYPE_OF[descriptor]
+        self._add(attribute, descriptor, kind, exact=text_only)
 
     def _add(
         self,

@@ -17,16 +17,19 @@ MAX_NESTING = 16
 
 TYPE_OF = {
     "S": "string",
-    "N": "decimal(38,9)",
+    "N": "long",
     "B": "binary",
     "BOOL": "boolean",
     "SS": "list<string>",
-    "NS": "list<decimal(38,9)>",
+    "NS": "list<long>",
     "BS": "list<binary>",
     "L": "json",
     "M": "json",
 }
 """Type of a column without a declared type, by the descriptor of its values."""
+
+WIDER = {"long": "decimal(38,18)", "list<long>": "list<decimal(38,18)>"}
+"""Type that such a column of numbers becomes with the first value that only this type holds."""
 
 SCALAR_NAMES = (
     "string, boolean, int, long, double, decimal(p,s) up to 38 digits, binary, date, "

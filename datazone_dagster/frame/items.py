@@ -6,35 +6,30 @@ Python converts only the values that SQL could not read to the last byte, once p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.containers import Reading, exactly, plain_content, typed_content
-from datazone_dagster.frame.discovery import Seen, seen_in
-from datazone_dagster.frame.exact import exact_content, read_distinct, texts_of_set
-from datazone_dagster.frame.item_columns import ItemColumns
+from datazone_dagster.frame.discovery import Seen, discovered, seen_in
+from datazone_dagster.frame.exact import read_distinct
+from datazone_dagster.frame.item_columns import ItemColumns, holds_key_numbers
+from datazone_dagster.frame.item_rest import empty_members, joined, members_without_column
 from datazone_dagster.frame.item_types import Scalar, arrow_type, parse_type
-from datazone_dagster.frame.paths import SCALARS, SETS, ImagePath, extracted, from_json, grouped
-from datazone_dagster.frame.plain import (
-    NotDynamoDBJsonError,
-    decoded,
-    plain_list,
-    plain_map,
-    plain_text,
-    rest_text,
-)
+from datazone_dagster.frame.item_values import ItemValue, converted
+from datazone_dagster.frame.paths import SCALARS, ImagePath, extracted, from_json, grouped
+from datazone_dagster.frame.plain import NotDynamoDBJsonError, decoded
 from datazone_dagster.frame.query_session import MalformedImageError, Session
 from datazone_dagster.frame.record_view import RECORD_COLUMN
 from datazone_dagster.frame.structure import learnt
-from datazone_dagster.frame.typed import reading
-from datazone_dagster.model.attributes import AttributeColumn, AttributeMapping
-from datazone_dagster.model.column_names import REST
+from datazone_dagster.frame.typed import canonical_integer, reading
+from datazone_dagster.model.attributes import AttributeMapping
+from datazone_dagster.model.column_names import ATTRIBUTE, KEY_NUMBER, REST
+from datazone_dagster.text import shown
 
 ImageChoice = Literal["new", "old", "both"]
 
@@ -50,31 +45,15 @@ _COLUMNS_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """Items of a chunk: rows, the mapping with their columns, and attributes of renamed columns."""
+    """Items of a chunk: rows, the mapping with their columns, and the metadata of columns.
+
+    `sibling_values` counts the values per sibling column: those that did not fit their own column.
+    """
 
     rows: pa.Table
     mapping: AttributeMapping
-    origins: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """One column of the query: values of one attribute with one descriptor in one image."""
-
-    output: str
-    prefix: str
-    column: AttributeColumn
-    descriptor: str
-    path: ImagePath
-    content: Reading | None = None
-
-    @property
-    def is_container(self) -> bool:
-        return self.descriptor in SETS or self.descriptor in {"L", "M"}
-
-    @property
-    def is_json(self) -> bool:
-        return self.column.type == "json"
+    metadata: Mapping[str, Mapping[str, str]]
+    sibling_values: Mapping[str, int]
 
 
 def needs_of(image: ImageChoice) -> frozenset[str]:
@@ -98,6 +77,7 @@ def read_items(
     mapping: AttributeMapping,
     types: Mapping[str, str],
     hidden: Sequence[str],
+    may_grow: Callable[[str], bool],
 ) -> Items:
     """Read the rows of a query as typed items.
 
@@ -108,6 +88,7 @@ def read_items(
         mapping: Columns of the table; the result has all of them, in their order.
         types: Declared types by attribute; they apply to attributes without a column.
         hidden: Hidden columns of the query.
+        may_grow: Whether the structs of a column may get further fields.
 
     Raises:
         ExpressionError: A declared type is unknown, or differs from the table's.
@@ -115,48 +96,72 @@ def read_items(
         duckdb.Error: The query fails, or an image is not JSON.
     """
     images = _IMAGES[image]
-    keys = seen_in(session, query, [_field("Keys")])
-    seen = seen_in(session, query, [_field(name) for name, _ in images])
+    keys = seen_in(session, query, _field("Keys"))
     key_names = frozenset(attribute for attribute, _ in keys)
-    columns = ItemColumns(mapping, key_names)
+    columns = ItemColumns(mapping, key_names, may_grow)
     columns.declare(types)
     odd_key = columns.grow_keys(keys)
     if odd_key is not None:
         raise MalformedImageError(
-            f"items(): a record of this chunk has a key {odd_key!r} of a different type than its "
-            "column.",
+            f"items(): a record of this chunk has a key {shown(odd_key)!r} of a different type "
+            "than its column.",
             safe="Nothing was written; the change log keeps the record.",
         )
-    columns.grow(seen)
-    known = frozenset(columns.mapping.attributes)
-    has_rest = any(name not in known and kind != "NULL" for name, kind in seen)
-    values = _values(columns, images, seen, keys, key_names)
-    values = _with_content(session, query, values)
+    found = discovered(session, query, [_field(name) for name, _ in images], columns.has_column)
+    columns.grow(found.seen)
+    seen = {**found.seen, **{(name, kind): None for _, name, kind in found.empty}}
+    has_rest = any(
+        kind != "NULL" and not columns.has_column(name, kind) for name, kind in found.seen
+    )
+    values = _with_content(session, query, _values(columns, images, seen, keys, key_names))
     raw = _raw(session, query, values, images if has_rest else (), hidden)
     try:
-        read = _converted(raw, values, columns)
-        rests = [
-            read_distinct(raw.column(f"rest{position}"), partial(rest_text, known), pa.string())[0]
-            for position in range(len(images) if has_rest else 0)
-        ]
+        read, rests = converted(raw, values, columns)
+        for position, (_, prefix) in enumerate(images if has_rest else ()):
+            members = partial(members_without_column, columns.has_column)
+            part, _ = read_distinct(raw.column(f"rest{position}"), members, pa.string())
+            rests.setdefault(prefix, []).append(part)
     except NotDynamoDBJsonError as error:
         raise MalformedImageError(
             f"items(): a record of this chunk holds an image with {error}.",
             safe="Nothing was written; the change log keeps the record.",
         ) from error
+    for (at, name, kind), empty in found.empty.items() if not has_rest else ():
+        if not columns.has_column(name, kind):
+            rests.setdefault(images[at][1], []).append(empty_members(name, kind, empty))
+    return _items(columns, images, key_names, raw, read, rests, hidden)
+
+
+def _items(
+    columns: ItemColumns,
+    images: Sequence[tuple[str, str]],
+    key_names: frozenset[str],
+    raw: pa.Table,
+    read: Mapping[str, pa.ChunkedArray],
+    rests: Mapping[str, Sequence[pa.ChunkedArray]],
+    hidden: Sequence[str],
+) -> Items:
+    """Return the columns of the mapping in their order, then the rest, then hidden columns."""
     outputs: dict[str, pa.ChunkedArray] = {}
-    origins: dict[str, str] = {}
+    metadata: dict[str, dict[str, str]] = {}
+    sibling_values: dict[str, int] = {}
+    with_column: set[str] = set()
     for column in columns.mapping:
         for _, prefix in images if column.attribute not in key_names else (("", ""),):
             name = columns.output(prefix, column)
             nothing = pa.chunked_array([pa.nulls(len(raw), arrow_type(column.type))])
             outputs[name] = read.get(name, nothing)
-            if name != column.attribute:
-                origins[name] = column.attribute
-    for (_, prefix), rest in zip(images if has_rest else (), rests, strict=True):
-        outputs[prefix + REST] = rest
+            if column.attribute in with_column and outputs[name].null_count < len(raw):
+                sibling_values[name] = len(raw) - outputs[name].null_count
+            metadata[name] = {} if name == column.attribute else {ATTRIBUTE: column.attribute}
+            if column.attribute in key_names and column.descriptor == "N" and not column.declared:
+                metadata[name][KEY_NUMBER] = "true"
+        with_column.add(column.attribute)
+    for _, prefix in images:
+        if prefix in rests:
+            outputs[prefix + REST] = joined(rests[prefix])
     outputs |= {name: raw.column(name) for name in hidden}
-    return Items(pa.table(outputs), columns.mapping, origins)
+    return Items(pa.table(outputs), columns.mapping, metadata, sibling_values)
 
 
 def _field(name: str) -> str:
@@ -169,7 +174,7 @@ def _values(
     seen: Seen,
     keys: Seen,
     key_names: frozenset[str],
-) -> list[_Value]:
+) -> list[ItemValue]:
     """List the values to read. Key attributes come from the keys, which deleted items have too."""
     wanted = [("Keys", "", attribute, descriptor) for attribute, descriptor in keys]
     wanted += [
@@ -185,11 +190,11 @@ def _values(
             continue
         path = ImagePath(image, (attribute, descriptor), SCALARS.get(descriptor, "VARCHAR"))
         output = columns.output(prefix, column)
-        values.append(_Value(output, prefix, column, descriptor, path))
+        values.append(ItemValue(output, prefix, column, descriptor, path))
     return values
 
 
-def _with_content(session: Session, query: str, values: Sequence[_Value]) -> list[_Value]:
+def _with_content(session: Session, query: str, values: Sequence[ItemValue]) -> list[ItemValue]:
     """Add the readings of containers; those of undeclared types are learnt from a sample."""
     learning = [value for value in values if value.is_container and value.is_json]
     samples: dict[tuple[str, str], list[object]] = {}
@@ -202,7 +207,7 @@ def _with_content(session: Session, query: str, values: Sequence[_Value]) -> lis
                 texts = found.column(f"t{position}").drop_null().to_pylist()
                 samples.setdefault(typed_attribute, []).extend(texts)
     return [
-        _Value(
+        ItemValue(
             value.output,
             value.prefix,
             value.column,
@@ -216,7 +221,9 @@ def _with_content(session: Session, query: str, values: Sequence[_Value]) -> lis
     ]
 
 
-def _content_reading(value: _Value, sample: Iterable[object]) -> Reading | None:
+def _content_reading(value: ItemValue, sample: Iterable[object]) -> Reading | None:
+    if value.is_empty_list:
+        return None
     if not value.is_json:
         return typed_content(parse_type(value.column.type), value.descriptor)
     try:
@@ -226,7 +233,7 @@ def _content_reading(value: _Value, sample: Iterable[object]) -> Reading | None:
     return None if structure is None else plain_content(structure, value.descriptor)
 
 
-def _subsets(values: Sequence[_Value]) -> list[Sequence[_Value]]:
+def _subsets(values: Sequence[ItemValue]) -> list[Sequence[ItemValue]]:
     starts = range(0, len(values), _COLUMNS_AT_ONCE)
     return [values[start : start + _COLUMNS_AT_ONCE] for start in starts] or [()]
 
@@ -234,7 +241,7 @@ def _subsets(values: Sequence[_Value]) -> list[Sequence[_Value]]:
 def _raw(
     session: Session,
     query: str,
-    values: Sequence[_Value],
+    values: Sequence[ItemValue],
     rest_of: Sequence[tuple[str, str]],
     hidden: Sequence[str],
 ) -> pa.Table:
@@ -252,7 +259,7 @@ def _raw(
 
 
 def _texts_query(
-    query: str, values: Sequence[_Value], hidden: Sequence[str], more: str = ""
+    query: str, values: Sequence[ItemValue], hidden: Sequence[str], more: str = ""
 ) -> str:
     """Return a SELECT of `t<i>`, the text (or boolean) of each value, parsed once per image."""
     position_of = {value.path: position for position, value in enumerate(values)}
@@ -273,7 +280,7 @@ def _texts_query(
 
 def _query(
     query: str,
-    values: Sequence[_Value],
+    values: Sequence[ItemValue],
     rest_of: Sequence[tuple[str, str]],
     hidden: Sequence[str],
     start: int,
@@ -300,52 +307,16 @@ def _query(
     return f"SELECT {', '.join(left)} FROM ({steps})"  # noqa: S608  # our names
 
 
-def _reading_of(value: _Value, text: str, parsed: str) -> str | None:
+def _reading_of(value: ItemValue, text: str, parsed: str) -> str | None:
     """Return the SQL of a value, None if its text is the value."""
     if value.content is not None:
         return exactly(value.content, parsed, text, plain=value.is_json)
+    if value.is_empty_list:
+        return f"CASE WHEN {text} = '[]' THEN []::VARCHAR[] END"
     if value.is_container:
         return "NULL::VARCHAR"  # the sample had no such value
+    if holds_key_numbers(value.column):
+        return canonical_integer(text)
     scalar = parse_type(value.column.type)
     assert isinstance(scalar, Scalar)
     return reading(scalar, text)
-
-
-def _converted(
-    raw: pa.Table, values: Sequence[_Value], columns: ItemColumns
-) -> dict[str, pa.ChunkedArray]:
-    """Return the output columns, adding to the mapping the siblings for texts that do not fit."""
-    outputs: dict[str, pa.ChunkedArray] = {}
-
-    def put(name: str, column: pa.ChunkedArray) -> None:
-        outputs[name] = pc.coalesce(outputs[name], column) if name in outputs else column
-
-    for position, value in enumerate(values):
-        target = arrow_type(value.column.type)
-        column = raw.column(f"v{position}").cast(target)
-        left = raw.column(f"x{position}") if f"x{position}" in raw.column_names else None
-        if left is not None and left.null_count < len(left):
-            again, left = read_distinct(left, partial(_read_again, value), target)
-            column = pc.coalesce(column, again)
-        put(value.output, column)
-        if left is None or left.null_count == len(left):
-            continue
-        sibling = columns.sibling_of(value.column, value.descriptor)
-        texts, _ = read_distinct(left, partial(_as_sibling, value), arrow_type(sibling.type))
-        put(columns.output(value.prefix, sibling), texts)
-    return outputs
-
-
-def _read_again(value: _Value, text: str) -> object:
-    if value.is_json:
-        return plain_text(plain_map if value.descriptor == "M" else plain_list, text)
-    return exact_content(parse_type(value.column.type), value.descriptor, text)
-
-
-def _as_sibling(value: _Value, text: str) -> object:
-    """Return a value that does not fit its column in the form of the sibling column."""
-    if value.descriptor in SETS:
-        return texts_of_set(text)
-    if value.descriptor in {"L", "M"}:
-        return plain_text(plain_map if value.descriptor == "M" else plain_list, text)
-    return text

@@ -69,24 +69,6 @@ def plain_text(read: Callable[[Any], Any], text: str) -> str:
         raise NotDynamoDBJsonError("text that is not Unicode") from error
 
 
-def rest_text(known: frozenset[str], text: str) -> str | None:
-    """Return the attributes of an item that have no column, as plain JSON without the NULLs.
-
-    Args:
-        known: Names of the attributes that have a column.
-        text: Item as DynamoDB JSON.
-
-    Returns:
-        None if no attribute is left.
-
-    Raises:
-        NotDynamoDBJsonError: The item is not DynamoDB JSON.
-    """
-    item = plain_map(decoded(text))
-    rest = {name: value for name, value in item.items() if name not in known and value is not None}
-    return _ENCODE(rest).decode() if rest else None
-
-
 def plain_value(value: Any) -> Any:
     """Convert a typed value (`{"S": "x"}`) to its plain JSON value.
 

@@ -7,7 +7,8 @@ distinguishes `dynamodb` from other structs, so it is recognised wherever SQL ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from datazone_dagster.frame.paths import ImagePath, extracted, from_json, grouped
@@ -52,12 +53,16 @@ _USER_IDENTITY = (
 class FieldNames:
     """Names that the frames of one chunk share, for image paths and for columns of `items()`.
 
-    Names are only ever added; each frame records which of them it needs. `origins` maps a column
-    of `items()` to its attribute if the two names differ.
+    Names are only ever added; each frame records which of them it needs. `metadata` is
+    the metadata of columns of `items()`: the attribute of a renamed column, a mark on numeric keys.
+    `sibling_values` counts the values that `items()` put into each sibling column. `may_grow`
+    says whether structs in a column of `items()` may get further fields.
     """
 
     attributes: AttributeMapping = field(default_factory=AttributeMapping)
-    origins: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    sibling_values: Counter[str] = field(default_factory=Counter)
+    may_grow: Callable[[str], bool] = lambda _: True
     _names: dict[ImagePath, str] = field(default_factory=dict)
 
     def name(self, path: ImagePath) -> str:

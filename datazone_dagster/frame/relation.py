@@ -29,7 +29,7 @@ from datazone_dagster.frame.record_view import (
 )
 from datazone_dagster.frame.sql_errors import failure
 from datazone_dagster.frame.syntax import quoted
-from datazone_dagster.model.column_names import ATTRIBUTE, HIDDEN, ITEM_RESTS, RESERVED_PREFIX
+from datazone_dagster.model.column_names import HIDDEN, ITEM_RESTS, RESERVED_PREFIX
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]  # pandas-stubs is not a dependency
@@ -194,7 +194,7 @@ class Relation:
             TransformError: A value does not fit its cast, or the memory limit is too low.
         """
         if self._plan.ready is not None:
-            return _with_origins(self._plan.ready, self._plan.names.origins)
+            return _with_metadata(self._plan.ready, self._plan.names.metadata)
         self._plan.session.read(self.images_needed)
         return self._run(self._plan.session.table)
 
@@ -208,7 +208,7 @@ class Relation:
         more = frozenset(FIELDS) if records else frozenset[str]()
         query = f"SELECT {', '.join(listed)} FROM ({plan.query(more)})"  # noqa: S608  # quoted names
         try:
-            return _with_origins(run(query), plan.names.origins)
+            return _with_metadata(run(query), plan.names.metadata)
         except duckdb.Error as error:
             call = "reading " + ".".join((plan.source, *plan.calls))
             raise self._failure(error, call, running=True) from error
@@ -317,12 +317,12 @@ class Relation:
         )
 
 
-def _with_origins(rows: pa.Table, origins: Mapping[str, str]) -> pa.Table:
-    """Add the attribute of each renamed column to the metadata of its field."""
-    if not origins:
+def _with_metadata(rows: pa.Table, metadata: Mapping[str, Mapping[str, str]]) -> pa.Table:
+    """Add the metadata of the columns of `items()` to their fields."""
+    if not any(metadata.values()):
         return rows
     fields = [
-        field.with_metadata({ATTRIBUTE: origins[field.name]}) if field.name in origins else field
+        field.with_metadata(dict(metadata[field.name])) if metadata.get(field.name) else field
         for field in rows.schema
     ]
     return rows.cast(pa.schema(fields))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from datazone_dagster.errors import HiddenColumnsError, ResultError
 from datazone_dagster.frame.arrow_types import as_delta
 from datazone_dagster.frame.relation import Relation
+from datazone_dagster.frame.sql_errors import one_line
 from datazone_dagster.model.column_names import (
     EVENT_TIME,
     HIDDEN,
@@ -149,7 +150,7 @@ def _as_table(returned: Any, where: str) -> pa.Table:
     except (pa.ArrowException, duckdb.Error, TypeError) as error:
         raise ResultError(
             f"{where}: the {_kind_of(returned)} that the function returned can't be read as "
-            f"rows: {str(error).splitlines()[0]}.",
+            f"rows: {one_line(str(error))}.",
             safe="Nothing was written.",
             hint=_ACCEPTED,
         ) from error

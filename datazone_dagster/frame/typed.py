@@ -32,7 +32,7 @@ def _instant(sql: str) -> str:
 
 _READINGS = {
     "int": ("-?[0-9]{1,10}", "TRY_CAST({text} AS INTEGER)"),
-    "long": ("-?[0-9]{1,18}", "{text}::BIGINT"),
+    "long": ("-?[0-9]{1,19}", "TRY_CAST({text} AS BIGINT)"),
     "double": (r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", "TRY_CAST({text} AS DOUBLE)"),
     "date": (_DATE, "TRY_CAST({text} AS DATE)"),
     "timestamp": (_DATE + _TIME, _instant("TRY_CAST({text} AS TIMESTAMPTZ)")),
@@ -63,6 +63,11 @@ def reading(scalar: Scalar, text: str) -> str | None:
         return f"TRY(from_base64({text}))"
     pattern, value = _pattern_and_value(scalar)
     return f"CASE WHEN regexp_full_match({text}, '{pattern}') THEN {value.format(text=text)} END"
+
+
+def canonical_integer(text: str) -> str:
+    """Return the SQL of a text that is the canonical text of an integer, else null."""
+    return f"CASE WHEN regexp_full_match({text}, '0|-?[1-9][0-9]{{0,37}}') THEN {text} END"
 
 
 def _pattern_and_value(scalar: Scalar) -> tuple[str, str]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.items.failure import DecodeFailure
-from datazone_dagster.items.number import canonical_number
+from datazone_dagster.model.number import canonical_number
 
 _KEY = msgspec.json.Decoder(dict[str, dict[str, str]])
 _KEY_ATTRIBUTES_MAX = 2  # a partition key and a sort key

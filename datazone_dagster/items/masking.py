@@ -21,7 +21,7 @@ import msgspec
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.api.mask import SALT_VARIABLE, Masked, MaskKind, mask_steps
 from datazone_dagster.errors import MaskError
-from datazone_dagster.items.number import canonical_number
+from datazone_dagster.model.number import canonical_number
 from datazone_dagster.model.record import ChangeRecord, ChangeRecords, MalformedRecord
 
 MIN_SALT_CHARACTERS = 16

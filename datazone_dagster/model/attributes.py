@@ -1,16 +1,24 @@
-"""Mapping of item attributes to columns: it grows with the data, its entries never change."""
+"""Mapping of item attributes to columns: it grows with the data.
+
+Of an entry only the type may change, from a type of numbers to a wider one.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
-from datazone_dagster.model.column_names import RESERVED_PREFIX
+from datazone_dagster.model.column_names import ITEM_RESTS, RESERVED_PREFIX
 
-MAX_ATTRIBUTES = 500
-"""Attributes that get a column of their own; all others share `_dz_rest`."""
+MAX_COLUMNS = 500
+"""Columns of items, siblings included; values without a column share `_dz_rest`."""
+
+MAX_NAME_BYTES = 255
+"""Longest name of an attribute that gets a column: names of 64 KB are legal, and the name of a
+column is in every entry of a table's log."""
 
 _MAX_NAME_CHARACTERS = 200  # stores and engines differ; DynamoDB allows 64 KB
 _SUFFIX_CHARACTERS = 8
@@ -76,6 +84,10 @@ class AttributeMapping:
         added = AttributeColumn(attribute, descriptor, name, type, declared, exact)
         return AttributeMapping((*self.columns, added))
 
+    def with_replaced(self, old: AttributeColumn, new: AttributeColumn) -> AttributeMapping:
+        """Return a mapping in which another column is in a column's position."""
+        return AttributeMapping(tuple(new if one == old else one for one in self.columns))
+
     def dated(self, earlier: AttributeMapping, batch: int) -> AttributeMapping:
         """Return this mapping with `since` filled in: from an earlier mapping, else the batch."""
         known = {(c.attribute, c.descriptor, c.column): c.since for c in earlier}
@@ -101,7 +113,8 @@ def safe_name(wanted: str, taken: Iterable[str], *, identity: str) -> str:
 
     Letters and digits of any script and `_` stay; other characters become `_`. A hash is appended
     if this, the length limit or a leading `_dz_` changes the name, or if another column's name
-    differs in case only. The hash is the same in every table.
+    differs in case only. The name with the hash is the same in every table, unless it is taken too:
+    attribute names are data, and one may look like a name with a hash.
 
     Args:
         wanted: The preferred name.
@@ -112,8 +125,24 @@ def safe_name(wanted: str, taken: Iterable[str], *, identity: str) -> str:
     plain = plain[:_MAX_NAME_CHARACTERS]
     if plain.casefold().startswith(RESERVED_PREFIX):
         plain = "x" + plain
-    used = {name.casefold() for name in taken}
+    used = {name.casefold() for name in (*taken, *ITEM_RESTS)}
     if plain and plain == wanted and plain.casefold() not in used:
         return plain
-    digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{plain or 'attribute'}_{digest[:_SUFFIX_CHARACTERS]}"
+    return free_name(plain or "attribute", used, identity=identity)
+
+
+def free_name(name: str, used: Collection[str], *, identity: str) -> str:
+    """Return a name with a hash that no other column has.
+
+    Args:
+        name: Start of the name.
+        used: Names of the other columns, casefolded.
+        identity: Text that identifies the column; the hash is computed from it.
+    """
+    for attempt in itertools.count():
+        text = f"{identity}\0{attempt}" if attempt else identity
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        found = f"{name}_{digest[:_SUFFIX_CHARACTERS]}"
+        if found.casefold() not in used:
+            return found
+    raise AssertionError("unreachable")

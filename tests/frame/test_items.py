@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,30 @@ def test_an_image_that_is_not_json_is_quarantined_and_the_others_are_applied(
     assert [row["id"] for row in table(stream, tmp_path)] == ["2"]
     quarantined = DeltaTable(tmp_path / "_quarantine" / "typed").to_pyarrow_table().to_pylist()
     assert [row["new_image"] for row in quarantined] == ['{"id": {"S": "1"}, "x": ']
+
+
+@pytest.mark.parametrize("names", [["credit-limit", "credit_limit_caf4d27a"]])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_an_attribute_with_the_name_of_another_ones_column_has_its_own(
+    tmp_path: Path, names: list[str], reverse: bool, at_once: bool
+) -> None:
+    stream = ScriptedStream()
+    values = {"credit-limit": {"N": "100"}, "credit_limit_caf4d27a": {"S": "x"}}
+    for name in reversed(names) if reverse else names:
+        stream.put({"id": {"S": name}, name: values[name]})
+        if not at_once:
+            table(stream, tmp_path)
+    stream.put({"id": {"S": "both"}, **values})
+    rows = {row.pop("id"): row for row in table(stream, tmp_path)}
+    assert {value for value in rows["both"].values() if value is not None} == {100, "x"}
+    assert [v for v in rows["credit-limit"].values() if v is not None] == [100]
+
+
+def test_a_prefixed_column_never_takes_the_name_of_a_key(tmp_path: Path) -> None:
+    taken = "after_x_" + hashlib.sha256(b"after_x").hexdigest()[:8]
+    stream = ScriptedStream(key=("after_x", taken))
+    key = {"after_x": {"S": "k1"}, taken: {"S": "k2"}}
+    stream.put({**key, "x": {"S": "value"}})
+    (row,) = table(stream, tmp_path, image="both")
+    assert sorted(v for v in row.values() if v is not None) == ["k1", "k2", "value"]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster.items.keys import canonical_key, key_column
-from tests.items.test_number import dynamodb_numbers, spellings
+from tests.model.test_number import dynamodb_numbers, spellings
 
 Key = dict[str, tuple[str, object]]
 """Attribute -> (type, value); two JSON texts are one key if these are equal."""

@@ -81,7 +81,7 @@ def test_conflicting_types_get_one_sibling_per_descriptor(tmp_path: Path) -> Non
         {"BOOL": False},
         {"SS": ["b", "a"]},
         {"L": [{"N": "1"}]},
-        {"M": {}},
+        {"M": {"a": {"S": "1"}}},
         {"NULL": True},
     ]
     for number, value in enumerate(values):
@@ -98,7 +98,7 @@ def test_conflicting_types_get_one_sibling_per_descriptor(tmp_path: Path) -> Non
         {"x__bool": False},
         {"x__ss": ["a", "b"]},
         {"x__l": "[1]"},
-        {"x__m": "{}"},
+        {"x__m": '{"a":"1"}'},
         {},
     ]
 
@@ -110,8 +110,8 @@ def test_a_later_declaration_of_another_type_is_refused_before_anything_is_writt
     stream.put({"id": {"S": "1"}, "x": {"N": "1"}})
     scripted(stream, tmp_path)
     stream.put({"id": {"S": "1"}, "x": {"N": "2"}})
-    with pytest.raises(ExpressionError, match=r"'x' already has type decimal\(38,9\)"):
-        scripted(stream, tmp_path, types={"x": "long"})
+    with pytest.raises(ExpressionError, match=r"'x' already has type long"):
+        scripted(stream, tmp_path, types={"x": "string"})
     (row,) = scripted(stream, tmp_path)
     assert row["x"] == 2
 
@@ -193,8 +193,15 @@ def test_chunk_boundaries_make_no_difference(
 
 
 def _content(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a row that do not depend on its chunk."""
-    return {n: v for n, v in row.items() if v is not None and not n.startswith("_dz_")}
+    """Return the values of a row that do not depend on its chunk.
+
+    An empty list or map that came before its attribute had a column is in `_dz_rest`.
+    """
+    return {
+        name: value
+        for name, value in row.items()
+        if value is not None and value not in ([], "[]", "{}") and not name.startswith("_dz_")
+    }
 
 
 def test_a_replay_into_the_same_mapping_gives_the_same_columns(tmp_path: Path) -> None:

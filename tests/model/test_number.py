@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datazone_dagster.items.number import canonical_number, split_number
+from datazone_dagster.model.number import canonical_number, split_number
 
 EXACT = Context(prec=400, Emax=999999, Emin=-999999)
 

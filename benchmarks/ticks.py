@@ -22,8 +22,7 @@ from statistics import median
 
 from deltalake import DeltaTable
 
-from datazone_dagster.changelog import checkpoints, maintain_log
-from datazone_dagster.changelog import log as change_log
+from datazone_dagster.changelog import checkpoints, maintain_log, owner
 from datazone_dagster.drain import maintain_source, process_state
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import drain_once
@@ -54,7 +53,7 @@ def shorten_hours(seconds: int) -> None:
     maintain_log.CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=5))
     checkpoints._CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=3))
     maintain_log.RETENTION_HOURS = checkpoints.RETENTION_HOURS = 0
-    change_log._CONFIGURATION.update(maintain_log.CONFIGURATION)
+    owner._CONFIGURATION.update(maintain_log.CONFIGURATION)
     maintain_source.CLEAN_UP_EVERY_SECONDS = process_state.CLEAN_UP_FIRST_SECONDS = seconds
 
 

@@ -17,6 +17,7 @@
     ├── LineageError                  the listed shards contradict the change log
     ├── StorageError                  a table of the library can't be read or written
     │   ├── UnrecognisedTableError    the path holds data that the library did not write
+    │   ├── SourceMismatchError       a change log belongs to another table of DynamoDB
     │   └── ConcurrentWriterError     another writer committed first; nothing was written
     ├── LocalServerError              the local DynamoDB can't be started
     ├── DemoError                     the demo can't run (datazone_dagster.demo.servers)
@@ -34,11 +35,14 @@ what is safe or lost, and what to do next.
 
 from __future__ import annotations
 
+from datazone_dagster.text import MESSAGE_CHARS, escaped, shortened
+
 
 class DatazoneError(Exception):
     """Base class of all errors of this library.
 
-    The message joins the three texts; each is also an attribute of the same name.
+    The message joins the three texts; each is also an attribute of the same name. They may quote
+    data: each becomes one printable line of at most 2,000 characters.
 
     Args:
         what: What happened, and where.
@@ -47,8 +51,12 @@ class DatazoneError(Exception):
     """
 
     def __init__(self, what: str, *, safe: str = "", hint: str = "") -> None:
-        self.what, self.safe, self.hint = what, safe, hint
-        super().__init__(" ".join(part for part in (what, safe, hint) if part))
+        self.what, self.safe, self.hint = (_message(part) for part in (what, safe, hint))
+        super().__init__(" ".join(part for part in (self.what, self.safe, self.hint) if part))
+
+
+def _message(text: str) -> str:
+    return escaped(shortened(text, MESSAGE_CHARS))
 
 
 class DefinitionError(DatazoneError, ValueError):
@@ -116,6 +124,10 @@ class StorageError(DatazoneError):
 
 class UnrecognisedTableError(StorageError):
     """The path of one of the library's tables holds data that the library did not write."""
+
+
+class SourceMismatchError(StorageError):
+    """A change log belongs to another DynamoDB table than the one that the process reads."""
 
 
 class ConcurrentWriterError(StorageError):

@@ -62,8 +62,10 @@ __all__ = [
     "accept_gaps",
     "apply_transform",
     "backlog",
+    "change_log_exists",
     "connect",
     "dataset_exists",
+    "dataset_report",
     "drain_once",
     "drain_tick",
     "flow_counts",
@@ -109,6 +111,17 @@ def apply_transform(
         StorageError: The lakehouse can't be read or written.
     """
     return ApplyRun(transform, layout, settings, clock, on_chunk, logger).run()
+
+
+def dataset_report(transform: Transform, dataset_id: str, layout: Layout) -> ApplyReport:
+    """Return the report of a dataset as it is: position, rows, columns, files. Applies nothing.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    settings = ApplySettings()
+    run = ApplyRun(transform, layout, settings, utc_now, None, _logger, only=dataset_id)
+    return run.look()[dataset_id]
 
 
 def redrive_dataset(
@@ -223,6 +236,15 @@ def read_dataset(layout: Layout, dataset_id: str) -> pa.Table:
         StorageError: There is no such table, or it can't be read.
     """
     return open_dataset(layout, dataset_id).arrow()
+
+
+def change_log_exists(source_name: str, layout: Layout) -> bool:
+    """Return whether a source has a change log.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    return ChangeLog(layout, source_name).open() is not None
 
 
 def dataset_exists(layout: Layout, dataset_id: str) -> bool:

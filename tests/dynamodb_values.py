@@ -9,7 +9,7 @@ from typing import Any
 from boto3.dynamodb.types import Binary
 from hypothesis import strategies as st
 
-from datazone_dagster.items.number import canonical_number
+from datazone_dagster.model.number import canonical_number
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
 ATTRIBUTE_NAMES = st.one_of(

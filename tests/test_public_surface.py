@@ -113,8 +113,10 @@ def test_the_names_of_the_facade_are_these() -> None:
         "accept_gaps",
         "apply_transform",
         "backlog",
+        "change_log_exists",
         "connect",
         "dataset_exists",
+        "dataset_report",
         "drain_once",
         "drain_tick",
         "flow_counts",
@@ -168,7 +170,7 @@ def test_settings_have_these_fields_each_with_a_text(name: str) -> None:
 def test_a_frame_has_these_methods() -> None:
     public = {"arrow", "columns", "df", "filter", "items", "pl", "select", "sql", "with_columns"}
     for_the_stages = {"attributes", "images_needed", "is_row_wise", "is_unread", "of_changes"}
-    for_the_stages |= {"rows_of"}
+    for_the_stages |= {"rows_of", "sibling_values"}
     assert {name for name in dir(Frame) if not name.startswith("_")} == public | for_the_stages
     assert hasattr(Frame, "__arrow_c_stream__")
 

@@ -224,7 +224,7 @@ def test_the_types_of_items_can_be_declared_anew(world: World) -> None:
         return changes.items()
 
     def declared(changes: Any) -> object:
-        return changes.items(types={"n": "long"})
+        return changes.items(types={"n": "int"})
 
     world.apply(items)
     world.put("more", n=1)
@@ -232,7 +232,7 @@ def test_the_types_of_items_can_be_declared_anew(world: World) -> None:
     with pytest.raises(ExpressionError, match="already"):
         world.apply(declared)
     world.rebuild(declared)
-    assert pa.schema(world.table().schema().to_arrow()).field("n").type == pa.int64()
+    assert pa.schema(world.table().schema().to_arrow()).field("n").type == pa.int32()
     world.put("more", n=2)
     world.drain()
     world.apply(declared)

@@ -26,7 +26,7 @@ from datazone_dagster.sources import DynamoDBSource
 if TYPE_CHECKING:
     from datazone_dagster.frame import Frame
 
-orders = DynamoDBSource("orders", region="us-west-2", start="latest")
+orders = DynamoDBSource("orders", region="us-west-2", start="latest", name="orders_west")
 
 
 @transform(

@@ -32,12 +32,18 @@ class DynamoDBSource:
             Defaults to that of the resource, then to `AWS_ENDPOINT_URL_DYNAMODB_STREAMS`,
             `AWS_ENDPOINT_URL_DYNAMODB` and `AWS_ENDPOINT_URL`.
         start: Start position of a source that was never read. `"trim_horizon"` reads everything
-            that the stream still has (24 hours), `"latest"` only changes from now on.
+            that the stream still has (24 hours), `"latest"` only changes from now on, by the
+            clock of the service.
         mask: Kind of mask by attribute path, applied before anything is written:
             `{"email": "hash", "card": "last4", "note": "null", "address.street": "drop"}`.
             A path leads into maps, and into every element of a list. `"hash"` needs a salt of
             16 characters or more in the environment variable `DATAZONE_MASK_SALT`. A key
             attribute allows only `"hash"`. Stored as pairs of path and kind.
+        name: Name of the source: letters, digits and `_`. It names the sensor (`drain_<name>`), the
+            asset of the change log (`dynamodb/<name>`) and the tables of the source. Defaults to
+            the table name, with `_` for `-` and `.`. Two tables that would get the same name
+            (of two regions, accounts or endpoints, or `orders.eu` and `orders-eu`) need one each
+            to be in one lakehouse. A source with a new name starts with a new change log.
 
     Raises:
         DefinitionError: An argument is invalid; the message names it and its allowed values.
@@ -49,6 +55,7 @@ class DynamoDBSource:
     endpoint_url: str | None = None
     start: Literal["snapshot", "trim_horizon", "latest"] = "trim_horizon"
     mask: Mapping[str, MaskKind] | Masked = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
         """Check every argument."""
@@ -69,11 +76,9 @@ class DynamoDBSource:
         _check_endpoint(where, self.endpoint_url)
         checked.choice(where, "start", self.start)
         object.__setattr__(self, "mask", checked_mask(where, self.mask))
-
-    @property
-    def name(self) -> str:
-        """The table name as a Dagster name; names the sensor, the change log and its asset."""
-        return source_name(self.table_name)
+        if not self.name:
+            object.__setattr__(self, "name", source_name(self.table_name))
+        checked.dagster_name(where, "name", self.name)
 
     @property
     def masked(self) -> Masked:

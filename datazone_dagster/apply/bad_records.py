@@ -20,7 +20,8 @@ from datazone_dagster.items.images import image_failures
 from datazone_dagster.items.keys import key_column
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import EVENT_TIME, HIDDEN, KEY, VERSION, Log
-from datazone_dagster.model.quarantine_policy import image_reason, mistyped_key_reason
+from datazone_dagster.model.quarantine_policy import REASON_CHARS, image_reason, mistyped_key_reason
+from datazone_dagster.text import shown
 
 
 def keyed(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -85,5 +86,5 @@ def refused_rows(changes: pa.Table, reasons: Mapping[int, str]) -> pa.Table:
     """Return these rows in the change log's columns, each with its reason."""
     rows = sorted(reasons)
     refused = changes.take(pa.array(rows, pa.int64())).drop_columns(list(HIDDEN))
-    texts = pa.array([reasons[row] for row in rows], pa.string())
+    texts = pa.array([shown(reasons[row], 2 * REASON_CHARS) for row in rows], pa.string())
     return refused.set_column(refused.column_names.index(Log.REASON), Log.REASON, texts)

@@ -22,11 +22,13 @@ from datazone_dagster.frame.result import rows_of, split_outputs
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import HIDDEN, KEY
 from datazone_dagster.model.quarantine_policy import (
+    REASON_CHARS,
     UNREADABLE_IMAGE,
     Failure,
     failed_reason,
     is_quarantined,
 )
+from datazone_dagster.text import shown
 
 R = TypeVar("R")
 
@@ -39,7 +41,8 @@ class Function:
     """The function of a transform: changes in, rows of each output out.
 
     `attributes` are the columns that `items()` has returned so far. Calls that only search for
-    failing rows do not add to them.
+    failing rows do not add to them. `sibling_values` counts, for the last call, the values in
+    sibling columns: those that did not fit the column of their attribute.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Function:
         logger: logging.Logger,
     ) -> None:
         self.attributes = attributes
+        self.sibling_values: Mapping[str, int] = {}
         self._memory_limit_bytes = memory_limit_bytes
         self._transform = transform
         self._logger = logger
@@ -238,6 +242,7 @@ class Function:
             lookups=lookups,
             memory_limit_bytes=self._memory_limit_bytes,
             attributes=self.attributes,
+            may_grow=self._may_grow,
             databases=self._databases,
         )
         arguments: dict[str, object] = {self._transform.stream_parameter: frame}
@@ -246,7 +251,16 @@ class Function:
         names = [(output, dataset.id) for output, dataset in datasets.items()]
         returned = split_outputs(self._transform.function(**arguments), names)
         self.attributes = frame.attributes
+        self.sibling_values = frame.sibling_values
         return dict(zip(datasets, returned, strict=True))
+
+    def _may_grow(self, column: str) -> bool:
+        """Return whether every dataset takes a struct with further fields in a column."""
+        contracts = [dataset.contract for dataset in self._transform.outputs.values()]
+        return all(
+            contract.policy_of(column) == "evolve" and contract.declared(column) is None
+            for contract in contracts
+        )
 
     def _with_context(
         self, call: Callable[[], R], context: Callable[[], tuple[pa.Table, str]]
@@ -267,13 +281,13 @@ class Function:
         except Exception as error:
             raise TransformError(
                 f"The function of transform {self._transform.name!r} raised "
-                f"{type(error).__name__}: {error} ({self._context(*context())}).",
+                f"{_text(error)} ({self._context(*context())}).",
                 safe=_SAFE,
                 hint="Fix the function and run it again.",
             ) from error
 
     def _context(self, changes: pa.Table, location: str) -> str:
-        keys = ", ".join(changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist())
+        keys = ", ".join(map(shown, changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist()))
         plural = "" if len(changes) == 1 else "s"
         return f"{location}, {len(changes)} change{plural}, first keys: {keys or 'none'}"
 
@@ -295,4 +309,4 @@ def _reason(error: TransformError) -> str:
 
 
 def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return shown(f"{type(error).__name__}: {error}", REASON_CHARS)

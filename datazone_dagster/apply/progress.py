@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -22,8 +24,13 @@ def advanced(
     quarantined: int,
     table_version: int,
     new_columns: tuple[str, ...],
+    sibling_values: Mapping[str, int],
 ) -> ApplyReport:
     """Return the report after a chunk was committed to its dataset."""
+    counted = Counter(dict(report.sibling_values))
+    counted.update(
+        {name: sibling_values[name] for name in rows.column_names if name in sibling_values}
+    )
     return replace(
         report,
         position=chunk.last_batch,
@@ -38,6 +45,7 @@ def advanced(
         event_time_min=_earlier(report.event_time_min, chunk.event_time_min),
         event_time_max=_later(report.event_time_max, chunk.event_time_max),
         new_columns=report.new_columns + new_columns,
+        sibling_values=tuple(counted.items()),
         preview=tuple(rows.slice(0, PREVIEW_ROWS).to_pylist()) or report.preview,
     )
 

@@ -123,7 +123,7 @@ class Rebuild:
 
     def _check(self) -> int:
         """Return the generation of the dataset, if it can be rebuilt."""
-        log = ChangeLog(self._layout, self._transform.source.name).open()
+        log = ChangeLog(self._layout, self._transform.source).open()
         generation = self._generation()
         if log is None or not log.head or generation is None:
             raise StorageError(

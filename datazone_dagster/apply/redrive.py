@@ -32,6 +32,8 @@ from datazone_dagster.model.quarantine_policy import keeps_order
 from datazone_dagster.model.report import RedriveReport
 from datazone_dagster.process import crash_points
 
+_KEYS_OF_A_REASON = 5
+
 ATTEMPTS = 5
 """Attempts at one portion while others write to the dataset or its quarantine."""
 
@@ -66,7 +68,13 @@ class Redriving:
     def look(self) -> RedriveReport:
         """Report the waiting records, without redriving them."""
         waiting = self._quarantine.waiting(self._table.redriven())
-        return RedriveReport(self._dataset.id, waiting=len(waiting), reasons=_reasons(waiting))
+        reasons = _reasons(waiting)
+        return RedriveReport(
+            self._dataset.id,
+            waiting=len(waiting),
+            reasons=reasons,
+            keys=tuple(_first_keys(waiting, reason) for reason, _ in reasons),
+        )
 
     def run(self) -> RedriveReport:
         """Redrive the waiting records of batches that the dataset has passed."""
@@ -85,7 +93,7 @@ class Redriving:
             failures = 0
             if done is None:
                 left = self.look()
-                return replace(report, waiting=left.waiting, reasons=left.reasons)
+                return replace(left, redriven=report.redriven, counts=report.counts)
             report = done
 
     def _next_portion(
@@ -143,7 +151,7 @@ class Redriving:
         return records.slice(0, max(1, pc.sum(fitting).as_py() or 0))
 
     def _evaluated(self, portion: pa.Table, lookups: dict[str, pa.Table]) -> FunctionResult:
-        log = ChangeLog(self._layout, self._transform.source.name).open()
+        log = ChangeLog(self._layout, self._transform.source).open()
         changes = as_changes(
             portion,
             self._transform.source,
@@ -175,3 +183,8 @@ def _reasons(waiting: pa.Table) -> tuple[tuple[str, int], ...]:
     counted = waiting.group_by(Log.REASON).aggregate([([], "count_all")])
     found = zip(counted[Log.REASON].to_pylist(), counted["count_all"].to_pylist(), strict=True)
     return tuple(sorted(found, key=lambda item: (-item[1], item[0] or "")))
+
+
+def _first_keys(waiting: pa.Table, reason: str) -> tuple[str, ...]:
+    keys = waiting[Log.KEYS].filter(pc.equal(waiting[Log.REASON], reason)).drop_null()
+    return tuple(keys.slice(0, _KEYS_OF_A_REASON).to_pylist())

@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dataset.quarantine import FIRST_SEEN_AT
 from datazone_dagster.errors import ServiceUnavailableError
 from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.column_names import Log
-from datazone_dagster.model.record import ChangeRecord, ChangeRecords
+from datazone_dagster.model.record import NO_TIME, ChangeRecord, ChangeRecords
 from datazone_dagster.model.version import row_version
 from datazone_dagster.source.wire import parse_page
 
@@ -44,7 +45,8 @@ def as_changes(
         if record is None or version is None:
             rows.append(row)
         else:
-            rows.append({**row, **_columns(record), Log.VERSION: version})
+            seen_at = row[FIRST_SEEN_AT]
+            rows.append({**row, **_columns(record, seen_at), Log.VERSION: version})
     return pa.Table.from_pylist(rows, records.schema)
 
 
@@ -59,11 +61,17 @@ def _parsed(raw: str, masks: Masks | None) -> ChangeRecord | None:
     return records[0] if len(records) == 1 and not page.malformed else None
 
 
-def _columns(record: ChangeRecord) -> dict[str, Any]:
+def _has_time(record: ChangeRecord) -> bool:
+    return record.created_at != NO_TIME
+
+
+def _columns(record: ChangeRecord, seen_at: datetime) -> dict[str, Any]:
+    """Return the columns of a change; one without a time of its own has that of its arrival."""
+    time = datetime.fromtimestamp(record.created_at, timezone.utc) if _has_time(record) else seen_at
     return {
         Log.EVENT_ID: record.event_id,
         Log.EVENT_NAME: record.event_name,
-        Log.EVENT_TIME: datetime.fromtimestamp(record.created_at, timezone.utc),
+        Log.EVENT_TIME: time,
         Log.KEYS: record.keys.decode(),
         Log.OLD_IMAGE: None if record.old_image is None else record.old_image.decode(),
         Log.NEW_IMAGE: None if record.new_image is None else record.new_image.decode(),

@@ -57,7 +57,7 @@ class ApplyRun:
         self._clock = clock
         self._on_chunk = on_chunk
         self._logger = logger
-        self._change_log = ChangeLog(layout, transform.source.name)
+        self._change_log = ChangeLog(layout, transform.source)
         self._datasets: dict[str, Dataset] = {
             output: dataset
             for output, dataset in transform.outputs.items()
@@ -98,6 +98,15 @@ class ApplyRun:
         duration_seconds = time.monotonic() - started_seconds
         return {
             report.dataset_id: self._finished(output, report, duration_seconds)
+            for output, report in self._reports.items()
+        }
+
+    def look(self) -> dict[str, ApplyReport]:
+        """Return the reports of the datasets as they are, without applying anything."""
+        log = self._change_log.open()
+        head = 0 if log is None else log.head
+        return {
+            report.dataset_id: self._finished(output, replace(report, head=head), 0.0)
             for output, report in self._reports.items()
         }
 
@@ -217,6 +226,7 @@ class ApplyRun:
                 quarantined=quarantined + written.quarantined,
                 table_version=written.table_version,
                 new_columns=written.added_columns,
+                sibling_values=self._function.sibling_values,
             )
         committed_seconds = time.monotonic()
         work_seconds = prepared_seconds - started_seconds

@@ -7,7 +7,7 @@ parent's, so the changes of one key are read oldest first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -15,50 +15,56 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
-from datazone_dagster.changelog import gap_notes
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.changelog import gap_notes, ranges
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.log_errors import overtaken_error, truncated_error
 from datazone_dagster.changelog.maintain_log import (
-    CONFIGURATION,
     delete_unreferenced_files,
     expired_files,
     join_files,
     remove_files,
 )
+from datazone_dagster.changelog.owner import KIND, check_owner, create_log, owner_of
 from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
-from datazone_dagster.changelog.ranges import files_between, rows_between, stored_bytes
 from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
 from datazone_dagster.delta import (
-    create_table,
     data_files,
     filesystem,
     guarded,
     open_table,
+    read_rows,
     read_sized_rows,
     transaction,
 )
 from datazone_dagster.model.checkpoint import GapNote, Landed
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.source_identity import PROPERTY as OWNER_PROPERTY
+from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.model.table_file import DataFile
 from datazone_dagster.model.version import split_version
 
-KIND = "change log"
-
-_CONFIGURATION = {
-    # Statistics of images are useless and would bloat the log.
-    "delta.dataSkippingStatsColumns": f"{Log.BATCH},{Log.EVENT_TIME}",
-    **CONFIGURATION,
-}
-
 
 class ChangeLog:
-    """The change log of one source."""
+    """The change log of one source, given by itself or, for any table's log, by its name.
 
-    def __init__(self, layout: Layout, source: str) -> None:
+    Opening raises `SourceMismatchError` if the log belongs to another table than the source.
+    `identify` returns the table that a new log belongs to.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        source: DynamoDBSource | str,
+        identify: Callable[[], SourceIdentity | None] = lambda: None,
+    ) -> None:
+        self._identify = identify
+        self.source = None if isinstance(source, str) else source
+        source = source if isinstance(source, str) else source.name
         self.uri = layout.change_log(source)
         self.app_id = f"drain/{source}"
         self.truncate_app_id = f"forget/{source}"
@@ -71,16 +77,9 @@ class ChangeLog:
 
     def open_or_create(self) -> ChangeLogSnapshot:
         """Open the log as it is now; create an empty one if there is none."""
-        table = open_table(self.uri, self.storage_options, KIND) or create_table(
-            self.uri,
-            self.storage_options,
-            KIND,
-            SCHEMA,
-            partition_by=(Log.BUCKET,),
-            configuration=_CONFIGURATION,
-            description="Every change of the source, once, as it arrived. "
-            "Written by datazone_dagster only.",
-        )
+        table = open_table(self.uri, self.storage_options, KIND)
+        if table is None:
+            table = create_log(self.uri, self.storage_options, self._identify())
         return ChangeLogSnapshot(self, table)
 
 
@@ -95,6 +94,8 @@ class ChangeLogSnapshot:
         self.uri = log.uri
         self._log = log
         self._table = table
+        if log.source is not None:
+            check_owner(table, log.uri, log.source)
         self._read_positions()
 
     def move_on(self) -> None:
@@ -113,6 +114,20 @@ class ChangeLogSnapshot:
         return self._table.version()
 
     @property
+    def owner(self) -> SourceIdentity | None:
+        """The table that the log belongs to; None if an earlier version of the library made it."""
+        return owner_of(self._table)
+
+    def record_owner(self, owner: SourceIdentity) -> None:
+        """Store the table that the log belongs to.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first; a later drain stores it.
+            StorageError: The store failed.
+        """
+        self._set_property(OWNER_PROPERTY, owner.to_json(), "Storing the table of the source")
+
+    @property
     def gaps(self) -> tuple[GapNote, ...]:
         """The gaps stored with the log, accepted ones included."""
         return gap_notes.from_json(self._table.metadata().configuration.get(gap_notes.PROPERTY))
@@ -127,12 +142,8 @@ class ChangeLogSnapshot:
         stored = self.gaps
         wanted = gap_notes.merged(stored, notes)
         if wanted != stored:
-            with guarded(self.uri, "Storing the gaps of the source"):
-                self._table.alter.set_table_properties(
-                    {gap_notes.PROPERTY: gap_notes.to_json(wanted)}, raise_if_not_exists=False
-                )
-                # That commit moves the handle, perhaps past one that joined files.
-                self._listed = None
+            text = gap_notes.to_json(wanted)
+            self._set_property(gap_notes.PROPERTY, text, "Storing the gaps of the source")
 
     def begin(self, epoch: int) -> BatchWriter:
         """Begin the next batch, `head + 1`, to put records into. Nothing counts before its commit.
@@ -285,6 +296,16 @@ class ChangeLogSnapshot:
             return True
         return any(True for _ in self._read(after_batch, through_batch, [Log.BATCH]))
 
+    def rows_of_time(
+        self, first: datetime, last: datetime, columns: Sequence[str]
+    ) -> Iterator[pa.Table]:
+        """Yield columns of the files that may have changes of this time, by their statistics."""
+        files, options = ranges.files_of_time(self._files, first, last), self._log.storage_options
+        schema = pa.schema([SCHEMA.field(name) for name in columns])
+        with guarded(self.uri, "Looking for records that arrived again"):
+            for _, rows in read_rows(self._table, options, files, schema):
+                yield rows
+
     def row_groups(self, after_batch: int, through_batch: int) -> RowGroups:
         """Return the row groups of the batches in (after_batch, through_batch].
 
@@ -323,7 +344,7 @@ class ChangeLogSnapshot:
 
     def stored_bytes(self, after_batch: int, through_batch: int) -> int:
         """Return the approximate file size of the batches in (after_batch, through_batch]."""
-        return stored_bytes(self._files, after_batch, through_batch)
+        return ranges.stored_bytes(self._files, after_batch, through_batch)
 
     def _read_positions(self) -> None:
         self.head = self._table.transaction_version(self._log.app_id) or 0
@@ -333,8 +354,14 @@ class ChangeLogSnapshot:
     @property
     def _files(self) -> list[DataFile]:
         if self._listed is None:
-            self._listed = _by_batches(self._table)
+            self._listed = ranges.by_batches(data_files(self._table))
         return self._listed
+
+    def _set_property(self, name: str, value: str, doing: str) -> None:
+        with guarded(self.uri, doing):
+            self._table.alter.set_table_properties({name: value}, raise_if_not_exists=False)
+            # That commit moves the handle, perhaps past one that joined files.
+            self._listed = None
 
     def _require_own_head(self) -> None:
         """Check that the handle has no batch of another drain: some commits move it past others.
@@ -351,7 +378,7 @@ class ChangeLogSnapshot:
             raise truncated_error(self._log.uri, after_batch, self.truncated_through)
 
     def _files_between(self, after_batch: int, through_batch: int) -> list[DataFile]:
-        return files_between(self._files, after_batch, through_batch)
+        return ranges.files_between(self._files, after_batch, through_batch)
 
     def _read(
         self, after_batch: int, through_batch: int, columns: Sequence[str]
@@ -368,10 +395,6 @@ class ChangeLogSnapshot:
         files = self._files_between(after_batch, through_batch)
         options = self._log.storage_options
         for file, rows, others in read_sized_rows(self._table, options, files, schema):
-            selected = rows_between(rows, file, after_batch, through_batch)
+            selected = ranges.rows_between(rows, file, after_batch, through_batch)
             if len(selected):
                 yield selected.select(list(columns)), others
-
-
-def _by_batches(table: DeltaTable) -> list[DataFile]:
-    return sorted(data_files(table), key=lambda file: (file.minimum[Log.BATCH], file.path))

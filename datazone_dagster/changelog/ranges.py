@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.table_file import DataFile
+
+
+def by_batches(files: Iterable[DataFile]) -> list[DataFile]:
+    """Return the files in the order of their batches."""
+    return sorted(files, key=lambda file: (file.minimum[Log.BATCH], file.path))
+
+
+def files_of_time(files: Iterable[DataFile], first: datetime, last: datetime) -> list[DataFile]:
+    """Return the files that may have changes of a time, by their statistics."""
+    return [
+        file
+        for file in files
+        if Log.EVENT_TIME not in file.minimum
+        or Log.EVENT_TIME not in file.maximum
+        or (file.minimum[Log.EVENT_TIME] <= last and first <= file.maximum[Log.EVENT_TIME])
+    ]
 
 
 def files_between(

@@ -24,6 +24,7 @@ from deltalake.fs import DeltaStorageHandler
 
 from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
 from datazone_dagster.model.table_file import DataFile
+from datazone_dagster.text import shown
 
 Table = DeltaTable
 """Handle of a Delta table at one version, for annotations of those who do not call delta-rs."""
@@ -280,4 +281,4 @@ def in_one_line(error: BaseException) -> str:
     text = _URLS.sub(r"\1\2", _COLOURS.sub("", _SCHEMES.sub("", str(error)))).strip()
     first, *others = text.splitlines() or [type(error).__name__]
     causes = [line.strip()[1:].strip() for line in others if line.strip().startswith(_CAUSE)]
-    return ": ".join([first.strip(), *causes])[:_TEXT_MAX].rstrip(".")
+    return shown(": ".join([first.strip(), *causes]), _TEXT_MAX).rstrip(".")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -22,12 +22,20 @@ from datazone_dagster.drain.drain_report import drain_report
 from datazone_dagster.drain.gap_acceptance import up_to_date
 from datazone_dagster.drain.maintain_source import maintain_once
 from datazone_dagster.drain.outcome import ShardOutcome
-from datazone_dagster.drain.plan import ShardRead, plan_drain, pruned
-from datazone_dagster.drain.polling import due, record_activity
-from datazone_dagster.drain.process_state import load_state, memory_pressure, save_state
+from datazone_dagster.drain.plan import ShardRead, oldest_unread, plan_drain, pruned
+from datazone_dagster.drain.polling import Poll, due, record_activity
+from datazone_dagster.drain.process_state import (
+    ProcessState,
+    load_state,
+    memory_pressure,
+    save_state,
+)
 from datazone_dagster.drain.reader import IteratorCache, ReadBudget, Sink, read_shards
+from datazone_dagster.drain.restart_check import stream_of_new_table, was_made_again
+from datazone_dagster.drain.restarts import ended_by_restart
 from datazone_dagster.drain.settings import DrainSettings
-from datazone_dagster.drain.stream_choice import stream_to_read
+from datazone_dagster.drain.source_check import owner_to_record
+from datazone_dagster.drain.stream_choice import list_streams, stream_to_read
 from datazone_dagster.errors import (
     AccessDeniedError,
     ConcurrentWriterError,
@@ -41,8 +49,9 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord
 from datazone_dagster.model.report import DrainReport
-from datazone_dagster.model.shard import StreamDescription
+from datazone_dagster.model.shard import StreamDescription, next_restart
 from datazone_dagster.model.size_policy import BatchMeasured
+from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.process import crash_points
 from datazone_dagster.process.shutdown import shutdown_requested
 
@@ -62,17 +71,28 @@ class Tables:
     log: ChangeLogSnapshot
 
     @classmethod
-    def opened(cls, layout: Layout, source: str) -> Tables:
+    def opened(
+        cls,
+        layout: Layout,
+        source: DynamoDBSource,
+        identify: Callable[[], SourceIdentity | None],
+    ) -> Tables:
         """Open both tables at their newest versions.
 
+        Args:
+            layout: Locations of the tables.
+            source: Source of the tables.
+            identify: Returns the table that a new change log belongs to.
+
         Raises:
+            SourceMismatchError: The change log belongs to another table than the source.
             StorageError: A table can't be read, or the two contradict each other.
         """
         # The order matters: another drain may land and save a batch between the two.
-        saved = CheckpointTable(layout, source).open_or_create()
-        log = ChangeLog(layout, source).open_or_create()
+        saved = CheckpointTable(layout, source.name).open_or_create()
+        log = ChangeLog(layout, source, identify).open_or_create()
         if saved.checkpoint.batch > log.head:
-            raise _behind_its_checkpoint(source, saved.checkpoint.batch, log.head, layout)
+            raise _behind_its_checkpoint(source.name, saved.checkpoint.batch, log.head, layout)
         return cls(saved, log)
 
 
@@ -111,6 +131,7 @@ class BatchDrain:
         self._now = clock()
         self._logger = logger
         self._deadline_seconds = deadline_seconds
+        self._started_seconds = time.monotonic()
         self.progressed = False
         """Whether the next batch may find records that this one could not read yet."""
         self.throttled = False
@@ -119,13 +140,17 @@ class BatchDrain:
 
     def run(self, tables: Tables | None = None, *, ask_again_seconds: float = 0.0) -> DrainReport:
         """See `drain_once`. Shards read to their latest position rest for `ask_again_seconds`."""
-        started_seconds = time.monotonic()
         source, settings, now = self._source, self._settings, self._now
         masks = Masks.of(source)
-        tables = tables or Tables.opened(self._layout, source.name)
+        tables = tables or Tables.opened(self._layout, source, self._identify)
         checkpoint = up_to_date(tables.saved.checkpoint, tables.log, now)
 
-        stream = stream_to_read(self._client, checkpoint)
+        listing = list_streams(self._client)
+        owner = owner_to_record(source.name, tables.log, listing, checkpoint)
+        again = stream_of_new_table(self._client, listing, owner, checkpoint)
+        if again is not None:
+            return self._begin_again(tables, owner, checkpoint, again)
+        stream = stream_to_read(self._client, listing, checkpoint)
         plan = plan_drain(stream, checkpoint, start=source.start, now=now)
         state = load_state(self._client, settings)
         reading_seconds = time.monotonic()
@@ -138,7 +163,9 @@ class BatchDrain:
             crash_points.reach(crash_points.AFTER_READ)
             writer.finish()
             written_seconds = time.monotonic()
-            landed = self._commit(tables, writer, plan.checkpoint, stream, outcomes)
+            if was_made_again(source, tables.log, stream, checkpoint, outcomes):
+                return self._begin_again(tables, owner, checkpoint, stream)
+            landed = self._commit(tables, owner, writer, plan.checkpoint, stream, outcomes)
         finished_seconds = time.monotonic()
 
         self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
@@ -150,7 +177,7 @@ class BatchDrain:
                 BatchMeasured(
                     bytes=body_bytes,
                     work_seconds=written_seconds - reading_seconds,
-                    commit_seconds=(reading_seconds - started_seconds)
+                    commit_seconds=(reading_seconds - self._started_seconds)
                     + (finished_seconds - written_seconds),
                     full=body_bytes >= budget_bytes,
                     memory_pressure=memory_pressure(state, settings),
@@ -158,9 +185,7 @@ class BatchDrain:
                 )
             )
             save_state(self._client, state)
-            maintenance_until = started_seconds + settings.budget_seconds * MAINTENANCE_SHARE
-            if not maintain_once(tables.log, tables.saved, state, maintenance_until, self._logger):
-                self.tables = tables
+            self._maintain(tables, state)
         _raise_if_locked_out(outcomes)
         return drain_report(
             source.name,
@@ -173,8 +198,73 @@ class BatchDrain:
             head=tables.log.head,
             log_version=tables.log.version if landed.batch is not None else None,
             lost_race=landed.lost_race,
-            duration_seconds=time.monotonic() - started_seconds,
+            duration_seconds=time.monotonic() - self._started_seconds,
         )
+
+    def _maintain(self, tables: Tables, state: ProcessState) -> None:
+        """Maintain the tables; if nothing was due, the next batch of the tick continues on them."""
+        until_seconds = self._started_seconds + self._settings.budget_seconds * MAINTENANCE_SHARE
+        if not maintain_once(tables.log, tables.saved, state, until_seconds, self._logger):
+            self.tables = tables
+
+    def _begin_again(
+        self,
+        tables: Tables,
+        owner: SourceIdentity | None,
+        checkpoint: Checkpoint,
+        stream: StreamDescription,
+    ) -> DrainReport:
+        """Record that the stream was made again under its ARN; the next batch reads it.
+
+        Nothing of this batch lands. The new epoch and the gap are saved before any record of the
+        new stream lands: if this process dies before that, the next drain finds the same again.
+        """
+        name, now = self._source.name, self._now
+        stream = replace(stream, stream_arn=next_restart(stream.stream_arn))
+        self._logger.warning(
+            "The stream of %s was made again under its ARN: it is read from its start, as %s.",
+            name,
+            stream.stream_arn,
+        )
+        ended = ended_by_restart(checkpoint, stream.stream_arn, now)
+        plan = plan_drain(stream, ended, start="trim_horizon", now=now)
+        lost_race = False
+        try:
+            tables.saved.save(plan.checkpoint)
+            crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
+            if owner is not None:
+                tables.log.record_owner(owner)
+            tables.log.record_gaps(plan.checkpoint.gap_notes())
+        except ConcurrentWriterError as error:
+            lost_race = True
+            self._logger.info("Drain of %s lost the commit race: %s", name, error)
+        self.progressed = True
+        report = drain_report(
+            name,
+            stream,
+            plan,
+            Poll((), 0, 0.0),
+            (),
+            plan.checkpoint,
+            batch=None,
+            head=tables.log.head,
+            log_version=None,
+            lost_race=lost_race,
+            duration_seconds=time.monotonic() - self._started_seconds,
+        )
+        unread_at = oldest_unread(plan.checkpoint, ())
+        return replace(report, caught_up=False, oldest_unread_at=unread_at)
+
+    def _identify(self) -> SourceIdentity | None:
+        """Return the table that the client reads, before there is a change log.
+
+        Raises:
+            TableNotFoundError: The table does not exist.
+        """
+        listing = list_streams(self._client)
+        if listing.identity is not None and not listing.identity.exists and listing.missing:
+            raise listing.missing
+        return listing.identity
 
     def _read(
         self, reads: Sequence[ShardRead], iterators: IteratorCache, budget_bytes: int, sink: Sink
@@ -192,6 +282,7 @@ class BatchDrain:
     def _commit(
         self,
         tables: Tables,
+        owner: SourceIdentity | None,
         writer: BatchWriter,
         planned: Checkpoint,
         stream: StreamDescription,
@@ -203,6 +294,8 @@ class BatchDrain:
         batch: int | None = None
         try:
             _record_gaps(saved, planned, outcomes, now)
+            if owner is not None:
+                log.record_owner(owner)
             batch = writer.commit()
             if batch is not None:
                 crash_points.reach(crash_points.AFTER_CHANGE_LOG_COMMIT)

@@ -60,6 +60,7 @@ def drain_report(
         records=sum(outcome.records for outcome in landed),
         record_bytes=sum(outcome.record_bytes for outcome in landed),
         malformed=sum(outcome.malformed for outcome in landed),
+        undated=sum(outcome.undated for outcome in landed),
         get_records_calls=sum(outcome.calls for outcome in outcomes),
         shards_open=plan.shards_open,
         shards_unfinished=sum(not row.is_done for row in reached.of_stream(stream.stream_arn)),

@@ -30,7 +30,8 @@ def up_to_date(saved: Checkpoint, log: ChangeLogSnapshot, now: datetime) -> Chec
     its positions, but lacks the gaps found since; of those, the open ones are added.
     """
     checkpoint = fold(saved, log.landed_since(saved.batch), log.head, now)
-    return _with_open(checkpoint, log.gaps) if saved.shards else checkpoint.with_notes(log.gaps)
+    noted = _with_open(checkpoint, log.gaps) if saved.shards else checkpoint.with_notes(log.gaps)
+    return noted.without_ended_streams()
 
 
 def gap_notes(source_name: str, layout: Layout) -> tuple[GapNote, ...]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datazone_dagster.errors import SourceError
 from datazone_dagster.model.checkpoint import ShardCheckpoint
+from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.model.report import Gap
 
 
 @dataclass(slots=True)
 class ShardOutcome:
-    """Facts about what one drain read of a shard; the records themselves went to the sink."""
+    """Facts about what one drain read of a shard; the records themselves went to the sink.
+
+    `vanished`: the service does not know the shard. `older`: records at or below the position at
+    which the drain began, which the change log must have. `undated`: records without a time of
+    their own, which got that of the drain.
+    """
 
     row: ShardCheckpoint
     records: int = 0
@@ -27,3 +34,6 @@ class ShardOutcome:
     body_bytes: int = 0
     error: SourceError | None = None
     gap: Gap | None = None
+    vanished: bool = False
+    older: Sequence[ChangeRecord] = ()
+    undated: int = 0

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
-from datazone_dagster.errors import LineageError
+from datazone_dagster.drain.restarts import replaced_reason
+from datazone_dagster.errors import LineageError, SourceError
 from datazone_dagster.model.checkpoint import (
     Checkpoint,
     ShardCheckpoint,
@@ -73,9 +74,10 @@ def plan_drain(
         checkpoint: Checkpoint of everything landed so far.
         start: "trim_horizon" or "latest"; matters only for the first listing of the very first
             stream. A stream that replaces an earlier one is always read completely.
-        now: Current time, timezone aware.
+        now: Current time of this machine, timezone aware. It never decides what "latest" skips.
 
     Raises:
+        SourceError: `start` is "latest", and the service does not say what time it is.
         LineageError: A child starts before its parent's end.
     """
     listed = {shard.shard_id: shard for shard in stream.shards}
@@ -133,13 +135,25 @@ def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list
     ]
     rows = [_row(stream.stream_arn, shard, now) for shard in stream.shards]
     if start == "latest":
+        if stream.served_at is None:
+            raise _no_time(stream.stream_arn)
         rows = [
-            replace(row, skip_before=now)
+            replace(row, skip_before=stream.served_at)
             if shard.is_open
             else replace(row, state=ShardState.FINISHED)
             for row, shard in zip(rows, stream.shards, strict=True)
         ]
     return trimmed_ancestors + rows
+
+
+def _no_time(stream_arn: str) -> SourceError:
+    return SourceError(
+        f"The stream {stream_arn} can't be read from start='latest': the response of "
+        "DescribeStream has no Date header, and the clock of this machine may differ from the one "
+        "that stamps the changes.",
+        safe="Nothing was read or written.",
+        hint="Use start='trim_horizon', or an endpoint that sends the header.",
+    )
 
 
 def _later_rows(
@@ -237,8 +251,7 @@ def _replaced(checkpoint: Checkpoint, stream_arn: str, now: datetime) -> Checkpo
     gap = Gap(
         old.stream_arn,
         old.shard_id,
-        "the stream was disabled and enabled again, or the table was made anew; "
-        f"changes between it and {stream_arn} were recorded nowhere",
+        replaced_reason(old.stream_arn, stream_arn),
         after_sequence_number=old.sequence_number,
         since=old.event_time,
         until=min(created_at(stream_arn) or now, now),

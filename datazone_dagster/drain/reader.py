@@ -28,7 +28,8 @@ from datazone_dagster.model.checkpoint import ShardCheckpoint
 from datazone_dagster.model.protocols import Answer, ParsesLater, StreamClient
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord, RecordsPage
 from datazone_dagster.model.service_limits import ITERATOR_LIFETIME_SECONDS
-from datazone_dagster.model.shard import TRIM_HORIZON, IteratorStart, after
+from datazone_dagster.model.shard import TRIM_HORIZON, IteratorStart, after, service_arn
+from datazone_dagster.text import shown
 
 ITERATOR_USE_SECONDS = ITERATOR_LIFETIME_SECONDS - 60
 """Age up to which an iterator is used: one minute is reserved for the call that uses it."""
@@ -111,6 +112,8 @@ class _ShardCursor:
         self._iterator = cached.shard_iterator if cached else None
         self._issued_at_seconds = cached.issued_at_seconds if cached else 0.0
         self._empty_pages_left = 1 if cached else EMPTY_PAGES_FROM_A_NEW_ITERATOR
+        self._probe_due = cached is None and read.shard.sequence_number is not None
+        self._probing = False
         if read.closed:
             self._empty_pages_left = EMPTY_PAGES_OF_A_CLOSED_SHARD
         self._skip_before = (
@@ -133,6 +136,11 @@ class _ShardCursor:
         except SourceError as error:
             self.outcome.error = error
             return False
+        if self._probing:
+            self._probing = False
+            self._note_older(ChangeRecords.of(page.records))
+            self.outcome.at_latest = True
+            return False
         self._take(page)
         return self._goes_on(page)
 
@@ -143,6 +151,8 @@ class _ShardCursor:
         return CachedIterator(self.outcome.sequence_number, self._iterator, self._issued_at_seconds)
 
     def _next_answer(self) -> Answer | None:
+        if self._probing:
+            return self._first_answer()
         try:
             return self._answer_in_order()
         except TrimmedDataError:
@@ -154,8 +164,18 @@ class _ShardCursor:
             if self._read.listed_open:
                 raise  # the two answers contradict each other: no reason to give up the shard
             self.outcome.gap = self.outcome.gap or vanished_gap(self._shard_so_far(), self._now)
-            self.outcome.ended = True
+            self.outcome.ended = self.outcome.vanished = True
             return None
+
+    def _first_answer(self) -> Answer:
+        """Ask for the first page that the service still has of the shard.
+
+        Its records are the proof that a shard in which nothing new was found is still the shard
+        that was read before. A stream that was made again has none of them.
+        """
+        shard = self._read.shard
+        arn = service_arn(shard.stream_arn)
+        return self._answer(self._client.shard_iterator(arn, shard.shard_id, TRIM_HORIZON))
 
     def _answer_in_order(self) -> Answer:
         """Ask for the page after the last one, with a new iterator if the current one expired."""
@@ -176,17 +196,21 @@ class _ShardCursor:
 
     def _open_iterator(self, start: IteratorStart) -> None:
         shard = self._read.shard
-        self._iterator = self._client.shard_iterator(shard.stream_arn, shard.shard_id, start)
+        arn = service_arn(shard.stream_arn)
+        self._iterator = self._client.shard_iterator(arn, shard.shard_id, start)
         self._issued_at_seconds = self._monotonic()
         # The new iterator is before stretches of empty pages that the old one had passed.
         self._empty_pages_left = max(self._empty_pages_left, EMPTY_PAGES_FROM_A_NEW_ITERATOR)
 
     def _get_records(self) -> Answer:
         assert self._iterator is not None
+        return self._answer(self._iterator)
+
+    def _answer(self, iterator: str) -> Answer:
         self.outcome.calls += 1
         if isinstance(self._client, ParsesLater):
-            return self._client.ask_for_records(self._iterator)
-        page = self._client.get_records(self._iterator)
+            return self._client.ask_for_records(iterator)
+        page = self._client.get_records(iterator)
         return lambda: page
 
     def _goes_on(self, page: RecordsPage) -> bool:
@@ -201,13 +225,22 @@ class _ShardCursor:
         self._empty_pages_left -= 1
         if self._empty_pages_left > 0:
             return True
+        nothing_new = self.outcome.sequence_number == self._read.shard.sequence_number
+        if self._probe_due and nothing_new and not self._read.closed:
+            self._probe_due, self._probing = False, True
+            return True
         self.outcome.at_latest = not self._read.closed
         return False
 
     def _take(self, page: RecordsPage) -> None:
         outcome = self.outcome
         # A renewed iterator or a repeated answer must not land a record twice.
-        new = ChangeRecords.of(page.records).newer_than(outcome.sequence_number)
+        records = ChangeRecords.of(page.records)
+        new = records.newer_than(outcome.sequence_number)
+        if new is not records:
+            self._note_older(records)
+        new, undated = new.dated(max(int(self._now.timestamp()), self._skip_before or 0))
+        outcome.undated += undated
         if new:
             outcome.sequence_number = int(new.sequence_digits[-1])
             outcome.event_time_seconds = new.created_at[-1]
@@ -228,6 +261,16 @@ class _ShardCursor:
         quarantined = self._sink(self._read.shard, landed, page.malformed)
         outcome.records -= quarantined
         outcome.malformed += quarantined
+
+    def _note_older(self, records: ChangeRecords) -> None:
+        """Keep the records of one page that the change log must have already."""
+        position = self._read.shard.sequence_number
+        if position is not None and not self.outcome.older:
+            self.outcome.older = [
+                record
+                for record in records.created_from(self._skip_before)
+                if record.sequence_number <= position
+            ]
 
 
 def read_shards(
@@ -255,7 +298,7 @@ def read_shards(
         if cursor.outcome.error is not None:
             logger.warning(
                 "Shard %s could not be read further in this drain: %s",
-                cursor.outcome.row.shard_id,
+                shown(cursor.outcome.row.shard_id),
                 cursor.outcome.error,
             )
     return [cursor.outcome for cursor in cursors]

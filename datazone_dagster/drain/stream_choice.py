@@ -2,36 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from datazone_dagster.errors import (
     ShardNotFoundError,
     StreamDisabledError,
     TableNotFoundError,
 )
 from datazone_dagster.model.checkpoint import Checkpoint
-from datazone_dagster.model.protocols import StreamClient
-from datazone_dagster.model.shard import StreamDescription
+from datazone_dagster.model.protocols import KnowsTable, StreamClient
+from datazone_dagster.model.shard import StreamDescription, service_arn
+from datazone_dagster.model.source_identity import SourceIdentity
 
 
-def stream_to_read(client: StreamClient, checkpoint: Checkpoint) -> StreamDescription:
-    """Return the oldest stream that is not drained to its end yet, else the current one."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The streams of a table, as listed now.
+
+    Args:
+        stream_arns: ARNs of the readable streams, oldest first.
+        missing: Error that tells why there are none; None if there are any.
+        identity: Table that the client reads; None if the client can't tell.
+    """
+
+    stream_arns: tuple[str, ...]
+    missing: TableNotFoundError | StreamDisabledError | None
+    identity: SourceIdentity | None
+
+
+def list_streams(client: StreamClient) -> Listing:
+    """List the streams of the table, and find out which table it is."""
     missing: TableNotFoundError | StreamDisabledError | None = None
-    rows = sorted(checkpoint.shards.values(), key=lambda row: row.first_listed_at)
+    stream_arns: tuple[str, ...] = ()
     try:
-        new = _new_streams(client.stream_arns(), {row.stream_arn for row in rows})
+        stream_arns = client.stream_arns()
     except (TableNotFoundError, StreamDisabledError) as error:
-        new, missing = (), error
+        missing = error
+    identity = client.identity() if isinstance(client, KnowsTable) else None
+    return Listing(stream_arns, missing, identity)
+
+
+def stream_to_read(
+    client: StreamClient, listing: Listing, checkpoint: Checkpoint
+) -> StreamDescription:
+    """Return the oldest stream that is not drained to its end yet, else the current one."""
+    rows = sorted(checkpoint.shards.values(), key=lambda row: row.first_listed_at)
+    stream_arns = tuple(map(checkpoint.name_of_stream, listing.stream_arns))
+    new = _new_streams(stream_arns, {row.stream_arn for row in rows})
     unfinished = dict.fromkeys(row.stream_arn for row in rows if not row.is_done)
     for stream_arn in dict.fromkeys((*unfinished, *new)):
         try:
-            return client.describe(stream_arn)
+            # A stream that was made again under its ARN has a name of its own in our tables.
+            described = client.describe(service_arn(stream_arn))
+            return replace(described, stream_arn=stream_arn)
         except ShardNotFoundError:
             if stream_arn not in unfinished:
                 raise
             # The entire stream is gone: its shards are read by id, found missing, and recorded
             # as gaps; then the current stream is read.
             return StreamDescription(stream_arn, view_type="", enabled=False, shards=())
-    assert missing is not None
-    raise missing
+    assert listing.missing is not None
+    raise listing.missing
 
 
 def _new_streams(stream_arns: tuple[str, ...], known: set[str]) -> tuple[str, ...]:

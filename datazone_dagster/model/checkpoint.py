@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from datazone_dagster.model.report import Gap
+from datazone_dagster.model.shard import restart_of, service_arn
 
 
 class ShardState(enum.Enum):
@@ -109,6 +110,24 @@ class Checkpoint:
     def of_stream(self, stream_arn: str) -> list[ShardCheckpoint]:
         """Return the known shards of one stream."""
         return [shard for (arn, _), shard in self.shards.items() if arn == stream_arn]
+
+    def name_of_stream(self, arn: str) -> str:
+        """Return the stream that has an ARN of the service now: the last one made under it."""
+        known = {self.stream_arn, *(row.stream_arn for row in self.shards.values())}
+        return max((one for one in known if service_arn(one) == arn), key=restart_of, default=arn)
+
+    def without_ended_streams(self) -> Checkpoint:
+        """Return a copy in which streams whose ARN another stream has now are not read.
+
+        The service would answer with the shards of the other stream.
+        """
+        ended = [
+            replace(row, state=ShardState.FINISHED)
+            for row in self.shards.values()
+            if not row.is_done
+            and self.name_of_stream(service_arn(row.stream_arn)) != row.stream_arn
+        ]
+        return self.with_shards(*ended) if ended else self
 
     def get(self, stream_arn: str, shard_id: str) -> ShardCheckpoint | None:
         """Return one shard, or None if it is unknown."""

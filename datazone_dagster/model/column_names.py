@@ -30,6 +30,9 @@ ITEM_RESTS = (REST, f"before_{REST}", f"after_{REST}")
 ATTRIBUTE = "datazone.attribute"
 """Field metadata key: the attribute of a column that could not be named after it."""
 
+KEY_NUMBER = "datazone.key_number"
+"""Field metadata key: a numeric key, which becomes text if a value fits no type of numbers."""
+
 
 class Log:
     """Columns of the change log and of the chunks read from it. One row per change.

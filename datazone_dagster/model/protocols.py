@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.shard import IteratorStart, StreamDescription
+from datazone_dagster.model.source_identity import SourceIdentity
 
 Clock = Callable[[], datetime]
 """Returns the current time, timezone aware."""
@@ -51,6 +52,15 @@ class StreamClient(Protocol):
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
         """Return the next page of a shard: at most 1,000 records or 1 MB."""
+        ...
+
+
+@runtime_checkable
+class KnowsTable(Protocol):
+    """A stream client that can say which table it reads."""
+
+    def identity(self) -> SourceIdentity | None:
+        """Return the table as of the last `stream_arns`, without a call; None before that."""
         ...
 
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 
+from datazone_dagster.text import shown
+
 FUNCTION_FAILED = "the function failed: "
 """Start of the reason of a change that the function failed on."""
 
@@ -72,7 +74,7 @@ def is_hopeless(failing_keys: int, *, any_passed: bool) -> bool:
 
 def failed_reason(text: str) -> str:
     """Return the reason of a change that the function failed on, in one line."""
-    return FUNCTION_FAILED + " ".join(text.split())[:REASON_CHARS]
+    return FUNCTION_FAILED + shown(" ".join(text.split()), REASON_CHARS)
 
 
 def image_reason(image: str, problem: str) -> str:

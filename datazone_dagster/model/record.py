@@ -10,12 +10,15 @@ from typing import NamedTuple, overload
 
 from datazone_dagster.model.version import SEQUENCE_DIGITS
 
+NO_TIME = -(2**63)
+"""`created_at` of a record without `ApproximateCreationDateTime`, which is optional."""
+
 
 class ChangeRecord(NamedTuple):
     """One stream record. Keys and images are the DynamoDB JSON as it arrived, as UTF-8.
 
-    `created_at` is `ApproximateCreationDateTime` in seconds since 1970. The service floors it to
-    the second: use it for lag, never for order.
+    `created_at` is `ApproximateCreationDateTime` in seconds since 1970, or `NO_TIME`. The service
+    floors it to the second: use it for lag, never for order.
     """
 
     event_id: str
@@ -152,6 +155,21 @@ class ChangeRecords(Sequence[ChangeRecord]):
                 after = number
                 fresh.append(record)
         return ChangeRecords.of(fresh)
+
+    def dated(self, seconds: int) -> tuple[ChangeRecords, int]:
+        """Give the records without a time this one (seconds since 1970); return how many had none.
+
+        If every record has a time, the first result is `self`.
+        """
+        missing = self.created_at.count(NO_TIME)
+        if not missing:
+            return self, 0
+        columns = type(self)()
+        for name in self.__slots__:
+            setattr(columns, name, getattr(self, name))
+        times = (seconds if time == NO_TIME else time for time in self.created_at)
+        columns.created_at = array("q", times)
+        return columns, missing
 
     def created_from(self, seconds: int | None) -> ChangeRecords:
         """Return the records created at or after a time (seconds since 1970)."""

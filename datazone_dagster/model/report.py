@@ -35,6 +35,7 @@ class DrainReport:
     `caught_up` means that the last read of every readable shard reached its latest position. That
     read was in this drain, or for quiet shards up to `latest_age_seconds` before its end. Unread
     changes are no older than `oldest_unread_at`, None if there are none known. Times are UTC.
+    `undated` counts records that came without a time: theirs is the time of the drain.
     """
 
     source: str
@@ -58,6 +59,7 @@ class DrainReport:
     batches: int = 0
     latest_age_seconds: float = 0.0
     oldest_unread_at: datetime | None = None
+    undated: int = 0
 
     def then(self, later: DrainReport) -> DrainReport:
         """Combine this report with that of the next drain: sums of both, the state of the later."""
@@ -68,6 +70,7 @@ class DrainReport:
             records=self.records + later.records,
             record_bytes=self.record_bytes + later.record_bytes,
             malformed=self.malformed + later.malformed,
+            undated=self.undated + later.undated,
             get_records_calls=self.get_records_calls + later.get_records_calls,
             event_time_min=_first(min, self.event_time_min, later.event_time_min),
             event_time_max=_first(max, self.event_time_max, later.event_time_max),
@@ -142,6 +145,8 @@ class ApplyReport:
     `position` and `head` are batch numbers: equal when nothing is left to apply.
     `preview` holds a few of the last written rows, `columns` the name and type of each column;
     `unexpected_columns` (name, type, first batch) are the columns that the contract rejects.
+    `sibling_values` counts the values of `items()` in each sibling column of the written rows: they
+    did not fit the column of their attribute.
     `rows_hidden` counts rows hidden by deletion vectors, which `row_count` excludes.
     `setting_ignored` describes a setting of the dataset that its table does not follow.
     """
@@ -165,6 +170,7 @@ class ApplyReport:
     duration_seconds: float = 0.0
     columns: tuple[tuple[str, str], ...] = ()
     new_columns: tuple[str, ...] = ()
+    sibling_values: tuple[tuple[str, int], ...] = ()
     unexpected_columns: tuple[tuple[str, str, int], ...] = ()
     preview: tuple[dict[str, object], ...] = ()
     deletion_vectors: bool = False
@@ -185,6 +191,7 @@ class RedriveReport:
         counts: Rows that these records changed.
         waiting: Number of records that are in the quarantine now.
         reasons: The reasons, each with its number of records.
+        keys: For each reason the first keys, as DynamoDB JSON; fewer than its records.
     """
 
     dataset_id: str
@@ -192,6 +199,7 @@ class RedriveReport:
     counts: MergeCounts = MergeCounts()
     waiting: int = 0
     reasons: tuple[tuple[str, int], ...] = ()
+    keys: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

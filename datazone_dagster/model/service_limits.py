@@ -20,3 +20,6 @@ PAGE_BYTES = 1_000_000
 
 SHARDS_PER_PAGE = 100
 """Most shards in one DescribeStream answer."""
+
+NESTING_LEVELS = 32
+"""Most levels of maps and lists in an item."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,39 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class StreamDescription:
-    """All pages of a DescribeStream response, combined."""
+    """All pages of a DescribeStream response, combined.
+
+    `served_at` is the time of the response by the service's own clock; None if it does not say.
+    """
 
     stream_arn: str
     view_type: str
     enabled: bool
     shards: tuple[Shard, ...]
+    served_at: datetime | None = None
+
+
+_RESTART = "#"
+
+
+def service_arn(stream_arn: str) -> str:
+    """Return the ARN under which the service knows a stream."""
+    return stream_arn.partition(_RESTART)[0]
+
+
+def restart_of(stream_arn: str) -> int:
+    """Return the number of a stream among those that had its ARN; the first is 1."""
+    number = stream_arn.partition(_RESTART)[2]
+    return int(number) if number.isdecimal() else 1
+
+
+def next_restart(stream_arn: str) -> str:
+    """Return our name for a stream that was made again under its ARN: `<ARN>#2` for the second.
+
+    Sequence numbers begin again, so it is another stream in our tables: with its own shards,
+    positions and epoch.
+    """
+    return f"{service_arn(stream_arn)}{_RESTART}{restart_of(stream_arn) + 1}"
 
 
 class StartAt(enum.Enum):

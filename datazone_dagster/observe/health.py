@@ -12,6 +12,7 @@ from datazone_dagster.model.report import DrainReport, Gap
 from datazone_dagster.model.service_limits import RETENTION
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.observe.level import Level
+from datazone_dagster.text import shortened
 
 TRANSIENT = (ServiceUnavailableError, ThrottledError)
 """Errors that usually pass without action: warnings until they last for `TRANSIENT_FOR`."""
@@ -76,7 +77,7 @@ def health_of_report(
         sentences.append(f"{report.shards_open} open shards, {progress}.")
     return StreamHealth(
         level,
-        " ".join(sentences)[:_TEXT_CHARS],
+        shortened(" ".join(sentences), _TEXT_CHARS),
         state=state,
         headroom_seconds=headroom.total_seconds(),
         missing_seconds=missing_seconds(report.gaps),
@@ -98,7 +99,7 @@ def health_of_error(
     )
     return StreamHealth(
         Level.WARN if transient else Level.ERROR,
-        f"{str(error)[:_TEXT_CHARS]}{since}",
+        f"{shortened(str(error), _TEXT_CHARS)}{since}",
         state="FAILING",
         headroom_seconds=(
             None if caught_up_at is None else _headroom(now, caught_up_at).total_seconds()

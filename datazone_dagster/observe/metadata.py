@@ -12,6 +12,7 @@ from datazone_dagster.model.report import ApplyReport, DrainReport, MaintenanceR
 from datazone_dagster.observe.completeness import Completeness
 from datazone_dagster.observe.health import StreamHealth, headroom_seconds
 from datazone_dagster.observe.lag import LagStatus
+from datazone_dagster.text import shown
 
 Plain = int | float | str | datetime
 
@@ -22,6 +23,7 @@ def drain_metadata(report: DrainReport, uri: str, *, now: datetime) -> dict[str,
         "records_landed": report.records,
         "bytes_landed": report.record_bytes,
         "records_malformed": report.malformed,
+        "records_without_time": report.undated,
         "get_records_calls": report.get_records_calls,
         "shards_open": report.shards_open,
         "shards_unfinished": report.shards_unfinished,
@@ -71,7 +73,8 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
         "files": report.files,
         "bytes": report.size_bytes,
         "maintenance": (report.maintenance.did if report.maintenance else "") or None,
-        "columns_added": ", ".join(report.new_columns) or None,
+        "columns_added": ", ".join(map(shown, report.new_columns)) or None,
+        "values_in_sibling_columns": sum(count for _, count in report.sibling_values),
         "setting_ignored": report.setting_ignored,
         "dagster/row_count": report.row_count,
         "dagster/table_name": report.dataset_id,

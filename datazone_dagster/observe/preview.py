@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from datazone_dagster.model.column_names import RESERVED_PREFIX
+from datazone_dagster.text import shown
 
 MAX_ROWS = 5
 MAX_COLUMNS = 12
@@ -31,7 +32,7 @@ def preview_markdown(rows: Sequence[Mapping[str, object]]) -> str:
     columns = list(names)[:MAX_COLUMNS]
     if not columns:
         return ""
-    lines = [_line(escaped(name) for name in columns), _line("---" for _ in columns)]
+    lines = [_line(markdown_cell(name) for name in columns), _line("---" for _ in columns)]
     for row in shown:
         lines.append(_line(_cell(row.get(name)) for name in columns))
         if sum(map(len, lines)) > MAX_CHARS:
@@ -50,16 +51,13 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return escaped(value.isoformat(sep=" ", timespec="seconds"))
+        return markdown_cell(value.isoformat(sep=" ", timespec="seconds"))
     if isinstance(value, bytes):
-        return escaped(value[:MAX_CELL_CHARS].hex())
-    return escaped(str(value))
+        return markdown_cell(value[:MAX_CELL_CHARS].hex())
+    return markdown_cell(str(value))
 
 
-def escaped(text: str) -> str:
-    """Return a text as a Markdown table cell: one line, truncated, all markup escaped."""
-    flat = "".join(char if char.isprintable() else " " for char in text[: MAX_CELL_CHARS + 1])
-    if len(flat) > MAX_CELL_CHARS:
-        flat = f"{flat[: MAX_CELL_CHARS - 1]}…"
-    safe = _ACTIVE.sub(r"\\\1", flat)
+def markdown_cell(text: str) -> str:
+    """Return a text as a Markdown table cell: one line, shortened, all markup escaped."""
+    safe = _ACTIVE.sub(r"\\\1", shown(text, MAX_CELL_CHARS))
     return "".join(_ENTITIES.get(char, char) for char in safe)

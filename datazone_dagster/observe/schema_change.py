@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from datazone_dagster.model.contract import Contract
 from datazone_dagster.observe.level import Level
-from datazone_dagster.observe.preview import escaped
+from datazone_dagster.observe.preview import markdown_cell
+from datazone_dagster.text import shown
 
 Columns = Sequence[tuple[str, str]]
 """Names and types of a table's columns, in table order."""
@@ -54,8 +55,11 @@ def schema_status(
     *,
     contract: Contract,
     dataset_id: str,
+    sibling_values: Sequence[tuple[str, int]] = (),
 ) -> SchemaStatus:
     """Return a warning, once, for a changed schema; an error for columns that a freeze rejects.
+
+    Values that did not fit their column are a warning of the run that brought them.
 
     Args:
         before: Columns at the last materialization; None if there was none.
@@ -63,18 +67,29 @@ def schema_status(
         unexpected: Rejected columns: name, type, and the batch in which each first appeared.
         contract: Contract of the dataset.
         dataset_id: Id of the dataset, for the message.
+        sibling_values: Number of values of the run in each sibling column.
     """
     changes = schema_changes(before, after)
-    level = Level.WARN if changes or unexpected else Level.OK
+    level = Level.WARN if changes or unexpected or sibling_values else Level.OK
     sentences = []
     if changes:
         sentences.append(
             f"The schema changed: {_listed([_described(change) for change in changes])}."
         )
+    if sibling_values:
+        columns = [f"{count} in {shown(name)!r}" for name, count in sibling_values]
+        sentences.append(
+            f"Values of this run did not fit the column of their attribute and are, exact, in the "
+            f"column next to it: {_listed(columns)}. Read both columns, or declare a type that "
+            f"holds all of them in items(types={{...}}) and run "
+            f"`datazone-dagster rebuild {dataset_id}`."
+        )
     if unexpected:
         frozen = any(contract.policy_of(name) == "freeze" for name, _, _ in unexpected)
         level = Level.ERROR if frozen else level
-        rejected = [f"{name!r} ({kind}, since batch {batch})" for name, kind, batch in unexpected]
+        rejected = [
+            f"{shown(name)!r} ({kind}, since batch {batch})" for name, kind, batch in unexpected
+        ]
         sentences.append(
             f"The function returns columns that the contract rejects: {_listed(rejected)}. The "
             "change log has their values. Remove them from the function; or allow them by "
@@ -90,8 +105,8 @@ def schema_change_markdown(changes: Sequence[ColumnChange]) -> str:
     if not changes:
         return ""
     rows = [
-        f"| {escaped(change.column)} | {escaped(change.before or '')} | "
-        f"{escaped(change.after or '')} |"
+        f"| {markdown_cell(change.column)} | {markdown_cell(change.before or '')} | "
+        f"{markdown_cell(change.after or '')} |"
         for change in changes[:_SHOWN]
     ]
     return "\n".join(["| column | before | after |", "| --- | --- | --- |", *rows])
@@ -99,10 +114,10 @@ def schema_change_markdown(changes: Sequence[ColumnChange]) -> str:
 
 def _described(change: ColumnChange) -> str:
     if change.before is None:
-        return f"{change.column!r} ({change.after}) is new"
+        return f"{shown(change.column)!r} ({change.after}) is new"
     if change.after is None:
-        return f"{change.column!r} ({change.before}) is gone"
-    return f"{change.column!r} was {change.before} and is {change.after}"
+        return f"{shown(change.column)!r} ({change.before}) is gone"
+    return f"{shown(change.column)!r} was {change.before} and is {change.after}"
 
 
 def _listed(texts: Sequence[str]) -> str:

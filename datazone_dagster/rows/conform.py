@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from datazone_dagster.errors import SchemaChangeError
-from datazone_dagster.model.column_names import HIDDEN, RESERVED_PREFIX
+from datazone_dagster.model.column_names import HIDDEN, KEY_NUMBER, RESERVED_PREFIX
 from datazone_dagster.model.contract import Column, ColumnType, Contract
-from datazone_dagster.rows.align import aligned
+from datazone_dagster.rows.align import aligned, number_texts
 from datazone_dagster.rows.widening import fits, widest
+from datazone_dagster.text import shown
 
 _SCALARS: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -238,7 +239,7 @@ class _Conforming:
             return new.type
         if fits(new.type, existing) or self.contract.policy_of(new.name) != "evolve":
             return existing
-        both = widest(existing, new.type)
+        both = _of_key_numbers(new, existing) or widest(existing, new.type)
         if both is None:
             every = pc.is_valid(self.rows[new.name])
             raise self._changed(new, existing, f"is now {new.type}", every)
@@ -249,6 +250,8 @@ class _Conforming:
         values = self.rows[new.name]
         if fits(new.type, wanted):
             return values
+        if pt.is_string(wanted) and _of_key_numbers(new, wanted) is not None:
+            return number_texts(values)
         converted = exact_values(values, wanted)
         lost = pc.and_(pc.is_valid(values), pc.is_null(converted))
         lost = pc.and_(lost, pc.invert(self.exempt))
@@ -265,7 +268,7 @@ class _Conforming:
             key = self.rows["_dz_key"].filter(wrong)[0].as_py()
             raise SchemaChangeError(
                 f"Dataset {self.dataset_id!r}: {reason}, and it is in "
-                f"{pc.sum(wrong).as_py()} rows (the first has the key {key!r}).",
+                f"{pc.sum(wrong).as_py()} rows (the first has the key {shown(key)}).",
                 safe=_NOTHING_LOST,
                 hint=f"{hint}, or quarantine such records: "
                 f"Dataset(schema_policy={{{column!r}: 'quarantine'}}).",
@@ -280,7 +283,7 @@ class _Conforming:
         self, new: pa.Field, existing: pa.DataType, conflict: str, where: pa.Array
     ) -> SchemaChangeError:
         values = self.rows[new.name].filter(where) if len(where) else self.rows[new.name][:0]
-        example = f", for example {str(values[0])[:80]!r}" if len(values) else ""
+        example = f", for example {shown(values[0], 80)!r}" if len(values) else ""
         return SchemaChangeError(
             f"Dataset {self.dataset_id!r}: column {new.name!r} is {existing} in the table and "
             f"{conflict}{example}, which {existing} can't hold.",
@@ -336,6 +339,16 @@ def _may_be_added(name: str, contract: Contract, *, is_new_table: bool = False) 
 def _names_times(kind: pa.DataType) -> bool:
     """Return whether a type has times that Python lacks; those in nanoseconds end in 2262."""
     return bool(pt.is_date(kind) or (pt.is_timestamp(kind) and kind.unit != "ns"))
+
+
+def _of_key_numbers(new: pa.Field, existing: pa.DataType) -> pa.DataType | None:
+    """Return text for numeric keys of which some are text; None for any other column."""
+    kinds = (existing, new.type)
+    is_key = KEY_NUMBER.encode() in (new.metadata or {})
+    as_text = is_key and any(pt.is_string(kind) for kind in kinds)
+    if as_text and any(pt.is_integer(kind) or pt.is_decimal(kind) for kind in kinds):
+        return pa.string()
+    return None
 
 
 def _field(column: Column) -> pa.Field:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
 
@@ -15,8 +17,9 @@ from datazone_dagster.model.protocols import Answer
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.service_limits import SHARDS_PER_PAGE
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
+from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.source import capture
-from datazone_dagster.source.failures import Call, translated
+from datazone_dagster.source.failures import Call, origin, translated
 from datazone_dagster.source.parsed import page_from_parsed
 from datazone_dagster.source.session import ClientFactory, Clients
 from datazone_dagster.source.wire import parse_page
@@ -26,7 +29,7 @@ _SEQUENCE_NUMBER_MIN_DIGITS = 21  # API minimum; leading zeros are legal and get
 
 
 class BotoStreamClient:
-    """`StreamClient` and `ParsesLater` of `model.protocols` for one table, on botocore.
+    """`StreamClient`, `KnowsTable` and `ParsesLater` of `model.protocols`, on botocore.
 
     Safe to call from several threads. They share the HTTP connections of one pair of clients, at
     most `ConnectionSettings.max_pool_connections`.
@@ -61,6 +64,7 @@ class BotoStreamClient:
         self._lock = threading.Lock()
         self._factory: ClientFactory | None = None
         self._clients: Clients | None = None
+        self._identity: SourceIdentity | None = None
         if isinstance(clients, Clients):
             self._clients = self._prepared(clients)
         else:
@@ -77,19 +81,25 @@ class BotoStreamClient:
             StreamDisabledError: The table has no readable stream.
         """
         # List before describing the table: a stream enabled in between is then the latest.
-        arns = self._listed_arns()
         call = self._call("DescribeTable")
+        self._identity = _identity({}, call, exists=False)
+        arns = self._listed_arns()
         ask = self._connected().dynamodb.describe_table
         with translated(call):
             table = ask(TableName=self.table_name)["Table"]
             latest = table.get("LatestStreamArn")
             enabled = table.get("StreamSpecification", {}).get("StreamEnabled", False)
+            self._identity = _identity(table, call)
         # The table still names its last stream long after that stream is gone.
         if latest is not None and (enabled or latest in arns):
             arns = [arn for arn in arns if arn != latest] + [latest]
         if not arns:
             raise _no_stream(call)
         return tuple(arns)
+
+    def identity(self) -> SourceIdentity | None:
+        """See `KnowsTable`."""
+        return self._identity
 
     def describe(self, stream_arn: str) -> StreamDescription:
         """Return a stream with all its shards, from every page of the listing.
@@ -101,25 +111,29 @@ class BotoStreamClient:
         ask: Any = self._connected().streams.describe_stream
         shards: dict[str, Shard] = {}
         start: dict[str, str] = {}
+        tokens: set[str] = set()
+        served_at: datetime | None = None
         while True:
             with translated(call):
-                page = ask(StreamArn=stream_arn, Limit=SHARDS_PER_PAGE, **start)[
-                    "StreamDescription"
-                ]
+                answer = ask(StreamArn=stream_arn, Limit=SHARDS_PER_PAGE, **start)
+                served_at = served_at or _served_at(answer)
+                page = answer["StreamDescription"]
                 view_type = page["StreamViewType"]
                 shards.update((shard["ShardId"], _shard(shard)) for shard in page.get("Shards", ()))
                 last = page.get("LastEvaluatedShardId")
             _require_new_images(view_type, call)
             if last is None:
                 break
-            if last == start.get("ExclusiveStartShardId"):
+            if last in tokens:
                 raise _endless(call)
+            tokens.add(last)
             start = {"ExclusiveStartShardId": last}
         return StreamDescription(
             stream_arn=stream_arn,
             view_type=view_type,
             enabled=page.get("StreamStatus") in ("ENABLED", "ENABLING"),
             shards=tuple(shards.values()),
+            served_at=served_at,
         )
 
     def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
@@ -184,19 +198,21 @@ class BotoStreamClient:
         ask: Any = self._connected().streams.list_streams
         found: list[tuple[str, str]] = []
         start: dict[str, str] = {}
+        tokens: set[str] = set()
         while True:
             with translated(call):
                 page = ask(TableName=self.table_name, **start)
                 found += [
                     (stream.get("StreamLabel", ""), stream["StreamArn"])
-                    for stream in page["Streams"]
+                    for stream in page.get("Streams", ())
                     if stream.get("TableName", self.table_name) == self.table_name
                 ]
                 last = page.get("LastEvaluatedStreamArn")
             if last is None:
                 return [arn for _, arn in sorted(found)]
-            if last == start.get("ExclusiveStartStreamArn"):
+            if last in tokens:
                 raise _endless(call)
+            tokens.add(last)
             start = {"ExclusiveStartStreamArn": last}
 
     def _connected(self) -> Clients:
@@ -226,6 +242,30 @@ class BotoStreamClient:
             shard_id,
             self._role_arn,
         )
+
+
+def _identity(table: Any, call: Call, *, exists: bool = True) -> SourceIdentity:
+    """Return the identity of the table in a DescribeTable response."""
+    enabled = table.get("StreamSpecification", {}).get("StreamEnabled", False)
+    return SourceIdentity(
+        table_name=call.table_name,
+        region=call.region or "",
+        endpoint=origin(call.endpoint_url),
+        exists=exists,
+        table_arn=table.get("TableArn", ""),
+        table_id=table.get("TableId", ""),
+        stream_arn=table.get("LatestStreamArn", "") if enabled else "",
+    )
+
+
+def _served_at(answer: Any) -> datetime | None:
+    """Return the time in the Date header of a response; None without a valid one."""
+    header = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        time = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return time.replace(tzinfo=time.tzinfo or timezone.utc)
 
 
 def _shard(answer: Any) -> Shard:

@@ -27,6 +27,7 @@ from datazone_dagster.errors import (
     ThrottledError,
     TrimmedDataError,
 )
+from datazone_dagster.text import shown
 
 BOTO_FAILURES = (boto.ClientError, boto.BotoCoreError, ResponseParserError)
 """Exceptions of a botocore call with a cause outside this process."""
@@ -163,6 +164,8 @@ def translated(call: Call) -> Iterator[None]:
         raise source_error(error, call) from None
     except _ODD_ANSWER as error:
         raise _no_answer(error, call) from error
+    except RecursionError as error:  # a response that is nested too deep to be parsed
+        raise _no_answer(error, call) from None
     except RuntimeError as error:
         if "still expired" not in str(error):
             raise
@@ -223,7 +226,7 @@ def _credentials(call: Call, reason: str) -> CredentialsError:
 def _from_answer(error: boto.ClientError, call: Call) -> SourceError:
     details = error.response.get("Error", {})
     code = details.get("Code", "")
-    message = without_user_info(details.get("Message", ""))[:300]
+    message = shown(without_user_info(details.get("Message", "")), 300)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if error.operation_name == "AssumeRole":
         return _role_refused(call, code, status)

@@ -39,7 +39,7 @@ def page_from_parsed(answer: Mapping[str, Any], call: str = "GetRecords") -> Rec
         wire_form["Records"] = [_with_number_for_time(record) for record in records]
     try:
         body = msgspec.json.encode(wire_form)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ServiceUnavailableError(
             f"{call}: the parsed response contains a value that JSON can't represent ({error}).",
             safe="No position moved; the same page is read again.",

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import json
 from array import array
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from datazone_dagster.errors import ServiceUnavailableError
 from datazone_dagster.model.record import (
+    NO_TIME,
     ChangeRecord,
     ChangeRecords,
     MalformedRecord,
     RecordsPage,
     Texts,
 )
+from datazone_dagster.model.service_limits import NESTING_LEVELS
 from datazone_dagster.model.version import SEQUENCE_DIGITS
+from datazone_dagster.source.split import split_records, text_member
+from datazone_dagster.text import shown
 
 _YEAR_10000 = 253_402_300_800
 _OPENING_BRACE = ord("{")
@@ -41,8 +46,8 @@ class _Identity(msgspec.Struct, gc=False):
 
 class _StreamRecord(msgspec.Struct, rename="pascal", gc=False):
     sequence_number: str
-    approximate_creation_date_time: float
     keys: msgspec.Raw
+    approximate_creation_date_time: float | None = None
     new_image: msgspec.Raw = msgspec.Raw()
     old_image: msgspec.Raw = msgspec.Raw()
     size_bytes: int = 0
@@ -58,20 +63,25 @@ class _Record(msgspec.Struct, rename="camel", gc=False):
 
 
 class _Page(msgspec.Struct, rename="pascal", gc=False):
-    records: list[_Record]
-    next_shard_iterator: str | None = None
+    records: list[_Record] | UnsetType | None = UNSET
+    next_shard_iterator: str | UnsetType | None = UNSET
 
 
 class _Envelope(msgspec.Struct, rename="pascal", gc=False):
     """A page with its records unparsed."""
 
-    records: list[msgspec.Raw]
-    next_shard_iterator: str | None = None
+    records: list[msgspec.Raw] | UnsetType | None = UNSET
+    next_shard_iterator: str | UnsetType | None = UNSET
 
 
 class _NotAStreamRecordError(ValueError):
     """A record breaks a rule; the message is the reason shown in the quarantine."""
 
+
+_TOO_DEEP = (
+    "the record is nested too deep to be read: an item of DynamoDB has at most "
+    f"{NESTING_LEVELS} levels"
+)
 
 _decode_page = msgspec.json.Decoder(_Page).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -91,17 +101,19 @@ def parse_page(body: bytes, call: str = "GetRecords") -> RecordsPage:
         call: Description of the call, for the error text.
 
     Raises:
-        ServiceUnavailableError: The body is not a response of GetRecords. A response without
-            `Records` is refused too: its missing `NextShardIterator` would otherwise be read as
-            the end of the shard.
+        ServiceUnavailableError: The body is not a response of GetRecords. `Records` is optional:
+            without it, a page has none. A response without `NextShardIterator` as well is
+            refused: it would be read as the end of the shard.
     """
     try:
         _check_utf8(body)
         page = _decode_page(body)
-        records = _columns(page.records)
+        if page.records is UNSET and page.next_shard_iterator is UNSET:
+            raise _not_an_answer(body, call, "has no list of Records and no NextShardIterator")
+        records = _columns(page.records or [])
     except _BAD_RECORD:
         return _parse_one_by_one(body, call)
-    return RecordsPage(records, page.next_shard_iterator, len(body), [])
+    return RecordsPage(records, page.next_shard_iterator or None, len(body), [])
 
 
 def _check_utf8(body: bytes) -> None:
@@ -133,10 +145,10 @@ def _columns(records: list[_Record]) -> ChangeRecords:
     columns.user_principal = [
         i.principal_id or i.lower_principal_id if i else None for i in identities
     ]
-    created_at = np.array([record.approximate_creation_date_time for record in stream_records])
+    times = [record.approximate_creation_date_time for record in stream_records]
+    known_times = np.array([time for time in times if time is not None], np.float64)
     if records and not (
-        created_at.min() >= 0
-        and created_at.max() < _YEAR_10000
+        _are_times(known_times)
         and "" not in digits
         and _are_sequence_numbers(columns.sequence_digits)
         and min(columns.keys.lengths) >= _SHORTEST_KEYS
@@ -146,8 +158,19 @@ def _columns(records: list[_Record]) -> ChangeRecords:
         and not _lacks_a_new_image(columns)
     ):
         raise _NotAStreamRecordError("a record of the page breaks a rule")
-    columns.created_at = array("q", created_at.astype(np.int64).tobytes())
+    if len(known_times) == len(times):
+        columns.created_at = array("q", known_times.astype(np.int64).tobytes())
+    else:
+        columns.created_at = array("q", map(_seconds, times))
     return columns
+
+
+def _are_times(times: np.ndarray[Any, Any]) -> bool:
+    return not len(times) or bool(times.min() >= 0 and times.max() < _YEAR_10000)
+
+
+def _seconds(time: float | None) -> int:
+    return NO_TIME if time is None else int(time)
 
 
 def _joined(slices: list[msgspec.Raw]) -> Texts:
@@ -178,7 +201,7 @@ def _lacks_a_new_image(columns: ChangeRecords) -> bool:
 def _change(record: _Record) -> ChangeRecord:
     stream_record = record.dynamodb
     created_at = stream_record.approximate_creation_date_time
-    if not 0 <= created_at < _YEAR_10000:
+    if created_at is not None and not 0 <= created_at < _YEAR_10000:
         raise _NotAStreamRecordError(f"ApproximateCreationDateTime {created_at} is not a time")
     keys = _json_object(stream_record.keys, "Keys")
     if keys is None or not keys[1:-1].strip():
@@ -186,13 +209,13 @@ def _change(record: _Record) -> ChangeRecord:
     new_image = _json_object(stream_record.new_image, "NewImage")
     if new_image is None and record.event_name != "REMOVE":
         # Reading it as an empty image would blank the row.
-        raise _NotAStreamRecordError(f"{record.event_name} without NewImage")
+        raise _NotAStreamRecordError(f"{shown(record.event_name, 60)} without NewImage")
     identity = record.user_identity
     return ChangeRecord(
         event_id=record.event_id,
         event_name=record.event_name,
         sequence_number=_sequence_number(stream_record.sequence_number),
-        created_at=int(created_at),
+        created_at=_seconds(created_at),
         keys=keys,
         new_image=new_image,
         old_image=_json_object(stream_record.old_image, "OldImage"),
@@ -231,14 +254,16 @@ def _parse_one_by_one(body: bytes, call: str) -> RecordsPage:
             _check_utf8(raw)
             records.append(_change(_decode_record(raw)))
         except _BAD_RECORD as error:
-            malformed.append(MalformedRecord(raw, str(error), _salvaged_number(raw)))
+            reason = _TOO_DEEP if isinstance(error, RecursionError) else str(error)
+            malformed.append(MalformedRecord(raw, reason, _salvaged_number(raw)))
     return RecordsPage(ChangeRecords.of(records), next_iterator, len(body), malformed)
 
 
 def _split(body: bytes, call: str) -> tuple[list[bytes], str | None]:
     try:
         envelope = _decode_envelope(body)
-        return [bytes(raw) for raw in envelope.records], envelope.next_shard_iterator
+        raw_records = [bytes(raw) for raw in envelope.records or ()]
+        return raw_records, envelope.next_shard_iterator or None
     except (msgspec.DecodeError, RecursionError):
         return _split_leniently(body, call)
 
@@ -250,7 +275,9 @@ def _split_leniently(body: bytes, call: str) -> tuple[list[bytes], str | None]:
     """
     try:
         page = json.loads(body.decode("utf-8", "surrogateescape"))
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return _split_unparsed(body, call)
+    except ValueError:
         raise _not_an_answer(body, call, "is not JSON") from None
     if not isinstance(page, dict) or not isinstance(page.get("Records"), list):
         raise _not_an_answer(body, call, "has no list of Records")
@@ -260,13 +287,31 @@ def _split_leniently(body: bytes, call: str) -> tuple[list[bytes], str | None]:
     return [json.dumps(record).encode("ascii") for record in page["Records"]], next_iterator
 
 
+def _split_unparsed(body: bytes, call: str) -> tuple[list[bytes], str | None]:
+    """Split a page with a record that is nested too deep for a parser."""
+    found = split_records(body)
+    if found is None:
+        raise _not_an_answer(body, call, "is not JSON")
+    envelope, records = found
+    try:
+        return records, _decode_envelope(envelope).next_shard_iterator or None
+    except (msgspec.DecodeError, RecursionError):
+        raise _not_an_answer(body, call, "is not a page of GetRecords") from None
+
+
 def _salvaged_number(raw: bytes) -> int | None:
     """Return the sequence number of a malformed record, if it can be read."""
     try:
         record = json.loads(raw.decode("utf-8", "surrogateescape"))
         number = record["dynamodb"]["SequenceNumber"]
         return _sequence_number(number) if isinstance(number, str) else None
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except RecursionError:
+        number = text_member(raw, "dynamodb", "SequenceNumber")
+    except (ValueError, TypeError, LookupError):
+        return None
+    try:
+        return None if number is None else _sequence_number(number)
+    except _NotAStreamRecordError:
         return None
 
 

@@ -20,12 +20,17 @@ Item = Mapping[str, Any]
 """Item in DynamoDB JSON: `{"orderId": {"S": "1"}}`."""
 
 
+def table_arn(table_name: str) -> str:
+    """Return the ARN of a table."""
+    return f"arn:aws:dynamodb:{REGION}:000000000000:table/{table_name}"
+
+
 def new_stream_arn(table_name: str, created_at: datetime, *, taken: Collection[str]) -> str:
     """Return an ARN that is not taken; its label is the time of creation."""
     moment = created_at.astimezone(timezone.utc).replace(tzinfo=None)
     while True:
         label = moment.isoformat(timespec="milliseconds")
-        arn = f"arn:aws:dynamodb:{REGION}:000000000000:table/{table_name}/stream/{label}"
+        arn = f"{table_arn(table_name)}/stream/{label}"
         if arn not in taken:
             return arn
         moment += timedelta(milliseconds=1)

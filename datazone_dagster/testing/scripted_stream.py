@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
@@ -23,6 +24,7 @@ from datazone_dagster.local.faults import FaultPlan
 from datazone_dagster.model.record import ChangeRecord, MalformedRecord, RecordsPage
 from datazone_dagster.model.service_limits import ITERATOR_LIFETIME_SECONDS, PAGE_RECORDS
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
+from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.testing.clock import FixedClock
 from datazone_dagster.testing.scripted_faults import FaultFunction, faults_of_plan
 from datazone_dagster.testing.scripted_record import (
@@ -34,6 +36,7 @@ from datazone_dagster.testing.scripted_record import (
     change_record,
     malformed_record,
     new_stream_arn,
+    table_arn,
 )
 from datazone_dagster.testing.scripted_shards import ScriptedShard, ScriptedShards
 
@@ -103,6 +106,7 @@ class ScriptedStream:
         self._step = 0
         self._streams: dict[str, ScriptedShards] = {}
         self._table_exists = True
+        self._table_id = str(uuid.uuid4())
         self._hidden: set[str] = set()
         self._initial_shards = shards
         self._faults: FaultFunction | None = None
@@ -265,6 +269,13 @@ class ScriptedStream:
             raise self._no_stream()
         return tuple(arns)
 
+    @_locked
+    def identity(self) -> SourceIdentity:
+        """See `KnowsTable`. It has no name: it may stand in for the table of any source."""
+        arn = self.stream_arn if self._enabled() else ""
+        own = table_arn(self.table_name)
+        return SourceIdentity("", "", "", self._table_exists, own, self._table_id, arn)
+
     def describe(self, stream_arn: str) -> StreamDescription:
         """See `StreamClient`."""
         self._maybe_fail("DescribeStream", "")
@@ -278,7 +289,8 @@ class ScriptedStream:
                 )
             listed = [shard.shard for shard in stream.listed()]
             shards = tuple(shard for shard in listed if shard.shard_id not in self._hidden)
-            return StreamDescription(stream_arn, stream.view_type, stream.is_enabled, shards)
+            status = (stream.view_type, stream.is_enabled)
+            return StreamDescription(stream_arn, *status, shards, served_at=self._clock())
 
     def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
         """See `StreamClient`."""

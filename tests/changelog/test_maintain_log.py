@@ -14,8 +14,7 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datazone_dagster.changelog import checkpoints, compaction, maintain_log
-from datazone_dagster.changelog import log as change_log
+from datazone_dagster.changelog import checkpoints, compaction, maintain_log, owner
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.schema import BATCHES_PER_BUCKET, ShardRecords, bucket_of
 from datazone_dagster.delta import CHECKPOINT_EVERY
@@ -253,8 +252,8 @@ def test_the_log_that_a_tick_reads_does_not_grow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Retention as if hours had passed between the ticks; otherwise the log would still grow.
-    monkeypatch.setitem(change_log._CONFIGURATION, "delta.deletedFileRetentionDuration", HOURS_AGO)
-    monkeypatch.setitem(change_log._CONFIGURATION, "delta.logRetentionDuration", HOURS_AGO)
+    monkeypatch.setitem(owner._CONFIGURATION, "delta.deletedFileRetentionDuration", HOURS_AGO)
+    monkeypatch.setitem(owner._CONFIGURATION, "delta.logRetentionDuration", HOURS_AGO)
     first = most_of_ticks(tmp_path, 2 * compaction.BATCHES_PER_GROUP)
     last = most_of_ticks(tmp_path, 2 * compaction.BATCHES_PER_GROUP)
     for most in (first, last):

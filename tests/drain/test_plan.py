@@ -15,17 +15,19 @@ from datazone_dagster.drain.plan import (
     pruned,
     trim_gap,
 )
-from datazone_dagster.errors import LineageError
+from datazone_dagster.errors import LineageError, SourceError
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, ShardState
 from datazone_dagster.model.shard import TRIM_HORIZON, Shard, StreamDescription, after
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
+SERVED_AT = NOW - timedelta(minutes=5)
+"""The clock of this machine is 5 minutes ahead of the service."""
 ARN = "arn:stream/1"
 
 
 def stream(*shards: Shard, arn: str = ARN) -> StreamDescription:
-    return StreamDescription(arn, "NEW_AND_OLD_IMAGES", True, shards)
+    return StreamDescription(arn, "NEW_AND_OLD_IMAGES", True, shards, served_at=SERVED_AT)
 
 
 def plan(
@@ -128,13 +130,20 @@ def test_latest_skips_existing_records_and_reads_new_ones() -> None:
     first = plan(stream(Shard("p", None, 1, 50), Shard("c", "p", 60)), start="latest")
     (read,) = first.reads
     assert read.shard.shard_id == "c"
-    assert read.shard.skip_before == NOW
+    assert read.shard.skip_before == SERVED_AT
     later = plan(
         stream(Shard("c", "p", 60, 90), Shard("d", "c", 100)),
         finished(first.checkpoint, "c"),
         start="latest",
     )
     assert [read.shard.skip_before for read in later.reads] == [None]
+
+
+def test_latest_without_the_time_of_the_service_is_refused() -> None:
+    described = replace(stream(Shard("p", None, 1)), served_at=None)
+    assert reads(plan(described)) == ["p"]
+    with pytest.raises(SourceError, match=r"no Date header.*trim_horizon"):
+        plan(described, start="latest")
 
 
 def test_a_new_stream_is_read_completely_in_a_new_epoch_with_a_gap() -> None:

@@ -39,8 +39,8 @@ GUARDS = (
     Guard(
         "Files joined by another drain are not joined again",
         "changelog/log.py",
-        "                # That commit moves the handle, perhaps past one that joined files.\n"
-        "                self._listed = None\n",
+        "            # That commit moves the handle, perhaps past one that joined files.\n"
+        "            self._listed = None\n",
         "",
         "changelog/test_maintain_log.py::test_files_that_another_drain_joined_are_not_joined_again",
     ),
@@ -68,10 +68,10 @@ GUARDS = (
     Guard(
         "The checkpoint is opened before the change log",
         "drain/batch.py",
-        "        saved = CheckpointTable(layout, source).open_or_create()\n"
-        "        log = ChangeLog(layout, source).open_or_create()\n",
-        "        log = ChangeLog(layout, source).open_or_create()\n"
-        "        saved = CheckpointTable(layout, source).open_or_create()\n",
+        "        saved = CheckpointTable(layout, source.name).open_or_create()\n"
+        "        log = ChangeLog(layout, source, identify).open_or_create()\n",
+        "        log = ChangeLog(layout, source, identify).open_or_create()\n"
+        "        saved = CheckpointTable(layout, source.name).open_or_create()\n",
         "faults/test_overlap.py::test_another_drain_commits_while_this_one_opens_its_tables",
     ),
     Guard(
@@ -205,8 +205,8 @@ GUARDS = (
     Guard(
         "A failure of the store is reported with its cause",
         "delta/__init__.py",
-        'return ": ".join([first.strip(), *causes])',
-        "return first.strip()",
+        'shown(": ".join([first.strip(), *causes]), _TEXT_MAX)',
+        "shown(first.strip(), _TEXT_MAX)",
         "faults/test_storage_faults.py::test_a_read_only_directory",
     ),
 )

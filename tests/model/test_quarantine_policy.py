@@ -39,7 +39,8 @@ def test_reasons_are_as_in_quarantines_on_disk() -> None:
 
 def test_the_reason_of_a_failure_is_one_line_of_bounded_length() -> None:
     assert failed_reason("ValueError:  total\n -2 ") == "the function failed: ValueError: total -2"
-    assert len(failed_reason("x" * 10_000)) == len(FUNCTION_FAILED) + 500
+    assert len(failed_reason("x " * 5_000)) == len(FUNCTION_FAILED) + 500
+    assert failed_reason(f"{'x' * 10_000} is no number").endswith("xx is no number")
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,25 @@ def test_paging_that_does_not_advance_ends(
 
 
 @pytest.mark.parametrize(
+    "call", [lambda client: client.describe(NEW), lambda client: client.stream_arns()]
+)
+def test_paging_in_a_circle_ends(
+    service: ScriptedService,
+    client: BotoStreamClient,
+    call: Callable[[BotoStreamClient], object],
+) -> None:
+    circle = 20 * [A, B]
+    service.script("DescribeStream", *(ok(_described(LastEvaluatedShardId=one)) for one in circle))
+    service.script(
+        "ListStreams",
+        *(ok({**_listed(), "LastEvaluatedStreamArn": one}) for one in 20 * [OLD, MIDDLE]),
+    )
+    with pytest.raises(ServiceUnavailableError, match="same page again"):
+        call(client)
+    assert len(service.requests) == 3
+
+
+@pytest.mark.parametrize(
     ("start", "sent"),
     [
         (TRIM_HORIZON, {"ShardIteratorType": "TRIM_HORIZON"}),

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from datazone_dagster.errors import ServiceUnavailableError
+from datazone_dagster.model.record import NO_TIME
+from datazone_dagster.source.split import split_records, text_member
 from datazone_dagster.source.wire import parse_page
 from tests.source.pages import WireRecord, an_insert, body_of, wire_pages
 
@@ -59,7 +62,6 @@ def test_an_image_keeps_its_formatting() -> None:
 _BROKEN: list[tuple[str, Any]] = [
     ("`SequenceNumber`", an_insert(7, SequenceNumber=None)),
     ("`Keys`", an_insert(7, Keys=None)),
-    ("`ApproximateCreationDateTime`", an_insert(7, ApproximateCreationDateTime=None)),
     ("Keys is empty", an_insert(7, Keys={})),
     ("Keys is not an object", an_insert(7, Keys=[1])),
     ("NewImage is not an object", an_insert(7, NewImage="x")),
@@ -72,7 +74,7 @@ _BROKEN: list[tuple[str, Any]] = [
     ("is not a number", an_insert(7, SequenceNumber="")),
     ("is not a time", an_insert(7, ApproximateCreationDateTime=-1)),
     ("is not a time", an_insert(7, ApproximateCreationDateTime=1e300)),
-    ("Expected `float`, got `str`", an_insert(7, ApproximateCreationDateTime="now")),
+    ("Expected `float | null`, got `str`", an_insert(7, ApproximateCreationDateTime="now")),
     ("Invalid enum value 'UPSERT'", {**an_insert(7), "eventName": "UPSERT"}),
     ("`eventName`", {"dynamodb": an_insert(7)["dynamodb"]}),
     ("`dynamodb`", {"eventName": "INSERT"}),
@@ -155,6 +157,78 @@ def test_empty_page_is_not_the_end() -> None:
     assert (page.records, page.next_iterator) == ([], "next")
 
 
+def nested(levels: int) -> str:
+    return '{"M":{"a":' * levels + '{"S":"[{\\"x}]"}' + "}}" * levels
+
+
+@pytest.mark.parametrize("levels", [900, 100_000])
+@pytest.mark.parametrize("iterator", ["next", None])
+def test_a_record_nested_too_deep_spoils_only_itself(levels: int, iterator: str | None) -> None:
+    image = {"id": {"S": "]},{[\\"}, "d": "DEEP"}
+    records = [an_insert(1), an_insert(7, NewImage=image), an_insert(2)]
+    body = json.dumps({"NextShardIterator": iterator, "Records": records})
+    page = parse_page(body.replace('"DEEP"', nested(levels)).encode())
+    assert [record.sequence_number for record in page.records] == [1, 2]
+    assert page.next_iterator == iterator
+    (bad,) = page.malformed
+    assert (bad.sequence_number, "nested too deep" in bad.reason) == (7, True)
+    assert bad.raw == json.dumps(records[1]).replace('"DEEP"', nested(levels)).encode()
+
+
+@given(st.lists(wire_pages, max_size=1))
+def test_a_page_is_split_as_a_parser_splits_it(pages: list[tuple[list[WireRecord], str]]) -> None:
+    written, next_iterator = pages[0] if pages else ([], "next")
+    body = body_of(written, next_iterator)
+    found = split_records(body)
+    assert found is not None
+    envelope, records = found
+    assert json.loads(envelope) == {**json.loads(body), "Records": []}
+    assert [json.loads(record) for record in records] == json.loads(body)["Records"]
+    for record in records:
+        number = json.loads(record)["dynamodb"]["SequenceNumber"]
+        assert text_member(record, "dynamodb", "SequenceNumber") == number
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"Records":[{{"a":{nested(900)}}}',
+        f'{{"Records":[],"NextShardIterator":{nested(900)}}}',
+        f'{{"x":{nested(900)}}}',
+        f"[{nested(900)}]",
+    ],
+)
+def test_deep_nesting_elsewhere_is_refused(body: str) -> None:
+    with pytest.raises(ServiceUnavailableError, match="No position moved"):
+        parse_page(body.encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "next_iterator"),
+    [
+        (b'{"NextShardIterator": "next"}', "next"),
+        (b'{"NextShardIterator": "next", "Records": null}', "next"),
+        (b'{"NextShardIterator": null}', None),
+        (b'{"Records": []}', None),
+    ],
+)
+def test_records_are_optional(body: bytes, next_iterator: str | None) -> None:
+    page = parse_page(body)
+    assert (page.records, page.next_iterator, page.malformed) == ([], next_iterator, [])
+
+
+@pytest.mark.parametrize("absent", [{}, {"ApproximateCreationDateTime": None}])
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_the_time_of_a_record_is_optional(absent: dict[str, Any], one_by_one: bool) -> None:
+    record = an_insert(7)
+    del record["dynamodb"]["ApproximateCreationDateTime"]
+    record["dynamodb"] |= absent
+    page = parse_page(_page(an_insert(1), record, *([5] if one_by_one else [])))
+    assert [record.sequence_number for record in page.records] == [1, 7]
+    assert page.records[0].created_at != NO_TIME
+    assert page.records[1].created_at == NO_TIME
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -166,7 +240,6 @@ def test_empty_page_is_not_the_end() -> None:
         b'{"Records": 5}',
         b'{"Records": [], "NextShardIterator": 5}',
         b"{}",  # would read as the end of the shard
-        b'{"NextShardIterator": "next"}',
         b"\xff",
         b"[" * 100_000,
     ],

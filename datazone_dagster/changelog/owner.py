@@ -1,0 +1,58 @@
+"""The DynamoDB table that a change log belongs to: stored in a new log, compared on open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deltalake import DeltaTable
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.changelog.maintain_log import CONFIGURATION
+from datazone_dagster.changelog.schema import SCHEMA
+from datazone_dagster.delta import create_table
+from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.source_identity import PROPERTY, SourceIdentity, contradicts, mismatch
+
+KIND = "change log"
+
+_CONFIGURATION = {
+    # Statistics of images are useless and would bloat the log.
+    "delta.dataSkippingStatsColumns": f"{Log.BATCH},{Log.EVENT_TIME}",
+    **CONFIGURATION,
+}
+
+
+def create_log(
+    uri: str, storage_options: Mapping[str, str], owner: SourceIdentity | None
+) -> DeltaTable:
+    """Create an empty change log; if another process was faster, open the one that it created."""
+    stored = {} if owner is None else {PROPERTY: owner.to_json()}
+    return create_table(
+        uri,
+        storage_options,
+        KIND,
+        SCHEMA,
+        partition_by=(Log.BUCKET,),
+        configuration={**_CONFIGURATION, **stored},
+        description="Every change of the source, once, as it arrived. "
+        "Written by datazone_dagster only.",
+    )
+
+
+def owner_of(table: DeltaTable) -> SourceIdentity | None:
+    """Return the table that a change log belongs to; None if an earlier version made the log."""
+    stored = table.metadata().configuration.get(PROPERTY)
+    return None if stored is None else SourceIdentity.from_json(stored)
+
+
+def check_owner(table: DeltaTable, uri: str, source: DynamoDBSource) -> None:
+    """Compare the owner of a change log with what the definition of a source says.
+
+    Raises:
+        SourceMismatchError: The log belongs to another table.
+    """
+    owner = owner_of(table)
+    if owner is not None and contradicts(owner, source.table_name, source.region):
+        region = f" in region {source.region}" if source.region else ""
+        found = f"table {source.table_name!r}{region}"
+        raise mismatch(source.name, uri, owner, found)

@@ -1,0 +1,46 @@
+"""Check that a drain reads the table that its change log belongs to, before it reads anything."""
+
+from __future__ import annotations
+
+from datazone_dagster.changelog.log import ChangeLogSnapshot
+from datazone_dagster.drain.stream_choice import Listing
+from datazone_dagster.model.checkpoint import Checkpoint
+from datazone_dagster.model.source_identity import (
+    Relation,
+    SourceIdentity,
+    mismatch,
+    relation,
+    table_of_stream,
+    to_record,
+)
+
+
+def owner_to_record(
+    source_name: str, log: ChangeLogSnapshot, listing: Listing, checkpoint: Checkpoint
+) -> SourceIdentity | None:
+    """Return the table to store with the change log; None if the stored one is up to date.
+
+    A table that was re-created under its name goes on in the same change log: its stream is a new
+    one, which is a gap and a new epoch.
+
+    Raises:
+        SourceMismatchError: The change log belongs to another table. Without this error, a shard
+            of that table would count as lost, since this service does not know it.
+    """
+    found, owner = listing.identity, log.owner
+    if found is None:
+        return None
+    if owner is None:
+        _check_stream_arns(source_name, log, listing, checkpoint)
+    elif relation(owner, found) is Relation.ANOTHER:
+        raise mismatch(source_name, log.uri, owner, found)
+    return to_record(owner, found)
+
+
+def _check_stream_arns(
+    source_name: str, log: ChangeLogSnapshot, listing: Listing, checkpoint: Checkpoint
+) -> None:
+    """Compare stream ARNs, for a change log of an earlier version, which has no owner yet."""
+    known, found = checkpoint.stream_arn, listing.stream_arns[-1:]
+    if known and found and table_of_stream(known) != table_of_stream(found[0]):
+        raise mismatch(source_name, log.uri, table_of_stream(known) or known, found[0])

@@ -112,8 +112,8 @@ def _refuse_unrecognised(rows: pa.Table, changes: pa.Table, dataset_id: str) -> 
     if len(other):
         key, version = other[KEY][0].as_py(), other[VERSION][0].as_py()
         raise ResultError(
-            f"Dataset {dataset_id!r}: the function returned a row with key {shown(key)!r} and "
-            f"version {shown(version)!r}, which is not a change of this chunk.",
+            f"Dataset {dataset_id!r}: the function returned a row with key {shown(repr(key))} and "
+            f"version {shown(repr(version))}, which is not a change of this chunk.",
             safe="Nothing of the chunk was applied; the change log keeps it.",
             hint=f"Copy {KEY!r} and {VERSION!r} of the input rows unchanged.",
         )

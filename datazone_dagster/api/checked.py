@@ -13,6 +13,7 @@ T = TypeVar("T")
 SUPPORTED: Mapping[str, tuple[str, ...]] = {
     "mode": ("merge", "append", "history"),
     "deletes": ("hard", "soft"),
+    "ttl_deletes": ("apply", "ignore"),
     "start": ("trim_horizon", "latest"),
     "on_error": ("fail", "quarantine"),
 }

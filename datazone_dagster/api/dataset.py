@@ -57,6 +57,10 @@ class Dataset:
         group_name: Asset group; defaults to that of the transform.
         track: Columns that start a new interval when they change, in history mode only.
             Changes of other columns update the current interval. Defaults to all columns.
+        ttl_deletes: Handling of deletes that DynamoDB makes by time to live, in every mode.
+            `"apply"` treats them as deletes by users. `"ignore"` leaves the dataset as it is:
+            rows and intervals stay, no tombstone is written, append mode stores no event. A later
+            change of the item applies as usual.
 
     Raises:
         DefinitionError: An argument is invalid; the message names it and its allowed values.
@@ -77,6 +81,7 @@ class Dataset:
     kinds: tuple[str, ...]
     group_name: str | None
     track: tuple[str, ...]
+    ttl_deletes: Literal["apply", "ignore"]
 
     def __init__(
         self,
@@ -96,6 +101,7 @@ class Dataset:
         kinds: str | Collection[str] = DEFAULT_KINDS,
         group_name: str | None = None,
         track: str | Sequence[str] = (),
+        ttl_deletes: Literal["apply", "ignore"] = "apply",
     ) -> None:
         where = f"Dataset({checked_dataset_id(id)!r})"
         values: dict[str, object] = {
@@ -114,6 +120,7 @@ class Dataset:
             "kinds": checked.kinds(where, kinds),
             "group_name": checked.group_name(where, group_name),
             "track": _tracked(where, mode, track),
+            "ttl_deletes": checked.choice(where, "ttl_deletes", ttl_deletes),
         }
         if (mode, deletes) == ("append", "soft"):
             raise DefinitionError(

@@ -116,10 +116,16 @@ class Preparation:
     def _only_latest_count(self, output: str, frame: Frame) -> bool:
         """Return whether superseded changes leave no trace in a dataset.
 
-        They do leave one in a history, in an append table, and in the image of a soft delete.
+        They do leave one in a history, in an append table, in the image of a soft delete, and
+        before a delete that the dataset ignores.
         """
         dataset = self._transform.outputs[output]
-        return dataset.mode == "merge" and dataset.deletes == "hard" and frame.is_row_wise
+        return (
+            dataset.mode == "merge"
+            and dataset.deletes == "hard"
+            and dataset.ttl_deletes == "apply"
+            and frame.is_row_wise
+        )
 
     def _full(
         self,

@@ -10,7 +10,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from datazone_dagster.apply.chunk import ChunkFacts
-from datazone_dagster.model.report import ApplyReport, MergeCounts
+from datazone_dagster.model.report import ApplyReport, DeleteCounts, MergeCounts
 
 PREVIEW_ROWS = 5
 
@@ -21,6 +21,7 @@ def advanced(
     rows: pa.Table,
     *,
     counts: MergeCounts,
+    deletes: DeleteCounts,
     quarantined: int,
     table_version: int,
     new_columns: tuple[str, ...],
@@ -41,6 +42,7 @@ def advanced(
         record_bytes=report.record_bytes + chunk.record_bytes,
         quarantined=report.quarantined + quarantined,
         counts=report.counts + counts,
+        deletes=report.deletes + deletes,
         table_version=table_version,
         event_time_min=_earlier(report.event_time_min, chunk.event_time_min),
         event_time_max=_later(report.event_time_max, chunk.event_time_max),

@@ -223,6 +223,7 @@ class ApplyRun:
                 chunk,
                 accepted.rows[output],
                 counts=written.counts,
+                deletes=written.deletes,
                 quarantined=quarantined + written.quarantined,
                 table_version=written.table_version,
                 new_columns=written.added_columns,

@@ -20,6 +20,7 @@ def dataset_table(dataset: Dataset, transform: Transform, layout: Layout) -> Dat
         transform.source.name,
         mode=dataset.mode,
         deletes=dataset.deletes,
+        ttl_deletes=dataset.ttl_deletes,
         track=dataset.track,
         partition_by=tuple(dataset.partition_by),
         deletion_vectors=dataset.deletion_vectors,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.dataset.deletes import are_deletes
 from datazone_dagster.model.column_names import HIDDEN, Log
 from datazone_dagster.model.quarantine_policy import CONTRACT_REFUSES
 from datazone_dagster.rows.change_ids import are_among, change_ids
@@ -12,7 +13,7 @@ from datazone_dagster.rows.change_ids import are_among, change_ids
 
 def rows_of_deletes(changes: pa.Table, rows: pa.Table) -> pa.ChunkedArray:
     """Return per row whether its change is a delete: the item is gone, so its columns are null."""
-    deletes = changes.filter(pc.equal(changes[Log.EVENT_NAME], "REMOVE"))
+    deletes = changes.filter(are_deletes(changes))
     if not len(deletes):
         return pa.chunked_array([pa.repeat(pa.scalar(False), len(rows))])
     return are_among(rows, deletes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.contract_refusals import rows_of_deletes, without_refused
+from datazone_dagster.dataset.deletes import filtered_deletes, without_ttl_deletes
 from datazone_dagster.dataset.facts import TableFacts, facts_of
 from datazone_dagster.dataset.modes import (
     AppendMode,
@@ -58,7 +59,7 @@ from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.report import MergeCounts
+from datazone_dagster.model.report import DeleteCounts, MergeCounts
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.conform import Conformed, conform, first_schema
@@ -78,6 +79,7 @@ class ChunkWritten:
     table_version: int
     added_columns: tuple[str, ...]
     quarantined: int = 0
+    deletes: DeleteCounts = field(default_factory=DeleteCounts)
 
 
 class DatasetTable:
@@ -91,6 +93,7 @@ class DatasetTable:
         *,
         mode: Literal["merge", "append", "history"],
         deletes: Literal["hard", "soft"] = "hard",
+        ttl_deletes: Literal["apply", "ignore"] = "apply",
         track: tuple[str, ...] = (),
         partition_by: tuple[str, ...] = (),
         description: str | None = None,
@@ -107,6 +110,7 @@ class DatasetTable:
         self._partition_by = partition_by
         self._description = description
         self._contract = contract
+        self._ignores_ttl = ttl_deletes == "ignore"
         self._quarantine = Quarantine(layout, dataset_id)
         engine = engine or engine_for(deletion_vectors)
         tombstones = Tombstones(layout, dataset_id)
@@ -231,6 +235,8 @@ class DatasetTable:
             StorageError: The table can't be read.
         """
         table = self._open()
+        if self._ignores_ttl:  # their rows count for nothing, so they can't be refused
+            rows = without_ttl_deletes(changes, rows)[1]
         return without_refused(changes, rows, self._conformed(table, changes, rows).refused)
 
     def _conformed(self, table: Table | None, changes: pa.Table, rows: pa.Table) -> Conformed:
@@ -254,6 +260,12 @@ class DatasetTable:
         batch: int,
     ) -> ChunkWritten:
         check_mode(self._dataset_id, self._mode.name, self._saved(table, MODE))
+        given = len(changes)
+        if self._ignores_ttl:
+            changes, rows = without_ttl_deletes(changes, rows)
+        deletes = DeleteCounts(ttl_ignored=given - len(changes))
+        if not isinstance(self._mode, AppendMode):
+            deletes += filtered_deletes(changes, rows)
         applied = self._position_of(table), self._redriven_in(table)
         conformed = self._conformed(table, changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
@@ -277,6 +289,7 @@ class DatasetTable:
             table.version(),
             tuple(field.name for field in conformed.added),
             quarantined,
+            deletes,
         )
 
     def _change_schema(self, table: Table, conformed: Conformed) -> tuple[pa.Field, ...]:

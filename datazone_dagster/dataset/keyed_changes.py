@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.dataset.deletes import are_deletes, are_ttl_deletes
 from datazone_dagster.dataset.latest import only_latest
 from datazone_dagster.errors import ResultError
-from datazone_dagster.model.column_names import KEY, VERSION, Log
+from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.change_ids import are_among, change_ids
 from datazone_dagster.rows.merge_batch import (
@@ -23,10 +24,6 @@ from datazone_dagster.rows.merge_batch import (
     MergeBatch,
 )
 from datazone_dagster.text import shown
-
-_REMOVE = "REMOVE"
-_SERVICE = "dynamodb.amazonaws.com"
-"""Principal of deletes by time to live (DynamoDB Streams, `userIdentity.principalId`)."""
 
 
 def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatch:
@@ -83,13 +80,12 @@ def _with_causes(
     """
     at = _positions_in(counted, rows)
     _refuse_unrecognised(rows.filter(pc.is_null(at)), changes, dataset_id)
-    removed = pc.fill_null(pc.equal(counted[Log.EVENT_NAME], _REMOVE), False)
-    by_service = pc.fill_null(pc.equal(counted[Log.USER_PRINCIPAL], _SERVICE), False)
+    removed, expired = are_deletes(counted), are_ttl_deletes(counted)
     taken = pc.fill_null(pc.invert(removed).take(at), False)
     has_no_row = np.ones(len(counted), bool)
     has_no_row[at.filter(taken).to_numpy()] = False
     causes = pc.case_when(
-        pc.make_struct(pc.and_(removed, by_service), removed, pa.chunked_array([has_no_row])),
+        pc.make_struct(expired, removed, pa.chunked_array([has_no_row])),
         pa.scalar("ttl"),
         pa.scalar("user"),
         pa.scalar("filtered"),

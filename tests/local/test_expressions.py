@@ -215,6 +215,15 @@ def test_projection_keeps_the_shape_of_the_document() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("paths", "how"),
+    [("deep, deep.k", "overlap"), ("deep.k, id, deep[0]", "conflict"), ("id, id", "overlap")],
+)
+def test_paths_that_exclude_each_other_are_refused(paths: str, how: str) -> None:
+    with pytest.raises(ServiceError, match=f"Two document paths {how} with each other"):
+        projection(paths, Placeholders(None, None))
+
+
 def test_unused_placeholders_are_refused() -> None:
     placeholders = Placeholders({"#a": "a", "#b": "b"}, None)
     projection("#a", placeholders)

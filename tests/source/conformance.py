@@ -660,6 +660,12 @@ class ShardedStreamConformance(StreamClientConformance):
 
         _fails_under(world, call, Fault(operation, FaultKind.INTERNAL_ERROR, times=None))
 
+    @pytest.mark.parametrize("operation", ["ListStreams", "DescribeTable"])
+    def test_a_table_that_is_not_found(self, world: ControlledWorld, operation: str) -> None:
+        client = world.reader(world.create_table())
+        missing = Fault(operation, FaultKind.NOT_FOUND, times=None)
+        _fails_under(world, client.stream_arns, missing, TableNotFoundError)
+
     @pytest.mark.parametrize(
         ("kind", "raised"),
         [

@@ -198,14 +198,24 @@ def resolve(item: Item, path: Path) -> Attribute | None:
 
 
 def require_disjoint(paths: Sequence[Path], member: str) -> None:
-    """Refuse two paths of which one lies within the other."""
+    """Refuse paths of which one lies within the other, or that take one value for map and list."""
     ordered = sorted(paths, key=lambda path: [(isinstance(p, int), p) for p in path])
     for one, other in itertools.pairwise(ordered):
         if other[: len(one)] == one:
-            raise validation(
-                f"Invalid {member}: Two document paths overlap with each other; must remove or "
-                f"rewrite one of these paths; path one: {_shown(one)}, path two: {_shown(other)}"
-            )
+            raise _refused(member, "overlap", one, other)
+    members: dict[Path, Path] = {}
+    for path in paths:
+        for length in range(1, len(path)):
+            first = members.setdefault(path[:length], path)
+            if isinstance(first[length], int) != isinstance(path[length], int):
+                raise _refused(member, "conflict", first, path)
+
+
+def _refused(member: str, how: str, one: Path, other: Path) -> ServiceError:
+    return validation(
+        f"Invalid {member}: Two document paths {how} with each other; must remove or rewrite one "
+        f"of these paths; path one: {_shown(one)}, path two: {_shown(other)}"
+    )
 
 
 def _shown(path: Path) -> str:

@@ -41,6 +41,7 @@ from datazone_dagster.model.report import (
     MaintenanceReport,
     RedriveReport,
 )
+from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.rows.maintenance_plan import THOROUGH, MaintenanceSettings
 from datazone_dagster.source.connection_settings import (
     AccountIdEndpointMode,
@@ -64,6 +65,7 @@ __all__ = [
     "backlog",
     "change_log_exists",
     "connect",
+    "connect_table",
     "dataset_exists",
     "dataset_report",
     "drain_once",
@@ -355,4 +357,23 @@ def connect(
         partial(build_clients, settings, table_name=table_name),
         role_arn=settings.role_arn,
         ask_for_gzip=ask_for_gzip,
+    )
+
+
+def connect_table(table_name: str, settings: ConnectionSettings) -> TableClient:
+    """Return a client for the items of a table: scans and single items, not its stream.
+
+    It connects on first use, not here.
+
+    Args:
+        table_name: Name or ARN of the DynamoDB table.
+        settings: Region, endpoint, credentials, retries and timeouts.
+    """
+    from datazone_dagster.source.session import build_clients
+    from datazone_dagster.source.table_client import BotoTableClient
+
+    return BotoTableClient(
+        table_name,
+        partial(build_clients, settings, table_name=table_name),
+        role_arn=settings.role_arn,
     )

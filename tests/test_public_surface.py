@@ -115,6 +115,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "backlog",
         "change_log_exists",
         "connect",
+        "connect_table",
         "dataset_exists",
         "dataset_report",
         "drain_once",

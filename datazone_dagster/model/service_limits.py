@@ -1,4 +1,4 @@
-"""Limits of DynamoDB Streams that the stages, the emulator and the cost model go by.
+"""Limits of DynamoDB and its streams that the stages, the emulator and the cost model go by.
 
 Sources: the DynamoDB Streams API reference (GetRecords, GetShardIterator, DescribeStream) and the
 page "Change data capture for DynamoDB Streams" of the developer guide.
@@ -23,3 +23,9 @@ SHARDS_PER_PAGE = 100
 
 NESTING_LEVELS = 32
 """Most levels of maps and lists in an item."""
+
+BATCH_KEYS = 100
+"""Most keys in one BatchGetItem request."""
+
+READ_UNIT_BYTES = 4 * 1024
+"""Bytes that one read unit covers; an eventually consistent read needs half a unit."""

@@ -1,9 +1,9 @@
-"""Capture of the body of a GetRecords response before botocore parses it.
+"""Capture of the body of a page of items or records before botocore parses it.
 
 botocore's parser builds Python objects for every attribute of every item: about 120 ms of CPU
-for a full page. botocore's `before-parse` event exposes the response first; the handler takes
-the body and leaves an empty object to the parser. Errors (HTTP 300 and up) keep their body, so
-botocore raises them as usual.
+for a full page of GetRecords. botocore's `before-parse` event exposes the response first; the
+handler takes the body and leaves an empty object to the parser. Errors (HTTP 300 and up) keep
+their body, so botocore raises them as usual.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 from datazone_dagster.errors import ServiceUnavailableError
 
 if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodbstreams import DynamoDBStreamsClient
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-"""Limit of a decompressed body. A page is 1 MB of records; its JSON, with both images and
-base64, is a few times that size."""
+"""Limit of a decompressed body. A page is 1 MB of records or 16 MB of items; its JSON, with both
+images and base64, is a few times that size."""
 
 _GZIP_WINDOW_BITS = 31
-_EVENT = "before-parse.dynamodb-streams.GetRecords"
 
 
 class CapturedAnswer:
-    """Body of one GetRecords response as it came over the wire, once it has arrived."""
+    """Body of one response as it came over the wire, once it has arrived."""
 
     __slots__ = ("_checksum", "_encoding", "_wire_body")
 
@@ -102,25 +102,34 @@ def _ask_for_gzip(request: Any, **_: object) -> None:
         request.headers["Accept-Encoding"] = "gzip"
 
 
-def install(client: DynamoDBStreamsClient, *, ask_for_gzip: bool = False) -> None:
-    """Enable `capturing` for a client. Calls outside `capturing` are not affected.
+def install(
+    client: DynamoDBClient | DynamoDBStreamsClient, *operations: str, ask_for_gzip: bool = False
+) -> None:
+    """Enable `capturing` for operations of a client. Calls outside `capturing` are not affected.
 
     Args:
-        client: botocore client of DynamoDB Streams.
+        client: botocore client of DynamoDB or of its streams.
+        operations: Names of the operations.
         ask_for_gzip: Whether captured calls allow the service to compress its response.
     """
-    client.meta.events.register(_EVENT, _take_body, unique_id="datazone-take-get-records-body")
-    if ask_for_gzip:
+    service = client.meta.service_model.service_id.hyphenize()
+    for operation in operations:
         client.meta.events.register(
-            "before-send.dynamodb-streams.GetRecords",
-            _ask_for_gzip,
-            unique_id="datazone-ask-for-gzip",
+            f"before-parse.{service}.{operation}",
+            _take_body,
+            unique_id=f"datazone-take-body-{operation}",
         )
+        if ask_for_gzip:
+            client.meta.events.register(
+                f"before-send.{service}.{operation}",
+                _ask_for_gzip,
+                unique_id=f"datazone-ask-for-gzip-{operation}",
+            )
 
 
 @contextmanager
 def capturing() -> Iterator[CapturedAnswer]:
-    """Capture the body of the GetRecords call made in the block, by this thread only."""
+    """Capture the body of the installed call made in the block, by this thread only."""
     answer = CapturedAnswer()
     token = _current.set(answer)
     try:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.source import capture
 from datazone_dagster.source.failures import Call, origin, translated
 from datazone_dagster.source.parsed import page_from_parsed
+from datazone_dagster.source.service_time import served_at
 from datazone_dagster.source.session import ClientFactory, Clients
 from datazone_dagster.source.wire import parse_page
 
@@ -112,11 +112,11 @@ class BotoStreamClient:
         shards: dict[str, Shard] = {}
         start: dict[str, str] = {}
         tokens: set[str] = set()
-        served_at: datetime | None = None
+        first_served_at: datetime | None = None
         while True:
             with translated(call):
                 answer = ask(StreamArn=stream_arn, Limit=SHARDS_PER_PAGE, **start)
-                served_at = served_at or _served_at(answer)
+                first_served_at = first_served_at or served_at(answer)
                 page = answer["StreamDescription"]
                 view_type = page["StreamViewType"]
                 shards.update((shard["ShardId"], _shard(shard)) for shard in page.get("Shards", ()))
@@ -133,7 +133,7 @@ class BotoStreamClient:
             view_type=view_type,
             enabled=page.get("StreamStatus") in ("ENABLED", "ENABLING"),
             shards=tuple(shards.values()),
-            served_at=served_at,
+            served_at=first_served_at,
         )
 
     def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
@@ -225,7 +225,7 @@ class BotoStreamClient:
 
     def _prepared(self, clients: Clients) -> Clients:
         if self._raw_pages:
-            capture.install(clients.streams, ask_for_gzip=self._ask_for_gzip)
+            capture.install(clients.streams, "GetRecords", ask_for_gzip=self._ask_for_gzip)
         return clients
 
     def _call(
@@ -256,16 +256,6 @@ def _identity(table: Any, call: Call, *, exists: bool = True) -> SourceIdentity:
         table_id=table.get("TableId", ""),
         stream_arn=table.get("LatestStreamArn", "") if enabled else "",
     )
-
-
-def _served_at(answer: Any) -> datetime | None:
-    """Return the time in the Date header of a response; None without a valid one."""
-    header = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-    try:
-        time = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return time.replace(tzinfo=time.tzinfo or timezone.utc)
 
 
 def _shard(answer: Any) -> Shard:

@@ -95,8 +95,8 @@ _CREDENTIAL_FAILURES = (
 _NETWORK_FAILURES = (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError)
 _USER_INFO = re.compile(r"//[^/@\s\"']*@")
 
-_UNCHANGED = "No position moved: the next drain continues from the same position."
-_TABLE_CALLS = frozenset({"DescribeTable", "ListStreams"})
+_ITEM_CALLS = frozenset({"BatchGetItem", "Scan"})
+_TABLE_CALLS = frozenset({"DescribeTable", "ListStreams", *_ITEM_CALLS})
 
 
 def without_user_info(text: str) -> str:
@@ -144,11 +144,35 @@ class Call:
         )
 
     @property
+    def reads_items(self) -> bool:
+        """Whether the call reads items of the table, not its stream."""
+        return self.operation in _ITEM_CALLS
+
+    @property
+    def safe(self) -> str:
+        """What a failure of the call leaves as it was, for the error text."""
+        if self.reads_items:
+            return "Landed rows are safe: the scan goes on with the page that failed."
+        return "No position moved: the next drain continues from the same position."
+
+    @property
     def resource(self) -> str:
         """Resource of the IAM action, below the account's ARN prefix if no ARN is known."""
-        if self.operation == "DescribeTable":
-            return f"table/{self.table_name}"
+        if self.operation == "DescribeTable" or self.reads_items:
+            arn = self.table_name.startswith("arn:")
+            return self.table_name if arn else f"table/{self.table_name}"
         return self.stream_arn or f"table/{self.table_name}/stream/*"
+
+
+_STARTS_WITHOUT_ITEMS = (
+    ' A source with start="trim_horizon" or "latest" reads no items and needs neither '
+    "dynamodb:Scan nor dynamodb:BatchGetItem."
+)
+_THROTTLED_STREAM = "A shard allows two readers at most: look for other consumers of this stream."
+_THROTTLED_TABLE = (
+    "The read capacity of the table, or of one partition, is used up: lower snapshot_rcu, or raise "
+    "the capacity. The next attempt goes on from the same page."
+)
 
 
 @contextmanager
@@ -186,7 +210,7 @@ def source_error(error: Exception, call: Call) -> SourceError:
     detail = " ".join(without_user_info(str(error)).split())
     return SourceError(
         f"{call.summary} failed: {type(error).__name__}: {detail}.",
-        safe=_UNCHANGED,
+        safe=call.safe,
         hint="Check the connection settings of the source and of DynamoDBStreamsResource.",
     )
 
@@ -199,7 +223,7 @@ def _no_answer(error: Exception, call: Call) -> ServiceUnavailableError:
         what = f"the response is not one of DynamoDB ({type(error).__name__})"
     return ServiceUnavailableError(
         f"{call.summary}: {what}.",
-        safe=_UNCHANGED,
+        safe=call.safe,
         hint="Check region, endpoint URL and network (VPC endpoint, proxy, security group).",
     )
 
@@ -216,7 +240,7 @@ def no_region(call: Call) -> SourceError:
 def _credentials(call: Call, reason: str) -> CredentialsError:
     return CredentialsError(
         f"{call.summary}: no valid AWS credentials ({reason}).",
-        safe=_UNCHANGED,
+        safe=call.safe,
         hint="Check keys, profile or role of DynamoDBStreamsResource and of the Dagster "
         "process, whether they have expired, and the clock of this machine. "
         "A region that the account has not enabled refuses valid credentials too.",
@@ -235,20 +259,21 @@ def _from_answer(error: boto.ClientError, call: Call) -> SourceError:
     if code in _ACCESS_CODES:
         return AccessDeniedError(
             f"{call.summary}: access denied: {message}",
-            safe=_UNCHANGED,
-            hint=f"Allow the IAM action dynamodb:{call.operation} on {call.resource}.",
+            safe=call.safe,
+            hint=f"Allow the IAM action dynamodb:{call.operation} on {call.resource}."
+            + (_STARTS_WITHOUT_ITEMS if call.reads_items else ""),
         )
     if code in _THROTTLE_CODES or status == 429:
         return ThrottledError(
             f"{call.summary}: still throttled after all attempts ({code}).",
-            safe=_UNCHANGED,
-            hint="A shard allows two readers at most: look for other consumers of this stream.",
+            safe=call.safe,
+            hint=_THROTTLED_TABLE if call.reads_items else _THROTTLED_STREAM,
         )
     if code in _UNAVAILABLE_CODES or status >= 500:
         return ServiceUnavailableError(
             f"{call.summary}: the service failed after all attempts ({code}, HTTP {status}).",
-            safe=_UNCHANGED,
-            hint="The next drain tries again; see the AWS health page if it persists.",
+            safe=call.safe,
+            hint="The next attempt continues here; see the AWS health page if it persists.",
         )
     return _from_stream_code(call, code, message)
 
@@ -271,7 +296,7 @@ def _from_stream_code(call: Call, code: str, message: str) -> SourceError:
         return _not_found(call)
     return SourceError(
         f"{call.summary}: the service refused the call: {code}: {message}",
-        safe=_UNCHANGED,
+        safe=call.safe,
         hint="Check the arguments of the source.",
     )
 
@@ -299,18 +324,18 @@ def _role_refused(call: Call, code: str, status: int) -> SourceError:
     if code in _ACCESS_CODES:
         return AccessDeniedError(
             f"{call.summary}: {role} can't be assumed ({code}).",
-            safe=_UNCHANGED,
+            safe=call.safe,
             hint="Allow these credentials sts:AssumeRole on the role, name them in the role's "
             "trust policy, and check the external id.",
         )
     if code in _THROTTLE_CODES or status >= 500:
         return ServiceUnavailableError(
             f"{call.summary}: STS did not return credentials for {role} ({code}).",
-            safe=_UNCHANGED,
+            safe=call.safe,
             hint="The next drain tries again.",
         )
     return CredentialsError(
         f"{call.summary}: STS refused credentials for {role} ({code}).",
-        safe=_UNCHANGED,
+        safe=call.safe,
         hint="Check the credentials that assume the role, and role_arn.",
     )

@@ -54,7 +54,10 @@ class ScriptedService:
                 target = self.headers.get("X-Amz-Target", "")
                 operation = target.rpartition(".")[2] or "STS"
                 answer = service._next(Request(operation, dict(self.headers), body))
-                self.send_response(answer.status)
+                if "Date" in answer.headers:
+                    self.send_response_only(answer.status)
+                else:
+                    self.send_response(answer.status)
                 self.send_header("Content-Length", str(len(answer.body)))
                 for name, value in answer.headers.items():
                     self.send_header(name.replace("_", "-"), value)

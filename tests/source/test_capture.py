@@ -32,7 +32,7 @@ def test_a_call_of_another_caller_on_the_same_client_is_not_captured(
 
 def test_the_parser_gets_nothing_to_do(service: ScriptedService, clients: Clients) -> None:
     service.script("GetRecords", Answer(BODY))
-    capture.install(clients.streams)
+    capture.install(clients.streams, "GetRecords")
     with capture.capturing() as answer:
         parsed: Any = clients.streams.get_records(ShardIterator="iterator")
     assert "Records" not in parsed

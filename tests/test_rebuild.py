@@ -428,3 +428,17 @@ def test_the_command_killed_in_the_middle_and_run_again(world: World) -> None:
     unknown = run_command("rebuild", "nonsense", cwd=world.root)
     assert unknown.returncode == 1
     assert "Datasets of this project: d" in unknown.stderr
+
+
+@pytest.mark.parametrize("sign", ["#", "?"])
+def test_it_cleans_up_in_its_own_folder_only(tmp_path: Path, sign: str) -> None:
+    """A path is a path: cut at `#`, the clean-up removed the folder with the shorter name."""
+    other = tmp_path / "part" / "of-someone-else"
+    other.parent.mkdir()
+    other.touch()
+    world = World(tmp_path / f"part{sign}1")
+    world.write_some()
+    world.apply(as_number)
+    world.rebuild(as_number)
+    assert other.exists()
+    assert not (world.root / "lake" / "_rebuild" / "d").exists()

@@ -52,8 +52,7 @@ class TableStore:
     def __init__(self, uri: str, storage_options: Mapping[str, str]) -> None:
         self.uri = uri
         self._options = dict(storage_options)
-        split = urlsplit(uri)
-        self._local = Path(unquote(split.path)) if split.scheme in ("", "file") else None
+        self._local = _local_folder(uri)
 
     @cached_property
     def filesystem(self) -> pafs.FileSystem:
@@ -171,6 +170,14 @@ class TableStore:
                 safe="Nothing was written.",
                 hint="Check the storage options.",
             ) from error
+
+
+def _local_folder(uri: str) -> Path | None:
+    """Return the folder of a local URI; a plain path is taken as it is, `#`, `?` and `%` too."""
+    if "://" not in uri:
+        return Path(uri)
+    split = urlsplit(uri)
+    return Path(unquote(split.path)) if split.scheme == "file" else None
 
 
 class _Upload(io.RawIOBase):

@@ -26,6 +26,8 @@ LINT = "from importlinter.cli import lint_imports_command; lint_imports_command(
 MAY_REPEAT_NAMES = {"commands", "local", "demo"}
 """Folders whose files are named after a command, an operation or a part of the emulator."""
 
+ERRORS_OF_DUCKDB = {"duckdb.Error"}
+
 PLANTED = (
     # file, import, contract that has to break
     ("dagster_glue/sensor.py", "import boto3", "Only source knows boto3"),
@@ -34,7 +36,7 @@ PLANTED = (
     ("dagster_glue/assets.py", "import deltalake", "Only changelog, rows and delta know deltalake"),
     ("drain/tick.py", "import deltalake", "Only changelog, rows and delta know deltalake"),
     ("apply/run.py", "import deltalake", "Only changelog, rows and delta know deltalake"),
-    ("drain/plan.py", "import duckdb", "Only frame, items and dataset know DuckDB"),
+    ("drain/plan.py", "import duckdb", "Only database, frame and dataset know DuckDB"),
     ("drain/plan.py", "import datazone_dagster.process.memory", "Pure files do no IO"),
     ("observe/lag.py", "import pyarrow", "Only what holds rows knows Arrow"),
     ("frame/lookup.py", "import obstore", "Only delta knows obstore"),
@@ -92,6 +94,39 @@ def test_the_files_that_the_architecture_page_names_are_there() -> None:
     tests = {one for one in named if one.startswith("tests/")}
     assert [one for one in named - tests if not (PACKAGE / one).is_file()] == []
     assert [one for one in tests if not (PROJECT / one).is_file()] == []
+
+
+def opened_databases(file: Path) -> list[str]:
+    """Return the calls of DuckDB functions that open a database or use the process's own one."""
+    tree = ast.parse(file.read_text("utf-8"))
+    found = [
+        f"{node.func.value.id}.{node.func.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "duckdb"
+    ]
+    imported = [
+        f"from duckdb import {name.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "duckdb"
+        for name in node.names
+    ]
+    return [*(one for one in found if one not in ERRORS_OF_DUCKDB), *imported]
+
+
+def test_duckdb_is_opened_in_one_place(tmp_path: Path) -> None:
+    """A database that is opened elsewhere has no memory limit and spills where it likes."""
+    found = {str(file.relative_to(PACKAGE)): opened_databases(file) for file in FILES}
+    assert {file: calls for file, calls in found.items() if calls} == {
+        "database/database.py": ["duckdb.connect"],
+        # A user's query over a dataset, in the user's own database.
+        "dataset/read_dataset.py": ["duckdb.from_arrow"],
+    }
+    planted = tmp_path / "planted.py"
+    planted.write_text("import duckdb\nduckdb.sql('select 1')\nfrom duckdb import connect\n")
+    assert opened_databases(planted) == ["duckdb.sql", "from duckdb import connect"]
 
 
 def test_files_that_say_pure_are_in_the_contract_on_purity() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from functools import partial
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,16 +45,23 @@ def keyed(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     return rows.filter(pc.is_valid(rows[KEY])), pa.concat_tables([refused, unkeyed])
 
 
-def readable(changes: pa.Table, attributes: AttributeMapping) -> tuple[pa.Table, pa.Table]:
+def readable(
+    changes: pa.Table, attributes: AttributeMapping, memory_limit_bytes: int
+) -> tuple[pa.Table, pa.Table]:
     """Return the changes with readable images, and the others with a `reason`, as in `keyed`.
 
     Args:
         changes: A chunk with the hidden columns.
         attributes: Columns of `items()` so far: a key must be of its column's type.
+        memory_limit_bytes: DuckDB's memory limit.
     """
     reasons: dict[int, str] = {}
-    failures = (image_failures, _item_failures, partial(_key_failures, attributes))
-    for failure in (failure for find in failures for failure in find(changes)):
+    failures = chain(
+        image_failures(changes, memory_limit_bytes),
+        _item_failures(changes),
+        _key_failures(attributes, changes),
+    )
+    for failure in failures:
         reasons.setdefault(failure.row, failure.reason)
     return without(changes, reasons), refused_rows(changes, reasons)
 

@@ -13,8 +13,8 @@ from datazone_dagster.apply.bad_records import readable, refused_rows, without
 from datazone_dagster.apply.chunk import FunctionResult
 from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.isolate import NotIsolatedError, failing_rows
+from datazone_dagster.database.database import Databases
 from datazone_dagster.errors import DatazoneError, HiddenColumnsError, ResultError, TransformError
-from datazone_dagster.frame.database import Databases
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.lookup import Lookup
 from datazone_dagster.frame.query_session import MalformedImageError, Unread
@@ -90,7 +90,9 @@ class Function:
                 result = self._attempt(outputs, changes, lookups, location, returned)
             except MalformedImageError as error:
                 returned = None
-                readable_changes, unreadable = readable(changes, self.attributes)
+                readable_changes, unreadable = readable(
+                    changes, self.attributes, self._memory_limit_bytes
+                )
                 if not len(unreadable):
                     readable_changes, unreadable = self._unreadable_by_sql(
                         outputs, changes, lookups, error
@@ -246,7 +248,10 @@ class Function:
             databases=self._databases,
         )
         arguments: dict[str, object] = {self._transform.stream_parameter: frame}
-        arguments |= {name: Lookup.of_table(name, rows) for name, rows in lookups.items()}
+        arguments |= {
+            name: Lookup.of_table(name, rows, memory_limit_bytes=self._memory_limit_bytes)
+            for name, rows in lookups.items()
+        }
         datasets = self._transform.outputs
         names = [(output, dataset.id) for output, dataset in datasets.items()]
         returned = split_outputs(self._transform.function(**arguments), names)

@@ -57,11 +57,10 @@ class Redriving:
         self._clock = clock
         self._logger = logger
         self._output = next(name for name, one in transform.outputs.items() if one == dataset)
-        self._table = dataset_table(dataset, transform, layout)
+        limit = self._sizes.frame_memory_bytes
+        self._table = dataset_table(dataset, transform, layout, limit)
         self._quarantine = Quarantine(layout, dataset.id)
-        self._function = Function(
-            transform, self._table.attributes(), self._sizes.frame_memory_bytes, logger
-        )
+        self._function = Function(transform, self._table.attributes(), limit, logger)
         self._tried: set[str] = set()
         self._still_failing: set[str] = set()
 

@@ -63,16 +63,16 @@ class ApplyRun:
             for output, dataset in transform.outputs.items()
             if only in (None, dataset.id)
         }
+        self._sizes = ChunkSizes(settings)
+        limit = self._sizes.frame_memory_bytes
         self._tables = {
-            output: dataset_table(dataset, transform, self._target)
+            output: dataset_table(dataset, transform, self._target, limit)
             for output, dataset in self._datasets.items()
         }
-        self._sizes = ChunkSizes(settings)
         self._linger_seconds = settings.linger_seconds
         self._last_cost: ChunkCost | None = None
         self._maintenance = settings.maintenance
         attributes = next(iter(self._tables.values())).attributes()
-        limit = self._sizes.frame_memory_bytes
         self._function = Function(transform, attributes, limit, logger)
         self._preparation = Preparation(transform, self._function, self._sizes, logger)
         self._reports = {

@@ -12,8 +12,10 @@ from datazone_dagster.errors import TransformError
 from datazone_dagster.model.layout import Layout
 
 
-def dataset_table(dataset: Dataset, transform: Transform, layout: Layout) -> DatasetTable:
-    """Return the table of a dataset, as its transform writes it."""
+def dataset_table(
+    dataset: Dataset, transform: Transform, layout: Layout, memory_limit_bytes: int
+) -> DatasetTable:
+    """Return the table of a dataset, as its transform writes it, with DuckDB's memory limit."""
     return DatasetTable(
         layout,
         dataset.id,
@@ -26,6 +28,7 @@ def dataset_table(dataset: Dataset, transform: Transform, layout: Layout) -> Dat
         deletion_vectors=dataset.deletion_vectors,
         description=dataset.description,
         contract=dataset.contract,
+        memory_limit_bytes=memory_limit_bytes,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES
 from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.contract_refusals import rows_of_deletes, without_refused
 from datazone_dagster.dataset.deletes import filtered_deletes, without_ttl_deletes
@@ -100,6 +101,7 @@ class DatasetTable:
         contract: Contract = OPEN,
         deletion_vectors: Literal["auto"] | bool = "auto",
         engine: MergeEngine | None = None,
+        memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     ) -> None:
         self.uri = layout.dataset(dataset_id)
         self._source = source
@@ -119,9 +121,15 @@ class DatasetTable:
             self._mode = AppendMode()
         elif mode == "history":
             absorbed = AbsorbedChanges(layout, dataset_id)
-            self._mode = HistoryMode(engine, absorbed, track, soft=deletes == "soft")
+            self._mode = HistoryMode(
+                engine,
+                absorbed,
+                track,
+                soft=deletes == "soft",
+                memory_limit_bytes=memory_limit_bytes,
+            )
         elif deletes == "soft":
-            self._mode = SoftMode(engine, tombstones)
+            self._mode = SoftMode(engine, tombstones, memory_limit_bytes)
         else:
             self._mode = MergeMode(engine, tombstones)
 

@@ -94,27 +94,30 @@ def _is_ours(name: str) -> bool:
     return name in (*INTERVAL, *DELETION) or name.startswith(f"{RESERVED_PREFIX}valid")
 
 
-def late_keys(keyed_changes: pa.Table, existing: pa.Table, absorbed: pa.Table) -> pa.Array:
+def late_keys(
+    connection: duckdb.DuckDBPyConnection,
+    keyed_changes: pa.Table,
+    existing: pa.Table,
+    absorbed: pa.Table,
+) -> pa.Array:
     """Return the keys with a change that may be older than something known of its key.
 
     Args:
+        connection: A database without tables, used for this call only.
         keyed_changes: Key, version and event time.
         existing: Key, version and end of the table's rows of these keys.
         absorbed: Key and version of the absorbed changes, from the lowest version of
             `keyed_changes` on.
     """
-    with duckdb.connect(config={"threads": 1}) as connection:
-        connection.execute("set timezone = 'UTC'")
-        connection.register("keyed_changes", keyed_changes)
-        connection.register(
-            "existing", existing.rename_columns(["_dz_key", "_dz_version", "valid_to"])
-        )
-        connection.register("absorbed", absorbed.select([KEY, VERSION]))
-        late = pa.table(connection.sql(LATE.format(fresh="keyed_changes", time="_dz_event_time")))
+    connection.register("keyed_changes", keyed_changes)
+    connection.register("existing", existing.rename_columns(["_dz_key", "_dz_version", "valid_to"]))
+    connection.register("absorbed", absorbed.select([KEY, VERSION]))
+    late = pa.table(connection.sql(LATE.format(fresh="keyed_changes", time="_dz_event_time")))
     return pa.array(late[KEY].combine_chunks().cast(pa.string()))
 
 
 def plan_history(
+    connection: duckdb.DuckDBPyConnection,
     batch: MergeBatch,
     existing: pa.Table,
     absorbed: pa.Table,
@@ -125,6 +128,7 @@ def plan_history(
     """Plan the rows of the keys of a chunk.
 
     Args:
+        connection: A database without tables, used for this call only.
         batch: Every keyed change of the chunk, key and version unique, with event times.
         existing: The table's rows of these keys; the last rows suffice for keys that are not
             late.
@@ -141,24 +145,22 @@ def plan_history(
     sources = (
         [_EXISTING] * len(existing) + [_ABSORBED] * len(with_values) + [_NEW] * len(batch.rows)
     )
-    with duckdb.connect(config={"threads": 1}) as connection:
-        connection.execute("set timezone = 'UTC'")
-        connection.register("compared", _compared(values, sources, tracked_columns(table, track)))
-        connection.register("existing_rows", _with_deletion(existing))
-        connection.register("absorbed_changes", absorbed.select([KEY, VERSION, EVENT_TIME, CAUSE]))
-        connection.register("keyed_changes", batch.keyed_changes)
-        for statement in PLAN:
-            connection.execute(statement)
-        if DELETED not in table.names:
-            connection.execute("update runs set closed_by = null")
-        for statement in COMPARE:
-            connection.execute(statement)
-        removed = _arrow(connection, REMOVED).cast(
-            pa.schema([(KEY, pa.string()), (VERSION, pa.string())])
-        )
-        added = _arrow(connection, ADDED)
-        newly_absorbed = _arrow(connection, ABSORBED)
-        (counts,) = connection.execute(COUNTS).fetchall()
+    connection.register("compared", _compared(values, sources, tracked_columns(table, track)))
+    connection.register("existing_rows", _with_deletion(existing))
+    connection.register("absorbed_changes", absorbed.select([KEY, VERSION, EVENT_TIME, CAUSE]))
+    connection.register("keyed_changes", batch.keyed_changes)
+    for statement in PLAN:
+        connection.execute(statement)
+    if DELETED not in table.names:
+        connection.execute("update runs set closed_by = null")
+    for statement in COMPARE:
+        connection.execute(statement)
+    removed = _arrow(connection, REMOVED).cast(
+        pa.schema([(KEY, pa.string()), (VERSION, pa.string())])
+    )
+    added = _arrow(connection, ADDED)
+    newly_absorbed = _arrow(connection, ABSORBED)
+    (counts,) = connection.execute(COUNTS).fetchall()
     return HistoryPlan(
         removed=removed,
         rows=_intervals(values, added, table),

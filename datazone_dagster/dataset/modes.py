@@ -14,6 +14,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.database.database import opened
 from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.history import (
     DELETION_FIELDS,
@@ -133,19 +134,22 @@ class SoftMode:
     name = "merge"
     fields = DELETION_FIELDS
 
-    def __init__(self, engine: MergeEngine, tombstones: Tombstones) -> None:
+    def __init__(
+        self, engine: MergeEngine, tombstones: Tombstones, memory_limit_bytes: int
+    ) -> None:
         self._engine = engine
         self._tombstones = tombstones
+        self._memory_limit_bytes = memory_limit_bytes
 
     def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """See `Mode.write`."""
         batch = each_change(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
         existing = find_rows(target, batch.keyed_changes[KEY], _MARKS)
-        plan = plan_soft(
-            batch.keyed_changes,
-            existing.locations.select(_MARKS),
-            self._tombstones.for_keys(batch.keyed_changes[KEY]),
-        )
+        tombstones = self._tombstones.for_keys(batch.keyed_changes[KEY])
+        with opened(self._memory_limit_bytes) as connection:
+            plan = plan_soft(
+                connection, batch.keyed_changes, existing.locations.select(_MARKS), tombstones
+            )
         rows = pa.concat_tables(
             [
                 stamped(batch.rows, plan.from_chunk),
@@ -170,17 +174,25 @@ class HistoryMode:
         absorbed: Table of the changes that no row shows.
         track: Columns that make a new interval when they change; none: all.
         soft: Whether intervals that a delete closed are marked.
+        memory_limit_bytes: DuckDB's memory limit while it plans.
     """
 
     name = "history"
 
     def __init__(
-        self, engine: MergeEngine, absorbed: AbsorbedChanges, track: tuple[str, ...], *, soft: bool
+        self,
+        engine: MergeEngine,
+        absorbed: AbsorbedChanges,
+        track: tuple[str, ...],
+        *,
+        soft: bool,
+        memory_limit_bytes: int,
     ) -> None:
         self.fields = (*INTERVAL_FIELDS, *(DELETION_FIELDS if soft else ()))
         self._engine = engine
         self._absorbed = absorbed
         self._track = track
+        self._memory_limit_bytes = memory_limit_bytes
 
     def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """See `Mode.write`."""
@@ -203,13 +215,11 @@ class HistoryMode:
         needed = pc.or_(
             pc.equal(wanted[HIGHEST], wanted[VERSION]), pc.is_in(wanted[KEY], value_set=late)
         )
-        plan = plan_history(
-            batch,
-            read_existing(target, existing, wanted.filter(needed)),
-            absorbed,
-            table=target.schema,
-            track=self._track,
-        )
+        rows = read_existing(target, existing, wanted.filter(needed))
+        with opened(self._memory_limit_bytes) as connection:
+            plan = plan_history(
+                connection, batch, rows, absorbed, table=target.schema, track=self._track
+            )
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         self._absorbed.put(plan.absorbed, chunk.now)
         crash_points.reach(crash_points.AFTER_TOMBSTONES)
@@ -224,7 +234,8 @@ class HistoryMode:
         if not len(keys):
             return keys, self._absorbed.for_keys(keys, payload)
         recent = self._absorbed.since(pc.min(keyed_changes[VERSION]).as_py(), keys, payload)
-        late = late_keys(keyed_changes, existing, recent)
+        with opened(self._memory_limit_bytes) as connection:
+            late = late_keys(connection, keyed_changes, existing, recent)
         return late, self._absorbed.for_keys(late, payload)
 
 

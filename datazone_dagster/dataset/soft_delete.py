@@ -54,32 +54,36 @@ class SoftPlan:
     counts: MergeCounts
 
 
-def plan_soft(keyed_changes: pa.Table, existing: pa.Table, tombstones: pa.Table) -> SoftPlan:
+def plan_soft(
+    connection: duckdb.DuckDBPyConnection,
+    keyed_changes: pa.Table,
+    existing: pa.Table,
+    tombstones: pa.Table,
+) -> SoftPlan:
     """Plan the rows of the keys of a chunk.
 
     Args:
+        connection: A database without tables, used for this call only.
         keyed_changes: Every keyed change of the chunk, with event times.
         existing: Key, version, event time, `_dz_deleted` and `_dz_delete_cause` of the table's
             rows of these keys.
         tombstones: All tombstones of these keys.
     """
-    with duckdb.connect(config={"threads": 1}) as connection:
-        connection.execute("set timezone = 'UTC'")
-        connection.register("keyed_changes", keyed_changes)
-        connection.register("existing_rows", existing)
-        connection.register("tombstones", tombstones)
-        for statement in _STATEMENTS:
-            connection.execute(statement)
-        removed, from_chunk, from_table, tombstones = (
-            pa.table(connection.sql(query))
-            for query in (
-                _REMOVED,
-                _ADDED.format(source="new"),
-                _ADDED.format(source="existing"),
-                _TOMBSTONES,
-            )
+    connection.register("keyed_changes", keyed_changes)
+    connection.register("existing_rows", existing)
+    connection.register("tombstones", tombstones)
+    for statement in _STATEMENTS:
+        connection.execute(statement)
+    removed, from_chunk, from_table, tombstones = (
+        pa.table(connection.sql(query))
+        for query in (
+            _REMOVED,
+            _ADDED.format(source="new"),
+            _ADDED.format(source="existing"),
+            _TOMBSTONES,
         )
-        (counts,) = connection.execute(_COUNTS).fetchall()
+    )
+    (counts,) = connection.execute(_COUNTS).fetchall()
     return SoftPlan(
         removed=removed.cast(_CHANGE),
         from_chunk=from_chunk.cast(_STAMPS),

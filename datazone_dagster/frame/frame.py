@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import duckdb
 import pyarrow as pa
 
+from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES, Databases
 from datazone_dagster.errors import ExpressionError
-from datazone_dagster.frame.database import Databases
 from datazone_dagster.frame.items import ImageChoice, needs_of, read_items
 from datazone_dagster.frame.lookup import CHANGES, lookup_table
-from datazone_dagster.frame.query_session import DEFAULT_MEMORY_LIMIT_BYTES, Coming, Session, Unread
+from datazone_dagster.frame.query_session import Coming, Session, Unread
 from datazone_dagster.frame.record_view import (
     CHUNK_TABLE,
     RECORD_COLUMN,

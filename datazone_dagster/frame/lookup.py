@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES
 from datazone_dagster.errors import DefinitionError
-from datazone_dagster.frame.query_session import DEFAULT_MEMORY_LIMIT_BYTES, Session
+from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.record_view import FieldNames
 from datazone_dagster.frame.relation import Plan, Relation
 from datazone_dagster.frame.syntax import quoted

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES, Database, Databases
 from datazone_dagster.errors import TransformError
-from datazone_dagster.frame.database import Database, Databases
 
-DEFAULT_MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
 _BATCH_ROWS = 16_384  # DuckDB reads several Arrow batches in parallel, but not one large batch
 _BATCH_BYTES = 2 << 20
 """Limit on the bytes of an Arrow batch. DuckDB works on 2,048 rows at a time, or on one Arrow batch

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 
-import duckdb
-
+from datazone_dagster.database.database import opened
 from datazone_dagster.frame.syntax import Node, nodes, parse_expressions
 
 _CLASSES = {
@@ -87,7 +86,7 @@ def _is_row_wise_function(name: str) -> bool:
 @functools.cache
 def _scalar_functions() -> frozenset[str]:
     """Return the scalar functions of this DuckDB whose result depends on the arguments only."""
-    with duckdb.connect() as connection:
+    with opened() as connection:
         names = connection.execute(
             "SELECT function_name FROM duckdb_functions() "
             "WHERE function_type IN ('scalar', 'aggregate', 'window', 'macro') GROUP BY ALL "
@@ -99,7 +98,7 @@ def _scalar_functions() -> frozenset[str]:
 @functools.cache
 def _is_row_wise_macro(name: str) -> bool:
     """Return whether the name is a DuckDB macro (such as nullif) made of row-wise functions."""
-    with duckdb.connect() as connection:
+    with opened() as connection:
         definitions = connection.execute(
             "SELECT macro_definition FROM duckdb_functions() "
             "WHERE function_name = ? AND function_type = 'macro'",

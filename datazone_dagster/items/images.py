@@ -7,27 +7,29 @@ found and quarantined, and the other rows are read again.
 
 from __future__ import annotations
 
-import duckdb
 import pyarrow as pa
 
+from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES, opened
 from datazone_dagster.items.failure import DecodeFailure
 from datazone_dagster.model.column_names import Log
 
 _IMAGES = ((Log.NEW_IMAGE, "new image"), (Log.OLD_IMAGE, "old image"))
 
 
-def image_failures(changes: pa.Table) -> list[DecodeFailure]:
+def image_failures(
+    changes: pa.Table, memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES
+) -> list[DecodeFailure]:
     """Return the rows whose new or old image is not a JSON object, in row order.
 
     Args:
         changes: A chunk with the columns `new_image` and `old_image` as JSON text.
+        memory_limit_bytes: DuckDB's memory limit.
 
     Returns:
         One failure per row, with the reason of the first image that fails.
     """
-    connection = duckdb.connect(config={"enable_external_access": "false"})
-    try:
-        reasons: dict[int, str] = {}
+    reasons: dict[int, str] = {}
+    with opened(memory_limit_bytes) as connection:
         for column, words in _IMAGES:
             connection.register("chunk", pa.table({"image": changes.column(column)}))
             query = """
@@ -37,6 +39,4 @@ def image_failures(changes: pa.Table) -> list[DecodeFailure]:
             """
             for (row,) in connection.execute(query).fetchall():
                 reasons.setdefault(row, f"the {words} is not a JSON object")
-        return [DecodeFailure(row, reasons[row]) for row in sorted(reasons)]
-    finally:
-        connection.close()
+    return [DecodeFailure(row, reasons[row]) for row in sorted(reasons)]

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datazone_dagster.database.database import opened
 from datazone_dagster.dataset.history import (
     DELETION_FIELDS,
     INTERVAL_FIELDS,
@@ -79,19 +80,19 @@ class InMemoryHistory:
         batch = batch_of(changes)
         lowest = pc.min(batch.keyed_changes[VERSION])
         recent = self.absorbed.filter(pc.greater_equal(self.absorbed[VERSION], lowest))
-        late = late_keys(batch.keyed_changes, self.rows.select([KEY, VERSION, VALID_TO]), recent)
+        with opened() as connection:
+            existing = self.rows.select([KEY, VERSION, VALID_TO])
+            late = late_keys(connection, batch.keyed_changes, existing, recent)
         keys = pc.unique(batch.keyed_changes[KEY].combine_chunks())
         existing = self.rows.filter(pc.is_in(self.rows[KEY], keys))
         highest = existing.group_by(KEY).aggregate([(VERSION, "max")])
         last = pc.is_in(existing[VERSION], highest[f"{VERSION}_max"].combine_chunks())
         existing = existing.filter(pc.or_(last, pc.is_in(existing[KEY], late)))
-        plan = plan_history(
-            batch,
-            existing,
-            self.absorbed.filter(pc.is_in(self.absorbed[KEY], late)),
-            table=TABLE,
-            track=self.track,
-        )
+        absorbed = self.absorbed.filter(pc.is_in(self.absorbed[KEY], late))
+        with opened() as connection:
+            plan = plan_history(
+                connection, batch, existing, absorbed, table=TABLE, track=self.track
+            )
         self.rows = pa.concat_tables([_without(self.rows, plan.removed), plan.rows])
         self.absorbed = pa.concat_tables([_without(self.absorbed, plan.absorbed), plan.absorbed])
         return plan

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datazone_dagster.database.database import Databases
 from datazone_dagster.errors import ExpressionError
-from datazone_dagster.frame.database import Databases
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.query_session import Coming, MalformedImageError, Unread
 from tests.frame.chunks import chunk

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from datazone_dagster.frame import spill
+from datazone_dagster.database import spill
+from datazone_dagster.database.spill import PREFIX, SpillFolder, remove_abandoned
 from datazone_dagster.frame.query_session import Session
-from datazone_dagster.frame.spill import PREFIX, SpillFolder, remove_abandoned
 
 SPILLING = """
 import sys, pyarrow as pa

@@ -1,4 +1,7 @@
-"""DuckDB databases: bounded in memory, isolated, with a locked configuration, and reused."""
+"""DuckDB databases: bounded in memory, isolated, with a locked configuration, and reused.
+
+Every DuckDB database of the package is opened here: `tests/test_structure.py` finds any other.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import duckdb
 
-from datazone_dagster.frame.spill import SpillFolder, remove_abandoned
+from datazone_dagster.database.spill import SpillFolder, remove_abandoned
+
+DEFAULT_MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
 
 _ANSWERS = 1024
 """Limit of cached answers: most functions repeat a few expressions, some always make new ones."""
@@ -49,6 +55,23 @@ class Database:
         """Free the memory and remove the spill folder now."""
         self.connection.close()
         self._spill.remove()
+
+
+@contextmanager
+def opened(
+    memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES, threads: int | None = 1
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database for one task, and close it with its spill folder at the end.
+
+    Args:
+        memory_limit_bytes: As for `Database`.
+        threads: As for `Database`.
+    """
+    database = Database(memory_limit_bytes, threads)
+    try:
+        yield database.connection
+    finally:
+        database.close()
 
 
 class Databases:

@@ -1,0 +1,1 @@
+"""DuckDB databases, opened in one way: bounded, isolated, with a spill folder of their own."""

@@ -25,8 +25,8 @@ demo: $(STAMP) ## local DynamoDB with live orders, Dagster on top; Ctrl-C ends i
 demo-stop: $(STAMP) ## end a demo that was left behind
 	$(BIN)/datazone-dagster demo --stop
 
-test: $(STAMP) ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(STAMP) ## the whole test suite, a process per core
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 test-wheel: $(STAMP) ## the wheel alone: built, installed into an empty environment, README run from an empty folder
 	$(BIN)/python -m pytest -m wheel tests/wheel

@@ -30,7 +30,8 @@ class BatchWriter:
         store: Function that returns the table's folder.
         batch: Number of the batch.
         epoch: Epoch of the batch's rows.
-        commit: Function called once with the file, if there were any rows.
+        commit: Function called once with the file, if there were any rows; returns the number
+            under which the batch landed, which is higher if a scan landed batches meanwhile.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class BatchWriter:
         store: Callable[[], pafs.FileSystem],
         batch: int,
         epoch: int,
-        commit: Callable[[AddAction], None],
+        commit: Callable[[AddAction], int],
     ) -> None:
         self.batch = batch
         self._doing = (uri, f"Landing batch {batch}")
@@ -83,7 +84,7 @@ class BatchWriter:
         if self._finished is None:
             return None
         with guarded(*self._doing):
-            self._commit(self._finished)
+            self.batch = self._commit(self._finished)
         return self.batch
 
     def __enter__(self) -> BatchWriter:

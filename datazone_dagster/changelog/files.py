@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
-from datazone_dagster.changelog.schema import REPEATING, WRITTEN_SCHEMA
+from datazone_dagster.changelog.schema import REPEATING, WRITTEN_SCHEMA, bucket_of
 from datazone_dagster.model.column_names import Log
 
 ROW_GROUP_ROWS = 16_384
@@ -194,6 +194,32 @@ def write_file(
         for rows in tables:
             file.write(rows)
         return file.finish()
+
+
+def renumbered(store: pafs.FileSystem, file: AddAction, batch: int) -> AddAction:
+    """Write a file of one batch again, under another number.
+
+    Args:
+        store: Folder of the table.
+        file: File whose rows all belong to one batch.
+        batch: Number that the rows get.
+
+    Raises:
+        OSError: The store failed.
+    """
+    at = WRITTEN_SCHEMA.get_field_index(Log.BATCH)
+    with store.open_input_file(file.path) as handle:
+        parquet = pq.ParquetFile(handle)
+
+        def groups() -> Iterator[pa.Table]:
+            for number in range(parquet.num_row_groups):
+                rows = parquet.read_row_group(number).select(WRITTEN_SCHEMA.names)
+                batches = pa.repeat(pa.scalar(batch, pa.int64()), len(rows))
+                yield rows.set_column(at, WRITTEN_SCHEMA.field(at), batches).cast(WRITTEN_SCHEMA)
+
+        written = write_file(store, bucket_of(batch), groups(), data_change=file.data_change)
+    assert written is not None, "a file of a batch has rows"
+    return written
 
 
 def folder_of(bucket: int) -> str:

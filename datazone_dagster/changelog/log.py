@@ -20,7 +20,8 @@ from datazone_dagster.changelog import gap_notes, ranges
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
-from datazone_dagster.changelog.log_errors import overtaken_error, truncated_error
+from datazone_dagster.changelog.log_errors import truncated_error
+from datazone_dagster.changelog.log_head import LogHead
 from datazone_dagster.changelog.maintain_log import (
     delete_unreferenced_files,
     expired_files,
@@ -38,11 +39,11 @@ from datazone_dagster.delta import (
     open_table,
     read_rows,
     read_sized_rows,
-    transaction,
 )
 from datazone_dagster.model.checkpoint import GapNote, Landed
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.snapshot_state import SnapshotState
 from datazone_dagster.model.source_identity import PROPERTY as OWNER_PROPERTY
 from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.model.table_file import DataFile
@@ -64,10 +65,9 @@ class ChangeLog:
     ) -> None:
         self._identify = identify
         self.source = None if isinstance(source, str) else source
-        source = source if isinstance(source, str) else source.name
-        self.uri = layout.change_log(source)
-        self.app_id = f"drain/{source}"
-        self.truncate_app_id = f"forget/{source}"
+        self.name = source if isinstance(source, str) else source.name
+        self.uri = layout.change_log(self.name)
+        self.truncate_app_id = f"forget/{self.name}"
         self.storage_options = layout.storage_options
 
     def open(self) -> ChangeLogSnapshot | None:
@@ -86,7 +86,6 @@ class ChangeLog:
 class ChangeLogSnapshot:
     """The change log at one version: all reads and the one append are based on it."""
 
-    head: int
     truncated_through: int
     _listed: list[DataFile] | None
 
@@ -94,6 +93,7 @@ class ChangeLogSnapshot:
         self.uri = log.uri
         self._log = log
         self._table = table
+        self._head = LogHead(table, log.storage_options, log.name)
         if log.source is not None:
             check_owner(table, log.uri, log.source)
         self._read_positions()
@@ -112,6 +112,22 @@ class ChangeLogSnapshot:
     def version(self) -> int:
         """The table version."""
         return self._table.version()
+
+    @property
+    def head(self) -> int:
+        """Number of the last batch."""
+        return self._head.number
+
+    @property
+    def snapshot(self) -> SnapshotState | None:
+        """The last snapshot of the source; None if there never was one."""
+        return self._head.snapshot
+
+    def pass_scans(self) -> None:
+        """Advance past batches that a scan has landed, if no drain has landed any since."""
+        with guarded(self.uri, "Looking for scanned rows in the change log"):
+            if self._head.pass_scans():
+                self._listed = None
 
     @property
     def owner(self) -> SourceIdentity | None:
@@ -155,20 +171,9 @@ class ChangeLogSnapshot:
         """
         batch = self.head + 1
 
-        def commit(file: AddAction) -> None:
-            self._require_own_head()
-            self._table.create_write_transaction(
-                [file],
-                mode="append",
-                schema=SCHEMA,
-                partition_by=[Log.BUCKET],
-                commit_properties=transaction(self._log.app_id, batch),
-            )
-            # The handle does not see its own commit. Loading the newest version instead could
-            # bring in a batch of another drain, which the next append would take for its own.
-            self._table.load_as_version(self._table.version() + 1)
-            self.head = batch
+        def commit(file: AddAction) -> int:
             self._listed = None
+            return self._head.append(file, batch)
 
         options = self._log.storage_options
         return BatchWriter(
@@ -246,7 +251,7 @@ class ChangeLogSnapshot:
     def landed_since(self, batch: int) -> list[Landed]:
         """Return the highest position of every shard with rows in the batches after `batch`.
 
-        A malformed record moves no position: its sequence number may be anything.
+        Malformed records and scanned rows move no position.
         """
         return landed(self._read(batch, self.head, POSITION_COLUMNS))
 
@@ -347,7 +352,7 @@ class ChangeLogSnapshot:
         return ranges.stored_bytes(self._files, after_batch, through_batch)
 
     def _read_positions(self) -> None:
-        self.head = self._table.transaction_version(self._log.app_id) or 0
+        self._head.read()
         self.truncated_through = self._table.transaction_version(self._log.truncate_app_id) or 0
         self._listed = None
 
@@ -362,16 +367,7 @@ class ChangeLogSnapshot:
             self._table.alter.set_table_properties({name: value}, raise_if_not_exists=False)
             # That commit moves the handle, perhaps past one that joined files.
             self._listed = None
-
-    def _require_own_head(self) -> None:
-        """Check that the handle has no batch of another drain: some commits move it past others.
-
-        Raises:
-            ConcurrentWriterError: Another drain landed a batch since this snapshot.
-        """
-        landed = self._table.transaction_version(self._log.app_id) or 0
-        if landed != self.head:
-            raise overtaken_error(self.uri, self.head, landed)
+            self._head.set_own_property(name, value)
 
     def _check_range(self, after_batch: int, through_batch: int) -> None:
         if after_batch < min(self.truncated_through, through_batch):

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from datazone_dagster.model.checkpoint import Landed
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.snapshot_state import SCAN_SHARD_ID
 from datazone_dagster.model.version import split_version
 
 _SHARD = [Log.STREAM_ARN, Log.SHARD_ID, Log.PARENT_SHARD_ID]
@@ -18,13 +19,16 @@ POSITION_COLUMNS = (Log.REASON, Log.BATCH, *_SHARD, Log.VERSION, Log.EVENT_TIME)
 def landed(tables: Iterable[pa.Table]) -> list[Landed]:
     """Return the highest position of every shard that has rows.
 
-    A malformed record moves no position: its sequence number may be anything.
+    A malformed record moves no position: its sequence number may be anything. Neither does a
+    scanned row, which comes from no shard.
 
     Args:
         tables: Rows of the change log with `POSITION_COLUMNS`.
     """
     highest = [
-        rows.filter(pc.is_null(rows[Log.REASON]))
+        rows.filter(
+            pc.and_(pc.is_null(rows[Log.REASON]), pc.not_equal(rows[Log.SHARD_ID], SCAN_SHARD_ID))
+        )
         .group_by(_SHARD)
         .aggregate([(Log.VERSION, "max"), (Log.EVENT_TIME, "max")])
         for rows in tables

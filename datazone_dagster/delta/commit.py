@@ -118,6 +118,7 @@ def commit_files(
     metrics: Mapping[str, int],
     properties: CommitProperties | None = None,
     new_columns: pa.Schema | None = None,
+    table_properties: Mapping[str, str] | None = None,
 ) -> int:
     """Commit file actions on top of a snapshot, and return the new version.
 
@@ -129,6 +130,7 @@ def commit_files(
         metrics: Metrics of the operation in the history.
         properties: Application transactions of the commit.
         new_columns: Columns that the table gets with these files; see `can_come_with_rows`.
+        table_properties: Table properties that the commit sets.
 
     Raises:
         LostRaceError: Another commit came first. Nothing of this commit is in the table; the new
@@ -137,9 +139,9 @@ def commit_files(
             table's metadata or protocol.
         StorageError: The store failed; reading the table again shows whether the commit happened.
     """
-    wider = _with_columns(snapshot, new_columns) if new_columns else None
+    metadata = _changed_metadata(snapshot, new_columns or pa.schema([]), table_properties or {})
     values = [
-        *([] if wider is None else [{"metaData": wider}]),
+        *([] if metadata == snapshot.metadata else [{"metaData": metadata}]),
         *(
             {"txn": {"appId": one.app_id, "version": one.version}}
             for one in _transactions(properties)
@@ -162,11 +164,18 @@ def can_come_with_rows(fields: Iterable[pa.Field]) -> bool:
     return "timestamp_ntz" not in Schema.from_arrow(pa.schema(fields)).to_json()
 
 
-def _with_columns(snapshot: Snapshot, columns: pa.Schema) -> dict[str, Any]:
-    """Return the table's metadata with nullable columns appended to its schema."""
-    schema = json.loads(snapshot.schema_text)
-    schema["fields"] += json.loads(Schema.from_arrow(columns).to_json())["fields"]
-    return {**snapshot.metadata, "schemaString": json.dumps(schema)}
+def _changed_metadata(
+    snapshot: Snapshot, columns: pa.Schema, properties: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the table's metadata with nullable columns appended and properties set."""
+    changed = dict(snapshot.metadata)
+    if len(columns):
+        schema = json.loads(snapshot.schema_text)
+        schema["fields"] += json.loads(Schema.from_arrow(columns).to_json())["fields"]
+        changed["schemaString"] = json.dumps(schema)
+    if properties:
+        changed["configuration"] = {**snapshot.configuration, **properties}
+    return changed
 
 
 def set_properties(
@@ -228,8 +237,7 @@ def enable_vectors(snapshot: Snapshot) -> Snapshot:
 def _put_properties(
     snapshot: Snapshot, properties: Mapping[str, str], other_actions: Sequence[Mapping[str, Any]]
 ) -> Snapshot:
-    configuration = {**snapshot.configuration, **properties}
-    metadata = {**snapshot.metadata, "configuration": configuration}
+    metadata = _changed_metadata(snapshot, pa.schema([]), properties)
     version = _put(
         snapshot,
         [*other_actions, {"metaData": metadata}],

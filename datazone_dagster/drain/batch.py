@@ -15,11 +15,11 @@ from datetime import datetime
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
+from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.drain.checkpoint_update import is_worth_saving, updated_checkpoint
 from datazone_dagster.drain.drain_report import drain_report
-from datazone_dagster.drain.gap_acceptance import up_to_date
 from datazone_dagster.drain.maintain_source import maintain_once
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import ShardRead, oldest_unread, plan_drain, pruned
@@ -142,7 +142,7 @@ class BatchDrain:
         """See `drain_once`. Shards read to their latest position rest for `ask_again_seconds`."""
         source, settings, now = self._source, self._settings, self._now
         masks = Masks.of(source)
-        tables = tables or Tables.opened(self._layout, source, self._identify)
+        tables = self._opened(tables)
         checkpoint = up_to_date(tables.saved.checkpoint, tables.log, now)
 
         listing = list_streams(self._client)
@@ -200,6 +200,13 @@ class BatchDrain:
             lost_race=landed.lost_race,
             duration_seconds=time.monotonic() - self._started_seconds,
         )
+
+    def _opened(self, tables: Tables | None) -> Tables:
+        """Open the tables, or take those of the last batch past what a scan has landed since."""
+        if tables is None:
+            return Tables.opened(self._layout, self._source, self._identify)
+        tables.log.pass_scans()
+        return tables
 
     def _maintain(self, tables: Tables, state: ProcessState) -> None:
         """Maintain the tables; if nothing was due, the next batch of the tick continues on them."""
@@ -290,7 +297,7 @@ class BatchDrain:
     ) -> _Landed:
         """Commit the batch, then the checkpoint that it reaches; another drain may win the race."""
         saved, log, now = tables.saved, tables.log, self._now
-        reached = updated_checkpoint(planned, outcomes, now)
+        reached = updated_checkpoint(planned, outcomes, now, stream.served_at)
         batch: int | None = None
         try:
             _record_gaps(saved, planned, outcomes, now)
@@ -300,7 +307,9 @@ class BatchDrain:
             if batch is not None:
                 crash_points.reach(crash_points.AFTER_CHANGE_LOG_COMMIT)
             reached = pruned(replace(reached, batch=log.head), stream, now=now)
-            if is_worth_saving(saved.checkpoint, reached):
+            state = log.snapshot
+            awaited = None if state is None else state.drain_must_pass
+            if is_worth_saving(saved.checkpoint, reached, awaited):
                 saved.save(reached)
                 crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
             log.record_gaps(reached.gap_notes())

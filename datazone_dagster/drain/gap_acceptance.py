@@ -6,32 +6,22 @@ someone confirms that the datasets were repaired, or may stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
-from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
+from datazone_dagster.changelog.current_checkpoint import up_to_date, with_open
+from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import ConcurrentWriterError, DefinitionError
-from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, fold
+from datazone_dagster.model.checkpoint import GapNote, ShardCheckpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.process import crash_points
 
 ATTEMPTS = 10
 """Number of attempts at one acceptance while drains commit to the same checkpoint."""
-
-
-def up_to_date(saved: Checkpoint, log: ChangeLogSnapshot, now: datetime) -> Checkpoint:
-    """Return a saved checkpoint with everything added that the change log knows beyond it.
-
-    A lost checkpoint is rebuilt: positions from the rows, gaps from the gap notes. An old copy has
-    its positions, but lacks the gaps found since; of those, the open ones are added.
-    """
-    checkpoint = fold(saved, log.landed_since(saved.batch), log.head, now)
-    noted = _with_open(checkpoint, log.gaps) if saved.shards else checkpoint.with_notes(log.gaps)
-    return noted.without_ended_streams()
 
 
 def gap_notes(source_name: str, layout: Layout) -> tuple[GapNote, ...]:
@@ -45,7 +35,7 @@ def gap_notes(source_name: str, layout: Layout) -> tuple[GapNote, ...]:
     stored = () if log is None else log.gaps
     if saved is None or not saved.checkpoint.shards:
         return stored
-    current = _with_open(saved.checkpoint, stored).gap_notes()
+    current = with_open(saved.checkpoint, stored).gap_notes()
     known = {(note.gap.shard_id, note.detected_at) for note in current}
     earlier = [n for n in stored if not n.is_open and (n.gap.shard_id, n.detected_at) not in known]
     return tuple(sorted((*earlier, *current), key=lambda note: note.detected_at))
@@ -119,10 +109,6 @@ def _accepted(
     with suppress(ConcurrentWriterError):  # the next drain records them
         log.record_gaps(reached.gap_notes())
     return tuple(row.gap for row in rows if row.gap is not None)
-
-
-def _with_open(checkpoint: Checkpoint, stored: Iterable[GapNote]) -> Checkpoint:
-    return checkpoint.with_notes(note for note in stored if note.is_open)
 
 
 def _with_acceptance(row: ShardCheckpoint, by: str, why: str, now: datetime) -> ShardCheckpoint:

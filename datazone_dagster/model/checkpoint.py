@@ -140,6 +140,22 @@ class Checkpoint:
             shards={**self.shards, **{(row.stream_arn, row.shard_id): row for row in changed}},
         )
 
+    def has_passed(self, time: datetime) -> bool:
+        """Return whether every change up to `time` is landed or recorded as lost.
+
+        Only what was read counts: an open shard by its last read, a finished one until its
+        children are listed.
+        """
+        parents = {row.parent_shard_id for row in self.of_stream(self.stream_arn)}
+        childless = [
+            row
+            for row in self.of_stream(self.stream_arn)
+            if row.state is ShardState.FINISHED and row.shard_id not in parents and not row.gap
+        ]
+        latest = [row for row in self.shards.values() if not row.is_done] + childless
+        read = [max(filter(None, (row.tip_at, row.event_time)), default=None) for row in latest]
+        return bool(read) and all(one is not None and one > time for one in read)
+
     def gap_notes(self) -> tuple[GapNote, ...]:
         """Return every gap recorded on a shard, accepted or not."""
         return tuple(shard.gap for shard in self.shards.values() if shard.gap is not None)

@@ -29,6 +29,10 @@ AFTER_DATASET_COMMIT = "after dataset commit"
 AFTER_REDRIVE_PIN = "after redrive pin"
 BEFORE_SWAP = "before swap"
 AFTER_SWAP = "after swap"
+AFTER_RENUMBERING = "after renumbering"
+AFTER_PAGES_READ = "after pages read"
+AFTER_SCAN_COMMIT = "after scan commit"
+AFTER_SNAPSHOT_STATE = "after snapshot state"
 
 POINTS = (
     AFTER_READ,
@@ -49,6 +53,15 @@ POINTS = (
 
 OPERATOR_POINTS = (AFTER_REDRIVE_PIN, BEFORE_SWAP, AFTER_SWAP)
 """Points in commands that someone runs by hand."""
+
+
+SNAPSHOT_POINTS = (
+    AFTER_RENUMBERING,
+    AFTER_PAGES_READ,
+    AFTER_SCAN_COMMIT,
+    AFTER_SNAPSHOT_STATE,
+)
+"""Points in a snapshot, and in a drain that lost the commit race to it."""
 
 
 def killer(wanted: str) -> Callable[[str], None]:

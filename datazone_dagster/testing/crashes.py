@@ -49,7 +49,11 @@ def at_point(point: str, action: Callable[[], object], nth: int = 1) -> Iterator
     Raises:
         ValueError: The point does not exist.
     """
-    known = (*crash_points.POINTS, *crash_points.OPERATOR_POINTS)
+    known = (
+        *crash_points.POINTS,
+        *crash_points.OPERATOR_POINTS,
+        *crash_points.SNAPSHOT_POINTS,
+    )
     if point not in known:
         raise ValueError(f"{point!r} is not a crash point; use one of {', '.join(known)}")
     reached = 0

@@ -31,9 +31,9 @@ class Guard:
 GUARDS = (
     Guard(
         "A batch is committed with the table handle that gave its number",
-        "changelog/log.py",
-        "            self._require_own_head()\n",
-        "            self._require_own_head()\n            self._table.update_incremental()\n",
+        "changelog/log_head.py",
+        "                self._require_own()\n",
+        "                self._require_own()\n                self._table.update_incremental()\n",
         "faults/test_overlap.py::test_two_drains_at_once",
     ),
     Guard(
@@ -46,10 +46,38 @@ GUARDS = (
     ),
     Guard(
         "A batch is not committed once its table handle moved past another drain's batch",
-        "changelog/log.py",
-        "            self._require_own_head()\n",
+        "changelog/log_head.py",
+        "                self._require_own()\n",
         "",
         "changelog/test_maintain_log.py::test_a_drain_moved_past_another_batch_loses_the_race",
+    ),
+    Guard(
+        "A batch that lost the race to anything but scanned rows is given up",
+        "changelog/log_head.py",
+        "if self._fence_now() != self._fence or self._state_now() == known:",
+        "if self._state_now() == known:",
+        "changelog/test_scan_log.py::test_a_drain_in_flight_over_an_announcement_loses_the_race",
+    ),
+    Guard(
+        "Scanned rows land only on top of the state that they were read after",
+        "changelog/log_head.py",
+        "            if self.snapshot != before:\n",
+        "            if False:\n",
+        "changelog/test_scan_log.py::test_one_of_two_scans_at_once_has_lost",
+    ),
+    Guard(
+        "Scanned rows move no position",
+        "changelog/positions.py",
+        "pc.not_equal(rows[Log.SHARD_ID], SCAN_SHARD_ID)",
+        "True",
+        "changelog/test_scan_log.py::test_a_drain_that_lost_to_scans_only_takes_the_next_number",
+    ),
+    Guard(
+        "What is drained after the announcement of a snapshot has its epoch",
+        "changelog/current_checkpoint.py",
+        "epoch=max(noted.epoch, announced)",
+        "epoch=noted.epoch",
+        "snapshot/test_announce.py::test_what_is_drained_after_the_announcement_has_its_epoch",
     ),
     Guard(
         "A checkpoint is not saved once its table handle moved past another drain's save",
@@ -60,7 +88,7 @@ GUARDS = (
     ),
     Guard(
         "Positions include the batches written since the checkpoint",
-        "drain/gap_acceptance.py",
+        "changelog/current_checkpoint.py",
         "fold(saved, log.landed_since(saved.batch), log.head, now)",
         "fold(saved, (), log.head, now)",
         "faults/test_storage_faults.py::test_the_process_goes_on_after_a_failure",

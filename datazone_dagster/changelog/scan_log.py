@@ -1,0 +1,112 @@
+"""The change log as a snapshot sees it: its state, and the batches that it lands.
+
+The state is a table property, and each batch of scanned rows sets it in its own commit. So a
+process that dies between two commits continues exactly after the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow.fs as pafs
+from deltalake.transaction import AddAction
+
+from datazone_dagster.changelog.batch_writer import BatchWriter
+from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.log_head import LogHead
+from datazone_dagster.changelog.owner import KIND
+from datazone_dagster.changelog.schema import ShardRecords
+from datazone_dagster.delta import filesystem, guarded, open_table
+from datazone_dagster.errors import StorageError
+from datazone_dagster.model.snapshot_state import SnapshotState
+
+
+class ScanLog:
+    """The change log of one source, opened for a snapshot.
+
+    Raises:
+        StorageError: There is no change log, or it can't be read.
+    """
+
+    def __init__(self, change_log: ChangeLog) -> None:
+        self.uri = change_log.uri
+        self._storage_options = change_log.storage_options
+        table = open_table(self.uri, self._storage_options, KIND)
+        if table is None:
+            raise StorageError(
+                f"Source {change_log.name!r} has no change log at {self.uri} yet.",
+                safe="Nothing was read or written.",
+                hint="The first drain of the source creates it: let the drain run, then repeat.",
+            )
+        self._table = table
+        self._head = LogHead(table, self._storage_options, change_log.name)
+
+    @property
+    def state(self) -> SnapshotState | None:
+        """The snapshot as of the version of this handle; None if there never was one."""
+        return self._head.snapshot
+
+    @property
+    def head(self) -> int:
+        """Number of the last batch."""
+        return self._head.number
+
+    @property
+    def version(self) -> int:
+        """The table version."""
+        return self._table.version()
+
+    def refresh(self) -> None:
+        """Advance to the newest version.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        with guarded(self.uri, "Looking for the state of the snapshot"):
+            self._table.update_incremental()
+            self._head.read()
+
+    def move(
+        self, before: SnapshotState | None, after: SnapshotState, *, only_now: bool = False
+    ) -> None:
+        """Replace the state.
+
+        Args:
+            before: State that the change is based on.
+            after: State to store.
+            only_now: Whether any other commit since the version of this handle, even one of the
+                drain, makes the change invalid.
+
+        Raises:
+            ConcurrentWriterError: The state is not `before`, or another commit came first.
+            StorageError: The store failed.
+        """
+        with guarded(self.uri, "Storing the state of the snapshot"):
+            self._head.land_scan(None, before, after, only_now=only_now)
+
+    def land(
+        self, before: SnapshotState, after: SnapshotState, records: Iterable[ShardRecords]
+    ) -> None:
+        """Land one batch of scanned rows, once, in one commit with the state that it leads to.
+
+        Args:
+            before: State that the rows are based on.
+            after: State after them.
+            records: The rows; without any, the state alone changes.
+
+        Raises:
+            ConcurrentWriterError: The state is not `before`: another process moved it on.
+            StorageError: The store failed; the state in the log shows whether the batch landed.
+        """
+
+        def commit(file: AddAction) -> int:
+            return self._head.land_scan(file, before, after)
+
+        def folder() -> pafs.FileSystem:
+            return filesystem(self._table, self._storage_options)
+
+        with BatchWriter(self.uri, folder, self.head + 1, after.epoch, commit) as writer:
+            for shard in records:
+                writer.put(shard)
+            if writer.commit() is None:
+                self.move(before, after)

@@ -1,0 +1,268 @@
+"""State of a snapshot: stored with the change log that the scanned rows land in.
+
+A snapshot copies the table as it is into the change log. It goes through the phases in order:
+`wanted`, `announced` (the epoch is raised: from here on drained changes win over scanned rows),
+`scanning`, `scanned`, `done`. The only other way out is `cancelled`.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+PROPERTY = "datazone.snapshot"
+"""Table property of a change log that stores the state."""
+
+SCAN_SHARD_ID = "snapshot"
+"""Shard id of scanned rows in the change log. No shard has it: theirs begin with `shardId-`."""
+
+SETTLE = timedelta(seconds=60)
+"""Time after the announcement that the drain must have passed before the scan begins."""
+
+_CUT = timedelta(seconds=1)
+"""The service cuts the time of a page to the second."""
+
+Reason = Literal["start", "resync"]
+
+
+class Phase(enum.Enum):
+    """Progress of a snapshot."""
+
+    WANTED = "wanted"
+    ANNOUNCED = "announced"
+    SCANNING = "scanning"
+    SCANNED = "scanned"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+ACTIVE = (Phase.ANNOUNCED, Phase.SCANNING, Phase.SCANNED)
+"""Phases in which the epoch is raised, and the snapshot not handed over yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Counts of the sweep: keys that no scan and no later change has shown.
+
+    Args:
+        checked: Keys that the table was asked for.
+        deleted: Keys that it does not have: they are deleted from the datasets.
+        present: Keys that it has: they land as scanned rows.
+    """
+
+    checked: int = 0
+    deleted: int = 0
+    present: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What one commit of the scan lands.
+
+    Args:
+        resume: Segment and the key after which it continues; None: the segment is complete.
+        rows: Number of rows.
+        bytes: Size of the items, in bytes.
+        read_units: Read capacity consumed, in units.
+        at: Time of the last page, by the clock of the service.
+    """
+
+    resume: Mapping[int, str | None]
+    rows: int
+    bytes: int
+    read_units: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotState:
+    """A snapshot of the table of one source. Times are UTC.
+
+    Args:
+        id: Id of the snapshot, new with each attempt.
+        reason: Why it is taken: the source is new, or a gap is repaired.
+        phase: Progress.
+        epoch: Epoch of the scanned rows and of everything drained after the announcement.
+        announced_at: Time of the announcement.
+        consistent_reads: Whether the scan reads consistently.
+        segments: Number of segments of the scan.
+        next_segment: First segment that was not begun.
+        open: Segments that were begun and are not complete, each with the key (DynamoDB JSON)
+            after which it continues; None: it begins at its start.
+        rows: Rows landed by the scan.
+        bytes: Size of these items, in bytes.
+        read_units: Read capacity consumed, in units.
+        scan_started_at: Time at which the scan began.
+        scanned_at: Time of the last page read, by the clock of the service.
+        last_scan_batch: Number of the last batch that the snapshot landed.
+        caught_up_batch: Head of the change log when the drain had passed `scanned_at`.
+        sweep: Counts of the sweep.
+        done_at: Time of the handover.
+        table_id: Id of the scanned table; empty if the service returns none.
+    """
+
+    id: str
+    reason: Reason = "start"
+    phase: Phase = Phase.WANTED
+    epoch: int = 0
+    announced_at: datetime | None = None
+    consistent_reads: bool = True
+    segments: int = 0
+    next_segment: int = 0
+    open: Mapping[int, str | None] = field(default_factory=dict)
+    rows: int = 0
+    bytes: int = 0
+    read_units: float = 0.0
+    scan_started_at: datetime | None = None
+    scanned_at: datetime | None = None
+    last_scan_batch: int = 0
+    caught_up_batch: int | None = None
+    sweep: Sweep = Sweep()
+    done_at: datetime | None = None
+    table_id: str = ""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether scanned rows may land, or landed before the handover."""
+        return self.phase in ACTIVE
+
+    @property
+    def drain_must_pass(self) -> datetime | None:
+        """Time up to which every change must be drained before the next phase; None: no such."""
+        if self.phase is Phase.ANNOUNCED and self.announced_at is not None:
+            return self.announced_at + SETTLE
+        if self.phase is Phase.SCANNED and self.scanned_at is not None:
+            return self.scanned_at + _CUT
+        return None
+
+    @property
+    def segments_done(self) -> int:
+        """Number of complete segments."""
+        return self.next_segment - len(self.open)
+
+    def to_json(self) -> str:
+        """Return the text of the table property."""
+        return json.dumps(
+            {one.name: _stored(getattr(self, one.name)) for one in fields(self)},
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> SnapshotState:
+        """Return the state in the table property; fields of later versions are ignored."""
+        stored: dict[str, Any] = json.loads(text)
+        known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
+        for name in ("announced_at", "scan_started_at", "scanned_at", "done_at"):
+            known[name] = datetime.fromisoformat(known[name]) if known.get(name) else None
+        known["phase"] = Phase(known.get("phase", Phase.WANTED))
+        known["open"] = {int(number): key for number, key in (known.get("open") or {}).items()}
+        sweep = known.get("sweep") or {}
+        known["sweep"] = Sweep(*(int(sweep.get(one.name, 0)) for one in fields(Sweep)))
+        return cls(**known)
+
+
+def wanted(reason: Reason) -> SnapshotState:
+    """Return the state of a snapshot that nothing was done for yet."""
+    return SnapshotState(uuid.uuid4().hex, reason)
+
+
+def announced(
+    state: SnapshotState, *, epoch: int, at: datetime, consistent_reads: bool, table_id: str
+) -> SnapshotState:
+    """Return the state after the announcement, as a new attempt: nothing is scanned yet.
+
+    Args:
+        state: State before.
+        epoch: Epoch above every earlier one of the source.
+        at: Current time.
+        consistent_reads: Whether the scan reads consistently.
+        table_id: Id of the table.
+    """
+    return SnapshotState(
+        wanted(state.reason).id,
+        state.reason,
+        Phase.ANNOUNCED,
+        epoch,
+        at,
+        consistent_reads,
+        table_id=table_id,
+    )
+
+
+def scan_started(state: SnapshotState, *, segments: int, at: datetime) -> SnapshotState:
+    """Return the state at the start of the scan."""
+    return replace(state, phase=Phase.SCANNING, segments=segments, scan_started_at=at)
+
+
+def opened(state: SnapshotState, most: int) -> SnapshotState:
+    """Return the state with the next segments begun, until `most` are open; in order."""
+    begun = range(
+        state.next_segment, min(state.segments, state.next_segment + most - len(state.open))
+    )
+    return replace(
+        state,
+        open={**state.open, **dict.fromkeys(begun)},
+        next_segment=state.next_segment + len(begun),
+    )
+
+
+def landed(state: SnapshotState, scanned: Scanned) -> SnapshotState:
+    """Return the state after a commit of the scan; the last one ends it."""
+    complete = {number for number, key in scanned.resume.items() if key is None}
+    still_open = {
+        number: scanned.resume.get(number, key)
+        for number, key in state.open.items()
+        if number not in complete
+    }
+    reached = replace(
+        state,
+        open=still_open,
+        rows=state.rows + scanned.rows,
+        bytes=state.bytes + scanned.bytes,
+        read_units=state.read_units + scanned.read_units,
+        scanned_at=max(filter(None, (state.scanned_at, scanned.at))),
+    )
+    ended = not still_open and reached.next_segment == reached.segments
+    return replace(reached, phase=Phase.SCANNED) if ended else reached
+
+
+def caught_up(state: SnapshotState, head: int) -> SnapshotState:
+    """Return the state after the drain has passed the end of the scan, at this head."""
+    return replace(state, caught_up_batch=head)
+
+
+def swept(state: SnapshotState, *, deleted: int, present: int) -> SnapshotState:
+    """Return the state after a commit of the sweep."""
+    sweep = Sweep(
+        state.sweep.checked + deleted + present,
+        state.sweep.deleted + deleted,
+        state.sweep.present + present,
+    )
+    return replace(state, sweep=sweep)
+
+
+def done(state: SnapshotState, at: datetime) -> SnapshotState:
+    """Return the state after the handover."""
+    return replace(state, phase=Phase.DONE, done_at=at)
+
+
+def cancelled(state: SnapshotState) -> SnapshotState:
+    """Return the state of a snapshot that was given up; its epoch stays raised."""
+    return replace(state, phase=Phase.CANCELLED, open={})
+
+
+def _stored(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Phase):
+        return value.value
+    if isinstance(value, Sweep):
+        return {one.name: getattr(value, one.name) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(number): key for number, key in value.items()}
+    return value

@@ -1,0 +1,1 @@
+"""Stage one, second door: scan a table; land its items in the change log next to the stream."""

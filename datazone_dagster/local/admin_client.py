@@ -103,6 +103,25 @@ class AdminClient:
         faults = plan if isinstance(plan, FaultPlan) else FaultPlan(tuple(plan))
         self._call("faults", plan=faults.to_members())
 
+    def set_lag(
+        self, table: str, *, writes: int | None = None, seconds: float | None = None
+    ) -> None:
+        """Let reads without ConsistentRead show a table as it was some writes or seconds ago.
+
+        Without arguments they show it as it is. The past reaches back to the first call: a lag
+        never shows what was before it.
+        """
+        self._call("lag", table=table, writes=writes, seconds=seconds)
+
+    def set_read_capacity(self, table: str, units_per_second: float | None) -> None:
+        """Throttle reads of a table beyond this many read units per second; None allows all.
+
+        A read of more units than that is let in after a pause that pays for it. Other reads are
+        refused with `ProvisionedThroughputExceededException`; a BatchGetItem leaves the keys
+        that are too many unprocessed.
+        """
+        self._call("read-capacity", table=table, unitsPerSecond=units_per_second)
+
     def clear_faults(self) -> None:
         """Remove all faults and empty the log."""
         self.set_faults(())

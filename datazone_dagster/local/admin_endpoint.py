@@ -15,14 +15,15 @@ import msgspec
 
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.local.faults import FaultPlan
+from datazone_dagster.local.history import forget
 from datazone_dagster.local.http_requests import Request
 from datazone_dagster.local.operations import Answer, Operations, decoded
 from datazone_dagster.local.rows import sweep_expired
-from datazone_dagster.local.service import Body, Call, optional_text, text
+from datazone_dagster.local.service import Body, Call, optional_integer, optional_text, text
 from datazone_dagster.local.service_errors import ServiceError, not_found, validation
 from datazone_dagster.local.store import erase, write_setting
 from datazone_dagster.local.stream_log import open_shards, padded, roll_shard, split_shard
-from datazone_dagster.local.tables import find_table
+from datazone_dagster.local.tables import find_table, save_table
 from datazone_dagster.local.trimming import trim_aged, trim_before, trim_through
 
 ADMIN_PREFIX = "/_admin/"
@@ -52,6 +53,8 @@ class AdminEndpoint:
             "counters": self._counters,
             "faults": self._faults,
             "reset": self._reset,
+            "lag": self._lag,
+            "read-capacity": self._read_capacity,
             "fault-log": lambda _call, _body: {"log": operations.faults.log()},
         }
 
@@ -114,6 +117,31 @@ class AdminEndpoint:
         call.clock.offset_seconds = 0.0
         self._operations.faults.set_plan(FaultPlan())
         self._operations.reset_counters()
+        self._operations.read_limits.clear()
+        return {}
+
+    def _lag(self, call: Call, body: Body) -> Body:
+        """Let reads that are not consistent lag behind by writes or by seconds."""
+        table = find_table(call, text(body, "table"))
+        writes, seconds = optional_integer(body, "writes", 0), body.get("seconds")
+        if seconds is not None and not (_is_number(seconds) and seconds >= 0):
+            raise validation("seconds must be a number of seconds, 0 or more")
+        if writes is not None and seconds is not None:
+            raise validation("A table lags by writes or by seconds, not by both")
+        table = msgspec.structs.replace(table, lag_writes=writes, lag_seconds=seconds)
+        save_table(call, table)
+        if not table.remembers:
+            forget(call, table)
+        return {}
+
+    def _read_capacity(self, call: Call, body: Body) -> Body:
+        """Throttle reads of a table beyond a number of units per second."""
+        table = find_table(call, text(body, "table"))
+        units = body.get("unitsPerSecond")
+        if units is not None and not (_is_number(units) and units > 0):
+            raise validation("unitsPerSecond must be a number above 0")
+        save_table(call, msgspec.structs.replace(table, read_limit=units))
+        self._operations.read_limits.clear()
         return {}
 
     def _shards(self, call: Call, body: Body) -> Body:

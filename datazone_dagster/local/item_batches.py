@@ -14,13 +14,15 @@ from datazone_dagster.local.items import (
     update_within,
 )
 from datazone_dagster.local.keys import StoredKey, key_of_item, key_of_request
-from datazone_dagster.local.rows import change_row, read_row
+from datazone_dagster.local.rows import change_row, read_row, read_row_as_asked
 from datazone_dagster.local.service import Body, Call, member, members, optional_text, text
 from datazone_dagster.local.service_errors import ServiceError, validation
 from datazone_dagster.local.tables import Table, find_table
-from datazone_dagster.local.values import Item, checked_item
+from datazone_dagster.local.throughput import consumed_by_tables, exceeded, read_units, spend
+from datazone_dagster.local.values import Item, checked_item, item_bytes
 
 _BATCH_WRITES_MAX, _BATCH_READS_MAX, _TRANSACTION_MAX = 25, 100, 100
+BATCH_BYTES = 16 * 1024 * 1024
 
 
 def batch_write_item(call: Call, body: Body) -> Body:
@@ -52,23 +54,64 @@ def _batched(table: Table, request: Body) -> tuple[Table, StoredKey, Item | None
 
 
 def batch_get_item(call: Call, body: Body) -> Body:
-    """`BatchGetItem`: up to 100 keys. Nothing is left unprocessed."""
-    requests, answer, count = member(body, "RequestItems"), {}, 0
-    for name in requests:
-        table, request = find_table(call, name), member(requests, name)
+    """`BatchGetItem`: up to 100 keys and 16 MB; the rest is left unprocessed, as in the service."""
+    requests = member(body, "RequestItems")
+    reads = [_BatchRead(call, name, member(requests, name)) for name in requests]
+    if not 1 <= sum(len(read.keys) for read in reads) <= _BATCH_READS_MAX:
+        raise validation(f"A batch takes 1 to {_BATCH_READS_MAX} keys")
+    size_bytes = 0
+    for read in reads:
+        size_bytes += read.take(call, BATCH_BYTES - size_bytes)
+    if not any(read.units for read in reads):
+        raise exceeded()
+    consumed = consumed_by_tables(body, [(read.table, read.units) for read in reads])
+    return {
+        "Responses": {read.name: read.found for read in reads},
+        "UnprocessedKeys": {read.name: read.rest() for read in reads if read.unread},
+        **consumed,
+    }
+
+
+class _BatchRead:
+    """Keys of one table in a BatchGetItem."""
+
+    def __init__(self, call: Call, name: str, request: Body) -> None:
+        self.name, self._request = name, request
+        self.table = find_table(call, name)
         placeholders = placeholders_of(request)
         expression = optional_text(request, "ProjectionExpression")
-        paths = projection(expression, placeholders) if expression is not None else None
+        self._paths = projection(expression, placeholders) if expression is not None else None
         placeholders.require_all_used()
-        keys = [key_of_request(table.schema, checked_item(k)) for k in members(request, "Keys")]
-        count += len(keys)
-        if len(set(keys)) < len(keys):
+        schema = self.table.schema
+        given = members(request, "Keys")
+        self.keys = [key_of_request(schema, checked_item(key)) for key in given]
+        if len(set(self.keys)) < len(self.keys):
             raise validation("Provided list of item keys contains duplicates")
-        found = [item for key in keys if (item := read_row(call, table, key)) is not None]
-        answer[name] = [project(item, paths) for item in found] if paths is not None else found
-    if not 1 <= count <= _BATCH_READS_MAX:
-        raise validation(f"A batch takes 1 to {_BATCH_READS_MAX} keys")
-    return {"Responses": answer, "UnprocessedKeys": {}}
+        self.unread = given
+        self.found: list[Item] = []
+        self.units = 0.0
+
+    def take(self, call: Call, budget_bytes: int) -> int:
+        """Read keys until the bytes or the capacity are used up; return the bytes read."""
+        read_bytes = 0
+        for key in self.keys:
+            if read_bytes >= budget_bytes:
+                break
+            item = read_row_as_asked(call, self.table, key, self._request)
+            size_bytes = item_bytes(item) if item is not None else 0
+            units = read_units(self._request, size_bytes)
+            if not spend(call, self.table, units):
+                break
+            read_bytes += size_bytes
+            self.units += units
+            self.unread = self.unread[1:]
+            if item is not None:
+                self.found.append(project(item, self._paths) if self._paths is not None else item)
+        return read_bytes
+
+    def rest(self) -> Body:
+        """Return the request for the keys that were not read."""
+        return self._request | {"Keys": self.unread}
 
 
 def transact_write_items(call: Call, body: Body) -> Body:

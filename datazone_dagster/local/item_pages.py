@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
+from datazone_dagster.local import history
 from datazone_dagster.local.expressions.conditions import Condition, condition
 from datazone_dagster.local.expressions.projections import project, projection
 from datazone_dagster.local.expressions.tokens import Placeholders
-from datazone_dagster.local.items import placeholders_of, read_capacity
+from datazone_dagster.local.items import placeholders_of
 from datazone_dagster.local.key_conditions import partition_value
 from datazone_dagster.local.keys import (
     HASH_SPACE,
@@ -29,6 +30,7 @@ from datazone_dagster.local.service import (
 )
 from datazone_dagster.local.service_errors import validation
 from datazone_dagster.local.tables import Table, find_table
+from datazone_dagster.local.throughput import read_capacity
 from datazone_dagster.local.values import Item, checked_item, sort_bytes
 
 PAGE_BYTES = 1024 * 1024
@@ -41,13 +43,10 @@ def scan(call: Call, body: Body) -> Body:
     refuse(body, *_LEGACY, "IndexName")
     table = find_table(call, text(body, "TableName"))
     low, high = _segment(body)
-    start = _start_key(table, body) or StoredKey(-1, b"", b"")
-    rows = call.db.execute(
-        "SELECT size_bytes, item FROM items WHERE table_number = ? AND hash >= ? AND hash < ?"
-        " AND (hash, partition, sort) > (?, ?, ?) ORDER BY hash, partition, sort",
-        (table.number, low, high, *start),
-    )
-    return _page(table, body, rows, _Filter(body))
+    start = _start_key(table, body) or history.BEGINNING
+    after = history.as_of(call, table, body)
+    rows = history.rows(call, table, after, low=low, high=high, start=start)
+    return _page(call, table, body, rows, _Filter(body))
 
 
 def _segment(body: Body) -> tuple[int, int]:
@@ -75,20 +74,40 @@ def query(call: Call, body: Body) -> Body:
     on_key = condition(expression, "KeyConditionExpression", placeholders)
     partition = sort_bytes(partition_value(expression, table.schema, placeholders))
     placeholders.require_all_used()
+    rows = _partition(call, table, body, partition)
+    matching = (row for row in rows if on_key(decode_item(row["item"])))
+    return _page(call, table, body, matching, wanted)
+
+
+def _partition(call: Call, table: Table, body: Body, partition: bytes) -> Iterable[sqlite3.Row]:
+    """Return the rows of a partition behind the start key, in the order of the request."""
     forward = body.get("ScanIndexForward") is not False
     start = _start_key(table, body)
+    hashed = partition_hash(partition)
+    after = history.as_of(call, table, body)
+    if after is not None:
+        earlier = history.rows(call, table, after, low=hashed, high=hashed + 1)
+        rows = [
+            row
+            for row in earlier
+            if row["partition"] == partition
+            and (start is None or _is_behind(row["sort"], start.sort, forward=forward))
+        ]
+        return rows if forward else reversed(rows)
     sign, order = (">", "ASC") if forward else ("<", "DESC")
     # Only two fixed words are inserted; every value is bound.
     sql = (
         "SELECT size_bytes, item FROM items WHERE table_number = ? AND hash = ?"  # noqa: S608 - see above
         f" AND partition = ?{f' AND sort {sign} ?' if start else ''} ORDER BY sort {order}"
     )
-    bound: list[Any] = [table.number, partition_hash(partition), partition]
+    bound: list[Any] = [table.number, hashed, partition]
     if start is not None:
         bound.append(start.sort)
-    rows = call.db.execute(sql, bound)
-    matching = (row for row in rows if on_key(decode_item(row["item"])))
-    return _page(table, body, matching, wanted)
+    return call.db.execute(sql, bound)
+
+
+def _is_behind(sort: bytes, start: bytes, *, forward: bool) -> bool:
+    return sort > start if forward else sort < start
 
 
 def _start_key(table: Table, body: Body) -> StoredKey | None:
@@ -115,7 +134,9 @@ class _Filter:
         self.count_only = choice(body, "Select", allowed, "ALL_ATTRIBUTES") == "COUNT"
 
 
-def _page(table: Table, body: Body, rows: Iterable[sqlite3.Row], wanted: _Filter) -> Body:
+def _page(
+    call: Call, table: Table, body: Body, rows: Iterable[sqlite3.Row], wanted: _Filter
+) -> Body:
     """Return at most Limit items or 1 MB, both before the filter, as the service does."""
     limit = optional_integer(body, "Limit", 1)
     scanned = size_bytes = 0
@@ -130,7 +151,7 @@ def _page(table: Table, body: Body, rows: Iterable[sqlite3.Row], wanted: _Filter
         if scanned == limit or size_bytes >= PAGE_BYTES:
             last = item
             break
-    capacity = read_capacity(body, table, size_bytes)
+    capacity = read_capacity(call, body, table, size_bytes)
     answer = {"Count": len(matching), "ScannedCount": scanned, **capacity}
     if not wanted.count_only:
         paths = wanted.paths

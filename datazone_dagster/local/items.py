@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from datazone_dagster.local.expressions.conditions import Condition, condition
@@ -10,7 +9,7 @@ from datazone_dagster.local.expressions.projections import project, projection
 from datazone_dagster.local.expressions.tokens import Path, Placeholders
 from datazone_dagster.local.expressions.updates import Update, update
 from datazone_dagster.local.keys import StoredKey, key_of_item, key_of_request
-from datazone_dagster.local.rows import change_row, read_row
+from datazone_dagster.local.rows import change_row, read_row, read_row_as_asked
 from datazone_dagster.local.service import (
     Body,
     Call,
@@ -26,6 +25,7 @@ from datazone_dagster.local.service_errors import (
     validation,
 )
 from datazone_dagster.local.tables import Table, find_table
+from datazone_dagster.local.throughput import read_capacity, write_capacity
 from datazone_dagster.local.values import Item, checked_item, item_bytes
 
 _LEGACY = ("Expected", "ConditionalOperator", "AttributeUpdates", "AttributesToGet")
@@ -152,7 +152,7 @@ def _require_no_key_change(table: Table, change: Update) -> None:
 
 
 def get_item(call: Call, body: Body) -> Body:
-    """`GetItem`: always consistent."""
+    """`GetItem`."""
     refuse(body, *_LEGACY)
     table = find_table(call, text(body, "TableName"))
     placeholders = placeholders_of(body)
@@ -160,28 +160,9 @@ def get_item(call: Call, body: Body) -> Body:
     paths = projection(expression, placeholders) if expression is not None else None
     placeholders.require_all_used()
     key: StoredKey = key_of_request(table.schema, checked_item(body.get("Key")))
-    item = read_row(call, table, key)
+    item = read_row_as_asked(call, table, key, body)
     size_bytes = item_bytes(item) if item is not None else 0
-    answer: Body = read_capacity(body, table, size_bytes)
+    answer: Body = read_capacity(call, body, table, size_bytes)
     if item is not None:
         answer["Item"] = project(item, paths) if paths is not None else item
     return answer
-
-
-def write_capacity(body: Body, table: Table, *images: Item | None) -> Body:
-    """`ConsumedCapacity` of a write: one unit per KB of the larger image."""
-    size_bytes = max((item_bytes(image) for image in images if image is not None), default=0)
-    return _capacity(body, table, max(1.0, float(math.ceil(size_bytes / 1024))))
-
-
-def read_capacity(body: Body, table: Table, size_bytes: int) -> Body:
-    """`ConsumedCapacity` of a read: one unit per 4 KB, half of it when eventually consistent."""
-    units = float(max(1, math.ceil(size_bytes / 4096)))
-    return _capacity(body, table, units if body.get("ConsistentRead") else units / 2)
-
-
-def _capacity(body: Body, table: Table, units: float) -> Body:
-    wanted = choice(body, "ReturnConsumedCapacity", ("NONE", "TOTAL", "INDEXES"), "NONE")
-    if wanted == "NONE":
-        return {}
-    return {"ConsumedCapacity": {"TableName": table.name, "CapacityUnits": units}}

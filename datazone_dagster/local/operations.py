@@ -28,6 +28,7 @@ from datazone_dagster.local.faults import (
     FaultKind,
 )
 from datazone_dagster.local.iterators import read
+from datazone_dagster.local.read_limits import ReadLimits
 from datazone_dagster.local.readers import ReaderLimit
 from datazone_dagster.local.service import Body, Call, Settings
 from datazone_dagster.local.service_errors import ServiceError
@@ -89,6 +90,7 @@ class Operations:
         self.store, self.clock, self.settings = store, clock, settings
         self.faults = FaultInjector()
         self.readers = ReaderLimit()
+        self.read_limits = ReadLimits()
         self._counts: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._served: Counter[str] = Counter()
@@ -126,7 +128,7 @@ class Operations:
         if name == "GetRecords" and self.settings.two_readers_a_shard:
             self._admit_reader(body)
         with self.store.transaction() as db:
-            call = Call(db, self.clock, self.settings, region)
+            call = Call(db, self.clock, self.settings, region, self.read_limits)
             answer = operation(call, body)
             if fault is not None:
                 answer = _distorted(call, body, answer, fault)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from datazone_dagster.local import history
 from datazone_dagster.local.keys import StoredKey, key_of_item
-from datazone_dagster.local.service import Call
+from datazone_dagster.local.service import Body, Call
 from datazone_dagster.local.service_errors import validation
 from datazone_dagster.local.stream_log import TTL_IDENTITY, append_record
 from datazone_dagster.local.tables import Table, all_tables
@@ -22,11 +23,12 @@ def decode_item(stored: bytes) -> Item:
 
 def read_row(call: Call, table: Table, key: StoredKey) -> Item | None:
     """Return the item under a key, None if it is absent."""
-    row = call.db.execute(
-        "SELECT item FROM items WHERE table_number = ? AND hash = ? AND partition = ? AND sort = ?",
-        (table.number, *key),
-    ).fetchone()
-    return None if row is None else decode_item(row["item"])
+    return history.row(call, table, key, None)
+
+
+def read_row_as_asked(call: Call, table: Table, key: StoredKey, body: Body) -> Item | None:
+    """Return the item under a key as the request reads it: it may lag unless it is consistent."""
+    return history.row(call, table, key, history.as_of(call, table, body))
 
 
 def change_row(
@@ -60,6 +62,7 @@ def change_row(
             " VALUES (?, ?, ?, ?, ?, ?)",
             (table.number, *key, size_bytes, msgspec.json.encode(new)),
         )
+    history.remember(call, table, key, old)
     if table.stream_arn is not None:
         append_record(call, table.stream_arn, key, old=old, new=new, identity=identity)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from datazone_dagster.local.clock import ServerClock
+from datazone_dagster.local.read_limits import ReadLimits
 from datazone_dagster.local.service_errors import ServiceError, validation
 
 ACCOUNT_ID = "000000000000"
@@ -40,12 +41,14 @@ class Call:
         clock: Clock of the server.
         settings: Settings of the server.
         region: Region that the client signed for.
+        read_limits: Scripted read capacity.
     """
 
     db: sqlite3.Connection
     clock: ServerClock
     settings: Settings
     region: str = DEFAULT_REGION
+    read_limits: ReadLimits = field(default_factory=ReadLimits)
 
 
 def text(body: Body, name: str) -> str:

@@ -37,6 +37,12 @@ CREATE TABLE IF NOT EXISTS records (
     position INTEGER PRIMARY KEY, shard INTEGER NOT NULL, sequence TEXT NOT NULL,
     created_at REAL NOT NULL, body BLOB NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS records_by_shard ON records (shard, sequence);
+CREATE TABLE IF NOT EXISTS writes (
+    position INTEGER PRIMARY KEY AUTOINCREMENT, table_number INTEGER NOT NULL,
+    hash INTEGER NOT NULL, partition BLOB NOT NULL, sort BLOB NOT NULL, at REAL NOT NULL,
+    old_size_bytes INTEGER NOT NULL, old BLOB);
+CREATE INDEX IF NOT EXISTS writes_by_table ON writes (table_number, position);
+CREATE INDEX IF NOT EXISTS writes_by_key ON writes (table_number, hash, partition, sort, position);
 """
 
 _ERASE = (
@@ -44,6 +50,7 @@ _ERASE = (
     "DELETE FROM shards",
     "DELETE FROM streams",
     "DELETE FROM items",
+    "DELETE FROM writes",
     "DELETE FROM tables",
     "DELETE FROM settings",
 )

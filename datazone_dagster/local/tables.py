@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from datazone_dagster.local import provisioning
 from datazone_dagster.local.keys import KeySchema
 from datazone_dagster.local.service import (
     Body,
@@ -46,7 +47,19 @@ class Table(msgspec.Struct, frozen=True):
     latest_stream_arn: str | None = None
     view_type: str | None = None
     ttl_attribute: str | None = None
+    on_demand_limits: dict[str, int] = {}
+    warm: dict[str, int] = {}
+    lag_writes: int | None = None
+    lag_seconds: float | None = None
+    read_limit: float | None = None
+    recoverable_since: float | None = None
     number: int = 0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether earlier states are stored: for lagging reads, and to recover a point in time."""
+        states = (self.lag_writes, self.lag_seconds, self.recoverable_since)
+        return any(state is not None for state in states)
 
 
 def find_table(call: Call, name: str) -> Table:
@@ -79,14 +92,20 @@ def _with_number(document: bytes, number: int) -> Table:
     return msgspec.structs.replace(table, number=number)
 
 
-def _described(call: Call, name: str) -> Table:
+def described_table(call: Call, name: str) -> Table:
+    """Return the table of a request about the table itself.
+
+    Raises:
+        ServiceError: `ResourceNotFoundException`.
+    """
     row = call.db.execute("SELECT 1 FROM tables WHERE name = ?", (_short_name(name),)).fetchone()
     if row is None:
         raise not_found(f"Requested resource not found: Table: {name} not found")
     return find_table(call, name)
 
 
-def _save(call: Call, table: Table) -> None:
+def save_table(call: Call, table: Table) -> None:
+    """Store the settings of a table."""
     call.db.execute(
         "UPDATE tables SET document = ? WHERE number = ?",
         (msgspec.json.encode(table), table.number),
@@ -110,14 +129,16 @@ def create_table(call: Call, body: Body) -> Body:
         created_at=call.clock.now(),
         schema=_key_schema(body),
         definitions=members(body, "AttributeDefinitions"),
-        provisioned=_provisioned(body),
+        provisioned=provisioning.provisioned(body),
+        on_demand_limits=provisioning.on_demand_limits(body) or {},
+        warm=provisioning.warm(body) or {},
     )
     cursor = call.db.execute(
         "INSERT INTO tables (name, document) VALUES (?, ?)", (name, msgspec.json.encode(table))
     )
     table = msgspec.structs.replace(table, number=int(cursor.lastrowid or 0))
     table = _with_stream(call, table, member(body, "StreamSpecification"))
-    _save(call, table)
+    save_table(call, table)
     return {"TableDescription": _description(call, table)}
 
 
@@ -142,28 +163,6 @@ def _key_schema(body: Body) -> KeySchema:
     if len(names) == 1:
         return KeySchema(names[0], types[names[0]])
     return KeySchema(names[0], types[names[0]], names[1], types[names[1]])
-
-
-def _provisioned(body: Body) -> dict[str, int]:
-    mode = choice(body, "BillingMode", ("PROVISIONED", "PAY_PER_REQUEST"), "PROVISIONED")
-    given = member(body, "ProvisionedThroughput")
-    if mode == "PAY_PER_REQUEST":
-        if given:
-            raise invalid_parameter(
-                "Neither ReadCapacityUnits nor WriteCapacityUnits can be specified when "
-                "BillingMode is PAY_PER_REQUEST"
-            )
-        return {}
-    units = {name: optional_integer(given, name, 1) for name in _UNITS}
-    if None in units.values():
-        raise invalid_parameter(
-            "ReadCapacityUnits and WriteCapacityUnits must both be specified when BillingMode "
-            "is PROVISIONED"
-        )
-    return {name: value for name, value in units.items() if value is not None}
-
-
-_UNITS = ("ReadCapacityUnits", "WriteCapacityUnits")
 
 
 def _with_stream(call: Call, table: Table, specification: Body) -> Table:
@@ -192,7 +191,7 @@ def _with_stream(call: Call, table: Table, specification: Body) -> Table:
 
 def describe_table(call: Call, body: Body) -> Body:
     """`DescribeTable`."""
-    return {"Table": _description(call, _described(call, text(body, "TableName")))}
+    return {"Table": _description(call, described_table(call, text(body, "TableName")))}
 
 
 def _description(call: Call, table: Table, status: str = "ACTIVE") -> Body:
@@ -213,17 +212,12 @@ def _description(call: Call, table: Table, status: str = "ACTIVE") -> Body:
             for name, kind in zip(table.schema.names, kinds, strict=False)
         ],
         "AttributeDefinitions": table.definitions,
-        "ProvisionedThroughput": {
-            "NumberOfDecreasesToday": 0,
-            **(table.provisioned or dict.fromkeys(_UNITS, 0)),
-        },
+        **provisioning.described_capacity(table.provisioned, table.on_demand_limits, table.warm),
         # Counted for each call; the service counts every six hours.
         "ItemCount": counts["items"],
         "TableSizeBytes": counts["size"],
         "DeletionProtectionEnabled": False,
     }
-    if not table.provisioned:
-        description["BillingModeSummary"] = {"BillingMode": "PAY_PER_REQUEST"}
     if table.stream_arn is not None:
         description["StreamSpecification"] = {
             "StreamEnabled": True,
@@ -238,22 +232,29 @@ def _description(call: Call, table: Table, status: str = "ACTIVE") -> Body:
 
 def update_table(call: Call, body: Body) -> Body:
     """`UpdateTable`: streams on and off, capacity."""
-    table = _described(call, text(body, "TableName"))
+    table = described_table(call, text(body, "TableName"))
     refuse(body, "GlobalSecondaryIndexUpdates", "ReplicaUpdates")
     table = _with_stream(call, table, member(body, "StreamSpecification"))
     if body.get("BillingMode") is not None or body.get("ProvisionedThroughput") is not None:
-        table = msgspec.structs.replace(table, provisioned=_provisioned(body))
-    _save(call, table)
+        table = msgspec.structs.replace(table, provisioned=provisioning.provisioned(body))
+    limits, warm = provisioning.on_demand_limits(body), provisioning.warm(body)
+    table = msgspec.structs.replace(
+        table,
+        on_demand_limits=table.on_demand_limits if limits is None else limits,
+        warm=table.warm if warm is None else warm,
+    )
+    save_table(call, table)
     return {"TableDescription": _description(call, table)}
 
 
 def delete_table(call: Call, body: Body) -> Body:
     """`DeleteTable`: gone at once; its stream is disabled and stays readable for 24 hours."""
-    table = _described(call, text(body, "TableName"))
+    table = described_table(call, text(body, "TableName"))
     description = _description(call, table, "DELETING")
     if table.stream_arn is not None:
         close_stream(call, table.stream_arn)
-    call.db.execute("DELETE FROM items WHERE table_number = ?", (table.number,))
+    for stored in ("items", "writes"):
+        call.db.execute(f"DELETE FROM {stored} WHERE table_number = ?", (table.number,))  # noqa: S608 - fixed names
     call.db.execute("DELETE FROM tables WHERE number = ?", (table.number,))
     return {"TableDescription": description}
 
@@ -276,19 +277,19 @@ def list_tables(call: Call, body: Body) -> Body:
 
 def update_time_to_live(call: Call, body: Body) -> Body:
     """`UpdateTimeToLive`."""
-    table = _described(call, text(body, "TableName"))
+    table = described_table(call, text(body, "TableName"))
     specification = member(body, "TimeToLiveSpecification")
     attribute = text(specification, "AttributeName")
     enabled = bool(specification.get("Enabled"))
     if enabled == (table.ttl_attribute is not None):
         raise validation(f"TimeToLive is already {'enabled' if enabled else 'disabled'}")
-    _save(call, msgspec.structs.replace(table, ttl_attribute=attribute if enabled else None))
+    save_table(call, msgspec.structs.replace(table, ttl_attribute=attribute if enabled else None))
     return {"TimeToLiveSpecification": {"AttributeName": attribute, "Enabled": enabled}}
 
 
 def describe_time_to_live(call: Call, body: Body) -> Body:
     """`DescribeTimeToLive`."""
-    table = _described(call, text(body, "TableName"))
+    table = described_table(call, text(body, "TableName"))
     if table.ttl_attribute is None:
         return {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
     return {

@@ -27,6 +27,7 @@ from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.read_dataset import DatasetReader, read
+from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
 from datazone_dagster.drain.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.drain.polling import POLLING
@@ -68,6 +69,7 @@ __all__ = [
     "connect_table",
     "dataset_exists",
     "dataset_report",
+    "datasets_of_source",
     "drain_once",
     "drain_tick",
     "flow_counts",
@@ -169,18 +171,25 @@ def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
 
 
 def truncate_applied(
-    source_name: str, dataset_ids: Iterable[str], layout: Layout, *, created_before: datetime
+    source_name: str,
+    dataset_ids: Iterable[str],
+    layout: Layout,
+    *,
+    created_before: datetime,
+    logger: logging.Logger = _logger,
 ) -> int:
     """Remove old changes that every dataset has applied from a change log, for good.
 
-    A dataset without a table has applied nothing, so nothing is removed. If another commit wins
-    the race, nothing is removed either; the next call tries again.
+    Every dataset of the lakehouse with a position of the source counts, whoever declared it. A
+    declared dataset without a table has applied nothing, so nothing is removed. If another commit
+    wins the race, nothing is removed either; the next call tries again.
 
     Args:
         source_name: Name of the source.
-        dataset_ids: Ids of all datasets of the source.
+        dataset_ids: Ids of the declared datasets of the source.
         layout: Locations of the tables.
         created_before: Time from which on changes stay.
+        logger: Logger that is told which undeclared dataset keeps changes from being removed.
 
     Returns:
         Number of changes removed.
@@ -189,14 +198,25 @@ def truncate_applied(
         StorageError: The lakehouse can't be read or written.
     """
     log = ChangeLog(layout, source_name).open()
-    positions = [
-        DatasetTable(layout, dataset_id, source_name, mode="merge").position()
-        for dataset_id in dataset_ids
-    ]
-    if log is None or not positions:
+    if log is None:
         return 0
+    found = datasets_of_source(source_name, layout)
+    declared = {dataset_id: found.get(dataset_id, 0) for dataset_id in dataset_ids}
+    positions = found | declared
+    if not positions:
+        return 0
+    last = min(positions, key=positions.__getitem__)
+    if last not in declared and positions[last] < log.head:
+        logger.info(
+            "Changes after batch %d stay in the change log of %s: dataset %r, which this code "
+            "location does not declare, has not applied them. If nobody writes it any more, move "
+            "its table away.",
+            positions[last],
+            source_name,
+            last,
+        )
     try:
-        return log.truncate(min(positions), created_before)
+        return log.truncate(positions[last], created_before)
     except ConcurrentWriterError:
         return 0
 

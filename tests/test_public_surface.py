@@ -118,6 +118,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "connect_table",
         "dataset_exists",
         "dataset_report",
+        "datasets_of_source",
         "drain_once",
         "drain_tick",
         "flow_counts",

@@ -9,7 +9,7 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from dagster import (
     AssetCheckEvaluation,
@@ -23,7 +23,14 @@ from dagster import (
     SkipReason,
 )
 
-from datazone_dagster.dagster_glue.names import ALERT_SENSOR
+from datazone_dagster.api import Transform
+from datazone_dagster.dagster_glue.names import (
+    ALERT_SENSOR,
+    dataset_check_keys,
+    stream_check_key,
+)
+from datazone_dagster.dagster_glue.resources import Lakehouse
+from datazone_dagster.dagster_glue.shared import Group, Member, shared
 from datazone_dagster.errors import DefinitionError
 
 INTERVAL_SECONDS = 10
@@ -61,47 +68,69 @@ class CheckEvent:
 OnCheck = Callable[[CheckEvent], object]
 
 
-def alert_sensor(on_check: OnCheck, keys: Sequence[AssetCheckKey]) -> SensorDefinition:
-    """Return the sensor that calls `on_check` once per change of one of these checks.
+def alert_sensor(
+    on_check: OnCheck, members: Sequence[Member], lakehouse: Lakehouse
+) -> SensorDefinition:
+    """Return the sensor that calls `on_check` once per change of a check of these transforms.
+
+    It watches all checks of their datasets and sources.
 
     If `on_check` raises, the exception is logged, and the next tick calls it again with the
     latest evaluation; alerts of other checks are not delayed. The cursor records the reported
     levels: after a reset, failing checks are reported again.
     """
 
-    def evaluate(context: SensorEvaluationContext) -> SensorResult:
-        reported = _reported_levels(context.cursor)
-        sent, failed = 0, 0
-        for key in keys:
-            latest = _latest(context.instance, key)
-            if latest is None:
-                continue
-            name = f"{key.asset_key.to_user_string()}:{key.name}"
-            before = reported.get(name, _OK)
-            level = _OK if latest.passed else latest.severity.value
-            if level == before:
-                continue
-            event = _event(latest, before)
-            # Broad on purpose: user code may raise anything, and it is logged.
-            try:
-                on_check(event)
-            except Exception:
-                context.log.exception("on_check failed for %s; the next tick tries again.", name)
-                failed += 1
-                continue
-            sent += 1
-            reported[name] = level
-        skip = f"{sent} sent, {failed} to be retried." if sent or failed else "No check changed."
-        return SensorResult(skip_reason=SkipReason(skip), cursor=_cursor(reported))
+    def arguments(group: Group) -> dict[str, Any]:
+        return {
+            "name": group.name,
+            "evaluation_fn": lambda context: _evaluate(on_check, group, context),
+            "minimum_interval_seconds": INTERVAL_SECONDS,
+            "default_status": DefaultSensorStatus.RUNNING,
+            "description": "Calls your function when a check of a stream or a dataset fails, "
+            "changes its severity or recovers.",
+        }
 
-    return SensorDefinition(
-        name=ALERT_SENSOR,
-        evaluation_fn=evaluate,
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
-        description="Calls your function when a check of a stream or a dataset fails, changes "
-        "its severity or recovers.",
-    )
+    wanted = Group(ALERT_SENSOR, identical=(lakehouse,), equal={"on_check": on_check})
+    return shared(wanted, members, SensorDefinition, arguments)[0]
+
+
+def _evaluate(on_check: OnCheck, group: Group, context: SensorEvaluationContext) -> SensorResult:
+    reported = _reported_levels(context.cursor)
+    sent, failed = 0, 0
+    for key in _check_keys(group.transforms_in(context.repository_def)):
+        latest = _latest(context.instance, key)
+        if latest is None:
+            continue
+        name = f"{key.asset_key.to_user_string()}:{key.name}"
+        before = reported.get(name, _OK)
+        level = _OK if latest.passed else latest.severity.value
+        if level == before:
+            continue
+        event = _event(latest, before)
+        # Broad on purpose: user code may raise anything, and it is logged.
+        try:
+            on_check(event)
+        except Exception:
+            context.log.exception("on_check failed for %s; the next tick tries again.", name)
+            failed += 1
+            continue
+        sent += 1
+        reported[name] = level
+    skip = f"{sent} sent, {failed} to be retried." if sent or failed else "No check changed."
+    return SensorResult(skip_reason=SkipReason(skip), cursor=_cursor(reported))
+
+
+def _check_keys(transforms: Sequence[Transform]) -> list[AssetCheckKey]:
+    """Return the keys of all checks: one per source, several per dataset."""
+    return [
+        *dict.fromkeys(stream_check_key(transform.source) for transform in transforms),
+        *(
+            key
+            for transform in transforms
+            for dataset in transform.outputs.values()
+            for key in dataset_check_keys(dataset.id)
+        ),
+    ]
 
 
 def _latest(instance: DagsterInstance, key: AssetCheckKey) -> AssetCheckEvaluation | None:

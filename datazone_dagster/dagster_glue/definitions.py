@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from weakref import ref
 
 from dagster import (
-    AssetCheckKey,
-    AssetSelection,
     Definitions,
     define_asset_job,
     in_process_executor,
@@ -15,22 +14,19 @@ from dagster import (
 
 from datazone_dagster.api import Transform, checked
 from datazone_dagster.dagster_glue.alerts import OnCheck, alert_sensor
-from datazone_dagster.dagster_glue.assets import change_log_spec, transform_asset
+from datazone_dagster.dagster_glue.assets import transform_asset
 from datazone_dagster.dagster_glue.built import Built, record
-from datazone_dagster.dagster_glue.checks import stream_check
 from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
 from datazone_dagster.dagster_glue.maintenance import QUIET_HOUR, maintenance_schedule
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     IO_MANAGER_KEY,
     LAKEHOUSE_KEY,
-    dataset_check_keys,
-    dataset_key,
-    stream_check_key,
 )
 from datazone_dagster.dagster_glue.repair_jobs import repair_jobs
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
-from datazone_dagster.dagster_glue.sensor import drain_sensor
+from datazone_dagster.dagster_glue.sensor import source_definitions
+from datazone_dagster.dagster_glue.shared import Member, shared_job, shared_resource
 from datazone_dagster.dagster_glue.topology import Topology
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.protocols import Clock
@@ -52,8 +48,8 @@ def build_definitions(
 ) -> Definitions:
     """Build assets, jobs, sensors, checks and resources for transforms.
 
-    Building reads and writes nothing. Call it once per code location, with all transforms:
-    transforms on the same DynamoDB table share one drain.
+    Building reads and writes nothing. Transforms on the same DynamoDB table share one drain, also
+    those of several calls with the same settings that are merged into one code location.
 
     Args:
         transforms: One or more functions decorated with `@transform`.
@@ -72,7 +68,8 @@ def build_definitions(
         clock: Function that returns the time in UTC; for tests.
 
     Returns:
-        Plain `dagster.Definitions`, which can be merged with others.
+        Plain `dagster.Definitions`, which can be merged with others, those of this function
+        included.
 
     Raises:
         DefinitionError: Two transforms clash (the message names both), or an argument is
@@ -104,65 +101,59 @@ def build_definitions(
             hint="Give a function that takes one CheckEvent.",
         )
     notice_sigterm()
+    lakehouse, dynamodb = shared_resource(lakehouse), shared_resource(dynamodb)
     record(Built(topology.transforms, lakehouse, dynamodb, preview))
-    jobs = {transform.name: _apply_job(transform) for transform in topology.transforms}
-    sensors = [
-        drain_sensor(
+    assets = [
+        transform_asset(transform, apply_settings, preview=preview, clock=clock)
+        for transform in topology.transforms
+    ]
+    members = [
+        Member(transform, _apply_job(transform), ref(asset))
+        for transform, asset in zip(topology.transforms, assets, strict=True)
+    ]
+    sources = [
+        source_definitions(
             source,
-            downstream,
-            [jobs[transform.name] for transform in downstream],
+            [member for member in members if member.transform.source == source],
+            (lakehouse, dynamodb),
             settings=drain_settings,
             clock=clock,
         )
-        for source, downstream in topology.by_source.items()
+        for source in topology.by_source
     ]
+    sensors = [one.sensor for one in sources]
     if on_check is not None:
-        sensors.append(alert_sensor(on_check, _check_keys(topology)))
+        sensors.append(alert_sensor(on_check, members, lakehouse))
     schedules = []
     if maintenance_cron is not None:
-        schedules.append(maintenance_schedule(topology.transforms, maintenance_cron, clock=clock))
+        schedules.append(maintenance_schedule(members, maintenance_cron, lakehouse, clock=clock))
     return Definitions(
         schedules=schedules,
-        assets=[
-            *(change_log_spec(source) for source in topology.by_source),
-            *(
-                transform_asset(transform, apply_settings, preview=preview, clock=clock)
-                for transform in topology.transforms
-            ),
-        ],
-        asset_checks=[stream_check(source, drain_settings) for source in topology.by_source],
+        assets=[*(one.change_log for one in sources), *assets],
+        asset_checks=[one.check for one in sources],
         jobs=[
-            *jobs.values(),
+            *(member.job for member in members),
             *repair_jobs(topology.transforms, apply_settings, preview=preview, clock=clock),
         ],
         sensors=sensors,
         resources={
             LAKEHOUSE_KEY: lakehouse,
             DYNAMODB_KEY: dynamodb,
-            IO_MANAGER_KEY: DatasetIOManager(lakehouse=lakehouse),
+            IO_MANAGER_KEY: shared_resource(DatasetIOManager(lakehouse=lakehouse)),
         },
     )
 
 
 def _apply_job(transform: Transform) -> Any:  # define_asset_job's type has no public name
+    dataset_ids = [dataset.id for dataset in transform.outputs.values()]
+    job = shared_job(transform.name, set(dataset_ids))
+    if job is not None:
+        return job
     return define_asset_job(
         transform.job_name,
-        selection=AssetSelection.assets(
-            *(dataset_key(dataset.id) for dataset in transform.outputs.values())
-        ),
+        # Text, unlike keys, may name datasets that a code location lacks: a drain sensor that
+        # several calls share also names the jobs of calls that are not merged into it.
+        selection=" or ".join(f'key:"{dataset_id}"' for dataset_id in dataset_ids),
         executor_def=in_process_executor,
         description=f"Applies the backlog of {transform.name}. Safe at any time.",
     )
-
-
-def _check_keys(topology: Topology) -> list[AssetCheckKey]:
-    """Return the keys of all checks: one per source, several per dataset."""
-    return [
-        *(stream_check_key(source) for source in topology.by_source),
-        *(
-            key
-            for transform in topology.transforms
-            for dataset in transform.outputs.values()
-            for key in dataset_check_keys(dataset.id)
-        ),
-    ]

@@ -6,7 +6,8 @@ the pool of its transform, so that it never runs at the same time as a merge.
 
 # No postponed annotations here: Dagster reads the real one of `context`.
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from dagster import (
     AssetObservation,
@@ -25,6 +26,7 @@ from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, dataset_key, pool_name
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import Lakehouse
+from datazone_dagster.dagster_glue.shared import Group, Member, shared
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.observe.metadata import maintenance_metadata
@@ -35,16 +37,21 @@ QUIET_HOUR = "0 3 * * *"
 
 
 def maintenance_schedule(
-    transforms: Iterable[Transform], cron: str, *, clock: Clock
+    members: Sequence[Member], cron: str, lakehouse: Lakehouse, *, clock: Clock
 ) -> ScheduleDefinition:
     """Return the schedule of thorough maintenance of all datasets; it is on by default."""
-    return ScheduleDefinition(
-        name=MAINTENANCE_JOB,
-        job=maintenance_job(transforms, clock=clock),
-        cron_schedule=cron,
-        default_status=DefaultScheduleStatus.RUNNING,
-        description="Joins files, drops hidden rows and deletes orphan files.",
-    )
+
+    def arguments(group: Group) -> dict[str, Any]:
+        return {
+            "name": MAINTENANCE_JOB,
+            "job": maintenance_job(group.transforms, clock=clock),
+            "cron_schedule": cron,
+            "default_status": DefaultScheduleStatus.RUNNING,
+            "description": "Joins files, drops hidden rows and deletes orphan files.",
+        }
+
+    wanted = Group(MAINTENANCE_JOB, identical=(lakehouse, clock), equal={"maintenance_cron": cron})
+    return shared(wanted, members, ScheduleDefinition, arguments)[0]
 
 
 def maintenance_job(transforms: Iterable[Transform], *, clock: Clock) -> JobDefinition:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from dagster import (
     AssetCheckEvaluation,
+    AssetChecksDefinition,
     AssetMaterialization,
+    AssetSpec,
     DagsterInstance,
     DefaultSensorStatus,
     RunRequest,
@@ -20,6 +22,8 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.assets import change_log_spec
+from datazone_dagster.dagster_glue.checks import stream_check
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import end_silent_runs
@@ -39,6 +43,7 @@ from datazone_dagster.dagster_glue.sensor_checks import (
     lag_checks,
     with_failures,
 )
+from datazone_dagster.dagster_glue.shared import Group, Member, shared
 from datazone_dagster.errors import DatazoneError, SourceMismatchError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
@@ -57,25 +62,44 @@ REPORT_EVERY = timedelta(seconds=30)
 TRUNCATE_EVERY = timedelta(hours=1)
 
 
-def drain_sensor(
+class SourceDefinitions(NamedTuple):
+    """Definitions of one source: its drain sensor, its change log, and the check of its stream."""
+
+    sensor: SensorDefinition
+    change_log: AssetSpec
+    check: AssetChecksDefinition
+
+
+def source_definitions(
     source: DynamoDBSource,
-    transforms: Sequence[Transform],
-    jobs: Sequence[Any],  # the type that define_asset_job returns has no public name
+    members: Sequence[Member],
+    resources: tuple[Lakehouse, DynamoDBStreamsResource],
     *,
     settings: DrainSettings,
     clock: Clock,
-) -> SensorDefinition:
-    """Return the sensor of one source; one drain serves every transform downstream of it."""
-    return SensorDefinition(
-        name=sensor_name(source),
-        evaluation_fn=DrainSensor(source, tuple(transforms), settings, clock).evaluate,
-        jobs=jobs,
-        minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
-        required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},
-        description=f"Drains the changes of the DynamoDB table {source.table_name} into its "
-        "change log and runs the transforms downstream. Resetting the cursor loses nothing.",
+) -> SourceDefinitions:
+    """Return the definitions of one source; one drain serves every transform downstream of it."""
+
+    def arguments(group: Group) -> dict[str, Any]:
+        return {
+            "name": group.name,
+            "evaluation_fn": DrainSensor(source, group, settings, clock).evaluate,
+            "jobs": group.jobs,
+            "minimum_interval_seconds": MINIMUM_INTERVAL_SECONDS,
+            "default_status": DefaultSensorStatus.RUNNING,
+            "required_resource_keys": {LAKEHOUSE_KEY, DYNAMODB_KEY},
+            "description": f"Drains the changes of the DynamoDB table {source.table_name} into its "
+            "change log and runs the transforms downstream. Resetting the cursor loses nothing.",
+        }
+
+    wanted = Group(
+        sensor_name(source),
+        identical=(*resources, clock),
+        equal={"source": source, "drain_settings": settings},
+        beside=(change_log_spec(source), stream_check(source, settings)),
     )
+    sensor, group = shared(wanted, members, SensorDefinition, arguments)
+    return SourceDefinitions(sensor, *group.beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +129,12 @@ class DrainSensor:
     def __init__(
         self,
         source: DynamoDBSource,
-        transforms: tuple[Transform, ...],
+        group: Group,
         settings: DrainSettings,
         clock: Clock,
     ) -> None:
         self._source = source
-        self._transforms = transforms
+        self._group = group
         self._settings = settings
         self._clock = clock
         self._client: tuple[dict[str, object], StreamClient] | None = None
@@ -122,7 +146,8 @@ class DrainSensor:
         """Drain the stream, report the checks, and request runs."""
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
         layout = lakehouse.layout
-        drained = self._drain(context, layout)
+        transforms = self._group.transforms_in(context.repository_def)
+        drained = self._drain(context, layout, transforms)
         now = self._clock()
         cursor = self._cursor(context, now)
         caught_up_at = (
@@ -135,15 +160,15 @@ class DrainSensor:
             if drained.report is not None
             else health_of_error(drained.error, now=now, caught_up_at=caught_up_at)
         )
-        lags = lag_checks(self._transforms, layout, now=now, caught_up_at=caught_up_at)
+        lags = lag_checks(transforms, layout, now=now, caught_up_at=caught_up_at)
         requests: list[RunRequest] = []
         reasons: list[str] = []
         # The changes that wait in the change log of another table are not for these transforms.
         if not isinstance(drained.error, SourceMismatchError):
-            requests, reasons = self._runs(lags, layout, context.instance, now)
+            requests, reasons = self._runs(transforms, lags, layout, context.instance, now)
         checks = [health_check(self._source, health, caught_up_at), *lags.values()]
         if drained.report is not None:
-            checks += complete_checks(self._source, self._transforms, drained.report.gaps)
+            checks += complete_checks(self._source, transforms, drained.report.gaps)
 
         due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
@@ -180,7 +205,9 @@ class DrainSensor:
             asset_events=events,
         )
 
-    def _drain(self, context: SensorEvaluationContext, layout: Layout) -> _Succeeded | _Failed:
+    def _drain(
+        self, context: SensorEvaluationContext, layout: Layout, transforms: Sequence[Transform]
+    ) -> _Succeeded | _Failed:
         dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
         try:
             report = drain_tick(
@@ -195,10 +222,12 @@ class DrainSensor:
             # The next tick builds a new client: credentials and endpoints may have changed.
             self._client = None
             return _Failed(error)
-        self._truncate(context, layout)
+        self._truncate(context, layout, transforms)
         return _Succeeded(report)
 
-    def _truncate(self, context: SensorEvaluationContext, layout: Layout) -> None:
+    def _truncate(
+        self, context: SensorEvaluationContext, layout: Layout, transforms: Sequence[Transform]
+    ) -> None:
         """Remove applied changes that are past their retention, at most once an hour."""
         now, retention = self._clock(), self._settings.keep_changes
         if retention is None:
@@ -206,10 +235,14 @@ class DrainSensor:
         if self._truncated_at and now - self._truncated_at < TRUNCATE_EVERY:
             return
         self._truncated_at = now
-        ids = [dataset.id for one in self._transforms for dataset in one.outputs.values()]
+        ids = [dataset.id for one in transforms for dataset in one.outputs.values()]
         try:
             removed = truncate_applied(
-                self._source.name, ids, layout, created_before=now - retention
+                self._source.name,
+                ids,
+                layout,
+                created_before=now - retention,
+                logger=context.log,
             )
         except DatazoneError as error:
             context.log.warning("Old changes could not be removed; a later tick tries: %s", error)
@@ -236,6 +269,7 @@ class DrainSensor:
 
     def _runs(
         self,
+        transforms: Sequence[Transform],
         lags: dict[str, SensorCheck],
         layout: Layout,
         instance: DagsterInstance,
@@ -243,8 +277,8 @@ class DrainSensor:
     ) -> tuple[list[RunRequest], list[str]]:
         """Return the runs to request and the reasons; failures in a row are added to `lags`."""
         requests, reasons = [], []
-        end_silent_runs(instance, {one.job_name for one in self._transforms}, now)
-        for transform in self._transforms:
+        end_silent_runs(instance, {one.job_name for one in transforms}, now)
+        for transform in transforms:
             known = (lags[dataset.id].lag for dataset in transform.outputs.values())
             heads = [lag.head_batch for lag in known if lag is not None and lag.pending_batches]
             if not heads:

@@ -33,6 +33,7 @@ from datazone_dagster.dataset.properties import (
     ATTRIBUTES,
     MODE,
     UNEXPECTED,
+    apply_app_id,
     generation_of,
     property_of,
 )
@@ -105,7 +106,7 @@ class DatasetTable:
     ) -> None:
         self.uri = layout.dataset(dataset_id)
         self._source = source
-        self.app_id = f"apply/{source}"
+        self.app_id = apply_app_id(source)
         self.redrive_app_id = f"redrive/{source}"
         self._storage_options = dict(layout.storage_options)
         self._dataset_id = dataset_id

@@ -22,6 +22,11 @@ MODE = "datazone.mode"
 PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE)
 
 
+def apply_app_id(source: str) -> str:
+    """Return the application id whose transaction version is the position of a dataset."""
+    return f"apply/{source}"
+
+
 def rebuild_app_id(source: str) -> str:
     """Return the application id whose transaction version counts the rebuilds of a dataset."""
     return f"rebuild/{source}"

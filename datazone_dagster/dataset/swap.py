@@ -17,6 +17,7 @@ from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import (
     PER_GENERATION,
+    apply_app_id,
     generation_of,
     property_of,
     rebuild_app_id,
@@ -65,7 +66,7 @@ def swap_in(
             no row was written.
         StorageError: The store failed; the table's version shows whether the swap happened.
     """
-    app_id = f"apply/{source}"
+    app_id = apply_app_id(source)
     table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
     new_table = open_table(rebuilt.dataset(dataset_id), rebuilt.storage_options, KIND)
     if table is None or new_table is None or generation_of(table, source) != generation:

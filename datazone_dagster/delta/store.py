@@ -99,6 +99,21 @@ class TableStore:
         found = self.filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
         return [info.base_name for info in found if info.is_file]
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders directly below the root; none if there is no root.
+
+        Raises:
+            OSError: The store failed.
+        """
+        if self._local is not None:
+            found = self._local.iterdir() if self._local.is_dir() else iter(())
+            return [path.name for path in found if path.is_dir()]
+        try:
+            prefixes = obstore.list_with_delimiter(self._objects)["common_prefixes"]
+        except BaseError as error:
+            raise OSError(str(error)) from error
+        return [prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes]
+
     def write(self, path: str, content: bytes) -> None:
         """Write a new file that nothing refers to yet."""
         with self.open_output(path) as handle:

@@ -52,6 +52,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "emulator",
         "Run a local DynamoDB with streams on 127.0.0.1.",
     ),
+    "erase": LazyCommand(
+        "datazone_dagster.commands.erase",
+        "erase",
+        "Erase items from the change log, datasets and old versions.",
+    ),
     "redrive": LazyCommand(
         "datazone_dagster.commands.redrive",
         "redrive",

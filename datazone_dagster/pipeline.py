@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -31,6 +30,7 @@ from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
 from datazone_dagster.drain.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.drain.polling import POLLING
+from datazone_dagster.erase import Erasure, open_erasure
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
@@ -38,6 +38,7 @@ from datazone_dagster.model.report import (
     ApplyReport,
     Backlog,
     ChunkReport,
+    FlowCounts,
     Gap,
     MaintenanceReport,
     RedriveReport,
@@ -57,6 +58,7 @@ __all__ = [
     "ConnectionSettings",
     "DatasetReader",
     "DrainSettings",
+    "Erasure",
     "FlowCounts",
     "MaintenanceSettings",
     "RebuildReport",
@@ -76,6 +78,7 @@ __all__ = [
     "gap_notes",
     "maintain_dataset",
     "open_dataset",
+    "open_erasure",
     "open_gaps",
     "quarantine_report",
     "read_dataset",
@@ -165,8 +168,8 @@ def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
     """Return what a dataset has not applied yet, from the Delta logs alone."""
     log = ChangeLog(layout, source_name).open()
     position = DatasetTable(layout, dataset_id, source_name, mode="merge").position()
-    if log is None:
-        return Backlog(0, position, None)
+    if log is None or not log.has_rows(position, log.head):  # an erasure leaves empty batches
+        return Backlog(0 if log is None else position, position, None)
     return Backlog(log.head, position, log.oldest_event_time_after(position))
 
 
@@ -276,21 +279,6 @@ def dataset_exists(layout: Layout, dataset_id: str) -> bool:
         StorageError: The lakehouse can't be read.
     """
     return read(layout, dataset_id) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class FlowCounts:
-    """Counts of one source and one of its datasets.
-
-    Args:
-        landed: Records in the change log.
-        applied: Records of the change log that the dataset has applied.
-        rows: Rows of the dataset.
-    """
-
-    landed: int
-    applied: int
-    rows: int
 
 
 def flow_counts(source_name: str, dataset_id: str, layout: Layout) -> FlowCounts:

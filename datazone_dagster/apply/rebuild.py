@@ -18,7 +18,7 @@ from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.apply.run import ApplyRun
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.dataset_table import KIND
-from datazone_dagster.dataset.properties import generation_of
+from datazone_dagster.dataset.properties import erasures_of, generation_of
 from datazone_dagster.dataset.swap import swap_in
 from datazone_dagster.delta import open_table
 from datazone_dagster.delta.store import TableStore
@@ -85,7 +85,7 @@ class Rebuild:
                 dataset were faster each time.
             TransformError: The function or its result can't be applied.
         """
-        generation = self._check()
+        began = generation, erasures = self._check()
         for attempt in range(1, SWAPS + 1):
             try:
                 applied = self._apply()
@@ -95,10 +95,11 @@ class Rebuild:
                     self._dataset_id,
                     self._transform.source.name,
                     generation=generation,
+                    erasures=erasures,
                     now=self._clock(),
                 )
             except StorageError as error:
-                if self._generation() != generation:
+                if self._state() != began:
                     raise self._overtaken() from error
                 if not isinstance(error, ConcurrentWriterError):
                     raise
@@ -116,19 +117,20 @@ class Rebuild:
 
     def _overtaken(self) -> ConcurrentWriterError:
         return ConcurrentWriterError(
-            f"Dataset {self._dataset_id!r}: another rebuild was swapped in meanwhile.",
+            f"Dataset {self._dataset_id!r}: another rebuild was swapped in, or keys were erased, "
+            "meanwhile.",
             safe="The dataset has the rows of that rebuild; those of this one are discarded.",
-            hint="Rebuild again if the other rebuild ran other code.",
+            hint="Rebuild again if keys were erased, or if the other rebuild ran other code.",
         )
 
-    def _check(self) -> int:
-        """Return the generation of the dataset, if it can be rebuilt."""
+    def _check(self) -> tuple[int, int]:
+        """Return the counts of rebuilds and erasures, if the dataset can be rebuilt."""
+        state = self._state()
         log = ChangeLog(self._layout, self._transform.source).open()
-        generation = self._generation()
-        if log is None or not log.head or generation is None:
+        if log is None or not log.head or state is None:
             raise StorageError(
                 f"Dataset {self._dataset_id!r} can't be rebuilt: "
-                + ("it has no table." if generation is None else "nothing was landed yet."),
+                + ("it has no table." if state is None else "nothing was landed yet."),
                 safe="Nothing was written.",
                 hint=f"A run of the job {self._transform.job_name} creates it.",
             )
@@ -141,12 +143,15 @@ class Rebuild:
                 hint="Without them the rebuilt dataset would lack keys that have not changed "
                 "since. Cast a column of another type in the function, or rename it.",
             )
-        return generation
+        return state
 
-    def _generation(self) -> int | None:
+    def _state(self) -> tuple[int, int] | None:
         uri, options = self._layout.dataset(self._dataset_id), self._layout.storage_options
         table = open_table(uri, options, KIND)
-        return None if table is None else generation_of(table, self._transform.source.name)
+        if table is None:
+            return None
+        source = self._transform.source.name
+        return generation_of(table, source), erasures_of(table, source)
 
     def _apply(self) -> ApplyReport:
         apply_run = ApplyRun(

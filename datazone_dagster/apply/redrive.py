@@ -99,6 +99,7 @@ class Redriving:
         self, lookups: dict[str, pa.Table], report: RedriveReport
     ) -> RedriveReport | None:
         """Redrive one more portion; return the report, or None if nothing is left to try."""
+        erasures = self._table.progress().erasures
         redrive = self._quarantine.start_redrive()
         if redrive is None:
             return None
@@ -118,6 +119,7 @@ class Redriving:
                 number=redrive.number,
                 now=now,
                 attributes=self._function.attributes,
+                erasures=erasures,
             )
             report = replace(
                 report,

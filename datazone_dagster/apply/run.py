@@ -75,12 +75,15 @@ class ApplyRun:
         attributes = next(iter(self._tables.values())).attributes()
         self._function = Function(transform, attributes, limit, logger)
         self._preparation = Preparation(transform, self._function, self._sizes, logger)
+        # Before the change log is opened: what is read from it may have keys erased meanwhile.
+        progress = {output: table.progress() for output, table in self._tables.items()}
+        self._erasures = {output: one.erasures for output, one in progress.items()}
         self._reports = {
             output: ApplyReport(
                 dataset_id=dataset.id,
                 source=transform.source.name,
                 uri=self._target.dataset(dataset.id),
-                position=self._tables[output].position(),
+                position=progress[output].position,
                 head=0,
             )
             for output, dataset in self._datasets.items()
@@ -216,6 +219,7 @@ class ApplyRun:
                 through_batch=chunk.last_batch,
                 now=now,
                 attributes=self._function.attributes,
+                erasures=self._erasures[output],
             )
             counts += written.counts
             self._reports[output] = advanced(

@@ -18,6 +18,14 @@ import pyarrow.compute as pc
 from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES
 from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.contract_refusals import rows_of_deletes, without_refused
+from datazone_dagster.dataset.dataset_progress import (
+    Progress,
+    marks_of,
+    progress_of,
+    require_erasures,
+    require_marks,
+    require_progress,
+)
 from datazone_dagster.dataset.deletes import filtered_deletes, without_ttl_deletes
 from datazone_dagster.dataset.facts import TableFacts, facts_of
 from datazone_dagster.dataset.modes import (
@@ -136,8 +144,12 @@ class DatasetTable:
 
     def position(self) -> int:
         """Return the last batch that is in the table; 0 if none is."""
+        return self.progress().position
+
+    def progress(self) -> Progress:
+        """Return position and count of erasures; a run reads them before the change log."""
         table = self._open()
-        return 0 if table is None else self._position_of(table)
+        return Progress() if table is None else progress_of(table, self._source)
 
     def redriven(self) -> int:
         """Return the number of the last redrive that is in the table; 0 if none is."""
@@ -166,6 +178,7 @@ class DatasetTable:
         through_batch: int,
         now: datetime,
         attributes: AttributeMapping = AttributeMapping(),
+        erasures: int = 0,
     ) -> ChunkWritten:
         """Write one chunk into the table, in one commit that also moves the position.
 
@@ -177,21 +190,17 @@ class DatasetTable:
             now: The current time, for tombstones.
             attributes: Mapping to store with the table before the rows; it is harmless if
                 writing the rows then fails.
+            erasures: Count of erasures from before the chunk was read: it may have erased keys.
 
         Raises:
-            ConcurrentWriterError: The table is not at `after_batch`, or another writer commits
-                meanwhile. Nothing was written.
+            ConcurrentWriterError: The table is not at `after_batch`, keys were erased since, or
+                another writer commits meanwhile. Nothing was written.
             SchemaChangeError: A column changed to a type that the table can't take.
             ResultError: The rows do not belong to this chunk.
             StorageError: The store failed.
         """
         table = self._open() or self._create(rows)
-        if self._position_of(table) != after_batch:
-            raise ConcurrentWriterError(
-                f"Dataset {self._dataset_id!r} is at batch {self._position_of(table)}, not at "
-                f"{after_batch}: another run has applied changes meanwhile.",
-                safe="Nothing of this attempt was written; the other run's commit is in effect.",
-            )
+        require_progress(table, self._source, Progress(after_batch, erasures))
         commit = transaction(self.app_id, through_batch)
         return self._put(table, changes, rows, commit, now, attributes, through_batch)
 
@@ -204,6 +213,7 @@ class DatasetTable:
         number: int,
         now: datetime,
         attributes: AttributeMapping = AttributeMapping(),
+        erasures: int = 0,
     ) -> ChunkWritten:
         """Write quarantined changes into the table, in one commit that also records the redrive.
 
@@ -217,10 +227,11 @@ class DatasetTable:
             number: Number of this redrive.
             now: The current time, for tombstones.
             attributes: Mapping as for `apply`.
+            erasures: Count of erasures from before the records were read.
 
         Raises:
-            ConcurrentWriterError: The table has another redrive, has not passed the changes, or
-                another writer commits meanwhile. Nothing was written.
+            ConcurrentWriterError: The table has another redrive or erasure, has not passed the
+                changes, or another writer commits meanwhile. Nothing was written.
             SchemaChangeError: As for `apply`.
             StorageError: The store failed.
         """
@@ -231,6 +242,7 @@ class DatasetTable:
                 f"Dataset {self._dataset_id!r} changed just before its records were redriven.",
                 safe="Nothing of this attempt was written; the records wait in the quarantine.",
             )
+        require_erasures(table, self._source, erasures)
         if isinstance(self._mode, AppendMode):
             rows = rows.filter(pc.invert(has_rows(table, self._storage_options, rows)))
         commit = transaction(self.redrive_app_id, number)
@@ -275,19 +287,14 @@ class DatasetTable:
         deletes = DeleteCounts(ttl_ignored=given - len(changes))
         if not isinstance(self._mode, AppendMode):
             deletes += filtered_deletes(changes, rows)
-        applied = self._position_of(table), self._redriven_in(table)
+        applied = marks_of(table, self._source)
         conformed = self._conformed(table, changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
         added = self._change_schema(table, conformed)
         self._store_properties(table, attributes, conformed.unexpected, batch)
         # These commits move the handle, perhaps past a commit of another run.
-        if (self._position_of(table), self._redriven_in(table)) != applied:
-            raise ConcurrentWriterError(
-                f"Dataset {self._dataset_id!r}: another run has applied changes meanwhile.",
-                safe="No row of this attempt was written; the other run's commit is in effect.",
-                hint="This run lost the commit race; the next one continues from the new state.",
-            )
+        require_marks(table, self._source, applied)
         target = MergeTarget(
             self._dataset_id, self.uri, self._storage_options, table, conformed.schema, added
         )

@@ -32,9 +32,19 @@ def rebuild_app_id(source: str) -> str:
     return f"rebuild/{source}"
 
 
+def erase_app_id(source: str) -> str:
+    """Return the application id whose transaction version counts the erasures of a dataset."""
+    return f"erase/{source}"
+
+
 def generation_of(table: Table, source: str) -> int:
     """Return how often the table was rebuilt."""
     return last_transaction(table, rebuild_app_id(source))
+
+
+def erasures_of(table: Table, source: str) -> int:
+    """Return how often keys were erased from the table."""
+    return last_transaction(table, erase_app_id(source))
 
 
 def property_of(name: str, generation: int) -> str:

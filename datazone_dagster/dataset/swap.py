@@ -18,6 +18,8 @@ from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import (
     PER_GENERATION,
     apply_app_id,
+    erase_app_id,
+    erasures_of,
     generation_of,
     property_of,
     rebuild_app_id,
@@ -46,6 +48,7 @@ def swap_in(
     source: str,
     *,
     generation: int,
+    erasures: int,
     now: datetime,
 ) -> bool:
     """Replace a dataset by its rebuilt version.
@@ -56,36 +59,42 @@ def swap_in(
         dataset_id: The dataset.
         source: The source that the dataset is made from.
         generation: Number of rebuilds of the dataset when this rebuild began.
+        erasures: Count of erasures when this rebuild began: it may have read erased keys.
         now: The current time, for tombstones and the quarantine.
 
     Returns:
         False if the dataset has applied more than the rebuilt one: nothing was written.
 
     Raises:
-        ConcurrentWriterError: Another rebuild was swapped in meanwhile, or a run is committing;
-            no row was written.
+        ConcurrentWriterError: Another rebuild was swapped in or keys were erased meanwhile, or a
+            run is committing; no row was written.
         StorageError: The store failed; the table's version shows whether the swap happened.
     """
     app_id = apply_app_id(source)
     table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
     new_table = open_table(rebuilt.dataset(dataset_id), rebuilt.storage_options, KIND)
-    if table is None or new_table is None or generation_of(table, source) != generation:
+    began = generation, erasures
+    if (
+        table is None
+        or new_table is None
+        or (generation_of(table, source), erasures_of(table, source)) != began
+    ):
         raise ConcurrentWriterError(
-            f"Dataset {dataset_id!r} was rebuilt or removed while this rebuild ran, or the "
-            "rebuilt table is gone.",
+            f"Dataset {dataset_id!r} was rebuilt or removed while this rebuild ran, keys were "
+            "erased from it, or the rebuilt table is gone.",
             safe="Nothing was written.",
         )
     position = last_transaction(new_table, app_id)
     if position < last_transaction(table, app_id):
         return False
-    marks = (app_id, f"redrive/{source}", rebuild_app_id(source))
+    marks = (app_id, f"redrive/{source}", rebuild_app_id(source), erase_app_id(source))
     found = [last_transaction(table, mark) for mark in marks]
     _copy_companions(layout, rebuilt, dataset_id, now)
     _copy_properties(new_table, table, layout, generation)
     # That commit moves the handle, perhaps past a commit of a run.
     if [last_transaction(table, mark) for mark in marks] != found:
         raise ConcurrentWriterError(
-            f"Dataset {dataset_id!r}: a run or another rebuild has committed meanwhile.",
+            f"Dataset {dataset_id!r}: a run, a rebuild or an erasure has committed meanwhile.",
             safe="No row was written; the other commit is in effect.",
         )
     crash_points.reach(crash_points.BEFORE_SWAP)

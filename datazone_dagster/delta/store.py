@@ -134,6 +134,29 @@ class TableStore:
             except FileNotFoundError:
                 continue
 
+    def replace(self, path: str, content: bytes) -> None:
+        """Write a file, atomically replacing the one that is there.
+
+        Raises:
+            OSError: The store failed; the file is the old one or the new one.
+        """
+        try:
+            obstore.put(self._objects, path, content, use_multipart=False)
+        except BaseError as error:
+            raise OSError(str(error)) from error
+
+    def delete_empty_folders(self, folder: str) -> None:
+        """Delete a folder and those above it while they are empty; object stores have none."""
+        if self._local is None:
+            return
+        path = self._local / folder
+        while path != self._local:
+            try:
+                path.rmdir()
+            except OSError:
+                return
+            path = path.parent
+
     def delete_all(self) -> None:
         """Delete everything below the root, if there is anything.
 

@@ -241,6 +241,21 @@ class ChunkReport:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowCounts:
+    """Counts of one source and one of its datasets.
+
+    Args:
+        landed: Records in the change log.
+        applied: Records of the change log that the dataset has applied.
+        rows: Rows of the dataset.
+    """
+
+    landed: int
+    applied: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """Changes that a dataset still has to apply."""
 

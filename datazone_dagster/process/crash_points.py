@@ -33,6 +33,8 @@ AFTER_RENUMBERING = "after renumbering"
 AFTER_PAGES_READ = "after pages read"
 AFTER_SCAN_COMMIT = "after scan commit"
 AFTER_SNAPSHOT_STATE = "after snapshot state"
+AFTER_ERASED_ROWS = "after erased rows"
+AFTER_ERASED_LOG = "after erased log"
 
 POINTS = (
     AFTER_READ,
@@ -51,7 +53,13 @@ POINTS = (
 )
 """Points in the drain and in the runs."""
 
-OPERATOR_POINTS = (AFTER_REDRIVE_PIN, BEFORE_SWAP, AFTER_SWAP)
+OPERATOR_POINTS = (
+    AFTER_REDRIVE_PIN,
+    BEFORE_SWAP,
+    AFTER_SWAP,
+    AFTER_ERASED_ROWS,
+    AFTER_ERASED_LOG,
+)
 """Points in commands that someone runs by hand."""
 
 

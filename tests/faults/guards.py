@@ -188,10 +188,31 @@ GUARDS = (
     ),
     Guard(
         "A chunk starts at the dataset's own position",
-        "dataset/dataset_table.py",
-        "if self._position_of(table) != after_batch:",
+        "dataset/dataset_progress.py",
+        "if position != expected.position:",
         "if False:",
         "faults/test_overlap.py::test_two_runs_at_once",
+    ),
+    Guard(
+        "A run that has read erased keys does not commit them",
+        "dataset/dataset_progress.py",
+        "if erasures_of(table, source) != erasures:",
+        "if False:",
+        "erase/test_erasure.py::test_a_run_that_has_read_the_key_loses_its_race",
+    ),
+    Guard(
+        "Rows that hold the position of a drain are not erased before it is recorded",
+        "changelog/erase_log.py",
+        "if recorded < head and",
+        "if False and",
+        "erase/test_erasure.py::test_a_drain_at_the_same_time",
+    ),
+    Guard(
+        "Files of older versions that have erased rows are deleted",
+        "rows/erase_rows.py",
+        "    snapshot.store.delete(sorted(old))\n",
+        "",
+        "erase/test_erasure.py::test_nothing_is_left_and_the_rest_is_untouched",
     ),
     Guard(
         "Rows and position are one commit",

@@ -1,0 +1,107 @@
+"""Erasure from the change log: the table as `rows.erase_rows` needs it.
+
+Positions are a fold over the change log, and the checkpoint table is a snapshot of that fold. Rows
+may be erased only where the checkpoint has all positions of the log: otherwise a drain that died
+between its two commits would compute a lower position from the remaining rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.changelog.files import write_file
+from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.owner import KIND
+from datazone_dagster.changelog.schema import WRITTEN_SCHEMA
+from datazone_dagster.delta.read_table import last_transaction
+from datazone_dagster.delta.transaction_log import Action, LiveFile, Snapshot
+from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.snapshot_state import PROPERTY, SnapshotState
+from datazone_dagster.rows.erase_rows import ErasableTable, Search
+
+
+def erasable_log(layout: Layout, source: str, search: Search) -> ErasableTable:
+    """Return the change log of a source as a table to erase rows from."""
+    log = ChangeLog(layout, source)
+
+    def check(table: DeltaTable) -> None:
+        head = last_transaction(table, f"drain/{source}")
+        saved = CheckpointTable(layout, source).open()
+        recorded = 0 if saved is None else saved.checkpoint.batch
+        newest = log.open()
+        if recorded < head and newest is not None and newest.landed_since(recorded):
+            raise ConcurrentWriterError(
+                f"Erasing from the change log at {log.uri}: a drain has landed batch {head}, and "
+                f"the checkpoint still has the positions of batch {recorded}.",
+                safe="No change was erased from the change log by this attempt.",
+                hint="Run the command again after the next tick of the drain sensor, which records "
+                "them.",
+            )
+
+    def left(snapshot: Snapshot) -> str | None:
+        text = snapshot.configuration.get(PROPERTY)
+        if text is None:
+            return None
+        keys = [key for key in SnapshotState.from_json(text).open.values() if key is not None]
+        records = pa.RecordBatch.from_arrays(
+            [pa.array(keys, pa.string()), pa.nulls(len(keys), pa.string())], [Log.KEYS, Log.RAW]
+        )
+        if search.find(records).null_count == len(keys):
+            return None
+        return "the scan of a snapshot goes on from such an item; when it has moved on, it can"
+
+    return ErasableTable(
+        log.uri,
+        layout.storage_options,
+        KIND,
+        search,
+        check=check,
+        left=left,
+        properties=(PROPERTY,),
+        write=_written,
+    )
+
+
+def _written(
+    snapshot: Snapshot, file: LiveFile, rows: Iterator[pa.RecordBatch], schema: pa.Schema
+) -> Action | None:
+    """Write the remaining changes of a file in the form that drains write."""
+    tables = (
+        pa.Table.from_batches([batch], schema).select(WRITTEN_SCHEMA.names).cast(WRITTEN_SCHEMA)
+        for batch in rows
+        if batch.num_rows
+    )
+    bucket = int(file.partition_values[Log.BUCKET] or 0)
+    add = write_file(snapshot.store.filesystem, bucket, tables)
+    if add is None:
+        return None
+    return {
+        "path": add.path,
+        "partitionValues": dict(file.partition_values),
+        "size": add.size,
+        "modificationTime": add.modification_time,
+        "dataChange": True,
+        "stats": add.stats,
+    }
+
+
+def key_names(layout: Layout, source: str) -> frozenset[str]:
+    """Return the names of the key attributes of a source's table; empty if no change tells them.
+
+    Raises:
+        StorageError: The change log can't be read.
+    """
+    log = ChangeLog(layout, source).open()
+    if log is None or not log.head:
+        return frozenset()
+    for chunk in log.chunks(log.truncated_through, log.head, 1, columns=(Log.BATCH, Log.KEYS)):
+        for text in chunk.rows[Log.KEYS].drop_null().slice(0, 1).to_pylist():
+            return frozenset(json.loads(text))
+    return frozenset()

@@ -1,0 +1,111 @@
+"""Events of Dagster that mention an erased item: previews, checks and errors, by their runs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from dagster import (
+    AssetKey,
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRunStatus,
+    EventLogEntry,
+    EventRecordsFilter,
+    RunsFilter,
+)
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.names import change_log_key, dataset_key
+from datazone_dagster.observe.preview import markdown_cell
+from datazone_dagster.text import shown
+
+_AT_A_TIME = 500
+_EVALUATIONS = 10_000
+"""Newest evaluations of checks that are searched, for one asset."""
+_OF_FAILURES = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """One event that mentions a value.
+
+    Args:
+        what: Asset and kind of the event.
+        run_id: Run of the event; empty if it has none.
+        at: Time of the event, in UTC.
+    """
+
+    what: str
+    run_id: str
+    at: datetime
+
+    def to_json(self) -> dict[str, str]:
+        """Return the mention as values of JSON."""
+        return {"what": self.what, "run_id": self.run_id, "at": self.at.isoformat()}
+
+
+def mentions(
+    values: Collection[str], source: DynamoDBSource, dataset_ids: Collection[str]
+) -> tuple[list[Mention], str | None]:
+    """Return the events in the instance of `DAGSTER_HOME` that mention a value, oldest first.
+
+    Materializations and checks of these assets and errors of failed runs are searched. The second
+    value says why the instance was not read; None if it was.
+
+    Args:
+        values: Texts to find, as complete words.
+        source: Source whose change log is one of the assets.
+        dataset_ids: Datasets that are the other assets.
+    """
+    if not os.environ.get("DAGSTER_HOME"):
+        return [], (
+            "DAGSTER_HOME is not set: the event log of Dagster was not searched. Previews and "
+            "errors in it may show the items."
+        )
+    words = "|".join(sorted(map(re.escape, _spellings(values)), reverse=True))
+    pattern = re.compile(rf"(?<!\w)(?:{words})(?!\w)")
+    keys = [change_log_key(source), *(dataset_key(one) for one in sorted(dataset_ids))]
+    # Broad on purpose: whatever the instance raises, the erasure is done and stays done.
+    try:
+        with DagsterInstance.get() as instance:
+            events = [*_asset_events(instance, keys), *_failures(instance)]
+    except Exception as error:  # noqa: BLE001 - see above
+        return [], f"The event log of Dagster can't be read: {type(error).__name__}: {shown(error)}"
+    found = [
+        Mention(what, entry.run_id, datetime.fromtimestamp(entry.timestamp, timezone.utc))
+        for what, entry in events
+        if pattern.search(repr(entry))
+    ]
+    return sorted(found, key=lambda one: one.at), None
+
+
+def _spellings(values: Collection[str]) -> set[str]:
+    """Return the values as our texts show them, in the form that `repr` gives to their events."""
+    spelled = {form for one in values if one for form in (one, shown(one), markdown_cell(one))}
+    return {*spelled, *(repr(one)[1:-1] for one in spelled)}
+
+
+def _asset_events(
+    instance: DagsterInstance, keys: Collection[AssetKey]
+) -> Iterator[tuple[str, EventLogEntry]]:
+    for key in keys:
+        name, cursor, has_more = key.to_user_string(), None, True
+        while has_more:
+            page = instance.fetch_materializations(key, limit=_AT_A_TIME, cursor=cursor)
+            for record in page.records:
+                yield f"materialization of {name}", record.event_log_entry
+            cursor, has_more = page.cursor, page.has_more
+        # Dagster's default storage pages no evaluations.
+        wanted = EventRecordsFilter(DagsterEventType.ASSET_CHECK_EVALUATION, asset_key=key)
+        for record in instance.get_event_records(wanted, limit=_EVALUATIONS):
+            yield f"check of {name}", record.event_log_entry
+
+
+def _failures(instance: DagsterInstance) -> Iterator[tuple[str, EventLogEntry]]:
+    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.FAILURE])):
+        for entry in instance.all_logs(run.run_id, of_type=_OF_FAILURES):
+            yield f"failed run of {run.job_name}", entry

@@ -1,0 +1,71 @@
+"""Marks in a dataset's Delta log: how far it is, and what a run has to notice before it commits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from datazone_dagster.dataset.properties import apply_app_id, erase_app_id, erasures_of
+from datazone_dagster.delta import Table
+from datazone_dagster.delta.read_table import last_transaction
+from datazone_dagster.errors import ConcurrentWriterError
+
+
+class Progress(NamedTuple):
+    """Position of a dataset, and how often keys were erased from it."""
+
+    position: int = 0
+    erasures: int = 0
+
+
+def progress_of(table: Table, source: str) -> Progress:
+    """Return the progress of a dataset of this source."""
+    return Progress(last_transaction(table, apply_app_id(source)), erasures_of(table, source))
+
+
+def require_progress(table: Table, source: str, expected: Progress) -> None:
+    """Check that a dataset is where a run left it.
+
+    Raises:
+        ConcurrentWriterError: Another run has applied changes, or keys were erased.
+    """
+    position = progress_of(table, source).position
+    if position != expected.position:
+        raise ConcurrentWriterError(
+            f"The dataset at {table.table_uri} is at batch {position}, not at "
+            f"{expected.position}: another run has applied changes meanwhile.",
+            safe="Nothing of this attempt was written; the other run's commit is in effect.",
+        )
+    require_erasures(table, source, expected.erasures)
+
+
+def marks_of(table: Table, source: str) -> list[int]:
+    """Return the transactions that a run, a redrive or an erasure of another process changes."""
+    marks = (apply_app_id(source), f"redrive/{source}", erase_app_id(source))
+    return [last_transaction(table, mark) for mark in marks]
+
+
+def require_marks(table: Table, source: str, marks: list[int]) -> None:
+    """Check that the marks are as they were.
+
+    Raises:
+        ConcurrentWriterError: A commit of another process changed them.
+    """
+    if marks_of(table, source) != marks:
+        raise ConcurrentWriterError(
+            f"The dataset at {table.table_uri}: another run has applied changes meanwhile.",
+            safe="No row of this attempt was written; the other run's commit is in effect.",
+            hint="This run lost the commit race; the next one continues from the new state.",
+        )
+
+
+def require_erasures(table: Table, source: str, erasures: int) -> None:
+    """Check that no key was erased since this count was read.
+
+    Raises:
+        ConcurrentWriterError: Keys were erased: what was read before may have them.
+    """
+    if erasures_of(table, source) != erasures:
+        raise ConcurrentWriterError(
+            f"The dataset at {table.table_uri}: keys were erased after the changes were read.",
+            safe="Nothing of this attempt was written; the next one reads the changes again.",
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from datazone_dagster.local.faults import Fault, FaultPlan
@@ -121,6 +122,18 @@ class AdminClient:
         that are too many unprocessed.
         """
         self._call("read-capacity", table=table, unitsPerSecond=units_per_second)
+
+    def set_bucket(self, bucket: str, folder: str | Path) -> None:
+        """Let a folder stand for the bucket that exports are written to."""
+        self._call("bucket", bucket=bucket, folder=str(Path(folder).absolute()))
+
+    def set_exports(self, *, seconds: float = 0.0, fail: bool = False) -> None:
+        """Let new exports take some seconds of the server's clock; let exports fail when done.
+
+        An export completes when someone asks for it after that time. By default it is complete
+        at once.
+        """
+        self._call("exports", seconds=seconds, fail=fail)
 
     def clear_faults(self) -> None:
         """Remove all faults and empty the log."""

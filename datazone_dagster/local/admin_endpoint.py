@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from datazone_dagster.errors import DefinitionError
+from datazone_dagster.local.exports import BUCKET, EXPORT_FAILS, EXPORT_SECONDS
 from datazone_dagster.local.faults import FaultPlan
 from datazone_dagster.local.history import forget
 from datazone_dagster.local.http_requests import Request
@@ -55,6 +57,8 @@ class AdminEndpoint:
             "reset": self._reset,
             "lag": self._lag,
             "read-capacity": self._read_capacity,
+            "bucket": self._bucket,
+            "exports": self._exports,
             "fault-log": lambda _call, _body: {"log": operations.faults.log()},
         }
 
@@ -132,6 +136,23 @@ class AdminEndpoint:
         save_table(call, table)
         if not table.remembers:
             forget(call, table)
+        return {}
+
+    def _bucket(self, call: Call, body: Body) -> Body:
+        """Let a folder of this machine stand for a bucket that exports are written to."""
+        folder = text(body, "folder")
+        if not Path(folder).is_absolute():
+            raise validation("folder must be an absolute path")
+        write_setting(call.db, BUCKET + text(body, "bucket"), folder)
+        return {}
+
+    def _exports(self, call: Call, body: Body) -> Body:
+        """Let exports take a number of seconds, or fail."""
+        seconds = body.get("seconds", 0.0)
+        if not _is_number(seconds) or seconds < 0:
+            raise validation("seconds must be a number of seconds, 0 or more")
+        write_setting(call.db, EXPORT_SECONDS, repr(float(seconds)))
+        write_setting(call.db, EXPORT_FAILS, "1" if body.get("fail") else "0")
         return {}
 
     def _read_capacity(self, call: Call, body: Body) -> Body:

@@ -64,6 +64,13 @@ State: {state}. Press Ctrl-C to stop."""
     metavar="SECONDS",
     help="Interval between deletions of items whose time to live has passed.",
 )
+@click.option(
+    "--bucket",
+    "buckets",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Folder that stands for a bucket that exports are written to. Can be repeated.",
+)
 @click.option("--two-readers-a-shard", is_flag=True, help="Throttle a third reader of a shard.")
 def emulator(
     port: int,
@@ -72,6 +79,7 @@ def emulator(
     roll_after_seconds: float | None,
     ttl_interval_seconds: float,
     two_readers_a_shard: bool,
+    buckets: tuple[str, ...],
 ) -> None:
     """Run a local DynamoDB with streams on 127.0.0.1.
 
@@ -87,6 +95,7 @@ def emulator(
                 initial_shards=shards,
                 roll_after_seconds=roll_after_seconds,
                 two_readers_a_shard=two_readers_a_shard,
+                buckets=_folders(buckets),
             ),
             ttl_interval_seconds=ttl_interval_seconds,
             ready=lambda url: click.echo(_READY.format(url=url, state=state)),
@@ -98,3 +107,13 @@ def emulator(
     except sqlite3.Error as error:
         raise click.ClickException(f"The local DynamoDB can't start: {error}") from error
     click.echo("Local DynamoDB stopped.")
+
+
+def _folders(buckets: tuple[str, ...]) -> dict[str, str]:
+    folders: dict[str, str] = {}
+    for bucket in buckets:
+        name, equals, folder = bucket.partition("=")
+        if not (name and equals and folder):
+            raise click.BadParameter("expected NAME=FOLDER", param_hint="--bucket")
+        folders[name] = str(Path(folder).absolute())
+    return folders

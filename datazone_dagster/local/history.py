@@ -41,7 +41,8 @@ _AS_OF = (
 )
 _CHANGED = (
     "SELECT hash, partition, sort, min(position) AS first, max(position) AS last, max(at) AS at"
-    " FROM writes WHERE table_number = ? AND at >= ? AND at < ? GROUP BY hash, partition, sort"
+    " FROM writes WHERE table_number = ? AND at >= ? AND at < ? AND hash >= ? AND hash < ?"
+    " GROUP BY hash, partition, sort"
     " ORDER BY hash, partition, sort"
 )
 
@@ -144,9 +145,21 @@ def row(call: Call, table: Table, key: StoredKey, after: int | None) -> Item | N
     return None if now is None else _item(now["item"])
 
 
-def net_changes(call: Call, table: Table, start: float, end: float) -> Iterator[NetChange]:
-    """Yield one net change per key that was written from `start` to before `end`, in key order."""
-    for changed in call.db.execute(_CHANGED, (table.number, start, end)).fetchall():
+def net_changes(
+    call: Call, table: Table, start: float, end: float, *, low: int = 0, high: int = HASH_SPACE
+) -> Iterator[NetChange]:
+    """Yield one net change per key that was written from `start` to before `end`, in key order.
+
+    Args:
+        call: Context of the request.
+        table: Table that remembers.
+        start: First moment, in seconds since 1970.
+        end: End of the window, exclusive.
+        low: First hash of the range.
+        high: End of the range of hashes, exclusive.
+    """
+    bound = (table.number, start, end, low, high)
+    for changed in call.db.execute(_CHANGED, bound).fetchall():
         key = StoredKey(changed["hash"], changed["partition"], changed["sort"])
         before = call.db.execute(
             "SELECT old FROM writes WHERE position = ?", (changed["first"],)

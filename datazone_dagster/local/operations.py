@@ -10,6 +10,8 @@ from typing import NamedTuple
 import msgspec
 
 from datazone_dagster.local import (
+    continuous_backups,
+    exports,
     item_batches,
     item_pages,
     items,
@@ -46,6 +48,11 @@ _OPERATIONS: dict[str, dict[str, _Operation]] = {
         "ListTables": tables.list_tables,
         "UpdateTimeToLive": tables.update_time_to_live,
         "DescribeTimeToLive": tables.describe_time_to_live,
+        "UpdateContinuousBackups": continuous_backups.update_continuous_backups,
+        "DescribeContinuousBackups": continuous_backups.describe_continuous_backups,
+        "ExportTableToPointInTime": exports.export_table,
+        "DescribeExport": exports.describe_export,
+        "ListExports": exports.list_exports,
         "PutItem": items.put_item,
         "GetItem": items.get_item,
         "UpdateItem": items.update_item,

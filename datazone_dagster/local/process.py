@@ -7,6 +7,7 @@ import json
 import select
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -30,6 +31,7 @@ class LocalDynamoDB:
         roll_after_seconds: Age at which an open shard rolls; None rolls only by `admin.roll`.
         ttl_interval_seconds: Interval between TTL sweeps; None sweeps only by `admin.sweep_ttl`.
         two_readers_a_shard: Whether a third reader of a shard is throttled.
+        buckets: Folder that stands for each bucket that exports are written to.
 
     Raises:
         LocalServerError: The port is taken, or the data directory can't be used (on entry).
@@ -50,6 +52,7 @@ class LocalDynamoDB:
         roll_after_seconds: float | None = None,
         ttl_interval_seconds: float | None = None,
         two_readers_a_shard: bool = False,
+        buckets: Mapping[str, str | Path] | None = None,
     ) -> None:
         self._arguments = [f"--port={port}", f"--shards={shards}", "--follow-parent"]
         for flag, value in (
@@ -61,6 +64,8 @@ class LocalDynamoDB:
                 self._arguments.append(f"--{flag}={value}")
         if two_readers_a_shard:
             self._arguments.append("--two-readers-a-shard")
+        for name, folder in (buckets or {}).items():
+            self._arguments.append(f"--bucket={name}={Path(folder).absolute()}")
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._endpoint_url = ""

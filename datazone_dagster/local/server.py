@@ -112,6 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--roll-after-seconds", type=float)
     parser.add_argument("--two-readers-a-shard", action="store_true")
+    parser.add_argument("--bucket", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--ttl-interval-seconds", type=float)
     parser.add_argument("--follow-parent", action="store_true")
     return parser.parse_args()
@@ -133,6 +134,7 @@ def main() -> int:
                 initial_shards=arguments.shards,
                 roll_after_seconds=arguments.roll_after_seconds,
                 two_readers_a_shard=arguments.two_readers_a_shard,
+                buckets=dict(one.split("=", 1) for one in arguments.bucket),
             ),
             ttl_interval_seconds=arguments.ttl_interval_seconds,
             follow_parent=arguments.follow_parent,

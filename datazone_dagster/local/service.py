@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,11 +26,13 @@ class Settings:
         roll_after_seconds: Age at which an open shard is replaced by a child; None: only on
             an admin call. (The service rolls about every 4 hours.)
         two_readers_a_shard: Whether a third reader of a shard is throttled.
+        buckets: Folder that stands for each bucket that exports are written to.
     """
 
     initial_shards: int = 4
     roll_after_seconds: float | None = None
     two_readers_a_shard: bool = False
+    buckets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

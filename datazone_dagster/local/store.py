@@ -41,6 +41,9 @@ CREATE TABLE IF NOT EXISTS writes (
     position INTEGER PRIMARY KEY AUTOINCREMENT, table_number INTEGER NOT NULL,
     hash INTEGER NOT NULL, partition BLOB NOT NULL, sort BLOB NOT NULL, at REAL NOT NULL,
     old_size_bytes INTEGER NOT NULL, old BLOB);
+CREATE TABLE IF NOT EXISTS exports (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, arn TEXT NOT NULL UNIQUE, token TEXT NOT NULL UNIQUE,
+    table_arn TEXT NOT NULL, document BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS writes_by_table ON writes (table_number, position);
 CREATE INDEX IF NOT EXISTS writes_by_key ON writes (table_number, hash, partition, sort, position);
 """
@@ -51,6 +54,7 @@ _ERASE = (
     "DELETE FROM streams",
     "DELETE FROM items",
     "DELETE FROM writes",
+    "DELETE FROM exports",
     "DELETE FROM tables",
     "DELETE FROM settings",
 )

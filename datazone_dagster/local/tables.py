@@ -53,6 +53,7 @@ class Table(msgspec.Struct, frozen=True):
     lag_seconds: float | None = None
     read_limit: float | None = None
     recoverable_since: float | None = None
+    recoverable_days: int = 35
     number: int = 0
 
     @property

@@ -12,7 +12,8 @@
     │   ├── ServiceUnavailableError   network or service failure after the client's retries
     │   ├── ExpiredIteratorError      a shard iterator is older than 15 minutes
     │   ├── TrimmedDataError          records before this position are gone (24 hours)
-    │   └── ShardNotFoundError        the service no longer knows the shard
+    │   ├── ShardNotFoundError        the service no longer knows the shard
+    │   └── ExportError               an export of the table can't be used
     ├── MaskError                     a mask can't be applied
     ├── LineageError                  the listed shards contradict the change log
     ├── StorageError                  a table of the library can't be read or written
@@ -105,6 +106,10 @@ class TrimmedDataError(SourceError):
 
 class ShardNotFoundError(SourceError):
     """The service no longer knows the shard."""
+
+
+class ExportError(SourceError):
+    """An export of the table is incomplete, damaged, or of another table or time."""
 
 
 class MaskError(DatazoneError):

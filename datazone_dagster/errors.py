@@ -26,6 +26,7 @@
         ├── ExpressionError           an SQL expression does not parse or bind
         ├── MalformedImageError       an image is not DynamoDB JSON
         │                             (datazone_dagster.frame.query_session)
+        ├── OutOfMemoryError          a single change needs more memory than the budget leaves
         ├── HiddenColumnsError        the result lacks the hidden columns of its rows
         ├── ResultError               the function returned something that is not rows
         └── SchemaChangeError         a column changed to a type that its table can't hold
@@ -149,6 +150,10 @@ class TransformError(DatazoneError):
 
 class ExpressionError(TransformError):
     """An SQL expression does not parse or does not bind."""
+
+
+class OutOfMemoryError(TransformError):
+    """A query needs more memory than the budget leaves; chunks are evaluated in halves then."""
 
 
 class HiddenColumnsError(TransformError):

@@ -85,7 +85,11 @@ class Order(BaseModel):
 
 people = DynamoDBSource("people", mask={"email": "hash", "address.street": "drop"})
 checked = Dataset(
-    "orders", schema=Order, schema_policy={"total": "quarantine"}, quarantine_threshold=5
+    "orders",
+    schema=Order,
+    schema_policy={"total": "quarantine"},
+    quarantine_threshold=5,
+    quarantine_limit=0.5,
 )
 frozen = Dataset("orders", schema_policy="freeze")
 

@@ -16,6 +16,7 @@ from datazone_dagster.model.layout import checked_dataset_id
 
 DEFAULT_MAX_LAG = timedelta(minutes=5)
 DEFAULT_QUARANTINE_THRESHOLD = 100
+DEFAULT_QUARANTINE_LIMIT = 0.1
 DEFAULT_KINDS = ("deltalake", "dynamodb")
 
 
@@ -51,6 +52,9 @@ class Dataset:
             declared columns. Without it, the first result of the function defines the columns.
         quarantine_threshold: Number of waiting records, 0 or more, above which the `quarantine`
             check fails with ERROR. It warns as soon as one record waits.
+        quarantine_limit: Largest share of a chunk's keys, over 0 and at most 1, that the function
+            may fail on with `on_error="quarantine"`; above it the run fails. Fewer than 16 keys
+            are always quarantined.
         description: Text shown in Dagster; defaults to that of the transform.
         owners: E-mail addresses or `team:<name>`; defaults to those of the transform.
         kinds: Kinds of the asset, shown as icons; at most ten.
@@ -76,6 +80,7 @@ class Dataset:
     schema_policy: Policies
     schema: tuple[Column, ...]
     quarantine_threshold: int
+    quarantine_limit: float
     description: str | None
     owners: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -96,6 +101,7 @@ class Dataset:
         schema_policy: SchemaPolicy | Mapping[str, SchemaPolicy] | Policies = "evolve",
         schema: object = None,
         quarantine_threshold: int = DEFAULT_QUARANTINE_THRESHOLD,
+        quarantine_limit: float = DEFAULT_QUARANTINE_LIMIT,
         description: str | None = None,
         owners: str | Sequence[str] = (),
         kinds: str | Collection[str] = DEFAULT_KINDS,
@@ -115,6 +121,7 @@ class Dataset:
             "schema_policy": checked_policies(where, schema_policy),
             "schema": checked_columns(where, schema),
             "quarantine_threshold": _threshold(where, quarantine_threshold),
+            "quarantine_limit": _limit(where, quarantine_limit),
             "description": checked.optional_text(where, "description", description),
             "owners": checked.owners(where, owners),
             "kinds": checked.kinds(where, kinds),
@@ -175,6 +182,15 @@ def _threshold(where: str, threshold: object) -> int:
     raise DefinitionError(
         f"{where}: quarantine_threshold={threshold!r} is not a number of records.",
         hint="Give an int, 0 or more.",
+    )
+
+
+def _limit(where: str, limit: object) -> float:
+    if isinstance(limit, (int, float)) and not isinstance(limit, bool) and 0 < limit <= 1:
+        return float(limit)
+    raise DefinitionError(
+        f"{where}: quarantine_limit={limit!r} is not a share of a chunk's keys.",
+        hint="Give a number over 0 and at most 1, such as 0.1 for ten percent.",
     )
 
 

@@ -12,9 +12,15 @@ from datazone_dagster.api import Transform
 from datazone_dagster.apply.bad_records import readable, refused_rows, without
 from datazone_dagster.apply.chunk import FunctionResult
 from datazone_dagster.apply.full_scan import FullChunk
-from datazone_dagster.apply.isolate import NotIsolatedError, failing_rows
+from datazone_dagster.apply.function_errors import SAFE, failure_of, reason_of, text_of
+from datazone_dagster.apply.isolate import NotIsolatedError, TooManyFailingError, failing_rows
+from datazone_dagster.apply.parts import PartResult, evaluated_in_parts
 from datazone_dagster.database.database import Databases
-from datazone_dagster.errors import DatazoneError, HiddenColumnsError, ResultError, TransformError
+from datazone_dagster.errors import (
+    DatazoneError,
+    OutOfMemoryError,
+    TransformError,
+)
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.lookup import Lookup
 from datazone_dagster.frame.query_session import MalformedImageError, Unread
@@ -22,10 +28,8 @@ from datazone_dagster.frame.result import rows_of, split_outputs
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import HIDDEN, KEY
 from datazone_dagster.model.quarantine_policy import (
-    REASON_CHARS,
     UNREADABLE_IMAGE,
     Failure,
-    failed_reason,
     is_quarantined,
 )
 from datazone_dagster.text import shown
@@ -33,8 +37,6 @@ from datazone_dagster.text import shown
 R = TypeVar("R")
 
 _KEYS_IN_AN_ERROR = 5
-_CODE_ERRORS = (HiddenColumnsError, ResultError)
-"""Errors in the function that no choice of rows avoids: its result is not rows of the chunk."""
 
 
 class Function:
@@ -42,7 +44,8 @@ class Function:
 
     `attributes` are the columns that `items()` has returned so far. Calls that only search for
     failing rows do not add to them. `sibling_values` counts, for the last call, the values in
-    sibling columns: those that did not fit the column of their attribute.
+    sibling columns: those that did not fit the column of their attribute. `quarantine_limit` is
+    the share of the keys that the function may fail on; None: the smallest of its datasets.
     """
 
     def __init__(
@@ -51,13 +54,17 @@ class Function:
         attributes: AttributeMapping,
         memory_limit_bytes: int,
         logger: logging.Logger,
+        *,
+        quarantine_limit: float | None = None,
     ) -> None:
         self.attributes = attributes
         self.sibling_values: Mapping[str, int] = {}
         self._memory_limit_bytes = memory_limit_bytes
         self._transform = transform
         self._logger = logger
+        self._quarantine_limit = quarantine_limit
         self._databases = Databases()
+        self._part_bytes: int | None = None
 
     def evaluate(
         self,
@@ -69,7 +76,8 @@ class Function:
     ) -> FunctionResult:
         """Return the function's rows for some changes, and the changes that it can't take.
 
-        Changes with an unreadable image are refused. With `on_error="quarantine"`, so are changes
+        Changes that need too much memory together are evaluated in parts. Changes with an
+        unreadable image are refused. With `on_error="quarantine"`, so are changes
         that the function fails on; calls on parts of the chunk find them.
 
         Args:
@@ -84,6 +92,63 @@ class Function:
                 written.
         """
         outputs = tuple(outputs)
+        if returned is not None or not self._is_too_large(changes):
+            try:
+                return self._evaluated(outputs, changes, lookups, location, returned)
+            except OutOfMemoryError as error:
+                if len(changes) < 2:
+                    return self._alone(outputs, changes, error)
+                self._halve(changes)
+
+        def evaluate(part: pa.Table) -> PartResult:
+            try:
+                result = self._evaluated(outputs, part, lookups, location, None)
+            except OutOfMemoryError:
+                self._halve(part)
+                raise
+            return PartResult(result, self.sibling_values)
+
+        result = evaluated_in_parts(
+            changes,
+            evaluate,
+            lambda change, error: PartResult(self._alone(outputs, change, error), {}),
+            self._is_too_large,
+        )
+        self.sibling_values = result.sibling_values
+        return result.result
+
+    def _is_too_large(self, changes: pa.Table) -> bool:
+        """Return whether this many bytes of changes have needed too much memory before."""
+        return self._part_bytes is not None and changes.nbytes > self._part_bytes
+
+    def _halve(self, changes: pa.Table) -> None:
+        """Record that these changes need too much memory together."""
+        self._part_bytes = changes.nbytes // 2
+        self._logger.info(
+            "%d changes of %s need more memory together than the budget leaves: they are "
+            "evaluated in parts.",
+            len(changes),
+            self._transform.name,
+        )
+
+    def _alone(
+        self, outputs: Sequence[str], change: pa.Table, error: OutOfMemoryError
+    ) -> FunctionResult:
+        """Refuse a single change that needs too much memory, or fail."""
+        if not is_quarantined(Failure.CHANGES, self._transform.on_error):
+            raise error
+        refused = refused_rows(change, {0: reason_of(error)})
+        nothing = change.slice(0, 0)
+        return FunctionResult(nothing, dict.fromkeys(outputs, nothing.select(HIDDEN)), refused)
+
+    def _evaluated(
+        self,
+        outputs: Sequence[str],
+        changes: pa.Table,
+        lookups: Mapping[str, pa.Table],
+        location: str,
+        returned: Mapping[str, object] | None,
+    ) -> FunctionResult:
         refused = [refused_rows(changes, {})]
         while True:
             try:
@@ -115,7 +180,7 @@ class Function:
         try:
             rows = self._rows(outputs, changes, lookups, location, returned)
             return FunctionResult(changes, rows, nothing)
-        except MalformedImageError:
+        except (MalformedImageError, OutOfMemoryError):
             raise
         except TransformError as error:
             if not is_quarantined(failure_of(error), self._transform.on_error):
@@ -143,6 +208,8 @@ class Function:
             before = self.attributes
             try:
                 self._rows(outputs, changes.take(pa.array(rows, pa.int64())), lookups, "a subset")
+            except OutOfMemoryError:
+                raise
             except MalformedImageError:
                 return UNREADABLE_IMAGE
             except TransformError:
@@ -152,7 +219,7 @@ class Function:
             return None
 
         try:
-            found = failing_rows(changes[KEY].to_pylist(), fails, UNREADABLE_IMAGE)
+            found = failing_rows(changes[KEY].to_pylist(), fails, UNREADABLE_IMAGE, limit=1.0)
         except NotIsolatedError:
             raise error from None
         return without(changes, found), refused_rows(changes, found)
@@ -171,18 +238,26 @@ class Function:
             before = self.attributes
             try:
                 self._rows(outputs, subset, lookups, "a subset of them")
-            except MalformedImageError:
+            except (MalformedImageError, OutOfMemoryError):
                 raise
             except TransformError as failure:
                 if failure_of(failure) is Failure.CODE:
                     raise
-                return _reason(failure)
+                return reason_of(failure)
             finally:
                 self.attributes = before
             return None
 
         try:
-            found = failing_rows(changes[KEY].to_pylist(), fails, _reason(error))
+            found = failing_rows(
+                changes[KEY].to_pylist(), fails, reason_of(error), limit=self._limit(outputs)
+            )
+        except TooManyFailingError as many:
+            raise type(error)(
+                f"{error.what} {many}.",
+                safe=error.safe,
+                hint="Fix the function, or raise Dataset(quarantine_limit=...) to quarantine more.",
+            ) from error
         except NotIsolatedError as unclear:
             raise type(error)(
                 f"{error.what} Single changes are not the cause: {unclear}.",
@@ -196,6 +271,11 @@ class Function:
             len(changes),
         )
         return without(changes, found), refused_rows(changes, found)
+
+    def _limit(self, outputs: Sequence[str]) -> float:
+        if self._quarantine_limit is not None:
+            return self._quarantine_limit
+        return min(self._transform.outputs[output].quarantine_limit for output in outputs)
 
     def returned(self, chunk: FullChunk, lookups: Mapping[str, pa.Table]) -> dict[str, object]:
         """Call the function on a chunk, perhaps without reading it; return its values by output.
@@ -278,16 +358,23 @@ class Function:
         except TransformError as error:
             raise type(error)(
                 f"{error.what.rstrip('.')} ({self._context(*context())}).",
-                safe=_SAFE,
+                safe=SAFE,
                 hint=error.hint,
             ) from error
         except DatazoneError:
             raise
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"The function of transform {self._transform.name!r} ran out of memory "
+                f"({self._context(*context())}).",
+                safe=SAFE,
+                hint="Raise ApplySettings(memory_budget=...), or let the function use less.",
+            ) from error
         except Exception as error:
             raise TransformError(
                 f"The function of transform {self._transform.name!r} raised "
-                f"{_text(error)} ({self._context(*context())}).",
-                safe=_SAFE,
+                f"{text_of(error)} ({self._context(*context())}).",
+                safe=SAFE,
                 hint="Fix the function and run it again.",
             ) from error
 
@@ -295,23 +382,3 @@ class Function:
         keys = ", ".join(map(shown, changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist()))
         plural = "" if len(changes) == 1 else "s"
         return f"{location}, {len(changes)} change{plural}, first keys: {keys or 'none'}"
-
-
-def failure_of(error: TransformError) -> Failure:
-    """Return what made a function's result unusable."""
-    if isinstance(error, MalformedImageError):
-        return Failure.IMAGE
-    return Failure.CODE if isinstance(error, _CODE_ERRORS) else Failure.CHANGES
-
-
-_SAFE = "Nothing of this chunk was applied; the change log keeps it and the next run tries again."
-
-
-def _reason(error: TransformError) -> str:
-    cause = error.__cause__
-    text = error.what if cause is None or isinstance(cause, DatazoneError) else _text(cause)
-    return failed_reason(text)
-
-
-def _text(error: BaseException) -> str:
-    return shown(f"{type(error).__name__}: {error}", REASON_CHARS)

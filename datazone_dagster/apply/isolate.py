@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from datazone_dagster.model.quarantine_policy import MAX_SEARCH_CALLS, is_hopeless
+from datazone_dagster.model.quarantine_policy import is_hopeless, is_over_limit
 
 Fails = Callable[[Sequence[int]], str | None]
 """Calls the function on these rows of the chunk: the reason if it fails, None if it passes."""
@@ -19,21 +19,20 @@ class NotIsolatedError(Exception):
     """The failure can't be pinned on single keys; the message says why."""
 
 
+class TooManyFailingError(NotIsolatedError):
+    """The function fails on more keys than may be quarantined."""
+
+
 @dataclass
 class _Search:
     fails: Fails
-    max_calls: int
-    calls: int = 0
+    keys: int
+    limit: float
     any_passed: bool = False
     found: dict[int, str] = field(default_factory=dict)
     failing_keys: int = 0
 
     def ask(self, rows: Sequence[int]) -> str | None:
-        if self.calls >= self.max_calls:
-            raise NotIsolatedError(
-                f"after {self.calls} calls on parts of the chunk it still fails on others"
-            )
-        self.calls += 1
         reason = self.fails(rows)
         self.any_passed = self.any_passed or reason is None
         return reason
@@ -43,30 +42,35 @@ class _Search:
         self.failing_keys += 1
         if is_hopeless(self.failing_keys, any_passed=self.any_passed):
             raise NotIsolatedError(f"it fails on every one of the first {self.failing_keys} keys")
+        if is_over_limit(self.failing_keys, self.keys, self.limit):
+            raise TooManyFailingError(
+                f"It fails on {self.failing_keys:,} or more of {self.keys:,} keys, which is more "
+                f"than quarantine_limit={self.limit:g} allows"
+            )
 
 
-def failing_rows(
-    keys: Sequence[str], fails: Fails, reason: str, *, max_calls: int = MAX_SEARCH_CALLS
-) -> dict[int, str]:
+def failing_rows(keys: Sequence[str], fails: Fails, reason: str, *, limit: float) -> dict[int, str]:
     """Return the rows that a function fails on, each with the reason.
 
     Args:
         keys: The key of each row of the chunk. The function is known to fail on the full chunk.
         fails: Calls the function on some rows, given in ascending order.
         reason: Reason of the failure on the full chunk.
-        max_calls: Limit on calls of `fails`.
+        limit: Share of the keys that may fail. The search goes on until then: a failing key among
+            `n` takes about `2 log2(n)` calls.
 
     Returns:
         Reasons by row number. Without these rows the function has passed on every part, though
         not necessarily on all parts at once.
 
     Raises:
-        NotIsolatedError: The function fails on too many keys, or only on several together.
+        TooManyFailingError: The function fails on more keys than `limit` allows.
+        NotIsolatedError: The function fails on each of the first keys, or only on several together.
     """
     rows_of: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
         rows_of.setdefault(key, []).append(row)
-    search = _Search(fails, max_calls)
+    search = _Search(fails, len(rows_of), limit)
     failing: list[tuple[list[str], str]] = [(list(rows_of), reason)]
     while failing:
         group, why = failing.pop()

@@ -13,12 +13,13 @@ from datazone_dagster.apply.change_scan import FullChunkNeededError
 from datazone_dagster.apply.chunk import FunctionResult, Prepared
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.full_scan import FullChunk
-from datazone_dagster.apply.function import Function, failure_of
+from datazone_dagster.apply.function import Function
+from datazone_dagster.apply.function_errors import failure_of
 from datazone_dagster.apply.selective_read import TooMuchError, read_selected
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.model.quarantine_policy import is_quarantined
+from datazone_dagster.model.quarantine_policy import Failure, is_quarantined
 
 
 class Preparation:
@@ -36,6 +37,7 @@ class Preparation:
         self._sizes = sizes
         self._logger = logger
         self._full_through_batch = 0
+        self._reads_in_parts = False
 
     def next_chunk(
         self,
@@ -64,10 +66,15 @@ class Preparation:
         """
         full = FullChunk(log, after_batch, through_batch, self._sizes.full_bytes)
         outputs = list(outputs)
+        if self._reads_in_parts:
+            return self._full(full, None, outputs, lookups, every_column=True)
         try:
             returned = self._function.returned(full, lookups)
         except TransformError as error:
-            if not is_quarantined(failure_of(error), self._transform.on_error):
+            failure = failure_of(error)
+            if failure is Failure.MEMORY:
+                self._reads_in_parts = True
+            elif not is_quarantined(failure, self._transform.on_error):
                 raise
             return self._full(full, None, outputs, lookups, every_column=True)
         frames = None if every_column else _unread({output: returned[output] for output in outputs})

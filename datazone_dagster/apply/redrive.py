@@ -60,7 +60,10 @@ class Redriving:
         limit = self._sizes.frame_memory_bytes
         self._table = dataset_table(dataset, transform, layout, limit)
         self._quarantine = Quarantine(layout, dataset.id)
-        self._function = Function(transform, self._table.attributes(), limit, logger)
+        # Most records of a quarantine may still fail: that is no sign of a broken function.
+        self._function = Function(
+            transform, self._table.attributes(), limit, logger, quarantine_limit=1.0
+        )
         self._tried: set[str] = set()
         self._still_failing: set[str] = set()
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import duckdb
 
 from datazone_dagster.database.spill import SpillFolder, remove_abandoned
+from datazone_dagster.errors import OutOfMemoryError
 
 DEFAULT_MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
 
@@ -66,10 +67,20 @@ def opened(
     Args:
         memory_limit_bytes: As for `Database`.
         threads: As for `Database`.
+
+    Raises:
+        OutOfMemoryError: The task needs more memory than the limit.
     """
     database = Database(memory_limit_bytes, threads)
     try:
         yield database.connection
+    except duckdb.OutOfMemoryException as error:
+        raise OutOfMemoryError(
+            f"DuckDB needs more than its {memory_limit_bytes >> 20} MiB to compare the changes of "
+            "a chunk with those before.",
+            safe="Nothing of this chunk was applied; the change log keeps it.",
+            hint="Raise ApplySettings(memory_budget=...): DuckDB gets a quarter of it.",
+        ) from error
     finally:
         database.close()
 

@@ -14,6 +14,7 @@ known of its key, the usual case, needs the key's last row only.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import cast
 
@@ -58,6 +59,11 @@ INTERVAL_FIELDS = (
 DELETION_FIELDS = (pa.field(DELETED, pa.bool_()), pa.field(DELETE_CAUSE, pa.string()))
 
 _EXISTING, _ABSORBED, _NEW = 0, 1, 2
+
+_LARGE_VALUE_BYTES = 256
+"""Average size of a column's values above which their digests are compared instead."""
+
+_DIGEST_BYTES = 20
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ def plan_history(
 def _compared(values: pa.Table, sources: list[int], tracked: list[str]) -> pa.Table:
     """Return key, version, source and number of each row, and its tracked columns as one struct."""
     columns = [pa.chunked_array([pa.repeat(pa.scalar(True), len(values))])]
-    columns += [values[name] for name in tracked]
+    columns += [_comparable(values[name]) for name in tracked]
     # Fields are numbered: names that are unique here may not be unique in DuckDB.
     struct = pa.table(columns, names=[f"c{at}" for at in range(len(columns))])
     return pa.table(
@@ -184,6 +190,25 @@ def _compared(values: pa.Table, sources: list[int], tracked: list[str]) -> pa.Ta
             "tracked": struct.to_struct_array(),
         }
     )
+
+
+def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return digests of large values: DuckDB holds what it compares several times over."""
+    if column.nbytes <= _LARGE_VALUE_BYTES * len(column):
+        return column
+    kind = column.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    digests = (
+        None if value is None else _digest(value if is_text or is_bytes else repr(value))
+        for value in (one.as_py() for one in column)
+    )
+    return pa.chunked_array([pa.array(digests, pa.binary(_DIGEST_BYTES))])
+
+
+def _digest(value: str | bytes) -> bytes:
+    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
 def _with_deletion(existing: pa.Table) -> pa.Table:

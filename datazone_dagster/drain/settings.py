@@ -19,7 +19,8 @@ class DrainSettings:
     Args:
         budget_seconds: Seconds after which no call to the service is made.
         memory_budget: Memory limit of the draining process, in bytes. Batches are no larger than
-            an eighth of it, and shrink while the process is near it.
+            an eighth of it, and no larger than 64 MiB, which a run of the default budget can apply
+            whatever is in them; they shrink while the process is near the budget.
         budget_bytes: Size of one batch, in body bytes; None derives it from the time that batches
             take.
         max_workers: Number of shards read at a time, and of HTTP connections.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import duckdb
 
-from datazone_dagster.errors import ExpressionError, TransformError
+from datazone_dagster.errors import ExpressionError, OutOfMemoryError, TransformError
 from datazone_dagster.frame.query_session import MalformedImageError
 from datazone_dagster.text import escaped, shortened
 
@@ -53,11 +53,10 @@ def failure(
             safe="Nothing was written; the change log keeps the record.",
         )
     if kind == "Out of Memory" or isinstance(error, duckdb.OutOfMemoryException):
-        return TransformError(
+        return OutOfMemoryError(
             f"{call}: the query needs more memory than DuckDB may use here.",
             safe="Nothing was written.",
-            hint="Raise ApplySettings(memory_budget=...), or lower its chunk_bytes for smaller "
-            "chunks.",
+            hint="Raise ApplySettings(memory_budget=...): DuckDB gets a quarter of it.",
         )
     reason = _GENERATED.sub(lambda m: shown.get(m[1], m[0]), reason)
     hint = ""

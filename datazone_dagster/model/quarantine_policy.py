@@ -4,6 +4,7 @@
 |---|---|
 | a record that is no stream record, or has no usable key | quarantined, with the parser's reason |
 | an image or a key that is not of its type | quarantined |
+| a single change that needs more memory than there is | as one that the function fails on |
 | a change that the function fails on | the run fails; quarantined with `on_error="quarantine"` |
 | a result that is not rows of the chunk | the run fails: no choice of changes avoids it |
 | a value that a contract refuses | quarantined with `schema_policy` `"quarantine"` |
@@ -35,9 +36,6 @@ UNREADABLE_IMAGE = "an image holds a value that is not of its type"
 REASON_CHARS = 500
 """Longest part of a reason that comes from the function."""
 
-MAX_SEARCH_CALLS = 500
-"""Most calls on parts of one chunk: enough for about 20 failing keys among 100,000."""
-
 HOPELESS_AFTER = 16
 """Failing keys without a single passing call: the function itself is broken, not its input."""
 
@@ -48,6 +46,7 @@ class Failure(Enum):
     IMAGE = "an image is not DynamoDB JSON"
     CHANGES = "the function fails on some changes"
     CODE = "the function's result is not rows of the chunk"
+    MEMORY = "the memory does not suffice for the chunk"
 
 
 def is_quarantined(failure: Failure, on_error: str) -> bool:
@@ -70,6 +69,19 @@ def is_hopeless(failing_keys: int, *, any_passed: bool) -> bool:
         any_passed: Whether the function has passed on any part of the chunk.
     """
     return not any_passed and failing_keys >= HOPELESS_AFTER
+
+
+def is_over_limit(failing_keys: int, keys: int, limit: float) -> bool:
+    """Return whether a function fails on more keys of a chunk than the dataset quarantines.
+
+    A few failing keys are always quarantined: in a small chunk they would be a large share.
+
+    Args:
+        failing_keys: Keys found so far.
+        keys: Keys of the chunk.
+        limit: `Dataset(quarantine_limit=...)`, a share of the keys.
+    """
+    return failing_keys >= HOPELESS_AFTER and failing_keys > limit * keys
 
 
 def failed_reason(text: str) -> str:

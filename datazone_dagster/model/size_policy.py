@@ -33,6 +33,10 @@ SMALLEST_BATCH_BYTES = 2 << 20
 BATCH_SHARE_OF_BUDGET = 1 / 8
 """Largest batch as a share of the memory budget: a run has at least one batch in memory."""
 
+LARGEST_BATCH_BYTES = 64 << 20
+"""Largest batch under any budget of the drain: a run of the default budget can apply it in every
+mode, whatever is in it (tests/apply/test_large_items.py)."""
+
 BATCH_SECONDS = 4.0
 """Target duration of a batch where commits are cheap: its records are visible only afterwards."""
 
@@ -71,8 +75,10 @@ FRAME_SHARE = 1 / 4
 """Share of the working memory for DuckDB's intermediate results; more spills to disk."""
 
 MIN_FRAME_BYTES = 512 << 20
-"""Smallest memory limit of DuckDB. `items()` on one batch of the largest items holds the batch six
-to eight times (measured), and a run that can't take a batch would never get past it."""
+MIN_FRAME_SHARE = 2 / 3
+"""Smallest memory limit of DuckDB: these bytes, or this share of the working memory if that is
+less. `items()` on one batch of the largest items holds the batch six to eight times (measured);
+where that is too much, the batch is evaluated in parts."""
 
 RELEASE_ABOVE_SHARE = 0.5
 """Share of a run's budget in use above which freed memory is returned to the system."""
@@ -206,7 +212,8 @@ class ChunkBounds:
 
 def batch_limits(memory_budget: int) -> SizeLimits:
     """Return the limits of the drain's batches, in body bytes."""
-    largest_bytes = max(SMALLEST_BATCH_BYTES, int(memory_budget * BATCH_SHARE_OF_BUDGET))
+    share = int(memory_budget * BATCH_SHARE_OF_BUDGET)
+    largest_bytes = min(max(SMALLEST_BATCH_BYTES, share), LARGEST_BATCH_BYTES)
     return SizeLimits(SMALLEST_BATCH_BYTES, largest_bytes, BATCH_SECONDS)
 
 
@@ -240,7 +247,8 @@ def working_bytes(available: int) -> int:
 
 def frame_memory_bytes(working: int) -> int:
     """Return DuckDB's memory limit, given the working memory."""
-    return max(int(working * FRAME_SHARE), MIN_FRAME_BYTES)
+    smallest = min(MIN_FRAME_BYTES, int(working * MIN_FRAME_SHARE))
+    return max(int(working * FRAME_SHARE), smallest)
 
 
 def full_chunk_limits(working: int) -> SizeLimits:

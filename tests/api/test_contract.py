@@ -139,6 +139,11 @@ class Unfinished(BaseModel):
         ({"schema": pa.schema([("a", pa.string())]), "partition_by": "day"}, "'day'"),
         ({"quarantine_threshold": -1}, "quarantine_threshold=-1"),
         ({"quarantine_threshold": True}, "quarantine_threshold=True"),
+        ({"quarantine_limit": 0}, "quarantine_limit=0"),
+        ({"quarantine_limit": 1.01}, "quarantine_limit=1.01"),
+        ({"quarantine_limit": float("nan")}, "quarantine_limit=nan"),
+        ({"quarantine_limit": True}, "quarantine_limit=True"),
+        ({"quarantine_limit": "10%"}, "quarantine_limit='10%'"),
     ],
 )
 def test_a_wrong_contract_is_refused_by_name(options: dict[str, Any], words: str) -> None:

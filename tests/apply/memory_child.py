@@ -19,8 +19,12 @@ from datazone_dagster.sources import DynamoDBSource
 STREAM = {"orders": Input(Stream(source=DynamoDBSource(table_name="orders", region="eu-west-1")))}
 
 
-def output(name: str, mode: Literal["merge", "append", "history"] = "merge") -> dict[str, Output]:
-    return {"orders": Output(Dataset(id=name, mode=mode))}
+def output(
+    name: str,
+    mode: Literal["merge", "append", "history"] = "merge",
+    deletes: Literal["hard", "soft"] = "hard",
+) -> dict[str, Output]:
+    return {"orders": Output(Dataset(id=name, mode=mode, deletes=deletes))}
 
 
 @transform(input_mapping=STREAM, output_mapping=output("row_wise"))
@@ -54,6 +58,26 @@ def items(orders: Frame) -> Frame:
     return orders.items()
 
 
+@transform(input_mapping=STREAM, output_mapping=output("items_merge"))
+def items_merge(orders: Frame) -> Frame:
+    return orders.items()
+
+
+@transform(input_mapping=STREAM, output_mapping=output("items_soft", deletes="soft"))
+def items_soft(orders: Frame) -> Frame:
+    return orders.items()
+
+
+@transform(input_mapping=STREAM, output_mapping=output("items_history", "history"))
+def items_history(orders: Frame) -> Frame:
+    return orders.items()
+
+
+@transform(input_mapping=STREAM, output_mapping=output("unnested"))
+def unnested(orders: Frame) -> Frame:
+    return orders.select("unnest(from_json(dynamodb.NewImage.ls.L, '[\"json\"]')) as entry")
+
+
 USUAL_MAPPED_BYTES = 144 << 20
 """Pages of libraries in memory on Debian 12. Newer systems map about 60 MiB more of the same files
 (measured, forky); the kernel drops such pages when memory is short."""
@@ -64,7 +88,21 @@ def mapped_file_bytes() -> int:
         return next(int(line.split()[1]) << 10 for line in status if line[:8] == b"RssFile:")
 
 
-WAYS = {one.name: one for one in (row_wise, images, full, append, history, items)}
+WAYS = {
+    one.name: one
+    for one in (
+        row_wise,
+        images,
+        full,
+        append,
+        history,
+        items,
+        items_merge,
+        items_soft,
+        items_history,
+        unnested,
+    )
+}
 if __name__ == "__main__":
     lake, way, budget = sys.argv[1:]
     settings = ApplySettings(memory_budget=int(budget))

@@ -9,6 +9,7 @@ import pytest
 
 from datazone_dagster.database.database import opened
 from datazone_dagster.database.spill import PREFIX
+from datazone_dagster.errors import OutOfMemoryError
 
 LIMIT_BYTES = 64 << 20
 LARGER_THAN_THE_LIMIT = """
@@ -34,7 +35,10 @@ def test_it_spills_to_its_own_folder_which_is_removed(temporary: Path) -> None:
 
 
 def test_the_folder_is_removed_after_an_error(temporary: Path) -> None:
-    with pytest.raises(duckdb.OutOfMemoryException), opened(8 << 20) as connection:
+    with (
+        pytest.raises(OutOfMemoryError, match="more than its 8 MiB"),
+        opened(8 << 20) as connection,
+    ):
         connection.execute("select list(repeat('x', 1000)) from range(100_000)").fetchall()
     assert list(temporary.glob(f"{PREFIX}*")) == []
 

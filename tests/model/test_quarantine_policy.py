@@ -19,6 +19,7 @@ from datazone_dagster.model.quarantine_policy import (
     failed_reason,
     image_reason,
     is_hopeless,
+    is_over_limit,
     is_quarantined,
     keeps_order,
     mistyped_key_reason,
@@ -64,6 +65,14 @@ def test_a_search_without_a_passing_call_is_hopeless() -> None:
     assert is_hopeless(HOPELESS_AFTER, any_passed=False)
     assert not is_hopeless(HOPELESS_AFTER - 1, any_passed=False)
     assert not is_hopeless(10 * HOPELESS_AFTER, any_passed=True)
+
+
+def test_the_limit_is_a_share_of_the_keys_but_a_few_are_always_quarantined() -> None:
+    assert not is_over_limit(HOPELESS_AFTER - 1, HOPELESS_AFTER, 0.01)
+    assert is_over_limit(HOPELESS_AFTER, HOPELESS_AFTER, 0.01)
+    assert not is_over_limit(100, 1000, 0.1)
+    assert is_over_limit(101, 1000, 0.1)
+    assert not is_over_limit(1000, 1000, 1.0)
 
 
 @pytest.mark.parametrize("policy", SCHEMA_POLICIES)

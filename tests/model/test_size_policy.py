@@ -137,7 +137,9 @@ def test_the_plot_in_the_documentation_is_of_this_controller() -> None:
     assert Path("docs/batch-size.svg").read_text() == drawn()
 
 
-@pytest.mark.parametrize(("budget", "largest"), [(512 * MIB, 64 * MIB), (8 * MIB, 2 * MIB)])
+@pytest.mark.parametrize(
+    ("budget", "largest"), [(256 * MIB, 32 * MIB), (8 * MIB, 2 * MIB), (4096 * MIB, 64 * MIB)]
+)
 def test_a_batch_is_at_most_an_eighth_of_the_budget_and_two_mebibytes_at_least(
     budget: int, largest: int
 ) -> None:
@@ -156,7 +158,8 @@ def test_working_memory_is_what_the_process_leaves_but_enough_for_a_batch() -> N
     assert available_bytes(1024 * MIB, 200 * MIB, first_chunk=True) == 704 * MIB
     assert available_bytes(1024 * MIB, 2000 * MIB, first_chunk=False) == 0
     assert working_bytes(0) == 192 * MIB
-    assert frame_memory_bytes(192 * MIB) == 512 * MIB
+    assert frame_memory_bytes(192 * MIB) == 128 * MIB
+    assert frame_memory_bytes(1024 * MIB) == 512 * MIB
     assert frame_memory_bytes(4096 * MIB) == 1024 * MIB
 
 

@@ -1,0 +1,129 @@
+"""Evaluation of a chunk in parts, where memory does not suffice for all of its changes at once.
+
+A batch of the change log is the smallest chunk, but a function may need many times its size. So a
+part that runs out of memory is halved, down to single changes, and the rows are joined. The chunk
+is still committed once. A function can't tell a part from a chunk: chunks have no fixed size.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from datazone_dagster.apply.chunk import FunctionResult
+from datazone_dagster.errors import OutOfMemoryError, ResultError
+
+_MOST_PASSES = 4
+"""A pass finds the columns and types of all parts, the next one uses them from the first part on.
+Types only widen, from integer to decimal to string, so that the fourth pass finds nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartResult:
+    """Result of the function for a part, with the values that went to sibling columns."""
+
+    result: FunctionResult
+    sibling_values: Mapping[str, int]
+
+
+def evaluated_in_parts(
+    changes: pa.Table,
+    evaluate: Callable[[pa.Table], PartResult],
+    alone: Callable[[pa.Table, OutOfMemoryError], PartResult],
+    is_too_large: Callable[[pa.Table], bool],
+) -> PartResult:
+    """Evaluate halves of the changes, and halves of those that need too much memory.
+
+    Args:
+        changes: At least two changes.
+        evaluate: Evaluates some of the changes. It may return more columns or wider types, once
+            it has seen later changes.
+        alone: Decides on a single change that needs too much memory.
+        is_too_large: Whether some changes are known to need too much memory.
+
+    Raises:
+        OutOfMemoryError: Raised by `alone`.
+        ResultError: The function returns other types for one part than for another.
+    """
+    parts = halves(changes)
+    for _ in range(_MOST_PASSES):
+        done = _pass(parts, evaluate, alone, is_too_large)
+        if _fit_together(one.result for _, one in done):
+            break
+        parts = [part for part, _ in done]
+    return _joined([one for _, one in done])
+
+
+def halves(changes: pa.Table) -> list[pa.Table]:
+    """Return the two halves of some changes, without a copy."""
+    middle = len(changes) // 2
+    return [changes.slice(0, middle), changes.slice(middle)]
+
+
+def _pass(
+    parts: Sequence[pa.Table],
+    evaluate: Callable[[pa.Table], PartResult],
+    alone: Callable[[pa.Table, OutOfMemoryError], PartResult],
+    is_too_large: Callable[[pa.Table], bool],
+) -> list[tuple[pa.Table, PartResult]]:
+    waiting = list(reversed(parts))
+    done: list[tuple[pa.Table, PartResult]] = []
+    while waiting:
+        part = waiting.pop()
+        if len(part) > 1 and is_too_large(part):
+            waiting += reversed(halves(part))
+            continue
+        try:
+            result = evaluate(part)
+        except OutOfMemoryError as error:
+            if len(part) > 1:
+                waiting += reversed(halves(part))
+                continue
+            result = alone(part, error)
+        done.append((part, result))
+    return done
+
+
+def _fit_together(results: Iterable[FunctionResult]) -> bool:
+    """Return whether all parts have rows of the same columns; parts without changes have none."""
+    schemas = [
+        {output: rows.schema for output, rows in one.rows.items()}
+        for one in results
+        if len(one.changes)
+    ]
+    return all(schema == schemas[0] for schema in schemas)
+
+
+def _joined(parts: Sequence[PartResult]) -> PartResult:
+    siblings: Counter[str] = Counter()
+    for part in parts:
+        siblings.update(part.sibling_values)
+    results = [part.result for part in parts]
+    with_rows = [one for one in results if len(one.changes)] or results[:1]
+    return PartResult(
+        FunctionResult(
+            pa.concat_tables([one.changes for one in results]),
+            {
+                output: _joined_rows([one.rows[output] for one in with_rows], output)
+                for output in with_rows[0].rows
+            },
+            pa.concat_tables([one.refused for one in results]),
+        ),
+        siblings,
+    )
+
+
+def _joined_rows(tables: Sequence[pa.Table], output: str) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ResultError(
+            f"Output {output!r}: the function returned other column types for one part of the "
+            f"chunk than for another: {error}.",
+            safe="Nothing of this chunk was applied; the change log keeps it.",
+            hint="The chunk was evaluated in parts, because it needs more memory than the budget "
+            "leaves. Give the columns fixed types, or raise ApplySettings(memory_budget=...).",
+        ) from error

@@ -23,8 +23,10 @@ from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.reparse import as_changes
 from datazone_dagster.apply.tables import dataset_table, read_lookups
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.mask_salt import check_salt
 from datazone_dagster.dataset.quarantine import RECORD_ID, Quarantine, Redrive
 from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
@@ -156,9 +158,12 @@ class Redriving:
 
     def _evaluated(self, portion: pa.Table, lookups: dict[str, pa.Table]) -> FunctionResult:
         log = ChangeLog(self._layout, self._transform.source).open()
+        masks = Masks.of(self._transform.source)
+        if log is not None and masks is not None:
+            check_salt(self._transform.source.name, log, masks.salt_fingerprint)
         changes = as_changes(
             portion,
-            self._transform.source,
+            masks,
             lambda batch: None if log is None else log.epoch_of(batch),
         )
         changes, refused = keyed(changes)

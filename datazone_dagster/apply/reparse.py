@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.dataset.quarantine import FIRST_SEEN_AT
 from datazone_dagster.errors import ServiceUnavailableError
 from datazone_dagster.items.masking import Masks
@@ -19,7 +18,7 @@ from datazone_dagster.source.wire import parse_page
 
 
 def as_changes(
-    records: pa.Table, source: DynamoDBSource, epoch_of: Callable[[int], int | None]
+    records: pa.Table, masks: Masks | None, epoch_of: Callable[[int], int | None]
 ) -> pa.Table:
     """Return quarantined records in the change log's form, in their order.
 
@@ -28,10 +27,9 @@ def as_changes(
 
     Args:
         records: Rows of the quarantine.
-        source: Source of the records.
+        masks: Masks of their source.
         epoch_of: Returns the epoch of a batch, None if it is unknown.
     """
-    masks = Masks.of(source)
     rows = []
     for row in records.to_pylist():
         if row[Log.RAW] is None:

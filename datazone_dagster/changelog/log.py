@@ -7,7 +7,7 @@ parent's, so the changes of one key are read oldest first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -130,6 +130,11 @@ class ChangeLogSnapshot:
                 self._listed = None
 
     @property
+    def properties(self) -> Mapping[str, str]:
+        """Table properties of the log."""
+        return self._table.metadata().configuration
+
+    @property
     def owner(self) -> SourceIdentity | None:
         """The table that the log belongs to; None if an earlier version of the library made it."""
         return owner_of(self._table)
@@ -141,12 +146,12 @@ class ChangeLogSnapshot:
             ConcurrentWriterError: Another commit came first; a later drain stores it.
             StorageError: The store failed.
         """
-        self._set_property(OWNER_PROPERTY, owner.to_json(), "Storing the table of the source")
+        self.set_property(OWNER_PROPERTY, owner.to_json(), "Storing the table of the source")
 
     @property
     def gaps(self) -> tuple[GapNote, ...]:
         """The gaps stored with the log, accepted ones included."""
-        return gap_notes.from_json(self._table.metadata().configuration.get(gap_notes.PROPERTY))
+        return gap_notes.from_json(self.properties.get(gap_notes.PROPERTY))
 
     def record_gaps(self, notes: Iterable[GapNote]) -> None:
         """Store the gap notes of the checkpoint, and every earlier acceptance.
@@ -159,7 +164,7 @@ class ChangeLogSnapshot:
         wanted = gap_notes.merged(stored, notes)
         if wanted != stored:
             text = gap_notes.to_json(wanted)
-            self._set_property(gap_notes.PROPERTY, text, "Storing the gaps of the source")
+            self.set_property(gap_notes.PROPERTY, text, "Storing the gaps of the source")
 
     def begin(self, epoch: int) -> BatchWriter:
         """Begin the next batch, `head + 1`, to put records into. Nothing counts before its commit.
@@ -295,7 +300,7 @@ class ChangeLogSnapshot:
         """Return whether the batches in (after_batch, through_batch] contain any change."""
         bounds = [
             (file.minimum[Log.BATCH], file.maximum[Log.BATCH])
-            for file in self._files_between(after_batch, through_batch)
+            for file in ranges.files_between(self._files, after_batch, through_batch)
         ]
         if any(after_batch < batch <= through_batch for pair in bounds for batch in pair):
             return True
@@ -318,7 +323,7 @@ class ChangeLogSnapshot:
             StorageError: Changes of the range were removed by `truncate`.
         """
         self._check_range(after_batch, through_batch)
-        files = self._files_between(after_batch, through_batch)
+        files = ranges.files_between(self._files, after_batch, through_batch)
         options = self._log.storage_options
         return RowGroups(self._table, options, files, after_batch, through_batch)
 
@@ -334,7 +339,7 @@ class ChangeLogSnapshot:
         """Return the oldest event time in the batches after `batch`, from file statistics."""
         times = [
             file.minimum[Log.EVENT_TIME]
-            for file in self._files_between(batch, self.head)
+            for file in ranges.files_between(self._files, batch, self.head)
             if Log.EVENT_TIME in file.minimum
         ]
         return min(times, default=None)
@@ -362,7 +367,8 @@ class ChangeLogSnapshot:
             self._listed = ranges.by_batches(data_files(self._table))
         return self._listed
 
-    def _set_property(self, name: str, value: str, doing: str) -> None:
+    def set_property(self, name: str, value: str, doing: str) -> None:
+        """Store a table property; `doing` is for errors."""
         with guarded(self.uri, doing):
             self._table.alter.set_table_properties({name: value}, raise_if_not_exists=False)
             # That commit moves the handle, perhaps past one that joined files.
@@ -372,9 +378,6 @@ class ChangeLogSnapshot:
     def _check_range(self, after_batch: int, through_batch: int) -> None:
         if after_batch < min(self.truncated_through, through_batch):
             raise truncated_error(self._log.uri, after_batch, self.truncated_through)
-
-    def _files_between(self, after_batch: int, through_batch: int) -> list[DataFile]:
-        return ranges.files_between(self._files, after_batch, through_batch)
 
     def _read(
         self, after_batch: int, through_batch: int, columns: Sequence[str]
@@ -388,7 +391,7 @@ class ChangeLogSnapshot:
     ) -> Iterator[tuple[pa.Table, float]]:
         """As `_read`, with the approximate bytes that a row's other columns would take."""
         schema = pa.schema([SCHEMA.field(name) for name in dict.fromkeys((*columns, Log.BATCH))])
-        files = self._files_between(after_batch, through_batch)
+        files = ranges.files_between(self._files, after_batch, through_batch)
         options = self._log.storage_options
         for file, rows, others in read_sized_rows(self._table, options, files, schema):
             selected = ranges.rows_between(rows, file, after_batch, through_batch)

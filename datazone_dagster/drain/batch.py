@@ -17,6 +17,7 @@ from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
+from datazone_dagster.changelog.mask_salt import check_salt, record_salt
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.drain.checkpoint_update import is_worth_saving, updated_checkpoint
 from datazone_dagster.drain.drain_report import drain_report
@@ -54,6 +55,7 @@ from datazone_dagster.model.size_policy import BatchMeasured
 from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.process import crash_points
 from datazone_dagster.process.shutdown import shutdown_requested
+from datazone_dagster.text import shown
 
 MAINTENANCE_SHARE = 0.25
 """Share of a drain's time for maintenance; after it, only one piece is done: landing goes first."""
@@ -143,6 +145,8 @@ class BatchDrain:
         source, settings, now = self._source, self._settings, self._now
         masks = Masks.of(source)
         tables = self._opened(tables)
+        salt = None if masks is None else masks.salt_fingerprint
+        check_salt(source.name, tables.log, salt)
         checkpoint = up_to_date(tables.saved.checkpoint, tables.log, now)
 
         listing = list_streams(self._client)
@@ -163,9 +167,10 @@ class BatchDrain:
             crash_points.reach(crash_points.AFTER_READ)
             writer.finish()
             written_seconds = time.monotonic()
+            self._warn_of_masked_whole(masks)
             if was_made_again(source, tables.log, stream, checkpoint, outcomes):
                 return self._begin_again(tables, owner, checkpoint, stream)
-            landed = self._commit(tables, owner, writer, plan.checkpoint, stream, outcomes)
+            landed = self._commit(tables, owner, salt, writer, plan.checkpoint, stream, outcomes)
         finished_seconds = time.monotonic()
 
         self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
@@ -286,10 +291,21 @@ class BatchDrain:
         )
         return read_shards(self._client, reads, iterators, budget, self._now, self._logger, sink)
 
+    def _warn_of_masked_whole(self, masks: Masks | None) -> None:
+        if masks is not None and masks.masked_whole:
+            self._logger.warning(
+                "Drain of %s: %s had values that are neither map nor list, where the mask names an "
+                "attribute inside. These values are null now, as a whole. Mask the attribute "
+                "itself, or write maps only.",
+                self._source.name,
+                ", ".join(shown(name) for name in sorted(masks.masked_whole)),
+            )
+
     def _commit(
         self,
         tables: Tables,
         owner: SourceIdentity | None,
+        salt: str | None,
         writer: BatchWriter,
         planned: Checkpoint,
         stream: StreamDescription,
@@ -303,6 +319,7 @@ class BatchDrain:
             _record_gaps(saved, planned, outcomes, now)
             if owner is not None:
                 log.record_owner(owner)
+            record_salt(log, salt)
             batch = writer.commit()
             if batch is not None:
                 crash_points.reach(crash_points.AFTER_CHANGE_LOG_COMMIT)

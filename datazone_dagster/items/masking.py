@@ -35,6 +35,8 @@ _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _SETS = {"SS": "S", "NS": "N", "BS": "B"}
 
+_FINGERPRINT_OF = b"datazone_dagster: which salt is this"
+
 Tree = dict[str, "MaskKind | Tree"]
 """Masks below an attribute, by attribute name."""
 
@@ -60,6 +62,8 @@ class Masks:
                 branch = cast("Tree", branch.setdefault(step, {}))
             branch[last] = kind
         self._salt = salt.encode() if salt is not None else None
+        self.masked_whole: set[str] = set()
+        """Attributes on a masked path that were neither map nor list, and are null now."""
         self._withheld_key = self._salt or secrets.token_bytes(16)
 
     @classmethod
@@ -85,6 +89,16 @@ class Masks:
                 "sensors run, and never change it: a new salt gives equal values new hashes.",
             )
         return cls(source.masked, salt)
+
+    @property
+    def salt_fingerprint(self) -> str | None:
+        """Text that tells one salt from another and does not reveal it; None if nothing is hashed.
+
+        The change log stores it, so that a changed salt is noticed.
+        """
+        if self._salt is None:
+            return None
+        return hmac.new(self._salt, _FINGERPRINT_OF, hashlib.sha256).hexdigest()[:32]
 
     def records(self, records: ChangeRecords) -> tuple[ChangeRecords, list[MalformedRecord]]:
         """Return records with masked keys and images, and the records that can't be masked.
@@ -159,14 +173,14 @@ class Masks:
         if not masked:
             return raw
         for name in masked:
-            value = self._value(attributes[name], tree[name])
+            value = self._value(attributes[name], tree[name], name)
             if value is None:
                 del attributes[name]
             else:
                 attributes[name] = value
         return _json_object(attributes)
 
-    def _value(self, raw: bytes, rule: MaskKind | Tree) -> bytes | None:
+    def _value(self, raw: bytes, rule: MaskKind | Tree, name: str) -> bytes | None:
         """Mask a typed value; None if the mask drops it."""
         if rule == "drop":
             return None
@@ -177,7 +191,7 @@ class Masks:
             raise _UnreadableError("a value does not have exactly one type")
         ((descriptor, payload),) = typed.items()
         if isinstance(rule, dict):
-            return self._within(raw, descriptor, payload, rule)
+            return self._within(raw, descriptor, payload, rule, name)
         if descriptor == "NULL":
             return raw
         if descriptor in _SETS:
@@ -186,14 +200,20 @@ class Masks:
             return _encoded({"SS": sorted(texts)})
         return _encoded({"S": self._text(descriptor, _json(payload), rule)})
 
-    def _within(self, raw: bytes, descriptor: str, payload: bytes, tree: Tree) -> bytes:
-        """Mask the attributes below a value; only maps and lists have any."""
+    def _within(self, raw: bytes, descriptor: str, payload: bytes, tree: Tree, name: str) -> bytes:
+        """Mask the attributes below a value; one that has none is masked as a whole.
+
+        A text in place of a map may hold what the masked attribute of the map held.
+        """
         if descriptor == "M":
             return b'{"M":%b}' % self._map(payload, tree)
         if descriptor == "L":
-            elements = (self._value(element, tree) for element in _elements(payload))
+            elements = (self._value(element, tree, name) for element in _elements(payload))
             return b'{"L":[%b]}' % b",".join(one for one in elements if one is not None)
-        return raw
+        if descriptor == "NULL":
+            return raw
+        self.masked_whole.add(name)
+        return b'{"NULL":true}'
 
     def _text(self, descriptor: str, value: object, kind: str) -> str:
         if kind == "last4":

@@ -109,6 +109,50 @@ def test_paths_go_into_maps_and_every_element_of_lists() -> None:
     }
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"S": SECRET},
+        {"N": "7"},
+        {"B": "UTdzZWNyZXRRNw=="},
+        {"SS": [SECRET]},
+        {"L": [{"S": SECRET}]},
+        {"L": [{"L": [{"SS": [SECRET]}]}]},
+        {"M": {"street": {"M": {"name": {"S": SECRET}}}, "zip": {"N": "1"}}},
+    ],
+)
+def test_a_mask_inside_a_value_that_is_no_map_masks_all_of_it(value: Any, kind: MaskKind) -> None:
+    found = of({"address.street": kind})
+    after = found.item(json.dumps({"address": value, "id": {"S": "1"}}).encode())
+    assert SECRET.encode() not in after
+    assert b"UTdzZWNyZXRRNw" not in after
+    assert json.loads(after)["id"] == {"S": "1"}
+    kept = json.loads(after)["address"]
+    if "M" in value:
+        assert kept["M"]["zip"] == {"N": "1"}
+        assert found.masked_whole == set()
+    else:
+        assert found.masked_whole == {"address"}
+
+
+def test_a_null_on_a_masked_path_is_no_surprise() -> None:
+    found = of({"address.street": "hash"})
+    assert json.loads(found.item(b'{"address":{"NULL":true}}')) == {"address": {"NULL": True}}
+    assert found.masked_whole == set()
+
+
+def test_a_fingerprint_tells_salts_apart_and_reveals_nothing() -> None:
+    def fingerprint(salt: str) -> str | None:
+        found = Masks.of(DynamoDBSource("orders", mask={"a": "hash"}), {SALT_VARIABLE: salt})
+        assert found is not None
+        return found.salt_fingerprint
+
+    assert fingerprint(SALT) == fingerprint(SALT) != fingerprint(SALT + "x")
+    assert SALT not in (fingerprint(SALT) or "")
+    assert masks(a="drop").salt_fingerprint is None
+
+
 @settings(deadline=None)
 @given(ITEMS, st.sampled_from(KINDS), st.booleans())
 def test_nothing_but_the_masked_attribute_changes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.quarantine_policy import Failure, is_quarantined
+from datazone_dagster.rows.partition_values import has_refused
 
 
 class Preparation:
@@ -30,11 +31,17 @@ class Preparation:
     """
 
     def __init__(
-        self, transform: Transform, function: Function, sizes: ChunkSizes, logger: logging.Logger
+        self,
+        transform: Transform,
+        function: Function,
+        sizes: ChunkSizes,
+        partition_by: Mapping[str, Sequence[str]],
+        logger: logging.Logger,
     ) -> None:
         self._transform = transform
         self._function = function
         self._sizes = sizes
+        self._partition_by = partition_by
         self._logger = logger
         self._full_through_batch = 0
         self._reads_in_parts = False
@@ -117,8 +124,14 @@ class Preparation:
             rows = self._function.read(result.rows, result.rows)
         except TransformError as error:
             raise FullChunkNeededError(prepared.facts.last_batch, error.what) from error
+        if self._are_some_refused(rows):
+            raise FullChunkNeededError(prepared.facts.last_batch, "some rows are refused.")
         self._sizes.learn(rows, len(result.changes))
         return replace(prepared, result=replace(result, rows=rows))
+
+    def _are_some_refused(self, rows: Mapping[str, pa.Table]) -> bool:
+        """Return whether a dataset refuses rows, so that their changes need all columns."""
+        return any(has_refused(rows[output], self._partition_by[output]) for output in rows)
 
     def _only_latest_count(self, output: str, frame: Frame) -> bool:
         """Return whether superseded changes leave no trace in a dataset.
@@ -159,8 +172,9 @@ class Preparation:
             except TransformError:
                 pass  # evaluated below, which quarantines changes or says which ones fail
             else:
-                result = FunctionResult(full.changes_with(frozenset()), rows, full.refused)
-                return Prepared(full.facts(), result)
+                if not self._are_some_refused(rows):
+                    result = FunctionResult(full.changes_with(frozenset()), rows, full.refused)
+                    return Prepared(full.facts(), result)
         result = self._function.evaluate(outputs, full.changes, lookups, full.location, returned)
         refused = pa.concat_tables([full.refused, result.refused])
         return Prepared(full.facts(), replace(result, refused=refused))

@@ -30,6 +30,7 @@ from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.quarantine_policy import keeps_order, needs_every_column
 from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts
 from datazone_dagster.process import crash_points
+from datazone_dagster.rows.partition_values import has_refused
 
 REOPEN_AFTER = timedelta(hours=RETENTION_HOURS) / 3
 """Time for which a run reads one version of the change log: its files are retained for a limited
@@ -74,7 +75,12 @@ class ApplyRun:
         self._maintenance = settings.maintenance
         attributes = next(iter(self._tables.values())).attributes()
         self._function = Function(transform, attributes, limit, logger)
-        self._preparation = Preparation(transform, self._function, self._sizes, logger)
+        self._partition_by = {
+            output: table.partition_by() for output, table in self._tables.items()
+        }
+        self._preparation = Preparation(
+            transform, self._function, self._sizes, self._partition_by, logger
+        )
         # Before the change log is opened: what is read from it may have keys erased meanwhile.
         progress = {output: table.progress() for output, table in self._tables.items()}
         self._erasures = {output: one.erasures for output, one in progress.items()}
@@ -249,7 +255,9 @@ class ApplyRun:
     ) -> FunctionResult:
         """Return the result without the changes that go to the dataset's quarantine."""
         dataset = self._datasets[output]
-        if dataset.contract.may_refuse:
+        if dataset.contract.may_refuse or has_refused(
+            result.rows[output], self._partition_by[output]
+        ):
             result = apply_contract(result, self._tables[output], output)
         if keeps_order(dataset.mode):
             result = defer_later_changes(result, waiting, output)

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.model.partition_folder import folder_name
 
 ROW_GROUP_ROWS = 1 << 20
 ROW_GROUP_BYTES = 64 << 20
@@ -46,11 +47,6 @@ counted. Writers allow a quarter of this for a dictionary."""
 
 BOUND_CHARS = 32
 """Strings in bounds are cut to this length, as Spark does: the log repeats them for every file."""
-
-FOLDER_CHARS = 200
-"""Length limit of folder names; file systems allow 255 characters in a name."""
-
-NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 _RowGroup = TypeVar("_RowGroup")
 
@@ -123,7 +119,8 @@ def write_data_file(
     first = next(filled, None)
     if first is None:
         return None
-    path = "/".join((*_folders(partition_values), f"part-00000-{uuid.uuid4()}-c000.zstd.parquet"))
+    folders = [folder_name(name, value) for name, value in partition_values.items()]
+    path = "/".join((*folders, f"part-00000-{uuid.uuid4()}-c000.zstd.parquet"))
     groups = _groups(batch.select(stored.names) for batch in _and_then(first, filled))
     first_group = next(groups)
     footers: list[pq.FileMetaData] = []
@@ -157,16 +154,6 @@ def wide_bounds(stats: str | None, num_records: int) -> str:
     found = _EXACT.decode(stats) if stats else {}
     found.update(numRecords=num_records, tightBounds=False)
     return _JSON.encode(found).decode()
-
-
-def _folders(partition_values: Mapping[str, str | None]) -> list[str]:
-    """Return folder names as other writers spell them, cut: readers rely on the log instead."""
-    return [
-        f"{quote(name, safe='')}={NULL_PARTITION if value is None else quote(value, safe='')}"[
-            :FOLDER_CHARS
-        ]
-        for name, value in partition_values.items()
-    ]
 
 
 def _and_then(first: _RowGroup, others: Iterable[_RowGroup]) -> Iterator[_RowGroup]:

@@ -8,6 +8,7 @@
 | a change that the function fails on | the run fails; quarantined with `on_error="quarantine"` |
 | a result that is not rows of the chunk | the run fails: no choice of changes avoids it |
 | a value that a contract refuses | quarantined with `schema_policy` `"quarantine"` |
+| a text that a partition column can't hold: empty, or too long for a folder | quarantined |
 | a change after a quarantined one of its key, in append mode | quarantined: it waits |
 
 The quarantine stores the reasons, and later runs recognise them by their start: their texts must

@@ -18,6 +18,7 @@ from datazone_dagster.errors import SchemaChangeError
 from datazone_dagster.model.column_names import HIDDEN, KEY_NUMBER, RESERVED_PREFIX
 from datazone_dagster.model.contract import Column, ColumnType, Contract
 from datazone_dagster.rows.align import aligned, number_texts
+from datazone_dagster.rows.partition_values import refused_values
 from datazone_dagster.rows.widening import fits, widest
 from datazone_dagster.text import shown
 
@@ -189,11 +190,15 @@ class _Conforming:
         )
 
     def name_partitions(self, column: str) -> None:
-        """Check a partition column: readers must be able to parse a time in a partition's name.
+        """Check a partition column: readers must be able to parse a partition's name.
 
-        A time outside their range makes Polars and pyarrow fail on the entire table (measured).
+        A text that has no exact name is always refused. A time outside the readers' range makes
+        Polars and pyarrow fail on the entire table (measured).
         """
         values = self.columns.get(column)
+        reasons = None if values is None else refused_values(values, column)
+        if reasons is not None:
+            self.refused = reasons if self.refused is None else pc.coalesce(self.refused, reasons)
         if values is None or not _names_times(values.type):
             return
         zone = values.type.tz if pt.is_timestamp(values.type) else None

@@ -134,6 +134,7 @@ class BatchDrain:
         self._logger = logger
         self._deadline_seconds = deadline_seconds
         self._started_seconds = time.monotonic()
+        self._salt: str | None = None
         self.progressed = False
         """Whether the next batch may find records that this one could not read yet."""
         self.throttled = False
@@ -143,10 +144,7 @@ class BatchDrain:
     def run(self, tables: Tables | None = None, *, ask_again_seconds: float = 0.0) -> DrainReport:
         """See `drain_once`. Shards read to their latest position rest for `ask_again_seconds`."""
         source, settings, now = self._source, self._settings, self._now
-        masks = Masks.of(source)
-        tables = self._opened(tables)
-        salt = None if masks is None else masks.salt_fingerprint
-        check_salt(source.name, tables.log, salt)
+        tables, masks = self._opened(tables)
         checkpoint = up_to_date(tables.saved.checkpoint, tables.log, now)
 
         listing = list_streams(self._client)
@@ -158,21 +156,20 @@ class BatchDrain:
         plan = plan_drain(stream, checkpoint, start=source.start, now=now)
         state = load_state(self._client, settings)
         reading_seconds = time.monotonic()
-        poll = due(
-            plan.reads, state.activities, reading_seconds, at_least_seconds=ask_again_seconds
-        )
+        rest_seconds = ask_again_seconds
+        poll = due(plan.reads, state.activities, reading_seconds, at_least_seconds=rest_seconds)
         budget_bytes = settings.budget_bytes or state.size.bytes
         with tables.log.begin(plan.checkpoint.epoch) as writer:
             outcomes = self._read(poll.reads, state.iterators, budget_bytes, _sink(writer, masks))
             crash_points.reach(crash_points.AFTER_READ)
             writer.finish()
             written_seconds = time.monotonic()
-            self._warn_of_masked_whole(masks)
             if was_made_again(source, tables.log, stream, checkpoint, outcomes):
                 return self._begin_again(tables, owner, checkpoint, stream)
-            landed = self._commit(tables, owner, salt, writer, plan.checkpoint, stream, outcomes)
+            landed = self._commit(tables, owner, writer, plan.checkpoint, stream, outcomes)
         finished_seconds = time.monotonic()
 
+        self._warn_of_masked_whole(masks)
         self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
         self.progressed = landed.batch is not None or any(one.ended for one in outcomes)
         if not landed.lost_race:
@@ -206,12 +203,20 @@ class BatchDrain:
             duration_seconds=time.monotonic() - self._started_seconds,
         )
 
-    def _opened(self, tables: Tables | None) -> Tables:
-        """Open the tables, or take those of the last batch past what a scan has landed since."""
+    def _opened(self, tables: Tables | None) -> tuple[Tables, Masks | None]:
+        """Open the tables, or take those of the last batch past what a scan has landed since.
+
+        Returns:
+            The tables and the masks of the source, whose salt is that of the change log.
+        """
+        masks = Masks.of(self._source)
         if tables is None:
-            return Tables.opened(self._layout, self._source, self._identify)
-        tables.log.pass_scans()
-        return tables
+            tables = Tables.opened(self._layout, self._source, self._identify)
+        else:
+            tables.log.pass_scans()
+        self._salt = None if masks is None else masks.salt_fingerprint
+        check_salt(self._source.name, tables.log, self._salt)
+        return tables, masks
 
     def _maintain(self, tables: Tables, state: ProcessState) -> None:
         """Maintain the tables; if nothing was due, the next batch of the tick continues on them."""
@@ -305,7 +310,6 @@ class BatchDrain:
         self,
         tables: Tables,
         owner: SourceIdentity | None,
-        salt: str | None,
         writer: BatchWriter,
         planned: Checkpoint,
         stream: StreamDescription,
@@ -319,7 +323,7 @@ class BatchDrain:
             _record_gaps(saved, planned, outcomes, now)
             if owner is not None:
                 log.record_owner(owner)
-            record_salt(log, salt)
+            record_salt(log, self._salt)
             batch = writer.commit()
             if batch is not None:
                 crash_points.reach(crash_points.AFTER_CHANGE_LOG_COMMIT)

@@ -71,7 +71,7 @@ class Redriving:
 
     def look(self) -> RedriveReport:
         """Report the waiting records, without redriving them."""
-        waiting = self._quarantine.waiting(self._table.redriven())
+        waiting = self._quarantine.waiting(self._table.redriven(), columns=(Log.KEYS, Log.REASON))
         reasons = _reasons(waiting)
         return RedriveReport(
             self._dataset.id,

@@ -25,6 +25,7 @@ from datazone_dagster.changelog.log_errors import check_head
 from datazone_dagster.changelog.maintain_log import RETENTION_HOURS
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.quarantine_policy import keeps_order, needs_every_column
@@ -288,7 +289,11 @@ class ApplyRun:
         position = self._reports[output].position
         quarantine = Quarantine(self._target, dataset.id)
         return waiting_keys(
-            quarantine.waiting(self._tables[output].redriven(), through_batch=position)
+            quarantine.waiting(
+                self._tables[output].redriven(),
+                through_batch=position,
+                columns=(Log.KEYS, Log.VERSION, Log.REASON),
+            )
         )
 
     def _finished(self, output: str, report: ApplyReport, duration_seconds: float) -> ApplyReport:

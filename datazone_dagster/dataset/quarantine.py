@@ -9,6 +9,7 @@ process dies in between, the next redrive compares the numbers and completes the
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -116,18 +117,29 @@ class Quarantine:
                 replaced_columns=(LAST_SEEN_AT, Log.REASON, REDRIVE, REDRIVEN_AT),
             )
 
-    def waiting(self, finished_redrive: int = 0, *, through_batch: int | None = None) -> pa.Table:
+    def waiting(
+        self,
+        finished_redrive: int = 0,
+        *,
+        through_batch: int | None = None,
+        columns: Sequence[str] = tuple(SCHEMA.names),
+    ) -> pa.Table:
         """Return the records that wait to be redriven, as the table is now.
 
         Args:
             finished_redrive: The last redrive that the dataset has committed.
             through_batch: Last batch whose records are returned; None: all batches.
+            columns: Columns to read; images and raw texts take memory by the gigabyte.
         """
         table = self._open()
-        rows = SCHEMA.empty_table() if table is None else _read(table)
+        needed = [
+            name for name in SCHEMA.names if name in {*columns, Log.BATCH, REDRIVE, REDRIVEN_AT}
+        ]
+        schema = pa.schema([SCHEMA.field(name) for name in needed])
+        rows = schema.empty_table() if table is None else _read(table, schema)
         if through_batch is not None:
             rows = rows.filter(pc.less_equal(rows[Log.BATCH], through_batch))
-        return _waiting(rows, finished_redrive)
+        return _waiting(rows, finished_redrive).select(list(columns))
 
     def waiting_count(self, finished_redrive: int = 0) -> int:
         """Count the records that `waiting` would return, without reading the records."""
@@ -139,7 +151,7 @@ class Quarantine:
 
     def oldest_waiting(self) -> datetime | None:
         """Return when the oldest waiting record was made, or first seen; None if none waits."""
-        waiting = self.waiting()
+        waiting = self.waiting(columns=(Log.EVENT_TIME, FIRST_SEEN_AT))
         times = (pc.min(waiting[name]).as_py() for name in (Log.EVENT_TIME, FIRST_SEEN_AT))
         return min((time for time in times if time is not None), default=None)
 
@@ -217,8 +229,8 @@ class Redrive:
         self._rows = rows
 
 
-def _read(table: Table) -> pa.Table:
-    return aligned(scanned(table).read_all().select(SCHEMA.names), SCHEMA)
+def _read(table: Table, schema: pa.Schema = SCHEMA) -> pa.Table:
+    return aligned(scanned(table, schema.names).read_all(), schema)
 
 
 def _redriven_by_now(rows: pa.Table, finished_redrive: int) -> pa.ChunkedArray:

@@ -19,7 +19,12 @@ from datazone_dagster.apply.maintain_dataset import maintained
 from datazone_dagster.apply.pacing import ChunkCost, Following
 from datazone_dagster.apply.prepare import Preparation
 from datazone_dagster.apply.progress import advanced
-from datazone_dagster.apply.tables import dataset_table, read_lookups, setting_ignored
+from datazone_dagster.apply.tables import (
+    dataset_table,
+    partition_columns,
+    read_lookups,
+    setting_ignored,
+)
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.log_errors import check_head
 from datazone_dagster.changelog.maintain_log import RETENTION_HOURS
@@ -77,7 +82,8 @@ class ApplyRun:
         attributes = next(iter(self._tables.values())).attributes()
         self._function = Function(transform, attributes, limit, logger)
         self._partition_by = {
-            output: table.partition_by() for output, table in self._tables.items()
+            output: partition_columns(dataset, self._tables[output].facts())
+            for output, dataset in self._datasets.items()
         }
         self._preparation = Preparation(
             transform, self._function, self._sizes, self._partition_by, logger

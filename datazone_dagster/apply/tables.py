@@ -32,6 +32,11 @@ def dataset_table(
     )
 
 
+def partition_columns(dataset: Dataset, facts: TableFacts | None) -> tuple[str, ...]:
+    """Return the partition columns of a dataset's table, or of the one that will be created."""
+    return tuple(dataset.partition_by if facts is None else facts.partition_by)
+
+
 def setting_ignored(dataset: Dataset, facts: TableFacts) -> str | None:
     """Describe a setting of a dataset that its table does not follow, and the fix; None if none."""
     declared, actual = tuple(dataset.partition_by), facts.partition_by

@@ -164,11 +164,6 @@ class DatasetTable:
         snapshot = read_snapshot(table, self._storage_options)
         return facts_of(snapshot, schema_of(table), self._unexpected(table))
 
-    def partition_by(self) -> tuple[str, ...]:
-        """Return the partition columns of the table, or those that it will be created with."""
-        table = self._open()
-        return self._partition_by if table is None else tuple(partition_columns_of(table))
-
     def attributes(self) -> AttributeMapping:
         """Return the mapping of item attributes to columns that is stored with the table."""
         table = self._open()

@@ -20,6 +20,7 @@
     │   ├── UnrecognisedTableError    the path holds data that the library did not write
     │   ├── SourceMismatchError       a change log belongs to another table of DynamoDB
     │   └── ConcurrentWriterError     another writer committed first; nothing was written
+    ├── SnapshotError                 a snapshot stops and asks how to go on
     ├── LocalServerError              the local DynamoDB can't be started
     ├── DemoError                     the demo can't run (datazone_dagster.demo.servers)
     └── TransformError                the function, or what it returned, can't be applied
@@ -138,6 +139,10 @@ class SourceMismatchError(StorageError):
 
 class ConcurrentWriterError(StorageError):
     """Another writer committed first, and this attempt lost the commit race: it wrote nothing."""
+
+
+class SnapshotError(DatazoneError):
+    """A snapshot stops and asks: the message says what it found and how to go on."""
 
 
 class LocalServerError(DatazoneError):

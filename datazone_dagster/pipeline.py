@@ -20,6 +20,7 @@ import pyarrow as pa
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.apply import ApplyRun, ApplySettings, Redriving
 from datazone_dagster.apply.chunk_size import ChunkSizes
+from datazone_dagster.apply.flow_counts import flow_counts
 from datazone_dagster.apply.maintain_dataset import maintain_dataset as _maintain_dataset
 from datazone_dagster.apply.rebuild import Rebuild, RebuildReport
 from datazone_dagster.changelog.log import ChangeLog
@@ -45,6 +46,13 @@ from datazone_dagster.model.report import (
 )
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.rows.maintenance_plan import THOROUGH, MaintenanceSettings
+from datazone_dagster.snapshot import (
+    SnapshotSettings,
+    cancel_snapshot,
+    snapshot_source,
+    snapshot_status,
+    want_snapshot,
+)
 from datazone_dagster.source.connection_settings import (
     AccountIdEndpointMode,
     ConnectionSettings,
@@ -63,9 +71,11 @@ __all__ = [
     "MaintenanceSettings",
     "RebuildReport",
     "RetryMode",
+    "SnapshotSettings",
     "accept_gaps",
     "apply_transform",
     "backlog",
+    "cancel_snapshot",
     "change_log_exists",
     "connect",
     "connect_table",
@@ -85,8 +95,11 @@ __all__ = [
     "rebuild_dataset",
     "records_waiting",
     "redrive_dataset",
+    "snapshot_source",
+    "snapshot_status",
     "truncate_applied",
     "utc_now",
+    "want_snapshot",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -279,21 +292,6 @@ def dataset_exists(layout: Layout, dataset_id: str) -> bool:
         StorageError: The lakehouse can't be read.
     """
     return read(layout, dataset_id) is not None
-
-
-def flow_counts(source_name: str, dataset_id: str, layout: Layout) -> FlowCounts:
-    """Count the records of a source and the rows of a dataset, from statistics alone.
-
-    Raises:
-        StorageError: The lakehouse can't be read.
-    """
-    log = ChangeLog(layout, source_name).open()
-    table = DatasetTable(layout, dataset_id, source_name, mode="merge")
-    if log is None:
-        return FlowCounts(0, 0, 0)
-    facts = table.facts()
-    applied = log.record_count(table.position())
-    return FlowCounts(log.record_count(), applied, 0 if facts is None else facts.row_count)
 
 
 def maintain_dataset(

@@ -111,9 +111,11 @@ def test_the_names_of_the_facade_are_these() -> None:
         "MaintenanceSettings",
         "RebuildReport",
         "RetryMode",
+        "SnapshotSettings",
         "accept_gaps",
         "apply_transform",
         "backlog",
+        "cancel_snapshot",
         "change_log_exists",
         "connect",
         "connect_table",
@@ -133,8 +135,11 @@ def test_the_names_of_the_facade_are_these() -> None:
         "rebuild_dataset",
         "records_waiting",
         "redrive_dataset",
+        "snapshot_source",
+        "snapshot_status",
         "truncate_applied",
         "utc_now",
+        "want_snapshot",
     ]
     assert local.__all__ == ["AdminClient", "Fault", "FaultKind", "FaultPlan", "LocalDynamoDB"]
     for name in (*pipeline.__all__, *local.__all__):
@@ -160,6 +165,7 @@ SETTINGS = {
         "retention",
         "clean_every",
     ],
+    "SnapshotSettings": ["workers", "sweep_limit"],
 }
 
 

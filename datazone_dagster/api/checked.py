@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -14,15 +15,10 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
     "mode": ("merge", "append", "history"),
     "deletes": ("hard", "soft"),
     "ttl_deletes": ("apply", "ignore"),
-    "start": ("trim_horizon", "latest"),
+    "start": ("snapshot", "trim_horizon", "latest"),
     "on_error": ("fail", "quarantine"),
 }
 """Supported values by argument. A value becomes available by an entry here, nowhere else."""
-
-LATER: Mapping[str, Mapping[str, str]] = {
-    "start": {"snapshot": "scan the table first, then read the stream"},
-}
-"""Planned values by argument, refused until they are supported."""
 
 _TAG_KEY = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
@@ -36,13 +32,10 @@ def choice(where: str, argument: str, value: object) -> str:
     supported = SUPPORTED[argument]
     if isinstance(value, str) and value in supported:
         return value
-    allowed = f"{argument} is one of {quoted(supported)}."
-    if isinstance(value, str) and value in LATER.get(argument, {}):
-        raise DefinitionError(
-            f"{where}: {argument}={value!r} ({LATER[argument][value]}) is not available yet.",
-            hint=f"For now, {allowed}",
-        )
-    raise DefinitionError(f"{where}: {argument}={value!r} is unknown.", hint=allowed)
+    raise DefinitionError(
+        f"{where}: {argument}={value!r} is unknown.",
+        hint=f"{argument} is one of {quoted(supported)}.",
+    )
 
 
 def deletion_vectors(where: str, value: object) -> object:
@@ -72,6 +65,18 @@ def optional_text(where: str, argument: str, value: object) -> str | None:
     raise DefinitionError(
         f"{where}: {argument}={value!r} is not a non-empty string.",
         hint="Give a string, or leave it out.",
+    )
+
+
+def positive_number(where: str, argument: str, value: object) -> float | None:
+    """Check for a finite number above 0, or None."""
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise DefinitionError(
+        f"{where}: {argument}={value!r} is not a number above 0.",
+        hint="Give a number above 0, or leave it out.",
     )
 
 

@@ -33,7 +33,12 @@ class DynamoDBSource:
             `AWS_ENDPOINT_URL_DYNAMODB` and `AWS_ENDPOINT_URL`.
         start: Start position of a source that was never read. `"trim_horizon"` reads everything
             that the stream still has (24 hours), `"latest"` only changes from now on, by the
-            clock of the service.
+            clock of the service. `"snapshot"` reads as `"trim_horizon"` does and also copies the
+            table as it is: a scan next to the stream, which needs the IAM actions
+            dynamodb:DescribeTable, dynamodb:Scan and dynamodb:BatchGetItem.
+        snapshot_rcu: Limit of a snapshot in read units per second, above 0. Defaults to half of
+            what DescribeTable says the table serves (provisioned, else warm throughput). The
+            `MaxReadRequestUnits` of an on-demand table is never exceeded.
         mask: Kind of mask by attribute path, applied before anything is written:
             `{"email": "hash", "card": "last4", "note": "null", "address.street": "drop"}`.
             A path leads into maps, and into every element of a list. `"hash"` needs a salt of
@@ -56,6 +61,7 @@ class DynamoDBSource:
     start: Literal["snapshot", "trim_horizon", "latest"] = "trim_horizon"
     mask: Mapping[str, MaskKind] | Masked = ()
     name: str = ""
+    snapshot_rcu: float | None = None
 
     def __post_init__(self) -> None:
         """Check every argument."""
@@ -75,6 +81,8 @@ class DynamoDBSource:
         checked.flag(where, "stream_enabled", self.stream_enabled)
         _check_endpoint(where, self.endpoint_url)
         checked.choice(where, "start", self.start)
+        rcu = checked.positive_number(where, "snapshot_rcu", self.snapshot_rcu)
+        object.__setattr__(self, "snapshot_rcu", rcu)
         object.__setattr__(self, "mask", checked_mask(where, self.mask))
         if not self.name:
             object.__setattr__(self, "name", source_name(self.table_name))

@@ -79,7 +79,10 @@ class ChangeLog:
         """Open the log as it is now; create an empty one if there is none."""
         table = open_table(self.uri, self.storage_options, KIND)
         if table is None:
-            table = create_log(self.uri, self.storage_options, self._identify())
+            snapshot = self.source is not None and self.source.start == "snapshot"
+            table = create_log(
+                self.uri, self.storage_options, self._identify(), with_snapshot=snapshot
+            )
         return ChangeLogSnapshot(self, table)
 
 
@@ -254,10 +257,7 @@ class ChangeLogSnapshot:
         return sum(file.num_records for file in files)
 
     def landed_since(self, batch: int) -> list[Landed]:
-        """Return the highest position of every shard with rows in the batches after `batch`.
-
-        Malformed records and scanned rows move no position.
-        """
+        """Return the highest position of every shard with rows after `batch`: see `landed`."""
         return landed(self._read(batch, self.head, POSITION_COLUMNS))
 
     def chunks(

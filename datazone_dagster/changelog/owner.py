@@ -11,6 +11,8 @@ from datazone_dagster.changelog.maintain_log import CONFIGURATION
 from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.delta import create_table
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.snapshot_state import PROPERTY as SNAPSHOT_PROPERTY
+from datazone_dagster.model.snapshot_state import wanted
 from datazone_dagster.model.source_identity import PROPERTY, SourceIdentity, contradicts, mismatch
 
 KIND = "change log"
@@ -23,10 +25,19 @@ _CONFIGURATION = {
 
 
 def create_log(
-    uri: str, storage_options: Mapping[str, str], owner: SourceIdentity | None
+    uri: str,
+    storage_options: Mapping[str, str],
+    owner: SourceIdentity | None,
+    *,
+    with_snapshot: bool,
 ) -> DeltaTable:
-    """Create an empty change log; if another process was faster, open the one that it created."""
+    """Create an empty change log; if another process was faster, open the one that it created.
+
+    Only a new log asks for a snapshot: one that is there already was begun without.
+    """
     stored = {} if owner is None else {PROPERTY: owner.to_json()}
+    if with_snapshot:
+        stored[SNAPSHOT_PROPERTY] = wanted("start").to_json()
     return create_table(
         uri,
         storage_options,

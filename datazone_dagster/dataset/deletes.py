@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from datazone_dagster.model.column_names import KEY, Log
 from datazone_dagster.model.report import DeleteCounts
+from datazone_dagster.model.snapshot_state import ABSENT
 from datazone_dagster.rows.change_ids import are_among
 
 _REMOVE = "REMOVE"
@@ -23,6 +24,12 @@ def are_ttl_deletes(changes: pa.Table) -> pa.ChunkedArray:
     """Return per change whether DynamoDB deleted its item by time to live."""
     by_service = pc.fill_null(pc.equal(changes[Log.USER_PRINCIPAL], _SERVICE), False)
     return pc.and_(are_deletes(changes), by_service)
+
+
+def are_absences(changes: pa.Table) -> pa.ChunkedArray:
+    """Return per change whether a snapshot found the item absent, with no record of its delete."""
+    by_sweep = pc.fill_null(pc.equal(changes[Log.USER_PRINCIPAL], ABSENT), False)
+    return pc.and_(are_deletes(changes), by_sweep)
 
 
 def without_ttl_deletes(changes: pa.Table, rows: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -153,7 +153,8 @@ PLAN = (
         from folded
     )
     select *, lead(valid_from) over by_run as valid_to,
-        lead(case when cause in ('user', 'ttl') then cause end) over by_run as closed_by
+        lead(case when cause in ('user', 'ttl', 'resync_absent') then cause end) over by_run
+            as closed_by
     from started window by_run as (partition by _dz_key order by run)
     """,
 )

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datazone_dagster.dataset.deletes import are_deletes, are_ttl_deletes
+from datazone_dagster.dataset.deletes import are_absences, are_deletes, are_ttl_deletes
 from datazone_dagster.dataset.latest import only_latest
 from datazone_dagster.errors import ResultError
 from datazone_dagster.model.column_names import KEY, VERSION
+from datazone_dagster.model.snapshot_state import ABSENT
 from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.change_ids import are_among, change_ids
 from datazone_dagster.rows.merge_batch import (
@@ -85,8 +86,9 @@ def _with_causes(
     has_no_row = np.ones(len(counted), bool)
     has_no_row[at.filter(taken).to_numpy()] = False
     causes = pc.case_when(
-        pc.make_struct(expired, removed, pa.chunked_array([has_no_row])),
+        pc.make_struct(expired, are_absences(counted), removed, pa.chunked_array([has_no_row])),
         pa.scalar("ttl"),
+        pa.scalar(ABSENT),
         pa.scalar("user"),
         pa.scalar("filtered"),
         pa.scalar(None, pa.string()),

@@ -141,12 +141,12 @@ _STATEMENTS = (
         arg_max(event_time, (version, rank)) as event_time
     from (
         select _dz_key, _dz_version as version, cause, _dz_event_time as event_time, 1 as rank
-        from keyed_changes where cause in ('user', 'ttl')
+        from keyed_changes where cause in ('user', 'ttl', 'resync_absent')
         union all
         select _dz_key, _dz_version, cause, event_time, 2 from existing where deleted
         union all
         select _dz_key, _dz_version, cause, _dz_event_time, 0
-        from tombstones where cause in ('user', 'ttl')
+        from tombstones where cause in ('user', 'ttl', 'resync_absent')
     ) group by _dz_key
     """,
     """

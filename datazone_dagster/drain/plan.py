@@ -72,8 +72,9 @@ def plan_drain(
     Args:
         stream: Stream as listed now, all pages.
         checkpoint: Checkpoint of everything landed so far.
-        start: "trim_horizon" or "latest"; matters only for the first listing of the very first
-            stream. A stream that replaces an earlier one is always read completely.
+        start: "snapshot", "trim_horizon" or "latest". Only "latest" skips anything, and only in
+            the first listing of the very first stream. A stream that replaces an earlier one is
+            always read completely.
         now: Current time of this machine, timezone aware. It never decides what "latest" skips.
 
     Raises:

@@ -56,6 +56,33 @@ def canonical_key(keys_json: str) -> str:
     return "".join(attributes)
 
 
+def keys_json(canonical: str) -> str:
+    """Return the `Keys` map of a canonical key: the inverse of `canonical_key`.
+
+    Raises:
+        ValueError: The text is not a canonical key.
+    """
+    keys: dict[str, dict[str, str]] = {}
+    rest = canonical
+    while rest:
+        name, rest = _counted(rest)
+        descriptor, rest = rest[:1], rest[1:]
+        value, rest = _counted(rest)
+        keys[name] = {descriptor: value}
+    text = json.dumps(keys, ensure_ascii=False, separators=(",", ":"))
+    if canonical_key(text) != canonical:
+        raise ValueError("the text is not a canonical key")
+    return text
+
+
+def _counted(text: str) -> tuple[str, str]:
+    """Split a text that begins with its length from what follows."""
+    length, colon, rest = text.partition(":")
+    if not colon or not length.isdecimal() or int(length) > len(rest):
+        raise ValueError("the text is not a canonical key")
+    return rest[: int(length)], rest[int(length) :]
+
+
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Refuse repeated names: the decoder would take the last one, but the key is ambiguous."""
     names = dict(pairs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +21,13 @@ PROPERTY = "datazone.snapshot"
 
 SCAN_SHARD_ID = "snapshot"
 """Shard id of scanned rows in the change log. No shard has it: theirs begin with `shardId-`."""
+
+SNAPSHOT_EVENT = "SNAPSHOT"
+"""Event name of scanned rows."""
+
+ABSENT = "resync_absent"
+ABSENT_BY = "Snapshot"
+"""Principal, and its type, of a delete by the sweep; the principal is also the cause."""
 
 SETTLE = timedelta(seconds=60)
 """Time after the announcement that the drain must have passed before the scan begins."""
@@ -60,6 +68,9 @@ class Sweep:
     present: int = 0
 
 
+NO_SWEEP = Sweep()
+
+
 @dataclass(frozen=True, slots=True)
 class Scanned:
     """What one commit of the scan lands.
@@ -91,7 +102,7 @@ class SnapshotState:
         announced_at: Time of the announcement.
         consistent_reads: Whether the scan reads consistently.
         segments: Number of segments of the scan.
-        next_segment: First segment that was not begun.
+        next_segment: Number of segments that were begun.
         open: Segments that were begun and are not complete, each with the key (DynamoDB JSON)
             after which it continues; None: it begins at its start.
         rows: Rows landed by the scan.
@@ -102,6 +113,7 @@ class SnapshotState:
         last_scan_batch: Number of the last batch that the snapshot landed.
         caught_up_batch: Head of the change log when the drain had passed `scanned_at`.
         sweep: Counts of the sweep.
+        swept_through: Canonical key up to which the sweep is landed; it goes in order of the keys.
         done_at: Time of the handover.
         table_id: Id of the scanned table; empty if the service returns none.
     """
@@ -122,7 +134,8 @@ class SnapshotState:
     scanned_at: datetime | None = None
     last_scan_batch: int = 0
     caught_up_batch: int | None = None
-    sweep: Sweep = Sweep()
+    sweep: Sweep = NO_SWEEP
+    swept_through: str = ""
     done_at: datetime | None = None
     table_id: str = ""
 
@@ -166,9 +179,15 @@ class SnapshotState:
         return cls(**known)
 
 
-def wanted(reason: Reason) -> SnapshotState:
-    """Return the state of a snapshot that nothing was done for yet."""
-    return SnapshotState(uuid.uuid4().hex, reason)
+def wanted(reason: Reason, after: SnapshotState | None = None) -> SnapshotState:
+    """Return the state of a snapshot that nothing was done for yet.
+
+    Args:
+        reason: Why it is taken.
+        after: The snapshot before it, whose epoch stays raised.
+    """
+    epoch = 0 if after is None else after.epoch
+    return SnapshotState(uuid.uuid4().hex, reason, epoch=epoch)
 
 
 def announced(
@@ -200,15 +219,26 @@ def scan_started(state: SnapshotState, *, segments: int, at: datetime) -> Snapsh
 
 
 def opened(state: SnapshotState, most: int) -> SnapshotState:
-    """Return the state with the next segments begun, until `most` are open; in order."""
-    begun = range(
-        state.next_segment, min(state.segments, state.next_segment + most - len(state.open))
-    )
+    """Return the state with the next segments begun, until `most` are open."""
+    end = min(state.segments, state.next_segment + most - len(state.open))
+    begun = [_nth_segment(state.segments, number) for number in range(state.next_segment, end)]
     return replace(
         state,
         open={**state.open, **dict.fromkeys(begun)},
         next_segment=state.next_segment + len(begun),
     )
+
+
+def _nth_segment(segments: int, number: int) -> int:
+    """Return the segment that is begun at a place in the order.
+
+    Neighbouring segments are parts of the same partition, which serves a limited rate. So the
+    order goes through all segments in strides of about 0.618 of them, which spreads any few.
+    """
+    stride = max(1, round(segments * 0.618))
+    while math.gcd(stride, segments) != 1:
+        stride += 1
+    return number * stride % segments
 
 
 def landed(state: SnapshotState, scanned: Scanned) -> SnapshotState:
@@ -236,14 +266,14 @@ def caught_up(state: SnapshotState, head: int) -> SnapshotState:
     return replace(state, caught_up_batch=head)
 
 
-def swept(state: SnapshotState, *, deleted: int, present: int) -> SnapshotState:
-    """Return the state after a commit of the sweep."""
+def swept(state: SnapshotState, *, deleted: int, present: int, through: str) -> SnapshotState:
+    """Return the state after a commit of the sweep, which has landed up to a canonical key."""
     sweep = Sweep(
         state.sweep.checked + deleted + present,
         state.sweep.deleted + deleted,
         state.sweep.present + present,
     )
-    return replace(state, sweep=sweep)
+    return replace(state, sweep=sweep, swept_through=through)
 
 
 def done(state: SnapshotState, at: datetime) -> SnapshotState:

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datazone_dagster import Dataset, Input, Output, Stream
-from datazone_dagster.api.checked import LATER, SUPPORTED
 from datazone_dagster.errors import DatazoneError, DefinitionError
 from datazone_dagster.sources import DynamoDBSource
 
@@ -92,8 +91,10 @@ def test_an_invalid_dataset_is_refused(options: dict[str, Any], words: list[str]
         ({"region": "US West"}, ["region", "us-west-2"]),
         ({"stream_enabled": "yes"}, ["stream_enabled"]),
         ({"endpoint_url": "localhost:8000"}, ["endpoint_url"]),
-        ({"start": "snapshot"}, ["snapshot", "not available yet", "trim_horizon", "latest"]),
-        ({"start": "yesterday"}, ["start='yesterday'", "trim_horizon", "latest"]),
+        ({"start": "yesterday"}, ["start='yesterday'", "snapshot", "trim_horizon", "latest"]),
+        ({"snapshot_rcu": 0}, ["snapshot_rcu=0", "above 0"]),
+        ({"snapshot_rcu": "many"}, ["snapshot_rcu='many'", "above 0"]),
+        ({"snapshot_rcu": float("inf")}, ["snapshot_rcu=inf", "above 0"]),
     ],
 )
 def test_an_invalid_source_is_refused(options: dict[str, Any], words: list[str]) -> None:
@@ -140,8 +141,3 @@ def test_every_table_name_gives_a_dagster_name(table_name: str) -> None:
 def test_any_arguments_are_accepted_or_raise_our_error(options: dict[str, Any]) -> None:
     with contextlib.suppress(DatazoneError):
         hash(Dataset("orders", **options))
-
-
-def test_planned_values_are_not_supported_yet() -> None:
-    for argument, later in LATER.items():
-        assert not set(later) & set(SUPPORTED[argument])

@@ -248,7 +248,7 @@ def test_a_log_of_an_earlier_version_takes_its_identity_once(
     with monkeypatch.context() as earlier:
         earlier.setattr(
             "datazone_dagster.changelog.log.create_log",
-            lambda uri, options, _: create_log(uri, options, None),
+            lambda uri, options, _, **others: create_log(uri, options, None, **others),
         )
         earlier.setattr("datazone_dagster.drain.batch.owner_to_record", lambda *_: None)
         east.put(1)

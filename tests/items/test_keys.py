@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from decimal import Decimal
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datazone_dagster.items.keys import canonical_key, key_column
+from datazone_dagster.items.keys import canonical_key, key_column, keys_json
 from tests.model.test_number import dynamodb_numbers, spellings
 
 Key = dict[str, tuple[str, object]]
@@ -55,6 +56,21 @@ def written(draw: st.DrawFn, key: Key) -> str:
 def test_every_spelling_of_a_key_gives_one_text(data: st.DataObject, key: Key) -> None:
     texts = {canonical_key(data.draw(written(key))) for _ in range(3)}
     assert len(texts) == 1
+
+
+@given(st.data(), KEYS)
+def test_a_key_can_be_read_back_from_its_text(data: st.DataObject, key: Key) -> None:
+    text = canonical_key(data.draw(written(key)))
+    assert canonical_key(keys_json(text)) == text
+    values = {name: value for name, (kind, value) in key.items() if kind == "S"}
+    read = {name: typed["S"] for name, typed in json.loads(keys_json(text)).items() if "S" in typed}
+    assert read == values
+
+
+@given(st.text(max_size=20))
+def test_any_other_text_is_refused(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        assert canonical_key(keys_json(text)) == text
 
 
 @given(st.data(), KEYS, KEYS)

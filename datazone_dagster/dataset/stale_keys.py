@@ -1,0 +1,88 @@
+"""Keys of a dataset that nothing has shown since an epoch began: those a sweep asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datazone_dagster.dataset.dataset_table import KIND
+from datazone_dagster.dataset.properties import MODE, generation_of, property_of
+from datazone_dagster.delta import Table, guarded, open_table
+from datazone_dagster.delta.read_table import properties_of, scanned, schema_of
+from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.model.column_names import DELETED, IS_CURRENT, KEY, VERSION
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.version import row_version
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Stale keys of a dataset.
+
+    Args:
+        keys: Number of rows with a stale key: of the current ones in a history dataset.
+        rows: Number of all rows.
+    """
+
+    keys: int
+    rows: int
+
+
+def count_stale(source: str, dataset_id: str, layout: Layout, epoch: int) -> Stale:
+    """Count the rows below an epoch; a dataset of events has none, as it never deletes.
+
+    Raises:
+        StorageError: The dataset can't be read.
+    """
+    table = _swept(source, dataset_id, layout)
+    if table is None:
+        return Stale(0, 0)
+    with guarded(layout.dataset(dataset_id), "Counting keys that no scan has shown"):
+        keys = sum(len(batch) for batch in scanned(table, [KEY], _below(table, epoch)))
+        rows = read_snapshot(table, layout.storage_options).live_rows
+    return Stale(keys, rows)
+
+
+def stale_keys(
+    source: str, dataset_id: str, layout: Layout, epoch: int, *, after: str, most: int
+) -> list[str]:
+    """Return the first stale keys in order, at most `most`, from those greater than `after`.
+
+    Raises:
+        StorageError: The dataset can't be read.
+    """
+    table = _swept(source, dataset_id, layout)
+    first = pa.array([], pa.string())
+    if table is None:
+        return []
+    with guarded(layout.dataset(dataset_id), "Looking for keys that no scan has shown"):
+        for batch in scanned(table, [KEY], _below(table, epoch)):
+            keys = pc.unique(batch.column(0).cast(pa.string()))
+            first = pc.unique(pa.concat_arrays([first, keys.filter(pc.greater(keys, after))]))
+            if len(first) > most:
+                first = first.take(pc.sort_indices(first)[:most])
+    found: list[str] = first.to_pylist()
+    return sorted(found)[:most]
+
+
+def _below(table: Table, epoch: int) -> str:
+    conditions = [f"{VERSION} < '{row_version(epoch, 0)}'"]
+    names = schema_of(table).names
+    conditions += [IS_CURRENT] if IS_CURRENT in names else []
+    conditions += [f"NOT coalesce({DELETED}, false)"] if DELETED in names else []
+    return " AND ".join(conditions)
+
+
+def _swept(source: str, dataset_id: str, layout: Layout) -> Table | None:
+    """Open a dataset that represents the items, not the events, of its source."""
+    table = _opened(layout, dataset_id)
+    if table is None:
+        return None
+    name = property_of(MODE, generation_of(table, source))
+    return None if properties_of(table).get(name) == "append" else table
+
+
+def _opened(layout: Layout, dataset_id: str) -> Table | None:
+    return open_table(layout.dataset(dataset_id), layout.storage_options, KIND)

@@ -1,0 +1,79 @@
+"""One call that takes a snapshot as far as it goes now."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock, utc_now
+from datazone_dagster.model.snapshot_report import SnapshotReport
+from datazone_dagster.model.table_scan import TableClient
+from datazone_dagster.process.shutdown import shutdown_requested
+from datazone_dagster.snapshot.scan import Until
+from datazone_dagster.snapshot.snapshot_run import SnapshotRun
+from datazone_dagster.snapshot.snapshot_settings import SnapshotSettings
+
+_logger = logging.getLogger(__name__)
+
+
+def snapshot_source(
+    source: DynamoDBSource,
+    layout: Layout,
+    client: TableClient,
+    *,
+    dataset_ids: Collection[str] = (),
+    settings: SnapshotSettings = SnapshotSettings(),
+    deadline_seconds: float | None = None,
+    stop: Callable[[], bool] = shutdown_requested,
+    on_progress: Callable[[SnapshotReport], None] | None = None,
+    clock: Clock = utc_now,
+    monotonic: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+    logger: logging.Logger = _logger,
+) -> SnapshotReport:
+    """Take the snapshot of a source as far as it goes now.
+
+    It ends when the snapshot is done, when it has to wait (for the drain, or for datasets to
+    apply what was landed: `SnapshotReport.waits_for` says so), or when it is told to stop. The
+    next call continues there, in any process. A killed process has lost nothing either: what it
+    landed is landed once, and at most one page per segment is read again.
+
+    Args:
+        source: Source with `start="snapshot"`, or for which a snapshot was asked.
+        layout: Locations of the tables.
+        client: Client of the table's items.
+        dataset_ids: Ids of all declared datasets of the source. Those without a table count, too:
+            the handover waits until they have applied the scan. Datasets of the source that are
+            in the lakehouse count whether they are named or not.
+        settings: Bounds of the run.
+        deadline_seconds: Time after which no further page is started, in seconds from now.
+        stop: Returns whether to stop; asked before each page.
+        on_progress: Called with the state before each step and after each commit of the scan.
+        clock: Source of the current time.
+        monotonic: Clock that never goes back, in seconds.
+        pause: Waits a number of seconds.
+        logger: Logger.
+
+    Returns:
+        Phase, counts, rate, and what the snapshot waits for.
+
+    Raises:
+        SnapshotError: The source has no snapshot, or the sweep stops and asks.
+        SourceError: The table can't be read; what was read before is landed.
+        StorageError: There is no change log yet, or the lakehouse can't be read or written.
+    """
+    limit = float("inf") if deadline_seconds is None else monotonic() + deadline_seconds
+    return SnapshotRun(
+        source,
+        layout,
+        client,
+        dataset_ids=dataset_ids,
+        settings=settings,
+        until=Until(limit, stop, monotonic, pause),
+        clock=clock,
+        on_progress=on_progress,
+        logger=logger,
+    ).run()

@@ -1,0 +1,95 @@
+"""Items of a table as records of the change log: older than every change of their epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from datetime import datetime
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.changelog.schema import ShardRecords
+from datazone_dagster.items.keys import canonical_key
+from datazone_dagster.items.masking import Masks
+from datazone_dagster.model.record import ChangeRecords, MalformedRecord, Texts
+from datazone_dagster.model.snapshot_state import (
+    ABSENT,
+    ABSENT_BY,
+    SCAN_SHARD_ID,
+    SNAPSHOT_EVENT,
+)
+from datazone_dagster.model.table_scan import ScannedItem
+from datazone_dagster.model.version import SEQUENCE_DIGITS
+
+_NUMBER = "0" * SEQUENCE_DIGITS
+_EVENT_ID_BYTES = 16
+_VIEW_TYPE = "NEW_IMAGE"
+
+
+class ScannedRecords:
+    """Makes the records of one snapshot.
+
+    Args:
+        source: Source of the table.
+        epoch: Epoch of the snapshot.
+        table_arn: ARN of the table; None if it has none.
+    """
+
+    def __init__(self, source: DynamoDBSource, epoch: int, table_arn: str | None) -> None:
+        self._masks = Masks.of(source)
+        self._epoch = epoch
+        self._region = (table_arn or "").split(":")[3] if table_arn else source.region or ""
+
+    def present(self, items: Sequence[ScannedItem], at: datetime) -> ShardRecords:
+        """Return items that were read at a time by the clock of the service."""
+        records = self._records([item.keys for item in items], SNAPSHOT_EVENT, at)
+        records.new_image = Texts.of(item.image.encode() for item in items)
+        records.size_bytes = array("q", [item.size_bytes for item in items])
+        return self._masked(records)
+
+    def absent(self, keys: Sequence[str], at: datetime) -> ShardRecords:
+        """Return deletes of keys that the table did not have at a time; the keys are masked."""
+        records = self._records(keys, "REMOVE", at)
+        records.user_type = [ABSENT_BY] * len(keys)
+        records.user_principal = [ABSENT] * len(keys)
+        return self._shard(records, [])
+
+    def _records(self, keys: Sequence[str], event_name: str, at: datetime) -> ChangeRecords:
+        count = len(keys)
+        records = ChangeRecords()
+        records.event_id = [""] * count
+        records.event_name = [event_name] * count
+        records.sequence_digits = [_NUMBER] * count
+        records.created_at = array("q", [int(at.timestamp())] * count)
+        records.keys = Texts.of(text.encode() for text in keys)
+        records.new_image = records.old_image = Texts.of([None] * count)
+        records.size_bytes = array("q", [0] * count)
+        records.region = [self._region] * count
+        records.view_type = [_VIEW_TYPE] * count
+        records.user_type = [None] * count
+        records.user_principal = [None] * count
+        return records
+
+    def _masked(self, records: ChangeRecords) -> ShardRecords:
+        if self._masks is None:
+            return self._shard(records, [])
+        return self._shard(*self._masks.records(records))
+
+    def _shard(self, records: ChangeRecords, refused: Sequence[MalformedRecord]) -> ShardRecords:
+        # Ids come after the masks: a hash of a masked key would give it away.
+        records.event_id = [
+            self._event_id(keys.decode(), name)
+            for keys, name in zip(
+                map(bytes, filter(None, records.keys)), records.event_name, strict=True
+            )
+        ]
+        return ShardRecords("", SCAN_SHARD_ID, None, records, refused)
+
+    def _event_id(self, keys: str, event_name: str) -> str:
+        """Return the id of a record: the same for the same epoch, key and kind of record."""
+        try:
+            key = canonical_key(keys)
+        except ValueError:
+            key = keys
+        text = f"{self._epoch}:{event_name}:{key}"
+        return hashlib.blake2b(text.encode(), digest_size=_EVENT_ID_BYTES).hexdigest()

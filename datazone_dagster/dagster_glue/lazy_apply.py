@@ -26,6 +26,7 @@ from datazone_dagster.pipeline import (
     backlog,
     open_gaps,
     records_waiting,
+    snapshot_status,
 )
 
 
@@ -160,10 +161,12 @@ def state_of(
         StorageError: The lakehouse can't be read.
     """
     source = transform.source.name
+    lag = dataset_lag(transform, dataset, layout, now=now, caught_up_at=caught_up_at)
+    snapshot = snapshot_status(source, layout)
     return State(
-        dataset_lag(transform, dataset, layout, now=now, caught_up_at=caught_up_at),
+        lag,
         _quarantine(transform, dataset, layout),
-        completeness(source, open_gaps(source, layout)),
+        completeness(source, open_gaps(source, layout), snapshot, lag.position),
     )
 
 

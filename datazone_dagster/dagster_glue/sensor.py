@@ -168,7 +168,7 @@ class DrainSensor:
             requests, reasons = self._runs(transforms, lags, layout, context.instance, now)
         checks = [health_check(self._source, health, caught_up_at), *lags.values()]
         if drained.report is not None:
-            checks += complete_checks(self._source, transforms, drained.report.gaps)
+            checks += complete_checks(self._source, drained.report, lags)
 
         due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
         events: list[AssetMaterialization | AssetCheckEvaluation] = [

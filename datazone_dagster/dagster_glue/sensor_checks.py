@@ -19,7 +19,7 @@ from datazone_dagster.dagster_glue.rendering import evaluation
 from datazone_dagster.dagster_glue.run_requests import RunDecision
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.report import Gap
+from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.completeness import completeness
 from datazone_dagster.observe.health import StreamHealth
 from datazone_dagster.observe.lag import LagStatus
@@ -69,23 +69,30 @@ def health_check(
 
 
 def complete_checks(
-    source: DynamoDBSource, transforms: Sequence[Transform], gaps: Sequence[Gap]
+    source: DynamoDBSource, report: DrainReport, lags: Mapping[str, SensorCheck]
 ) -> list[SensorCheck]:
-    """Return the `complete` check of each dataset of a source."""
-    complete = completeness(source.name, gaps)
-    plain = completeness_metadata(complete)
-    return [
-        SensorCheck(
-            f"{dataset.id}:complete",
-            complete_check_key(dataset.id),
-            complete.level,
-            complete.reason,
-            plain,
-            quiet=True,
+    """Return the `complete` check of each dataset of a source.
+
+    Args:
+        source: The source.
+        report: Report of the drain.
+        lags: The `lag` check of each dataset, by dataset id.
+    """
+    checks = []
+    for dataset_id, check in lags.items():
+        position = 0 if check.lag is None else check.lag.position
+        complete = completeness(source.name, report.gaps, report.snapshot, position)
+        checks.append(
+            SensorCheck(
+                f"{dataset_id}:complete",
+                complete_check_key(dataset_id),
+                complete.level,
+                complete.reason,
+                completeness_metadata(complete),
+                quiet=True,
+            )
         )
-        for transform in transforms
-        for dataset in transform.outputs.values()
-    ]
+    return checks
 
 
 def lag_checks(

@@ -186,8 +186,7 @@ class BatchDrain:
                     throttled=self.throttled,
                 )
             )
-            save_state(self._client, state)
-            self._maintain(tables, state)
+            self._end(tables, state)
         _raise_if_locked_out(outcomes)
         return drain_report(
             source.name,
@@ -201,6 +200,7 @@ class BatchDrain:
             log_version=tables.log.version if landed.batch is not None else None,
             lost_race=landed.lost_race,
             duration_seconds=time.monotonic() - self._started_seconds,
+            snapshot=tables.log.snapshot,
         )
 
     def _opened(self, tables: Tables | None) -> tuple[Tables, Masks | None]:
@@ -218,8 +218,12 @@ class BatchDrain:
         check_salt(self._source.name, tables.log, self._salt)
         return tables, masks
 
-    def _maintain(self, tables: Tables, state: ProcessState) -> None:
-        """Maintain the tables; if nothing was due, the next batch of the tick continues on them."""
+    def _end(self, tables: Tables, state: ProcessState) -> None:
+        """Pass the state on, and maintain the tables.
+
+        If nothing was due, the next batch of the tick continues on the same tables.
+        """
+        save_state(self._client, state)
         until_seconds = self._started_seconds + self._settings.budget_seconds * MAINTENANCE_SHARE
         if not maintain_once(tables.log, tables.saved, state, until_seconds, self._logger):
             self.tables = tables
@@ -268,6 +272,7 @@ class BatchDrain:
             log_version=None,
             lost_race=lost_race,
             duration_seconds=time.monotonic() - self._started_seconds,
+            snapshot=tables.log.snapshot,
         )
         unread_at = oldest_unread(plan.checkpoint, ())
         return replace(report, caught_up=False, oldest_unread_at=unread_at)

@@ -11,6 +11,8 @@ from datazone_dagster.drain.polling import Poll
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.shard import StreamDescription
+from datazone_dagster.model.snapshot_report import report_of
+from datazone_dagster.model.snapshot_state import SnapshotState
 
 
 def drain_report(
@@ -26,6 +28,7 @@ def drain_report(
     log_version: int | None,
     lost_race: bool,
     duration_seconds: float,
+    snapshot: SnapshotState | None,
 ) -> DrainReport:
     """Build the report of a finished drain.
 
@@ -41,6 +44,7 @@ def drain_report(
         log_version: Version of the change log after the commit.
         lost_race: Whether another drain committed first.
         duration_seconds: Time from start to end.
+        snapshot: The last snapshot of the source.
     """
     landed = outcomes if batch is not None else []
     created_from = [one.created_from_seconds for one in landed]
@@ -76,6 +80,7 @@ def drain_report(
         gaps=reached.open_gaps(),
         latest_age_seconds=poll.latest_age_seconds,
         oldest_unread_at=oldest_unread(reached, at_latest),
+        snapshot=None if snapshot is None else report_of(source, snapshot),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from datazone_dagster.model.snapshot_report import SnapshotReport
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
@@ -36,6 +38,7 @@ class DrainReport:
     read was in this drain, or for quiet shards up to `latest_age_seconds` before its end. Unread
     changes are no older than `oldest_unread_at`, None if there are none known. Times are UTC.
     `undated` counts records that came without a time: theirs is the time of the drain.
+    `snapshot` is the last snapshot of the source, None if there never was one.
     """
 
     source: str
@@ -60,6 +63,7 @@ class DrainReport:
     latest_age_seconds: float = 0.0
     oldest_unread_at: datetime | None = None
     undated: int = 0
+    snapshot: SnapshotReport | None = None
 
     def then(self, later: DrainReport) -> DrainReport:
         """Combine this report with that of the next drain: sums of both, the state of the later."""

@@ -1,32 +1,86 @@
-"""Whether a dataset has every change of its DynamoDB table."""
+"""Whether a dataset has every change, and after a snapshot every item, of its DynamoDB table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from datazone_dagster.model.report import Gap
+from datazone_dagster.model.snapshot_report import SnapshotReport
+from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.observe.health import describe_gaps, missing_seconds, ways_out
 from datazone_dagster.observe.level import Level
 
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """Result of the `complete` check of a dataset."""
+    """Result of the `complete` check of a dataset.
+
+    Args:
+        level: Severity.
+        reason: Reason in words.
+        gaps: Number of open gaps of the source.
+        missing_seconds: Length of the gaps, in seconds.
+        consistent: Whether the dataset shows every item of the table; None without a snapshot.
+        consistent_since: Time since which it does.
+    """
 
     level: Level
     reason: str
     gaps: int = 0
     missing_seconds: float = 0.0
+    consistent: bool | None = None
+    consistent_since: datetime | None = None
 
 
-def completeness(source: str, gaps: Sequence[Gap]) -> Completeness:
-    """Return an error while the source has gaps that nobody accepted or repaired."""
-    if not gaps:
+def completeness(
+    source: str, gaps: Sequence[Gap], snapshot: SnapshotReport | None = None, position: int = 0
+) -> Completeness:
+    """Return an error while the source has open gaps, a warning before a snapshot's handover.
+
+    Args:
+        source: Name of the source.
+        gaps: Gaps that nobody accepted or repaired.
+        snapshot: The last snapshot of the source; None if there never was one.
+        position: Last batch that the dataset has applied.
+    """
+    consistent: bool | None = None
+    since: datetime | None = None
+    if snapshot is not None:
+        consistent = snapshot.phase is Phase.DONE and position >= snapshot.last_batch
+        since = snapshot.consistent_since if consistent else None
+    if gaps:
+        return Completeness(
+            Level.ERROR,
+            f"{describe_gaps(gaps)} {ways_out(source)}",
+            len(gaps),
+            missing_seconds(gaps),
+            consistent,
+            since,
+        )
+    if snapshot is None:
         return Completeness(Level.OK, "Its source has no open gap.")
-    return Completeness(
-        Level.ERROR,
-        f"{describe_gaps(gaps)} {ways_out(source)}",
-        len(gaps),
-        missing_seconds(gaps),
+    if since is not None:
+        reason = f"Consistent with the table since {since:%Y-%m-%d %H:%M:%S} UTC."
+        return Completeness(Level.OK, reason, consistent=True, consistent_since=since)
+    return Completeness(Level.WARN, _not_yet(source, snapshot), consistent=False)
+
+
+_PHASES = {
+    Phase.WANTED: "has not begun",
+    Phase.ANNOUNCED: "waits for the drain before it scans",
+    Phase.SCANNING: "scans the table",
+    Phase.SCANNED: "has scanned the table and compares the keys",
+    Phase.DONE: "is complete, but this dataset has not applied all of it",
+    Phase.CANCELLED: "was cancelled",
+}
+
+
+def _not_yet(source: str, snapshot: SnapshotReport) -> str:
+    rows = f" ({snapshot.rows:,} rows so far)" if snapshot.rows else ""
+    return (
+        f"The snapshot of source {source!r} {_PHASES[snapshot.phase]}{rows}. Items that have not "
+        "changed meanwhile may be missing, and deleted ones may still be there; every change that "
+        "the stream has shown is applied as usual."
     )

@@ -141,11 +141,15 @@ def health_metadata(health: StreamHealth, caught_up_at: datetime | None) -> dict
 
 def completeness_metadata(complete: Completeness) -> dict[str, Plain]:
     """Return the metadata of a `complete` check, also shown on materializations of a dataset."""
-    return {
-        "complete": int(complete.level.passed),
-        "gaps": complete.gaps,
-        "missing_seconds": complete.missing_seconds,
-    }
+    return _known(
+        {
+            "complete": int(complete.level.passed),
+            "gaps": complete.gaps,
+            "missing_seconds": complete.missing_seconds,
+            "consistent": None if complete.consistent is None else str(complete.consistent).lower(),
+            "consistent_since": complete.consistent_since,
+        }
+    )
 
 
 def _rounded(seconds: float | None) -> float | None:

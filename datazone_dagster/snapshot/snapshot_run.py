@@ -37,6 +37,10 @@ from datazone_dagster.snapshot.scanned_records import ScannedRecords
 from datazone_dagster.snapshot.snapshot_settings import SnapshotSettings
 from datazone_dagster.snapshot.sweep import Sweeping
 
+CONSISTENT_READS = True
+"""An eventually consistent page may be older than a write that was drained before the announcement.
+Its row would win over that write for good, bring a deleted item back, or have a live one swept."""
+
 OnProgress = Callable[[SnapshotReport], None]
 
 
@@ -128,7 +132,7 @@ class SnapshotRun:
                 state or wanted("start"),
                 epoch=checkpoint.epoch + 1,
                 at=now,
-                consistent_reads=True,
+                consistent_reads=CONSISTENT_READS,
                 table_id=self._description.table_id or "",
             )
 

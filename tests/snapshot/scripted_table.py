@@ -7,7 +7,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from datazone_dagster.items.keys import canonical_key
@@ -50,12 +50,13 @@ class ScriptedTable:
         self.fault: Fault = lambda operation, number: None
         self.table_id = "table-1"
         self.units_per_item = 1.0
-        self.lagging: Mapping[Any, Any] | None = None
-        """Items that an eventually consistent page shows; None: the present ones."""
+        self.lag = timedelta(0)
+        """Age of what an eventually consistent page shows."""
+        self._history: list[tuple[datetime, Mapping[Any, Any]]] = []
 
-    def freeze(self) -> None:
-        """From now on, eventually consistent pages show the items as they are now."""
-        self.lagging = copy.deepcopy(dict(self.stream.items))
+    def remember(self) -> None:
+        """Remember the items as they are now, for pages that lag behind."""
+        self._history.append((self.clock(), copy.deepcopy(dict(self.stream.items))))
 
     def put_unseen(self, item: Mapping[str, Any]) -> None:
         """Write an item that the stream never shows."""
@@ -83,7 +84,7 @@ class ScriptedTable:
     ) -> ScanPage:
         self._called("Scan")
         self.pages[segment, start_key] += 1
-        items = self.stream.items if consistent or self.lagging is None else self.lagging
+        items = self.stream.items if consistent else self._items_of_before()
         own = sorted(
             (scanned for scanned in map(_scanned, items.values())),
             key=lambda one: _hash(one.keys),
@@ -102,6 +103,10 @@ class ScriptedTable:
             canonical_key(one.keys): one.image for one in map(_scanned, self.stream.items.values())
         }
         return {text: images[canonical_key(text)] for text in keys if canonical_key(text) in images}
+
+    def _items_of_before(self) -> Mapping[Any, Any]:
+        seen_at = self.clock() - self.lag
+        return next((items for at, items in reversed(self._history) if at <= seen_at), {})
 
     def _called(self, operation: str) -> None:
         self.calls[operation] += 1

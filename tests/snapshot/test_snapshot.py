@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.dagster_glue.lazy_apply import state_of
 from datazone_dagster.errors import (
     AccessDeniedError,
     SnapshotError,
@@ -18,6 +19,7 @@ from datazone_dagster.errors import (
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.snapshot_state import Phase
+from datazone_dagster.observe.level import Level
 from datazone_dagster.pipeline import (
     SnapshotSettings,
     cancel_snapshot,
@@ -328,3 +330,25 @@ def test_a_log_begun_without_a_snapshot_gets_none_by_surprise(tmp_path: Path) ->
     with pytest.raises(SnapshotError, match="begun without one"):
         world.snapshot()
     assert snapshot_status(SOURCE.name, world.layout) is None
+
+
+def test_datasets_are_not_called_consistent_before_the_handover(tmp_path: Path) -> None:
+    world = world_in(tmp_path, before=3)
+    (dataset,) = [one for one in world.flow.outputs.values() if one.id == "current"]
+
+    def found() -> tuple[Level, bool | None]:
+        now = world.clock.now
+        state = state_of(world.flow, dataset, world.layout, now=now, caught_up_at=now)
+        return state.complete.level, state.complete.consistent
+
+    world.drain()
+    world.apply()
+    assert found() == (Level.WARN, False)
+    world.snapshot()
+    world.wait()
+    world.snapshot()
+    world.apply()
+    assert found() == (Level.WARN, False)
+    assert world.rows() == world.items(), "but readable meanwhile"
+    world.hand_over()
+    assert found() == (Level.OK, True)

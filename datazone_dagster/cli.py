@@ -22,6 +22,11 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS: Mapping[str, LazyCommand] = {
+    "accept-function": LazyCommand(
+        "datazone_dagster.commands.accept_function",
+        "accept_function",
+        "Accept rows that an older version of the function made.",
+    ),
     "accept-gap": LazyCommand(
         "datazone_dagster.commands.accept_gap",
         "accept_gap",

@@ -11,20 +11,22 @@ module only; an import rule enforces it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable
 from functools import partial
 
 import pyarrow as pa
 
 from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.api.function_version import function_version
 from datazone_dagster.apply import ApplyRun, ApplySettings, Redriving
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.flow_counts import flow_counts
 from datazone_dagster.apply.maintain_dataset import maintain_dataset as _maintain_dataset
 from datazone_dagster.apply.rebuild import Rebuild, RebuildReport
+from datazone_dagster.apply.truncate_log import truncate_applied
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.function_versions import FunctionFacts, accept_version, function_facts
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.read_dataset import DatasetReader, read
 from datazone_dagster.dataset.source_datasets import datasets_of_source
@@ -32,7 +34,7 @@ from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
 from datazone_dagster.drain.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.drain.polling import POLLING
 from datazone_dagster.erase import Erasure, open_erasure
-from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
 from datazone_dagster.model.report import (
@@ -68,10 +70,12 @@ __all__ = [
     "DrainSettings",
     "Erasure",
     "FlowCounts",
+    "FunctionFacts",
     "MaintenanceSettings",
     "RebuildReport",
     "RetryMode",
     "SnapshotSettings",
+    "accept_function",
     "accept_gaps",
     "apply_transform",
     "backlog",
@@ -85,6 +89,7 @@ __all__ = [
     "drain_once",
     "drain_tick",
     "flow_counts",
+    "function_facts",
     "gap_notes",
     "maintain_dataset",
     "open_dataset",
@@ -144,6 +149,20 @@ def dataset_report(transform: Transform, dataset_id: str, layout: Layout) -> App
     return run.look()[dataset_id]
 
 
+def accept_function(transform: Transform, dataset_id: str, layout: Layout) -> FunctionFacts:
+    """Count all rows of a dataset as made by the present function. No row changes.
+
+    Returns:
+        What was known of the dataset's function before.
+
+    Raises:
+        ConcurrentWriterError: Another commit came first; nothing was accepted.
+        StorageError: The lakehouse can't be read or written.
+    """
+    version = function_version(transform)
+    return accept_version(layout, dataset_id, transform.source.name, version)
+
+
 def redrive_dataset(
     transform: Transform,
     dataset_id: str,
@@ -184,57 +203,6 @@ def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
     if log is None or not log.has_rows(position, log.head):  # an erasure leaves empty batches
         return Backlog(0 if log is None else position, position, None)
     return Backlog(log.head, position, log.oldest_event_time_after(position))
-
-
-def truncate_applied(
-    source_name: str,
-    dataset_ids: Iterable[str],
-    layout: Layout,
-    *,
-    created_before: datetime,
-    logger: logging.Logger = _logger,
-) -> int:
-    """Remove old changes that every dataset has applied from a change log, for good.
-
-    Every dataset of the lakehouse with a position of the source counts, whoever declared it. A
-    declared dataset without a table has applied nothing, so nothing is removed. If another commit
-    wins the race, nothing is removed either; the next call tries again.
-
-    Args:
-        source_name: Name of the source.
-        dataset_ids: Ids of the declared datasets of the source.
-        layout: Locations of the tables.
-        created_before: Time from which on changes stay.
-        logger: Logger that is told which undeclared dataset keeps changes from being removed.
-
-    Returns:
-        Number of changes removed.
-
-    Raises:
-        StorageError: The lakehouse can't be read or written.
-    """
-    log = ChangeLog(layout, source_name).open()
-    if log is None:
-        return 0
-    found = datasets_of_source(source_name, layout)
-    declared = {dataset_id: found.get(dataset_id, 0) for dataset_id in dataset_ids}
-    positions = found | declared
-    if not positions:
-        return 0
-    last = min(positions, key=positions.__getitem__)
-    if last not in declared and positions[last] < log.head:
-        logger.info(
-            "Changes after batch %d stay in the change log of %s: dataset %r, which this code "
-            "location does not declare, has not applied them. If nobody writes it any more, move "
-            "its table away.",
-            positions[last],
-            source_name,
-            last,
-        )
-    try:
-        return log.truncate(positions[last], created_before)
-    except ConcurrentWriterError:
-        return 0
 
 
 def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) -> DatasetReader:

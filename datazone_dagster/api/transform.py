@@ -48,6 +48,7 @@ class Transform(Generic[P, R_co]):
         owners: Owners of the datasets that have none of their own.
         group_name: Asset group of the datasets that have none of their own.
         on_error: `"fail"` or `"quarantine"`: handling of changes that the function fails on.
+        version: Version of the function, if the user gave one.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Transform(Generic[P, R_co]):
     owners: tuple[str, ...] = ()
     group_name: str | None = None
     on_error: str = "fail"
+    version: str | None = None
 
     def __post_init__(self) -> None:
         """Copy the function's name, module, docstring and signature."""
@@ -93,6 +95,7 @@ def transform(
     owners: str | Sequence[str] = (),
     group_name: str | None = None,
     on_error: Literal["fail", "quarantine"] = "fail",
+    version: str | None = None,
 ) -> Callable[[Callable[Params, Result]], Transform[Params, Result]]:
     """Turn a function into a transform from one stream to one or more datasets.
 
@@ -113,6 +116,9 @@ def transform(
             lost, and the next run tries again. `"quarantine"`: smaller and smaller pieces of the
             chunk are tried to find the changes that the function fails on; these wait in the
             quarantine for a redrive, and the others are applied.
+        version: Version of the function, any non-empty text. The `function` check warns while a
+            dataset has rows of another version. Defaults to a fingerprint of the code, which
+            changes with every change of the code that is more than a comment or formatting.
 
     Returns:
         A decorator that returns a `Transform`, which is still callable as the plain function.
@@ -161,6 +167,7 @@ def transform(
             owners=checked.owners(where, owners),
             group_name=checked.group_name(where, group_name),
             on_error=checked.choice(where, "on_error", on_error),
+            version=checked.optional_text(where, "version", version),
         )
 
     return decorate

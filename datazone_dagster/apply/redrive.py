@@ -9,6 +9,7 @@ the numbers: records that are in the dataset are only marked, the others are tri
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pyarrow as pa
@@ -83,7 +84,7 @@ class Redriving:
     def run(self) -> RedriveReport:
         """Redrive the waiting records of batches that the dataset has passed."""
         report = RedriveReport(self._dataset.id)
-        lookups = read_lookups(self._transform, self._layout)
+        lookups = read_lookups(self._transform, self._layout).tables
         failures = 0
         while True:
             try:
@@ -101,7 +102,7 @@ class Redriving:
             report = done
 
     def _next_portion(
-        self, lookups: dict[str, pa.Table], report: RedriveReport
+        self, lookups: Mapping[str, pa.Table], report: RedriveReport
     ) -> RedriveReport | None:
         """Redrive one more portion; return the report, or None if nothing is left to try."""
         erasures = self._table.progress().erasures
@@ -156,7 +157,7 @@ class Redriving:
         fitting = pc.less(pc.cumulative_sum(sizes), self._sizes.full_bytes)
         return records.slice(0, max(1, pc.sum(fitting).as_py() or 0))
 
-    def _evaluated(self, portion: pa.Table, lookups: dict[str, pa.Table]) -> FunctionResult:
+    def _evaluated(self, portion: pa.Table, lookups: Mapping[str, pa.Table]) -> FunctionResult:
         log = ChangeLog(self._layout, self._transform.source).open()
         masks = Masks.of(self._transform.source)
         if log is not None and masks is not None:

@@ -11,6 +11,7 @@ from datetime import timedelta
 import pyarrow as pa
 
 from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.api.function_version import function_version
 from datazone_dagster.apply.append_order import apply_contract, defer_later_changes, waiting_keys
 from datazone_dagster.apply.chunk import ChunkFacts, FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
@@ -78,6 +79,7 @@ class ApplyRun:
         }
         self._linger_seconds = settings.linger_seconds
         self._last_cost: ChunkCost | None = None
+        self._lookup_versions: dict[str, list[int]] = {}
         self._maintenance = settings.maintenance
         attributes = next(iter(self._tables.values())).attributes()
         self._function = Function(transform, attributes, limit, logger)
@@ -142,19 +144,26 @@ class ApplyRun:
     def _apply_to_head(self, log: ChangeLogSnapshot) -> None:
         """Let datasets that are behind catch up with the others, then apply to all together."""
         head, opened_at = log.head, self._clock()
-        lookups: dict[str, pa.Table] | None = None
+        lookups: Mapping[str, pa.Table] | None = None
         while True:
             positions = sorted({report.position for report in self._reports.values()})
             start = positions[0]
             end = positions[1] if len(positions) > 1 else head
             if start >= head:
                 return
-            lookups = read_lookups(self._transform, self._layout) if lookups is None else lookups
+            lookups = self._read_lookups() if lookups is None else lookups
             while log.has_rows(start, end):
                 start = self._apply_chunk(log, start, end, lookups)
                 if self._clock() - opened_at >= REOPEN_AFTER:
                     log, opened_at = self._reopened(head), self._clock()
             self._skip_to(start, end)
+
+    def _read_lookups(self) -> Mapping[str, pa.Table]:
+        """Return the lookup tables as they are now; the report gets their versions."""
+        lookups = read_lookups(self._transform, self._layout)
+        for dataset_id, version in lookups.versions.items():
+            self._lookup_versions.setdefault(dataset_id, []).append(version)
+        return lookups.tables
 
     def _reopened(self, head: int) -> ChangeLogSnapshot:
         """Return the current change log: the same batches, perhaps in other files."""
@@ -233,6 +242,7 @@ class ApplyRun:
                 now=now,
                 attributes=self._function.attributes,
                 erasures=self._erasures[output],
+                version=function_version(self._transform),
             )
             counts += written.counts
             self._reports[output] = advanced(
@@ -320,5 +330,9 @@ class ApplyRun:
             files=facts.files,
             size_bytes=facts.size_bytes,
             setting_ignored=ignored,
+            lookups=tuple(
+                (dataset_id, versions[0], versions[-1])
+                for dataset_id, versions in self._lookup_versions.items()
+            ),
             duration_seconds=duration_seconds,
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import pyarrow as pa
 
 from datazone_dagster.api import Dataset, Transform
@@ -50,13 +53,20 @@ def setting_ignored(dataset: Dataset, facts: TableFacts) -> str | None:
     )
 
 
-def read_lookups(transform: Transform, layout: Layout) -> dict[str, pa.Table]:
-    """Return the full lookup tables of a transform, by parameter.
+class Lookups(NamedTuple):
+    """Lookup tables of a transform by parameter, and the versions read, by dataset id."""
+
+    tables: Mapping[str, pa.Table]
+    versions: Mapping[str, int]
+
+
+def read_lookups(transform: Transform, layout: Layout) -> Lookups:
+    """Return the full lookup tables of a transform, as they are now.
 
     Raises:
         TransformError: A lookup has no table yet.
     """
-    lookups = {}
+    lookups, versions = {}, {}
     for parameter, dataset in transform.lookups.items():
         reader = read(layout, dataset.id)
         if reader is None:
@@ -67,4 +77,5 @@ def read_lookups(transform: Transform, layout: Layout) -> dict[str, pa.Table]:
                 hint=f"Run the transform that writes {dataset.id!r} first.",
             )
         lookups[parameter] = reader.arrow()
-    return lookups
+        versions[dataset.id] = reader.version
+    return Lookups(lookups, versions)

@@ -46,7 +46,8 @@ class CheckEvent:
 
     Args:
         asset: Key of the asset, its components joined by `/`.
-        check: `"lag"`, `"schema"`, `"quarantine"`, `"complete"` or `"stream_health"`.
+        check: `"lag"`, `"schema"`, `"quarantine"`, `"complete"`, `"function"` or
+            `"stream_health"`.
         passed: False if the check fails, True if it has recovered.
         severity: `"WARN"` or `"ERROR"`; for a recovered check, its severity before that.
         description: Text of the evaluation: what is wrong, where, and what to do.

@@ -2,11 +2,8 @@
 
 # No postponed annotations here: Dagster reads the real one of `context`.
 
-import hashlib
-import inspect
 import logging
 from collections.abc import Iterator
-from tokenize import TokenError
 
 from dagster import (
     AssetCheckResult,
@@ -20,6 +17,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
+from datazone_dagster.api.function_version import function_version
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.known_schema import known_columns
@@ -27,6 +25,7 @@ from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite, LazyApply
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
     FAILURE_TAG,
+    FUNCTION_CHECK,
     IO_MANAGER_KEY,
     LAG_CHECK,
     LAKEHOUSE_KEY,
@@ -151,7 +150,7 @@ def _asset_out(transform: Transform, dataset: Dataset) -> AssetOut:
         owners=list(dict.fromkeys(dataset.owners or transform.owners)),
         kinds=set(dataset.kinds),
         group_name=dataset.group_name or transform.group_name,
-        code_version=code_version(transform),
+        code_version=function_version(transform),
         metadata={
             "mode": dataset.mode,
             "deletes": dataset.deletes,
@@ -183,16 +182,8 @@ def _check_specs(dataset: Dataset) -> Iterator[AssetCheckSpec]:
         f"{dataset.quarantine_threshold:,} are an error, fewer a warning.",
         COMPLETE_CHECK: "No change of the source was lost before it was read, or the loss was "
         "accepted.",
+        FUNCTION_CHECK: "All rows were made by the present version of the function, and it returns "
+        "every column of the table; or a change of it was accepted.",
     }
     for key in dataset_check_keys(dataset.id):
         yield AssetCheckSpec(key.name, asset=key.asset_key, description=descriptions[key.name])
-
-
-def code_version(transform: Transform) -> str:
-    """Return a short hash of the function's source, by which Dagster detects changed code."""
-    try:
-        code = inspect.getsource(transform.function)
-    except (OSError, TypeError, SyntaxError, TokenError):  # no source, or the file has changed
-        compiled = getattr(transform.function, "__code__", None)
-        code = repr((compiled.co_code, compiled.co_names)) if compiled else transform.name
-    return hashlib.sha256(code.encode()).hexdigest()[:12]

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.api.function_version import function_version
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport
 from datazone_dagster.observe.completeness import Completeness, completeness
+from datazone_dagster.observe.function_status import FunctionStatus, function_status
 from datazone_dagster.observe.lag import LagStatus, lag_status
 from datazone_dagster.observe.quarantine_level import QuarantineStatus, quarantine_status
 from datazone_dagster.observe.schema_change import Columns, SchemaStatus, schema_status
@@ -24,6 +26,7 @@ from datazone_dagster.pipeline import (
     ApplySettings,
     apply_transform,
     backlog,
+    function_facts,
     open_gaps,
     records_waiting,
     snapshot_status,
@@ -37,6 +40,7 @@ class State:
     lag: LagStatus
     quarantine: QuarantineStatus
     complete: Completeness
+    function: FunctionStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,18 @@ def state_of(
         lag,
         _quarantine(transform, dataset, layout),
         completeness(source, open_gaps(source, layout), snapshot, lag.position),
+        _function(transform, dataset, layout),
+    )
+
+
+def _function(transform: Transform, dataset: Dataset, layout: Layout) -> FunctionStatus:
+    facts = function_facts(layout, dataset.id, transform.source.name)
+    return function_status(
+        facts.record,
+        function_version(transform),
+        position=facts.position,
+        columns=facts.columns,
+        dataset_id=dataset.id,
     )
 
 

@@ -14,6 +14,7 @@ LAG_CHECK = "lag"
 SCHEMA_CHECK = "schema"
 QUARANTINE_CHECK = "quarantine"
 COMPLETE_CHECK = "complete"
+FUNCTION_CHECK = "function"
 STREAM_CHECK = "stream_health"
 ALERT_SENSOR = "datazone_check_alerts"
 
@@ -45,7 +46,7 @@ def complete_check_key(dataset_id: str) -> AssetCheckKey:
 
 def dataset_check_keys(dataset_id: str) -> tuple[AssetCheckKey, ...]:
     """Return the keys of all checks of a dataset."""
-    names = (LAG_CHECK, SCHEMA_CHECK, QUARANTINE_CHECK, COMPLETE_CHECK)
+    names = (LAG_CHECK, SCHEMA_CHECK, QUARANTINE_CHECK, COMPLETE_CHECK, FUNCTION_CHECK)
     return tuple(AssetCheckKey(dataset_key(dataset_id), name) for name in names)
 
 

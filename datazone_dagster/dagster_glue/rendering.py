@@ -19,6 +19,7 @@ from dagster import (
 from datazone_dagster.dagster_glue.lazy_apply import Applied, State
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
+    FUNCTION_CHECK,
     LAG_CHECK,
     QUARANTINE_CHECK,
     SCHEMA_CHECK,
@@ -86,6 +87,16 @@ def state_check_results(dataset_id: str, state: State) -> Iterator[AssetCheckRes
     yield _result(dataset_id, LAG_CHECK, lag, rendered(lag_metadata(lag)))
     yield _result(dataset_id, QUARANTINE_CHECK, quarantine, {"records_waiting": quarantine.waiting})
     yield _result(dataset_id, COMPLETE_CHECK, complete, rendered(completeness_metadata(complete)))
+    yield _result(
+        dataset_id,
+        FUNCTION_CHECK,
+        state.function,
+        {
+            "batches_of_other_versions": state.function.other_batches,
+            "columns_lost": state.function.columns_lost,
+            "function_version": state.function.version,
+        },
+    )
 
 
 class _Status(Protocol):

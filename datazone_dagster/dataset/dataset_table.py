@@ -26,7 +26,7 @@ from datazone_dagster.dataset.dataset_progress import (
     require_marks,
     require_progress,
 )
-from datazone_dagster.dataset.deletes import filtered_deletes, without_ttl_deletes
+from datazone_dagster.dataset.deletes import counted_deletes, without_ttl_deletes
 from datazone_dagster.dataset.facts import TableFacts, facts_of
 from datazone_dagster.dataset.modes import (
     AppendMode,
@@ -39,11 +39,13 @@ from datazone_dagster.dataset.modes import (
 )
 from datazone_dagster.dataset.properties import (
     ATTRIBUTES,
+    FUNCTION,
     MODE,
     UNEXPECTED,
     apply_app_id,
     generation_of,
     property_of,
+    still_unexpected,
 )
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.tombstones import Tombstones
@@ -66,8 +68,9 @@ from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.delta.write_table import add_columns
 from datazone_dagster.errors import ConcurrentWriterError, ResultError
 from datazone_dagster.model.attributes import AttributeMapping
-from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.column_names import HIDDEN, Log
 from datazone_dagster.model.contract import OPEN, Contract
+from datazone_dagster.model.function_record import FunctionRecord, MadeBy
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DeleteCounts, MergeCounts
 from datazone_dagster.process import crash_points
@@ -179,6 +182,7 @@ class DatasetTable:
         now: datetime,
         attributes: AttributeMapping = AttributeMapping(),
         erasures: int = 0,
+        version: str | None = None,
     ) -> ChunkWritten:
         """Write one chunk into the table, in one commit that also moves the position.
 
@@ -191,6 +195,7 @@ class DatasetTable:
             attributes: Mapping to store with the table before the rows; it is harmless if
                 writing the rows then fails.
             erasures: Count of erasures from before the chunk was read: it may have erased keys.
+            version: Version of the function, to store like the mapping; None stores none.
 
         Raises:
             ConcurrentWriterError: The table is not at `after_batch`, keys were erased since, or
@@ -202,7 +207,8 @@ class DatasetTable:
         table = self._open() or self._create(rows)
         require_progress(table, self._source, Progress(after_batch, erasures))
         commit = transaction(self.app_id, through_batch)
-        return self._put(table, changes, rows, commit, now, attributes, through_batch)
+        made_by = None if version is None else MadeBy(version, after_batch + 1)
+        return self._put(table, changes, rows, commit, now, attributes, through_batch, made_by)
 
     def redrive(
         self,
@@ -256,7 +262,7 @@ class DatasetTable:
             StorageError: The table can't be read.
         """
         table = self._open()
-        if self._ignores_ttl:  # their rows count for nothing, so they can't be refused
+        if self._ignores_ttl:  # rows without effect can't be refused
             rows = without_ttl_deletes(changes, rows)[1]
         return without_refused(changes, rows, self._conformed(table, changes, rows).refused)
 
@@ -279,20 +285,22 @@ class DatasetTable:
         now: datetime,
         attributes: AttributeMapping,
         batch: int,
+        made_by: MadeBy | None = None,
     ) -> ChunkWritten:
         check_mode(self._dataset_id, self._mode.name, self._saved(table, MODE))
-        given = len(changes)
-        if self._ignores_ttl:
-            changes, rows = without_ttl_deletes(changes, rows)
-        deletes = DeleteCounts(ttl_ignored=given - len(changes))
-        if not isinstance(self._mode, AppendMode):
-            deletes += filtered_deletes(changes, rows)
+        returned = rows.column_names
+        changes, rows, deletes = counted_deletes(
+            changes, rows, ignore_ttl=self._ignores_ttl, stored=isinstance(self._mode, AppendMode)
+        )
         applied = marks_of(table, self._source)
         conformed = self._conformed(table, changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
         added = self._change_schema(table, conformed)
-        self._store_properties(table, attributes, conformed.unexpected, batch)
+        record = FunctionRecord.from_json(self._saved(table, FUNCTION))
+        if made_by is not None:
+            record = record.after(made_by, set(returned) - set(HIDDEN))
+        self._store_properties(table, attributes, conformed.unexpected, batch, record)
         # These commits move the handle, perhaps past a commit of another run.
         require_marks(table, self._source, applied)
         target = MergeTarget(
@@ -327,6 +335,7 @@ class DatasetTable:
         attributes: AttributeMapping,
         unexpected: Sequence[tuple[str, str]],
         batch: int,
+        record: FunctionRecord,
     ) -> None:
         """Store the table's properties; there is a commit only if one of them changed."""
         known = {name: (kind, since) for name, kind, since in self._unexpected(table)}
@@ -338,6 +347,8 @@ class DatasetTable:
         dated = attributes.dated(saved, batch)
         if len(attributes) and dated != saved:
             properties[self._name(table, ATTRIBUTES)] = dated.to_json()
+        if record.versions and record.to_json() != self._saved(table, FUNCTION):
+            properties[self._name(table, FUNCTION)] = record.to_json()
         if properties:
             set_properties(table, self._storage_options, properties)
 
@@ -352,14 +363,7 @@ class DatasetTable:
         return AttributeMapping.from_json(saved) if saved else AttributeMapping()
 
     def _unexpected(self, table: Table) -> tuple[tuple[str, str, int], ...]:
-        """Return the recorded unexpected columns that the table still does not have."""
-        recorded = json.loads(self._saved(table, UNEXPECTED) or "{}")
-        existing = set(schema_of(table).names)
-        return tuple(
-            (name, str(kind), int(since))
-            for name, (kind, since) in recorded.items()
-            if name not in existing
-        )
+        return still_unexpected(self._saved(table, UNEXPECTED), schema_of(table).names)
 
     def _open(self) -> Table | None:
         return open_table(self.uri, self._storage_options, KIND)

@@ -46,6 +46,24 @@ def without_ttl_deletes(changes: pa.Table, rows: pa.Table) -> tuple[pa.Table, pa
     return changes.filter(pc.invert(expired)), rows.filter(kept)
 
 
+def counted_deletes(
+    changes: pa.Table, rows: pa.Table, *, ignore_ttl: bool, stored: bool
+) -> tuple[pa.Table, pa.Table, DeleteCounts]:
+    """Return a chunk without the deletes to ignore, and the deletes to report.
+
+    Args:
+        changes: The chunk, with the hidden columns.
+        rows: Rows that the function returned for it, with the hidden columns.
+        ignore_ttl: Whether deletes by time to live have no effect.
+        stored: Whether a delete is an event to store, which a filter leaves out as it says.
+    """
+    given = len(changes)
+    if ignore_ttl:
+        changes, rows = without_ttl_deletes(changes, rows)
+    counts = DeleteCounts(ttl_ignored=given - len(changes))
+    return changes, rows, counts if stored else counts + filtered_deletes(changes, rows)
+
+
 def filtered_deletes(changes: pa.Table, rows: pa.Table) -> DeleteCounts:
     """Count the deletes for which the function returned no row.
 

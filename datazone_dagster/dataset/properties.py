@@ -7,6 +7,9 @@ changes in the commit that replaces the rows.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
+
 from datazone_dagster.delta import Table
 from datazone_dagster.delta.read_table import last_transaction
 
@@ -19,7 +22,10 @@ UNEXPECTED = "datazone.unexpected"
 MODE = "datazone.mode"
 """Mode of the dataset: merge, append or history."""
 
-PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE)
+FUNCTION = "datazone.function"
+"""Versions of the function that made the rows, as a `FunctionRecord`."""
+
+PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE, FUNCTION)
 
 
 def apply_app_id(source: str) -> str:
@@ -50,3 +56,22 @@ def erasures_of(table: Table, source: str) -> int:
 def property_of(name: str, generation: int) -> str:
     """Return the name of a property in one generation of the table."""
     return f"{name}.{generation}" if generation else name
+
+
+def still_unexpected(
+    recorded: str | None, columns: Collection[str]
+) -> tuple[tuple[str, str, int], ...]:
+    """Return the recorded unexpected columns that the table still does not have.
+
+    Args:
+        recorded: Value of the property `UNEXPECTED`.
+        columns: Columns of the table.
+
+    Returns:
+        Name, type and first batch of each.
+    """
+    return tuple(
+        (name, str(kind), int(since))
+        for name, (kind, since) in json.loads(recorded or "{}").items()
+        if name not in columns
+    )

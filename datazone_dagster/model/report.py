@@ -177,6 +177,7 @@ class ApplyReport:
     did not fit the column of their attribute.
     `rows_hidden` counts rows hidden by deletion vectors, which `row_count` excludes.
     `setting_ignored` describes a setting of the dataset that its table does not follow.
+    `lookups` (dataset id, first and last version) are the tables that the function looked up.
     """
 
     dataset_id: str
@@ -208,6 +209,7 @@ class ApplyReport:
     maintenance: MaintenanceReport | None = None
     setting_ignored: str | None = None
     deletes: DeleteCounts = DeleteCounts()
+    lookups: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
         "columns_added": ", ".join(map(shown, report.new_columns)) or None,
         "values_in_sibling_columns": sum(count for _, count in report.sibling_values),
         "setting_ignored": report.setting_ignored,
+        "lookups": ", ".join(map(_looked_up, report.lookups)) or None,
         "deletes_filtered": report.deletes.filtered,
         "deletes_filtered_note": _filtered_deletes(report.deletes),
         "ttl_deletes_ignored": report.deletes.ttl_ignored,
@@ -84,6 +85,11 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
         "dagster/uri": report.uri,
     }
     return _known(found)
+
+
+def _looked_up(lookup: tuple[str, int, int]) -> str:
+    dataset_id, first, last = lookup
+    return f"{dataset_id} at version{'' if first == last else f's {first} to'} {last}"
 
 
 def _filtered_deletes(deletes: DeleteCounts) -> str | None:

@@ -87,7 +87,7 @@ def test_several_outputs_are_made_by_one_call_per_chunk(make_world: MakeWorld) -
     by_key = {one.asset_key.path[-1]: one.metadata for one in materialized(result)}
     assert by_key["current-orders"]["dagster/row_count"].value == 1
     assert by_key["order_events"]["dagster/row_count"].value == 2
-    assert len(result.get_asset_check_evaluations()) == 8
+    assert len(result.get_asset_check_evaluations()) == 10
 
 
 @transform(

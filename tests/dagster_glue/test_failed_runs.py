@@ -18,7 +18,7 @@ from datazone_dagster import Dataset, Input, Output, Stream, Transform, transfor
 from datazone_dagster.errors import TransformError
 from tests.dagster_glue.conftest import ITEM_COLUMNS, SOURCE, MakeWorld, World, orders_transform
 
-FUNCTION_FREE = ("lag", "quarantine", "complete")
+FUNCTION_FREE = ("lag", "quarantine", "complete", "function")
 
 
 def broken_transform(fixed: list[bool]) -> Transform:

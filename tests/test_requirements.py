@@ -1,5 +1,6 @@
 """requirements.txt installs with pip, whatever its packages release later."""
 
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -31,6 +32,17 @@ def test_extras_that_packages_ask_for_are_pinned_with_the_package() -> None:
         if extra not in pinned[name]
     )
     assert unpinned == []
+
+
+def test_every_package_is_pinned_with_hashes_and_every_dependency_is_among_them() -> None:
+    """Without one hash, pip checks none of the others."""
+    pins = re.split(r"\n(?=[\w])", REQUIREMENTS.read_text().strip())
+    assert [pin.split()[0] for pin in pins if "--hash=sha256:" not in pin] == []
+    project = (REQUIREMENTS.parent / "pyproject.toml").read_text("utf-8")
+    (listed,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
+    declared = {canonicalize_name(name) for name in re.findall(r'"([\w-]+)[<>=]', listed)}
+    assert declared >= {"botocore", "pydantic", "numpy"}
+    assert declared <= _pinned_extras().keys()
 
 
 def _pinned_extras() -> dict[str, set[str]]:

@@ -25,6 +25,7 @@ class SensorCursor:
 
     Args:
         caught_up_at: Time when a drain last read every shard to its latest position.
+        never_read: Whether no drain did so yet; `caught_up_at` is the first attempt then.
         evaluated_at: Time when the checks were last reported.
         levels: Levels of the checks that did not pass then, by name; the others passed. None if
             the levels are not known.
@@ -33,6 +34,7 @@ class SensorCursor:
     caught_up_at: datetime | None = None
     evaluated_at: datetime | None = None
     levels: Mapping[str, Level] | None = field(default_factory=dict)
+    never_read: bool = False
 
     def has_changed(self, check: str, level: Level) -> bool:
         """Return whether a check had another level when it was last reported."""
@@ -50,6 +52,7 @@ class SensorCursor:
                     "caught_up_at": _seconds(self.caught_up_at),
                     "evaluated_at": _seconds(self.evaluated_at),
                     "levels": levels,
+                    **({"never_read": True} if self.never_read else {}),
                 },
                 separators=(",", ":"),
             )
@@ -70,6 +73,7 @@ class SensorCursor:
             caught_up_at=_time(found.get("caught_up_at"), now),
             evaluated_at=_time(found.get("evaluated_at"), now),
             levels=_levels(found.get("levels")),
+            never_read=found.get("never_read") is True,
         )
 
 

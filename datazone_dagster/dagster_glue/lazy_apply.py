@@ -213,6 +213,7 @@ def dataset_lag(
     *,
     now: datetime,
     caught_up_at: datetime | None,
+    never_read: bool = False,
 ) -> LagStatus:
     """Return the lag of a dataset, by its position and the change log.
 
@@ -227,6 +228,7 @@ def dataset_lag(
         head_batch=unapplied.head_batch,
         oldest_unapplied_event_time=unapplied.oldest_unapplied_event_time,
         caught_up_at=caught_up_at,
+        never_read=never_read,
     )
 
 

@@ -48,7 +48,7 @@ from datazone_dagster.errors import DatazoneError, SourceMismatchError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
-from datazone_dagster.observe.health import health_of_error, health_of_report
+from datazone_dagster.observe.health import StreamHealth, health_of_error, health_of_report
 from datazone_dagster.observe.metadata import drain_metadata
 from datazone_dagster.pipeline import DrainSettings, drain_tick, truncate_applied
 from datazone_dagster.process import crash_points
@@ -150,23 +150,19 @@ class DrainSensor:
         drained = self._drain(context, layout, transforms)
         now = self._clock()
         cursor = self._cursor(context, now)
-        caught_up_at = (
-            now - timedelta(seconds=drained.report.latest_age_seconds)
-            if drained.report is not None and drained.report.caught_up
-            else cursor.caught_up_at or known_caught_up_at(context.instance, self._source) or now
+        caught_up_at, never_read = self._last_read(drained.report, cursor, context.instance, now)
+        health = _health(drained, now, caught_up_at, never_read=never_read)
+        lags = lag_checks(
+            transforms, layout, now=now, caught_up_at=caught_up_at, never_read=never_read
         )
-        health = (
-            health_of_report(drained.report, now=now, caught_up_at=caught_up_at)
-            if drained.report is not None
-            else health_of_error(drained.error, now=now, caught_up_at=caught_up_at)
-        )
-        lags = lag_checks(transforms, layout, now=now, caught_up_at=caught_up_at)
         requests: list[RunRequest] = []
         reasons: list[str] = []
         # The changes that wait in the change log of another table are not for these transforms.
         if not isinstance(drained.error, SourceMismatchError):
             requests, reasons = self._runs(transforms, lags, layout, context.instance, now)
-        checks = [health_check(self._source, health, caught_up_at), *lags.values()]
+        # Runs read the time from this check: there is none to read before the first full read.
+        known_at = None if never_read else caught_up_at
+        checks = [health_check(self._source, health, known_at), *lags.values()]
         if drained.report is not None:
             checks += complete_checks(self._source, drained.report, lags)
 
@@ -182,6 +178,7 @@ class DrainSensor:
         ]
         after = SensorCursor(
             caught_up_at=caught_up_at,
+            never_read=never_read,
             evaluated_at=now if due else cursor.evaluated_at,
             levels={one.name: one.level for one in checks},
         )
@@ -264,6 +261,21 @@ class DrainSensor:
             self._client = (settings, client)
         return self._client[1]
 
+    def _last_read(
+        self,
+        report: DrainReport | None,
+        cursor: SensorCursor,
+        instance: DagsterInstance,
+        now: datetime,
+    ) -> tuple[datetime, bool]:
+        """Return when the stream was last read to its end; else the first attempt, and True."""
+        if report is not None and report.caught_up:
+            return now - timedelta(seconds=report.latest_age_seconds), False
+        if cursor.caught_up_at is not None:
+            return cursor.caught_up_at, cursor.never_read
+        known = known_caught_up_at(instance, self._source)
+        return (now, True) if known is None else (known, False)
+
     def _cursor(self, context: SensorEvaluationContext, now: datetime) -> SensorCursor:
         return self._unsaved or SensorCursor.parse(context.cursor, now=now)
 
@@ -304,6 +316,14 @@ class DrainSensor:
                 description=f"{_batches(report)}: {_counted(report.records, 'record')}.",
                 metadata=rendered(drain_metadata(report, uri, now=now)),
             )
+
+
+def _health(
+    drained: _Succeeded | _Failed, now: datetime, caught_up_at: datetime, *, never_read: bool
+) -> StreamHealth:
+    if drained.report is not None:
+        return health_of_report(drained.report, now=now, caught_up_at=caught_up_at)
+    return health_of_error(drained.error, now=now, caught_up_at=caught_up_at, never_read=never_read)
 
 
 def _summary(report: DrainReport | None) -> str:

@@ -56,7 +56,7 @@ class SensorCheck:
 
 
 def health_check(
-    source: DynamoDBSource, health: StreamHealth, caught_up_at: datetime
+    source: DynamoDBSource, health: StreamHealth, caught_up_at: datetime | None
 ) -> SensorCheck:
     """Return the `stream_health` check of a source."""
     return SensorCheck(
@@ -96,7 +96,12 @@ def complete_checks(
 
 
 def lag_checks(
-    transforms: Sequence[Transform], layout: Layout, *, now: datetime, caught_up_at: datetime
+    transforms: Sequence[Transform],
+    layout: Layout,
+    *,
+    now: datetime,
+    caught_up_at: datetime,
+    never_read: bool = False,
 ) -> dict[str, SensorCheck]:
     """Return the `lag` check of each dataset, by id; a table that can't be read fails it."""
     checks = {}
@@ -104,7 +109,14 @@ def lag_checks(
         for dataset in transform.outputs.values():
             key = lag_check_key(dataset.id)
             try:
-                lag = dataset_lag(transform, dataset, layout, now=now, caught_up_at=caught_up_at)
+                lag = dataset_lag(
+                    transform,
+                    dataset,
+                    layout,
+                    now=now,
+                    caught_up_at=caught_up_at,
+                    never_read=never_read,
+                )
             except DatazoneError as error:
                 checks[dataset.id] = SensorCheck(dataset.id, key, Level.ERROR, str(error))
             else:

@@ -68,7 +68,10 @@ class Member:
             repository.assets_defs_by_key.get(dataset_key(dataset_id))
             for dataset_id in self.dataset_ids
         )
-        return all(one is not None and one.op.name == self.transform.name for one in assets)
+        return all(
+            one is not None and one.is_executable and one.node_def.name == self.transform.name
+            for one in assets
+        )
 
     def fits(self, other: Member) -> bool:
         """Return whether one code location can have both: they are equal, or write other tables."""

@@ -288,7 +288,7 @@ class DatasetTable:
         made_by: MadeBy | None = None,
     ) -> ChunkWritten:
         check_mode(self._dataset_id, self._mode.name, self._saved(table, MODE))
-        returned = rows.column_names
+        returned = set(rows.column_names) - set(HIDDEN)
         changes, rows, deletes = counted_deletes(
             changes, rows, ignore_ttl=self._ignores_ttl, stored=isinstance(self._mode, AppendMode)
         )
@@ -297,9 +297,7 @@ class DatasetTable:
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
         added = self._change_schema(table, conformed)
-        record = FunctionRecord.from_json(self._saved(table, FUNCTION))
-        if made_by is not None:
-            record = record.after(made_by, set(returned) - set(HIDDEN))
+        record = FunctionRecord.from_json(self._saved(table, FUNCTION)).after(made_by, returned)
         self._store_properties(table, attributes, conformed.unexpected, batch, record)
         # These commits move the handle, perhaps past a commit of another run.
         require_marks(table, self._source, applied)

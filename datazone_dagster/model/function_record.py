@@ -52,13 +52,15 @@ class FunctionRecord:
             {"versions": self.versions, "returned": self.returned, "before": self.before}
         )
 
-    def after(self, made_by: MadeBy, columns: Iterable[str]) -> FunctionRecord:
+    def after(self, made_by: MadeBy | None, columns: Iterable[str]) -> FunctionRecord:
         """Return the record with a chunk added.
 
         Args:
-            made_by: Version and first batch of the chunk.
+            made_by: Version and first batch of the chunk; None if its version is not recorded.
             columns: Columns that the function returned for it.
         """
+        if made_by is None:
+            return self
         returned = tuple(sorted(set(columns)))
         if self.versions and self.versions[-1][0] == made_by.version:
             return replace(self, returned=tuple(sorted({*self.returned, *returned})))

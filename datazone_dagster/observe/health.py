@@ -88,15 +88,25 @@ def health_of_report(
 
 
 def health_of_error(
-    error: DatazoneError, *, now: datetime, caught_up_at: datetime | None
+    error: DatazoneError,
+    *,
+    now: datetime,
+    caught_up_at: datetime | None,
+    never_read: bool = False,
 ) -> StreamHealth:
-    """Return the health after a drain that failed entirely."""
+    """Return the health after a drain that failed entirely.
+
+    If the stream was never read to its end, `caught_up_at` is the time of the first attempt.
+    """
     transient = isinstance(error, TRANSIENT) and not _lasts(now, caught_up_at)
-    since = (
-        f" The stream was last read to its end {in_words(now - caught_up_at)} ago."
-        if caught_up_at is not None and now > caught_up_at
-        else ""
-    )
+    since = ""
+    if caught_up_at is not None and now > caught_up_at:
+        span = in_words(now - caught_up_at)
+        since = (
+            f" The stream was never read to its end, {span} after the first attempt."
+            if never_read
+            else f" The stream was last read to its end {span} ago."
+        )
     return StreamHealth(
         Level.WARN if transient else Level.ERROR,
         f"{shortened(str(error), _TEXT_CHARS)}{since}",

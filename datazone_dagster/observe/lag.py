@@ -46,6 +46,7 @@ def lag_status(
     head_batch: int,
     oldest_unapplied_event_time: datetime | None,
     caught_up_at: datetime | None,
+    never_read: bool = False,
 ) -> LagStatus:
     """Return the lag of one dataset.
 
@@ -58,6 +59,8 @@ def lag_status(
             unknown.
         caught_up_at: Time of the last drain that read every shard to its latest position; None
             if unknown.
+        never_read: Whether there was no such drain yet; `caught_up_at` is the time of the first
+            attempt then.
     """
     pending = max(0, head_batch - position)
     unapplied = timedelta(0)
@@ -69,7 +72,7 @@ def lag_status(
     lag = max(unapplied, unlanded)
     return LagStatus(
         level=_level(lag, max_lag),
-        reason=_reason(unapplied, unlanded, pending, caught_up_at),
+        reason=_reason(unapplied, unlanded, pending, caught_up_at, never_read=never_read),
         lag_seconds=lag.total_seconds(),
         unapplied_seconds=unapplied.total_seconds(),
         unlanded_seconds=unlanded.total_seconds(),
@@ -86,10 +89,20 @@ def _level(lag: timedelta, max_lag: timedelta) -> Level:
 
 
 def _reason(
-    unapplied: timedelta, unlanded: timedelta, pending: int, caught_up_at: datetime | None
+    unapplied: timedelta,
+    unlanded: timedelta,
+    pending: int,
+    caught_up_at: datetime | None,
+    *,
+    never_read: bool,
 ) -> str:
     sentences = []
-    if unlanded and caught_up_at is not None:
+    if unlanded and caught_up_at is not None and never_read:
+        sentences.append(
+            f"The stream was never read to its end, {in_words(unlanded)} after the first attempt "
+            f"at {caught_up_at:%Y-%m-%d %H:%M:%S} UTC: its changes are not landed."
+        )
+    elif unlanded and caught_up_at is not None:
         sentences.append(
             f"The stream was last read to its end {in_words(unlanded)} ago, at "
             f"{caught_up_at:%Y-%m-%d %H:%M:%S} UTC: changes since then may not be landed."

@@ -15,15 +15,19 @@ times = st.none() | st.datetimes(
 levels = st.dictionaries(st.text(min_size=1, max_size=20), st.sampled_from(Level), max_size=80)
 
 
-@given(times, times, levels)
+@given(times, times, levels, st.booleans())
 def test_round_trip_within_a_kilobyte(
-    caught_up_at: datetime | None, evaluated_at: datetime | None, found: dict[str, Level]
+    caught_up_at: datetime | None,
+    evaluated_at: datetime | None,
+    found: dict[str, Level],
+    never_read: bool,
 ) -> None:
-    cursor = SensorCursor(caught_up_at, evaluated_at, found)
+    cursor = SensorCursor(caught_up_at, evaluated_at, found, never_read)
     text = cursor.to_json()
     assert len(text.encode()) <= MAX_BYTES
     read = SensorCursor.parse(text, now=NOW)
     assert (read.caught_up_at, read.evaluated_at) == (caught_up_at, evaluated_at)
+    assert read.never_read is never_read
     if read.levels is not None:
         assert all(not read.has_changed(check, level) for check, level in found.items())
     else:

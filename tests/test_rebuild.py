@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.apply.rebuild import Rebuild, RebuildReport
@@ -353,7 +353,10 @@ def test_a_change_log_that_forgot_can_t_rebuild(world: World) -> None:
     assert log is not None
     assert log.truncate(2, world.clock() + timedelta(days=1)) > 0
     before = world.rows()
-    with pytest.raises(StorageError, match=r"batches 1 to 2 were removed.*would lack keys"):
+    with pytest.raises(
+        StorageError,
+        match=r"1 to 2 were removed.* still has the 6 changes of batches 3 to 3, made.*would lack",
+    ):
         world.rebuild(as_text)
     assert world.rows() == before
 
@@ -442,3 +445,91 @@ def test_it_cleans_up_in_its_own_folder_only(tmp_path: Path, sign: str) -> None:
     world.rebuild(as_number)
     assert other.exists()
     assert not (world.root / "lake" / "_rebuild" / "d").exists()
+
+
+MODES = [{}, {"mode": "append"}, {"mode": "history"}, {"deletes": "soft"}]
+
+
+@pytest.mark.parametrize("dataset", MODES, ids=repr)
+def test_it_is_compared_with_the_change_log_before_the_swap(
+    world: World, dataset: dict[str, Any]
+) -> None:
+    world.apply(as_number, **dataset)
+    proof = world.rebuild(as_number, **dataset).proof
+    assert (proof.changes, proof.keys, proof.wrong) == (18, 7, 0)
+    assert proof.rows == len(world.rows())
+
+    def some(changes: Any) -> object:
+        return as_number(changes.filter("dynamodb.Keys.id.S <> 'k3'"))
+
+    left_out = world.rebuild(some, **dataset).proof
+    assert (left_out.without_rows, left_out.wrong) == (1, 0)
+
+
+@pytest.mark.parametrize("dataset", MODES, ids=repr)
+@pytest.mark.parametrize("wrong", ["version", "key"])
+def test_a_rebuilt_table_that_contradicts_the_change_log_is_not_swapped_in(
+    world: World, dataset: dict[str, Any], wrong: str
+) -> None:
+    world.apply(as_number, **dataset)
+    before = world.rows()
+
+    def damage() -> None:
+        (target,) = (world.root / "lake" / "_rebuild" / "d").iterdir()
+        table = DeltaTable(str(target / "d"))
+        changed = {"_dz_version": "'0' || _dz_version"} if wrong == "version" else {}
+        table.update(changed or {"_dz_key": "'2:idS2:zz'"}, predicate="id = 'k3'")
+
+    with (
+        pytest.raises(
+            StorageError, match="contradicts the change log in 1 of 7 keys, such as 2:id"
+        ),
+        at_point(crash_points.AFTER_DATASET_COMMIT, damage, 3),
+    ):
+        world.rebuild(as_text, **dataset)
+    assert world.rows() == before
+
+
+def test_a_delete_that_was_not_applied_is_found(world: World) -> None:
+    world.apply(as_number)
+
+    def damage() -> None:
+        (target,) = (world.root / "lake" / "_rebuild" / "d").iterdir()
+        table = DeltaTable(str(target / "d"))
+        rows = pa.table(table.scan(predicate="id = 'k3'"))
+        back = rows.set_column(0, "id", pa.array(["k2"]))
+        back = back.set_column(back.column_names.index("_dz_key"), "_dz_key", [["2:idS2:k2"]])
+        write_deltalake(table, back, mode="append")
+
+    with (
+        pytest.raises(StorageError, match="in 1 of 7 keys, such as 2:idS2:k2: their rows"),
+        at_point(crash_points.AFTER_DATASET_COMMIT, damage, 3),
+    ):
+        world.rebuild(as_number)
+
+
+def test_quarantined_changes_are_no_contradiction(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.put("a", 1)
+    world.put("b", 1)
+    world.drain()
+    world.put("a", -2)
+    world.drain()
+
+    def picky(changes: Any) -> object:
+        rows = pa.table(changes.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.n.N as n"))
+        if "-2" in rows["n"].to_pylist():
+            raise ValueError("below 0")
+        return rows
+
+    flow = transform(
+        name="flow",
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"d": Output(Dataset("d"))},
+        on_error="quarantine",
+    )(picky)
+    apply_transform(flow, world.layout, settings=EVERY_BATCH, clock=world.clock)
+    report = Rebuild(
+        flow, flow.outputs["d"], world.layout, settings=EVERY_BATCH, clock=world.clock
+    ).run()
+    assert (report.proof.wrong, report.applied.quarantined) == (0, 1)

@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.apply.chunk_size import ApplySettings
+from datazone_dagster.apply.prove_rebuild import proven
 from datazone_dagster.apply.run import ApplyRun
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import erasures_of, generation_of
+from datazone_dagster.dataset.rebuild_proof import RebuildProof
 from datazone_dagster.dataset.swap import swap_in
 from datazone_dagster.delta import open_table
 from datazone_dagster.delta.store import TableStore
@@ -35,11 +37,16 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
-    """Result of a rebuild. `applied` is about the rebuilt table; `generation` counts rebuilds."""
+    """Result of a rebuild.
+
+    `applied` is about the rebuilt table; `generation` counts rebuilds; `proof` is the comparison
+    with the change log that was made before the swap.
+    """
 
     applied: ApplyReport
     generation: int
     attempts: int
+    proof: RebuildProof
 
 
 class Rebuild:
@@ -67,6 +74,7 @@ class Rebuild:
         logger: logging.Logger = _logger,
     ) -> None:
         self._transform = transform
+        self._dataset = dataset
         self._dataset_id = dataset.id
         self._layout = layout
         self._settings = replace(settings, linger_seconds=0.0)
@@ -79,8 +87,8 @@ class Rebuild:
         """Apply the full change log, then swap the tables.
 
         Raises:
-            StorageError: The change log was truncated, there is nothing to rebuild, or the store
-                failed. The dataset is as it was.
+            StorageError: The change log was truncated, there is nothing to rebuild, the rebuilt
+                table contradicts the change log, or the store failed. The dataset is as it was.
             ConcurrentWriterError: Another rebuild was swapped in meanwhile, or runs of the
                 dataset were faster each time.
             TransformError: The function or its result can't be applied.
@@ -89,6 +97,9 @@ class Rebuild:
         for attempt in range(1, SWAPS + 1):
             try:
                 applied = self._apply()
+                proof = proven(
+                    self._transform, self._dataset, self._layout, self._target, applied.position
+                )
                 swapped = swap_in(
                     self._layout,
                     self._target,
@@ -107,7 +118,7 @@ class Rebuild:
                 continue
             if swapped:
                 self._clean_up()
-                return RebuildReport(applied, generation + 1, attempt)
+                return RebuildReport(applied, generation + 1, attempt, proof)
             self._check()  # the missing batches may have been truncated meanwhile
         raise ConcurrentWriterError(
             f"Dataset {self._dataset_id!r}: runs were faster {SWAPS} times in a row.",
@@ -136,9 +147,13 @@ class Rebuild:
             )
         if log.truncated_through:
             uri = self._layout.change_log(self._transform.source.name)
+            oldest = log.oldest_event_time_after(log.truncated_through)
+            since = "" if oldest is None else f", made since {oldest:%Y-%m-%d %H:%M} UTC"
             raise StorageError(
                 f"Dataset {self._dataset_id!r} can't be rebuilt: batches 1 to "
-                f"{log.truncated_through} were removed from the change log at {uri}.",
+                f"{log.truncated_through} were removed from the change log at {uri}. It still has "
+                f"the {log.record_count():,} changes of batches {log.truncated_through + 1} to "
+                f"{log.head}{since}.",
                 safe="The dataset is as it was.",
                 hint="Without them the rebuilt dataset would lack keys that have not changed "
                 "since. Cast a column of another type in the function, or rename it.",

@@ -37,4 +37,9 @@ def rebuild(project: Project, dataset_id: str) -> None:
         f"at batch {applied.position} of {applied.head}, {applied.quarantined:,} records "
         "quarantined."
     )
+    proof = report.proof
+    say(
+        f"Checked before the swap, with {proof.changes:,} changes: {proof.rows_keys:,} of "
+        f"{proof.keys:,} keys have rows; {proof.without_rows:,} were not deleted and have none."
+    )
     note(report_outside_runs(partial(repair.rebuilt_events, report)))

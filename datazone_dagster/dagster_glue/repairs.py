@@ -92,7 +92,12 @@ class Repair:
             files=table.files,
             size_bytes=table.size_bytes,
         )
-        yield from self._events(report, instance, {"rebuild": done.generation}, changed=True)
+        more = {
+            "rebuild": done.generation,
+            "keys_checked": done.proof.keys,
+            "keys_without_rows": done.proof.without_rows,
+        }
+        yield from self._events(report, instance, more, changed=True)
 
     def redriven_events(self, done: RedriveReport, instance: DagsterInstance) -> Iterator[Event]:
         """Yield the events of a redrive: no materialization if it applied nothing."""

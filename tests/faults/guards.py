@@ -215,6 +215,13 @@ GUARDS = (
         "erase/test_erasure.py::test_nothing_is_left_and_the_rest_is_untouched",
     ),
     Guard(
+        "A rebuilt table that contradicts the change log is not swapped in",
+        "apply/prove_rebuild.py",
+        "    if proof.wrong:\n",
+        "    if False:\n",
+        "test_rebuild.py::test_a_rebuilt_table_that_contradicts_the_change_log_is_not_swapped_in",
+    ),
+    Guard(
         "Rows and position are one commit",
         "dataset/dataset_table.py",
         "        commit = transaction(self.app_id, through_batch)\n",

@@ -62,6 +62,7 @@ def snapshot_source(
 
     Raises:
         SnapshotError: The source has no snapshot, or the sweep stops and asks.
+        MaskError: The source's mask can't be applied, or its salt is another one.
         SourceError: The table can't be read; what was read before is landed.
         StorageError: There is no change log yet, or the lakehouse can't be read or written.
     """

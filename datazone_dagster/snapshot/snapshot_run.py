@@ -11,9 +11,11 @@ from datazone_dagster.api.mask import mask_steps
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.mask_salt import check_salt
 from datazone_dagster.changelog.scan_log import ScanLog
 from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.errors import ConcurrentWriterError, SnapshotError
+from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
@@ -112,6 +114,8 @@ class SnapshotRun:
         saved = CheckpointTable(self._layout, self._source.name).open()
         log = self._change_log.open()
         assert log is not None  # the scan log is its table
+        masks = Masks.of(self._source)
+        check_salt(self._source.name, log, None if masks is None else masks.salt_fingerprint)
         checkpoint = up_to_date(
             Checkpoint() if saved is None else saved.checkpoint, log, self._clock()
         )

@@ -126,8 +126,12 @@ class World:
 
 
 def rows_of(layout: Layout, dataset_id: str) -> dict[str, str]:
-    table = read_dataset(layout, dataset_id).to_pylist()
-    found = {row["id"]: row["total"] for row in table if not row.get("_dz_deleted")}
-    live = [row for row in table if not row.get("_dz_deleted")]
+    """Return the total of each item that exists, by id; of a history the current rows."""
+    live = [
+        row
+        for row in read_dataset(layout, dataset_id).to_pylist()
+        if not row.get("_dz_deleted") and row.get("_dz_is_current", True)
+    ]
+    found = {row["id"]: row["total"] for row in live}
     assert len(found) == len(live), "a key has two rows"
     return found

@@ -102,7 +102,7 @@ class Steps:
         assert all(count <= report.epoch for _, count in scans)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
 def test_any_order_ends_with_the_items_of_the_table(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Step]
@@ -113,7 +113,7 @@ def test_any_order_ends_with_the_items_of_the_table(
     world.end()
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
 def test_every_mode_ends_with_the_items_of_the_table(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Step]

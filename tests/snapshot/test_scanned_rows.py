@@ -11,7 +11,7 @@ import pytest
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.api.mask import SALT_VARIABLE
-from datazone_dagster.errors import SnapshotError
+from datazone_dagster.errors import MaskError, SnapshotError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.snapshot_state import Phase
@@ -194,6 +194,10 @@ def test_keys_that_can_not_be_asked_for_are_not_swept(
         world.clock.advance(timedelta(seconds=62))
 
     take()
+    with monkeypatch.context() as other:
+        other.setenv(SALT_VARIABLE, "another salt of theirs")
+        with pytest.raises(MaskError, match="is not the one"):
+            snapshot_source(MASKED, world.layout, world.table, clock=world.clock)
     world.table.delete_unseen({"id": {"S": "gone"}})
     take()
     with pytest.raises(SnapshotError, match="hashed by the source's mask"):

@@ -168,7 +168,7 @@ SETTINGS = {
         "retention",
         "clean_every",
     ],
-    "SnapshotSettings": ["workers", "sweep_limit"],
+    "SnapshotSettings": ["workers", "sweep_limit", "run_waits_seconds"],
 }
 
 

@@ -30,8 +30,16 @@ from datazone_dagster.dagster_glue.shared import Member, shared_job, shared_reso
 from datazone_dagster.dagster_glue.topology import Topology
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.protocols import Clock
-from datazone_dagster.pipeline import ApplySettings, DrainSettings, utc_now
+from datazone_dagster.pipeline import ApplySettings, DrainSettings, SnapshotSettings, utc_now
 from datazone_dagster.process.shutdown import notice_sigterm
+
+_KINDS: dict[str, tuple[type, str]] = {
+    "lakehouse": (Lakehouse, "Lakehouse(uri='s3://bucket/folder')"),
+    "dynamodb": (DynamoDBStreamsResource, "DynamoDBStreamsResource()"),
+    "drain_settings": (DrainSettings, "DrainSettings()"),
+    "apply_settings": (ApplySettings, "ApplySettings()"),
+    "snapshot_settings": (SnapshotSettings, "SnapshotSettings()"),
+}
 
 
 def build_definitions(
@@ -42,6 +50,7 @@ def build_definitions(
     on_check: OnCheck | None = None,
     drain_settings: DrainSettings | None = None,
     apply_settings: ApplySettings | None = None,
+    snapshot_settings: SnapshotSettings | None = None,
     preview: bool = True,
     maintenance_cron: str | None = QUIET_HOUR,
     clock: Clock = utc_now,
@@ -61,6 +70,7 @@ def build_definitions(
             severity or recovers, such as `slack_alert(...)`. None: no alerts.
         drain_settings: Bounds of one drain, a `datazone_dagster.pipeline.DrainSettings`.
         apply_settings: Bounds of one run, a `datazone_dagster.pipeline.ApplySettings`.
+        snapshot_settings: Bounds of a snapshot, a `datazone_dagster.pipeline.SnapshotSettings`.
         preview: Whether materializations show a few rows. These are stored in Dagster's event
             log: pass False for data that must not be there.
         maintenance_cron: Cron schedule, in UTC, of thorough maintenance of all tables; runs only
@@ -88,13 +98,10 @@ def build_definitions(
     dynamodb = dynamodb if dynamodb is not None else DynamoDBStreamsResource()
     drain_settings = drain_settings or DrainSettings()
     apply_settings = apply_settings or ApplySettings()
-    for argument, value, kind, example in (
-        ("lakehouse", lakehouse, Lakehouse, "lakehouse=Lakehouse(uri='s3://bucket/folder')"),
-        ("dynamodb", dynamodb, DynamoDBStreamsResource, "dynamodb=DynamoDBStreamsResource()"),
-        ("drain_settings", drain_settings, DrainSettings, "drain_settings=DrainSettings()"),
-        ("apply_settings", apply_settings, ApplySettings, "apply_settings=ApplySettings()"),
-    ):
-        checked.instance("build_definitions", argument, value, kind, example)
+    snapshot_settings = snapshot_settings or SnapshotSettings()
+    given = (lakehouse, dynamodb, drain_settings, apply_settings, snapshot_settings)
+    for value, (argument, (kind, example)) in zip(given, _KINDS.items(), strict=True):
+        checked.instance("build_definitions", argument, value, kind, f"{argument}={example}")
     if on_check is not None and not callable(on_check):
         raise DefinitionError(
             f"build_definitions: on_check={on_check!r} is not a function.",
@@ -117,6 +124,7 @@ def build_definitions(
             [member for member in members if member.transform.source == source],
             (lakehouse, dynamodb),
             settings=drain_settings,
+            snapshot_settings=snapshot_settings,
             clock=clock,
         )
         for source in topology.by_source
@@ -134,6 +142,7 @@ def build_definitions(
         jobs=[
             *(member.job for member in members),
             *repair_jobs(topology.transforms, apply_settings, preview=preview, clock=clock),
+            *(job for one in sources for job in one.jobs),
         ],
         sensors=sensors,
         resources={

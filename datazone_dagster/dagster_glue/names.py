@@ -21,7 +21,9 @@ ALERT_SENSOR = "datazone_check_alerts"
 SOURCE_TAG = "datazone/source"
 BATCH_TAG = "datazone/batch"
 FAILURE_TAG = "datazone/failure"
-"""Tag of a run whose application failed: the start of the error."""
+"""Tag of a run whose application failed, or whose snapshot did: the start of the error."""
+WAIT_TAG = "datazone/waits_for"
+"""Tag of a run of a snapshot that ended because it had to wait too long: what for."""
 
 
 def change_log_key(source: DynamoDBSource) -> AssetKey:
@@ -58,6 +60,16 @@ def stream_check_key(source: DynamoDBSource) -> AssetCheckKey:
 def sensor_name(source: DynamoDBSource) -> str:
     """Return the name of the sensor that drains a source."""
     return f"drain_{source.name}"
+
+
+def snapshot_job_name(source: DynamoDBSource) -> str:
+    """Return the name of the job that takes the snapshot of a source."""
+    return f"snapshot_{source.name}"
+
+
+def resync_job_name(source: DynamoDBSource) -> str:
+    """Return the name of the job that takes a new snapshot of a source."""
+    return f"resync_{source.name}"
 
 
 def pool_name(transform: Transform) -> str:

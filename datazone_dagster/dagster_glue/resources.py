@@ -16,6 +16,7 @@ from datazone_dagster.model.layout import Layout
 if TYPE_CHECKING:
     from datazone_dagster.api import Dataset
     from datazone_dagster.model.protocols import StreamClient
+    from datazone_dagster.model.table_scan import TableClient
     from datazone_dagster.pipeline import (
         AccountIdEndpointMode,
         ConnectionSettings,
@@ -192,6 +193,24 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
             max_pool_connections=max_pool_connections,
         )
         return connect(table_name, settings, ask_for_gzip=self.ask_for_gzip)
+
+    def table_client(
+        self, table_name: str, *, region: str | None = None, endpoint_url: str | None = None
+    ) -> "TableClient":
+        """Return a client for the items of a table. It connects on first use, not here.
+
+        Args:
+            table_name: DynamoDB table.
+            region: AWS region; overrides `region_name`.
+            endpoint_url: Endpoint of the table; overrides that of the resource.
+
+        Raises:
+            DefinitionError: A value is out of range.
+        """
+        from datazone_dagster.pipeline import connect_table
+
+        settings = self.connection_settings(region=region, endpoint_url=endpoint_url)
+        return connect_table(table_name, settings)
 
 
 class Lakehouse(ConfigurableResource[Any]):

@@ -131,7 +131,7 @@ def _past_failures(
     errors: list[str] = []
     last_end: datetime | None = None
     for record in records:
-        run, ended = record.dagster_run, _end_of(record)
+        run, ended = record.dagster_run, end_of(record)
         if run.status is not DagsterRunStatus.FAILURE or ended < loaded_at:
             break
         error = run.tags.get(FAILURE_TAG)
@@ -150,7 +150,8 @@ def _applied(instance: DagsterInstance, run_id: str) -> bool:
     return bool(instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION))
 
 
-def _end_of(record: RunRecord) -> datetime:
+def end_of(record: RunRecord) -> datetime:
+    """Return the time at which a run ended, or was last changed."""
     if record.end_time is not None:
         return datetime.fromtimestamp(record.end_time, timezone.utc)
     return record.update_timestamp.replace(tzinfo=timezone.utc)

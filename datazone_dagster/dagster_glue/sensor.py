@@ -14,6 +14,7 @@ from dagster import (
     AssetSpec,
     DagsterInstance,
     DefaultSensorStatus,
+    JobDefinition,
     RunRequest,
     SensorDefinition,
     SensorEvaluationContext,
@@ -31,7 +32,9 @@ from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     LAKEHOUSE_KEY,
     change_log_key,
+    resync_job_name,
     sensor_name,
+    snapshot_job_name,
 )
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
@@ -42,15 +45,23 @@ from datazone_dagster.dagster_glue.sensor_checks import (
     health_check,
     lag_checks,
     with_failures,
+    with_snapshot,
 )
 from datazone_dagster.dagster_glue.shared import Group, Member, shared
+from datazone_dagster.dagster_glue.snapshot_jobs import snapshot_jobs
+from datazone_dagster.dagster_glue.snapshot_requests import SnapshotDecision, decide_snapshot
 from datazone_dagster.errors import DatazoneError, SourceMismatchError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.health import StreamHealth, health_of_error, health_of_report
 from datazone_dagster.observe.metadata import drain_metadata
-from datazone_dagster.pipeline import DrainSettings, drain_tick, truncate_applied
+from datazone_dagster.pipeline import (
+    DrainSettings,
+    SnapshotSettings,
+    drain_tick,
+    truncate_applied,
+)
 from datazone_dagster.process import crash_points
 
 MINIMUM_INTERVAL_SECONDS = 5
@@ -63,11 +74,12 @@ TRUNCATE_EVERY = timedelta(hours=1)
 
 
 class SourceDefinitions(NamedTuple):
-    """Definitions of one source: its drain sensor, its change log, and the check of its stream."""
+    """Definitions of one source: drain sensor, change log, check of the stream, snapshot jobs."""
 
     sensor: SensorDefinition
     change_log: AssetSpec
     check: AssetChecksDefinition
+    jobs: tuple[JobDefinition, ...]
 
 
 def source_definitions(
@@ -76,6 +88,7 @@ def source_definitions(
     resources: tuple[Lakehouse, DynamoDBStreamsResource],
     *,
     settings: DrainSettings,
+    snapshot_settings: SnapshotSettings,
     clock: Clock,
 ) -> SourceDefinitions:
     """Return the definitions of one source; one drain serves every transform downstream of it."""
@@ -84,7 +97,7 @@ def source_definitions(
         return {
             "name": group.name,
             "evaluation_fn": DrainSensor(source, group, settings, clock).evaluate,
-            "jobs": group.jobs,
+            "jobs": [*group.jobs, group.beside[2]],
             "minimum_interval_seconds": MINIMUM_INTERVAL_SECONDS,
             "default_status": DefaultSensorStatus.RUNNING,
             "required_resource_keys": {LAKEHOUSE_KEY, DYNAMODB_KEY},
@@ -95,11 +108,20 @@ def source_definitions(
     wanted = Group(
         sensor_name(source),
         identical=(*resources, clock),
-        equal={"source": source, "drain_settings": settings},
-        beside=(change_log_spec(source), stream_check(source, settings)),
+        equal={
+            "source": source,
+            "drain_settings": settings,
+            "snapshot_settings": snapshot_settings,
+        },
+    )
+    wanted.beside = (
+        change_log_spec(source),
+        stream_check(source, settings),
+        *snapshot_jobs(source, wanted, snapshot_settings, clock=clock),
     )
     sensor, group = shared(wanted, members, SensorDefinition, arguments)
-    return SourceDefinitions(sensor, *group.beside)
+    spec, check, *jobs = group.beside
+    return SourceDefinitions(sensor, spec, check, tuple(jobs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +187,9 @@ class DrainSensor:
         checks = [health_check(self._source, health, known_at), *lags.values()]
         if drained.report is not None:
             checks += complete_checks(self._source, drained.report, lags)
+            decision = self._snapshot(drained.report, context.instance, now)
+            requests, reasons = requests + decision.requests, reasons + decision.reasons
+            checks[0] = with_snapshot(checks[0], decision)
 
         due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
@@ -289,7 +314,8 @@ class DrainSensor:
     ) -> tuple[list[RunRequest], list[str]]:
         """Return the runs to request and the reasons; failures in a row are added to `lags`."""
         requests, reasons = [], []
-        end_silent_runs(instance, {one.job_name for one in transforms}, now)
+        jobs = {snapshot_job_name(self._source), resync_job_name(self._source)}
+        end_silent_runs(instance, jobs | {one.job_name for one in transforms}, now)
         for transform in transforms:
             known = (lags[dataset.id].lag for dataset in transform.outputs.values())
             heads = [lag.head_batch for lag in known if lag is not None and lag.pending_batches]
@@ -305,6 +331,13 @@ class DrainSensor:
             if decision.request is not None:
                 requests.append(decision.request)
         return requests, reasons
+
+    def _snapshot(
+        self, report: DrainReport, instance: DagsterInstance, now: datetime
+    ) -> SnapshotDecision:
+        return decide_snapshot(
+            self._source, report.snapshot, instance, now=now, loaded_at=self._loaded_at
+        )
 
     def _materialization(
         self, report: DrainReport | None, layout: Layout, now: datetime

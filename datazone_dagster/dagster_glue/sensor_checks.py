@@ -17,6 +17,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.rendering import evaluation
 from datazone_dagster.dagster_glue.run_requests import RunDecision
+from datazone_dagster.dagster_glue.snapshot_requests import SnapshotDecision
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DrainReport
@@ -33,6 +34,8 @@ from datazone_dagster.observe.metadata import (
 
 STREAM = ":stream"  # not a valid dataset id
 FAILURES = "failures_in_a_row"
+
+_FAILURES_TOLERATED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,4 +141,19 @@ def with_failures(check: SensorCheck, decision: RunDecision) -> SensorCheck:
         reason=f"{check.reason.rstrip('.')}; {decision.reason}. Failures in a row: "
         f"{decision.failures}, the last one: {decision.last_error}",
         plain={**check.plain, FAILURES: decision.failures},
+    )
+
+
+def with_snapshot(check: SensorCheck, decision: SnapshotDecision) -> SensorCheck:
+    """Return a `stream_health` check that also shows a snapshot that does not get on."""
+    if not decision.failures and not decision.asks:
+        return check
+    lasts = decision.failures > _FAILURES_TOLERATED or (decision.asks and decision.failures)
+    level = Level.ERROR if lasts or check.level is Level.ERROR else Level.WARN
+    last = f" The last error: {decision.last_error}" if decision.last_error else ""
+    return replace(
+        check,
+        level=level,
+        reason=f"{check.reason} {decision.reason[0].upper()}{decision.reason[1:]}.{last}",
+        plain={**check.plain, "snapshot_failures_in_a_row": decision.failures},
     )

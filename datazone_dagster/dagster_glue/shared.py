@@ -103,6 +103,12 @@ class Group:
         return tuple(one.transform for one in self.members.values())
 
     @property
+    def dataset_ids(self) -> set[str]:
+        """Ids of the datasets that the transforms in use write."""
+        alive = [one for one in self.members.values() if one.asset() is not None]
+        return {dataset_id for one in alive for dataset_id in one.dataset_ids}
+
+    @property
     def jobs(self) -> list[Any]:
         """Jobs of the transforms of all calls."""
         return [one.job for one in self.members.values()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 from datazone_dagster.api import DynamoDBSource, Transform
@@ -124,7 +124,7 @@ def _refuse_clashing_sources(transforms: tuple[Transform, ...]) -> None:
 def _differences(one: DynamoDBSource, other: DynamoDBSource) -> str:
     return ", ".join(
         f"{name} is {getattr(one, name)!r} and {getattr(other, name)!r}"
-        for name in ("region", "endpoint_url", "start", "stream_enabled", "mask")
+        for name in (field.name for field in fields(one))
         if getattr(one, name) != getattr(other, name)
     )
 

@@ -40,6 +40,8 @@ class SnapshotReport:
         announced_at: Time of the announcement.
         scanned_at: Time of the last page.
         done_at: Time of the handover.
+        asked_at: Time at which someone last asked for it, or asked to go on.
+        id: Id of the snapshot, new with each beginning.
     """
 
     source: str
@@ -62,6 +64,8 @@ class SnapshotReport:
     announced_at: datetime | None = None
     scanned_at: datetime | None = None
     done_at: datetime | None = None
+    asked_at: datetime | None = None
+    id: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -123,4 +127,6 @@ def report_of(source: str, state: SnapshotState) -> SnapshotReport:
         announced_at=state.announced_at,
         scanned_at=state.scanned_at,
         done_at=state.done_at,
+        asked_at=state.asked_at,
+        id=state.id,
     )

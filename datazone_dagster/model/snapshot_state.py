@@ -116,6 +116,7 @@ class SnapshotState:
         swept_through: Canonical key up to which the sweep is landed; it goes in order of the keys.
         done_at: Time of the handover.
         table_id: Id of the scanned table; empty if the service returns none.
+        asked_at: Time at which someone last asked for it, or asked to go on; None: nobody did.
     """
 
     id: str
@@ -138,6 +139,7 @@ class SnapshotState:
     swept_through: str = ""
     done_at: datetime | None = None
     table_id: str = ""
+    asked_at: datetime | None = None
 
     @property
     def is_active(self) -> bool:
@@ -170,7 +172,7 @@ class SnapshotState:
         """Return the state in the table property; fields of later versions are ignored."""
         stored: dict[str, Any] = json.loads(text)
         known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
-        for name in ("announced_at", "scan_started_at", "scanned_at", "done_at"):
+        for name in ("announced_at", "scan_started_at", "scanned_at", "done_at", "asked_at"):
             known[name] = datetime.fromisoformat(known[name]) if known.get(name) else None
         known["phase"] = Phase(known.get("phase", Phase.WANTED))
         known["open"] = {int(number): key for number, key in (known.get("open") or {}).items()}
@@ -179,15 +181,18 @@ class SnapshotState:
         return cls(**known)
 
 
-def wanted(reason: Reason, after: SnapshotState | None = None) -> SnapshotState:
+def wanted(
+    reason: Reason, after: SnapshotState | None = None, at: datetime | None = None
+) -> SnapshotState:
     """Return the state of a snapshot that nothing was done for yet.
 
     Args:
         reason: Why it is taken.
         after: The snapshot before it, whose epoch stays raised.
+        at: Time at which someone asked for it.
     """
     epoch = 0 if after is None else after.epoch
-    return SnapshotState(uuid.uuid4().hex, reason, epoch=epoch)
+    return SnapshotState(uuid.uuid4().hex, reason, epoch=epoch, asked_at=at)
 
 
 def announced(
@@ -210,6 +215,7 @@ def announced(
         at,
         consistent_reads,
         table_id=table_id,
+        asked_at=state.asked_at,
     )
 
 

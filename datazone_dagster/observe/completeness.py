@@ -67,7 +67,7 @@ def completeness(
     return Completeness(Level.WARN, _not_yet(source, snapshot), consistent=False)
 
 
-_PHASES = {
+PHASES = {
     Phase.WANTED: "has not begun",
     Phase.ANNOUNCED: "waits for the drain before it scans",
     Phase.SCANNING: "scans the table",
@@ -80,7 +80,7 @@ _PHASES = {
 def _not_yet(source: str, snapshot: SnapshotReport) -> str:
     rows = f" ({snapshot.rows:,} rows so far)" if snapshot.rows else ""
     return (
-        f"The snapshot of source {source!r} {_PHASES[snapshot.phase]}{rows}. Items that have not "
+        f"The snapshot of source {source!r} {PHASES[snapshot.phase]}{rows}. Items that have not "
         "changed meanwhile may be missing, and deleted ones may still be there; every change that "
         "the stream has shown is applied as usual."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.model.layout import Layout
@@ -18,6 +19,9 @@ from datazone_dagster.snapshot.snapshot_settings import SnapshotSettings
 
 _logger = logging.getLogger(__name__)
 
+_WAIT_SECONDS = 5.0
+"""Time between two looks at what the snapshot waits for, in seconds."""
+
 
 def snapshot_source(
     source: DynamoDBSource,
@@ -27,6 +31,7 @@ def snapshot_source(
     dataset_ids: Collection[str] = (),
     settings: SnapshotSettings = SnapshotSettings(),
     deadline_seconds: float | None = None,
+    patience_seconds: float = 0.0,
     stop: Callable[[], bool] = shutdown_requested,
     on_progress: Callable[[SnapshotReport], None] | None = None,
     clock: Clock = utc_now,
@@ -36,8 +41,9 @@ def snapshot_source(
 ) -> SnapshotReport:
     """Take the snapshot of a source as far as it goes now.
 
-    It ends when the snapshot is done, when it has to wait (for the drain, or for datasets to
-    apply what was landed: `SnapshotReport.waits_for` says so), or when it is told to stop. The
+    It ends when the snapshot is done, when it has to wait longer than `patience_seconds` (for the
+    drain, or for datasets to apply what was landed: `SnapshotReport.waits_for` says so), or when it
+    is told to stop. The
     next call continues there, in any process. A killed process has lost nothing either: what it
     landed is landed once, and at most one page per segment is read again.
 
@@ -50,6 +56,7 @@ def snapshot_source(
             in the lakehouse count whether they are named or not.
         settings: Bounds of the run.
         deadline_seconds: Time after which no further page is started, in seconds from now.
+        patience_seconds: Time for which the same wait is waited out, in seconds; 0 returns at once.
         stop: Returns whether to stop; asked before each page.
         on_progress: Called with the state before each step and after each commit of the scan.
         clock: Source of the current time.
@@ -67,14 +74,27 @@ def snapshot_source(
         StorageError: There is no change log yet, or the lakehouse can't be read or written.
     """
     limit = float("inf") if deadline_seconds is None else monotonic() + deadline_seconds
-    return SnapshotRun(
-        source,
-        layout,
-        client,
-        dataset_ids=dataset_ids,
-        settings=settings,
-        until=Until(limit, stop, monotonic, pause),
-        clock=clock,
-        on_progress=on_progress,
-        logger=logger,
-    ).run()
+    until = Until(limit, stop, monotonic, pause)
+
+    def run_once() -> SnapshotReport:
+        return SnapshotRun(
+            source,
+            layout,
+            client,
+            dataset_ids=dataset_ids,
+            settings=settings,
+            until=until,
+            clock=clock,
+            on_progress=on_progress,
+            logger=logger,
+        ).run()
+
+    report = run_once()
+    began_again, since = report.began_again, monotonic()
+    while report.waits_for and not until.reached() and monotonic() - since < patience_seconds:
+        pause(_WAIT_SECONDS)
+        waited_for, report = report.waits_for, run_once()
+        began_again = report.began_again or began_again
+        if report.waits_for != waited_for:
+            since = monotonic()
+    return replace(report, began_again=began_again)

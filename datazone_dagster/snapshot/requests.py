@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.scan_log import ScanLog
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.snapshot_report import SnapshotReport, report_of
 from datazone_dagster.model.snapshot_state import (
     ACTIVE,
@@ -16,8 +19,19 @@ from datazone_dagster.model.snapshot_state import (
 )
 
 
-def want_snapshot(source_name: str, layout: Layout, reason: Reason) -> SnapshotState:
-    """Ask for a new snapshot, unless one is wanted or under way; return the state.
+def want_snapshot(
+    source_name: str, layout: Layout, reason: Reason, *, clock: Clock = utc_now
+) -> SnapshotState:
+    """Ask for a new snapshot, or for the one that is wanted or under way to go on.
+
+    Args:
+        source_name: Name of the source.
+        layout: Locations of the tables.
+        reason: Why a new one is taken.
+        clock: Source of the current time.
+
+    Returns:
+        State of the new snapshot, or of the one that goes on.
 
     Raises:
         StorageError: There is no change log, or it can't be read or written.
@@ -25,8 +39,9 @@ def want_snapshot(source_name: str, layout: Layout, reason: Reason) -> SnapshotS
     scan_log = ScanLog(ChangeLog(layout, source_name))
     state = scan_log.state
     if state is not None and (state.phase is Phase.WANTED or state.phase in ACTIVE):
-        return state
-    after = wanted(reason, state)
+        after = replace(state, asked_at=clock())
+    else:
+        after = wanted(reason, state, clock())
     scan_log.move(state, after)
     return after
 

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import chain
 
 from datazone_dagster.changelog.scan_log import ScanLog
 from datazone_dagster.errors import SourceError, ThrottledError
@@ -201,8 +200,11 @@ class Scan:
             ),
         )
         self.scan_log.refresh()
-        records = (self.records.present(page.items, page.at) for page in pages)
-        self.scan_log.land(self._stored or state, after, chain.from_iterable(records))
+        self.scan_log.land(
+            self._stored or state,
+            after,
+            (self.records.present(page.items, page.at) for page in pages),
+        )
         crash_points.reach(crash_points.AFTER_SCAN_COMMIT)
         for read in taken:
             if read.next_key is not None:

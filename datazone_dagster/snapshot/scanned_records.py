@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.changelog.schema import ROW_GROUP_RECORDS, ShardRecords
+from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.items.keys import canonical_key
 from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord, Texts
@@ -40,27 +40,19 @@ class ScannedRecords:
         self._epoch = epoch
         self._region = (table_arn or "").split(":")[3] if table_arn else source.region or ""
 
-    def present(self, items: Sequence[ScannedItem], at: datetime) -> Iterator[ShardRecords]:
-        """Yield items that were read at a time by the clock of the service, some at a time."""
-        for start in range(0, len(items), ROW_GROUP_RECORDS):
-            yield self._present(items[start : start + ROW_GROUP_RECORDS], at)
+    def present(self, items: Sequence[ScannedItem], at: datetime) -> ShardRecords:
+        """Return items that were read at a time by the clock of the service."""
+        records = self._records([item.keys for item in items], SNAPSHOT_EVENT, at)
+        records.new_image = Texts.of(item.image.encode() for item in items)
+        records.size_bytes = array("q", [item.size_bytes for item in items])
+        return self._masked(records)
 
     def absent(self, keys: Sequence[str], at: datetime) -> ShardRecords:
-        """Return deletes of keys that the table did not have at a time; no key is masked."""
+        """Return deletes of keys that the table did not have at a time; the keys are masked."""
         records = self._records(keys, "REMOVE", at)
         records.user_type = [ABSENT_BY] * len(keys)
         records.user_principal = [ABSENT] * len(keys)
-        return self._shard(records, keys, ())
-
-    def _present(self, items: Sequence[ScannedItem], at: datetime) -> ShardRecords:
-        keys = [item.keys for item in items]
-        records = self._records(keys, SNAPSHOT_EVENT, at)
-        records.new_image = Texts.of(item.image.encode() for item in items)
-        records.size_bytes = array("q", [item.size_bytes for item in items])
-        if self._masks is None:
-            return self._shard(records, keys, ())
-        records, refused = self._masks.records(records)
-        return self._shard(records, [(one or b"").decode() for one in records.keys], refused)
+        return self._shard(records, [])
 
     def _records(self, keys: Sequence[str], event_name: str, at: datetime) -> ChangeRecords:
         count = len(keys)
@@ -78,12 +70,19 @@ class ScannedRecords:
         records.user_principal = [None] * count
         return records
 
-    def _shard(
-        self, records: ChangeRecords, keys: Sequence[str], refused: Sequence[MalformedRecord]
-    ) -> ShardRecords:
-        """Add the ids, which come after the masks: a hash of a masked key would give it away."""
-        names = records.event_name
-        records.event_id = list(map(self._event_id, keys, names))
+    def _masked(self, records: ChangeRecords) -> ShardRecords:
+        if self._masks is None:
+            return self._shard(records, [])
+        return self._shard(*self._masks.records(records))
+
+    def _shard(self, records: ChangeRecords, refused: Sequence[MalformedRecord]) -> ShardRecords:
+        # Ids come after the masks: a hash of a masked key would give it away.
+        records.event_id = [
+            self._event_id(keys.decode(), name)
+            for keys, name in zip(
+                map(bytes, filter(None, records.keys)), records.event_name, strict=True
+            )
+        ]
         return ShardRecords("", SCAN_SHARD_ID, None, records, refused)
 
     def _event_id(self, keys: str, event_name: str) -> str:

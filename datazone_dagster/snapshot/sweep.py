@@ -124,7 +124,7 @@ class Sweeping:
         at = max(self.now(), state.scanned_at or self.now())
         crash_points.reach(crash_points.AFTER_PAGES_READ)
         self.scan_log.land(
-            state, after, [self.records.absent(absent, at), *self.records.present(present, at)]
+            state, after, [self.records.absent(absent, at), self.records.present(present, at)]
         )
         crash_points.reach(crash_points.AFTER_SCAN_COMMIT)
         reached = self.scan_log.state

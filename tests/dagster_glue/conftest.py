@@ -35,6 +35,7 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import read_dataset
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import FixedClock, ScriptedStream
+from tests.snapshot.scripted_table import ScriptedTable
 
 SOURCE = DynamoDBSource("orders")
 ITEM_COLUMNS = ("dynamodb.Keys.id.S as id", "dynamodb.NewImage.status.S as status")
@@ -59,11 +60,15 @@ class ScriptedResource(DynamoDBStreamsResource):
     """The resource, with scripted streams in place of AWS."""
 
     streams: ClassVar[dict[str, ScriptedStream]] = {}
+    tables: ClassVar[dict[str, ScriptedTable]] = {}
     built: ClassVar[list[str]] = []
 
     def stream_client(self, table_name: str, **_: Any) -> Any:
         self.built.append(table_name)
         return self.streams[table_name]
+
+    def table_client(self, table_name: str, **_: Any) -> Any:
+        return self.tables[table_name]
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,8 @@ class World:
 
     def __post_init__(self) -> None:
         ScriptedResource.streams = {"orders": self.stream}
+        self.table = ScriptedTable(self.stream, self.clock, page_items=10)
+        ScriptedResource.tables = {"orders": self.table}
         ScriptedResource.built = []
         self.layout = Layout(str(self.root / "lake"))
         built = build_definitions(

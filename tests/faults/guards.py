@@ -247,7 +247,7 @@ GUARDS = (
     Guard(
         "A run without heartbeats is ended, and another one is requested",
         "dagster_glue/sensor.py",
-        "        end_silent_runs(instance, {one.job_name for one in transforms}, now)\n",
+        "        end_silent_runs(instance, jobs | {one.job_name for one in transforms}, now)\n",
         "",
         "dagster_glue/test_heartbeat.py::test_a_silent_run_is_ended_and_another_one_requested",
     ),

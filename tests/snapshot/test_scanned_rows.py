@@ -38,8 +38,7 @@ def scanned(text: str) -> ScannedItem:
 
 def test_a_scanned_row_is_a_record_of_its_own_kind() -> None:
     image = '{"id":{"N":"1.0"},"total":{"N":"5"}}'
-    (shard,) = ScannedRecords(SOURCE, 3, ARN).present([scanned(image)], AT)
-    (record,) = shard.records
+    (record,) = ScannedRecords(SOURCE, 3, ARN).present([scanned(image)], AT).records
     assert record.event_name == "SNAPSHOT"
     assert (record.sequence_number, record.created_at) == (0, int(AT.timestamp()))
     assert (record.new_image, record.old_image) == (image.encode(), None)
@@ -48,8 +47,8 @@ def test_a_scanned_row_is_a_record_of_its_own_kind() -> None:
 
 def test_the_event_id_follows_from_epoch_key_and_kind() -> None:
     def event_id(text: str, epoch: int = 3) -> str:
-        (shard,) = ScannedRecords(SOURCE, epoch, ARN).present([scanned(text)], AT)
-        return shard.records[0].event_id
+        (record,) = ScannedRecords(SOURCE, epoch, ARN).present([scanned(text)], AT).records
+        return record.event_id
 
     same = [event_id('{"id":{"N":"1.0"},"x":{"S":"a"}}'), event_id('{"id": {"N":"1"}}')]
     assert len(set(same)) == 1
@@ -60,22 +59,13 @@ def test_the_event_id_follows_from_epoch_key_and_kind() -> None:
     assert (absent.event_name, absent.user_principal) == ("REMOVE", "resync_absent")
 
 
-def test_a_page_of_many_small_items_is_cut_into_row_groups() -> None:
-    items = [scanned(f'{{"id":{{"N":"{number}"}}}}') for number in range(20_000)]
-    shards = list(ScannedRecords(SOURCE, 3, ARN).present(items, AT))
-    assert [len(one.records) for one in shards] == [8192, 8192, 3616]
-    ids = [record.event_id for shard in shards for record in shard.records]
-    assert len(set(ids)) == 20_000
-
-
 def test_masks_are_applied_and_no_id_gives_a_masked_key_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(SALT_VARIABLE, "a salt of the tests")
     source = DynamoDBSource("orders", mask={"id": "hash", "email": "null"})
     image = '{"id":{"S":"secret"},"email":{"S":"me@example.com"}}'
-    (shard,) = ScannedRecords(source, 3, ARN).present([scanned(image)], AT)
-    (record,) = shard.records
+    (record,) = ScannedRecords(source, 3, ARN).present([scanned(image)], AT).records
     assert b"secret" not in record.keys + (record.new_image or b"")
     assert b"me@example.com" not in (record.new_image or b"")
     plain = hashlib.blake2b(b"3:SNAPSHOT:2:idS6:secret", digest_size=16).hexdigest()

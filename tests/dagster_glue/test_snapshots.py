@@ -1,0 +1,258 @@
+"""The snapshot of a source in Dagster: the sensor starts it, a run shows how it gets on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from dagster import DagsterRunStatus, Definitions
+
+from datazone_dagster import Dataset, Input, Output, Stream, Transform, build_definitions, transform
+from datazone_dagster.dagster_glue.names import complete_check_key
+from datazone_dagster.errors import AccessDeniedError
+from datazone_dagster.model.snapshot_state import SETTLE, Phase
+from datazone_dagster.pipeline import SnapshotSettings, snapshot_status, want_snapshot
+from datazone_dagster.sources import DynamoDBSource
+from tests.dagster_glue.conftest import ITEM_COLUMNS, MakeWorld, Tick, World
+
+SOURCE = DynamoDBSource("orders", start="snapshot")
+JOB = "snapshot_orders"
+DENIED = (
+    "Allow the IAM action dynamodb:Scan on table/orders. "
+    'A source with start="trim_horizon" or "latest" reads no items.'
+)
+
+
+def copied(name: str = "orders") -> Transform:
+    @transform(
+        name=name,
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"rows": Output(Dataset(name))},
+    )
+    def orders(changes: Any) -> object:
+        return changes.select(*ITEM_COLUMNS)
+
+    return orders
+
+
+def world_of(make_world: MakeWorld, *transforms: Transform, before: int = 30) -> World:
+    world = make_world(
+        *(transforms or (copied(),)),
+        snapshot_settings=SnapshotSettings(run_waits_seconds=0, sweep_limit=1.0),
+    )
+    for number in range(before):
+        world.table.put_unseen({"id": {"S": f"old{number}"}, "status": {"S": "placed"}})
+    return world
+
+
+def jobs_of(tick: Tick) -> list[str | None]:
+    return [request.job_name for request in tick.requests]
+
+
+def take(world: World, tick: Tick) -> None:
+    for request in tick.requests:
+        assert request.job_name is not None
+        world.run(request.job_name)
+
+
+def last_observation(world: World) -> dict[str, Any]:
+    """Metadata of the last observation of the change log in a run."""
+    found = [one for one in world.run(JOB).all_events if one.is_asset_observation]
+    metadata = found[-1].asset_observation_data.asset_observation.metadata
+    return {name: value.value for name, value in metadata.items()}
+
+
+def hand_over(world: World) -> None:
+    for _ in range(12):
+        take(world, world.tick())
+        snapshot = snapshot_status("orders", world.layout)
+        if snapshot is not None and snapshot.is_over:
+            world.run_until_idle()
+            return
+        world.clock.advance(SETTLE + timedelta(seconds=2))
+    raise AssertionError("the snapshot never ends")
+
+
+def expected(world: World) -> dict[str, str]:
+    return {one["id"]["S"]: one["status"]["S"] for one in world.stream.items.values()}
+
+
+def test_a_new_source_gets_its_snapshot_and_says_since_when_it_is_consistent(
+    make_world: MakeWorld,
+) -> None:
+    world = world_of(make_world)
+    world.put("new")
+    tick = world.tick()
+    assert JOB in jobs_of(tick)
+    assert not tick.checks()["orders:complete"].passed
+    hand_over(world)
+    assert world.rows() == expected(world)
+    assert len(world.rows()) == 31
+    check = world.latest(complete_check_key("orders"))
+    assert check is not None
+    assert check.passed
+    assert "Consistent with the table since" in (check.description or "")
+    assert "consistent_since" in check.metadata
+    assert JOB not in jobs_of(world.tick())
+
+
+def test_a_run_shows_how_far_it_got(make_world: MakeWorld) -> None:
+    world = world_of(make_world)
+    world.tick()
+    first = last_observation(world)
+    assert first["snapshot_phase"] == "announced"
+    assert "drain" in first["waits_for"]
+    assert first["read_units_estimated"] > 0
+    assert "price_estimated" in first
+    world.clock.advance(SETTLE + timedelta(seconds=2))
+    world.tick()
+    last = last_observation(world)
+    assert last["rows_scanned"] == 30
+    assert last["percent"] == 100.0
+    assert last["read_units_used"] > 0
+
+
+def test_one_run_at_a_time(make_world: MakeWorld) -> None:
+    world = world_of(make_world)
+    assert jobs_of(world.tick()) == [JOB]
+    run = world.instance.create_run_for_job(
+        world.defs.resolve_job_def("resync_orders"), status=DagsterRunStatus.STARTING
+    )
+    tick = world.tick()
+    assert jobs_of(tick) == []
+    assert "running or queued" in str(tick.skip)
+    world.instance.delete_run(run.run_id)
+    assert jobs_of(world.tick()) == [JOB]
+
+
+def test_a_run_that_only_waited_is_followed_by_longer_and_longer_pauses(
+    make_world: MakeWorld,
+) -> None:
+    world = world_of(make_world)
+    world.tick()
+    for pause in (15, 30, 60):
+        world.run(JOB)
+        assert jobs_of(world.tick()) == []
+        world.clock.now = world.clock.now.replace(microsecond=0) + timedelta(seconds=pause + 3)
+        if pause < 60:
+            assert jobs_of(world.tick()) == [JOB]
+
+
+def test_a_cancelled_run_is_not_started_again_until_someone_says_so(make_world: MakeWorld) -> None:
+    world = world_of(make_world)
+    world.tick()
+    run = world.instance.create_run_for_job(
+        world.defs.resolve_job_def(JOB), status=DagsterRunStatus.STARTED
+    )
+    world.instance.report_run_canceling(run)
+    world.instance.report_run_canceled(run)
+    world.clock.advance(timedelta(hours=1))
+    tick = world.tick()
+    assert jobs_of(tick) == []
+    assert "cancelled by hand" in str(tick.skip)
+    health = tick.checks()["dynamodb/orders:stream_health"]
+    assert "datazone-dagster resync orders" in (health.description or "")
+
+    want_snapshot("orders", world.layout, "resync", clock=world.clock)
+    assert jobs_of(world.tick()) == [JOB]
+    hand_over(world)
+    assert world.rows() == expected(world)
+
+
+def test_without_the_actions_the_run_and_the_check_say_which_start_needs_none(
+    make_world: MakeWorld,
+) -> None:
+    def deny(operation: str, _: int) -> None:
+        if operation == "Scan":
+            raise AccessDeniedError("Scan of table 'orders': access denied.", hint=DENIED)
+
+    world = world_of(make_world)
+    world.tick()
+    world.run(JOB)
+    world.clock.advance(SETTLE + timedelta(seconds=2))
+    world.tick()
+    world.table.fault = deny
+    for _ in range(4):
+        result = world.run(JOB, raise_on_error=False)
+        assert not result.success
+        [failure] = result.get_step_failure_events()
+        assert "trim_horizon" in str(failure.step_failure_data.error)
+    tick = world.tick()
+    assert jobs_of(tick) == []
+    assert "goes on in" in str(tick.skip)
+    health = tick.checks()["dynamodb/orders:stream_health"]
+    assert not health.passed
+    assert "trim_horizon" in (health.description or "")
+    world.table.fault = lambda operation, number: None
+    world.clock.advance(timedelta(minutes=20))
+    hand_over(world)
+    assert world.rows() == expected(world)
+
+
+def test_a_change_log_of_an_older_version_gets_no_snapshot(make_world: MakeWorld) -> None:
+    @transform(
+        name="orders",
+        input_mapping={"changes": Input(Stream(source=DynamoDBSource("orders")))},
+        output_mapping={"rows": Output(Dataset("orders"))},
+    )
+    def earlier(changes: Any) -> object:
+        return changes.select(*ITEM_COLUMNS)
+
+    old = make_world(earlier)
+    old.put("a")
+    old.run_until_idle()
+    world = world_of(make_world)
+    world.stream = old.stream
+    world.put("b")
+    assert JOB not in jobs_of(world.tick())
+
+
+def test_a_run_that_stops_with_a_question_takes_the_answer(make_world: MakeWorld) -> None:
+    world = make_world(copied(), snapshot_settings=SnapshotSettings(run_waits_seconds=0))
+    for number in range(4):
+        world.put(f"k{number}")
+    hand_over(world)
+    for number in range(3):
+        world.table.delete_unseen({"id": {"S": f"k{number}"}})
+    want_snapshot("orders", world.layout, "resync")  # at the time by which Dagster's runs end
+    with pytest.raises(Exception, match="sweep_limit"):
+        hand_over(world)
+    tick = world.tick()
+    assert jobs_of(tick) == []
+    assert "stopped with a question" in str(tick.skip)
+    assert not tick.checks()["dynamodb/orders:stream_health"].passed
+    job = world.defs.resolve_job_def(JOB)
+    answer = {"ops": {f"{JOB}_op": {"config": {"sweep_limit": 1.0}}}}
+    assert job.execute_in_process(instance=world.instance, run_config=answer).success
+    world.run_until_idle()
+    assert world.rows() == expected(world)
+    assert len(world.rows()) == 1
+
+
+def test_merged_calls_share_the_jobs_and_wait_for_the_datasets_of_both(
+    make_world: MakeWorld,
+) -> None:
+    world = world_of(make_world, copied("one"), copied("two"))
+    hand_over(world)
+    assert world.rows("one") == world.rows("two") == expected(world)
+    merged = Definitions.merge(build_definitions([copied("a")]), build_definitions([copied("b")]))
+    assert merged.resolve_job_def(JOB)
+    assert merged.resolve_job_def("resync_orders")
+
+
+def test_the_resync_job_takes_a_new_snapshot(make_world: MakeWorld) -> None:
+    world = world_of(make_world)
+    hand_over(world)
+    before = snapshot_status("orders", world.layout)
+    world.table.put_unseen({"id": {"S": "lost"}, "status": {"S": "paid"}})
+    world.run("resync_orders")
+    after = snapshot_status("orders", world.layout)
+    assert before is not None
+    assert after is not None
+    assert after.phase is Phase.ANNOUNCED
+    assert after.epoch == before.epoch + 1
+    world.clock.advance(SETTLE + timedelta(seconds=2))
+    hand_over(world)
+    assert world.rows() == expected(world)
+    assert world.rows()["lost"] == "paid"

@@ -25,6 +25,8 @@
     ├── DemoError                     the demo can't run (datazone_dagster.demo.servers)
     └── TransformError                the function, or what it returned, can't be applied
         ├── ExpressionError           an SQL expression does not parse or bind
+        │   └── FailingValueError     an expression can't take a value of the chunk
+        │                             (datazone_dagster.frame.query_session)
         ├── MalformedImageError       an image is not DynamoDB JSON
         │                             (datazone_dagster.frame.query_session)
         ├── OutOfMemoryError          a single change needs more memory than the budget leaves

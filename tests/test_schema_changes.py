@@ -12,12 +12,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from deltalake import Field as DeltaField
+from deltalake.schema import PrimitiveType
 from pydantic import BaseModel
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.dataset.quarantine import KIND as QUARANTINE
 from datazone_dagster.delta import open_table
-from datazone_dagster.errors import ResultError, SchemaChangeError
+from datazone_dagster.errors import DefinitionError, ResultError, SchemaChangeError
 from datazone_dagster.model.column_names import HIDDEN
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import (
@@ -118,7 +120,9 @@ def test_a_new_column_comes_in_the_commit_of_its_first_rows(
     report = world.apply(number("bigint"), number("bigint", "m"), **dataset)
 
     assert report.new_columns == ("m",)
-    recorded = before + 1  # the function changed, too, and its record has a commit of its own
+    recorded = (
+        before + 1
+    )  # the function and its paths changed, too: stored in a commit of their own
     assert world.table.version() == recorded + 1
     entry = Path(world.layout.dataset("d"), "_delta_log", f"{recorded + 1:020d}.json")
     kinds = {kind for line in entry.read_text().splitlines() for kind in json.loads(line)}
@@ -142,13 +146,66 @@ def test_a_table_with_rules_of_others_gets_its_new_column_first(world: World) ->
     assert world.rows("m") == {"old": 7}
 
 
-def test_a_time_without_zone_comes_with_the_table_feature_that_it_needs(world: World) -> None:
+AT = "cast(dynamodb.NewImage.at.S as timestamp) as at"
+
+
+def test_a_time_without_zone_is_utc_and_leaves_the_protocol_as_it_is(world: World) -> None:
     world.put("old", n=3)
     world.apply(number("bigint"))
+    before = world.table.protocol()
     world.put("new", n=4, at="2026-01-02 03:04:05")
-    world.apply(number("bigint"), "cast(dynamodb.NewImage.at.S as timestamp) as at")
-    assert world.rows("at")["new"].isoformat() == "2026-01-02T03:04:05"
+    world.apply(number("bigint"), AT)
+    assert world.rows("at")["new"].isoformat() == "2026-01-02T03:04:05+00:00"
+    assert world.table.protocol() == before
     assert pl.scan_delta(world.table.table_uri).select("at").collect().height == 2
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_declared_or_existing_column_of_times_without_zone_stays_one(
+    world: World, declared: bool
+) -> None:
+    naive = pa.schema([("id", pa.string()), ("at", pa.timestamp("us"))])
+    world.put("old", at="2026-01-02 03:04:05")
+    world.apply(AT, schema=naive)
+    world.put("new", at="2026-01-02 03:04:06")
+    world.apply(AT, **({"schema": naive} if declared else {}))
+    assert world.type_of("at") == pa.timestamp("us")
+    assert sorted(time.isoformat() for time in world.rows("at").values()) == [
+        "2026-01-02T03:04:05",
+        "2026-01-02T03:04:06",
+    ]
+
+
+@pytest.mark.parametrize("name", ["unit price", "a,b;c", "f(x)", "{a}", "a=b", "a\tb", "a\nb"])
+def test_names_that_delta_refuses_are_made_safe(world: World, name: str) -> None:
+    world.put("a", price=7)
+    world.apply(f'dynamodb.NewImage.price.N as "{name}"', "eventName as unit_price")
+    (field,) = [
+        one
+        for one in pa.schema(world.table.schema().to_arrow())
+        if (one.metadata or {}).get(b"datazone.attribute") == name.encode()
+    ]
+    assert field.name.replace("_", "").isalnum()
+    assert world.rows(field.name) == {"a": "7"}
+    assert world.rows("unit_price") == {"a": "INSERT"}
+    world.put("b", price=8)
+    world.apply(f'dynamodb.NewImage.price.N as "{name}"')
+    assert world.rows(field.name) == {"a": "7", "b": "8"}
+
+
+def test_a_table_of_an_older_version_keeps_a_name_that_delta_refuses(world: World) -> None:
+    world.put("a", price=7)
+    world.apply("dynamodb.NewImage.price.N as price")
+    world.table.alter.add_columns([DeltaField("unit price", PrimitiveType("string"))])
+    world.put("b", price=8)
+    world.apply('dynamodb.NewImage.price.N as "unit price"')
+    assert world.rows("unit price") == {"a": None, "b": "8"}
+
+
+def test_settings_name_no_column_that_delta_refuses() -> None:
+    for setting in ({"partition_by": "unit price"}, {"schema": pa.schema([("a b", pa.int64())])}):
+        with pytest.raises(DefinitionError, match="that Delta refuses"):
+            Dataset("d", **setting)
 
 
 @pytest.mark.parametrize(
@@ -182,8 +239,8 @@ def test_dates_become_timestamps_and_structs_get_fields(world: World) -> None:
     world.apply("date '2024-02-29' as day", "{'a': 1::integer} as s")
     world.put("new", n=3)
     world.apply("timestamp '2024-02-29 12:00:00' as day", "{'a': 1::bigint, 'b': 'x'} as s")
-    assert world.type_of("day") == pa.timestamp("us")
-    assert [str(day) for day in world.rows("day").values()].count("2024-02-29 00:00:00") == 1
+    assert world.type_of("day") == pa.timestamp("us", tz="UTC")
+    assert [str(day)[:19] for day in world.rows("day").values()].count("2024-02-29 00:00:00") == 1
     assert world.rows("s") == {"old": {"a": 1, "b": None}, "new": {"a": 1, "b": "x"}}
 
 
@@ -447,3 +504,40 @@ def test_a_time_that_names_no_partition_fails_in_words_or_is_set_aside(
     assert set(world.rows("at")) == {"a", "c"}
     assert ["must be in the years" in one["reason"] for one in world.quarantined()] == [True]
     assert len(pl.read_delta(world.layout.dataset("d"))) == 2
+
+
+def items_of(stream: ScriptedStream, layout: Layout, **dataset: Any) -> Any:
+    @transform(
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"d": Output(Dataset("d", **dataset))},
+    )
+    def flow(changes: Any) -> object:
+        return changes.items()
+
+    drain_once(SOURCE, stream, layout)
+    return apply_transform(flow, layout, settings=EVERY_BATCH)["d"]
+
+
+def test_a_frozen_table_of_items_refuses_a_text_in_a_column_of_numbers(world: World) -> None:
+    world.put("a", total=5)
+    items_of(world.stream, world.layout, schema_policy="freeze")
+    world.put("a", total="seven")
+    with pytest.raises(SchemaChangeError, match=r"'total'.*can't hold.*'seven'.*'total__s'"):
+        items_of(world.stream, world.layout, schema_policy="freeze")
+    assert world.rows("total") == {"a": 5}
+    policy = {"total": "quarantine", "*": "freeze"}
+    report = items_of(world.stream, world.layout, schema_policy=policy)
+    assert (report.quarantined, world.rows("total")) == (1, {"a": 5})
+    assert world.quarantined()[0]["reason"].endswith(
+        "column 'total' holds a value that is no int64"
+    )
+
+
+def test_a_sibling_that_is_let_in_takes_the_text(world: World) -> None:
+    world.put("a", total=5)
+    items_of(world.stream, world.layout, schema_policy="freeze")
+    world.put("a", total="seven", more=1)
+    policy = {"total__s": "evolve", "*": "freeze"}
+    report = items_of(world.stream, world.layout, schema_policy=policy)
+    assert world.rows("total__s") == {"a": "seven"}
+    assert [name for name, _, _ in report.unexpected_columns] == ["more"]

@@ -17,6 +17,7 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
     "ttl_deletes": ("apply", "ignore"),
     "start": ("snapshot", "trim_horizon", "latest"),
     "on_error": ("fail", "quarantine"),
+    "on_mismatch": ("null", "quarantine", "fail"),
 }
 """Supported values by argument. A value becomes available by an entry here, nowhere else."""
 

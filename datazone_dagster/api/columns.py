@@ -8,7 +8,7 @@ from datazone_dagster.api import checked
 from datazone_dagster.api.arrow_schema import arrow_columns
 from datazone_dagster.api.pydantic_schema import model_columns
 from datazone_dagster.errors import DefinitionError
-from datazone_dagster.model.column_names import RESERVED_PREFIX
+from datazone_dagster.model.column_names import RESERVED_PREFIX, has_refused_characters
 from datazone_dagster.model.contract import EVERY_OTHER, SCHEMA_POLICIES, Column, Policies
 
 
@@ -70,6 +70,11 @@ def checked_columns(where: str, schema: object) -> tuple[Column, ...]:
             raise DefinitionError(
                 f"{where}: schema has a column {column.name!r}.",
                 hint=f"A column needs a name, and {RESERVED_PREFIX!r} is reserved.",
+            )
+        if has_refused_characters(column.name):
+            raise DefinitionError(
+                f"{where}: schema has a column {column.name!r}, a name that Delta refuses.",
+                hint="Use letters, digits and '_', in the function too.",
             )
         folded = column.name.casefold()
         if folded in seen:

@@ -10,7 +10,7 @@ from typing import Literal
 from datazone_dagster.api import checked
 from datazone_dagster.api.columns import checked_columns, checked_policies
 from datazone_dagster.errors import DefinitionError
-from datazone_dagster.model.column_names import RESERVED_PREFIX
+from datazone_dagster.model.column_names import RESERVED_PREFIX, has_refused_characters
 from datazone_dagster.model.contract import Column, Contract, Policies, SchemaPolicy
 from datazone_dagster.model.layout import checked_dataset_id
 
@@ -162,6 +162,12 @@ def _result_columns(where: str, argument: str, names: object) -> tuple[str, ...]
         raise DefinitionError(
             f"{where}: {argument} names columns that the library adds: {checked.quoted(reserved)}.",
             hint=f"Choose columns of the function's result; {RESERVED_PREFIX!r} is reserved.",
+        )
+    refused = [name for name in columns if has_refused_characters(name)]
+    if refused:
+        raise DefinitionError(
+            f"{where}: {argument} names columns that Delta refuses: {checked.quoted(refused)}.",
+            hint="Give the column an alias of letters, digits and '_' in the function.",
         )
     return columns
 

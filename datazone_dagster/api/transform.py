@@ -48,6 +48,8 @@ class Transform(Generic[P, R_co]):
         owners: Owners of the datasets that have none of their own.
         group_name: Asset group of the datasets that have none of their own.
         on_error: `"fail"` or `"quarantine"`: handling of changes that the function fails on.
+        on_mismatch: `"null"`, `"quarantine"` or `"fail"`: handling of values of another type than
+            a path reads.
         version: Version of the function, if the user gave one.
     """
 
@@ -63,6 +65,7 @@ class Transform(Generic[P, R_co]):
     owners: tuple[str, ...] = ()
     group_name: str | None = None
     on_error: str = "fail"
+    on_mismatch: str = "null"
     version: str | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +98,7 @@ def transform(
     owners: str | Sequence[str] = (),
     group_name: str | None = None,
     on_error: Literal["fail", "quarantine"] = "fail",
+    on_mismatch: Literal["null", "quarantine", "fail"] = "null",
     version: str | None = None,
 ) -> Callable[[Callable[Params, Result]], Transform[Params, Result]]:
     """Turn a function into a transform from one stream to one or more datasets.
@@ -116,6 +120,12 @@ def transform(
             lost, and the next run tries again. `"quarantine"`: smaller and smaller pieces of the
             chunk are tried to find the changes that the function fails on; these wait in the
             quarantine for a redrive, and the others are applied.
+        on_mismatch: Handling of a value that is there, but of another type than a path of the
+            function reads (`dynamodb.NewImage.total.N` where the record has `total` as S).
+            `"null"`: the path gives null; the values are counted in the metadata and the `schema`
+            check warns. `"quarantine"`: the change waits in the quarantine. `"fail"`: the run
+            fails. A key attribute is never null: with `"null"` its change is quarantined. A
+            function that reads both types (`coalesce(total.N, total.S)`) has no such value.
         version: Version of the function, any non-empty text. The `function` check warns while a
             dataset has rows of another version. Defaults to a fingerprint of the code, which
             changes with every change of the code that is more than a comment or formatting.
@@ -167,6 +177,7 @@ def transform(
             owners=checked.owners(where, owners),
             group_name=checked.group_name(where, group_name),
             on_error=checked.choice(where, "on_error", on_error),
+            on_mismatch=checked.choice(where, "on_mismatch", on_mismatch),
             version=checked.optional_text(where, "version", version),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from datazone_dagster.apply.bad_records import refused_rows
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS
 from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION, Log
+from datazone_dagster.model.report import PathMismatch
 
 CHANGES_SCHEMA = pa.schema(
     [
@@ -42,6 +43,19 @@ class ChunkFacts:
     event_time_max: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class ReadReport:
+    """What the frames of a chunk found while they read it, for the report.
+
+    The fields are those of `ApplyReport`, for one chunk; `unfound_paths` for all chunks so far.
+    """
+
+    sibling_values: Mapping[str, int] = field(default_factory=dict)
+    mismatches: tuple[PathMismatch, ...] = ()
+    unfound_paths: tuple[tuple[str, int], ...] = ()
+    lacks_old_images: bool = False
+
+
 @dataclass(frozen=True)
 class FunctionResult:
     """Result of a function for a chunk.
@@ -66,8 +80,10 @@ class Prepared:
         result: Result of the function for the chunk.
         collapsed: Whether the chunk has only the latest change of each key, with only the
             columns that a merge needs.
+        view_types: View types of the stream that the changes came from; empty if not asked for.
     """
 
     facts: ChunkFacts
     result: FunctionResult
     collapsed: bool = False
+    view_types: frozenset[str] = frozenset()

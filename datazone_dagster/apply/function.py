@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
 from datazone_dagster.apply.bad_records import readable, refused_rows, without
-from datazone_dagster.apply.chunk import FunctionResult
+from datazone_dagster.apply.chunk import FunctionResult, ReadReport
+from datazone_dagster.apply.failing_key import with_failing_key
 from datazone_dagster.apply.full_scan import FullChunk
-from datazone_dagster.apply.function_errors import SAFE, failure_of, reason_of, text_of
+from datazone_dagster.apply.function_errors import failure_of, reason_of, with_context
 from datazone_dagster.apply.isolate import NotIsolatedError, TooManyFailingError, failing_rows
+from datazone_dagster.apply.one_key import check_one_key
 from datazone_dagster.apply.parts import PartResult, evaluated_in_parts
+from datazone_dagster.apply.path_mismatches import quarantined, view_types_of
+from datazone_dagster.apply.reads import Reads
 from datazone_dagster.database.database import Databases
+from datazone_dagster.dataset.stored_state import FunctionState
 from datazone_dagster.errors import (
-    DatazoneError,
     OutOfMemoryError,
     TransformError,
 )
@@ -25,46 +29,45 @@ from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.lookup import Lookup
 from datazone_dagster.frame.query_session import MalformedImageError, Unread
 from datazone_dagster.frame.result import rows_of, split_outputs
-from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import HIDDEN, KEY
 from datazone_dagster.model.quarantine_policy import (
     UNREADABLE_IMAGE,
     Failure,
     is_quarantined,
 )
-from datazone_dagster.text import shown
-
-R = TypeVar("R")
-
-_KEYS_IN_AN_ERROR = 5
+from datazone_dagster.model.report import PathMismatch
 
 
 class Function:
     """The function of a transform: changes in, rows of each output out.
 
     `attributes` are the columns that `items()` has returned so far. Calls that only search for
-    failing rows do not add to them. `sibling_values` counts, for the last call, the values in
-    sibling columns: those that did not fit the column of their attribute. `quarantine_limit` is
-    the share of the keys that the function may fail on; None: the smallest of its datasets.
+    failing rows do not add to them. `reads` is what the frames found. `quarantine_limit` is the
+    share of the keys that the function may fail on; None: the smallest of its datasets.
     """
 
     def __init__(
         self,
         transform: Transform,
-        attributes: AttributeMapping,
+        state: FunctionState,
         memory_limit_bytes: int,
         logger: logging.Logger,
         *,
         quarantine_limit: float | None = None,
     ) -> None:
-        self.attributes = attributes
-        self.sibling_values: Mapping[str, int] = {}
+        self.attributes = state.attributes
+        self.reads = Reads(state.paths, transform.on_mismatch)
         self._memory_limit_bytes = memory_limit_bytes
         self._transform = transform
         self._logger = logger
         self._quarantine_limit = quarantine_limit
         self._databases = Databases()
         self._part_bytes: int | None = None
+
+    @property
+    def state(self) -> FunctionState:
+        """State after the chunks so far, to be stored with the datasets."""
+        return FunctionState(self.attributes, self.reads.paths)
 
     def evaluate(
         self,
@@ -106,15 +109,15 @@ class Function:
             except OutOfMemoryError:
                 self._halve(part)
                 raise
-            return PartResult(result, self.sibling_values)
+            return PartResult(result, self.reads.report)
 
         result = evaluated_in_parts(
             changes,
             evaluate,
-            lambda change, error: PartResult(self._alone(outputs, change, error), {}),
+            lambda change, error: PartResult(self._alone(outputs, change, error), ReadReport()),
             self._is_too_large,
         )
-        self.sibling_values = result.sibling_values
+        self.reads.report = result.read
         return result.result
 
     def _is_too_large(self, changes: pa.Table) -> bool:
@@ -150,6 +153,7 @@ class Function:
         returned: Mapping[str, object] | None,
     ) -> FunctionResult:
         refused = [refused_rows(changes, {})]
+        mismatches: tuple[PathMismatch, ...] = ()
         while True:
             try:
                 result = self._attempt(outputs, changes, lookups, location, returned)
@@ -165,8 +169,23 @@ class Function:
                 changes = readable_changes
                 refused.append(unreadable)
             else:
-                all_refused = pa.concat_tables([*refused, result.refused])
-                return FunctionResult(result.changes, result.rows, all_refused)
+                refused.append(result.refused)
+                found = self.reads.mismatches(result.changes, result.rows)
+                mismatches += tuple(one.counted for one in found)
+                reasons = quarantined(found)
+                if reasons:
+                    refused.append(refused_rows(result.changes, reasons))
+                    changes, returned = without(result.changes, reasons), None
+                    if len(changes):
+                        continue
+                    result = self._nothing(outputs, changes)
+                self.reads.record(result.changes, mismatches, view_types_of(result.changes))
+                return FunctionResult(result.changes, result.rows, pa.concat_tables(refused))
+
+    def _nothing(self, outputs: Sequence[str], changes: pa.Table) -> FunctionResult:
+        """Return the result for no change: functions need not handle an empty chunk."""
+        rows = dict.fromkeys(outputs, changes.select(HIDDEN))
+        return FunctionResult(changes, rows, refused_rows(changes, {}))
 
     def _attempt(
         self,
@@ -184,12 +203,16 @@ class Function:
             raise
         except TransformError as error:
             if not is_quarantined(failure_of(error), self._transform.on_error):
-                raise
+                named = with_failing_key(
+                    error, changes, lambda some: self._rows(outputs, some, lookups, "a subset")
+                )
+                if named is error:
+                    raise
+                raise named from error
             changes, refused = self._isolated(outputs, changes, lookups, error)
-        if len(changes):
-            rows = self._rows(outputs, changes, lookups, location)
-        else:  # no change is left, and functions need not handle an empty chunk
-            rows = dict.fromkeys(outputs, changes.select(HIDDEN))
+        if not len(changes):
+            return replace(self._nothing(outputs, changes), refused=refused)
+        rows = self._rows(outputs, changes, lookups, location)
         return FunctionResult(changes, rows, refused)
 
     def _unreadable_by_sql(
@@ -283,7 +306,8 @@ class Function:
         Raises:
             TransformError: The function failed.
         """
-        return self._with_context(
+        return with_context(
+            self._transform.name,
             lambda: self._call(chunk.unread(), lookups),
             lambda: (chunk.changes_with(frozenset()), chunk.location),
         )
@@ -314,7 +338,7 @@ class Function:
             values = self._call(changes, lookups) if returned is None else returned
             return self.read(outputs, values)
 
-        return self._with_context(call, lambda: (changes, location))
+        return with_context(self._transform.name, call, lambda: (changes, location))
 
     def _call(
         self, changes: pa.Table | Unread, lookups: Mapping[str, pa.Table]
@@ -326,6 +350,7 @@ class Function:
             attributes=self.attributes,
             may_grow=self._may_grow,
             databases=self._databases,
+            found_paths=self.reads.paths.found,
         )
         arguments: dict[str, object] = {self._transform.stream_parameter: frame}
         arguments |= {
@@ -335,8 +360,10 @@ class Function:
         datasets = self._transform.outputs
         names = [(output, dataset.id) for output, dataset in datasets.items()]
         returned = split_outputs(self._transform.function(**arguments), names)
+        for dataset, value in zip(datasets.values(), returned, strict=True):
+            check_one_key(dataset, value, changes)
         self.attributes = frame.attributes
-        self.sibling_values = frame.sibling_values
+        self.reads.names = frame.field_names
         return dict(zip(datasets, returned, strict=True))
 
     def _may_grow(self, column: str) -> bool:
@@ -346,39 +373,3 @@ class Function:
             contract.policy_of(column) == "evolve" and contract.declared(column) is None
             for contract in contracts
         )
-
-    def _with_context(
-        self, call: Callable[[], R], context: Callable[[], tuple[pa.Table, str]]
-    ) -> R:
-        """Call the user's function; wrap any exception with the chunk's batches and first keys."""
-        try:
-            return call()
-        except MalformedImageError:
-            raise
-        except TransformError as error:
-            raise type(error)(
-                f"{error.what.rstrip('.')} ({self._context(*context())}).",
-                safe=SAFE,
-                hint=error.hint,
-            ) from error
-        except DatazoneError:
-            raise
-        except MemoryError as error:
-            raise OutOfMemoryError(
-                f"The function of transform {self._transform.name!r} ran out of memory "
-                f"({self._context(*context())}).",
-                safe=SAFE,
-                hint="Raise ApplySettings(memory_budget=...), or let the function use less.",
-            ) from error
-        except Exception as error:
-            raise TransformError(
-                f"The function of transform {self._transform.name!r} raised "
-                f"{text_of(error)} ({self._context(*context())}).",
-                safe=SAFE,
-                hint="Fix the function and run it again.",
-            ) from error
-
-    def _context(self, changes: pa.Table, location: str) -> str:
-        keys = ", ".join(map(shown, changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist()))
-        plural = "" if len(changes) == 1 else "s"
-        return f"{location}, {len(changes)} change{plural}, first keys: {keys or 'none'}"

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+import pyarrow as pa
+
 from datazone_dagster.errors import (
     DatazoneError,
     HiddenColumnsError,
@@ -10,8 +15,13 @@ from datazone_dagster.errors import (
     TransformError,
 )
 from datazone_dagster.frame.query_session import MalformedImageError
+from datazone_dagster.model.column_names import KEY
 from datazone_dagster.model.quarantine_policy import REASON_CHARS, Failure, failed_reason
 from datazone_dagster.text import shown
+
+R = TypeVar("R")
+
+_KEYS_IN_AN_ERROR = 5
 
 SAFE = "Nothing of this chunk was applied; the change log keeps it and the next run tries again."
 
@@ -38,3 +48,39 @@ def reason_of(error: TransformError) -> str:
 def text_of(error: BaseException) -> str:
     """Return an exception of the function as one short line."""
     return shown(f"{type(error).__name__}: {error}", REASON_CHARS)
+
+
+def with_context(
+    name: str, call: Callable[[], R], context: Callable[[], tuple[pa.Table, str]]
+) -> R:
+    """Call the user's function; wrap any exception with the chunk's batches and first keys."""
+    try:
+        return call()
+    except MalformedImageError:
+        raise
+    except TransformError as error:
+        raise type(error)(
+            f"{error.what.rstrip('.')} ({_context(*context())}).",
+            safe=SAFE,
+            hint=error.hint,
+        ) from error
+    except DatazoneError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"The function of transform {name!r} ran out of memory ({_context(*context())}).",
+            safe=SAFE,
+            hint="Raise ApplySettings(memory_budget=...), or let the function use less.",
+        ) from error
+    except Exception as error:
+        raise TransformError(
+            f"The function of transform {name!r} raised {text_of(error)} ({_context(*context())}).",
+            safe=SAFE,
+            hint="Fix the function and run it again.",
+        ) from error
+
+
+def _context(changes: pa.Table, location: str) -> str:
+    keys = ", ".join(map(shown, changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist()))
+    plural = "" if len(changes) == 1 else "s"
+    return f"{location}, {len(changes)} change{plural}, first keys: {keys or 'none'}"

@@ -88,6 +88,30 @@ def failing_rows(keys: Sequence[str], fails: Fails, reason: str, *, limit: float
     return search.found
 
 
+def first_failing_row(keys: Sequence[str], fails: Fails) -> int | None:
+    """Return a row that a function fails on alone; None if it fails only on several together.
+
+    Takes about twice the logarithm of the number of rows in calls.
+
+    Args:
+        keys: The key of each row of the chunk. The function is known to fail on the full chunk.
+        fails: Calls the function on some rows, given in ascending order.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows_of.setdefault(key, []).append(row)
+    groups = list(rows_of.values())
+    while len(groups) > 1:
+        half = len(groups) // 2
+        first = fails(sorted(row for group in groups[:half] for row in group)) is not None
+        groups = groups[:half] if first else groups[half:]
+    rows = groups[0] if groups else []
+    while len(rows) > 1:
+        half = len(rows) // 2
+        rows = rows[:half] if fails(rows[:half]) is not None else rows[half:]
+    return rows[0] if rows and fails(rows) is not None else None
+
+
 def _within_a_key(search: _Search, rows: list[int], reason: str) -> dict[int, str]:
     """Return the failing changes of one key; all of its changes if they fail only together."""
     failing = [(rows, reason)]

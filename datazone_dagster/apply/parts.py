@@ -8,12 +8,12 @@ is still committed once. A function can't tell a part from a chunk: chunks have 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from datazone_dagster.apply.chunk import FunctionResult
+from datazone_dagster.apply.chunk import FunctionResult, ReadReport
 from datazone_dagster.errors import OutOfMemoryError, ResultError
 
 _MOST_PASSES = 4
@@ -23,10 +23,10 @@ Types only widen, from integer to decimal to string, so that the fourth pass fin
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """Result of the function for a part, with the values that went to sibling columns."""
+    """Result of the function for a part, and what its frames found."""
 
     result: FunctionResult
-    sibling_values: Mapping[str, int]
+    read: ReadReport
 
 
 def evaluated_in_parts(
@@ -100,7 +100,7 @@ def _fit_together(results: Iterable[FunctionResult]) -> bool:
 def _joined(parts: Sequence[PartResult]) -> PartResult:
     siblings: Counter[str] = Counter()
     for part in parts:
-        siblings.update(part.sibling_values)
+        siblings.update(part.read.sibling_values)
     results = [part.result for part in parts]
     with_rows = [one for one in results if len(one.changes)] or results[:1]
     return PartResult(
@@ -112,7 +112,12 @@ def _joined(parts: Sequence[PartResult]) -> PartResult:
             },
             pa.concat_tables([one.refused for one in results]),
         ),
-        siblings,
+        ReadReport(
+            siblings,
+            tuple(one for part in parts for one in part.read.mismatches),
+            parts[-1].read.unfound_paths,
+            any(part.read.lacks_old_images for part in parts),
+        ),
     )
 
 

@@ -15,10 +15,12 @@ from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.function_errors import failure_of
+from datazone_dagster.apply.path_mismatches import view_types_of
 from datazone_dagster.apply.selective_read import TooMuchError, read_selected
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
+from datazone_dagster.frame.query_session import FailingValueError
 from datazone_dagster.model.quarantine_policy import Failure, is_quarantined
 from datazone_dagster.rows.partition_values import has_refused
 
@@ -81,7 +83,10 @@ class Preparation:
             failure = failure_of(error)
             if failure is Failure.MEMORY:
                 self._reads_in_parts = True
-            elif not is_quarantined(failure, self._transform.on_error):
+            elif not (
+                is_quarantined(failure, self._transform.on_error)
+                or isinstance(error, FailingValueError)
+            ):
                 raise
             return self._full(full, None, outputs, lookups, every_column=True)
         frames = None if every_column else _unread({output: returned[output] for output in outputs})
@@ -126,6 +131,9 @@ class Preparation:
             raise FullChunkNeededError(prepared.facts.last_batch, error.what) from error
         if self._are_some_refused(rows):
             raise FullChunkNeededError(prepared.facts.last_batch, "some rows are refused.")
+        problem = self._function.reads.problem(result.changes, rows, prepared.view_types)
+        if problem is not None:
+            raise FullChunkNeededError(prepared.facts.last_batch, problem)
         self._sizes.learn(rows, len(result.changes))
         return replace(prepared, result=replace(result, rows=rows))
 
@@ -172,8 +180,10 @@ class Preparation:
             except TransformError:
                 pass  # evaluated below, which quarantines changes or says which ones fail
             else:
-                if not self._are_some_refused(rows):
-                    result = FunctionResult(full.changes_with(frozenset()), rows, full.refused)
+                result = FunctionResult(full.changes_with(frozenset()), rows, full.refused)
+                types = view_types_of(result.changes)
+                problem = self._function.reads.problem(result.changes, rows, types)
+                if problem is None and not self._are_some_refused(rows):
                     return Prepared(full.facts(), result)
         result = self._function.evaluate(outputs, full.changes, lookups, full.location, returned)
         refused = pa.concat_tables([full.refused, result.refused])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
 import pyarrow as pa
 
-from datazone_dagster.apply.chunk import ChunkFacts
-from datazone_dagster.model.report import ApplyReport, DeleteCounts, MergeCounts
+from datazone_dagster.apply.chunk import ChunkFacts, ReadReport
+from datazone_dagster.model.report import ApplyReport, DeleteCounts, MergeCounts, PathMismatch
 
 PREVIEW_ROWS = 5
 
@@ -25,13 +25,9 @@ def advanced(
     quarantined: int,
     table_version: int,
     new_columns: tuple[str, ...],
-    sibling_values: Mapping[str, int],
+    read: ReadReport,
 ) -> ApplyReport:
     """Return the report after a chunk was committed to its dataset."""
-    counted = Counter(dict(report.sibling_values))
-    counted.update(
-        {name: sibling_values[name] for name in rows.column_names if name in sibling_values}
-    )
     return replace(
         report,
         position=chunk.last_batch,
@@ -47,9 +43,31 @@ def advanced(
         event_time_min=_earlier(report.event_time_min, chunk.event_time_min),
         event_time_max=_later(report.event_time_max, chunk.event_time_max),
         new_columns=report.new_columns + new_columns,
-        sibling_values=tuple(counted.items()),
+        sibling_values=added_values(report.sibling_values, read, rows),
+        mismatches=added(report.mismatches, read.mismatches),
+        unfound_paths=read.unfound_paths,
+        lacks_old_images=report.lacks_old_images or read.lacks_old_images,
         preview=tuple(rows.slice(0, PREVIEW_ROWS).to_pylist()) or report.preview,
     )
+
+
+def added_values(
+    before: Iterable[tuple[str, int]], read: ReadReport, rows: pa.Table
+) -> tuple[tuple[str, int], ...]:
+    """Return the sums of the values by sibling column, for the columns that the rows have."""
+    counted = Counter(dict(before))
+    more = read.sibling_values
+    counted.update({name: more[name] for name in rows.column_names if name in more})
+    return tuple(counted.items())
+
+
+def added(before: Iterable[PathMismatch], more: Iterable[PathMismatch]) -> tuple[PathMismatch, ...]:
+    """Return the sums of the changes by path and descriptor."""
+    sums: dict[PathMismatch, int] = {}
+    for one in (*before, *more):
+        group = replace(one, changes=0)
+        sums[group] = sums.get(group, 0) + one.changes
+    return tuple(replace(group, changes=changes) for group, changes in sums.items())
 
 
 def _earlier(known: datetime | None, other: datetime | None) -> datetime | None:

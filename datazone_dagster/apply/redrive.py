@@ -21,6 +21,7 @@ from datazone_dagster.apply.bad_records import keyed
 from datazone_dagster.apply.chunk import FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
 from datazone_dagster.apply.function import Function
+from datazone_dagster.apply.progress import added, added_values
 from datazone_dagster.apply.reparse import as_changes
 from datazone_dagster.apply.tables import dataset_table, read_lookups
 from datazone_dagster.changelog.log import ChangeLog
@@ -65,7 +66,7 @@ class Redriving:
         self._quarantine = Quarantine(layout, dataset.id)
         # Most records of a quarantine may still fail: that is no sign of a broken function.
         self._function = Function(
-            transform, self._table.attributes(), limit, logger, quarantine_limit=1.0
+            transform, self._table.state(), limit, logger, quarantine_limit=1.0
         )
         self._tried: set[str] = set()
         self._still_failing: set[str] = set()
@@ -98,7 +99,7 @@ class Redriving:
             failures = 0
             if done is None:
                 left = self.look()
-                return replace(left, redriven=report.redriven, counts=report.counts)
+                return replace(report, waiting=left.waiting, reasons=left.reasons, keys=left.keys)
             report = done
 
     def _next_portion(
@@ -124,13 +125,19 @@ class Redriving:
                 after_redrive=finished_redrive,
                 number=redrive.number,
                 now=now,
-                attributes=self._function.attributes,
+                state=self._function.state,
                 erasures=erasures,
             )
             report = replace(
                 report,
                 redriven=report.redriven + len(result.changes),
                 counts=report.counts + written.counts,
+                sibling_values=added_values(
+                    report.sibling_values,
+                    self._function.reads.report,
+                    result.rows[self._output],
+                ),
+                mismatches=added(report.mismatches, self._function.reads.report.mismatches),
             )
         # From here on the portion is decided: trying it again would change nothing.
         self._tried.update(portion[RECORD_ID].to_pylist())

@@ -81,8 +81,8 @@ class ApplyRun:
         self._last_cost: ChunkCost | None = None
         self._lookup_versions: dict[str, list[int]] = {}
         self._maintenance = settings.maintenance
-        attributes = next(iter(self._tables.values())).attributes()
-        self._function = Function(transform, attributes, limit, logger)
+        state = next(iter(self._tables.values())).state()
+        self._function = Function(transform, state, limit, logger)
         self._partition_by = {
             output: partition_columns(dataset, self._tables[output].facts())
             for output, dataset in self._datasets.items()
@@ -240,7 +240,7 @@ class ApplyRun:
                 after_batch=report.position,
                 through_batch=chunk.last_batch,
                 now=now,
-                attributes=self._function.attributes,
+                state=self._function.state,
                 erasures=self._erasures[output],
                 version=function_version(self._transform),
             )
@@ -254,7 +254,7 @@ class ApplyRun:
                 quarantined=quarantined + written.quarantined,
                 table_version=written.table_version,
                 new_columns=written.added_columns,
-                sibling_values=self._function.sibling_values,
+                read=self._function.reads.report,
             )
         committed_seconds = time.monotonic()
         work_seconds = prepared_seconds - started_seconds

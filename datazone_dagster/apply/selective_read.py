@@ -16,6 +16,7 @@ import pyarrow as pa
 from datazone_dagster.apply.change_scan import CHANGE_COLUMNS, ChangeScan, FullChunkNeededError
 from datazone_dagster.apply.chunk import CHANGES_SCHEMA, NOTHING_REFUSED, FunctionResult, Prepared
 from datazone_dagster.apply.image_views import ROW, ROW_GROUP, VIEWS_SCHEMA, Images, merged_columns
+from datazone_dagster.apply.path_mismatches import view_types_of
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.delta import guarded
@@ -74,6 +75,8 @@ def read_selected(
         )
         scan.run(row_groups)
         facts, changes = scan.facts(), scan.changes()
+        for frame in frames.values():
+            frame.field_names.notes.clear()  # those of the sample
         try:
             if latest_only:
                 images = Images(row_groups, scan.row_groups, changes, columns)
@@ -83,10 +86,11 @@ def read_selected(
                 rows = {output: frame.rows_of(changes) for output, frame in frames.items()}
         except TransformError as error:
             raise FullChunkNeededError(facts.last_batch, error.what) from error
+        view_types = _view_types(row_groups, frames)
     # The merge does not need the images: free their memory.
     extra = {ROW_GROUP, ROW, Log.NEW_IMAGE, Log.OLD_IMAGE} & set(changes.column_names)
     result = FunctionResult(changes.drop_columns(sorted(extra)), rows, NOTHING_REFUSED)
-    return Prepared(facts, result, collapsed=latest_only)
+    return Prepared(facts, result, collapsed=latest_only, view_types=view_types)
 
 
 def _rows_of_latest(
@@ -144,6 +148,16 @@ def _sampled_row_bytes(row_groups: RowGroups, frames: Mapping[str, Frame]) -> fl
     except TransformError:
         return None
     return row_bytes / len(changes)
+
+
+def _view_types(row_groups: RowGroups, frames: Mapping[str, Frame]) -> frozenset[str]:
+    """Return the view types of the first changes, if a frame reads old images.
+
+    A stream never changes its view type; the changes of another stream follow in other batches.
+    """
+    if not any(frame.field_names.reads_old_images for frame in frames.values()):
+        return frozenset()
+    return view_types_of(row_groups.read(next(iter(row_groups)), [Log.VIEW_TYPE]))
 
 
 def _columns_of(frames: Mapping[str, Frame]) -> list[str]:

@@ -195,6 +195,10 @@ def schema_of(dataset: Dataset, before: Columns | None, report: ApplyReport) -> 
         contract=dataset.contract,
         dataset_id=dataset.id,
         sibling_values=report.sibling_values,
+        mismatches=report.mismatches,
+        unfound_paths=report.unfound_paths,
+        records=report.records,
+        lacks_old_images=report.lacks_old_images,
     )
 
 

@@ -101,7 +101,13 @@ class Repair:
 
     def redriven_events(self, done: RedriveReport, instance: DagsterInstance) -> Iterator[Event]:
         """Yield the events of a redrive: no materialization if it applied nothing."""
-        report = replace(self._table(), counts=done.counts)
+        report = replace(
+            self._table(),
+            counts=done.counts,
+            records=done.redriven,
+            sibling_values=done.sibling_values,
+            mismatches=done.mismatches,
+        )
         more = {"records_redriven": done.redriven}
         yield from self._events(report, instance, more, changed=done.redriven > 0)
 

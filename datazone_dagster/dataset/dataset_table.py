@@ -6,9 +6,7 @@ the rows, so rows and position can't diverge.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -37,17 +35,15 @@ from datazone_dagster.dataset.modes import (
     SoftMode,
     check_mode,
 )
-from datazone_dagster.dataset.properties import (
-    ATTRIBUTES,
-    FUNCTION,
-    MODE,
-    UNEXPECTED,
-    apply_app_id,
-    generation_of,
-    property_of,
-    still_unexpected,
-)
+from datazone_dagster.dataset.properties import FUNCTION, MODE, PATHS, apply_app_id
 from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.dataset.stored_state import (
+    FunctionState,
+    store_state,
+    stored_property,
+    stored_state,
+    unexpected_columns,
+)
 from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import (
     Commit,
@@ -57,17 +53,15 @@ from datazone_dagster.delta import (
     open_table,
     transaction,
 )
-from datazone_dagster.delta.commit import can_come_with_rows, set_properties
+from datazone_dagster.delta.commit import can_come_with_rows
 from datazone_dagster.delta.read_table import (
     last_transaction,
     partition_columns_of,
-    properties_of,
     schema_of,
 )
 from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.delta.write_table import add_columns
 from datazone_dagster.errors import ConcurrentWriterError, ResultError
-from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import HIDDEN, Log
 from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.function_record import FunctionRecord, MadeBy
@@ -75,10 +69,11 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DeleteCounts, MergeCounts
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
-from datazone_dagster.rows.conform import Conformed, conform, first_schema
+from datazone_dagster.rows.conform import Conformed, arrow_type, conform, first_schema
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
 from datazone_dagster.rows.engines import engine_for
 from datazone_dagster.rows.overwrite import rewritten
+from datazone_dagster.rows.stored_form import in_stored_form
 from datazone_dagster.rows.versions import has_rows
 
 KIND = "dataset"
@@ -165,12 +160,12 @@ class DatasetTable:
         if table is None:
             return None
         snapshot = read_snapshot(table, self._storage_options)
-        return facts_of(snapshot, schema_of(table), self._unexpected(table))
+        return facts_of(snapshot, schema_of(table), unexpected_columns(table, self._source))
 
-    def attributes(self) -> AttributeMapping:
-        """Return the mapping of item attributes to columns that is stored with the table."""
+    def state(self) -> FunctionState:
+        """Return the state of the function that is stored with the table."""
         table = self._open()
-        return AttributeMapping() if table is None else self._saved_attributes(table)
+        return FunctionState() if table is None else stored_state(table, self._source)
 
     def apply(
         self,
@@ -180,7 +175,7 @@ class DatasetTable:
         after_batch: int,
         through_batch: int,
         now: datetime,
-        attributes: AttributeMapping = AttributeMapping(),
+        state: FunctionState = FunctionState(),
         erasures: int = 0,
         version: str | None = None,
     ) -> ChunkWritten:
@@ -192,8 +187,8 @@ class DatasetTable:
             after_batch: Position of the table before the chunk.
             through_batch: Position of the table after the chunk.
             now: The current time, for tombstones.
-            attributes: Mapping to store with the table before the rows; it is harmless if
-                writing the rows then fails.
+            state: State to store with the table before the rows; it is harmless if writing the
+                rows then fails.
             erasures: Count of erasures from before the chunk was read: it may have erased keys.
             version: Version of the function, to store like the mapping; None stores none.
 
@@ -204,11 +199,11 @@ class DatasetTable:
             ResultError: The rows do not belong to this chunk.
             StorageError: The store failed.
         """
-        table = self._open() or self._create(rows)
+        table = self._open() or self._create(rows, state)
         require_progress(table, self._source, Progress(after_batch, erasures))
         commit = transaction(self.app_id, through_batch)
         made_by = None if version is None else MadeBy(version, after_batch + 1)
-        return self._put(table, changes, rows, commit, now, attributes, through_batch, made_by)
+        return self._put(table, changes, rows, commit, now, state, through_batch, made_by)
 
     def redrive(
         self,
@@ -218,7 +213,7 @@ class DatasetTable:
         after_redrive: int,
         number: int,
         now: datetime,
-        attributes: AttributeMapping = AttributeMapping(),
+        state: FunctionState = FunctionState(),
         erasures: int = 0,
     ) -> ChunkWritten:
         """Write quarantined changes into the table, in one commit that also records the redrive.
@@ -232,7 +227,7 @@ class DatasetTable:
             after_redrive: Number of the last redrive that the table is known to have.
             number: Number of this redrive.
             now: The current time, for tombstones.
-            attributes: Mapping as for `apply`.
+            state: State as for `apply`.
             erasures: Count of erasures from before the records were read.
 
         Raises:
@@ -241,7 +236,7 @@ class DatasetTable:
             SchemaChangeError: As for `apply`.
             StorageError: The store failed.
         """
-        table = self._open() or self._create(rows)
+        table = self._open() or self._create(rows, state)
         newest = pc.max(changes[Log.BATCH]).as_py() or 0
         if self._redriven_in(table) != after_redrive or self._position_of(table) < newest:
             raise ConcurrentWriterError(
@@ -252,7 +247,7 @@ class DatasetTable:
         if isinstance(self._mode, AppendMode):
             rows = rows.filter(pc.invert(has_rows(table, self._storage_options, rows)))
         commit = transaction(self.redrive_app_id, number)
-        return self._put(table, changes, rows, commit, now, attributes, newest)
+        return self._put(table, changes, rows, commit, now, state, newest)
 
     def fitting(self, changes: pa.Table, rows: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
         """Return the changes and rows that the contract allows, and the others with a `reason`.
@@ -267,9 +262,12 @@ class DatasetTable:
         return without_refused(changes, rows, self._conformed(table, changes, rows).refused)
 
     def _conformed(self, table: Table | None, changes: pa.Table, rows: pa.Table) -> Conformed:
+        schema = self._first_schema(rows.schema) if table is None else schema_of(table)
+        declared = {column.name: arrow_type(column.type) for column in self._contract.columns}
+        rows = in_stored_form(rows, schema, declared)
         return conform(
             aligned(rows, self._with_mode_fields(rows.schema)),
-            self._first_schema(rows.schema) if table is None else schema_of(table),
+            schema,
             self._contract,
             exempt=rows_of_deletes(changes, rows),
             dataset_id=self._dataset_id,
@@ -283,11 +281,11 @@ class DatasetTable:
         rows: pa.Table,
         commit: Commit,
         now: datetime,
-        attributes: AttributeMapping,
+        state: FunctionState,
         batch: int,
         made_by: MadeBy | None = None,
     ) -> ChunkWritten:
-        check_mode(self._dataset_id, self._mode.name, self._saved(table, MODE))
+        check_mode(self._dataset_id, self._mode.name, self._stored(table, MODE))
         returned = set(rows.column_names) - set(HIDDEN)
         changes, rows, deletes = counted_deletes(
             changes, rows, ignore_ttl=self._ignores_ttl, stored=isinstance(self._mode, AppendMode)
@@ -297,8 +295,10 @@ class DatasetTable:
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
         added = self._change_schema(table, conformed)
-        record = FunctionRecord.from_json(self._saved(table, FUNCTION)).after(made_by, returned)
-        self._store_properties(table, attributes, conformed.unexpected, batch, record)
+        record = FunctionRecord.from_json(self._stored(table, FUNCTION)).after(made_by, returned)
+        state = replace(state, function=record)
+        unexpected = conformed.unexpected
+        store_state(table, self._source, self._storage_options, state, unexpected, batch)
         # These commits move the handle, perhaps past a commit of another run.
         require_marks(table, self._source, applied)
         target = MergeTarget(
@@ -327,41 +327,8 @@ class DatasetTable:
             add_columns(table, conformed.added)
         return ()
 
-    def _store_properties(
-        self,
-        table: Table,
-        attributes: AttributeMapping,
-        unexpected: Sequence[tuple[str, str]],
-        batch: int,
-        record: FunctionRecord,
-    ) -> None:
-        """Store the table's properties; there is a commit only if one of them changed."""
-        known = {name: (kind, since) for name, kind, since in self._unexpected(table)}
-        recorded = {name: (kind, batch) for name, kind in unexpected} | known
-        properties: dict[str, str] = {}
-        if recorded != known:
-            properties[self._name(table, UNEXPECTED)] = json.dumps(recorded)
-        saved = self._saved_attributes(table)
-        dated = attributes.dated(saved, batch)
-        if len(attributes) and dated != saved:
-            properties[self._name(table, ATTRIBUTES)] = dated.to_json()
-        if record.versions and record.to_json() != self._saved(table, FUNCTION):
-            properties[self._name(table, FUNCTION)] = record.to_json()
-        if properties:
-            set_properties(table, self._storage_options, properties)
-
-    def _name(self, table: Table, name: str) -> str:
-        return property_of(name, generation_of(table, self._source))
-
-    def _saved(self, table: Table, name: str) -> str | None:
-        return properties_of(table).get(self._name(table, name))
-
-    def _saved_attributes(self, table: Table) -> AttributeMapping:
-        saved = self._saved(table, ATTRIBUTES)
-        return AttributeMapping.from_json(saved) if saved else AttributeMapping()
-
-    def _unexpected(self, table: Table) -> tuple[tuple[str, str, int], ...]:
-        return still_unexpected(self._saved(table, UNEXPECTED), schema_of(table).names)
+    def _stored(self, table: Table, name: str) -> str | None:
+        return stored_property(table, self._source, name)
 
     def _open(self) -> Table | None:
         return open_table(self.uri, self._storage_options, KIND)
@@ -378,7 +345,7 @@ class DatasetTable:
     def _first_schema(self, rows: pa.Schema) -> pa.Schema:
         return first_schema(self._with_mode_fields(rows), self._contract)
 
-    def _create(self, rows: pa.Table) -> Table:
+    def _create(self, rows: pa.Table, state: FunctionState) -> Table:
         schema = self._first_schema(rows.schema)
         missing = [name for name in self._partition_by if name not in schema.names]
         if missing:  # delta-rs would create a table that nobody can open
@@ -395,6 +362,6 @@ class DatasetTable:
             KIND,
             schema,
             partition_by=self._partition_by,
-            configuration={MODE: self._mode.name},
+            configuration={MODE: self._mode.name, PATHS: state.paths.to_json()},
             description=self._description,
         )

@@ -25,7 +25,10 @@ MODE = "datazone.mode"
 FUNCTION = "datazone.function"
 """Versions of the function that made the rows, as a `FunctionRecord`."""
 
-PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE, FUNCTION)
+PATHS = "datazone.paths"
+"""Paths of the function by whether their attribute was ever in a record."""
+
+PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE, FUNCTION, PATHS)
 
 
 def apply_app_id(source: str) -> str:

@@ -40,8 +40,9 @@ class UnsupportedTypeError(ValueError):
 def delta_type(arrow_type: pa.DataType) -> pa.DataType:
     """Return the type that a column is cast to before it is written.
 
-    Unsigned integers widen, timestamps become microseconds (in UTC if they are instants), and
-    dictionaries and views become plain arrays.
+    Unsigned integers widen, timestamps become microseconds in UTC, and dictionaries and views
+    become plain arrays. A timestamp without a zone is taken as UTC, the zone of all SQL here: as
+    it is, it would need the table feature `timestampNtz`, and raise the table's protocol.
 
     Raises:
         UnsupportedTypeError: Delta Lake has no such type: times of day, durations, intervals,
@@ -52,7 +53,7 @@ def delta_type(arrow_type: pa.DataType) -> pa.DataType:
     if any(is_kind(arrow_type) for is_kind in _UNCHANGED):
         return arrow_type
     if isinstance(arrow_type, pa.TimestampType):
-        return pa.timestamp("us", tz=None if arrow_type.tz is None else "UTC")
+        return pa.timestamp("us", tz="UTC")
     if kinds.is_decimal(arrow_type):
         return _decimal(arrow_type)
     return _nested(arrow_type)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.carry import carry, exclude_hidden
+from datazone_dagster.frame.key_scope import Columns, KeyScope, Mixing, attribute_of, windows_in
 from datazone_dagster.frame.record_view import FieldNames
 from datazone_dagster.frame.rewrite import PathRewriter
 from datazone_dagster.frame.row_wise import is_row_wise, is_row_wise_query
 from datazone_dagster.frame.syntax import (
     Ask,
     Node,
+    column_names,
     nodes,
     parse_expressions,
     parse_query,
@@ -32,7 +34,7 @@ class Scope:
     """Names that an expression may use.
 
     `source` is the relation's own name, `records` the columns that hold the stream record,
-    `hidden` the columns that `*` leaves out.
+    `hidden` the columns that `*` leaves out, `columns` those that are exactly an attribute.
     """
 
     ask: Ask
@@ -40,6 +42,7 @@ class Scope:
     records: Sequence[str]
     hidden: Sequence[str]
     names: FieldNames
+    columns: Columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class Expression:
     """One SQL expression of a call, or its full query.
 
     `text` is the user's text, `sql` the executed SQL. `name` is the name of the output, empty if
-    there are several outputs (`*`) or none. `row_wise` is explained in `frame.row_wise`.
+    there are several outputs (`*`) or none. `row_wise` is explained in `frame.row_wise`, `columns`
+    and `mixing` in `frame.key_scope`; the columns are those of the output.
     """
 
     method: str
@@ -56,6 +60,8 @@ class Expression:
     name: str = ""
     needs: frozenset[str] = frozenset()
     row_wise: bool = False
+    columns: Columns = field(default_factory=dict)
+    mixing: tuple[Mixing, ...] = ()
 
     @property
     def call(self) -> str:
@@ -99,7 +105,26 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
                     node = {**node, "alias": name}
             sql = print_expressions(scope.ask, [node])
             needs = frozenset(rewriter.needs)
-            found.append(Expression(method, text, sql, name, needs, is_row_wise(item)))
+            columns = column_names(item)
+            if name:
+                scope.names.put_behind(name, needs, columns)
+            if any(_unnests(part) for part in nodes(item)):
+                scope.names.decide(needs, columns)
+            attribute = attribute_of(item, scope.columns)
+            outputs = {name.casefold(): attribute} if name and attribute is not None else {}
+            mixing = tuple(windows_in(shown_call(method, text), item, scope.columns))
+            found.append(
+                Expression(
+                    method,
+                    text,
+                    sql,
+                    name,
+                    needs,
+                    is_row_wise(item),
+                    scope.columns if stars else outputs,
+                    mixing,
+                )
+            )
     return found
 
 
@@ -116,7 +141,12 @@ def predicate(scope: Scope, text: str) -> Expression:
     rewriter = PathRewriter(scope.records, scope.names, call)
     sql = print_expressions(scope.ask, [rewriter.rewrite(items[0])])
     needs = frozenset(rewriter.needs)
-    return Expression("filter", text, sql, needs=needs, row_wise=is_row_wise(items))
+    scope.names.decide(needs, column_names(items[0]))
+    mixing = tuple(windows_in(call, items, scope.columns))
+    row_wise = is_row_wise(items)
+    return Expression(
+        "filter", text, sql, needs=needs, row_wise=row_wise, columns=scope.columns, mixing=mixing
+    )
 
 
 def queries(scope: Scope, text: str) -> list[Expression]:
@@ -138,10 +168,40 @@ def queries(scope: Scope, text: str) -> list[Expression]:
     found.append(plain)
     needs = frozenset(rewriter.needs)
     row_wise = is_row_wise_query(original, scope.source)
+    deciding = _deciding_part(original, row_wise=row_wise)
+    decides = PathRewriter(scope.records, scope.names, call)
+    decides.rewrite(deciding)
+    scope.names.decide(decides.needs, column_names(deciding))
+    for item in original.get("select_list", ()):
+        of_item = PathRewriter(scope.records, scope.names, call)
+        of_item.rewrite(item)
+        name = item["alias"] or of_item.output_name(item) or ""
+        scope.names.put_behind(name, of_item.needs, column_names(item))
+    keys = KeyScope(call)
+    columns = keys.query(original, {scope.source.casefold(): scope.columns}) or {}
     return [
-        Expression("sql", text, _over_previous(scope, node), needs=needs, row_wise=row_wise)
+        Expression(
+            "sql",
+            text,
+            _over_previous(scope, node),
+            needs=needs,
+            row_wise=row_wise,
+            columns=columns,
+            mixing=tuple(keys.found),
+        )
         for node in found
     ]
+
+
+def _deciding_part(query: Node, *, row_wise: bool) -> object:
+    """Return the parts of a query that decide which rows there are; all of it if unknown."""
+    if not row_wise or any(_unnests(part) for part in nodes(query["select_list"])):
+        return query
+    return query["where_clause"]
+
+
+def _unnests(node: Node) -> bool:
+    return str(node.get("function_name", "")).casefold() == "unnest"
 
 
 def _name_paths(node: Node, original: Node, rewriter: PathRewriter) -> None:

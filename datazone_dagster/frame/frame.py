@@ -10,11 +10,13 @@ import pyarrow as pa
 from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES, Databases
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.items import ImageChoice, needs_of, read_items
+from datazone_dagster.frame.key_scope import COMPLETE_KEY, OF_RECORDS, Mixing
 from datazone_dagster.frame.lookup import CHANGES, lookup_table
 from datazone_dagster.frame.query_session import Coming, Session, Unread
 from datazone_dagster.frame.record_view import (
     CHUNK_TABLE,
     RECORD_COLUMN,
+    STANDARD_COLUMNS,
     FieldNames,
     images_needed,
     is_record,
@@ -22,6 +24,7 @@ from datazone_dagster.frame.record_view import (
 )
 from datazone_dagster.frame.relation import Plan, Relation
 from datazone_dagster.model.attributes import AttributeMapping
+from datazone_dagster.model.column_names import ATTRIBUTE, HIDDEN, KEY
 
 
 class Frame(Relation):
@@ -56,6 +59,7 @@ class Frame(Relation):
         attributes: AttributeMapping = AttributeMapping(),
         may_grow: Callable[[str], bool] = lambda _: True,
         databases: Databases | None = None,
+        found_paths: frozenset[str] = frozenset(),
     ) -> Frame:
         """Make the frame of one chunk.
 
@@ -69,6 +73,7 @@ class Frame(Relation):
             attributes: Columns that `items()` has given so far.
             may_grow: Whether structs in a column of `items()` may get further fields.
             databases: Databases of the run; None gives the frame its own.
+            found_paths: Paths whose attribute some record had before this chunk.
 
         Raises:
             DefinitionError: A lookup has a reserved name.
@@ -76,11 +81,15 @@ class Frame(Relation):
         tables: dict[str, pa.Table | Unread] = {CHUNK_TABLE: changes}
         for name, table in (lookups or {}).items():
             tables[name] = lookup_table(name, table)
+        names = FieldNames(attributes, may_grow=may_grow, found_paths=found_paths)
         session = Session(
-            tables, memory_limit_bytes=memory_limit_bytes, threads=threads, databases=databases
+            tables,
+            memory_limit_bytes=memory_limit_bytes,
+            threads=threads,
+            databases=databases,
+            notes=names.notes,
         )
-        names = FieldNames(attributes, may_grow=may_grow)
-        plan = Plan(session, names, record_query, source=CHANGES, row_wise=True)
+        plan = Plan(session, names, record_query, source=CHANGES, row_wise=True, columns=OF_RECORDS)
         return cls(plan.rebound())
 
     @property
@@ -118,6 +127,9 @@ class Frame(Relation):
         attributes are present for deletes too and never null: a numeric key that fits neither
         type makes its column a string.
 
+        Columns that the function has added before (`with_columns("eventName as event").items()`)
+        come after the attributes. One with the name of an attribute's column is an error.
+
         Args:
             image: "new" or "old"; "both" gives the columns `after_...` and `before_...`.
             types: Declared types by attribute: string, boolean, int, long, double,
@@ -132,8 +144,8 @@ class Frame(Relation):
             that name as `datazone.attribute`.
 
         Raises:
-            ExpressionError: The image or a type is unknown, or the frame has lost its `dynamodb`
-                column.
+            ExpressionError: The image or a type is unknown, the frame has lost its `dynamodb`
+                column, or an added column has the name of an attribute's.
             TransformError: An image of the chunk is not DynamoDB JSON.
         """
         needs = needs_of(image)
@@ -143,6 +155,14 @@ class Frame(Relation):
                 "items(): this frame no longer has the stream record.",
                 hint="Call items() before select().",
             )
+        added = [
+            name
+            for name, kind in plan.bound
+            if name.casefold() not in STANDARD_COLUMNS
+            and name not in HIDDEN
+            and not is_record(kind)
+        ]
+        plan.names.read(needs)
         plan.session.read(images_needed(plan.needs | needs, plan.names))
         try:
             items = read_items(
@@ -151,6 +171,7 @@ class Frame(Relation):
                 image=image,
                 mapping=plan.names.attributes,
                 types=types or {},
+                added=added,
                 hidden=self._hidden,
                 may_grow=plan.names.may_grow,
             )
@@ -160,8 +181,32 @@ class Frame(Relation):
         plan.names.metadata |= items.metadata
         plan.names.sibling_values.update(items.sibling_values)
         session = plan.session.with_table(_ITEMS_TABLE, items.rows)
-        read = Plan(session, plan.names, _items_query, source=CHANGES, ready=items.rows)
+        read = Plan(
+            session,
+            plan.names,
+            _items_query,
+            source=CHANGES,
+            ready=items.rows,
+            columns={
+                name.casefold(): items.metadata.get(name, {}).get(ATTRIBUTE, name)
+                for name in items.rows.column_names
+                if name not in added
+            }
+            | {name: one for name, one in plan.columns.items() if name in map(str.casefold, added)}
+            | {KEY: COMPLETE_KEY},
+            mixing=plan.mixing,
+        )
         return Frame(read.rebound())
+
+    @property
+    def mixing(self) -> tuple[Mixing, ...]:
+        """Operations over the changes of several rows, in the order of the calls."""
+        return self._plan.mixing
+
+    @property
+    def field_names(self) -> FieldNames:
+        """Names of the chunk's paths and columns, with the notes of the queries run so far."""
+        return self._plan.names
 
     @property
     def attributes(self) -> AttributeMapping:

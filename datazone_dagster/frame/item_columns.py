@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from datazone_dagster.errors import ExpressionError
@@ -49,6 +49,7 @@ class ItemColumns:
         mapping: The mapping to start with.
         key_names: Attributes of the key.
         may_grow: Whether the structs of a column may get further fields.
+        taken: Names that no new column gets.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class ItemColumns:
         mapping: AttributeMapping,
         key_names: frozenset[str],
         may_grow: Callable[[str], bool] = lambda _: True,
+        taken: Collection[str] = (),
     ) -> None:
         self.mapping = mapping
         self._key_names = key_names
         self.may_grow = may_grow
+        self._taken = taken
         self._by_attribute: dict[str, list[AttributeColumn]] = {}
         for column in mapping:
             self._by_attribute.setdefault(column.attribute, []).append(column)
@@ -211,7 +214,7 @@ class ItemColumns:
         exact: bool = False,
     ) -> AttributeColumn:
         self.mapping = self.mapping.with_column(
-            attribute, descriptor, type, declared=declared, exact=exact
+            attribute, descriptor, type, declared=declared, exact=exact, taken=self._taken
         )
         added = self.mapping.columns[-1]
         self._by_attribute.setdefault(attribute, []).append(added)

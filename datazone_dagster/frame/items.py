@@ -7,7 +7,7 @@ Python converts only the values that SQL could not read to the last byte, once p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -26,9 +26,10 @@ from datazone_dagster.frame.plain import NotDynamoDBJsonError, decoded
 from datazone_dagster.frame.query_session import MalformedImageError, Session
 from datazone_dagster.frame.record_view import RECORD_COLUMN
 from datazone_dagster.frame.structure import learnt
+from datazone_dagster.frame.syntax import quoted
 from datazone_dagster.frame.typed import canonical_integer, reading
 from datazone_dagster.model.attributes import AttributeMapping
-from datazone_dagster.model.column_names import ATTRIBUTE, KEY_NUMBER, REST
+from datazone_dagster.model.column_names import ATTRIBUTE, KEY_NUMBER, REST, SIBLING_OF
 from datazone_dagster.text import shown
 
 ImageChoice = Literal["new", "old", "both"]
@@ -76,6 +77,7 @@ def read_items(
     image: ImageChoice,
     mapping: AttributeMapping,
     types: Mapping[str, str],
+    added: Sequence[str],
     hidden: Sequence[str],
     may_grow: Callable[[str], bool],
 ) -> Items:
@@ -87,6 +89,7 @@ def read_items(
         image: Image whose attributes become columns.
         mapping: Columns of the table; the result has all of them, in their order.
         types: Declared types by attribute; they apply to attributes without a column.
+        added: Columns of the query that the function has added; they come along.
         hidden: Hidden columns of the query.
         may_grow: Whether the structs of a column may get further fields.
 
@@ -98,7 +101,7 @@ def read_items(
     images = _IMAGES[image]
     keys = seen_in(session, query, _field("Keys"))
     key_names = frozenset(attribute for attribute, _ in keys)
-    columns = ItemColumns(mapping, key_names, may_grow)
+    columns = ItemColumns(mapping, key_names, may_grow, taken=added)
     columns.declare(types)
     odd_key = columns.grow_keys(keys)
     if odd_key is not None:
@@ -114,7 +117,7 @@ def read_items(
         kind != "NULL" and not columns.has_column(name, kind) for name, kind in found.seen
     )
     values = _with_content(session, query, _values(columns, images, seen, keys, key_names))
-    raw = _raw(session, query, values, images if has_rest else (), hidden)
+    raw = _raw(session, query, values, images if has_rest else (), [*added, *hidden])
     try:
         read, rests = converted(raw, values, columns)
         for position, (_, prefix) in enumerate(images if has_rest else ()):
@@ -129,7 +132,8 @@ def read_items(
     for (at, name, kind), empty in found.empty.items() if not has_rest else ():
         if not columns.has_column(name, kind):
             rests.setdefault(images[at][1], []).append(empty_members(name, kind, empty))
-    return _items(columns, images, key_names, raw, read, rests, hidden)
+    items = _items(columns, images, key_names, raw, read, rests)
+    return replace(items, rows=_with_carried(items.rows, raw, added, hidden))
 
 
 def _items(
@@ -139,29 +143,51 @@ def _items(
     raw: pa.Table,
     read: Mapping[str, pa.ChunkedArray],
     rests: Mapping[str, Sequence[pa.ChunkedArray]],
-    hidden: Sequence[str],
 ) -> Items:
-    """Return the columns of the mapping in their order, then the rest, then hidden columns."""
+    """Return the columns of the mapping in their order, then the rest."""
     outputs: dict[str, pa.ChunkedArray] = {}
     metadata: dict[str, dict[str, str]] = {}
     sibling_values: dict[str, int] = {}
-    with_column: set[str] = set()
+    first: dict[tuple[str, str], str] = {}
     for column in columns.mapping:
         for _, prefix in images if column.attribute not in key_names else (("", ""),):
             name = columns.output(prefix, column)
             nothing = pa.chunked_array([pa.nulls(len(raw), arrow_type(column.type))])
             outputs[name] = read.get(name, nothing)
-            if column.attribute in with_column and outputs[name].null_count < len(raw):
-                sibling_values[name] = len(raw) - outputs[name].null_count
             metadata[name] = {} if name == column.attribute else {ATTRIBUTE: column.attribute}
+            main = first.setdefault((prefix, column.attribute), name)
+            if main != name:
+                metadata[name][SIBLING_OF] = main
+                if outputs[name].null_count < len(raw):
+                    sibling_values[name] = len(raw) - outputs[name].null_count
             if column.attribute in key_names and column.descriptor == "N" and not column.declared:
                 metadata[name][KEY_NUMBER] = "true"
-        with_column.add(column.attribute)
     for _, prefix in images:
         if prefix in rests:
             outputs[prefix + REST] = joined(rests[prefix])
-    outputs |= {name: raw.column(name) for name in hidden}
     return Items(pa.table(outputs), columns.mapping, metadata, sibling_values)
+
+
+def _with_carried(
+    items: pa.Table, raw: pa.Table, added: Sequence[str], hidden: Sequence[str]
+) -> pa.Table:
+    """Return the columns of the items, then those that come along.
+
+    Raises:
+        ExpressionError: Two of them have the same name.
+    """
+    taken = {name.casefold() for name in items.column_names}
+    both = [name for name in added if name.casefold() in taken]
+    if both:
+        raise ExpressionError(
+            f"items(): the column {shown(both[0])!r} that the function added has the name of an "
+            "attribute's column.",
+            safe="Nothing was written; the change log keeps the changes.",
+            hint="Give the added column another alias.",
+        )
+    names = [*items.column_names, *added, *hidden]
+    columns = [*items.columns, *(raw.column(name) for name in (*added, *hidden))]
+    return pa.Table.from_arrays(columns, names=names)
 
 
 def _field(name: str) -> str:
@@ -273,8 +299,9 @@ def _texts_query(
                 for path in paths
             ]
     rests = [f"{_field(image)} AS rest{at}" for at, image in enumerate(more.split())]
-    inner = ", ".join([*hidden, *parsed, *rests])
-    outer = ", ".join([*hidden, *texts, *(rest.rpartition(" ")[2] for rest in rests)])
+    carried = [quoted(name) for name in hidden]
+    inner = ", ".join([*carried, *parsed, *rests])
+    outer = ", ".join([*carried, *texts, *(rest.rpartition(" ")[2] for rest in rests)])
     return f"SELECT {outer} FROM (SELECT {inner} FROM ({query}))"  # noqa: S608  # escaped literals
 
 
@@ -287,9 +314,10 @@ def _query(
 ) -> str:
     """Return the SELECT of one subset of the values, numbered from `start`."""
     rests = [f"rest{position}" for position in range(len(rest_of))]
-    parsed: list[str] = [*hidden, *rests]
-    read: list[str] = [*hidden, *rests]
-    left: list[str] = [*hidden, *rests]
+    carried = [quoted(name) for name in hidden]
+    parsed: list[str] = [*carried, *rests]
+    read: list[str] = [*carried, *rests]
+    left: list[str] = [*carried, *rests]
     for position, value in enumerate(values):
         text = f"t{position}"
         parsed.append(text)

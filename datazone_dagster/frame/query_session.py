@@ -11,7 +11,8 @@ import duckdb
 import pyarrow as pa
 
 from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES, Database, Databases
-from datazone_dagster.errors import TransformError
+from datazone_dagster.errors import ExpressionError, TransformError
+from datazone_dagster.frame.path_notes import PathNotes, note_pad_of
 
 _BATCH_ROWS = 16_384  # DuckDB reads several Arrow batches in parallel, but not one large batch
 _BATCH_BYTES = 2 << 20
@@ -27,6 +28,10 @@ class MalformedImageError(TransformError):
 
     `items.images.image_failures` finds the records whose images are not JSON.
     """
+
+
+class FailingValueError(ExpressionError):
+    """An expression can't take a value of the chunk: a cast fails, for example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class Session:
         threads: Number of DuckDB threads; None for DuckDB's default (one per core).
         databases: Pool that the session takes its database from and later returns it to. None
             gives the session its own database, closed with the session.
+        notes: Notes that the queries write about paths.
     """
 
     def __init__(
@@ -78,7 +84,9 @@ class Session:
         memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
         threads: int | None = None,
         databases: Databases | None = None,
+        notes: PathNotes | None = None,
     ) -> None:
+        self._notes = notes or PathNotes()
         self._tables = dict(tables)
         self._images_read: dict[str, frozenset[str]] = {}
         self._memory_limit_bytes = memory_limit_bytes
@@ -112,6 +120,7 @@ class Session:
             memory_limit_bytes=self._memory_limit_bytes,
             threads=self._threads,
             databases=self._databases,
+            notes=self._notes,
         )
 
     def ask(self, query: str, value: str) -> str:
@@ -178,8 +187,11 @@ class Session:
 
     def _take_database(self, threads: int | None) -> Database:
         if self._databases is None:
-            return Database(self._memory_limit_bytes, threads)
-        return self._databases.take(self._memory_limit_bytes, threads)
+            database = Database(self._memory_limit_bytes, threads)
+        else:
+            database = self._databases.take(self._memory_limit_bytes, threads)
+        note_pad_of(database).notes = self._notes
+        return database
 
     def _run(self, query: str) -> pa.Table:
         table = self._connection.sql(query).to_arrow_table()

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from datazone_dagster.frame.paths import ImagePath, extracted, from_json, grouped
+from datazone_dagster.frame.path_checks import PathFields, attribute_names, with_null_probes
+from datazone_dagster.frame.path_notes import PathNotes
+from datazone_dagster.frame.paths import ImagePath, from_json, grouped
 from datazone_dagster.frame.syntax import quoted
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import HIDDEN, Log
@@ -21,7 +23,8 @@ CHUNK_TABLE = "_dz_chunk"
 RECORD_COLUMN = "dynamodb"
 MARKER = "_dz_record"
 
-IMAGES = {"Keys": Log.KEYS, "NewImage": Log.NEW_IMAGE, "OldImage": Log.OLD_IMAGE}
+OLD_IMAGE = "OldImage"
+IMAGES = {"Keys": Log.KEYS, "NewImage": Log.NEW_IMAGE, OLD_IMAGE: Log.OLD_IMAGE}
 _SEQUENCE_NUMBER = (
     f"coalesce(nullif(ltrim(substr({Log.VERSION}, {EPOCH_DIGITS + 1}), '0'), ''), '0')"
 )
@@ -43,10 +46,45 @@ _COLUMNS = (
     "'aws:dynamodb' AS \"eventSource\"",
     f'{Log.REGION} AS "awsRegion"',
 )
+STANDARD_COLUMNS = frozenset(
+    name.casefold()
+    for name in (
+        "eventID",
+        "eventName",
+        "eventVersion",
+        "eventSource",
+        "awsRegion",
+        RECORD_COLUMN,
+        "userIdentity",
+    )
+)
+"""Columns of the stream record, casefolded: the others were added by a function."""
+
 _USER_IDENTITY = (
     f"CASE WHEN {Log.USER_TYPE} IS NOT NULL THEN "
     f"{{'type': {Log.USER_TYPE}, 'principalId': {Log.USER_PRINCIPAL}}} END AS \"userIdentity\""
 )
+
+
+@dataclass(frozen=True, slots=True)
+class OtherTypeRead:
+    """Values that a path could not give, because their attribute has another type.
+
+    Args:
+        path: The path as a user writes it.
+        attribute: Attribute of another type, on the way down the path.
+        outermost: First attribute of the path.
+        descriptor: Descriptor found.
+        changes: The changes, as `path_notes.change_id`.
+        decides: Whether the path decides if a change has rows; else the value is in its rows.
+    """
+
+    path: str
+    attribute: str
+    outermost: str
+    descriptor: str
+    changes: frozenset[int]
+    decides: bool
 
 
 @dataclass
@@ -56,18 +94,73 @@ class FieldNames:
     Names are only ever added; each frame records which of them it needs. `metadata` is
     the metadata of columns of `items()`: the attribute of a renamed column, a mark on numeric keys.
     `sibling_values` counts the values that `items()` put into each sibling column. `may_grow`
-    says whether structs in a column of `items()` may get further fields.
+    says whether structs in a column of `items()` may get further fields. `notes` are those of the
+    queries, `found_paths` the paths whose attribute some record had before this chunk.
+    `reads_old_images` says whether a frame names the old image.
     """
 
     attributes: AttributeMapping = field(default_factory=AttributeMapping)
     metadata: dict[str, Mapping[str, str]] = field(default_factory=dict)
     sibling_values: Counter[str] = field(default_factory=Counter)
     may_grow: Callable[[str], bool] = lambda _: True
+    notes: PathNotes = field(default_factory=PathNotes)
+    found_paths: frozenset[str] = frozenset()
+    reads_old_images: bool = False
+    _deciding: set[str] = field(default_factory=set)
+    _behind: dict[str, set[str]] = field(default_factory=dict)
     _names: dict[ImagePath, str] = field(default_factory=dict)
 
     def name(self, path: ImagePath) -> str:
         """Return the generated field of a path; the same path always gets the same name."""
         return self._names.setdefault(path, f"_dz_p{len(self._names)}")
+
+    def read(self, fields: Iterable[str]) -> None:
+        """Record fields of the record that a frame names, such as images."""
+        self.reads_old_images = self.reads_old_images or OLD_IMAGE in fields
+
+    def put_behind(self, column: str, needs: Iterable[str], columns: Iterable[str]) -> None:
+        """Record what a column is computed from: fields, and columns of the stage before."""
+        behind = self._behind.setdefault(column.casefold(), set())
+        behind.update(needs, self._fields_behind(columns))
+
+    def decide(self, needs: Iterable[str], columns: Iterable[str]) -> None:
+        """Record fields and columns that decide whether a change has rows, or how many."""
+        self._deciding.update(needs, self._fields_behind(columns))
+
+    def other_types(self) -> list[OtherTypeRead]:
+        """Return the notes about values of another type, in the order of the paths."""
+        paths = {name: path for path, name in self._names.items()}
+        return [
+            OtherTypeRead(
+                str(paths[found.field]),
+                attribute_names(paths[found.field])[found.level],
+                paths[found.field].steps[0] or "",
+                found.descriptor,
+                frozenset(changes),
+                found.field in self._deciding,
+            )
+            for found, changes in sorted(self.notes.other_types.items())
+        ]
+
+    def found(self) -> dict[str, tuple[int, bool]]:
+        """Return per path how many records were looked at, and whether one has the attribute."""
+        return {
+            str(path): (self.notes.records[name], self.notes.present[name] > 0)
+            for path, name in self._names.items()
+            if name in self.notes.records
+        }
+
+    def paths(self) -> list[str]:
+        """Return the paths that were named, as a user writes them."""
+        return [str(path) for path in self._names]
+
+    def unfound(self, names: Iterable[str]) -> frozenset[str]:
+        """Return the fields among these whose attribute no record had before this chunk."""
+        needed = self.needed(names)
+        return frozenset(name for name, path in needed if str(path) not in self.found_paths)
+
+    def _fields_behind(self, columns: Iterable[str]) -> set[str]:
+        return {name for column in columns for name in self._behind.get(column.casefold(), ())}
 
     def shown(self) -> dict[str, str]:
         """Return the path behind each generated name, as a user would write it."""
@@ -91,15 +184,16 @@ def record_query(needs: Iterable[str], names: FieldNames) -> str:
     fields = [f"{MARKER} := true"]
     fields += [f"{quoted(name)} := {sql}" for name, sql in FIELDS.items() if name in needs]
     parsed: list[str] = []
-    paths = names.needed(needs)
+    paths, unfound = names.needed(needs), names.unfound(needs)
     for image, column in IMAGES.items():
         of_image = {path: name for name, path in paths if path.image == image}
-        for shape, members in grouped(of_image):
+        values: dict[ImagePath, str] = {}
+        for shape, members in grouped(with_null_probes(of_image)):
             value = f"_dz_j{len(parsed)}"
             parsed.append(f"{from_json(column, shape)} AS {value}")
-            fields += [
-                f"{of_image[path]} := {extracted(value, path.column_steps)}" for path in members
-            ]
+            values |= dict.fromkeys(members, value)
+        image_fields = PathFields(column, values, of_image, unfound)
+        fields += [f"{name} := {image_fields.sql(path)}" for path, name in of_image.items()]
     listed = ", ".join(("*", *parsed))
     chunk = f"(SELECT {listed} FROM {CHUNK_TABLE})"  # noqa: S608  # paths are escaped literals
     record = f"struct_pack({', '.join(fields)}) AS {RECORD_COLUMN}"

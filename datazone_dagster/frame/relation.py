@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
@@ -19,6 +19,7 @@ from datazone_dagster.frame.expressions import (
     queries,
     shown_call,
 )
+from datazone_dagster.frame.key_scope import Columns, Mixing
 from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.record_view import (
     FIELDS,
@@ -46,7 +47,8 @@ class Plan:
     `root` makes the first query from the record fields that are needed. Each of `stages` reads
     the stage before it as `PREVIOUS`. `bound` holds the names and DuckDB types of the last stage's
     columns, `calls` the user's calls. `row_wise` says that each row comes from one change alone.
-    `ready` holds the rows if they need no query.
+    `ready` holds the rows if they need no query. `columns` are the columns of the last stage that
+    are exactly an attribute, `mixing` the operations over several rows (`frame.key_scope`).
     """
 
     session: Session
@@ -59,6 +61,8 @@ class Plan:
     calls: tuple[str, ...] = ()
     row_wise: bool = False
     ready: pa.Table | None = None
+    columns: Columns = field(default_factory=dict)
+    mixing: tuple[Mixing, ...] = ()
 
     def query(self, more: frozenset[str] = frozenset()) -> str:
         """Return the SQL of all stages."""
@@ -68,8 +72,8 @@ class Plan:
             text = f"{before}({text}){after}"
         return text
 
-    def then(self, call: str, stage: str, needs: frozenset[str], *, row_wise: bool) -> Plan:
-        """Return this plan with one more stage.
+    def then(self, call: str, stage: str, found: Sequence[Expression]) -> Plan:
+        """Return this plan with one more stage, which is made of these expressions.
 
         Raises:
             duckdb.Error: The stage does not bind.
@@ -77,10 +81,12 @@ class Plan:
         return replace(
             self,
             stages=(*self.stages, stage),
-            needs=self.needs | needs,
+            needs=self.needs.union(*(item.needs for item in found)),
             calls=(*self.calls, call),
-            row_wise=self.row_wise and row_wise,
+            row_wise=self.row_wise and all(item.row_wise for item in found),
             ready=None,
+            columns=_columns_after(self.columns, found),
+            mixing=(*self.mixing, *(one for item in found for one in item.mixing)),
         ).rebound()
 
     def rebound(self) -> Plan:
@@ -166,8 +172,8 @@ class Relation:
         """Run a full SELECT over this relation as table `changes` and over lookups by name.
 
         The hidden columns travel along as long as each row of the result comes from one row of
-        `changes`. An aggregate loses them; a merge then needs them selected by name, for
-        example `arg_max(_dz_version, ...)`.
+        `changes`. An aggregate loses them. In merge and history mode it must be grouped by the
+        complete key, and select them by name, for example `arg_max(_dz_key, _dz_version)`.
 
         Args:
             query: One SELECT statement; joins, WITH and UNION ALL are allowed.
@@ -178,9 +184,7 @@ class Relation:
         candidates = queries(self._scope(), query)
         for candidate in candidates[:-1]:
             try:
-                plan = self._plan.then(
-                    candidate.call, candidate.sql, candidate.needs, row_wise=candidate.row_wise
-                )
+                plan = self._plan.then(candidate.call, candidate.sql, [candidate])
             except duckdb.Error:
                 continue  # the plain query shows whether the user's SQL is at fault
             _check_names(candidate.call, plan.bound)
@@ -273,7 +277,8 @@ class Relation:
 
     def _scope(self) -> Scope:
         plan = self._plan
-        return Scope(plan.session.ask, plan.source, self._records, self._hidden, plan.names)
+        ask, columns = plan.session.ask, plan.columns
+        return Scope(ask, plan.source, self._records, self._hidden, plan.names, columns)
 
     def _selecting(self, listed: Sequence[str]) -> str:
         hidden = (f"{self._plan.source}.{name}" for name in self._hidden)
@@ -281,10 +286,8 @@ class Relation:
         return f"SELECT {columns} FROM {PREVIOUS} AS {self._plan.source}"  # noqa: S608  # parsed before
 
     def _with_stage(self: _R, found: Sequence[Expression], stage: str) -> _R:
-        needs = frozenset[str]().union(*(item.needs for item in found))
         try:
-            row_wise = all(item.row_wise for item in found)
-            plan = self._plan.then(_joint_call(found), stage, needs, row_wise=row_wise)
+            plan = self._plan.then(_joint_call(found), stage, found)
         except duckdb.Error as error:
             raise self._blamed(found, error) from error
         _check_names(plan.calls[-1], plan.bound)
@@ -297,7 +300,7 @@ class Relation:
         for item in found:
             try:
                 stage = self._selecting([item.sql])
-                self._plan.then(item.call, stage, item.needs, row_wise=item.row_wise)
+                self._plan.then(item.call, stage, [item])
             except duckdb.Error as own:
                 return self._failure(own, item.call)
         return self._failure(error, _joint_call(found))
@@ -326,6 +329,17 @@ def _with_metadata(rows: pa.Table, metadata: Mapping[str, Mapping[str, str]]) ->
         for field in rows.schema
     ]
     return rows.cast(pa.schema(fields))
+
+
+def _columns_after(before: Columns, found: Sequence[Expression]) -> Columns:
+    """Return the columns of a stage that are exactly an attribute."""
+    after = {name: before[name] for name in map(str.casefold, HIDDEN) if name in before}
+    if found[0].method == "with_columns":
+        replaced = {item.name.casefold() for item in found}
+        after = {name: one for name, one in before.items() if name not in replaced}
+    for item in found:
+        after |= item.columns
+    return after
 
 
 def _joint_call(found: Sequence[Expression]) -> str:

@@ -13,12 +13,15 @@ from datazone_dagster.errors import HiddenColumnsError, ResultError
 from datazone_dagster.frame.arrow_types import as_delta
 from datazone_dagster.frame.relation import Relation
 from datazone_dagster.frame.sql_errors import one_line
+from datazone_dagster.model.attributes import safe_name
 from datazone_dagster.model.column_names import (
+    ATTRIBUTE,
     EVENT_TIME,
     HIDDEN,
     ITEM_RESTS,
     RESERVED_PREFIX,
     VERSION,
+    has_refused_characters,
 )
 from datazone_dagster.model.version import EPOCH_DIGITS, SEQUENCE_DIGITS
 
@@ -31,7 +34,8 @@ _FROM_DICTS = (
 )
 _KEEP = {
     "frame": "In sql(), select changes._dz_key, changes._dz_version and changes._dz_event_time; "
-    "in an aggregate take those of the newest row: arg_max(_dz_key, _dz_version).",
+    "in an aggregate, grouped by the complete key, take those of the newest row: "
+    "arg_max(_dz_key, _dz_version).",
     "DuckDB": "Keep _dz_key, _dz_version and _dz_event_time in the relation's columns.",
     "Polars": "Keep them: .select(..., '_dz_key', '_dz_version', '_dz_event_time').",
     "pandas": "Keep them: df[[..., '_dz_key', '_dz_version', '_dz_event_time']].",
@@ -102,7 +106,8 @@ def rows_of(returned: object, *, dataset_id: str, mode: Mode) -> pa.Table:
 
     Returns:
         The function's columns in their order, then `_dz_key` and `_dz_version` (strings) and
-        `_dz_event_time` (timestamp in microseconds, UTC), none of them null.
+        `_dz_event_time` (timestamp in microseconds, UTC), none of them null. A name that Delta
+        refuses is made safe, the original in the field's metadata as `datazone.attribute`.
 
     Raises:
         HiddenColumnsError: The hidden columns are missing or changed.
@@ -113,10 +118,21 @@ def rows_of(returned: object, *, dataset_id: str, mode: Mode) -> pa.Table:
     table = _as_table(returned, where)
     _check_names(table.column_names, where)
     _check_hidden_present(table, _library(returned), where, mode)
-    table = as_delta(table, where=where)
+    table = _with_safe_names(as_delta(table, where=where))
     _check_hidden(table, where)
     columns = [name for name in table.column_names if name not in HIDDEN]
     return table.select([*columns, *HIDDEN])
+
+
+def _with_safe_names(table: pa.Table) -> pa.Table:
+    """Replace names that Delta refuses, as `items()` does with those of attributes."""
+    fields = list(table.schema)
+    for at, field in enumerate(fields):
+        if has_refused_characters(field.name):
+            others = [one.name for one in (*fields[:at], *fields[at + 1 :])]
+            name = safe_name(field.name, others, identity=f"{field.name}\0")
+            fields[at] = field.with_name(name).with_metadata({ATTRIBUTE: field.name})
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
 
 
 def _library(returned: object) -> str:

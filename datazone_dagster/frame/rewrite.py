@@ -17,7 +17,7 @@ _LIST_FUNCTIONS = {"unnest", "len", "length", "flatten", "cardinality"}
 _FIELDS_FOLDED = {name.casefold(): name for name in FIELDS}
 
 
-class _Chain(NamedTuple):
+class Chain(NamedTuple):
     """A column and the steps into it; `nodes` are the column and its extracts, outermost last."""
 
     names: list[str]
@@ -59,7 +59,12 @@ class PathRewriter:
                 hint=f"Names that start with {RESERVED_PREFIX!r} are reserved; in sql() the chunk "
                 "is the table changes.",
             )
-        chain = _chain(tree)
+        if str(tree.get("function_name", "")).casefold().startswith(RESERVED_PREFIX):
+            raise ExpressionError(
+                f"{self.call}: there is no function {tree['function_name']!r}.",
+                hint=f"Names that start with {RESERVED_PREFIX!r} are reserved.",
+            )
+        chain = chain_of(tree)
         if chain is not None:
             rewritten = self._path(chain, as_list=as_list)
             if rewritten is not None:
@@ -70,7 +75,7 @@ class PathRewriter:
 
     def output_name(self, item: Node) -> str | None:
         """Return the last attribute of a path as its name, None for any other expression."""
-        chain = _chain(item)
+        chain = chain_of(item)
         if chain is None:
             return None
         steps = self._into_record(chain)
@@ -81,14 +86,14 @@ class PathRewriter:
             return resolve(name, steps[1:]).attribute
         return name
 
-    def _into_record(self, chain: _Chain) -> list[Step] | None:
+    def _into_record(self, chain: Chain) -> list[Step] | None:
         """Return the steps below the record, None if the chain does not lead into a record."""
         for position, name in enumerate(chain.names[:2]):  # a table alias may come first
             if name.casefold() in self._records:
                 return [*chain.names[position + 1 :], *chain.steps]
         return None
 
-    def _path(self, chain: _Chain, *, as_list: bool) -> Node | None:
+    def _path(self, chain: Chain, *, as_list: bool) -> Node | None:
         steps = self._into_record(chain)
         if not steps:
             return None
@@ -99,6 +104,7 @@ class PathRewriter:
                 f"{self.call}: dynamodb has no field {first!r}.",
                 hint=f"Its fields are {', '.join(FIELDS)}.",
             )
+        self.names.read([name])
         image_steps = steps[1:]
         if name not in IMAGES or not image_steps:
             self.needs.add(name)
@@ -116,7 +122,7 @@ class PathRewriter:
         base = {**_column_of(chain.nodes), "column_names": [*qualifier, generated]}
         return self._rebuilt(base, chain, len(image_steps) - covered)
 
-    def _rebuilt(self, base: Node, chain: _Chain, outer: int) -> Node:
+    def _rebuilt(self, base: Node, chain: Chain, outer: int) -> Node:
         """Wrap the generated column in the extracts that the path leaves to DuckDB."""
         node = base
         for extract in chain.nodes[len(chain.nodes) - outer :]:
@@ -126,16 +132,17 @@ class PathRewriter:
         return node if outer else {**node, "alias": chain.nodes[-1]["alias"]}
 
 
-def _chain(node: Node) -> _Chain | None:
+def chain_of(node: Node) -> Chain | None:
+    """Return the column and steps of a path, None for any other expression."""
     if node.get("class") == "COLUMN_REF":
-        return _Chain(list(node["column_names"]), [], [node])
+        return Chain(list(node["column_names"]), [], [node])
     if node.get("class") != "OPERATOR" or node["type"] not in _EXTRACTS:
         return None
     subject, index = node["children"]
-    inner = _chain(subject)
+    inner = chain_of(subject)
     if inner is None:
         return None
-    return _Chain(inner.names, [*inner.steps, constant_text(index)], [*inner.nodes, node])
+    return Chain(inner.names, [*inner.steps, constant_text(index)], [*inner.nodes, node])
 
 
 def _column_of(chain_nodes: list[Node]) -> Node:

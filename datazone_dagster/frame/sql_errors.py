@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import duckdb
 
 from datazone_dagster.errors import ExpressionError, OutOfMemoryError, TransformError
-from datazone_dagster.frame.query_session import MalformedImageError
+from datazone_dagster.frame.query_session import FailingValueError, MalformedImageError
 from datazone_dagster.text import escaped, shortened
 
 MAX_REASON_CHARS = 2_000
@@ -73,7 +73,8 @@ def failure(
             hint += f" Tables: {', '.join(tables)}."
         if reason.startswith("there is no") and "dynamodb" in available:
             hint += " An attribute is a path with its type, such as dynamodb.NewImage.total.N."
-    return ExpressionError(f"{call}: {reason}.", hint=hint)
+    of_value = running and kind not in _ABOUT_SQL
+    return (FailingValueError if of_value else ExpressionError)(f"{call}: {reason}.", hint=hint)
 
 
 def _kind_and_reason(error: duckdb.Error) -> tuple[str, str]:

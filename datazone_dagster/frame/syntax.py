@@ -133,3 +133,13 @@ def nodes(tree: object, *, subqueries: bool = True) -> Iterator[Node]:
         for key, part in tree.items():
             if isinstance(part, (dict, list)) and (subqueries or key != "subquery"):
                 yield from nodes(part, subqueries=subqueries)
+
+
+def column_names(tree: object) -> set[str]:
+    """Return the names in the column references of a tree, those of tables included."""
+    return {
+        str(name)
+        for node in nodes(tree)
+        if node.get("class") == "COLUMN_REF"
+        for name in node["column_names"]
+    }

@@ -71,16 +71,18 @@ class AttributeMapping:
         *,
         declared: bool = False,
         exact: bool = False,
+        taken: Collection[str] = (),
     ) -> AttributeMapping:
         """Return a mapping with one more column.
 
         The first column of an attribute is named after it. Each further column is named
-        `<first>__<descriptor>` and also takes the values that the first column can't hold.
+        `<first>__<descriptor>` and also takes the values that the first column can't hold. No
+        column gets a name that is `taken`.
         """
         first = next((c.column for c in self.columns if c.attribute == attribute), None)
-        taken = (column.column for column in self.columns)
+        used = (*taken, *(column.column for column in self.columns))
         wanted = attribute if first is None else f"{first}__{descriptor.lower()}"
-        name = safe_name(wanted, taken, identity=f"{attribute}\0{descriptor if first else ''}")
+        name = safe_name(wanted, used, identity=f"{attribute}\0{descriptor if first else ''}")
         added = AttributeColumn(attribute, descriptor, name, type, declared, exact)
         return AttributeMapping((*self.columns, added))
 

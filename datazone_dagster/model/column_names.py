@@ -30,8 +30,21 @@ ITEM_RESTS = (REST, f"before_{REST}", f"after_{REST}")
 ATTRIBUTE = "datazone.attribute"
 """Field metadata key: the attribute of a column that could not be named after it."""
 
+SIBLING_OF = "datazone.sibling_of"
+"""Field metadata key: the column whose attribute's values of another type are in this column."""
+
 KEY_NUMBER = "datazone.key_number"
 """Field metadata key: a numeric key, which becomes text if a value fits no type of numbers."""
+
+
+_REFUSED = frozenset(" ,;{}()\n\t=")
+"""Characters that Delta refuses in names of columns without column mapping (Delta protocol,
+"Column Mapping"); delta-rs writes them all the same, and Spark then can't open the table."""
+
+
+def has_refused_characters(name: str) -> bool:
+    """Return whether Delta Lake refuses a column of this name."""
+    return not _REFUSED.isdisjoint(name)
 
 
 class Log:

@@ -66,6 +66,10 @@ class Contract:
         known = dict(self.policies)
         return known.get(column) or known.get(EVERY_OTHER) or "evolve"
 
+    def refuses(self, column: str) -> bool:
+        """Return whether rows that violate the contract in a column are quarantined."""
+        return quarantine_policy.refuses(self.policy_of(column))
+
     def declared(self, column: str) -> Column | None:
         """Return the declared column, or None if it is not declared."""
         return next((one for one in self.columns if one.name == column), None)

@@ -7,9 +7,13 @@
 | a single change that needs more memory than there is | as one that the function fails on |
 | a change that the function fails on | the run fails; quarantined with `on_error="quarantine"` |
 | a result that is not rows of the chunk | the run fails: no choice of changes avoids it |
+| a value of another type than a path reads | null and counted, by `on_mismatch`; see below |
 | a value that a contract refuses | quarantined with `schema_policy` `"quarantine"` |
 | a text that a partition column can't hold: empty, or too long for a folder | quarantined |
 | a change after a quarantined one of its key, in append mode | quarantined: it waits |
+
+A value of another type quarantines its change with `on_mismatch="quarantine"`, and in a key always;
+with `"fail"` the run fails.
 
 The quarantine stores the reasons, and later runs recognise them by their start: their texts must
 never change. The stages find the cases, and ask.
@@ -27,6 +31,9 @@ FUNCTION_FAILED = "the function failed: "
 
 CONTRACT_REFUSES = "the contract refuses it: "
 """Start of the reason of a change that a dataset's contract refuses."""
+
+OTHER_TYPE = "a path reads another type: "
+"""Start of the reason of a change whose attribute has another type than a path of the function."""
 
 WAITS = "it waits behind an earlier change of its key"
 """Reason of a deferred change: the function accepts it, but an earlier change is quarantined."""
@@ -60,6 +67,21 @@ def is_quarantined(failure: Failure, on_error: str) -> bool:
     if failure is Failure.CHANGES:
         return on_error == "quarantine"
     return failure is Failure.IMAGE
+
+
+def on_mismatch_of(on_mismatch: str, *, is_key: bool) -> str:
+    """Return what happens to a value of another type: `"null"`, `"quarantine"` or `"fail"`.
+
+    Args:
+        on_mismatch: The transform's setting, one of the three.
+        is_key: Whether the attribute is a key of the table: a key is never null.
+    """
+    return "quarantine" if is_key and on_mismatch == "null" else on_mismatch
+
+
+def mismatch_reason(attribute: str, descriptor: str, path: str) -> str:
+    """Return the reason of a change whose attribute has another type than a path."""
+    return f"{OTHER_TYPE}{shown(attribute)!r} is {shown(descriptor)}, not as in {shown(path)}"
 
 
 def is_hopeless(failing_keys: int, *, any_passed: bool) -> bool:
@@ -100,9 +122,14 @@ def mistyped_key_reason(attribute: str) -> str:
     return f"the key {attribute!r} is of another type than its column"
 
 
+def refuses(policy: str) -> bool:
+    """Return whether a column's `schema_policy` quarantines what violates the contract."""
+    return policy == "quarantine"
+
+
 def may_refuse(policies: Iterable[str]) -> bool:
     """Return whether a contract with these policies of columns may quarantine changes."""
-    return any(policy == "quarantine" for policy in policies)
+    return any(map(refuses, policies))
 
 
 def needs_every_column(*, contract_may_refuse: bool, some_wait: bool) -> bool:
@@ -131,7 +158,8 @@ def blocks_later_changes(reason: str | None) -> bool:
     """
     if reason is None:
         return False
-    return reason == WAITS or reason.startswith((FUNCTION_FAILED, CONTRACT_REFUSES))
+    starts = (FUNCTION_FAILED, CONTRACT_REFUSES, OTHER_TYPE)
+    return reason == WAITS or reason.startswith(starts)
 
 
 def blocked_after(

@@ -167,6 +167,23 @@ class MaintenanceReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PathMismatch:
+    """Changes that a path of the function gave null for, because their value has another type.
+
+    Args:
+        path: The path as a user writes it.
+        attribute: Attribute of another type, on the way down the path.
+        descriptor: Descriptor that the attribute has.
+        changes: Number of changes.
+    """
+
+    path: str
+    attribute: str
+    descriptor: str
+    changes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyReport:
     """Result of one run for one dataset, over all its chunks.
 
@@ -175,6 +192,10 @@ class ApplyReport:
     `unexpected_columns` (name, type, first batch) are the columns that the contract rejects.
     `sibling_values` counts the values of `items()` in each sibling column of the written rows: they
     did not fit the column of their attribute.
+    `mismatches` counts the changes with values of another type than the function's paths read,
+    quarantined ones included. `unfound_paths` are paths whose attribute no record ever had, each
+    with the number of records. `lacks_old_images` means that the function reads the old image and
+    that the stream's view type has none.
     `rows_hidden` counts rows hidden by deletion vectors, which `row_count` excludes.
     `setting_ignored` describes a setting of the dataset that its table does not follow.
     `lookups` (dataset id, first and last version) are the tables that the function looked up.
@@ -200,6 +221,9 @@ class ApplyReport:
     columns: tuple[tuple[str, str], ...] = ()
     new_columns: tuple[str, ...] = ()
     sibling_values: tuple[tuple[str, int], ...] = ()
+    mismatches: tuple[PathMismatch, ...] = ()
+    unfound_paths: tuple[tuple[str, int], ...] = ()
+    lacks_old_images: bool = False
     unexpected_columns: tuple[tuple[str, str, int], ...] = ()
     preview: tuple[dict[str, object], ...] = ()
     deletion_vectors: bool = False
@@ -223,6 +247,8 @@ class RedriveReport:
         waiting: Number of records that are in the quarantine now.
         reasons: The reasons, each with its number of records.
         keys: For each reason the first keys, as DynamoDB JSON; fewer than its records.
+        sibling_values: As in `ApplyReport`, for the records of this redrive.
+        mismatches: As in `ApplyReport`, for the records of this redrive.
     """
 
     dataset_id: str
@@ -231,6 +257,8 @@ class RedriveReport:
     waiting: int = 0
     reasons: tuple[tuple[str, int], ...] = ()
     keys: tuple[tuple[str, ...], ...] = ()
+    sibling_values: tuple[tuple[str, int], ...] = ()
+    mismatches: tuple[PathMismatch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

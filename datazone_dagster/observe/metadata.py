@@ -75,6 +75,11 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
         "maintenance": (report.maintenance.did if report.maintenance else "") or None,
         "columns_added": ", ".join(map(shown, report.new_columns)) or None,
         "values_in_sibling_columns": sum(count for _, count in report.sibling_values),
+        "values_of_another_type": sum(one.changes for one in report.mismatches),
+        "paths_never_found": ", ".join(shown(path) for path, _ in report.unfound_paths) or None,
+        "old_images": "none: the stream's view type is NEW_IMAGE"
+        if report.lacks_old_images
+        else None,
         "setting_ignored": report.setting_ignored,
         "lookups": ", ".join(map(_looked_up, report.lookups)) or None,
         "deletes_filtered": report.deletes.filtered,

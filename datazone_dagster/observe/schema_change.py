@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datazone_dagster.model.contract import Contract
+from datazone_dagster.model.report import PathMismatch
 from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.preview import markdown_cell
 from datazone_dagster.text import shown
@@ -56,6 +57,10 @@ def schema_status(
     contract: Contract,
     dataset_id: str,
     sibling_values: Sequence[tuple[str, int]] = (),
+    mismatches: Sequence[PathMismatch] = (),
+    unfound_paths: Sequence[tuple[str, int]] = (),
+    records: int = 0,
+    lacks_old_images: bool = False,
 ) -> SchemaStatus:
     """Return a warning, once, for a changed schema; an error for columns that a freeze rejects.
 
@@ -68,9 +73,14 @@ def schema_status(
         contract: Contract of the dataset.
         dataset_id: Id of the dataset, for the message.
         sibling_values: Number of values of the run in each sibling column.
+        mismatches: Values of the run that the function's paths could not read.
+        unfound_paths: Paths whose attribute no record ever had, with the number of records.
+        records: Number of records that the run read.
+        lacks_old_images: Whether the function reads old images that the stream does not have.
     """
     changes = schema_changes(before, after)
-    level = Level.WARN if changes or unexpected or sibling_values else Level.OK
+    found = (changes, unexpected, sibling_values, mismatches, unfound_paths, lacks_old_images)
+    level = Level.WARN if any(found) else Level.OK
     sentences = []
     if changes:
         sentences.append(
@@ -84,6 +94,13 @@ def schema_status(
             f"holds all of them in items(types={{...}}) and run "
             f"`datazone-dagster rebuild {dataset_id}`."
         )
+    if lacks_old_images:
+        sentences.append(
+            "The function reads the old image, but the stream has view type NEW_IMAGE: paths into "
+            "OldImage and the columns of items('old') and before_ are null. Old images need a "
+            "stream of view type NEW_AND_OLD_IMAGES."
+        )
+    sentences += _sentences_about_paths(mismatches, unfound_paths, records)
     if unexpected:
         frozen = any(contract.policy_of(name) == "freeze" for name, _, _ in unexpected)
         level = Level.ERROR if frozen else level
@@ -98,6 +115,32 @@ def schema_status(
         )
     reason = " ".join(sentences) or "The columns are the same as at the last materialization."
     return SchemaStatus(level, reason, changes, tuple(unexpected))
+
+
+def _sentences_about_paths(
+    mismatches: Sequence[PathMismatch], unfound_paths: Sequence[tuple[str, int]], records: int
+) -> list[str]:
+    sentences = []
+    if mismatches:
+        of = f"{records} record{'' if records == 1 else 's'}"
+        counted = [
+            f"{one.changes} of {of} {'has' if one.changes == 1 else 'have'} "
+            f"{shown(one.attribute)} as {shown(one.descriptor)} ({shown(one.path)} reads it)"
+            for one in mismatches
+        ]
+        sentences.append(
+            f"Values have another type than the function reads: {_listed(counted)}. Their paths "
+            "gave null, or their records are in the quarantine. Read both types, as in "
+            "coalesce(dynamodb.NewImage.total.N, dynamodb.NewImage.total.S), or choose what "
+            "happens by @transform(on_mismatch=...)."
+        )
+    if unfound_paths:
+        paths = [f"{shown(path)} ({count} records)" for path, count in unfound_paths]
+        sentences.append(
+            f"No record so far has the attribute that the function reads: {_listed(paths)}. Is "
+            "its name spelled as in the table? Names are case-sensitive."
+        )
+    return sentences
 
 
 def schema_change_markdown(changes: Sequence[ColumnChange]) -> str:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from datazone_dagster.errors import SchemaChangeError
-from datazone_dagster.model.column_names import HIDDEN, KEY_NUMBER, RESERVED_PREFIX
+from datazone_dagster.model.column_names import HIDDEN, KEY, KEY_NUMBER, RESERVED_PREFIX, SIBLING_OF
 from datazone_dagster.model.contract import Column, ColumnType, Contract
 from datazone_dagster.rows.align import aligned, number_texts
 from datazone_dagster.rows.partition_values import refused_values
@@ -154,9 +154,11 @@ class _Conforming:
             )
         if same is None and not _may_be_added(new.name, self.contract):
             self.unexpected.append((new.name, str(new.type)))
-            if self.contract.policy_of(new.name) == "quarantine":
-                has_value = pc.is_valid(self.rows[new.name])
+            has_value = pc.is_valid(self.rows[new.name])
+            if self.contract.refuses(new.name):
                 self._refuse(has_value, f"there is no column {new.name!r} in the table")
+            else:
+                self._check_sibling(new, has_value)
             return
         declared = self.contract.declared(new.name)
         wanted = self._wanted(new, declared, None if same is None else self.table.field(same).type)
@@ -261,16 +263,41 @@ class _Conforming:
         lost = pc.and_(pc.is_valid(values), pc.is_null(converted))
         lost = pc.and_(lost, pc.invert(self.exempt))
         if pc.any(lost).as_py():
-            if self.contract.policy_of(new.name) != "quarantine":
+            if not self.contract.refuses(new.name):
                 raise self._changed(new, wanted, f"is now {new.type}", lost)
             self._refuse(lost, f"column {new.name!r} holds a value that is no {wanted}")
         return converted
 
+    def _check_sibling(self, sibling: pa.Field, has_value: pa.Array) -> None:
+        """Check a sibling column that stays out: its values must not become nulls of their column.
+
+        `items()` puts values of another type there. Without it, they would be lost in the table.
+        """
+        column = (sibling.metadata or {}).get(SIBLING_OF.encode(), b"").decode()
+        lost = pc.and_(has_value, pc.invert(self.exempt))
+        if column not in self.table.names or not pc.any(lost).as_py():
+            return
+        kind = self.table.field(column).type
+        if self.contract.refuses(column):
+            self._refuse(lost, f"column {column!r} holds a value that is no {kind}")
+            return
+        value = self.rows[sibling.name].filter(lost)[0]
+        key = self.rows[KEY].filter(lost)[0].as_py()
+        raise SchemaChangeError(
+            f"Dataset {self.dataset_id!r}: column {column!r} is {kind} in the table, and "
+            f"{pc.sum(lost).as_py()} rows have a value that it can't hold, for example "
+            f"{shown(value, 80)!r} (key {shown(key)}). Its place is {sibling.name!r}, a column "
+            "that schema_policy keeps out of the table.",
+            safe=_NOTHING_LOST,
+            hint=f"Allow that column: schema_policy={{{sibling.name!r}: 'evolve', ...}}; or "
+            f"quarantine such records: schema_policy={{{column!r}: 'quarantine', ...}}.",
+        )
+
     def _refuse_or_fail(self, wrong: pa.Array, column: str, reason: str, hint: str) -> None:
         if not pc.any(wrong).as_py():
             return
-        if self.contract.policy_of(column) != "quarantine":
-            key = self.rows["_dz_key"].filter(wrong)[0].as_py()
+        if not self.contract.refuses(column):
+            key = self.rows[KEY].filter(wrong)[0].as_py()
             raise SchemaChangeError(
                 f"Dataset {self.dataset_id!r}: {reason}, and it is in "
                 f"{pc.sum(wrong).as_py()} rows (the first has the key {shown(key)}).",

@@ -27,7 +27,7 @@ def widest(existing: pa.DataType, new: pa.DataType) -> pa.DataType | None:
     """Return the narrowest type that holds every value of both; None if no type does.
 
     Integers widen to longer integers, to decimals and, if short enough, to floats; floats to
-    longer floats; decimals to more digits; dates to timestamps without a zone; structs get the
+    longer floats; decimals to more digits; dates to timestamps (midnight in UTC); structs get the
     fields of both. A number never becomes text, nor a text a number.
     """
     if fits(new, existing):
@@ -50,7 +50,7 @@ def _fits_scalar(source: pa.DataType, target: pa.DataType) -> bool:
     if pt.is_decimal(target) and (pt.is_integer(source) or pt.is_decimal(source)):
         integer_digits, scale = _digits(source)
         return bool(target.precision - target.scale >= integer_digits and target.scale >= scale)
-    return bool(pt.is_date32(source) and pt.is_timestamp(target) and target.tz is None)
+    return bool(pt.is_date32(source) and pt.is_timestamp(target))
 
 
 def _fits_nested(source: pa.DataType, target: pa.DataType) -> bool:

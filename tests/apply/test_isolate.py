@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datazone_dagster.apply.isolate import NotIsolatedError, TooManyFailingError, failing_rows
+from datazone_dagster.apply.isolate import (
+    NotIsolatedError,
+    TooManyFailingError,
+    failing_rows,
+    first_failing_row,
+)
 from datazone_dagster.model.quarantine_policy import HOPELESS_AFTER
 
 
@@ -82,3 +87,23 @@ def test_changes_of_a_key_that_fail_only_together_go_together() -> None:
 def test_keys_that_fail_only_together_are_not_blamed() -> None:
     with pytest.raises(NotIsolatedError, match="passes on both halves of 4 keys"):
         failing_rows(list("abcd"), lambda rows: "many" if len(rows) > 2 else None, "all", limit=1)
+
+
+@pytest.mark.parametrize("bad", [0, 1, 6, 12])
+def test_one_failing_row_is_found_in_few_calls(bad: int) -> None:
+    calls: list[Sequence[int]] = []
+
+    def fails(rows: Sequence[int]) -> str | None:
+        calls.append(rows)
+        return "bad" if bad in rows else None
+
+    assert first_failing_row([str(row % 5) for row in range(13)], fails) == bad
+    assert len(calls) <= 6
+
+
+def test_a_failure_of_several_rows_together_is_pinned_on_none() -> None:
+    def fails(rows: Sequence[int]) -> str | None:
+        return "both" if {0, 12} <= set(rows) else None
+
+    assert first_failing_row([str(row) for row in range(13)], fails) is None
+    assert first_failing_row([], fails) is None

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from datazone_dagster.apply.chunk import CHANGES_SCHEMA, FunctionResult
+from datazone_dagster.apply.chunk import CHANGES_SCHEMA, FunctionResult, ReadReport
 from datazone_dagster.apply.parts import PartResult, evaluated_in_parts
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.schema import ShardRecords
@@ -135,12 +135,14 @@ class Evaluation:
             raise OutOfMemoryError("too much")
         numbers = [int(key) for key in part["_dz_key"].to_pylist()]
         rows = pa.table({"n": pa.array(numbers, pa.int64()).cast(self.types(numbers))})
-        return PartResult(FunctionResult(part, {"out": rows}, part.slice(0, 0)), {"n__s": 1})
+        return PartResult(
+            FunctionResult(part, {"out": rows}, part.slice(0, 0)), ReadReport({"n__s": 1})
+        )
 
 
 def refuse(change: pa.Table, error: OutOfMemoryError) -> PartResult:
     rows = pa.table({"n": pa.array([], pa.int64())})
-    return PartResult(FunctionResult(change.slice(0, 0), {"out": rows}, change), {})
+    return PartResult(FunctionResult(change.slice(0, 0), {"out": rows}, change), ReadReport())
 
 
 @pytest.mark.parametrize("most", [1, 3, 7, 50])
@@ -149,7 +151,7 @@ def test_parts_are_halved_until_they_fit_and_joined_in_order(most: int) -> None:
     result = evaluated_in_parts(changes(100), evaluation.evaluate, refuse, lambda _: False)
     assert result.result.rows["out"]["n"].to_pylist() == list(range(100))
     assert result.result.changes["_dz_key"].to_pylist() == [str(n) for n in range(100)]
-    assert result.sibling_values == {"n__s": sum(size <= most for size in evaluation.sizes)}
+    assert result.read.sibling_values == {"n__s": sum(size <= most for size in evaluation.sizes)}
 
 
 def test_parts_that_are_known_to_be_too_large_are_not_tried() -> None:

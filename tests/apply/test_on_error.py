@@ -221,3 +221,20 @@ def test_looking_for_failing_rows_leaves_no_trace_in_the_columns(tmp_path: Path)
     apply_transform(build(typed, "quarantine"), layout)
     columns = [name for name in read_dataset(layout, "out").column_names if name[0] != "_"]
     assert columns == ["id", "total", "first", "second"]
+
+
+def read_in_the_function(orders: Frame) -> pa.Table:
+    return by_sql(orders).arrow()
+
+
+@pytest.mark.parametrize("function", [by_sql, read_in_the_function])
+def test_an_error_of_sql_names_the_key_with_the_bad_value(
+    function: Callable[..., Any], tmp_path: Path
+) -> None:
+    stream, layout = ScriptedStream("orders"), Layout(str(tmp_path))
+    for number in range(40):
+        put(stream, f"k{number}", -1 if number == 27 else number)
+    land(stream, layout)
+    with pytest.raises(TransformError, match=r"fails alone has the key .*k27") as caught:
+        apply_transform(build(function, "fail"), layout)
+    assert "k28" not in str(caught.value)

@@ -130,3 +130,32 @@ def test_a_rebuild_that_can_not_be_done_says_so(make_world: MakeWorld) -> None:
     assert not result.success
     [failure] = result.get_step_failure_events()
     assert "can't be rebuilt" in str(failure.step_failure_data.error)
+
+
+def test_a_redrive_tells_of_values_that_did_not_fit(make_world: MakeWorld) -> None:
+    fixed: list[bool] = []
+
+    @transform(
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"rows": Output(Dataset("orders"))},
+        on_error="quarantine",
+    )
+    def orders(changes: Any) -> Any:
+        texts = changes.select("dynamodb.NewImage.total.S as total").arrow()["total"]
+        if not fixed and texts.null_count < len(texts):
+            raise ValueError("odd")
+        return changes.items()
+
+    world = make_world(orders)
+    world.put("a", total={"N": "1"})
+    world.put("b", total={"S": "seven"})
+    world.run_until_idle()
+    assert shown(world)["values_in_sibling_columns"] == 0
+
+    fixed.append(True)
+    assert world.run("redrive_orders").success
+    assert shown(world)["values_in_sibling_columns"] == 1
+    schema = next(one for one in dataset_check_keys("orders") if one.name == "schema")
+    told = world.latest(schema)
+    assert told is not None
+    assert "1 in 'total__s'" in (told.description or "")

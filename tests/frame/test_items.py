@@ -18,6 +18,7 @@ from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame import Frame
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import ScriptedStream, run_transform
+from tests.frame.chunks import chunk
 
 SOURCE = DynamoDBSource("orders", region="eu-west-1")
 
@@ -185,3 +186,33 @@ def test_a_prefixed_column_never_takes_the_name_of_a_key(tmp_path: Path) -> None
     stream.put({**key, "x": {"S": "value"}})
     (row,) = table(stream, tmp_path, image="both")
     assert sorted(v for v in row.values() if v is not None) == ["k1", "k2", "value"]
+
+
+def test_columns_added_before_come_along_so_that_a_log_of_events_names_them(
+    tmp_path: Path,
+) -> None:
+    @transform(
+        input_mapping={"changes": Input(Stream(source=DynamoDBSource("orders")))},
+        output_mapping={"d": Output(Dataset("d", mode="append"))},
+    )
+    def events(changes: Frame) -> Frame:
+        return changes.with_columns(
+            "eventName as event", 'upper(dynamodb.NewImage.status.S) as "loud""one"'
+        ).items()
+
+    stream = ScriptedStream("orders")
+    stream.put({"id": {"S": "1"}, "status": {"S": "new"}})
+    stream.put({"id": {"S": "1"}, "status": {"S": "paid"}, "event": {"N": "7"}})
+    stream.delete({"id": {"S": "1"}})
+    rows = run_transform(events, stream, str(tmp_path))["d"].to_pylist()
+    assert [row["event"] for row in rows] == ["INSERT", "MODIFY", "REMOVE"]
+    assert [row['loud"one'] for row in rows] == ["NEW", "PAID", None]
+    (other,) = [name for name in rows[0] if name.startswith("event_")]
+    assert [row[other] for row in rows] == [None, 7, None]  # the attribute has another name
+
+
+def test_an_added_column_with_the_name_of_an_existing_one_is_an_error() -> None:
+    changes = chunk(({"id": {"S": "1"}, "status": {"S": "new"}}, None))
+    found = Frame.of_changes(changes).items().attributes
+    with pytest.raises(ExpressionError, match=r"'Status'.*attribute's column"):
+        Frame.of_changes(changes, attributes=found).with_columns("eventName as Status").items()

@@ -175,7 +175,16 @@ NOON = datetime(2024, 1, 1, 12, 0, 0, 123456)
         (pa.array([2**32 - 1], pa.uint32()), pa.int64(), [2**32 - 1]),
         (pa.array([2**64 - 1], pa.uint64()), pa.decimal128(20, 0), [decimal.Decimal(2**64 - 1)]),
         (pa.array([date(2024, 1, 1)], pa.date64()), pa.date32(), [date(2024, 1, 1)]),
-        (pa.array([NOON], pa.timestamp("ns")), pa.timestamp("us"), [NOON]),
+        (
+            pa.array([NOON], pa.timestamp("ns")),
+            pa.timestamp("us", tz="UTC"),
+            [NOON.replace(tzinfo=UTC)],
+        ),
+        (
+            pa.array([[NOON]], pa.list_(pa.timestamp("us"))),
+            pa.list_(pa.timestamp("us", tz="UTC")),
+            [[NOON.replace(tzinfo=UTC)]],
+        ),
         (
             pa.array([NOON.replace(tzinfo=UTC)], pa.timestamp("us", tz="Asia/Tokyo")),
             pa.timestamp("us", tz="UTC"),
@@ -221,7 +230,7 @@ def test_types_become_those_of_delta(column: pa.Array, kind: pa.DataType, values
 )  # fmt: skip
 def test_types_without_a_counterpart_are_refused(column: pa.Array, reason: str | None) -> None:
     if reason is None:
-        assert rows(with_column(column)).column("x").type == pa.timestamp("us")
+        assert rows(with_column(column)).column("x").type == pa.timestamp("us", "UTC")
         return
     with pytest.raises(ResultError, match="'x'") as caught:
         rows(with_column(column))

@@ -105,7 +105,7 @@ def test_a_type_holds_itself(kind: pa.DataType) -> None:
         (pa.decimal128(38, 0), pa.decimal128(38, 9), None),
         (pa.int64(), pa.decimal128(18, 2), pa.decimal128(21, 2)),
         (pa.date32(), pa.timestamp("us"), pa.timestamp("us")),
-        (pa.date32(), pa.timestamp("us", tz="UTC"), None),
+        (pa.date32(), pa.timestamp("us", tz="UTC"), pa.timestamp("us", tz="UTC")),
         (pa.string(), pa.int64(), None),
         (pa.int64(), pa.string(), None),
         (pa.bool_(), pa.int8(), None),

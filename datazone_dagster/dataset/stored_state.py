@@ -1,0 +1,100 @@
+"""State of a function that is stored with its dataset: columns of items, paths, odd columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from datazone_dagster.dataset.properties import (
+    ATTRIBUTES,
+    FUNCTION,
+    PATHS,
+    UNEXPECTED,
+    generation_of,
+    property_of,
+    still_unexpected,
+)
+from datazone_dagster.delta import Table
+from datazone_dagster.delta.commit import set_properties
+from datazone_dagster.delta.read_table import properties_of, schema_of
+from datazone_dagster.model.attributes import AttributeMapping
+from datazone_dagster.model.function_record import FunctionRecord
+from datazone_dagster.model.path_history import PathHistory
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionState:
+    """What a function's frames learnt from the chunks so far.
+
+    Args:
+        attributes: Mapping of item attributes to columns.
+        paths: History of the function's paths.
+        function: Versions of the function that made the rows.
+    """
+
+    attributes: AttributeMapping = AttributeMapping()
+    paths: PathHistory = PathHistory()
+    function: FunctionRecord = field(default_factory=FunctionRecord)
+
+
+def stored_property(table: Table, source: str, name: str) -> str | None:
+    """Return a property of the table's generation; None if it has none."""
+    return properties_of(table).get(_name(table, source, name))
+
+
+def stored_state(table: Table, source: str) -> FunctionState:
+    """Return the state that is stored with a table."""
+    attributes = stored_property(table, source, ATTRIBUTES)
+    paths = stored_property(table, source, PATHS)
+    return FunctionState(
+        AttributeMapping.from_json(attributes) if attributes else AttributeMapping(),
+        PathHistory.from_json(paths) if paths else PathHistory(),
+        FunctionRecord.from_json(stored_property(table, source, FUNCTION)),
+    )
+
+
+def unexpected_columns(table: Table, source: str) -> tuple[tuple[str, str, int], ...]:
+    """Return the recorded unexpected columns that the table still does not have."""
+    recorded = stored_property(table, source, UNEXPECTED)
+    return still_unexpected(recorded, schema_of(table).names)
+
+
+def store_state(
+    table: Table,
+    source: str,
+    storage_options: Mapping[str, str],
+    state: FunctionState,
+    unexpected: Sequence[tuple[str, str]],
+    batch: int,
+) -> None:
+    """Store the state with a table; there is a commit only if it changed.
+
+    Args:
+        table: The table; the commit moves its handle.
+        source: Source of the dataset.
+        storage_options: Options of the store.
+        state: The state after the chunk.
+        unexpected: Columns that the contract rejects, and their types.
+        batch: Batch in which these columns appeared.
+    """
+    known = {name: (kind, since) for name, kind, since in unexpected_columns(table, source)}
+    recorded = {name: (kind, batch) for name, kind in unexpected} | known
+    saved = stored_state(table, source)
+    properties: dict[str, str] = {}
+    if recorded != known:
+        properties[UNEXPECTED] = json.dumps(recorded)
+    dated = state.attributes.dated(saved.attributes, batch)
+    if len(state.attributes) and dated != saved.attributes:
+        properties[ATTRIBUTES] = dated.to_json()
+    if state.paths.worth_saving(saved.paths):
+        properties[PATHS] = state.paths.to_json()
+    if state.function.versions and state.function != saved.function:
+        properties[FUNCTION] = state.function.to_json()
+    if properties:
+        named = {_name(table, source, name): value for name, value in properties.items()}
+        set_properties(table, storage_options, named)
+
+
+def _name(table: Table, source: str, name: str) -> str:
+    return property_of(name, generation_of(table, source))

@@ -1,0 +1,338 @@
+"""SQL that computes a row from changes of several keys, found in its syntax tree.
+
+A function sees one chunk. In merge and history mode the rows of a key are replaced when that key
+changes, so a sum over several keys would be the sum over those that happen to be in the chunk. SQL
+over the changes of one key is fine: an aggregate grouped by the complete key, a window partitioned
+by it. Which attributes make the complete key is known with the changes only, so each operation
+is noted with the attributes that it keeps apart.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from datazone_dagster.database.database import opened
+from datazone_dagster.frame.rewrite import chain_of
+from datazone_dagster.frame.syntax import Node, nodes, parse_expressions
+from datazone_dagster.model.column_names import KEY
+
+COMPLETE_KEY = "\0key"
+"""Stands for the attributes of the key in a `Columns`."""
+
+RECORD = "\0record"
+"""Stands for the stream record, whose paths lead to attributes."""
+
+Columns = Mapping[str, str]
+"""Columns, casefolded, that are exactly an attribute, the complete key, or the record."""
+
+OF_RECORDS: Columns = {KEY: COMPLETE_KEY, "dynamodb": RECORD}
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """An operation over the changes of several rows.
+
+    Args:
+        call: Call as the user wrote it.
+        operation: The operation in words.
+        apart: Attributes whose values it keeps apart; may have `COMPLETE_KEY`.
+    """
+
+    call: str
+    operation: str
+    apart: frozenset[str]
+
+    def keeps_apart(self, key_attributes: frozenset[str]) -> bool:
+        """Return whether no row comes from changes of several keys."""
+        return COMPLETE_KEY in self.apart or (bool(key_attributes) and key_attributes <= self.apart)
+
+
+def windows_in(call: str, items: object, columns: Columns) -> list[Mixing]:
+    """Return the window functions of expressions."""
+    return [
+        Mixing(
+            call,
+            f"the window function {str(part['function_name']).lower()}()",
+            _known(attribute_of(one, columns) for one in part["partitions"]),
+        )
+        for part in _own_nodes(items)
+        if part.get("class") == "WINDOW"
+    ]
+
+
+def attribute_of(node: Node, columns: Columns) -> str | None:
+    """Return what an expression is exactly, as in `Columns`; None for anything else."""
+    chain = chain_of(node)
+    if chain is None:
+        return None
+    for at, name in enumerate(chain.names[:2]):  # a table alias may come first
+        found = columns.get(name.casefold())
+        if found is None:
+            continue
+        steps = [*chain.names[at + 1 :], *chain.steps]
+        if found != RECORD:
+            return None if steps else found
+        if not steps:
+            return RECORD
+        image, attribute, *descriptor = [*steps, None]
+        in_image = len(descriptor) == 2 and str(image).casefold() in {"keys", "newimage"}
+        return attribute if in_image else None
+    return None
+
+
+@dataclass
+class KeyScope:
+    """Reader of one query.
+
+    Args:
+        call: Call as the user wrote it.
+        found: The operations found.
+    """
+
+    call: str
+    found: list[Mixing] = field(default_factory=list)
+
+    def query(self, node: Node, tables: Mapping[str, Columns]) -> Columns | None:
+        """Read a query and note its operations; return its columns, None if none is of changes.
+
+        Args:
+            node: The query.
+            tables: Tables that hold changes, by casefolded name.
+        """
+        known = dict(tables)
+        for entry in node["cte_map"]["map"]:
+            inner = entry["value"]
+            query = inner["query"]["node"] if "query" in inner else inner["query_node"]
+            self._name(known, entry["key"], self.query(query, known), inner["aliases"])
+        if node["type"] == "SELECT_NODE":
+            return self._select(node, known)
+        sides = node.get("children") or [node.get("left"), node.get("right")]
+        columns = [self.query(side, known) for side in sides if side]
+        of_changes = [one for one in columns if one is not None]
+        if of_changes:
+            self._modifiers(node, of_changes[0])
+        # The columns of a set operation have the names of its first side.
+        return columns[0] if columns and columns[0] is not None else ({} if of_changes else None)
+
+    def _name(
+        self,
+        known: dict[str, Columns],
+        name: str,
+        columns: Columns | None,
+        aliases: object,
+    ) -> None:
+        if columns is None:
+            known.pop(name.casefold(), None)
+        else:
+            known[name.casefold()] = {} if aliases else columns
+
+    def _select(self, node: Node, known: Mapping[str, Columns]) -> Columns | None:
+        sources: list[tuple[str, Columns]] = []
+        conditions: list[Any] = [node["where_clause"]]
+        self._from(node["from_table"], known, sources, conditions)
+        for inner in _subqueries(
+            [node[part] for part in ("select_list", "where_clause", "having")]
+        ):
+            columns = self.query(inner, known)
+            if columns is not None and inner.get("type") == "SELECT_NODE":
+                sources.append(("", columns))
+                conditions.append(inner["where_clause"])
+        if not sources:
+            return None
+        joined: dict[str, str] = {}
+        for _, columns in reversed(sources):
+            joined |= columns
+        if len(sources) > 1:
+            self._note("a join of changes with each other", _equal(conditions, joined))
+        self._aggregates(node, joined)
+        self._windows(node, joined)
+        self._modifiers(node, joined)
+        return _outputs(node["select_list"], joined)
+
+    def _from(
+        self,
+        table: Node,
+        known: Mapping[str, Columns],
+        sources: list[tuple[str, Columns]],
+        conditions: list[Any],
+    ) -> None:
+        kind = table["type"]
+        if kind == "BASE_TABLE":
+            columns = known.get(str(table["table_name"]).casefold())
+        elif kind == "SUBQUERY":
+            columns = self.query(table["subquery"]["node"], known)
+        elif kind == "JOIN":
+            conditions.append(table["condition"])
+            conditions.extend(table.get("using_columns") or ())
+            self._from(table["left"], known, sources, conditions)
+            self._from(table["right"], known, sources, conditions)
+            return
+        else:  # such as PIVOT: its source is somewhere inside
+            columns = None
+            for inner in nodes(table):
+                if inner is not table and inner.get("type") == "BASE_TABLE":
+                    columns = known.get(str(inner["table_name"]).casefold(), columns)
+            if columns is not None:
+                self._note(f"a {kind.lower()}", frozenset())
+        if columns is not None:
+            renamed = bool(table.get("column_name_alias"))
+            sources.append((str(table.get("alias") or ""), {} if renamed else columns))
+
+    def _aggregates(self, node: Node, columns: Columns) -> None:
+        select_list = node["select_list"]
+        functions = [
+            str(part["function_name"])
+            for part in _own_nodes([select_list, node["having"], node["qualify"]])
+            if part.get("class") == "FUNCTION" and is_aggregate(str(part["function_name"]))
+        ]
+        groups = node["group_expressions"]
+        by_all = node["aggregate_handling"] == "FORCE_AGGREGATES"
+        if not (functions or groups or by_all):
+            return
+        if by_all:
+            groups = [item for item in select_list if not _has_aggregate(item)]
+        several = len(node["group_sets"] or ()) > 1  # ROLLUP and CUBE have totals
+        apart = () if several else (_grouped(group, select_list, columns) for group in groups)
+        what = f"the aggregate {functions[0]}()" if functions else "GROUP BY"
+        self._note(what, _known(apart))
+
+    def _windows(self, node: Node, columns: Columns) -> None:
+        parts = [node["select_list"], node["qualify"], node["modifiers"]]
+        self.found += windows_in(self.call, parts, columns)
+
+    def _modifiers(self, node: Node, columns: Columns) -> None:
+        for modifier in node["modifiers"]:
+            if modifier["type"] == "DISTINCT_MODIFIER":
+                targets = modifier["distinct_on_targets"]
+                if targets:
+                    apart = {attribute_of(one, columns) for one in targets}
+                else:
+                    apart = set(_outputs(node.get("select_list", ()), columns).values())
+                self._note("DISTINCT", _known(apart))
+            elif modifier["type"] in {"LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"}:
+                self._note("LIMIT", frozenset())
+
+    def _note(self, operation: str, apart: frozenset[str]) -> None:
+        self.found.append(Mixing(self.call, operation, apart))
+
+
+def _outputs(select_list: list[Node], columns: Columns) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in select_list:
+        if item["type"] == "STAR":
+            found |= columns
+            continue
+        attribute = attribute_of(item, columns)
+        chain = chain_of(item)
+        if attribute is not None and chain is not None:
+            name = item["alias"] or _path_name([*chain.names, *chain.steps])
+            found[name.casefold()] = attribute
+    return found
+
+
+def _path_name(names: list[str | None]) -> str:
+    """Return the name of an unnamed path, which is its attribute, or of a column."""
+    folded = [str(name).casefold() for name in names]
+    return str(names[-2] if {"keys", "newimage"} & set(folded[:-2]) else names[-1])
+
+
+def _grouped(group: Node, select_list: list[Node], columns: Columns) -> str | None:
+    """Return the attribute of a GROUP BY expression: a column, a position or an alias."""
+    literal = group.get("literal") or {}
+    value = literal.get("text") if literal else (group.get("value") or {}).get("value")
+    if group.get("class") == "CONSTANT" and str(value).isdecimal():
+        position = int(str(value)) - 1
+        inside = 0 <= position < len(select_list)
+        return attribute_of(select_list[position], columns) if inside else None
+    found = attribute_of(group, columns)
+    names = group.get("column_names") or []
+    if found is None and len(names) == 1:
+        for item in select_list:
+            if str(item["alias"]).casefold() == str(names[0]).casefold():
+                return attribute_of(item, columns)
+    return found
+
+
+def _equal(conditions: list[Any], columns: Columns) -> frozenset[str]:
+    """Return the attributes that all of the conditions together require to be equal."""
+    found: set[str | None] = set()
+    for condition in conditions:
+        if isinstance(condition, str):  # USING
+            found.add(columns.get(condition.casefold()))
+        elif condition:
+            for part in _conjuncts(condition):
+                if part["type"] == "COMPARE_EQUAL":
+                    sides = {attribute_of(part[side], columns) for side in ("left", "right")}
+                    found |= sides if len(sides) == 1 else set()
+    return _known(found)
+
+
+def _known(names: Iterable[str | None]) -> frozenset[str]:
+    return frozenset(name for name in names if name is not None)
+
+
+def _conjuncts(node: Node) -> Iterator[Node]:
+    if node.get("type") == "CONJUNCTION_AND":
+        for child in node["children"]:
+            yield from _conjuncts(child)
+    else:
+        yield node
+
+
+def _subqueries(tree: object) -> Iterator[Node]:
+    """Yield the queries of the subqueries in expressions, without those inside them."""
+    if isinstance(tree, list):
+        for part in tree:
+            yield from _subqueries(part)
+    elif isinstance(tree, dict):
+        if tree.get("class") == "SUBQUERY":
+            yield tree["subquery"]["node"]
+        else:
+            yield from _subqueries(list(tree.values()))
+
+
+def _own_nodes(tree: object) -> Iterator[Node]:
+    return nodes(tree, subqueries=False)
+
+
+def _has_aggregate(item: Node) -> bool:
+    return any(
+        part.get("class") == "FUNCTION" and is_aggregate(str(part["function_name"]))
+        for part in _own_nodes(item)
+    )
+
+
+@functools.cache
+def is_aggregate(name: str) -> bool:
+    """Return whether a function of this DuckDB is an aggregate, or a macro made of one."""
+    aggregates, macros = _functions()
+    if name.casefold() in aggregates:
+        return True
+    texts = macros.get(name.casefold(), ())
+    if not texts:
+        return False
+    with opened() as connection:
+
+        def ask(query: str, value: str) -> str:
+            return str(connection.execute(query, [value]).fetchall()[0][0])
+
+        trees = [parse_expressions(ask, text, call=name) for text in texts]
+    return any(_has_aggregate(item) for tree in trees for item in tree)
+
+
+@functools.cache
+def _functions() -> tuple[frozenset[str], Mapping[str, list[str]]]:
+    """Return the aggregates of this DuckDB, and the definitions of its macros by name."""
+    with opened() as connection:
+        rows = connection.execute(
+            "SELECT lower(function_name), function_type, macro_definition "
+            "FROM duckdb_functions() WHERE function_type IN ('aggregate', 'macro')"
+        ).fetchall()
+    macros: dict[str, list[str]] = {}
+    for name, _, definition in rows:
+        if definition:
+            macros.setdefault(str(name), []).append(str(definition))
+    return frozenset(str(name) for name, kind, _ in rows if kind == "aggregate"), macros

@@ -1,9 +1,10 @@
 """Records that a dataset could not take: stored raw, with the reason, until they are redriven.
 
 A record is stored once, however often its chunk is retried or its shard is read again. Its
-identity is its position in the stream or, if it is not a stream record, its text. A redrive pins
-the records under a number, commits the dataset under the same number, and then marks them: if a
-process dies in between, the next redrive compares the numbers and completes the marks.
+identity is its position in the stream; for a scanned item, its version and key; for what is no
+record, its text. A redrive pins the records under a number, commits the dataset under the same
+number, and then marks them: if a process dies in between, the next redrive compares the numbers
+and completes the marks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from datazone_dagster.delta.read_table import last_transaction, scanned
 from datazone_dagster.delta.write_table import overwrite_rows, upsert_rows
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.snapshot_state import SCAN_SHARD_ID
 from datazone_dagster.rows.align import aligned
 
 KIND = "quarantine"
@@ -256,20 +258,17 @@ def _rows(changes: pa.Table, now: datetime) -> pa.Table:
 
 
 def _record_ids(changes: pa.Table) -> pa.Array:
-    identities = zip(
-        changes[Log.STREAM_ARN].to_pylist(),
-        changes[Log.SHARD_ID].to_pylist(),
-        changes[Log.VERSION].to_pylist(),
-        # A record that is not a stream record may have any number: its text identifies it.
-        changes[Log.RAW].to_pylist(),
-        strict=True,
-    )
-    return pa.array(
-        [
-            hashlib.sha256("\0".join((arn, shard, raw or version or "")).encode()).hexdigest()[:32]
-            for arn, shard, version, raw in identities
-        ]
-    )
+    columns = (Log.STREAM_ARN, Log.SHARD_ID, Log.VERSION, Log.RAW, Log.KEYS)
+    identities = zip(*(changes[name].to_pylist() for name in columns), strict=True)
+    return pa.array([_record_id(*identity) for identity in identities])
+
+
+def _record_id(arn: str, shard: str, version: str | None, raw: str | None, keys: str | None) -> str:
+    # A record that is not a stream record may have any number: its text identifies it.
+    parts = [arn, shard, raw or version or ""]
+    if shard == SCAN_SHARD_ID and not raw:
+        parts.append(keys or "")  # all items of a scan have the same version
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def _first_of_each(rows: pa.Table) -> pa.Table:

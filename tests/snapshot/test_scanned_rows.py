@@ -7,10 +7,12 @@ import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.api.mask import SALT_VARIABLE
+from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.errors import MaskError, SnapshotError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.layout import Layout
@@ -203,3 +205,29 @@ def test_keys_that_can_not_be_asked_for_are_not_swept(
     with pytest.raises(SnapshotError, match="hashed by the source's mask"):
         take()
     assert len(read_dataset(world.layout, "hidden")) == 1
+
+
+@transform(
+    input_mapping={"orders": Input(Stream(source=SOURCE))},
+    output_mapping={"current": Output(Dataset(id="current"))},
+    on_error="quarantine",
+)
+def without_debts(orders: Frame) -> pa.Table:
+    rows = orders.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.total.N as total").arrow()
+    for total in rows["total"].to_pylist():
+        if total is not None and int(total) < 0:
+            raise ValueError(f"total {total}")
+    return rows
+
+
+def test_every_scanned_item_that_the_function_fails_on_waits_in_the_quarantine(
+    tmp_path: Path,
+) -> None:
+    world = World(Layout(str(tmp_path)), without_debts)
+    for number, total in enumerate((1, -2, 3, -4)):
+        world.table.put_unseen(item(number, total))
+    world.drain()
+    world.hand_over()
+    assert world.rows() == {"k0": "1", "k2": "3"}
+    waiting = Quarantine(world.layout, "current").waiting()["keys"].to_pylist()
+    assert sorted(waiting) == ['{"id":{"S":"k1"}}', '{"id":{"S":"k3"}}']

@@ -216,7 +216,7 @@ def test_deleted_keys_stay_deleted_although_their_tombstones_had_gone(world: Wor
         ],
         schema=KEYED_CHANGES_SCHEMA,
     )
-    assert len(Tombstones(world.layout, "d").superseded(old)) == len(gone)
+    assert len(Tombstones(world.layout, "d", SOURCE.name).superseded(old)) == len(gone)
 
 
 def test_the_types_of_items_can_be_declared_anew(world: World) -> None:

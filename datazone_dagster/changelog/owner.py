@@ -11,11 +11,12 @@ from datazone_dagster.changelog.maintain_log import CONFIGURATION
 from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.delta import create_table
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.layout import CHANGE_LOG_KIND
 from datazone_dagster.model.snapshot_state import PROPERTY as SNAPSHOT_PROPERTY
 from datazone_dagster.model.snapshot_state import wanted
 from datazone_dagster.model.source_identity import PROPERTY, SourceIdentity, contradicts, mismatch
 
-KIND = "change log"
+KIND = CHANGE_LOG_KIND
 
 _CONFIGURATION = {
     # Statistics of images are useless and would bloat the log.

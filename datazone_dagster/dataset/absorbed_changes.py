@@ -41,11 +41,12 @@ _OURS = frozenset({_STAMPS.day, _STAMPS.epoch, _STAMPS.rank, _PUT, _CAUSE})
 class AbsorbedChanges:
     """The absorbed changes of one history dataset."""
 
-    def __init__(self, layout: Layout, dataset_id: str) -> None:
+    def __init__(self, layout: Layout, dataset_id: str, source: str) -> None:
         self._dataset_id = dataset_id
         self._companion = CompanionTable(
             layout,
             dataset_id,
+            source,
             layout.absorbed_changes(dataset_id),
             kind=KIND,
             stamps=_STAMPS,

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.dataset.retention import oldest_needed
 from datazone_dagster.delta import Commit, Table, create_table, data_files, guarded, open_table
 from datazone_dagster.delta.read_file import live_batches
 from datazone_dagster.delta.transaction_log import read_snapshot
@@ -78,6 +78,7 @@ class CompanionTable:
     Args:
         layout: Layout of the lakehouse.
         dataset_id: The dataset.
+        source: Name of the dataset's source.
         uri: URI of the table.
         kind: Kind of the table, as in `datazone_dagster.delta.open_table`.
         stamps: Names of the columns that the table adds to its rows.
@@ -88,6 +89,7 @@ class CompanionTable:
         self,
         layout: Layout,
         dataset_id: str,
+        source: str,
         uri: str,
         *,
         kind: str,
@@ -100,7 +102,8 @@ class CompanionTable:
         self._kind = kind
         self._stamps = stamps
         self._contents = contents
-        self._quarantine = Quarantine(layout, dataset_id)
+        self._layout = layout
+        self._source = source
 
     def open(self) -> Table | None:
         """Open the table; None if there is none."""
@@ -175,13 +178,12 @@ class CompanionTable:
     def _expire(self, table: Table, now: datetime) -> None:
         """Drop the days that are older than the retention.
 
-        Days that a quarantined change may need stay: a change that is redriven after weeks must
-        not restore a key that was deleted since.
+        Days that a change may need that arrives even later stay: see `oldest_needed`.
         """
         days = {file.partition[self._stamps.day] for file in data_files(table)}
         expired = sorted(day for day in days if day < _day_of(now - RETENTION))
         if expired:
-            oldest = self._quarantine.oldest_waiting()
+            oldest = oldest_needed(self._layout, self._dataset_id, self._source)
             expired = [day for day in expired if oldest is None or day < _day_of(oldest)]
         if expired:
             drop_partitions(table, self._stamps.day, expired)

@@ -122,12 +122,12 @@ class DatasetTable:
         self._ignores_ttl = ttl_deletes == "ignore"
         self._quarantine = Quarantine(layout, dataset_id)
         engine = engine or engine_for(deletion_vectors)
-        tombstones = Tombstones(layout, dataset_id)
+        tombstones = Tombstones(layout, dataset_id, source)
         self._mode: Mode
         if mode == "append":
             self._mode = AppendMode()
         elif mode == "history":
-            absorbed = AbsorbedChanges(layout, dataset_id)
+            absorbed = AbsorbedChanges(layout, dataset_id, source)
             self._mode = HistoryMode(
                 engine,
                 absorbed,

@@ -89,7 +89,7 @@ def swap_in(
         return False
     marks = (app_id, f"redrive/{source}", rebuild_app_id(source), erase_app_id(source))
     found = [last_transaction(table, mark) for mark in marks]
-    _copy_companions(layout, rebuilt, dataset_id, now)
+    _copy_companions(layout, rebuilt, dataset_id, source, now)
     _copy_properties(new_table, table, layout, generation)
     # That commit moves the handle, perhaps past a commit of a run.
     if [last_transaction(table, mark) for mark in marks] != found:
@@ -117,9 +117,13 @@ def _rows(new_table: Table, schema: pa.Schema) -> Iterator[pa.Table]:
         yield aligned(batch, schema)
 
 
-def _copy_companions(layout: Layout, rebuilt: Layout, dataset_id: str, now: datetime) -> None:
-    Tombstones(layout, dataset_id).copy_from(Tombstones(rebuilt, dataset_id), now)
-    AbsorbedChanges(layout, dataset_id).copy_from(AbsorbedChanges(rebuilt, dataset_id), now)
+def _copy_companions(
+    layout: Layout, rebuilt: Layout, dataset_id: str, source: str, now: datetime
+) -> None:
+    tombstones = Tombstones(rebuilt, dataset_id, source)
+    Tombstones(layout, dataset_id, source).copy_from(tombstones, now)
+    absorbed = AbsorbedChanges(rebuilt, dataset_id, source)
+    AbsorbedChanges(layout, dataset_id, source).copy_from(absorbed, now)
     Quarantine(layout, dataset_id).put(Quarantine(rebuilt, dataset_id).waiting(), now)
 
 

@@ -51,11 +51,12 @@ _CHANGE = pa.schema(
 class Tombstones:
     """The tombstones of one dataset."""
 
-    def __init__(self, layout: Layout, dataset_id: str) -> None:
+    def __init__(self, layout: Layout, dataset_id: str, source: str) -> None:
         self._dataset_id = dataset_id
         self._companion = CompanionTable(
             layout,
             dataset_id,
+            source,
             layout.tombstones(dataset_id),
             kind=KIND,
             stamps=_STAMPS,

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from datazone_dagster.errors import DefinitionError
 
+CHANGE_LOG_KIND = "change log"
+"""Kind of the table of a source's changes, as stored in its properties."""
+
 _DATASET_ID = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_]")
 

@@ -15,7 +15,8 @@ from datazone_dagster.dataset.tombstones import KIND, SCHEMA, Tombstones
 from datazone_dagster.delta import create_table, data_files
 from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION
-from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.layout import CHANGE_LOG_KIND, Layout
+from datazone_dagster.model.snapshot_state import PROPERTY, Phase, SnapshotState
 from datazone_dagster.model.version import row_version
 from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.merge_batch import CAUSE
@@ -29,10 +30,10 @@ class World:
     """A companion table with one file per appended version, of the keys `a` and `b`."""
 
     def __init__(self, root: Path) -> None:
-        layout = Layout(str(root))
+        self.layout = layout = Layout(str(root))
         self.uri = f"{root}/companion"
         self.companion = CompanionTable(
-            layout, "d", self.uri, kind="test", stamps=STAMPS, contents="things"
+            layout, "d", "orders", self.uri, kind="test", stamps=STAMPS, contents="things"
         )
         self.schema = pa.schema([*ROWS, *STAMPS.fields])
 
@@ -97,6 +98,27 @@ def test_days_that_a_quarantined_change_may_need_stay(
     assert world.read(["a"]) == [("a", row_version(1, 2)), ("a", row_version(1, 3))]
 
 
+@pytest.mark.parametrize(
+    ("phase", "left"), [(Phase.SCANNING, [2, 3]), (Phase.SCANNED, [2, 3]), (Phase.DONE, [3])]
+)
+def test_days_that_a_running_snapshot_may_need_stay(
+    world: World, phase: Phase, left: list[int]
+) -> None:
+    """A page of a scan that takes weeks may be older than a delete that the stream has shown."""
+    state = SnapshotState("s", phase=phase, epoch=2, announced_at=NOW + timedelta(days=1, hours=3))
+    create_table(
+        world.layout.change_log("orders"),
+        {},
+        CHANGE_LOG_KIND,
+        ROWS,
+        configuration={PROPERTY: state.to_json()},
+    )
+    world.append(2, 1)
+    world.append(2, 2, now=NOW + timedelta(days=1))
+    world.append(2, 3, now=NOW + 3 * RETENTION)
+    assert world.read(["a"]) == [("a", row_version(2, number)) for number in left]
+
+
 def test_an_expired_table_is_empty_not_missing(world: World) -> None:
     world.append(1, 1)
     world.table().delete()
@@ -108,7 +130,7 @@ def test_tombstones_of_a_table_without_the_columns_of_soft_deletes(tmp_path: Pat
     layout = Layout(str(tmp_path))
     old = pa.schema([one for one in SCHEMA if one.name not in (EVENT_TIME, "image_version")])
     create_table(layout.tombstones("d"), {}, KIND, old, partition_by=("day",))
-    tombstones = Tombstones(layout, "d")
+    tombstones = Tombstones(layout, "d", "orders")
     keyed = pa.table({KEY: ["a"], VERSION: [row_version(1, 1)], CAUSE: ["user"]})
     values = {"day": "2030-01-01", "deleted_at": NOW, "epoch": 1, "sequence_rank": 1.0}
     rows = aligned(keyed, old, {name: pa.scalar(value) for name, value in values.items()})

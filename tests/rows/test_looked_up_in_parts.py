@@ -33,7 +33,7 @@ def test_every_key_gets_its_highest_tombstone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
 ) -> None:
     monkeypatch.setattr(versions, "LOOKED_UP_ROWS", at_a_time)
-    tombstones = Tombstones(Layout(str(tmp_path)), "d")
+    tombstones = Tombstones(Layout(str(tmp_path)), "d", "orders")
     for sequence, numbers in ((10, range(4)), (30, range(2, 6)), (20, range(3, 8))):
         tombstones.write(keyed_changes(numbers, sequence), NOW)
     asked = keyed_changes(range(1, 9), 20)

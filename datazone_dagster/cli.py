@@ -32,6 +32,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "accept_gap",
         "Accept that changes of a source were lost.",
     ),
+    "audit": LazyCommand(
+        "datazone_dagster.commands.audit",
+        "audit",
+        "Compare datasets with the table as it is now.",
+    ),
     "maintain": LazyCommand(
         "datazone_dagster.commands.maintain",
         "maintain",

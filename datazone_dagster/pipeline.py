@@ -24,6 +24,7 @@ from datazone_dagster.apply.flow_counts import flow_counts
 from datazone_dagster.apply.maintain_dataset import maintain_dataset as _maintain_dataset
 from datazone_dagster.apply.rebuild import Rebuild, RebuildReport
 from datazone_dagster.apply.truncate_log import truncate_applied
+from datazone_dagster.audit import audit_source, plan_audit
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.function_versions import FunctionFacts, accept_version, function_facts
@@ -35,6 +36,7 @@ from datazone_dagster.drain.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.drain.polling import POLLING
 from datazone_dagster.erase import Erasure, open_erasure
 from datazone_dagster.errors import StorageError
+from datazone_dagster.model.audit_report import AuditSettings
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
 from datazone_dagster.model.report import (
@@ -65,6 +67,7 @@ __all__ = [
     "POLLING",
     "AccountIdEndpointMode",
     "ApplySettings",
+    "AuditSettings",
     "ConnectionSettings",
     "DatasetReader",
     "DrainSettings",
@@ -78,6 +81,7 @@ __all__ = [
     "accept_function",
     "accept_gaps",
     "apply_transform",
+    "audit_source",
     "backlog",
     "cancel_snapshot",
     "change_log_exists",
@@ -95,6 +99,7 @@ __all__ = [
     "open_dataset",
     "open_erasure",
     "open_gaps",
+    "plan_audit",
     "quarantine_report",
     "read_dataset",
     "rebuild_dataset",

@@ -126,6 +126,11 @@ class ChangeLogSnapshot:
         """The last snapshot of the source; None if there never was one."""
         return self._head.snapshot
 
+    @property
+    def drain_must_pass(self) -> datetime | None:
+        """Time that a snapshot or an audit waits for the drain to pass; None: no such."""
+        return self._head.drain_must_pass
+
     def pass_scans(self) -> None:
         """Advance past batches that a scan has landed, if no drain has landed any since."""
         with guarded(self.uri, "Looking for scanned rows in the change log"):
@@ -166,8 +171,7 @@ class ChangeLogSnapshot:
         stored = self.gaps
         wanted = gap_notes.merged(stored, notes)
         if wanted != stored:
-            text = gap_notes.to_json(wanted)
-            self.set_property(gap_notes.PROPERTY, text, "Storing the gaps of the source")
+            self.set_property(gap_notes.PROPERTY, gap_notes.to_json(wanted), "Storing the gaps")
 
     def begin(self, epoch: int) -> BatchWriter:
         """Begin the next batch, `head + 1`, to put records into. Nothing counts before its commit.
@@ -337,11 +341,8 @@ class ChangeLogSnapshot:
 
     def oldest_event_time_after(self, batch: int) -> datetime | None:
         """Return the oldest event time in the batches after `batch`, from file statistics."""
-        times = [
-            file.minimum[Log.EVENT_TIME]
-            for file in ranges.files_between(self._files, batch, self.head)
-            if Log.EVENT_TIME in file.minimum
-        ]
+        files = ranges.files_between(self._files, batch, self.head)
+        times = [one.minimum[Log.EVENT_TIME] for one in files if Log.EVENT_TIME in one.minimum]
         return min(times, default=None)
 
     def record_count(self, through_batch: int | None = None) -> int:

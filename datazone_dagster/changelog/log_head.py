@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
@@ -26,6 +27,9 @@ from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.snapshot_state import PROPERTY, SnapshotState
 from datazone_dagster.model.source_identity import PROPERTY as OWNER_PROPERTY
 from datazone_dagster.process import crash_points
+
+AWAITED_PROPERTY = "datazone.drain_awaited"
+"""Table property with a time that an audit waits for the drain to pass."""
 
 ATTEMPTS = 30
 """Number of attempts at one commit while only batches of the other kind come first."""
@@ -69,6 +73,17 @@ class LogHead:
         """The last snapshot of the source; None if there never was one."""
         text = self._state_now()
         return None if text is None else SnapshotState.from_json(text)
+
+    @property
+    def drain_must_pass(self) -> datetime | None:
+        """Latest time that a snapshot or an audit waits for the drain to pass; None: no such."""
+        text = self._table.metadata().configuration.get(AWAITED_PROPERTY)
+        state = self.snapshot
+        awaited = [
+            None if text is None else datetime.fromisoformat(text),
+            None if state is None else state.drain_must_pass,
+        ]
+        return max(filter(None, awaited), default=None)
 
     def set_own_property(self, name: str, value: str) -> None:
         """Take over a property that the owner of this head has committed itself."""

@@ -25,7 +25,8 @@ from datazone_dagster.dagster_glue.topology import Topology
 from datazone_dagster.errors import DatazoneError, DefinitionError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import StreamClient
-from datazone_dagster.pipeline import change_log_exists
+from datazone_dagster.model.table_scan import TableClient
+from datazone_dagster.pipeline import change_log_exists, connect_table
 
 DEFAULT_FILE = "definitions.py"
 
@@ -116,6 +117,14 @@ class Project:
         return dynamodb.stream_client(
             source.table_name, region=source.region, endpoint_url=source.endpoint_url
         )
+
+    def table_client(self, source: DynamoDBSource) -> TableClient:
+        """Return a client of a source's items. It connects on first use."""
+        dynamodb: DynamoDBStreamsResource = self.dynamodb.process_config_and_initialize()
+        settings = dynamodb.connection_settings(
+            region=source.region, endpoint_url=source.endpoint_url
+        )
+        return connect_table(source.table_name, settings)
 
 
 def load_project(

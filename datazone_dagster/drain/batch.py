@@ -333,9 +333,7 @@ class BatchDrain:
             if batch is not None:
                 crash_points.reach(crash_points.AFTER_CHANGE_LOG_COMMIT)
             reached = pruned(replace(reached, batch=log.head), stream, now=now)
-            state = log.snapshot
-            awaited = None if state is None else state.drain_must_pass
-            if is_worth_saving(saved.checkpoint, reached, awaited):
+            if is_worth_saving(saved.checkpoint, reached, log.drain_must_pass):
                 saved.save(reached)
                 crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
             log.record_gaps(reached.gap_notes())

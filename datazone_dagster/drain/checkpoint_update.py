@@ -55,7 +55,7 @@ def is_worth_saving(
     Args:
         saved: Checkpoint as saved last.
         current: Checkpoint after the drain.
-        awaited: Time that a snapshot waits for the drain to pass; None: no snapshot waits.
+        awaited: Time that a snapshot or an audit waits for the drain to pass; None: none waits.
     """
     if awaited is not None and not saved.has_passed(awaited) and current.has_passed(awaited):
         return True

@@ -103,6 +103,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "POLLING",
         "AccountIdEndpointMode",
         "ApplySettings",
+        "AuditSettings",
         "ConnectionSettings",
         "DatasetReader",
         "DrainSettings",
@@ -116,6 +117,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "accept_function",
         "accept_gaps",
         "apply_transform",
+        "audit_source",
         "backlog",
         "cancel_snapshot",
         "change_log_exists",
@@ -133,6 +135,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "open_dataset",
         "open_erasure",
         "open_gaps",
+        "plan_audit",
         "quarantine_report",
         "read_dataset",
         "rebuild_dataset",
@@ -151,6 +154,17 @@ def test_the_names_of_the_facade_are_these() -> None:
 
 SETTINGS = {
     "ApplySettings": ["chunk_bytes", "memory_budget", "maintenance", "linger_seconds"],
+    "AuditSettings": [
+        "sample",
+        "seed",
+        "workers",
+        "settle_seconds",
+        "wait_seconds",
+        "rounds",
+        "examples",
+        "most_looked_at",
+        "memory_limit_bytes",
+    ],
     "DrainSettings": [
         "budget_seconds",
         "memory_budget",

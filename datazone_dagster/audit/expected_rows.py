@@ -113,7 +113,7 @@ class ExpectedRows:
         first = next(iter(transform.outputs.values()))
         table = dataset_table(first, transform, layout, memory_limit_bytes)
         self._function = Function(
-            transform, table.attributes(), memory_limit_bytes, logger, quarantine_limit=1.0
+            transform, table.state(), memory_limit_bytes, logger, quarantine_limit=1.0
         )
         self._schemas: dict[str, ShownDataset] = {}
 

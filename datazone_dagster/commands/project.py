@@ -26,7 +26,7 @@ from datazone_dagster.errors import DatazoneError, DefinitionError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import StreamClient
 from datazone_dagster.model.table_scan import TableClient
-from datazone_dagster.pipeline import change_log_exists, connect_table
+from datazone_dagster.pipeline import change_log_exists
 
 DEFAULT_FILE = "definitions.py"
 
@@ -121,10 +121,9 @@ class Project:
     def table_client(self, source: DynamoDBSource) -> TableClient:
         """Return a client of a source's items. It connects on first use."""
         dynamodb: DynamoDBStreamsResource = self.dynamodb.process_config_and_initialize()
-        settings = dynamodb.connection_settings(
-            region=source.region, endpoint_url=source.endpoint_url
+        return dynamodb.table_client(
+            source.table_name, region=source.region, endpoint_url=source.endpoint_url
         )
-        return connect_table(source.table_name, settings)
 
 
 def load_project(

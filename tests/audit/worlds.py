@@ -13,7 +13,7 @@ from datazone_dagster.items.keys import canonical_key
 from datazone_dagster.model.audit_report import AuditReport, DatasetAudit
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import AuditSettings, audit_source
-from tests.snapshot.flow import SOURCE, World, item, key
+from tests.snapshot.flow import World, item, key
 from tests.snapshot.scripted_table import compact
 
 ITEMS = 40
@@ -49,7 +49,7 @@ def audit(
     meanwhile: Callable[[], None] = lambda: None,
     transforms: tuple[Any, ...] = (),
     dataset_ids: tuple[str, ...] = (),
-    source: Any = SOURCE,
+    source: Any = None,
     drains: bool = True,
     **settings: Any,
 ) -> AuditReport:
@@ -68,7 +68,7 @@ def audit(
             world.apply()
 
     return audit_source(
-        source,
+        source or world.flow.source,
         transforms or (world.flow,),
         world.layout,
         world.table,

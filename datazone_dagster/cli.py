@@ -67,6 +67,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "erase",
         "Erase items from the change log, datasets and old versions.",
     ),
+    "import-export": LazyCommand(
+        "datazone_dagster.commands.import_export",
+        "import_export",
+        "Read exports to S3 in place of a scan, or for a lost window.",
+    ),
     "redrive": LazyCommand(
         "datazone_dagster.commands.redrive",
         "redrive",

@@ -48,13 +48,18 @@ from datazone_dagster.model.report import (
     MaintenanceReport,
     RedriveReport,
 )
+from datazone_dagster.model.table_export import ExportClient
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.rows.maintenance_plan import THOROUGH, MaintenanceSettings
 from datazone_dagster.snapshot import (
     SnapshotSettings,
     cancel_snapshot,
+    lost_window_start,
+    open_exports,
     snapshot_source,
     snapshot_status,
+    start_exports,
+    want_exports,
     want_snapshot,
 )
 from datazone_dagster.source.connection_settings import (
@@ -86,6 +91,7 @@ __all__ = [
     "cancel_snapshot",
     "change_log_exists",
     "connect",
+    "connect_exports",
     "connect_table",
     "dataset_exists",
     "dataset_report",
@@ -95,9 +101,11 @@ __all__ = [
     "flow_counts",
     "function_facts",
     "gap_notes",
+    "lost_window_start",
     "maintain_dataset",
     "open_dataset",
     "open_erasure",
+    "open_exports",
     "open_gaps",
     "plan_audit",
     "quarantine_report",
@@ -107,8 +115,10 @@ __all__ = [
     "redrive_dataset",
     "snapshot_source",
     "snapshot_status",
+    "start_exports",
     "truncate_applied",
     "utc_now",
+    "want_exports",
     "want_snapshot",
 ]
 
@@ -352,6 +362,23 @@ def connect_table(table_name: str, settings: ConnectionSettings) -> TableClient:
     from datazone_dagster.source.table_client import BotoTableClient
 
     return BotoTableClient(
+        table_name,
+        partial(build_clients, settings, table_name=table_name),
+        role_arn=settings.role_arn,
+    )
+
+
+def connect_exports(table_name: str, settings: ConnectionSettings) -> ExportClient:
+    """Return a client that starts exports of a table to S3. It connects on first use, not here.
+
+    Args:
+        table_name: Name or ARN of the DynamoDB table.
+        settings: Region, endpoint, credentials, retries and timeouts.
+    """
+    from datazone_dagster.source.export_client import BotoExportClient
+    from datazone_dagster.source.session import build_clients
+
+    return BotoExportClient(
         table_name,
         partial(build_clients, settings, table_name=table_name),
         role_arn=settings.role_arn,

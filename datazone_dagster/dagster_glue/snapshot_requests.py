@@ -18,6 +18,7 @@ from datazone_dagster.dagster_glue.names import (
 from datazone_dagster.dagster_glue.run_requests import ACTIVE, FIRST_WAIT, end_of
 from datazone_dagster.errors import SnapshotError
 from datazone_dagster.model.snapshot_report import SnapshotReport
+from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.observe.lag import in_words
 
 LONGEST_WAIT = timedelta(minutes=15)
@@ -64,7 +65,8 @@ def decide_snapshot(
     not get on, because they failed or had to wait too long, it gets one after a wait that doubles,
     from 15 seconds to 15 minutes. A run that somebody cancelled, or that stopped with a question,
     is followed by none, until somebody starts the job or asks for a resync. Failures before this
-    code was loaded do not count.
+    code was loaded do not count. A snapshot that reads exports waits for its command; a run only
+    compares the keys at its end.
 
     Args:
         source: The source.
@@ -73,7 +75,7 @@ def decide_snapshot(
         now: Current time.
         loaded_at: Time when the code location was loaded.
     """
-    if snapshot is None or snapshot.is_over:
+    if snapshot is None or snapshot.is_over or _reads_exports(snapshot):
         return SnapshotDecision(None, "")
     records = _records(instance, source)
     if any(record.dagster_run.status in ACTIVE for record in records):
@@ -99,6 +101,11 @@ def decide_snapshot(
     request = RunRequest(job_name=job, tags={SOURCE_TAG: source.name})
     text = f"the snapshot of {source.name} {'goes on' if records else 'begins'}"
     return SnapshotDecision(request, text, failures, error)
+
+
+def _reads_exports(snapshot: SnapshotReport) -> bool:
+    """Return whether a snapshot waits for the command that reads exports, which no run does."""
+    return snapshot.reads != "table" and snapshot.phase is not Phase.SCANNED
 
 
 def _records(instance: DagsterInstance, source: DynamoDBSource) -> list[RunRecord]:

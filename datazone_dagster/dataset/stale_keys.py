@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +13,7 @@ from datazone_dagster.dataset.properties import MODE, generation_of, property_of
 from datazone_dagster.delta import Table, guarded, open_table
 from datazone_dagster.delta.read_table import properties_of, scanned, schema_of
 from datazone_dagster.delta.transaction_log import read_snapshot
-from datazone_dagster.model.column_names import DELETED, IS_CURRENT, KEY, VERSION
+from datazone_dagster.model.column_names import DELETED, EVENT_TIME, IS_CURRENT, KEY, VERSION
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.version import row_version
 
@@ -30,8 +31,22 @@ class Stale:
     rows: int
 
 
-def count_stale(source: str, dataset_id: str, layout: Layout, epoch: int) -> Stale:
+def count_stale(
+    source: str,
+    dataset_id: str,
+    layout: Layout,
+    epoch: int,
+    *,
+    changed_since: datetime | None = None,
+) -> Stale:
     """Count the rows below an epoch; a dataset of events has none, as it never deletes.
+
+    Args:
+        source: Name of the source.
+        dataset_id: Id of the dataset.
+        layout: Locations of the tables.
+        epoch: The epoch.
+        changed_since: Time from which on the rows were changed; None: at any time.
 
     Raises:
         StorageError: The dataset can't be read.
@@ -40,13 +55,21 @@ def count_stale(source: str, dataset_id: str, layout: Layout, epoch: int) -> Sta
     if table is None:
         return Stale(0, 0)
     with guarded(layout.dataset(dataset_id), "Counting keys that no scan has shown"):
-        keys = sum(len(batch) for batch in scanned(table, [KEY], _below(table, epoch)))
+        where = _below(table, epoch, changed_since)
+        keys = sum(len(batch) for batch in scanned(table, [KEY], where))
         rows = read_snapshot(table, layout.storage_options).live_rows
     return Stale(keys, rows)
 
 
 def stale_keys(
-    source: str, dataset_id: str, layout: Layout, epoch: int, *, after: str, most: int
+    source: str,
+    dataset_id: str,
+    layout: Layout,
+    epoch: int,
+    *,
+    after: str,
+    most: int,
+    changed_since: datetime | None = None,
 ) -> list[str]:
     """Return the first stale keys in order, at most `most`, from those greater than `after`.
 
@@ -58,7 +81,7 @@ def stale_keys(
     if table is None:
         return []
     with guarded(layout.dataset(dataset_id), "Looking for keys that no scan has shown"):
-        for batch in scanned(table, [KEY], _below(table, epoch)):
+        for batch in scanned(table, [KEY], _below(table, epoch, changed_since)):
             keys = pc.unique(batch.column(0).cast(pa.string()))
             first = pc.unique(pa.concat_arrays([first, keys.filter(pc.greater(keys, after))]))
             if len(first) > most:
@@ -67,8 +90,11 @@ def stale_keys(
     return sorted(found)[:most]
 
 
-def _below(table: Table, epoch: int) -> str:
+def _below(table: Table, epoch: int, changed_since: datetime | None) -> str:
     conditions = [f"{VERSION} < '{row_version(epoch, 0)}'"]
+    if changed_since is not None:
+        whole_second = changed_since.replace(microsecond=0)  # as the service cuts event times
+        conditions.append(f"{EVENT_TIME} >= TIMESTAMP '{whole_second.isoformat()}'")
     names = schema_of(table).names
     conditions += [IS_CURRENT] if IS_CURRENT in names else []
     conditions += [f"NOT coalesce({DELETED}, false)"] if DELETED in names else []

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from datazone_dagster.model.snapshot_state import NO_SWEEP, Phase, Reason, SnapshotState, Sweep
+from datazone_dagster.model.snapshot_state import (
+    NO_SWEEP,
+    Phase,
+    Reads,
+    Reason,
+    SnapshotState,
+    Sweep,
+)
 
 PRICE_MILLION_UNITS = 0.125
 """Price of a million read request units of an on-demand table in us-east-1, in US dollars."""
@@ -42,6 +49,13 @@ class SnapshotReport:
         done_at: Time of the handover.
         asked_at: Time at which someone last asked for it, or asked to go on.
         id: Id of the snapshot, new with each beginning.
+        reads: What shows the items: a scan of the table, a full export, or incremental exports.
+        export_after: Earliest time of which an export may show the state; None before the
+            announcement.
+        exports: ARNs of the exports that are read or were started.
+        lost_from: Start of the lost window that incremental exports repair.
+        shows_table: Whether the landed rows are all items of the table; incremental exports repair
+            a gap of datasets that were so before, or not.
     """
 
     source: str
@@ -66,6 +80,11 @@ class SnapshotReport:
     done_at: datetime | None = None
     asked_at: datetime | None = None
     id: str = ""
+    reads: Reads = "table"
+    export_after: datetime | None = None
+    exports: tuple[str, ...] = ()
+    lost_from: datetime | None = None
+    shows_table: bool = True
 
     @property
     def is_over(self) -> bool:
@@ -75,7 +94,7 @@ class SnapshotReport:
     @property
     def consistent_since(self) -> datetime | None:
         """Time as of which the landed rows show the table; None before the handover."""
-        return self.scanned_at if self.phase is Phase.DONE else None
+        return self.scanned_at if self.phase is Phase.DONE and self.shows_table else None
 
     @property
     def percent(self) -> float | None:
@@ -129,4 +148,9 @@ def report_of(source: str, state: SnapshotState) -> SnapshotReport:
         done_at=state.done_at,
         asked_at=state.asked_at,
         id=state.id,
+        reads=state.reads,
+        export_after=state.export_after,
+        exports=state.exports,
+        lost_from=state.lost_from,
+        shows_table=state.reads != "windows" or state.was_consistent,
     )

@@ -11,7 +11,7 @@ import enum
 import json
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -32,10 +32,27 @@ ABSENT_BY = "Snapshot"
 SETTLE = timedelta(seconds=60)
 """Time after the announcement that the drain must have passed before the scan begins."""
 
+_TIMES = (
+    "announced_at",
+    "scan_started_at",
+    "scanned_at",
+    "done_at",
+    "asked_at",
+    "lost_from",
+    "exported_from",
+)
+
 _CUT = timedelta(seconds=1)
 """The service cuts the time of a page to the second."""
 
+EXPORT_SETTLE = timedelta(minutes=5)
+"""Age of the newest write that an export may miss: point-in-time recovery is that far behind
+(DescribeContinuousBackups, `LatestRestorableDateTime`)."""
+
 Reason = Literal["start", "resync"]
+
+Reads = Literal["table", "export", "windows"]
+"""What shows the items: a scan of the table, a full export, or incremental exports of a gap."""
 
 
 class Phase(enum.Enum):
@@ -117,6 +134,12 @@ class SnapshotState:
         done_at: Time of the handover.
         table_id: Id of the scanned table; empty if the service returns none.
         asked_at: Time at which someone last asked for it, or asked to go on; None: nobody did.
+        reads: What shows the items.
+        exports: ARNs of the exports that are read, in order; a requested one before it is read.
+        lost_from: Start of the lost window that incremental exports repair.
+        exported_from: Start of the first window of the incremental exports that are read.
+        was_consistent: Whether the source's datasets were handed over before, so that they are
+            consistent again once incremental exports have repaired them.
     """
 
     id: str
@@ -140,6 +163,11 @@ class SnapshotState:
     done_at: datetime | None = None
     table_id: str = ""
     asked_at: datetime | None = None
+    reads: Reads = "table"
+    exports: tuple[str, ...] = ()
+    lost_from: datetime | None = None
+    exported_from: datetime | None = None
+    was_consistent: bool = False
 
     @property
     def is_active(self) -> bool:
@@ -154,6 +182,18 @@ class SnapshotState:
         if self.phase is Phase.SCANNED and self.scanned_at is not None:
             return self.scanned_at + _CUT
         return None
+
+    @property
+    def export_after(self) -> datetime | None:
+        """Earliest time of which an export may show the state, in whole seconds.
+
+        None before the announcement. Every change that was drained before the announcement is in
+        such an export: no older row wins.
+        """
+        if self.announced_at is None:
+            return None
+        at = self.announced_at + EXPORT_SETTLE
+        return at.replace(microsecond=0) + (_CUT if at.microsecond else timedelta(0))
 
     @property
     def segments_done(self) -> int:
@@ -172,8 +212,9 @@ class SnapshotState:
         """Return the state in the table property; fields of later versions are ignored."""
         stored: dict[str, Any] = json.loads(text)
         known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
-        for name in ("announced_at", "scan_started_at", "scanned_at", "done_at", "asked_at"):
+        for name in _TIMES:
             known[name] = datetime.fromisoformat(known[name]) if known.get(name) else None
+        known["exports"] = tuple(known.get("exports") or ())
         known["phase"] = Phase(known.get("phase", Phase.WANTED))
         known["open"] = {int(number): key for number, key in (known.get("open") or {}).items()}
         sweep = known.get("sweep") or {}
@@ -193,6 +234,16 @@ def wanted(
     """
     epoch = 0 if after is None else after.epoch
     return SnapshotState(uuid.uuid4().hex, reason, epoch=epoch, asked_at=at)
+
+
+def is_consistent(state: SnapshotState | None) -> bool:
+    """Return whether the datasets of the source were handed over with the items of the table.
+
+    Incremental exports repair what was lost; they show no item that never changed meanwhile.
+    """
+    if state is None or state.phase is not Phase.DONE:
+        return False
+    return state.reads != "windows" or state.was_consistent
 
 
 def announced(
@@ -216,12 +267,23 @@ def announced(
         consistent_reads,
         table_id=table_id,
         asked_at=state.asked_at,
+        reads=state.reads,
+        lost_from=state.lost_from,
+        was_consistent=state.was_consistent,
     )
 
 
-def scan_started(state: SnapshotState, *, segments: int, at: datetime) -> SnapshotState:
-    """Return the state at the start of the scan."""
-    return replace(state, phase=Phase.SCANNING, segments=segments, scan_started_at=at)
+def scan_started(
+    state: SnapshotState, *, segments: int, at: datetime, exports: Sequence[str] = ()
+) -> SnapshotState:
+    """Return the state at the start of the scan, or of the reading of exports."""
+    return replace(
+        state,
+        phase=Phase.SCANNING,
+        segments=segments,
+        scan_started_at=at,
+        exports=tuple(exports),
+    )
 
 
 def opened(state: SnapshotState, most: int) -> SnapshotState:
@@ -297,6 +359,8 @@ def _stored(value: object) -> object:
         return value.isoformat()
     if isinstance(value, Phase):
         return value.value
+    if isinstance(value, tuple):
+        return list(value)
     if isinstance(value, Sweep):
         return {one.name: getattr(value, one.name) for one in fields(value)}
     if isinstance(value, Mapping):

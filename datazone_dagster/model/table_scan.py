@@ -61,12 +61,16 @@ class ScanPage:
         read_units: Read units that the page used. Derived from the size of the items where the
             service does not report it.
         at: Time of the page by the service's Date header: UTC, cut to the second.
+        absent: Keys of deleted items, as raw DynamoDB JSON; only an incremental export has any.
+        order: Rank of the page's items among those of the same key in other pages.
     """
 
     items: Sequence[ScannedItem]
     next_key: str | None
     read_units: float
     at: datetime
+    absent: Sequence[str] = ()
+    order: int = 0
 
 
 class TableClient(Protocol):

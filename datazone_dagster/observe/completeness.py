@@ -47,6 +47,9 @@ def completeness(
     """
     consistent: bool | None = None
     since: datetime | None = None
+    if snapshot is not None and not snapshot.shows_table and snapshot.is_over:
+        # Incremental exports repair a gap; they don't say that the dataset has every item.
+        snapshot = None if position >= snapshot.last_batch else snapshot
     if snapshot is not None:
         consistent = snapshot.phase is Phase.DONE and position >= snapshot.last_batch
         since = snapshot.consistent_since if consistent else None
@@ -69,9 +72,9 @@ def completeness(
 
 PHASES = {
     Phase.WANTED: "has not begun",
-    Phase.ANNOUNCED: "waits for the drain before it scans",
-    Phase.SCANNING: "scans the table",
-    Phase.SCANNED: "has scanned the table and compares the keys",
+    Phase.ANNOUNCED: "waits for the drain, then for the items",
+    Phase.SCANNING: "reads the items",
+    Phase.SCANNED: "has read the items and compares the keys",
     Phase.DONE: "is complete, but this dataset has not applied all of it",
     Phase.CANCELLED: "was cancelled",
 }

@@ -13,6 +13,7 @@ from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.process.shutdown import shutdown_requested
+from datazone_dagster.snapshot.export_table import ExportedTable
 from datazone_dagster.snapshot.scan import Until
 from datazone_dagster.snapshot.snapshot_run import SnapshotRun
 from datazone_dagster.snapshot.snapshot_settings import SnapshotSettings
@@ -38,6 +39,7 @@ def snapshot_source(
     monotonic: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
     logger: logging.Logger = _logger,
+    exports: ExportedTable | None = None,
 ) -> SnapshotReport:
     """Take the snapshot of a source as far as it goes now.
 
@@ -63,6 +65,7 @@ def snapshot_source(
         monotonic: Clock that never goes back, in seconds.
         pause: Waits a number of seconds.
         logger: Logger.
+        exports: Finished exports to read instead of a scan; `want_exports` has to come first.
 
     Returns:
         Phase, counts, rate, and what the snapshot waits for.
@@ -70,7 +73,7 @@ def snapshot_source(
     Raises:
         SnapshotError: The source has no snapshot, or the sweep stops and asks.
         MaskError: The source's mask can't be applied, or its salt is another one.
-        SourceError: The table can't be read; what was read before is landed.
+        SourceError: The table or an export can't be read; what was read before is landed.
         StorageError: There is no change log yet, or the lakehouse can't be read or written.
     """
     limit = float("inf") if deadline_seconds is None else monotonic() + deadline_seconds
@@ -87,6 +90,7 @@ def snapshot_source(
             clock=clock,
             on_progress=on_progress,
             logger=logger,
+            exports=exports,
         ).run()
 
     report = run_once()

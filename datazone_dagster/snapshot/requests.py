@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.scan_log import ScanLog
+from datazone_dagster.errors import SnapshotError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.snapshot_report import SnapshotReport, report_of
 from datazone_dagster.model.snapshot_state import (
     ACTIVE,
     Phase,
+    Reads,
     Reason,
     SnapshotState,
     cancelled,
+    is_consistent,
     wanted,
 )
 
@@ -44,6 +49,84 @@ def want_snapshot(
         after = wanted(reason, state, clock())
     scan_log.move(state, after)
     return after
+
+
+def want_exports(
+    source_name: str, layout: Layout, *, lost_from: datetime | None = None
+) -> SnapshotState:
+    """Ask for a snapshot that reads exports in place of a scan; return the state.
+
+    A snapshot that waits for its scan reads exports from now on. One that reads exports already
+    stays as it is.
+
+    Args:
+        source_name: Name of the source.
+        layout: Locations of the tables.
+        lost_from: Start of a lost window, which incremental exports repair; None: one full export
+            shows the whole table.
+
+    Raises:
+        SnapshotError: A snapshot of another kind is under way.
+        StorageError: There is no change log, or it can't be read or written.
+    """
+    reads: Reads = "export" if lost_from is None else "windows"
+    scan_log = ScanLog(ChangeLog(layout, source_name))
+    state = scan_log.state
+    is_over = state is None or state.phase in (Phase.DONE, Phase.CANCELLED)
+    if state is not None and not is_over:
+        if state.reads == reads:
+            return state
+        waits = state.reads == "table" and state.phase in (Phase.WANTED, Phase.ANNOUNCED)
+        if not waits or reads == "windows":
+            raise _under_way(source_name, state)
+        after = replace(state, reads=reads)
+    else:
+        after = replace(
+            wanted("start" if state is None else "resync", state),
+            reads=reads,
+            lost_from=lost_from,
+            was_consistent=is_consistent(state),
+        )
+    scan_log.move(state, after)
+    return after
+
+
+def note_exports(
+    source_name: str, layout: Layout, arns: Sequence[str], *, attempt: str = ""
+) -> SnapshotState:
+    """Store the ARNs of exports that were started for an announced snapshot; return the state.
+
+    A process that dies then waits for the same ones instead of paying for others.
+
+    Args:
+        source_name: Name of the source.
+        layout: Locations of the tables.
+        arns: ARNs of the exports, in order.
+        attempt: New id of the snapshot, for another attempt at its exports; empty: it stays.
+
+    Raises:
+        StorageError: The change log can't be read or written.
+    """
+    scan_log = ScanLog(ChangeLog(layout, source_name))
+    state = scan_log.state
+    assert state is not None  # announced
+    after = replace(state, exports=tuple(arns), id=attempt or state.id)
+    scan_log.move(state, after)
+    return after
+
+
+def _under_way(source_name: str, state: SnapshotState) -> SnapshotError:
+    reads = {
+        "table": "scans the table",
+        "export": "reads a full export",
+        "windows": "reads incremental exports of a lost window",
+    }
+    return SnapshotError(
+        f"A snapshot of source {source_name!r} is under way, and it {reads[state.reads]} (phase "
+        f"{state.phase.value}, {state.rows:,} rows landed).",
+        safe="Nothing was changed.",
+        hint="Let it end first, or cancel it: datazone_dagster.pipeline.cancel_snapshot.",
+    )
 
 
 def cancel_snapshot(source_name: str, layout: Layout) -> SnapshotState | None:

@@ -193,7 +193,7 @@ class Scan:
             state,
             Scanned(
                 resume={read.segment: read.next_key for read in taken},
-                rows=sum(len(page.items) for page in pages),
+                rows=sum(len(page.items) + len(page.absent) for page in pages),
                 bytes=size_bytes,
                 read_units=sum(page.read_units for page in pages),
                 at=max(page.at for page in pages),
@@ -203,7 +203,7 @@ class Scan:
         self.scan_log.land(
             self._stored or state,
             after,
-            (self.records.present(page.items, page.at) for page in pages),
+            (records for page in pages for records in self.records.of_page(page)),
         )
         crash_points.reach(crash_points.AFTER_SCAN_COMMIT)
         for read in taken:

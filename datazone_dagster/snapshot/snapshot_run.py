@@ -32,6 +32,8 @@ from datazone_dagster.model.snapshot_state import (
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.process import crash_points
 from datazone_dagster.snapshot.announce import announce
+from datazone_dagster.snapshot.export_step import exports_begun, with_exports
+from datazone_dagster.snapshot.export_table import ExportedTable
 from datazone_dagster.snapshot.next_step import Action, Facts, next_step
 from datazone_dagster.snapshot.rate import TokenBucket, units_per_second
 from datazone_dagster.snapshot.scan import Scan, Until, segments_for
@@ -61,7 +63,9 @@ class SnapshotRun:
         clock: Clock,
         on_progress: OnProgress | None,
         logger: logging.Logger,
+        exports: ExportedTable | None = None,
     ) -> None:
+        self._exports = exports
         self._source = source
         self._layout = layout
         self._client = client
@@ -87,6 +91,7 @@ class SnapshotRun:
             step = next_step(state, self._facts(state))
             if state is None:
                 raise _no_snapshot(self._source.name)
+            step = with_exports(step, state, self._exports)
             self._report(state, step.why if step.action is Action.WAIT else "")
             if step.action in (Action.NOTHING, Action.WAIT):
                 return self._reported(state, step.why)
@@ -143,6 +148,9 @@ class SnapshotRun:
         announce(self._source, self._layout, now, to)
 
     def _start_scan(self, state: SnapshotState) -> None:
+        if self._exports is not None:
+            self._move(state, exports_begun(state, self._exports, self._clock()))
+            return
         segments = segments_for(
             self._description.size_bytes, self._settings.workers, hide_keys=self._hides_keys
         )
@@ -150,13 +158,15 @@ class SnapshotRun:
 
     def _scan(self, state: SnapshotState) -> None:
         self._scan_began = self._scan_began or (self._until.monotonic(), state.read_units)
+        if self._exports is not None:
+            self._exports.require_fit(state)
         Scan(
-            client=self._client,
+            client=self._exports or self._client,
             scan_log=self._scan_log,
             records=self._records(state),
             bucket=self._bucket,
             workers=self._settings.workers,
-            hide_keys=self._hides_keys,
+            hide_keys=self._hides_keys and self._exports is None,
             on_commit=lambda reached: self._report(reached, ""),
             logger=self._logger,
         ).run(state, self._until)
@@ -174,6 +184,7 @@ class SnapshotRun:
             limit=self._settings.sweep_limit,
             keys_are_masked=self._hides_keys,
             now=self._clock,
+            changed_since=state.exported_from,
         )
         reached, complete = sweeping.run(state, self._until)
         if complete:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from datazone_dagster.changelog.scan_log import ScanLog
 from datazone_dagster.dataset.stale_keys import count_stale, stale_keys
@@ -43,6 +44,8 @@ class Sweeping:
         limit: Share of a dataset's rows that the sweep may delete without asking, 0 to 1.
         keys_are_masked: Whether the datasets have hashes in place of keys.
         now: Clock; deletes get a time, as no page has told one.
+        changed_since: Time before which rows were last changed that are not asked for; None: all
+            are. Incremental exports show no item that was inserted and deleted within a window.
     """
 
     source_name: str
@@ -55,6 +58,7 @@ class Sweeping:
     limit: float
     keys_are_masked: bool
     now: Clock
+    changed_since: datetime | None = None
 
     def run(self, state: SnapshotState, until: Until) -> tuple[SnapshotState, bool]:
         """Sweep; return the state reached, and whether no key is left.
@@ -80,7 +84,13 @@ class Sweeping:
     def _check(self, state: SnapshotState) -> None:
         """Count the keys before the first of them is deleted."""
         for dataset_id in self.dataset_ids:
-            stale = count_stale(self.source_name, dataset_id, self.layout, state.epoch)
+            stale = count_stale(
+                self.source_name,
+                dataset_id,
+                self.layout,
+                state.epoch,
+                changed_since=self.changed_since,
+            )
             if stale.keys and self.keys_are_masked:
                 raise _unconfirmed(dataset_id, stale.keys)
             if stale.keys > self.limit * stale.rows:
@@ -99,6 +109,7 @@ class Sweeping:
                         state.epoch,
                         after=after,
                         most=KEYS_PER_PASS,
+                        changed_since=self.changed_since,
                     )
                 )
             keys = sorted(found)[:KEYS_PER_PASS]

@@ -96,7 +96,8 @@ _NETWORK_FAILURES = (boto.ConnectionError, boto.HTTPClientError, boto.Incomplete
 _USER_INFO = re.compile(r"//[^/@\s\"']*@")
 
 _ITEM_CALLS = frozenset({"BatchGetItem", "Scan"})
-_TABLE_CALLS = frozenset({"DescribeTable", "ListStreams", *_ITEM_CALLS})
+_EXPORT_CALLS = frozenset({"DescribeExport", "ExportTableToPointInTime"})
+_TABLE_CALLS = frozenset({"DescribeTable", "ListStreams", *_ITEM_CALLS, *_EXPORT_CALLS})
 
 
 def without_user_info(text: str) -> str:
@@ -153,20 +154,33 @@ class Call:
         """What a failure of the call leaves as it was, for the error text."""
         if self.reads_items:
             return "Landed rows are safe: the scan goes on with the page that failed."
+        if self.operation in _EXPORT_CALLS:
+            return "Nothing was landed; an export that was started goes on by itself."
         return "No position moved: the next drain continues from the same position."
 
     @property
     def resource(self) -> str:
         """Resource of the IAM action, below the account's ARN prefix if no ARN is known."""
         if self.operation == "DescribeTable" or self.reads_items:
-            arn = self.table_name.startswith("arn:")
-            return self.table_name if arn else f"table/{self.table_name}"
+            return self._table
+        if self.operation in _EXPORT_CALLS:
+            below = "/export/*" if self.operation == "DescribeExport" else ""
+            return f"{self._table}{below}"
         return self.stream_arn or f"table/{self.table_name}/stream/*"
+
+    @property
+    def _table(self) -> str:
+        arn = self.table_name.startswith("arn:")
+        return self.table_name if arn else f"table/{self.table_name}"
 
 
 _STARTS_WITHOUT_ITEMS = (
     ' A source with start="trim_horizon" or "latest" reads no items and needs neither '
     "dynamodb:Scan nor dynamodb:BatchGetItem."
+)
+_EXPORT_ACTIONS = (
+    " An export also needs dynamodb:DescribeExport, and s3:PutObject, s3:AbortMultipartUpload and "
+    "s3:PutObjectAcl on the bucket."
 )
 _THROTTLED_STREAM = "A shard allows two readers at most: look for other consumers of this stream."
 _THROTTLED_TABLE = (
@@ -261,7 +275,8 @@ def _from_answer(error: boto.ClientError, call: Call) -> SourceError:
             f"{call.summary}: access denied: {message}",
             safe=call.safe,
             hint=f"Allow the IAM action dynamodb:{call.operation} on {call.resource}."
-            + (_STARTS_WITHOUT_ITEMS if call.reads_items else ""),
+            + (_STARTS_WITHOUT_ITEMS if call.reads_items else "")
+            + (_EXPORT_ACTIONS if call.operation in _EXPORT_CALLS else ""),
         )
     if code in _THROTTLE_CODES or status == 429:
         return ThrottledError(
@@ -292,7 +307,7 @@ def _from_stream_code(call: Call, code: str, message: str) -> SourceError:
             "are not in it are gone from the stream.",
             hint="Write the affected items again, or accept the gap: datazone-dagster accept-gap.",
         )
-    if code == "ResourceNotFoundException":
+    if code in ("ResourceNotFoundException", "TableNotFoundException"):
         return _not_found(call)
     return SourceError(
         f"{call.summary}: the service refused the call: {code}: {message}",

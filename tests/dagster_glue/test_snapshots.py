@@ -12,7 +12,7 @@ from datazone_dagster import Dataset, Input, Output, Stream, Transform, build_de
 from datazone_dagster.dagster_glue.names import complete_check_key
 from datazone_dagster.errors import AccessDeniedError
 from datazone_dagster.model.snapshot_state import SETTLE, Phase
-from datazone_dagster.pipeline import SnapshotSettings, snapshot_status, want_snapshot
+from datazone_dagster.pipeline import SnapshotSettings, snapshot_status, want_exports, want_snapshot
 from datazone_dagster.sources import DynamoDBSource
 from tests.dagster_glue.conftest import ITEM_COLUMNS, MakeWorld, Tick, World
 
@@ -124,6 +124,15 @@ def test_one_run_at_a_time(make_world: MakeWorld) -> None:
     assert "running or queued" in str(tick.skip)
     world.instance.delete_run(run.run_id)
     assert jobs_of(world.tick()) == [JOB]
+
+
+def test_no_run_is_started_for_a_snapshot_that_waits_for_an_export(make_world: MakeWorld) -> None:
+    world = world_of(make_world)
+    tick = world.tick()
+    assert jobs_of(tick) == [JOB]
+    want_exports(SOURCE.name, world.layout)
+    world.clock.advance(timedelta(minutes=10))
+    assert jobs_of(world.tick()) == []
 
 
 def test_a_run_that_only_waited_is_followed_by_longer_and_longer_pauses(

@@ -26,7 +26,8 @@ from datazone_dagster.apply.reparse import as_changes
 from datazone_dagster.apply.tables import dataset_table, read_lookups
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.mask_salt import check_salt
-from datazone_dagster.dataset.quarantine import RECORD_ID, Quarantine, Redrive
+from datazone_dagster.dataset.quarantine import Quarantine, Redrive
+from datazone_dagster.dataset.quarantine_rows import RECORD_ID
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.column_names import Log
@@ -115,7 +116,7 @@ class Redriving:
         if not len(portion):
             redrive.mark(finished_redrive, now)
             return None
-        result = self._evaluated(portion, lookups)
+        result = self._evaluated(redrive.read(portion), lookups)
         if len(result.changes):
             redrive.pin(result.changes, finished_redrive, now)
             crash_points.reach(crash_points.AFTER_REDRIVE_PIN)
@@ -145,13 +146,13 @@ class Redriving:
         try:
             if len(result.changes):
                 redrive.mark(redrive.number, now)
-            self._quarantine.put(_in_original_form(portion, result.refused), now)
+            self._quarantine.put_again(result.refused, now)
         except ConcurrentWriterError as error:
             self._logger.info("The next redrive will mark the records of this one: %s", error)
         return report
 
     def _due(self, redrive: Redrive, finished_redrive: int) -> pa.Table:
-        """Return the oldest waiting records, up to the size of a chunk.
+        """Return the oldest waiting records, up to the size of a chunk, without their images.
 
         Only batches that the dataset has passed count: the others are still to be applied, and a
         run of the transform may take their records then.
@@ -184,16 +185,6 @@ class Redriving:
         if keeps_order(self._dataset.mode):
             result = defer_later_changes(result, self._still_failing, self._output)
         return result
-
-
-def _in_original_form(portion: pa.Table, refused: pa.Table) -> pa.Table:
-    """Return the refused records as they were in the quarantine, with their new reasons."""
-    names = [RECORD_ID, Log.REASON]
-    order = portion.column_names
-    joined = portion.drop_columns([Log.REASON]).join(
-        refused.select(names), keys=RECORD_ID, join_type="inner"
-    )
-    return joined.select(order).sort_by([(Log.BATCH, "ascending"), (Log.VERSION, "ascending")])
 
 
 def _reasons(waiting: pa.Table) -> tuple[tuple[str, int], ...]:

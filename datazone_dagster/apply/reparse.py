@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from datazone_dagster.dataset.quarantine import FIRST_SEEN_AT
+from datazone_dagster.dataset.quarantine_rows import FIRST_SEEN_AT
 from datazone_dagster.errors import ServiceUnavailableError
 from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.column_names import Log

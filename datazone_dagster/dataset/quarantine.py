@@ -5,69 +5,51 @@ identity is its position in the stream; for a scanned item, its version and key;
 record, its text. A redrive pins the records under a number, commits the dataset under the same
 number, and then marks them: if a process dies in between, the next redrive compares the numbers
 and completes the marks.
+
+Records may have images by the gigabyte: only ids and marks of all records are in memory, images
+a part at a time.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datazone_dagster.delta import Table, create_table, guarded, open_table, transaction
+from datazone_dagster.dataset.quarantine_rows import (
+    FIRST_SEEN_AT,
+    MARKS,
+    RECORD_ID,
+    REDRIVE,
+    REDRIVEN_AT,
+    SCHEMA,
+    first_of_each,
+    new_rows,
+    parts,
+    record_ids,
+    redriven_by_now,
+    redriven_times,
+    seen_again,
+    still_waiting,
+)
+from datazone_dagster.delta import Table, create_table, open_table, transaction
 from datazone_dagster.delta.read_table import last_transaction, scanned
-from datazone_dagster.delta.write_table import overwrite_rows, upsert_rows
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.snapshot_state import SCAN_SHARD_ID
 from datazone_dagster.rows.align import aligned
+from datazone_dagster.rows.streamed_rows import FILE_BYTES, StreamedRows
 
 KIND = "quarantine"
 
-RECORD_ID = "record_id"
-FIRST_SEEN_AT = "first_seen_at"
-LAST_SEEN_AT = "last_seen_at"
-REDRIVE = "redrive"
-"""Number of the redrive that took the record, or is about to; null while the record waits."""
-REDRIVEN_AT = "redriven_at"
-"""Time at which the record was committed to the dataset."""
+ROW = "row"
+"""Number of the row of a record in one version of the quarantine."""
 
-_OURS = frozenset({RECORD_ID, FIRST_SEEN_AT, LAST_SEEN_AT, REDRIVE, REDRIVEN_AT})
-"""Columns that a record does not have in the change log."""
+_OF_A_REDRIVE = (RECORD_ID, Log.BATCH, Log.VERSION, Log.SIZE_BYTES, REDRIVE, REDRIVEN_AT)
+"""Columns of all records that a redrive holds in memory."""
 
-_TIME = pa.timestamp("us", tz="UTC")
-_TEXT_COLUMNS = (
-    Log.STREAM_ARN,
-    Log.SHARD_ID,
-    Log.PARENT_SHARD_ID,
-    Log.VERSION,
-    Log.EVENT_ID,
-    Log.EVENT_NAME,
-    Log.KEYS,
-    Log.OLD_IMAGE,
-    Log.NEW_IMAGE,
-    Log.USER_TYPE,
-    Log.USER_PRINCIPAL,
-    Log.REGION,
-    Log.VIEW_TYPE,
-    Log.RAW,
-    Log.REASON,
-)
-SCHEMA = pa.schema(
-    [
-        pa.field(RECORD_ID, pa.string(), nullable=False),
-        pa.field(Log.BATCH, pa.int64(), nullable=False),
-        *(pa.field(name, pa.string()) for name in _TEXT_COLUMNS),
-        pa.field(Log.EVENT_TIME, _TIME),
-        pa.field(Log.SIZE_BYTES, pa.int64()),
-        pa.field(FIRST_SEEN_AT, _TIME, nullable=False),
-        pa.field(LAST_SEEN_AT, _TIME, nullable=False),
-        pa.field(REDRIVE, pa.int64()),
-        pa.field(REDRIVEN_AT, _TIME),
-    ]
-)
 _CONFIGURATION = {
     "delta.logRetentionDuration": "interval 7 days",
     "delta.deletedFileRetentionDuration": "interval 7 days",
@@ -101,7 +83,7 @@ class Quarantine:
         """
         if not len(changes):
             return 0
-        rows = _first_of_each(_rows(changes, now))
+        ids = record_ids(changes)
         table = self._open() or create_table(
             self.uri,
             self._storage_options,
@@ -111,13 +93,52 @@ class Quarantine:
             description=f"Records that dataset {self._dataset_id} could not take. "
             "Written by datazone_dagster only.",
         )
-        with guarded(self.uri, f"Quarantining records of dataset {self._dataset_id!r}"):
-            return upsert_rows(
-                table,
-                rows,
-                on=RECORD_ID,
-                replaced_columns=(LAST_SEEN_AT, Log.REASON, REDRIVE, REDRIVEN_AT),
-            )
+        stored = StreamedRows(table, self._storage_options, SCHEMA, (RECORD_ID, *MARKS))
+        new = first_of_each(ids, set(stored.rows[RECORD_ID].to_pylist()))
+        stored.replace(
+            seen_again(stored.rows, ids, changes[Log.REASON], now),
+            added=new_rows(changes, ids, new, now),
+            doing=f"Quarantining records of dataset {self._dataset_id!r}",
+        )
+        return int(new.sum())
+
+    def put_again(self, records: pa.Table, now: datetime) -> None:
+        """Give stored records that wait on a new `reason` and `last_seen_at`.
+
+        Args:
+            records: Table with `record_id` and `reason`; records that are not stored, such as
+                erased ones, stay out.
+            now: The current time, timezone aware.
+
+        Raises:
+            ConcurrentWriterError: Another run wrote to the quarantine meanwhile.
+            StorageError: The store failed.
+        """
+        table = self._open()
+        if table is None or not len(records):
+            return
+        stored = StreamedRows(table, self._storage_options, SCHEMA, (RECORD_ID, *MARKS))
+        ids = records[RECORD_ID].combine_chunks()
+        stored.replace(
+            seen_again(stored.rows, ids, records[Log.REASON], now),
+            doing=f"Quarantining records of dataset {self._dataset_id!r}",
+        )
+
+    def copy_from(self, other: Quarantine, now: datetime) -> None:
+        """Add the records that wait in another quarantine of the dataset, a part at a time.
+
+        Raises:
+            ConcurrentWriterError: Another run wrote to the quarantine meanwhile. Parts that were
+                added stay; adding them again changes nothing but `last_seen_at`.
+            StorageError: The store failed.
+        """
+        redrive = other.start_redrive()
+        if redrive is None:
+            return
+        waiting = redrive.records(0)
+        sizes = np.asarray(pc.fill_null(waiting[Log.SIZE_BYTES], 0).to_numpy(), np.int64) + 1024
+        for start, end in parts(sizes, FILE_BYTES):
+            self.put(redrive.read(waiting.slice(start, end - start)), now)
 
     def waiting(
         self,
@@ -138,10 +159,10 @@ class Quarantine:
             name for name in SCHEMA.names if name in {*columns, Log.BATCH, REDRIVE, REDRIVEN_AT}
         ]
         schema = pa.schema([SCHEMA.field(name) for name in needed])
-        rows = schema.empty_table() if table is None else _read(table, schema)
+        rows = schema.empty_table() if table is None else _scanned(table, schema)
         if through_batch is not None:
             rows = rows.filter(pc.less_equal(rows[Log.BATCH], through_batch))
-        return _waiting(rows, finished_redrive).select(list(columns))
+        return still_waiting(rows, finished_redrive).select(list(columns))
 
     def waiting_count(self, finished_redrive: int = 0) -> int:
         """Count the records that `waiting` would return, without reading the records."""
@@ -149,7 +170,7 @@ class Quarantine:
         if table is None:
             return 0
         marks = scanned(table, [REDRIVE, REDRIVEN_AT]).read_all()
-        return len(_waiting(marks, finished_redrive))
+        return len(still_waiting(marks, finished_redrive))
 
     def oldest_waiting(self) -> datetime | None:
         """Return when the oldest waiting record was made, or first seen; None if none waits."""
@@ -164,7 +185,9 @@ class Quarantine:
             StorageError: The table can't be read.
         """
         table = self._open()
-        return None if table is None else Redrive(self._dataset_id, self._app_id, table)
+        if table is None:
+            return None
+        return Redrive(self._dataset_id, self._app_id, table, self._storage_options)
 
     def _open(self) -> Table | None:
         return open_table(self.uri, self._storage_options, KIND)
@@ -173,23 +196,37 @@ class Quarantine:
 class Redrive:
     """One attempt to redrive quarantined records, on one version of the quarantine."""
 
-    def __init__(self, dataset_id: str, app_id: str, table: Table) -> None:
+    def __init__(
+        self, dataset_id: str, app_id: str, table: Table, storage_options: Mapping[str, str]
+    ) -> None:
         self._dataset_id = dataset_id
         self._app_id = app_id
         self._table = table
-        self._rows = _read(table)
+        self._storage_options = storage_options
+        self._stored = self._read()
         self.number = last_transaction(table, app_id) + 1
         """The number under which the dataset has to commit these records."""
 
     def records(self, finished_redrive: int) -> pa.Table:
-        """Return the records that wait, oldest first, with the change log's columns.
+        """Return the records that wait, oldest first: id, batch, version, size and `ROW`.
 
         Args:
             finished_redrive: The last redrive that the dataset has committed: records pinned
                 under a higher number never reached it.
         """
-        rows = _waiting(self._rows, finished_redrive)
+        rows = self._stored.rows
+        rows = still_waiting(
+            rows.append_column(ROW, pa.array(np.arange(len(rows)))), finished_redrive
+        )
         return rows.sort_by([(Log.BATCH, "ascending"), (Log.VERSION, "ascending")])
+
+    def read(self, records: pa.Table) -> pa.Table:
+        """Return some of `records` as they are stored, images included; call it before `pin`.
+
+        Raises:
+            StorageError: The table can't be read.
+        """
+        return self._stored.read(records[ROW])
 
     def pin(self, records: pa.Table, finished_redrive: int, now: datetime) -> None:
         """Record which records this redrive takes; call it before the commit of the dataset.
@@ -198,16 +235,16 @@ class Redrive:
             ConcurrentWriterError: The quarantine changed since; nothing was written.
             StorageError: The store failed.
         """
-        taken = pc.is_in(self._rows[RECORD_ID], records[RECORD_ID].combine_chunks())
-        earlier = _redriven_by_now(self._rows, finished_redrive)
+        rows = self._stored.rows
+        taken = pc.is_in(rows[RECORD_ID], records[RECORD_ID].combine_chunks())
+        earlier = redriven_by_now(rows, finished_redrive)
         redrives = pc.if_else(
             taken,
             pa.scalar(self.number, pa.int64()),
-            pc.if_else(earlier, self._rows[REDRIVE], pa.scalar(None, pa.int64())),
+            pc.if_else(earlier, rows[REDRIVE], pa.scalar(None, pa.int64())),
         )
-        times = _times(self._rows, earlier, now)
-        marks = {REDRIVE: redrives, REDRIVEN_AT: times}
-        self._replace(aligned(self._rows, SCHEMA, marks), self.number)
+        self._replace({REDRIVE: redrives, REDRIVEN_AT: redriven_times(rows, earlier, now)})
+        self._stored = self._read()
 
     def mark(self, finished_redrive: int, now: datetime) -> None:
         """Mark the records that are in the dataset; call it after the dataset's commit.
@@ -220,58 +257,21 @@ class Redrive:
             ConcurrentWriterError: The quarantine changed since; the next redrive marks them.
             StorageError: The store failed.
         """
-        arrived = _redriven_by_now(self._rows, finished_redrive)
-        times = _times(self._rows, arrived, now)
-        if times.null_count != self._rows[REDRIVEN_AT].null_count:
-            self._replace(aligned(self._rows, SCHEMA, {REDRIVEN_AT: times}), self.number)
+        rows = self._stored.rows
+        times = redriven_times(rows, redriven_by_now(rows, finished_redrive), now)
+        if times.null_count != rows[REDRIVEN_AT].null_count:
+            self._replace({REDRIVEN_AT: times})
 
-    def _replace(self, rows: pa.Table, version: int) -> None:
-        with guarded(self._table.table_uri, f"Redriving records of {self._dataset_id!r}"):
-            overwrite_rows(self._table, rows, transaction(self._app_id, version))
-        self._rows = rows
+    def _read(self) -> StreamedRows:
+        return StreamedRows(self._table, self._storage_options, SCHEMA, _OF_A_REDRIVE)
+
+    def _replace(self, values: Mapping[str, pa.ChunkedArray]) -> None:
+        self._stored.replace(
+            values,
+            commit=transaction(self._app_id, self.number),
+            doing=f"Redriving records of {self._dataset_id!r}",
+        )
 
 
-def _read(table: Table, schema: pa.Schema = SCHEMA) -> pa.Table:
+def _scanned(table: Table, schema: pa.Schema) -> pa.Table:
     return aligned(scanned(table, schema.names).read_all(), schema)
-
-
-def _redriven_by_now(rows: pa.Table, finished_redrive: int) -> pa.ChunkedArray:
-    return pc.fill_null(pc.less_equal(rows[REDRIVE], finished_redrive), False)
-
-
-def _waiting(rows: pa.Table, finished_redrive: int) -> pa.Table:
-    done = pc.or_(pc.is_valid(rows[REDRIVEN_AT]), _redriven_by_now(rows, finished_redrive))
-    return rows.filter(pc.invert(done))
-
-
-def _times(rows: pa.Table, arrived: pa.ChunkedArray, now: datetime) -> pa.ChunkedArray:
-    """Return `redriven_at`: unchanged where it is set, `now` where a record has arrived."""
-    fresh = pc.and_(arrived, pc.is_null(rows[REDRIVEN_AT]))
-    return pc.if_else(fresh, pa.scalar(now, _TIME), rows[REDRIVEN_AT])
-
-
-def _rows(changes: pa.Table, now: datetime) -> pa.Table:
-    time = pa.scalar(now, _TIME)
-    ours = {RECORD_ID: _record_ids(changes), FIRST_SEEN_AT: time, LAST_SEEN_AT: time}
-    records = changes.select([name for name in SCHEMA.names if name not in _OURS])
-    return aligned(records, SCHEMA, ours)
-
-
-def _record_ids(changes: pa.Table) -> pa.Array:
-    columns = (Log.STREAM_ARN, Log.SHARD_ID, Log.VERSION, Log.RAW, Log.KEYS)
-    identities = zip(*(changes[name].to_pylist() for name in columns), strict=True)
-    return pa.array([_record_id(*identity) for identity in identities])
-
-
-def _record_id(arn: str, shard: str, version: str | None, raw: str | None, keys: str | None) -> str:
-    # A record that is not a stream record may have any number: its text identifies it.
-    parts = [arn, shard, raw or version or ""]
-    if shard == SCAN_SHARD_ID and not raw:
-        parts.append(keys or "")  # all items of a scan have the same version
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-
-def _first_of_each(rows: pa.Table) -> pa.Table:
-    """Return the first row of each record: a merge would insert an unmatched one twice."""
-    first = {record: at for at, record in reversed(list(enumerate(rows[RECORD_ID].to_pylist())))}
-    return rows.take(pa.array(sorted(first.values()), pa.int64()))

@@ -124,7 +124,7 @@ def _copy_companions(
     Tombstones(layout, dataset_id, source).copy_from(tombstones, now)
     absorbed = AbsorbedChanges(rebuilt, dataset_id, source)
     AbsorbedChanges(layout, dataset_id, source).copy_from(absorbed, now)
-    Quarantine(layout, dataset_id).put(Quarantine(rebuilt, dataset_id).waiting(), now)
+    Quarantine(layout, dataset_id).copy_from(Quarantine(rebuilt, dataset_id), now)
 
 
 def _copy_properties(new_table: Table, table: Table, layout: Layout, generation: int) -> None:

@@ -99,6 +99,7 @@ def write_data_file(
     *,
     data_change: bool = True,
     plain_columns: tuple[str, ...] = (),
+    row_group_bytes: int = ROW_GROUP_BYTES,
 ) -> dict[str, Any] | None:
     """Write one file, and return its add action; None, and no file, if there are no rows.
 
@@ -110,6 +111,7 @@ def write_data_file(
         data_change: False if the rows were in the table before.
         plain_columns: Columns known not to be worth a dictionary; for the others, a sample
             decides.
+        row_group_bytes: Bound of a row group, decoded; memory holds one of them several times.
 
     Raises:
         OSError: The store failed. A file that was begun is an orphan.
@@ -121,7 +123,8 @@ def write_data_file(
         return None
     folders = [folder_name(name, value) for name, value in partition_values.items()]
     path = "/".join((*folders, f"part-00000-{uuid.uuid4()}-c000.zstd.parquet"))
-    groups = _groups(batch.select(stored.names) for batch in _and_then(first, filled))
+    batches = (batch.select(stored.names) for batch in _and_then(first, filled))
+    groups = _groups(batches, row_group_bytes)
     first_group = next(groups)
     footers: list[pq.FileMetaData] = []
     unbounded: set[str] = set()
@@ -197,13 +200,13 @@ def _paths(field: pa.Field) -> Iterator[str]:
         yield from (f"{field.name}.{above}{path}" for path in _paths(one))
 
 
-def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _groups(batches: Iterable[pa.RecordBatch], most_bytes: int) -> Iterator[pa.Table]:
     """Yield the same rows in tables of row group size: each table is written as one row group."""
     pending: list[pa.RecordBatch] = []
     pending_rows = pending_bytes = 0
     for batch in batches:
         full = pending_rows + batch.num_rows > ROW_GROUP_ROWS
-        if pending and (full or pending_bytes + batch.nbytes > ROW_GROUP_BYTES):
+        if pending and (full or pending_bytes + batch.nbytes > most_bytes):
             yield pa.Table.from_batches(pending)
             pending, pending_rows, pending_bytes = [], 0, 0
         pending.append(batch)

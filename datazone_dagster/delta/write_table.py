@@ -1,4 +1,4 @@
-"""Commits that delta-rs makes: rows appended or replaced, columns added, partitions dropped.
+"""Commits that delta-rs makes: rows appended, columns added, partitions dropped.
 
 The handle is at the new version afterwards. None of these functions converts errors: callers
 name the operation with `datazone_dagster.delta.guarded`.
@@ -6,8 +6,7 @@ name the operation with `datazone_dagster.delta.guarded`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
@@ -41,44 +40,6 @@ def append_rows(
         writer_properties=WRITER,
         commit_properties=commit,
     )
-
-
-def overwrite_rows(table: DeltaTable, rows: pa.Table, commit: CommitProperties) -> None:
-    """Replace all rows of a table by rows in its schema."""
-    write_deltalake(
-        table, rows, mode="overwrite", writer_properties=WRITER, commit_properties=commit
-    )
-
-
-def upsert_rows(
-    table: DeltaTable, rows: pa.Table, *, on: str, replaced_columns: Sequence[str]
-) -> int:
-    """Add the rows that the table does not have; of the others, replace some columns only.
-
-    Args:
-        table: The table.
-        rows: Rows in the table's schema, each value of `on` once.
-        on: Column that identifies a row; its name needs no quotes in SQL.
-        replaced_columns: Columns to replace in existing rows; their names need no quotes.
-
-    Returns:
-        The number of rows added.
-    """
-    merged: dict[str, Any] = (
-        table.merge(
-            rows,
-            predicate=f"t.{on} = s.{on}",
-            source_alias="s",
-            target_alias="t",
-            # Streamed execution can't prune: it scans every file of the target.
-            streamed_exec=False,
-            writer_properties=WRITER,
-        )
-        .when_matched_update({name: f"s.{name}" for name in replaced_columns})
-        .when_not_matched_insert_all()
-        .execute()
-    )
-    return int(merged["num_target_rows_inserted"])
 
 
 def add_columns(table: DeltaTable, fields: Iterable[pa.Field]) -> None:

@@ -22,7 +22,8 @@ from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.changelog import compaction
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.schema import ShardRecords
-from datazone_dagster.dataset.quarantine import FIRST_SEEN_AT, LAST_SEEN_AT, Quarantine
+from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.dataset.quarantine_rows import FIRST_SEEN_AT, LAST_SEEN_AT
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.column_names import Log

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster import Transform
-from datazone_dagster.dataset.quarantine import RECORD_ID, Quarantine
+from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.dataset.quarantine_rows import RECORD_ID
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.layout import Layout

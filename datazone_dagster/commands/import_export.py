@@ -108,8 +108,8 @@ class Import:
 
     def run(self) -> SnapshotReport:
         """Go as far as it goes now."""
-        if self._is_done:
-            assert self.status is not None
+        if self.status is not None and (self._is_done or self._gap_is_done):
+            self._accept(self.status)  # a run of the snapshot's job may have handed over
             return self.status
         layout, name = self.project.layout, self.source.name
         since = None
@@ -135,6 +135,24 @@ class Import:
             return False
         with open_exports(self.uris, self.project.layout, self._table) as exports:
             return self.status is not None and exports.arns == self.status.exports
+
+    @property
+    def _gap_is_done(self) -> bool:
+        """Whether a snapshot was handed over since every gap that is open."""
+        if not self.gap or self.status is None or self.status.phase is not Phase.DONE:
+            return False
+        return len(self._repaired(self.status)) == len(
+            open_gaps(self.source.name, self.project.layout)
+        )
+
+    def _repaired(self, report: SnapshotReport) -> list[str]:
+        """Return the shards of open gaps from before the announcement of a snapshot."""
+        at = report.announced_at
+        return [
+            one.gap.shard_id
+            for one in gap_notes(self.source.name, self.project.layout)
+            if one.is_open and at is not None and (one.gap.until or one.detected_at) <= at
+        ]
 
     def _snapshot(self, uris: Sequence[str]) -> SnapshotReport:
         ids = [
@@ -191,12 +209,7 @@ class Import:
 
     def _accept(self, report: SnapshotReport) -> None:
         """Record that the gaps before the announcement are repaired."""
-        at = report.announced_at
-        shards = [
-            one.gap.shard_id
-            for one in gap_notes(self.source.name, self.project.layout)
-            if one.is_open and at is not None and (one.gap.until or one.detected_at) <= at
-        ]
+        shards = self._repaired(report)
         if shards:
             ids = ", ".join(arn.rpartition("/")[2] for arn in report.exports)
             accept_gaps(

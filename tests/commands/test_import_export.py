@@ -207,7 +207,10 @@ def test_an_export_that_failed_says_why_and_can_be_started_again(followed: Follo
     assert "7 rows read" in again.stdout
 
 
-def test_a_gap_is_repaired_and_recorded_as_repaired(followed: Followed) -> None:
+@pytest.mark.parametrize("finished_by_run", [False, True])
+def test_a_gap_is_repaired_and_recorded_as_repaired(
+    followed: Followed, finished_by_run: bool
+) -> None:
     followed.at(-31)
     followed.remember()
     for number in range(7):
@@ -228,6 +231,9 @@ def test_a_gap_is_repaired_and_recorded_as_repaired(followed: Followed) -> None:
         assert done.returncode in (0, WAITS), done.stderr
         if done.returncode == 0:
             break
+        if finished_by_run:
+            followed.follow()
+            snapshot_source(followed.source, followed.layout, followed.table)
     report = json.loads(done.stdout)
     assert (report["phase"], report["rows"], len(report["exports"])) == ("done", 3, 2)
     assert report["notes"][-1].endswith("gaps of the source are repaired.")
@@ -235,6 +241,9 @@ def test_a_gap_is_repaired_and_recorded_as_repaired(followed: Followed) -> None:
     assert followed.rows() == followed.items()
     assert open_gaps("orders", followed.layout) == ()
     notes = gap_notes("orders", followed.layout)
+    status = snapshot_status("orders", followed.layout)
+    assert status is not None
+    assert status.epoch == 2, "it is not repaired twice"
     assert all("repaired by export" in (note.accepted_why or "") for note in notes)
 
 

@@ -21,6 +21,9 @@ from datazone_dagster.snapshot.rate import units_per_second
 from datazone_dagster.snapshot.scan import segments_for
 
 APPENDS = "it holds events, not items (mode append)"
+MOST_SEGMENTS = 1_000_000
+"""Limit of the service on the segments of a scan."""
+
 NO_TABLE = "it has no table yet"
 _SAFE = "Nothing was read from the table."
 
@@ -73,7 +76,8 @@ def planned(
     audited = tuple(one for one in chosen if one not in skipped)
     total = segments_for(table.size_bytes, settings.workers, hide_keys=False)
     if settings.sample < 1:
-        total = max(total, math.ceil(SEGMENTS_PER_SAMPLE / settings.sample))
+        wanted = math.ceil(SEGMENTS_PER_SAMPLE / settings.sample)
+        total = max(total, min(MOST_SEGMENTS, wanted))
     segments = drawn_segments(total, settings.sample, settings.seed)
     share = settings.sample
     return Planned(

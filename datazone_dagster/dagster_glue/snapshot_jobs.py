@@ -34,6 +34,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.sample_audit import audit_sample
 from datazone_dagster.dagster_glue.shared import Group
 from datazone_dagster.errors import DatazoneError, SnapshotError
 from datazone_dagster.model.protocols import Clock
@@ -131,6 +132,9 @@ def _op(
             progress.end(report)
             if report.waits_for:
                 context.instance.add_run_tags(context.run_id, {WAIT_TAG: report.waits_for})
+            audit_sample(
+                context, source, group.transforms, lakehouse.layout, client, report, bounds, clock
+            )
 
     return take_snapshot
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from dagster import DagsterRunStatus, Definitions
+from deltalake import DeltaTable, write_deltalake
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, build_definitions, transform
 from datazone_dagster.dagster_glue.names import complete_check_key
 from datazone_dagster.errors import AccessDeniedError
 from datazone_dagster.model.snapshot_state import SETTLE, Phase
-from datazone_dagster.pipeline import SnapshotSettings, snapshot_status, want_exports, want_snapshot
+from datazone_dagster.pipeline import (
+    SnapshotSettings,
+    read_dataset,
+    snapshot_status,
+    want_exports,
+    want_snapshot,
+)
 from datazone_dagster.sources import DynamoDBSource
 from tests.dagster_glue.conftest import ITEM_COLUMNS, MakeWorld, Tick, World
 
@@ -265,3 +273,22 @@ def test_the_resync_job_takes_a_new_snapshot(make_world: MakeWorld) -> None:
     hand_over(world)
     assert world.rows() == expected(world)
     assert world.rows()["lost"] == "paid"
+
+
+def test_the_run_that_hands_over_audits_a_sample(make_world: MakeWorld) -> None:
+    world = world_of(make_world)
+    world.put("new")
+    world.tick()
+    hand_over(world)
+    seen = last_observation(world)
+    assert (seen["audit_result"], seen["audit_items"]) == ("clean", 31)
+    assert (seen["audit_missing"], seen["audit_extra"], seen["audit_stale"]) == (0, 0, 0)
+    DeltaTable(world.layout.dataset("orders")).delete("id = 'old3'")
+    result = world.run(JOB)
+    assert result.success, "without a drain it is undecided, not an alarm"
+    assert last_observation(world)["audit_undecided"] == 1
+    row = read_dataset(world.layout, "orders").slice(0, 1)
+    at = row.column_names.index("_dz_key")
+    unkeyed = row.set_column(at, "_dz_key", pa.array([None], pa.string()))
+    write_deltalake(world.layout.dataset("orders"), unkeyed, mode="append")
+    assert not world.run(JOB, raise_on_error=False).success, "a difference that needs no drain"

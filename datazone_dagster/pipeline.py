@@ -23,6 +23,7 @@ from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.flow_counts import flow_counts
 from datazone_dagster.apply.maintain_dataset import maintain_dataset as _maintain_dataset
 from datazone_dagster.apply.rebuild import Rebuild, RebuildReport
+from datazone_dagster.apply.replace_datasets import Replacement
 from datazone_dagster.apply.truncate_log import truncate_applied
 from datazone_dagster.audit import audit_source, plan_audit
 from datazone_dagster.changelog.log import ChangeLog
@@ -30,6 +31,7 @@ from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.function_versions import FunctionFacts, accept_version, function_facts
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.read_dataset import DatasetReader, read
+from datazone_dagster.dataset.scanned_dataset import last_scan
 from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
 from datazone_dagster.drain.gap_acceptance import accept_gaps, gap_notes
@@ -38,7 +40,7 @@ from datazone_dagster.erase import Erasure, open_erasure
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.audit_report import AuditSettings
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
+from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.report import (
     ApplyReport,
     Backlog,
@@ -48,12 +50,12 @@ from datazone_dagster.model.report import (
     MaintenanceReport,
     RedriveReport,
 )
-from datazone_dagster.model.table_export import ExportClient
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.rows.maintenance_plan import THOROUGH, MaintenanceSettings
 from datazone_dagster.snapshot import (
     SnapshotSettings,
     cancel_snapshot,
+    copy_table,
     lost_window_start,
     open_exports,
     snapshot_source,
@@ -62,6 +64,7 @@ from datazone_dagster.snapshot import (
     want_exports,
     want_snapshot,
 )
+from datazone_dagster.source.connect import connect, connect_exports, connect_table
 from datazone_dagster.source.connection_settings import (
     AccountIdEndpointMode,
     ConnectionSettings,
@@ -101,6 +104,7 @@ __all__ = [
     "flow_counts",
     "function_facts",
     "gap_notes",
+    "last_scan",
     "lost_window_start",
     "maintain_dataset",
     "open_dataset",
@@ -113,6 +117,7 @@ __all__ = [
     "rebuild_dataset",
     "records_waiting",
     "redrive_dataset",
+    "replace_from_table",
     "snapshot_source",
     "snapshot_status",
     "start_exports",
@@ -327,59 +332,31 @@ def rebuild_dataset(
     ).run()
 
 
-def connect(
-    table_name: str, settings: ConnectionSettings, *, ask_for_gzip: bool = False
-) -> StreamClient:
-    """Return a client for the streams of a table. It connects on first use, not here.
+def replace_from_table(
+    transform: Transform,
+    client: TableClient,
+    layout: Layout,
+    *,
+    settings: ApplySettings = ApplySettings(),
+    snapshot_settings: SnapshotSettings = SnapshotSettings(),
+    clock: Clock = utc_now,
+    on_chunk: Callable[[ChunkReport], None] | None = None,
+    logger: logging.Logger = _logger,
+) -> dict[str, ApplyReport]:
+    """Scan the table of a source without a stream, and replace the datasets of a transform.
 
-    Args:
-        table_name: Name of the DynamoDB table.
-        settings: Region, endpoint, credentials, retries and timeouts.
-        ask_for_gzip: Whether the service should compress its answers.
+    Each dataset is replaced in one commit. A run that fails or is killed leaves it as it was.
+
+    Returns:
+        One report per dataset, by dataset id.
+
+    Raises:
+        SnapshotError: The process was asked to end during the scan.
+        SourceError: The table can't be read.
+        TransformError: The function failed, or its result can't be applied.
+        StorageError: The lakehouse can't be read or written, or a dataset is made from a stream.
     """
-    # Loading boto3 takes a third of a second: processes that read no stream don't load it.
-    from datazone_dagster.source.client import BotoStreamClient
-    from datazone_dagster.source.session import build_clients
-
-    return BotoStreamClient(
-        table_name,
-        partial(build_clients, settings, table_name=table_name),
-        role_arn=settings.role_arn,
-        ask_for_gzip=ask_for_gzip,
-    )
-
-
-def connect_table(table_name: str, settings: ConnectionSettings) -> TableClient:
-    """Return a client for the items of a table: scans and single items, not its stream.
-
-    It connects on first use, not here.
-
-    Args:
-        table_name: Name or ARN of the DynamoDB table.
-        settings: Region, endpoint, credentials, retries and timeouts.
-    """
-    from datazone_dagster.source.session import build_clients
-    from datazone_dagster.source.table_client import BotoTableClient
-
-    return BotoTableClient(
-        table_name,
-        partial(build_clients, settings, table_name=table_name),
-        role_arn=settings.role_arn,
-    )
-
-
-def connect_exports(table_name: str, settings: ConnectionSettings) -> ExportClient:
-    """Return a client that starts exports of a table to S3. It connects on first use, not here.
-
-    Args:
-        table_name: Name or ARN of the DynamoDB table.
-        settings: Region, endpoint, credentials, retries and timeouts.
-    """
-    from datazone_dagster.source.export_client import BotoExportClient
-    from datazone_dagster.source.session import build_clients
-
-    return BotoExportClient(
-        table_name,
-        partial(build_clients, settings, table_name=table_name),
-        role_arn=settings.role_arn,
+    replacement = Replacement(transform, layout, settings, clock, on_chunk, logger)
+    return replacement.run(
+        partial(copy_table, transform.source, client, snapshot_settings, clock, logger)
     )

@@ -289,7 +289,9 @@ def test_a_run_that_the_rebuilds_own_commit_passes_is_taken_in(
     world.apply(as_number)
     copy_properties = swap._copy_properties
 
-    def overtaken(made: DeltaTable, table: DeltaTable, layout: Layout, generation: int) -> None:
+    def overtaken(
+        made: DeltaTable, table: DeltaTable, layout: Layout, generation: int, scan: None
+    ) -> None:
         monkeypatch.setattr(swap, "_copy_properties", copy_properties)
         world.put("late", n=99)
         world.drain()

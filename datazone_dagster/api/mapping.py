@@ -12,28 +12,23 @@ from datazone_dagster.errors import DefinitionError
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The change stream of a source; changes of one item arrive in order.
+    """The items of a source, as a stream.
 
     Args:
-        source: DynamoDB table with an enabled stream (`stream_enabled=True`).
+        source: DynamoDB table. With an enabled stream, its changes; those of one item arrive in
+            order. With `stream_enabled=False`, every item of the table in each run.
 
     Raises:
-        DefinitionError: `source` is not a `DynamoDBSource`, or its `stream_enabled` is False.
+        DefinitionError: `source` is not a `DynamoDBSource`.
     """
 
     source: DynamoDBSource
 
     def __post_init__(self) -> None:
         """Check the source."""
-        source = checked.instance(
+        checked.instance(
             "Stream", "source", self.source, DynamoDBSource, "Stream(source=DynamoDBSource(...))"
         )
-        if not source.stream_enabled:
-            raise DefinitionError(
-                f"Stream(source=DynamoDBSource({source.table_name!r})): stream_enabled=False.",
-                hint="Enable the table's stream with NEW_AND_OLD_IMAGES or NEW_IMAGE, then set "
-                "stream_enabled=True.",
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,10 @@ class DynamoDBSource:
         region: AWS region such as `"us-west-2"`; defaults to that of the resource, then of the
             environment.
         stream_enabled: Whether the table has a stream with new images. The library never changes
-            a table, so a source with False can't feed a transform.
+            a table. False: each run of a transform scans the whole table with consistent reads and
+            replaces its datasets, in one commit each. There is no sensor and no change log, and
+            `start` has no effect. It needs the IAM actions dynamodb:DescribeTable and
+            dynamodb:Scan, and datasets with `mode="merge"` and `deletes="hard"`.
         endpoint_url: HTTP or HTTPS endpoint, such as a local DynamoDB, without credentials.
             Defaults to that of the resource, then to `AWS_ENDPOINT_URL_DYNAMODB_STREAMS`,
             `AWS_ENDPOINT_URL_DYNAMODB` and `AWS_ENDPOINT_URL`.

@@ -163,6 +163,8 @@ def transform(
         }
         datasets = {output: given.dataset for output, given in outputs.items()}
         _check_datasets(where, lookups, datasets)
+        if not stream.source.stream_enabled:
+            _check_replaced(where, datasets)
         checked.optional_text(where, "description", description)
         return Transform(
             name=checked.dagster_name(where, "name", transform_name),
@@ -243,3 +245,19 @@ def _check_datasets(
                 hint="A transform can't look up what it writes: the result would depend on "
                 "where chunks begin and end.",
             )
+
+
+def _check_replaced(where: str, datasets: Mapping[str, Dataset]) -> None:
+    """Refuse settings that need changes, where each run replaces all rows by a scan."""
+    for output, dataset in datasets.items():
+        mode, deletes = dataset.mode, dataset.deletes
+        if mode == "merge" and deletes == "hard":
+            continue
+        setting = f"deletes={deletes!r}" if mode == "merge" else f"mode={mode!r}"
+        raise DefinitionError(
+            f"{where}: output {output!r}: dataset {dataset.id!r} has {setting}, but its source has "
+            "stream_enabled=False.",
+            hint="A scan shows the items that a table has now: no single changes, no deletes, no "
+            'past. Write mode="merge" with deletes="hard", or enable the stream of the table and '
+            "set stream_enabled=True.",
+        )

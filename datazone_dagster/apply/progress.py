@@ -10,6 +10,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from datazone_dagster.apply.chunk import ChunkFacts, ReadReport
+from datazone_dagster.dataset.facts import TableFacts
 from datazone_dagster.model.report import ApplyReport, DeleteCounts, MergeCounts, PathMismatch
 
 PREVIEW_ROWS = 5
@@ -68,6 +69,21 @@ def added(before: Iterable[PathMismatch], more: Iterable[PathMismatch]) -> tuple
         group = replace(one, changes=0)
         sums[group] = sums.get(group, 0) + one.changes
     return tuple(replace(group, changes=changes) for group, changes in sums.items())
+
+
+def with_table(report: ApplyReport, facts: TableFacts) -> ApplyReport:
+    """Return the report with the state of the dataset's table."""
+    return replace(
+        report,
+        row_count=facts.row_count,
+        table_version=facts.version,
+        columns=facts.columns,
+        unexpected_columns=facts.unexpected,
+        deletion_vectors=facts.deletion_vectors,
+        rows_hidden=facts.deleted_rows,
+        files=facts.files,
+        size_bytes=facts.size_bytes,
+    )
 
 
 def _earlier(known: datetime | None, other: datetime | None) -> datetime | None:

@@ -17,9 +17,11 @@ from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.apply.prove_rebuild import proven
 from datazone_dagster.apply.run import ApplyRun
+from datazone_dagster.apply.tables import require_stream
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.dataset.dataset_progress import progress_of
 from datazone_dagster.dataset.dataset_table import KIND
-from datazone_dagster.dataset.properties import erasures_of, generation_of
+from datazone_dagster.dataset.properties import generation_of
 from datazone_dagster.dataset.rebuild_proof import RebuildProof
 from datazone_dagster.dataset.swap import swap_in
 from datazone_dagster.delta import open_table
@@ -87,12 +89,14 @@ class Rebuild:
         """Apply the full change log, then swap the tables.
 
         Raises:
+            DefinitionError: The source has no stream.
             StorageError: The change log was truncated, there is nothing to rebuild, the rebuilt
                 table contradicts the change log, or the store failed. The dataset is as it was.
             ConcurrentWriterError: Another rebuild was swapped in meanwhile, or runs of the
                 dataset were faster each time.
             TransformError: The function or its result can't be applied.
         """
+        require_stream(self._transform, self._dataset_id, "rebuilt")
         began = generation, erasures = self._check()
         for attempt in range(1, SWAPS + 1):
             try:
@@ -166,7 +170,7 @@ class Rebuild:
         if table is None:
             return None
         source = self._transform.source.name
-        return generation_of(table, source), erasures_of(table, source)
+        return generation_of(table, source), progress_of(table, source).erasures
 
     def _apply(self) -> ApplyReport:
         apply_run = ApplyRun(

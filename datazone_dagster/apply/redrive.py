@@ -23,7 +23,7 @@ from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.progress import added, added_values
 from datazone_dagster.apply.reparse import as_changes
-from datazone_dagster.apply.tables import dataset_table, read_lookups
+from datazone_dagster.apply.tables import dataset_table, read_lookups, require_stream
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.mask_salt import check_salt
 from datazone_dagster.dataset.quarantine import Quarantine, Redrive
@@ -86,6 +86,7 @@ class Redriving:
     def run(self) -> RedriveReport:
         """Redrive the waiting records of batches that the dataset has passed."""
         report = RedriveReport(self._dataset.id)
+        require_stream(self._transform, self._dataset.id, "redriven")
         lookups = read_lookups(self._transform, self._layout).tables
         failures = 0
         while True:

@@ -19,7 +19,7 @@ from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.maintain_dataset import maintained
 from datazone_dagster.apply.pacing import ChunkCost, Following
 from datazone_dagster.apply.prepare import Preparation
-from datazone_dagster.apply.progress import advanced
+from datazone_dagster.apply.progress import advanced, with_table
 from datazone_dagster.apply.tables import (
     dataset_table,
     partition_columns,
@@ -58,6 +58,7 @@ class ApplyRun:
         *,
         only: str | None = None,
         target: Layout | None = None,
+        change_log: ChangeLog | None = None,
     ) -> None:
         self._transform = transform
         self._layout = layout
@@ -65,7 +66,7 @@ class ApplyRun:
         self._clock = clock
         self._on_chunk = on_chunk
         self._logger = logger
-        self._change_log = ChangeLog(layout, transform.source)
+        self._change_log = change_log or ChangeLog(layout, transform.source)
         self._datasets: dict[str, Dataset] = {
             output: dataset
             for output, dataset in transform.outputs.items()
@@ -320,15 +321,7 @@ class ApplyRun:
         if ignored is not None:
             self._logger.warning("%s", ignored)
         return replace(
-            report,
-            row_count=facts.row_count,
-            table_version=facts.version,
-            columns=facts.columns,
-            unexpected_columns=facts.unexpected,
-            deletion_vectors=facts.deletion_vectors,
-            rows_hidden=facts.deleted_rows,
-            files=facts.files,
-            size_bytes=facts.size_bytes,
+            with_table(report, facts),
             setting_ignored=ignored,
             lookups=tuple(
                 (dataset_id, versions[0], versions[-1])

@@ -10,8 +10,8 @@ import pyarrow as pa
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.facts import TableFacts
-from datazone_dagster.dataset.read_dataset import read
-from datazone_dagster.errors import TransformError
+from datazone_dagster.dataset.read_dataset import DatasetReader, read
+from datazone_dagster.errors import DefinitionError, TransformError
 from datazone_dagster.model.layout import Layout
 
 
@@ -33,6 +33,21 @@ def dataset_table(
         contract=dataset.contract,
         memory_limit_bytes=memory_limit_bytes,
     )
+
+
+def require_stream(transform: Transform, dataset_id: str, doing: str) -> None:
+    """Refuse a repair of a dataset that each run replaces as a whole.
+
+    Raises:
+        DefinitionError: The source has no stream.
+    """
+    if not transform.source.stream_enabled:
+        raise DefinitionError(
+            f"Dataset {dataset_id!r} can't be {doing}: its source has stream_enabled=False, so "
+            "there are no changes to make it from.",
+            safe="Nothing was read or written.",
+            hint=f"A run of the job {transform.job_name} scans the table and makes all rows again.",
+        )
 
 
 def partition_columns(dataset: Dataset, facts: TableFacts | None) -> tuple[str, ...]:
@@ -67,15 +82,28 @@ def read_lookups(transform: Transform, layout: Layout) -> Lookups:
         TransformError: A lookup has no table yet.
     """
     lookups, versions = {}, {}
+    for parameter, reader in open_lookups(transform, layout).items():
+        lookups[parameter] = reader.arrow()
+        versions[reader.dataset_id] = reader.version
+    return Lookups(lookups, versions)
+
+
+def open_lookups(transform: Transform, layout: Layout) -> dict[str, DatasetReader]:
+    """Return readers of the lookup tables by parameter, without reading rows.
+
+    Raises:
+        TransformError: A lookup has no table yet.
+    """
+    readers = {}
     for parameter, dataset in transform.lookups.items():
         reader = read(layout, dataset.id)
         if reader is None:
+            kept = "; the change log keeps the changes" if transform.source.stream_enabled else ""
             raise TransformError(
                 f"Transform {transform.name!r} looks up dataset {dataset.id!r}, which "
                 "has no table yet.",
-                safe="Nothing was applied; the change log keeps the changes.",
+                safe=f"Nothing was applied{kept}.",
                 hint=f"Run the transform that writes {dataset.id!r} first.",
             )
-        lookups[parameter] = reader.arrow()
-        versions[dataset.id] = reader.version
-    return Lookups(lookups, versions)
+        readers[parameter] = reader
+    return readers

@@ -22,7 +22,9 @@ def maintain(project: Project, dataset_ids: tuple[str, ...]) -> None:
     again then.
     """
     written = [project.writer_of(one) for one in dataset_ids or sorted(project.datasets)]
-    project.require_change_log(*dict.fromkeys(transform.source for transform, _ in written))
+    sources = dict.fromkeys(transform.source for transform, _ in written)
+    if all(source.stream_enabled for source in sources):
+        project.require_change_log(*sources)
     for _, dataset in written:
         dataset_id = dataset.id
         report = maintain_dataset(dataset, project.layout)

@@ -95,6 +95,13 @@ class Project:
             DefinitionError: There is none; the message names the path that was looked at.
             StorageError: The lakehouse can't be read.
         """
+        if not any(source.stream_enabled for source in sources):
+            names = ", ".join(repr(source.name) for source in sources)
+            raise DefinitionError(
+                f"Source {names} has stream_enabled=False, so it has no change log.",
+                safe="Nothing was read or written.",
+                hint="A run of the job of its transform scans the table and makes all rows again.",
+            )
         if any(change_log_exists(source.name, self.layout) for source in sources):
             return
         uri = self.layout.uri

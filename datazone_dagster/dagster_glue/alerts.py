@@ -124,12 +124,16 @@ def _evaluate(on_check: OnCheck, group: Group, context: SensorEvaluationContext)
 def _check_keys(transforms: Sequence[Transform]) -> list[AssetCheckKey]:
     """Return the keys of all checks: one per source, several per dataset."""
     return [
-        *dict.fromkeys(stream_check_key(transform.source) for transform in transforms),
+        *dict.fromkeys(
+            stream_check_key(transform.source)
+            for transform in transforms
+            if transform.source.stream_enabled
+        ),
         *(
             key
             for transform in transforms
             for dataset in transform.outputs.values()
-            for key in dataset_check_keys(dataset.id)
+            for key in dataset_check_keys(dataset.id, has_stream=transform.source.stream_enabled)
         ),
     ]
 

@@ -24,6 +24,7 @@ from datazone_dagster.dagster_glue.known_schema import known_columns
 from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite, LazyApply
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
+    DYNAMODB_KEY,
     FAILURE_TAG,
     FUNCTION_CHECK,
     IO_MANAGER_KEY,
@@ -37,11 +38,12 @@ from datazone_dagster.dagster_glue.names import (
     pool_name,
 )
 from datazone_dagster.dagster_glue.rendering import check_results, state_check_results
-from datazone_dagster.dagster_glue.resources import Lakehouse
+from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
-from datazone_dagster.pipeline import ApplySettings
+from datazone_dagster.model.table_scan import TableClient
+from datazone_dagster.pipeline import ApplySettings, SnapshotSettings
 from datazone_dagster.text import shown
 
 EventOfRun = Output[DatasetWrite] | AssetCheckResult
@@ -65,14 +67,21 @@ def change_log_spec(source: DynamoDBSource, *, group_name: str | None = None) ->
 
 
 def transform_asset(
-    transform: Transform, settings: ApplySettings, *, preview: bool, clock: Clock
+    transform: Transform,
+    settings: ApplySettings,
+    snapshot_settings: SnapshotSettings,
+    *,
+    preview: bool,
+    clock: Clock,
 ) -> AssetsDefinition:
     """Return the datasets of a transform as assets of one op.
 
     A run applies everything between the datasets' own positions and the head of the change log,
-    no matter what requested the run, so a run started by hand is always safe. The op's pool
-    prevents two runs at a time.
+    no matter what requested the run, so a run started by hand is always safe. Where the source has
+    no stream, a run scans the table and replaces the datasets. The op's pool prevents two runs at
+    a time.
     """
+    source = transform.source
     datasets = tuple(transform.outputs.values())
     outputs = {_output_name(index): one for index, one in enumerate(datasets)}
 
@@ -80,12 +89,17 @@ def transform_asset(
         name=transform.name,
         outs={name: _asset_out(transform, dataset) for name, dataset in outputs.items()},
         deps=[
-            change_log_key(transform.source),
+            change_log_key(source),
             *dict.fromkeys(dataset_key(dataset.id) for dataset in transform.lookups.values()),
         ],
-        check_specs=[spec for dataset in outputs.values() for spec in _check_specs(dataset)],
+        check_specs=[
+            spec for dataset in outputs.values() for spec in _check_specs(transform, dataset)
+        ],
         description=transform.description,
-        required_resource_keys={LAKEHOUSE_KEY},
+        required_resource_keys={
+            LAKEHOUSE_KEY,
+            *(() if source.stream_enabled else (DYNAMODB_KEY,)),
+        },
         pool=pool_name(transform),
         op_tags={"datazone/transform": transform.name},
     )
@@ -93,7 +107,7 @@ def transform_asset(
         lazy_apply = LazyApply(
             transform,
             settings,
-            lambda: known_caught_up_at(context.instance, transform.source),
+            lambda: known_caught_up_at(context.instance, source),
             lambda dataset_id: known_columns(context.instance, dataset_id),
             heartbeats=lambda: heartbeats(
                 context.instance,
@@ -101,6 +115,8 @@ def transform_asset(
                 clock,
                 rest_is_quick=context.run.job_name == transform.job_name,
             ),
+            table_client=lambda: _table_client(context, source),
+            snapshot_settings=snapshot_settings,
             preview=preview,
             clock=clock,
         )
@@ -121,6 +137,13 @@ def transform_asset(
             yield from check_results(dataset_id, applied)
 
     return apply
+
+
+def _table_client(context: AssetExecutionContext, source: DynamoDBSource) -> TableClient:
+    dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
+    return dynamodb.table_client(
+        source.table_name, region=source.region, endpoint_url=source.endpoint_url
+    )
 
 
 def _checks_after_failure(
@@ -154,15 +177,20 @@ def _asset_out(transform: Transform, dataset: Dataset) -> AssetOut:
         metadata={
             "mode": dataset.mode,
             "deletes": dataset.deletes,
-            "max_lag_seconds": dataset.max_lag.total_seconds(),
+            **(
+                {"max_lag_seconds": dataset.max_lag.total_seconds()}
+                if transform.source.stream_enabled
+                else {}
+            ),
             **({"partition_by": list(dataset.partition_by)} if dataset.partition_by else {}),
         },
     )
 
 
 def _description(transform: Transform) -> str:
+    of = "changes" if transform.source.stream_enabled else "items"
     return (
-        f"Rows that `{transform.name}` makes from the changes of the DynamoDB table "
+        f"Rows that `{transform.name}` makes from the {of} of the DynamoDB table "
         f"`{transform.source.table_name}`."
     )
 
@@ -172,7 +200,7 @@ def _tag(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _check_specs(dataset: Dataset) -> Iterator[AssetCheckSpec]:
+def _check_specs(transform: Transform, dataset: Dataset) -> Iterator[AssetCheckSpec]:
     descriptions = {
         LAG_CHECK: "Every change of the table is in the dataset within "
         f"{dataset.max_lag.total_seconds():g} s. Warns from a lag of one minute.",
@@ -181,9 +209,11 @@ def _check_specs(dataset: Dataset) -> Iterator[AssetCheckSpec]:
         QUARANTINE_CHECK: "No record waits in the quarantine. More than "
         f"{dataset.quarantine_threshold:,} are an error, fewer a warning.",
         COMPLETE_CHECK: "No change of the source was lost before it was read, or the loss was "
-        "accepted.",
+        "accepted."
+        if transform.source.stream_enabled
+        else "The rows are from a complete scan of the table, which began at `consistent_since`.",
         FUNCTION_CHECK: "All rows were made by the present version of the function, and it returns "
         "every column of the table; or a change of it was accepted.",
     }
-    for key in dataset_check_keys(dataset.id):
+    for key in dataset_check_keys(dataset.id, has_stream=transform.source.stream_enabled):
         yield AssetCheckSpec(key.name, asset=key.asset_key, description=descriptions[key.name])

@@ -70,7 +70,7 @@ def build_definitions(
             severity or recovers, such as `slack_alert(...)`. None: no alerts.
         drain_settings: Bounds of one drain, a `datazone_dagster.pipeline.DrainSettings`.
         apply_settings: Bounds of one run, a `datazone_dagster.pipeline.ApplySettings`.
-        snapshot_settings: Bounds of a snapshot, a `datazone_dagster.pipeline.SnapshotSettings`.
+        snapshot_settings: Bounds of a scan, a `datazone_dagster.pipeline.SnapshotSettings`.
         preview: Whether materializations show a few rows. These are stored in Dagster's event
             log: pass False for data that must not be there.
         maintenance_cron: Cron schedule, in UTC, of thorough maintenance of all tables; runs only
@@ -111,7 +111,7 @@ def build_definitions(
     lakehouse, dynamodb = shared_resource(lakehouse), shared_resource(dynamodb)
     record(Built(topology.transforms, lakehouse, dynamodb, preview))
     assets = [
-        transform_asset(transform, apply_settings, preview=preview, clock=clock)
+        transform_asset(transform, apply_settings, snapshot_settings, preview=preview, clock=clock)
         for transform in topology.transforms
     ]
     members = [
@@ -128,6 +128,7 @@ def build_definitions(
             clock=clock,
         )
         for source in topology.by_source
+        if source.stream_enabled
     ]
     sensors = [one.sensor for one in sources]
     if on_check is not None:
@@ -164,5 +165,7 @@ def _apply_job(transform: Transform) -> Any:  # define_asset_job's type has no p
         # several calls share also names the jobs of calls that are not merged into it.
         selection=" or ".join(f'key:"{dataset_id}"' for dataset_id in dataset_ids),
         executor_def=in_process_executor,
-        description=f"Applies the backlog of {transform.name}. Safe at any time.",
+        description=f"Applies the backlog of {transform.name}. Safe at any time."
+        if transform.source.stream_enabled
+        else f"Scans {transform.source.table_name} and replaces what {transform.name} makes of it.",
     )

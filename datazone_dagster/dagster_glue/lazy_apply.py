@@ -17,27 +17,38 @@ from datazone_dagster.api.function_version import function_version
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport
-from datazone_dagster.observe.completeness import Completeness, completeness
+from datazone_dagster.model.table_scan import TableClient
+from datazone_dagster.observe.completeness import (
+    Completeness,
+    completeness,
+    completeness_of_scan,
+)
 from datazone_dagster.observe.function_status import FunctionStatus, function_status
 from datazone_dagster.observe.lag import LagStatus, lag_status
 from datazone_dagster.observe.quarantine_level import QuarantineStatus, quarantine_status
 from datazone_dagster.observe.schema_change import Columns, SchemaStatus, schema_status
 from datazone_dagster.pipeline import (
     ApplySettings,
+    SnapshotSettings,
     apply_transform,
     backlog,
     function_facts,
+    last_scan,
     open_gaps,
     records_waiting,
+    replace_from_table,
     snapshot_status,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """State of a dataset that does not depend on the function: what a failed run reports, too."""
+    """State of a dataset that does not depend on the function: what a failed run reports, too.
 
-    lag: LagStatus
+    `lag` is None for a dataset without a stream, which nothing lags behind.
+    """
+
+    lag: LagStatus | None
     quarantine: QuarantineStatus
     complete: Completeness
     function: FunctionStatus
@@ -62,6 +73,8 @@ class LazyApply:
         caught_up_at: Function that returns when the stream was last read to its end.
         known_columns: Function from dataset id to the columns of its last materialization.
         heartbeats: Factory of the context manager that sends heartbeats during the apply.
+        table_client: Factory of the client that scans the table of a source without a stream.
+        snapshot_settings: Bounds of that scan.
         preview: Whether metadata may show rows.
         clock: Function that returns the time in UTC.
     """
@@ -74,6 +87,8 @@ class LazyApply:
         known_columns: Callable[[str], Columns | None],
         *,
         heartbeats: Callable[[], AbstractContextManager[None]],
+        table_client: Callable[[], TableClient],
+        snapshot_settings: SnapshotSettings,
         preview: bool,
         clock: Clock,
     ) -> None:
@@ -83,6 +98,8 @@ class LazyApply:
         self._caught_up_at = caught_up_at
         self._known_columns = known_columns
         self._heartbeats = heartbeats
+        self._table_client = table_client
+        self._snapshot_settings = snapshot_settings
         self._clock = clock
         self._applied: dict[str, Applied] | None = None
 
@@ -131,14 +148,7 @@ class LazyApply:
             dataset.id: self._known_columns(dataset.id)
             for dataset in self.transform.outputs.values()
         }
-        reports = apply_transform(
-            self.transform,
-            layout,
-            settings=self._settings,
-            clock=self._clock,
-            on_chunk=log_chunk,
-            logger=logger,
-        )
+        reports = self._reports(layout, log_chunk, logger)
         now, states = self._clock(), self.states(layout)
         return {
             dataset.id: Applied(
@@ -149,6 +159,30 @@ class LazyApply:
             )
             for dataset in self.transform.outputs.values()
         }
+
+    def _reports(
+        self, layout: Layout, on_chunk: Callable[[ChunkReport], None], logger: logging.Logger
+    ) -> dict[str, ApplyReport]:
+        """Apply the changes of a stream; without one, replace the datasets by a scan."""
+        if self.transform.source.stream_enabled:
+            return apply_transform(
+                self.transform,
+                layout,
+                settings=self._settings,
+                clock=self._clock,
+                on_chunk=on_chunk,
+                logger=logger,
+            )
+        return replace_from_table(
+            self.transform,
+            self._table_client(),
+            layout,
+            settings=self._settings,
+            snapshot_settings=self._snapshot_settings,
+            clock=self._clock,
+            on_chunk=on_chunk,
+            logger=logger,
+        )
 
 
 def state_of(
@@ -165,6 +199,15 @@ def state_of(
         StorageError: The lakehouse can't be read.
     """
     source = transform.source.name
+    if not transform.source.stream_enabled:
+        return State(
+            None,
+            _quarantine(transform, dataset, layout),
+            completeness_of_scan(
+                transform.source.table_name, last_scan(layout, dataset.id, source)
+            ),
+            _function(transform, dataset, layout),
+        )
     lag = dataset_lag(transform, dataset, layout, now=now, caught_up_at=caught_up_at)
     snapshot = snapshot_status(source, layout)
     return State(

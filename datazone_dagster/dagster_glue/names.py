@@ -46,9 +46,10 @@ def complete_check_key(dataset_id: str) -> AssetCheckKey:
     return AssetCheckKey(dataset_key(dataset_id), COMPLETE_CHECK)
 
 
-def dataset_check_keys(dataset_id: str) -> tuple[AssetCheckKey, ...]:
-    """Return the keys of all checks of a dataset."""
-    names = (LAG_CHECK, SCHEMA_CHECK, QUARANTINE_CHECK, COMPLETE_CHECK, FUNCTION_CHECK)
+def dataset_check_keys(dataset_id: str, *, has_stream: bool = True) -> tuple[AssetCheckKey, ...]:
+    """Return the keys of all checks of a dataset; without a stream, nothing can lag behind it."""
+    lag = (LAG_CHECK,) if has_stream else ()
+    names = (*lag, SCHEMA_CHECK, QUARANTINE_CHECK, COMPLETE_CHECK, FUNCTION_CHECK)
     return tuple(AssetCheckKey(dataset_key(dataset_id), name) for name in names)
 
 

@@ -84,7 +84,8 @@ def check_results(dataset_id: str, applied: Applied) -> Iterator[AssetCheckResul
 def state_check_results(dataset_id: str, state: State) -> Iterator[AssetCheckResult]:
     """Yield the check results of a dataset that do not depend on the function."""
     lag, quarantine, complete = state.lag, state.quarantine, state.complete
-    yield _result(dataset_id, LAG_CHECK, lag, rendered(lag_metadata(lag)))
+    if lag is not None:
+        yield _result(dataset_id, LAG_CHECK, lag, rendered(lag_metadata(lag)))
     yield _result(dataset_id, QUARANTINE_CHECK, quarantine, {"records_waiting": quarantine.waiting})
     yield _result(dataset_id, COMPLETE_CHECK, complete, rendered(completeness_metadata(complete)))
     yield _result(

@@ -28,9 +28,11 @@ from datazone_dagster.pipeline import ApplySettings
 def repair_jobs(
     transforms: Iterable[Transform], settings: ApplySettings, *, preview: bool, clock: Clock
 ) -> list[JobDefinition]:
-    """Return the jobs `rebuild_<dataset>` and `redrive_<dataset>` of every dataset."""
+    """Return the jobs `rebuild_<dataset>` and `redrive_<dataset>` of every dataset of a stream."""
     jobs, taken = [], set[str]()
     for transform in transforms:
+        if not transform.source.stream_enabled:
+            continue  # a run makes all rows again, with the present code
         for dataset in transform.outputs.values():
             name = _job_part(dataset.id, taken)
             taken.add(name)

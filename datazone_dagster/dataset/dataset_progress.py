@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from datazone_dagster.dataset.properties import apply_app_id, erase_app_id, erasures_of
+from datazone_dagster.dataset.properties import (
+    SCAN,
+    apply_app_id,
+    erase_app_id,
+    erasures_of,
+    generation_of,
+    property_of,
+)
 from datazone_dagster.delta import Table
-from datazone_dagster.delta.read_table import last_transaction
-from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.delta.read_table import last_transaction, properties_of
+from datazone_dagster.errors import ConcurrentWriterError, StorageError
 
 
 class Progress(NamedTuple):
@@ -18,7 +25,12 @@ class Progress(NamedTuple):
 
 
 def progress_of(table: Table, source: str) -> Progress:
-    """Return the progress of a dataset of this source."""
+    """Return the progress of a dataset of this source.
+
+    Raises:
+        StorageError: Scans of the table make the dataset: it has no position in a stream.
+    """
+    _require_changes(table, source)
     return Progress(last_transaction(table, apply_app_id(source)), erasures_of(table, source))
 
 
@@ -55,6 +67,16 @@ def require_marks(table: Table, source: str, marks: list[int]) -> None:
             f"The dataset at {table.table_uri}: another run has applied changes meanwhile.",
             safe="No row of this attempt was written; the other run's commit is in effect.",
             hint="This run lost the commit race; the next one continues from the new state.",
+        )
+
+
+def _require_changes(table: Table, source: str) -> None:
+    if property_of(SCAN, generation_of(table, source)) in properties_of(table):
+        raise StorageError(
+            f"The dataset at {table.table_uri} is made by scans of its table, but its source "
+            f"{source!r} has stream_enabled=True now.",
+            safe="Nothing was written: changes of a stream are not mixed with rows of a scan.",
+            hint="Give the dataset a new id, or set stream_enabled=False again.",
         )
 
 

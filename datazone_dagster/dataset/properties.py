@@ -8,7 +8,7 @@ changes in the commit that replaces the rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from datazone_dagster.delta import Table
 from datazone_dagster.delta.read_table import last_transaction
@@ -28,7 +28,11 @@ FUNCTION = "datazone.function"
 PATHS = "datazone.paths"
 """Paths of the function by whether their attribute was ever in a record."""
 
-PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE, FUNCTION, PATHS)
+SCAN = "datazone.scan"
+"""Scan of the DynamoDB table that the rows are from, as `ScanFacts`; `{}` before the first one.
+A dataset that is made from changes does not have it."""
+
+PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE, FUNCTION, PATHS, SCAN)
 
 
 def apply_app_id(source: str) -> str:
@@ -59,6 +63,23 @@ def erasures_of(table: Table, source: str) -> int:
 def property_of(name: str, generation: int) -> str:
     """Return the name of a property in one generation of the table."""
     return f"{name}.{generation}" if generation else name
+
+
+def outdated_properties(names: Iterable[str], generation: int) -> tuple[str, ...]:
+    """Return the properties of generations before this one: nobody reads them.
+
+    A dataset that each run replaces would gather them without end.
+    """
+    known = [
+        {property_of(name, one) for one in (generation, generation + 1)} for name in PER_GENERATION
+    ]
+    read = set[str]().union(*known)
+    return tuple(
+        name
+        for name in names
+        if name not in read
+        and any(name == one or name.startswith(f"{one}.") for one in PER_GENERATION)
+    )
 
 
 def still_unexpected(

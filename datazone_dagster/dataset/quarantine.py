@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from datazone_dagster.dataset.quarantine_rows import (
     FIRST_SEEN_AT,
+    LAST_SEEN_AT,
     MARKS,
     RECORD_ID,
     REDRIVE,
@@ -35,8 +36,9 @@ from datazone_dagster.dataset.quarantine_rows import (
     seen_again,
     still_waiting,
 )
-from datazone_dagster.delta import Table, create_table, open_table, transaction
+from datazone_dagster.delta import Table, create_table, guarded, open_table, transaction
 from datazone_dagster.delta.read_table import last_transaction, scanned
+from datazone_dagster.delta.write_table import delete_before
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.rows.align import aligned
@@ -171,6 +173,21 @@ class Quarantine:
             return 0
         marks = scanned(table, [REDRIVE, REDRIVEN_AT]).read_all()
         return len(still_waiting(marks, finished_redrive))
+
+    def expire(self, before: datetime) -> None:
+        """Remove all records that were last seen before a time.
+
+        Raises:
+            ConcurrentWriterError: Another run wrote to the quarantine meanwhile.
+            StorageError: The store failed.
+        """
+        table = self._open()
+        if table is None:
+            return
+        with guarded(self.uri, f"Removing old records of dataset {self._dataset_id!r}"):
+            seen = scanned(table, [LAST_SEEN_AT]).read_all()[LAST_SEEN_AT]
+            if pc.any(pc.less(seen, pa.scalar(before, seen.type))).as_py():
+                delete_before(table, LAST_SEEN_AT, before)
 
     def oldest_waiting(self) -> datetime | None:
         """Return when the oldest waiting record was made, or first seen; None if none waits."""

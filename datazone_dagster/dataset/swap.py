@@ -16,17 +16,20 @@ import pyarrow as pa
 from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import (
+    MODE,
     PER_GENERATION,
+    SCAN,
     apply_app_id,
     erase_app_id,
     erasures_of,
     generation_of,
+    outdated_properties,
     property_of,
     rebuild_app_id,
 )
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.tombstones import Tombstones
-from datazone_dagster.delta import Table, guarded, open_table, transactions
+from datazone_dagster.delta import Table, create_table, guarded, open_table, transactions
 from datazone_dagster.delta.commit import set_properties
 from datazone_dagster.delta.read_table import (
     last_transaction,
@@ -36,6 +39,7 @@ from datazone_dagster.delta.read_table import (
 )
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.scan_facts import ScanFacts
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.overwrite import replace_rows, table_batches
@@ -50,6 +54,7 @@ def swap_in(
     generation: int,
     erasures: int,
     now: datetime,
+    scan: ScanFacts | None = None,
 ) -> bool:
     """Replace a dataset by its rebuilt version.
 
@@ -61,6 +66,8 @@ def swap_in(
         generation: Number of rebuilds of the dataset when this rebuild began.
         erasures: Count of erasures when this rebuild began: it may have read erased keys.
         now: The current time, for tombstones and the quarantine.
+        scan: Scan that the rebuilt rows are from: the dataset may not exist yet, and has no
+            position in the changes of a stream. None for a rebuild from changes.
 
     Returns:
         False if the dataset has applied more than the rebuilt one: nothing was written.
@@ -73,6 +80,8 @@ def swap_in(
     app_id = apply_app_id(source)
     table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
     new_table = open_table(rebuilt.dataset(dataset_id), rebuilt.storage_options, KIND)
+    if table is None and new_table is not None and scan is not None:
+        table = _created(layout, dataset_id, new_table)
     began = generation, erasures
     if (
         table is None
@@ -85,12 +94,14 @@ def swap_in(
             safe="Nothing was written.",
         )
     position = last_transaction(new_table, app_id)
-    if position < last_transaction(table, app_id):
+    if scan is None and position < last_transaction(table, app_id):
         return False
     marks = (app_id, f"redrive/{source}", rebuild_app_id(source), erase_app_id(source))
     found = [last_transaction(table, mark) for mark in marks]
-    _copy_companions(layout, rebuilt, dataset_id, source, now)
-    _copy_properties(new_table, table, layout, generation)
+    if scan is None:  # they are for changes that come late
+        _copy_companions(layout, rebuilt, dataset_id, source, now)
+    Quarantine(layout, dataset_id).copy_from(Quarantine(rebuilt, dataset_id), now)
+    _copy_properties(new_table, table, layout, generation, scan)
     # That commit moves the handle, perhaps past a commit of a run.
     if [last_transaction(table, mark) for mark in marks] != found:
         raise ConcurrentWriterError(
@@ -109,7 +120,22 @@ def swap_in(
             partition_by=partition_columns_of(new_table),
         )
     crash_points.reach(crash_points.AFTER_SWAP)
+    if scan is not None:  # what earlier scans could not take, this one has read again
+        Quarantine(layout, dataset_id).expire(now)
     return True
+
+
+def _created(layout: Layout, dataset_id: str, new_table: Table) -> Table:
+    """Create the table of a dataset that is scanned for the first time, without rows."""
+    return create_table(
+        layout.dataset(dataset_id),
+        layout.storage_options,
+        KIND,
+        schema_of(new_table),
+        partition_by=tuple(partition_columns_of(new_table)),
+        configuration={MODE: properties_of(new_table)[MODE], SCAN: "{}"},
+        description=new_table.metadata().description,
+    )
 
 
 def _rows(new_table: Table, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -124,10 +150,11 @@ def _copy_companions(
     Tombstones(layout, dataset_id, source).copy_from(tombstones, now)
     absorbed = AbsorbedChanges(rebuilt, dataset_id, source)
     AbsorbedChanges(layout, dataset_id, source).copy_from(absorbed, now)
-    Quarantine(layout, dataset_id).copy_from(Quarantine(rebuilt, dataset_id), now)
 
 
-def _copy_properties(new_table: Table, table: Table, layout: Layout, generation: int) -> None:
+def _copy_properties(
+    new_table: Table, table: Table, layout: Layout, generation: int, scan: ScanFacts | None
+) -> None:
     """Copy the properties under the new generation's names, which are unread until the swap."""
     source, current = properties_of(new_table), properties_of(table)
     copied = {
@@ -135,5 +162,8 @@ def _copy_properties(new_table: Table, table: Table, layout: Layout, generation:
         for name in PER_GENERATION
         if property_of(name, 0) in source
     }
+    if scan is not None:
+        copied[property_of(SCAN, generation + 1)] = scan.to_json()
     if any(current.get(name) != value for name, value in copied.items()):
-        set_properties(table, layout.storage_options, copied)
+        outdated = () if scan is None else outdated_properties(current, generation)
+        set_properties(table, layout.storage_options, copied, outdated=outdated)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -179,22 +179,37 @@ def _changed_metadata(
 
 
 def set_properties(
-    table: DeltaTable, storage_options: Mapping[str, str], properties: Mapping[str, str]
+    table: DeltaTable,
+    storage_options: Mapping[str, str],
+    properties: Mapping[str, str],
+    *,
+    outdated: Collection[str] = (),
 ) -> None:
     """Set table properties; the handle is at the new version afterwards.
 
     delta-rs commits them, except where the table has deletion vectors: there it would add the
-    reader feature `variantType`, which locks out readers for no reason.
+    reader feature `variantType`, which locks out readers for no reason. Nor can it remove any.
+
+    Args:
+        table: The table.
+        storage_options: Options of its store.
+        properties: Properties to set.
+        outdated: Properties that nobody reads: removed, where our own commits are possible.
 
     Raises:
         ConcurrentWriterError: Another commit came first; nothing was set.
         StorageError: The store failed.
     """
     with guarded(table.table_uri, "Setting table properties"):
-        if VECTORS_FEATURE not in (table.protocol().writer_features or ()):
+        has_vectors = VECTORS_FEATURE in (table.protocol().writer_features or ())
+        snapshot = read_snapshot(table, storage_options) if has_vectors or outdated else None
+        if snapshot is None or (not has_vectors and why_not(snapshot) is not None):
             table.alter.set_table_properties(dict(properties), raise_if_not_exists=False)
             return
-        snapshot = read_snapshot(table, storage_options)
+        kept = {
+            name: value for name, value in snapshot.configuration.items() if name not in outdated
+        }
+        snapshot = replace(snapshot, metadata={**snapshot.metadata, "configuration": kept})
         try:
             _put_properties(snapshot, properties, [])
         except LostRaceError as lost:

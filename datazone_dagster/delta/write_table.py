@@ -7,6 +7,7 @@ name the operation with `datazone_dagster.delta.guarded`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timezone
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
@@ -60,3 +61,9 @@ def drop_partitions(table: DeltaTable, column: str, values: Iterable[str]) -> No
     table.vacuum(
         dry_run=False, retention_hours=_REPLACED_FILES_HOURS, enforce_retention_duration=False
     )
+
+
+def delete_before(table: DeltaTable, column: str, time: datetime) -> None:
+    """Delete the rows with an earlier time in a column, whose name needs no quotes in SQL."""
+    text = time.astimezone(timezone.utc).isoformat()
+    table.delete(f"{column} < arrow_cast('{text}', 'Timestamp(Microsecond, Some(\"UTC\"))')")

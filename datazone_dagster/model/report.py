@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from datazone_dagster.model.scan_facts import ScanFacts
 from datazone_dagster.model.snapshot_report import SnapshotReport
 
 
@@ -199,6 +200,7 @@ class ApplyReport:
     `rows_hidden` counts rows hidden by deletion vectors, which `row_count` excludes.
     `setting_ignored` describes a setting of the dataset that its table does not follow.
     `lookups` (dataset id, first and last version) are the tables that the function looked up.
+    `scan` is the scan of the table that the rows are from; None for those of a stream.
     """
 
     dataset_id: str
@@ -234,6 +236,7 @@ class ApplyReport:
     setting_ignored: str | None = None
     deletes: DeleteCounts = DeleteCounts()
     lookups: tuple[tuple[str, int, int], ...] = ()
+    scan: ScanFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

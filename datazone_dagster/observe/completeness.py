@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from datazone_dagster.model.report import Gap
+from datazone_dagster.model.scan_facts import ScanFacts
 from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.observe.health import describe_gaps, missing_seconds, ways_out
@@ -78,6 +79,25 @@ PHASES = {
     Phase.DONE: "is complete, but this dataset has not applied all of it",
     Phase.CANCELLED: "was cancelled",
 }
+
+
+def completeness_of_scan(table_name: str, scan: ScanFacts | None) -> Completeness:
+    """Return the status of a dataset without a stream: consistent since its scan began.
+
+    Args:
+        table_name: Name of the table.
+        scan: Scan that the rows are from; None before the first one.
+    """
+    if scan is None:
+        reason = f"Table {table_name!r} was not scanned to its end yet: the dataset has no rows."
+        return Completeness(Level.WARN, reason, consistent=False)
+    return Completeness(
+        Level.OK,
+        f"Every item as it was at some time from {scan.started_at:%Y-%m-%d %H:%M:%S} to "
+        f"{scan.ended_at:%Y-%m-%d %H:%M:%S} UTC, by a scan with consistent reads.",
+        consistent=True,
+        consistent_since=scan.started_at,
+    )
 
 
 def _not_yet(source: str, snapshot: SnapshotReport) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from datazone_dagster.model.report import ApplyReport, DeleteCounts, DrainReport, MaintenanceReport
+from datazone_dagster.model.scan_facts import ScanFacts
 from datazone_dagster.observe.completeness import Completeness
 from datazone_dagster.observe.health import StreamHealth, headroom_seconds
 from datazone_dagster.observe.lag import LagStatus
@@ -43,11 +44,13 @@ def drain_metadata(report: DrainReport, uri: str, *, now: datetime) -> dict[str,
     return _known(found)
 
 
-def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dict[str, Plain]:
+def apply_metadata(
+    report: ApplyReport, lag: LagStatus | None, *, now: datetime
+) -> dict[str, Plain]:
     """Return the metadata of a materialization of a dataset.
 
     `lag_seconds` is the lag that remains after the run. `wait_seconds` is the time from event to
-    row of the oldest change of the run.
+    row of the oldest change of the run. Rows of a scan have neither, nor a position.
     """
     found: dict[str, Plain | None] = {
         "rows_inserted": report.counts.inserted,
@@ -60,9 +63,9 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
         "first_batch": report.first_batch,
         "last_batch": report.last_batch,
         "position": report.position,
-        "pending_batches": lag.pending_batches,
-        "lag_seconds": round(lag.lag_seconds, 3),
-        "wait_seconds": _age_seconds(report.event_time_min, now),
+        "pending_batches": None if lag is None else lag.pending_batches,
+        "lag_seconds": None if lag is None else round(lag.lag_seconds, 3),
+        "wait_seconds": None if lag is None else _age_seconds(report.event_time_min, now),
         "event_time_min": report.event_time_min,
         "event_time_max": report.event_time_max,
         "table_version": report.table_version,
@@ -85,11 +88,24 @@ def apply_metadata(report: ApplyReport, lag: LagStatus, *, now: datetime) -> dic
         "deletes_filtered": report.deletes.filtered,
         "deletes_filtered_note": _filtered_deletes(report.deletes),
         "ttl_deletes_ignored": report.deletes.ttl_ignored,
+        **_scan_metadata(report.scan),
         "dagster/row_count": report.row_count,
         "dagster/table_name": report.dataset_id,
         "dagster/uri": report.uri,
     }
     return _known(found)
+
+
+def _scan_metadata(scan: ScanFacts | None) -> dict[str, Plain | None]:
+    if scan is None:
+        return {}
+    return {
+        "items_scanned": scan.items,
+        "bytes_scanned": scan.bytes,
+        "read_units": round(scan.read_units, 1),
+        "scan_started_at": scan.started_at,
+        "scan_ended_at": scan.ended_at,
+    }
 
 
 def _looked_up(lookup: tuple[str, int, int]) -> str:

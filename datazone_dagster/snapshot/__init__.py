@@ -10,10 +10,12 @@ from datazone_dagster.snapshot.requests import (
     want_snapshot,
 )
 from datazone_dagster.snapshot.snapshot_settings import SnapshotSettings
+from datazone_dagster.snapshot.table_copy import copy_table
 
 __all__ = [
     "SnapshotSettings",
     "cancel_snapshot",
+    "copy_table",
     "lost_window_start",
     "open_exports",
     "snapshot_source",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.api.mask import mask_steps
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.items.keys import canonical_key
 from datazone_dagster.items.masking import Masks
@@ -23,6 +24,11 @@ from datazone_dagster.model.version import SEQUENCE_DIGITS
 
 _EVENT_ID_BYTES = 16
 _VIEW_TYPE = "NEW_IMAGE"
+
+
+def hides_keys(source: DynamoDBSource, key_names: Collection[str]) -> bool:
+    """Return whether a key attribute is masked: then keys are stored nowhere as they are."""
+    return any(next(iter(mask_steps(path))) in key_names for path, _ in source.masked)
 
 
 class ScannedRecords:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.api.mask import mask_steps
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLog
@@ -37,7 +36,7 @@ from datazone_dagster.snapshot.export_table import ExportedTable
 from datazone_dagster.snapshot.next_step import Action, Facts, next_step
 from datazone_dagster.snapshot.rate import TokenBucket, units_per_second
 from datazone_dagster.snapshot.scan import Scan, Until, segments_for
-from datazone_dagster.snapshot.scanned_records import ScannedRecords
+from datazone_dagster.snapshot.scanned_records import ScannedRecords, hides_keys
 from datazone_dagster.snapshot.snapshot_settings import SnapshotSettings
 from datazone_dagster.snapshot.sweep import Sweeping
 
@@ -200,10 +199,7 @@ class SnapshotRun:
     @property
     def _hides_keys(self) -> bool:
         """Whether a key attribute is masked: then keys are stored nowhere as they are."""
-        return any(
-            next(iter(mask_steps(path))) in self._description.key_names
-            for path, _ in self._source.masked
-        )
+        return hides_keys(self._source, self._description.key_names)
 
     def _report(self, state: SnapshotState, waits_for: str) -> None:
         if self._on_progress is not None:

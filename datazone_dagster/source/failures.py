@@ -175,7 +175,7 @@ class Call:
 
 
 _STARTS_WITHOUT_ITEMS = (
-    ' A source with start="trim_horizon" or "latest" reads no items and needs neither '
+    ' A stream with start="trim_horizon" or "latest" reads no items and needs neither '
     "dynamodb:Scan nor dynamodb:BatchGetItem."
 )
 _EXPORT_ACTIONS = (

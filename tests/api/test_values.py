@@ -111,9 +111,8 @@ def test_credentials_in_an_endpoint_are_refused_and_not_repeated() -> None:
         assert "s3cret" not in str(caught.value)
 
 
-def test_a_stream_needs_an_enabled_stream() -> None:
-    with pytest.raises(DefinitionError, match="stream_enabled=False"):
-        Stream(replace(SOURCE, stream_enabled=False))
+def test_a_stream_may_be_the_items_of_a_table() -> None:
+    assert not Stream(replace(SOURCE, stream_enabled=False)).source.stream_enabled
 
 
 @pytest.mark.parametrize("wrong", [None, "orders", SOURCE, DynamoDBSource])

@@ -1,0 +1,68 @@
+"""Clients by the name of a table. boto3 is loaded on first use, not here."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from datazone_dagster.model.protocols import StreamClient
+from datazone_dagster.model.table_export import ExportClient
+from datazone_dagster.model.table_scan import TableClient
+from datazone_dagster.source.connection_settings import ConnectionSettings
+
+
+def connect(
+    table_name: str, settings: ConnectionSettings, *, ask_for_gzip: bool = False
+) -> StreamClient:
+    """Return a client for the streams of a table. It connects on first use, not here.
+
+    Args:
+        table_name: Name of the DynamoDB table.
+        settings: Region, endpoint, credentials, retries and timeouts.
+        ask_for_gzip: Whether the service should compress its answers.
+    """
+    # Loading boto3 takes a third of a second: processes that read no stream don't load it.
+    from datazone_dagster.source.client import BotoStreamClient
+    from datazone_dagster.source.session import build_clients
+
+    return BotoStreamClient(
+        table_name,
+        partial(build_clients, settings, table_name=table_name),
+        role_arn=settings.role_arn,
+        ask_for_gzip=ask_for_gzip,
+    )
+
+
+def connect_table(table_name: str, settings: ConnectionSettings) -> TableClient:
+    """Return a client for the items of a table: scans and single items, not its stream.
+
+    It connects on first use, not here.
+
+    Args:
+        table_name: Name or ARN of the DynamoDB table.
+        settings: Region, endpoint, credentials, retries and timeouts.
+    """
+    from datazone_dagster.source.session import build_clients
+    from datazone_dagster.source.table_client import BotoTableClient
+
+    return BotoTableClient(
+        table_name,
+        partial(build_clients, settings, table_name=table_name),
+        role_arn=settings.role_arn,
+    )
+
+
+def connect_exports(table_name: str, settings: ConnectionSettings) -> ExportClient:
+    """Return a client that starts exports of a table to S3. It connects on first use, not here.
+
+    Args:
+        table_name: Name or ARN of the DynamoDB table.
+        settings: Region, endpoint, credentials, retries and timeouts.
+    """
+    from datazone_dagster.source.export_client import BotoExportClient
+    from datazone_dagster.source.session import build_clients
+
+    return BotoExportClient(
+        table_name,
+        partial(build_clients, settings, table_name=table_name),
+        role_arn=settings.role_arn,
+    )

@@ -34,11 +34,12 @@ class DynamoDBSource:
         endpoint_url: HTTP or HTTPS endpoint, such as a local DynamoDB, without credentials.
             Defaults to that of the resource, then to `AWS_ENDPOINT_URL_DYNAMODB_STREAMS`,
             `AWS_ENDPOINT_URL_DYNAMODB` and `AWS_ENDPOINT_URL`.
-        start: Start position of a source that was never read. `"trim_horizon"` reads everything
-            that the stream still has (24 hours), `"latest"` only changes from now on, by the
-            clock of the service. `"snapshot"` reads as `"trim_horizon"` does and also copies the
-            table as it is: a scan next to the stream, which needs the IAM actions
-            dynamodb:DescribeTable, dynamodb:Scan and dynamodb:BatchGetItem.
+        start: Start position of a source that was never read. `"snapshot"`, the default, reads
+            everything that the stream still has (24 hours) and also copies the table as it is: a
+            scan next to the stream, which needs the IAM actions dynamodb:DescribeTable,
+            dynamodb:Scan and dynamodb:BatchGetItem. `"trim_horizon"` reads the stream only,
+            `"latest"` only changes from now on, by the clock of the service. A source that has
+            been read before goes on where it was.
         snapshot_rcu: Limit of a snapshot in read units per second, above 0. Defaults to half of
             what DescribeTable says the table serves (provisioned, else warm throughput). The
             `MaxReadRequestUnits` of an on-demand table is never exceeded.
@@ -61,7 +62,7 @@ class DynamoDBSource:
     region: str | None = None
     stream_enabled: bool = True
     endpoint_url: str | None = None
-    start: Literal["snapshot", "trim_horizon", "latest"] = "trim_horizon"
+    start: Literal["snapshot", "trim_horizon", "latest"] = "snapshot"
     mask: Mapping[str, MaskKind] | Masked = ()
     name: str = ""
     snapshot_rcu: float | None = None

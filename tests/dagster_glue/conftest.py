@@ -37,7 +37,7 @@ from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.snapshot.scripted_table import ScriptedTable
 
-SOURCE = DynamoDBSource("orders")
+SOURCE = DynamoDBSource("orders", start="trim_horizon")
 ITEM_COLUMNS = ("dynamodb.Keys.id.S as id", "dynamodb.NewImage.status.S as status")
 
 

@@ -210,7 +210,9 @@ def test_without_the_actions_the_run_and_the_check_say_which_start_needs_none(
 def test_a_change_log_of_an_older_version_gets_no_snapshot(make_world: MakeWorld) -> None:
     @transform(
         name="orders",
-        input_mapping={"changes": Input(Stream(source=DynamoDBSource("orders")))},
+        input_mapping={
+            "changes": Input(Stream(source=DynamoDBSource("orders", start="trim_horizon")))
+        },
         output_mapping={"rows": Output(Dataset("orders"))},
     )
     def earlier(changes: Any) -> object:

@@ -134,6 +134,35 @@ def test_32_levels(flow: Flow) -> None:
     flow.check()
 
 
+def test_the_limit_counts_columns_not_attributes(flow: Flow) -> None:
+    """498 attributes that come in nine types each would be 4,482 columns."""
+    attributes = [f"a{number:03d}" for number in range(MAX_COLUMNS - 2)]
+    values: dict[str, Any] = {
+        "S": "x",
+        "N": "1",
+        "B": "AA==",
+        "BOOL": True,
+        "SS": ["x"],
+        "NS": ["1"],
+        "BS": ["AA=="],
+        "L": [{"S": "x"}],
+        "M": {"x": {"S": "x"}},
+    }
+    for kind, value in values.items():
+        flow.put(kind, {name: {kind: value} for name in attributes})
+    flow.apply()
+    table = DeltaTable(flow.uri)
+    names = {field.name for field in table.schema().fields}
+    assert len([name for name in names if not name.startswith("_dz_")]) == MAX_COLUMNS
+    rows = {row["id"]: row for row in table.to_pyarrow_table().to_pylist()}
+    assert (rows["S"]["a497"], rows["S"]["_dz_rest"]) == ("x", None)
+    assert rows["N"].pop("a000__n") == "1"  # the one sibling that there is room for
+    plain = {"N": 1, "B": "AA==", "BOOL": True, "SS": ["x"], "NS": [1], "BS": ["AA=="]}
+    for kind, value in {**plain, "L": ["x"], "M": {"x": "x"}}.items():
+        left = attributes[1:] if kind == "N" else attributes
+        assert json.loads(rows[kind]["_dz_rest"]) == dict.fromkeys(left, value)
+
+
 def test_attributes_beyond_the_column_limit_share_one_column_and_stay_there(flow: Flow) -> None:
     flow.put("1", {f"a{number:04d}": {"N": str(number)} for number in range(MAX_COLUMNS - 1)})
     flow.apply()

@@ -33,6 +33,7 @@ from datazone_dagster.local import Fault, FaultKind, LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import read_dataset
 from datazone_dagster.sources import DynamoDBSource
+from tests.commands.running import run_command
 from tests.source.table_conformance import BotoTableWorld
 
 
@@ -177,3 +178,35 @@ def test_a_scan_that_fails_leaves_the_rows_and_their_checks(project: Project) ->
     assert checks["complete"]
     project.run()
     assert project.rows() == {"k1": 1, "k2": 2}
+
+
+DEFINITIONS = """
+from datazone_dagster import Dataset, Input, Lakehouse, Output, Stream, build_definitions, transform
+from datazone_dagster.sources import DynamoDBSource
+
+SOURCE = DynamoDBSource("orders", stream_enabled=False)
+
+@transform(
+    input_mapping={"orders": Input(Stream(source=SOURCE))},
+    output_mapping={"current": Output(Dataset("current"))},
+)
+def current(orders):
+    return orders.items()
+
+defs = build_definitions([current], lakehouse=Lakehouse(uri=%r))
+"""
+
+
+def test_commands_maintain_it_and_say_that_there_are_no_changes(
+    project: Project, tmp_path: Path
+) -> None:
+    project.put(1)
+    project.run()
+    (tmp_path / "definitions.py").write_text(DEFINITIONS % project.layout.uri)
+    maintained = run_command("maintain", cwd=tmp_path)
+    assert (maintained.returncode, "current: " in maintained.stdout) == (0, True), maintained
+    for command in ("rebuild", "redrive"):
+        refused = run_command(command, "current", cwd=tmp_path)
+        assert refused.returncode != 0
+        assert "stream_enabled=False, so it has no change log" in refused.stderr
+    assert project.rows() == {"k1": 1}

@@ -72,6 +72,16 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "import_export",
         "Read exports to S3 in place of a scan, or for a lost window.",
     ),
+    "resync": LazyCommand(
+        "datazone_dagster.commands.resync",
+        "resync",
+        "Take a new snapshot of a table: repairs lost changes.",
+    ),
+    "status": LazyCommand(
+        "datazone_dagster.commands.status",
+        "status",
+        "Show how far sources, snapshots and datasets are.",
+    ),
     "redrive": LazyCommand(
         "datazone_dagster.commands.redrive",
         "redrive",

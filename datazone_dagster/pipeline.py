@@ -26,7 +26,9 @@ from datazone_dagster.apply.rebuild import Rebuild, RebuildReport
 from datazone_dagster.apply.replace_datasets import Replacement
 from datazone_dagster.apply.truncate_log import truncate_applied
 from datazone_dagster.audit import audit_source, plan_audit
+from datazone_dagster.changelog.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.source_status import source_status
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.function_versions import FunctionFacts, accept_version, function_facts
 from datazone_dagster.dataset.quarantine import Quarantine
@@ -34,7 +36,6 @@ from datazone_dagster.dataset.read_dataset import DatasetReader, read
 from datazone_dagster.dataset.scanned_dataset import last_scan
 from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
-from datazone_dagster.drain.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.drain.polling import POLLING
 from datazone_dagster.erase import Erasure, open_erasure
 from datazone_dagster.errors import StorageError
@@ -58,6 +59,8 @@ from datazone_dagster.snapshot import (
     copy_table,
     lost_window_start,
     open_exports,
+    plan_snapshot,
+    resync_after_gap,
     snapshot_source,
     snapshot_status,
     start_exports,
@@ -112,14 +115,17 @@ __all__ = [
     "open_exports",
     "open_gaps",
     "plan_audit",
+    "plan_snapshot",
     "quarantine_report",
     "read_dataset",
     "rebuild_dataset",
     "records_waiting",
     "redrive_dataset",
     "replace_from_table",
+    "resync_after_gap",
     "snapshot_source",
     "snapshot_status",
+    "source_status",
     "start_exports",
     "truncate_applied",
     "utc_now",

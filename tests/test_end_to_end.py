@@ -98,8 +98,8 @@ class Running:
         return success
 
 
-def wait_for(state: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+def wait_for(state: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     pause = threading.Event()
     while not state():
         assert time.monotonic() < deadline, "it did not come to this state in time"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
+from datazone_dagster.changelog.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.drain.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.errors import DefinitionError, ServiceUnavailableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DrainReport
@@ -94,7 +94,7 @@ def test_trimmed_records_are_an_error_that_names_shard_time_and_ways_out(trimmed
     assert (health.level, health.state, health.gaps) == (Level.ERROR, "GAP", 1)
     assert health.missing_seconds == 26 * 3600
     (shard_id,) = trimmed.stream.shard_ids()
-    ways_out = ("accept-gap orders", "write the affected items again")
+    ways_out = ("accept-gap orders", "datazone-dagster resync orders")
     for words in (shard_id, "from 20", "93,600 s", *ways_out):
         assert words in health.reason
 

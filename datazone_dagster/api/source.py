@@ -43,6 +43,14 @@ class DynamoDBSource:
         snapshot_rcu: Limit of a snapshot in read units per second, above 0. Defaults to half of
             what DescribeTable says the table serves (provisioned, else warm throughput). The
             `MaxReadRequestUnits` of an on-demand table is never exceeded.
+        on_gap: What to do when changes were lost: `"stop"` keeps the checks failing until somebody
+            starts a resync or accepts the gap. `"resync"` asks for a resync by itself, if the table
+            is within the budget of `resync_max_items` and `resync_max_read_units`; it needs the
+            actions of `start="snapshot"`.
+        resync_max_items: Most items that a resync by itself may scan, as DescribeTable counts
+            them; above 0. Required with `on_gap="resync"`, not allowed without.
+        resync_max_read_units: Most read units that it may take, by the size of the table; above 0.
+            Required with `on_gap="resync"`, not allowed without.
         mask: Kind of mask by attribute path, applied before anything is written:
             `{"email": "hash", "card": "last4", "note": "null", "address.street": "drop"}`.
             A path leads into maps, and into every element of a list. `"hash"` needs a salt of
@@ -66,6 +74,9 @@ class DynamoDBSource:
     mask: Mapping[str, MaskKind] | Masked = ()
     name: str = ""
     snapshot_rcu: float | None = None
+    on_gap: Literal["stop", "resync"] = "stop"
+    resync_max_items: int | None = None
+    resync_max_read_units: float | None = None
 
     def __post_init__(self) -> None:
         """Check every argument."""
@@ -87,10 +98,22 @@ class DynamoDBSource:
         checked.choice(where, "start", self.start)
         rcu = checked.positive_number(where, "snapshot_rcu", self.snapshot_rcu)
         object.__setattr__(self, "snapshot_rcu", rcu)
+        checked.choice(where, "on_gap", self.on_gap)
+        self._check_budget(where)
         object.__setattr__(self, "mask", checked_mask(where, self.mask))
         if not self.name:
             object.__setattr__(self, "name", source_name(self.table_name))
         checked.dagster_name(where, "name", self.name)
+
+    def _check_budget(self, where: str) -> None:
+        for name in ("resync_max_items", "resync_max_read_units"):
+            value = checked.positive_number(where, name, getattr(self, name))
+            if (value is None) == (self.on_gap == "resync"):
+                raise DefinitionError(
+                    f"{where}: {name}={value!r} does not go with on_gap={self.on_gap!r}.",
+                    hint='on_gap="resync" needs a budget, resync_max_items and '
+                    'resync_max_read_units; on_gap="stop" takes none.',
+                )
 
     @property
     def masked(self) -> Masked:

@@ -54,7 +54,10 @@ def accept_gap(
 def _show(source_name: str, notes: tuple[GapNote, ...]) -> None:
     for note in notes:
         state = (
-            f"accepted by {note.accepted_by} at {note.accepted_at:%Y-%m-%d %H:%M:%S} UTC: "
+            f"repaired by {note.accepted_by} at {note.accepted_at:%Y-%m-%d %H:%M:%S} UTC: "
+            f"{note.accepted_why}"
+            if note.is_repaired
+            else f"accepted by {note.accepted_by} at {note.accepted_at:%Y-%m-%d %H:%M:%S} UTC: "
             f"{note.accepted_why}"
             if note.accepted_at is not None
             else "open"

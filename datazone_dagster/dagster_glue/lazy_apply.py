@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from datazone_dagster.api import Dataset, Transform
@@ -22,6 +22,7 @@ from datazone_dagster.observe.completeness import (
     Completeness,
     completeness,
     completeness_of_scan,
+    states_unknown,
 )
 from datazone_dagster.observe.function_status import FunctionStatus, function_status
 from datazone_dagster.observe.lag import LagStatus, lag_status
@@ -33,8 +34,8 @@ from datazone_dagster.pipeline import (
     apply_transform,
     backlog,
     function_facts,
+    gap_notes,
     last_scan,
-    open_gaps,
     records_waiting,
     replace_from_table,
     snapshot_status,
@@ -209,11 +210,10 @@ def state_of(
             _function(transform, dataset, layout),
         )
     lag = dataset_lag(transform, dataset, layout, now=now, caught_up_at=caught_up_at)
-    snapshot = snapshot_status(source, layout)
     return State(
         lag,
         _quarantine(transform, dataset, layout),
-        completeness(source, open_gaps(source, layout), snapshot, lag.position),
+        _completeness(transform.source.name, dataset, layout, lag.position),
         _function(transform, dataset, layout),
     )
 
@@ -227,6 +227,15 @@ def _function(transform: Transform, dataset: Dataset, layout: Layout) -> Functio
         columns=facts.columns,
         dataset_id=dataset.id,
     )
+
+
+def _completeness(source: str, dataset: Dataset, layout: Layout, position: int) -> Completeness:
+    notes = gap_notes(source, layout)
+    gaps = tuple(note.gap for note in notes if note.is_open)
+    found = completeness(source, gaps, snapshot_status(source, layout), position)
+    if dataset.mode == "history":
+        found = replace(found, states_unknown=states_unknown(notes))
+    return found
 
 
 def schema_of(dataset: Dataset, before: Columns | None, report: ApplyReport) -> SchemaStatus:

@@ -41,6 +41,7 @@ from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lak
 from datazone_dagster.dagster_glue.run_requests import decide_run
 from datazone_dagster.dagster_glue.sensor_checks import (
     SensorCheck,
+    after_gap,
     complete_checks,
     health_check,
     lag_checks,
@@ -187,9 +188,8 @@ class DrainSensor:
         checks = [health_check(self._source, health, known_at), *lags.values()]
         if drained.report is not None:
             checks += complete_checks(self._source, drained.report, lags)
-            decision = self._snapshot(drained.report, context.instance, now)
+            checks[0], decision = self._snapshot(context, layout, drained.report, checks[0], now)
             requests, reasons = requests + decision.requests, reasons + decision.reasons
-            checks[0] = with_snapshot(checks[0], decision)
 
         due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
@@ -333,11 +333,20 @@ class DrainSensor:
         return requests, reasons
 
     def _snapshot(
-        self, report: DrainReport, instance: DagsterInstance, now: datetime
-    ) -> SnapshotDecision:
-        return decide_snapshot(
-            self._source, report.snapshot, instance, now=now, loaded_at=self._loaded_at
+        self,
+        context: SensorEvaluationContext,
+        layout: Layout,
+        report: DrainReport,
+        health: SensorCheck,
+        now: datetime,
+    ) -> tuple[SensorCheck, SnapshotDecision]:
+        decision = decide_snapshot(
+            self._source, report.snapshot, context.instance, now=now, loaded_at=self._loaded_at
         )
+        if report.gaps:
+            dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
+            health = after_gap(health, self._source, layout, dynamodb, self._clock)
+        return with_snapshot(health, decision), decision
 
     def _materialization(
         self, report: DrainReport | None, layout: Layout, now: datetime

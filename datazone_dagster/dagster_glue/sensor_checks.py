@@ -16,10 +16,12 @@ from datazone_dagster.dagster_glue.names import (
     stream_check_key,
 )
 from datazone_dagster.dagster_glue.rendering import evaluation
+from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
 from datazone_dagster.dagster_glue.run_requests import RunDecision
 from datazone_dagster.dagster_glue.snapshot_requests import SnapshotDecision
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.completeness import completeness
 from datazone_dagster.observe.health import StreamHealth
@@ -31,6 +33,7 @@ from datazone_dagster.observe.metadata import (
     health_metadata,
     lag_metadata,
 )
+from datazone_dagster.pipeline import resync_after_gap
 
 STREAM = ":stream"  # not a valid dataset id
 FAILURES = "failures_in_a_row"
@@ -142,6 +145,27 @@ def with_failures(check: SensorCheck, decision: RunDecision) -> SensorCheck:
         f"{decision.failures}, the last one: {decision.last_error}",
         plain={**check.plain, FAILURES: decision.failures},
     )
+
+
+def after_gap(
+    check: SensorCheck,
+    source: DynamoDBSource,
+    layout: Layout,
+    dynamodb: DynamoDBStreamsResource,
+    clock: Clock,
+) -> SensorCheck:
+    """Ask for a resync if the source allows it; return the check with what was decided."""
+    client = dynamodb.table_client(
+        source.table_name, region=source.region, endpoint_url=source.endpoint_url
+    )
+    try:
+        decided = resync_after_gap(source, layout, client, clock=clock)
+    except DatazoneError as error:
+        decided = f"no resync starts by itself: {error}"
+    if not decided:
+        return check
+    text = f"{decided[0].upper()}{decided[1:].rstrip('.')}."
+    return replace(check, reason=f"{check.reason} {text}")
 
 
 def with_snapshot(check: SensorCheck, decision: SnapshotDecision) -> SensorCheck:

@@ -167,8 +167,11 @@ def run_traffic(
     return written
 
 
-def create_orders_table(client: WireClient, table: str = TABLE) -> str:
-    """Create the table with its stream unless it exists, and return the stream's ARN."""
+_STREAM = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+
+
+def create_orders_table(client: WireClient, table: str = TABLE, *, with_stream: bool = True) -> str:
+    """Create the table unless it exists, and return its stream's ARN; empty without a stream."""
     try:
         description = client.call(
             "CreateTable",
@@ -176,10 +179,16 @@ def create_orders_table(client: WireClient, table: str = TABLE) -> str:
             KeySchema=[{"AttributeName": "orderId", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "orderId", "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
-            StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+            **({"StreamSpecification": _STREAM} if with_stream else {}),
         )["TableDescription"]
     except ServiceError as error:
         if error.code != "ResourceInUseException":
             raise
         description = client.call("DescribeTable", TableName=table)["Table"]
-    return str(description["LatestStreamArn"])
+    return str(description.get("LatestStreamArn", ""))
+
+
+def enable_stream(client: WireClient, table: str = TABLE) -> str:
+    """Enable the stream of a table that has none, and return its ARN."""
+    answer = client.call("UpdateTable", TableName=table, StreamSpecification=_STREAM)
+    return str(answer["TableDescription"]["LatestStreamArn"])

@@ -29,6 +29,10 @@ class ShardState(enum.Enum):
     TRIMMED_ANCESTOR = "prehistory"
 
 
+REPAIRED_BY = "resync "
+"""Start of the name under which a resync records the gaps that it repaired; its id follows."""
+
+
 @dataclass(frozen=True, slots=True)
 class GapNote:
     """A gap on a shard, and who accepted the gap, if anyone did."""
@@ -43,6 +47,11 @@ class GapNote:
     def is_open(self) -> bool:
         """Whether the gap still makes datasets incomplete."""
         return self.accepted_at is None
+
+    @property
+    def is_repaired(self) -> bool:
+        """Whether a resync has repaired the gap: the datasets show the items as they are."""
+        return (self.accepted_by or "").startswith(REPAIRED_BY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,12 @@ class SnapshotState:
             return self.scanned_at + _CUT
         return None
 
+    def is_broken_by(self, lost_until: datetime | None) -> bool:
+        """Return whether changes were lost too late for the snapshot to show what they led to."""
+        if lost_until is None or self.announced_at is None:
+            return True
+        return lost_until > self.announced_at
+
     @property
     def export_after(self) -> datetime | None:
         """Earliest time of which an export may show the state, in whole seconds.

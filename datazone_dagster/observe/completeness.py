@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from datazone_dagster.model.checkpoint import GapNote
 from datazone_dagster.model.report import Gap
 from datazone_dagster.model.scan_facts import ScanFacts
 from datazone_dagster.model.snapshot_report import SnapshotReport
@@ -25,6 +26,8 @@ class Completeness:
         missing_seconds: Length of the gaps, in seconds.
         consistent: Whether the dataset shows every item of the table; None without a snapshot.
         consistent_since: Time since which it does.
+        states_unknown: Time spans of a history in which states are unknown, because a resync
+            repaired a loss of changes; empty without any.
     """
 
     level: Level
@@ -33,6 +36,7 @@ class Completeness:
     missing_seconds: float = 0.0
     consistent: bool | None = None
     consistent_since: datetime | None = None
+    states_unknown: str = ""
 
 
 def completeness(
@@ -69,6 +73,20 @@ def completeness(
         reason = f"Consistent with the table since {since:%Y-%m-%d %H:%M:%S} UTC."
         return Completeness(Level.OK, reason, consistent=True, consistent_since=since)
     return Completeness(Level.WARN, _not_yet(source, snapshot), consistent=False)
+
+
+def states_unknown(notes: Iterable[GapNote]) -> str:
+    """Return the time spans whose changes were lost for good, although a resync came after them."""
+    spans = [
+        f"{_time(note.gap.since)} to {_time(note.gap.until)} ({note.accepted_by})"
+        for note in notes
+        if note.is_repaired
+    ]
+    return "; ".join(dict.fromkeys(spans))
+
+
+def _time(time: datetime | None) -> str:
+    return "an unknown time" if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 PHASES = {

@@ -129,9 +129,9 @@ def describe_gaps(gaps: Sequence[Gap]) -> str:
 def ways_out(source: str) -> str:
     """Return the instructions for a gap."""
     return (
-        "Datasets of this source are incomplete until the gap is accepted. To repair it, write "
-        "the affected items again, each with a change, so that the stream has them; then, or if "
-        "the datasets may stay as they are, accept it: "
+        "Datasets of this source are incomplete until the gap is repaired or accepted. To repair "
+        f"it, start the job resync_{source}, or run: datazone-dagster resync {source}. If the "
+        "datasets may stay as they are, accept it: "
         f"datazone-dagster accept-gap {source} --why '...'."
     )
 

@@ -175,6 +175,7 @@ def completeness_metadata(complete: Completeness) -> dict[str, Plain]:
             "missing_seconds": complete.missing_seconds,
             "consistent": None if complete.consistent is None else str(complete.consistent).lower(),
             "consistent_since": complete.consistent_since,
+            "states_unknown": complete.states_unknown or None,
         }
     )
 

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from datazone_dagster.model.checkpoint import Checkpoint, GapNote
+from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.snapshot_state import Phase, SnapshotState
 
 
@@ -95,13 +95,8 @@ def why_again(state: SnapshotState, facts: Facts) -> str:
         return "the table was re-created"
     if facts.checkpoint.epoch > state.epoch:
         return "the stream was replaced by another one"
-    lost = [note for note in facts.checkpoint.gap_notes() if _is_after(note, state)]
+    lost = [note for note in facts.checkpoint.gap_notes() if state.is_broken_by(note.gap.until)]
     if lost:
         gap = lost[0].gap
         return f"changes were lost after it was announced (shard {gap.shard_id}: {gap.reason})"
     return ""
-
-
-def _is_after(note: GapNote, state: SnapshotState) -> bool:
-    until = note.gap.until
-    return until is None or state.announced_at is None or until > state.announced_at

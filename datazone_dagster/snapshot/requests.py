@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.scan_log import ScanLog
 from datazone_dagster.errors import SnapshotError
@@ -22,6 +23,8 @@ from datazone_dagster.model.snapshot_state import (
     is_consistent,
     wanted,
 )
+from datazone_dagster.model.table_scan import TableClient
+from datazone_dagster.snapshot.rate import units_per_second
 
 
 def want_snapshot(
@@ -126,6 +129,27 @@ def _under_way(source_name: str, state: SnapshotState) -> SnapshotError:
         f"{state.phase.value}, {state.rows:,} rows landed).",
         safe="Nothing was changed.",
         hint="Let it end first, or cancel it: datazone_dagster.pipeline.cancel_snapshot.",
+    )
+
+
+def plan_snapshot(source: DynamoDBSource, layout: Layout, client: TableClient) -> SnapshotReport:
+    """Return what asking for a snapshot now means: the one under way, or a new one, and its size.
+
+    Nothing is written, and no item is read.
+
+    Raises:
+        SourceError: The table can't be described.
+        StorageError: There is no change log, or it can't be read.
+    """
+    state = ScanLog(ChangeLog(layout, source)).state
+    if state is None or state.phase in (Phase.DONE, Phase.CANCELLED):
+        state = wanted("resync", state)
+    table = client.describe_table()
+    return replace(
+        report_of(source.name, state),
+        item_count=table.item_count,
+        table_bytes=table.size_bytes,
+        limit_units_per_second=units_per_second(table, source.snapshot_rcu),
     )
 
 

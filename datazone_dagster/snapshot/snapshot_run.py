@@ -9,6 +9,7 @@ from dataclasses import replace
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date
+from datazone_dagster.changelog.gap_acceptance import repair_gaps
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.mask_salt import check_salt
 from datazone_dagster.changelog.scan_log import ScanLog
@@ -92,6 +93,8 @@ class SnapshotRun:
                 raise _no_snapshot(self._source.name)
             step = with_exports(step, state, self._exports)
             self._report(state, step.why if step.action is Action.WAIT else "")
+            if state.phase is Phase.DONE:
+                repair_gaps(self._source.name, self._layout, state, clock=self._clock)
             if step.action in (Action.NOTHING, Action.WAIT):
                 return self._reported(state, step.why)
             if self._until.reached() and step.action in (Action.SCAN, Action.SWEEP):

@@ -16,6 +16,9 @@ from datazone_dagster.errors import AccessDeniedError
 from datazone_dagster.model.snapshot_state import SETTLE, Phase
 from datazone_dagster.pipeline import (
     SnapshotSettings,
+    cancel_snapshot,
+    gap_notes,
+    open_gaps,
     read_dataset,
     snapshot_status,
     want_exports,
@@ -294,3 +297,104 @@ def test_the_run_that_hands_over_audits_a_sample(make_world: MakeWorld) -> None:
     unkeyed = row.set_column(at, "_dz_key", pa.array([None], pa.string()))
     write_deltalake(world.layout.dataset("orders"), unkeyed, mode="append")
     assert not world.run(JOB, raise_on_error=False).success, "a difference that needs no drain"
+
+
+def lose_changes(world: World) -> None:
+    """An item changes and one is deleted while nobody drains for more than a day."""
+    world.clock.advance(timedelta(hours=26))
+    world.put("a", "lost")
+    world.stream.delete({"id": {"S": "b"}})
+    world.stream.trim()
+    world.put("c")
+
+
+def world_with_gap(make_world: MakeWorld, *, mode: Any = "merge", **on_gap: Any) -> World:
+    source = DynamoDBSource("orders", start="trim_horizon", **on_gap)
+
+    @transform(
+        name="orders",
+        input_mapping={"changes": Input(Stream(source=source))},
+        output_mapping={"rows": Output(Dataset("orders", mode=mode))},
+    )
+    def orders(changes: Any) -> object:
+        return changes.select(*ITEM_COLUMNS)
+
+    world = make_world(
+        orders, snapshot_settings=SnapshotSettings(run_waits_seconds=0, sweep_limit=1.0)
+    )
+    for key in ("a", "b"):
+        world.put(key)
+    world.run_until_idle()
+    lose_changes(world)
+    return world
+
+
+BUDGET = {"on_gap": "resync", "resync_max_items": 10, "resync_max_read_units": 10}
+
+
+def test_a_gap_within_the_budget_is_repaired_by_itself(make_world: MakeWorld) -> None:
+    world = world_with_gap(make_world, **BUDGET)
+    health = world.tick().checks()["dynamodb/orders:stream_health"]
+    assert "resync was asked for" in (health.description or "")
+    assert open_gaps("orders", world.layout)
+    hand_over(world)
+    assert open_gaps("orders", world.layout) == ()
+    [note] = gap_notes("orders", world.layout)
+    snapshot = snapshot_status("orders", world.layout)
+    assert snapshot is not None
+    assert note.is_repaired
+    assert note.accepted_by == f"resync {snapshot.id}"
+    assert world.rows() == expected(world) == {"a": "lost", "c": "placed"}
+    tick = world.tick()
+    assert JOB not in jobs_of(tick)
+    check = world.latest(complete_check_key("orders"))
+    assert check is not None
+    assert check.passed
+
+
+@pytest.mark.parametrize(
+    ("on_gap", "why"),
+    [
+        ({}, ""),
+        ({**BUDGET, "resync_max_items": 1}, "resync_max_items is 1"),
+        ({**BUDGET, "resync_max_read_units": 0.001}, "resync_max_read_units is 0"),
+    ],
+)
+def test_a_gap_over_the_budget_waits_for_somebody(
+    make_world: MakeWorld, on_gap: dict[str, Any], why: str
+) -> None:
+    world = world_with_gap(make_world, **on_gap)
+    tick = world.tick()
+    assert why in (tick.checks()["dynamodb/orders:stream_health"].description or "")
+    assert JOB not in jobs_of(world.tick())
+    assert open_gaps("orders", world.layout)
+    want_snapshot("orders", world.layout, "resync", clock=world.clock)
+    hand_over(world)
+    assert open_gaps("orders", world.layout) == ()
+    assert world.rows() == expected(world)
+
+
+def test_a_resync_that_was_given_up_is_not_asked_for_again(make_world: MakeWorld) -> None:
+    world = world_with_gap(make_world, **BUDGET)
+    world.tick()
+    cancel_snapshot("orders", world.layout)
+    world.clock.advance(timedelta(minutes=1))
+    assert JOB not in jobs_of(world.tick())
+    snapshot = snapshot_status("orders", world.layout)
+    assert snapshot is not None
+    assert snapshot.phase is Phase.CANCELLED
+
+
+def test_a_history_says_where_its_states_are_unknown(make_world: MakeWorld) -> None:
+    world = world_with_gap(make_world, mode="history", **BUDGET)
+    world.tick()
+    hand_over(world)
+    world.put("d")
+    world.run_until_idle()
+    check = world.latest(complete_check_key("orders"))
+    snapshot = snapshot_status("orders", world.layout)
+    assert check is not None
+    assert snapshot is not None
+    unknown = str(check.metadata["states_unknown"].value)
+    assert snapshot.id in unknown
+    assert " UTC to " in unknown

@@ -15,9 +15,10 @@ from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date, with_open
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import ConcurrentWriterError, DefinitionError
-from datazone_dagster.model.checkpoint import GapNote, ShardCheckpoint
+from datazone_dagster.model.checkpoint import REPAIRED_BY, GapNote, ShardCheckpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
+from datazone_dagster.model.snapshot_state import Phase, SnapshotState
 from datazone_dagster.process import crash_points
 
 ATTEMPTS = 10
@@ -82,6 +83,50 @@ def accept_gaps(
             if attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def repair_gaps(
+    source_name: str, layout: Layout, snapshot: SnapshotState, *, clock: Clock = utc_now
+) -> tuple[GapNote, ...]:
+    """Record the open gaps that a complete snapshot has repaired: those from before it began.
+
+    The notes carry the id of the snapshot. Safe at any time, and often; a drain that commits first
+    in every attempt leaves it to the next call.
+
+    Args:
+        source_name: Name of the source.
+        layout: Locations of the tables.
+        snapshot: The snapshot; one that is not complete repairs nothing. The command that reads
+            exports records what they repair, with their ids.
+        clock: Source of the current time.
+
+    Returns:
+        Notes of the repaired gaps.
+
+    Raises:
+        StorageError: The lakehouse can't be read or written.
+    """
+    if snapshot.phase is not Phase.DONE or snapshot.reads != "table":
+        return ()
+    for _ in range(ATTEMPTS):
+        repaired = [
+            note.gap.shard_id
+            for note in gap_notes(source_name, layout)
+            if note.is_open and not snapshot.is_broken_by(note.gap.until)
+        ]
+        if not repaired:
+            return ()
+        with suppress(ConcurrentWriterError):
+            return _accepted(
+                source_name,
+                layout,
+                f"{REPAIRED_BY}{snapshot.id}",
+                "Repaired: the resync compared every item of the table. States between are "
+                "unknown to datasets in history mode.",
+                repaired,
+                clock(),
+            )
+    return ()
 
 
 def _accepted(

@@ -1,0 +1,36 @@
+"""Status of a source, read from its change log and its checkpoint."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.changelog.current_checkpoint import up_to_date
+from datazone_dagster.changelog.gap_acceptance import gap_notes
+from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.model.checkpoint import Checkpoint
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.snapshot_report import report_of
+from datazone_dagster.model.source_state import SourceStatus
+
+
+def source_status(source_name: str, layout: Layout, now: datetime) -> SourceStatus | None:
+    """Return the status of a source from its tables alone; None if it has no change log.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    log = ChangeLog(layout, source_name).open()
+    if log is None:
+        return None
+    saved = CheckpointTable(layout, source_name).open()
+    checkpoint = up_to_date(Checkpoint() if saved is None else saved.checkpoint, log, now)
+    reading = [row for row in checkpoint.shards.values() if not row.is_done]
+    return SourceStatus(
+        source_name,
+        log.head,
+        min((row.read_through for row in reading), default=None),
+        len(reading),
+        None if log.snapshot is None else report_of(source_name, log.snapshot),
+        gap_notes(source_name, layout),
+    )

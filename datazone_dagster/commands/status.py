@@ -1,0 +1,104 @@
+"""`datazone-dagster status`: how far sources, snapshots and datasets are."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import click
+
+from datazone_dagster.api import Dataset, DynamoDBSource
+from datazone_dagster.commands.output import say
+from datazone_dagster.commands.project import Project, project_options
+from datazone_dagster.model.source_state import SourceStatus
+from datazone_dagster.observe.completeness import completeness
+from datazone_dagster.observe.health import describe_gap
+from datazone_dagster.observe.snapshot_progress import progress_line, snapshot_metadata
+from datazone_dagster.pipeline import backlog, flow_counts, source_status, utc_now
+
+
+@click.command(short_help="Show how far sources, snapshots and datasets are.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@project_options
+def status(project: Project, as_json: bool) -> None:
+    """Show each source (drain, snapshot, gaps) and each dataset (position, rows, consistency).
+
+    Everything is read from the lakehouse: neither DynamoDB nor Dagster is asked.
+    """
+    project.require_change_log(*project.sources.values())
+    found = [_source(project, source) for source in project.sources.values()]
+    if as_json:
+        say(json.dumps({"sources": found}, default=_text))
+        return
+    for one in found:
+        _show(one)
+
+
+def _source(project: Project, source: DynamoDBSource) -> dict[str, object]:
+    state = source_status(source.name, project.layout, utc_now())
+    if state is None:
+        return {"source": source.name, "drained": False, "datasets": []}
+    gaps = [note.gap for note in state.gaps if note.is_open]
+    snapshot = state.snapshot
+    datasets = [
+        _dataset(project, state, dataset)
+        for transform in project.transforms
+        for dataset in transform.outputs.values()
+        if transform.source == source
+    ]
+    return {
+        "source": source.name,
+        "drained": True,
+        "head_batch": state.head_batch,
+        "read_through": state.read_through,
+        "shards_open": state.shards_open,
+        "snapshot": None if snapshot is None else snapshot_metadata(snapshot),
+        "snapshot_line": "No snapshot was taken." if snapshot is None else progress_line(snapshot),
+        "gaps": [describe_gap(gap) for gap in gaps],
+        "datasets": datasets,
+    }
+
+
+def _dataset(project: Project, state: SourceStatus, dataset: Dataset) -> dict[str, object]:
+    waiting = backlog(state.source, dataset.id, project.layout)
+    gaps = [note.gap for note in state.gaps if note.is_open]
+    complete = completeness(state.source, gaps, state.snapshot, waiting.position)
+    return {
+        "dataset": dataset.id,
+        "position": waiting.position,
+        "pending_batches": waiting.head_batch - waiting.position,
+        "rows": flow_counts(state.source, dataset.id, project.layout).rows,
+        "complete": complete.level.value,
+        "consistent": complete.consistent,
+        "consistent_since": complete.consistent_since,
+    }
+
+
+def _show(found: dict[str, object]) -> None:
+    say(f"Source {found['source']}")
+    if not found["drained"]:
+        say("  never drained")
+        return
+    say(
+        f"  drain: batch {found['head_batch']}, {found['shards_open']} shards open, read through "
+        f"{_text(found['read_through'])}"
+    )
+    say(f"  {found['snapshot_line']}")
+    gaps, datasets = found["gaps"], found["datasets"]
+    assert isinstance(gaps, list)
+    assert isinstance(datasets, list)
+    for gap in gaps:
+        say(f"  open gap: {gap}")
+    for one in datasets:
+        since = f", consistent since {_text(one['consistent_since'])}"
+        say(
+            f"  dataset {one['dataset']}: {one['rows']:,} rows at batch {one['position']}, "
+            f"{one['pending_batches']} behind, complete: {one['complete']}"
+            + (since if one["consistent"] else "")
+        )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    return "unknown" if value is None else str(value)

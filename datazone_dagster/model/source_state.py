@@ -1,0 +1,31 @@
+"""Status of a source as its tables show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from datazone_dagster.model.checkpoint import GapNote
+from datazone_dagster.model.snapshot_report import SnapshotReport
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """What the change log and the checkpoint of a source show. Times are UTC.
+
+    Args:
+        source: Name of the source.
+        head_batch: Number of the last batch.
+        read_through: Time before which every change is landed or recorded as lost, by the last
+            drain that recorded it; None before the first.
+        shards_open: Number of shards that are read.
+        snapshot: The last snapshot; None if there never was one.
+        gaps: Every gap, open or not.
+    """
+
+    source: str
+    head_batch: int
+    read_through: datetime | None
+    shards_open: int
+    snapshot: SnapshotReport | None
+    gaps: tuple[GapNote, ...]

@@ -1,0 +1,47 @@
+"""`datazone-dagster status` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+from datazone_dagster.pipeline import want_snapshot
+from datazone_dagster.testing import FixedClock
+from tests.commands.running import ProjectFolder
+
+
+def test_sources_datasets_snapshots_and_gaps(project: ProjectFolder) -> None:
+    clock = FixedClock()
+    project.put("a", 1)
+    project.put("b", 2)
+    project.drain(clock)
+    project.apply()
+    want_snapshot("orders", project.layout, "resync")
+    found = project.run("status", "--json")
+    assert found.returncode == 0, found.stderr
+    [source] = json.loads(found.stdout)["sources"]
+    assert source["head_batch"] == 1
+    assert source["read_through"]
+    assert source["snapshot"]["snapshot_phase"] == "wanted"
+    assert source["gaps"] == []
+    current, events = source["datasets"]
+    assert (current["dataset"], current["rows"], current["position"]) == ("current", 2, 1)
+    assert (events["dataset"], events["rows"], events["pending_batches"]) == ("events", 2, 0)
+    assert current["consistent"] is False
+    assert current["complete"] == "warn"
+
+    clock.advance(timedelta(hours=26))
+    project.put("c", 3)
+    project.stream.trim()
+    project.put("d", 4)
+    project.drain(clock)
+    shown = project.run("status").stdout
+    assert "open gap: shard" in shown
+    assert "Snapshot of orders has not begun." in shown
+    assert "dataset current: 2 rows at batch 1, 1 behind, complete: error" in shown
+
+
+def test_a_lakehouse_that_is_not_there_is_said(project: ProjectFolder) -> None:
+    found = project.run("status")
+    assert found.returncode == 1
+    assert "There is no lakehouse" in found.stderr

@@ -1,0 +1,127 @@
+"""A table older than its stream, under the real Dagster daemon: its snapshot starts itself."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datazone_dagster.dagster_glue.instance_config import dagster_yaml
+from datazone_dagster.demo.servers import DagsterDev, free_port
+from datazone_dagster.local import LocalDynamoDB
+from datazone_dagster.local.traffic import (
+    OrderTraffic,
+    create_orders_table,
+    enable_stream,
+    run_traffic,
+)
+from datazone_dagster.local.wire_client import WireClient
+from datazone_dagster.model.layout import Layout
+from tests.test_end_to_end import PROJECT, RUNS, Running, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+
+ITEMS = 2_000
+DEADLINE_SECONDS = 300.0
+
+CHECK = """
+{ assetNodes(assetKeys: [{path: ["processed_orders"]}]) { assetChecksOrError {
+    ... on AssetChecks { checks { name executionForLatestMaterialization {
+        evaluation { success severity description } } } } }
+    assetMaterializations(limit: 1) { metadataEntries { label } } } }
+"""
+
+
+class Evaluation:
+    """The check `complete` as Dagster shows it last, and the labels of the newest metadata."""
+
+    def __init__(self, running: Running) -> None:
+        (node,) = running.graphql(CHECK)["assetNodes"]
+        checks = (node["assetChecksOrError"] or {}).get("checks", ())
+        found = next((one for one in checks if one["name"] == "complete"), None)
+        execution: Any = (found or {}).get("executionForLatestMaterialization") or {}
+        evaluation = execution.get("evaluation") or {}
+        self.success: bool | None = evaluation.get("success")
+        self.severity: str = evaluation.get("severity", "")
+        self.text: str = evaluation.get("description") or ""
+        newest = node["assetMaterializations"]
+        self.labels = {entry["label"] for one in newest for entry in one["metadataEntries"]}
+
+
+def write_old_orders(client: WireClient) -> None:
+    for start in range(0, ITEMS, 25):
+        puts = [
+            {"PutRequest": {"Item": {"orderId": {"S": f"old-{n:05d}"}, "status": {"S": "paid"}}}}
+            for n in range(start, start + 25)
+        ]
+        client.call("BatchWriteItem", RequestItems={"orders": puts})
+
+
+def write_and_delete(client: WireClient, stop: threading.Event) -> None:
+    """Live traffic: new orders that come and go, and old ones that are deleted or shipped."""
+    traffic = iter(OrderTraffic(seed=5))
+    for number in range(0, ITEMS, 7):
+        run_traffic(client, traffic, changes=5)  # type: ignore[arg-type] # goes on
+        key = {"orderId": {"S": f"old-{number:05d}"}}
+        client.delete_item(TableName="orders", Key=key)
+        shipped = {"orderId": {"S": f"old-{number + 1:05d}"}, "status": {"S": "shipped"}}
+        client.put_item(TableName="orders", Item=shipped)
+        if stop.wait(0.4):
+            return
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    home, project = tmp_path / "dagster", tmp_path / "project"
+    home.mkdir()
+    project.mkdir()
+    (home / "dagster.yaml").write_text(dagster_yaml())
+    code = (PROJECT / "definitions.py").read_text("utf-8")
+    with_snapshot = code.replace("stream_enabled=True", 'start="snapshot"')
+    assert with_snapshot != code
+    (project / "definitions.py").write_text(with_snapshot, "utf-8")
+    shutil.copy(PROJECT / "workspace.yaml", project / "workspace.yaml")
+    layout = Layout(str(tmp_path / "lakehouse"))
+    with LocalDynamoDB(shards=2) as server:
+        client = WireClient(server.endpoint_url)
+        create_orders_table(client, with_stream=False)
+        write_old_orders(client)
+        enable_stream(client)
+        environment = {
+            "AWS_ENDPOINT_URL_DYNAMODB": server.endpoint_url,
+            "AWS_ENDPOINT_URL_DYNAMODB_STREAMS": server.endpoint_url,
+            "DATAZONE_LAKEHOUSE_URI": layout.uri,
+        }
+        dagster = DagsterDev(project, home, free_port(3800), environment)
+        try:
+            dagster.wait_until_ready()
+            yield Running(server, dagster, layout)
+        finally:
+            dagster.stop()
+
+
+def test_the_snapshot_starts_by_itself_and_ends_with_the_table(running: Running) -> None:
+    stop = threading.Event()
+    writer = threading.Thread(target=write_and_delete, args=(running.client, stop))
+    writer.start()
+    try:
+        wait_for(lambda: Evaluation(running).success is False, DEADLINE_SECONDS)
+        before = Evaluation(running)
+        assert before.severity == "WARN", before.text
+        assert "snapshot" in before.text
+        wait_for(lambda: Evaluation(running).success, DEADLINE_SECONDS)
+    finally:
+        stop.set()
+        writer.join()
+    assert "Consistent with the table since" in Evaluation(running).text
+    running.wait_until_equal()
+    assert sum(key.startswith("old-") for key in running.items()) > ITEMS / 2
+    wait_for(lambda: "consistent_since" in Evaluation(running).labels, DEADLINE_SECONDS)
+    runs = running.graphql(RUNS)["runsOrError"]["results"]
+    snapshots = [run["status"] for run in runs if run["jobName"] == "snapshot_orders"]
+    assert set(snapshots) == {"SUCCESS"}
+    assert "FAILURE" not in {run["status"] for run in runs}

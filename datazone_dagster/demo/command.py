@@ -29,7 +29,12 @@ from datazone_dagster.demo.servers import (
 )
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.local import LocalDynamoDB
-from datazone_dagster.local.traffic import OrderTraffic, create_orders_table, run_traffic
+from datazone_dagster.local.traffic import (
+    OrderTraffic,
+    create_orders_table,
+    enable_stream,
+    run_traffic,
+)
 from datazone_dagster.local.wire_client import WireClient
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import utc_now
@@ -37,6 +42,8 @@ from datazone_dagster.pipeline import utc_now
 FOLDER = Path(".datazone") / "demo"
 SPLIT_AFTER_SECONDS = 20.0
 COUPON_AFTER_CHANGES = 300
+OLD_ORDERS = 9_000_000
+OLD_CHANGES = 300
 
 
 @click.command()
@@ -117,7 +124,10 @@ def _run(
         console.print("Starting the local DynamoDB and Dagster ...")
         server = stack.enter_context(LocalDynamoDB(port=emulator_port, shards=2))
         client = WireClient(server.endpoint_url)
-        create_orders_table(client)
+        create_orders_table(client, with_stream=False)
+        # Orders that are older than the stream: only a snapshot brings them into the dataset.
+        run_traffic(client, OrderTraffic(seed=0, first_order=OLD_ORDERS), changes=OLD_CHANGES)
+        enable_stream(client)
         layout = Layout(str(state / "lakehouse"))
         dagster = DagsterDev(
             project,

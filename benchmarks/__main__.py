@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import apply, batch_plot, decode, drain, end_to_end, ticks
+from benchmarks import apply, batch_plot, decode, drain, end_to_end, snapshot, ticks
 from benchmarks.measure import PAGES, RESULTS
 
 TICKS = 1500
@@ -18,7 +18,7 @@ TICKS = 1500
 
 def main(share: float) -> None:
     started = time.monotonic()
-    for piece in (drain, apply, end_to_end, decode):
+    for piece in (drain, apply, end_to_end, decode, snapshot):
         piece.main(RESULTS, PAGES, int(piece.DEFAULT_RECORDS * share))
     ticks.main(RESULTS, int(TICKS * share))
     batch_plot.main(Path("docs"))

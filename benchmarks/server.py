@@ -13,8 +13,9 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,15 @@ from datazone_dagster.model.shard import TRIM_HORIZON, after
 TABLE = "orders"
 
 
-class PagesServer(asyncio.Protocol):
+Answer = Callable[[str, dict[str, Any]], bytes]
+"""Function of the operation, in lower case, and its arguments; returns the body of the answer."""
+
+
+class Connection(asyncio.Protocol):
     """One connection with requests one after the other, as botocore sends them."""
 
-    def __init__(self, pages: PagesStream) -> None:
-        self._pages = pages
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,12 +55,21 @@ class PagesServer(asyncio.Protocol):
         self._transport.writelines(
             (
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\n"
-                b"x-amzn-requestid: bench\r\ncontent-length: %d\r\n\r\n" % len(body),
+                b"x-amzn-requestid: bench\r\ndate: %s\r\ncontent-length: %d\r\n\r\n"
+                % (formatdate(usegmt=True).encode(), len(body)),
                 body,
             )
         )
 
-    def _answer(self, operation: str, asked: dict[str, Any]) -> bytes:
+
+class Stream:
+    """Answers of the stream of generated pages."""
+
+    def __init__(self, folder: Path) -> None:
+        self._pages = PagesStream(folder)
+
+    def answer(self, operation: str, asked: dict[str, Any]) -> bytes:
+        """Answer the calls of a drain."""
         if operation == "getrecords":
             return self._pages.raw(asked["ShardIterator"])
         if operation == "getsharditerator":
@@ -91,10 +105,10 @@ class PagesServer(asyncio.Protocol):
         }
 
 
-async def serve(folder: Path) -> None:
-    pages = PagesStream(folder)
+async def answering(answer: Answer) -> None:
+    """Serve on a free port, print it, and serve until the process is terminated."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: PagesServer(pages), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Connection(answer), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
         await server.serve_forever()
@@ -113,4 +127,4 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1])))
+    asyncio.run(answering(Stream(Path(sys.argv[1])).answer))

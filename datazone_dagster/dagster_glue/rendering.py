@@ -35,6 +35,10 @@ from datazone_dagster.observe.metadata import (
 from datazone_dagster.observe.preview import preview_markdown
 from datazone_dagster.observe.schema_change import schema_change_markdown
 
+FEW_COLUMNS = 100
+"""Columns up to which every materialization shows the schema, as the asset's page shows the last
+one's. A wider schema takes 200 bytes a column of the event log and comes when it has changed."""
+
 RawMetadata = dict[str, int | float | str | MetadataValue[Any]]
 
 
@@ -52,7 +56,7 @@ def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
     found = rendered(apply_metadata(report, applied.state.lag, now=applied.at))
     found["records_waiting"] = applied.state.quarantine.waiting
     found |= rendered(completeness_metadata(applied.state.complete))
-    if report.columns:
+    if report.columns and not (len(report.columns) > FEW_COLUMNS and applied.schema.shown_before):
         columns = [TableColumn(name, str(kind)) for name, kind in report.columns]
         found["dagster/column_schema"] = MetadataValue.table_schema(TableSchema(columns))
     difference = schema_change_markdown(applied.schema.changes)

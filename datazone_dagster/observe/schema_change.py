@@ -29,12 +29,16 @@ class ColumnChange:
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """Result of the `schema` check of a dataset."""
+    """Result of the `schema` check of a dataset.
+
+    `shown_before`: a materialization shows exactly these columns already.
+    """
 
     level: Level
     reason: str
     changes: tuple[ColumnChange, ...] = ()
     unexpected: tuple[tuple[str, str, int], ...] = ()
+    shown_before: bool = False
 
 
 def schema_changes(before: Columns | None, after: Columns) -> tuple[ColumnChange, ...]:
@@ -114,7 +118,8 @@ def schema_status(
             f"`datazone-dagster rebuild {dataset_id}`."
         )
     reason = " ".join(sentences) or "The columns are the same as at the last materialization."
-    return SchemaStatus(level, reason, changes, tuple(unexpected))
+    shown_before = before is not None and not changes
+    return SchemaStatus(level, reason, changes, tuple(unexpected), shown_before)
 
 
 def _sentences_about_paths(

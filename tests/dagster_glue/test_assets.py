@@ -25,6 +25,7 @@ from dagster import (
 
 from datazone_dagster import Dataset, Input, Lakehouse, Output, Stream, transform
 from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
+from datazone_dagster.dagster_glue.rendering import FEW_COLUMNS
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.observe.preview import preview_markdown
 from tests.dagster_glue.conftest import (
@@ -240,3 +241,35 @@ def test_transforms_chain_through_datasets(make_world: MakeWorld) -> None:
         AssetKey(["dynamodb", "orders"]),
         AssetKey("orders"),
     }
+
+
+def test_a_wide_schema_is_shown_when_it_has_changed_and_not_in_every_run(
+    make_world: MakeWorld,
+) -> None:
+    """The schema of 500 columns is 100 KB of the event log."""
+
+    @transform(
+        name="orders",
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"rows": Output(Dataset("orders"))},
+    )
+    def wide(changes: Any) -> object:
+        return changes.items()
+
+    world = make_world(wide)
+
+    def shown(key: str, columns: int) -> tuple[bool, bool]:
+        more: dict[str, Any] = {f"column_{number:03d}": {"S": "x"} for number in range(columns)}
+        world.put(key, **more)
+        world.tick()
+        [one] = materialized(world.run("apply_orders"))
+        return "dagster/column_schema" in one.metadata, "schema_change" in one.metadata
+
+    narrow = FEW_COLUMNS // 2
+    assert shown("a", narrow) == (True, False)
+    assert shown("b", narrow) == (True, False)
+    assert shown("c", FEW_COLUMNS) == (True, True)
+    assert shown("d", FEW_COLUMNS) == (False, False)
+    assert shown("e", FEW_COLUMNS) == (False, False)
+    assert shown("f", FEW_COLUMNS + 1) == (True, True)
+    assert shown("g", FEW_COLUMNS) == (False, False)

@@ -37,7 +37,8 @@ def status(project: Project, as_json: bool) -> None:
 def _source(project: Project, source: DynamoDBSource) -> dict[str, object]:
     state = source_status(source.name, project.layout, utc_now())
     if state is None:
-        return {"source": source.name, "drained": False, "datasets": []}
+        read = "never drained" if source.stream_enabled else "no stream: each run scans the table"
+        return {"source": source.name, "drained": False, "read": read, "datasets": []}
     gaps = [note.gap for note in state.gaps if note.is_open]
     snapshot = state.snapshot
     datasets = [
@@ -77,7 +78,7 @@ def _dataset(project: Project, state: SourceStatus, dataset: Dataset) -> dict[st
 def _show(found: dict[str, object]) -> None:
     say(f"Source {found['source']}")
     if not found["drained"]:
-        say("  never drained")
+        say(f"  {found['read']}")
         return
     say(
         f"  drain: batch {found['head_batch']}, {found['shards_open']} shards open, read through "

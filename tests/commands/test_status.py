@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 from datazone_dagster.pipeline import want_snapshot
 from datazone_dagster.testing import FixedClock
-from tests.commands.running import ProjectFolder
+from tests.commands.running import DEFINITIONS, ProjectFolder
+
+WITHOUT_STREAM = """
+@transform(
+    input_mapping={"x": Input(Stream(source=DynamoDBSource("customers", stream_enabled=False)))},
+    output_mapping={"people": Output(Dataset("people"))},
+)
+def people(x):
+    return x.items()
+
+defs = Definitions.merge(defs, build_definitions([people], lakehouse=Lakehouse(uri="lake")))
+"""
 
 
 def test_sources_datasets_snapshots_and_gaps(project: ProjectFolder) -> None:
@@ -45,3 +57,15 @@ def test_a_lakehouse_that_is_not_there_is_said(project: ProjectFolder) -> None:
     found = project.run("status")
     assert found.returncode == 1
     assert "There is no lakehouse" in found.stderr
+
+
+def test_a_source_without_a_stream_is_named_as_such(tmp_path: Path) -> None:
+    imported = "from dagster import Definitions\n"
+    project = ProjectFolder(tmp_path, DEFINITIONS)
+    project.put("a", 1)
+    project.drain()
+    (tmp_path / "definitions.py").write_text(imported + DEFINITIONS + WITHOUT_STREAM, "utf-8")
+    shown = project.run("status")
+    assert shown.returncode == 0, shown.stderr
+    assert "Source customers\n  no stream: each run scans the table" in shown.stdout
+    assert "Source orders\n  drain: batch 1" in shown.stdout

@@ -259,7 +259,9 @@ def test_merged_calls_share_the_jobs_and_wait_for_the_datasets_of_both(
     world = world_of(make_world, copied("one"), copied("two"))
     hand_over(world)
     assert world.rows("one") == world.rows("two") == expected(world)
-    merged = Definitions.merge(build_definitions([copied("a")]), build_definitions([copied("b")]))
+    # Names that no other test has: Dagster keeps some definitions of other tests alive.
+    first, second = copied("first_copy"), copied("second_copy")
+    merged = Definitions.merge(build_definitions([first]), build_definitions([second]))
     assert merged.resolve_job_def(JOB)
     assert merged.resolve_job_def("resync_orders")
 

@@ -43,11 +43,11 @@ def snapshot_source(
 ) -> SnapshotReport:
     """Take the snapshot of a source as far as it goes now.
 
-    It ends when the snapshot is done, when it has to wait longer than `patience_seconds` (for the
-    drain, or for datasets to apply what was landed: `SnapshotReport.waits_for` says so), or when it
-    is told to stop. The
-    next call continues there, in any process. A killed process has lost nothing either: what it
-    landed is landed once, and at most one page per segment is read again.
+    The call ends when the snapshot is done, when it has to wait longer than `patience_seconds`, or
+    when `stop` says so. It waits for the drain, and for datasets to apply what was landed:
+    `SnapshotReport.waits_for` names what. The next call continues there, in any process. A killed
+    process has lost nothing either: what it landed is landed once, and at most one page per segment
+    is read again.
 
     Args:
         source: Source with `start="snapshot"`, or for which a snapshot was asked.

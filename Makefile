@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-faults test-faults-again test-spark lint types imports lock clean
+.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-faults test-faults-again test-store test-spark lint types imports lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ test-faults: $(STAMP) ## the long fault runs, and docs/reliability.md made from 
 test-faults-again: $(STAMP) ## a part of them again: make test-faults-again FAULTS=tests/faults/test_kills.py
 	@mkdir -p .datazone
 	DATAZONE_FAULT_LEDGER="$(CURDIR)/$(LEDGER)" DATAZONE_TEST_PROFILE=long \
-	  $(BIN)/python -m pytest -m "(faults or not faults) and not wheel" $(FAULTS)
+	  $(BIN)/python -m pytest -m "(faults or not faults) and not wheel and not store" $(FAULTS)
 	$(BIN)/python -m tests.faults.reliability_table $(LEDGER) docs/reliability.md
 
 bench: $(STAMP) ## all benchmarks but that of merges, under ten minutes; results in benchmarks/results
@@ -52,6 +52,15 @@ bench: $(STAMP) ## all benchmarks but that of merges, under ten minutes; results
 bench-merge: $(STAMP) ## merges into 1 and 10 million rows, 20 minutes and 2 GB in the temporary folder
 	$(BIN)/python -m benchmarks.merge 10 1
 	$(BIN)/python -m benchmarks.merge --reads
+
+VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
+$(BIN)/versitygw: | $(STAMP)
+	@if ! go version 2>/dev/null | awk '{split(substr($$3, 3), v, ".")} END {exit !(v[1] > 1 || v[2] >= 25)}'; then \
+	  echo "test-store: no S3 server here, it is built by Go 1.25 or newer; its tests are skipped"; exit 0; fi; \
+	GOBIN=$(abspath $(BIN)) go install $(VERSITYGW)
+
+test-store: $(STAMP) $(BIN)/versitygw ## all tests on object stores that run here (needs Go 1.25)
+	$(BIN)/python -m pytest -m "store or not store" tests/store
 
 SPARK_JARS := $(VENV)/spark-jars
 test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 17 and Maven)

@@ -1,0 +1,71 @@
+"""An S3 store of its own for each session, behind the proxy that counts and breaks requests."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from datazone_dagster.model.layout import Layout
+from tests.store.proxy import Counts, Proxy, proxy_for
+from tests.store.servers import (
+    ACCESS_KEY,
+    BUCKET,
+    MISSING,
+    REGION,
+    SECRET_KEY,
+    s3_server,
+    versitygw,
+)
+
+
+@pytest.fixture(scope="session")
+def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    program = versitygw()
+    if program is None:
+        pytest.skip(MISSING)
+    with s3_server(program, tmp_path_factory.mktemp("s3")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def s3_proxy(s3_address: tuple[str, int]) -> Iterator[Proxy]:
+    with proxy_for(s3_address) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(s3_proxy: Proxy) -> Iterator[Proxy]:
+    """The proxy without faults, delays and counts of other tests."""
+    s3_proxy.heal()
+    s3_proxy.delay(0)
+    s3_proxy.counts()
+    yield s3_proxy
+    s3_proxy.heal()
+    s3_proxy.delay(0)
+
+
+@pytest.fixture
+def counted(proxy: Proxy) -> Callable[[], AbstractContextManager[Counts]]:
+    """Context manager that counts the requests of its block."""
+    return proxy.counted
+
+
+@pytest.fixture
+def s3_options(proxy: Proxy) -> dict[str, str]:
+    """Storage options of the store, behind the proxy."""
+    return {
+        "AWS_ENDPOINT_URL": proxy.url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    }
+
+
+@pytest.fixture
+def s3_lakehouse(s3_options: dict[str, str]) -> Layout:
+    """An empty lakehouse in the store, behind the proxy."""
+    return Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", s3_options)

@@ -26,7 +26,7 @@ MISSING = f"versitygw is not installed: run `make test-store` (Go 1.25), or set 
 _READY_SECONDS = 30.0
 _STARTS = 5
 # Standard input ends when the process that started the server does, however that one dies.
-_GUARD = 'exec 3<&0; "$@" & server=$!; { cat <&3 >/dev/null; kill $server; } & wait $server'
+_GUARD = 'exec 3<&0; "$@" & server=$!; { cat <&3 >/dev/null; kill $server 2>&-; } & wait $server'
 
 
 def versitygw() -> Path | None:

@@ -8,28 +8,34 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
 
-from datazone_dagster.delta import guarded, in_one_line
-from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta import guarded
+from datazone_dagster.delta.put_entry import LostRaceError, put_entry
 from datazone_dagster.delta.transaction_log import (
     VECTORS_ENABLED,
     VECTORS_FEATURE,
     LiveFile,
     Snapshot,
-    entry_actions,
-    entry_path,
     read_snapshot,
 )
-from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.errors import ConcurrentWriterError
+
+__all__ = [
+    "FileActions",
+    "LostRaceError",
+    "can_come_with_rows",
+    "commit_files",
+    "enable_vectors",
+    "removal",
+    "set_properties",
+    "why_not",
+]
 
 _SUPPORTED_FEATURES = {
     "appendOnly",
@@ -55,10 +61,6 @@ _EXCLUDED_PROPERTIES = (
     "delta.enableChangeDataFeed",
     "delta.enableInCommitTimestamps",
 )
-
-
-class LostRaceError(Exception):
-    """Other commits came first; the caller may read the table again and retry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,9 @@ def commit_files(
     properties: CommitProperties | None = None,
     new_columns: pa.Schema | None = None,
     table_properties: Mapping[str, str] | None = None,
-) -> int:
-    """Commit file actions on top of a snapshot, and return the new version.
+    note: Mapping[str, Any] | None = None,
+) -> Snapshot:
+    """Commit file actions on top of a snapshot, and return the table after it.
 
     Args:
         snapshot: Version that the actions are based on.
@@ -131,12 +134,13 @@ def commit_files(
         properties: Application transactions of the commit.
         new_columns: Columns that the table gets with these files; see `can_come_with_rows`.
         table_properties: Table properties that the commit sets.
+        note: Our own note, stored in the commit info; see `Snapshot.notes`.
 
     Raises:
         LostRaceError: Another commit came first. Nothing of this commit is in the table; the new
             files are deleted again.
         ConcurrentWriterError: Another commit came first, and it did the same work or changed the
-            table's metadata or protocol.
+            table's metadata or protocol; or the table is not the one of the snapshot any more.
         StorageError: The store failed; reading the table again shows whether the commit happened.
     """
     metadata = _changed_metadata(snapshot, new_columns or pa.schema([]), table_properties or {})
@@ -150,7 +154,14 @@ def commit_files(
         *({"add": dict(add)} for add in actions.adds),
     ]
     try:
-        return _put(snapshot, values, operation=operation, parameters=parameters, metrics=metrics)
+        return put_entry(
+            snapshot,
+            values,
+            operation=operation,
+            parameters=parameters,
+            metrics=metrics,
+            note=note,
+        )
     except (LostRaceError, ConcurrentWriterError):
         snapshot.store.delete(actions.written)
         raise
@@ -253,14 +264,13 @@ def _put_properties(
     snapshot: Snapshot, properties: Mapping[str, str], other_actions: Sequence[Mapping[str, Any]]
 ) -> Snapshot:
     metadata = _changed_metadata(snapshot, pa.schema([]), properties)
-    version = _put(
+    return put_entry(
         snapshot,
         [*other_actions, {"metaData": metadata}],
         operation="SET TBLPROPERTIES",
         parameters={"properties": json.dumps(dict(properties))},
         metrics={},
     )
-    return replace(snapshot, version=version, metadata=metadata)
 
 
 def removal(file: LiveFile, data_change: bool = True) -> dict[str, Any]:
@@ -280,79 +290,3 @@ def removal(file: LiveFile, data_change: bool = True) -> dict[str, Any]:
 
 def _transactions(properties: CommitProperties | None) -> Iterable[Any]:
     return (properties and properties.app_transactions) or ()
-
-
-def _put(
-    snapshot: Snapshot,
-    values: Sequence[Mapping[str, Any]],
-    *,
-    operation: str,
-    parameters: Mapping[str, str],
-    metrics: Mapping[str, int],
-) -> int:
-    number, token = snapshot.version + 1, str(uuid.uuid4())
-    info = {
-        "timestamp": int(time.time() * 1000),
-        "operation": operation,
-        "operationParameters": dict(parameters),
-        "readVersion": snapshot.version,
-        "isolationLevel": "Serializable",
-        "isBlindAppend": False,
-        "operationMetrics": {name: str(value) for name, value in metrics.items()},
-        "engineInfo": _engine_info(),
-        "txnId": token,
-    }
-    entry = "\n".join(
-        json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        for value in ({"commitInfo": info}, *values)
-    )
-    try:
-        won = snapshot.store.put_if_absent(entry_path(number), entry.encode())
-        if won or _is_ours(snapshot.store, number, token):
-            return number
-        _check_for_retry(snapshot, {action["txn"]["appId"] for action in values if "txn" in action})
-    except OSError as error:
-        raise StorageError(
-            f"Committing version {number} to {snapshot.store.uri} failed: {in_one_line(error)}.",
-            safe="Earlier commits are untouched; the next attempt reads the table again to find "
-            "out whether this commit happened.",
-            hint="Check the store: permissions, free space, reachability.",
-        ) from error
-    raise LostRaceError(f"version {number} of {snapshot.store.uri} is taken")
-
-
-def _is_ours(store: TableStore, number: int, token: str) -> bool:
-    """Return whether the entry is our own: the first answer was lost, and the put was retried."""
-    content = store.read(entry_path(number))
-    return content is not None and any(
-        action.get("commitInfo", {}).get("txnId") == token for action in entry_actions(content)
-    )
-
-
-def _check_for_retry(snapshot: Snapshot, app_ids: set[str]) -> None:
-    """Raise `ConcurrentWriterError` if a commit since the snapshot makes a retry pointless."""
-    number = snapshot.version + 1
-    while (content := snapshot.store.read(entry_path(number))) is not None:
-        for action in entry_actions(content):
-            if action.get("txn", {}).get("appId") in app_ids:
-                reason = "another run applied the same changes"
-            elif "metaData" in action or "protocol" in action:
-                reason = "another writer changed the table's metadata"
-            else:
-                continue
-            raise ConcurrentWriterError(
-                f"Committing to {snapshot.store.uri}: {reason} in version {number}.",
-                safe="Nothing of this attempt is in the table; the other writer's commit is "
-                "intact.",
-                hint="This attempt lost the commit race; the next one continues from the new "
-                "state.",
-            )
-        number += 1
-
-
-def _engine_info() -> str:
-    """Name and version for the table's history; a source tree on the path has no version."""
-    try:
-        return f"datazone-dagster/{installed_version('datazone-dagster')}"
-    except PackageNotFoundError:
-        return "datazone-dagster/unknown"

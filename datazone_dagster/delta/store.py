@@ -40,6 +40,9 @@ _CLIENT_OPTIONS = {
 _READERS = 8
 """Number of small files read concurrently."""
 
+UNKNOWN = "?"
+"""Identity of the files of a store that tells no e_tag: its files are all alike."""
+
 
 class TableStore:
     """Files below one table's root.
@@ -78,21 +81,95 @@ class TableStore:
             return pa.OSFile(str(self._local / path))
         return self.filesystem.open_input_file(path)
 
+    def open_small(self, path: str) -> pa.NativeFile:
+        """Open a file for random access reads after one request; all of it may be in memory.
+
+        Raises:
+            OSError: The store failed, or there is no such file.
+        """
+        if self._local is not None:
+            return self.open(path)
+        content = self.read(path)
+        if content is None:
+            raise FileNotFoundError(f"{path} is missing")
+        return pa.BufferReader(content)
+
     def read(self, path: str) -> bytes | None:
         """Read a small file completely; None if there is none."""
-        try:
-            with self.filesystem.open_input_file(path) as handle:
-                content: bytes = handle.read()
-        except FileNotFoundError:
-            return None
-        return content
+        found = self.read_identified(path)
+        return None if found is None else found[0]
 
     def read_all(self, paths: Iterable[str]) -> list[bytes | None]:
         """Read small files completely, several at once where each costs a request."""
-        if self.is_local:
-            return [self.read(path) for path in paths]
+        return [None if one is None else one[0] for one in self.read_all_identified(paths)]
+
+    def read_identified(self, path: str) -> tuple[bytes, str] | None:
+        """Read a small file completely, in one request; None if there is none.
+
+        Returns:
+            Content and identity of the file: see `identity_of`.
+
+        Raises:
+            OSError: The store failed.
+        """
+        try:
+            if self._local is not None:
+                with open(self._local / path, "rb") as handle:
+                    return handle.read(), _identity(os.fstat(handle.fileno()))
+            found = obstore.get(self._objects, path)
+            return bytes(found.bytes()), found.meta["e_tag"] or UNKNOWN
+        except FileNotFoundError:
+            return None
+        except BaseError as error:
+            raise OSError(str(error)) from error
+
+    def read_all_identified(self, paths: Iterable[str]) -> list[tuple[bytes, str] | None]:
+        """As `read_identified`, several files at once where each costs a request."""
+        wanted = list(paths)
+        if self.is_local or len(wanted) < 2:
+            return [self.read_identified(path) for path in wanted]
         with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(self.read, paths))
+            return list(pool.map(self.read_identified, wanted))
+
+    def identity_of(self, path: str) -> str | None:
+        """Return what tells a file from any other one that was ever at its path.
+
+        Returns:
+            Inode, time and size of a local file, else the store's e_tag; None if there is no file.
+
+        Raises:
+            OSError: The store failed.
+        """
+        try:
+            if self._local is not None:
+                return _identity(os.stat(self._local / path))
+            return obstore.head(self._objects, path)["e_tag"] or UNKNOWN
+        except FileNotFoundError:
+            return None
+        except BaseError as error:
+            raise OSError(str(error)) from error
+
+    def identities_after(self, folder: str, name: str) -> dict[str, str]:
+        """List the files directly in a folder whose names come after `name`, with identities.
+
+        Raises:
+            OSError: The store failed.
+        """
+        if self._local is not None:
+            found = {one: self.identity_of(f"{folder}/{one}") for one in self.names(folder)}
+            return {one: known for one, known in found.items() if one > name and known is not None}
+        try:
+            listed = [
+                one
+                for some in obstore.list(
+                    self._objects, folder, offset=f"{folder}/{name}", chunk_size=1000
+                )
+                for one in some
+            ]
+        except BaseError as error:
+            raise OSError(str(error)) from error
+        names = ((one["path"].removeprefix(f"{folder}/"), one["e_tag"]) for one in listed)
+        return {name: e_tag or UNKNOWN for name, e_tag in names if "/" not in name}
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files directly in a folder."""
@@ -173,22 +250,22 @@ class TableStore:
         except BaseError as error:
             raise OSError(str(error)) from error
 
-    def put_if_absent(self, path: str, content: bytes) -> bool:
+    def put_if_absent(self, path: str, content: bytes) -> str | None:
         """Create a file atomically if there is none at this path.
 
         Returns:
-            False if the file exists already.
+            Identity of the new file (see `identity_of`); None if a file exists already.
 
         Raises:
             OSError: The store failed; the file may exist or not.
         """
         try:
-            obstore.put(self._objects, path, content, mode="create", use_multipart=False)
+            made = obstore.put(self._objects, path, content, mode="create", use_multipart=False)
         except AlreadyExistsError:
-            return False
+            return None
         except BaseError as error:
             raise OSError(str(error)) from error
-        return True
+        return made["e_tag"] or UNKNOWN if self._local is None else self.identity_of(path)
 
     @cached_property
     def _objects(self) -> ObjectStore:
@@ -208,6 +285,10 @@ class TableStore:
                 safe="Nothing was written.",
                 hint="Check the storage options.",
             ) from error
+
+
+def _identity(found: os.stat_result) -> str:
+    return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
 
 
 def _local_folder(uri: str) -> Path | None:

@@ -7,104 +7,75 @@ repeat both verbatim. The log is read as a checkpoint plus the entries after it,
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Schema
 from pyroaring import BitMap64
 
 from datazone_dagster.delta import in_one_line, vectors
+from datazone_dagster.delta.live_file import LiveFile, live_file
+from datazone_dagster.delta.log_files import (
+    ENTRY,
+    LOG,
+    Action,
+    Checkpoint,
+    checkpoint_actions,
+    complete_checkpoints,
+    entry_actions,
+    entry_path,
+    hinted_checkpoint,
+    hinted_version,
+    last_checkpoint,
+)
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.vectors import Vector, VectorError
 from datazone_dagster.errors import StorageError
 
-LOG = "_delta_log"
+__all__ = [
+    "LOG",
+    "Action",
+    "LiveFile",
+    "Snapshot",
+    "entry_actions",
+    "entry_path",
+    "read_snapshot",
+    "removals",
+]
+
 VECTORS_FEATURE = "deletionVectors"
 VECTORS_ENABLED = "delta.enableDeletionVectors"
 
-Action = Mapping[str, Any]
-"""Value of one action as stored in the log."""
+NOTE = "datazone"
+"""Key of our own notes in a commit info; what reads the log otherwise ignores it."""
 
-_CHECKPOINT = re.compile(
-    r"(?P<version>\d{20})\.checkpoint(\.(?P<part>\d{10})\.(?P<parts>\d{10})|\.[0-9a-f-]{36})?"
-    r"\.(parquet|json)"
-)
-_WANTED = ("add", "protocol", "metaData", "txn", "sidecar")
+NOTES_KEPT = 64
+"""Number of notes that a snapshot carries, the newest ones."""
 
-
-class _Stats(msgspec.Struct):
-    numRecords: int | None = None  # noqa: N815  # the protocol's names
-    minValues: dict[str, Any] | None = None  # noqa: N815
-    maxValues: dict[str, Any] | None = None  # noqa: N815
+UNREADABLE = (OSError, pa.ArrowInvalid, ValueError, KeyError)
+"""Errors of a log that can't be read: of the store, of a checkpoint, of an entry."""
 
 
-_STATS = msgspec.json.Decoder(_Stats)
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A file of the log as it was in the store: its path and its identity there."""
+
+    path: str
+    identity: str
 
 
-@dataclass(frozen=True)
-class LiveFile:
-    """One logical file of a table: a data file and its deleted rows.
+@dataclass(frozen=True, slots=True)
+class CommitNote:
+    """Our own note in the commit info of a version: see `delta.commit`."""
 
-    Args:
-        add: Add action of the file.
-        vector: Deletion vector of the file; None if no row is deleted.
-    """
-
-    add: Action
-    vector: Vector | None
-
-    @cached_property
-    def path(self) -> str:
-        """Path relative to the table, as in the store (the log percent-encodes it)."""
-        return unquote(self.add["path"])
-
-    @property
-    def identity(self) -> tuple[str, str | None]:
-        """Path and vector id: the identity of a logical file in the log."""
-        return self.add["path"], self.vector.unique_id if self.vector else None
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the data file."""
-        return cast(int, self.add["size"])
-
-    @property
-    def partition_values(self) -> Mapping[str, str | None]:
-        """Partition values by column, as spelled in the log."""
-        return self.add.get("partitionValues") or {}
-
-    @property
-    def num_records(self) -> int | None:
-        """Rows of the data file, deleted ones included; None if the log does not say."""
-        return self._stats.numRecords
-
-    @property
-    def deleted(self) -> int:
-        """Number of deleted rows."""
-        return self.vector.cardinality if self.vector else 0
-
-    @property
-    def minimum(self) -> Mapping[str, Any]:
-        """Lower bounds by column, as JSON values."""
-        return self._stats.minValues or {}
-
-    @property
-    def maximum(self) -> Mapping[str, Any]:
-        """Upper bounds by column, as JSON values."""
-        return self._stats.maxValues or {}
-
-    @cached_property
-    def _stats(self) -> _Stats:
-        text = self.add.get("stats")
-        return _STATS.decode(text) if text else _Stats()
+    version: int
+    content: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -116,9 +87,40 @@ class Snapshot:
     protocol: Action
     metadata: Action
     transactions: Mapping[str, int]
-    files: tuple[LiveFile, ...]
+    by_identity: Mapping[tuple[str, str | None], LiveFile]
     checkpoint_version: int | None = field(default=None)
     """Version of the checkpoint read; opening the table costs the entries since then."""
+    anchor: Anchor | None = field(default=None)
+    """Newest entry as it was in the store, which tells this table from one made again there."""
+    notes: tuple[CommitNote, ...] = field(default=())
+    """Notes in the newest commits, as far as their entries were read; oldest first."""
+
+    @cached_property
+    def files(self) -> tuple[LiveFile, ...]:
+        """The live files, in the order of the log."""
+        return tuple(self.by_identity.values())
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The schema in the Arrow types that we write."""
+        return pa.schema(Schema.from_json(self.schema_text).to_arrow())
+
+    def transaction(self, app_id: str) -> int:
+        """Return the version last committed for an application id; 0 if none was."""
+        return self.transactions.get(app_id, 0)
+
+    def after(self, entries: Iterable[Sequence[Action]], anchor: Anchor | None = None) -> Snapshot:
+        """Return the table after the next log entries, given by their actions.
+
+        Args:
+            entries: Actions of each entry, the next version first.
+            anchor: The last of these entries in the store.
+        """
+        state, version = _State(self), self.version
+        for actions in entries:
+            version += 1
+            state.take_entry(version, actions)
+        return state.snapshot(self.store, version, self.checkpoint_version, anchor)
 
     @property
     def configuration(self) -> Mapping[str, str]:
@@ -201,36 +203,79 @@ def read_snapshot(table: DeltaTable, storage_options: Mapping[str, str]) -> Snap
         StorageError: The log can't be read, or uses an unsupported feature.
     """
     store = TableStore(table.table_uri, storage_options)
-    version = table.version()
     try:
-        checkpoint = _last_checkpoint(store, version)
-        state = _State()
-        if checkpoint is not None:
-            for action in _checkpoint_actions(store, checkpoint):
-                state.take(action)
+        version = table.version()
+        checkpoint = last_checkpoint(store, version)
         after = -1 if checkpoint is None else checkpoint.version
-        numbers = range(after + 1, version + 1)
-        contents = store.read_all(entry_path(number) for number in numbers)
-        for number, content in zip(numbers, contents, strict=True):
-            if content is None:
-                raise _unreadable(store, f"entry {number} is missing")
-            state.take_entry(entry_actions(content))
-    except (OSError, pa.ArrowInvalid, json.JSONDecodeError) as error:
-        raise _unreadable(store, in_one_line(error)) from error
-    return state.snapshot(store, version, None if checkpoint is None else checkpoint.version)
+        return _folded(store, checkpoint, range(after + 1, version + 1))
+    except UNREADABLE as error:
+        raise unreadable(store, in_one_line(error)) from error
 
 
-def entry_path(version: int) -> str:
-    """Return the path of a version's log entry, relative to the table."""
-    return f"{LOG}/{version:020d}.json"
+def newest_snapshot(store: TableStore) -> Snapshot | None:
+    """Read a table at its newest version, without a handle; None if there is no table.
+
+    Raises:
+        StorageError: The log can't be read: an entry is missing.
+        OSError: The store failed.
+        pa.ArrowInvalid: A checkpoint is damaged.
+        ValueError: An entry is damaged.
+    """
+    if store.is_local:
+        checkpoint = hinted_checkpoint(store)
+        if checkpoint is not None or store.identity_of(entry_path(0)) is not None:
+            after = -1 if checkpoint is None else checkpoint.version
+            return _folded(store, checkpoint, itertools.count(after + 1))
+    hinted = hinted_version(store)
+    names = store.identities_after(LOG, f"{hinted or 0:020d}")
+    found = complete_checkpoints(names)
+    if hinted is not None and not found:
+        names = store.identities_after(LOG, "")
+        found = complete_checkpoints(names)
+    checkpoint = max(found, key=lambda one: one.version, default=None)
+    versions = [int(name[:20]) for name in names if ENTRY.fullmatch(name)]
+    if checkpoint is None and not versions:
+        return None
+    after = -1 if checkpoint is None else checkpoint.version
+    return _folded(store, checkpoint, range(after + 1, max(versions, default=after) + 1))
 
 
-def entry_actions(content: bytes) -> list[dict[str, Any]]:
-    """Return the actions of a log entry, each a mapping from its kind to its value."""
-    return [json.loads(line) for line in content.splitlines() if line.strip()]
+def _folded(store: TableStore, checkpoint: Checkpoint | None, versions: Iterable[int]) -> Snapshot:
+    """Fold a checkpoint and the entries after it; endless versions end at the first missing one."""
+    state, anchor, version = _State(), None, -1
+    if checkpoint is not None:
+        version = checkpoint.version
+        for action in checkpoint_actions(store, checkpoint):
+            state.take(action)
+    if isinstance(versions, range):
+        found: Iterable[tuple[bytes, str] | None] = store.read_all_identified(
+            map(entry_path, versions)
+        )
+    else:
+        found = iter(lambda: store.read_identified(entry_path(version + 1)), None)
+    for one in found:
+        if one is None:
+            raise unreadable(store, f"entry {version + 1} is missing")
+        version += 1
+        anchor = Anchor(entry_path(version), one[1])
+        state.take_entry(version, entry_actions(one[0]))
+    if anchor is None and checkpoint is not None:
+        anchor = _anchor_of(store, checkpoint)
+    return state.snapshot(
+        store, version, None if checkpoint is None else checkpoint.version, anchor
+    )
 
 
-def _unreadable(store: TableStore, reason: str) -> StorageError:
+def _anchor_of(store: TableStore, checkpoint: Checkpoint) -> Anchor | None:
+    """Return the entry of a checkpoint's version, or the checkpoint where the entry is gone."""
+    for path in (entry_path(checkpoint.version), f"{LOG}/{checkpoint.names[0]}"):
+        identity = store.identity_of(path)
+        if identity is not None:
+            return Anchor(path, identity)
+    return None
+
+
+def unreadable(store: TableStore, reason: str) -> StorageError:
     return StorageError(
         f"The Delta log of {store.uri} can't be read: {reason}.",
         safe="Nothing was written.",
@@ -239,100 +284,80 @@ def _unreadable(store: TableStore, reason: str) -> StorageError:
 
 
 class _State:
-    """Fold over actions. The order within one entry is meaningless: removes are applied first."""
+    """Fold over actions, on top of a snapshot whose mappings are copied before they change.
 
-    def __init__(self) -> None:
-        self._files: dict[tuple[str, str | None], LiveFile] = {}
-        self._transactions: dict[str, int] = {}
-        self._protocol: Action = {}
-        self._metadata: Action = {}
+    The order within one entry is meaningless: removes are applied first.
+    """
 
-    def take_entry(self, actions: list[dict[str, Any]]) -> None:
+    def __init__(self, base: Snapshot | None = None) -> None:
+        self._files: dict[tuple[str, str | None], LiveFile] | None = None
+        self._transactions: dict[str, int] | None = None
+        self._base = base
+        self._protocol: Action = {} if base is None else base.protocol
+        self._metadata: Action = {} if base is None else base.metadata
+        self._notes: list[CommitNote] = [] if base is None else list(base.notes)
+
+    def take_entry(self, version: int, actions: Sequence[Action]) -> None:
         for action in actions:
             remove = action.get("remove")
             if remove is not None:
-                self._files.pop(_live(remove).identity, None)
+                self._own_files().pop(live_file(remove).identity, None)
         for action in actions:
             self.take(action)
+            note = (action.get("commitInfo") or {}).get(NOTE)
+            if note is not None:
+                self._notes.append(CommitNote(version, note))
 
     def take(self, action: Action) -> None:
         if action.get("add") is not None:
-            file = _live(action["add"])
-            self._files[file.identity] = file
+            file = live_file(action["add"])
+            self._own_files()[file.identity] = file
         elif action.get("txn") is not None:
+            if self._transactions is None:
+                self._transactions = {} if self._base is None else dict(self._base.transactions)
             self._transactions[action["txn"]["appId"]] = action["txn"]["version"]
         elif action.get("protocol") is not None:
             self._protocol = action["protocol"]
         elif action.get("metaData") is not None:
             self._metadata = action["metaData"]
 
-    def snapshot(self, store: TableStore, version: int, checkpoint_version: int | None) -> Snapshot:
+    def snapshot(
+        self,
+        store: TableStore,
+        version: int,
+        checkpoint_version: int | None,
+        anchor: Anchor | None,
+    ) -> Snapshot:
+        base = self._base
+        shared: Mapping[Any, Any] = {}
         return Snapshot(
             store,
             version,
             self._protocol,
             self._metadata,
-            self._transactions,
-            tuple(self._files.values()),
-            checkpoint_version,
+            transactions=self._transactions
+            if self._transactions is not None
+            else (shared if base is None else base.transactions),
+            by_identity=self._files
+            if self._files is not None
+            else (shared if base is None else base.by_identity),
+            checkpoint_version=checkpoint_version,
+            anchor=anchor,
+            notes=tuple(self._notes[-NOTES_KEPT:]),
         )
 
-
-def _live(action: Action) -> LiveFile:
-    vector = action.get("deletionVector")
-    return LiveFile(action, None if vector is None else Vector.of_action(vector))
-
-
-@dataclass(frozen=True)
-class _Checkpoint:
-    version: int
-    names: tuple[str, ...]
-
-
-def _last_checkpoint(store: TableStore, version: int) -> _Checkpoint | None:
-    """Return the newest checkpoint up to `version`."""
-    hint = store.read(f"{LOG}/_last_checkpoint")
-    if hint is not None:
-        last = json.loads(hint)
-        if last["version"] <= version and not last.get("parts") and "v2Checkpoint" not in last:
-            name = f"{last['version']:020d}.checkpoint.parquet"
-            if store.filesystem.get_file_info(f"{LOG}/{name}").is_file:
-                return _Checkpoint(last["version"], (name,))
-    elif version == 0 or store.filesystem.get_file_info(entry_path(0)).is_file:
-        return None
-    complete = _complete_checkpoints(store.names(LOG))
-    return max(
-        (one for one in complete if one.version <= version),
-        key=lambda one: one.version,
-        default=None,
-    )
-
-
-def _complete_checkpoints(names: Iterable[str]) -> list[_Checkpoint]:
-    parts: dict[tuple[int, int], list[str]] = {}
-    single_files = []
-    for name in sorted(names):
-        match = _CHECKPOINT.fullmatch(name)
-        if match is None:
-            continue
-        version = int(match["version"])
-        if match["parts"] is None:
-            single_files.append(_Checkpoint(version, (name,)))
-        else:
-            parts.setdefault((version, int(match["parts"])), []).append(name)
-    return single_files + [
-        _Checkpoint(version, tuple(found))
-        for (version, count), found in parts.items()
-        if len(found) == count
-    ]
+    def _own_files(self) -> dict[tuple[str, str | None], LiveFile]:
+        if self._files is None:
+            self._files = {} if self._base is None else dict(self._base.by_identity)
+        return self._files
 
 
 def removals(snapshot: Snapshot) -> Iterator[Action]:
     """Yield the remove actions still in the log: they name the files that old versions need."""
     store = snapshot.store
-    checkpoint = _last_checkpoint(store, snapshot.version)
+    checkpoint = last_checkpoint(store, snapshot.version)
     if checkpoint is not None:
-        for action in _checkpoint_actions(store, checkpoint, ("remove", "sidecar")):
+        for action in checkpoint_actions(store, checkpoint, ("remove", "sidecar")):
             if action.get("remove") is not None:
                 yield action["remove"]
     after = -1 if checkpoint is None else checkpoint.version
@@ -340,51 +365,3 @@ def removals(snapshot: Snapshot) -> Iterator[Action]:
         for action in entry_actions(store.read(entry_path(number)) or b""):
             if action.get("remove") is not None:
                 yield action["remove"]
-
-
-def _checkpoint_actions(
-    store: TableStore, checkpoint: _Checkpoint, wanted: tuple[str, ...] = _WANTED
-) -> Iterator[Action]:
-    for name in checkpoint.names:
-        if name.endswith(".json"):
-            actions: Iterable[Action] = entry_actions(store.read(f"{LOG}/{name}") or b"")
-        else:
-            actions = _parquet_actions(store, f"{LOG}/{name}", wanted)
-        for action in actions:
-            if action.get("sidecar") is not None:
-                sidecar = action["sidecar"]["path"]
-                path = sidecar if "/" in sidecar else f"{LOG}/_sidecars/{sidecar}"
-                yield from _parquet_actions(store, path, wanted)
-            else:
-                yield action
-
-
-_MAPS = {
-    "add": ("partitionValues", "tags"),
-    "remove": ("partitionValues", "tags"),
-    "metaData": ("configuration",),
-    "protocol": (),
-    "txn": (),
-    "sidecar": (),
-}
-
-
-def _parquet_actions(store: TableStore, path: str, kinds: tuple[str, ...]) -> Iterator[Action]:
-    with store.open(path) as handle:
-        parquet = pq.ParquetFile(handle)
-        wanted = [name for name in kinds if name in parquet.schema_arrow.names]
-        for batch in parquet.iter_batches(columns=wanted):
-            for name in wanted:
-                for value in batch.column(name).drop_null().to_pylist():
-                    yield {name: _as_in_json(name, value)}
-
-
-def _as_in_json(name: str, value: dict[str, Any]) -> dict[str, Any]:
-    """Return an action as it is in JSON: absent fields left out, lists of pairs as mappings."""
-    found = {key: content for key, content in value.items() if content is not None}
-    for key in _MAPS[name]:
-        if key in found:
-            found[key] = dict(found[key])
-    if name == "metaData" and "format" in found:
-        found["format"] = {**found["format"], "options": dict(found["format"]["options"] or ())}
-    return {key: content for key, content in found.items() if not key.endswith("_parsed")}

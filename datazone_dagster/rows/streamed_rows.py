@@ -147,7 +147,7 @@ class StreamedRows:
             return
         removes = [self._snapshot.files[at] for at in changed]
         try:
-            version = commit_files(
+            after = commit_files(
                 self._snapshot,
                 FileActions(adds, removes, [LiveFile(add, None).path for add in adds]),
                 operation="MERGE",
@@ -165,7 +165,7 @@ class StreamedRows:
                 hint="This attempt lost the commit race; the next one continues from the new "
                 "state.",
             ) from lost
-        load_version(self._table, version)
+        load_version(self._table, after.version)
 
     def _commit_all(
         self, rows: pa.Table, added: Iterable[pa.RecordBatch], commit: CommitProperties | None

@@ -202,7 +202,7 @@ class _Run:
         )
         crash_points.reach(crash_points.AFTER_DATA_FILES)
         adds = [add] if add is not None else []
-        version = commit_files(
+        after = commit_files(
             snapshot,
             FileActions(
                 adds=adds,
@@ -219,7 +219,7 @@ class _Run:
         self.done.bytes_written += sum(one["size"] for one in adds)
         self.done.bytes_read += sum(file.size_bytes for file in files)
         self.done.rows_dropped += sum(file.deleted for file in files)
-        return version
+        return after.version
 
     def _sorted(self, rows: pa.Table) -> Iterator[pa.RecordBatch]:
         """Yield the rows of several files in order, so that row groups have narrow key bounds."""

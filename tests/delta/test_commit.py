@@ -45,7 +45,7 @@ def files(snapshot: Snapshot, *numbers: int) -> FileActions:
 
 
 def commit(snapshot: Snapshot, actions: FileActions, app_id: str = "ours", number: int = 1) -> int:
-    return commit_files(
+    after = commit_files(
         snapshot,
         actions,
         operation="WRITE",
@@ -53,6 +53,7 @@ def commit(snapshot: Snapshot, actions: FileActions, app_id: str = "ours", numbe
         metrics={},
         properties=transaction(app_id, number),
     )
+    return after.version
 
 
 def numbers(table: DeltaTable) -> list[int]:
@@ -114,7 +115,7 @@ def test_a_lost_answer_is_not_a_lost_race(
     """The put succeeded, its answer was lost, and the client retried it."""
     put = TableStore.put_if_absent
 
-    def twice(self: TableStore, path: str, content: bytes) -> bool:
+    def twice(self: TableStore, path: str, content: bytes) -> str | None:
         assert put(self, path, content)
         return put(self, path, content)
 
@@ -129,7 +130,7 @@ def test_a_failed_put_leaves_the_files_because_it_may_have_happened(
 ) -> None:
     put = TableStore.put_if_absent
 
-    def fail(self: TableStore, path: str, content: bytes) -> bool:
+    def fail(self: TableStore, path: str, content: bytes) -> str | None:
         put(self, path, content)
         raise OSError("connection reset")
 
@@ -180,7 +181,7 @@ def test_tables_with_unsupported_rules_are_left_alone(
 ) -> None:
     snapshot = read_snapshot(table, {})
     metadata = {**snapshot.metadata, "configuration": configuration}
-    changed = Snapshot(snapshot.store, 0, snapshot.protocol, metadata, {}, ())
+    changed = Snapshot(snapshot.store, 0, snapshot.protocol, metadata, {}, {})
     assert reason in (why_not(changed) or "")
 
 
@@ -220,14 +221,14 @@ def test_unknown_writer_features_are_left_alone(
     table: DeltaTable, protocol: dict[str, object], reason: str
 ) -> None:
     snapshot = read_snapshot(table, {})
-    changed = Snapshot(snapshot.store, 0, protocol, snapshot.metadata, {}, ())
+    changed = Snapshot(snapshot.store, 0, protocol, snapshot.metadata, {}, {})
     assert reason in (why_not(changed) or "")
 
 
 def test_a_lock_of_delta_rs_is_not_bypassed(table: DeltaTable) -> None:
     snapshot = read_snapshot(table, {})
     store = TableStore("s3://lake/t", {"AWS_S3_LOCKING_PROVIDER": "dynamodb"})
-    changed = Snapshot(store, 0, snapshot.protocol, snapshot.metadata, {}, ())
+    changed = Snapshot(store, 0, snapshot.protocol, snapshot.metadata, {}, {})
     assert "lock" in (why_not(changed) or "")
 
 

@@ -1,13 +1,21 @@
-"""Commands as a user runs them: a real process in a project's folder."""
+"""Commands in a project's folder: as a user runs them in a process, or called in this one.
+
+A process takes seconds to import Dagster, so most tests call the command. Processes run the page
+docs/operations.md, and what is killed.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from datazone_dagster.cli import main
 from datazone_dagster.commands.project import load_project
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
@@ -53,9 +61,37 @@ defs = build_definitions([current, events], lakehouse=Lakehouse(uri="lake"))
 
 
 def run_command(
+    *arguments: str, cwd: Path, environment: Mapping[str, str] = {}, answers: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `datazone-dagster <arguments>` to its end, in this process unless it is to be killed."""
+    if "DATAZONE_CRASH_AT" in environment:
+        return run_process(*arguments, cwd=cwd, environment=environment)
+    with _as_at_the_start(cwd):
+        done = CliRunner().invoke(
+            main, arguments, input=answers, env=environment, catch_exceptions=False
+        )
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+@contextmanager
+def _as_at_the_start(cwd: Path) -> Iterator[None]:
+    """Enter a folder, and undo afterwards what the import of a project leaves in a process."""
+    here, path, modules = Path.cwd(), list(sys.path), set(sys.modules)
+    os.chdir(cwd)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if str(getattr(sys.modules[name], "__file__", None)).startswith(str(cwd)):
+                del sys.modules[name]
+
+
+def run_process(
     *arguments: str, cwd: Path, timeout_seconds: float = 240, environment: Mapping[str, str] = {}
 ) -> subprocess.CompletedProcess[str]:
-    """Run `datazone-dagster <arguments>` to its end."""
+    """Run `datazone-dagster <arguments>` to its end, in a process of its own."""
     return subprocess.run(
         [str(PROGRAM), *arguments],
         cwd=cwd,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from datazone_dagster.process import crash_points
-from tests.commands.running import DEFINITIONS, PROGRAM, ProjectFolder
+from tests.commands.running import DEFINITIONS, ProjectFolder, run_command
 from tests.erase.lakehouse import traces_in
 
 KEY = "zq-someone@mail.example"
@@ -32,14 +31,7 @@ def traces(project: ProjectFolder) -> list[str]:
 
 
 def test_it_explains_asks_and_erases(filled: ProjectFolder) -> None:
-    asked = subprocess.run(
-        [str(PROGRAM), "erase", "orders", "--key", f"id={KEY}"],
-        cwd=filled.path,
-        input="n\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    asked = run_command("erase", "orders", "--key", f"id={KEY}", cwd=filled.path, answers="n\n")
     assert asked.returncode == 0, asked.stderr
     for words in (
         "1 of 1 keys",
@@ -70,13 +62,10 @@ def test_json_without_yes_is_the_plan(filled: ProjectFolder) -> None:
     assert plan["found"] == ["key 1"]
     assert traces(filled)
     keys.unlink()
-    with_input = subprocess.run(
-        [str(PROGRAM), "erase", "orders", "--file", "-", "--json", "--yes"],
+    with_input = run_command(
+        *("erase", "orders", "--file", "-", "--json", "--yes"),
         cwd=filled.path,
-        input=f"id={KEY}\n",
-        capture_output=True,
-        text=True,
-        check=False,
+        answers=f"id={KEY}\n",
     )
     report = json.loads(with_input.stdout)
     assert (report["executed"], report["done"]) == (True, True)

@@ -19,6 +19,7 @@
     ├── StorageError                  a table of the library can't be read or written
     │   ├── UnrecognisedTableError    the path holds data that the library did not write
     │   ├── SourceMismatchError       a change log belongs to another table of DynamoDB
+    │   ├── LakehouseMismatchError    a run looks for its tables in another place than its sensor
     │   └── ConcurrentWriterError     another writer committed first; nothing was written
     ├── SnapshotError                 a snapshot stops and asks how to go on
     ├── LocalServerError              the local DynamoDB can't be started
@@ -137,6 +138,10 @@ class UnrecognisedTableError(StorageError):
 
 class SourceMismatchError(StorageError):
     """A change log belongs to another DynamoDB table than the one that the process reads."""
+
+
+class LakehouseMismatchError(StorageError):
+    """A run looks for its tables in another place than the sensor that requested it."""
 
 
 class ConcurrentWriterError(StorageError):

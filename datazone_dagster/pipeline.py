@@ -96,6 +96,7 @@ __all__ = [
     "backlog",
     "cancel_snapshot",
     "change_log_exists",
+    "change_log_head",
     "connect",
     "connect_exports",
     "connect_table",
@@ -277,6 +278,16 @@ def change_log_exists(source_name: str, layout: Layout) -> bool:
         StorageError: The lakehouse can't be read.
     """
     return ChangeLog(layout, source_name).open() is not None
+
+
+def change_log_head(source_name: str, layout: Layout) -> int | None:
+    """Return the latest batch in the change log of a source; None if there is no change log.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    log = ChangeLog(layout, source_name).open()
+    return None if log is None else log.head
 
 
 def dataset_exists(layout: Layout, dataset_id: str) -> bool:

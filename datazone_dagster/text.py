@@ -15,6 +15,7 @@ VALUE_CHARS = 200
 MESSAGE_CHARS = 2_000
 """Longest text of one error."""
 
+_URLS = re.compile(r"(abfss?://[^\s/@:]*@|://)(?:[^\s/@]*@)?([^\s?]*)(?:\?\S*)?")
 _LONG_RUN = re.compile(rf"\S{{{VALUE_CHARS + 1},}}")
 _TAIL_SHARE = 3
 """A shortened text keeps its start, and a third of its length from its end: the cause."""
@@ -48,6 +49,17 @@ def shortened(text: str, limit: int = VALUE_CHARS) -> str:
 def shown(value: object, limit: int = VALUE_CHARS) -> str:
     """Return a value, a key or a foreign error text as our texts show it: shortened and escaped."""
     return escaped(shortened(str(value), limit))
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose URLs have no user and no query: they may be a password and a signature.
+
+    The container in `abfss://container@account/` is no user.
+
+    Example:
+        `without_secrets("s3://key:secret@lake/a?sig=x")` is `"s3://lake/a"`.
+    """
+    return _URLS.sub(r"\1\2", text)
 
 
 def _cut(text: str, limit: int) -> str:

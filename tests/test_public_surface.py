@@ -121,6 +121,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "backlog",
         "cancel_snapshot",
         "change_log_exists",
+        "change_log_head",
         "connect",
         "connect_exports",
         "connect_table",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datazone_dagster.errors import DatazoneError
-from datazone_dagster.text import VALUE_CHARS, escaped, shortened, shown
+from datazone_dagster.text import VALUE_CHARS, escaped, shortened, shown, without_secrets
 
 CLEAR_SCREEN = "\x1b[2J"
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIC8=\x07"
@@ -69,3 +69,10 @@ def test_every_error_is_one_harmless_line() -> None:
     assert len(str(error)) < 7_000
     assert r"\x1b[2J\nERROR forged" in error.what
     assert "\x1b" not in error.safe + error.hint
+
+
+def test_urls_lose_user_and_query() -> None:
+    text = "GET http://key:s3cr3t@store:9000/lake/a?X-Signature=abc failed, see s3://k@lake/b"
+    assert without_secrets(text) == "GET http://store:9000/lake/a failed, see s3://lake/b"
+    assert without_secrets("at abfss://lake@acme/a?sig=b") == "at abfss://lake@acme/a"
+    assert without_secrets("abfss://user:pass@acme/a") == "abfss://acme/a"

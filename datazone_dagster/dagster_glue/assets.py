@@ -21,6 +21,7 @@ from datazone_dagster.api.function_version import function_version
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.known_schema import known_columns
+from datazone_dagster.dagster_glue.lakehouse_check import check_lakehouse
 from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite, LazyApply
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
@@ -39,7 +40,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.rendering import check_results, state_check_results
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
-from datazone_dagster.errors import DatazoneError
+from datazone_dagster.errors import DatazoneError, LakehouseMismatchError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.table_scan import TableClient
@@ -124,12 +125,14 @@ def transform_asset(
         layout = lakehouse.layout
         # Broad on purpose: whatever ended the application, the run reports the rest and fails.
         try:
+            check_lakehouse(context.instance, context.run.tags, source, layout)
             found = {one.id: lazy_apply.to_dataset(one.id, layout, context.log) for one in datasets}
         except Exception as error:
             what = error.what if isinstance(error, DatazoneError) else str(error)
             reason = shown(f"{type(error).__name__}: {what}")
             context.instance.add_run_tags(context.run_id, {FAILURE_TAG: reason})
-            yield from _checks_after_failure(lazy_apply, layout, context.log)
+            if not isinstance(error, LakehouseMismatchError):  # not of these tables
+                yield from _checks_after_failure(lazy_apply, layout, context.log)
             raise
         for name, dataset in outputs.items():
             yield Output(DatasetWrite(lazy_apply, dataset.id), output_name=name)

@@ -15,10 +15,16 @@ from dagster import (
 )
 
 from datazone_dagster.api import Transform
-from datazone_dagster.dagster_glue.names import BATCH_TAG, FAILURE_TAG, SOURCE_TAG
+from datazone_dagster.dagster_glue.names import (
+    BATCH_TAG,
+    FAILURE_TAG,
+    LAKEHOUSE_TAG,
+    SOURCE_TAG,
+)
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.pipeline import dataset_exists
+from datazone_dagster.text import without_secrets
 
 ACTIVE = [
     DagsterRunStatus.NOT_STARTED,
@@ -93,7 +99,11 @@ def decide_run(
         )
     request = RunRequest(
         job_name=transform.job_name,
-        tags={SOURCE_TAG: transform.source.name, BATCH_TAG: str(head)},
+        tags={
+            SOURCE_TAG: transform.source.name,
+            BATCH_TAG: str(head),
+            LAKEHOUSE_TAG: without_secrets(layout.uri),
+        },
     )
     return _decided(past, f"{transform.name} has a backlog", request)
 

@@ -24,7 +24,7 @@ from deltalake.fs import DeltaStorageHandler
 
 from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
 from datazone_dagster.model.table_file import DataFile
-from datazone_dagster.text import shown
+from datazone_dagster.text import shown, without_secrets
 
 Table = DeltaTable
 """Handle of a Delta table at one version, for annotations of those who do not call delta-rs."""
@@ -267,7 +267,6 @@ def store_hint(error: BaseException) -> str | None:
 _MACHINE_ROLE = "http://169.254.169.254"
 _SCHEMES = re.compile(r"\. Known schemes: \S*")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_URLS = re.compile(r"(://)(?:[^\s/@]*@)?([^\s?]*)(?:\?\S*)?")
 _CAUSE = "↳"
 _TEXT_MAX = 600
 
@@ -278,7 +277,7 @@ def in_one_line(error: BaseException) -> str:
     delta-rs puts each cause on a line of its own: "Permission denied" is in the last one.
     User and query of a URL are removed: they may be a password and a signature.
     """
-    text = _URLS.sub(r"\1\2", _COLOURS.sub("", _SCHEMES.sub("", str(error)))).strip()
+    text = without_secrets(_COLOURS.sub("", _SCHEMES.sub("", str(error)))).strip()
     first, *others = text.splitlines() or [type(error).__name__]
     causes = [line.strip()[1:].strip() for line in others if line.strip().startswith(_CAUSE)]
     return shown(": ".join([first.strip(), *causes]), _TEXT_MAX).rstrip(".")

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.files import FileWriter
 from datazone_dagster.changelog.schema import BatchRows, ShardRecords, bucket_of
 from datazone_dagster.delta import guarded
+from datazone_dagster.delta.store import TableStore
 
 
 class BatchWriter:
@@ -27,7 +27,7 @@ class BatchWriter:
 
     Args:
         uri: Location of the table, for error texts.
-        store: Function that returns the table's folder.
+        store: Folder of the table.
         batch: Number of the batch.
         epoch: Epoch of the batch's rows.
         commit: Function called once with the file, if there were any rows; returns the number
@@ -37,7 +37,7 @@ class BatchWriter:
     def __init__(
         self,
         uri: str,
-        store: Callable[[], pafs.FileSystem],
+        store: TableStore,
         batch: int,
         epoch: int,
         commit: Callable[[AddAction], int],
@@ -103,5 +103,5 @@ class BatchWriter:
         with guarded(*self._doing):
             for rows in tables:
                 if self._writer is None:
-                    self._writer = FileWriter(self._store(), bucket_of(self.batch))
+                    self._writer = FileWriter(self._store, bucket_of(self.batch))
                 self._writer.write(rows)

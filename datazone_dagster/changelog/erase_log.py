@@ -79,7 +79,7 @@ def _written(
         if batch.num_rows
     )
     bucket = int(file.partition_values[Log.BUCKET] or 0)
-    add = write_file(snapshot.store.filesystem, bucket, tables)
+    add = write_file(snapshot.store, bucket, tables)
     if add is None:
         return None
     return {

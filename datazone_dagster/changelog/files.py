@@ -17,11 +17,11 @@ from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.schema import REPEATING, WRITTEN_SCHEMA, bucket_of
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.model.column_names import Log
 
 ROW_GROUP_ROWS = 16_384
@@ -74,7 +74,7 @@ class FileWriter:
         data_change: Whether the rows are new to the table.
     """
 
-    def __init__(self, store: pafs.FileSystem, bucket: int, *, data_change: bool = True) -> None:
+    def __init__(self, store: TableStore, bucket: int, *, data_change: bool = True) -> None:
         self._store = store
         self._bucket = bucket
         self._data_change = data_change
@@ -139,7 +139,7 @@ class FileWriter:
         with suppress(OSError):
             self._sink.close()
         with suppress(OSError):
-            self._store.delete_file(self._path)
+            self._store.delete([self._path])
 
     def _write_group(self) -> None:
         rows = self._group.take()
@@ -148,8 +148,7 @@ class FileWriter:
 
     def _opened(self) -> pq.ParquetWriter:
         if self._writer is None:
-            self._store.create_dir(folder_of(self._bucket), recursive=True)
-            self._sink = self._store.open_output_stream(self._path)
+            self._sink = self._store.open_output(self._path)
             self._writer = pq.ParquetWriter(
                 self._sink,
                 WRITTEN_SCHEMA,
@@ -187,7 +186,7 @@ class _RowGroup:
 
 
 def write_file(
-    store: pafs.FileSystem, bucket: int, tables: Iterable[pa.Table], *, data_change: bool = True
+    store: TableStore, bucket: int, tables: Iterable[pa.Table], *, data_change: bool = True
 ) -> AddAction | None:
     """Write the rows of `tables` into one file of a bucket: see `FileWriter`."""
     with FileWriter(store, bucket, data_change=data_change) as file:
@@ -196,7 +195,7 @@ def write_file(
         return file.finish()
 
 
-def renumbered(store: pafs.FileSystem, file: AddAction, batch: int) -> AddAction:
+def renumbered(store: TableStore, file: AddAction, batch: int) -> AddAction:
     """Write a file of one batch again, under another number.
 
     Args:
@@ -208,7 +207,7 @@ def renumbered(store: pafs.FileSystem, file: AddAction, batch: int) -> AddAction
         OSError: The store failed.
     """
     at = WRITTEN_SCHEMA.get_field_index(Log.BATCH)
-    with store.open_input_file(file.path) as handle:
+    with store.open(file.path, file.size) as handle:
         parquet = pq.ParquetFile(handle)
 
         def groups() -> Iterator[pa.Table]:

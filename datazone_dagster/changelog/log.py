@@ -32,14 +32,9 @@ from datazone_dagster.changelog.owner import KIND, check_owner, create_log, owne
 from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
 from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
-from datazone_dagster.delta import (
-    data_files,
-    filesystem,
-    guarded,
-    open_table,
-    read_rows,
-    read_sized_rows,
-)
+from datazone_dagster.delta import data_files, guarded, open_table
+from datazone_dagster.delta.read_rows import read_rows, read_sized_rows
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.model.checkpoint import GapNote, Landed
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
@@ -96,6 +91,7 @@ class ChangeLogSnapshot:
         self.uri = log.uri
         self._log = log
         self._table = table
+        self._store = TableStore(table.table_uri, log.storage_options)
         self._head = LogHead(table, log.storage_options, log.name)
         if log.source is not None:
             check_owner(table, log.uri, log.source)
@@ -187,10 +183,7 @@ class ChangeLogSnapshot:
             self._listed = None
             return self._head.append(file, batch)
 
-        options = self._log.storage_options
-        return BatchWriter(
-            self._log.uri, lambda: filesystem(self._table, options), batch, epoch, commit
-        )
+        return BatchWriter(self._log.uri, self._store, batch, epoch, commit)
 
     def append(self, epoch: int, shards: Iterable[ShardRecords]) -> int | None:
         """Land one batch, once: `begin`, its records, `commit`.
@@ -314,10 +307,10 @@ class ChangeLogSnapshot:
         self, first: datetime, last: datetime, columns: Sequence[str]
     ) -> Iterator[pa.Table]:
         """Yield columns of the files that may have changes of this time, by their statistics."""
-        files, options = ranges.files_of_time(self._files, first, last), self._log.storage_options
+        files = ranges.files_of_time(self._files, first, last)
         schema = pa.schema([SCHEMA.field(name) for name in columns])
         with guarded(self.uri, "Looking for records that arrived again"):
-            for _, rows in read_rows(self._table, options, files, schema):
+            for _, rows in read_rows(self._store, files, schema):
                 yield rows
 
     def row_groups(self, after_batch: int, through_batch: int) -> RowGroups:
@@ -328,8 +321,7 @@ class ChangeLogSnapshot:
         """
         self._check_range(after_batch, through_batch)
         files = ranges.files_between(self._files, after_batch, through_batch)
-        options = self._log.storage_options
-        return RowGroups(self._table, options, files, after_batch, through_batch)
+        return RowGroups(self._store, files, after_batch, through_batch)
 
     def epoch_of(self, batch: int) -> int | None:
         """Return the epoch of the changes of a batch; None if the batch has no changes."""
@@ -393,8 +385,7 @@ class ChangeLogSnapshot:
         """As `_read`, with the approximate bytes that a row's other columns would take."""
         schema = pa.schema([SCHEMA.field(name) for name in dict.fromkeys((*columns, Log.BATCH))])
         files = ranges.files_between(self._files, after_batch, through_batch)
-        options = self._log.storage_options
-        for file, rows, others in read_sized_rows(self._table, options, files, schema):
+        for file, rows, others in read_sized_rows(self._store, files, schema):
             selected = ranges.rows_between(rows, file, after_batch, through_batch)
             if len(selected):
                 yield selected.select(list(columns)), others

@@ -19,8 +19,9 @@ from deltalake.transaction import AddAction
 from datazone_dagster.changelog.files import renumbered
 from datazone_dagster.changelog.log_errors import overtaken_error
 from datazone_dagster.changelog.schema import SCHEMA
-from datazone_dagster.delta import CHECKPOINT_EVERY, filesystem, transaction, transactions
+from datazone_dagster.delta import CHECKPOINT_EVERY, transaction, transactions
 from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files, why_not
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.column_names import Log
@@ -58,6 +59,7 @@ class LogHead:
     def __init__(self, table: DeltaTable, storage_options: Mapping[str, str], source: str) -> None:
         self._table = table
         self._storage_options = storage_options
+        self._store = TableStore(table.table_uri, storage_options)
         self._app_id = f"drain/{source}"
         self._scan_app_id = f"scan/{source}"
         self.read()
@@ -223,8 +225,7 @@ class LogHead:
             raise overtaken_error(self._table.table_uri, self.number, landed)
 
     def _renumbered(self, file: AddAction, batch: int) -> AddAction:
-        store = filesystem(self._table, self._storage_options)
-        new = renumbered(store, file, batch)
+        new = renumbered(self._store, file, batch)
         self._delete(file)
         crash_points.reach(crash_points.AFTER_RENUMBERING)
         return new
@@ -233,7 +234,7 @@ class LogHead:
         """Delete a file that no commit names; maintenance finds one that stays."""
         if file is not None:
             with suppress(OSError):
-                filesystem(self._table, self._storage_options).delete_file(file.path)
+                self._store.delete([file.path])
 
     def _fence_now(self) -> _Fence:
         state = self.snapshot

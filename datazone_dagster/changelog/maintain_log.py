@@ -18,7 +18,9 @@ from deltalake.transaction import AddAction, RemoveAction
 from datazone_dagster.changelog.files import folder_of, write_file
 from datazone_dagster.changelog.orphan_files import buckets_to_search, delete_orphan_files
 from datazone_dagster.changelog.schema import SCHEMA, WRITTEN_SCHEMA, bucket_of
-from datazone_dagster.delta import filesystem, guarded, read_rows, transaction
+from datazone_dagster.delta import guarded, transaction
+from datazone_dagster.delta.read_rows import read_rows
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.table_file import DataFile
 
@@ -46,9 +48,8 @@ def join_files(
     """
     with guarded(table.table_uri, f"Joining {len(files)} files of the change log"):
         bucket = bucket_of(files[0].minimum[Log.BATCH])
-        tables = _rows(table, storage_options, files)
-        store = filesystem(table, storage_options)
-        joined = write_file(store, bucket, tables, data_change=False)
+        store = TableStore(table.table_uri, storage_options)
+        joined = write_file(store, bucket, _rows(store, files), data_change=False)
         commit = CommitProperties(max_commit_retries=0)
         _commit(table, [joined] if joined else [], files, data_change=False, commit=commit)
 
@@ -109,10 +110,8 @@ def expired_files(
     return expired
 
 
-def _rows(
-    table: DeltaTable, storage_options: Mapping[str, str], files: Sequence[DataFile]
-) -> Iterator[pa.Table]:
-    for _, rows in read_rows(table, storage_options, files, _READ_SCHEMA):
+def _rows(store: TableStore, files: Sequence[DataFile]) -> Iterator[pa.Table]:
+    for _, rows in read_rows(store, files, _READ_SCHEMA):
         yield rows.cast(WRITTEN_SCHEMA)
 
 

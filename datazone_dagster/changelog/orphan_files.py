@@ -54,9 +54,8 @@ def delete_orphan_files(
 
 def newest_commit_at(snapshot: Snapshot) -> datetime | None:
     """Return the store's time of this version's log entry; None if the entry is gone."""
-    entry = snapshot.store.filesystem.get_file_info(entry_path(snapshot.version))
-    found: datetime | None = entry.mtime
-    return found
+    entry = snapshot.store.find(entry_path(snapshot.version))
+    return None if entry is None else entry.modified_at
 
 
 def buckets_to_search(first: int, last: int, turn: int) -> list[int]:

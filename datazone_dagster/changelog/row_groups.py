@@ -6,18 +6,18 @@ and many of them belong to superseded changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from datazone_dagster.changelog.ranges import rows_between
 from datazone_dagster.changelog.schema import SCHEMA
-from datazone_dagster.delta import filesystem, rows_at_a_time
+from datazone_dagster.delta import rows_at_a_time
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.table_file import DataFile
@@ -40,24 +40,20 @@ class RowGroups:
     yields only the rows inside the range, the same ones in every read.
 
     Args:
-        table: The change log at one version.
-        storage_options: Options of the table's store.
-        files: Files of the table with batches of the range, in order.
+        store: Folder of the change log.
+        files: Files of the change log with batches of the range, in order.
         after_batch: Start of the range, exclusive.
         through_batch: End of the range, inclusive.
     """
 
     def __init__(
         self,
-        table: DeltaTable,
-        storage_options: Mapping[str, str],
+        store: TableStore,
         files: Sequence[DataFile],
         after_batch: int,
         through_batch: int,
     ) -> None:
-        local = TableStore(table.table_uri, storage_options)
-        self._local = local if local.is_local else None
-        self._store = filesystem(table, storage_options, files)
+        self._store = store
         self._files = files
         self._range = (after_batch, through_batch)
         self._open: tuple[int, Any, pq.ParquetFile] | None = None
@@ -117,11 +113,11 @@ class RowGroups:
     def _parquet(self, number: int) -> pq.ParquetFile:
         if self._open is None or self._open[0] != number:
             self._close()
-            path = self._files[number].path
+            file = self._files[number]
+            handle = self._store.open(unquote(file.path), file.size_bytes)
             # Reading ahead saves requests. A local file needs none: there, other threads would
             # read ahead only to hand over memory, in fresh pages each time.
-            handle = self._local.open(path) if self._local else self._store.open_input_file(path)
-            parquet = pq.ParquetFile(handle, pre_buffer=self._local is None)
+            parquet = pq.ParquetFile(handle, pre_buffer=not self._store.is_local)
             self._open = (number, handle, parquet)
         return self._open[2]
 

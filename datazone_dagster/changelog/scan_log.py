@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pyarrow.fs as pafs
 from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.batch_writer import BatchWriter
@@ -16,7 +15,8 @@ from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.log_head import LogHead
 from datazone_dagster.changelog.owner import KIND
 from datazone_dagster.changelog.schema import ShardRecords
-from datazone_dagster.delta import filesystem, guarded, open_table
+from datazone_dagster.delta import guarded, open_table
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.snapshot_state import SnapshotState
 
@@ -102,10 +102,8 @@ class ScanLog:
         def commit(file: AddAction) -> int:
             return self._head.land_scan(file, before, after)
 
-        def folder() -> pafs.FileSystem:
-            return filesystem(self._table, self._storage_options)
-
-        with BatchWriter(self.uri, folder, self.head + 1, after.epoch, commit) as writer:
+        store = TableStore(self._table.table_uri, self._storage_options)
+        with BatchWriter(self.uri, store, self.head + 1, after.epoch, commit) as writer:
             for shard in records:
                 writer.put(shard)
             if writer.commit() is None:

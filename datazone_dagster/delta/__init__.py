@@ -9,18 +9,15 @@ handle with the same application id fails, and its writer has lost the commit ra
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any, cast
-from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.fs import DeltaStorageHandler
 
 from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
 from datazone_dagster.model.table_file import DataFile
@@ -179,68 +176,6 @@ def _with_prefix(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         for name, value in row.items()
         if name.startswith(prefix) and value is not None
     }
-
-
-def filesystem(
-    table: DeltaTable, storage_options: Mapping[str, str], files: Iterable[DataFile] = ()
-) -> pafs.FileSystem:
-    """Return the table's folder as an Arrow filesystem, for any kind of store.
-
-    The sizes of `files` come from the log. For any other file, opening it asks the store for the
-    size, and delta-rs holds the interpreter's lock meanwhile: no thread of the process runs.
-    """
-    sizes = {file.path: file.size_bytes for file in files}
-    handler = DeltaStorageHandler(table.table_uri, dict(storage_options), sizes)
-    return pafs.PyFileSystem(handler)
-
-
-def read_rows(
-    table: DeltaTable,
-    storage_options: Mapping[str, str],
-    files: Iterable[DataFile],
-    schema: pa.Schema,
-) -> Iterator[tuple[DataFile, pa.Table]]:
-    """Yield the rows of these files, file by file in the given order, some thousand at a time.
-
-    Args:
-        table: The table that has the files; without deletion vectors.
-        storage_options: Options of the table's store.
-        files: Files to read.
-        schema: Columns to decode, none of them a partition column. Files store strings in
-            several Arrow types; the rows have the types of this schema.
-    """
-    for file, rows, _ in read_sized_rows(table, storage_options, files, schema):
-        yield file, rows
-
-
-def read_sized_rows(
-    table: DeltaTable,
-    storage_options: Mapping[str, str],
-    files: Iterable[DataFile],
-    schema: pa.Schema,
-) -> Iterator[tuple[DataFile, pa.Table, float]]:
-    """As `read_rows`, with the approximate bytes that the other columns of a row would take."""
-    files = list(files)
-    store = filesystem(table, storage_options, files)
-    for file in files:
-        with store.open_input_file(unquote(file.path)) as handle:
-            parquet = pq.ParquetFile(handle)
-            for group in range(parquet.num_row_groups):
-                facts = parquet.metadata.row_group(group)
-                size, others = rows_at_a_time(facts), _row_bytes_of_others(facts, schema)
-                for batch in parquet.iter_batches(size, row_groups=[group], columns=schema.names):
-                    rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-                    yield file, rows, others
-
-
-def _row_bytes_of_others(group: pq.RowGroupMetaData, schema: pa.Schema) -> float:
-    columns = map(group.column, range(group.num_columns))
-    others = (
-        int(column.total_uncompressed_size)
-        for column in columns
-        if column.path_in_schema not in schema.names
-    )
-    return sum(others) / max(int(group.num_rows), 1)
 
 
 def rows_at_a_time(group: pq.RowGroupMetaData) -> int:

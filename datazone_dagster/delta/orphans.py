@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from urllib.parse import unquote
 
-import pyarrow.fs as pafs
-
 from datazone_dagster.delta.transaction_log import Action, Snapshot, removals
 from datazone_dagster.delta.vectors import Vector
 
@@ -35,21 +33,19 @@ def orphan_files(
         OSError: The store failed.
     """
     referenced = set(_referenced(snapshot, before.timestamp() * 1000))
-    selectors = (
-        [pafs.FileSelector("", recursive=True)]
+    store = snapshot.store
+    found = (
+        store.files_below()
         if folders is None
-        else [pafs.FileSelector(folder, allow_not_found=True) for folder in folders]
+        else [file for folder in folders for file in store.files_in(folder)]
     )
     return sorted(
-        info.path
-        for selector in selectors
-        for info in snapshot.store.filesystem.get_file_info(selector)
-        if info.is_file
-        and info.path.endswith(_OURS)
-        and not _is_hidden(info.path)
-        and info.path not in referenced
-        and info.mtime is not None
-        and info.mtime < before
+        file.path
+        for file in found
+        if file.path.endswith(_OURS)
+        and not _is_hidden(file.path)
+        and file.path not in referenced
+        and file.modified_at < before
     )
 
 

@@ -69,7 +69,7 @@ def _batches(
     wanted: np.ndarray[Any, np.dtype[np.int64]] | None,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield each batch with the position of its first row; skip row groups without `wanted`."""
-    with snapshot.store.open(file.path) as handle:
+    with snapshot.store.open(file.path, file.size_bytes) as handle:
         parquet = pq.ParquetFile(handle, pre_buffer=not snapshot.store.is_local)
         existing = set(parquet.schema_arrow.names)
         columns = [name for name in schema.names if name in existing]

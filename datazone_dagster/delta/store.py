@@ -1,47 +1,38 @@
 """The folder of a table: files by path, and the atomic put of a log entry.
 
-Files are read through the storage handler of delta-rs, so the same options lead to the same
-location. Uploads and put-if-absent, which that handler lacks, go through obstore.
+A local folder is read by Arrow, an object store by obstore: the storage handler of delta-rs makes
+several requests for a file, and no thread of the process runs until they are answered.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
 import pyarrow as pa
-import pyarrow.fs as pafs
-from deltalake.fs import DeltaStorageHandler
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-if TYPE_CHECKING:
-    from obstore import WritableFile
-
 from datazone_dagster.delta import in_one_line
+from datazone_dagster.delta.obstore_options import sorted_options
+from datazone_dagster.delta.remote_files import SMALL_BYTES, FileCache, by_ranges, upload_to
+from datazone_dagster.delta.stored_files import StoredFile, local_files, stored_file
 from datazone_dagster.errors import StorageError
 
-_CLIENT_OPTIONS = {
-    "allow_http": bool,
-    "allow_invalid_certificates": bool,
-    "connect_timeout": str,
-    "timeout": str,
-    "proxy_url": str,
-    "user_agent": str,
-}
-_READERS = 8
+_READERS = 20
 """Number of small files read concurrently."""
 
 UNKNOWN = "?"
 """Identity of the files of a store that tells no e_tag: its files are all alike."""
+
+_CACHE = FileCache()
 
 
 class TableStore:
@@ -54,15 +45,9 @@ class TableStore:
 
     def __init__(self, uri: str, storage_options: Mapping[str, str]) -> None:
         self.uri = uri
+        self._root = uri.rstrip("/")
         self._options = dict(storage_options)
         self._local = _local_folder(uri)
-
-    @cached_property
-    def filesystem(self) -> pafs.FileSystem:
-        """The folder as an Arrow filesystem; a local folder does not go through delta-rs."""
-        if self._local is not None:
-            return pafs.SubTreeFileSystem(str(self._local), pafs.LocalFileSystem())
-        return pafs.PyFileSystem(DeltaStorageHandler(self.uri, self._options))
 
     @property
     def is_local(self) -> bool:
@@ -75,11 +60,33 @@ class TableStore:
         names = {name.upper() for name in (*self._options, *os.environ)}
         return self._local is None and "AWS_S3_LOCKING_PROVIDER" in names
 
-    def open(self, path: str) -> pa.NativeFile:
-        """Open a file for random access reads."""
+    def open(self, path: str, size_bytes: int | None = None) -> pa.NativeFile:
+        """Open a file that never changes for random access reads.
+
+        Args:
+            path: Path of the file.
+            size_bytes: Size of the file, if it is known: it saves a request for a large file.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            OSError: The store failed.
+        """
         if self._local is not None:
             return pa.OSFile(str(self._local / path))
-        return self.filesystem.open_input_file(path)
+        content = _CACHE.get(self._root, path)
+        if content is not None:
+            return pa.BufferReader(content)
+        if size_bytes is None or size_bytes <= SMALL_BYTES:
+            try:
+                found = obstore.get(self._objects, path)
+                size_bytes = found.meta["size"]
+                if size_bytes <= SMALL_BYTES:
+                    content = pa.py_buffer(found.bytes())
+                    _CACHE.put(self._root, path, content)
+                    return pa.BufferReader(content)
+            except BaseError as error:
+                raise OSError(str(error)) from error
+        return by_ranges(self._objects, path, size_bytes)
 
     def open_small(self, path: str) -> pa.NativeFile:
         """Open a file for random access reads after one request; all of it may be in memory.
@@ -98,6 +105,23 @@ class TableStore:
         """Read a small file completely; None if there is none."""
         found = self.read_identified(path)
         return None if found is None else found[0]
+
+    def read_constant(self, path: str) -> bytes | None:
+        """Read a small file that never changes; None if there is none.
+
+        A process that has read or written it asks an object store for it only once.
+        """
+        if self._local is not None:
+            return self.read(path)
+        known = _CACHE.get(self._root, path)
+        if known is None:
+            found = self.read(path)
+            if found is None:
+                return None
+            known = pa.py_buffer(found)
+            _CACHE.put(self._root, path, known)
+        content: bytes = known.to_pybytes()
+        return content
 
     def read_all(self, paths: Iterable[str]) -> list[bytes | None]:
         """Read small files completely, several at once where each costs a request."""
@@ -171,10 +195,58 @@ class TableStore:
         names = ((one["path"].removeprefix(f"{folder}/"), one["e_tag"]) for one in listed)
         return {name: e_tag or UNKNOWN for name, e_tag in names if "/" not in name}
 
+    def find(self, path: str) -> StoredFile | None:
+        """Return the facts of a file; None if there is none.
+
+        Raises:
+            OSError: The store failed.
+        """
+        try:
+            if self._local is not None:
+                return stored_file(path, (self._local / path).stat())
+            found = obstore.head(self._objects, path)
+        except FileNotFoundError:
+            return None
+        except BaseError as error:
+            raise OSError(str(error)) from error
+        return StoredFile(path, found["size"], found["last_modified"])
+
+    def files_below(self, folder: str = "") -> list[StoredFile]:
+        """Return the files below a folder and its folders; none if there is no such folder.
+
+        Raises:
+            OSError: The store failed.
+        """
+        if self._local is not None:
+            return list(local_files(self._local, self._local / folder))
+        try:
+            return [
+                StoredFile(one["path"], one["size"], one["last_modified"])
+                for some in obstore.list(self._objects, prefix=folder or None)
+                for one in some
+            ]
+        except BaseError as error:
+            raise OSError(str(error)) from error
+
+    def files_in(self, folder: str) -> list[StoredFile]:
+        """Return the files directly in a folder; none if there is no such folder.
+
+        Raises:
+            OSError: The store failed.
+        """
+        if self._local is not None:
+            return list(local_files(self._local, self._local / folder, recursive=False))
+        try:
+            found = obstore.list_with_delimiter(self._objects, prefix=folder or None)
+        except BaseError as error:
+            raise OSError(str(error)) from error
+        return [
+            StoredFile(one["path"], one["size"], one["last_modified"]) for one in found["objects"]
+        ]
+
     def names(self, folder: str) -> list[str]:
         """Return the names of the files directly in a folder."""
-        found = self.filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
-        return [info.base_name for info in found if info.is_file]
+        return [file.path.rpartition("/")[2] for file in self.files_in(folder)]
 
     def folders(self) -> list[str]:
         """Return the names of the folders directly below the root; none if there is no root.
@@ -192,24 +264,40 @@ class TableStore:
         return [prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes]
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a new file that nothing refers to yet."""
+        """Write a new file that nothing refers to yet, and that never changes."""
         with self.open_output(path) as handle:
             handle.write(content)
 
     def open_output(self, path: str) -> pa.NativeFile:
-        """Open a new file for writing; create its folders where the store has folders."""
+        """Open a new file that never changes for writing.
+
+        Its folders are created where the store has folders. An object store has the file once it
+        is closed.
+        """
         if self._local is not None:
             (self._local / path).parent.mkdir(parents=True, exist_ok=True)
-            return self.filesystem.open_output_stream(path)
-        return pa.PythonFile(_Upload(obstore.open_writer(self._objects, path)), mode="w")
+            return pa.OSFile(str(self._local / path), mode="wb")
+        return upload_to(self._objects, path, lambda content: _CACHE.put(self._root, path, content))
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete files that nothing refers to; files that are already gone are skipped."""
-        for path in paths:
-            try:
-                self.filesystem.delete_file(path)
-            except FileNotFoundError:
-                continue
+        """Delete files that nothing refers to; files that are already gone are skipped.
+
+        S3 deletes a thousand files in one request.
+
+        Raises:
+            OSError: The store failed; some files may remain.
+        """
+        names = list(paths)
+        if self._local is not None:
+            for name in names:
+                (self._local / name).unlink(missing_ok=True)
+            return
+        for name in names:
+            _CACHE.remove(self._root, name)
+        try:
+            _deleted(self._objects, names)
+        except BaseError as error:
+            raise OSError(str(error)) from error
 
     def replace(self, path: str, content: bytes) -> None:
         """Write a file, atomically replacing the one that is there.
@@ -271,7 +359,7 @@ class TableStore:
     def _objects(self) -> ObjectStore:
         if self._local is not None:
             return LocalStore(self._local)
-        config, client, retry = _sorted_options(self._options)
+        config, client, retry = sorted_options(self._options)
         try:
             return from_url(
                 self.uri.rstrip("/"),
@@ -299,79 +387,12 @@ def _local_folder(uri: str) -> Path | None:
     return Path(unquote(split.path)) if split.scheme == "file" else None
 
 
-class _Upload(io.RawIOBase):
-    """A multipart upload; the file exists once it is closed."""
-
-    def __init__(self, upload: WritableFile) -> None:
-        self._upload = upload
-        self._size_bytes = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        content = memoryview(data).cast("B")  # Arrow passes signed bytes
-        self._upload.write(content)
-        self._size_bytes += len(content)
-        return len(content)
-
-    def tell(self) -> int:
-        return self._size_bytes
-
-    def close(self) -> None:
-        if not self.closed:
-            self._upload.close()
-        super().close()
-
-
-def _sorted_options(
-    options: Mapping[str, str],
-) -> tuple[Any, dict[str, Any] | None, dict[str, Any] | None]:
-    """Sort the flat options of delta-rs into obstore's three groups: store, client, retries.
-
-    Options that only delta-rs knows (locks, renames, its own caches) are left out: a commit
-    is one conditional put.
-    """
-    config, client, retry = {}, {}, {}
-    for name, value in options.items():
-        key = name.lower()
-        bare = key.split("_", 1)[1] if key.startswith(("aws_", "azure_", "google_")) else key
-        if bare in _CLIENT_OPTIONS:
-            client[bare] = _truth(value) if _CLIENT_OPTIONS[bare] is bool else value
-        elif bare == "max_retries":
-            retry["max_retries"] = int(value)
-        elif key.startswith(_STORE_PREFIXES) and not key.startswith(_ONLY_DELTA_RS):
-            config[key] = value
-        elif bare in _BARE_STORE_OPTIONS:
-            config[bare] = value
-    return config or None, client or None, retry or None
-
-
-_STORE_PREFIXES = ("aws_", "azure_", "google_")
-_ONLY_DELTA_RS = (
-    "aws_s3_locking_provider",
-    "aws_s3_allow_unsafe_rename",
-    "aws_copy_if_not_exists",
-    "aws_force_credential_load",
-)
-_BARE_STORE_OPTIONS = (
-    "access_key_id",
-    "secret_access_key",
-    "session_token",
-    "token",
-    "region",
-    "endpoint",
-    "endpoint_url",
-    "virtual_hosted_style_request",
-    "skip_signature",
-    "conditional_put",
-    "account_name",
-    "account_key",
-    "sas_key",
-    "service_account",
-    "service_account_key",
-)
-
-
-def _truth(value: str) -> bool:
-    return value.strip().lower() in ("1", "true", "yes", "on", "y")
+def _deleted(objects: ObjectStore, paths: list[str]) -> None:
+    """Delete files; stores that delete them one by one stop at the first that is gone."""
+    try:
+        if paths:
+            obstore.delete(objects, paths)
+    except FileNotFoundError:
+        for path in paths:
+            with suppress(FileNotFoundError):
+                obstore.delete(objects, path)

@@ -160,7 +160,7 @@ class Snapshot:
         """Return the number of rows of a data file, deleted ones included."""
         if file.num_records is not None:
             return file.num_records
-        with self.store.open(file.path) as handle:
+        with self.store.open(file.path, file.size_bytes) as handle:
             return int(pq.read_metadata(handle).num_rows)
 
     def deleted_in(self, file: LiveFile) -> BitMap64:
@@ -190,7 +190,7 @@ class Snapshot:
             if not path.startswith(root):
                 raise VectorError(f"it is outside of the table, at {path}")
             path = path[len(root) :]
-        content = self.store.read(path)
+        content = self.store.read_constant(path)
         if content is None:
             raise VectorError(f"{path} is missing")
         return content

@@ -8,14 +8,13 @@ that still has a searched row shows the next attempt that the work is not done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from pyroaring import BitMap64
@@ -27,6 +26,7 @@ from datazone_dagster.delta.read_file import live_batches
 from datazone_dagster.delta.read_table import last_transaction, schema_of
 from datazone_dagster.delta.redact_log import redact_log
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.stored_files import StoredFile
 from datazone_dagster.delta.transaction_log import LOG, Action, LiveFile, Snapshot, read_snapshot
 from datazone_dagster.delta.transaction_log import removals as removed_files
 from datazone_dagster.errors import ConcurrentWriterError
@@ -202,7 +202,7 @@ def has_rows(root: str, storage_options: Mapping[str, str], search: Search) -> b
     """Return whether any Parquet file below a folder, tables within it included, has such a row."""
     store = TableStore(root, storage_options)
     with guarded(root, "Searching for rows to erase"):
-        return any(_positions(store, info.path, search)[0] for info in _stored(store))
+        return any(_positions(store, file, search)[0] for file in _stored(store))
 
 
 def _summary(found: FilesWithRows, blocked: str | None) -> RowsErased:
@@ -266,7 +266,7 @@ def _search(snapshot: Snapshot, search: Search, now: datetime) -> FilesWithRows:
     found: set[str] = set()
     for info in _stored(snapshot.store):
         try:
-            positions, names = _positions(snapshot.store, info.path, search)
+            positions, names = _positions(snapshot.store, info, search)
             has_rows = bool(positions)
         except (FileNotFoundError, pa.ArrowInvalid):
             if info.path in live:
@@ -278,7 +278,7 @@ def _search(snapshot: Snapshot, search: Search, now: datetime) -> FilesWithRows:
             others.append(info.path)
         elif info.path in live:
             in_live.append((live[info.path], positions))
-        elif info.path in known or (info.mtime is not None and info.mtime < now - IN_FLIGHT):
+        elif info.path in known or info.modified_at < now - IN_FLIGHT:
             old.append(info.path)
         else:
             young.append(info.path)
@@ -297,23 +297,20 @@ def _path(action: Action) -> str:
     return LiveFile(action, None).path
 
 
-def _stored(store: TableStore) -> Iterable[pafs.FileInfo]:
+def _stored(store: TableStore) -> list[StoredFile]:
     """Return the Parquet files below a folder, except those of Delta logs."""
-    found = store.filesystem.get_file_info(
-        pafs.FileSelector("", recursive=True, allow_not_found=True)
-    )
     return [
-        info
-        for info in found
-        if info.is_file and info.path.endswith(".parquet") and LOG not in info.path.split("/")
+        file
+        for file in store.files_below()
+        if file.path.endswith(".parquet") and LOG not in file.path.split("/")
     ]
 
 
-def _positions(store: TableStore, path: str, search: Search) -> tuple[BitMap64, set[str]]:
+def _positions(store: TableStore, file: StoredFile, search: Search) -> tuple[BitMap64, set[str]]:
     """Return the positions of the searched rows in a file, and what was found."""
     positions, start = BitMap64(), 0
     names: set[str] = set()
-    with store.open(path) as handle:
+    with store.open(file.path, file.size_bytes) as handle:
         parquet = pq.ParquetFile(handle, pre_buffer=not store.is_local)
         existing = [name for name in search.columns if name in parquet.schema_arrow.names]
         if not existing:

@@ -140,7 +140,7 @@ def _by_file(found: pa.Table) -> Iterator[tuple[int, BitMap64]]:
 
 
 def _in_file(snapshot: Snapshot, wanted: _Wanted, number: int, file: LiveFile) -> pa.Table:
-    with snapshot.store.open(file.path) as handle:
+    with snapshot.store.open(file.path, file.size_bytes) as handle:
         remote = not snapshot.store.is_local
         parquet = pq.ParquetFile(
             handle, pre_buffer=remote, buffer_size=0 if remote else BUFFER_BYTES

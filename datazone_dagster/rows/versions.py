@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from datazone_dagster.delta import read_rows
+from datazone_dagster.delta.read_rows import read_rows
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.table_file import DataFile
@@ -37,7 +38,8 @@ def versions_in(
     if len(wanted):
         key_filter = KeyFilter(wanted)
         candidates: list[pa.Table] = []
-        for _, rows in read_rows(table, storage_options, files, _SCHEMA):
+        store = TableStore(table.table_uri, storage_options)
+        for _, rows in read_rows(store, files, _SCHEMA):
             candidates.append(rows.take(pa.array(key_filter.passing(rows[KEY].combine_chunks()))))
             if sum(map(len, candidates)) >= LOOKED_UP_ROWS:
                 found.append(_among(wanted, candidates))

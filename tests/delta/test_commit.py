@@ -20,7 +20,8 @@ from datazone_dagster.delta.commit import (
     why_not,
 )
 from datazone_dagster.delta.data_file import write_data_file
-from datazone_dagster.delta.store import TableStore, _sorted_options
+from datazone_dagster.delta.obstore_options import sorted_options
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.transaction_log import (
     Snapshot,
     entry_actions,
@@ -243,7 +244,7 @@ def test_the_entry_is_one_action_a_line(table: DeltaTable) -> None:
 
 
 def test_options_go_to_the_group_that_knows_them() -> None:
-    config, client, retry = _sorted_options(
+    config, client, retry = sorted_options(
         {
             "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
             "AWS_ALLOW_HTTP": "true",

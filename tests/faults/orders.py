@@ -13,7 +13,9 @@ from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.dataset.quarantine import KIND as QUARANTINE_KIND
-from datazone_dagster.delta import data_files, open_table, read_rows
+from datazone_dagster.delta import data_files, open_table
+from datazone_dagster.delta.read_rows import read_rows
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
@@ -112,7 +114,7 @@ def landed(layout: Layout) -> pa.Table:
     if table is None:
         return schema.empty_table()
     files = sorted(data_files(table), key=lambda file: file.minimum[Log.BATCH])
-    rows = [rows for _, rows in read_rows(table, log.storage_options, files, schema)]
+    rows = [rows for _, rows in read_rows(TableStore(log.uri, log.storage_options), files, schema)]
     return pa.concat_tables([schema.empty_table(), *rows])
 
 

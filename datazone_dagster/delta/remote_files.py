@@ -1,0 +1,176 @@
+"""Files of an object store as Arrow streams, with few requests, and a cache of small ones.
+
+Each request costs its latency and its price, not its bytes. So a small file is read by one
+request, a large one by its ranges, and a file is uploaded by one request where it is not huge.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import obstore
+import pyarrow as pa
+from obstore.exceptions import BaseError
+from obstore.store import ObjectStore
+
+if TYPE_CHECKING:
+    from obstore import WritableFile
+
+SMALL_BYTES = 8 << 20
+"""Size up to which a file is read completely by one request."""
+
+SINGLE_PUT_BYTES = 64 << 20
+"""Size up to which a file is uploaded by one request; it is in memory until then."""
+
+CACHE_BYTES = 64 << 20
+"""Size of the small files that a process retains."""
+
+
+class FileCache:
+    """Contents of small files that never change, such as data files and deletion vectors.
+
+    Args:
+        most_bytes: Size of the contents that are retained; the least recently used ones go first.
+    """
+
+    def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._contents: OrderedDict[tuple[str, str], pa.Buffer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, table: str, path: str) -> pa.Buffer | None:
+        """Return the content of a file; None if it is not retained."""
+        with self._lock:
+            content = self._contents.get((table, path))
+            if content is not None:
+                self._contents.move_to_end((table, path))
+            return content
+
+    def put(self, table: str, path: str, content: pa.Buffer) -> None:
+        """Retain the content of a file, if it is small."""
+        if content.size > SMALL_BYTES:
+            return
+        with self._lock:
+            self._remove(table, path)
+            self._contents[table, path] = content
+            self._bytes += content.size
+            while self._bytes > self._most_bytes:
+                self._remove(*next(iter(self._contents)))
+
+    def remove(self, table: str, path: str) -> None:
+        """Drop a file that was deleted."""
+        with self._lock:
+            self._remove(table, path)
+
+    def _remove(self, table: str, path: str) -> None:
+        content = self._contents.pop((table, path), None)
+        if content is not None:
+            self._bytes -= content.size
+
+
+def by_ranges(objects: ObjectStore, path: str, size_bytes: int) -> pa.NativeFile:
+    """Open a file whose ranges are read by one request each."""
+    return pa.PythonFile(_RangeFile(objects, path, size_bytes), mode="r")
+
+
+def upload_to(
+    objects: ObjectStore, path: str, uploaded: Callable[[pa.Buffer], None]
+) -> pa.NativeFile:
+    """Open a new file that exists once it is closed.
+
+    Args:
+        objects: Store of the file.
+        path: Path in the store.
+        uploaded: Function that receives the content of a file that one request has uploaded.
+    """
+    return pa.PythonFile(_Upload(objects, path, uploaded), mode="w")
+
+
+class _RangeFile(io.RawIOBase):
+    def __init__(self, objects: ObjectStore, path: str, size_bytes: int) -> None:
+        self._objects = objects
+        self._path = path
+        self._size_bytes = size_bytes
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size_bytes}[whence]
+        self._at = start + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(self._size_bytes - self._at, 0)
+        length = left if size is None or size < 0 else min(size, left)
+        if not length:
+            return b""
+        try:
+            found = obstore.get_range(self._objects, self._path, start=self._at, length=length)
+        except BaseError as error:
+            raise OSError(str(error)) from error
+        self._at += length
+        return found.to_bytes()
+
+
+class _Upload(io.RawIOBase):
+    def __init__(
+        self, objects: ObjectStore, path: str, uploaded: Callable[[pa.Buffer], None]
+    ) -> None:
+        self._objects = objects
+        self._path = path
+        self._uploaded = uploaded
+        self._pieces: list[bytes] = []
+        self._size_bytes = 0
+        self._multipart: WritableFile | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        content = memoryview(data).cast("B")  # Arrow passes signed bytes
+        self._size_bytes += len(content)
+        if self._multipart is None:
+            self._pieces.append(bytes(content))
+            if self._size_bytes > SINGLE_PUT_BYTES:
+                self._multipart = self._begun()
+        else:
+            self._multipart.write(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._size_bytes
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        super().close()
+        try:
+            if self._multipart is not None:
+                self._multipart.close()
+                return
+            content = b"".join(self._pieces)
+            self._pieces.clear()
+            obstore.put(self._objects, self._path, content, use_multipart=False)
+        except BaseError as error:
+            raise OSError(str(error)) from error
+        self._uploaded(pa.py_buffer(content))
+
+    def _begun(self) -> WritableFile:
+        upload = obstore.open_writer(self._objects, self._path)
+        for piece in self._pieces:
+            upload.write(piece)
+        self._pieces.clear()
+        return upload

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-faults test-faults-again test-store test-spark lint types imports lock clean
+.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-long test-faults test-faults-again test-store test-spark lint types imports lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ $(BIN)/versitygw: | $(STAMP)
 
 test-store: $(STAMP) $(BIN)/versitygw ## all tests on object stores that run here (needs Go 1.25)
 	$(BIN)/python -m pytest -m "store or not store" tests/store
+
+test-long: $(STAMP) ## what is too long for make test: memory, properties with all their examples, the daemon
+	DATAZONE_TEST_PROFILE=long $(BIN)/python -m pytest -m "(faults or hypothesis) and not wheel" \
+	  --ignore=tests/faults --ignore=tests/test_whole_flow.py
 
 SPARK_JARS := $(VENV)/spark-jars
 test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 17 and Maven)

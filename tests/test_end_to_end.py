@@ -128,9 +128,9 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 def test_the_dataset_equals_the_table_through_splits_and_a_cursor_reset(running: Running) -> None:
-    traffic = iter(OrderTraffic(seed=7, coupon_after=500))
+    traffic = iter(OrderTraffic(seed=7, coupon_after=700))
     for step in range(4):
-        run_traffic(running.client, traffic, changes=2500)  # type: ignore[arg-type] # goes on
+        run_traffic(running.client, traffic, changes=500)  # type: ignore[arg-type] # goes on
         if step < 3:
             running.server.admin.split("orders", step)
         if step == 1:

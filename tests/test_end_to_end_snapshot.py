@@ -1,4 +1,8 @@
-"""A table older than its stream, under the real Dagster daemon: its snapshot starts itself."""
+"""A table older than its stream, under the real Dagster daemon: its snapshot starts itself.
+
+The default run has the same in one process, tests/dagster_glue/test_snapshots.py, and the daemon
+with the published example, test_end_to_end.py.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ from datazone_dagster.local.wire_client import WireClient
 from datazone_dagster.model.layout import Layout
 from tests.test_end_to_end import PROJECT, RUNS, Running, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(420)]
 
 ITEMS = 2_000
 DEADLINE_SECONDS = 300.0

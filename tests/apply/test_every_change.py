@@ -32,6 +32,7 @@ from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.pipeline import apply_transform, read_dataset, redrive_dataset
 from tests.apply.test_selective_read import BATCHES, SOURCE, Change, contents, land
 from tests.apply.test_selective_read import open_orders as new
+from tests.examples import examples
 
 IMAGES = (Log.OLD_IMAGE, Log.NEW_IMAGE)
 ORIGIN_COLUMNS = (Log.STREAM_ARN, Log.SHARD_ID, Log.PARENT_SHARD_ID, Log.RAW)
@@ -248,7 +249,7 @@ def after_reading_all(use: Use) -> Use:
     return looking
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     mode=st.sampled_from(sorted(DATASETS)),
     use=st.sampled_from([new, totals, old, both, windowed, items, old_items, counted]),

@@ -28,6 +28,7 @@ from datazone_dagster.pipeline import (
 from datazone_dagster.process import crash_points
 from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, at_point, crash_at
 from tests.apply.test_on_error import build, by_python, land, put, rows, waiting
+from tests.examples import examples
 
 POINTS = (
     crash_points.AFTER_REDRIVE_PIN,
@@ -228,7 +229,7 @@ def test_a_record_that_the_parser_has_learnt_to_read_comes_back(layout: Layout) 
     assert quarantine_report(flow(fixed), "out", layout).waiting == 0
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     changes=st.lists(
         st.tuples(st.sampled_from("abc"), st.integers(-3, 3)), min_size=1, max_size=12

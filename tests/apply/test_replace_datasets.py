@@ -42,6 +42,7 @@ from datazone_dagster.pipeline import (
 from datazone_dagster.process import crash_points
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, crash_at
+from tests.examples import examples
 from tests.snapshot.flow import item, key
 from tests.snapshot.scripted_table import ScriptedTable
 
@@ -135,7 +136,9 @@ def test_it_leaves_no_change_log_no_checkpoint_and_no_files_of_the_run(tmp_path:
     chunk_bytes=st.sampled_from([1, None]),
 )
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(8),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_after_every_run_the_dataset_equals_the_table(
     tmp_path_factory: pytest.TempPathFactory,

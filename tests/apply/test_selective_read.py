@@ -30,6 +30,7 @@ from datazone_dagster.model.record import ChangeRecord, MalformedRecord
 from datazone_dagster.model.size_policy import ChunkBounds
 from datazone_dagster.pipeline import apply_transform, read_dataset
 from datazone_dagster.sources import DynamoDBSource
+from tests.examples import examples
 
 SOURCE = DynamoDBSource(table_name="orders", region="eu-west-1")
 KEYS = ('{"id":{"N":"1"}}', '{"id":{"N":"1.0"}}', '{"id":{"N":"2"}}', '{ "id" : {"N":"3"} }')
@@ -129,7 +130,7 @@ def tombstones(layout: Layout, name: str) -> list[tuple[str, str, str]]:
     return sorted((row["_dz_key"], row["_dz_version"], row["cause"]) for row in rows)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(batches=BATCHES, chunk_bytes=st.sampled_from([1, 4000, 1 << 30]))
 def test_datasets_and_tombstones_are_as_from_full_chunks(
     tmp_path_factory: pytest.TempPathFactory,

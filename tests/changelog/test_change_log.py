@@ -17,6 +17,7 @@ from datazone_dagster.errors import ConcurrentWriterError, StorageError, Unrecog
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import ChangeRecord, MalformedRecord
+from tests.examples import examples
 
 ARN = "arn:stream/1"
 
@@ -78,7 +79,7 @@ def test_the_second_of_two_appends_from_one_snapshot_loses_the_race(tmp_path: Pa
     assert chunk.rows[Log.EVENT_ID].to_pylist() == ["e1", "e2"]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=6),
     after=st.integers(0, 6),

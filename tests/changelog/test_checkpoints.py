@@ -13,6 +13,7 @@ from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, ShardState
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import Gap
+from tests.examples import examples
 
 TIMES = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1), timezones=st.just(timezone.utc))
 NUMBERS = st.integers(0, 10**40 - 1)
@@ -51,7 +52,7 @@ def checkpoints_in(root: Path) -> CheckpointTable:
     return CheckpointTable(Layout(str(root)), "orders")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(SHARDS, st.integers(0, 2**60), st.integers(1, 10**6))
 def test_a_saved_checkpoint_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, row: ShardCheckpoint, batch: int, epoch: int

@@ -33,6 +33,7 @@ from datazone_dagster.model.snapshot_state import (
     wanted,
 )
 from tests.changelog.test_change_log import record, shard
+from tests.examples import examples
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -217,7 +218,7 @@ def test_a_log_that_is_not_there_is_told(tmp_path: Path) -> None:
 STEP = st.sampled_from(["begin", "commit", "scan", "scan later", "scan now", "maintain"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(steps=st.lists(STEP, min_size=4, max_size=16), data=st.data())
 def test_interleaved_drains_and_scans_lose_and_double_nothing(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str], data: st.DataObject

@@ -22,6 +22,7 @@ from datazone_dagster.dataset.history import (
 from datazone_dagster.model.column_names import KEY, VALID_TO, VERSION
 from datazone_dagster.rows.merge_batch import CAUSE, EACH_CHANGE_SCHEMA, MergeBatch
 from tests.dataset.history_model import Change, Interval, intervals, scripts
+from tests.examples import examples
 
 TIME = pa.timestamp("us", tz="UTC")
 TABLE = pa.schema(
@@ -130,7 +131,7 @@ def _without(rows: pa.Table, removed: pa.Table) -> pa.Table:
     return rows.filter(pa.array(stays, pa.bool_()))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(script=scripts(), tracked=st.sampled_from([(), ("status",)]))
 def test_any_order_rechunking_and_replay_gives_the_intervals_of_the_model(
     script: tuple[list[Change], list[list[Change]]], tracked: tuple[str, ...]
@@ -144,7 +145,7 @@ def test_any_order_rechunking_and_replay_gives_the_intervals_of_the_model(
         assert history.intervals() == intervals(seen, (0,) if tracked else (0, 1))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(script=scripts())
 def test_large_values_are_compared_by_digest_with_the_same_result(
     script: tuple[list[Change], list[list[Change]]],

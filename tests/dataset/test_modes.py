@@ -21,6 +21,7 @@ from datazone_dagster.process import crash_points
 from datazone_dagster.testing import Crash, crash_at
 from tests.dataset.history_model import START, Change, Interval, intervals, scripts
 from tests.dataset.test_history import intervals_of
+from tests.examples import examples
 
 TIME = pa.timestamp("us", tz="UTC")
 CHANGES = pa.schema(
@@ -46,7 +47,7 @@ Shown = tuple[str, tuple[Status, ...], str | None]
 """State of a key: version, rows, and cause if it is marked as deleted."""
 
 ON_DISK = settings(
-    max_examples=8,
+    max_examples=examples(8),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -19,6 +19,8 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.quarantine_policy import FUNCTION_FAILED
 from datazone_dagster.model.version import row_version
 
+LONG = pytest.mark.faults
+
 GROWN_BYTES = 170 << 20
 """Libraries and decoded columns. The images alone have 280 MB."""
 
@@ -126,7 +128,7 @@ def test_only_the_columns_that_are_asked_for_come_back(tmp_path: Path) -> None:
     assert quarantine.waiting().column_names == SCHEMA.names
 
 
-@pytest.mark.parametrize("stored", [0, 50, 750])
+@pytest.mark.parametrize("stored", [50, pytest.param(0, marks=LONG), pytest.param(750, marks=LONG)])
 def test_a_put_takes_a_part_of_the_images_into_memory_whether_it_is_the_first_or_repeated(
     tmp_path: Path, stored: int
 ) -> None:
@@ -138,7 +140,7 @@ def test_a_put_takes_a_part_of_the_images_into_memory_whether_it_is_the_first_or
     assert grown_bytes < PARTS_BYTES
 
 
-@pytest.mark.parametrize("stored", [0, 750])
+@pytest.mark.parametrize("stored", [0, pytest.param(750, marks=LONG)])
 def test_a_rebuild_copies_the_quarantine_in_parts(tmp_path: Path, stored: int) -> None:
     fill(Layout(f"{tmp_path}/rebuilt"), 750, 390_000)
     if stored:

@@ -26,6 +26,7 @@ from datazone_dagster.delta.data_file import (
 from datazone_dagster.delta.read_file import live_batches, rows_at
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.transaction_log import read_snapshot
+from tests.examples import examples
 
 UTC = timezone.utc
 TIMES = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1))
@@ -74,7 +75,7 @@ def test_the_bound_above_a_prefix_is_above_all_that_begin_with_it(prefix: str, r
         assert utf16(bound) > utf16(prefix + rest)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(records=ROWS)
 def test_statistics_are_bounds_of_every_value(
     tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]]
@@ -179,7 +180,7 @@ def read(table: DeltaTable) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["n"])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(records=ROWS, data=st.data())
 def test_rows_are_read_back_completely_and_by_position(
     tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]], data: st.DataObject

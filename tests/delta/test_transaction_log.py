@@ -19,6 +19,7 @@ from datazone_dagster.delta.transaction_log import LOG, Snapshot, read_snapshot
 from datazone_dagster.errors import StorageError
 from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import CopyOnWriteEngine, MergeOnReadEngine
+from tests.examples import examples
 from tests.rows.engine_conformance import SCHEMA, batch_of
 
 PARTITION_VALUES = ["a b/%=é", "plain", None]
@@ -83,7 +84,7 @@ def assert_same(table: DeltaTable) -> Snapshot:
     return snapshot
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     steps=st.lists(
         st.sampled_from(

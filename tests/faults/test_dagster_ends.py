@@ -60,6 +60,7 @@ def seconds_to_end(pid: int) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.faults  # the default run has test_graceful_end.py, and all processes below
 def test_a_code_server_commits_what_it_read_before_a_shutdown(
     table: OrdersTable, layout: Layout, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ class MachineFailures:
         self.kills += 1
 
 
+@pytest.mark.faults  # the default run kills drain, sensor and run alone: test_kills.py
 def test_the_machine_fails_once(table: OrdersTable, layout: Layout, home: DagsterHome) -> None:
     seed = int(os.environ.get("DATAZONE_KILL_SEED", "0")) or random.SystemRandom().getrandbits(32)
     failures = MachineFailures(table, home, seed)

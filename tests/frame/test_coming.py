@@ -13,6 +13,7 @@ from datazone_dagster.database.database import Databases
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.query_session import Coming, MalformedImageError, Unread
+from tests.examples import examples
 from tests.frame.chunks import chunk
 
 CHANGES = chunk(*(({"id": {"S": str(n)}, "pad": {"S": "x" * 90}}, None) for n in range(3000)))
@@ -34,7 +35,7 @@ def many() -> Iterator[pa.RecordBatch]:
         yield from CHANGES.to_batches(max_chunksize=700)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 @given(sizes=st.lists(st.integers(0, 900), max_size=6))
 def test_fetched_rows_give_the_same_result_in_the_same_order_as_a_table(sizes: list[int]) -> None:
     batches, start = [], 0

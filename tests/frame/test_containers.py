@@ -17,9 +17,10 @@ from datazone_dagster.frame import Frame, item_values
 from datazone_dagster.frame.plain import plain_list, plain_map, plain_text
 from datazone_dagster.frame.query_session import MalformedImageError
 from tests.dynamodb_values import ATTRIBUTE_NAMES, TYPED, as_boto, plain
+from tests.examples import examples
 from tests.frame.chunks import chunk
 
-MANY = settings(max_examples=20, deadline=None)
+MANY = settings(max_examples=examples(20), deadline=None)
 
 
 def column(values: Sequence[Any], types: dict[str, str] | None = None) -> Any:

@@ -18,6 +18,7 @@ from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame import Frame
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import ScriptedStream, run_transform
+from tests.examples import examples
 from tests.frame.chunks import chunk
 
 SOURCE = DynamoDBSource("orders", region="eu-west-1")
@@ -134,7 +135,7 @@ NUMBERS = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=8))
 def test_every_number_comes_back_exactly(
     tmp_path_factory: pytest.TempPathFactory, numbers: list[str]

@@ -31,8 +31,9 @@ from datazone_dagster.frame.plain import NotDynamoDBJsonError, plain_list, plain
 from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.structure import learnt
 from tests.dynamodb_values import TYPED
+from tests.examples import examples
 
-THOROUGH = settings(max_examples=60, deadline=None)
+THOROUGH = settings(max_examples=examples(60), deadline=None)
 
 _NAMES = st.sampled_from(["a", "b", "A", "S", 'q"q', "é"])
 _LEAVES = st.one_of(

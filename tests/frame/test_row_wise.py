@@ -13,6 +13,7 @@ from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.query_session import Unread
 from datazone_dagster.model.column_names import Log
+from tests.examples import examples
 from tests.frame.chunks import chunk
 
 CHANGES = chunk(
@@ -126,7 +127,7 @@ def test_only_images_that_are_named_are_needed(use: Use, images: set[str]) -> No
     assert frame.rows_of(without) == use(Frame.of_changes(CHANGES, threads=1)).arrow()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(
     use=st.sampled_from(ROW_WISE),
     subsets=st.lists(st.lists(st.sampled_from(range(len(CHANGES))), unique=True), max_size=4),

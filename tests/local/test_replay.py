@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.local.stream_reading import Clients, Table, create_table
 
 _numbers = itertools.count(1)
@@ -55,7 +56,9 @@ def _open_shards(table: Table) -> list[str]:
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=st.lists(_steps, max_size=25))
 def test_replaying_every_shard_rebuilds_the_table(

@@ -24,6 +24,7 @@ from datazone_dagster.process import crash_points
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
 from datazone_dagster.rows.merge_batch import KEYED_CHANGES_SCHEMA, MergeBatch
 from datazone_dagster.testing import at_point
+from tests.examples import examples
 
 SCHEMA = pa.schema(
     [
@@ -173,7 +174,7 @@ class EngineConformance:
             assert self.state(uri) == before
 
     @settings(
-        max_examples=12,
+        max_examples=examples(12),
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,
@@ -235,7 +236,7 @@ class EngineConformance:
             }
         return {}
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         script=st.lists(
             st.tuples(

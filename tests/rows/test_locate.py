@@ -26,6 +26,7 @@ from datazone_dagster.rows.locate import (
     locate,
     positions,
 )
+from tests.examples import examples
 from tests.rows.engine_conformance import SCHEMA, batch_of, version
 
 KEYS = st.sampled_from(["", "a", "b", "ba", "k" * 70, "k" * 70 + "z", "\ue000", "\U0001f600"])
@@ -63,7 +64,7 @@ def as_set(found: pa.Table) -> set[tuple[Any, ...]]:
     }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     files=st.lists(ROWS, min_size=1, max_size=4),
     keys=st.sets(KEYS, min_size=1).map(list),

@@ -29,6 +29,7 @@ from datazone_dagster.rows.maintenance_plan import (
 from datazone_dagster.rows.table_maintenance import maintain
 from datazone_dagster.testing import at_point
 from tests.dataset.test_modes import Table, a
+from tests.examples import examples
 
 EAGER = replace(MaintenanceSettings(), join_files=4, checkpoint_commits=5)
 NOW = datetime.now(timezone.utc)
@@ -245,7 +246,7 @@ def test_a_plan_is_within_its_bounds(files: list[FileFacts], join_files: int, bu
             assert chosen[0].hidden_share >= bounds.hidden_share
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(merges_=st.integers(1, 400))
 def test_a_row_is_rewritten_a_few_times_whatever_the_number_of_merges(merges_: int) -> None:
     usual = MaintenanceSettings()

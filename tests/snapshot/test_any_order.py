@@ -17,6 +17,7 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.process import crash_points
 from datazone_dagster.snapshot import snapshot_run
 from datazone_dagster.testing import Crash, crash_at
+from tests.examples import examples
 from tests.snapshot.flow import World, item, key, rows_of, small_flow
 from tests.snapshot.flow import flow as every_mode
 
@@ -102,7 +103,7 @@ class Steps:
         assert all(count <= report.epoch for _, count in scans)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
 def test_any_order_ends_with_the_items_of_the_table(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Step]
@@ -113,7 +114,7 @@ def test_any_order_ends_with_the_items_of_the_table(
     world.end()
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(4), deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
 def test_every_mode_ends_with_the_items_of_the_table(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Step]

@@ -23,6 +23,7 @@ from datazone_dagster.pipeline import (
 from datazone_dagster.process import crash_points
 from datazone_dagster.snapshot import export_table
 from datazone_dagster.testing import Crash, crash_at
+from tests.examples import examples
 from tests.snapshot.exporting import ExportingWorld
 from tests.snapshot.flow import SOURCE, flow, rows_of
 
@@ -260,7 +261,7 @@ def take(world: ExportingWorld, steps: list[tuple[str, int, int]]) -> None:
             world.clock.advance(timedelta(seconds=30 * value))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=list(HealthCheck))
 @given(before=STEPS, between=STEPS, during=STEPS)
 def test_any_writes_around_an_export_end_with_the_items_of_the_table(
     tmp_path_factory: pytest.TempPathFactory,

@@ -21,6 +21,7 @@ from datazone_dagster.pipeline import (
     want_exports,
 )
 from datazone_dagster.snapshot.export_fit import WINDOW_MAX, WINDOW_MIN, windows_for
+from tests.examples import examples
 from tests.snapshot.exporting import ExportingWorld
 from tests.snapshot.flow import SOURCE, flow, rows_of
 from tests.snapshot.test_export_scan import STEPS, take
@@ -188,7 +189,7 @@ def test_windows_cover_a_span_as_the_service_takes_them(seconds: int, micros: in
         assert WINDOW_MIN <= finish - begin <= WINDOW_MAX
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=list(HealthCheck))
 @given(before=STEPS, lost=STEPS, after=STEPS, during=STEPS)
 def test_any_writes_around_a_gap_end_with_the_items_of_the_table(
     tmp_path_factory: pytest.TempPathFactory,

@@ -39,6 +39,19 @@ def clients(running_service: ScriptedService) -> Clients:
     return build_clients(settings)
 
 
+@pytest.fixture(scope="module")
+def once(running_service: ScriptedService) -> Clients:
+    """Clients that call once: an error of the service comes out at once."""
+    settings = ConnectionSettings(
+        region="us-west-2",
+        endpoint_url=running_service.url,
+        max_attempts=1,
+        aws_access_key_id="k",
+        aws_secret_access_key="s",
+    )
+    return build_clients(settings)
+
+
 @pytest.fixture
 def service(running_service: ScriptedService) -> ScriptedService:
     running_service.clear()

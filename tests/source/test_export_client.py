@@ -14,25 +14,12 @@ from datazone_dagster.errors import (
 )
 from datazone_dagster.model.table_export import ExportRequest
 from datazone_dagster.source.export_client import BotoExportClient
-from datazone_dagster.source.session import Clients, ConnectionSettings, build_clients
+from datazone_dagster.source.session import Clients
 from tests.source.scripted import ScriptedService, error, ok
 
 ARN = "arn:aws:dynamodb:us-west-2:123456789012:table/orders"
 AT = datetime(2026, 11, 28, 5, tzinfo=timezone.utc)
 FULL = ExportRequest("bucket", "", AT, None, "token")
-
-
-@pytest.fixture(scope="module")
-def once(running_service: ScriptedService) -> Clients:
-    return build_clients(
-        ConnectionSettings(
-            region="us-west-2",
-            endpoint_url=running_service.url,
-            max_attempts=1,
-            aws_access_key_id="k",
-            aws_secret_access_key="s",
-        )
-    )
 
 
 @pytest.fixture

@@ -30,19 +30,6 @@ ITEM = {"id": {"S": "a"}, "n": {"N": "1"}, "total": {"N": "5.10"}}
 KEY = '{"id":{"S":"a"},"n":{"N":"1"}}'
 
 
-@pytest.fixture(scope="module")
-def once(running_service: ScriptedService) -> Clients:
-    return build_clients(
-        ConnectionSettings(
-            region="us-west-2",
-            endpoint_url=running_service.url,
-            max_attempts=1,
-            aws_access_key_id="k",
-            aws_secret_access_key="s",
-        )
-    )
-
-
 @pytest.fixture
 def waits() -> list[float]:
     return []

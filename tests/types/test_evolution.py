@@ -17,6 +17,7 @@ from datazone_dagster.errors import ExpressionError
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.testing import ScriptedStream
 from tests.dynamodb_values import ATTRIBUTE_NAMES, TYPED
+from tests.examples import examples
 from tests.types.flow import scripted
 
 
@@ -175,7 +176,7 @@ ITEM = st.dictionaries(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), ITEM), min_size=2, max_size=6), st.data())
 def test_chunk_boundaries_make_no_difference(
     tmp_path_factory: pytest.TempPathFactory, puts: list[tuple[int, Any]], data: st.DataObject

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from datazone_dagster.local import LocalDynamoDB
 from tests.dynamodb_values import ATTRIBUTE_NAMES, TYPED, VALUES
+from tests.examples import examples
 from tests.local.stream_reading import Clients, clients_of
 from tests.types.flow import Flow
 
@@ -38,7 +39,9 @@ def clients(server: LocalDynamoDB) -> Clients:
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(12),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     st.lists(ITEMS, min_size=1, max_size=6),

@@ -24,6 +24,7 @@ from datazone_dagster.observe.schema_change import schema_status
 from datazone_dagster.pipeline import apply_transform, drain_once
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import ScriptedStream, run_transform
+from tests.examples import examples
 from tests.frame.chunks import chunk
 from tests.types.flow import scripted
 
@@ -238,7 +239,7 @@ NUMBERS = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=6), st.data())
 def test_the_types_do_not_depend_on_how_the_log_is_cut(
     numbers: list[str], data: st.DataObject

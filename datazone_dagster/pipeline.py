@@ -35,6 +35,7 @@ from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.read_dataset import DatasetReader, read
 from datazone_dagster.dataset.scanned_dataset import last_scan
 from datazone_dagster.dataset.source_datasets import datasets_of_source
+from datazone_dagster.delta.store_access import resolve_access_with
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
 from datazone_dagster.drain.polling import POLLING
 from datazone_dagster.erase import Erasure, open_erasure
@@ -67,7 +68,12 @@ from datazone_dagster.snapshot import (
     want_exports,
     want_snapshot,
 )
-from datazone_dagster.source.connect import connect, connect_exports, connect_table
+from datazone_dagster.source.connect import (
+    connect,
+    connect_exports,
+    connect_store,
+    connect_table,
+)
 from datazone_dagster.source.connection_settings import (
     AccountIdEndpointMode,
     ConnectionSettings,
@@ -135,6 +141,9 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
+
+# Tables know stores, not AWS: the facade brings them together.
+resolve_access_with(connect_store)
 
 
 def apply_transform(

@@ -253,7 +253,8 @@ def _layout(built: list[Built], lakehouse_uri: str | None, origin: str) -> Layou
     given = [call.lakehouse.process_config_and_initialize() for call in built] or [Lakehouse()]
     first = given[0]
     if lakehouse_uri is not None:
-        return Lakehouse(uri=lakehouse_uri, storage_options=first.storage_options).layout
+        elsewhere: Layout = first.at(lakehouse_uri).layout
+        return elsewhere
     layouts: list[Layout] = [lakehouse.layout for lakehouse in given]
     if any(layout != layouts[0] for layout in layouts):
         uris = ", ".join(dict.fromkeys(layout.uri for layout in layouts))

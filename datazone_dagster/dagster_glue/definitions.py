@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 from weakref import ref
@@ -107,6 +108,7 @@ def build_definitions(
             f"build_definitions: on_check={on_check!r} is not a function.",
             hint="Give a function that takes one CheckEvent.",
         )
+    _warn_of_plain_secrets(lakehouse)
     notice_sigterm()
     lakehouse, dynamodb = shared_resource(lakehouse), shared_resource(dynamodb)
     record(Built(topology.transforms, lakehouse, dynamodb, preview))
@@ -152,6 +154,16 @@ def build_definitions(
             IO_MANAGER_KEY: shared_resource(DatasetIOManager(lakehouse=lakehouse)),
         },
     )
+
+
+def _warn_of_plain_secrets(lakehouse: Lakehouse) -> None:
+    if lakehouse.plain_secrets:
+        warnings.warn(
+            f"Lakehouse(storage_options=...) has {', '.join(lakehouse.plain_secrets)} written in "
+            "the code: Dagster stores the settings of resources in its database and shows them. "
+            'Name the variable instead: EnvVar("AWS_SECRET_ACCESS_KEY").',
+            stacklevel=3,
+        )
 
 
 def _apply_job(transform: Transform) -> Any:  # define_asset_job's type has no public name

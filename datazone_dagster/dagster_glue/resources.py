@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dagster import ConfigurableResource, EnvVar
 from dagster_aws.utils import ResourceWithBoto3Configuration
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.store_options import (
+    EXTERNAL_ID,
+    PROFILE,
+    ROLE_ARN,
+    ROLE_SESSION_NAME,
+    check_names,
+    checked_options,
+    plain_secrets,
+)
 
 if TYPE_CHECKING:
     from datazone_dagster.api import Dataset
@@ -218,6 +227,13 @@ class Lakehouse(ConfigurableResource[Any]):
 
     Fields also accept `EnvVar`. Nothing is opened or created until a table is used.
 
+    Credentials of S3 are those of botocore, once per process and renewed before they expire:
+    keys in `storage_options`, else `profile_name` and `role_to_assume`, else the environment,
+    the AWS profile, the container or the instance.
+
+    Raises:
+        pydantic.ValidationError: An option is unknown, refused, or contradicts another one.
+
     Example:
         ```python
         Lakehouse(uri="s3://acme-lake/orders", storage_options={"AWS_REGION": "us-west-2"})
@@ -236,6 +252,60 @@ class Lakehouse(ConfigurableResource[Any]):
         description="Settings of the object store, under delta-rs' names, such as AWS_REGION. "
         "Leave credentials to the environment, or pass them as EnvVar.",
     )
+    profile_name: str | None = Field(
+        default=None, description="Profile of ~/.aws/config for an S3 lakehouse."
+    )
+    role_to_assume: str | None = Field(
+        default=None,
+        description="ARN of an IAM role to assume through STS for an S3 lakehouse; its credentials "
+        "are renewed before they expire.",
+    )
+    role_session_name: str | None = Field(
+        default=None,
+        description="Name of the role's session in CloudTrail; datazone-dagster if unset.",
+    )
+    external_id: str | None = Field(
+        default=None,
+        repr=False,
+        description="External id, if the role's trust policy requires one.",
+    )
+
+    @model_validator(mode="after")
+    def _known_options(self) -> "Lakehouse":
+        options = self._options()
+        uri = "" if self.uri is None or isinstance(self.uri, EnvVar) else self.uri
+        if any(isinstance(value, EnvVar) for value in (self.uri, *options.values())):
+            check_names(uri or "s3://", options)
+        elif uri:
+            Layout(uri, options)
+        else:
+            checked_options("s3://", options)
+        return self
+
+    def _options(self) -> dict[str, str]:
+        """Return the storage options, with profile and role among them."""
+        named = {
+            PROFILE: self.profile_name,
+            ROLE_ARN: self.role_to_assume,
+            ROLE_SESSION_NAME: self.role_session_name,
+            EXTERNAL_ID: self.external_id,
+        }
+        return {**self.storage_options, **{name: one for name, one in named.items() if one}}
+
+    def at(self, uri: str) -> "Lakehouse":
+        """Return a lakehouse at another location, with the same options and identity."""
+        fields = type(self).model_fields
+        return Lakehouse(**{**{name: getattr(self, name) for name in fields}, "uri": uri})
+
+    @property
+    def plain_secrets(self) -> list[str]:
+        """Names of secrets in `storage_options` that are written there, not named by EnvVar."""
+        plain = {
+            name: value
+            for name, value in self.storage_options.items()
+            if not isinstance(value, EnvVar)
+        }
+        return plain_secrets(self.uri or "", plain)
 
     @property
     def layout(self) -> Layout:
@@ -243,7 +313,7 @@ class Lakehouse(ConfigurableResource[Any]):
         uri = self.uri or os.environ.get(LAKEHOUSE_URI_VARIABLE) or DEFAULT_LAKEHOUSE
         if "://" not in uri:
             uri = str(Path(uri).expanduser().absolute())
-        return Layout(uri, dict(self.storage_options))
+        return Layout(uri, self._options())
 
     def read(self, dataset: "Dataset | str", version: int | None = None) -> "DatasetReader":
         """Open a dataset for reading as Arrow, Polars, pandas or DuckDB.

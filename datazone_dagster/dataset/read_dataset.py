@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from datazone_dagster.delta import TABLE_ERRORS, Table, in_one_line, open_table
 from datazone_dagster.delta.read_table import load_version, scanned, schema_of
+from datazone_dagster.delta.store_access import delta_rs_options
 from datazone_dagster.errors import DefinitionError, StorageError
 from datazone_dagster.model.layout import Layout
 
@@ -101,7 +102,7 @@ class DatasetReader:
         scanned = _library("polars", "lazy()").scan_delta(
             self._table.table_uri,
             version=self.version,
-            storage_options=self._storage_options or None,
+            storage_options=delta_rs_options(self._table.table_uri, self._storage_options) or None,
         )
         return cast("polars.LazyFrame", scanned)
 

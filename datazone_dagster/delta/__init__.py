@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from datazone_dagster.delta.store_access import delta_rs_options
 from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
 from datazone_dagster.model.table_file import DataFile
 from datazone_dagster.text import shown, without_secrets
@@ -51,7 +52,7 @@ def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> Delta
         StorageError: The table exists but can't be read.
     """
     try:
-        table = DeltaTable(uri, storage_options=dict(storage_options))
+        table = DeltaTable(uri, storage_options=delta_rs_options(uri, storage_options))
     except TableNotFoundError:
         return None
     except TABLE_ERRORS as error:
@@ -97,7 +98,7 @@ def create_table(
             partition_by=list(partition_by) or None,
             configuration=properties,
             description=description,
-            storage_options=dict(storage_options),
+            storage_options=delta_rs_options(uri, storage_options),
             raise_if_key_not_exists=False,
         )
     except TABLE_ERRORS as error:

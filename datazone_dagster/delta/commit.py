@@ -95,7 +95,6 @@ def why_not(snapshot: Snapshot) -> str | None:
             f"it has {name} set": configuration.get(name, "").lower() == "true"
             for name in _EXCLUDED_PROPERTIES
         },
-        "its commits go through a lock of delta-rs": snapshot.store.has_commit_lock,
         "it has CHECK constraints": any(
             name.startswith("delta.constraints.") for name in configuration
         ),

@@ -18,13 +18,13 @@ from urllib.parse import unquote, urlsplit
 import obstore
 import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore
 
 from datazone_dagster.delta import in_one_line
-from datazone_dagster.delta.obstore_options import sorted_options
 from datazone_dagster.delta.remote_files import SMALL_BYTES, FileCache, by_ranges, upload_to
+from datazone_dagster.delta.store_access import object_store
 from datazone_dagster.delta.stored_files import StoredFile, local_files, stored_file
-from datazone_dagster.errors import StorageError
+from datazone_dagster.errors import DefinitionError, StorageError
 
 _READERS = 20
 """Number of small files read concurrently."""
@@ -53,12 +53,6 @@ class TableStore:
     def is_local(self) -> bool:
         """Whether the folder is local: reading a range of a file then costs no request."""
         return self._local is not None
-
-    @property
-    def has_commit_lock(self) -> bool:
-        """Whether delta-rs commits to this store under a lock, which a put would bypass."""
-        names = {name.upper() for name in (*self._options, *os.environ)}
-        return self._local is None and "AWS_S3_LOCKING_PROVIDER" in names
 
     def open(self, path: str, size_bytes: int | None = None) -> pa.NativeFile:
         """Open a file that never changes for random access reads.
@@ -359,14 +353,10 @@ class TableStore:
     def _objects(self) -> ObjectStore:
         if self._local is not None:
             return LocalStore(self._local)
-        config, client, retry = sorted_options(self._options)
         try:
-            return from_url(
-                self.uri.rstrip("/"),
-                config=config,
-                client_options=client,  # type: ignore[arg-type]  # names checked in _CLIENT_OPTIONS
-                retry_config=retry,  # type: ignore[arg-type]  # only max_retries
-            )
+            return object_store(self.uri, self._options)
+        except DefinitionError:
+            raise
         except (BaseError, ValueError, TypeError) as error:
             raise StorageError(
                 f"The store of {self.uri} can't be opened for commits: {in_one_line(error)}.",

@@ -21,6 +21,7 @@ from deltalake import DeltaTable
 from datazone_dagster.delta import KIND, in_one_line, store_hint
 from datazone_dagster.delta.log_files import ENTRY, LOG, entry_actions, entry_path
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.store_access import delta_rs_options
 from datazone_dagster.delta.transaction_log import (
     UNREADABLE,
     Anchor,
@@ -61,6 +62,8 @@ class KeptTable:
         self._absent = False
         self._compared_at = 0.0
         self._handle: DeltaTable | None = None
+        self._handle_options: dict[str, str] = {}
+        self._lent: set[int] = set()
 
     def now(self) -> Snapshot | None:
         """Return the table as it is now; None if there is none. One request if nothing changed.
@@ -112,12 +115,16 @@ class KeptTable:
             DeltaError: The log can't be read.
             OSError: The store failed.
         """
+        options = delta_rs_options(self.store.uri, self._storage_options)
         with self._lock:
+            if options != self._handle_options:  # renewed: a handle has those of its opening
+                self._handle, self._handle_options, self._lent = None, options, set()
             table, self._handle = self._handle, None
         if table is None:
-            return DeltaTable(
-                self.store.uri, version=snapshot.version, storage_options=self._storage_options
-            )
+            table = DeltaTable(self.store.uri, version=snapshot.version, storage_options=options)
+        with self._lock:
+            if options == self._handle_options:
+                self._lent.add(id(table))
         if table.version() < snapshot.version:
             table.update_incremental()
         if table.version() != snapshot.version:
@@ -127,7 +134,9 @@ class KeptTable:
     def give_back(self, table: DeltaTable) -> None:
         """Keep a handle for the next caller of `handle`."""
         with self._lock:
-            self._handle = table
+            if id(table) in self._lent:
+                self._lent.discard(id(table))
+                self._handle = table
 
     def checkpoint_made(self, version: int) -> None:
         """Record that the log has a checkpoint at this version now."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.store_options import checked_options
+from datazone_dagster.model.store_uri import check_uri
 
 CHANGE_LOG_KIND = "change log"
 """Kind of the table of a source's changes, as stored in its properties."""
@@ -47,10 +49,18 @@ class Layout:
     Args:
         uri: A directory or an object store URI.
         storage_options: Credentials and settings of the store; never printed.
+
+    Raises:
+        DefinitionError: The URI is one that libraries read differently, or an option is unknown,
+            refused, or contradicts another one.
     """
 
     uri: str
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        check_uri(self.uri)
+        checked_options(self.uri, self.storage_options)
 
     def _under(self, *segments: str) -> str:
         return "/".join((self.uri.rstrip("/"), *segments))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from datazone_dagster.model.protocols import StreamClient
+from datazone_dagster.model.store_identity import StoreAccess
 from datazone_dagster.model.table_export import ExportClient
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.source.connection_settings import ConnectionSettings
@@ -66,3 +68,15 @@ def connect_exports(table_name: str, settings: ConnectionSettings) -> ExportClie
         partial(build_clients, settings, table_name=table_name),
         role_arn=settings.role_arn,
     )
+
+
+def connect_store(options: Mapping[str, str]) -> StoreAccess:
+    """Return the access to an S3 store that canonical storage options ask for.
+
+    Raises:
+        DefinitionError: The role is no ARN.
+        StorageError: The profile does not exist, or the endpoint is not a URL.
+    """
+    from datazone_dagster.source.store_credentials import store_access
+
+    return store_access(options)

@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
-from botocore import credentials as boto_credentials
 from botocore.config import Config
-from botocore.exceptions import NoCredentialsError
 
 from datazone_dagster.errors import SourceError
+from datazone_dagster.source.assumed_role import assuming, base_session
 from datazone_dagster.source.connection_settings import ConnectionSettings
 from datazone_dagster.source.failures import BOTO_FAILURES, Call, no_region, origin, source_error
 
@@ -79,13 +78,7 @@ def build_clients(settings: ConnectionSettings, *, table_name: str = "") -> Clie
 
 
 def _build(settings: ConnectionSettings, call: Call) -> Clients:
-    core = botocore.session.Session(profile=settings.profile_name)
-    if settings.aws_access_key_id is not None and settings.aws_secret_access_key is not None:
-        core.set_credentials(
-            settings.aws_access_key_id,
-            settings.aws_secret_access_key,
-            settings.aws_session_token,
-        )
+    core = base_session(settings)
     region = settings.region or core.get_config_variable("region")
     # Only a client knows its endpoint. Placeholders make this pair possible without credentials.
     placeholder = _clients(core, settings, region or _LOCAL_REGION, with_placeholder=True)
@@ -99,7 +92,7 @@ def _build(settings: ConnectionSettings, call: Call) -> Clients:
             "AWS_ENDPOINT_URL_DYNAMODB_STREAMS.",
         )
     if settings.role_arn is not None:
-        core = _assuming(core, settings, region)
+        core = assuming(core, settings, region, client_config(settings))
     elif all(local):
         # No emulator needs instance credentials, and the search for them takes seconds.
         core.get_component("credential_provider").remove("iam-role")
@@ -150,43 +143,3 @@ def client_config(settings: ConnectionSettings) -> Config:
         account_id_endpoint_mode=mode,
         user_agent_extra="datazone-dagster",
     )
-
-
-class _RoleProvider(boto_credentials.CredentialProvider):
-    """Provider of a role's credentials, fetched on first use and renewed before they expire."""
-
-    METHOD = "datazone-assume-role"
-
-    def __init__(self, fetcher: boto_credentials.AssumeRoleCredentialFetcher) -> None:
-        super().__init__()
-        self._fetcher = fetcher
-
-    def load(self) -> boto_credentials.DeferredRefreshableCredentials:
-        return boto_credentials.DeferredRefreshableCredentials(
-            refresh_using=self._fetcher.fetch_credentials, method="assume-role"
-        )
-
-
-def _assuming(
-    base: botocore.session.Session, settings: ConnectionSettings, region: str | None
-) -> botocore.session.Session:
-    """Return a session with the credentials of the role, assumed by those of `base`."""
-    base_credentials = base.get_credentials()
-    if base_credentials is None:
-        raise NoCredentialsError
-    extra = {"RoleSessionName": settings.role_session_name}
-    if settings.external_id is not None:
-        extra["ExternalId"] = settings.external_id
-    fetcher = boto_credentials.AssumeRoleCredentialFetcher(
-        client_creator=partial(
-            base.create_client, region_name=region, config=client_config(settings)
-        ),
-        source_credentials=base_credentials,
-        role_arn=cast("str", settings.role_arn),
-        extra_args=extra,
-    )
-    session = botocore.session.Session(profile=settings.profile_name)
-    session.register_component(
-        "credential_provider", boto_credentials.CredentialResolver([_RoleProvider(fetcher)])
-    )
-    return session

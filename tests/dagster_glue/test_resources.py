@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
+from datazone_dagster import Dataset, Input, Output, Stream, build_definitions, transform
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.errors import CredentialsError, DefinitionError
+from datazone_dagster.model.layout import Layout
 from datazone_dagster.source.connection_settings import ConnectionSettings
+from datazone_dagster.sources import DynamoDBSource
 
 ROLE = "arn:aws:iam::123456789012:role/stream-reader"
 
@@ -165,3 +169,60 @@ def test_a_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Lakehouse(uri="~/lake").layout.uri == str(tmp_path / "lake")
     assert Lakehouse(uri="file:///lake").layout.uri == "file:///lake"
+
+
+def test_a_lakehouse_with_an_unknown_option_is_refused() -> None:
+    with pytest.raises(ValidationError, match="Did you mean AWS_REGION"):
+        Lakehouse(uri="s3://lake", storage_options={"AWS_REGOIN": "eu-west-1"})
+    with pytest.raises(ValidationError, match="not an option"):
+        Lakehouse(
+            uri=dg.EnvVar("LAKE_URI"), storage_options={"AWS_SECRET_KEY_ID_": dg.EnvVar("SECRET")}
+        )
+    with pytest.raises(ValidationError, match="both a profile and access keys"):
+        Lakehouse(
+            uri="s3://lake",
+            profile_name="lake",
+            storage_options={"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"},
+        )
+    with pytest.raises(ValidationError, match="lakehouse uri"):
+        Lakehouse(uri="s3://lake/a%20b")
+
+
+def test_profile_and_role_go_with_the_options_to_any_location() -> None:
+    lakehouse = Lakehouse(
+        uri="s3://lake",
+        storage_options={"AWS_REGION": "eu-west-1"},
+        profile_name="lake",
+        role_to_assume="arn:aws:iam::123456789012:role/writer",
+        external_id="word",
+    )
+    options = {
+        "AWS_REGION": "eu-west-1",
+        "aws_profile": "lake",
+        "aws_iam_role_arn": "arn:aws:iam::123456789012:role/writer",
+        "aws_iam_role_external_id": "word",
+    }
+    assert lakehouse.layout.storage_options == options
+    assert lakehouse.at("s3://copy").layout == Layout("s3://copy", options)
+    assert "word" not in f"{lakehouse!r} {lakehouse} {lakehouse.layout!r}"
+
+
+def test_secrets_in_the_code_are_warned_of() -> None:
+    @transform(
+        input_mapping={"orders": Input(Stream(source=DynamoDBSource(table_name="orders")))},
+        output_mapping={"current": Output(Dataset(id="warned"))},
+    )
+    def copied(orders: Any) -> Any:
+        return orders.items()
+
+    def build(secret: str) -> None:
+        options = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": secret}
+        lakehouse = Lakehouse(uri="s3://lake", storage_options=options)
+        build_definitions([copied], lakehouse=lakehouse)
+
+    with pytest.warns(UserWarning, match="AWS_SECRET_ACCESS_KEY written in the code") as warned:
+        build("hush")
+    assert "hush" not in str(warned[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(dg.EnvVar("LAKE_SECRET"))

@@ -20,7 +20,6 @@ from datazone_dagster.delta.commit import (
     why_not,
 )
 from datazone_dagster.delta.data_file import write_data_file
-from datazone_dagster.delta.obstore_options import sorted_options
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.transaction_log import (
     Snapshot,
@@ -226,13 +225,6 @@ def test_unknown_writer_features_are_left_alone(
     assert reason in (why_not(changed) or "")
 
 
-def test_a_lock_of_delta_rs_is_not_bypassed(table: DeltaTable) -> None:
-    snapshot = read_snapshot(table, {})
-    store = TableStore("s3://lake/t", {"AWS_S3_LOCKING_PROVIDER": "dynamodb"})
-    changed = Snapshot(store, 0, snapshot.protocol, snapshot.metadata, {}, {})
-    assert "lock" in (why_not(changed) or "")
-
-
 def test_the_entry_is_one_action_a_line(table: DeltaTable) -> None:
     snapshot = read_snapshot(table, {})
     commit(snapshot, files(snapshot, 1))
@@ -241,25 +233,3 @@ def test_the_entry_is_one_action_a_line(table: DeltaTable) -> None:
     kinds = [next(iter(action)) for action in entry_actions(content)]
     assert kinds == ["commitInfo", "txn", "add"]
     assert all(json.loads(line) for line in content.decode().split("\n"))
-
-
-def test_options_go_to_the_group_that_knows_them() -> None:
-    config, client, retry = sorted_options(
-        {
-            "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
-            "AWS_ALLOW_HTTP": "true",
-            "aws_conditional_put": "etag",
-            "AWS_S3_ALLOW_UNSAFE_RENAME": "true",
-            "REGION": "eu-west-1",
-            "timeout": "30s",
-            "max_retries": "2",
-            "unknown_to_all": "x",
-        }
-    )
-    assert config == {
-        "aws_endpoint_url": "http://127.0.0.1:1",
-        "aws_conditional_put": "etag",
-        "region": "eu-west-1",
-    }
-    assert client == {"allow_http": True, "timeout": "30s"}
-    assert retry == {"max_retries": 2}

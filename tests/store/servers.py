@@ -5,6 +5,7 @@ moto does neither. `make test-store` installs the server; where it is missing, t
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -20,6 +21,9 @@ from pathlib import Path
 BUCKET = "lake"
 REGION = "us-east-1"
 ACCESS_KEY, SECRET_KEY = "lakehouse", "lakehouse-secret"
+OTHER_KEY, OTHER_SECRET_KEY = "other", "other-secret"
+"""A second account that may do as much as the first."""
+
 VARIABLE = "DATAZONE_VERSITYGW"
 MISSING = f"versitygw is not installed: run `make test-store` (Go 1.25), or set {VARIABLE}"
 
@@ -49,15 +53,18 @@ def s3_server(program: Path, folder: Path) -> Iterator[tuple[str, int]]:
         program: Path of versitygw.
         folder: Empty folder for the objects; each bucket is a folder in it.
     """
-    objects, attributes = folder / "objects", folder / "attributes"
-    for each in (objects / BUCKET, attributes):
+    objects, attributes, accounts = (folder / name for name in ("objects", "attributes", "iam"))
+    for each in (objects / BUCKET, attributes, accounts):
         each.mkdir(parents=True)
+    other = {"access": OTHER_KEY, "secret": OTHER_SECRET_KEY, "role": "admin"}
+    (accounts / "users.json").write_text(json.dumps({"accessAccounts": {OTHER_KEY: other}}))
     for attempt in range(_STARTS):
         port = _free_port()
         command = [
             str(program),
             *("--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION),
             *("--port", f"127.0.0.1:{port}", "--health", "/health", "--keep-alive", "--quiet"),
+            *("--iam-dir", str(accounts)),
             # Not every temporary folder has extended attributes.
             *("posix", "--sidecar", str(attributes), str(objects)),
         ]

@@ -26,6 +26,11 @@ from datazone_dagster.rows.merge_batch import (
 )
 from datazone_dagster.text import shown
 
+_FEWEST_AT_A_TIME = 1 << 17
+_TIMES_THE_CHANGES = 4
+"""Smallest number of rows to look up at a time, and as a multiple of the changes, whose index is
+built each time."""
+
 
 def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatch:
     """Return the highest version per key, and its rows unless it is a delete.
@@ -43,7 +48,7 @@ def collapse(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatc
     """
     latest = only_latest(changes, changes[KEY], changes[VERSION])
     keyed_changes, taken = _with_causes(latest, rows, changes, dataset_id)
-    return MergeBatch(aligned(keyed_changes, KEYED_CHANGES_SCHEMA), rows.filter(taken))
+    return MergeBatch(aligned(keyed_changes, KEYED_CHANGES_SCHEMA), _only(rows, taken))
 
 
 def each_change(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeBatch:
@@ -63,7 +68,7 @@ def each_change(changes: pa.Table, rows: pa.Table, *, dataset_id: str) -> MergeB
     """
     unique = only_latest(changes, change_ids(changes), changes[VERSION])
     keyed_changes, taken = _with_causes(unique, rows, changes, dataset_id)
-    return MergeBatch(aligned(keyed_changes, EACH_CHANGE_SCHEMA), rows.filter(taken))
+    return MergeBatch(aligned(keyed_changes, EACH_CHANGE_SCHEMA), _only(rows, taken))
 
 
 def _with_causes(
@@ -100,7 +105,18 @@ def _positions_in(counted: pa.Table, rows: pa.Table) -> pa.ChunkedArray:
     """Return the position of each row's change in `counted`, null if it is not there."""
     if all(rows[name].equals(counted[name]) for name in (KEY, VERSION)):  # one row per change
         return pa.chunked_array([np.arange(len(rows), dtype=np.int32)])
-    return pc.index_in(change_ids(rows), value_set=change_ids(counted))
+    counted_ids = change_ids(counted).combine_chunks()
+    # A change may have 40,000 rows: the identities of all of them would be more than the rows.
+    at_a_time = max(_FEWEST_AT_A_TIME, _TIMES_THE_CHANGES * len(counted))
+    columns = rows.select([KEY, VERSION])
+    pieces = [columns.slice(start, at_a_time) for start in range(0, len(rows), at_a_time)]
+    positions = [pc.index_in(change_ids(piece), value_set=counted_ids) for piece in pieces]
+    return pa.chunked_array([part for one in positions for part in one.chunks], pa.int32())
+
+
+def _only(rows: pa.Table, taken: pa.ChunkedArray) -> pa.Table:
+    """Return the rows that are taken; not copied if all are."""
+    return rows if pc.all(taken).as_py() else rows.filter(taken)
 
 
 def _refuse_unrecognised(rows: pa.Table, changes: pa.Table, dataset_id: str) -> None:

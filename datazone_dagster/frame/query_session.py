@@ -216,7 +216,7 @@ def _run_over(
     try:
         reader = connection.sql(query).to_arrow_reader(_RESULT_ROWS)
         for batch in reader:
-            result.append(batch)
+            result.append(_in_exact_buffers(batch))
             if not rows.wants_more(batch.nbytes):
                 input_batches.stop()
     except (duckdb.Error, pa.ArrowException, OSError) as error:
@@ -225,6 +225,11 @@ def _run_over(
         # Arrow passes on only the text of an error that occurs while the result is read.
         raise error if isinstance(error, duckdb.Error) else duckdb.Error(str(error)) from error
     return pa.Table.from_batches(result, reader.schema)
+
+
+def _in_exact_buffers(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a copy of a batch: DuckDB's buffers of texts are up to twice as large as the texts."""
+    return pa.ipc.read_record_batch(batch.serialize(), batch.schema)
 
 
 class _StoppableBatches:

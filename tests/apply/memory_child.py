@@ -78,6 +78,11 @@ def unnested(orders: Frame) -> Frame:
     return orders.select("unnest(from_json(dynamodb.NewImage.ls.L, '[\"json\"]')) as entry")
 
 
+@transform(input_mapping=STREAM, output_mapping=output("unnested_append", "append"))
+def unnested_append(orders: Frame) -> Frame:
+    return unnested.function(orders)
+
+
 USUAL_MAPPED_BYTES = 144 << 20
 """Pages of libraries in memory on Debian 12. Newer systems map about 60 MiB more of the same files
 (measured, forky); the kernel drops such pages when memory is short."""
@@ -101,6 +106,7 @@ WAYS = {
         items_soft,
         items_history,
         unnested,
+        unnested_append,
     )
 }
 if __name__ == "__main__":

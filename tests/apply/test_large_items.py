@@ -110,6 +110,21 @@ def test_the_largest_items_fit_the_default_budget(tmp_path: Path, kind: str, way
     assert ran.peak_bytes < APPLY_BUDGET_BYTES
 
 
+@pytest.mark.parametrize("way", ["unnested", pytest.param("unnested_append", marks=LONG)])
+def test_a_batch_of_long_lists_fits_although_each_element_is_a_row(
+    tmp_path: Path, way: str
+) -> None:
+    """A full batch of 140 items: 64 MB, and 5.6 million rows of 465 MB."""
+    elements = {"ls": {"L": [{"N": str(number % 10)} for number in range(40_000)]}}
+    batch = [change(number, elements) for number in range(140)]
+    assert sum(one.size_bytes for one in batch) >= LARGEST_BATCH_BYTES * 0.95
+    log = ChangeLog(Layout(str(tmp_path)), "orders").open_or_create()
+    log.append(1, [ShardRecords("arn", "s", None, batch)])
+    ran = run(tmp_path, way, APPLY_BUDGET_BYTES)
+    assert (ran.records, ran.rows) == (140, 5_600_000)
+    assert ran.peak_bytes < APPLY_BUDGET_BYTES
+
+
 def test_no_budget_makes_a_drain_land_more_than_a_run_can_apply() -> None:
     for budget in (512 << 20, 1 << 30, 64 << 30):
         assert batch_limits(budget).largest_bytes == LARGEST_BATCH_BYTES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 
 import pyarrow as pa
@@ -32,6 +32,16 @@ Chunk = tuple[dict[Identity, Change], list[Identity], int]
 Result = tuple[dict[tuple[str, str], str | None], list[tuple[str, str, int]]]
 """The cause of each keyed change, and the rows."""
 EVENTS = ("INSERT", "MODIFY", "REMOVE", "TTL")
+
+
+@pytest.fixture(scope="module", params=[1, 1 << 17], autouse=True)
+def rows_at_a_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Look up the rows' changes one at a time, and all at once as with rows as few as here."""
+    with pytest.MonkeyPatch.context() as patch:
+        module = "datazone_dagster.dataset.keyed_changes"
+        patch.setattr(f"{module}._FEWEST_AT_A_TIME", request.param)
+        patch.setattr(f"{module}._TIMES_THE_CHANGES", 0)
+        yield
 
 
 @st.composite

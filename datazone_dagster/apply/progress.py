@@ -83,6 +83,7 @@ def with_table(report: ApplyReport, facts: TableFacts) -> ApplyReport:
         rows_hidden=facts.deleted_rows,
         files=facts.files,
         size_bytes=facts.size_bytes,
+        start=facts.start,
     )
 
 

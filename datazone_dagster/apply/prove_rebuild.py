@@ -32,7 +32,13 @@ _CHUNK_BYTES = 32 << 20
 
 
 def proven(
-    transform: Transform, dataset: Dataset, layout: Layout, target: Layout, through_batch: int
+    transform: Transform,
+    dataset: Dataset,
+    layout: Layout,
+    target: Layout,
+    through_batch: int,
+    *,
+    after_batch: int = 0,
 ) -> RebuildProof:
     """Compare a rebuilt table with the change log.
 
@@ -42,6 +48,7 @@ def proven(
         layout: Lakehouse of the change log.
         target: Lakehouse of the rebuilt table.
         through_batch: Last batch that the rebuilt table has applied.
+        after_batch: Batch after which it begins.
 
     Raises:
         StorageError: They contradict each other, or can't be read.
@@ -58,11 +65,11 @@ def proven(
     quarantined, _ = key_column(Quarantine(target, dataset.id).waiting()[Log.KEYS])
     with guarded(uri, f"Comparing rebuilt dataset {dataset.id!r} with the change log"):
         proof = prove(
-            _changes(log, through_batch, dataset),
+            _changes(log, after_batch, through_batch, dataset),
             _rows(table),
             quarantined,
             dataset.mode,
-            is_complete=not log.truncated_through,
+            is_complete=log.truncated_through <= after_batch,
         )
     if proof.wrong:
         raise StorageError(
@@ -91,13 +98,13 @@ def _rows(table: Table) -> Iterator[pa.RecordBatch]:
 
 
 def _changes(
-    log: ChangeLogSnapshot, through_batch: int, dataset: Dataset
+    log: ChangeLogSnapshot, after_batch: int, through_batch: int, dataset: Dataset
 ) -> Iterator[pa.RecordBatch]:
     """Yield key, version and kind of every change that counts for the dataset.
 
     Changes that were truncated while the rebuild read them are left out.
     """
-    start = min(log.truncated_through, through_batch)
+    start = max(after_batch, min(log.truncated_through, through_batch))
     for chunk in log.chunks(start, through_batch, _CHUNK_BYTES, columns=_COLUMNS):
         rows = chunk.rows.filter(pc.is_null(chunk.rows[Log.REASON]))
         if dataset.ttl_deletes == "ignore":

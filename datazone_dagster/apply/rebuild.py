@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.apply.chunk_size import ApplySettings
+from datazone_dagster.apply.dataset_start import keeps_the_past, start_of
 from datazone_dagster.apply.prove_rebuild import proven
 from datazone_dagster.apply.run import ApplyRun
 from datazone_dagster.apply.tables import require_stream
@@ -86,7 +87,7 @@ class Rebuild:
         self._target = layout.rebuild(dataset.id, uuid.uuid4().hex)
 
     def run(self) -> RebuildReport:
-        """Apply the full change log, then swap the tables.
+        """Apply the full change log, or that since a snapshot, then swap the tables.
 
         Raises:
             DefinitionError: The source has no stream.
@@ -102,7 +103,12 @@ class Rebuild:
             try:
                 applied = self._apply()
                 proof = proven(
-                    self._transform, self._dataset, self._layout, self._target, applied.position
+                    self._transform,
+                    self._dataset,
+                    self._layout,
+                    self._target,
+                    applied.position,
+                    after_batch=applied.start.batch if applied.start else 0,
                 )
                 swapped = swap_in(
                     self._layout,
@@ -149,7 +155,8 @@ class Rebuild:
                 safe="Nothing was written.",
                 hint=f"A run of the job {self._transform.job_name} creates it.",
             )
-        if log.truncated_through:
+        start = start_of(log.snapshot, log.truncated_through, self._dataset, rebuilds=True)
+        if log.truncated_through and start is None:
             uri = self._layout.change_log(self._transform.source.name)
             oldest = log.oldest_event_time_after(log.truncated_through)
             since = "" if oldest is None else f", made since {oldest:%Y-%m-%d %H:%M} UTC"
@@ -160,9 +167,18 @@ class Rebuild:
                 f"{log.head}{since}.",
                 safe="The dataset is as it was.",
                 hint="Without them the rebuilt dataset would lack keys that have not changed "
-                "since. Cast a column of another type in the function, or rename it.",
+                "since. " + self._other_ways(),
             )
         return state
+
+    def _other_ways(self) -> str:
+        resync = f"datazone-dagster resync {self._transform.source.name}"
+        if keeps_the_past(self._dataset):
+            return (
+                "Cast a column of another type in the function, or rename it. A dataset with a new "
+                f"id can start from a new snapshot ({resync}); it lacks what was before."
+            )
+        return f"With a new snapshot it can be rebuilt from there: {resync}, then rebuild again."
 
     def _state(self) -> tuple[int, int] | None:
         uri, options = self._layout.dataset(self._dataset_id), self._layout.storage_options

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 
@@ -15,6 +15,7 @@ from datazone_dagster.api.function_version import function_version
 from datazone_dagster.apply.append_order import apply_contract, defer_later_changes, waiting_keys
 from datazone_dagster.apply.chunk import ChunkFacts, FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
+from datazone_dagster.apply.dataset_start import start_of
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.maintain_dataset import maintained
 from datazone_dagster.apply.pacing import ChunkCost, Following
@@ -27,8 +28,9 @@ from datazone_dagster.apply.tables import (
     setting_ignored,
 )
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
-from datazone_dagster.changelog.log_errors import check_head
+from datazone_dagster.changelog.log_errors import check_head, truncated_error
 from datazone_dagster.changelog.maintain_log import RETENTION_HOURS
+from datazone_dagster.dataset.dataset_table import ChunkWritten
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import Log
@@ -36,6 +38,7 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.quarantine_policy import keeps_order, needs_every_column
 from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts
+from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.partition_values import has_refused
 
@@ -94,6 +97,7 @@ class ApplyRun:
         # Before the change log is opened: what is read from it may have keys erased meanwhile.
         progress = {output: table.progress() for output, table in self._tables.items()}
         self._erasures = {output: one.erasures for output, one in progress.items()}
+        self._starts: dict[str, SnapshotBase] = {}
         self._reports = {
             output: ApplyReport(
                 dataset_id=dataset.id,
@@ -133,7 +137,10 @@ class ApplyRun:
         """Apply up to this head; return False if another run committed first."""
         for output, report in self._reports.items():
             check_head(log.head, report.position)
-            self._reports[output] = replace(report, head=log.head)
+            start = report.position or self._start(output, log)
+            if start < log.truncated_through:
+                raise truncated_error(log.uri, log.name, start, log.truncated_through)
+            self._reports[output] = replace(report, head=log.head, position=start)
         try:
             self._apply_to_head(log)
         except ConcurrentWriterError as error:
@@ -141,6 +148,23 @@ class ApplyRun:
             self._logger.info("This run of %s lost the commit race: %s", name, error)
             return False
         return True
+
+    def _start(self, output: str, log: ChangeLogSnapshot) -> int:
+        """Return the batch after which a dataset without a position begins."""
+        rebuilds = self._target is not self._layout
+        dataset, state = self._datasets[output], log.snapshot
+        start = start_of(state, log.truncated_through, dataset, rebuilds=rebuilds)
+        if start is None:
+            return 0
+        self._starts[output] = start
+        self._logger.info(
+            "Dataset %s begins with the snapshot announced at %s (after batch %d), not with the "
+            "first change of the source.",
+            dataset.id,
+            f"{start.announced_at:%Y-%m-%d %H:%M:%S} UTC",
+            start.batch,
+        )
+        return start.batch
 
     def _apply_to_head(self, log: ChangeLogSnapshot) -> None:
         """Let datasets that are behind catch up with the others, then apply to all together."""
@@ -235,16 +259,7 @@ class ApplyRun:
             accepted = self._accepted(output, result, waiting[output])
             quarantined = quarantine.put(accepted.refused, now)
             crash_points.reach(crash_points.AFTER_QUARANTINE)
-            written = self._tables[output].apply(
-                accepted.changes,
-                accepted.rows[output],
-                after_batch=report.position,
-                through_batch=chunk.last_batch,
-                now=now,
-                state=self._function.state,
-                erasures=self._erasures[output],
-                version=function_version(self._transform),
-            )
+            written = self._write(output, accepted, chunk.last_batch, now)
             counts += written.counts
             self._reports[output] = advanced(
                 report,
@@ -267,6 +282,23 @@ class ApplyRun:
         self._last_cost = ChunkCost(stored_bytes, work_seconds, merge_seconds)
         self._report_chunk(chunk, counts, committed_seconds - started_seconds)
         return chunk.last_batch
+
+    def _write(
+        self, output: str, accepted: FunctionResult, through_batch: int, now: datetime
+    ) -> ChunkWritten:
+        written = self._tables[output].apply(
+            accepted.changes,
+            accepted.rows[output],
+            after_batch=self._reports[output].position,
+            through_batch=through_batch,
+            now=now,
+            state=self._function.state,
+            erasures=self._erasures[output],
+            version=function_version(self._transform),
+            start=self._starts.get(output),
+        )
+        self._starts.pop(output, None)
+        return written
 
     def _accepted(
         self, output: str, result: FunctionResult, waiting: Collection[str]

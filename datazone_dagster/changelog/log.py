@@ -88,7 +88,7 @@ class ChangeLogSnapshot:
     _listed: list[DataFile] | None
 
     def __init__(self, log: ChangeLog, table: DeltaTable) -> None:
-        self.uri = log.uri
+        self.uri, self.name = log.uri, log.name
         self._log = log
         self._table = table
         self._store = TableStore(table.table_uri, log.storage_options)
@@ -370,7 +370,7 @@ class ChangeLogSnapshot:
 
     def _check_range(self, after_batch: int, through_batch: int) -> None:
         if after_batch < min(self.truncated_through, through_batch):
-            raise truncated_error(self._log.uri, after_batch, self.truncated_through)
+            raise truncated_error(self.uri, self.name, after_batch, self.truncated_through)
 
     def _read(
         self, after_batch: int, through_batch: int, columns: Sequence[str]

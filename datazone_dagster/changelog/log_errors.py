@@ -30,12 +30,18 @@ def overtaken_error(uri: str, head: int, landed: int) -> ConcurrentWriterError:
     )
 
 
-def truncated_error(uri: str, after_batch: int, truncated_through: int) -> StorageError:
+def truncated_error(
+    uri: str, source: str, after_batch: int, truncated_through: int
+) -> StorageError:
     """Return the error for batches that a reader needs but that were truncated."""
+    new = (
+        f"A new dataset can start from a snapshot: datazone-dagster resync {source} takes one. Its "
+        "next run then starts at the announcement."
+    )
+    old = "Restore the newest copy of the dataset: this one ends before the changes that are left."
     return StorageError(
         f"The change log at {uri} no longer has batches {after_batch + 1} to {truncated_through}: "
         "they were removed after every dataset had applied them.",
         safe="Nothing was applied; a dataset without these batches would be incomplete.",
-        hint="A new dataset can't start on a source whose change log was truncated: only the "
-        "datasets that existed before have the removed changes.",
+        hint=old if after_batch else new,
     )

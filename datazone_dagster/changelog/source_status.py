@@ -10,6 +10,7 @@ from datazone_dagster.changelog.gap_acceptance import gap_notes
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.log_reach import LogReach, usable_base
 from datazone_dagster.model.snapshot_report import report_of
 from datazone_dagster.model.source_state import SourceStatus
 
@@ -33,4 +34,9 @@ def source_status(source_name: str, layout: Layout, now: datetime) -> SourceStat
         len(reading),
         None if log.snapshot is None else report_of(source_name, log.snapshot),
         gap_notes(source_name, layout),
+        LogReach(
+            log.truncated_through,
+            log.oldest_event_time_after(log.truncated_through),
+            usable_base(log.snapshot, log.truncated_through),
+        ),
     )

@@ -13,6 +13,7 @@ from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.model.source_state import SourceStatus
 from datazone_dagster.observe.completeness import completeness
 from datazone_dagster.observe.health import describe_gap
+from datazone_dagster.observe.reach import reach_line, reach_metadata
 from datazone_dagster.observe.snapshot_progress import progress_line, snapshot_metadata
 from datazone_dagster.pipeline import backlog, flow_counts, source_status, utc_now
 
@@ -55,6 +56,8 @@ def _source(project: Project, source: DynamoDBSource) -> dict[str, object]:
         "shards_open": state.shards_open,
         "snapshot": None if snapshot is None else snapshot_metadata(snapshot),
         "snapshot_line": "No snapshot was taken." if snapshot is None else progress_line(snapshot),
+        "change_log": reach_metadata(state.reach),
+        "change_log_line": reach_line(source.name, state.reach),
         "gaps": [describe_gap(gap) for gap in gaps],
         "datasets": datasets,
     }
@@ -85,6 +88,7 @@ def _show(found: dict[str, object]) -> None:
         f"{_text(found['read_through'])}"
     )
     say(f"  {found['snapshot_line']}")
+    say(f"  {found['change_log_line']}")
     gaps, datasets = found["gaps"], found["datasets"]
     assert isinstance(gaps, list)
     assert isinstance(datasets, list)

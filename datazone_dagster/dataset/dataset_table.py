@@ -41,6 +41,7 @@ from datazone_dagster.dataset.stored_state import (
     FunctionState,
     store_state,
     stored_property,
+    stored_start,
     stored_state,
     unexpected_columns,
 )
@@ -67,6 +68,7 @@ from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.function_record import FunctionRecord, MadeBy
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DeleteCounts, MergeCounts
+from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.conform import Conformed, arrow_type, conform, first_schema
@@ -160,7 +162,8 @@ class DatasetTable:
         if table is None:
             return None
         snapshot = read_snapshot(table, self._storage_options)
-        return facts_of(snapshot, schema_of(table), unexpected_columns(table, self._source))
+        start = stored_start(table, self._source)
+        return facts_of(snapshot, schema_of(table), unexpected_columns(table, self._source), start)
 
     def state(self) -> FunctionState:
         """Return the state of the function that is stored with the table."""
@@ -178,6 +181,7 @@ class DatasetTable:
         state: FunctionState = FunctionState(),
         erasures: int = 0,
         version: str | None = None,
+        start: SnapshotBase | None = None,
     ) -> ChunkWritten:
         """Write one chunk into the table, in one commit that also moves the position.
 
@@ -191,6 +195,8 @@ class DatasetTable:
                 rows then fails.
             erasures: Count of erasures from before the chunk was read: it may have erased keys.
             version: Version of the function, to store like the mapping; None stores none.
+            start: Snapshot that the dataset begins with, for its first chunk: the table has no
+                position before it.
 
         Raises:
             ConcurrentWriterError: The table is not at `after_batch`, keys were erased since, or
@@ -200,10 +206,11 @@ class DatasetTable:
             StorageError: The store failed.
         """
         table = self._open() or self._create(rows, state)
-        require_progress(table, self._source, Progress(after_batch, erasures))
+        before = after_batch if start is None else 0
+        require_progress(table, self._source, Progress(before, erasures))
         commit = transaction(self.app_id, through_batch)
-        made_by = None if version is None else MadeBy(version, after_batch + 1)
-        return self._put(table, changes, rows, commit, now, state, through_batch, made_by)
+        made_by = None if version is None else MadeBy(version, before + 1)
+        return self._put(table, changes, rows, commit, now, state, through_batch, made_by, start)
 
     def redrive(
         self,
@@ -284,6 +291,7 @@ class DatasetTable:
         state: FunctionState,
         batch: int,
         made_by: MadeBy | None = None,
+        start: SnapshotBase | None = None,
     ) -> ChunkWritten:
         check_mode(self._dataset_id, self._mode.name, self._stored(table, MODE))
         returned = set(rows.column_names) - set(HIDDEN)
@@ -298,7 +306,7 @@ class DatasetTable:
         record = FunctionRecord.from_json(self._stored(table, FUNCTION)).after(made_by, returned)
         state = replace(state, function=record)
         unexpected = conformed.unexpected
-        store_state(table, self._source, self._storage_options, state, unexpected, batch)
+        store_state(table, self._source, self._storage_options, state, unexpected, batch, start)
         # These commits move the handle, perhaps past a commit of another run.
         require_marks(table, self._source, applied)
         target = MergeTarget(

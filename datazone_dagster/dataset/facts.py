@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from datazone_dagster.delta.transaction_log import Snapshot
+from datazone_dagster.model.snapshot_base import SnapshotBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,8 @@ class TableFacts:
 
     `row_count` counts the rows that readers see; `deleted_rows` counts those that deletion
     vectors hide until a compaction drops them. `unexpected` lists columns that the contract
-    keeps out, with their type and the first batch that had them.
+    keeps out, with their type and the first batch that had them. `start` is the snapshot that the
+    dataset begins with; None: it begins with the first change.
     """
 
     version: int
@@ -27,10 +29,14 @@ class TableFacts:
     columns: tuple[tuple[str, str], ...]
     partition_by: tuple[str, ...]
     unexpected: tuple[tuple[str, str, int], ...]
+    start: SnapshotBase | None
 
 
 def facts_of(
-    snapshot: Snapshot, schema: pa.Schema, unexpected: tuple[tuple[str, str, int], ...]
+    snapshot: Snapshot,
+    schema: pa.Schema,
+    unexpected: tuple[tuple[str, str, int], ...],
+    start: SnapshotBase | None,
 ) -> TableFacts:
     """Return the facts of a table at one version.
 
@@ -38,6 +44,7 @@ def facts_of(
         snapshot: Snapshot of the table.
         schema: Schema of the table.
         unexpected: Columns that the contract keeps out: name, type and first batch.
+        start: Snapshot that the dataset begins with.
     """
     return TableFacts(
         version=snapshot.version,
@@ -49,4 +56,5 @@ def facts_of(
         columns=tuple((field.name, str(field.type)) for field in schema),
         partition_by=snapshot.partition_columns,
         unexpected=unexpected,
+        start=start,
     )

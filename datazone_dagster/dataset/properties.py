@@ -32,7 +32,10 @@ SCAN = "datazone.scan"
 """Scan of the DynamoDB table that the rows are from, as `ScanFacts`; `{}` before the first one.
 A dataset that is made from changes does not have it."""
 
-PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE, FUNCTION, PATHS, SCAN)
+START = "datazone.start"
+"""Snapshot that the dataset begins with, as `SnapshotBase`; absent: with the first change."""
+
+PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE, FUNCTION, PATHS, SCAN, START)
 
 
 def apply_app_id(source: str) -> str:

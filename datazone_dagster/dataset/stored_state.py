@@ -10,6 +10,7 @@ from datazone_dagster.dataset.properties import (
     ATTRIBUTES,
     FUNCTION,
     PATHS,
+    START,
     UNEXPECTED,
     generation_of,
     property_of,
@@ -21,6 +22,7 @@ from datazone_dagster.delta.read_table import properties_of, schema_of
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.function_record import FunctionRecord
 from datazone_dagster.model.path_history import PathHistory
+from datazone_dagster.model.snapshot_base import SnapshotBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,12 @@ def stored_state(table: Table, source: str) -> FunctionState:
     )
 
 
+def stored_start(table: Table, source: str) -> SnapshotBase | None:
+    """Return the snapshot that a table begins with; None: it begins with the first change."""
+    text = stored_property(table, source, START)
+    return SnapshotBase.from_json(text) if text else None
+
+
 def unexpected_columns(table: Table, source: str) -> tuple[tuple[str, str, int], ...]:
     """Return the recorded unexpected columns that the table still does not have."""
     recorded = stored_property(table, source, UNEXPECTED)
@@ -67,6 +75,7 @@ def store_state(
     state: FunctionState,
     unexpected: Sequence[tuple[str, str]],
     batch: int,
+    start: SnapshotBase | None = None,
 ) -> None:
     """Store the state with a table; there is a commit only if it changed.
 
@@ -77,6 +86,7 @@ def store_state(
         state: The state after the chunk.
         unexpected: Columns that the contract rejects, and their types.
         batch: Batch in which these columns appeared.
+        start: Snapshot that the table begins with; None leaves what is stored.
     """
     known = {name: (kind, since) for name, kind, since in unexpected_columns(table, source)}
     recorded = {name: (kind, batch) for name, kind in unexpected} | known
@@ -91,6 +101,8 @@ def store_state(
         properties[PATHS] = state.paths.to_json()
     if state.function.versions and state.function != saved.function:
         properties[FUNCTION] = state.function.to_json()
+    if start is not None and start != stored_start(table, source):
+        properties[START] = start.to_json()
     if properties:
         named = {_name(table, source, name): value for name, value in properties.items()}
         set_properties(table, storage_options, named)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from datazone_dagster.model.scan_facts import ScanFacts
+from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.model.snapshot_report import SnapshotReport
 
 
@@ -201,6 +202,7 @@ class ApplyReport:
     `setting_ignored` describes a setting of the dataset that its table does not follow.
     `lookups` (dataset id, first and last version) are the tables that the function looked up.
     `scan` is the scan of the table that the rows are from; None for those of a stream.
+    `start` is the snapshot that the dataset begins with; None: it begins with the first change.
     """
 
     dataset_id: str
@@ -237,6 +239,7 @@ class ApplyReport:
     deletes: DeleteCounts = DeleteCounts()
     lookups: tuple[tuple[str, int, int], ...] = ()
     scan: ScanFacts | None = None
+    start: SnapshotBase | None = None
 
 
 @dataclass(frozen=True, slots=True)

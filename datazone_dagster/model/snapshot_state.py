@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from datazone_dagster.model.snapshot_base import SnapshotBase
+
 PROPERTY = "datazone.snapshot"
 """Table property of a change log that stores the state."""
 
@@ -140,6 +142,9 @@ class SnapshotState:
         exported_from: Start of the first window of the incremental exports that are read.
         was_consistent: Whether the source's datasets were handed over before, so that they are
             consistent again once incremental exports have repaired them.
+        announced_batch: Head of the change log at the announcement; None: not announced, or by an
+            earlier version of the library.
+        base: Latest snapshot of the whole table that was handed over; None: there is none.
     """
 
     id: str
@@ -168,6 +173,16 @@ class SnapshotState:
     lost_from: datetime | None = None
     exported_from: datetime | None = None
     was_consistent: bool = False
+    announced_batch: int | None = None
+    base: SnapshotBase | None = None
+
+    @property
+    def as_base(self) -> SnapshotBase | None:
+        """What a dataset can start from once, or before, this snapshot is handed over."""
+        if self.announced_batch is None or self.announced_at is None or self.reads == "windows":
+            return None
+        repairs = self.reason == "resync"
+        return SnapshotBase(self.announced_batch, self.epoch, self.announced_at, repairs)
 
     @property
     def is_active(self) -> bool:
@@ -208,10 +223,9 @@ class SnapshotState:
 
     def to_json(self) -> str:
         """Return the text of the table property."""
-        return json.dumps(
-            {one.name: _stored(getattr(self, one.name)) for one in fields(self)},
-            separators=(",", ":"),
-        )
+        stored = {one.name: _stored(getattr(self, one.name)) for one in fields(self)}
+        stored["base"] = None if self.base is None else self.base.to_json()
+        return json.dumps(stored, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> SnapshotState:
@@ -225,6 +239,7 @@ class SnapshotState:
         known["open"] = {int(number): key for number, key in (known.get("open") or {}).items()}
         sweep = known.get("sweep") or {}
         known["sweep"] = Sweep(*(int(sweep.get(one.name, 0)) for one in fields(Sweep)))
+        known["base"] = SnapshotBase.from_json(known["base"]) if known.get("base") else None
         return cls(**known)
 
 
@@ -235,11 +250,11 @@ def wanted(
 
     Args:
         reason: Why it is taken.
-        after: The snapshot before it, whose epoch stays raised.
+        after: The snapshot before it, whose epoch stays raised, and which stays a base.
         at: Time at which someone asked for it.
     """
-    epoch = 0 if after is None else after.epoch
-    return SnapshotState(uuid.uuid4().hex, reason, epoch=epoch, asked_at=at)
+    epoch, base = (0, None) if after is None else (after.epoch, after.base)
+    return SnapshotState(uuid.uuid4().hex, reason, epoch=epoch, asked_at=at, base=base)
 
 
 def is_consistent(state: SnapshotState | None) -> bool:
@@ -276,6 +291,7 @@ def announced(
         reads=state.reads,
         lost_from=state.lost_from,
         was_consistent=state.was_consistent,
+        base=state.base,
     )
 
 
@@ -352,7 +368,7 @@ def swept(state: SnapshotState, *, deleted: int, present: int, through: str) -> 
 
 def done(state: SnapshotState, at: datetime) -> SnapshotState:
     """Return the state after the handover."""
-    return replace(state, phase=Phase.DONE, done_at=at)
+    return replace(state, phase=Phase.DONE, done_at=at, base=state.as_base or state.base)
 
 
 def cancelled(state: SnapshotState) -> SnapshotState:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from datazone_dagster.model.checkpoint import GapNote
+from datazone_dagster.model.log_reach import LogReach
 from datazone_dagster.model.snapshot_report import SnapshotReport
 
 
@@ -21,6 +22,7 @@ class SourceStatus:
         shards_open: Number of shards that are read.
         snapshot: The last snapshot; None if there never was one.
         gaps: Every gap, open or not.
+        reach: How far back the change log reaches.
     """
 
     source: str
@@ -29,3 +31,4 @@ class SourceStatus:
     shards_open: int
     snapshot: SnapshotReport | None
     gaps: tuple[GapNote, ...]
+    reach: LogReach

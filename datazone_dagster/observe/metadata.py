@@ -10,6 +10,7 @@ from datetime import datetime
 
 from datazone_dagster.model.report import ApplyReport, DeleteCounts, DrainReport, MaintenanceReport
 from datazone_dagster.model.scan_facts import ScanFacts
+from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.observe.completeness import Completeness
 from datazone_dagster.observe.health import StreamHealth, headroom_seconds
 from datazone_dagster.observe.lag import LagStatus
@@ -89,6 +90,7 @@ def apply_metadata(
         "deletes_filtered_note": _filtered_deletes(report.deletes),
         "ttl_deletes_ignored": report.deletes.ttl_ignored,
         **_scan_metadata(report.scan),
+        "begins_with": _begins_with(report.start),
         "dagster/row_count": report.row_count,
         "dagster/table_name": report.dataset_id,
         "dagster/uri": report.uri,
@@ -106,6 +108,15 @@ def _scan_metadata(scan: ScanFacts | None) -> dict[str, Plain | None]:
         "scan_started_at": scan.started_at,
         "scan_ended_at": scan.ended_at,
     }
+
+
+def _begins_with(start: SnapshotBase | None) -> str | None:
+    if start is None:
+        return None
+    return (
+        f"the snapshot announced at {start.announced_at:%Y-%m-%d %H:%M:%S} UTC: changes before it "
+        "are not in this dataset"
+    )
 
 
 def _looked_up(lookup: tuple[str, int, int]) -> str:

@@ -7,6 +7,7 @@ epoch than the scanned rows, everything after it has theirs, and a sequence numb
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from datazone_dagster.api import DynamoDBSource
@@ -44,6 +45,7 @@ def announce(source: DynamoDBSource, layout: Layout, now: datetime, to: Next) ->
         log = ChangeLog(layout, source).open_or_create()
         if log.version == scan_log.version:
             state = to(log.snapshot, up_to_date(saved.checkpoint, log, now))
+            state = replace(state, announced_batch=log.head)
             try:
                 scan_log.move(log.snapshot, state, only_now=True)
             except ConcurrentWriterError:

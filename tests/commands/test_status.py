@@ -6,7 +6,7 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
-from datazone_dagster.pipeline import want_snapshot
+from datazone_dagster.pipeline import truncate_applied, want_snapshot
 from datazone_dagster.testing import FixedClock
 from tests.commands.running import DEFINITIONS, ProjectFolder
 
@@ -36,6 +36,8 @@ def test_sources_datasets_snapshots_and_gaps(project: ProjectFolder) -> None:
     assert source["read_through"]
     assert source["snapshot"]["snapshot_phase"] == "wanted"
     assert source["gaps"] == []
+    assert source["change_log"]["truncated_through"] == 0
+    assert source["change_log"]["new_datasets"] is True
     current, events = source["datasets"]
     assert (current["dataset"], current["rows"], current["position"]) == ("current", 2, 1)
     assert (events["dataset"], events["rows"], events["pending_batches"]) == ("events", 2, 0)
@@ -51,6 +53,25 @@ def test_sources_datasets_snapshots_and_gaps(project: ProjectFolder) -> None:
     assert "open gap: shard" in shown
     assert "Snapshot of orders has not begun." in shown
     assert "dataset current: 2 rows at batch 1, 1 behind, complete: error" in shown
+
+
+def test_what_is_left_of_a_truncated_change_log(project: ProjectFolder) -> None:
+    clock = FixedClock()
+    project.put("a", 1)
+    project.drain(clock)
+    project.apply()
+    assert "change log: every change" in project.run("status").stdout
+    clock.advance(timedelta(days=3))
+    assert truncate_applied("orders", [], project.layout, created_before=clock()) == 1
+    shown = project.run("status").stdout
+    assert "no change is left; no dataset can be added or rebuilt before" in shown
+    [source] = json.loads(project.run("status", "--json").stdout)["sources"]
+    assert source["change_log"] == {
+        "truncated_through": 1,
+        "changes_since": None,
+        "new_datasets": False,
+        "snapshot_announced_at": None,
+    }
 
 
 def test_a_lakehouse_that_is_not_there_is_said(project: ProjectFolder) -> None:

@@ -26,6 +26,7 @@ from dagster import (
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.names import (
     ALERT_SENSOR,
+    audit_check_key,
     dataset_check_keys,
     stream_check_key,
 )
@@ -46,8 +47,8 @@ class CheckEvent:
 
     Args:
         asset: Key of the asset, its components joined by `/`.
-        check: `"lag"`, `"schema"`, `"quarantine"`, `"complete"`, `"function"` or
-            `"stream_health"`.
+        check: `"lag"`, `"schema"`, `"quarantine"`, `"complete"`, `"function"`,
+            `"stream_health"` or `"audit"`.
         passed: False if the check fails, True if it has recovered.
         severity: `"WARN"` or `"ERROR"`; for a recovered check, its severity before that.
         description: Text of the evaluation: what is wrong, where, and what to do.
@@ -122,12 +123,13 @@ def _evaluate(on_check: OnCheck, group: Group, context: SensorEvaluationContext)
 
 
 def _check_keys(transforms: Sequence[Transform]) -> list[AssetCheckKey]:
-    """Return the keys of all checks: one per source, several per dataset."""
+    """Return the keys of all checks: up to two per source, several per dataset."""
     return [
         *dict.fromkeys(
-            stream_check_key(transform.source)
+            key
             for transform in transforms
             if transform.source.stream_enabled
+            for key in (stream_check_key(transform.source), audit_check_key(transform.source))
         ),
         *(
             key

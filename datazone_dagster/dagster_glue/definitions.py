@@ -16,6 +16,7 @@ from dagster import (
 from datazone_dagster.api import Transform, checked
 from datazone_dagster.dagster_glue.alerts import OnCheck, alert_sensor
 from datazone_dagster.dagster_glue.assets import transform_asset
+from datazone_dagster.dagster_glue.audit_check import audit_definitions
 from datazone_dagster.dagster_glue.built import Built, record
 from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
 from datazone_dagster.dagster_glue.maintenance import QUIET_HOUR, maintenance_schedule
@@ -54,6 +55,7 @@ def build_definitions(
     snapshot_settings: SnapshotSettings | None = None,
     preview: bool = True,
     maintenance_cron: str | None = QUIET_HOUR,
+    audit_cron: str | None = None,
     clock: Clock = utc_now,
 ) -> Definitions:
     """Build assets, jobs, sensors, checks and resources for transforms.
@@ -76,6 +78,9 @@ def build_definitions(
             log: pass False for data that must not be there.
         maintenance_cron: Cron schedule, in UTC, of thorough maintenance of all tables; runs only
             maintain a bounded piece at a time. Defaults to daily at 03:00. None: no schedule.
+        audit_cron: Cron schedule, in UTC, of a check `audit` on each source with a stream: about
+            20,000 items of the table, others each day, are scanned and compared with its datasets.
+            None: no schedule, job or check.
         clock: Function that returns the time in UTC; for tests.
 
     Returns:
@@ -103,11 +108,7 @@ def build_definitions(
     given = (lakehouse, dynamodb, drain_settings, apply_settings, snapshot_settings)
     for value, (argument, (kind, example)) in zip(given, _KINDS.items(), strict=True):
         checked.instance("build_definitions", argument, value, kind, f"{argument}={example}")
-    if on_check is not None and not callable(on_check):
-        raise DefinitionError(
-            f"build_definitions: on_check={on_check!r} is not a function.",
-            hint="Give a function that takes one CheckEvent.",
-        )
+    _require_function(on_check)
     _warn_of_plain_secrets(lakehouse)
     notice_sigterm()
     lakehouse, dynamodb = shared_resource(lakehouse), shared_resource(dynamodb)
@@ -138,14 +139,18 @@ def build_definitions(
     schedules = []
     if maintenance_cron is not None:
         schedules.append(maintenance_schedule(members, maintenance_cron, lakehouse, clock=clock))
+    audits = audit_definitions(
+        members, (lakehouse, dynamodb), audit_cron, settings=snapshot_settings, clock=clock
+    )
     return Definitions(
-        schedules=schedules,
+        schedules=[*schedules, *(one.schedule for one in audits)],
         assets=[*(one.change_log for one in sources), *assets],
-        asset_checks=[one.check for one in sources],
+        asset_checks=[*(one.check for one in sources), *(one.check for one in audits)],
         jobs=[
             *(member.job for member in members),
             *repair_jobs(topology.transforms, apply_settings, preview=preview, clock=clock),
             *(job for one in sources for job in one.jobs),
+            *(one.job for one in audits),
         ],
         sensors=sensors,
         resources={
@@ -163,6 +168,14 @@ def _warn_of_plain_secrets(lakehouse: Lakehouse) -> None:
             "the code: Dagster stores the settings of resources in its database and shows them. "
             'Name the variable instead: EnvVar("AWS_SECRET_ACCESS_KEY").',
             stacklevel=3,
+        )
+
+
+def _require_function(on_check: OnCheck | None) -> None:
+    if on_check is not None and not callable(on_check):
+        raise DefinitionError(
+            f"build_definitions: on_check={on_check!r} is not a function.",
+            hint="Give a function that takes one CheckEvent.",
         )
 
 

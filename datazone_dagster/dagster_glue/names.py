@@ -16,6 +16,7 @@ QUARANTINE_CHECK = "quarantine"
 COMPLETE_CHECK = "complete"
 FUNCTION_CHECK = "function"
 STREAM_CHECK = "stream_health"
+AUDIT_CHECK = "audit"
 ALERT_SENSOR = "datazone_check_alerts"
 
 SOURCE_TAG = "datazone/source"
@@ -59,6 +60,16 @@ def dataset_check_keys(dataset_id: str, *, has_stream: bool = True) -> tuple[Ass
 def stream_check_key(source: DynamoDBSource) -> AssetCheckKey:
     """Return the key of the `stream_health` check of a source's change log."""
     return AssetCheckKey(change_log_key(source), STREAM_CHECK)
+
+
+def audit_check_key(source: DynamoDBSource) -> AssetCheckKey:
+    """Return the key of the `audit` check of a source's change log."""
+    return AssetCheckKey(change_log_key(source), AUDIT_CHECK)
+
+
+def audit_name(source: DynamoDBSource) -> str:
+    """Return the name of the job that audits a source, and of its schedule."""
+    return f"audit_{source.name}"
 
 
 def sensor_name(source: DynamoDBSource) -> str:

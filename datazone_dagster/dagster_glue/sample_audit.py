@@ -14,6 +14,7 @@ from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.model.table_scan import TableClient
+from datazone_dagster.observe.metadata import Plain
 from datazone_dagster.pipeline import AuditSettings, SnapshotSettings, audit_source
 from datazone_dagster.text import shown
 
@@ -52,30 +53,25 @@ def audit_sample(
     """
     if snapshot.phase is not Phase.DONE:
         return
-    items = max(1, snapshot.item_count or snapshot.rows)
-    settings = AuditSettings(
-        sample=min(1.0, max(_LEAST_SHARE, SAMPLE_ITEMS / items)),
-        seed=clock().toordinal(),
-        wait_seconds=bounds.run_waits_seconds,
-    )
+    items = snapshot.item_count or snapshot.rows
     try:
         report = audit_source(
             source,
             transforms,
             layout,
             client,
-            settings=settings,
+            settings=sample_settings(items, bounds.run_waits_seconds, clock),
             clock=clock,
             logger=context.log,
         )
     except DatazoneError as error:
         context.log.warning("The sample was not audited: %s", error)
         return
-    line = _line(report)
+    line = audit_line(report)
     context.log.info("%s", line)
     context.log_event(
         AssetObservation(
-            change_log_key(source), description=line, metadata=rendered(_metadata(report))
+            change_log_key(source), description=line, metadata=rendered(audit_metadata(report))
         )
     )
     if report.has_differences:
@@ -87,7 +83,17 @@ def audit_sample(
         )
 
 
-def _line(report: AuditReport) -> str:
+def sample_settings(items: int, wait_seconds: float, clock: Clock) -> AuditSettings:
+    """Return settings that draw another sample of a table of that many items each day."""
+    return AuditSettings(
+        sample=min(1.0, max(_LEAST_SHARE, SAMPLE_ITEMS / max(1, items))),
+        seed=clock().toordinal(),
+        wait_seconds=wait_seconds,
+    )
+
+
+def audit_line(report: AuditReport) -> str:
+    """Describe the result of a sample, with examples of keys."""
     parts = [
         f"{one.dataset_id}: {one.items:,} items compared, "
         + ", ".join(f"{one.differences.get(kind, 0):,} {kind}" for kind in KINDS)
@@ -102,8 +108,9 @@ def _line(report: AuditReport) -> str:
     return f"Audit of a sample: {report.result}. {'. '.join((*parts, *skipped))}."
 
 
-def _metadata(report: AuditReport) -> dict[str, str | int | float]:
-    counts = {
+def audit_metadata(report: AuditReport) -> dict[str, Plain]:
+    """Return the numbers of a result."""
+    counts: dict[str, Plain] = {
         f"audit_{kind}": sum(one.differences.get(kind, 0) for one in report.datasets)
         for kind in KINDS
     }

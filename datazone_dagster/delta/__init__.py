@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from datazone_dagster.delta.conditional_writes import require_conditional_writes
 from datazone_dagster.delta.store_access import delta_rs_options
 from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
 from datazone_dagster.model.table_file import DataFile
@@ -91,6 +92,7 @@ def create_table(
         **(configuration or {}),
     }
     try:
+        require_conditional_writes(uri, storage_options)
         return DeltaTable.create(
             uri,
             schema,

@@ -21,6 +21,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore
 
 from datazone_dagster.delta import in_one_line
+from datazone_dagster.delta.conditional_writes import require_conditional_writes
 from datazone_dagster.delta.remote_files import SMALL_BYTES, FileCache, by_ranges, upload_to
 from datazone_dagster.delta.store_access import object_store
 from datazone_dagster.delta.stored_files import StoredFile, local_files, stored_file
@@ -267,10 +268,15 @@ class TableStore:
 
         Its folders are created where the store has folders. An object store has the file once it
         is closed.
+
+        Raises:
+            StorageError: The store has no conditional writes: what is written could be lost.
+            OSError: The store failed.
         """
         if self._local is not None:
             (self._local / path).parent.mkdir(parents=True, exist_ok=True)
             return pa.OSFile(str(self._local / path), mode="wb")
+        require_conditional_writes(self.uri, self._options)
         return upload_to(self._objects, path, lambda content: _CACHE.put(self._root, path, content))
 
     def delete(self, paths: Iterable[str]) -> None:
@@ -339,8 +345,10 @@ class TableStore:
             Identity of the new file (see `identity_of`); None if a file exists already.
 
         Raises:
+            StorageError: The store has no conditional writes.
             OSError: The store failed; the file may exist or not.
         """
+        require_conditional_writes(self.uri, self._options)
         try:
             made = obstore.put(self._objects, path, content, mode="create", use_multipart=False)
         except AlreadyExistsError:

@@ -13,6 +13,9 @@ from datazone_dagster.model.store_uri import check_uri
 CHANGE_LOG_KIND = "change log"
 """Kind of the table of a source's changes, as stored in its properties."""
 
+_OWN_FOLDERS = ("_changelog", "_checkpoints", "_quarantine", "_tombstones", "_unseen", "_rebuild")
+"""Folders of a lakehouse that are no datasets."""
+
 _DATASET_ID = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_]")
 
@@ -40,6 +43,15 @@ def checked_dataset_id(dataset_id: str) -> str:
 def source_name(table_name: str) -> str:
     """Return a DynamoDB table name (letters, digits, `_`, `-`, `.`) as a valid Dagster name."""
     return _NOT_IN_A_NAME.sub("_", table_name)
+
+
+def root_of(table_uri: str) -> str:
+    """Return the root of the lakehouse that a table belongs to."""
+    scheme, found, rest = table_uri.rstrip("/").rpartition("://")
+    segments = rest.split("/")
+    own = [segments.index(one) for one in _OWN_FOLDERS if one in segments[1:]]
+    below = segments[: min(own)] if own else segments[:-1]
+    return scheme + found + "/".join(below or segments)
 
 
 @dataclass(frozen=True, slots=True)

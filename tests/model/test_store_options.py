@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datazone_dagster.errors import DefinitionError
-from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.layout import Layout, root_of
 from datazone_dagster.model.store_options import checked_options, plain_secrets
 from datazone_dagster.model.store_uri import check_uri
 
@@ -127,3 +127,19 @@ def test_a_secret_in_a_uri_is_refused_and_not_shown(uri: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         Layout(uri)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "root"),
+    [
+        ("s3://lake/orders", "s3://lake"),
+        ("s3://lake/a/b/orders", "s3://lake/a/b"),
+        ("s3://lake/a/_changelog/orders", "s3://lake/a"),
+        ("s3://lake/a/_rebuild/d/1/_changelog/orders", "s3://lake/a"),
+        ("abfss://c@a.dfs.core.windows.net/x/_tombstones/d", "abfss://c@a.dfs.core.windows.net/x"),
+        ("s3://lake", "s3://lake"),
+        ("s3://lake/a/_checkpoints", "s3://lake/a"),
+    ],
+)
+def test_the_lakehouse_of_a_table(table: str, root: str) -> None:
+    assert root_of(table) == root

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from datazone_dagster.delta import conditional_writes
 from datazone_dagster.model.layout import Layout
 from tests.store.proxy import Counts, Proxy, proxy_for
 from tests.store.servers import (
@@ -67,5 +68,8 @@ def s3_options(proxy: Proxy) -> dict[str, str]:
 
 @pytest.fixture
 def s3_lakehouse(s3_options: dict[str, str]) -> Layout:
-    """An empty lakehouse in the store, behind the proxy."""
-    return Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", s3_options)
+    """An empty lakehouse in the store, behind the proxy; that the store is sound is known."""
+    layout = Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", s3_options)
+    for root in (layout.uri, f"s3://{BUCKET}"):
+        conditional_writes._proven.add((root, frozenset(s3_options.items())))
+    return layout

@@ -37,6 +37,7 @@ _CODES = {
     403: "AccessDenied",
     404: "NoSuchKey",
     500: "InternalError",
+    501: "NotImplemented",
     503: "SlowDown",
 }
 _FAULT = (

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
+from datazone_dagster.api.source import require_stream
 from datazone_dagster.apply import ApplyRun, ApplySettings, Redriving
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.flow_counts import flow_counts
@@ -167,10 +168,12 @@ def apply_transform(
         One report per dataset, by dataset id.
 
     Raises:
+        DefinitionError: The source has `stream_enabled=False`: use `replace_from_table`.
         TransformError: The function failed, or its result can't be applied. The datasets keep
             the chunks that were applied before; the change log keeps the rest.
         StorageError: The lakehouse can't be read or written.
     """
+    require_stream(transform.source, "apply_transform")
     return ApplyRun(transform, layout, settings, clock, on_chunk, logger).run()
 
 

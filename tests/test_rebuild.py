@@ -179,8 +179,12 @@ def test_a_changed_partition_by_is_told_once_a_run_until_the_rebuild(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("after", ["merge", "append", "history"])
-@pytest.mark.parametrize("before", ["merge", "append", "history"])
+LONG = pytest.mark.faults
+TO_ANOTHER = [("merge", "history"), ("history", "append"), ("append", "merge")]
+BACK = [pytest.param(after, before, marks=LONG) for before, after in TO_ANOTHER]
+
+
+@pytest.mark.parametrize(("before", "after"), [*TO_ANOTHER, *BACK])
 def test_it_is_the_way_to_another_mode(world: World, before: str, after: str) -> None:
     world.apply(as_number, mode=before)
     world.rebuild(as_number, mode=after)

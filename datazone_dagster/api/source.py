@@ -122,6 +122,25 @@ class DynamoDBSource:
         return self.mask
 
 
+def require_stream(source: DynamoDBSource, call: str) -> None:
+    """Refuse a call that reads changes of a source without a stream.
+
+    Args:
+        source: The source.
+        call: Name of the call, for the error.
+
+    Raises:
+        DefinitionError: The source has `stream_enabled=False`.
+    """
+    if not source.stream_enabled:
+        raise DefinitionError(
+            f"{call} reads a stream, but source {source.name!r} has stream_enabled=False.",
+            safe="Nothing was read or written.",
+            hint="Scan the table and replace its datasets: replace_from_table of "
+            "datazone_dagster.pipeline, or the job apply_<transform> in Dagster.",
+        )
+
+
 def _check_endpoint(where: str, endpoint_url: object) -> None:
     if endpoint_url is None:
         return

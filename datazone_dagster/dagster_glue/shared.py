@@ -155,7 +155,7 @@ def shared(
         kind: Class of the definition.
         arguments: Function that returns the arguments of its constructor.
     """
-    for definition, group in list(_groups.items()):
+    for definition, group in reversed(list(_groups.items())):  # a newer build replaces an older
         if not isinstance(definition, kind) or group.name != wanted.name:
             continue
         if list(map(id, group.identical)) != list(map(id, wanted.identical)):

@@ -6,6 +6,7 @@ import logging
 import time
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.api.source import require_stream
 from datazone_dagster.drain.batch import BatchDrain, Tables
 from datazone_dagster.drain.polling import SAME_TICK_SECONDS
 from datazone_dagster.drain.settings import DrainSettings
@@ -37,6 +38,7 @@ def drain_tick(
     Raises:
         DatazoneError: As in `drain_once`, if the first batch fails.
     """
+    require_stream(source, "drain_tick")
     deadline_seconds = time.monotonic() + settings.budget_seconds
     total: DrainReport | None = None
     tables: Tables | None = None
@@ -78,10 +80,12 @@ def drain_once(
     commit race, and the next drain continues from the committed state.
 
     Raises:
+        DefinitionError: The source has `stream_enabled=False`.
         SourceError: The stream can't be read at all.
         MaskError: The source's mask can't be applied; nothing was landed.
         LineageError: The shards contradict what was landed before.
         StorageError: The lakehouse can't be read or written.
     """
+    require_stream(source, "drain_once")
     deadline_seconds = time.monotonic() + settings.budget_seconds
     return BatchDrain(source, client, layout, settings, clock, logger, deadline_seconds).run()

@@ -35,12 +35,15 @@ def run_transform(
         Tables of the datasets by dataset id, hidden columns included.
 
     Raises:
+        DefinitionError: The source has `stream_enabled=False`.
         TransformError: The function failed, or its result can't be applied.
         StorageError: No change was ever written, so no table exists.
         SourceError: The stream can't be read to its end.
     """
+    from datazone_dagster.api.source import require_stream
     from datazone_dagster.pipeline import apply_transform, drain_once, read_dataset
 
+    require_stream(transform.source, "run_transform")
     layout = Layout(str(directory))
     empty_drains = 0
     while not (report := drain_once(transform.source, stream, layout)).caught_up:

@@ -32,6 +32,7 @@ from datazone_dagster.pipeline import (
     apply_transform,
     datasets_of_source,
     drain_once,
+    drain_tick,
     last_scan,
     read_dataset,
     rebuild_dataset,
@@ -41,7 +42,7 @@ from datazone_dagster.pipeline import (
 )
 from datazone_dagster.process import crash_points
 from datazone_dagster.sources import DynamoDBSource
-from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, crash_at
+from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, crash_at, run_transform
 from tests.examples import examples
 from tests.snapshot.flow import item, key
 from tests.snapshot.scripted_table import ScriptedTable
@@ -383,6 +384,20 @@ def test_a_lookup_works_as_with_a_stream(tmp_path: Path) -> None:
     replace_from_table(flow, names.table, names.layout)
     rows = read_dataset(names.layout, "joined").to_pylist()
     assert {row["id"]: row["known"] for row in rows} == {"k1": True, "k2": False}
+
+
+def test_what_reads_changes_is_refused_with_the_call_that_does_it(tmp_path: Path) -> None:
+    flow, stream, layout = flow_of(typed), ScriptedStream(), Layout(str(tmp_path))
+    calls: dict[str, Callable[[], object]] = {
+        "drain_once": lambda: drain_once(SOURCE, stream, layout),
+        "drain_tick": lambda: drain_tick(SOURCE, stream, layout),
+        "apply_transform": lambda: apply_transform(flow, layout),
+        "run_transform": lambda: run_transform(flow, stream, tmp_path),
+    }
+    for name, call in calls.items():
+        with pytest.raises(DefinitionError, match=f"^{name} reads .*replace_from_table"):
+            call()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_frozen_columns_stay_as_readers_know_them(tmp_path: Path) -> None:

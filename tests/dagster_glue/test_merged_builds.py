@@ -169,6 +169,20 @@ def test_a_build_that_replaces_an_older_one_of_the_same_transforms(place: Place)
         assert requested(tick(renamed, instance)) == {"apply_first", "apply_renamed"}
 
 
+def test_an_older_build_that_is_still_in_use_does_not_come_between(place: Place) -> None:
+    """As in a notebook: the transform writes another dataset now; the older cell is still there."""
+    older = place.build(renamed_transform("first"), on_check=print)
+    merged = Definitions.merge(
+        place.build(renamed_transform("moved"), on_check=print),
+        place.build(orders_transform("second"), on_check=print),
+    )
+    for defs in (merged, older):
+        Definitions.validate_loadable(defs)
+    place.put("a")
+    with DagsterInstance.ephemeral() as instance:
+        assert requested(tick(merged, instance)) == {"apply_renamed", "apply_second"}
+
+
 def renamed_transform(dataset_id: str) -> Transform:
     from datazone_dagster import Dataset, Input, Output, Stream, transform
     from tests.dagster_glue.conftest import ITEM_COLUMNS, SOURCE

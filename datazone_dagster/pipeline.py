@@ -321,7 +321,8 @@ def maintain_dataset(
 ) -> MaintenanceReport | None:
     """Do the maintenance of a dataset's table that is due; return None if there is no table.
 
-    No row changes. A merge that commits meanwhile wins, and the report says so.
+    No row changes. Replaced files of the dataset's quarantine are deleted as well, after the same
+    retention. A merge that commits meanwhile wins, and the report says so.
 
     Args:
         dataset: Dataset to maintain.

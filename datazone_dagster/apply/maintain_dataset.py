@@ -1,10 +1,12 @@
-"""Maintenance of a dataset's table after the merges of a run."""
+"""Maintenance of a dataset's table after the merges of a run, and of its quarantine as well."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from datazone_dagster.api import Dataset
+from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.column_names import EVENT_TIME, KEY
 from datazone_dagster.model.layout import Layout
@@ -22,7 +24,7 @@ def maintain_dataset(
     *,
     memory_bytes: int,
 ) -> MaintenanceReport | None:
-    """Do the maintenance of a dataset's table that is due; return None if there is no table.
+    """Do the maintenance that is due, also of the quarantine; return None if there is no table.
 
     Args:
         layout: Locations of the tables.
@@ -35,6 +37,18 @@ def maintain_dataset(
     Raises:
         StorageError: The table can't be read or written; its rows are as they were.
     """
+    report = _maintain_table(layout, dataset, settings, clock, memory_bytes)
+    deleted = Quarantine(layout, dataset.id).delete_old_files(clock() - settings.retention)
+    return report and replace(report, files_deleted=report.files_deleted + deleted)
+
+
+def _maintain_table(
+    layout: Layout,
+    dataset: Dataset,
+    settings: MaintenanceSettings,
+    clock: Clock,
+    memory_bytes: int,
+) -> MaintenanceReport | None:
     order_by = EVENT_TIME if dataset.mode == "append" else KEY
     return maintain(
         layout, dataset.id, settings, clock(), order_by=order_by, memory_bytes=memory_bytes
@@ -56,7 +70,7 @@ def maintained(
     run, and the next merge tries again.
     """
     try:
-        report = maintain_dataset(layout, dataset, settings, clock, memory_bytes=memory_bytes)
+        report = _maintain_table(layout, dataset, settings, clock, memory_bytes)
     except StorageError as error:
         logger.warning("Maintenance of dataset %s: %s", dataset.id, error)
         return None

@@ -37,7 +37,9 @@ from datazone_dagster.dataset.quarantine_rows import (
     still_waiting,
 )
 from datazone_dagster.delta import Table, create_table, guarded, open_table, transaction
+from datazone_dagster.delta.orphans import orphan_files
 from datazone_dagster.delta.read_table import last_transaction, scanned
+from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.delta.write_table import delete_before
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
@@ -188,6 +190,23 @@ class Quarantine:
             seen = scanned(table, [LAST_SEEN_AT]).read_all()[LAST_SEEN_AT]
             if pc.any(pc.less(seen, pa.scalar(before, seen.type))).as_py():
                 delete_before(table, LAST_SEEN_AT, before)
+
+    def delete_old_files(self, before: datetime) -> int:
+        """Delete files that were replaced before a time, and orphans from then; return how many.
+
+        Each redrive and each repeated failure replaces the files of its records.
+
+        Raises:
+            StorageError: The store failed; no record is lost.
+        """
+        table = self._open()
+        if table is None:
+            return 0
+        with guarded(self.uri, f"Cleaning the quarantine of dataset {self._dataset_id!r}"):
+            snapshot = read_snapshot(table, self._storage_options)
+            paths = orphan_files(snapshot, before)
+            snapshot.store.delete(paths)
+        return len(paths)
 
     def oldest_waiting(self) -> datetime | None:
         """Return when the oldest waiting record was made, or first seen; None if none waits."""

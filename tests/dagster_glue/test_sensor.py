@@ -109,24 +109,24 @@ def test_a_level_that_changes_is_written_at_once(world: World) -> None:
     assert world.tick().checks()["orders:lag"].passed
 
 
-@pytest.mark.parametrize(
-    "cursor",
-    [
-        *["", "garbage", "[]", '{"v":1,"caught_up_at":1e300,"levels":[1]}', '{"v":99}', "9" * 5000],
-        # One from long ago.
-        '{"v":1,"caught_up_at":1600000000,"evaluated_at":1600000000,"levels":{}}',
-    ],
-)
-def test_no_cursor_loses_or_duplicates_changes(world: World, cursor: str) -> None:
+LONG_AGO = '{"v":1,"caught_up_at":1600000000,"evaluated_at":1600000000,"levels":{}}'
+CURSORS = [
+    *["", "garbage", "[]", '{"v":1,"caught_up_at":1e300,"levels":[1]}', '{"v":99}', "9" * 5000],
+    LONG_AGO,
+    None,
+]
+
+
+def test_no_cursor_loses_or_duplicates_changes(world: World) -> None:
     world.put("a")
     world.run_until_idle()
-    world.put("b")
-    world.cursors["drain_orders"] = cursor
-    world.run_until_idle()
-    world.cursors["drain_orders"] = None
-    world.put("a", "paid")
-    world.run_until_idle()
-    assert world.rows() == {"a": "paid", "b": "placed"}
+    for number, cursor in enumerate(CURSORS):
+        world.put("b", str(number))
+        world.put(f"c{number}")
+        world.cursors["drain_orders"] = cursor
+        world.run_until_idle()
+        placed = dict.fromkeys(["a", *(f"c{one}" for one in range(number + 1))], "placed")
+        assert world.rows() == {**placed, "b": str(number)}, cursor
 
 
 def test_the_cursor_stays_under_a_kilobyte_with_many_datasets_behind(

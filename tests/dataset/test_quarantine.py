@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
 
+from datazone_dagster import Dataset
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.quarantine_rows import SCHEMA
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import maintain_dataset
 from tests.dataset.test_quarantine_memory import records
 
 FIRST, LATER = datetime(2026, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 2, tzinfo=timezone.utc)
@@ -46,6 +48,28 @@ def test_a_redriven_record_that_fails_again_waits_again(tmp_path: Path) -> None:
     assert quarantine.waiting_count(redrive.number) == 0
     assert quarantine.put(refused(range(1), "second"), LATER) == 0
     assert quarantine.waiting(redrive.number)["reason"].to_pylist() == ["second"]
+
+
+def test_maintenance_deletes_the_files_that_were_replaced(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    quarantine = Quarantine(layout, "out")
+    for reason in ("first", "second", "third"):
+        quarantine.put(refused(range(2), reason), LATER)
+    records_before = quarantine.waiting()
+
+    def files() -> int:
+        return len(list(Path(quarantine.uri).glob("*.parquet")))
+
+    def maintain(days: int) -> None:
+        at = datetime.now(timezone.utc) + timedelta(days=days)
+        assert maintain_dataset(Dataset("out"), layout, clock=lambda: at) is None, "no table yet"
+
+    assert files() == 3
+    maintain(days=6)
+    assert files() == 3, "for readers of older versions"
+    maintain(days=8)
+    assert files() == 1
+    assert quarantine.waiting().equals(records_before)
 
 
 def test_a_record_that_was_erased_meanwhile_does_not_come_back(tmp_path: Path) -> None:

@@ -20,6 +20,11 @@
     │   ├── UnrecognisedTableError    the path holds data that the library did not write
     │   ├── SourceMismatchError       a change log belongs to another table of DynamoDB
     │   ├── LakehouseMismatchError    a run looks for its tables in another place than its sensor
+    │   ├── StoreError                the object store or the disk failed (also an OSError)
+    │   │   ├── StoreUnavailableError    it can't be reached, does not answer in time, or is busy
+    │   │   ├── StoreCredentialsError    its credentials are missing, invalid or expired
+    │   │   ├── StoreAccessError         it denies access to files
+    │   │   └── StoreLocationError       there is no such bucket, or it is in another region
     │   └── ConcurrentWriterError     another writer committed first; nothing was written
     ├── SnapshotError                 a snapshot stops and asks how to go on
     ├── LocalServerError              the local DynamoDB can't be started
@@ -142,6 +147,40 @@ class SourceMismatchError(StorageError):
 
 class LakehouseMismatchError(StorageError):
     """A run looks for its tables in another place than the sensor that requested it."""
+
+
+class StoreError(StorageError, OSError):
+    """The object store or the disk failed.
+
+    Args:
+        what: As in `DatazoneError`.
+        safe: As in `DatazoneError`.
+        hint: As in `DatazoneError`.
+        reason: What the store said, in one line.
+        code: Error code or status of the store, such as `AccessDenied`; empty if it sent none.
+    """
+
+    def __init__(
+        self, what: str, *, safe: str = "", hint: str = "", reason: str = "", code: str = ""
+    ) -> None:
+        super().__init__(what, safe=safe, hint=hint)
+        self.reason, self.code = _message(reason), code
+
+
+class StoreUnavailableError(StoreError):
+    """The store can't be reached, does not answer in time, or asks to slow down."""
+
+
+class StoreCredentialsError(StoreError):
+    """The credentials of the store are missing, invalid or expired."""
+
+
+class StoreAccessError(StoreError):
+    """The store, or the disk, denies access to files."""
+
+
+class StoreLocationError(StoreError):
+    """There is no such bucket or container, or it is in another region."""
 
 
 class ConcurrentWriterError(StorageError):

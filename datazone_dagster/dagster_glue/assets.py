@@ -40,12 +40,15 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.rendering import check_results, state_check_results
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
-from datazone_dagster.errors import DatazoneError, LakehouseMismatchError
+from datazone_dagster.errors import DatazoneError, LakehouseMismatchError, StoreUnavailableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.pipeline import ApplySettings, SnapshotSettings
 from datazone_dagster.text import shown
+
+_WITHOUT_CHECKS = (LakehouseMismatchError, StoreUnavailableError)
+"""Errors after which the checks would be those of other tables, or would wait for the store."""
 
 EventOfRun = Output[DatasetWrite] | AssetCheckResult
 
@@ -131,7 +134,7 @@ def transform_asset(
             what = error.what if isinstance(error, DatazoneError) else str(error)
             reason = shown(f"{type(error).__name__}: {what}")
             context.instance.add_run_tags(context.run_id, {FAILURE_TAG: reason})
-            if not isinstance(error, LakehouseMismatchError):  # not of these tables
+            if not isinstance(error, _WITHOUT_CHECKS):
                 yield from _checks_after_failure(lazy_apply, layout, context.log)
             raise
         for name, dataset in outputs.items():

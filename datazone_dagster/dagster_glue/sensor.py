@@ -51,7 +51,7 @@ from datazone_dagster.dagster_glue.sensor_checks import (
 from datazone_dagster.dagster_glue.shared import Group, Member, shared
 from datazone_dagster.dagster_glue.snapshot_jobs import snapshot_jobs
 from datazone_dagster.dagster_glue.snapshot_requests import SnapshotDecision, decide_snapshot
-from datazone_dagster.errors import DatazoneError, SourceMismatchError
+from datazone_dagster.errors import DatazoneError, SourceMismatchError, StoreUnavailableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
@@ -135,7 +135,7 @@ class _Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """The drain of this tick failed completely."""
+    """The drain of this tick failed."""
 
     error: DatazoneError
     report: None = None
@@ -175,14 +175,15 @@ class DrainSensor:
         cursor = self._cursor(context, now)
         caught_up_at, never_read = self._last_read(drained.report, cursor, context.instance, now)
         health = _health(drained, now, caught_up_at, never_read=never_read)
-        lags = lag_checks(
-            transforms, layout, now=now, caught_up_at=caught_up_at, never_read=never_read
-        )
+        # A store that is down has used up the time of the drain: nothing else asks it in this tick.
+        is_down = isinstance(drained.error, StoreUnavailableError)
+        asked = () if is_down else transforms
+        lags = lag_checks(asked, layout, now=now, caught_up_at=caught_up_at, never_read=never_read)
         requests: list[RunRequest] = []
         reasons: list[str] = []
         # The changes that wait in the change log of another table are not for these transforms.
         if not isinstance(drained.error, SourceMismatchError):
-            requests, reasons = self._runs(transforms, lags, layout, context.instance, now)
+            requests, reasons = self._runs(asked, lags, layout, context.instance, now)
         # Runs read the time from this check: there is none to read before the first full read.
         known_at = None if never_read else caught_up_at
         checks = [health_check(self._source, health, known_at), *lags.values()]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from datazone_dagster.delta import TABLE_ERRORS, Table, in_one_line, open_table
+from datazone_dagster.delta import TABLE_ERRORS, Table, in_one_line, open_table, storage_error
 from datazone_dagster.delta.read_table import load_version, scanned, schema_of
 from datazone_dagster.delta.store_access import delta_rs_options
-from datazone_dagster.errors import DefinitionError, StorageError
+from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import Layout
 
 if TYPE_CHECKING:
@@ -145,9 +145,10 @@ class DatasetReader:
                 f"Dataset {self.dataset_id!r} can't be read where {where!r}: {in_one_line(error)}.",
                 hint="The predicate is SQL over the dataset's columns, spelled exactly.",
             )
-        return StorageError(
-            f"Dataset {self.dataset_id!r} at {self._table.table_uri} can't be read: "
-            f"{in_one_line(error)}.",
+        return storage_error(
+            f"Dataset {self.dataset_id!r} at {self._table.table_uri} can't be read",
+            error,
+            safe="",
             hint="Check the store. If the error names a missing file, maintenance has removed the "
             "files of this version.",
         )
@@ -172,8 +173,10 @@ def read(layout: Layout, dataset_id: str, version: int | None = None) -> Dataset
         try:
             load_version(table, version)
         except TABLE_ERRORS as error:
-            raise StorageError(
-                f"Dataset {dataset_id!r} has no version {version}: {in_one_line(error)}.",
+            raise storage_error(
+                f"Dataset {dataset_id!r} has no version {version}",
+                error,
+                safe="",
                 hint=f"Its newest version is {table.version()}; maintenance removes old versions.",
             ) from error
     return DatasetReader(dataset_id, table, options)

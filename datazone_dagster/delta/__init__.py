@@ -8,31 +8,29 @@ handle with the same application id fails, and its writer has lost the commit ra
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import TableNotFoundError
 
 from datazone_dagster.delta.conditional_writes import require_conditional_writes
 from datazone_dagster.delta.store_access import delta_rs_options
-from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
+from datazone_dagster.delta.store_errors import TABLE_ERRORS as TABLE_ERRORS
+from datazone_dagster.delta.store_errors import guarded as guarded
+from datazone_dagster.delta.store_errors import in_one_line as in_one_line
+from datazone_dagster.delta.store_errors import storage_error as storage_error
+from datazone_dagster.errors import UnrecognisedTableError
 from datazone_dagster.model.table_file import DataFile
-from datazone_dagster.text import shown, without_secrets
 
 Table = DeltaTable
 """Handle of a Delta table at one version, for annotations of those who do not call delta-rs."""
 
 Commit = CommitProperties
 """Properties of a commit next to its rows: see `transaction`."""
-
-TABLE_ERRORS = (DeltaError, OSError)
-"""Errors of delta-rs and of the store."""
 
 KIND = "datazone.kind"
 """Table property that marks a table as ours, and names the kind of table it is."""
@@ -57,11 +55,11 @@ def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> Delta
     except TableNotFoundError:
         return None
     except TABLE_ERRORS as error:
-        raise StorageError(
-            f"The Delta table at {uri} can't be opened: {in_one_line(error)}.",
+        raise storage_error(
+            f"The Delta table at {uri} can't be opened",
+            error,
             safe="Nothing was written.",
-            hint=store_hint(error)
-            or "Check the store and the storage options; if the table's log is damaged, "
+            hint="Check the store and the storage options; if the table's log is damaged, "
             "restore it from a backup or move the folder away.",
         ) from error
     found = table.metadata().configuration.get(KIND)
@@ -107,10 +105,11 @@ def create_table(
         existing = open_table(uri, storage_options, kind)
         if existing is not None:
             return existing
-        raise StorageError(
-            f"The Delta table at {uri} can't be created: {in_one_line(error)}.",
+        raise storage_error(
+            f"The Delta table at {uri} can't be created",
+            error,
             safe="Nothing was written.",
-            hint=store_hint(error) or "Check that the location exists, is writable and has space.",
+            hint="Check that the location exists, is writable and has space.",
         ) from error
 
 
@@ -128,32 +127,6 @@ def transactions(versions: Mapping[str, int]) -> CommitProperties:
         app_transactions=[Transaction(app_id, version) for app_id, version in versions.items()],
         max_commit_retries=0,
     )
-
-
-@contextmanager
-def guarded(uri: str, doing: str) -> Iterator[None]:
-    """Convert the errors of one commit into ours.
-
-    Raises:
-        ConcurrentWriterError: Another commit came first.
-        StorageError: The store failed. Only reading the table again shows whether the commit
-            happened; it is never assumed.
-    """
-    try:
-        yield
-    except CommitFailedError as error:
-        raise ConcurrentWriterError(
-            f"{doing} at {uri}: another writer committed first ({in_one_line(error)}).",
-            safe="Nothing of this attempt was committed; the other writer's commit is intact.",
-            hint="This attempt lost the commit race; the next one continues from the new state.",
-        ) from error
-    except TABLE_ERRORS as error:
-        raise StorageError(
-            f"{doing} at {uri} failed: {in_one_line(error)}.",
-            safe="The change log and earlier commits are untouched; the next attempt reads "
-            "the table again to find out whether this commit happened.",
-            hint=store_hint(error) or "Check the store: permissions, free space, reachability.",
-        ) from error
 
 
 def data_files(table: DeltaTable) -> list[DataFile]:
@@ -185,37 +158,3 @@ def rows_at_a_time(group: pq.RowGroupMetaData) -> int:
     """Return how many rows of a row group to decode at a time, by `READ_ROWS` and `READ_BYTES`."""
     bytes_per_row = int(group.total_byte_size) // max(int(group.num_rows), 1) + 1
     return max(1, min(READ_ROWS, READ_BYTES // bytes_per_row))
-
-
-def store_hint(error: BaseException) -> str | None:
-    """Return a hint for errors that first-time users meet and the store explains badly."""
-    text = str(error)
-    if _MACHINE_ROLE in text:
-        return (
-            "No credentials for the store were found, and this machine has no role that provides "
-            "them. Set them in the environment of the Dagster process (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or the store's equivalents), or as EnvVar in "
-            "Lakehouse(storage_options=...)."
-        )
-    if "Unknown scheme" in text:
-        return "A lakehouse is a directory, or a uri that begins with s3://, gs:// or abfss://."
-    return None
-
-
-_MACHINE_ROLE = "http://169.254.169.254"
-_SCHEMES = re.compile(r"\. Known schemes: \S*")
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_CAUSE = "↳"
-_TEXT_MAX = 600
-
-
-def in_one_line(error: BaseException) -> str:
-    """Return the text of a store error and its causes on one line, without stack traces.
-
-    delta-rs puts each cause on a line of its own: "Permission denied" is in the last one.
-    User and query of a URL are removed: they may be a password and a signature.
-    """
-    text = without_secrets(_COLOURS.sub("", _SCHEMES.sub("", str(error)))).strip()
-    first, *others = text.splitlines() or [type(error).__name__]
-    causes = [line.strip()[1:].strip() for line in others if line.strip().startswith(_CAUSE)]
-    return shown(": ".join([first.strip(), *causes]), _TEXT_MAX).rstrip(".")

@@ -13,12 +13,12 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Any
 
-from datazone_dagster.delta import in_one_line
 from datazone_dagster.delta.log_files import entry_actions, entry_path
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.store_errors import storage_error
 from datazone_dagster.delta.table_state import forget
 from datazone_dagster.delta.transaction_log import NOTE, Anchor, Snapshot
-from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.errors import ConcurrentWriterError
 
 
 class LostRaceError(Exception):
@@ -76,8 +76,9 @@ def put_entry(
             return snapshot.after([actions], Anchor(entry_path(number), identity))
         _check_for_retry(snapshot, {action["txn"]["appId"] for action in values if "txn" in action})
     except OSError as error:
-        raise StorageError(
-            f"Committing version {number} to {snapshot.store.uri} failed: {in_one_line(error)}.",
+        raise storage_error(
+            f"Committing version {number} to {snapshot.store.uri} failed",
+            error,
             safe="Earlier commits are untouched; the next attempt reads the table again to find "
             "out whether this commit happened.",
             hint="Check the store: permissions, free space, reachability.",

@@ -10,11 +10,11 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import obstore
 import pyarrow as pa
-from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
 if TYPE_CHECKING:
@@ -73,13 +73,17 @@ class FileCache:
             self._bytes -= content.size
 
 
-def by_ranges(objects: ObjectStore, path: str, size_bytes: int) -> pa.NativeFile:
+Calls = Callable[[], AbstractContextManager[None]]
+"""Context manager that converts the errors of calls on the store."""
+
+
+def by_ranges(objects: ObjectStore, path: str, size_bytes: int, calls: Calls) -> pa.NativeFile:
     """Open a file whose ranges are read by one request each."""
-    return pa.PythonFile(_RangeFile(objects, path, size_bytes), mode="r")
+    return pa.PythonFile(_RangeFile(objects, path, size_bytes, calls), mode="r")
 
 
 def upload_to(
-    objects: ObjectStore, path: str, uploaded: Callable[[pa.Buffer], None]
+    objects: ObjectStore, path: str, uploaded: Callable[[pa.Buffer], None], calls: Calls
 ) -> pa.NativeFile:
     """Open a new file that exists once it is closed.
 
@@ -87,13 +91,15 @@ def upload_to(
         objects: Store of the file.
         path: Path in the store.
         uploaded: Function that receives the content of a file that one request has uploaded.
+        calls: Converts the errors of the store.
     """
-    return pa.PythonFile(_Upload(objects, path, uploaded), mode="w")
+    return pa.PythonFile(_Upload(objects, path, uploaded, calls), mode="w")
 
 
 class _RangeFile(io.RawIOBase):
-    def __init__(self, objects: ObjectStore, path: str, size_bytes: int) -> None:
+    def __init__(self, objects: ObjectStore, path: str, size_bytes: int, calls: Calls) -> None:
         self._objects = objects
+        self._calls = calls
         self._path = path
         self._size_bytes = size_bytes
         self._at = 0
@@ -117,19 +123,22 @@ class _RangeFile(io.RawIOBase):
         length = left if size is None or size < 0 else min(size, left)
         if not length:
             return b""
-        try:
+        with self._calls():
             found = obstore.get_range(self._objects, self._path, start=self._at, length=length)
-        except BaseError as error:
-            raise OSError(str(error)) from error
         self._at += length
         return found.to_bytes()
 
 
 class _Upload(io.RawIOBase):
     def __init__(
-        self, objects: ObjectStore, path: str, uploaded: Callable[[pa.Buffer], None]
+        self,
+        objects: ObjectStore,
+        path: str,
+        uploaded: Callable[[pa.Buffer], None],
+        calls: Calls,
     ) -> None:
         self._objects = objects
+        self._calls = calls
         self._path = path
         self._uploaded = uploaded
         self._pieces: list[bytes] = []
@@ -145,9 +154,11 @@ class _Upload(io.RawIOBase):
         if self._multipart is None:
             self._pieces.append(bytes(content))
             if self._size_bytes > SINGLE_PUT_BYTES:
-                self._multipart = self._begun()
+                with self._calls():
+                    self._multipart = self._begun()
         else:
-            self._multipart.write(content)
+            with self._calls():
+                self._multipart.write(content)
         return len(content)
 
     def tell(self) -> int:
@@ -157,15 +168,13 @@ class _Upload(io.RawIOBase):
         if self.closed:
             return
         super().close()
-        try:
+        with self._calls():
             if self._multipart is not None:
                 self._multipart.close()
                 return
             content = b"".join(self._pieces)
             self._pieces.clear()
             obstore.put(self._objects, self._path, content, use_multipart=False)
-        except BaseError as error:
-            raise OSError(str(error)) from error
         self._uploaded(pa.py_buffer(content))
 
     def _begun(self) -> WritableFile:

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,12 +20,12 @@ import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore
 
-from datazone_dagster.delta import in_one_line
 from datazone_dagster.delta.conditional_writes import require_conditional_writes
 from datazone_dagster.delta.remote_files import SMALL_BYTES, FileCache, by_ranges, upload_to
 from datazone_dagster.delta.store_access import object_store
+from datazone_dagster.delta.store_errors import storage_error, store_calls
 from datazone_dagster.delta.stored_files import StoredFile, local_files, stored_file
-from datazone_dagster.errors import DefinitionError, StorageError
+from datazone_dagster.errors import DefinitionError
 
 _READERS = 20
 """Number of small files read concurrently."""
@@ -72,16 +72,14 @@ class TableStore:
         if content is not None:
             return pa.BufferReader(content)
         if size_bytes is None or size_bytes <= SMALL_BYTES:
-            try:
+            with self._calls():
                 found = obstore.get(self._objects, path)
                 size_bytes = found.meta["size"]
                 if size_bytes <= SMALL_BYTES:
                     content = pa.py_buffer(found.bytes())
                     _CACHE.put(self._root, path, content)
                     return pa.BufferReader(content)
-            except BaseError as error:
-                raise OSError(str(error)) from error
-        return by_ranges(self._objects, path, size_bytes)
+        return by_ranges(self._objects, path, size_bytes, self._calls)
 
     def open_small(self, path: str) -> pa.NativeFile:
         """Open a file for random access reads after one request; all of it may be in memory.
@@ -131,16 +129,13 @@ class TableStore:
         Raises:
             OSError: The store failed.
         """
-        try:
+        with suppress(FileNotFoundError), self._calls():
             if self._local is not None:
                 with open(self._local / path, "rb") as handle:
                     return handle.read(), _identity(os.fstat(handle.fileno()))
             found = obstore.get(self._objects, path)
             return bytes(found.bytes()), found.meta["e_tag"] or UNKNOWN
-        except FileNotFoundError:
-            return None
-        except BaseError as error:
-            raise OSError(str(error)) from error
+        return None
 
     def read_all_identified(self, paths: Iterable[str]) -> list[tuple[bytes, str] | None]:
         """As `read_identified`, several files at once where each costs a request."""
@@ -159,14 +154,11 @@ class TableStore:
         Raises:
             OSError: The store failed.
         """
-        try:
+        with suppress(FileNotFoundError), self._calls():
             if self._local is not None:
                 return _identity(os.stat(self._local / path))
             return obstore.head(self._objects, path)["e_tag"] or UNKNOWN
-        except FileNotFoundError:
-            return None
-        except BaseError as error:
-            raise OSError(str(error)) from error
+        return None
 
     def identities_after(self, folder: str, name: str) -> dict[str, str]:
         """List the files directly in a folder whose names come after `name`, with identities.
@@ -177,7 +169,7 @@ class TableStore:
         if self._local is not None:
             found = {one: self.identity_of(f"{folder}/{one}") for one in self.names(folder)}
             return {one: known for one, known in found.items() if one > name and known is not None}
-        try:
+        with self._calls():
             listed = [
                 one
                 for some in obstore.list(
@@ -185,8 +177,6 @@ class TableStore:
                 )
                 for one in some
             ]
-        except BaseError as error:
-            raise OSError(str(error)) from error
         names = ((one["path"].removeprefix(f"{folder}/"), one["e_tag"]) for one in listed)
         return {name: e_tag or UNKNOWN for name, e_tag in names if "/" not in name}
 
@@ -196,15 +186,12 @@ class TableStore:
         Raises:
             OSError: The store failed.
         """
-        try:
+        with suppress(FileNotFoundError), self._calls():
             if self._local is not None:
                 return stored_file(path, (self._local / path).stat())
             found = obstore.head(self._objects, path)
-        except FileNotFoundError:
-            return None
-        except BaseError as error:
-            raise OSError(str(error)) from error
-        return StoredFile(path, found["size"], found["last_modified"])
+            return StoredFile(path, found["size"], found["last_modified"])
+        return None
 
     def files_below(self, folder: str = "") -> list[StoredFile]:
         """Return the files below a folder and its folders; none if there is no such folder.
@@ -212,16 +199,14 @@ class TableStore:
         Raises:
             OSError: The store failed.
         """
-        if self._local is not None:
-            return list(local_files(self._local, self._local / folder))
-        try:
+        with self._calls():
+            if self._local is not None:
+                return list(local_files(self._local, self._local / folder))
             return [
                 StoredFile(one["path"], one["size"], one["last_modified"])
                 for some in obstore.list(self._objects, prefix=folder or None)
                 for one in some
             ]
-        except BaseError as error:
-            raise OSError(str(error)) from error
 
     def files_in(self, folder: str) -> list[StoredFile]:
         """Return the files directly in a folder; none if there is no such folder.
@@ -229,12 +214,10 @@ class TableStore:
         Raises:
             OSError: The store failed.
         """
-        if self._local is not None:
-            return list(local_files(self._local, self._local / folder, recursive=False))
-        try:
+        with self._calls():
+            if self._local is not None:
+                return list(local_files(self._local, self._local / folder, recursive=False))
             found = obstore.list_with_delimiter(self._objects, prefix=folder or None)
-        except BaseError as error:
-            raise OSError(str(error)) from error
         return [
             StoredFile(one["path"], one["size"], one["last_modified"]) for one in found["objects"]
         ]
@@ -249,13 +232,11 @@ class TableStore:
         Raises:
             OSError: The store failed.
         """
-        if self._local is not None:
-            found = self._local.iterdir() if self._local.is_dir() else iter(())
-            return [path.name for path in found if path.is_dir()]
-        try:
+        with self._calls():
+            if self._local is not None:
+                found = self._local.iterdir() if self._local.is_dir() else iter(())
+                return [path.name for path in found if path.is_dir()]
             prefixes = obstore.list_with_delimiter(self._objects)["common_prefixes"]
-        except BaseError as error:
-            raise OSError(str(error)) from error
         return [prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes]
 
     def write(self, path: str, content: bytes) -> None:
@@ -274,10 +255,16 @@ class TableStore:
             OSError: The store failed.
         """
         if self._local is not None:
-            (self._local / path).parent.mkdir(parents=True, exist_ok=True)
-            return pa.OSFile(str(self._local / path), mode="wb")
+            with self._calls():
+                (self._local / path).parent.mkdir(parents=True, exist_ok=True)
+                return pa.OSFile(str(self._local / path), mode="wb")
         require_conditional_writes(self.uri, self._options)
-        return upload_to(self._objects, path, lambda content: _CACHE.put(self._root, path, content))
+        return upload_to(
+            self._objects,
+            path,
+            lambda content: _CACHE.put(self._root, path, content),
+            self._calls,
+        )
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files that nothing refers to; files that are already gone are skipped.
@@ -288,16 +275,14 @@ class TableStore:
             OSError: The store failed; some files may remain.
         """
         names = list(paths)
-        if self._local is not None:
+        with self._calls():
+            if self._local is not None:
+                for name in names:
+                    (self._local / name).unlink(missing_ok=True)
+                return
             for name in names:
-                (self._local / name).unlink(missing_ok=True)
-            return
-        for name in names:
-            _CACHE.remove(self._root, name)
-        try:
+                _CACHE.remove(self._root, name)
             _deleted(self._objects, names)
-        except BaseError as error:
-            raise OSError(str(error)) from error
 
     def replace(self, path: str, content: bytes) -> None:
         """Write a file, atomically replacing the one that is there.
@@ -305,10 +290,8 @@ class TableStore:
         Raises:
             OSError: The store failed; the file is the old one or the new one.
         """
-        try:
+        with self._calls():
             obstore.put(self._objects, path, content, use_multipart=False)
-        except BaseError as error:
-            raise OSError(str(error)) from error
 
     def delete_empty_folders(self, folder: str) -> None:
         """Delete a folder and those above it while they are empty; object stores have none."""
@@ -328,15 +311,12 @@ class TableStore:
         Raises:
             OSError: The store failed; some files may remain.
         """
-        if self._local is not None:
-            if self._local.exists():
+        with self._calls():
+            if self._local is None:
+                for found in obstore.list(self._objects):
+                    _deleted(self._objects, [one["path"] for one in found])
+            elif self._local.exists():
                 shutil.rmtree(self._local)
-            return
-        try:
-            for found in obstore.list(self._objects):
-                obstore.delete(self._objects, [one["path"] for one in found])
-        except BaseError as error:
-            raise OSError(str(error)) from error
 
     def put_if_absent(self, path: str, content: bytes) -> str | None:
         """Create a file atomically if there is none at this path.
@@ -349,13 +329,13 @@ class TableStore:
             OSError: The store failed; the file may exist or not.
         """
         require_conditional_writes(self.uri, self._options)
-        try:
+        with suppress(AlreadyExistsError), self._calls():
             made = obstore.put(self._objects, path, content, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return None
-        except BaseError as error:
-            raise OSError(str(error)) from error
-        return made["e_tag"] or UNKNOWN if self._local is None else self.identity_of(path)
+            return made["e_tag"] or UNKNOWN if self._local is None else self.identity_of(path)
+        return None
+
+    def _calls(self) -> AbstractContextManager[None]:
+        return store_calls(self.uri)
 
     @cached_property
     def _objects(self) -> ObjectStore:
@@ -366,8 +346,9 @@ class TableStore:
         except DefinitionError:
             raise
         except (BaseError, ValueError, TypeError) as error:
-            raise StorageError(
-                f"The store of {self.uri} can't be opened for commits: {in_one_line(error)}.",
+            raise storage_error(
+                f"The store of {self.uri} can't be opened",
+                error,
                 safe="Nothing was written.",
                 hint="Check the storage options.",
             ) from error

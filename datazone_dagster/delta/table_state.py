@@ -18,10 +18,11 @@ from threading import Lock, RLock
 
 from deltalake import DeltaTable
 
-from datazone_dagster.delta import KIND, in_one_line, store_hint
+from datazone_dagster.delta import KIND
 from datazone_dagster.delta.log_files import ENTRY, LOG, entry_actions, entry_path
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_access import delta_rs_options
+from datazone_dagster.delta.store_errors import storage_error
 from datazone_dagster.delta.transaction_log import (
     UNREADABLE,
     Anchor,
@@ -232,11 +233,11 @@ class KeptTable:
             )
 
     def _unreadable(self, error: BaseException) -> StorageError:
-        return StorageError(
-            f"The Delta table at {self.uri} can't be opened: {in_one_line(error)}.",
+        return storage_error(
+            f"The Delta table at {self.uri} can't be opened",
+            error,
             safe="Nothing was written.",
-            hint=store_hint(error)
-            or "Check the store and the storage options; if the table's log is damaged, "
+            hint="Check the store and the storage options; if the table's log is damaged, "
             "restore it from a backup or move the folder away.",
         )
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from pyroaring import BitMap64
 
-from datazone_dagster.delta import in_one_line, vectors
+from datazone_dagster.delta import vectors
 from datazone_dagster.delta.live_file import LiveFile, live_file
 from datazone_dagster.delta.log_files import (
     ENTRY,
@@ -35,6 +35,7 @@ from datazone_dagster.delta.log_files import (
     last_checkpoint,
 )
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.store_errors import storage_error
 from datazone_dagster.delta.vectors import Vector, VectorError
 from datazone_dagster.errors import StorageError
 
@@ -209,7 +210,12 @@ def read_snapshot(table: DeltaTable, storage_options: Mapping[str, str]) -> Snap
         after = -1 if checkpoint is None else checkpoint.version
         return _folded(store, checkpoint, range(after + 1, version + 1))
     except UNREADABLE as error:
-        raise unreadable(store, in_one_line(error)) from error
+        raise storage_error(
+            f"The Delta log of {store.uri} can't be read",
+            error,
+            safe="Nothing was written.",
+            hint="Check the store; if the log is damaged, restore it from a backup.",
+        ) from error
 
 
 def newest_snapshot(store: TableStore) -> Snapshot | None:

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from datazone_dagster.errors import DatazoneError, ServiceUnavailableError, ThrottledError
+from datazone_dagster.errors import (
+    DatazoneError,
+    ServiceUnavailableError,
+    StoreError,
+    StoreUnavailableError,
+    ThrottledError,
+)
 from datazone_dagster.model.report import DrainReport, Gap
 from datazone_dagster.model.service_limits import RETENTION
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.observe.level import Level
 from datazone_dagster.text import shortened
 
-TRANSIENT = (ServiceUnavailableError, ThrottledError)
+TRANSIENT = (ServiceUnavailableError, ThrottledError, StoreUnavailableError)
 """Errors that usually pass without action: warnings until they last for `TRANSIENT_FOR`."""
 
 TRANSIENT_FOR = timedelta(minutes=1)
@@ -24,7 +30,7 @@ _TEXT_CHARS = 2_000
 
 LOW_HEADROOM = timedelta(hours=6)
 
-StreamState = Literal["OK", "BEHIND", "FAILING", "GAP"]
+StreamState = Literal["OK", "BEHIND", "FAILING", "STORAGE", "GAP"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class StreamHealth:
     """Result of the `stream_health` check of a change log.
 
     `state` is the worst that applies: `GAP` while a gap is open, `FAILING` while a shard can't be
-    read, `BEHIND` while unread changes are close to being trimmed. `headroom_seconds` is the time
+    read, `STORAGE` while the store of the lakehouse fails, `BEHIND` while unread changes are close to being trimmed. `headroom_seconds` is the time
     until DynamoDB may trim the oldest unread change; None if unknown.
     """
 
@@ -110,7 +116,7 @@ def health_of_error(
     return StreamHealth(
         Level.WARN if transient else Level.ERROR,
         f"{shortened(str(error), _TEXT_CHARS)}{since}",
-        state="FAILING",
+        state="STORAGE" if isinstance(error, StoreError) else "FAILING",
         headroom_seconds=(
             None if caught_up_at is None else _headroom(now, caught_up_at).total_seconds()
         ),

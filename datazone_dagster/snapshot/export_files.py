@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from datazone_dagster.delta import in_one_line, store_hint
+from datazone_dagster.delta import storage_error
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.errors import ExportError
 from datazone_dagster.model.table_scan import ScannedItem
@@ -237,12 +237,13 @@ class ExportReader:
                 "AWSDynamoDB/data.",
             ) from None
         except OSError as error:
-            raise ExportError(
-                f"File {shown(path)} of the export at {self.uri} can't be read: "
-                f"{in_one_line(error)}.",
+            found = storage_error(
+                f"File {shown(path)} of the export at {self.uri} can't be read",
+                error,
                 safe="No row of the file landed.",
-                hint=store_hint(error) or "Check the location and the storage options.",
-            ) from error
+                hint="Check the location and the storage options.",
+            )
+            raise ExportError(found.what, safe=found.safe, hint=found.hint) from error
 
 
 def _change(line: bytes) -> ExportedChange:

@@ -27,7 +27,7 @@ from datazone_dagster.delta.transaction_log import (
     entry_path,
     read_snapshot,
 )
-from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.errors import ConcurrentWriterError, StoreUnavailableError
 
 SCHEMA = pa.schema([("n", pa.int64())])
 
@@ -136,7 +136,7 @@ def test_a_failed_put_leaves_the_files_because_it_may_have_happened(
 
     monkeypatch.setattr(TableStore, "put_if_absent", fail)
     snapshot = read_snapshot(table, {})
-    with pytest.raises(StorageError, match="connection reset"):
+    with pytest.raises(StoreUnavailableError, match="the connection broke"):
         commit(snapshot, files(snapshot, 1))
     assert numbers(table) == [1]
 

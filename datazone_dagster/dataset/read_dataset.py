@@ -6,13 +6,21 @@ without them (`to_pyarrow_table`, `delta_scan` in some versions of DuckDB) are n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from datazone_dagster.delta import TABLE_ERRORS, Table, in_one_line, open_table, storage_error
+from datazone_dagster.delta import (
+    TABLE_ERRORS,
+    Table,
+    in_one_line,
+    is_of_store,
+    open_table,
+    storage_error,
+)
 from datazone_dagster.delta.read_table import load_version, scanned, schema_of
 from datazone_dagster.delta.store_access import delta_rs_options
 from datazone_dagster.errors import DefinitionError
@@ -74,21 +82,21 @@ class DatasetReader:
             )
         names = list(columns) if columns is not None else schema.names
         wanted = pa.schema([schema.field(name) for name in names])
-        try:
+        with self._reading(where):
             found = scanned(self._table, names, where)
-        except TABLE_ERRORS as error:
-            raise self._failed(error, where) from error
-        return pa.RecordBatchReader.from_batches(
-            wanted,
-            (converted for batch in found for converted in _converted(batch, wanted)),
-        )
+        return pa.RecordBatchReader.from_batches(wanted, self._converted(found, wanted, where))
+
+    def _converted(
+        self, batches: Iterable[pa.RecordBatch], schema: pa.Schema, where: str | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Cast batches to the table's types: the scan returns strings in several Arrow types."""
+        with self._reading(where):
+            for batch in batches:
+                yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
 
     def arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """Return the rows as an Arrow table; arguments and errors as for `batches`."""
-        try:
-            return self.batches(columns, where).read_all()
-        except TABLE_ERRORS as error:
-            raise self._failed(error, where) from error
+        return self.batches(columns, where).read_all()
 
     def pl(
         self, columns: Sequence[str] | None = None, where: str | None = None
@@ -139,8 +147,15 @@ class DatasetReader:
         columns = ", ".join(self.schema.names[:8])
         return f"<dataset {self.dataset_id} at version {self.version}: {columns}>"
 
+    @contextmanager
+    def _reading(self, where: str | None) -> Iterator[None]:
+        try:
+            yield
+        except (*TABLE_ERRORS, pa.ArrowException) as error:
+            raise self._failed(error, where) from error
+
     def _failed(self, error: Exception, where: str | None) -> Exception:
-        if where is not None and not isinstance(error, OSError):
+        if where is not None and not is_of_store(error):
             return DefinitionError(
                 f"Dataset {self.dataset_id!r} can't be read where {where!r}: {in_one_line(error)}.",
                 hint="The predicate is SQL over the dataset's columns, spelled exactly.",
@@ -191,9 +206,3 @@ def _library(name: str, call: str) -> Any:
             f"{call} needs {name}, which is not installed.",
             hint=f"Install datazone-dagster[{name}].",
         ) from error
-
-
-def _converted(batch: pa.RecordBatch, schema: pa.Schema) -> list[pa.RecordBatch]:
-    """Cast a batch to the table's types: the scan returns strings in several Arrow types."""
-    batches: list[pa.RecordBatch] = pa.Table.from_batches([batch]).cast(schema).to_batches()
-    return batches

@@ -22,6 +22,7 @@ from datazone_dagster.delta.store_access import delta_rs_options
 from datazone_dagster.delta.store_errors import TABLE_ERRORS as TABLE_ERRORS
 from datazone_dagster.delta.store_errors import guarded as guarded
 from datazone_dagster.delta.store_errors import in_one_line as in_one_line
+from datazone_dagster.delta.store_errors import is_of_store as is_of_store
 from datazone_dagster.delta.store_errors import storage_error as storage_error
 from datazone_dagster.errors import UnrecognisedTableError
 from datazone_dagster.model.table_file import DataFile

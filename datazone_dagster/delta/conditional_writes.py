@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from threading import Lock
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
 
 from datazone_dagster.delta.store_access import object_store
-from datazone_dagster.errors import StorageError
+from datazone_dagster.delta.store_errors import store_calls
+from datazone_dagster.errors import StorageError, StoreError
 from datazone_dagster.model.layout import root_of
 from datazone_dagster.model.store_options import store_kind
 
@@ -39,7 +40,7 @@ def require_conditional_writes(uri: str, storage_options: Mapping[str, str]) -> 
 
     Raises:
         StorageError: The store ignores or lacks conditional writes.
-        OSError: The store failed; the next call asks again.
+        StoreError: The store failed; the next call asks again.
     """
     if store_kind(uri) == "local":
         return
@@ -59,13 +60,14 @@ def require_conditional_writes(uri: str, storage_options: Mapping[str, str]) -> 
 
 def _created(store: ObjectStore, root: str) -> bool:
     try:
-        obstore.put(store, MARKER, _CONTENT, mode="create", use_multipart=False)
+        with store_calls(root):
+            obstore.put(store, MARKER, _CONTENT, mode="create", use_multipart=False)
     except AlreadyExistsError:
         return False
-    except BaseError as error:
-        if "NotImplemented" in str(error):  # code of S3 for a header that the store lacks
+    except StoreError as error:
+        if error.code == "NotImplemented":  # code of S3 for a header that the store lacks
             raise _refused(root, "it does not implement If-None-Match") from None
-        raise OSError(str(error)) from error
+        raise
     return True
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pyarrow as pa
 from deltalake.exceptions import CommitFailedError, DeltaError
 from obstore.exceptions import AlreadyExistsError, BaseError
 
@@ -63,13 +64,21 @@ def guarded(uri: str, doing: str) -> Iterator[None]:
             hint="This attempt lost the commit race; the next one continues from the new state.",
         ) from error
     except TABLE_ERRORS as error:
-        raise storage_error(
-            f"{doing} at {uri} failed",
-            error,
-            safe="The change log and earlier commits are untouched; the next attempt reads "
-            "the table again to find out whether this commit happened.",
-            hint="Check the store: permissions, free space, reachability.",
-        ) from error
+        raise _failed(uri, doing, error) from error
+    except pa.ArrowException as error:
+        if not is_of_store(error):
+            raise
+        raise _failed(uri, doing, error) from error
+
+
+def _failed(uri: str, doing: str, error: BaseException) -> StorageError:
+    return storage_error(
+        f"{doing} at {uri} failed",
+        error,
+        safe="The change log and earlier commits are untouched; the next attempt reads "
+        "the table again to find out whether this commit happened.",
+        hint="Check the store: permissions, free space, reachability.",
+    )
 
 
 @contextmanager
@@ -121,6 +130,11 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, StoreError) and error.reason:
         return error.reason
     return one_line(str(error)) or type(error).__name__
+
+
+def is_of_store(error: BaseException) -> bool:
+    """Return whether the store has failed, and not the data or the query."""
+    return isinstance(error, OSError) or issubclass(_diagnosed(error).kind, StoreError)
 
 
 def _diagnosed(error: BaseException) -> Diagnosis:

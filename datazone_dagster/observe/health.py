@@ -37,9 +37,10 @@ StreamState = Literal["OK", "BEHIND", "FAILING", "STORAGE", "GAP"]
 class StreamHealth:
     """Result of the `stream_health` check of a change log.
 
-    `state` is the worst that applies: `GAP` while a gap is open, `FAILING` while a shard can't be
-    read, `STORAGE` while the store of the lakehouse fails, `BEHIND` while unread changes are close to being trimmed. `headroom_seconds` is the time
-    until DynamoDB may trim the oldest unread change; None if unknown.
+    `state` is the worst that applies: `GAP` while a gap is open, `STORAGE` while the store of the
+    lakehouse fails, `FAILING` while a shard can't be read, `BEHIND` while unread changes are close
+    to being trimmed. `headroom_seconds` is the time until DynamoDB may trim the oldest unread
+    change; None if unknown.
     """
 
     level: Level

@@ -99,14 +99,18 @@ def test_no_answer_is_named(text: str, said: str, kind: int) -> None:
     assert error.what.endswith(f"PUT http://store:9000/lake/t/_delta_log/0.json: {said}.")
 
 
+def fail_twice(text: str) -> None:
+    try:
+        raise OSError(text)
+    except OSError as error:
+        raise OSError(text + " again") from error
+
+
 @pytest.mark.parametrize("text", [OBSTORE, DELTA_RS], ids=["obstore", "delta-rs"])
 def test_no_secret_in_the_error_its_causes_and_its_traceback(text: str) -> None:
-    first = OSError(text.format(status="403 Forbidden", code="SignatureDoesNotMatch"))
+    secret_text = text.format(status="403 Forbidden", code="SignatureDoesNotMatch")
     with pytest.raises(StorageError) as caught, guarded("s3://lake/t", "Landing batch 1"):
-        try:
-            raise first
-        except OSError as error:
-            raise OSError(str(error)) from error
+        fail_twice(secret_text)
     texts = [str(one) + repr(one) for one in chain(caught.value)]
     texts += traceback.format_exception(caught.value)
     assert len(texts) > 3
@@ -153,7 +157,7 @@ def test_a_store_that_is_not_there() -> None:
         lambda: TableStore("s3://lake/t", options).read("a"),
         lambda: TableStore("s3://lake/t", options).put_if_absent("a", b""),
     ):
-        with pytest.raises(StoreUnavailableError, match="127.0.0.1:9.*: connection refused") as e:
+        with pytest.raises(StoreUnavailableError, match="connection refused") as e:
             call()
         assert isinstance(e.value, OSError)
         assert "s3cr3t" not in "".join(traceback.format_exception(e.value))

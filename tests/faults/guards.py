@@ -267,9 +267,9 @@ GUARDS = (
     ),
     Guard(
         "A failure of the store is reported with its cause",
-        "delta/__init__.py",
-        'shown(": ".join([first.strip(), *causes]), _TEXT_MAX)',
-        "shown(first.strip(), _TEXT_MAX)",
+        "delta/store_diagnosis.py",
+        'shown(": ".join(part for part in parts if part), _TEXT_MAX)',
+        "shown(parts[0], _TEXT_MAX)",
         "faults/test_storage_faults.py::test_a_read_only_directory",
     ),
 )

@@ -183,6 +183,7 @@ _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _STATUS = re.compile(r"status code:? *(?:\W*\s*)(\d{3}) ")
 _REQUEST = re.compile(r"Error performing ([A-Z]+) (\S+) in ")
 _XML = re.compile(r"<\?xml.*|<Error>.*", re.DOTALL)
+_UNKNOWN_SCHEME = re.compile(r"Unknown scheme|Unable to recognise URL")
 _SCHEMES = re.compile(r"\. Known schemes: \S*")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _DEBUG = "Debug source:"
@@ -215,7 +216,7 @@ def diagnosed(text: str, number: int | None = None) -> Diagnosis | None:
         number: Its error number, if the operating system gave one.
     """
     text = _COLOURS.sub("", text)
-    if "Unknown scheme" in text:
+    if _UNKNOWN_SCHEME.search(text):
         return Diagnosis(StorageError, one_line(text), _SCHEME)
     return _by_answer(text) or _by_description(text) or _by_number(text, number)
 

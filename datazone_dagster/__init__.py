@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datazone_dagster.api.source import DynamoDBSource
     from datazone_dagster.api.transform import Transform, transform
     from datazone_dagster.dagster_glue.alerts import CheckEvent, slack_alert
+    from datazone_dagster.dagster_glue.conditions import on_applied
     from datazone_dagster.dagster_glue.definitions import build_definitions
     from datazone_dagster.dagster_glue.instance_config import dagster_yaml
     from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
@@ -33,6 +34,7 @@ __all__ = [
     "Transform",
     "build_definitions",
     "dagster_yaml",
+    "on_applied",
     "slack_alert",
     "transform",
 ]
@@ -50,6 +52,7 @@ _MODULES = {
     "Transform": "api.transform",
     "build_definitions": "dagster_glue.definitions",
     "dagster_yaml": "dagster_glue.instance_config",
+    "on_applied": "dagster_glue.conditions",
     "slack_alert": "dagster_glue.alerts",
     "transform": "api.transform",
 }

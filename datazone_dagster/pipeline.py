@@ -11,7 +11,7 @@ module only; an import rule enforces it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from datazone_dagster.apply import ApplyRun, ApplySettings, Redriving
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.flow_counts import flow_counts
 from datazone_dagster.apply.maintain_dataset import maintain_dataset as _maintain_dataset
+from datazone_dagster.apply.pacing import Stay
 from datazone_dagster.apply.rebuild import Rebuild, RebuildReport
 from datazone_dagster.apply.replace_datasets import Replacement
 from datazone_dagster.apply.truncate_log import truncate_applied
@@ -52,6 +53,7 @@ from datazone_dagster.model.report import (
     Gap,
     MaintenanceReport,
     RedriveReport,
+    RunReport,
 )
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.rows.maintenance_plan import THOROUGH, MaintenanceSettings
@@ -113,6 +115,7 @@ __all__ = [
     "drain_once",
     "drain_tick",
     "flow_counts",
+    "follow_changes",
     "function_facts",
     "gap_notes",
     "last_scan",
@@ -175,6 +178,33 @@ def apply_transform(
     """
     require_stream(transform.source, "apply_transform")
     return ApplyRun(transform, layout, settings, clock, on_chunk, logger).run()
+
+
+def follow_changes(
+    transform: Transform,
+    layout: Layout,
+    *,
+    told_to_end: Callable[[], bool],
+    settings: ApplySettings = ApplySettings(),
+    clock: Clock = utc_now,
+    on_chunk: Callable[[ChunkReport], None] | None = None,
+    logger: logging.Logger = _logger,
+) -> Iterator[RunReport]:
+    """Apply as `apply_transform` does, and go on with what lands until nothing does for a while.
+
+    It ends after `ApplySettings.idle_seconds` without changes, after `max_run_minutes`, or once
+    `told_to_end` returns True, which is asked several times a second.
+
+    Yields:
+        What was applied since the last report: after the first chunk, then at most every 30
+        seconds, and once at the end.
+
+    Raises:
+        TransformError: As in `apply_transform`; so do the others.
+        StorageError: The lakehouse can't be read or written.
+    """
+    stay = Stay(settings.idle_seconds, settings.max_run_minutes * 60, told_to_end)
+    return ApplyRun(transform, layout, settings, clock, on_chunk, logger).steps(stay)
 
 
 def dataset_report(transform: Transform, dataset_id: str, layout: Layout) -> ApplyReport:

@@ -33,6 +33,7 @@ def test_the_names_are_these() -> None:
         "Transform",
         "build_definitions",
         "dagster_yaml",
+        "on_applied",
         "slack_alert",
         "transform",
     ]
@@ -131,6 +132,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "drain_once",
         "drain_tick",
         "flow_counts",
+        "follow_changes",
         "function_facts",
         "gap_notes",
         "last_scan",
@@ -164,7 +166,14 @@ def test_the_names_of_the_facade_are_these() -> None:
 
 
 SETTINGS = {
-    "ApplySettings": ["chunk_bytes", "memory_budget", "maintenance", "linger_seconds"],
+    "ApplySettings": [
+        "chunk_bytes",
+        "memory_budget",
+        "maintenance",
+        "linger_seconds",
+        "idle_seconds",
+        "max_run_minutes",
+    ],
     "AuditSettings": [
         "sample",
         "seed",

@@ -27,12 +27,17 @@ class ApplySettings:
         maintenance: When and how much a table is maintained after merges.
         linger_seconds: Time after its start in which a run still goes on with newly landed
             changes. 0: the run ends at the head of the change log that it found.
+        idle_seconds: Time without changes after which a run ends that stays: one that the drain
+            sensor has requested.
+        max_run_minutes: Minutes after which a run that stays ends, and another one goes on.
     """
 
     chunk_bytes: int | None = None
     memory_budget: int = size_policy.APPLY_BUDGET_BYTES
     maintenance: MaintenanceSettings = MaintenanceSettings()
     linger_seconds: float = 60.0
+    idle_seconds: float = 60.0
+    max_run_minutes: float = 60.0
 
 
 class ChunkSizes:

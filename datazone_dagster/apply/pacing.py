@@ -2,14 +2,14 @@
 
 A merge has a fixed cost, regardless of its rows. So a run that has reached the head goes on with
 newly landed changes, and waits until the next chunk is worth its merge. A run waits only under
-heavy traffic: a stream with little traffic is applied at once, no change waits for long, and a
-run ends when no changes are left.
+heavy traffic: a stream with little traffic is applied at once, and no change waits for long. A run
+ends when no changes are left; one that stays ends after a time without changes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
@@ -30,6 +30,21 @@ LOOK_EVERY_SECONDS = 0.2
 HOPELESS_SHARE = 0.5
 """Share of a chunk's time for its merge, expected after the longest wait, above which a run does
 not wait: too little is landing to make a difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """How long a run stays that goes on while its stream has traffic.
+
+    Args:
+        idle_seconds: Time without a new batch after which the run ends.
+        max_seconds: Time after its start at which the run ends; another one goes on.
+        told_to_end: Function that returns whether somebody has asked the run to end.
+    """
+
+    idle_seconds: float
+    max_seconds: float
+    told_to_end: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +97,9 @@ class Following:
 
     Args:
         log: Change log of the source.
-        linger_seconds: Time after its start in which a run still takes newly landed changes.
+        linger_seconds: Time after its start in which a run still takes newly landed changes; a
+            run that stays goes by `stay`.
+        stay: How long the run stays; None: it ends as soon as no change waits.
         monotonic: Monotonic clock, in seconds.
         pause: Sleeps for some seconds.
     """
@@ -91,23 +108,30 @@ class Following:
         self,
         log: ChangeLog,
         linger_seconds: float,
+        stay: Stay | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._log = log
+        self._stay = stay
         self._monotonic = monotonic
         self._pause = pause
-        self._until_seconds = monotonic() + linger_seconds
+        self._idle_seconds = 0.0 if stay is None else stay.idle_seconds
+        self._until_seconds = monotonic() + (linger_seconds if stay is None else stay.max_seconds)
         self._opened_seconds = 0.0
+        self.found: ChangeLogSnapshot | None = None
+        """The log with the next chunk, after `wait`; None: nothing waits, or the run must end."""
 
     def first(self) -> ChangeLogSnapshot | None:
         """Return the current log, or None if nothing was landed yet."""
         self._opened_seconds = self._monotonic()
         return self._log.open()
 
-    def next(self, log: ChangeLogSnapshot, last: ChunkCost | None) -> ChangeLogSnapshot | None:
-        """Return the log once it has the next chunk; None if nothing waits or the run must end.
+    def wait(self, log: ChangeLogSnapshot, last: ChunkCost | None) -> Iterator[None]:
+        """Wait until the log has the next chunk or the run must end, then set `found`.
+
+        Yields before each pause, so that the caller can do other work in the meantime.
 
         Args:
             log: The log, applied up to its head. It is advanced.
@@ -116,23 +140,33 @@ class Following:
         Raises:
             StorageError: The log can't be read.
         """
-        since_seconds = moved_seconds = self._opened_seconds
+        self.found = None
+        since_seconds = moved_seconds = idle_since_seconds = self._opened_seconds
         head = seen = log.head
-        while (
-            last is not None
-            and self._monotonic() < self._until_seconds
-            and not shutdown_requested()
-        ):
+        while not self._must_end(last):
             self._opened_seconds = now = self._monotonic()
             log.move_on()
             if log.head <= head:
-                return None
-            if log.head > seen:
-                seen, moved_seconds = log.head, now
-            waiting = Waiting(
-                log.stored_bytes(head, log.head), now - since_seconds, now - moved_seconds
-            )
-            if is_enough(waiting, last):
-                return log
+                if now - idle_since_seconds >= self._idle_seconds:
+                    return
+                since_seconds = now
+            else:
+                if log.head > seen:
+                    seen, moved_seconds = log.head, now
+                if last is None or is_enough(
+                    Waiting(
+                        log.stored_bytes(head, log.head), now - since_seconds, now - moved_seconds
+                    ),
+                    last,
+                ):
+                    self.found = log
+                    return
+            yield
             self._pause(LOOK_EVERY_SECONDS)
-        return None
+
+    def _must_end(self, last: ChunkCost | None) -> bool:
+        if last is None and self._stay is None:
+            return True
+        if self._monotonic() >= self._until_seconds or shutdown_requested():
+            return True
+        return self._stay is not None and self._stay.told_to_end()

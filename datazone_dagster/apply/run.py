@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
 from datazone_dagster.apply.dataset_start import start_of
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.maintain_dataset import maintained
-from datazone_dagster.apply.pacing import ChunkCost, Following
+from datazone_dagster.apply.pacing import ChunkCost, Following, Stay
 from datazone_dagster.apply.prepare import Preparation
 from datazone_dagster.apply.progress import advanced, with_table
 from datazone_dagster.apply.tables import (
@@ -37,7 +37,7 @@ from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.quarantine_policy import keeps_order, needs_every_column
-from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts
+from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts, RunReport
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.partition_values import has_refused
@@ -45,6 +45,12 @@ from datazone_dagster.rows.partition_values import has_refused
 REOPEN_AFTER = timedelta(hours=RETENTION_HOURS) / 3
 """Time for which a run reads one version of the change log: its files are retained for a limited
 time, and one more chunk has to fit in."""
+
+REPORT_EVERY_SECONDS = 30.0
+"""Shortest time between two reports of a run that stays; its first chunk is reported at once."""
+
+MAINTAIN_EVERY_SECONDS = 60.0
+"""Shortest time between two pieces of maintenance of a run that stays."""
 
 
 class ApplyRun:
@@ -83,6 +89,9 @@ class ApplyRun:
         }
         self._linger_seconds = settings.linger_seconds
         self._last_cost: ChunkCost | None = None
+        self._reported_seconds = self._maintained_seconds = time.monotonic()
+        self._has_reported = False
+        self._unmaintained: set[str] = set()
         self._lookup_versions: dict[str, list[int]] = {}
         self._maintenance = settings.maintenance
         state = next(iter(self._tables.values())).state()
@@ -111,18 +120,26 @@ class ApplyRun:
 
     def run(self) -> dict[str, ApplyReport]:
         """Apply up to the head of the change log, and batches that land meanwhile."""
-        started_seconds = time.monotonic()
-        following = Following(self._change_log, self._linger_seconds)
+        *_, last = self.steps()
+        return dict(last.datasets)
+
+    def steps(self, stay: Stay | None = None) -> Iterator[RunReport]:
+        """Apply as `run` does; while the run stays, yield what was applied since the last report.
+
+        The last report comes at the end of the run, also if nothing was applied since.
+        """
+        self._reported_seconds = time.monotonic()
+        following = Following(self._change_log, self._linger_seconds, stay)
         log = following.first()
-        while log is not None and self._applied_to_head(log):
-            log = following.next(log, self._last_cost)
+        while log is not None and (yield from self._applied_to_head(log, stay)):
+            for _ in following.wait(log, self._last_cost):
+                self._maintain_in_between()
+                if self._must_report(stay):
+                    yield self._report()
+            log = following.found
         if log is None:
             self._maintain()
-        duration_seconds = time.monotonic() - started_seconds
-        return {
-            report.dataset_id: self._finished(output, report, duration_seconds)
-            for output, report in self._reports.items()
-        }
+        yield self._report(ended=True)
 
     def look(self) -> dict[str, ApplyReport]:
         """Return the reports of the datasets as they are, without applying anything."""
@@ -133,7 +150,28 @@ class ApplyRun:
             for output, report in self._reports.items()
         }
 
-    def _applied_to_head(self, log: ChangeLogSnapshot) -> bool:
+    def _report(self, *, ended: bool = False) -> RunReport:
+        """Return what was applied since the last report."""
+        now_seconds = time.monotonic()
+        duration_seconds = now_seconds - self._reported_seconds
+        found = {
+            report.dataset_id: self._finished(output, report, duration_seconds)
+            for output, report in self._reports.items()
+        }
+        self._reports = {output: one.at_its_position() for output, one in self._reports.items()}
+        self._lookup_versions = {}
+        self._reported_seconds, self._has_reported = now_seconds, True
+        return RunReport(found, ended)
+
+    def _must_report(self, stay: Stay | None) -> bool:
+        if stay is None or not any(report.chunks for report in self._reports.values()):
+            return False
+        waited_seconds = time.monotonic() - self._reported_seconds
+        return not self._has_reported or waited_seconds >= REPORT_EVERY_SECONDS
+
+    def _applied_to_head(
+        self, log: ChangeLogSnapshot, stay: Stay | None
+    ) -> Generator[RunReport, None, bool]:
         """Apply up to this head; return False if another run committed first."""
         for output, report in self._reports.items():
             check_head(log.head, report.position)
@@ -142,7 +180,9 @@ class ApplyRun:
                 raise truncated_error(log.uri, log.name, start, log.truncated_through)
             self._reports[output] = replace(report, head=log.head, position=start)
         try:
-            self._apply_to_head(log)
+            for _ in self._apply_to_head(log):
+                if self._must_report(stay):
+                    yield self._report()
         except ConcurrentWriterError as error:
             name = self._transform.name
             self._logger.info("This run of %s lost the commit race: %s", name, error)
@@ -166,8 +206,11 @@ class ApplyRun:
         )
         return start.batch
 
-    def _apply_to_head(self, log: ChangeLogSnapshot) -> None:
-        """Let datasets that are behind catch up with the others, then apply to all together."""
+    def _apply_to_head(self, log: ChangeLogSnapshot) -> Iterator[None]:
+        """Let datasets that are behind catch up with the others, then apply to all together.
+
+        Yields after each chunk.
+        """
         head, opened_at = log.head, self._clock()
         lookups: Mapping[str, pa.Table] | None = None
         while True:
@@ -179,6 +222,7 @@ class ApplyRun:
             lookups = self._read_lookups() if lookups is None else lookups
             while log.has_rows(start, end):
                 start = self._apply_chunk(log, start, end, lookups)
+                yield
                 if self._clock() - opened_at >= REOPEN_AFTER:
                     log, opened_at = self._reopened(head), self._clock()
             self._skip_to(start, end)
@@ -202,20 +246,25 @@ class ApplyRun:
             )
         return log
 
+    def _maintain_in_between(self) -> None:
+        """Maintain the tables while the run waits, if the last time is long enough ago."""
+        if time.monotonic() - self._maintained_seconds >= MAINTAIN_EVERY_SECONDS:
+            self._maintain()
+
     def _maintain(self) -> None:
-        """Maintain the tables that this run has merged into, now that no change waits."""
-        for output, report in self._reports.items():
-            if report.chunks:
-                dataset = self._datasets[output]
-                maintenance = maintained(
-                    self._layout,
-                    dataset,
-                    self._maintenance,
-                    self._clock,
-                    self._logger,
-                    memory_bytes=self._sizes.available_bytes(),
-                )
-                self._reports[output] = replace(report, maintenance=maintenance)
+        """Maintain the tables that were merged into since the last time: no change waits now."""
+        for output in sorted(self._unmaintained):
+            maintenance = maintained(
+                self._layout,
+                self._datasets[output],
+                self._maintenance,
+                self._clock,
+                self._logger,
+                memory_bytes=self._sizes.available_bytes(),
+            )
+            self._reports[output] = replace(self._reports[output], maintenance=maintenance)
+        self._unmaintained.clear()
+        self._maintained_seconds = time.monotonic()
 
     def _skip_to(self, start: int, end: int) -> None:
         """Advance the reports past batches without rows, which need no commit."""
@@ -233,9 +282,7 @@ class ApplyRun:
         """
         started_seconds = time.monotonic()
         now = self._clock()
-        behind = {
-            output: report for output, report in self._reports.items() if report.position <= start
-        }
+        behind = {name: one for name, one in self._reports.items() if one.position <= start}
         waiting = {output: self._waiting_keys(output) for output in behind}
         prepared = self._preparation.next_chunk(
             log,
@@ -273,13 +320,15 @@ class ApplyRun:
                 read=self._function.reads.report,
             )
         committed_seconds = time.monotonic()
+        self._unmaintained |= behind.keys()
         work_seconds = prepared_seconds - started_seconds
         merge_seconds = committed_seconds - prepared_seconds
         self._sizes.measured(
             chunk.decoded_bytes, work_seconds, merge_seconds, collapsed=prepared.collapsed
         )
-        stored_bytes = log.stored_bytes(start, chunk.last_batch)
-        self._last_cost = ChunkCost(stored_bytes, work_seconds, merge_seconds)
+        self._last_cost = ChunkCost(
+            log.stored_bytes(start, chunk.last_batch), work_seconds, merge_seconds
+        )
         self._report_chunk(chunk, counts, committed_seconds - started_seconds)
         return chunk.last_batch
 

@@ -71,7 +71,10 @@ OnCheck = Callable[[CheckEvent], object]
 
 
 def alert_sensor(
-    on_check: OnCheck, members: Sequence[Member], lakehouse: Lakehouse
+    on_check: OnCheck,
+    members: Sequence[Member],
+    lakehouse: Lakehouse,
+    default_status: DefaultSensorStatus,
 ) -> SensorDefinition:
     """Return the sensor that calls `on_check` once per change of a check of these transforms.
 
@@ -87,12 +90,16 @@ def alert_sensor(
             "name": group.name,
             "evaluation_fn": lambda context: _evaluate(on_check, group, context),
             "minimum_interval_seconds": INTERVAL_SECONDS,
-            "default_status": DefaultSensorStatus.RUNNING,
+            "default_status": default_status,
             "description": "Calls your function when a check of a stream or a dataset fails, "
             "changes its severity or recovers.",
         }
 
-    wanted = Group(ALERT_SENSOR, identical=(lakehouse,), equal={"on_check": on_check})
+    wanted = Group(
+        ALERT_SENSOR,
+        identical=(lakehouse,),
+        equal={"on_check": on_check, "default_status": default_status},
+    )
     return shared(wanted, members, SensorDefinition, arguments)[0]
 
 

@@ -38,8 +38,15 @@ from datazone_dagster.dagster_glue.names import (
     dataset_key,
     pool_name,
 )
-from datazone_dagster.dagster_glue.rendering import check_results, state_check_results
+from datazone_dagster.dagster_glue.options import RunOptions
+from datazone_dagster.dagster_glue.rendering import (
+    Event,
+    applied_events,
+    check_results,
+    state_check_results,
+)
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.staying_runs import stays, told_to_end
 from datazone_dagster.errors import DatazoneError, LakehouseMismatchError, StoreUnavailableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
@@ -50,7 +57,7 @@ from datazone_dagster.text import shown
 _WITHOUT_CHECKS = (LakehouseMismatchError, StoreUnavailableError)
 """Errors after which the checks would be those of other tables, or would wait for the store."""
 
-EventOfRun = Output[DatasetWrite] | AssetCheckResult
+EventOfRun = Output[DatasetWrite] | AssetCheckResult | Event
 
 
 def change_log_spec(source: DynamoDBSource, *, group_name: str | None = None) -> AssetSpec:
@@ -74,6 +81,7 @@ def transform_asset(
     transform: Transform,
     settings: ApplySettings,
     snapshot_settings: SnapshotSettings,
+    options: RunOptions,
     *,
     preview: bool,
     clock: Clock,
@@ -81,17 +89,19 @@ def transform_asset(
     """Return the datasets of a transform as assets of one op.
 
     A run applies everything between the datasets' own positions and the head of the change log,
-    no matter what requested the run, so a run started by hand is always safe. Where the source has
-    no stream, a run scans the table and replaces the datasets. The op's pool prevents two runs at
-    a time.
+    no matter what requested the run, so a run started by hand is always safe. One that the drain
+    sensor requested goes on while the stream has traffic, and reports what it applies at most
+    every 30 seconds. Where the source has no stream, a run scans the table and replaces the
+    datasets. The op's pool prevents two runs at a time.
     """
     source = transform.source
     datasets = tuple(transform.outputs.values())
+    pool = pool_name(transform)
     outputs = {_output_name(index): one for index, one in enumerate(datasets)}
 
     @multi_asset(
         name=transform.name,
-        outs={name: _asset_out(transform, dataset) for name, dataset in outputs.items()},
+        outs={name: _asset_out(transform, dataset, options) for name, dataset in outputs.items()},
         deps=[
             change_log_key(source),
             *dict.fromkeys(dataset_key(dataset.id) for dataset in transform.lookups.values()),
@@ -104,31 +114,24 @@ def transform_asset(
             LAKEHOUSE_KEY,
             *(() if source.stream_enabled else (DYNAMODB_KEY,)),
         },
-        pool=pool_name(transform),
-        op_tags={"datazone/transform": transform.name},
+        pool=pool,
+        op_tags={"datazone/transform": transform.name, **options.op_tags},
+        retry_policy=options.retry_policy,
     )
     def apply(context: AssetExecutionContext) -> Iterator[EventOfRun]:
-        lazy_apply = LazyApply(
-            transform,
-            settings,
-            lambda: known_caught_up_at(context.instance, source),
-            lambda dataset_id: known_columns(context.instance, dataset_id),
-            heartbeats=lambda: heartbeats(
-                context.instance,
-                context.run.run_id,
-                clock,
-                rest_is_quick=context.run.job_name == transform.job_name,
-            ),
-            table_client=lambda: _table_client(context, source),
-            snapshot_settings=snapshot_settings,
-            preview=preview,
-            clock=clock,
+        lazy_apply = _lazy_apply(
+            context, transform, settings, snapshot_settings, preview=preview, clock=clock
         )
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
         layout = lakehouse.layout
         # Broad on purpose: whatever ended the application, the run reports the rest and fails.
         try:
             check_lakehouse(context.instance, context.run.tags, source, layout)
+            if source.stream_enabled and stays(context.run):
+                told = told_to_end(context.instance, context.run.run_id, pool, clock)
+                for so_far in lazy_apply.progress(layout, context.log, told):
+                    for dataset_id, one in so_far.items():
+                        yield from applied_events(dataset_id, one, preview=preview)
             found = {one.id: lazy_apply.to_dataset(one.id, layout, context.log) for one in datasets}
         except Exception as error:
             what = error.what if isinstance(error, DatazoneError) else str(error)
@@ -143,6 +146,34 @@ def transform_asset(
             yield from check_results(dataset_id, applied)
 
     return apply
+
+
+def _lazy_apply(
+    context: AssetExecutionContext,
+    transform: Transform,
+    settings: ApplySettings,
+    snapshot_settings: SnapshotSettings,
+    *,
+    preview: bool,
+    clock: Clock,
+) -> LazyApply:
+    source = transform.source
+    return LazyApply(
+        transform,
+        settings,
+        lambda: known_caught_up_at(context.instance, source),
+        lambda dataset_id: known_columns(context.instance, dataset_id),
+        heartbeats=lambda: heartbeats(
+            context.instance,
+            context.run.run_id,
+            clock,
+            rest_is_quick=context.run.job_name == transform.job_name,
+        ),
+        table_client=lambda: _table_client(context, source),
+        snapshot_settings=snapshot_settings,
+        preview=preview,
+        clock=clock,
+    )
 
 
 def _table_client(context: AssetExecutionContext, source: DynamoDBSource) -> TableClient:
@@ -170,7 +201,7 @@ def _output_name(index: int) -> str:
     return f"dataset_{index + 1}"
 
 
-def _asset_out(transform: Transform, dataset: Dataset) -> AssetOut:
+def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> AssetOut:
     return AssetOut(
         key=dataset_key(dataset.id),
         io_manager_key=IO_MANAGER_KEY,
@@ -180,6 +211,7 @@ def _asset_out(transform: Transform, dataset: Dataset) -> AssetOut:
         kinds=set(dataset.kinds),
         group_name=dataset.group_name or transform.group_name,
         code_version=function_version(transform),
+        automation_condition=options.automation_condition,
         metadata={
             "mode": dataset.mode,
             "deletes": dataset.deletes,

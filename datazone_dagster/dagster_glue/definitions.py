@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 from weakref import ref
 
 from dagster import (
+    AssetsDefinition,
+    AutomationCondition,
+    DefaultSensorStatus,
     Definitions,
+    ExecutorDefinition,
+    RetryPolicy,
     define_asset_job,
     in_process_executor,
 )
@@ -25,6 +31,7 @@ from datazone_dagster.dagster_glue.names import (
     IO_MANAGER_KEY,
     LAKEHOUSE_KEY,
 )
+from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.repair_jobs import repair_jobs
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.sensor import source_definitions
@@ -34,6 +41,8 @@ from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import ApplySettings, DrainSettings, SnapshotSettings, utc_now
 from datazone_dagster.process.shutdown import notice_sigterm
+
+KEEP_RUNS = timedelta(days=7)
 
 _KINDS: dict[str, tuple[type, str]] = {
     "lakehouse": (Lakehouse, "Lakehouse(uri='s3://bucket/folder')"),
@@ -56,6 +65,15 @@ def build_definitions(
     preview: bool = True,
     maintenance_cron: str | None = QUIET_HOUR,
     audit_cron: str | None = None,
+    keep_runs: timedelta | None = KEEP_RUNS,
+    default_status: DefaultSensorStatus = DefaultSensorStatus.RUNNING,
+    tick_seconds: int = 5,
+    min_run_interval: timedelta = timedelta(0),
+    run_tags: Mapping[str, str] | None = None,
+    op_tags: Mapping[str, str] | None = None,
+    executor: ExecutorDefinition = in_process_executor,
+    retry_policy: RetryPolicy | None = None,
+    automation_condition: AutomationCondition[Any] | None = None,
     clock: Clock = utc_now,
 ) -> Definitions:
     """Build assets, jobs, sensors, checks and resources for transforms.
@@ -81,6 +99,24 @@ def build_definitions(
         audit_cron: Cron schedule, in UTC, of a check `audit` on each source with a stream: about
             20,000 items of the table, others each day, are scanned and compared with its datasets.
             None: no schedule, job or check.
+        keep_runs: Age, above 0, after which the schedule removes successful runs of the transforms
+            and of maintenance, with their events; the newest 100 of each job stay. Defaults to 7
+            days. None: no run is removed.
+        default_status: Status of the sensors and of the maintenance schedule where Dagster sees
+            them for the first time. `DefaultSensorStatus.STOPPED` keeps a laptop with AWS keys from
+            draining production: you start the sensor in the UI.
+        tick_seconds: Shortest time between two drains of a stream, 1 or more. Dagster's daemon
+            looks for due sensors every five seconds.
+        min_run_interval: Shortest time between the starts of two runs of a transform that its
+            sensor requests. Changes wait in the change log meanwhile; `lag` counts that time.
+        run_tags: Tags of the runs that the sensors request, for launchers and run queues, such as
+            `{"dagster/priority": "5"}`.
+        op_tags: Tags of the ops of the transforms, such as a Kubernetes configuration.
+        executor: Executor of the jobs `apply_<transform>`. Defaults to the run's own process.
+        retry_policy: Retry policy of the ops. Defaults to none: after a failure the sensor requests
+            the next run, after a wait that doubles up to 5 minutes.
+        automation_condition: Condition of all datasets, beside the sensor. Defaults to none. A
+            dataset without a stream needs one, or a schedule, to be materialized by itself.
         clock: Function that returns the time in UTC; for tests.
 
     Returns:
@@ -105,29 +141,33 @@ def build_definitions(
     drain_settings = drain_settings or DrainSettings()
     apply_settings = apply_settings or ApplySettings()
     snapshot_settings = snapshot_settings or SnapshotSettings()
-    given = (lakehouse, dynamodb, drain_settings, apply_settings, snapshot_settings)
-    for value, (argument, (kind, example)) in zip(given, _KINDS.items(), strict=True):
-        checked.instance("build_definitions", argument, value, kind, f"{argument}={example}")
-    _require_function(on_check)
+    _check_kinds(lakehouse, dynamodb, drain_settings, apply_settings, snapshot_settings)
     _warn_of_plain_secrets(lakehouse)
+    _check_calls(on_check, keep_runs)
+    options = RunOptions(
+        default_status,
+        tick_seconds,
+        min_run_interval,
+        run_tags or {},
+        op_tags or {},
+        executor,
+        retry_policy,
+        automation_condition,
+    )
     notice_sigterm()
     lakehouse, dynamodb = shared_resource(lakehouse), shared_resource(dynamodb)
     record(Built(topology.transforms, lakehouse, dynamodb, preview))
-    assets = [
-        transform_asset(transform, apply_settings, snapshot_settings, preview=preview, clock=clock)
-        for transform in topology.transforms
-    ]
-    members = [
-        Member(transform, _apply_job(transform), ref(asset))
-        for transform, asset in zip(topology.transforms, assets, strict=True)
-    ]
+    members, assets = _members(
+        topology, apply_settings, snapshot_settings, options, preview=preview, clock=clock
+    )
     sources = [
         source_definitions(
             source,
-            [member for member in members if member.transform.source == source],
+            [one for one in members if one.transform.source == source],
             (lakehouse, dynamodb),
             settings=drain_settings,
             snapshot_settings=snapshot_settings,
+            options=options,
             clock=clock,
         )
         for source in topology.by_source
@@ -135,29 +175,29 @@ def build_definitions(
     ]
     sensors = [one.sensor for one in sources]
     if on_check is not None:
-        sensors.append(alert_sensor(on_check, members, lakehouse))
+        sensors.append(alert_sensor(on_check, members, lakehouse, default_status))
     schedules = []
     if maintenance_cron is not None:
-        schedules.append(maintenance_schedule(members, maintenance_cron, lakehouse, clock=clock))
+        schedule = maintenance_schedule(
+            members, maintenance_cron, lakehouse, options, keep_runs=keep_runs, clock=clock
+        )
+        schedules.append(schedule)
     audits = audit_definitions(
         members, (lakehouse, dynamodb), audit_cron, settings=snapshot_settings, clock=clock
     )
+    repairs = repair_jobs(topology.transforms, apply_settings, preview=preview, clock=clock)
     return Definitions(
         schedules=[*schedules, *(one.schedule for one in audits)],
         assets=[*(one.change_log for one in sources), *assets],
         asset_checks=[*(one.check for one in sources), *(one.check for one in audits)],
         jobs=[
             *(member.job for member in members),
-            *repair_jobs(topology.transforms, apply_settings, preview=preview, clock=clock),
+            *repairs,
             *(job for one in sources for job in one.jobs),
             *(one.job for one in audits),
         ],
         sensors=sensors,
-        resources={
-            LAKEHOUSE_KEY: lakehouse,
-            DYNAMODB_KEY: dynamodb,
-            IO_MANAGER_KEY: shared_resource(DatasetIOManager(lakehouse=lakehouse)),
-        },
+        resources=_resources(lakehouse, dynamodb),
     )
 
 
@@ -171,15 +211,58 @@ def _warn_of_plain_secrets(lakehouse: Lakehouse) -> None:
         )
 
 
-def _require_function(on_check: OnCheck | None) -> None:
+def _members(
+    topology: Topology,
+    apply_settings: ApplySettings,
+    snapshot_settings: SnapshotSettings,
+    options: RunOptions,
+    *,
+    preview: bool,
+    clock: Clock,
+) -> tuple[list[Member], list[AssetsDefinition]]:
+    """Return each transform with its job, and the assets, which the caller has to keep."""
+    assets = [
+        transform_asset(
+            transform, apply_settings, snapshot_settings, options, preview=preview, clock=clock
+        )
+        for transform in topology.transforms
+    ]
+    members = [
+        Member(transform, _apply_job(transform, options), ref(asset))
+        for transform, asset in zip(topology.transforms, assets, strict=True)
+    ]
+    return members, assets
+
+
+def _resources(lakehouse: Lakehouse, dynamodb: DynamoDBStreamsResource) -> dict[str, Any]:
+    return {
+        LAKEHOUSE_KEY: lakehouse,
+        DYNAMODB_KEY: dynamodb,
+        IO_MANAGER_KEY: shared_resource(DatasetIOManager(lakehouse=lakehouse)),
+    }
+
+
+def _check_kinds(*given: object) -> None:
+    for value, (argument, (kind, example)) in zip(given, _KINDS.items(), strict=True):
+        checked.instance("build_definitions", argument, value, kind, f"{argument}={example}")
+
+
+def _check_calls(on_check: object, keep_runs: object) -> None:
     if on_check is not None and not callable(on_check):
         raise DefinitionError(
             f"build_definitions: on_check={on_check!r} is not a function.",
             hint="Give a function that takes one CheckEvent.",
         )
+    if keep_runs is not None and not (isinstance(keep_runs, timedelta) and keep_runs > timedelta()):
+        raise DefinitionError(
+            f"build_definitions: keep_runs={keep_runs!r} is not a time above 0.",
+            hint="Give a timedelta, such as timedelta(days=7), or None to keep every run.",
+        )
 
 
-def _apply_job(transform: Transform) -> Any:  # define_asset_job's type has no public name
+def _apply_job(
+    transform: Transform, options: RunOptions
+) -> Any:  # define_asset_job's type has no public name
     dataset_ids = [dataset.id for dataset in transform.outputs.values()]
     job = shared_job(transform.name, set(dataset_ids))
     if job is not None:
@@ -189,7 +272,7 @@ def _apply_job(transform: Transform) -> Any:  # define_asset_job's type has no p
         # Text, unlike keys, may name datasets that a code location lacks: a drain sensor that
         # several calls share also names the jobs of calls that are not merged into it.
         selection=" or ".join(f'key:"{dataset_id}"' for dataset_id in dataset_ids),
-        executor_def=in_process_executor,
+        executor_def=options.executor,
         description=f"Applies the backlog of {transform.name}. Safe at any time."
         if transform.source.stream_enabled
         else f"Scans {transform.source.table_name} and replaces what {transform.name} makes of it.",

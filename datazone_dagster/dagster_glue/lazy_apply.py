@@ -7,7 +7,7 @@ handles. The other outputs get their reports of the same apply.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,6 +33,7 @@ from datazone_dagster.pipeline import (
     SnapshotSettings,
     apply_transform,
     backlog,
+    follow_changes,
     function_facts,
     gap_notes,
     last_scan,
@@ -116,6 +117,36 @@ class LazyApply:
                 self._applied = self._apply(layout, logger)
         return self._applied[dataset_id]
 
+    def progress(
+        self, layout: Layout, logger: logging.Logger, told_to_end: Callable[[], bool]
+    ) -> Iterator[dict[str, Applied]]:
+        """Apply what waits and what lands while the stream has traffic.
+
+        Yields what was applied since the last time, by dataset id. What is applied at the end
+        comes from `to_dataset`, as always.
+
+        Raises:
+            TransformError: As in `to_dataset`; so do the others.
+            StorageError: The lakehouse can't be read or written.
+        """
+        with self._heartbeats():
+            before = self._columns_before()
+            for report in follow_changes(
+                self.transform,
+                layout,
+                told_to_end=told_to_end,
+                settings=self._settings,
+                clock=self._clock,
+                on_chunk=_log_chunks(logger),
+                logger=logger,
+            ):
+                applied = self._applied_by(report.datasets, before, layout)
+                if report.ended:
+                    self._applied = applied
+                else:
+                    yield applied
+                    before = self._columns_before()
+
     def states(self, layout: Layout) -> dict[str, State]:
         """Return the state of each dataset as it is now, by id.
 
@@ -131,25 +162,23 @@ class LazyApply:
         }
 
     def _apply(self, layout: Layout, logger: logging.Logger) -> dict[str, Applied]:
-        def log_chunk(chunk: ChunkReport) -> None:
-            logger.info(
-                "Batches %d to %d of %d: %d changes, %d rows inserted, %d updated, %d deleted, "
-                "%.2f s.",
-                chunk.first_batch,
-                chunk.last_batch,
-                chunk.head,
-                chunk.records,
-                chunk.counts.inserted,
-                chunk.counts.updated,
-                chunk.counts.deleted,
-                chunk.duration_seconds,
-            )
+        before = self._columns_before()
+        reports = self._reports(layout, _log_chunks(logger), logger)
+        return self._applied_by(reports, before, layout)
 
-        before = {
+    def _columns_before(self) -> dict[str, Columns | None]:
+        """Return the columns of the last materialization of each dataset, by id."""
+        return {
             dataset.id: self._known_columns(dataset.id)
             for dataset in self.transform.outputs.values()
         }
-        reports = self._reports(layout, log_chunk, logger)
+
+    def _applied_by(
+        self,
+        reports: Mapping[str, ApplyReport],
+        before: Mapping[str, Columns | None],
+        layout: Layout,
+    ) -> dict[str, Applied]:
         now, states = self._clock(), self.states(layout)
         return {
             dataset.id: Applied(
@@ -184,6 +213,23 @@ class LazyApply:
             on_chunk=on_chunk,
             logger=logger,
         )
+
+
+def _log_chunks(logger: logging.Logger) -> Callable[[ChunkReport], None]:
+    def log_chunk(chunk: ChunkReport) -> None:
+        logger.info(
+            "Batches %d to %d of %d: %d changes, %d rows inserted, %d updated, %d deleted, %.2f s.",
+            chunk.first_batch,
+            chunk.last_batch,
+            chunk.head,
+            chunk.records,
+            chunk.counts.inserted,
+            chunk.counts.updated,
+            chunk.counts.deleted,
+            chunk.duration_seconds,
+        )
+
+    return log_chunk
 
 
 def state_of(

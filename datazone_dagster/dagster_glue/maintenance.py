@@ -7,6 +7,7 @@ the pool of its transform, so that it never runs at the same time as a merge.
 # No postponed annotations here: Dagster reads the real one of `context`.
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from dagster import (
@@ -24,6 +25,8 @@ from dagster import (
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, dataset_key, pool_name
+from datazone_dagster.dagster_glue.old_runs import NEWEST_RUNS_KEPT, remove_old_runs
+from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.dagster_glue.shared import Group, Member, shared
@@ -37,28 +40,46 @@ QUIET_HOUR = "0 3 * * *"
 
 
 def maintenance_schedule(
-    members: Sequence[Member], cron: str, lakehouse: Lakehouse, *, clock: Clock
+    members: Sequence[Member],
+    cron: str,
+    lakehouse: Lakehouse,
+    options: RunOptions,
+    *,
+    keep_runs: timedelta | None,
+    clock: Clock,
 ) -> ScheduleDefinition:
-    """Return the schedule of thorough maintenance of all datasets; it is on by default."""
+    """Return the schedule of thorough maintenance of all datasets."""
 
     def arguments(group: Group) -> dict[str, Any]:
         return {
             "name": MAINTENANCE_JOB,
-            "job": maintenance_job(group.transforms, clock=clock),
+            "job": maintenance_job(group.transforms, keep_runs=keep_runs, clock=clock),
             "cron_schedule": cron,
-            "default_status": DefaultScheduleStatus.RUNNING,
-            "description": "Joins files, drops hidden rows and deletes orphan files.",
+            "default_status": DefaultScheduleStatus[options.default_status.name],
+            "description": "Joins files, drops hidden rows, and deletes orphan files and old runs.",
         }
 
-    wanted = Group(MAINTENANCE_JOB, identical=(lakehouse, clock), equal={"maintenance_cron": cron})
+    wanted = Group(
+        MAINTENANCE_JOB,
+        identical=(lakehouse, clock),
+        equal={
+            "maintenance_cron": cron,
+            "keep_runs": keep_runs,
+            "default_status": options.default_status,
+        },
+    )
     return shared(wanted, members, ScheduleDefinition, arguments)[0]
 
 
-def maintenance_job(transforms: Iterable[Transform], *, clock: Clock) -> JobDefinition:
-    """Return the job that maintains every dataset, one op per transform."""
-    return GraphDefinition(
-        MAINTENANCE_JOB, node_defs=[_maintenance_op(one, clock) for one in transforms]
-    ).to_job(
+def maintenance_job(
+    transforms: Iterable[Transform], *, keep_runs: timedelta | None, clock: Clock
+) -> JobDefinition:
+    """Return the job that maintains every dataset, one op per transform, and removes old runs."""
+    transforms = list(transforms)
+    ops = [_maintenance_op(one, clock) for one in transforms]
+    if keep_runs is not None:
+        ops.append(_old_runs_op(transforms, keep_runs, clock))
+    return GraphDefinition(MAINTENANCE_JOB, node_defs=ops).to_job(
         name=MAINTENANCE_JOB,
         executor_def=in_process_executor,
         description="Thorough maintenance of every dataset. Safe at any time.",
@@ -91,3 +112,21 @@ def _maintenance_op(transform: Transform, clock: Clock) -> OpDefinition:
                     )
 
     return maintain_datasets
+
+
+def _old_runs_op(
+    transforms: Iterable[Transform], keep_runs: timedelta, clock: Clock
+) -> OpDefinition:
+    jobs = [MAINTENANCE_JOB, *(one.job_name for one in transforms)]
+
+    @op(name="remove_old_runs", ins={})
+    def remove(context: OpExecutionContext) -> None:
+        removed = remove_old_runs(context.instance, jobs, clock() - keep_runs)
+        context.log.info(
+            "Removed %d successful runs that are older than %s; the newest %d of each job stay.",
+            removed,
+            keep_runs,
+            NEWEST_RUNS_KEPT,
+        )
+
+    return remove

@@ -11,6 +11,7 @@ from dagster import (
     AssetCheckKey,
     AssetCheckResult,
     AssetCheckSeverity,
+    AssetMaterialization,
     MetadataValue,
     TableColumn,
     TableSchema,
@@ -39,6 +40,8 @@ FEW_COLUMNS = 100
 """Columns up to which every materialization shows the schema, as the asset's page shows the last
 one's. A wider schema takes 200 bytes a column of the event log and comes when it has changed."""
 
+Event = AssetMaterialization | AssetCheckEvaluation
+
 RawMetadata = dict[str, int | float | str | MetadataValue[Any]]
 
 
@@ -66,6 +69,37 @@ def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
     if markdown:
         found["preview"] = MetadataValue.md(markdown)
     return found
+
+
+def applied_events(
+    dataset_id: str,
+    applied: Applied,
+    *,
+    preview: bool,
+    more: Mapping[str, int] | None = None,
+    changed: bool = True,
+) -> Iterator[Event]:
+    """Yield a materialization of a dataset and its check evaluations, as a run reports them.
+
+    Args:
+        dataset_id: Id of the dataset.
+        applied: What was applied, and the state after it.
+        preview: Whether the materialization shows rows.
+        more: Further metadata of the materialization.
+        changed: Whether rows changed; if not, there is no materialization.
+    """
+    if changed:
+        metadata = dataset_metadata(applied, preview=preview)
+        yield AssetMaterialization(dataset_key(dataset_id), metadata={**metadata, **(more or {})})
+    for result in check_results(dataset_id, applied):
+        yield AssetCheckEvaluation(
+            asset_key=dataset_key(dataset_id),
+            check_name=result.check_name or "",
+            passed=result.passed,
+            severity=result.severity,
+            description=result.description,
+            metadata=result.metadata,
+        )
 
 
 def severity(level: Level) -> AssetCheckSeverity:

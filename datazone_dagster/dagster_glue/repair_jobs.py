@@ -18,7 +18,8 @@ from dagster import (
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, pool_name
-from datazone_dagster.dagster_glue.repairs import Event, Repair
+from datazone_dagster.dagster_glue.rendering import Event
+from datazone_dagster.dagster_glue.repairs import Repair
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ChunkReport

@@ -11,14 +11,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from dagster import AssetCheckEvaluation, AssetMaterialization, DagsterInstance
+from dagster import DagsterInstance
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.known_schema import known_columns
 from datazone_dagster.dagster_glue.lazy_apply import Applied, schema_of, state_of
-from datazone_dagster.dagster_glue.names import dataset_key
-from datazone_dagster.dagster_glue.rendering import check_results, dataset_metadata
+from datazone_dagster.dagster_glue.rendering import Event, applied_events
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.report import ApplyReport, ChunkReport, RedriveReport
@@ -30,8 +29,6 @@ from datazone_dagster.pipeline import (
     redrive_dataset,
 )
 from datazone_dagster.text import shown
-
-Event = AssetMaterialization | AssetCheckEvaluation
 
 _logger = logging.getLogger(__name__)
 
@@ -130,18 +127,9 @@ class Repair:
             schema_of(self.dataset, known_columns(instance, self.dataset.id), report),
             now,
         )
-        if changed:
-            metadata = dataset_metadata(applied, preview=self.preview)
-            yield AssetMaterialization(dataset_key(self.dataset.id), metadata={**metadata, **more})
-        for result in check_results(self.dataset.id, applied):
-            yield AssetCheckEvaluation(
-                asset_key=dataset_key(self.dataset.id),
-                check_name=result.check_name or "",
-                passed=result.passed,
-                severity=result.severity,
-                description=result.description,
-                metadata=result.metadata,
-            )
+        yield from applied_events(
+            self.dataset.id, applied, preview=self.preview, more=more, changed=changed
+        )
 
 
 def report_outside_runs(events: Callable[[DagsterInstance], Iterator[Event]]) -> str | None:

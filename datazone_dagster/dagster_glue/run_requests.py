@@ -20,7 +20,10 @@ from datazone_dagster.dagster_glue.names import (
     FAILURE_TAG,
     LAKEHOUSE_TAG,
     SOURCE_TAG,
+    VERSION_TAG,
 )
+from datazone_dagster.dagster_glue.options import RunOptions
+from datazone_dagster.dagster_glue.staying_runs import definition_version, end_run_of_other_code
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.pipeline import dataset_exists
@@ -57,6 +60,7 @@ def decide_run(
     transform: Transform,
     layout: Layout,
     instance: DagsterInstance,
+    options: RunOptions,
     *,
     head: int,
     now: datetime,
@@ -64,24 +68,31 @@ def decide_run(
 ) -> RunDecision:
     """Decide whether a transform with a backlog gets a run now.
 
-    It gets none while a run of its job is queued, starting or started, and none before its
-    lookups exist. After applications that failed, it gets one only after a wait that doubles, from
-    15 seconds to 5 minutes. A run that ended before it applied anything (its process died) is
-    followed by one after 15 seconds. Runs that ended before this code was loaded do not count:
-    the next code may be the cure. Duplicate and lost requests are harmless: a run applies from the
-    datasets' own positions.
+    It gets none while a run of its job is queued, starting or started: that run goes on with what
+    lands. If that run has another version of the function, it is told to end. A transform gets no
+    run before its lookups exist. After applications that failed, it gets one only after a wait that
+    doubles, from 15 seconds to 5 minutes. A run that ended before it applied anything (its process
+    died) is followed by one after 15 seconds. Runs that ended before this code was loaded do not
+    count: the next code may be the cure. Duplicate and lost requests are harmless: a run applies
+    from the datasets' own positions.
 
     Args:
         transform: Transform with a backlog.
         layout: Locations of the tables.
         instance: Dagster instance, for the latest runs.
+        options: Tags of the run, and the shortest time between two runs.
         head: Latest batch of the change log, for the run's tags.
         now: Current time.
         loaded_at: Time when the code location was loaded.
     """
     past = _past_failures(instance, transform, loaded_at)
-    if instance.get_run_records(RunsFilter(job_name=transform.job_name, statuses=ACTIVE), limit=1):
-        return _decided(past, f"{transform.job_name} is running or queued")
+    version = definition_version(transform)
+    active = instance.get_run_records(
+        RunsFilter(job_name=transform.job_name, statuses=ACTIVE), limit=1
+    )
+    if active:
+        ends = end_run_of_other_code(instance, active[0], version)
+        return _decided(past, ends or f"{transform.job_name} is running or queued")
     absent = _absent_lookups(transform, layout)
     if absent:
         return _decided(past, f"{transform.name} waits for the first rows of {', '.join(absent)}")
@@ -97,15 +108,31 @@ def decide_run(
         return _decided(
             past, f"{transform.name} failed {times} and is retried in {in_words(remaining)}"
         )
+    early = _too_early(instance, transform, options.min_run_interval, now)
+    if early > timedelta(0):
+        return _decided(past, f"the next run of {transform.name} starts in {in_words(early)}")
     request = RunRequest(
         job_name=transform.job_name,
         tags={
+            **options.run_tags,
             SOURCE_TAG: transform.source.name,
             BATCH_TAG: str(head),
             LAKEHOUSE_TAG: without_secrets(layout.uri),
+            VERSION_TAG: version,
         },
     )
     return _decided(past, f"{transform.name} has a backlog", request)
+
+
+def _too_early(
+    instance: DagsterInstance, transform: Transform, interval: timedelta, now: datetime
+) -> timedelta:
+    """Return the time until a run may start, for the shortest time between two runs."""
+    if interval == timedelta(0):
+        return interval
+    last = instance.get_run_records(RunsFilter(job_name=transform.job_name), limit=1)
+    started = [one.create_timestamp.replace(tzinfo=timezone.utc) for one in last]
+    return max((at + interval - now for at in started), default=timedelta(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from dagster import (
     AssetMaterialization,
     AssetSpec,
     DagsterInstance,
-    DefaultSensorStatus,
     JobDefinition,
     RunRequest,
     SensorDefinition,
@@ -36,6 +35,7 @@ from datazone_dagster.dagster_glue.names import (
     sensor_name,
     snapshot_job_name,
 )
+from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.run_requests import decide_run
@@ -51,6 +51,7 @@ from datazone_dagster.dagster_glue.sensor_checks import (
 from datazone_dagster.dagster_glue.shared import Group, Member, shared
 from datazone_dagster.dagster_glue.snapshot_jobs import snapshot_jobs
 from datazone_dagster.dagster_glue.snapshot_requests import SnapshotDecision, decide_snapshot
+from datazone_dagster.dagster_glue.tick_summary import batches_text, counted, tick_summary
 from datazone_dagster.errors import DatazoneError, SourceMismatchError, StoreUnavailableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
@@ -64,9 +65,6 @@ from datazone_dagster.pipeline import (
     truncate_applied,
 )
 from datazone_dagster.process import crash_points
-
-MINIMUM_INTERVAL_SECONDS = 5
-"""Shortest interval of Dagster's sensor loop."""
 
 REPORT_EVERY = timedelta(seconds=30)
 """Interval at which unchanged checks go to the event log."""
@@ -90,6 +88,7 @@ def source_definitions(
     *,
     settings: DrainSettings,
     snapshot_settings: SnapshotSettings,
+    options: RunOptions,
     clock: Clock,
 ) -> SourceDefinitions:
     """Return the definitions of one source; one drain serves every transform downstream of it."""
@@ -97,10 +96,10 @@ def source_definitions(
     def arguments(group: Group) -> dict[str, Any]:
         return {
             "name": group.name,
-            "evaluation_fn": DrainSensor(source, group, settings, clock).evaluate,
+            "evaluation_fn": DrainSensor(source, group, settings, options, clock).evaluate,
             "jobs": [*group.jobs, group.beside[2]],
-            "minimum_interval_seconds": MINIMUM_INTERVAL_SECONDS,
-            "default_status": DefaultSensorStatus.RUNNING,
+            "minimum_interval_seconds": options.tick_seconds,
+            "default_status": options.default_status,
             "required_resource_keys": {LAKEHOUSE_KEY, DYNAMODB_KEY},
             "description": f"Drains the changes of the DynamoDB table {source.table_name} into its "
             "change log and runs the transforms downstream. Resetting the cursor loses nothing.",
@@ -113,6 +112,10 @@ def source_definitions(
             "source": source,
             "drain_settings": settings,
             "snapshot_settings": snapshot_settings,
+            "default_status": options.default_status,
+            "tick_seconds": options.tick_seconds,
+            "min_run_interval": options.min_run_interval,
+            "run_tags": dict(options.run_tags),
         },
     )
     wanted.beside = (
@@ -154,8 +157,10 @@ class DrainSensor:
         source: DynamoDBSource,
         group: Group,
         settings: DrainSettings,
+        options: RunOptions,
         clock: Clock,
     ) -> None:
+        self._options = options
         self._source = source
         self._group = group
         self._settings = settings
@@ -217,7 +222,7 @@ class DrainSensor:
         self._unsaved = None
         if drained.error is not None:
             context.log.error("The drain failed: %s", drained.error)
-        summary = "; ".join((_summary(drained.report), *reasons))
+        summary = "; ".join((tick_summary(drained.report), *reasons))
         if requests:
             context.log.info("%s", summary)
         crash_points.reach(crash_points.BEFORE_CURSOR)
@@ -271,7 +276,7 @@ class DrainSensor:
             context.log.warning("Old changes could not be removed; a later tick tries: %s", error)
             return
         if removed:
-            changes = _counted(removed, "change")
+            changes = counted(removed, "change")
             context.log.info("Removed %s that every dataset has applied.", changes)
 
     def _client_of(self, dynamodb: DynamoDBStreamsResource) -> StreamClient:
@@ -323,7 +328,13 @@ class DrainSensor:
             if not heads:
                 continue
             decision = decide_run(
-                transform, layout, instance, head=max(heads), now=now, loaded_at=self._loaded_at
+                transform,
+                layout,
+                instance,
+                self._options,
+                head=max(heads),
+                now=now,
+                loaded_at=self._loaded_at,
             )
             reasons.append(decision.reason)
             if decision.failures:
@@ -356,7 +367,7 @@ class DrainSensor:
             uri = layout.change_log(self._source.name)
             yield AssetMaterialization(
                 change_log_key(self._source),
-                description=f"{_batches(report)}: {_counted(report.records, 'record')}.",
+                description=f"{batches_text(report)}: {counted(report.records, 'record')}.",
                 metadata=rendered(drain_metadata(report, uri, now=now)),
             )
 
@@ -367,31 +378,3 @@ def _health(
     if drained.report is not None:
         return health_of_report(drained.report, now=now, caught_up_at=caught_up_at)
     return health_of_error(drained.error, now=now, caught_up_at=caught_up_at, never_read=never_read)
-
-
-def _summary(report: DrainReport | None) -> str:
-    if report is None:
-        return "The drain failed"
-    parts = []
-    if report.batch is not None:
-        parts.append(f"read {_counted(report.records, 'record')} in {_batches(report).lower()}")
-    if report.lost_race:
-        parts.append("another drain committed first")
-    parts.append("caught up" if report.caught_up else "more to read")
-    parts.append(f"{_counted(report.shards_open, 'shard')} open")
-    if report.shard_errors:
-        parts.append(f"{_counted(len(report.shard_errors), 'shard')} failing")
-    if report.gaps:
-        parts.append(f"{_counted(len(report.gaps), 'gap')} open")
-    text = ", ".join(parts)
-    return text[0].upper() + text[1:]
-
-
-def _batches(report: DrainReport) -> str:
-    if report.batches <= 1 or report.batch is None:
-        return f"Batch {report.batch}"
-    return f"Batches {report.batch - report.batches + 1} to {report.batch}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

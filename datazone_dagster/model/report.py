@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -240,6 +240,23 @@ class ApplyReport:
     lookups: tuple[tuple[str, int, int], ...] = ()
     scan: ScanFacts | None = None
     start: SnapshotBase | None = None
+
+    def at_its_position(self) -> ApplyReport:
+        """Return a report of the same dataset and position in which nothing was applied yet."""
+        return ApplyReport(self.dataset_id, self.source, self.uri, self.position, self.head)
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run has applied since its last report.
+
+    Args:
+        datasets: Report of each dataset, by id.
+        ended: Whether the run has ended: this is its last report.
+    """
+
+    datasets: Mapping[str, ApplyReport]
+    ended: bool
 
 
 @dataclass(frozen=True, slots=True)

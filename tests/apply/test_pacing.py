@@ -18,6 +18,7 @@ from datazone_dagster.apply.pacing import (
     QUIET_SECONDS,
     ChunkCost,
     Following,
+    Stay,
     Waiting,
     is_enough,
 )
@@ -140,9 +141,9 @@ class World:
         records = [change(100 * self.landed + number) for number in range(3)]
         self.log.open_or_create().append(1, [ShardRecords("arn", "s", None, records)])
 
-    def following(self, linger_seconds: float = 60.0) -> Following:
+    def following(self, linger_seconds: float = 60.0, stay: Stay | None = None) -> Following:
         return Following(
-            self.log, linger_seconds, monotonic=self.clock.monotonic, pause=self.clock.pause
+            self.log, linger_seconds, stay, monotonic=self.clock.monotonic, pause=self.clock.pause
         )
 
 
@@ -158,12 +159,21 @@ def cost(world: World, merges: float) -> ChunkCost:
     return ChunkCost(log.stored_bytes(log.head - 1, log.head), 1.0, merges)
 
 
+def after_waiting(
+    following: Following, log: ChangeLogSnapshot, last: ChunkCost | None
+) -> ChangeLogSnapshot | None:
+    """Return the log with the next chunk, or None, after all pauses."""
+    for _ in following.wait(log, last):
+        pass
+    return following.found
+
+
 def test_a_run_does_not_wait_where_nothing_has_landed_meanwhile(world: World) -> None:
     world.land()
     following = world.following()
     log = following.first()
     assert log is not None
-    assert following.next(log, cost(world, 0.5)) is None
+    assert after_waiting(following, log, cost(world, 0.5)) is None
     assert world.clock.seconds == 0
 
 
@@ -183,7 +193,7 @@ def test_a_run_goes_on_when_enough_has_landed(world: World) -> None:
     worth = cost(world, 0.4)
     for second in (1.5, 2.0, 2.5):
         world.clock.at[second] = world.land
-    log = following.next(first, worth)
+    log = after_waiting(following, first, worth)
     assert log is not None
     # 0.4 seconds are a tenth of a chunk with 3.6 seconds of work: four batches of a second.
     assert log.head == 5
@@ -194,7 +204,7 @@ def test_a_run_waits_no_longer_than_while_the_head_moves(world: World) -> None:
     following, first = with_one_batch_waiting(world)
     worth = cost(world, 1.5)
     world.clock.at[1.5] = world.land
-    log = following.next(first, worth)
+    log = after_waiting(following, first, worth)
     assert log is not None
     assert log.head == 3
     waited = world.clock.seconds - 1.5
@@ -208,7 +218,7 @@ def test_a_run_ends_when_its_time_is_over(world: World) -> None:
     assert log is not None
     world.clock.pause(2.0)
     world.land()
-    assert following.next(log, cost(world, 0.5)) is None
+    assert after_waiting(following, log, cost(world, 0.5)) is None
 
 
 def test_a_run_does_not_wait_after_a_shutdown_request(
@@ -220,8 +230,53 @@ def test_a_run_does_not_wait_after_a_shutdown_request(
     assert log is not None
     world.land()
     monkeypatch.setattr(pacing, "shutdown_requested", lambda: True)
-    assert following.next(log, cost(world, 0.5)) is None
+    assert after_waiting(following, log, cost(world, 0.5)) is None
     assert world.clock.seconds == 0
+
+
+def staying(
+    world: World,
+    *,
+    idle: float = 60.0,
+    longest: float = 3600.0,
+    told: Callable[[], bool] | None = None,
+) -> tuple[Following, ChangeLogSnapshot]:
+    """A run that stays, at the head of the log."""
+    world.land()
+    following = world.following(stay=Stay(idle, longest, told or (lambda: False)))
+    log = following.first()
+    assert log is not None
+    return following, log
+
+
+@pytest.mark.parametrize("last", [None, ChunkCost(1 << 10, 0.1, 0.1)], ids=["first", "later"])
+def test_a_run_that_stays_takes_what_lands_while_it_waits(
+    world: World, last: ChunkCost | None
+) -> None:
+    following, log = staying(world)
+    world.clock.at[40.0] = world.land
+    found = after_waiting(following, log, last)
+    assert found is not None
+    assert found.head == 2
+    assert world.clock.seconds <= 40.0 + QUIET_SECONDS + 2 * LOOK_EVERY_SECONDS
+
+
+def test_a_run_that_stays_ends_after_its_time_without_changes(world: World) -> None:
+    following, log = staying(world, idle=30.0)
+    assert after_waiting(following, log, cost(world, 0.5)) is None
+    assert world.clock.seconds == pytest.approx(30.0, abs=2 * LOOK_EVERY_SECONDS)
+
+
+def test_a_run_that_stays_ends_after_its_longest_time(world: World) -> None:
+    following, log = staying(world, longest=10.0)
+    assert after_waiting(following, log, None) is None
+    assert world.clock.seconds == pytest.approx(10.0, abs=2 * LOOK_EVERY_SECONDS)
+
+
+def test_a_run_that_stays_ends_when_it_is_told_to(world: World) -> None:
+    following, log = staying(world, told=lambda: world.clock.seconds >= 5.0)
+    assert after_waiting(following, log, None) is None
+    assert world.clock.seconds == pytest.approx(5.0, abs=2 * LOOK_EVERY_SECONDS)
 
 
 @transform(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -136,9 +136,12 @@ class World:
         self.cursors[sensor] = found.cursor
         return Tick(found.cursor, found.skip_message, found.run_requests or [], found.asset_events)
 
-    def run(self, job: str, *, raise_on_error: bool = True) -> ExecuteInProcessResult:
+    def run(
+        self, job: str, *, raise_on_error: bool = True, tags: Mapping[str, str] | None = None
+    ) -> ExecuteInProcessResult:
+        """Run a job as if started by hand; with the tags of a request, as the sensor's."""
         return self.defs.resolve_job_def(job).execute_in_process(
-            instance=self.instance, raise_on_error=raise_on_error
+            instance=self.instance, raise_on_error=raise_on_error, tags=dict(tags or {})
         )
 
     def run_until_idle(self) -> Tick:

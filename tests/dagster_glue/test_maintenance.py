@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
-from dagster import AssetKey, DagsterEventType, DefaultScheduleStatus, EventRecordsFilter
+from dagster import (
+    AssetKey,
+    DagsterEventType,
+    DagsterRunStatus,
+    DefaultScheduleStatus,
+    Definitions,
+    EventRecordsFilter,
+    RunsFilter,
+    job,
+    op,
+)
 from deltalake import DeltaTable
 
+from datazone_dagster.dagster_glue import old_runs
+from datazone_dagster.errors import DefinitionError
 from datazone_dagster.pipeline import ApplySettings
 from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
 from tests.dagster_glue.conftest import MakeWorld, World, orders_transform
@@ -60,11 +74,55 @@ def test_quiet_hours(make_world: MakeWorld) -> None:
 
 def test_each_op_waits_for_the_pool_of_its_transform(make_world: MakeWorld) -> None:
     world = make_world(orders)
-    (op,) = world.defs.resolve_job_def("datazone_maintenance").all_node_defs
-    assert getattr(op, "pool", None) == "datazone/apply_orders"
+    nodes = world.defs.resolve_job_def("datazone_maintenance").all_node_defs
+    pools = {node.name: getattr(node, "pool", None) for node in nodes}
+    assert pools == {"maintain_orders": "datazone/apply_orders", "remove_old_runs": None}
 
 
 def test_the_schedule_can_be_left_out(make_world: MakeWorld) -> None:
     world = make_world(orders, maintenance_cron=None)
     with pytest.raises(Exception, match="datazone_maintenance"):
         world.defs.resolve_schedule_def("datazone_maintenance")
+
+
+def test_old_successful_runs_are_removed_but_the_newest(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(old_runs, "NEWEST_RUNS_KEPT", 2)
+    others = Definitions(jobs=[others_job])
+    world = make_world(orders, extra=others, keep_runs=timedelta(days=7))
+    for name in ["apply_orders"] * 5 + ["others"] * 4:
+        world.run(name)
+    applies = world.defs.resolve_job_def("apply_orders")
+    failed = world.instance.create_run_for_job(applies, status=DagsterRunStatus.FAILURE)
+
+    world.run("datazone_maintenance")
+    assert runs_of(world, "apply_orders") == 6  # none is old
+
+    newest = [one.run_id for one in world.instance.get_runs(RunsFilter(job_name="apply_orders"))]
+    world.clock.advance(timedelta(days=8))
+    world.run("datazone_maintenance")
+    left = {one.run_id for one in world.instance.get_runs(RunsFilter(job_name="apply_orders"))}
+    assert left == {failed.run_id, *newest[1:3]}
+    assert runs_of(world, "others") == 4
+
+
+def runs_of(world: World, job: str) -> int:
+    return world.instance.get_runs_count(RunsFilter(job_name=job))
+
+
+@op
+def nothing() -> None: ...
+
+
+@job(name="others")
+def others_job() -> None:
+    nothing()
+
+
+@pytest.mark.parametrize("keep", [timedelta(0), -timedelta(days=1), 7])
+def test_a_time_that_would_remove_everything_is_refused(
+    make_world: MakeWorld, keep: object
+) -> None:
+    with pytest.raises(DefinitionError, match="keep_runs"):
+        make_world(orders, keep_runs=keep)

@@ -1,0 +1,90 @@
+"""Runs that stay: requested by the drain sensor, they go on while their stream has traffic.
+
+A run that somebody starts by hand, or that is part of another job, ends as soon as no change waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
+
+from datazone_dagster.api import Transform
+from datazone_dagster.api.function_version import function_version
+from datazone_dagster.dagster_glue.names import END_TAG, SOURCE_TAG, VERSION_TAG
+from datazone_dagster.model.protocols import Clock
+
+ASK_EVERY_SECONDS = 5.0
+"""Interval at which a run asks the instance whether to end."""
+
+QUEUED_LONG = timedelta(seconds=10)
+"""Time in the queue after which a run of anybody makes those that stay end: it may need the place
+of one of them."""
+
+
+def stays(run: DagsterRun) -> bool:
+    """Return whether a run goes on while its stream has traffic."""
+    return SOURCE_TAG in run.tags
+
+
+def definition_version(transform: Transform) -> str:
+    """Return a version that changes with the function and with every setting of the transform."""
+    settings = (transform.source, *transform.outputs.values(), *transform.lookups.values())
+    text = repr((function_version(transform), settings, transform.on_error, transform.on_mismatch))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def told_to_end(
+    instance: DagsterInstance,
+    run_id: str,
+    pool: str,
+    clock: Clock,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Callable[[], bool]:
+    """Return a function that tells whether a run that stays must end.
+
+    It must if it has got the tag for that, if another run waits for its pool (a rebuild, the
+    nightly maintenance), or if a run of anybody waits in the queue for long. The instance is asked
+    at most every five seconds.
+    """
+    asked_seconds, found = monotonic(), False
+
+    def ask() -> bool:
+        nonlocal asked_seconds, found
+        if not found and monotonic() - asked_seconds >= ASK_EVERY_SECONDS:
+            asked_seconds = monotonic()
+            run = instance.get_run_by_id(run_id)
+            found = (
+                run is None
+                or END_TAG in run.tags
+                or _is_waited_for(instance, pool)
+                or _queue_is_long(instance, clock)
+            )
+        return found
+
+    return ask
+
+
+def _is_waited_for(instance: DagsterInstance, pool: str) -> bool:
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return False
+    return storage.get_concurrency_info(pool).pending_step_count > 0
+
+
+def _queue_is_long(instance: DagsterInstance, clock: Clock) -> bool:
+    queued = RunsFilter(statuses=[DagsterRunStatus.QUEUED], created_before=clock() - QUEUED_LONG)
+    return bool(instance.get_run_records(queued, limit=1))
+
+
+def end_run_of_other_code(instance: DagsterInstance, record: RunRecord, version: str) -> str | None:
+    """Tell a run to end that has another version of the transform; return why, or None."""
+    run = record.dagster_run
+    if run.tags.get(VERSION_TAG) in (None, version):
+        return None
+    if run.status is DagsterRunStatus.STARTED and END_TAG not in run.tags:
+        instance.add_run_tags(run.run_id, {END_TAG: "the transform has changed"})
+    return "a run with the former version of the transform ends after its chunk"

@@ -1,0 +1,85 @@
+"""Options of `build_definitions` for sensors, runs and ops."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from dagster import (
+    AssetKey,
+    AutomationCondition,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    RetryPolicy,
+    multiprocess_executor,
+)
+
+from datazone_dagster.errors import DefinitionError
+from tests.dagster_glue.conftest import MakeWorld, World
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    return make_world(
+        default_status=DefaultSensorStatus.STOPPED,
+        tick_seconds=30,
+        min_run_interval=timedelta(minutes=5),
+        run_tags={"team": "shop"},
+        op_tags={"size": "small"},
+        executor=multiprocess_executor,
+        retry_policy=RetryPolicy(max_retries=2),
+        automation_condition=AutomationCondition.on_cron("@daily"),
+        on_check=print,
+    )
+
+
+def test_they_reach_sensors_jobs_and_ops(world: World) -> None:
+    drain = world.defs.resolve_sensor_def("drain_orders")
+    assert drain.minimum_interval_seconds == 30
+    for name in ("drain_orders", "datazone_check_alerts"):
+        assert world.defs.resolve_sensor_def(name).default_status is DefaultSensorStatus.STOPPED
+    schedule = world.defs.resolve_schedule_def("datazone_maintenance")
+    assert schedule.default_status is DefaultScheduleStatus.STOPPED
+    job = world.defs.resolve_job_def("apply_orders")
+    assert job.executor_def is multiprocess_executor
+    [op] = job.all_node_defs
+    assert op.tags["size"] == "small"
+    assert getattr(op, "retry_policy", None) == RetryPolicy(max_retries=2)
+    spec = world.defs.resolve_asset_graph().get(AssetKey("orders"))
+    assert spec.automation_condition == AutomationCondition.on_cron("@daily")
+
+
+def test_runs_have_the_tags_and_the_interval(world: World) -> None:
+    world.put("a")
+    [request] = world.tick().requests
+    assert request.tags["team"] == "shop"
+    world.run("apply_orders")
+    world.put("b")
+    tick = world.tick()
+    assert not tick.requests
+    assert "the next run of orders starts in" in (tick.skip or "")
+    world.clock.advance(timedelta(minutes=5, seconds=30))
+    assert world.tick().requests
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"default_status": "running"},
+        {"tick_seconds": 0},
+        {"tick_seconds": 2.5},
+        {"tick_seconds": True},
+        {"min_run_interval": 5},
+        {"min_run_interval": -timedelta(seconds=1)},
+        {"run_tags": {"a": 1}},
+        {"op_tags": ["a"]},
+        {"executor": "in_process"},
+        {"retry_policy": 3},
+        {"automation_condition": "eager"},
+    ],
+    ids=lambda option: "-".join(map(str, *option.items())),
+)
+def test_other_values_are_refused_by_name(make_world: MakeWorld, option: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match=next(iter(option))):
+        make_world(**option)

@@ -1,0 +1,180 @@
+"""A run that the sensor requested stays while the stream has traffic, and ends when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, ExecuteInProcessResult
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
+
+from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
+from datazone_dagster.apply import run as apply_run
+from datazone_dagster.dagster_glue import staying_runs
+from datazone_dagster.dagster_glue.names import (
+    END_TAG,
+    VERSION_TAG,
+    dataset_check_keys,
+    dataset_key,
+    pool_name,
+)
+from datazone_dagster.dagster_glue.staying_runs import told_to_end
+from datazone_dagster.pipeline import ApplySettings
+from tests.dagster_glue.conftest import ITEM_COLUMNS, SOURCE, MakeWorld, World, orders_transform
+
+POOL = pool_name(orders_transform())
+QUICKLY_IDLE = ApplySettings(idle_seconds=0.5)
+
+
+def calling(on_call: Callable[[int], None]) -> Transform:
+    """A transform that calls a function with the number of its call."""
+    calls: Iterator[int] = iter(range(1, 1000))
+
+    @transform(
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"rows": Output(Dataset("orders"))},
+        version="1",
+    )
+    def orders(changes):  # type: ignore[no-untyped-def]
+        on_call(next(calls))
+        return changes.select(*ITEM_COLUMNS)
+
+    return orders
+
+
+def requested(world: World) -> ExecuteInProcessResult:
+    """Run what the next tick requests, with the tags of the request."""
+    [request] = world.tick().requests
+    assert request.job_name is not None
+    return world.run(request.job_name, tags=request.tags)
+
+
+def materializations(result: ExecuteInProcessResult) -> list[dict[str, Any]]:
+    """The metadata of the materializations of the dataset in a run."""
+    return [
+        {key: one.value for key, one in found.materialization.metadata.items()}
+        for found in (
+            event.step_materialization_data
+            for event in result.all_events
+            if event.is_step_materialization and event.asset_key == dataset_key("orders")
+        )
+    ]
+
+
+def test_one_run_takes_what_lands_while_it_stays(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply_run, "REPORT_EVERY_SECONDS", 0.0)
+
+    def land_more(call: int) -> None:
+        if call <= 2:
+            world.put(f"later-{call}")
+            assert not world.tick().requests  # the run goes on by itself
+
+    world = make_world(calling(land_more), apply_settings=QUICKLY_IDLE)
+    world.put("first")
+    result = requested(world)
+    assert set(world.rows()) == {"first", "later-1", "later-2"}
+
+    told = materializations(result)
+    assert [one["records_read"] for one in told] == [1, 1, 1, 0]
+    assert sum(one["rows_inserted"] for one in told) == 3
+    assert [one["position"] for one in told] == [1, 2, 3, 3]
+    evaluated = [one.asset_check_key for one in result.get_asset_check_evaluations()]
+    for key in dataset_check_keys("orders"):
+        assert evaluated.count(key) == 4, key
+    assert not world.tick().requests
+
+
+def test_many_chunks_make_few_materializations(make_world: MakeWorld) -> None:
+    def land_more(call: int) -> None:
+        if call <= 5:
+            world.put(f"later-{call}")
+            world.tick()
+
+    world = make_world(calling(land_more), apply_settings=QUICKLY_IDLE)
+    world.put("first")
+    told = materializations(requested(world))
+    # The first chunk is told at once, the others with the end: half a minute has not passed.
+    assert [one["records_read"] for one in told] == [1, 5]
+    assert len(world.rows()) == 6
+
+
+def test_a_run_started_by_hand_ends_when_nothing_waits(make_world: MakeWorld) -> None:
+    world = make_world(calling(lambda _: None), apply_settings=ApplySettings(idle_seconds=600))
+    world.put("a")
+    world.tick()
+    assert len(materializations(world.run("apply_orders"))) == 1
+
+
+def test_a_run_of_the_former_function_is_told_to_end(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staying_runs, "ASK_EVERY_SECONDS", 0.0)
+
+    def deploy(call: int) -> None:
+        if call > 1:
+            return
+        [record] = world.instance.get_run_records()
+        world.instance.add_run_tags(record.dagster_run.run_id, {VERSION_TAG: "0"})
+        world.put("later")
+        tick = world.tick()
+        assert not tick.requests
+        assert "former version" in (tick.skip or "")
+
+    world = make_world(calling(deploy), apply_settings=ApplySettings(idle_seconds=600))
+    world.put("first")
+    result = requested(world)
+    assert result.success
+    assert world.rows() == {"first": "placed"}  # what landed later is for the next run
+    run = world.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags[END_TAG] == "the transform has changed"
+    assert [one.job_name for one in world.tick().requests] == ["apply_orders"]
+
+
+def test_a_run_gives_way_to_runs_that_wait_for_long(world: World) -> None:
+    job = world.defs.resolve_job_def("apply_orders")
+    run = world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
+    now = iter(range(0, 1000, 10))
+    ask = told_to_end(world.instance, run.run_id, POOL, world.clock, lambda: float(next(now)))
+    # Only a daemon queues runs, and only of code that it has loaded from somewhere.
+    location = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name="other")
+    origin = RemoteRepositoryOrigin(location, "__repository__").get_job_origin("other")
+    world.instance.add_run(
+        DagsterRun("other", status=DagsterRunStatus.QUEUED, remote_job_origin=origin)
+    )
+    assert not ask()
+    world.clock.advance(staying_runs.QUEUED_LONG + timedelta(seconds=5))
+    assert ask()
+
+
+def test_a_run_gives_way_to_what_waits_for_its_pool(world: World, tmp_path: Path) -> None:
+    job = world.defs.resolve_job_def("apply_orders")
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:  # the one in memory has no pools
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots(POOL, 1)
+        now = iter(range(0, 1000, 10))
+        run = instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
+        ask = told_to_end(instance, run.run_id, POOL, world.clock, lambda: float(next(now)))
+        assert storage.claim_concurrency_slot(POOL, run.run_id, "orders").is_claimed
+        assert not ask()
+        assert not storage.claim_concurrency_slot(POOL, "rebuild", "rebuild").is_claimed
+        assert ask()
+
+
+def test_a_run_looks_at_its_tags_now_and_then(world: World) -> None:
+    run = world.instance.create_run_for_job(
+        world.defs.resolve_job_def("apply_orders"), status=DagsterRunStatus.STARTED
+    )
+    now = [0.0]
+    ask = told_to_end(world.instance, run.run_id, POOL, world.clock, lambda: now[0])
+    world.instance.add_run_tags(run.run_id, {END_TAG: "test"})
+    assert not ask()
+    now[0] = staying_runs.ASK_EVERY_SECONDS
+    assert ask()
+    now[0] += 1.0
+    assert ask()

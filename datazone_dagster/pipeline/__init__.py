@@ -14,8 +14,6 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import pyarrow as pa
-
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
 from datazone_dagster.api.source import require_stream
@@ -29,33 +27,37 @@ from datazone_dagster.apply.replace_datasets import Replacement
 from datazone_dagster.apply.truncate_log import truncate_applied
 from datazone_dagster.audit import audit_source, plan_audit
 from datazone_dagster.changelog.gap_acceptance import accept_gaps, gap_notes
-from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.source_status import source_status
-from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.function_versions import FunctionFacts, accept_version, function_facts
-from datazone_dagster.dataset.quarantine import Quarantine
-from datazone_dagster.dataset.read_dataset import DatasetReader, read
+from datazone_dagster.dataset.read_dataset import DatasetReader
 from datazone_dagster.dataset.scanned_dataset import last_scan
 from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.delta.store_access import resolve_access_with
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
 from datazone_dagster.drain.polling import POLLING
 from datazone_dagster.erase import Erasure, open_erasure
-from datazone_dagster.errors import StorageError
 from datazone_dagster.model.audit_report import AuditSettings
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.report import (
     ApplyReport,
-    Backlog,
     ChunkReport,
     FlowCounts,
-    Gap,
     MaintenanceReport,
     RedriveReport,
     RunReport,
 )
 from datazone_dagster.model.table_scan import TableClient
+from datazone_dagster.pipeline.reading import (
+    backlog,
+    change_log_exists,
+    change_log_head,
+    dataset_exists,
+    open_dataset,
+    open_gaps,
+    read_dataset,
+    records_waiting,
+)
 from datazone_dagster.rows.maintenance_plan import THOROUGH, MaintenanceSettings
 from datazone_dagster.snapshot import (
     SnapshotSettings,
@@ -263,82 +265,6 @@ def quarantine_report(transform: Transform, dataset_id: str, layout: Layout) -> 
     """
     dataset = next(one for one in transform.outputs.values() if one.id == dataset_id)
     return Redriving(transform, dataset, layout, ApplySettings(), utc_now, _logger).look()
-
-
-def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
-    """Return what a dataset has not applied yet, from the Delta logs alone."""
-    log = ChangeLog(layout, source_name).open()
-    position = DatasetTable(layout, dataset_id, source_name, mode="merge").position()
-    if log is None or not log.has_rows(position, log.head):  # an erasure leaves empty batches
-        return Backlog(0 if log is None else position, position, None)
-    return Backlog(log.head, position, log.oldest_event_time_after(position))
-
-
-def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) -> DatasetReader:
-    """Open a dataset for reading, at one version of its table; the default is the newest.
-
-    Raises:
-        StorageError: There is no such table or version, or it can't be read.
-    """
-    reader = read(layout, dataset_id, version)
-    if reader is None:
-        raise StorageError(
-            f"Dataset {dataset_id!r} has no table at {layout.dataset(dataset_id)} yet.",
-            hint="The first run of the transform that writes it creates the table.",
-        )
-    return reader
-
-
-def open_gaps(source_name: str, layout: Layout) -> tuple[Gap, ...]:
-    """Return the gaps of a source that nobody accepted or repaired.
-
-    Raises:
-        StorageError: The lakehouse can't be read.
-    """
-    return tuple(note.gap for note in gap_notes(source_name, layout) if note.is_open)
-
-
-def records_waiting(source_name: str, dataset_id: str, layout: Layout) -> int:
-    """Return the number of records in the quarantine of a dataset."""
-    table = DatasetTable(layout, dataset_id, source_name, mode="merge")
-    return Quarantine(layout, dataset_id).waiting_count(table.redriven())
-
-
-def read_dataset(layout: Layout, dataset_id: str) -> pa.Table:
-    """Return all rows of a dataset, hidden columns included.
-
-    Raises:
-        StorageError: There is no such table, or it can't be read.
-    """
-    return open_dataset(layout, dataset_id).arrow()
-
-
-def change_log_exists(source_name: str, layout: Layout) -> bool:
-    """Return whether a source has a change log.
-
-    Raises:
-        StorageError: The lakehouse can't be read.
-    """
-    return ChangeLog(layout, source_name).open() is not None
-
-
-def change_log_head(source_name: str, layout: Layout) -> int | None:
-    """Return the latest batch in the change log of a source; None if there is no change log.
-
-    Raises:
-        StorageError: The lakehouse can't be read.
-    """
-    log = ChangeLog(layout, source_name).open()
-    return None if log is None else log.head
-
-
-def dataset_exists(layout: Layout, dataset_id: str) -> bool:
-    """Return whether a dataset has a table.
-
-    Raises:
-        StorageError: The lakehouse can't be read.
-    """
-    return read(layout, dataset_id) is not None
 
 
 def maintain_dataset(

@@ -1,0 +1,90 @@
+"""What the tables of a lakehouse say: positions, gaps, rows, without any change of them."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from datazone_dagster.changelog.gap_acceptance import gap_notes
+from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.dataset.read_dataset import DatasetReader, read
+from datazone_dagster.errors import StorageError
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.report import Backlog, Gap
+
+
+def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
+    """Return what a dataset has not applied yet, from the Delta logs alone."""
+    log = ChangeLog(layout, source_name).open()
+    position = DatasetTable(layout, dataset_id, source_name, mode="merge").position()
+    if log is None or not log.has_rows(position, log.head):  # an erasure leaves empty batches
+        return Backlog(0 if log is None else position, position, None)
+    return Backlog(log.head, position, log.oldest_event_time_after(position))
+
+
+def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) -> DatasetReader:
+    """Open a dataset for reading, at one version of its table; the default is the newest.
+
+    Raises:
+        StorageError: There is no such table or version, or it can't be read.
+    """
+    reader = read(layout, dataset_id, version)
+    if reader is None:
+        raise StorageError(
+            f"Dataset {dataset_id!r} has no table at {layout.dataset(dataset_id)} yet.",
+            hint="The first run of the transform that writes it creates the table.",
+        )
+    return reader
+
+
+def open_gaps(source_name: str, layout: Layout) -> tuple[Gap, ...]:
+    """Return the gaps of a source that nobody accepted or repaired.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    return tuple(note.gap for note in gap_notes(source_name, layout) if note.is_open)
+
+
+def records_waiting(source_name: str, dataset_id: str, layout: Layout) -> int:
+    """Return the number of records in the quarantine of a dataset."""
+    table = DatasetTable(layout, dataset_id, source_name, mode="merge")
+    return Quarantine(layout, dataset_id).waiting_count(table.redriven())
+
+
+def read_dataset(layout: Layout, dataset_id: str) -> pa.Table:
+    """Return all rows of a dataset, hidden columns included.
+
+    Raises:
+        StorageError: There is no such table, or it can't be read.
+    """
+    return open_dataset(layout, dataset_id).arrow()
+
+
+def change_log_exists(source_name: str, layout: Layout) -> bool:
+    """Return whether a source has a change log.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    return ChangeLog(layout, source_name).open() is not None
+
+
+def change_log_head(source_name: str, layout: Layout) -> int | None:
+    """Return the latest batch in the change log of a source; None if there is no change log.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    log = ChangeLog(layout, source_name).open()
+    return None if log is None else log.head
+
+
+def dataset_exists(layout: Layout, dataset_id: str) -> bool:
+    """Return whether a dataset has a table.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    return read(layout, dataset_id) is not None

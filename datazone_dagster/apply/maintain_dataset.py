@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from datazone_dagster.api import Dataset
@@ -14,6 +16,9 @@ from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import MaintenanceReport
 from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
 from datazone_dagster.rows.table_maintenance import maintain
+
+MAINTAIN_EVERY_SECONDS = 60.0
+"""Shortest time between two pieces of maintenance of a run that stays."""
 
 
 def maintain_dataset(
@@ -55,25 +60,66 @@ def _maintain_table(
     )
 
 
-def maintained(
-    layout: Layout,
-    dataset: Dataset,
-    settings: MaintenanceSettings,
-    clock: Clock,
-    logger: logging.Logger,
-    *,
-    memory_bytes: int,
-) -> MaintenanceReport | None:
-    """Do the maintenance that is due after a merge; return None also if the store failed.
+class MaintenanceInRun:
+    """Maintenance of the datasets that a run merges into: while it waits, and at its end.
 
-    The changes are in the table already: a failure of the store is logged and does not fail the
-    run, and the next merge tries again.
+    The changes are in the tables already: a failure of the store is logged and does not fail the
+    run, and the next time tries again.
+
+    Args:
+        layout: Locations of the tables.
+        datasets: Datasets of the run, by output.
+        settings: Work that is due, and its limits.
+        clock: Clock for the retention.
+        logger: Logger of what was done.
     """
-    try:
-        report = _maintain_table(layout, dataset, settings, clock, memory_bytes)
-    except StorageError as error:
-        logger.warning("Maintenance of dataset %s: %s", dataset.id, error)
-        return None
-    if report is not None and report.did:
-        logger.info("Maintenance of dataset %s: %s.", dataset.id, report.did)
-    return report
+
+    def __init__(
+        self,
+        layout: Layout,
+        datasets: Mapping[str, Dataset],
+        settings: MaintenanceSettings,
+        clock: Clock,
+        logger: logging.Logger,
+    ) -> None:
+        self._layout = layout
+        self._datasets = datasets
+        self._settings = settings
+        self._clock = clock
+        self._logger = logger
+        self._merged_into: set[str] = set()
+        self._last_seconds = time.monotonic()
+
+    def merged_into(self, outputs: Collection[str]) -> None:
+        """Note that these datasets have a new merge."""
+        self._merged_into |= set(outputs)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last time is long enough ago for a run that goes on."""
+        return time.monotonic() - self._last_seconds >= MAINTAIN_EVERY_SECONDS
+
+    def done(self, memory_bytes: int) -> dict[str, MaintenanceReport | None]:
+        """Do what is due for the datasets merged into since the last time; return it by output.
+
+        None: there was no table, or the store failed.
+        """
+        reports = {
+            output: self._done(self._datasets[output], memory_bytes)
+            for output in sorted(self._merged_into)
+        }
+        self._merged_into.clear()
+        self._last_seconds = time.monotonic()
+        return reports
+
+    def _done(self, dataset: Dataset, memory_bytes: int) -> MaintenanceReport | None:
+        try:
+            report = _maintain_table(
+                self._layout, dataset, self._settings, self._clock, memory_bytes
+            )
+        except StorageError as error:
+            self._logger.warning("Maintenance of dataset %s: %s", dataset.id, error)
+            return None
+        if report is not None and report.did:
+            self._logger.info("Maintenance of dataset %s: %s.", dataset.id, report.did)
+        return report

@@ -17,7 +17,7 @@ from datazone_dagster.apply.chunk import ChunkFacts, FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
 from datazone_dagster.apply.dataset_start import start_of
 from datazone_dagster.apply.function import Function
-from datazone_dagster.apply.maintain_dataset import maintained
+from datazone_dagster.apply.maintain_dataset import MaintenanceInRun
 from datazone_dagster.apply.pacing import ChunkCost, Following, Stay
 from datazone_dagster.apply.prepare import Preparation
 from datazone_dagster.apply.progress import advanced, with_table
@@ -48,9 +48,6 @@ time, and one more chunk has to fit in."""
 
 REPORT_EVERY_SECONDS = 30.0
 """Shortest time between two reports of a run that stays; its first chunk is reported at once."""
-
-MAINTAIN_EVERY_SECONDS = 60.0
-"""Shortest time between two pieces of maintenance of a run that stays."""
 
 
 class ApplyRun:
@@ -89,11 +86,12 @@ class ApplyRun:
         }
         self._linger_seconds = settings.linger_seconds
         self._last_cost: ChunkCost | None = None
-        self._reported_seconds = self._maintained_seconds = time.monotonic()
+        self._reported_seconds = time.monotonic()
         self._has_reported = False
-        self._unmaintained: set[str] = set()
         self._lookup_versions: dict[str, list[int]] = {}
-        self._maintenance = settings.maintenance
+        self._maintenance = MaintenanceInRun(
+            layout, self._datasets, settings.maintenance, clock, logger
+        )
         state = next(iter(self._tables.values())).state()
         self._function = Function(transform, state, limit, logger)
         self._partition_by = {
@@ -133,7 +131,8 @@ class ApplyRun:
         log = following.first()
         while log is not None and (yield from self._applied_to_head(log, stay)):
             for _ in following.wait(log, self._last_cost):
-                self._maintain_in_between()
+                if self._maintenance.is_due:
+                    self._maintain()
                 if self._must_report(stay):
                     yield self._report()
             log = following.found
@@ -246,25 +245,11 @@ class ApplyRun:
             )
         return log
 
-    def _maintain_in_between(self) -> None:
-        """Maintain the tables while the run waits, if the last time is long enough ago."""
-        if time.monotonic() - self._maintained_seconds >= MAINTAIN_EVERY_SECONDS:
-            self._maintain()
-
     def _maintain(self) -> None:
         """Maintain the tables that were merged into since the last time: no change waits now."""
-        for output in sorted(self._unmaintained):
-            maintenance = maintained(
-                self._layout,
-                self._datasets[output],
-                self._maintenance,
-                self._clock,
-                self._logger,
-                memory_bytes=self._sizes.available_bytes(),
-            )
+        done = self._maintenance.done(self._sizes.available_bytes())
+        for output, maintenance in done.items():
             self._reports[output] = replace(self._reports[output], maintenance=maintenance)
-        self._unmaintained.clear()
-        self._maintained_seconds = time.monotonic()
 
     def _skip_to(self, start: int, end: int) -> None:
         """Advance the reports past batches without rows, which need no commit."""
@@ -320,7 +305,7 @@ class ApplyRun:
                 read=self._function.reads.report,
             )
         committed_seconds = time.monotonic()
-        self._unmaintained |= behind.keys()
+        self._maintenance.merged_into(behind)
         work_seconds = prepared_seconds - started_seconds
         merge_seconds = committed_seconds - prepared_seconds
         self._sizes.measured(

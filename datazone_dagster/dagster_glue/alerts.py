@@ -15,7 +15,6 @@ from dagster import (
     AssetCheckEvaluation,
     AssetCheckKey,
     DagsterInstance,
-    DefaultSensorStatus,
     EnvVar,
     SensorDefinition,
     SensorEvaluationContext,
@@ -30,6 +29,7 @@ from datazone_dagster.dagster_glue.names import (
     dataset_check_keys,
     stream_check_key,
 )
+from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.dagster_glue.shared import Group, Member, shared
 from datazone_dagster.errors import DefinitionError
@@ -74,7 +74,7 @@ def alert_sensor(
     on_check: OnCheck,
     members: Sequence[Member],
     lakehouse: Lakehouse,
-    default_status: DefaultSensorStatus,
+    options: RunOptions,
 ) -> SensorDefinition:
     """Return the sensor that calls `on_check` once per change of a check of these transforms.
 
@@ -90,7 +90,7 @@ def alert_sensor(
             "name": group.name,
             "evaluation_fn": lambda context: _evaluate(on_check, group, context),
             "minimum_interval_seconds": INTERVAL_SECONDS,
-            "default_status": default_status,
+            "default_status": options.default_status,
             "description": "Calls your function when a check of a stream or a dataset fails, "
             "changes its severity or recovers.",
         }
@@ -98,7 +98,7 @@ def alert_sensor(
     wanted = Group(
         ALERT_SENSOR,
         identical=(lakehouse,),
-        equal={"on_check": on_check, "default_status": default_status},
+        equal={"on_check": on_check, "default_status": options.default_status},
     )
     return shared(wanted, members, SensorDefinition, arguments)[0]
 

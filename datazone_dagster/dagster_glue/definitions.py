@@ -25,7 +25,7 @@ from datazone_dagster.dagster_glue.assets import transform_asset
 from datazone_dagster.dagster_glue.audit_check import audit_definitions
 from datazone_dagster.dagster_glue.built import Built, record
 from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
-from datazone_dagster.dagster_glue.maintenance import QUIET_HOUR, maintenance_schedule
+from datazone_dagster.dagster_glue.maintenance import QUIET_HOUR, maintenance_schedules
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     IO_MANAGER_KEY,
@@ -173,21 +173,16 @@ def build_definitions(
         for source in topology.by_source
         if source.stream_enabled
     ]
-    sensors = [one.sensor for one in sources]
-    if on_check is not None:
-        sensors.append(alert_sensor(on_check, members, lakehouse, default_status))
-    schedules = []
-    if maintenance_cron is not None:
-        schedule = maintenance_schedule(
-            members, maintenance_cron, lakehouse, options, keep_runs=keep_runs, clock=clock
-        )
-        schedules.append(schedule)
+    alerts = [] if on_check is None else [alert_sensor(on_check, members, lakehouse, options)]
+    maintenance = maintenance_schedules(
+        members, maintenance_cron, lakehouse, options, keep_runs=keep_runs, clock=clock
+    )
     audits = audit_definitions(
         members, (lakehouse, dynamodb), audit_cron, settings=snapshot_settings, clock=clock
     )
     repairs = repair_jobs(topology.transforms, apply_settings, preview=preview, clock=clock)
     return Definitions(
-        schedules=[*schedules, *(one.schedule for one in audits)],
+        schedules=[*maintenance, *(one.schedule for one in audits)],
         assets=[*(one.change_log for one in sources), *assets],
         asset_checks=[*(one.check for one in sources), *(one.check for one in audits)],
         jobs=[
@@ -196,7 +191,7 @@ def build_definitions(
             *(job for one in sources for job in one.jobs),
             *(one.job for one in audits),
         ],
-        sensors=sensors,
+        sensors=[*(one.sensor for one in sources), *alerts],
         resources=_resources(lakehouse, dynamodb),
     )
 

@@ -39,16 +39,18 @@ MAINTENANCE_JOB = "datazone_maintenance"
 QUIET_HOUR = "0 3 * * *"
 
 
-def maintenance_schedule(
+def maintenance_schedules(
     members: Sequence[Member],
-    cron: str,
+    cron: str | None,
     lakehouse: Lakehouse,
     options: RunOptions,
     *,
     keep_runs: timedelta | None,
     clock: Clock,
-) -> ScheduleDefinition:
-    """Return the schedule of thorough maintenance of all datasets."""
+) -> list[ScheduleDefinition]:
+    """Return the schedule of thorough maintenance of all datasets; none without a cron schedule."""
+    if cron is None:
+        return []
 
     def arguments(group: Group) -> dict[str, Any]:
         return {
@@ -68,7 +70,7 @@ def maintenance_schedule(
             "default_status": options.default_status,
         },
     )
-    return shared(wanted, members, ScheduleDefinition, arguments)[0]
+    return [shared(wanted, members, ScheduleDefinition, arguments)[0]]
 
 
 def maintenance_job(

@@ -24,14 +24,17 @@ from datazone_dagster.delta.conditional_writes import require_conditional_writes
 from datazone_dagster.delta.remote_files import SMALL_BYTES, FileCache, by_ranges, upload_to
 from datazone_dagster.delta.store_access import object_store
 from datazone_dagster.delta.store_errors import storage_error, store_calls
-from datazone_dagster.delta.stored_files import StoredFile, local_files, stored_file
+from datazone_dagster.delta.stored_files import (
+    StoredFile,
+    identity_of_file,
+    identity_of_tag,
+    local_files,
+    stored_file,
+)
 from datazone_dagster.errors import DefinitionError
 
 _READERS = 20
 """Number of small files read concurrently."""
-
-UNKNOWN = "?"
-"""Identity of the files of a store that tells no e_tag: its files are all alike."""
 
 _CACHE = FileCache()
 
@@ -132,9 +135,9 @@ class TableStore:
         with suppress(FileNotFoundError), self._calls():
             if self._local is not None:
                 with open(self._local / path, "rb") as handle:
-                    return handle.read(), _identity(os.fstat(handle.fileno()))
+                    return handle.read(), identity_of_file(os.fstat(handle.fileno()))
             found = obstore.get(self._objects, path)
-            return bytes(found.bytes()), found.meta["e_tag"] or UNKNOWN
+            return bytes(found.bytes()), identity_of_tag(found.meta["e_tag"])
         return None
 
     def read_all_identified(self, paths: Iterable[str]) -> list[tuple[bytes, str] | None]:
@@ -156,8 +159,8 @@ class TableStore:
         """
         with suppress(FileNotFoundError), self._calls():
             if self._local is not None:
-                return _identity(os.stat(self._local / path))
-            return obstore.head(self._objects, path)["e_tag"] or UNKNOWN
+                return identity_of_file(os.stat(self._local / path))
+            return identity_of_tag(obstore.head(self._objects, path)["e_tag"])
         return None
 
     def identities_after(self, folder: str, name: str) -> dict[str, str]:
@@ -177,8 +180,10 @@ class TableStore:
                 )
                 for one in some
             ]
-        names = ((one["path"].removeprefix(f"{folder}/"), one["e_tag"]) for one in listed)
-        return {name: e_tag or UNKNOWN for name, e_tag in names if "/" not in name}
+        tags = {one["path"].removeprefix(f"{folder}/"): one["e_tag"] for one in listed}
+        # Not every store honours the offset.
+        later = [one for one in tags if one > name and "/" not in one]
+        return {one: identity_of_tag(tags[one]) for one in later}
 
     def find(self, path: str) -> StoredFile | None:
         """Return the facts of a file; None if there is none.
@@ -331,7 +336,8 @@ class TableStore:
         require_conditional_writes(self.uri, self._options)
         with suppress(AlreadyExistsError), self._calls():
             made = obstore.put(self._objects, path, content, mode="create", use_multipart=False)
-            return made["e_tag"] or UNKNOWN if self._local is None else self.identity_of(path)
+            tag = made["e_tag"]
+            return identity_of_tag(tag) if self._local is None else self.identity_of(path)
         return None
 
     def _calls(self) -> AbstractContextManager[None]:
@@ -352,10 +358,6 @@ class TableStore:
                 safe="Nothing was written.",
                 hint="Check the storage options.",
             ) from error
-
-
-def _identity(found: os.stat_result) -> str:
-    return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
 
 
 def _local_folder(uri: str) -> Path | None:

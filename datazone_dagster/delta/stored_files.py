@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+UNKNOWN = "?"
+"""Identity of the files of a store that tells no e_tag: its files are all alike."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
@@ -48,3 +51,13 @@ def local_files(root: Path, folder: Path, *, recursive: bool = True) -> Iterator
                 with suppress(FileNotFoundError):
                     path = (folder / entry.name).relative_to(root).as_posix()
                     yield stored_file(path, entry.stat())
+
+
+def identity_of_tag(e_tag: str | None) -> str:
+    """Return an e_tag without quotes, which Azure's listing leaves out."""
+    return (e_tag or UNKNOWN).strip('"')
+
+
+def identity_of_file(found: os.stat_result) -> str:
+    """Return inode, time and size of a local file."""
+    return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"

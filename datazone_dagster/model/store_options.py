@@ -193,8 +193,10 @@ def seconds(duration: str) -> float:
 def _checked(kind: StoreKind, options: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     spelled: dict[str, str] = {}
-    for name, value in options:
-        canonical = _canonical(kind, name)
+    for name, given in options:
+        canonical, value = _canonical(kind, name), given
+        if canonical == "aws_request_payer" and given.strip().lower() == "requester":
+            value = "true"  # the only spelling that delta-rs knows
         if canonical is None:
             _refuse(kind, name, value)
         elif found.setdefault(canonical, value) != value:

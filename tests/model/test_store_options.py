@@ -80,6 +80,11 @@ def test_options_without_effect_are_left_out() -> None:
     assert checked_options("s3://lake/x", options) == {}
 
 
+def test_the_requester_in_both_spellings_of_a_value() -> None:
+    options = {"AWS_REQUEST_PAYER": "requester", "request_payer": "Requester"}
+    assert checked_options("s3://lake/x", options) == {"aws_request_payer": "true"}
+
+
 def test_secrets_are_found_in_every_spelling() -> None:
     options = {"AWS_REGION": "r", "secret_access_key": "s", "AWS_SESSION_TOKEN": "t"}
     assert plain_secrets("s3://b/x", options) == ["secret_access_key", "AWS_SESSION_TOKEN"]

@@ -13,10 +13,15 @@ from datazone_dagster.model.layout import Layout
 from tests.store.proxy import Counts, Proxy, proxy_for
 from tests.store.servers import (
     ACCESS_KEY,
+    AZURE_ACCOUNT,
+    AZURE_KEY,
+    AZURITE_MISSING,
     BUCKET,
     MISSING,
     REGION,
     SECRET_KEY,
+    azure_server,
+    azurite,
     s3_server,
     versitygw,
 )
@@ -35,6 +40,27 @@ def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
 def s3_proxy(s3_address: tuple[str, int]) -> Iterator[Proxy]:
     with proxy_for(s3_address) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def azure_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    program = azurite()
+    if program is None:
+        pytest.skip(AZURITE_MISSING)
+    folder = tmp_path_factory.mktemp("azure")
+    with azure_server(program, folder) as address, proxy_for(address) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def azure_options(azure_proxy: Proxy) -> dict[str, str]:
+    """Storage options of Azurite, behind a proxy of its own, by names without prefix."""
+    return {
+        "account_name": AZURE_ACCOUNT,
+        "account_key": AZURE_KEY,
+        "endpoint": f"{azure_proxy.url}/{AZURE_ACCOUNT}",
+        "allow_http": "true",
+    }
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ Faults by script: "the 3rd PUT of a log entry gets 503", "every DELETE hangs". S
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import re
 import subprocess
@@ -30,6 +31,7 @@ Action = Literal["answer", "reset", "hang", "ignore condition"]
 
 _HEAD_BYTES = 1 << 20
 _LOG_ENTRY = re.compile(r"/_delta_log/\d{20}\.json$")
+_BLOB = re.compile(rb"<Blob><Name>(.*?)</Name>.*?</Blob>", re.DOTALL)
 _ACCESS_KEY = re.compile(r"Credential=([^/]+)/")
 _CODES = {
     301: "PermanentRedirect",
@@ -421,6 +423,14 @@ async def _forwarded(
     answer = await _read_message(reader, asked=method)
     if answer is None:
         raise ConnectionResetError
+    start = re.search(r"[?&]startFrom=([^& ]+)", request.first)
+    if start and " 200 " in answer.first:
+        # Azure lists from this name on. Azurite ignores it, and delta-rs relies on it.
+        first = unquote(start[1]).encode()
+        answer.body = _BLOB.sub(
+            lambda blob: b"" if html.unescape(blob[1].decode()).encode() < first else blob[0],
+            answer.body,
+        )
     return answer
 
 

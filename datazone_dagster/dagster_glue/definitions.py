@@ -233,7 +233,7 @@ def _resources(lakehouse: Lakehouse, dynamodb: DynamoDBStreamsResource) -> dict[
     return {
         LAKEHOUSE_KEY: lakehouse,
         DYNAMODB_KEY: dynamodb,
-        IO_MANAGER_KEY: shared_resource(DatasetIOManager(lakehouse=lakehouse)),
+        IO_MANAGER_KEY: shared_resource(DatasetIOManager(lakehouse=lakehouse), given=False),
     }
 
 

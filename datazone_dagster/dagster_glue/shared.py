@@ -29,15 +29,42 @@ _logger = logging.getLogger(__name__)
 _resources: list[weakref.ref[Any]] = []
 
 
-def shared_resource(resource: R) -> R:
-    """Return a resource in use of the same class and fields, else this one."""
+def shared_resource(resource: R, *, given: bool = True) -> R:
+    """Return a resource in use of the same class and fields, else this one.
+
+    Args:
+        resource: The resource.
+        given: Whether the user gave it, so that a different one in use is told.
+    """
     alive = [found for ref in _resources if (found := ref()) is not None]
     for found in alive:
         if type(found) is type(resource) and _same_fields(found, resource):
             same: R = found
             return same
+    if given:
+        _warn_of_resource(resource, [one for one in alive if type(one) is type(resource)])
     _resources[:] = [weakref.ref(one) for one in (*alive, resource)]
     return resource
+
+
+def _warn_of_resource(resource: Any, others: Sequence[Any]) -> None:
+    """Say what differs: if both are merged, Dagster only says that a key is there twice."""
+    for other in others:
+        mine, theirs = dict(resource), dict(other)
+        shown = type(resource).model_fields
+        different = "; ".join(
+            f"{name} is {theirs.get(name)!r} and {mine[name]!r}"
+            if shown[name].repr
+            else f"{name} differs"
+            for name in mine
+            if name in shown and theirs.get(name) != mine[name]
+        )
+        _logger.warning(
+            "Two calls of build_definitions have a different %s: %s. Dagster refuses to merge the "
+            "two. Give both the same one, or load them as two code locations.",
+            type(resource).__name__,
+            different,
+        )
 
 
 def _same_fields(one: Any, other: Any) -> bool:

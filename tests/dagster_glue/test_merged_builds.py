@@ -13,6 +13,7 @@ from dagster import (
     DagsterEventType,
     DagsterInstance,
     DagsterInvalidDefinitionError,
+    DagsterInvariantViolationError,
     Definitions,
     asset,
     build_sensor_context,
@@ -202,7 +203,7 @@ def test_different_settings_are_named_before_dagster_refuses_the_merge(
         second = place.build(
             orders_transform("second"), drain_settings=DrainSettings(budget_seconds=3)
         )
-    (warning,) = caplog.messages
+    (warning,) = [one for one in caplog.messages if "disagree" in one]
     assert "'first'" in warning
     assert "'second'" in warning
     assert "budget_seconds=20.0" in warning
@@ -218,3 +219,16 @@ def test_other_lakehouses_share_nothing(place: Place, tmp_path: Path) -> None:
     for defs, name in ((first, "first"), (second, "second")):
         jobs = {one.name for one in defs.resolve_all_job_defs()}
         assert {one for one in jobs if one.startswith("apply_")} == {f"apply_{name}"}
+
+
+def test_different_lakehouses_are_named_before_dagster_refuses_the_merge(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, uri = place.build(orders_transform("first")), place.uri
+    place.uri = str(tmp_path / "other")
+    with caplog.at_level(logging.WARNING):
+        second = place.build(orders_transform("second"))
+    differ = f"different Lakehouse: uri is {uri!r} and {place.uri!r}"
+    assert any(differ in one for one in caplog.messages)
+    with pytest.raises(DagsterInvariantViolationError, match="datazone_lakehouse"):
+        Definitions.merge(first, second)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from datazone_dagster.local.traffic import (
 )
 from datazone_dagster.local.wire_client import WireClient
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.store_options import store_kind
 from datazone_dagster.pipeline import utc_now
 
 FOLDER = Path(".datazone") / "demo"
@@ -75,7 +77,8 @@ def demo(
     """Run live orders in a local DynamoDB, and Dagster to turn them into a Delta table.
 
     Run the demo in the folder of definitions.py and workspace.yaml. Everything it writes is
-    below .datazone/demo, which each start recreates. Press Ctrl-C to stop.
+    below .datazone/demo, which each start recreates. Where DATAZONE_LAKEHOUSE_URI names an object
+    store, the tables are there, in a new folder demo-<time> for each start. Press Ctrl-C to stop.
     """
     project = Path.cwd()
     try:
@@ -98,6 +101,19 @@ def demo(
         )
     except DatazoneError as error:
         raise click.ClickException(str(error)) from error
+
+
+def lakehouse_uri(state: Path, named: str, now: datetime) -> str:
+    """Return where the tables of a demo go: a folder of its own, local or in an object store.
+
+    Args:
+        state: Folder of the demo's state.
+        named: Value of DATAZONE_LAKEHOUSE_URI; used if it is an object store.
+        now: Start of the demo. Each has a new table in DynamoDB, so it needs new tables here.
+    """
+    if store_kind(named) == "local":
+        return str(state / "lakehouse")
+    return f"{named.rstrip('/')}/demo-{now:%Y%m%d-%H%M%S}"
 
 
 def _run(
@@ -128,7 +144,8 @@ def _run(
         # Orders that are older than the stream: only a snapshot brings them into the dataset.
         run_traffic(client, OrderTraffic(seed=0, first_order=OLD_ORDERS), changes=OLD_CHANGES)
         enable_stream(client)
-        layout = Layout(str(state / "lakehouse"))
+        named = os.environ.get("DATAZONE_LAKEHOUSE_URI", "")
+        layout = Layout(lakehouse_uri(state, named, utc_now()))
         dagster = DagsterDev(
             project,
             home,

@@ -322,6 +322,7 @@ class _Server:
         self._seen: list[dict[str, Any]] = []
         self._connections = self._struck = 0
         self._delay_seconds = 0.0
+        self._tasks: set[Any] = set()  # asyncio itself forgets them, and then they end
 
     # -- control
 
@@ -359,6 +360,8 @@ class _Server:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections += 1
+        task = asyncio.current_task()
+        self._tasks.add(task)
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         try:
             upstream = await asyncio.open_connection(*self._upstream, limit=_HEAD_BYTES)
@@ -372,6 +375,7 @@ class _Server:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # One of the two sides went away; the other notices.
         finally:
+            self._tasks.discard(task)
             writer.close()
             if upstream is not None:
                 upstream[1].close()

@@ -76,6 +76,11 @@ class Import:
         """Whether a snapshot is under way."""
         return self.status is not None and self.status.phase in ACTIVE
 
+    @cached_property
+    def is_over(self) -> bool:
+        """Whether nothing is left to import: these exports were, or the gap was since."""
+        return self._is_done or self._gap_is_done
+
     def explain(self) -> dict[str, object]:
         """Return the plan as JSON.
 
@@ -84,7 +89,7 @@ class Import:
             ExportError: There is no open gap to repair.
             SourceError: The table can't be described.
         """
-        if self.uris and not self.is_announced and not self._is_done:
+        if self.uris and not self.is_announced and not self.is_over:
             raise DefinitionError(
                 f"No snapshot of source {self.source.name!r} is announced yet, so every export is "
                 "too old: its items would win over changes that were drained since.",
@@ -101,6 +106,7 @@ class Import:
             "table_items": table.item_count,
             "table_bytes": table.size_bytes,
             "starts_exports": self.start is not None,
+            "already_handed_over": self.is_over,
         }
         if self.start is not None and not self.gap:
             plan["estimated_price"] = round(table.size_bytes / 1e9 * PRICE_GB, 4)
@@ -108,7 +114,7 @@ class Import:
 
     def run(self) -> SnapshotReport:
         """Go as far as it goes now."""
-        if self.status is not None and (self._is_done or self._gap_is_done):
+        if self.status is not None and self.is_over:
             self._accept(self.status)  # a run of the snapshot's job may have handed over
             return self.status
         layout, name = self.project.layout, self.source.name
@@ -323,7 +329,9 @@ def _explain(work: Import, plan: dict[str, object]) -> None:
     elif work.start is not None:
         say("  AWS bills incremental exports by the size of what changed in their windows.")
     say("  It reads the export; of the table only keys whose delete nobody saw, one by one.")
-    if not work.is_announced:
+    if work.is_over:
+        say("  It was handed over before: nothing is read, open gaps are recorded as repaired.")
+    elif not work.is_announced:
         say("  Raises the epoch: datasets count as not consistent until the export is applied.")
 
 

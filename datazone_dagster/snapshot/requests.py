@@ -128,7 +128,7 @@ def _under_way(source_name: str, state: SnapshotState) -> SnapshotError:
         f"A snapshot of source {source_name!r} is under way, and it {reads[state.reads]} (phase "
         f"{state.phase.value}, {state.rows:,} rows landed).",
         safe="Nothing was changed.",
-        hint="Let it end first, or cancel it: datazone_dagster.pipeline.cancel_snapshot.",
+        hint=f"Let it end first, or cancel it: datazone-dagster resync {source_name} --cancel.",
     )
 
 

@@ -159,6 +159,8 @@ def test_it_starts_an_export_waits_and_hands_over(followed: Followed) -> None:
         *arguments[:2], "--from", f"{followed.bucket}/daily/AWSDynamoDB/{key}", "--yes"
     )
     assert again.returncode == 0, again.stderr
+    assert "handed over before: nothing is read" in again.stdout
+    assert "Raises the epoch" not in again.stdout
     status = snapshot_status("orders", followed.layout)
     assert status is not None
     assert (status.phase, status.epoch) == (Phase.DONE, 2), "it is not imported twice"
@@ -236,6 +238,7 @@ def test_a_gap_is_repaired_and_recorded_as_repaired(
             snapshot_source(followed.source, followed.layout, followed.table)
     report = json.loads(done.stdout)
     assert (report["phase"], report["rows"], len(report["exports"])) == ("done", 3, 2)
+    assert report["already_handed_over"] is finished_by_run
     assert report["notes"][-1].endswith("gaps of the source are repaired.")
     followed.follow()
     assert followed.rows() == followed.items()

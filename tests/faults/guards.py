@@ -252,6 +252,20 @@ GUARDS = (
         "audit/test_verdict.py",
     ),
     Guard(
+        "A dataset begins with a snapshot only if every change since its announcement is left",
+        "model/log_reach.py",
+        "base.batch < max(1, truncated_through) else base",
+        "base.batch < 1 else base",
+        "apply/test_dataset_start.py::test_the_start_is_where_everything_is_left",
+    ),
+    Guard(
+        "A run does not pass over changes that were removed before it applied them",
+        "apply/run.py",
+        "            if start < log.truncated_through:\n",
+        "            if False:\n",
+        "apply/test_dataset_start.py::test_a_dataset_added_later_equals_one_from_the_start",
+    ),
+    Guard(
         "A run without heartbeats is ended, and another one is requested",
         "dagster_glue/sensor.py",
         "        end_silent_runs(instance, jobs | {one.job_name for one in transforms}, now)\n",

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import MODE, generation_of, property_of
+from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.delta import Table, guarded, open_table
 from datazone_dagster.delta.read_table import properties_of, scanned, schema_of
 from datazone_dagster.delta.transaction_log import read_snapshot
-from datazone_dagster.model.column_names import DELETED, EVENT_TIME, IS_CURRENT, KEY, VERSION
+from datazone_dagster.model.column_names import DELETED, EVENT_TIME, IS_CURRENT, KEY, VERSION, Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.version import row_version
 
@@ -88,6 +89,19 @@ def stale_keys(
                 first = first.take(pc.sort_indices(first)[:most])
     found: list[str] = first.to_pylist()
     return sorted(found)[:most]
+
+
+def quarantined_keys(source: str, dataset_id: str, layout: Layout, epoch: int) -> pa.Array:
+    """Return the keys, as DynamoDB JSON, of changes below an epoch that wait to be redriven.
+
+    Raises:
+        StorageError: The quarantine can't be read.
+    """
+    if _swept(source, dataset_id, layout) is None:
+        return pa.array([], pa.string())
+    waiting = Quarantine(layout, dataset_id).waiting(columns=(Log.KEYS, Log.VERSION))
+    older = pc.less(waiting[Log.VERSION].cast(pa.string()), row_version(epoch, 0))
+    return pc.unique(waiting.filter(older)[Log.KEYS].cast(pa.string()))
 
 
 def _below(table: Table, epoch: int, changed_since: datetime | None) -> str:

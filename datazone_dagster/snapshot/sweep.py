@@ -1,5 +1,7 @@
 """The sweep: keys that datasets still have and that neither scan nor stream has shown.
 
+Keys of older changes in a quarantine count, too: a redrive would bring their rows back.
+
 They were deleted while nobody listened. Each is confirmed by a consistent read before it becomes
 a delete, with the version of a scanned row: any change of the epoch wins over it. A key that the
 table does have lands as a scanned row.
@@ -12,9 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from datazone_dagster.changelog.scan_log import ScanLog
-from datazone_dagster.dataset.stale_keys import count_stale, stale_keys
+from datazone_dagster.dataset.stale_keys import count_stale, quarantined_keys, stale_keys
 from datazone_dagster.errors import SnapshotError
-from datazone_dagster.items.keys import keys_json
+from datazone_dagster.items.keys import key_column, keys_json
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.snapshot_state import SnapshotState, swept
@@ -71,14 +73,14 @@ class Sweeping:
         """
         if not state.swept_through:
             self._check(state)
-        for keys in self._groups(state):
+        for keys, rowless in self._groups(state):
             while self.bucket.wait_seconds(until.monotonic()):
                 if until.reached():
                     return state, False
                 until.pause(min(1.0, self.bucket.wait_seconds(until.monotonic())))
             if until.reached():
                 return state, False
-            state = self._swept(state, keys, until)
+            state = self._swept(state, keys, rowless, until)
         return state, True
 
     def _check(self, state: SnapshotState) -> None:
@@ -96,10 +98,12 @@ class Sweeping:
             if stale.keys > self.limit * stale.rows:
                 raise _too_many(dataset_id, stale.keys, stale.rows, self.limit)
 
-    def _groups(self, state: SnapshotState) -> Iterator[list[str]]:
+    def _groups(self, state: SnapshotState) -> Iterator[tuple[list[str], set[str]]]:
+        """Yield canonical keys, and those among them that only a quarantine has."""
         after = state.swept_through
         while True:
             found: set[str] = set()
+            rowless = self._quarantined(state.epoch, after)
             for dataset_id in self.dataset_ids:
                 found.update(
                     stale_keys(
@@ -112,14 +116,28 @@ class Sweeping:
                         changed_since=self.changed_since,
                     )
                 )
-            keys = sorted(found)[:KEYS_PER_PASS]
+            rowless -= found
+            keys = sorted(found | rowless)[:KEYS_PER_PASS]
             if not keys:
                 return
             for start in range(0, len(keys), KEYS_PER_COMMIT):
-                yield keys[start : start + KEYS_PER_COMMIT]
+                yield keys[start : start + KEYS_PER_COMMIT], rowless
             after = keys[-1]
 
-    def _swept(self, state: SnapshotState, keys: list[str], until: Until) -> SnapshotState:
+    def _quarantined(self, epoch: int, after: str) -> set[str]:
+        """Return the first keys, in order, of older changes that wait to be redriven."""
+        if self.keys_are_masked:
+            return set()
+        found: set[str] = set()
+        for dataset_id in self.dataset_ids:
+            keys = quarantined_keys(self.source_name, dataset_id, self.layout, epoch)
+            canonical, _ = key_column(keys)
+            found.update(key for key in canonical.to_pylist() if key is not None and key > after)
+        return set(sorted(found)[:KEYS_PER_PASS])
+
+    def _swept(
+        self, state: SnapshotState, keys: list[str], rowless: set[str], until: Until
+    ) -> SnapshotState:
         texts = [keys_json(key) for key in keys]
         taken = self.bucket.start(until.monotonic())
         images = self.client.get_items(texts)
@@ -127,8 +145,8 @@ class Sweeping:
         self.bucket.finish(taken, float(units), until.monotonic())
         present = [
             ScannedItem(text, images[text], len(images[text].encode()))
-            for text in texts
-            if text in images
+            for key, text in zip(keys, texts, strict=True)
+            if text in images and key not in rowless  # the scan has shown it
         ]
         absent = [text for text in texts if text not in images]
         after = swept(state, deleted=len(absent), present=len(present), through=keys[-1])

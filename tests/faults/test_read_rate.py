@@ -133,6 +133,7 @@ def test_a_scan_keeps_to_its_rate(
         assert report is not None
         if report.phase is Phase.DONE or (not is_fake and report.rows):
             break
+    assert report is not None
     assert not is_fake or report.rows == ITEMS
     assert report.read_units == sum(units for _, units in metered.pages)
     assert report.read_units >= report.rows * ITEM_BYTES / 4096

@@ -8,12 +8,14 @@ from datetime import datetime
 
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.source_datasets import datasets_of_source
+from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.layout import Layout
 
 _logger = logging.getLogger(__name__)
 
 
+@converts_errors("Truncating a change log")
 def truncate_applied(
     source_name: str,
     dataset_ids: Iterable[str],

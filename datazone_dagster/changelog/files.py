@@ -22,6 +22,7 @@ from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.schema import REPEATING, WRITTEN_SCHEMA, bucket_of
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.errors import StoreUnavailableError
 from datazone_dagster.model.column_names import Log
 
 ROW_GROUP_ROWS = 16_384
@@ -130,8 +131,8 @@ class FileWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._sink is None:
-            return
+        if self._sink is None or isinstance(error, StoreUnavailableError):
+            return  # Maintenance finds the file, should it have arrived.
         # Nothing refers to the file, and no vacuum of ours would find it.
         with suppress(OSError):
             if self._writer is not None:

@@ -14,6 +14,7 @@ from datetime import datetime
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date, with_open
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.errors import ConcurrentWriterError, DefinitionError
 from datazone_dagster.model.checkpoint import REPAIRED_BY, GapNote, ShardCheckpoint
 from datazone_dagster.model.layout import Layout
@@ -25,6 +26,7 @@ ATTEMPTS = 10
 """Number of attempts at one acceptance while drains commit to the same checkpoint."""
 
 
+@converts_errors("Looking for gaps")
 def gap_notes(source_name: str, layout: Layout) -> tuple[GapNote, ...]:
     """Return every gap of a source, accepted or not, oldest first.
 
@@ -42,6 +44,7 @@ def gap_notes(source_name: str, layout: Layout) -> tuple[GapNote, ...]:
     return tuple(sorted((*earlier, *current), key=lambda note: note.detected_at))
 
 
+@converts_errors("Accepting gaps")
 def accept_gaps(
     source_name: str,
     layout: Layout,

@@ -8,6 +8,7 @@ from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.gap_acceptance import gap_notes
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.log_reach import LogReach, usable_base
@@ -15,6 +16,7 @@ from datazone_dagster.model.snapshot_report import report_of
 from datazone_dagster.model.source_state import SourceStatus
 
 
+@converts_errors("Looking at a source")
 def source_status(source_name: str, layout: Layout, now: datetime) -> SourceStatus | None:
     """Return the status of a source from its tables alone; None if it has no change log.
 

@@ -19,7 +19,7 @@ from datazone_dagster.dagster_glue.rendering import evaluation
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
 from datazone_dagster.dagster_glue.run_requests import RunDecision
 from datazone_dagster.dagster_glue.snapshot_requests import SnapshotDecision
-from datazone_dagster.errors import DatazoneError
+from datazone_dagster.errors import DatazoneError, StoreUnavailableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import DrainReport
@@ -109,11 +109,18 @@ def lag_checks(
     caught_up_at: datetime,
     never_read: bool = False,
 ) -> dict[str, SensorCheck]:
-    """Return the `lag` check of each dataset, by id; a table that can't be read fails it."""
+    """Return the `lag` check of each dataset, by id; a table that can't be read fails it.
+
+    Once the store does not answer, the other datasets have the same result without asking it.
+    """
     checks = {}
+    down: StoreUnavailableError | None = None
     for transform in transforms:
         for dataset in transform.outputs.values():
             key = lag_check_key(dataset.id)
+            if down is not None:
+                checks[dataset.id] = SensorCheck(dataset.id, key, Level.ERROR, str(down))
+                continue
             try:
                 lag = dataset_lag(
                     transform,
@@ -124,6 +131,7 @@ def lag_checks(
                     never_read=never_read,
                 )
             except DatazoneError as error:
+                down = error if isinstance(error, StoreUnavailableError) else None
                 checks[dataset.id] = SensorCheck(dataset.id, key, Level.ERROR, str(error))
             else:
                 checks[dataset.id] = SensorCheck(

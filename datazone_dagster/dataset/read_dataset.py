@@ -25,6 +25,7 @@ from datazone_dagster.delta.read_table import load_version, scanned, schema_of
 from datazone_dagster.delta.store_access import delta_rs_options
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.store_options import RETRY_OPTIONS
 
 if TYPE_CHECKING:
     import duckdb
@@ -107,10 +108,11 @@ class DatasetReader:
 
     def lazy(self) -> polars.LazyFrame:
         """Return a Polars scan of the files, which reads only what a query needs."""
+        options = delta_rs_options(self._table.table_uri, self._storage_options)
+        # Polars has other names and types for these, and limits of its own.
+        options = {name: value for name, value in options.items() if name not in RETRY_OPTIONS}
         scanned = _library("polars", "lazy()").scan_delta(
-            self._table.table_uri,
-            version=self.version,
-            storage_options=delta_rs_options(self._table.table_uri, self._storage_options) or None,
+            self._table.table_uri, version=self.version, storage_options=options or None
         )
         return cast("polars.LazyFrame", scanned)
 

@@ -12,10 +12,12 @@ from datazone_dagster.dataset.properties import (
 from datazone_dagster.delta import guarded, open_table
 from datazone_dagster.delta.read_table import last_transaction, properties_of
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.errors import DefinitionError, UnrecognisedTableError
 from datazone_dagster.model.layout import Layout, checked_dataset_id
 
 
+@converts_errors("Looking for datasets")
 def datasets_of_source(source: str, layout: Layout) -> dict[str, int]:
     """Return the position of every dataset that has applied changes of a source, by dataset id.
 

@@ -24,7 +24,7 @@ from datazone_dagster.delta.store_errors import guarded as guarded
 from datazone_dagster.delta.store_errors import in_one_line as in_one_line
 from datazone_dagster.delta.store_errors import is_of_store as is_of_store
 from datazone_dagster.delta.store_errors import storage_error as storage_error
-from datazone_dagster.errors import UnrecognisedTableError
+from datazone_dagster.errors import StoreUnavailableError, UnrecognisedTableError
 from datazone_dagster.model.table_file import DataFile
 
 Table = DeltaTable
@@ -103,15 +103,17 @@ def create_table(
             raise_if_key_not_exists=False,
         )
     except TABLE_ERRORS as error:
-        existing = open_table(uri, storage_options, kind)
-        if existing is not None:
-            return existing
-        raise storage_error(
+        failure = storage_error(
             f"The Delta table at {uri} can't be created",
             error,
-            safe="Nothing was written.",
+            safe="Nothing was written, or an empty table: the next attempt looks.",
             hint="Check that the location exists, is writable and has space.",
-        ) from error
+        )
+        is_down = isinstance(failure, StoreUnavailableError)
+        existing = None if is_down else open_table(uri, storage_options, kind)
+        if existing is not None:
+            return existing
+        raise failure from error
 
 
 def transaction(app_id: str, version: int) -> CommitProperties:

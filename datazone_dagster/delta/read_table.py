@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from datazone_dagster.delta import guarded
+
 
 def schema_of(table: DeltaTable) -> pa.Schema:
     """Return the table's schema in the Arrow types that we write."""
@@ -27,8 +29,13 @@ def partition_columns_of(table: DeltaTable) -> list[str]:
 
 
 def last_transaction(table: DeltaTable, app_id: str) -> int:
-    """Return the version last committed for an application id; 0 if none was."""
-    return table.transaction_version(app_id) or 0
+    """Return the version last committed for an application id; 0 if none was.
+
+    Raises:
+        StorageError: The log can't be read.
+    """
+    with guarded(table.table_uri, "Reading the Delta log"):
+        return table.transaction_version(app_id) or 0
 
 
 def load_version(table: DeltaTable, version: int) -> None:

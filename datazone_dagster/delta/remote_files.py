@@ -83,17 +83,20 @@ def by_ranges(objects: ObjectStore, path: str, size_bytes: int, calls: Calls) ->
 
 
 def upload_to(
-    objects: ObjectStore, path: str, uploaded: Callable[[pa.Buffer], None], calls: Calls
+    store: Callable[[bool], ObjectStore],
+    path: str,
+    uploaded: Callable[[pa.Buffer], None],
+    calls: Calls,
 ) -> pa.NativeFile:
     """Open a new file that exists once it is closed.
 
     Args:
-        objects: Store of the file.
+        store: Function that returns the store of the file, by whether the file is large.
         path: Path in the store.
         uploaded: Function that receives the content of a file that one request has uploaded.
         calls: Converts the errors of the store.
     """
-    return pa.PythonFile(_Upload(objects, path, uploaded, calls), mode="w")
+    return pa.PythonFile(_Upload(store, path, uploaded, calls), mode="w")
 
 
 class _RangeFile(io.RawIOBase):
@@ -132,12 +135,12 @@ class _RangeFile(io.RawIOBase):
 class _Upload(io.RawIOBase):
     def __init__(
         self,
-        objects: ObjectStore,
+        store: Callable[[bool], ObjectStore],
         path: str,
         uploaded: Callable[[pa.Buffer], None],
         calls: Calls,
     ) -> None:
-        self._objects = objects
+        self._store = store
         self._calls = calls
         self._path = path
         self._uploaded = uploaded
@@ -174,11 +177,15 @@ class _Upload(io.RawIOBase):
                 return
             content = b"".join(self._pieces)
             self._pieces.clear()
-            obstore.put(self._objects, self._path, content, use_multipart=False)
+            objects = self._store(len(content) > SMALL_BYTES)
+            obstore.put(objects, self._path, content, use_multipart=False)
         self._uploaded(pa.py_buffer(content))
 
+    def __del__(self) -> None:
+        """Give up an upload that nobody has closed: by itself, Python would finish it now."""
+
     def _begun(self) -> WritableFile:
-        upload = obstore.open_writer(self._objects, self._path)
+        upload = obstore.open_writer(self._store(False), self._path)
         for piece in self._pieces:
             upload.write(piece)
         self._pieces.clear()

@@ -31,6 +31,7 @@ from datazone_dagster.delta.stored_files import (
     local_files,
     stored_file,
 )
+from datazone_dagster.delta.time_limits import REQUESTS, UPLOADS
 from datazone_dagster.errors import DefinitionError
 
 _READERS = 20
@@ -265,7 +266,7 @@ class TableStore:
                 return pa.OSFile(str(self._local / path), mode="wb")
         require_conditional_writes(self.uri, self._options)
         return upload_to(
-            self._objects,
+            lambda is_large: self._patient if is_large else self._objects,
             path,
             lambda content: _CACHE.put(self._root, path, content),
             self._calls,
@@ -345,10 +346,15 @@ class TableStore:
 
     @cached_property
     def _objects(self) -> ObjectStore:
-        if self._local is not None:
-            return LocalStore(self._local)
+        return LocalStore(self._local) if self._local is not None else self._opened(REQUESTS)
+
+    @cached_property
+    def _patient(self) -> ObjectStore:
+        return self._opened(UPLOADS)
+
+    def _opened(self, limits: Mapping[str, str]) -> ObjectStore:
         try:
-            return object_store(self.uri, self._options)
+            return object_store(self.uri, self._options, limits)
         except DefinitionError:
             raise
         except (BaseError, ValueError, TypeError) as error:

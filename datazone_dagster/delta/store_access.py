@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from obstore.store import ObjectStore, S3Store, from_url
 
+from datazone_dagster.delta.time_limits import REQUESTS, limited
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.store_identity import StoreAccess, StoreAccessOf, StoreCredentials
 from datazone_dagster.model.store_options import (
@@ -62,11 +63,11 @@ def delta_rs_options(uri: str, storage_options: Mapping[str, str]) -> dict[str, 
         DefinitionError: An option is unknown, refused, or contradicts another one.
         StorageError: There are no credentials, or they can't be renewed.
     """
-    options = checked_options(uri, storage_options)
-    if store_kind(uri) != "s3":
-        return options
+    kind, options = store_kind(uri), checked_options(uri, storage_options)
+    if kind != "s3":
+        return options if kind == "local" else limited(options)
     access = _access(options)
-    options = _located(uri, options, access)
+    options = limited(_located(uri, options, access))
     # Not an option of ours, but delta-rs lets the variable AWS_ENDPOINT_URL_S3 win otherwise.
     options["aws_endpoint_url_s3"] = options["aws_endpoint"]
     if is_true(options["aws_skip_signature"]):
@@ -87,8 +88,15 @@ def delta_rs_options(uri: str, storage_options: Mapping[str, str]) -> dict[str, 
     return options
 
 
-def object_store(uri: str, storage_options: Mapping[str, str]) -> ObjectStore:
+def object_store(
+    uri: str, storage_options: Mapping[str, str], limits: Mapping[str, str] = REQUESTS
+) -> ObjectStore:
     """Return obstore's store for a URI that is not local. It makes no request yet.
+
+    Args:
+        uri: Location of the files.
+        storage_options: Options as given by the user.
+        limits: Limits of the requests' time, where the options have none.
 
     Raises:
         DefinitionError: An option is unknown, refused, or contradicts another one.
@@ -97,13 +105,13 @@ def object_store(uri: str, storage_options: Mapping[str, str]) -> ObjectStore:
     """
     options = checked_options(uri, storage_options)
     if store_kind(uri) != "s3":
-        config, client, retry = _groups(options)
+        config, client, retry = _groups(limited(options, limits))
         return from_url(uri.rstrip("/"), config=config, client_options=client, retry_config=retry)
     access = _access(options)
     anonymous = _anonymous(options)
     for name in _CREDENTIALS:
         options.pop(name, None)
-    config, client, retry = _groups(_located(uri, options, access))
+    config, client, retry = _groups(limited(_located(uri, options, access), limits))
     bucket, _, prefix = uri.partition("://")[2].rstrip("/").partition("/")
     # obstore lets the variable AWS_ENDPOINT_URL_S3 win over `endpoint`, and not over this name.
     config["aws_endpoint_url_s3"] = config.pop("aws_endpoint")

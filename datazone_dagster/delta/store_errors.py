@@ -6,8 +6,10 @@ in them. Dagster stores an error with its causes: so the text of the cause is re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import pyarrow as pa
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -21,6 +23,7 @@ from datazone_dagster.delta.store_diagnosis import (
     says_absent,
 )
 from datazone_dagster.errors import ConcurrentWriterError, StorageError, StoreError
+from datazone_dagster.model.layout import Layout
 
 TABLE_ERRORS = (DeltaError, OSError, BaseError)
 """Errors of delta-rs, obstore and the store."""
@@ -81,6 +84,29 @@ def _failed(uri: str, doing: str, error: BaseException) -> StorageError:
     )
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def converts_errors(doing: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Convert the errors of a function on a lakehouse that no operation in it has converted.
+
+    Args:
+        doing: What the function does, for the text.
+    """
+
+    def converting(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            layout = next(one for one in (*args, *kwargs.values()) if isinstance(one, Layout))
+            with guarded(layout.uri, doing):
+                return function(*args, **kwargs)
+
+        return call
+
+    return converting
+
+
 @contextmanager
 def store_calls(uri: str) -> Iterator[None]:
     """Convert the errors of calls on the store of a table into ours.
@@ -115,14 +141,14 @@ def _of_store(uri: str, error: BaseException) -> StorageError:
     return StoreError(found.what, safe=found.safe, hint=found.hint, reason=in_one_line(error))
 
 
-def clean(error: BaseException | None) -> None:
+def clean(error: BaseException | None, known: Collection[int] = ()) -> None:
     """Replace the texts of a library's error and of its causes by what we show of them."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen and not isinstance(error, StorageError):
-        seen.add(id(error))
-        if len(error.args) == 1 and isinstance(error.args[0], str):
-            error.args = (in_one_line(error),)
-        error = error.__cause__ or error.__context__
+    if error is None or id(error) in known or isinstance(error, StorageError):
+        return
+    if len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (in_one_line(error),)
+    for cause in (error.__cause__, error.__context__):
+        clean(cause, {*known, id(error)})
 
 
 def in_one_line(error: BaseException) -> str:

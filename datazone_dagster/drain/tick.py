@@ -7,6 +7,7 @@ import time
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.api.source import require_stream
+from datazone_dagster.delta import guarded
 from datazone_dagster.drain.batch import BatchDrain, Tables
 from datazone_dagster.drain.polling import SAME_TICK_SECONDS
 from datazone_dagster.drain.settings import DrainSettings
@@ -45,7 +46,8 @@ def drain_tick(
     while True:
         drain = BatchDrain(source, client, layout, settings, clock, logger, deadline_seconds)
         try:
-            report = drain.run(tables, ask_again_seconds=SAME_TICK_SECONDS if total else 0.0)
+            with guarded(layout.uri, f"Draining {source.name}"):
+                report = drain.run(tables, ask_again_seconds=SAME_TICK_SECONDS if total else 0.0)
         except DatazoneError as error:
             if total is None:
                 raise
@@ -88,4 +90,5 @@ def drain_once(
     """
     require_stream(source, "drain_once")
     deadline_seconds = time.monotonic() + settings.budget_seconds
-    return BatchDrain(source, client, layout, settings, clock, logger, deadline_seconds).run()
+    with guarded(layout.uri, f"Draining {source.name}"):
+        return BatchDrain(source, client, layout, settings, clock, logger, deadline_seconds).run()

@@ -33,6 +33,7 @@ from datazone_dagster.dataset.read_dataset import DatasetReader
 from datazone_dagster.dataset.scanned_dataset import last_scan
 from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.delta.store_access import resolve_access_with
+from datazone_dagster.delta.store_errors import converts_errors, guarded
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
 from datazone_dagster.drain.polling import POLLING
 from datazone_dagster.erase import Erasure, open_erasure
@@ -152,6 +153,7 @@ _logger = logging.getLogger(__name__)
 resolve_access_with(connect_store)
 
 
+@converts_errors("Applying a transform")
 def apply_transform(
     transform: Transform,
     layout: Layout,
@@ -206,9 +208,11 @@ def follow_changes(
         StorageError: The lakehouse can't be read or written.
     """
     stay = Stay(settings.idle_seconds, settings.max_run_minutes * 60, told_to_end)
-    return ApplyRun(transform, layout, settings, clock, on_chunk, logger).steps(stay)
+    with guarded(layout.uri, "Following the changes of a source"):
+        yield from ApplyRun(transform, layout, settings, clock, on_chunk, logger).steps(stay)
 
 
+@converts_errors("Looking at a dataset")
 def dataset_report(transform: Transform, dataset_id: str, layout: Layout) -> ApplyReport:
     """Return the report of a dataset as it is: position, rows, columns, files. Applies nothing.
 
@@ -220,6 +224,7 @@ def dataset_report(transform: Transform, dataset_id: str, layout: Layout) -> App
     return run.look()[dataset_id]
 
 
+@converts_errors("Accepting a function")
 def accept_function(transform: Transform, dataset_id: str, layout: Layout) -> FunctionFacts:
     """Count all rows of a dataset as made by the present function. No row changes.
 
@@ -234,6 +239,7 @@ def accept_function(transform: Transform, dataset_id: str, layout: Layout) -> Fu
     return accept_version(layout, dataset_id, transform.source.name, version)
 
 
+@converts_errors("Redriving records")
 def redrive_dataset(
     transform: Transform,
     dataset_id: str,
@@ -257,6 +263,7 @@ def redrive_dataset(
     return Redriving(transform, dataset, layout, settings, clock, logger).run()
 
 
+@converts_errors("Looking at a quarantine")
 def quarantine_report(transform: Transform, dataset_id: str, layout: Layout) -> RedriveReport:
     """Return the records in the quarantine of a dataset, counted by reason.
 
@@ -267,6 +274,7 @@ def quarantine_report(transform: Transform, dataset_id: str, layout: Layout) -> 
     return Redriving(transform, dataset, layout, ApplySettings(), utc_now, _logger).look()
 
 
+@converts_errors("Maintaining a dataset")
 def maintain_dataset(
     dataset: Dataset,
     layout: Layout,
@@ -294,6 +302,7 @@ def maintain_dataset(
     return _maintain_dataset(layout, dataset, settings, clock, memory_bytes=sizes.available_bytes())
 
 
+@converts_errors("Rebuilding a dataset")
 def rebuild_dataset(
     transform: Transform,
     dataset_id: str,
@@ -318,6 +327,7 @@ def rebuild_dataset(
     ).run()
 
 
+@converts_errors("Replacing datasets by a scan")
 def replace_from_table(
     transform: Transform,
     client: TableClient,

@@ -9,11 +9,13 @@ from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.read_dataset import DatasetReader, read
+from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import Backlog, Gap
 
 
+@converts_errors("Looking for changes that wait")
 def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
     """Return what a dataset has not applied yet, from the Delta logs alone."""
     log = ChangeLog(layout, source_name).open()
@@ -23,6 +25,7 @@ def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
     return Backlog(log.head, position, log.oldest_event_time_after(position))
 
 
+@converts_errors("Opening a dataset")
 def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) -> DatasetReader:
     """Open a dataset for reading, at one version of its table; the default is the newest.
 
@@ -38,6 +41,7 @@ def open_dataset(layout: Layout, dataset_id: str, version: int | None = None) ->
     return reader
 
 
+@converts_errors("Looking for gaps")
 def open_gaps(source_name: str, layout: Layout) -> tuple[Gap, ...]:
     """Return the gaps of a source that nobody accepted or repaired.
 
@@ -47,12 +51,14 @@ def open_gaps(source_name: str, layout: Layout) -> tuple[Gap, ...]:
     return tuple(note.gap for note in gap_notes(source_name, layout) if note.is_open)
 
 
+@converts_errors("Counting quarantined records")
 def records_waiting(source_name: str, dataset_id: str, layout: Layout) -> int:
     """Return the number of records in the quarantine of a dataset."""
     table = DatasetTable(layout, dataset_id, source_name, mode="merge")
     return Quarantine(layout, dataset_id).waiting_count(table.redriven())
 
 
+@converts_errors("Reading a dataset")
 def read_dataset(layout: Layout, dataset_id: str) -> pa.Table:
     """Return all rows of a dataset, hidden columns included.
 
@@ -62,6 +68,7 @@ def read_dataset(layout: Layout, dataset_id: str) -> pa.Table:
     return open_dataset(layout, dataset_id).arrow()
 
 
+@converts_errors("Opening a change log")
 def change_log_exists(source_name: str, layout: Layout) -> bool:
     """Return whether a source has a change log.
 
@@ -71,6 +78,7 @@ def change_log_exists(source_name: str, layout: Layout) -> bool:
     return ChangeLog(layout, source_name).open() is not None
 
 
+@converts_errors("Opening a change log")
 def change_log_head(source_name: str, layout: Layout) -> int | None:
     """Return the latest batch in the change log of a source; None if there is no change log.
 
@@ -81,6 +89,7 @@ def change_log_head(source_name: str, layout: Layout) -> int | None:
     return None if log is None else log.head
 
 
+@converts_errors("Opening a dataset")
 def dataset_exists(layout: Layout, dataset_id: str) -> bool:
     """Return whether a dataset has a table.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.snapshot_report import SnapshotReport
@@ -24,6 +25,7 @@ _WAIT_SECONDS = 5.0
 """Time between two looks at what the snapshot waits for, in seconds."""
 
 
+@converts_errors("Taking a snapshot")
 def snapshot_source(
     source: DynamoDBSource,
     layout: Layout,

@@ -9,6 +9,7 @@ from datetime import datetime
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.scan_log import ScanLog
+from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.errors import SnapshotError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
@@ -27,6 +28,7 @@ from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.snapshot.rate import units_per_second
 
 
+@converts_errors("Asking for a snapshot")
 def want_snapshot(
     source_name: str, layout: Layout, reason: Reason, *, clock: Clock = utc_now
 ) -> SnapshotState:
@@ -54,6 +56,7 @@ def want_snapshot(
     return after
 
 
+@converts_errors("Asking for exports")
 def want_exports(
     source_name: str, layout: Layout, *, lost_from: datetime | None = None
 ) -> SnapshotState:
@@ -132,6 +135,7 @@ def _under_way(source_name: str, state: SnapshotState) -> SnapshotError:
     )
 
 
+@converts_errors("Planning a snapshot")
 def plan_snapshot(source: DynamoDBSource, layout: Layout, client: TableClient) -> SnapshotReport:
     """Return what asking for a snapshot now means: the one under way, or a new one, and its size.
 
@@ -153,6 +157,7 @@ def plan_snapshot(source: DynamoDBSource, layout: Layout, client: TableClient) -
     )
 
 
+@converts_errors("Cancelling a snapshot")
 def cancel_snapshot(source_name: str, layout: Layout) -> SnapshotState | None:
     """Give a snapshot up for good; return the state, None if there is none.
 
@@ -170,6 +175,7 @@ def cancel_snapshot(source_name: str, layout: Layout) -> SnapshotState | None:
     return after
 
 
+@converts_errors("Looking at a snapshot")
 def snapshot_status(source_name: str, layout: Layout) -> SnapshotReport | None:
     """Return the snapshot of a source from its change log alone; None if there never was one.
 

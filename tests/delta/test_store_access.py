@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from datazone_dagster.delta.store_access import _groups, delta_rs_options
+from datazone_dagster.delta.time_limits import REQUESTS
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.store_options import checked_options
 
@@ -76,9 +77,11 @@ def test_delta_rs_is_told_everything() -> None:
         "aws_endpoint_url_s3": "http://127.0.0.1:1",
         "aws_skip_signature": "false",
         "allow_http": "true",
+        **REQUESTS,
     }
     assert delta_rs_options("az://c/x", {"account_name": "a"}) == {
-        "azure_storage_account_name": "a"
+        "azure_storage_account_name": "a",
+        **REQUESTS,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from datazone_dagster.api.checked import unsupported
@@ -38,9 +39,20 @@ def arrow_columns(where: str, schema: Any) -> tuple[Column, ...]:
         DefinitionError: A field has a type that Delta does not support.
     """
     return tuple(
-        Column(field.name, _type(where, field.name, field.type), bool(field.nullable))
+        Column(
+            field.name,
+            _type(where, field.name, field.type),
+            bool(field.nullable),
+            _description(field.metadata),
+        )
         for field in schema
     )
+
+
+def _description(metadata: Mapping[bytes, bytes] | None) -> str | None:
+    """Return the text that a field carries under the key that Arrow's own tools use."""
+    text = (metadata or {}).get(b"description")
+    return None if text is None else text.decode("utf-8", "replace")
 
 
 def _type(where: str, column: str, kind: Any) -> ColumnType:

@@ -51,7 +51,8 @@ def model_columns(where: str, model: Any) -> tuple[Column, ...]:
     columns = []
     for name, field in model.model_fields.items():
         kind, nullable = _without_none(field.annotation)
-        columns.append(Column(name, _type(where, name, kind, field.metadata), nullable))
+        type_ = _type(where, name, kind, field.metadata)
+        columns.append(Column(name, type_, nullable, field.description))
     return tuple(columns)
 
 

@@ -54,6 +54,7 @@ class ReadReport:
     mismatches: tuple[PathMismatch, ...] = ()
     unfound_paths: tuple[tuple[str, int], ...] = ()
     lacks_old_images: bool = False
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,8 @@ class Function:
                     if len(changes):
                         continue
                     result = self._nothing(outputs, changes)
-                self.reads.record(result.changes, mismatches, view_types_of(result.changes))
+                view_types = view_types_of(result.changes)
+                self.reads.record(result.changes, mismatches, view_types, result.rows)
                 return FunctionResult(result.changes, result.rows, pa.concat_tables(refused))
 
     def _nothing(self, outputs: Sequence[str], changes: pa.Table) -> FunctionResult:

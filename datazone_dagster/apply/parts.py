@@ -117,6 +117,7 @@ def _joined(parts: Sequence[PartResult]) -> PartResult:
             tuple(one for part in parts for one in part.read.mismatches),
             parts[-1].read.unfound_paths,
             any(part.read.lacks_old_images for part in parts),
+            {name: paths for part in parts for name, paths in part.read.sources.items()},
         ),
     )
 

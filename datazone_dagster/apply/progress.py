@@ -48,6 +48,10 @@ def advanced(
         mismatches=added(report.mismatches, read.mismatches),
         unfound_paths=read.unfound_paths,
         lacks_old_images=report.lacks_old_images or read.lacks_old_images,
+        sources=tuple(
+            (name, read.sources[name]) for name in rows.column_names if read.sources.get(name)
+        )
+        or report.sources,
         preview=tuple(rows.slice(0, PREVIEW_ROWS).to_pylist()) or report.preview,
     )
 

@@ -52,7 +52,7 @@ class Reads:
         for one in found:
             if one.treatment != "null":
                 return one.reason
-        self.record(changes, tuple(one.counted for one in found), view_types)
+        self.record(changes, tuple(one.counted for one in found), view_types, rows)
         return None
 
     def mismatches(self, changes: pa.Table, rows: Mapping[str, pa.Table]) -> list[Mismatches]:
@@ -72,9 +72,12 @@ class Reads:
         changes: pa.Table,
         mismatches: tuple[PathMismatch, ...],
         view_types: Collection[str],
+        rows: Mapping[str, pa.Table],
     ) -> None:
         """Add a chunk that was evaluated to the history, and make its report."""
         self.paths = self.paths.after(self.names.found(), len(changes))
         unfound = self.paths.never_found(self.names.paths())
         lacks_old = self.names.reads_old_images and NO_OLD_IMAGES in view_types
-        self.report = ReadReport(self.names.sibling_values, mismatches, unfound, lacks_old)
+        columns = {name for table in rows.values() for name in table.column_names}
+        sources = {name: self.names.sources(name) for name in columns}
+        self.report = ReadReport(self.names.sibling_values, mismatches, unfound, lacks_old, sources)

@@ -60,7 +60,7 @@ _WITHOUT_CHECKS = (LakehouseMismatchError, StoreUnavailableError)
 EventOfRun = Output[DatasetWrite] | AssetCheckResult | Event
 
 
-def change_log_spec(source: DynamoDBSource, *, group_name: str | None = None) -> AssetSpec:
+def change_log_spec(source: DynamoDBSource) -> AssetSpec:
     """Return the change log of a source: an external asset that the drain sensor materializes."""
     region = f" in {source.region}" if source.region else ""
     return AssetSpec(
@@ -68,8 +68,9 @@ def change_log_spec(source: DynamoDBSource, *, group_name: str | None = None) ->
         description=f"Every change of the DynamoDB table `{source.table_name}`{region}, as it "
         "arrived. The drain sensor appends to it; runs apply it to the datasets.",
         kinds={"dynamodb", "deltalake"},
-        group_name=group_name,
+        group_name=source.name,
         metadata={
+            "dagster/storage_kind": "deltalake",
             "table_name": source.table_name,
             "start": source.start,
             **({"masked": [path for path, _ in source.masked]} if source.mask else {}),
@@ -209,10 +210,11 @@ def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> A
         tags=dict(_tag(text) for text in dataset.tags),
         owners=list(dict.fromkeys(dataset.owners or transform.owners)),
         kinds=set(dataset.kinds),
-        group_name=dataset.group_name or transform.group_name,
+        group_name=dataset.group_name or transform.group_name or transform.source.name,
         code_version=function_version(transform),
         automation_condition=options.automation_condition,
         metadata={
+            "dagster/storage_kind": "deltalake",
             "mode": dataset.mode,
             "deletes": dataset.deletes,
             **(

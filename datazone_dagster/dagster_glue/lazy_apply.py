@@ -14,6 +14,7 @@ from datetime import datetime
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
+from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, ChunkReport
@@ -64,6 +65,7 @@ class Applied:
     state: State
     schema: SchemaStatus
     at: datetime
+    contract: Contract = OPEN
 
 
 class LazyApply:
@@ -186,6 +188,7 @@ class LazyApply:
                 states[dataset.id],
                 schema_of(dataset, before[dataset.id], reports[dataset.id]),
                 now,
+                dataset.contract,
             )
             for dataset in self.transform.outputs.values()
         }

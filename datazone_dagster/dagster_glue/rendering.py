@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -11,9 +11,13 @@ from dagster import (
     AssetCheckKey,
     AssetCheckResult,
     AssetCheckSeverity,
+    AssetKey,
     AssetMaterialization,
     MetadataValue,
     TableColumn,
+    TableColumnDep,
+    TableColumnLineage,
+    TableColumnLineageMetadataValue,
     TableSchema,
 )
 
@@ -26,6 +30,7 @@ from datazone_dagster.dagster_glue.names import (
     SCHEMA_CHECK,
     dataset_key,
 )
+from datazone_dagster.observe.column_texts import column_texts
 from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.metadata import (
     Plain,
@@ -60,8 +65,12 @@ def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
     found["records_waiting"] = applied.state.quarantine.waiting
     found |= rendered(completeness_metadata(applied.state.complete))
     if report.columns and not (len(report.columns) > FEW_COLUMNS and applied.schema.shown_before):
-        columns = [TableColumn(name, str(kind)) for name, kind in report.columns]
+        sources = dict(report.sources)
+        texts = column_texts(applied.contract, sources)
+        columns = [TableColumn(name, str(kind), texts.get(name)) for name, kind in report.columns]
         found["dagster/column_schema"] = MetadataValue.table_schema(TableSchema(columns))
+        if sources:
+            found["dagster/column_lineage"] = _lineage(report.source, sources)
     difference = schema_change_markdown(applied.schema.changes)
     if difference:
         found["schema_change"] = MetadataValue.md(difference)
@@ -69,6 +78,18 @@ def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
     if markdown:
         found["preview"] = MetadataValue.md(markdown)
     return found
+
+
+def _lineage(source: str, sources: Mapping[str, Sequence[str]]) -> TableColumnLineageMetadataValue:
+    log = AssetKey(["dynamodb", source])
+    return MetadataValue.column_lineage(
+        TableColumnLineage(
+            {
+                column: [TableColumnDep(asset_key=log, column_name=path) for path in paths]
+                for column, paths in sources.items()
+            }
+        )
+    )
 
 
 def applied_events(

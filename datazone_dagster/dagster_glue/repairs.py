@@ -126,6 +126,7 @@ class Repair:
             state_of(self.transform, self.dataset, self.layout, now=now, caught_up_at=caught_up_at),
             schema_of(self.dataset, known_columns(instance, self.dataset.id), report),
             now,
+            self.dataset.contract,
         )
         yield from applied_events(
             self.dataset.id, applied, preview=self.preview, more=more, changed=changed

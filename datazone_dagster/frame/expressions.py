@@ -16,6 +16,7 @@ from datazone_dagster.frame.syntax import (
     Ask,
     Node,
     column_names,
+    last_names,
     nodes,
     parse_expressions,
     parse_query,
@@ -108,6 +109,7 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
             columns = column_names(item)
             if name:
                 scope.names.put_behind(name, needs, columns)
+                scope.names.originate(name, last_names(node))
             if any(_unnests(part) for part in nodes(item)):
                 scope.names.decide(needs, columns)
             attribute = attribute_of(item, scope.columns)
@@ -174,9 +176,10 @@ def queries(scope: Scope, text: str) -> list[Expression]:
     scope.names.decide(decides.needs, column_names(deciding))
     for item in original.get("select_list", ()):
         of_item = PathRewriter(scope.records, scope.names, call)
-        of_item.rewrite(item)
+        rewritten = of_item.rewrite(item)
         name = item["alias"] or of_item.output_name(item) or ""
         scope.names.put_behind(name, of_item.needs, column_names(item))
+        scope.names.originate(name, last_names(rewritten))
     keys = KeyScope(call)
     columns = keys.query(original, {scope.source.casefold(): scope.columns}) or {}
     return [

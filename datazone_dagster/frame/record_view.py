@@ -108,6 +108,7 @@ class FieldNames:
     reads_old_images: bool = False
     _deciding: set[str] = field(default_factory=set)
     _behind: dict[str, set[str]] = field(default_factory=dict)
+    _origins: dict[str, set[str]] = field(default_factory=dict)
     _names: dict[ImagePath, str] = field(default_factory=dict)
 
     def name(self, path: ImagePath) -> str:
@@ -122,6 +123,20 @@ class FieldNames:
         """Record what a column is computed from: fields, and columns of the stage before."""
         behind = self._behind.setdefault(column.casefold(), set())
         behind.update(needs, self._fields_behind(columns))
+
+    def originate(self, column: str, names: Iterable[str]) -> None:
+        """Record the names in the rewritten expression of a column, for `sources`."""
+        origins: set[str] = set()
+        for one in names:
+            origins |= self._origins.get(one.casefold(), {one})
+        self._origins.setdefault(column.casefold(), set()).update(origins)
+
+    def sources(self, column: str) -> tuple[str, ...]:
+        """Return what a column of the result is from: paths and fields of the stream record."""
+        paths = self.shown()
+        attributes = {one.column: f"dynamodb.NewImage.{one.attribute}" for one in self.attributes}
+        origins = self._origins.get(column.casefold(), {column} & attributes.keys())
+        return tuple(sorted(paths.get(one) or attributes.get(one) or one for one in origins))
 
     def decide(self, needs: Iterable[str], columns: Iterable[str]) -> None:
         """Record fields and columns that decide whether a change has rows, or how many."""

@@ -135,6 +135,13 @@ def nodes(tree: object, *, subqueries: bool = True) -> Iterator[Node]:
                 yield from nodes(part, subqueries=subqueries)
 
 
+def last_names(tree: object) -> set[str]:
+    """Return the last name of each column reference of a tree: without tables and structs."""
+    return {
+        str(node["column_names"][-1]) for node in nodes(tree) if node.get("class") == "COLUMN_REF"
+    }
+
+
 def column_names(tree: object) -> set[str]:
     """Return the names in the column references of a tree, those of tables included."""
     return {

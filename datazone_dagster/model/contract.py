@@ -37,11 +37,12 @@ SCALARS = (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A declared column."""
+    """A declared column, with the text of its declaration, if any."""
 
     name: str
     type: ColumnType
     nullable: bool = True
+    description: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

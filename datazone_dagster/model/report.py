@@ -203,6 +203,7 @@ class ApplyReport:
     `lookups` (dataset id, first and last version) are the tables that the function looked up.
     `scan` is the scan of the table that the rows are from; None for those of a stream.
     `start` is the snapshot that the dataset begins with; None: it begins with the first change.
+    `sources` are the paths and fields of the stream record that each column is from, where known.
     """
 
     dataset_id: str
@@ -240,6 +241,7 @@ class ApplyReport:
     lookups: tuple[tuple[str, int, int], ...] = ()
     scan: ScanFacts | None = None
     start: SnapshotBase | None = None
+    sources: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def at_its_position(self) -> ApplyReport:
         """Return a report of the same dataset and position in which nothing was applied yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -18,10 +18,13 @@ from dagster import (
     DagsterInvariantViolationError,
     Definitions,
     MarkdownMetadataValue,
+    TableColumn,
+    TableColumnLineageMetadataValue,
     TableSchemaMetadataValue,
     asset,
     build_output_context,
 )
+from pydantic import BaseModel, Field
 
 from datazone_dagster import Dataset, Input, Lakehouse, Output, Stream, transform
 from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
@@ -273,3 +276,81 @@ def test_a_wide_schema_is_shown_when_it_has_changed_and_not_in_every_run(
     assert shown("e", FEW_COLUMNS) == (False, False)
     assert shown("f", FEW_COLUMNS + 1) == (True, True)
     assert shown("g", FEW_COLUMNS) == (False, False)
+
+
+class Order(BaseModel):
+    """Orders as they are now."""
+
+    id: str
+    state: str | None = Field(default=None, description="Open, paid or shipped.")
+    total: int | None = None
+
+
+def test_a_page_shows_where_columns_come_from_and_what_they_mean(make_world: MakeWorld) -> None:
+    @transform(
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"rows": Output(Dataset("orders", schema=Order))},
+    )
+    def orders(changes):  # type: ignore[no-untyped-def]
+        named = changes.select(
+            "dynamodb.Keys.id.S as id",
+            "dynamodb.NewImage.status.S as status",
+            "cast(dynamodb.NewImage.total.N as bigint) as total",
+            "eventName",
+        )
+        return named.select("id", "upper(status) || eventName as state", "total")
+
+    world = make_world(orders)
+    world.put("a", total={"N": "1"})
+    world.run_until_idle()
+    lineage, columns = shown_columns(world)
+    assert lineage == {
+        "id": [("dynamodb/orders", "dynamodb.Keys.id.S")],
+        "state": [
+            ("dynamodb/orders", "dynamodb.NewImage.status.S"),
+            ("dynamodb/orders", "eventName"),
+        ],
+        "total": [("dynamodb/orders", "dynamodb.NewImage.total.N")],
+    }
+    texts = {one.name: one.description for one in columns}
+    assert texts["id"] == "From dynamodb.Keys.id.S."
+    assert texts["state"] == "Open, paid or shipped."
+    assert "one row per key" in (texts["_dz_key"] or "")
+
+
+def test_columns_of_items_name_their_attributes(make_world: MakeWorld) -> None:
+    @transform(
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"rows": Output(Dataset("orders"))},
+    )
+    def orders(changes):  # type: ignore[no-untyped-def]
+        return changes.items().with_columns("status || 's' as states")
+
+    world = make_world(orders)
+    world.put("a")
+    world.run_until_idle()
+    lineage, _ = shown_columns(world)
+    assert lineage["id"] == [("dynamodb/orders", "dynamodb.NewImage.id")]
+    assert lineage["states"] == [("dynamodb/orders", "dynamodb.NewImage.status")]
+
+
+def shown_columns(world: World) -> tuple[dict[str, list[tuple[str, str]]], Sequence[TableColumn]]:
+    """The lineage and the schema of the last materialization."""
+    event = world.instance.get_latest_materialization_event(AssetKey("orders"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    lineage, schema = metadata["dagster/column_lineage"], metadata["dagster/column_schema"]
+    assert isinstance(lineage, TableColumnLineageMetadataValue)
+    assert isinstance(schema, TableSchemaMetadataValue)
+    return {
+        name: [(dep.asset_key.to_user_string(), dep.column_name) for dep in deps]
+        for name, deps in lineage.value.deps_by_column.items()
+    }, schema.schema.columns
+
+
+def test_a_source_is_a_group_of_its_own(world: World) -> None:
+    graph = world.defs.resolve_asset_graph()
+    for key in (AssetKey("orders"), AssetKey(["dynamodb", "orders"])):
+        assert graph.get(key).group_name == "orders"
+        assert graph.get(key).metadata["dagster/storage_kind"] == "deltalake"

@@ -31,7 +31,7 @@ def check_uri(uri: str) -> None:
     # abfss://container@account.dfs.core.windows.net: there the user is the container.
     if has_user and (kind != "azure" or ":" in user):
         raise DefinitionError(
-            f"The lakehouse uri {scheme}://... has a user name or a password in it.",
+            f"The uri {scheme}://... has a user name or a password in it.",
             hint="Give the uri without them, and credentials by a profile, a role, the "
             "environment, or as EnvVar in storage_options.",
         )
@@ -39,7 +39,7 @@ def check_uri(uri: str) -> None:
     if found is not None:
         before_query = re.split("[?#]", uri)[0]  # a query may be a signature
         raise DefinitionError(
-            f"The lakehouse uri {before_query!r} contains {found!r}, which the libraries that "
+            f"The uri {before_query!r} contains {found!r}, which the libraries that "
             "read and write tables take for different things.",
             safe="Nothing was read or written.",
             hint="Choose a location without it, or write the character that an escape such as "
@@ -49,7 +49,7 @@ def check_uri(uri: str) -> None:
         one in ("", ".", "..") for one in path.rstrip("/").split("/") if path.rstrip("/")
     ):
         raise DefinitionError(
-            f"The lakehouse uri {uri!r} has an empty segment, '.' or '..' in its path.",
+            f"The uri {uri!r} has an empty segment, '.' or '..' in its path.",
             hint="Write the path as the store lists it.",
         )
 

@@ -19,6 +19,7 @@ import msgspec
 from datazone_dagster.delta import storage_error
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.errors import ExportError
+from datazone_dagster.model.store_uri import check_uri
 from datazone_dagster.model.table_scan import ScannedItem
 from datazone_dagster.snapshot.export_manifest import (
     ROOT,
@@ -96,9 +97,12 @@ class ExportReader:
 
     Raises:
         ExportError: The location is not that of an export.
+        DefinitionError: The location has a user name or password, or is read differently by
+            different libraries.
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
+        check_uri(uri)
         self.uri = uri.removesuffix(SUMMARY).rstrip("/")
         base, root, export_id = self.uri.rpartition(ROOT)
         if not root or not export_id or "/" in export_id or (base and not base.endswith("/")):

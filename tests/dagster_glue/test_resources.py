@@ -184,7 +184,7 @@ def test_a_lakehouse_with_an_unknown_option_is_refused() -> None:
             profile_name="lake",
             storage_options={"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"},
         )
-    with pytest.raises(ValidationError, match="lakehouse uri"):
+    with pytest.raises(ValidationError, match="The uri"):
         Lakehouse(uri="s3://lake/a%20b")
 
 

@@ -117,7 +117,7 @@ def test_locations_that_every_library_reads_alike(uri: str) -> None:
     ],
 )  # fmt: skip
 def test_locations_that_libraries_read_differently_are_refused(uri: str) -> None:
-    with pytest.raises(DefinitionError, match="lakehouse uri"):
+    with pytest.raises(DefinitionError, match="The uri"):
         Layout(uri)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import boto3
 import pytest
 
-from datazone_dagster.errors import ExportError
+from datazone_dagster.errors import DefinitionError, ExportError
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.snapshot import export_files
 from datazone_dagster.snapshot.export_files import ExportReader
@@ -206,6 +206,12 @@ def test_an_export_in_an_object_store(exported: Exported) -> None:
         assert len(_changes(ExportReader(f"{root}/{exported.first}", store.options))) == 3
         with pytest.raises(ExportError, match="no manifest-summary"):
             ExportReader(f"{root}/daily/AWSDynamoDB/1-1", store.options).manifest()
+
+
+def test_a_secret_in_a_location_is_refused_and_not_shown() -> None:
+    with pytest.raises(DefinitionError, match="user name or a password") as caught:
+        ExportReader("s3://key:hush@bucket/AWSDynamoDB/1-1")
+    assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -13,9 +14,13 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from datazone_dagster import Lakehouse
+from datazone_dagster.delta import create_table, store_access
+from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.table_state import KeptTable
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform, drain_once, maintain_dataset, open_dataset
@@ -244,6 +249,42 @@ def test_credentials_that_expire_are_renewed(aws: Aws, proxy: Proxy) -> None:
             apply_transform(flow, layout)
         assert keys_of(counts) == {key}
     assert current_rows(layout) == expected_rows(stream.changes)
+
+
+def test_a_store_that_is_kept_asks_for_new_credentials(
+    aws: Aws, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_access, "_RENEWED_AFTER", timedelta(0))
+    command = aws.process(ACCESS_KEY, SECRET_KEY, seconds=30)
+    aws.profile("lake", credential_process=command, region=REGION, endpoint_url=proxy.url)
+    store = TableStore(somewhere(), {"AWS_PROFILE": "lake"})
+    store.write("first", b"")
+    aws.process(OTHER_KEY, OTHER_SECRET_KEY, seconds=30)
+    deadline = time.monotonic() + 20
+    while OTHER_KEY not in keys_of(proxy.counts()):
+        assert time.monotonic() < deadline
+        store.replace("next", b"")
+
+
+def test_a_handle_that_is_kept_is_opened_again_with_new_credentials(aws: Aws, proxy: Proxy) -> None:
+    command = aws.process(ACCESS_KEY, SECRET_KEY, seconds=30)
+    aws.profile("lake", credential_process=command, region=REGION, endpoint_url=proxy.url)
+    uri, options = f"{somewhere()}/t", {"AWS_PROFILE": "lake"}
+    create_table(uri, options, "test", pa.schema([pa.field("n", pa.int64())]))
+    kept = KeptTable(uri, options, "test")
+    snapshot = kept.now()
+    assert snapshot is not None
+    first, second = kept.handle(snapshot), kept.handle(snapshot)
+    kept.give_back(first)
+    assert kept.handle(snapshot) is first
+    kept.give_back(first)
+    aws.process(OTHER_KEY, OTHER_SECRET_KEY, seconds=30)
+    with proxy.counted() as counts:
+        renewed = kept.handle(snapshot)
+    assert renewed is not first
+    assert keys_of(counts) == {OTHER_KEY}
+    kept.give_back(second)  # opened with the old ones: it is not lent again
+    assert kept.handle(snapshot) is not second
 
 
 @pytest.mark.parametrize(

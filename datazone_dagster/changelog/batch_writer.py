@@ -7,7 +7,7 @@ took a third more CPU and no less time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from datazone_dagster.changelog.files import FileWriter
 from datazone_dagster.changelog.schema import BatchRows, ShardRecords, bucket_of
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.model.checkpoint import Landed
 
 
 class BatchWriter:
@@ -27,11 +28,12 @@ class BatchWriter:
 
     Args:
         uri: Location of the table, for error texts.
-        store: Folder of the table.
+        store: The table's folder.
         batch: Number of the batch.
         epoch: Epoch of the batch's rows.
-        commit: Function called once with the file, if there were any rows; returns the number
-            under which the batch landed, which is higher if a scan landed batches meanwhile.
+        commit: Function called once with the file, if there were any rows, and the positions
+            that it reaches; returns the number under which the batch landed, which is higher if a
+            scan landed batches meanwhile.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class BatchWriter:
         store: TableStore,
         batch: int,
         epoch: int,
-        commit: Callable[[AddAction], int],
+        commit: Callable[[AddAction, Sequence[Landed] | None], int],
     ) -> None:
         self.batch = batch
         self._doing = (uri, f"Landing batch {batch}")
@@ -70,8 +72,17 @@ class BatchWriter:
                 self._finished = self._writer.finish()
             self._writer = None
 
-    def commit(self) -> int | None:
+    @property
+    def has_rows(self) -> bool:
+        """Whether anything was put: `commit` then lands a batch."""
+        return self._finished is not None or self._writer is not None
+
+    def commit(self, landed: Sequence[Landed] | None = None) -> int | None:
         """Finish the file and commit it.
+
+        Args:
+            landed: Positions that the batch reaches, for the shards that moved; None: unknown,
+                its rows tell.
 
         Returns:
             Number of the batch, or None if there was nothing to land.
@@ -84,7 +95,7 @@ class BatchWriter:
         if self._finished is None:
             return None
         with guarded(*self._doing):
-            self.batch = self._commit(self._finished)
+            self.batch = self._commit(self._finished, landed)
         return self.batch
 
     def __enter__(self) -> BatchWriter:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+import pyarrow.parquet as pq
 
 from datazone_dagster.changelog.orphan_files import delete_orphan_files
-from datazone_dagster.delta import create_table, guarded, open_table, transaction
+from datazone_dagster.delta import create_table, guarded, transaction
+from datazone_dagster.delta.commit import FileActions, commit_files
+from datazone_dagster.delta.data_file import write_data_file
+from datazone_dagster.delta.live_file import LiveFile
+from datazone_dagster.delta.log_upkeep import (
+    NO_CLEANING,
+    checkpoint_due,
+    clean_log,
+    make_checkpoint,
+    vacuum,
+)
+from datazone_dagster.delta.table_state import KeptTable, kept_table
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, ShardState
 from datazone_dagster.model.layout import Layout
@@ -19,6 +32,11 @@ from datazone_dagster.model.report import Gap
 KIND = "checkpoint"
 
 RETENTION_HOURS = 1
+LOG_RETENTION = timedelta(hours=1)
+
+CHECKPOINT_EVERY = 5
+"""Saves between two Delta checkpoints: fewer than for other tables, as each save is small, and
+a new process reads what came after the last one."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 _SEQUENCE = pa.string()
@@ -49,6 +67,7 @@ SCHEMA = pa.schema(
 )
 
 _CONFIGURATION = {
+    **NO_CLEANING,
     "delta.logRetentionDuration": f"interval {RETENTION_HOURS} hours",
     # Longer than the time between two deletions of replaced files, as for the change log.
     "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS + 2} hours",
@@ -63,14 +82,29 @@ class CheckpointTable:
         self.app_id = f"drain/{source}"
         self.storage_options = layout.storage_options
 
+    @property
+    def table(self) -> KeptTable:
+        """State of the table that this process keeps."""
+        return kept_table(self.uri, self.storage_options, KIND)
+
     def open(self) -> CheckpointSnapshot | None:
         """Open the checkpoint as last saved; None if there is none."""
-        table = open_table(self.uri, self.storage_options, KIND)
-        return None if table is None else CheckpointSnapshot(self, table)
+        return self._at(self.table.now())
+
+    def known_or_created(self) -> CheckpointSnapshot:
+        """Open the checkpoint without a request, once this process knows it.
+
+        One that another process has saved since is no danger: a batch lands only on the newest
+        one (`CheckpointSnapshot.require_newest`).
+        """
+        return self._at(self.table.seen()) or self.open_or_create()
 
     def open_or_create(self) -> CheckpointSnapshot:
         """Open the checkpoint as last saved; create an empty table if there is none."""
-        table = open_table(self.uri, self.storage_options, KIND) or create_table(
+        opened = self.open()
+        if opened is not None:
+            return opened
+        create_table(
             self.uri,
             self.storage_options,
             KIND,
@@ -78,17 +112,45 @@ class CheckpointTable:
             configuration=_CONFIGURATION,
             description="How far each shard was landed. Written by datazone_dagster only.",
         )
-        return CheckpointSnapshot(self, table)
+        created = self.open()
+        assert created is not None, "the table was just created"
+        return created
+
+    def _at(self, snapshot: Snapshot | None) -> CheckpointSnapshot | None:
+        return None if snapshot is None else CheckpointSnapshot(self, self.table, snapshot)
 
 
 class CheckpointSnapshot:
     """The checkpoint table at one version."""
 
-    def __init__(self, checkpoints: CheckpointTable, table: DeltaTable) -> None:
+    def __init__(self, checkpoints: CheckpointTable, table: KeptTable, at: Snapshot) -> None:
         self._checkpoints = checkpoints
         self._table = table
-        self._saves = table.transaction_version(checkpoints.app_id) or 0
-        self.checkpoint = _from_rows(_read_rows(table))
+        self._at = at
+        self.checkpoint = _checkpoint_in(table, at)
+
+    @property
+    def saved_at(self) -> datetime | None:
+        """Time of the last save, by the clock of its process; None if there was none."""
+        written_ms = [file.add["modificationTime"] for file in self._at.files]
+        if not written_ms:
+            return None
+        return datetime.fromtimestamp(max(written_ms) / 1000, timezone.utc)
+
+    def require_newest(self) -> None:
+        """Check that nobody has saved since: a batch lands only on the newest checkpoint.
+
+        Raises:
+            ConcurrentWriterError: Another process saved.
+            StorageError: The store failed.
+        """
+        newest = self._table.now()
+        if newest is None or newest.anchor != self._at.anchor:
+            raise self._overtaken()
+
+    def forget(self) -> None:
+        """Let the next one who opens the checkpoint read it anew."""
+        self._table.forget()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace all rows with those of `checkpoint`.
@@ -97,23 +159,35 @@ class CheckpointSnapshot:
             ConcurrentWriterError: Another drain saved since this snapshot.
             StorageError: The store failed.
         """
-        # A save moves the handle, perhaps past the save of another drain.
-        saves = self._table.transaction_version(self._checkpoints.app_id) or 0
-        if saves != self._saves:
-            raise ConcurrentWriterError(
-                f"Another drain saved the checkpoint at {self._checkpoints.uri} meanwhile.",
-                safe="Its checkpoint is valid; every landed batch is in the change log.",
-                hint="This drain lost the commit race; the next one continues from the new state.",
-            )
+        app_id = self._checkpoints.app_id
         with guarded(self._checkpoints.uri, "Saving the checkpoint"):
-            write_deltalake(
-                self._table,
-                pa.Table.from_pylist(_to_rows(checkpoint), schema=SCHEMA),
-                mode="overwrite",
-                commit_properties=transaction(self._checkpoints.app_id, saves + 1),
+            rows = pa.Table.from_pylist(_to_rows(checkpoint), schema=SCHEMA)
+            add = write_data_file(self._table.store, SCHEMA, {}, rows.to_batches())
+            adds = [] if add is None else [add]
+            self._at = self._table.took(
+                commit_files(
+                    self._at,
+                    FileActions(adds, self._at.files, [one["path"] for one in adds]),
+                    operation="WRITE",
+                    parameters={"mode": "Overwrite"},
+                    metrics={},
+                    properties=transaction(app_id, self._at.transaction(app_id) + 1),
+                )
             )
-        self._saves = saves + 1
         self.checkpoint = checkpoint
+        _parsed[self._table] = (self._at.by_identity, checkpoint)
+
+    def maintain_once(self) -> bool:
+        """Write a checkpoint of the table if one is due; return whether one was.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        if not checkpoint_due(self._at, CHECKPOINT_EVERY):
+            return False
+        with guarded(self._checkpoints.uri, "Writing a checkpoint of the checkpoint's table"):
+            self._at = make_checkpoint(self._table, self._at)
+        return True
 
     def delete_orphan_files(self) -> None:
         """Delete files that earlier commits replaced, or that no commit ever named.
@@ -125,16 +199,41 @@ class CheckpointSnapshot:
             StorageError: The store failed; the next call deletes the remaining files.
         """
         with guarded(self._checkpoints.uri, "Removing replaced checkpoint files"):
-            self._table.vacuum(
-                retention_hours=RETENTION_HOURS, enforce_retention_duration=False, dry_run=False
-            )
-            options = self._checkpoints.storage_options
-            delete_orphan_files(self._table, options, [""], timedelta(hours=RETENTION_HOURS))
+            clean_log(self._at, LOG_RETENTION)
+            vacuum(self._table, self._at, RETENTION_HOURS)
+            delete_orphan_files(self._at, [""], timedelta(hours=RETENTION_HOURS))
+
+    def _overtaken(self) -> ConcurrentWriterError:
+        return ConcurrentWriterError(
+            f"Another drain saved the checkpoint at {self._checkpoints.uri} meanwhile.",
+            safe="Its checkpoint is valid; every landed batch is in the change log.",
+            hint="This drain lost the commit race; the next one continues from the new state.",
+        )
 
 
-def _read_rows(table: DeltaTable) -> list[dict[str, Any]]:
-    # No PyArrow dataset: its threads read through Python, even while a command is exiting.
-    rows: list[dict[str, Any]] = pa.table(table.scan()).to_pylist()
+_parsed: WeakKeyDictionary[KeptTable, tuple[Any, Checkpoint]] = WeakKeyDictionary()
+"""Checkpoint of each table, with the mapping of the snapshot whose files it was read from."""
+
+
+def _checkpoint_in(table: KeptTable, at: Snapshot) -> Checkpoint:
+    """Return the checkpoint at a version; its file is read once.
+
+    Raises:
+        StorageError: The file can't be read.
+    """
+    known = _parsed.get(table)
+    if known is not None and known[0] is at.by_identity:
+        return known[1]
+    with guarded(table.uri, "Reading the checkpoint"):
+        rows = [row for file in at.files for row in _rows_of(table, file)]
+    found = _from_rows(rows)
+    _parsed[table] = (at.by_identity, found)
+    return found
+
+
+def _rows_of(table: KeptTable, file: LiveFile) -> list[dict[str, Any]]:
+    with table.store.open(file.path, file.size_bytes) as handle:
+        rows: list[dict[str, Any]] = pq.ParquetFile(handle).read().to_pylist()
     return rows
 
 

@@ -1,8 +1,9 @@
 """Erasure from the change log: the table as `rows.erase_rows` needs it.
 
 Positions are a fold over the change log, and the checkpoint table is a snapshot of that fold. Rows
-may be erased only where the checkpoint has all positions of the log: otherwise a drain that died
-between its two commits would compute a lower position from the remaining rows.
+may be erased only where the checkpoint has all positions of the log: otherwise a drain that finds
+no note of them would compute a lower position from the remaining rows. So the erasure saves the
+fold first, as a drain does; a drain that saves at the same time wins the race.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.files import write_file
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.owner import KIND
 from datazone_dagster.changelog.schema import WRITTEN_SCHEMA
 from datazone_dagster.delta.read_table import last_transaction
 from datazone_dagster.delta.transaction_log import Action, LiveFile, Snapshot
-from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import utc_now
 from datazone_dagster.model.snapshot_state import PROPERTY, SnapshotState
 from datazone_dagster.rows.erase_rows import ErasableTable, Search
 
@@ -33,17 +35,11 @@ def erasable_log(layout: Layout, source: str, search: Search) -> ErasableTable:
 
     def check(table: DeltaTable) -> None:
         head = last_transaction(table, f"drain/{source}")
-        saved = CheckpointTable(layout, source).open()
-        recorded = 0 if saved is None else saved.checkpoint.batch
+        saved = CheckpointTable(layout, source).open_or_create()
         newest = log.open()
-        if recorded < head and newest is not None and newest.landed_since(recorded):
-            raise ConcurrentWriterError(
-                f"Erasing from the change log at {log.uri}: a drain has landed batch {head}, and "
-                f"the checkpoint still has the positions of batch {recorded}.",
-                safe="No change was erased from the change log by this attempt.",
-                hint="Run the command again after the next tick of the drain sensor, which records "
-                "them.",
-            )
+        if newest is not None and saved.checkpoint.batch < head:
+            # A drain saves positions now and then only. Here every one has to be saved.
+            saved.save(up_to_date(saved.checkpoint, newest, utc_now()))
 
     def left(snapshot: Snapshot) -> str | None:
         text = snapshot.configuration.get(PROPERTY)

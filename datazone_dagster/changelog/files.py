@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -220,6 +221,18 @@ def renumbered(store: TableStore, file: AddAction, batch: int) -> AddAction:
         written = write_file(store, bucket_of(batch), groups(), data_change=file.data_change)
     assert written is not None, "a file of a batch has rows"
     return written
+
+
+def add_action(file: AddAction) -> dict[str, Any]:
+    """Return the value of the add action of a file, as in a log entry."""
+    return {
+        "path": file.path,
+        "partitionValues": dict(file.partition_values),
+        "size": file.size,
+        "modificationTime": file.modification_time,
+        "dataChange": file.data_change,
+        "stats": file.stats,
+    }
 
 
 def folder_of(bucket: int) -> str:

@@ -12,7 +12,6 @@ from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
 from datazone_dagster.api import DynamoDBSource
@@ -20,6 +19,8 @@ from datazone_dagster.changelog import gap_notes, ranges
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
+from datazone_dagster.changelog.landed_notes import landed_in
+from datazone_dagster.changelog.live_files import files_by_batches
 from datazone_dagster.changelog.log_errors import truncated_error
 from datazone_dagster.changelog.log_head import LogHead
 from datazone_dagster.changelog.maintain_log import (
@@ -32,9 +33,11 @@ from datazone_dagster.changelog.owner import KIND, check_owner, create_log, owne
 from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
 from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
-from datazone_dagster.delta import data_files, guarded, open_table
+from datazone_dagster.delta import guarded
+from datazone_dagster.delta.log_upkeep import checkpoint_due, make_checkpoint
 from datazone_dagster.delta.read_rows import read_rows, read_sized_rows
-from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.table_state import KeptTable, kept_table
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.checkpoint import GapNote, Landed
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
@@ -65,52 +68,57 @@ class ChangeLog:
         self.truncate_app_id = f"forget/{self.name}"
         self.storage_options = layout.storage_options
 
+    @property
+    def table(self) -> KeptTable:
+        """State of the table that this process keeps."""
+        return kept_table(self.uri, self.storage_options, KIND)
+
     def open(self) -> ChangeLogSnapshot | None:
         """Open the log as it is now; None if nothing was landed yet."""
-        table = open_table(self.uri, self.storage_options, KIND)
-        return None if table is None else ChangeLogSnapshot(self, table)
+        return self._at(self.table.now())
+
+    def known(self) -> ChangeLogSnapshot | None:
+        """Open the log as this process knows it, which costs no request once it was opened."""
+        return self._at(self.table.seen())
 
     def open_or_create(self) -> ChangeLogSnapshot:
         """Open the log as it is now; create an empty one if there is none."""
-        table = open_table(self.uri, self.storage_options, KIND)
-        if table is None:
+        opened = self.open()
+        if opened is None:
             snapshot = self.source is not None and self.source.start == "snapshot"
-            table = create_log(
-                self.uri, self.storage_options, self._identify(), with_snapshot=snapshot
-            )
-        return ChangeLogSnapshot(self, table)
+            create_log(self.uri, self.storage_options, self._identify(), with_snapshot=snapshot)
+            opened = self.open()
+            assert opened is not None, "the table was just created"
+        return opened
+
+    def _at(self, snapshot: Snapshot | None) -> ChangeLogSnapshot | None:
+        return None if snapshot is None else ChangeLogSnapshot(self, self.table, snapshot)
 
 
 class ChangeLogSnapshot:
     """The change log at one version: all reads and the one append are based on it."""
 
-    truncated_through: int
-    _listed: list[DataFile] | None
-
-    def __init__(self, log: ChangeLog, table: DeltaTable) -> None:
+    def __init__(self, log: ChangeLog, table: KeptTable, at: Snapshot) -> None:
         self.uri, self.name = log.uri, log.name
         self._log = log
         self._table = table
-        self._store = TableStore(table.table_uri, log.storage_options)
-        self._head = LogHead(table, log.storage_options, log.name)
+        self._head = LogHead(table, at, log.name)
         if log.source is not None:
-            check_owner(table, log.uri, log.source)
-        self._read_positions()
+            check_owner(self.properties, log.uri, log.source)
 
     def move_on(self) -> None:
-        """Advance to the newest version: a twentieth of the cost of opening the table.
+        """Advance to the newest version: one request if there is none.
 
         Raises:
             StorageError: The store failed; the snapshot is at the same version as before.
         """
         with guarded(self.uri, "Looking for new batches of the change log"):
-            self._table.update_incremental()
-        self._read_positions()
+            self._head.move_on()
 
     @property
     def version(self) -> int:
         """The table version."""
-        return self._table.version()
+        return self._head.at.version
 
     @property
     def head(self) -> int:
@@ -130,18 +138,17 @@ class ChangeLogSnapshot:
     def pass_scans(self) -> None:
         """Advance past batches that a scan has landed, if no drain has landed any since."""
         with guarded(self.uri, "Looking for scanned rows in the change log"):
-            if self._head.pass_scans():
-                self._listed = None
+            self._head.pass_scans()
 
     @property
     def properties(self) -> Mapping[str, str]:
         """Table properties of the log."""
-        return self._table.metadata().configuration
+        return self._head.at.configuration
 
     @property
     def owner(self) -> SourceIdentity | None:
         """The table that the log belongs to; None if an earlier version of the library made it."""
-        return owner_of(self._table)
+        return owner_of(self.properties)
 
     def record_owner(self, owner: SourceIdentity) -> None:
         """Store the table that the log belongs to.
@@ -177,13 +184,12 @@ class ChangeLogSnapshot:
             StorageError: The store failed. The next snapshot's head shows whether the batch
                 landed.
         """
-        batch = self.head + 1
+        based_on, batch = self._head.fence, self.head + 1
 
-        def commit(file: AddAction) -> int:
-            self._listed = None
-            return self._head.append(file, batch)
+        def commit(file: AddAction, landed: Sequence[Landed] | None) -> int:
+            return self._head.append(file, batch, based_on, landed)
 
-        return BatchWriter(self._log.uri, self._store, batch, epoch, commit)
+        return BatchWriter(self._log.uri, self._table.store, batch, epoch, commit)
 
     def append(self, epoch: int, shards: Iterable[ShardRecords]) -> int | None:
         """Land one batch, once: `begin`, its records, `commit`.
@@ -211,12 +217,19 @@ class ChangeLogSnapshot:
             ConcurrentWriterError: Another commit came first; a later drain repeats the piece.
             StorageError: The store failed; nothing in the log is lost.
         """
-        files = files_to_join(self._files, self.head)
-        if not files:
+        if self.is_checkpoint_due:
+            with guarded(self.uri, "Writing a checkpoint of the change log's table"):
+                self._head.move_to(make_checkpoint(self._table, self._head.at))
+            return True
+        if not (files := files_to_join(self._files, self.head)):
             return False
-        join_files(self._table, self._log.storage_options, files)
-        self._listed = None
+        self._head.move_to(self._table.took(join_files(self._head.at, files)))
         return True
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        """Whether the next `maintain_once` writes a checkpoint of the table."""
+        return checkpoint_due(self._head.at)
 
     def delete_orphan_files(self) -> None:
         """Delete files that were joined or truncated hours ago, or that no commit ever named.
@@ -224,11 +237,10 @@ class ChangeLogSnapshot:
         Meant to be called every hour.
 
         Raises:
-            ConcurrentWriterError: Another commit came first; the next call deletes them.
             StorageError: The store failed; the next call deletes the remaining files.
         """
         first_batch = self._files[0].minimum[Log.BATCH] if self._files else self.head
-        delete_unreferenced_files(self._table, self._log.storage_options, first_batch, self.head)
+        delete_unreferenced_files(self._table, self._head.at, first_batch, self.head)
 
     def truncate(self, applied_batch: int, created_before: datetime) -> int:
         """Remove the oldest changes for good, if they are applied and old enough.
@@ -248,14 +260,17 @@ class ChangeLogSnapshot:
         """
         files = expired_files(self._files, applied_batch, created_before)
         if files:
-            remove_files(self._table, files, self._log.truncate_app_id)
-            self._listed = None
-            self.truncated_through = max(file.maximum[Log.BATCH] for file in files)
+            removed = remove_files(self._head.at, files, self._log.truncate_app_id)
+            self._head.move_to(self._table.took(removed))
         return sum(file.num_records for file in files)
 
     def landed_since(self, batch: int) -> list[Landed]:
-        """Return the highest position of every shard with rows after `batch`: see `landed`."""
-        return landed(self._read(batch, self.head, POSITION_COLUMNS))
+        """Return the positions that the batches after `batch` reach.
+
+        They are in the notes of the commits; where one is missing, the rows are read: see `landed`.
+        """
+        noted = landed_in((one.content for one in self._head.at.notes), batch, self.head)
+        return landed(self._read(batch, self.head, POSITION_COLUMNS)) if noted is None else noted
 
     def chunks(
         self,
@@ -290,8 +305,7 @@ class ChangeLogSnapshot:
             StorageError: The store failed.
         """
         with guarded(self.uri, "Reading changes"):
-            tables = self._read(chunk.first_batch - 1, chunk.last_batch, columns)
-            return pa.concat_tables(tables)
+            return pa.concat_tables(self._read(chunk.first_batch - 1, chunk.last_batch, columns))
 
     def has_rows(self, after_batch: int, through_batch: int) -> bool:
         """Return whether the batches in (after_batch, through_batch] contain any change."""
@@ -310,7 +324,7 @@ class ChangeLogSnapshot:
         files = ranges.files_of_time(self._files, first, last)
         schema = pa.schema([SCHEMA.field(name) for name in columns])
         with guarded(self.uri, "Looking for records that arrived again"):
-            for _, rows in read_rows(self._store, files, schema):
+            for _, rows in read_rows(self._table.store, files, schema):
                 yield rows
 
     def row_groups(self, after_batch: int, through_batch: int) -> RowGroups:
@@ -321,7 +335,7 @@ class ChangeLogSnapshot:
         """
         self._check_range(after_batch, through_batch)
         files = ranges.files_between(self._files, after_batch, through_batch)
-        return RowGroups(self._store, files, after_batch, through_batch)
+        return RowGroups(self._table.store, files, after_batch, through_batch)
 
     def epoch_of(self, batch: int) -> int | None:
         """Return the epoch of the changes of a batch; None if the batch has no changes."""
@@ -349,24 +363,19 @@ class ChangeLogSnapshot:
         """Return the approximate file size of the batches in (after_batch, through_batch]."""
         return ranges.stored_bytes(self._files, after_batch, through_batch)
 
-    def _read_positions(self) -> None:
-        self._head.read()
-        self.truncated_through = self._table.transaction_version(self._log.truncate_app_id) or 0
-        self._listed = None
+    @property
+    def truncated_through(self) -> int:
+        """Last batch that was removed for good; 0 if none was."""
+        return self._head.at.transaction(self._log.truncate_app_id)
 
     @property
     def _files(self) -> list[DataFile]:
-        if self._listed is None:
-            self._listed = ranges.by_batches(data_files(self._table))
-        return self._listed
+        return files_by_batches(self._table, self._head.at)
 
     def set_property(self, name: str, value: str, doing: str) -> None:
         """Store a table property; `doing` is for errors."""
         with guarded(self.uri, doing):
-            self._table.alter.set_table_properties({name: value}, raise_if_not_exists=False)
-            # That commit moves the handle, perhaps past one that joined files.
-            self._listed = None
-            self._head.set_own_property(name, value)
+            self._head.set_property(name, value)
 
     def _check_range(self, after_batch: int, through_batch: int) -> None:
         if after_batch < min(self.truncated_through, through_batch):
@@ -385,7 +394,7 @@ class ChangeLogSnapshot:
         """As `_read`, with the approximate bytes that a row's other columns would take."""
         schema = pa.schema([SCHEMA.field(name) for name in dict.fromkeys((*columns, Log.BATCH))])
         files = ranges.files_between(self._files, after_batch, through_batch)
-        for file, rows, others in read_sized_rows(self._store, files, schema):
+        for file, rows, others in read_sized_rows(self._table.store, files, schema):
             selected = ranges.rows_between(rows, file, after_batch, through_batch)
             if len(selected):
                 yield selected.select(list(columns)), others

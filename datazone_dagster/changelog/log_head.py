@@ -7,23 +7,23 @@ so a batch that lost the commit race to scan batches only takes the next free nu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
-from datazone_dagster.changelog.files import renumbered
+from datazone_dagster.changelog.files import add_action, renumbered
+from datazone_dagster.changelog.landed_notes import note_of
 from datazone_dagster.changelog.log_errors import overtaken_error
-from datazone_dagster.changelog.schema import SCHEMA
-from datazone_dagster.delta import CHECKPOINT_EVERY, transaction, transactions
-from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files, why_not
-from datazone_dagster.delta.store import TableStore
-from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.delta import LostRaceError, transactions
+from datazone_dagster.delta.commit import FileActions, commit_files, why_not
+from datazone_dagster.delta.log_upkeep import NO_CLEANING
+from datazone_dagster.delta.table_state import KeptTable
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.model.checkpoint import Landed
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.snapshot_state import PROPERTY, SnapshotState
 from datazone_dagster.model.source_identity import PROPERTY as OWNER_PROPERTY
@@ -37,49 +37,53 @@ ATTEMPTS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class _Fence:
+class Fence:
     """What a batch of the drain is based on; the batches of a scan change nothing of it."""
 
     drained: int
     epoch: int
     owner: str | None
 
+    def allows(self, based_on: Fence) -> bool:
+        """Return whether a batch with this base may be the next one.
+
+        The owner may have been stored since by the drain itself; another owner loses the race.
+        """
+        return (self.drained, self.epoch) == (based_on.drained, based_on.epoch)
+
 
 class LogHead:
     """Number of the last batch, and the commits of the next one.
 
     Args:
-        table: Handle of the change log, shared with the caller.
-        storage_options: Options of the table's store.
+        table: The change log.
+        at: Version of it that commits are based on.
         source: Name of the source.
     """
 
     number: int
 
-    def __init__(self, table: DeltaTable, storage_options: Mapping[str, str], source: str) -> None:
+    def __init__(self, table: KeptTable, at: Snapshot, source: str) -> None:
         self._table = table
-        self._storage_options = storage_options
-        self._store = TableStore(table.table_uri, storage_options)
         self._app_id = f"drain/{source}"
         self._scan_app_id = f"scan/{source}"
-        self.read()
+        self.move_to(at)
 
-    def read(self) -> None:
-        """Take over what the handle is at."""
-        self.number = self._last(self._app_id)
-        self._fence = self._fence_now()
-        self._state_text = self._state_now()
+    def move_to(self, at: Snapshot) -> None:
+        """Take over a version of the change log, whoever committed since the last one."""
+        self.at = at
+        self.number = at.transaction(self._app_id)
+        self.fence = self._fence_in(at)
 
     @property
     def snapshot(self) -> SnapshotState | None:
         """The last snapshot of the source; None if there never was one."""
-        text = self._state_now()
-        return None if text is None else SnapshotState.from_json(text)
+        return _state_in(self.at)
 
     @property
     def drain_must_pass(self) -> datetime | None:
         """Latest time that a snapshot or an audit waits for the drain to pass; None: no such."""
-        text = self._table.metadata().configuration.get(AWAITED_PROPERTY)
+        text = self.at.configuration.get(AWAITED_PROPERTY)
         state = self.snapshot
         awaited = [
             None if text is None else datetime.fromisoformat(text),
@@ -87,49 +91,83 @@ class LogHead:
         ]
         return max(filter(None, awaited), default=None)
 
-    def set_own_property(self, name: str, value: str) -> None:
-        """Take over a property that the owner of this head has committed itself."""
-        if name == OWNER_PROPERTY:
-            self._fence = _Fence(self._fence.drained, self._fence.epoch, value)
+    def set_property(self, name: str, value: str) -> None:
+        """Store a table property on top of `at`; batches of a scan may come first.
 
-    def append(self, file: AddAction, batch: int) -> int:
-        """Commit a batch of the drain, `number + 1` as of `read` or later.
+        Raises:
+            ConcurrentWriterError: Another commit came first.
+            StorageError: The store failed.
+        """
+        for attempts_left in reversed(range(ATTEMPTS)):
+            try:
+                self.move_to(
+                    self._table.took(
+                        commit_files(
+                            self._writable(),
+                            FileActions([], []),
+                            operation="SET TBLPROPERTIES",
+                            parameters={"properties": name},
+                            metrics={},
+                            table_properties={**NO_CLEANING, name: value},
+                        )
+                    )
+                )
+                return
+            except (LostRaceError, ConcurrentWriterError):
+                if not attempts_left or not self.pass_scans():
+                    raise
+
+    def append(
+        self,
+        file: AddAction,
+        batch: int,
+        based_on: Fence,
+        landed: Sequence[Landed] | None = None,
+    ) -> int:
+        """Commit a batch of the drain.
+
+        Args:
+            file: File of the batch.
+            batch: Number of its rows: `number + 1` as of `based_on`.
+            based_on: Fence when the batch was begun.
+            landed: Positions that the batch reaches, for the note of the commit.
 
         Returns:
             Number of the batch: higher than `batch` if a scan landed batches meanwhile.
 
         Raises:
             ConcurrentWriterError: Another drain landed a batch, or the epoch was raised.
-            CommitFailedError: As above, reported by delta-rs.
-            OSError: The store failed.
+            LostRaceError: Another commit came first.
+            StorageError: The store failed.
         """
         for attempts_left in reversed(range(ATTEMPTS)):
+            if not self.fence.allows(based_on):
+                raise overtaken_error(self._table.uri, batch - 1, self.number)
+            if batch != self.number + 1:
+                batch = self.number + 1
+                file = self._renumbered(file, batch)
             try:
-                self._require_own()
-                self._append(file, batch)
-                break
-            except (CommitFailedError, ConcurrentWriterError):
+                self.move_to(self._table.took(self._append(file, batch, landed)))
+                return batch
+            except (LostRaceError, ConcurrentWriterError):
                 if not attempts_left or not self.pass_scans():
                     raise
-            batch = self.number + 1
-            file = self._renumbered(file, batch)
-        # The handle does not see its own commit. Loading the newest version instead could
-        # bring in a batch of another drain, which the next append would take for its own.
-        self._table.load_as_version(self._table.version() + 1)
-        self.read()
-        return batch
+        raise AssertionError("unreachable")
 
     def pass_scans(self) -> bool:
         """Advance to the newest version if only a snapshot has made progress since.
 
         Returns:
-            Whether it has. False leaves `number` as it was, so that `append` raises.
+            Whether it has. False leaves the head as it was, so that the next commit loses.
         """
-        known = self._state_text
-        self._table.update_incremental()
-        if self._fence_now() != self._fence or self._state_now() == known:
+        newest = self._table.now()
+        if newest is None or self._fence_in(newest) != self.fence:
             return False
-        self.read()
+        if newest.metadata.get("id") != self.at.metadata.get("id"):  # made again
+            return False
+        if newest.configuration.get(PROPERTY) == self.at.configuration.get(PROPERTY):
+            return False
+        self.move_to(newest)
         return True
 
     def land_scan(
@@ -142,13 +180,13 @@ class LogHead:
     ) -> int:
         """Commit a batch of a scan together with the state that it leads to.
 
-        The handle is at the newest version afterwards.
+        The head is at the newest version afterwards.
 
         Args:
             file: File of the batch `number + 1`; None if the state alone changes.
             before: State that the batch is based on.
             after: State after the batch; its `last_scan_batch` is set here.
-            only_now: Whether any other commit since `read` makes the attempt fail.
+            only_now: Whether any other commit since `at` makes the attempt fail.
 
         Returns:
             Number of the last batch of the scan.
@@ -158,11 +196,11 @@ class LogHead:
                 snapshot began again.
             StorageError: The store failed; the state in the log shows whether the batch landed.
         """
-        table, batch = self._table, self.number + 1
+        batch = self.number + 1
         for attempts_left in reversed(range(1 if only_now else ATTEMPTS)):
             if self.snapshot != before:
                 self._delete(file)
-                raise _other_scan(table.table_uri)
+                raise _other_scan(self._table.uri)
             try:
                 last = after.last_scan_batch if file is None else batch
                 self._put_scan(file, replace(after, last_scan_batch=last))
@@ -170,62 +208,74 @@ class LogHead:
             except (LostRaceError, ConcurrentWriterError) as lost:
                 if not attempts_left:
                     self._delete(file)
-                    raise _never_first(table.table_uri) from lost
-            table.update_incremental()
-            self.read()
+                    raise _never_first(self._table.uri) from lost
+            self.move_on()
             if file is not None and batch != self.number + 1:
                 batch = self.number + 1
                 file = self._renumbered(file, batch)
-        table.update_incremental()
-        self.read()
-        if table.version() % CHECKPOINT_EVERY == 0:  # delta-rs does that for its own commits only
-            table.create_checkpoint()
-            table.cleanup_metadata()
+        self.move_on()
         return last
 
-    def _put_scan(self, file: AddAction | None, state: SnapshotState) -> None:
-        snapshot = read_snapshot(self._table, self._storage_options)
-        rule = why_not(snapshot)
-        if rule is not None:
+    def move_on(self) -> None:
+        """Advance to the newest version, whoever committed since.
+
+        Raises:
+            StorageError: The store failed, or the table is gone; the head is as it was.
+        """
+        newest = self._table.now()
+        if newest is None:
             raise StorageError(
-                f"The change log at {self._table.table_uri} can't take the rows of a snapshot: "
-                f"{rule}.",
-                safe="Nothing was landed; the drain goes on.",
-                hint='Use a store with conditional writes, or DynamoDBSource(start="trim_horizon") '
-                'or start="latest", which need no snapshot.',
+                f"The change log at {self._table.uri} is gone.",
+                safe="Nothing was written.",
+                hint="Restore it from a backup; a new one starts at the trim horizon.",
             )
-        versions = {self._app_id: self.number + 1, self._scan_app_id: self._scans() + 1}
-        commit_files(
-            snapshot,
-            FileActions([] if file is None else [_add(file)], []),
+        self.move_to(newest)
+
+    def _put_scan(self, file: AddAction | None, state: SnapshotState) -> None:
+        versions = {self._app_id: self.number + 1, self._scan_app_id: self._scans_in(self.at) + 1}
+        self._table.took(
+            commit_files(
+                self._writable(),
+                FileActions([] if file is None else [add_action(file)], []),
+                operation="WRITE",
+                parameters={"mode": "Append", "partitionBy": f'["{Log.BUCKET}"]'},
+                metrics={},
+                properties=None if file is None else transactions(versions),
+                table_properties={PROPERTY: state.to_json()},
+                note=None if file is None else note_of(self.number + 1, ()),
+            )
+        )
+
+    def _append(self, file: AddAction, batch: int, landed: Sequence[Landed] | None) -> Snapshot:
+        """Put the next entry after `at`: it exists at most once, so a batch lands at most once."""
+        return commit_files(
+            self._writable(),
+            FileActions([add_action(file)], []),
             operation="WRITE",
             parameters={"mode": "Append", "partitionBy": f'["{Log.BUCKET}"]'},
             metrics={},
-            properties=None if file is None else transactions(versions),
-            table_properties={PROPERTY: state.to_json()},
+            properties=transactions({self._app_id: batch}),
+            note=None if landed is None else note_of(batch, landed),
         )
 
-    def _append(self, file: AddAction, batch: int) -> None:
-        self._table.create_write_transaction(
-            [file],
-            mode="append",
-            schema=SCHEMA,
-            partition_by=[Log.BUCKET],
-            commit_properties=transaction(self._app_id, batch),
-        )
-
-    def _require_own(self) -> None:
-        """Check that the handle has no batch of another drain: some commits move it past others.
+    def _writable(self) -> Snapshot:
+        """Return `at`, if its table has no rule that a commit of ours would break.
 
         Raises:
-            ConcurrentWriterError: Another drain landed a batch since `read`.
+            StorageError: It has such a rule.
         """
-        landed = self._last(self._app_id)
-        if landed != self.number:
-            raise overtaken_error(self._table.table_uri, self.number, landed)
+        rule = why_not(self.at)
+        if rule is not None:
+            raise StorageError(
+                f"The change log at {self._table.uri} can't be written: {rule}.",
+                safe="Nothing was landed; DynamoDB keeps the changes for 24 hours.",
+                hint="Nobody else may change the table or its properties: take the change back. "
+                "The store must have conditional writes.",
+            )
+        return self.at
 
     def _renumbered(self, file: AddAction, batch: int) -> AddAction:
-        new = renumbered(self._store, file, batch)
+        new = renumbered(self._table.store, file, batch)
         self._delete(file)
         crash_points.reach(crash_points.AFTER_RENUMBERING)
         return new
@@ -234,37 +284,23 @@ class LogHead:
         """Delete a file that no commit names; maintenance finds one that stays."""
         if file is not None:
             with suppress(OSError):
-                self._store.delete([file.path])
+                self._table.store.delete([file.path])
 
-    def _fence_now(self) -> _Fence:
-        state = self.snapshot
-        return _Fence(
-            self._last(self._app_id) - self._scans(),
+    def _fence_in(self, at: Snapshot) -> Fence:
+        state = _state_in(at)
+        return Fence(
+            at.transaction(self._app_id) - self._scans_in(at),
             0 if state is None else state.epoch,
-            self._table.metadata().configuration.get(OWNER_PROPERTY),
+            at.configuration.get(OWNER_PROPERTY),
         )
 
-    def _state_now(self) -> str | None:
-        text: str | None = self._table.metadata().configuration.get(PROPERTY)
-        return text
-
-    def _scans(self) -> int:
-        return self._last(self._scan_app_id)
-
-    def _last(self, app_id: str) -> int:
-        return self._table.transaction_version(app_id) or 0
+    def _scans_in(self, at: Snapshot) -> int:
+        return at.transaction(self._scan_app_id)
 
 
-def _add(file: AddAction) -> dict[str, object]:
-    """Return the value of an add action."""
-    return {
-        "path": file.path,
-        "partitionValues": dict(file.partition_values),
-        "size": file.size,
-        "modificationTime": file.modification_time,
-        "dataChange": file.data_change,
-        "stats": file.stats,
-    }
+def _state_in(at: Snapshot) -> SnapshotState | None:
+    text = at.configuration.get(PROPERTY)
+    return None if text is None else SnapshotState.from_json(text)
 
 
 def _other_scan(uri: str) -> ConcurrentWriterError:

@@ -8,26 +8,33 @@ and a later drain repeats the piece.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import AddAction
 
-from datazone_dagster.changelog.files import folder_of, write_file
+from datazone_dagster.changelog.files import add_action, folder_of, write_file
 from datazone_dagster.changelog.orphan_files import buckets_to_search, delete_orphan_files
 from datazone_dagster.changelog.schema import SCHEMA, WRITTEN_SCHEMA, bucket_of
-from datazone_dagster.delta import guarded, transaction
+from datazone_dagster.delta import Commit, guarded, transaction
+from datazone_dagster.delta.commit import FileActions, commit_files
+from datazone_dagster.delta.log_upkeep import NO_CLEANING, clean_log, vacuum
 from datazone_dagster.delta.read_rows import read_rows
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.table_state import KeptTable
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.table_file import DataFile
 
 RETENTION_HOURS = 3
 """Hours that replaced files stay: longer than a run reads one version of the change log."""
 
+LOG_RETENTION = timedelta(hours=1)
+"""Time for which entries of the Delta log stay."""
+
 CONFIGURATION = {
+    **NO_CLEANING,
     "delta.logRetentionDuration": "interval 1 hours",
     # Only a file that the Delta log still lists can be deleted: a replaced file has to stay listed
     # for longer than the time between two deletions. Listed files make opening the table slower.
@@ -37,60 +44,62 @@ CONFIGURATION = {
 _READ_SCHEMA = pa.schema([SCHEMA.field(name) for name in WRITTEN_SCHEMA.names])
 
 
-def join_files(
-    table: DeltaTable, storage_options: Mapping[str, str], files: Sequence[DataFile]
-) -> None:
+def join_files(snapshot: Snapshot, files: Sequence[DataFile]) -> Snapshot:
     """Replace neighbouring files of one bucket with one file of the same rows.
+
+    Returns:
+        The change log after it.
 
     Raises:
         ConcurrentWriterError: Another commit came first; nothing changed.
         StorageError: The store failed; the files are as before.
     """
-    with guarded(table.table_uri, f"Joining {len(files)} files of the change log"):
+    with guarded(snapshot.store.uri, f"Joining {len(files)} files of the change log"):
         bucket = bucket_of(files[0].minimum[Log.BATCH])
-        store = TableStore(table.table_uri, storage_options)
-        joined = write_file(store, bucket, _rows(store, files), data_change=False)
-        commit = CommitProperties(max_commit_retries=0)
-        _commit(table, [joined] if joined else [], files, data_change=False, commit=commit)
+        tables = _rows(snapshot.store, files)
+        joined = write_file(snapshot.store, bucket, tables, data_change=False)
+        return _commit(snapshot, joined, files, operation="OPTIMIZE", data_change=False)
 
 
-def remove_files(table: DeltaTable, files: Sequence[DataFile], truncate_app_id: str) -> None:
+def remove_files(snapshot: Snapshot, files: Sequence[DataFile], truncate_app_id: str) -> Snapshot:
     """Remove files, and the changes in them, from the change log for good.
 
     The last batch removed is recorded as the transaction version of `truncate_app_id`.
 
+    Returns:
+        The change log after it.
+
     Raises:
         ConcurrentWriterError: Another commit came first; nothing changed.
         StorageError: The store failed; the files are as before.
     """
-    with guarded(table.table_uri, f"Removing {len(files)} files of applied changes"):
+    with guarded(snapshot.store.uri, f"Removing {len(files)} files of applied changes"):
         through_batch = max(file.maximum[Log.BATCH] for file in files)
         commit = transaction(truncate_app_id, through_batch)
-        _commit(table, [], files, data_change=True, commit=commit)
+        return _commit(snapshot, None, files, operation="DELETE", data_change=True, commit=commit)
 
 
 def delete_unreferenced_files(
-    table: DeltaTable, storage_options: Mapping[str, str], first_batch: int, head: int
+    table: KeptTable, snapshot: Snapshot, first_batch: int, head: int
 ) -> None:
-    """Delete files replaced or removed more than `RETENTION_HOURS` ago, and orphan files.
+    """Delete files replaced or removed more than `RETENTION_HOURS` ago, orphans and old entries.
 
     Args:
         table: The change log.
-        storage_options: Options of the table's store.
+        snapshot: Its newest version.
         first_batch: Oldest batch in the log.
         head: Last batch in the log.
 
     Raises:
         StorageError: The store failed; the next call deletes the remaining files.
     """
-    with guarded(table.table_uri, "Deleting replaced files of the change log"):
-        table.vacuum(
-            retention_hours=RETENTION_HOURS, enforce_retention_duration=False, dry_run=False
-        )
+    with guarded(table.uri, "Deleting replaced files of the change log"):
+        clean_log(snapshot, LOG_RETENTION)
+        vacuum(table, snapshot, RETENTION_HOURS)
         this_hour = int(time.time()) // 3600
         buckets = buckets_to_search(bucket_of(first_batch), bucket_of(head), this_hour)
         folders = [folder_of(bucket) for bucket in buckets]
-        delete_orphan_files(table, storage_options, folders, timedelta(hours=RETENTION_HOURS))
+        delete_orphan_files(snapshot, folders, timedelta(hours=RETENTION_HOURS))
 
 
 def expired_files(
@@ -116,29 +125,21 @@ def _rows(store: TableStore, files: Sequence[DataFile]) -> Iterator[pa.Table]:
 
 
 def _commit(
-    table: DeltaTable,
-    added: Sequence[AddAction],
+    snapshot: Snapshot,
+    added: AddAction | None,
     removed: Sequence[DataFile],
     *,
+    operation: str,
     data_change: bool,
-    commit: CommitProperties,
-) -> None:
-    removals = [
-        RemoveAction(
-            file.path,
-            data_change,
-            time.time_ns() // 1_000_000,
-            file.size_bytes,
-            {name: str(value) for name, value in file.partition.items()},
-        )
-        for file in removed
-    ]
-    table.create_write_transaction(
-        [*added, *removals],
-        mode="append",
-        schema=SCHEMA,
-        partition_by=[Log.BUCKET],
-        commit_properties=commit,
+    commit: Commit | None = None,
+) -> Snapshot:
+    adds = [] if added is None else [add_action(added)]
+    removes = [snapshot.by_identity[file.path, None] for file in removed]
+    return commit_files(
+        snapshot,
+        FileActions(adds, removes, data_change=data_change),
+        operation=operation,
+        parameters={"predicate": "[]"},
+        metrics={"numRemovedFiles": len(removes), "numAddedFiles": len(adds)},
+        properties=commit,
     )
-    # The handle does not see its own commit by itself.
-    table.load_as_version(table.version() + 1)

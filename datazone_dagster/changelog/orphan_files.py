@@ -9,13 +9,11 @@ store's; no local clock counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from deltalake import DeltaTable
-
 from datazone_dagster.delta.orphans import orphan_files
-from datazone_dagster.delta.transaction_log import Snapshot, entry_path, read_snapshot
+from datazone_dagster.delta.transaction_log import Snapshot, entry_path
 
 NEWEST_BUCKETS = 4
 OTHER_BUCKETS = 4
@@ -23,16 +21,14 @@ OTHER_BUCKETS = 4
 
 
 def delete_orphan_files(
-    table: DeltaTable,
-    storage_options: Mapping[str, str],
+    snapshot: Snapshot,
     folders: Iterable[str],
     retention: timedelta,
 ) -> list[str]:
     """Delete files directly in some folders that the table never had.
 
     Args:
-        table: The table, at a version that it has or had.
-        storage_options: Options of the table's store.
+        snapshot: The table, at a version that it has or had.
         folders: Folders to search, relative to the table; the root is "".
         retention: Time before the newest commit within which files stay anyway; no shorter than
             the retention of replaced files.
@@ -43,7 +39,6 @@ def delete_orphan_files(
     Raises:
         OSError: The store failed; a later call deletes the remaining files.
     """
-    snapshot = read_snapshot(table, storage_options)
     committed_at = newest_commit_at(snapshot)
     if committed_at is None:
         return []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deltalake import DeltaTable
-
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.maintain_log import CONFIGURATION
 from datazone_dagster.changelog.schema import SCHEMA
@@ -31,15 +29,15 @@ def create_log(
     owner: SourceIdentity | None,
     *,
     with_snapshot: bool,
-) -> DeltaTable:
-    """Create an empty change log; if another process was faster, open the one that it created.
+) -> None:
+    """Create an empty change log, unless another process was faster.
 
     Only a new log asks for a snapshot: one that is there already was begun without.
     """
     stored = {} if owner is None else {PROPERTY: owner.to_json()}
     if with_snapshot:
         stored[SNAPSHOT_PROPERTY] = wanted("start").to_json()
-    return create_table(
+    create_table(
         uri,
         storage_options,
         KIND,
@@ -51,19 +49,19 @@ def create_log(
     )
 
 
-def owner_of(table: DeltaTable) -> SourceIdentity | None:
+def owner_of(properties: Mapping[str, str]) -> SourceIdentity | None:
     """Return the table that a change log belongs to; None if an earlier version made the log."""
-    stored = table.metadata().configuration.get(PROPERTY)
+    stored = properties.get(PROPERTY)
     return None if stored is None else SourceIdentity.from_json(stored)
 
 
-def check_owner(table: DeltaTable, uri: str, source: DynamoDBSource) -> None:
-    """Compare the owner of a change log with what the definition of a source says.
+def check_owner(properties: Mapping[str, str], uri: str, source: DynamoDBSource) -> None:
+    """Compare the owner in a change log's properties with what the definition of a source says.
 
     Raises:
         SourceMismatchError: The log belongs to another table.
     """
-    owner = owner_of(table)
+    owner = owner_of(properties)
     if owner is not None and contradicts(owner, source.table_name, source.region):
         region = f" in region {source.region}" if source.region else ""
         found = f"table {source.table_name!r}{region}"

@@ -6,18 +6,18 @@ process that dies between two commits continues exactly after the last one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.log_head import LogHead
-from datazone_dagster.changelog.owner import KIND
 from datazone_dagster.changelog.schema import ShardRecords
-from datazone_dagster.delta import guarded, open_table
-from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta import guarded
+from datazone_dagster.delta.log_upkeep import checkpoint_due, make_checkpoint
 from datazone_dagster.errors import StorageError
+from datazone_dagster.model.checkpoint import Landed
 from datazone_dagster.model.snapshot_state import SnapshotState
 
 
@@ -30,16 +30,15 @@ class ScanLog:
 
     def __init__(self, change_log: ChangeLog) -> None:
         self.uri = change_log.uri
-        self._storage_options = change_log.storage_options
-        table = open_table(self.uri, self._storage_options, KIND)
-        if table is None:
+        self._table = change_log.table
+        at = self._table.now()
+        if at is None:
             raise StorageError(
                 f"Source {change_log.name!r} has no change log at {self.uri} yet.",
                 safe="Nothing was read or written.",
                 hint="The first drain of the source creates it: let the drain run, then repeat.",
             )
-        self._table = table
-        self._head = LogHead(table, self._storage_options, change_log.name)
+        self._head = LogHead(self._table, at, change_log.name)
 
     @property
     def state(self) -> SnapshotState | None:
@@ -54,7 +53,7 @@ class ScanLog:
     @property
     def version(self) -> int:
         """The table version."""
-        return self._table.version()
+        return self._head.at.version
 
     def refresh(self) -> None:
         """Advance to the newest version.
@@ -63,8 +62,7 @@ class ScanLog:
             StorageError: The store failed.
         """
         with guarded(self.uri, "Looking for the state of the snapshot"):
-            self._table.update_incremental()
-            self._head.read()
+            self._head.move_on()
 
     def move(
         self, before: SnapshotState | None, after: SnapshotState, *, only_now: bool = False
@@ -83,6 +81,7 @@ class ScanLog:
         """
         with guarded(self.uri, "Storing the state of the snapshot"):
             self._head.land_scan(None, before, after, only_now=only_now)
+            self._make_checkpoint()
 
     def land(
         self, before: SnapshotState, after: SnapshotState, records: Iterable[ShardRecords]
@@ -99,12 +98,19 @@ class ScanLog:
             StorageError: The store failed; the state in the log shows whether the batch landed.
         """
 
-        def commit(file: AddAction) -> int:
+        def commit(file: AddAction, _: Sequence[Landed] | None) -> int:
             return self._head.land_scan(file, before, after)
 
-        store = TableStore(self._table.table_uri, self._storage_options)
+        store = self._table.store
         with BatchWriter(self.uri, store, self.head + 1, after.epoch, commit) as writer:
             for shard in records:
                 writer.put(shard)
             if writer.commit() is None:
                 self.move(before, after)
+        with guarded(self.uri, "Writing a checkpoint of the change log's table"):
+            self._make_checkpoint()
+
+    def _make_checkpoint(self) -> None:
+        """Write a checkpoint if one is due: a scan may land more batches than the drain does."""
+        if checkpoint_due(self._head.at):
+            self._head.move_to(make_checkpoint(self._table, self._head.at))

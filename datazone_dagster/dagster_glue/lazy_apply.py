@@ -319,13 +319,16 @@ def dataset_lag(
     now: datetime,
     caught_up_at: datetime | None,
     never_read: bool = False,
+    just_landed: int | None = None,
 ) -> LagStatus:
     """Return the lag of a dataset, by its position and the change log.
+
+    `just_landed` is as for `backlog`.
 
     Raises:
         StorageError: The dataset or the change log can't be read.
     """
-    unapplied = backlog(transform.source.name, dataset.id, layout)
+    unapplied = backlog(transform.source.name, dataset.id, layout, just_landed=just_landed)
     return lag_status(
         now=now,
         max_lag=dataset.max_lag,

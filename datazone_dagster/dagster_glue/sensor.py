@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any, NamedTuple
 
 from dagster import (
@@ -62,6 +63,7 @@ from datazone_dagster.pipeline import (
     DrainSettings,
     SnapshotSettings,
     drain_tick,
+    look_in_turn,
     truncate_applied,
 )
 from datazone_dagster.process import crash_points
@@ -168,12 +170,12 @@ class DrainSensor:
         self._client: tuple[dict[str, object], StreamClient] | None = None
         self._unsaved: SensorCursor | None = None
         self._truncated_at: datetime | None = None
+        self._looks = count()
         self._loaded_at = clock()
 
     def evaluate(self, context: SensorEvaluationContext) -> SensorResult:
         """Drain the stream, report the checks, and request runs."""
-        lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
-        layout = lakehouse.layout
+        layout: Layout = getattr(context.resources, LAKEHOUSE_KEY).layout
         transforms = self._group.transforms_in(context.repository_def)
         drained = self._drain(context, layout, transforms)
         now = self._clock()
@@ -181,9 +183,10 @@ class DrainSensor:
         caught_up_at, never_read = self._last_read(drained.report, cursor, context.instance, now)
         health = _health(drained, now, caught_up_at, never_read=never_read)
         # A store that is down has used up the time of the drain: nothing else asks it in this tick.
-        is_down = isinstance(drained.error, StoreUnavailableError)
-        asked = () if is_down else transforms
-        lags = lag_checks(asked, layout, now=now, caught_up_at=caught_up_at, never_read=never_read)
+        asked = () if isinstance(drained.error, StoreUnavailableError) else transforms
+        lags = lag_checks(
+            asked, layout, drained.report, now=now, caught_up_at=caught_up_at, never_read=never_read
+        )
         requests: list[RunRequest] = []
         reasons: list[str] = []
         # The changes that wait in the change log of another table are not for these transforms.
@@ -251,7 +254,18 @@ class DrainSensor:
             self._client = None
             return _Failed(error)
         self._truncate(context, layout, transforms)
+        if report.batch is None:
+            self._look_in_turn(context, layout, transforms)
         return _Succeeded(report)
+
+    def _look_in_turn(
+        self, context: SensorEvaluationContext, layout: Layout, transforms: Sequence[Transform]
+    ) -> None:
+        ids = sorted(dataset.id for one in transforms for dataset in one.outputs.values())
+        try:
+            look_in_turn(self._source.name, ids, layout, next(self._looks))
+        except DatazoneError as error:
+            context.log.warning("A table could not be looked at; a later tick tries: %s", error)
 
     def _truncate(
         self, context: SensorEvaluationContext, layout: Layout, transforms: Sequence[Transform]

@@ -104,6 +104,7 @@ def complete_checks(
 def lag_checks(
     transforms: Sequence[Transform],
     layout: Layout,
+    report: DrainReport | None,
     *,
     now: datetime,
     caught_up_at: datetime,
@@ -111,6 +112,7 @@ def lag_checks(
 ) -> dict[str, SensorCheck]:
     """Return the `lag` check of each dataset, by id; a table that can't be read fails it.
 
+    What this process knows of the tables is enough, after the drain that `report` is from.
     Once the store does not answer, the other datasets have the same result without asking it.
     """
     checks = {}
@@ -129,6 +131,7 @@ def lag_checks(
                     now=now,
                     caught_up_at=caught_up_at,
                     never_read=never_read,
+                    just_landed=0 if report is None else report.batches,
                 )
             except DatazoneError as error:
                 down = error if isinstance(error, StoreUnavailableError) else None

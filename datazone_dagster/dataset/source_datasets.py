@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from datazone_dagster.dataset.dataset_table import KIND
+from datazone_dagster.dataset.known_position import dataset_state, made_by_scans
 from datazone_dagster.dataset.properties import (
-    SCAN,
     apply_app_id,
-    generation_of,
-    property_of,
 )
-from datazone_dagster.delta import guarded, open_table
-from datazone_dagster.delta.read_table import last_transaction, properties_of
+from datazone_dagster.delta import guarded
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.errors import DefinitionError, UnrecognisedTableError
@@ -32,12 +28,12 @@ def datasets_of_source(source: str, layout: Layout) -> dict[str, int]:
     positions = {}
     for name in sorted(filter(_is_dataset_id, folders)):
         try:
-            table = open_table(layout.dataset(name), layout.storage_options, KIND)
+            table = dataset_state(layout, name).now()
         except UnrecognisedTableError:
             continue
-        if table is None or property_of(SCAN, generation_of(table, source)) in properties_of(table):
+        if table is None or made_by_scans(table, source):
             continue
-        position = last_transaction(table, apply_app_id(source))
+        position = table.transaction(apply_app_id(source))
         if position:
             positions[name] = position
     return positions

@@ -20,6 +20,7 @@ from deltalake.exceptions import TableNotFoundError
 from datazone_dagster.delta.conditional_writes import require_conditional_writes
 from datazone_dagster.delta.store_access import delta_rs_options
 from datazone_dagster.delta.store_errors import TABLE_ERRORS as TABLE_ERRORS
+from datazone_dagster.delta.store_errors import LostRaceError as LostRaceError
 from datazone_dagster.delta.store_errors import guarded as guarded
 from datazone_dagster.delta.store_errors import in_one_line as in_one_line
 from datazone_dagster.delta.store_errors import is_of_store as is_of_store
@@ -40,7 +41,7 @@ READ_ROWS = 16384
 READ_BYTES = 32 << 20
 """Rows and bytes decoded from Parquet at a time, at most."""
 
-CHECKPOINT_EVERY = 25
+CHECKPOINT_EVERY = 20
 """Commits between two Delta checkpoints: opening a table replays the log since the last one."""
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
 
-from datazone_dagster.delta import guarded
-from datazone_dagster.delta.put_entry import LostRaceError, put_entry
+from datazone_dagster.delta import LostRaceError, guarded
+from datazone_dagster.delta.put_entry import put_entry
 from datazone_dagster.delta.transaction_log import (
     VECTORS_ENABLED,
     VECTORS_FEATURE,

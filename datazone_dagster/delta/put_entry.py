@@ -15,14 +15,10 @@ from typing import Any
 
 from datazone_dagster.delta.log_files import entry_actions, entry_path
 from datazone_dagster.delta.store import TableStore
-from datazone_dagster.delta.store_errors import storage_error
+from datazone_dagster.delta.store_errors import LostRaceError, storage_error
 from datazone_dagster.delta.table_state import forget
 from datazone_dagster.delta.transaction_log import NOTE, Anchor, Snapshot
 from datazone_dagster.errors import ConcurrentWriterError
-
-
-class LostRaceError(Exception):
-    """Other commits came first; the caller may read the table again and retry."""
 
 
 def put_entry(

@@ -29,6 +29,10 @@ TABLE_ERRORS = (DeltaError, OSError, BaseError)
 """Errors of delta-rs, obstore and the store."""
 
 
+class LostRaceError(Exception):
+    """Other commits came first; the caller may read the table again and retry."""
+
+
 def storage_error(what: str, error: BaseException, *, safe: str, hint: str) -> StorageError:
     """Return our error for one of a library or the store; that one loses its secrets.
 
@@ -59,7 +63,7 @@ def guarded(uri: str, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except CommitFailedError as error:
+    except (CommitFailedError, LostRaceError) as error:
         clean(error)
         raise ConcurrentWriterError(
             f"{doing} at {uri}: another writer committed first ({in_one_line(error)}).",

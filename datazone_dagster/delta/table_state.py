@@ -85,14 +85,16 @@ class KeptTable:
         return self._snapshot
 
     def seen(self) -> Snapshot | None:
-        """Return `known`; look only if nothing is known yet, not even that there is no table.
+        """Return what is known without a request, once anything is; a local table is looked at.
 
         Raises:
             UnrecognisedTableError: As in `now`.
             StorageError: As in `now`.
         """
         with self._lock:
-            return self._snapshot if self._snapshot is not None or self._absent else self.now()
+            if self.store.is_local or (self._snapshot is None and not self._absent):
+                return self.now()
+            return self._snapshot
 
     def took(self, snapshot: Snapshot) -> Snapshot:
         """Take over the table after a commit of ours, without a read."""
@@ -181,7 +183,7 @@ class KeptTable:
             self._read_anew()
             return
         versions = [int(name[:20]) for name in found if ENTRY.fullmatch(name)]
-        self._snapshot = self._forward(known, max(versions))
+        self._snapshot = self._forward(known, max(versions, default=known.version))
         self._compared_at = time.time()
 
     def _forward(self, known: Snapshot, newest: int | None) -> Snapshot | None:

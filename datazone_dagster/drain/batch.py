@@ -18,10 +18,15 @@ from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, Checkpoin
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.mask_salt import check_salt, record_salt
-from datazone_dagster.changelog.schema import ShardRecords
-from datazone_dagster.drain.checkpoint_update import is_worth_saving, updated_checkpoint
+from datazone_dagster.drain.checkpoint_update import (
+    is_worth_saving,
+    moved_positions,
+    positions_due,
+    updated_checkpoint,
+)
 from datazone_dagster.drain.drain_report import drain_report
 from datazone_dagster.drain.maintain_source import maintain_once
+from datazone_dagster.drain.masked_sink import masked_sink
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import ShardRead, oldest_unread, plan_drain, pruned
 from datazone_dagster.drain.polling import Poll, due, record_activity
@@ -45,10 +50,9 @@ from datazone_dagster.errors import (
     ThrottledError,
 )
 from datazone_dagster.items.masking import Masks
-from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, with_gap
+from datazone_dagster.model.checkpoint import Checkpoint, with_gap
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
-from datazone_dagster.model.record import ChangeRecords, MalformedRecord
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.shard import StreamDescription, next_restart
 from datazone_dagster.model.size_policy import BatchMeasured
@@ -91,8 +95,11 @@ class Tables:
             StorageError: A table can't be read, or the two contradict each other.
         """
         # The order matters: another drain may land and save a batch between the two.
-        saved = CheckpointTable(layout, source.name).open_or_create()
+        saved = CheckpointTable(layout, source.name).known_or_created()
         log = ChangeLog(layout, source, identify).open_or_create()
+        if log.head < saved.checkpoint.batch:  # perhaps both were made again
+            saved.forget()
+            saved = CheckpointTable(layout, source.name).open_or_create()
         if saved.checkpoint.batch > log.head:
             raise _behind_its_checkpoint(source.name, saved.checkpoint.batch, log.head, layout)
         return cls(saved, log)
@@ -160,7 +167,8 @@ class BatchDrain:
         poll = due(plan.reads, state.activities, reading_seconds, at_least_seconds=rest_seconds)
         budget_bytes = settings.budget_bytes or state.size.bytes
         with tables.log.begin(plan.checkpoint.epoch) as writer:
-            outcomes = self._read(poll.reads, state.iterators, budget_bytes, _sink(writer, masks))
+            sink = masked_sink(writer, masks)
+            outcomes = self._read(poll.reads, state.iterators, budget_bytes, sink)
             crash_points.reach(crash_points.AFTER_READ)
             writer.finish()
             written_seconds = time.monotonic()
@@ -258,6 +266,7 @@ class BatchDrain:
             tables.log.record_gaps(plan.checkpoint.gap_notes())
         except ConcurrentWriterError as error:
             lost_race = True
+            tables.saved.forget()
             self._logger.info("Drain of %s lost the commit race: %s", name, error)
         self.progressed = True
         report = drain_report(
@@ -329,15 +338,32 @@ class BatchDrain:
             if owner is not None:
                 log.record_owner(owner)
             record_salt(log, self._salt)
-            batch = writer.commit()
+            moved = moved_positions(reached, outcomes)
+            if writer.has_rows:
+                saved.require_newest()
+            batch = writer.commit(moved)
             if batch is not None:
                 crash_points.reach(crash_points.AFTER_CHANGE_LOG_COMMIT)
             reached = pruned(replace(reached, batch=log.head), stream, now=now)
-            if is_worth_saving(saved.checkpoint, reached, log.drain_must_pass):
+            due = positions_due(
+                saved.checkpoint,
+                reached,
+                landed=batch is not None,
+                moved=bool(moved),
+                saved_at=saved.saved_at,
+                now=now,
+            )
+            if is_worth_saving(
+                saved.checkpoint,
+                reached,
+                log.drain_must_pass,
+                positions=due or log.is_checkpoint_due,
+            ):
                 saved.save(reached)
                 crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
             log.record_gaps(reached.gap_notes())
         except ConcurrentWriterError as error:
+            saved.forget()
             self._logger.info("Drain of %s lost the commit race: %s", self._source.name, error)
             return _Landed(reached, batch, lost_race=True)
         return _Landed(reached, batch)
@@ -354,21 +380,6 @@ def _record_gaps(
     if found:
         saved.save(planned.with_shards(*found))
         crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
-
-
-def _sink(writer: BatchWriter, masks: Masks | None) -> Sink:
-    """Return a sink that masks the records and puts them into the batch."""
-
-    def put(row: ShardCheckpoint, records: ChangeRecords, malformed: list[MalformedRecord]) -> int:
-        refused: list[MalformedRecord] = []
-        if masks is not None:
-            records, refused = masks.records(records)
-            malformed = [*map(masks.withheld, malformed), *refused]
-        shard = (row.stream_arn, row.shard_id, row.parent_shard_id)
-        writer.put(ShardRecords(*shard, records, malformed))
-        return len(refused)
-
-    return put
 
 
 def _behind_its_checkpoint(source: str, batch: int, head: int, layout: Layout) -> StorageError:

@@ -7,10 +7,20 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from datazone_dagster.drain.outcome import ShardOutcome
-from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, ShardState, with_gap
+from datazone_dagster.model.checkpoint import (
+    Checkpoint,
+    Landed,
+    ShardCheckpoint,
+    ShardState,
+    with_gap,
+)
 
 LATEST_RECORDED_EVERY = timedelta(minutes=10)
 """Interval at which the checkpoint is written only to record idle shards as read to the latest."""
+
+POSITIONS_SAVED_EVERY = timedelta(minutes=1)
+POSITIONS_SAVED_BATCHES = 20
+"""Time and batches after which positions alone are saved."""
 
 
 def updated_checkpoint(
@@ -47,8 +57,64 @@ def _updated_row(outcome: ShardOutcome, now: datetime, read_at: datetime) -> Sha
     return row
 
 
+def moved_positions(reached: Checkpoint, outcomes: Sequence[ShardOutcome]) -> list[Landed]:
+    """Return the positions of the shards that have moved, for the note of the commit.
+
+    Args:
+        reached: Checkpoint after everything that was read is committed.
+        outcomes: Outcomes of the planned shards.
+    """
+    rows = (reached.shards[one.row.stream_arn, one.row.shard_id] for one in outcomes)
+    return [
+        Landed(
+            row.stream_arn,
+            row.shard_id,
+            row.parent_shard_id,
+            reached.epoch,
+            row.sequence_number,
+            row.event_time,
+        )
+        for row, outcome in zip(rows, outcomes, strict=True)
+        if row.sequence_number is not None and row.sequence_number != outcome.row.sequence_number
+    ]
+
+
+def positions_due(
+    saved: Checkpoint,
+    current: Checkpoint,
+    *,
+    landed: bool,
+    moved: bool,
+    saved_at: datetime | None,
+    now: datetime,
+) -> bool:
+    """Return whether positions alone are a reason to save the checkpoint.
+
+    The commit of a batch notes the positions that it reaches, so they are saved now and then only:
+    a new process reads the notes since the last save. Without a batch there is no note, so
+    positions that have moved past skipped records are saved at once.
+
+    Args:
+        saved: Checkpoint as saved last.
+        current: Checkpoint after the drain.
+        landed: Whether the drain landed a batch.
+        moved: Whether it moved a position.
+        saved_at: Time of the last save; None if there was none.
+        now: Time of the drain. Clocks may differ: a save in the future is no recent one.
+    """
+    if not landed:
+        return moved
+    if saved_at is None or current.batch - saved.batch >= POSITIONS_SAVED_BATCHES:
+        return True
+    return not timedelta(0) <= now - saved_at < POSITIONS_SAVED_EVERY
+
+
 def is_worth_saving(
-    saved: Checkpoint, current: Checkpoint, awaited: datetime | None = None
+    saved: Checkpoint,
+    current: Checkpoint,
+    awaited: datetime | None = None,
+    *,
+    positions: bool = True,
 ) -> bool:
     """Return whether the checkpoint differs from the saved one in something that must be saved.
 
@@ -56,17 +122,23 @@ def is_worth_saving(
         saved: Checkpoint as saved last.
         current: Checkpoint after the drain.
         awaited: Time that a snapshot or an audit waits for the drain to pass; None: none waits.
+        positions: Whether positions alone are a reason: see `positions_due`.
     """
     if awaited is not None and not saved.has_passed(awaited) and current.has_passed(awaited):
         return True
-    if replace(saved, shards={}) != replace(current, shards={}):
+    if replace(saved, shards={}, batch=0) != replace(current, shards={}, batch=0):
         return True
     if saved.shards.keys() != current.shards.keys():
         return True
-    return any(_differs(saved.shards[key], row) for key, row in current.shards.items())
+    if positions and saved.batch != current.batch:
+        return True
+    return any(_differs(saved.shards[key], row, positions) for key, row in current.shards.items())
 
 
-def _differs(saved: ShardCheckpoint, current: ShardCheckpoint) -> bool:
+def _differs(saved: ShardCheckpoint, current: ShardCheckpoint, positions: bool) -> bool:
+    if not positions:
+        position = current.sequence_number
+        saved = replace(saved, sequence_number=position, event_time=current.event_time)
     if replace(saved, tip_at=None) != replace(current, tip_at=None):
         return True
     if saved.tip_at is None or current.tip_at is None:

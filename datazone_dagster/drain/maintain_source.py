@@ -33,6 +33,7 @@ def maintain_once(
             touched = True
             if time.monotonic() >= deadline_seconds:
                 break
+        touched = saved.maintain_once() or touched
         if time.monotonic() >= state.clean_up_at_seconds:
             state.clean_up_at_seconds = time.monotonic() + CLEAN_UP_EVERY_SECONDS
             touched = True

@@ -18,6 +18,7 @@ from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
 from datazone_dagster.api.source import require_stream
 from datazone_dagster.apply import ApplyRun, ApplySettings, Redriving
+from datazone_dagster.apply.backlog import backlog, look_in_turn
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.flow_counts import flow_counts
 from datazone_dagster.apply.maintain_dataset import maintain_dataset as _maintain_dataset
@@ -50,7 +51,6 @@ from datazone_dagster.model.report import (
 )
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.pipeline.reading import (
-    backlog,
     change_log_exists,
     change_log_head,
     dataset_exists,
@@ -122,6 +122,7 @@ __all__ = [
     "function_facts",
     "gap_notes",
     "last_scan",
+    "look_in_turn",
     "lost_window_start",
     "maintain_dataset",
     "open_dataset",

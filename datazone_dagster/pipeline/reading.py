@@ -7,22 +7,13 @@ import pyarrow as pa
 from datazone_dagster.changelog.gap_acceptance import gap_notes
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.known_position import dataset_state
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.read_dataset import DatasetReader, read
 from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.report import Backlog, Gap
-
-
-@converts_errors("Looking for changes that wait")
-def backlog(source_name: str, dataset_id: str, layout: Layout) -> Backlog:
-    """Return what a dataset has not applied yet, from the Delta logs alone."""
-    log = ChangeLog(layout, source_name).open()
-    position = DatasetTable(layout, dataset_id, source_name, mode="merge").position()
-    if log is None or not log.has_rows(position, log.head):  # an erasure leaves empty batches
-        return Backlog(0 if log is None else position, position, None)
-    return Backlog(log.head, position, log.oldest_event_time_after(position))
+from datazone_dagster.model.report import Gap
 
 
 @converts_errors("Opening a dataset")
@@ -96,4 +87,5 @@ def dataset_exists(layout: Layout, dataset_id: str) -> bool:
     Raises:
         StorageError: The lakehouse can't be read.
     """
-    return read(layout, dataset_id) is not None
+    state = dataset_state(layout, dataset_id)
+    return (state.seen() or state.now()) is not None

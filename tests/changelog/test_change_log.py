@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from datazone_dagster.changelog.chunks import Chunk
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
+from datazone_dagster.delta.table_state import forget
 from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
@@ -155,6 +156,7 @@ def test_a_damaged_table_is_an_error_and_left_alone(tmp_path: Path) -> None:
     log_in(tmp_path).append(1, [shard(1)])
     first = tmp_path / "_changelog" / "orders" / "_delta_log" / f"{0:020d}.json"
     first.write_text("garbage")
+    forget(str(tmp_path / "_changelog" / "orders"))  # as a new process
     with pytest.raises(StorageError, match="can't be opened"):
         log_in(tmp_path)
     assert first.read_text() == "garbage"

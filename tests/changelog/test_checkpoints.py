@@ -77,12 +77,14 @@ def test_saving_replaces_all_rows_and_a_stale_snapshot_loses_the_race(tmp_path: 
     assert len(DeltaTable(tmp_path / "_checkpoints" / "orders").to_pyarrow_table()) == 2
 
 
-def test_a_snapshot_moved_past_another_save_loses_the_race(tmp_path: Path) -> None:
-    """delta-rs moves a handle to the newest version after its own commit."""
+def test_a_drain_whose_checkpoint_is_not_the_newest_is_told(tmp_path: Path) -> None:
     one = checkpoints_in(tmp_path).open_or_create()
     one.save(Checkpoint(1, 1, "arn", {}))
+    one.require_newest()
     other = checkpoints_in(tmp_path).open_or_create()
     other.save(Checkpoint(2, 1, "arn", {}))
-    one._table.update_incremental()
+    other.require_newest()
     with pytest.raises(ConcurrentWriterError, match="saved the checkpoint"):
+        one.require_newest()
+    with pytest.raises(ConcurrentWriterError):
         one.save(Checkpoint(1, 1, "arn", {}))

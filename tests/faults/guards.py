@@ -30,33 +30,33 @@ class Guard:
 
 GUARDS = (
     Guard(
-        "A batch is committed with the table handle that gave its number",
+        "A batch is committed on the version that gave its number",
         "changelog/log_head.py",
-        "                self._require_own()\n",
-        "                self._require_own()\n                self._table.update_incremental()\n",
+        "self.move_to(self._table.took(self._append(file, batch, landed)))",
+        "self.at = self._table.now() or self.at\n"
+        "                self.move_to(self._table.took(self._append(file, batch, landed)))",
         "faults/test_overlap.py::test_two_drains_at_once",
     ),
     Guard(
         "Files joined by another drain are not joined again",
         "changelog/log.py",
-        "            # That commit moves the handle, perhaps past one that joined files.\n"
-        "            self._listed = None\n",
-        "",
+        "join_files(self._head.at, files)",
+        "join_files(self._table.now(), files)",
         "changelog/test_maintain_log.py::test_files_that_another_drain_joined_are_not_joined_again",
     ),
     Guard(
-        "A batch is not committed once its table handle moved past another drain's batch",
+        "A batch is not committed once its log moved past another drain's batch",
         "changelog/log_head.py",
-        "                self._require_own()\n",
-        "",
+        "            if not self.fence.allows(based_on):\n",
+        "            if False:\n",
         "changelog/test_maintain_log.py::test_a_drain_moved_past_another_batch_loses_the_race",
     ),
     Guard(
         "A batch that lost the race to anything but scanned rows is given up",
         "changelog/log_head.py",
-        "if self._fence_now() != self._fence or self._state_now() == known:",
-        "if self._state_now() == known:",
-        "changelog/test_scan_log.py::test_a_drain_in_flight_over_an_announcement_loses_the_race",
+        "if newest is None or self._fence_in(newest) != self.fence:",
+        "if newest is None:",
+        "changelog/test_scan_log.py::test_a_drain_in_flight_over_another_owner_loses_the_race",
     ),
     Guard(
         "Scanned rows land only on top of the state that they were read after",
@@ -80,11 +80,33 @@ GUARDS = (
         "snapshot/test_announce.py::test_what_is_drained_after_the_announcement_has_its_epoch",
     ),
     Guard(
-        "A checkpoint is not saved once its table handle moved past another drain's save",
+        "A checkpoint is saved on the version that it was read from",
         "changelog/checkpoints.py",
-        "        if saves != self._saves:\n",
-        "        if saves < 0:\n",
-        "changelog/test_checkpoints.py::test_a_snapshot_moved_past_another_save_loses_the_race",
+        "                    self._at,\n                    FileActions(",
+        "                    self._table.now() or self._at,\n                    FileActions(",
+        "changelog/test_checkpoints.py::"
+        "test_saving_replaces_all_rows_and_a_stale_snapshot_loses_the_race",
+    ),
+    Guard(
+        "A batch lands only on the newest checkpoint",
+        "changelog/checkpoints.py",
+        "        if newest is None or newest.anchor != self._at.anchor:\n",
+        "        if False:\n",
+        "changelog/test_checkpoints.py::test_a_drain_whose_checkpoint_is_not_the_newest_is_told",
+    ),
+    Guard(
+        "A commit goes only above the entry that was read",
+        "delta/put_entry.py",
+        "        _require_same_table(snapshot)\n",
+        "",
+        "delta/test_table_state.py::test_a_commit_on_a_table_made_again_loses_and_leaves_no_hole",
+    ),
+    Guard(
+        "A table made again is read anew",
+        "delta/table_state.py",
+        "            if _is_there(known):\n",
+        "            if True:\n",
+        "delta/test_table_state.py::test_the_kept_state_equals_a_cold_read",
     ),
     Guard(
         "Positions include the batches written since the checkpoint",
@@ -96,10 +118,10 @@ GUARDS = (
     Guard(
         "The checkpoint is opened before the change log",
         "drain/batch.py",
-        "        saved = CheckpointTable(layout, source.name).open_or_create()\n"
+        "        saved = CheckpointTable(layout, source.name).known_or_created()\n"
         "        log = ChangeLog(layout, source, identify).open_or_create()\n",
         "        log = ChangeLog(layout, source, identify).open_or_create()\n"
-        "        saved = CheckpointTable(layout, source.name).open_or_create()\n",
+        "        saved = CheckpointTable(layout, source.name).known_or_created()\n",
         "faults/test_overlap.py::test_another_drain_commits_while_this_one_opens_its_tables",
     ),
     Guard(
@@ -203,8 +225,8 @@ GUARDS = (
     Guard(
         "Rows that hold the position of a drain are not erased before it is recorded",
         "changelog/erase_log.py",
-        "if recorded < head and",
-        "if False and",
+        "if newest is not None and saved.checkpoint.batch < head:",
+        "if False:",
         "erase/test_erasure.py::test_a_drain_at_the_same_time",
     ),
     Guard(

@@ -15,6 +15,7 @@ import pytest
 from datazone_dagster.changelog import maintain_log
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.drain import checkpoint_update
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import ChunkReport, MaintenanceReport
@@ -79,6 +80,31 @@ def assert_exactly_once(stream: ScriptedStream, layout: Layout, *, fault: str) -
     assert current_rows(layout) == expected_rows(stream.changes)
 
 
+@pytest.fixture
+def positions_saved_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch is followed by a save of the checkpoint, as once in a minute."""
+    monkeypatch.setattr(checkpoint_update, "POSITIONS_SAVED_EVERY", timedelta(0))
+
+
+@pytest.mark.parametrize("point", [crash_points.AFTER_READ, crash_points.AFTER_CHANGE_LOG_COMMIT])
+def test_two_drains_at_once_without_a_save(layout: Layout, point: str) -> None:
+    """Positions are in the commits: a drain that another one overtakes after its own is none."""
+    stream = ScriptedStream(shards=2, page_records=3)
+    write(stream, 0)
+    drain(stream, layout)
+    write(stream, 100)
+
+    def another() -> None:
+        write(stream, 200)
+        drain(stream, layout)
+
+    with at_point(point, another):
+        report = drain_once(SOURCE, NewProcess(stream), layout)
+    assert report.lost_race is (point == crash_points.AFTER_READ)
+    assert_exactly_once(stream, layout, fault=f"two drains at once without a save, {point}")
+
+
+@pytest.mark.usefixtures("positions_saved_always")
 @pytest.mark.parametrize("point", [crash_points.AFTER_READ, crash_points.AFTER_CHANGE_LOG_COMMIT])
 def test_two_drains_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, point: str) -> None:
     """A sensor evaluation that timed out goes on in the code server while the next one starts."""
@@ -100,6 +126,7 @@ def test_two_drains_at_once(layout: Layout, caplog: pytest.LogCaptureFixture, po
     assert_exactly_once(stream, layout, fault=f"two drains at once, {point}")
 
 
+@pytest.mark.usefixtures("positions_saved_always")
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize(
     "point",
@@ -156,19 +183,19 @@ def test_another_drain_commits_while_this_one_opens_its_tables(
     write(stream, 0)
     opened: list[str] = []
 
-    def drain_before_the_second(table: type[ChangeLog] | type[CheckpointTable]) -> None:
-        original = table.open_or_create
+    def drain_before_the_second(table: type, name: str) -> None:
+        original = getattr(table, name)
 
-        def open_or_create(self: Any) -> Any:
+        def open_it(self: Any) -> Any:
             opened.append(table.__name__)
             if len(opened) == 2:
                 drain(stream, layout)
             return original(self)
 
-        monkeypatch.setattr(table, "open_or_create", open_or_create)
+        monkeypatch.setattr(table, name, open_it)
 
-    drain_before_the_second(ChangeLog)
-    drain_before_the_second(CheckpointTable)
+    drain_before_the_second(ChangeLog, "open_or_create")
+    drain_before_the_second(CheckpointTable, "known_or_created")
     drain(stream, layout)
     assert len(opened) == 4
     monkeypatch.undo()
@@ -221,6 +248,8 @@ def long_log(layout: Layout, made_once: tuple[Layout, ScriptedStream]) -> Script
 
 def maintain_once(layout: Layout) -> None:
     log = ChangeLog(layout, SOURCE.name).open_or_create()
+    if log.is_checkpoint_due:
+        log.maintain_once()
     assert log.maintain_once(), "there was nothing to join"
 
 

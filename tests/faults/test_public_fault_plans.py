@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import stat
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.drain import checkpoint_update
 from datazone_dagster.errors import (
     DefinitionError,
     ExpiredIteratorError,
@@ -127,8 +129,9 @@ def heads(layout: Layout) -> dict[str, int]:
 @pytest.mark.parametrize(("fails", "committed"), [(commit_fails, 0), (answer_lost, 1)])
 @pytest.mark.parametrize("to", ["change log", "checkpoint", "dataset"])
 def test_a_failed_commit_stores_nothing_and_a_lost_answer_everything(
-    layout: Layout, fails: Any, committed: int, to: str
+    layout: Layout, fails: Any, committed: int, to: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(checkpoint_update, "POSITIONS_SAVED_EVERY", timedelta(0))
     stream = ScriptedStream()
 
     def write_and_run(number: int) -> None:

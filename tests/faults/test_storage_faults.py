@@ -15,7 +15,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
@@ -145,13 +144,12 @@ def test_commits_to_each_table_in_an_object_store(
 def test_a_drain_that_lost_leaves_no_file_in_an_object_store(store: FaultyStore) -> None:
     change_log = ChangeLog(Layout(f"s3://{BUCKET}/{uuid.uuid4().hex}", store.options), "orders")
     lose_a_race(change_log)
-    table = DeltaTable(change_log.uri, storage_options=store.options)
+    at = change_log.table.now()
+    assert at is not None
     folders = ["bucket=0", "bucket=1"]
-    assert delete_orphan_files(table, store.options, folders, retention=timedelta(hours=3)) == []
+    assert delete_orphan_files(at, folders, retention=timedelta(hours=3)) == []
     # No store lets a test age its objects, so a negative retention makes them count as old.
-    assert (
-        len(delete_orphan_files(table, store.options, folders, retention=timedelta(hours=-3))) == 1
-    )
+    assert len(delete_orphan_files(at, folders, retention=timedelta(hours=-3))) == 1
     assert [len(chunk.rows) for chunk in change_log.open_or_create().chunks(0, 1, 10**6)] == [1]
 
 
@@ -163,9 +161,9 @@ def test_a_checkpoint_that_lost_leaves_no_file_in_an_object_store(store: FaultyS
     winner.save(Checkpoint().with_shards(ShardCheckpoint("arn", "s", now)))
     with pytest.raises(ConcurrentWriterError):
         loser.save(Checkpoint().with_shards(ShardCheckpoint("arn", "t", now)))
-    table = DeltaTable(checkpoints.uri, storage_options=store.options)
-    assert delete_orphan_files(table, store.options, [""], retention=timedelta(hours=3)) == []
-    assert len(delete_orphan_files(table, store.options, [""], retention=timedelta(hours=-3))) == 1
+    at = checkpoints.table.now()
+    assert at is not None
+    assert delete_orphan_files(at, [""], retention=timedelta(hours=-3)) == []
     assert list(checkpoints.open_or_create().checkpoint.shards) == [("arn", "s")]
 
 

@@ -35,6 +35,9 @@ _IDENTITY = (
     "aws_endpoint", PROFILE, ROLE_ARN, ROLE_SESSION_NAME, EXTERNAL_ID,
 )  # fmt: skip
 
+_IDENTITIES_MOST = 16
+"""Identities that a process keeps; more are those of an environment that keeps changing."""
+
 _lock = threading.Lock()
 _cache: dict[tuple[Any, ...], BotoStoreAccess] = {}
 
@@ -50,6 +53,8 @@ def store_access(options: Mapping[str, str]) -> BotoStoreAccess:
     key = (*(options.get(name) for name in _IDENTITY), *environment)
     with _lock:
         if key not in _cache:
+            if len(_cache) >= _IDENTITIES_MOST:
+                del _cache[next(iter(_cache))]
             _cache[key] = BotoStoreAccess(options)
         return _cache[key]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from datazone_dagster.errors import DefinitionError, StorageError
+from datazone_dagster.source import store_credentials
 from datazone_dagster.source.store_credentials import store_access
 
 KEYS = {"aws_access_key_id": "k", "aws_secret_access_key": "hush"}
@@ -64,6 +65,15 @@ def test_an_identity_is_resolved_once() -> None:
     assert store_access(KEYS) is store_access(dict(KEYS))
     assert store_access(KEYS) is not store_access({**KEYS, "aws_access_key_id": "other"})
     assert "hush" not in repr(store_access(KEYS).credentials())
+
+
+def test_an_environment_that_keeps_changing_is_not_kept_for_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(40):
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", str(number))
+        store_access({**KEYS, "aws_endpoint": "http://option"})
+    assert len(store_credentials._cache) <= store_credentials._IDENTITIES_MOST
 
 
 def test_credentials_that_expire_are_asked_for_again(config: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_where_the_tables_of_a_demo_are() -> None:
 
 @pytest.mark.store
 @pytest.mark.e2e
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_the_demo_with_tables_in_s3(
     s3_options: dict[str, str], proxy: Proxy, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.staying_runs import definition_version, end_run_of_other_code
+from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.pipeline import dataset_exists
@@ -93,9 +94,9 @@ def decide_run(
     if active:
         ends = end_run_of_other_code(instance, active[0], version)
         return _decided(past, ends or f"{transform.job_name} is running or queued")
-    absent = _absent_lookups(transform, layout)
-    if absent:
-        return _decided(past, f"{transform.name} waits for the first rows of {', '.join(absent)}")
+    waits = _waits_for_lookups(transform, layout)
+    if waits:
+        return _decided(past, waits)
     remaining = past.wait_until - now if past.wait_until is not None else timedelta(0)
     if remaining > timedelta(0) and not past.failures:
         return _decided(
@@ -146,12 +147,17 @@ def _decided(past: _PastFailures, reason: str, request: RunRequest | None = None
     return RunDecision(request, reason, past.failures, past.last_error)
 
 
-def _absent_lookups(transform: Transform, layout: Layout) -> list[str]:
-    return [
-        dataset.id
-        for dataset in transform.lookups.values()
-        if not dataset_exists(layout, dataset.id)
-    ]
+def _waits_for_lookups(transform: Transform, layout: Layout) -> str:
+    """Return why the lookups keep a transform from a run; empty if they do not."""
+    try:
+        absent = [
+            dataset.id
+            for dataset in transform.lookups.values()
+            if not dataset_exists(layout, dataset.id)
+        ]
+    except StorageError as error:
+        return f"{transform.name} waits for its lookups, which can't be opened: {error.what}"
+    return f"{transform.name} waits for the first rows of {', '.join(absent)}" if absent else ""
 
 
 def _past_failures(

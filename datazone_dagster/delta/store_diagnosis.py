@@ -183,6 +183,7 @@ _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _STATUS = re.compile(r"status code:? *(?:\W*\s*)(\d{3}) ")
 _REQUEST = re.compile(r"Error performing ([A-Z]+) (\S+) in ")
 _XML = re.compile(r"<\?xml.*|<Error>.*", re.DOTALL)
+_PROVIDER = re.compile(r"credential provider: \w+: ([^\n]*)")
 _UNKNOWN_SCHEME = re.compile(r"Unknown scheme|Unable to recognise URL")
 _SCHEMES = re.compile(r"\. Known schemes: \S*")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -218,6 +219,9 @@ def diagnosed(text: str, number: int | None = None) -> Diagnosis | None:
     text = _COLOURS.sub("", text)
     if _UNKNOWN_SCHEME.search(text):
         return Diagnosis(StorageError, one_line(text), _SCHEME)
+    provider = _PROVIDER.search(text)
+    if provider is not None:  # its error says what to do
+        return Diagnosis(StoreCredentialsError, one_line(provider[1]), None)
     return _by_answer(text) or _by_description(text) or _by_number(text, number)
 
 

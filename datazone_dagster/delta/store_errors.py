@@ -164,7 +164,7 @@ def in_one_line(error: BaseException) -> str:
 
 def is_of_store(error: BaseException) -> bool:
     """Return whether the store has failed, and not the data or the query."""
-    return isinstance(error, OSError) or issubclass(_diagnosed(error).kind, StoreError)
+    return isinstance(error, (OSError, BaseError)) or diagnosed(str(error)) is not None
 
 
 def _diagnosed(error: BaseException) -> Diagnosis:

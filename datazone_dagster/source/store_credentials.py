@@ -18,7 +18,7 @@ from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
-from datazone_dagster.errors import StorageError
+from datazone_dagster.errors import StorageError, StoreCredentialsError
 from datazone_dagster.model.store_identity import StoreCredentials
 from datazone_dagster.model.store_options import EXTERNAL_ID, PROFILE, ROLE_ARN, ROLE_SESSION_NAME
 from datazone_dagster.source.assumed_role import assuming, base_session
@@ -144,7 +144,7 @@ class BotoStoreAccess:
         )
         code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else ""
         reason = code or (type(error).__name__ if error else "none found")
-        return StorageError(
+        return StoreCredentialsError(
             f"The store has no credentials: {named} provides none ({reason}, endpoint "
             f"{origin(getattr(self, 'endpoint_url', None))}).",
             safe="Nothing was read or written.",

@@ -230,6 +230,13 @@ def test_a_lookup_without_a_table_is_waited_for(make_world: MakeWorld) -> None:
     assert [request.job_name for request in world.tick().requests] == ["apply_joined"]
     world.run("apply_joined")
     assert world.rows("joined") == {"a": "placed"}
+    world.put("b")
+    world.run("apply_orders")
+    [*_, entry] = sorted((world.root / "lake" / "orders" / "_delta_log").glob("*.json"))
+    entry.write_text("not a log")
+    tick = world.tick()
+    assert not tick.requests
+    assert "joined waits for its lookups, which can't be opened" in (tick.skip or "")
 
 
 def fail_with(world: World, error: Exception | None) -> None:

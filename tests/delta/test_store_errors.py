@@ -6,6 +6,7 @@ import errno
 import traceback
 from collections.abc import Iterator
 
+import pyarrow as pa
 import pytest
 
 from datazone_dagster.delta import guarded, open_table
@@ -161,3 +162,26 @@ def test_a_store_that_is_not_there() -> None:
             call()
         assert isinstance(e.value, OSError)
         assert "s3cr3t" not in "".join(traceback.format_exception(e.value))
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "AccessDenied"])
+def test_a_scan_of_delta_rs_fails_as_an_error_of_arrow(code: str) -> None:
+    status = "404 Not Found" if code == "NoSuchKey" else "403 Forbidden"
+    text = "C Data interface error: External error: Parquet error: Failed to fetch metadata: "
+    error = raised(pa.ArrowInvalid(text + OBSTORE.format(status=status, code=code)))
+    assert code in error.what
+    with pytest.raises(pa.ArrowInvalid), guarded("s3://lake/t", "Reading changes"):
+        raise pa.ArrowInvalid("Float value 1.5 was truncated converting to int64")
+
+
+def test_a_provider_of_credentials_that_fails() -> None:
+    # As obstore 0.12 says it.
+    error = raised(
+        OSError(
+            "The operation lacked valid authentication credentials for path External AWS "
+            "credential provider: StorageError: The profile's session has ended. Run aws sso "
+            "login.\n\nDebug source:\nUnauthenticated { path }"
+        )
+    )
+    assert type(error) is StoreCredentialsError
+    assert "failed: The profile's session has ended. Run aws sso login." in error.what

@@ -143,7 +143,9 @@ def test_a_scan_keeps_to_its_rate(
     _logger.warning(
         "%s: %.1f units a second, %.1f s, %d pages", clock, rate, last - first, len(pages)
     )
-    assert abs(rate - LIMIT) <= TOLERANCE * LIMIT
+    assert rate <= LIMIT * (1 + TOLERANCE)
+    # In real time a busy machine makes pages late, and a late page is not caught up with.
+    assert rate >= LIMIT * (1 - (TOLERANCE if is_fake else 4 * TOLERANCE))
     page_units = max(units for _, units in pages)
     for start, _ in pages:
         used = sum(units for at, units in pages if start <= at < start + WINDOW_SECONDS)

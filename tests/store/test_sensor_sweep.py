@@ -1,0 +1,104 @@
+"""Every request of a sensor's tick may fail: the tick says so in a check, or is not disturbed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from dagster import DagsterInstance
+
+from datazone_dagster import Lakehouse, build_definitions
+from datazone_dagster.dagster_glue.names import stream_check_key
+from datazone_dagster.errors import DatazoneError, StorageError
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import apply_transform
+from datazone_dagster.testing import FixedClock, ScriptedStream
+from tests.dagster_glue.conftest import SOURCE, ScriptedResource, World, orders_transform
+from tests.store.proxy import Proxy
+from tests.store.sweep import FAULTS
+
+SEED = 20261129
+SAMPLED = 4
+
+
+@pytest.fixture
+def world(s3_lakehouse: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    clock = FixedClock(datetime.now(timezone.utc).replace(microsecond=0))
+    with DagsterInstance.ephemeral() as instance:
+        stream = ScriptedStream("orders", clock=clock)
+        found = World(tmp_path_factory.mktemp("w"), instance, clock, stream, [orders_transform()])
+        options = {**s3_lakehouse.storage_options, "max_retries": "0"}
+        found.layout = Layout(s3_lakehouse.uri, options)
+        found.defs = build_definitions(
+            found.transforms,
+            lakehouse=Lakehouse(uri=s3_lakehouse.uri, storage_options=options),
+            dynamodb=ScriptedResource(),
+            clock=clock,
+        )
+        yield found
+
+
+def struck_tick(world: World, proxy: Proxy, fault: object, nth: int) -> str | None:
+    """Strike a tick that lands a change; return what is wrong with it."""
+    world.put(f"k{nth}", f"{fault}")
+    world.clock.advance(timedelta(seconds=31))
+    proxy.break_requests(fault, nth=nth)  # type: ignore[arg-type]  # one of FAULTS
+    error: Exception | None = None
+    try:
+        tick = world.tick()
+    except DatazoneError as caught:
+        error = caught
+    except Exception as caught:  # noqa: BLE001  # whatever is not ours is what the test looks for
+        return f"raw {type(caught).__name__}: {caught}"
+    finally:
+        proxy.heal()
+    if error is None:
+        return None if tick.checks() else "no check"
+    if not isinstance(error, StorageError):
+        return f"{type(error).__name__}: {error}"
+    health = world.latest(stream_check_key(SOURCE))
+    if health is None or health.passed or str(error.args[0])[:40] not in str(health.description):
+        return f"the check does not say {error}"
+    return None
+
+
+def swept(world: World, proxy: Proxy, positions: Iterator[tuple[object, int]]) -> list[str]:
+    world.put("a")
+    world.tick()
+    apply_transform(world.transforms[0], world.layout)
+    wrong, keys = [], {"a"}
+    for fault, nth in positions:
+        keys.add(f"k{nth}")
+        found = struck_tick(world, proxy, fault, nth)
+        wrong += [f"request {nth}, {fault}: {found}"] if found else []
+        world.tick()
+        apply_transform(world.transforms[0], world.layout)
+    assert set(world.rows()) == keys
+    return wrong
+
+
+def requests_of_a_tick(world: World, proxy: Proxy) -> int:
+    world.put("a")
+    with proxy.counted() as counts:
+        world.tick()
+    return len(counts)
+
+
+def test_a_sample_of_a_ticks_requests(world: World, proxy: Proxy) -> None:
+    world.tick()
+    requests_of_a_tick(world, proxy)
+    requests, choice = requests_of_a_tick(world, proxy), random.Random(SEED)
+    positions = [(choice.choice(FAULTS), choice.randint(1, requests)) for _ in range(SAMPLED)]
+    assert swept(world, proxy, iter(positions)) == [], f"seed {SEED}"
+
+
+@pytest.mark.store
+@pytest.mark.timeout(1800)
+def test_every_request_of_a_tick(world: World, proxy: Proxy) -> None:
+    world.tick()
+    requests_of_a_tick(world, proxy)
+    requests = requests_of_a_tick(world, proxy) + 5
+    positions = ((fault, nth) for nth in range(1, requests) for fault in FAULTS)
+    assert swept(world, proxy, positions) == []

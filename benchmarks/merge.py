@@ -25,7 +25,9 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 
 from benchmarks.measure import Measured, child_variant, in_child, report, write
 from benchmarks.orders_table import DATASET, cached, changes, copied, local, scattered
-from datazone_dagster.delta import transaction
+from datazone_dagster.delta import KIND, transaction
+from datazone_dagster.delta.table import Table
+from datazone_dagster.delta.table_state import KeptTable
 from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.layout import Layout
@@ -60,9 +62,16 @@ def merge_once(variant: str, uri: str, rows: pa.Table, number: int) -> None:
             predicate=f"s.{VERSION} > t.{VERSION}"
         ).when_not_matched_insert_all().execute()
         return
-    table = DeltaTable(uri)
-    target = MergeTarget(DATASET, uri, {}, table, pa.schema(table.schema().to_arrow()))
+    target = target_at(uri)
     ENGINES[variant]().merge(target, batch_of(rows), transaction("apply/b", number))
+
+
+def target_at(uri: str) -> MergeTarget:
+    """Open a table as a new process does."""
+    handle = DeltaTable(uri)
+    kind = handle.metadata().configuration.get(KIND, "")
+    table = Table(KeptTable(uri, {}, kind), read_snapshot(handle, {}))
+    return MergeTarget(DATASET, table, table.schema)
 
 
 def batch_of(rows: pa.Table) -> MergeBatch:
@@ -188,8 +197,7 @@ class Reads:
     def _merge(self, number: int) -> None:
         batch = changes(scattered(self._rows, 10_000, seed=number), number)
         start = time.process_time()
-        table = DeltaTable(self._uri)
-        target = MergeTarget(DATASET, self._uri, {}, table, pa.schema(table.schema().to_arrow()))
+        target = target_at(self._uri)
         AutoEngine().merge(target, batch_of(batch), transaction("apply/b", number))
         self._merging += time.process_time() - start
 

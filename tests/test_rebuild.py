@@ -20,6 +20,7 @@ from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import open_table
 from datazone_dagster.delta.commit import set_properties
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.table import Table
 from datazone_dagster.errors import (
     ConcurrentWriterError,
     ExpressionError,
@@ -293,14 +294,13 @@ def test_a_run_that_the_rebuilds_own_commit_passes_is_taken_in(
     world.apply(as_number)
     copy_properties = swap._copy_properties
 
-    def overtaken(
-        made: DeltaTable, table: DeltaTable, layout: Layout, generation: int, scan: None
-    ) -> None:
+    def overtaken(made: Table, table: Table, generation: int, scan: None) -> None:
         monkeypatch.setattr(swap, "_copy_properties", copy_properties)
         world.put("late", n=99)
         world.drain()
         world.apply(as_number)
-        set_properties(table, layout.storage_options, {"some.property": "1"})
+        table.refresh()
+        set_properties(table, {"some.property": "1"})
 
     monkeypatch.setattr(swap, "_copy_properties", overtaken)
     report = world.rebuild(as_text)

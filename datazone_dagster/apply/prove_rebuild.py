@@ -13,8 +13,8 @@ from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.deletes import are_deletes, are_ttl_deletes
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.rebuild_proof import CHANGES, ROWS, RebuildProof, prove
-from datazone_dagster.delta import Table, guarded, open_table
-from datazone_dagster.delta.read_table import scanned, schema_of
+from datazone_dagster.delta import guarded
+from datazone_dagster.delta.table import Table, opened
 from datazone_dagster.errors import StorageError
 from datazone_dagster.items.keys import key_column
 from datazone_dagster.model.column_names import DELETED, IS_CURRENT, KEY, VERSION, Log
@@ -54,7 +54,7 @@ def proven(
         StorageError: They contradict each other, or can't be read.
     """
     uri = target.dataset(dataset.id)
-    table = open_table(uri, target.storage_options, KIND)
+    table = opened(uri, target.storage_options, KIND)
     log = ChangeLog(layout, transform.source).open()
     if table is None or log is None:
         raise StorageError(
@@ -85,9 +85,9 @@ def proven(
 
 def _rows(table: Table) -> Iterator[pa.RecordBatch]:
     """Yield key, version and marks of every row."""
-    marks = [one for one in (DELETED, IS_CURRENT) if one in schema_of(table).names]
+    marks = [one for one in (DELETED, IS_CURRENT) if one in table.schema.names]
     defaults = {DELETED: pa.scalar(False), IS_CURRENT: pa.scalar(True)}
-    for batch in scanned(table, [KEY, VERSION, *marks]):
+    for batch in table.scan([KEY, VERSION, *marks]):
         rows = pa.table(batch)
         columns = [
             pc.fill_null(rows[name], default) if name in marks else pa.repeat(default, len(rows))

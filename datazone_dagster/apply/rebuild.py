@@ -25,8 +25,8 @@ from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import generation_of
 from datazone_dagster.dataset.rebuild_proof import RebuildProof
 from datazone_dagster.dataset.swap import swap_in
-from datazone_dagster.delta import open_table
 from datazone_dagster.delta.store import TableStore
+from datazone_dagster.delta.table import opened
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
@@ -182,11 +182,11 @@ class Rebuild:
 
     def _state(self) -> tuple[int, int] | None:
         uri, options = self._layout.dataset(self._dataset_id), self._layout.storage_options
-        table = open_table(uri, options, KIND)
+        table = opened(uri, options, KIND)
         if table is None:
             return None
         source = self._transform.source.name
-        return generation_of(table, source), progress_of(table, source).erasures
+        return generation_of(table.at, source), progress_of(table.at, source).erasures
 
     def _apply(self) -> ApplyReport:
         apply_run = ApplyRun(

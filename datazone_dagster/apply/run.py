@@ -92,17 +92,17 @@ class ApplyRun:
         self._maintenance = MaintenanceInRun(
             layout, self._datasets, settings.maintenance, clock, logger
         )
-        state = next(iter(self._tables.values())).state()
+        # Before the change log is opened: what is read from it may have keys erased meanwhile.
+        progress = {output: table.progress() for output, table in self._tables.items()}
+        state = next(iter(self._tables.values())).state(look=False)
         self._function = Function(transform, state, limit, logger)
         self._partition_by = {
-            output: partition_columns(dataset, self._tables[output].facts())
+            output: partition_columns(dataset, self._tables[output].facts(look=False))
             for output, dataset in self._datasets.items()
         }
         self._preparation = Preparation(
             transform, self._function, self._sizes, self._partition_by, logger
         )
-        # Before the change log is opened: what is read from it may have keys erased meanwhile.
-        progress = {output: table.progress() for output, table in self._tables.items()}
         self._erasures = {output: one.erasures for output, one in progress.items()}
         self._starts: dict[str, SnapshotBase] = {}
         self._reports = {
@@ -380,7 +380,7 @@ class ApplyRun:
         )
 
     def _finished(self, output: str, report: ApplyReport, duration_seconds: float) -> ApplyReport:
-        facts = self._tables[output].facts()
+        facts = self._tables[output].facts(look=False)
         if facts is None:
             return replace(report, duration_seconds=duration_seconds)
         ignored = setting_ignored(self._datasets[output], facts)

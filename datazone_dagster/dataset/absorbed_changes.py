@@ -8,13 +8,15 @@ by its time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import pyarrow as pa
 
 from datazone_dagster.dataset.companion_table import CompanionTable, Stamps
-from datazone_dagster.delta import Table, guarded, transaction
-from datazone_dagster.delta.read_table import last_transaction, schema_of
+from datazone_dagster.delta import guarded, transaction
+from datazone_dagster.delta.commit import can_come_with_rows
+from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.write_table import add_columns
 from datazone_dagster.errors import SchemaChangeError
 from datazone_dagster.model.column_names import KEY, VERSION
@@ -74,19 +76,19 @@ class AbsorbedChanges:
         table = other._companion.open()
         if table is None:
             return
-        payload = pa.schema([field for field in schema_of(table) if field.name not in _OURS])
+        payload = pa.schema([field for field in table.schema if field.name not in _OURS])
         changes = other._read(table, payload)
         try:
             self.put(changes, now)
         except SchemaChangeError:
             own = self._companion.open()
             assert own is not None  # only an existing table has other columns
-            put = last_transaction(own, _APP_ID) + 1
+            put = own.transaction(_APP_ID) + 1
             rows = _stamped(changes, put, now)
             doing = f"Replacing absorbed changes of dataset {self._dataset_id!r}"
-            with guarded(self._companion.uri, doing):
+            with guarded(self._companion.uri, doing), own.by_delta_rs() as handle:
                 replace_rows(
-                    own,
+                    handle,
                     iter([rows]),
                     rows.schema,
                     transaction(_APP_ID, put),
@@ -113,21 +115,28 @@ class AbsorbedChanges:
         )
         doing = f"Storing absorbed changes of dataset {self._dataset_id!r}"
         with guarded(self._companion.uri, doing):
-            schema = self._fitted(table, rows)
-            put = last_transaction(table, _APP_ID) + 1
+            put = table.transaction(_APP_ID) + 1
+            schema, added = self._fitted(table, rows)
             rows = aligned(rows, schema, {_PUT: pa.scalar(put)})
-            self._companion.append(table, rows, now, transaction(_APP_ID, put))
+            self._companion.append(table, rows, now, transaction(_APP_ID, put), added=added)
 
-    def _fitted(self, table: Table, rows: pa.Table) -> pa.Schema:
-        """Widen and add the table's columns as the rows need it; return its schema then."""
+    def _fitted(self, table: Table, rows: pa.Table) -> tuple[pa.Schema, Sequence[pa.Field]]:
+        """Widen the table's columns, and add those that can't come with the rows.
+
+        Returns:
+            The schema with all columns of the rows, and the columns that come with them.
+        """
         nothing = pa.repeat(pa.scalar(False), len(rows))
-        plan = conform(rows, schema_of(table), OPEN, exempt=nothing, dataset_id=self._dataset_id)
+        plan = conform(rows, table.schema, OPEN, exempt=nothing, dataset_id=self._dataset_id)
         if plan.widened:
             doing = f"Widening columns of the absorbed changes of {self._dataset_id!r}"
             rewritten(table, plan.schema, doing=doing)
-        elif plan.added:
-            add_columns(table, plan.added)
-        return plan.schema
+            return plan.schema, ()
+        if plan.added and not can_come_with_rows(plan.added):
+            with table.by_delta_rs() as handle:
+                add_columns(handle, plan.added)
+            return plan.schema, ()
+        return plan.schema, plan.added
 
     def _of_keys(self, keys: pa.Array, payload: pa.Schema, lowest: str | None) -> pa.Table:
         table = self._companion.open()
@@ -143,7 +152,7 @@ class AbsorbedChanges:
         lowest: str | None = None,
     ) -> pa.Table:
         wanted = payload.append(pa.field(CAUSE, pa.string()))
-        rows = self._companion.read(table, schema_of(table), keys, lowest=lowest)
+        rows = self._companion.read(table, table.schema, keys, lowest=lowest)
         return aligned(_renamed(_stored_last(rows), {_CAUSE: CAUSE}), wanted)
 
 

@@ -6,7 +6,7 @@ repeat what the change log says. Rows expire after a retention, by dropping full
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -15,16 +15,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.dataset.retention import oldest_needed
-from datazone_dagster.delta import Commit, Table, create_table, data_files, guarded, open_table
+from datazone_dagster.delta import Commit, guarded
+from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files, why_not
+from datazone_dagster.delta.live_file import LiveFile
+from datazone_dagster.delta.log_upkeep import NO_CLEANING
+from datazone_dagster.delta.orphans import orphan_files
 from datazone_dagster.delta.read_file import live_batches
-from datazone_dagster.delta.transaction_log import read_snapshot
-from datazone_dagster.delta.write_table import append_rows, drop_partitions
+from datazone_dagster.delta.table import Table, created, opened
+from datazone_dagster.delta.write_table import drop_partitions
+from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import KEY
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import utc_now
 from datazone_dagster.model.version import split_version
 from datazone_dagster.rows.align import Values
+from datazone_dagster.rows.append import append
 
 RETENTION = timedelta(days=7)
+
+ATTEMPTS = 8
+"""Attempts at one append while others commit first."""
+
+_REPLACED_STAY = timedelta(days=1)
+"""Time for which dropped files and entries of the log stay, for readers of older versions."""
 
 
 class _Bounded(Protocol):
@@ -80,7 +93,7 @@ class CompanionTable:
         dataset_id: The dataset.
         source: Name of the dataset's source.
         uri: URI of the table.
-        kind: Kind of the table, as in `datazone_dagster.delta.open_table`.
+        kind: Kind of the table, see `datazone_dagster.delta.KIND`.
         stamps: Names of the columns that the table adds to its rows.
         contents: Description of the rows, for the table and for errors, such as "tombstones".
     """
@@ -107,12 +120,12 @@ class CompanionTable:
 
     def open(self) -> Table | None:
         """Open the table; None if there is none."""
-        return open_table(self.uri, self.storage_options, self._kind)
+        return opened(self.uri, self.storage_options, self._kind)
 
     def open_or_create(self, schema: pa.Schema, description: str) -> Table:
         """Open the table, or create it with these columns, the stamps among them."""
         stamps = self._stamps
-        return self.open() or create_table(
+        return self.open() or created(
             self.uri,
             self.storage_options,
             self._kind,
@@ -120,6 +133,7 @@ class CompanionTable:
             partition_by=(stamps.day,),
             configuration={
                 "delta.dataSkippingStatsColumns": f"{stamps.epoch},{stamps.rank}",
+                **NO_CLEANING,
                 "delta.logRetentionDuration": "interval 1 days",
                 "delta.deletedFileRetentionDuration": "interval 1 days",
             },
@@ -128,11 +142,27 @@ class CompanionTable:
         )
 
     def append(
-        self, table: Table, rows: pa.Table, now: datetime, commit: Commit | None = None
+        self,
+        table: Table,
+        rows: pa.Table,
+        now: datetime,
+        commit: Commit | None = None,
+        *,
+        added: Sequence[pa.Field] = (),
     ) -> None:
-        """Append rows in the table's schema, then drop the days that have expired."""
-        append_rows(table, rows, commit)
+        """Append rows, then drop the days that have expired.
+
+        Args:
+            table: The table.
+            rows: Rows in the table's schema, with the columns of `added`.
+            now: The current time.
+            commit: Properties that the commit carries: it fails if another one comes first. None:
+                the rows are right for any version.
+            added: Columns that the table gets with the rows.
+        """
+        append(table, rows, commit, added=added, attempts=1 if commit else ATTEMPTS)
         self._expire(table, now)
+        table.keep_short(_REPLACED_STAY)
 
     def files_from(self, files: Iterable[File], version: str) -> list[File]:
         """Return the files that may contain this version or a higher one, of any key."""
@@ -160,7 +190,7 @@ class CompanionTable:
             StorageError: The table can't be read.
         """
         # Not read by delta-rs: it has no statistics for tables with binary and nested columns.
-        snapshot = read_snapshot(table, self.storage_options)
+        snapshot = table.at
         files = snapshot.files if lowest is None else self.files_from(snapshot.files, lowest)
         found: list[pa.RecordBatch] = []
         with guarded(self.uri, f"Reading {self._contents} of dataset {self._dataset_id!r}"):
@@ -180,13 +210,34 @@ class CompanionTable:
 
         Days that a change may need that arrives even later stay: see `oldest_needed`.
         """
-        days = {file.partition[self._stamps.day] for file in data_files(table)}
-        expired = sorted(day for day in days if day < _day_of(now - RETENTION))
+        days = [(file, file.partition_values[self._stamps.day] or "") for file in table.at.files]
+        last = _day_of(now - RETENTION)
+        if not any(day < last for _, day in days):
+            return
+        oldest = oldest_needed(self._layout, self._dataset_id, self._source)
+        first = last if oldest is None else min(last, _day_of(oldest))
+        expired = [file for file, day in days if day < first]
         if expired:
-            oldest = oldest_needed(self._layout, self._dataset_id, self._source)
-            expired = [day for day in expired if oldest is None or day < _day_of(oldest)]
-        if expired:
-            drop_partitions(table, self._stamps.day, expired)
+            self._drop(table, expired, sorted({day for _, day in days if day < first}))
+
+    def _drop(self, table: Table, files: Sequence[LiveFile], days: Sequence[str]) -> None:
+        """Drop the files of full days, and those that were replaced a while ago."""
+        if why_not(table.at) is not None:
+            with table.by_delta_rs() as handle:
+                drop_partitions(handle, self._stamps.day, days)
+            return
+        try:
+            after = commit_files(
+                table.at,
+                FileActions([], files),
+                operation="DELETE",
+                parameters={},
+                metrics={"num_removed_files": len(files)},
+            )
+        except (LostRaceError, ConcurrentWriterError):
+            return  # a later append drops them
+        table.move_to(after)
+        after.store.delete(orphan_files(after, utc_now() - _REPLACED_STAY))
 
 
 def _day_of(time: datetime) -> str:

@@ -12,8 +12,7 @@ from datazone_dagster.dataset.properties import (
     generation_of,
     property_of,
 )
-from datazone_dagster.delta import Table
-from datazone_dagster.delta.read_table import last_transaction, properties_of
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 
 
@@ -24,17 +23,17 @@ class Progress(NamedTuple):
     erasures: int = 0
 
 
-def progress_of(table: Table, source: str) -> Progress:
+def progress_of(table: Snapshot, source: str) -> Progress:
     """Return the progress of a dataset of this source.
 
     Raises:
         StorageError: Scans of the table make the dataset: it has no position in a stream.
     """
     _require_changes(table, source)
-    return Progress(last_transaction(table, apply_app_id(source)), erasures_of(table, source))
+    return Progress(table.transaction(apply_app_id(source)), erasures_of(table, source))
 
 
-def require_progress(table: Table, source: str, expected: Progress) -> None:
+def require_progress(table: Snapshot, source: str, expected: Progress) -> None:
     """Check that a dataset is where a run left it.
 
     Raises:
@@ -43,20 +42,20 @@ def require_progress(table: Table, source: str, expected: Progress) -> None:
     position = progress_of(table, source).position
     if position != expected.position:
         raise ConcurrentWriterError(
-            f"The dataset at {table.table_uri} is at batch {position}, not at "
+            f"The dataset at {table.store.uri} is at batch {position}, not at "
             f"{expected.position}: another run has applied changes meanwhile.",
             safe="Nothing of this attempt was written; the other run's commit is in effect.",
         )
     require_erasures(table, source, expected.erasures)
 
 
-def marks_of(table: Table, source: str) -> list[int]:
+def marks_of(table: Snapshot, source: str) -> list[int]:
     """Return the transactions that a run, a redrive or an erasure of another process changes."""
     marks = (apply_app_id(source), f"redrive/{source}", erase_app_id(source))
-    return [last_transaction(table, mark) for mark in marks]
+    return [table.transaction(mark) for mark in marks]
 
 
-def require_marks(table: Table, source: str, marks: list[int]) -> None:
+def require_marks(table: Snapshot, source: str, marks: list[int]) -> None:
     """Check that the marks are as they were.
 
     Raises:
@@ -64,23 +63,23 @@ def require_marks(table: Table, source: str, marks: list[int]) -> None:
     """
     if marks_of(table, source) != marks:
         raise ConcurrentWriterError(
-            f"The dataset at {table.table_uri}: another run has applied changes meanwhile.",
+            f"The dataset at {table.store.uri}: another run has applied changes meanwhile.",
             safe="No row of this attempt was written; the other run's commit is in effect.",
             hint="This run lost the commit race; the next one continues from the new state.",
         )
 
 
-def _require_changes(table: Table, source: str) -> None:
-    if property_of(SCAN, generation_of(table, source)) in properties_of(table):
+def _require_changes(table: Snapshot, source: str) -> None:
+    if property_of(SCAN, generation_of(table, source)) in table.configuration:
         raise StorageError(
-            f"The dataset at {table.table_uri} is made by scans of its table, but its source "
+            f"The dataset at {table.store.uri} is made by scans of its table, but its source "
             f"{source!r} has stream_enabled=True now.",
             safe="Nothing was written: changes of a stream are not mixed with rows of a scan.",
             hint="Give the dataset a new id, or set stream_enabled=False again.",
         )
 
 
-def require_erasures(table: Table, source: str, erasures: int) -> None:
+def require_erasures(table: Snapshot, source: str, erasures: int) -> None:
     """Check that no key was erased since this count was read.
 
     Raises:
@@ -88,6 +87,6 @@ def require_erasures(table: Table, source: str, erasures: int) -> None:
     """
     if erasures_of(table, source) != erasures:
         raise ConcurrentWriterError(
-            f"The dataset at {table.table_uri}: keys were erased after the changes were read.",
+            f"The dataset at {table.store.uri}: keys were erased after the changes were read.",
             safe="Nothing of this attempt was written; the next one reads the changes again.",
         )

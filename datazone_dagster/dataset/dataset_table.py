@@ -46,21 +46,10 @@ from datazone_dagster.dataset.stored_state import (
     unexpected_columns,
 )
 from datazone_dagster.dataset.tombstones import Tombstones
-from datazone_dagster.delta import (
-    Commit,
-    Table,
-    create_table,
-    guarded,
-    open_table,
-    transaction,
-)
+from datazone_dagster.delta import Commit, guarded, transaction
 from datazone_dagster.delta.commit import can_come_with_rows
-from datazone_dagster.delta.read_table import (
-    last_transaction,
-    partition_columns_of,
-    schema_of,
-)
-from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.delta.log_upkeep import NO_CLEANING
+from datazone_dagster.delta.table import Table, created, opened
 from datazone_dagster.delta.write_table import add_columns
 from datazone_dagster.errors import ConcurrentWriterError, ResultError
 from datazone_dagster.model.column_names import HIDDEN, Log
@@ -146,29 +135,32 @@ class DatasetTable:
         """Return the last batch that is in the table; 0 if none is."""
         return self.progress().position
 
-    def progress(self) -> Progress:
-        """Return position and count of erasures; a run reads them before the change log."""
-        table = self._open()
-        return Progress() if table is None else progress_of(table, self._source)
+    def progress(self, *, look: bool = True) -> Progress:
+        """Return position and count of erasures; a run reads them before the change log.
 
-    def redriven(self) -> int:
+        Args:
+            look: Whether to look for newer versions than this process knows, here and below.
+        """
+        table = self._open(look=look)
+        return Progress() if table is None else progress_of(table.at, self._source)
+
+    def redriven(self, *, look: bool = True) -> int:
         """Return the number of the last redrive that is in the table; 0 if none is."""
-        table = self._open()
-        return 0 if table is None else self._redriven_in(table)
+        table = self._open(look=look)
+        return 0 if table is None else table.transaction(self.redrive_app_id)
 
-    def facts(self) -> TableFacts | None:
+    def facts(self, *, look: bool = True) -> TableFacts | None:
         """Return version, size and columns of the table, without reading its data."""
-        table = self._open()
+        table = self._open(look=look)
         if table is None:
             return None
-        snapshot = read_snapshot(table, self._storage_options)
-        start = stored_start(table, self._source)
-        return facts_of(snapshot, schema_of(table), unexpected_columns(table, self._source), start)
+        unexpected = unexpected_columns(table.at, self._source)
+        return facts_of(table.at, table.schema, unexpected, stored_start(table.at, self._source))
 
-    def state(self) -> FunctionState:
+    def state(self, *, look: bool = True) -> FunctionState:
         """Return the state of the function that is stored with the table."""
-        table = self._open()
-        return FunctionState() if table is None else stored_state(table, self._source)
+        table = self._open(look=look)
+        return FunctionState() if table is None else stored_state(table.at, self._source)
 
     def apply(
         self,
@@ -207,7 +199,7 @@ class DatasetTable:
         """
         table = self._open() or self._create(rows, state)
         before = after_batch if start is None else 0
-        require_progress(table, self._source, Progress(before, erasures))
+        require_progress(table.at, self._source, Progress(before, erasures))
         commit = transaction(self.app_id, through_batch)
         made_by = None if version is None else MadeBy(version, before + 1)
         return self._put(table, changes, rows, commit, now, state, through_batch, made_by, start)
@@ -245,14 +237,15 @@ class DatasetTable:
         """
         table = self._open() or self._create(rows, state)
         newest = pc.max(changes[Log.BATCH]).as_py() or 0
-        if self._redriven_in(table) != after_redrive or self._position_of(table) < newest:
+        redriven, position = (table.transaction(one) for one in (self.redrive_app_id, self.app_id))
+        if redriven != after_redrive or position < newest:
             raise ConcurrentWriterError(
                 f"Dataset {self._dataset_id!r} changed just before its records were redriven.",
                 safe="Nothing of this attempt was written; the records wait in the quarantine.",
             )
-        require_erasures(table, self._source, erasures)
+        require_erasures(table.at, self._source, erasures)
         if isinstance(self._mode, AppendMode):
-            rows = rows.filter(pc.invert(has_rows(table, self._storage_options, rows)))
+            rows = rows.filter(pc.invert(has_rows(table.at, rows)))
         commit = transaction(self.redrive_app_id, number)
         return self._put(table, changes, rows, commit, now, state, newest)
 
@@ -269,7 +262,7 @@ class DatasetTable:
         return without_refused(changes, rows, self._conformed(table, changes, rows).refused)
 
     def _conformed(self, table: Table | None, changes: pa.Table, rows: pa.Table) -> Conformed:
-        schema = self._first_schema(rows.schema) if table is None else schema_of(table)
+        schema = self._first_schema(rows.schema) if table is None else table.schema
         declared = {column.name: arrow_type(column.type) for column in self._contract.columns}
         rows = in_stored_form(rows, schema, declared)
         return conform(
@@ -278,7 +271,7 @@ class DatasetTable:
             self._contract,
             exempt=rows_of_deletes(changes, rows),
             dataset_id=self._dataset_id,
-            partition_by=(self._partition_by if table is None else partition_columns_of(table)),
+            partition_by=self._partition_by if table is None else table.partition_columns,
         )
 
     def _put(
@@ -298,7 +291,7 @@ class DatasetTable:
         changes, rows, deletes = counted_deletes(
             changes, rows, ignore_ttl=self._ignores_ttl, stored=isinstance(self._mode, AppendMode)
         )
-        applied = marks_of(table, self._source)
+        applied = marks_of(table.at, self._source)
         conformed = self._conformed(table, changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
@@ -306,17 +299,15 @@ class DatasetTable:
         record = FunctionRecord.from_json(self._stored(table, FUNCTION)).after(made_by, returned)
         state = replace(state, function=record)
         unexpected = conformed.unexpected
-        store_state(table, self._source, self._storage_options, state, unexpected, batch, start)
-        # These commits move the handle, perhaps past a commit of another run.
-        require_marks(table, self._source, applied)
-        target = MergeTarget(
-            self._dataset_id, self.uri, self._storage_options, table, conformed.schema, added
-        )
+        store_state(table, self._source, state, unexpected, batch, start)
+        # Those of these commits that delta-rs makes may come after a commit of another run.
+        require_marks(table.at, self._source, applied)
+        target = MergeTarget(self._dataset_id, table, conformed.schema, added)
         counts = self._mode.write(target, ChunkRows(changes, rows, now), commit)
         crash_points.reach(crash_points.AFTER_DATASET_COMMIT)
         return ChunkWritten(
             counts,
-            table.version(),
+            table.at.version,
             tuple(field.name for field in conformed.added),
             quarantined,
             deletes,
@@ -331,21 +322,16 @@ class DatasetTable:
             return ()
         if can_come_with_rows(conformed.added):
             return conformed.added
-        with guarded(self.uri, f"Adding columns to dataset {self._dataset_id!r}"):
-            add_columns(table, conformed.added)
+        doing = f"Adding columns to dataset {self._dataset_id!r}"
+        with guarded(self.uri, doing), table.by_delta_rs() as handle:
+            add_columns(handle, conformed.added)
         return ()
 
     def _stored(self, table: Table, name: str) -> str | None:
-        return stored_property(table, self._source, name)
+        return stored_property(table.at, self._source, name)
 
-    def _open(self) -> Table | None:
-        return open_table(self.uri, self._storage_options, KIND)
-
-    def _position_of(self, table: Table) -> int:
-        return last_transaction(table, self.app_id)
-
-    def _redriven_in(self, table: Table) -> int:
-        return last_transaction(table, self.redrive_app_id)
+    def _open(self, *, look: bool = True) -> Table | None:
+        return opened(self.uri, self._storage_options, KIND, look=look)
 
     def _with_mode_fields(self, rows: pa.Schema) -> pa.Schema:
         return pa.schema([*rows, *self._mode.fields])
@@ -364,12 +350,12 @@ class DatasetTable:
                 hint="Return that column, declare it in Dataset(schema=...), or choose another one "
                 "in Dataset(partition_by=[...]).",
             )
-        return create_table(
+        return created(
             self.uri,
             self._storage_options,
             KIND,
             schema,
             partition_by=self._partition_by,
-            configuration={MODE: self._mode.name, PATHS: state.paths.to_json()},
+            configuration={**NO_CLEANING, MODE: self._mode.name, PATHS: state.paths.to_json()},
             description=self._description,
         )

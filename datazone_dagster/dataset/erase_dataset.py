@@ -10,9 +10,8 @@ from collections.abc import Iterator
 
 from datazone_dagster.dataset import absorbed_changes, dataset_table, quarantine, tombstones
 from datazone_dagster.dataset.properties import apply_app_id, erase_app_id
-from datazone_dagster.delta import open_table
 from datazone_dagster.delta.store import TableStore
-from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.delta.table import opened
 from datazone_dagster.errors import DefinitionError, UnrecognisedTableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.rows.erase_rows import ErasableTable, Search
@@ -78,12 +77,12 @@ def _of_source(layout: Layout, source: str, names: list[str]) -> Iterator[str]:
     options = layout.storage_options
     for name in names:
         try:
-            table = open_table(layout.dataset(name), options, dataset_table.KIND)
+            table = opened(layout.dataset(name), options, dataset_table.KIND)
         except (DefinitionError, UnrecognisedTableError):
             continue  # someone else's folder
         if table is None:
             continue
-        marks = (app_id.partition("/") for app_id in read_snapshot(table, options).transactions)
+        marks = (app_id.partition("/") for app_id in table.at.transactions)
         sources = {of for kind, _, of in marks if kind in ("apply", "redrive")}
         if not sources or source in sources:
             yield name

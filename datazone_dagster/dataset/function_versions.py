@@ -11,9 +11,9 @@ from datazone_dagster.dataset.properties import (
     generation_of,
     property_of,
 )
-from datazone_dagster.delta import Table, open_table
 from datazone_dagster.delta.commit import set_properties
-from datazone_dagster.delta.read_table import last_transaction, properties_of, schema_of
+from datazone_dagster.delta.table import opened
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.function_record import FunctionRecord
 from datazone_dagster.model.layout import Layout
 
@@ -33,8 +33,8 @@ def function_facts(layout: Layout, dataset_id: str, source: str) -> FunctionFact
     Raises:
         StorageError: The table can't be read.
     """
-    table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
-    return FunctionFacts(FunctionRecord(), 0, ()) if table is None else _facts(table, source)
+    table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
+    return FunctionFacts(FunctionRecord(), 0, ()) if table is None else _facts(table.at, source)
 
 
 def accept_version(layout: Layout, dataset_id: str, source: str, version: str) -> FunctionFacts:
@@ -46,20 +46,20 @@ def accept_version(layout: Layout, dataset_id: str, source: str, version: str) -
         ConcurrentWriterError: Another commit came first; nothing was accepted.
         StorageError: The table can't be read or written.
     """
-    table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
+    table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
     if table is None:
         return FunctionFacts(FunctionRecord(), 0, ())
-    facts = _facts(table, source)
+    facts = _facts(table.at, source)
     accepted = facts.record.as_made_by(version)
-    name = property_of(FUNCTION, generation_of(table, source))
-    set_properties(table, layout.storage_options, {name: accepted.to_json()})
+    name = property_of(FUNCTION, generation_of(table.at, source))
+    set_properties(table, {name: accepted.to_json()})
     return facts
 
 
-def _facts(table: Table, source: str) -> FunctionFacts:
-    saved = properties_of(table).get(property_of(FUNCTION, generation_of(table, source)))
+def _facts(table: Snapshot, source: str) -> FunctionFacts:
+    saved = table.configuration.get(property_of(FUNCTION, generation_of(table, source)))
     return FunctionFacts(
         FunctionRecord.from_json(saved),
-        last_transaction(table, apply_app_id(source)),
-        tuple(schema_of(table).names),
+        table.transaction(apply_app_id(source)),
+        tuple(table.schema.names),
     )

@@ -1,8 +1,8 @@
 """Modes of a dataset: each one writes a chunk into the dataset's table in its own way.
 
 Each mode decides with pure planning, writes the companion tables first, and then makes its one
-commit, which carries the position. A handle that is stale by then fails, so a plan is never
-applied to rows other than those it was made from.
+commit, which carries the position. If the table has moved on by then, that commit fails: a plan is
+never applied to rows other than those it was made from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from datazone_dagster.dataset.keyed_changes import collapse, each_change
 from datazone_dagster.dataset.soft_delete import plan_soft, stamped
 from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import Commit, guarded
-from datazone_dagster.delta.write_table import append_rows
 from datazone_dagster.errors import ResultError, SchemaChangeError
 from datazone_dagster.model.column_names import (
     DELETE_CAUSE,
@@ -40,6 +39,7 @@ from datazone_dagster.model.column_names import (
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
+from datazone_dagster.rows.append import append
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
 from datazone_dagster.rows.existing_rows import find_rows, read_existing
 from datazone_dagster.rows.versions import HIGHEST, with_highest
@@ -91,12 +91,7 @@ class AppendMode:
         """See `Mode.write`."""
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         with guarded(target.uri, f"Appending to dataset {target.dataset_id!r}"):
-            append_rows(
-                target.table,
-                _oldest_first(chunk.rows),
-                commit,
-                adds_columns=bool(target.added),
-            )
+            append(target.table, _oldest_first(chunk.rows), commit, added=target.added)
         return MergeCounts(inserted=len(chunk.rows))
 
 

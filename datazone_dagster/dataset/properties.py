@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 
-from datazone_dagster.delta import Table
-from datazone_dagster.delta.read_table import last_transaction
+from datazone_dagster.delta.transaction_log import Snapshot
 
 ATTRIBUTES = "datazone.attributes"
 """Mapping of item attributes to columns, stored so that replays agree."""
@@ -53,14 +52,14 @@ def erase_app_id(source: str) -> str:
     return f"erase/{source}"
 
 
-def generation_of(table: Table, source: str) -> int:
+def generation_of(table: Snapshot, source: str) -> int:
     """Return how often the table was rebuilt."""
-    return last_transaction(table, rebuild_app_id(source))
+    return table.transaction(rebuild_app_id(source))
 
 
-def erasures_of(table: Table, source: str) -> int:
+def erasures_of(table: Snapshot, source: str) -> int:
     """Return how often keys were erased from the table."""
-    return last_transaction(table, erase_app_id(source))
+    return table.transaction(erase_app_id(source))
 
 
 def property_of(name: str, generation: int) -> str:

@@ -36,14 +36,14 @@ from datazone_dagster.dataset.quarantine_rows import (
     seen_again,
     still_waiting,
 )
-from datazone_dagster.delta import Table, create_table, guarded, open_table, transaction
+from datazone_dagster.delta import guarded, transaction
+from datazone_dagster.delta.log_upkeep import NO_CLEANING
 from datazone_dagster.delta.orphans import orphan_files
-from datazone_dagster.delta.read_table import last_transaction, scanned
-from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.delta.read_file import all_rows
+from datazone_dagster.delta.table import Table, created, opened
 from datazone_dagster.delta.write_table import delete_before
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.streamed_rows import FILE_BYTES, StreamedRows
 
 KIND = "quarantine"
@@ -55,6 +55,7 @@ _OF_A_REDRIVE = (RECORD_ID, Log.BATCH, Log.VERSION, Log.SIZE_BYTES, REDRIVE, RED
 """Columns of all records that a redrive holds in memory."""
 
 _CONFIGURATION = {
+    **NO_CLEANING,
     "delta.logRetentionDuration": "interval 7 days",
     "delta.deletedFileRetentionDuration": "interval 7 days",
 }
@@ -88,7 +89,7 @@ class Quarantine:
         if not len(changes):
             return 0
         ids = record_ids(changes)
-        table = self._open() or create_table(
+        table = self._open() or created(
             self.uri,
             self._storage_options,
             KIND,
@@ -97,7 +98,7 @@ class Quarantine:
             description=f"Records that dataset {self._dataset_id} could not take. "
             "Written by datazone_dagster only.",
         )
-        stored = StreamedRows(table, self._storage_options, SCHEMA, (RECORD_ID, *MARKS))
+        stored = StreamedRows(table, SCHEMA, (RECORD_ID, *MARKS))
         new = first_of_each(ids, set(stored.rows[RECORD_ID].to_pylist()))
         stored.replace(
             seen_again(stored.rows, ids, changes[Log.REASON], now),
@@ -121,7 +122,7 @@ class Quarantine:
         table = self._open()
         if table is None or not len(records):
             return
-        stored = StreamedRows(table, self._storage_options, SCHEMA, (RECORD_ID, *MARKS))
+        stored = StreamedRows(table, SCHEMA, (RECORD_ID, *MARKS))
         ids = records[RECORD_ID].combine_chunks()
         stored.replace(
             seen_again(stored.rows, ids, records[Log.REASON], now),
@@ -163,7 +164,7 @@ class Quarantine:
             name for name in SCHEMA.names if name in {*columns, Log.BATCH, REDRIVE, REDRIVEN_AT}
         ]
         schema = pa.schema([SCHEMA.field(name) for name in needed])
-        rows = schema.empty_table() if table is None else _scanned(table, schema)
+        rows = schema.empty_table() if table is None else self._read(table, schema)
         if through_batch is not None:
             rows = rows.filter(pc.less_equal(rows[Log.BATCH], through_batch))
         return still_waiting(rows, finished_redrive).select(list(columns))
@@ -173,8 +174,8 @@ class Quarantine:
         table = self._open()
         if table is None:
             return 0
-        marks = scanned(table, [REDRIVE, REDRIVEN_AT]).read_all()
-        return len(still_waiting(marks, finished_redrive))
+        marks = pa.schema([SCHEMA.field(name) for name in (REDRIVE, REDRIVEN_AT)])
+        return len(still_waiting(self._read(table, marks), finished_redrive))
 
     def expire(self, before: datetime) -> None:
         """Remove all records that were last seen before a time.
@@ -186,10 +187,11 @@ class Quarantine:
         table = self._open()
         if table is None:
             return
-        with guarded(self.uri, f"Removing old records of dataset {self._dataset_id!r}"):
-            seen = scanned(table, [LAST_SEEN_AT]).read_all()[LAST_SEEN_AT]
-            if pc.any(pc.less(seen, pa.scalar(before, seen.type))).as_py():
-                delete_before(table, LAST_SEEN_AT, before)
+        seen = self._read(table, pa.schema([SCHEMA.field(LAST_SEEN_AT)]))[LAST_SEEN_AT]
+        if pc.any(pc.less(seen, pa.scalar(before, seen.type))).as_py():
+            doing = f"Removing old records of dataset {self._dataset_id!r}"
+            with guarded(self.uri, doing), table.by_delta_rs() as handle:
+                delete_before(handle, LAST_SEEN_AT, before)
 
     def delete_old_files(self, before: datetime) -> int:
         """Delete files that were replaced before a time, and orphans from then; return how many.
@@ -203,9 +205,8 @@ class Quarantine:
         if table is None:
             return 0
         with guarded(self.uri, f"Cleaning the quarantine of dataset {self._dataset_id!r}"):
-            snapshot = read_snapshot(table, self._storage_options)
-            paths = orphan_files(snapshot, before)
-            snapshot.store.delete(paths)
+            paths = orphan_files(table.at, before)
+            table.at.store.delete(paths)
         return len(paths)
 
     def oldest_waiting(self) -> datetime | None:
@@ -223,24 +224,25 @@ class Quarantine:
         table = self._open()
         if table is None:
             return None
-        return Redrive(self._dataset_id, self._app_id, table, self._storage_options)
+        return Redrive(self._dataset_id, self._app_id, table)
 
     def _open(self) -> Table | None:
-        return open_table(self.uri, self._storage_options, KIND)
+        return opened(self.uri, self._storage_options, KIND)
+
+    def _read(self, table: Table, schema: pa.Schema) -> pa.Table:
+        with guarded(self.uri, f"Reading quarantined records of dataset {self._dataset_id!r}"):
+            return all_rows(table.at, schema)
 
 
 class Redrive:
     """One attempt to redrive quarantined records, on one version of the quarantine."""
 
-    def __init__(
-        self, dataset_id: str, app_id: str, table: Table, storage_options: Mapping[str, str]
-    ) -> None:
+    def __init__(self, dataset_id: str, app_id: str, table: Table) -> None:
         self._dataset_id = dataset_id
         self._app_id = app_id
         self._table = table
-        self._storage_options = storage_options
         self._stored = self._read()
-        self.number = last_transaction(table, app_id) + 1
+        self.number = table.transaction(app_id) + 1
         """The number under which the dataset has to commit these records."""
 
     def records(self, finished_redrive: int) -> pa.Table:
@@ -299,7 +301,7 @@ class Redrive:
             self._replace({REDRIVEN_AT: times})
 
     def _read(self) -> StreamedRows:
-        return StreamedRows(self._table, self._storage_options, SCHEMA, _OF_A_REDRIVE)
+        return StreamedRows(self._table, SCHEMA, _OF_A_REDRIVE)
 
     def _replace(self, values: Mapping[str, pa.ChunkedArray]) -> None:
         self._stored.replace(
@@ -307,7 +309,3 @@ class Redrive:
             commit=transaction(self._app_id, self.number),
             doing=f"Redriving records of {self._dataset_id!r}",
         )
-
-
-def _scanned(table: Table, schema: pa.Schema) -> pa.Table:
-    return aligned(scanned(table, schema.names).read_all(), schema)

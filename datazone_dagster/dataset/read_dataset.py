@@ -13,16 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from datazone_dagster.delta import (
-    TABLE_ERRORS,
-    Table,
-    in_one_line,
-    is_of_store,
-    open_table,
-    storage_error,
-)
-from datazone_dagster.delta.read_table import load_version, scanned, schema_of
+from datazone_dagster.delta import TABLE_ERRORS, in_one_line, is_of_store, storage_error
 from datazone_dagster.delta.store_access import delta_rs_options
+from datazone_dagster.delta.table import Table, opened
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.store_options import RETRY_OPTIONS
@@ -52,14 +45,14 @@ class DatasetReader:
 
     def __init__(self, dataset_id: str, table: Table, storage_options: dict[str, str]) -> None:
         self.dataset_id = dataset_id
-        self.version = table.version()
+        self.version = table.at.version
         self._table = table
         self._storage_options = storage_options
 
     @property
     def schema(self) -> pa.Schema:
         """Columns and their Arrow types."""
-        return schema_of(self._table)
+        return self._table.schema
 
     def batches(
         self, columns: Sequence[str] | None = None, where: str | None = None
@@ -84,7 +77,7 @@ class DatasetReader:
         names = list(columns) if columns is not None else schema.names
         wanted = pa.schema([schema.field(name) for name in names])
         with self._reading(where):
-            found = scanned(self._table, names, where)
+            found = self._table.scan(names, where)
         return pa.RecordBatchReader.from_batches(wanted, self._converted(found, wanted, where))
 
     def _converted(
@@ -108,11 +101,11 @@ class DatasetReader:
 
     def lazy(self) -> polars.LazyFrame:
         """Return a Polars scan of the files, which reads only what a query needs."""
-        options = delta_rs_options(self._table.table_uri, self._storage_options)
+        options = delta_rs_options(self._table.at.store.uri, self._storage_options)
         # Polars has other names and types for these, and limits of its own.
         options = {name: value for name, value in options.items() if name not in RETRY_OPTIONS}
         scanned = _library("polars", "lazy()").scan_delta(
-            self._table.table_uri, version=self.version, storage_options=options or None
+            self._table.at.store.uri, version=self.version, storage_options=options or None
         )
         return cast("polars.LazyFrame", scanned)
 
@@ -163,7 +156,7 @@ class DatasetReader:
                 hint="The predicate is SQL over the dataset's columns, spelled exactly.",
             )
         return storage_error(
-            f"Dataset {self.dataset_id!r} at {self._table.table_uri} can't be read",
+            f"Dataset {self.dataset_id!r} at {self._table.at.store.uri} can't be read",
             error,
             safe="",
             hint="Check the store. If the error names a missing file, maintenance has removed the "
@@ -182,21 +175,20 @@ def read(layout: Layout, dataset_id: str, version: int | None = None) -> Dataset
     Raises:
         StorageError: The table or that version can't be read.
     """
-    options = dict(layout.storage_options)
-    table = open_table(layout.dataset(dataset_id), options, KIND)
+    table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
     if table is None:
         return None
     if version is not None:
         try:
-            load_version(table, version)
+            table = table.at_version(version)
         except TABLE_ERRORS as error:
             raise storage_error(
                 f"Dataset {dataset_id!r} has no version {version}",
                 error,
                 safe="",
-                hint=f"Its newest version is {table.version()}; maintenance removes old versions.",
+                hint=f"Its newest version is {table.at.version}; maintenance removes old versions.",
             ) from error
-    return DatasetReader(dataset_id, table, options)
+    return DatasetReader(dataset_id, table, dict(layout.storage_options))
 
 
 def _library(name: str, call: str) -> Any:

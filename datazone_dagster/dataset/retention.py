@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from datazone_dagster.dataset.quarantine import Quarantine
-from datazone_dagster.delta import open_table
-from datazone_dagster.delta.read_table import properties_of
+from datazone_dagster.delta.table import opened
 from datazone_dagster.model.layout import CHANGE_LOG_KIND, Layout
 from datazone_dagster.model.snapshot_state import PROPERTY, SnapshotState
 
@@ -26,7 +25,7 @@ def oldest_needed(layout: Layout, dataset_id: str, source: str) -> datetime | No
 
 
 def _snapshot_since(layout: Layout, source: str) -> datetime | None:
-    log = open_table(layout.change_log(source), layout.storage_options, CHANGE_LOG_KIND)
-    stored = None if log is None else properties_of(log).get(PROPERTY)
+    log = opened(layout.change_log(source), layout.storage_options, CHANGE_LOG_KIND)
+    stored = None if log is None else log.properties.get(PROPERTY)
     state = None if stored is None else SnapshotState.from_json(stored)
     return state.announced_at if state is not None and state.is_active else None

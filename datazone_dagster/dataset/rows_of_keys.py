@@ -12,8 +12,7 @@ from datazone_dagster.dataset.dataset_progress import progress_of
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import MODE, generation_of, property_of
 from datazone_dagster.dataset.read_dataset import DatasetReader
-from datazone_dagster.delta import Table, open_table
-from datazone_dagster.delta.read_table import partition_columns_of, properties_of, schema_of
+from datazone_dagster.delta.table import Table, opened
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.column_names import DELETED, IS_CURRENT, KEY, VERSION
 from datazone_dagster.model.layout import Layout
@@ -45,7 +44,7 @@ class ShownDataset:
         self._options = dict(layout.storage_options)
         self._uri = layout.dataset(dataset_id)
         self._dataset_id = dataset_id
-        table = open_table(self._uri, self._options, KIND)
+        table = opened(self._uri, self._options, KIND)
         if table is None:
             raise StorageError(
                 f"Dataset {dataset_id!r} has no table at {self._uri} yet.",
@@ -53,18 +52,18 @@ class ShownDataset:
             )
         self._table: Table = table
         self._source = source
-        self.position = progress_of(table, source).position
+        self.position = progress_of(table.at, source).position
         """Last batch that is in the table."""
-        self.schema = schema_of(table)
+        self.schema = table.schema
         """Schema of the table."""
-        self.partition_by = partition_columns_of(table)
+        self.partition_by = list(table.partition_columns)
         """Partition columns."""
 
     @property
     def mode(self) -> str | None:
         """Mode in which the table was made; None if it does not say."""
-        name = property_of(MODE, generation_of(self._table, self._source))
-        return properties_of(self._table).get(name)
+        name = property_of(MODE, generation_of(self._table.at, self._source))
+        return self._table.properties.get(name)
 
     def batches(self, columns: Collection[str]) -> Iterator[pa.RecordBatch]:
         """Yield the key and these columns of all rows.
@@ -86,9 +85,7 @@ class ShownDataset:
             StorageError: The table can't be read.
         """
         wanted = pa.chunked_array([pa.array(list(dict.fromkeys(keys)), pa.string())])
-        target = MergeTarget(
-            self._dataset_id, self._uri, self._options, self._table, self.schema, ()
-        )
+        target = MergeTarget(self._dataset_id, self._table, self.schema)
         found = find_rows(target, wanted)
         rows = read_existing(target, found, found.locations.select([KEY, VERSION]))
         if IS_CURRENT in rows.column_names:

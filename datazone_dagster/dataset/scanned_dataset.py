@@ -17,8 +17,8 @@ from datazone_dagster.dataset.properties import (
     generation_of,
     property_of,
 )
-from datazone_dagster.delta import create_table, open_table
-from datazone_dagster.delta.read_table import partition_columns_of, properties_of, schema_of
+from datazone_dagster.delta import create_table
+from datazone_dagster.delta.table import opened
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.scan_facts import ScanFacts
@@ -39,11 +39,11 @@ def scanned_state(layout: Layout, dataset_id: str, source: str) -> ScannedState:
     Raises:
         StorageError: The dataset is made from changes of a stream, or can't be read.
     """
-    table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
+    table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
     if table is None:
         return ScannedState()
-    generation = generation_of(table, source)
-    stored = properties_of(table).get(property_of(SCAN, generation))
+    generation = generation_of(table.at, source)
+    stored = table.properties.get(property_of(SCAN, generation))
     if stored is None:
         raise StorageError(
             f"Dataset {dataset_id!r} is made from the changes of a stream, but its source "
@@ -51,7 +51,9 @@ def scanned_state(layout: Layout, dataset_id: str, source: str) -> ScannedState:
             safe="Nothing was read or written: a scan does not replace what a stream has made.",
             hint="Give the dataset a new id, or set stream_enabled=True again.",
         )
-    return ScannedState(True, generation, erasures_of(table, source), ScanFacts.from_json(stored))
+    return ScannedState(
+        True, generation, erasures_of(table.at, source), ScanFacts.from_json(stored)
+    )
 
 
 def last_scan(layout: Layout, dataset_id: str, source: str) -> ScanFacts | None:
@@ -69,16 +71,16 @@ def create_like(layout: Layout, target: Layout, dataset_id: str, source: str) ->
     Raises:
         StorageError: The dataset can't be read, or the table can't be created.
     """
-    table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
+    table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
     if table is None:
         return
-    generation, properties = generation_of(table, source), properties_of(table)
+    generation, properties = generation_of(table.at, source), table.properties
     stored = {name: properties.get(property_of(name, generation)) for name in (MODE, ATTRIBUTES)}
     create_table(
         target.dataset(dataset_id),
         target.storage_options,
         KIND,
-        schema_of(table),
-        partition_by=tuple(partition_columns_of(table)),
+        table.schema,
+        partition_by=table.partition_columns,
         configuration={name: value for name, value in stored.items() if value is not None},
     )

@@ -9,6 +9,7 @@ from datazone_dagster.dataset.properties import (
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_errors import converts_errors
+from datazone_dagster.delta.table import opened
 from datazone_dagster.errors import DefinitionError, UnrecognisedTableError
 from datazone_dagster.model.layout import Layout, checked_dataset_id
 

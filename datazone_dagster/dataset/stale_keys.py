@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import MODE, generation_of, property_of
 from datazone_dagster.dataset.quarantine import Quarantine
-from datazone_dagster.delta import Table, guarded, open_table
-from datazone_dagster.delta.read_table import properties_of, scanned, schema_of
-from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.delta import guarded
+from datazone_dagster.delta.table import Table, opened
 from datazone_dagster.model.column_names import DELETED, EVENT_TIME, IS_CURRENT, KEY, VERSION, Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.version import row_version
@@ -57,8 +56,8 @@ def count_stale(
         return Stale(0, 0)
     with guarded(layout.dataset(dataset_id), "Counting keys that no scan has shown"):
         where = _below(table, epoch, changed_since)
-        keys = sum(len(batch) for batch in scanned(table, [KEY], where))
-        rows = read_snapshot(table, layout.storage_options).live_rows
+        keys = sum(len(batch) for batch in table.scan([KEY], where))
+        rows = table.at.live_rows
     return Stale(keys, rows)
 
 
@@ -82,7 +81,7 @@ def stale_keys(
     if table is None:
         return []
     with guarded(layout.dataset(dataset_id), "Looking for keys that no scan has shown"):
-        for batch in scanned(table, [KEY], _below(table, epoch, changed_since)):
+        for batch in table.scan([KEY], _below(table, epoch, changed_since)):
             keys = pc.unique(batch.column(0).cast(pa.string()))
             first = pc.unique(pa.concat_arrays([first, keys.filter(pc.greater(keys, after))]))
             if len(first) > most:
@@ -109,7 +108,7 @@ def _below(table: Table, epoch: int, changed_since: datetime | None) -> str:
     if changed_since is not None:
         whole_second = changed_since.replace(microsecond=0)  # as the service cuts event times
         conditions.append(f"{EVENT_TIME} >= TIMESTAMP '{whole_second.isoformat()}'")
-    names = schema_of(table).names
+    names = table.schema.names
     conditions += [IS_CURRENT] if IS_CURRENT in names else []
     conditions += [f"NOT coalesce({DELETED}, false)"] if DELETED in names else []
     return " AND ".join(conditions)
@@ -120,9 +119,9 @@ def _swept(source: str, dataset_id: str, layout: Layout) -> Table | None:
     table = _opened(layout, dataset_id)
     if table is None:
         return None
-    name = property_of(MODE, generation_of(table, source))
-    return None if properties_of(table).get(name) == "append" else table
+    name = property_of(MODE, generation_of(table.at, source))
+    return None if table.properties.get(name) == "append" else table
 
 
 def _opened(layout: Layout, dataset_id: str) -> Table | None:
-    return open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
+    return opened(layout.dataset(dataset_id), layout.storage_options, KIND)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from datazone_dagster.dataset.properties import (
@@ -16,9 +16,9 @@ from datazone_dagster.dataset.properties import (
     property_of,
     still_unexpected,
 )
-from datazone_dagster.delta import Table
 from datazone_dagster.delta.commit import set_properties
-from datazone_dagster.delta.read_table import properties_of, schema_of
+from datazone_dagster.delta.table import Table
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.function_record import FunctionRecord
 from datazone_dagster.model.path_history import PathHistory
@@ -40,12 +40,12 @@ class FunctionState:
     function: FunctionRecord = field(default_factory=FunctionRecord)
 
 
-def stored_property(table: Table, source: str, name: str) -> str | None:
+def stored_property(table: Snapshot, source: str, name: str) -> str | None:
     """Return a property of the table's generation; None if it has none."""
-    return properties_of(table).get(_name(table, source, name))
+    return table.configuration.get(_name(table, source, name))
 
 
-def stored_state(table: Table, source: str) -> FunctionState:
+def stored_state(table: Snapshot, source: str) -> FunctionState:
     """Return the state that is stored with a table."""
     attributes = stored_property(table, source, ATTRIBUTES)
     paths = stored_property(table, source, PATHS)
@@ -56,22 +56,21 @@ def stored_state(table: Table, source: str) -> FunctionState:
     )
 
 
-def stored_start(table: Table, source: str) -> SnapshotBase | None:
+def stored_start(table: Snapshot, source: str) -> SnapshotBase | None:
     """Return the snapshot that a table begins with; None: it begins with the first change."""
     text = stored_property(table, source, START)
     return SnapshotBase.from_json(text) if text else None
 
 
-def unexpected_columns(table: Table, source: str) -> tuple[tuple[str, str, int], ...]:
+def unexpected_columns(table: Snapshot, source: str) -> tuple[tuple[str, str, int], ...]:
     """Return the recorded unexpected columns that the table still does not have."""
     recorded = stored_property(table, source, UNEXPECTED)
-    return still_unexpected(recorded, schema_of(table).names)
+    return still_unexpected(recorded, table.schema.names)
 
 
 def store_state(
     table: Table,
     source: str,
-    storage_options: Mapping[str, str],
     state: FunctionState,
     unexpected: Sequence[tuple[str, str]],
     batch: int,
@@ -80,17 +79,16 @@ def store_state(
     """Store the state with a table; there is a commit only if it changed.
 
     Args:
-        table: The table; the commit moves its handle.
+        table: The table; the commit moves it.
         source: Source of the dataset.
-        storage_options: Options of the store.
         state: The state after the chunk.
         unexpected: Columns that the contract rejects, and their types.
         batch: Batch in which these columns appeared.
         start: Snapshot that the table begins with; None leaves what is stored.
     """
-    known = {name: (kind, since) for name, kind, since in unexpected_columns(table, source)}
+    known = {name: (kind, since) for name, kind, since in unexpected_columns(table.at, source)}
     recorded = {name: (kind, batch) for name, kind in unexpected} | known
-    saved = stored_state(table, source)
+    saved = stored_state(table.at, source)
     properties: dict[str, str] = {}
     if recorded != known:
         properties[UNEXPECTED] = json.dumps(recorded)
@@ -101,12 +99,12 @@ def store_state(
         properties[PATHS] = state.paths.to_json()
     if state.function.versions and state.function != saved.function:
         properties[FUNCTION] = state.function.to_json()
-    if start is not None and start != stored_start(table, source):
+    if start is not None and start != stored_start(table.at, source):
         properties[START] = start.to_json()
     if properties:
-        named = {_name(table, source, name): value for name, value in properties.items()}
-        set_properties(table, storage_options, named)
+        named = {_name(table.at, source, name): value for name, value in properties.items()}
+        set_properties(table, named)
 
 
-def _name(table: Table, source: str, name: str) -> str:
+def _name(table: Snapshot, source: str, name: str) -> str:
     return property_of(name, generation_of(table, source))

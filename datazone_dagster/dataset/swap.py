@@ -8,10 +8,7 @@ harmless: they only repeat what the change log says of the same changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-
-import pyarrow as pa
 
 from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.dataset_table import KIND
@@ -29,14 +26,9 @@ from datazone_dagster.dataset.properties import (
 )
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.tombstones import Tombstones
-from datazone_dagster.delta import Table, create_table, guarded, open_table, transactions
+from datazone_dagster.delta import guarded, transactions
 from datazone_dagster.delta.commit import set_properties
-from datazone_dagster.delta.read_table import (
-    last_transaction,
-    partition_columns_of,
-    properties_of,
-    schema_of,
-)
+from datazone_dagster.delta.table import Table, created, opened
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.scan_facts import ScanFacts
@@ -78,46 +70,50 @@ def swap_in(
         StorageError: The store failed; the table's version shows whether the swap happened.
     """
     app_id = apply_app_id(source)
-    table = open_table(layout.dataset(dataset_id), layout.storage_options, KIND)
-    new_table = open_table(rebuilt.dataset(dataset_id), rebuilt.storage_options, KIND)
+    table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
+    new_table = opened(rebuilt.dataset(dataset_id), rebuilt.storage_options, KIND)
     if table is None and new_table is not None and scan is not None:
         table = _created(layout, dataset_id, new_table)
     began = generation, erasures
     if (
         table is None
         or new_table is None
-        or (generation_of(table, source), erasures_of(table, source)) != began
+        or (generation_of(table.at, source), erasures_of(table.at, source)) != began
     ):
         raise ConcurrentWriterError(
             f"Dataset {dataset_id!r} was rebuilt or removed while this rebuild ran, keys were "
             "erased from it, or the rebuilt table is gone.",
             safe="Nothing was written.",
         )
-    position = last_transaction(new_table, app_id)
-    if scan is None and position < last_transaction(table, app_id):
+    position = new_table.transaction(app_id)
+    if scan is None and position < table.transaction(app_id):
         return False
     marks = (app_id, f"redrive/{source}", rebuild_app_id(source), erase_app_id(source))
-    found = [last_transaction(table, mark) for mark in marks]
+    found = [table.transaction(mark) for mark in marks]
     if scan is None:  # they are for changes that come late
         _copy_companions(layout, rebuilt, dataset_id, source, now)
     Quarantine(layout, dataset_id).copy_from(Quarantine(rebuilt, dataset_id), now)
-    _copy_properties(new_table, table, layout, generation, scan)
-    # That commit moves the handle, perhaps past a commit of a run.
-    if [last_transaction(table, mark) for mark in marks] != found:
+    _copy_properties(new_table, table, generation, scan)
+    # That commit may come after a commit of a run.
+    if [table.transaction(mark) for mark in marks] != found:
         raise ConcurrentWriterError(
             f"Dataset {dataset_id!r}: a run, a rebuild or an erasure has committed meanwhile.",
             safe="No row was written; the other commit is in effect.",
         )
     crash_points.reach(crash_points.BEFORE_SWAP)
     commit = transactions({app_id: position, rebuild_app_id(source): generation + 1})
-    schema = schema_of(new_table)
-    with guarded(layout.dataset(dataset_id), f"Swapping in rebuilt dataset {dataset_id!r}"):
+    schema = new_table.schema
+    with (
+        guarded(layout.dataset(dataset_id), f"Swapping in rebuilt dataset {dataset_id!r}"),
+        table.by_delta_rs() as handle,
+        new_table.by_delta_rs() as new_handle,
+    ):
         replace_rows(
-            table,
-            _rows(new_table, schema),
+            handle,
+            (aligned(batch, schema) for batch in table_batches(new_handle)),
             schema,
             commit,
-            partition_by=partition_columns_of(new_table),
+            partition_by=new_table.partition_columns,
         )
     crash_points.reach(crash_points.AFTER_SWAP)
     if scan is not None:  # what earlier scans could not take, this one has read again
@@ -127,20 +123,15 @@ def swap_in(
 
 def _created(layout: Layout, dataset_id: str, new_table: Table) -> Table:
     """Create the table of a dataset that is scanned for the first time, without rows."""
-    return create_table(
+    return created(
         layout.dataset(dataset_id),
         layout.storage_options,
         KIND,
-        schema_of(new_table),
-        partition_by=tuple(partition_columns_of(new_table)),
-        configuration={MODE: properties_of(new_table)[MODE], SCAN: "{}"},
-        description=new_table.metadata().description,
+        new_table.schema,
+        partition_by=new_table.partition_columns,
+        configuration={MODE: new_table.properties[MODE], SCAN: "{}"},
+        description=new_table.at.metadata.get("description"),
     )
-
-
-def _rows(new_table: Table, schema: pa.Schema) -> Iterator[pa.Table]:
-    for batch in table_batches(new_table):
-        yield aligned(batch, schema)
 
 
 def _copy_companions(
@@ -153,10 +144,10 @@ def _copy_companions(
 
 
 def _copy_properties(
-    new_table: Table, table: Table, layout: Layout, generation: int, scan: ScanFacts | None
+    new_table: Table, table: Table, generation: int, scan: ScanFacts | None
 ) -> None:
     """Copy the properties under the new generation's names, which are unread until the swap."""
-    source, current = properties_of(new_table), properties_of(table)
+    source, current = new_table.properties, table.properties
     copied = {
         property_of(name, generation + 1): source[property_of(name, 0)]
         for name in PER_GENERATION
@@ -166,4 +157,4 @@ def _copy_properties(
         copied[property_of(SCAN, generation + 1)] = scan.to_json()
     if any(current.get(name) != value for name, value in copied.items()):
         outdated = () if scan is None else outdated_properties(current, generation)
-        set_properties(table, layout.storage_options, copied, outdated=outdated)
+        set_properties(table, copied, outdated=outdated)

@@ -12,9 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.dataset.companion_table import CompanionTable, Stamps
-from datazone_dagster.delta import data_files, guarded
-from datazone_dagster.delta.read_table import schema_of
-from datazone_dagster.delta.write_table import add_columns
+from datazone_dagster.delta import guarded
 from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.rows.align import aligned
@@ -73,8 +71,9 @@ class Tombstones:
         if table is None or not len(keyed_changes):
             return keyed_changes.slice(0, 0)
         lowest = pc.min(keyed_changes[VERSION]).as_py()
-        files = self._companion.files_from(data_files(table), lowest)
-        found = versions_in(table, self._companion.storage_options, files, keyed_changes[KEY])
+        files = self._companion.files_from(table.at.files, lowest)
+        with guarded(self._companion.uri, f"Reading tombstones of dataset {self._dataset_id!r}"):
+            found = versions_in(table.at, files, keyed_changes[KEY])
         if not len(found):
             return keyed_changes.slice(0, 0)
         both = with_highest(
@@ -107,8 +106,6 @@ class Tombstones:
         deleted_at = pa.scalar(now, SCHEMA.field(DELETED_AT).type)
         values = {DELETED_AT: deleted_at, **_STAMPS.values(removed[VERSION], now)}
         with guarded(self._companion.uri, f"Writing tombstones of dataset {self._dataset_id!r}"):
-            known = schema_of(table).names
+            known = table.schema.names
             added = [field for field in SCHEMA if field.name not in known]
-            if added:
-                add_columns(table, added)
-            self._companion.append(table, aligned(removed, SCHEMA, values), now)
+            self._companion.append(table, aligned(removed, SCHEMA, values), now, added=added)

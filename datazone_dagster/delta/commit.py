@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake import CommitProperties, Schema
 
 from datazone_dagster.delta import LostRaceError, guarded
 from datazone_dagster.delta.put_entry import put_entry
+from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.transaction_log import (
     VECTORS_ENABLED,
     VECTORS_FEATURE,
     LiveFile,
     Snapshot,
-    read_snapshot,
 )
 from datazone_dagster.errors import ConcurrentWriterError
 
@@ -189,20 +189,16 @@ def _changed_metadata(
 
 
 def set_properties(
-    table: DeltaTable,
-    storage_options: Mapping[str, str],
-    properties: Mapping[str, str],
-    *,
-    outdated: Collection[str] = (),
+    table: Table, properties: Mapping[str, str], *, outdated: Collection[str] = ()
 ) -> None:
-    """Set table properties; the handle is at the new version afterwards.
+    """Set table properties; the table is at the new version afterwards.
 
-    delta-rs commits them, except where the table has deletion vectors: there it would add the
-    reader feature `variantType`, which locks out readers for no reason. Nor can it remove any.
+    delta-rs commits them only where our own commits are not possible, and where the table has
+    no deletion vectors: there it would add the reader feature `variantType`, which locks out
+    readers for no reason. Nor can it remove any. Such a commit may come after others.
 
     Args:
         table: The table.
-        storage_options: Options of its store.
         properties: Properties to set.
         outdated: Properties that nobody reads: removed, where our own commits are possible.
 
@@ -210,26 +206,26 @@ def set_properties(
         ConcurrentWriterError: Another commit came first; nothing was set.
         StorageError: The store failed.
     """
-    with guarded(table.table_uri, "Setting table properties"):
-        has_vectors = VECTORS_FEATURE in (table.protocol().writer_features or ())
-        snapshot = read_snapshot(table, storage_options) if has_vectors or outdated else None
-        if snapshot is None or (not has_vectors and why_not(snapshot) is not None):
-            table.alter.set_table_properties(dict(properties), raise_if_not_exists=False)
+    snapshot = table.at
+    with guarded(table.uri, "Setting table properties"):
+        has_vectors = VECTORS_FEATURE in (snapshot.protocol.get("writerFeatures") or ())
+        if not has_vectors and why_not(snapshot) is not None:
+            with table.by_delta_rs() as handle:
+                handle.alter.set_table_properties(dict(properties), raise_if_not_exists=False)
             return
         kept = {
             name: value for name, value in snapshot.configuration.items() if name not in outdated
         }
         snapshot = replace(snapshot, metadata={**snapshot.metadata, "configuration": kept})
         try:
-            _put_properties(snapshot, properties, [])
+            table.move_to(_put_properties(snapshot, properties, []))
         except LostRaceError as lost:
             raise ConcurrentWriterError(
-                f"Setting properties of {table.table_uri}: {lost}.",
+                f"Setting properties of {table.uri}: {lost}.",
                 safe="Nothing was set; the other writer's commit is intact.",
                 hint="This attempt lost the commit race; the next one continues from the new "
                 "state.",
             ) from lost
-        table.update_incremental()
 
 
 def enable_vectors(snapshot: Snapshot) -> Snapshot:

@@ -40,6 +40,21 @@ def live_batches(
         yield batch
 
 
+def all_rows(snapshot: Snapshot, schema: pa.Schema) -> pa.Table:
+    """Return the live rows of a table in memory, in these columns.
+
+    Raises:
+        OSError: The store failed.
+        StorageError: A deletion vector is damaged.
+    """
+    batches = (
+        batch
+        for file in snapshot.files
+        for batch in live_batches(snapshot, file, schema, snapshot.deleted_in(file))
+    )
+    return pa.Table.from_batches(batches, schema)
+
+
 def rows_at(snapshot: Snapshot, file: LiveFile, schema: pa.Schema, positions: BitMap64) -> pa.Table:
     """Return the rows of a file at these positions, in ascending order of position."""
     wanted = _sorted(positions)

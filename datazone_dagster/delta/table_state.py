@@ -57,7 +57,7 @@ class KeptTable:
         self.uri = uri
         self.kind = kind
         self.store = TableStore(_as_uri(uri), storage_options)
-        self._storage_options = dict(storage_options)
+        self.storage_options = dict(storage_options)
         self._lock = RLock()
         self._snapshot: Snapshot | None = None
         self._absent = False
@@ -118,7 +118,7 @@ class KeptTable:
             DeltaError: The log can't be read.
             OSError: The store failed.
         """
-        options = delta_rs_options(self.store.uri, self._storage_options)
+        options = delta_rs_options(self.store.uri, self.storage_options)
         with self._lock:
             if options != self._handle_options:  # renewed: a handle has those of its opening
                 self._handle, self._handle_options, self._lent = None, options, set()

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties
+from deltalake import CommitProperties, DeltaTable
 
 from datazone_dagster.delta import guarded
-from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.delta.write_table import WRITER, add_columns, append_rows
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.report import MergeCounts
@@ -60,25 +59,26 @@ class DeltaMergeEngine:
         commit: CommitProperties,
         on: tuple[str, ...],
     ) -> None:
-        with guarded(target.uri, f"Merging into dataset {target.dataset_id!r}"):
+        doing = f"Merging into dataset {target.dataset_id!r}"
+        with guarded(target.uri, doing), target.table.by_delta_rs() as handle:
             if target.added:
                 # A delta-rs MERGE can't add a column: a commit before it does.
-                add_columns(target.table, target.added)
+                add_columns(handle, target.added)
             if len(markers):
-                self._replace(target, markers, rows, commit, on)
+                self._replace(handle, markers, rows, commit, on)
             else:
-                append_rows(target.table, rows, commit)
+                append_rows(handle, rows, commit)
 
     def _replace(
         self,
-        target: MergeTarget,
+        handle: DeltaTable,
         markers: pa.Table,
         rows: pa.Table,
         commit: CommitProperties,
         on: tuple[str, ...],
     ) -> None:
         same = " and ".join(f't."{name}" = s."{name}"' for name in on)
-        target.table.merge(
+        handle.merge(
             _with_markers(markers, rows),
             predicate=f's."{_OP}" = {_REPLACED} and {same}',
             source_alias="s",
@@ -95,7 +95,7 @@ class DeltaMergeEngine:
 
 def _existing_versions(target: MergeTarget, keyed_changes: pa.Table) -> pa.Table:
     """Return key and highest version of the table's rows of these keys."""
-    found = locate(read_snapshot(target.table, target.storage_options), keyed_changes[KEY])
+    found = locate(target.table.at, keyed_changes[KEY])
     rows = pa.table({KEY: keyed_changes[KEY].take(found[CHANGE_ROW]), VERSION: found[VERSION]})
     return rows.group_by(KEY).aggregate([(VERSION, "max")])
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties
 from pyroaring import BitMap64
 
+from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.rows.merge_batch import MergeBatch
@@ -21,23 +22,24 @@ class MergeTarget:
 
     The commit must be made on top of `table`'s version, so that a later commit by another writer
     is detected. An engine may then read the table again and repeat the merge; it must not write
-    blindly.
+    blindly. The table is at the version of its commit afterwards.
 
     Args:
         dataset_id: Dataset to name in errors.
-        uri: URI of the table.
-        storage_options: Options of the table's store.
-        table: Handle of the table.
+        table: The table.
         schema: Schema of the rows: the table's, with `added` at its end.
         added: Columns that the table does not have yet and gets in the same commit.
     """
 
     dataset_id: str
-    uri: str
-    storage_options: dict[str, str]
-    table: DeltaTable
+    table: Table
     schema: pa.Schema
     added: tuple[pa.Field, ...] = ()
+
+    @property
+    def uri(self) -> str:
+        """Location of the table."""
+        return self.table.uri
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from datazone_dagster.delta import guarded
-from datazone_dagster.delta.transaction_log import Snapshot, read_snapshot
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.locate import CHANGE_ROW, FILE, POSITION, existing_rows, locate
@@ -43,7 +43,7 @@ def find_rows(
     keys = pa.chunked_array([keys.unique()])
     schema = pa.schema([target.schema.field(name) for name in columns])
     with guarded(target.uri, f"Reading dataset {target.dataset_id!r}"):
-        snapshot = read_snapshot(target.table, target.storage_options)
+        snapshot = target.table.at
         found = locate(snapshot, keys)
         if set(columns) <= {KEY, VERSION}:
             values = {KEY: keys.take(found[CHANGE_ROW]), VERSION: found[VERSION]}

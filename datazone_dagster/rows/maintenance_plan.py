@@ -7,13 +7,21 @@ one size, so that a row is rewritten a few times in its life and not with every 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from datazone_dagster.errors import DefinitionError
 
 MIB = 1 << 20
+
+LOG_RETENTION = timedelta(days=30)
+"""Time for which entries of a log stay if its property is not understood: Delta Lake's default."""
+
+_INTERVAL = re.compile(
+    r"(interval\s+)?(?P<count>\d{1,6})\s+(?P<unit>week|day|hour|minute|second)s?"
+)
 
 SIZES = (4 * MIB, 32 * MIB)
 """Bounds between small, medium and full-size files, in bytes; full-size ones are not joined."""
@@ -42,7 +50,7 @@ class MaintenanceSettings:
 
     join_files: int = 8
     hidden_share: float = 0.05
-    checkpoint_commits: int = 25
+    checkpoint_commits: int = 16
     group_bytes: int = 64 * MIB
     budget_bytes: int = 256 * MIB
     budget_seconds: float = 20.0
@@ -96,6 +104,20 @@ class Rewrite:
     files: tuple[int, ...]
     bytes_read: int
     hidden_rows: int = field(default=0)
+
+
+def log_retention(properties: Mapping[str, str], settings: MaintenanceSettings) -> timedelta:
+    """Return for how long entries of a table's log stay.
+
+    Without a table property that says so, as long as the files that older versions need.
+    """
+    text = properties.get("delta.logRetentionDuration")
+    if text is None:
+        return settings.retention
+    match = _INTERVAL.fullmatch(text.strip().lower())
+    if match is None:
+        return LOG_RETENTION
+    return timedelta(**{match["unit"] + "s": int(match["count"])})
 
 
 def plan_rewrites(files: Sequence[FileFacts], settings: MaintenanceSettings) -> list[Rewrite]:

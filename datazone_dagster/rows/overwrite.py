@@ -15,21 +15,22 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from datazone_dagster.delta import guarded
-from datazone_dagster.delta.read_table import partition_columns_of, scanned
+from datazone_dagster.delta.read_table import scanned
+from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.write_table import WRITER
 from datazone_dagster.rows.align import aligned
 
 READ_ROWS = 16_384
 
 
-def rewritten(table: DeltaTable, schema: pa.Schema, *, doing: str) -> None:
+def rewritten(table: Table, schema: pa.Schema, *, doing: str) -> None:
     """Rewrite all rows in the types of `schema`; columns that it adds are null.
 
     The position and everything else in the table's log stay as they are. Readers see the table
     before or after, nothing in between; the version before can still be read.
 
     Args:
-        table: Handle that the caller has checked; it is at the new version afterwards.
+        table: Table at the version that the caller has checked; it is at the new one afterwards.
         schema: Schema with every column of the table, in types that hold the old ones.
         doing: Description of the operation, for errors.
 
@@ -37,13 +38,13 @@ def rewritten(table: DeltaTable, schema: pa.Schema, *, doing: str) -> None:
         ConcurrentWriterError: Another commit came first; nothing was written.
         StorageError: The store failed.
     """
-    with guarded(table.table_uri, doing):
+    with guarded(table.uri, doing), table.by_delta_rs() as handle:
         replace_rows(
-            table,
-            _row_groups(table, schema),
+            handle,
+            _row_groups(handle, schema),
             schema,
             CommitProperties(max_commit_retries=0),
-            partition_by=partition_columns_of(table),
+            partition_by=table.partition_columns,
         )
 
 

@@ -27,7 +27,7 @@ from datazone_dagster.delta.commit import (
 )
 from datazone_dagster.delta.data_file import by_partition, wide_bounds, write_data_file
 from datazone_dagster.delta.read_file import live_batches
-from datazone_dagster.delta.transaction_log import LiveFile, Snapshot, read_snapshot
+from datazone_dagster.delta.transaction_log import LiveFile, Snapshot
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.report import MergeCounts
@@ -67,7 +67,7 @@ def change_rows(
     *,
     attempts: int = ATTEMPTS,
 ) -> MergeCounts:
-    """Plan and commit, again if another commit came first; the handle is then at the new version.
+    """Plan and commit, again if another commit came first; the table is then at the new version.
 
     The commit carries `commit` even if no row changes.
 
@@ -88,14 +88,11 @@ def change_rows(
     with guarded(target.uri, f"Changing rows of dataset {target.dataset_id!r}"):
         while lost < attempts:
             try:
-                counts = _attempt(target, plan, commit, choose)
+                return _attempt(target, plan, commit, choose)
             except LostRaceError as race:
                 lost += 1
                 _logger.info("Dataset %s: %s.", target.dataset_id, race)
                 _read_again(target, commit)
-            else:
-                target.table.update_incremental()
-                return counts
     raise ConcurrentWriterError(
         f"Changing rows of dataset {target.dataset_id!r} at {target.uri}: another commit came "
         f"first{f' {lost} times' if lost > 1 else ''}.",
@@ -106,16 +103,14 @@ def change_rows(
 
 
 def _read_again(target: MergeTarget, commit: CommitProperties) -> None:
-    """Bring the handle up to date; raise if a retry is pointless after the commits since."""
+    """Read what came first; raise if a retry is pointless after the commits since."""
 
-    def known() -> tuple[str, list[int | None]]:
+    def known() -> tuple[str, list[int]]:
         ids = [one.app_id for one in commit.app_transactions or ()]
-        return target.table.schema().to_json(), [
-            target.table.transaction_version(app_id) for app_id in ids
-        ]
+        return target.table.at.schema_text, [target.table.transaction(app_id) for app_id in ids]
 
     before = known()
-    target.table.update_incremental()
+    target.table.refresh()
     if known() != before:
         raise ConcurrentWriterError(
             f"Changing rows of dataset {target.dataset_id!r} at {target.uri}: another run applied "
@@ -128,7 +123,7 @@ def _read_again(target: MergeTarget, commit: CommitProperties) -> None:
 def _attempt(
     target: MergeTarget, plan: Plan, commit: CommitProperties, choose: Choice
 ) -> MergeCounts:
-    snapshot = read_snapshot(target.table, target.storage_options)
+    snapshot = target.table.at
     reason = why_not(snapshot)
     if reason is not None:
         raise UnsupportedRulesError(reason)
@@ -136,6 +131,7 @@ def _attempt(
     removal = choose(snapshot, changes)
     if removal is Removal.VECTORS and not snapshot.writes_vectors:
         snapshot = enable_vectors(snapshot)
+        target.table.move_to(snapshot)
     _commit(target, snapshot, changes, removal, commit)
     crash_points.reach(crash_points.AFTER_LOG_ENTRY)
     return changes.counts
@@ -170,7 +166,7 @@ def _commit(
         adds += hidden
         written += path
     crash_points.reach(crash_points.BEFORE_LOG_ENTRY)
-    commit_files(
+    after = commit_files(
         snapshot,
         FileActions(adds, touched, written),
         operation="MERGE",
@@ -185,6 +181,7 @@ def _commit(
         properties=commit,
         new_columns=pa.schema(target.added) if target.added else None,
     )
+    target.table.move_to(after)
 
 
 @dataclass

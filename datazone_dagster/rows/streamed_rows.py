@@ -7,23 +7,27 @@ top of the version that was read: any other commit in between wins the race.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties
 from pyroaring import BitMap64
 
-from datazone_dagster.delta import CHECKPOINT_EVERY, guarded, transactions
+from datazone_dagster.delta import guarded, transactions
 from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files, why_not
 from datazone_dagster.delta.data_file import write_data_file
 from datazone_dagster.delta.read_file import live_batches, rows_at
-from datazone_dagster.delta.read_table import load_version
-from datazone_dagster.delta.transaction_log import Action, LiveFile, read_snapshot
+from datazone_dagster.delta.table import Table
+from datazone_dagster.delta.transaction_log import Action, LiveFile
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.rows.overwrite import replace_rows
 
 FILE_BYTES = 32 << 20
 """Decoded bytes of added rows per file: a later change of one row rewrites its file."""
+
+RETENTION = timedelta(days=7)
+"""Time for which entries of the log stay, as the properties of these tables say."""
 
 PART_BYTES = 16 << 20
 """Decoded bytes of a row group: memory holds one of them several times while it is written."""
@@ -33,8 +37,7 @@ class StreamedRows:
     """All rows of one version of an unpartitioned table, of which some columns are in memory.
 
     Args:
-        table: Handle of the table; `replace` moves it to the version that it commits.
-        storage_options: Options of the table's store.
+        table: The table; `replace` moves it to the version that it commits.
         schema: Schema of the table.
         columns: Names of the columns to hold in memory.
 
@@ -44,18 +47,16 @@ class StreamedRows:
 
     def __init__(
         self,
-        table: DeltaTable,
-        storage_options: Mapping[str, str],
+        table: Table,
         schema: pa.Schema,
         columns: Sequence[str],
     ) -> None:
         self._table = table
         self._schema = schema
         self._columns = pa.schema([schema.field(name) for name in columns])
-        snapshot = read_snapshot(table, storage_options)
-        self._snapshot = snapshot
+        self._snapshot = snapshot = table.at
         self._deleted = [snapshot.deleted_in(file) for file in snapshot.files]
-        with guarded(table.table_uri, "Reading rows"):
+        with guarded(table.uri, "Reading rows"):
             parts = [
                 pa.Table.from_batches(
                     live_batches(snapshot, file, self._columns, gone), self._columns
@@ -74,7 +75,7 @@ class StreamedRows:
         """
         wanted = np.asarray(numbers.to_numpy(), np.int64)
         found: list[pa.Table] = []
-        with guarded(self._table.table_uri, "Reading rows"):
+        with guarded(self._table.uri, "Reading rows"):
             for at, file in enumerate(self._snapshot.files):
                 start, end = self._starts[at], self._starts[at + 1]
                 inside = wanted[(wanted >= start) & (wanted < end)] - start
@@ -124,15 +125,12 @@ class StreamedRows:
             for at in range(len(self._snapshot.files))
             if not self._of_file(rows, at).equals(self._of_file(self.rows, at))
         ]
-        with guarded(self._table.table_uri, doing):
+        with guarded(self._table.uri, doing):
             if why_not(self._snapshot) is None:
                 self._commit(rows, changed, added, commit, doing)
             else:
                 self._commit_all(rows, added, commit)
-            since = self._table.version() - (self._snapshot.checkpoint_version or 0)
-            if since >= CHECKPOINT_EVERY:
-                self._table.create_checkpoint()
-                self._table.cleanup_metadata()
+            self._table.keep_short(RETENTION)
 
     def _commit(
         self,
@@ -160,12 +158,12 @@ class StreamedRows:
             )
         except LostRaceError as lost:
             raise ConcurrentWriterError(
-                f"{doing} at {self._table.table_uri}: {lost}.",
+                f"{doing} at {self._table.uri}: {lost}.",
                 safe="Nothing of this attempt was committed; the other writer's commit is intact.",
                 hint="This attempt lost the commit race; the next one continues from the new "
                 "state.",
             ) from lost
-        load_version(self._table, after.version)
+        self._table.move_to(after)
 
     def _commit_all(
         self, rows: pa.Table, added: Iterable[pa.RecordBatch], commit: CommitProperties | None
@@ -177,9 +175,10 @@ class StreamedRows:
                 yield from map(_as_table, self._replaced(rows, at))
             yield from map(_as_table, added)
 
-        replace_rows(
-            self._table, pieces(), self._schema, commit or transactions({}), partition_by=()
-        )
+        with self._table.by_delta_rs() as handle:
+            replace_rows(
+                handle, pieces(), self._schema, commit or transactions({}), partition_by=()
+            )
 
     def _rewritten(self, rows: pa.Table, changed: Sequence[int]) -> Iterator[Action]:
         for at in changed:

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from urllib.parse import unquote
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError
 
-from datazone_dagster.delta import guarded, open_table
+from datazone_dagster.delta import guarded
 from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files, why_not
 from datazone_dagster.delta.data_file import write_data_file
+from datazone_dagster.delta.live_file import LiveFile
+from datazone_dagster.delta.log_upkeep import checkpoint_due, clean_log, make_checkpoint
 from datazone_dagster.delta.orphans import orphan_files
 from datazone_dagster.delta.read_file import live_batches
-from datazone_dagster.delta.read_table import schema_of
-from datazone_dagster.delta.transaction_log import LiveFile, Snapshot, read_snapshot
+from datazone_dagster.delta.table import Table, opened
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.layout import Layout
@@ -34,6 +36,7 @@ from datazone_dagster.rows.maintenance_plan import (
     SIZES,
     FileFacts,
     MaintenanceSettings,
+    log_retention,
     plan_rewrites,
 )
 
@@ -49,6 +52,21 @@ _BYTES_AT_A_TIME = 16 << 20
 _JOINED_SHARE = 1 / 4
 """Share of the memory that rows being sorted may take. Together with the written rows, which stay
 in memory until their row group is full, they took three and a half times as much (measured)."""
+
+
+_COMMIT_SECONDS = 10.0
+"""Time after which rewritten files are committed: later ones do not put them at risk."""
+
+_ATTEMPTS = 8
+"""Attempts at a commit while others commit first."""
+
+
+@dataclass(frozen=True)
+class _Rewritten:
+    """Files, and the add action of the one that replaces them; None: they had no live row."""
+
+    files: Sequence[LiveFile]
+    add: dict[str, Any] | None
 
 
 @dataclass
@@ -91,19 +109,19 @@ def maintain(
         StorageError: The store failed; the table is unchanged, or some pieces are done.
     """
     started_seconds = monotonic()
-    options = dict(layout.storage_options)
     uri = layout.dataset(dataset_id)
-    table = open_table(uri, options, KIND)
+    table = opened(uri, layout.storage_options, KIND)
     if table is None:
         return None
-    run = _Run(table, options, settings, now, order_by, memory_bytes)
+    run = _Run(table, settings, now, order_by, memory_bytes)
     with guarded(uri, f"Maintaining dataset {dataset_id!r}"):
         try:
-            run.rewrite(lambda: monotonic() - started_seconds >= settings.budget_seconds)
+            run.rewrite(started_seconds + settings.budget_seconds, monotonic)
             run.shorten_log()
         except (LostRaceError, ConcurrentWriterError, CommitFailedError):
             run.done.lost_race = True
-        snapshot = run.read()
+            table.refresh()
+        snapshot = table.at
     return MaintenanceReport(
         files=len(snapshot.files),
         size_bytes=sum(file.size_bytes for file in snapshot.files),
@@ -119,8 +137,7 @@ class _Run:
 
     def __init__(
         self,
-        table: DeltaTable,
-        options: dict[str, str],
+        table: Table,
         settings: MaintenanceSettings,
         now: datetime,
         order_by: str,
@@ -128,42 +145,48 @@ class _Run:
     ) -> None:
         self.done = _Done()
         self._table = table
-        self._options = options
         self._settings = settings
         self._now = now
         self._order_by = order_by
         self._most_bytes = None if memory_bytes is None else int(memory_bytes * _JOINED_SHARE)
 
-    def read(self) -> Snapshot:
-        """Return a snapshot of the table as it is now."""
-        self._table.update_incremental()
-        return read_snapshot(self._table, self._options)
-
-    def rewrite(self, is_late: Callable[[], bool]) -> None:
-        """Join and purge files, one commit each: a later failure undoes none of them."""
-        snapshot = read_snapshot(self._table, self._options)
+    def rewrite(self, until_seconds: float, monotonic: Callable[[], float]) -> None:
+        """Join and purge files, all in one commit, or one per `_COMMIT_SECONDS` of work."""
+        snapshot = self._table.at
         if why_not(snapshot) is not None:
             self._compact_by_delta_rs(snapshot)
             return
-        schema = schema_of(self._table)
         facts = [_facts(snapshot, file) for file in snapshot.files]
+        begun_seconds, rewrites = monotonic(), list[_Rewritten]()
         for number, planned in enumerate(plan_rewrites(facts, self._settings)):
-            if number and is_late():
-                return
-            files = [snapshot.files[at] for at in planned.files]
-            if len(files) > 1:
-                version = self._join(snapshot, files, schema)
-            else:
-                rows = _rows_of(snapshot, files[0], schema)
-                version = self._replace(snapshot, files, rows, schema)
-            snapshot = replace(snapshot, version=version)
+            if number and monotonic() >= until_seconds:
+                break
+            rewritten = self._rewritten(snapshot, [snapshot.files[at] for at in planned.files])
+            rewrites += [] if rewritten is None else [rewritten]
+            if monotonic() - begun_seconds >= _COMMIT_SECONDS:
+                self._commit(rewrites)
+                begun_seconds, rewrites = monotonic(), []
+        self._commit(rewrites)
 
-    def _join(self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema) -> int:
-        """Join as many of these files as fit in memory; fewer than two are not joined."""
-        fitting, rows = self._read_together(snapshot, files, schema)
-        if len(fitting) < 2:
-            return snapshot.version
-        return self._replace(snapshot, fitting, self._sorted(rows), schema)
+    def _rewritten(self, snapshot: Snapshot, files: Sequence[LiveFile]) -> _Rewritten | None:
+        """Write one file, or join as many files as fit in memory; fewer than two are not joined."""
+        schema = snapshot.schema
+        if len(files) > 1:
+            files, rows = self._read_together(snapshot, files, schema)
+            if len(files) < 2:
+                return None
+            batches = self._sorted(rows)
+        else:
+            batches = _rows_of(snapshot, files[0], schema)
+        add = write_data_file(
+            snapshot.store,
+            schema,
+            files[0].partition_values,
+            batches,
+            data_change=False,
+            plain_columns=(KEY, VERSION),
+        )
+        return _Rewritten(files, add)
 
     def _read_together(
         self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema
@@ -185,41 +208,38 @@ class _Run:
             fitting.append(file)
         return fitting, _one_chunk(batches, schema)
 
-    def _replace(
-        self,
-        snapshot: Snapshot,
-        files: Sequence[LiveFile],
-        rows: Iterator[pa.RecordBatch],
-        schema: pa.Schema,
-    ) -> int:
-        add = write_data_file(
-            snapshot.store,
-            schema,
-            files[0].partition_values,
-            rows,
-            data_change=False,
-            plain_columns=(KEY, VERSION),
-        )
+    def _commit(self, rewrites: Sequence[_Rewritten]) -> None:
+        """Commit rewritten files, also after others, if they changed none of these files."""
+        if not rewrites:
+            return
         crash_points.reach(crash_points.AFTER_DATA_FILES)
-        adds = [add] if add is not None else []
-        after = commit_files(
-            snapshot,
-            FileActions(
-                adds=adds,
-                removes=files,
-                written=[unquote(one["path"]) for one in adds],
-                data_change=False,
-            ),
-            operation="OPTIMIZE",
-            parameters={"predicate": "[]"},
-            metrics={"numRemovedFiles": len(files), "numAddedFiles": len(adds)},
-        )
-        self.done.files_joined += len(files) if len(files) > 1 else 0
+        adds = [one.add for one in rewrites if one.add is not None]
+        removes = [file for one in rewrites for file in one.files]
+        schema_text = self._table.at.schema_text
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                after = commit_files(
+                    self._table.at,
+                    FileActions(adds=adds, removes=removes, data_change=False),
+                    operation="OPTIMIZE",
+                    parameters={"predicate": "[]"},
+                    metrics={"numRemovedFiles": len(removes), "numAddedFiles": len(adds)},
+                )
+                break
+            except (LostRaceError, ConcurrentWriterError):
+                self._table.refresh()
+                at = self._table.at
+                is_as_read = at.schema_text == schema_text and why_not(at) is None
+                if not attempts_left or not is_as_read or not _has_all(at, removes):
+                    at.store.delete(LiveFile(add, None).path for add in adds)
+                    raise
+        self._table.move_to(after)
+        for one in rewrites:
+            self.done.files_joined += len(one.files) if len(one.files) > 1 else 0
         self.done.files_written += len(adds)
-        self.done.bytes_written += sum(one["size"] for one in adds)
-        self.done.bytes_read += sum(file.size_bytes for file in files)
-        self.done.rows_dropped += sum(file.deleted for file in files)
-        return after.version
+        self.done.bytes_written += sum(add["size"] for add in adds)
+        self.done.bytes_read += sum(file.size_bytes for file in removes)
+        self.done.rows_dropped += sum(file.deleted for file in removes)
 
     def _sorted(self, rows: pa.Table) -> Iterator[pa.RecordBatch]:
         """Yield the rows of several files in order, so that row groups have narrow key bounds."""
@@ -235,32 +255,32 @@ class _Run:
         small = [file for file in facts if file.size_bytes < SIZES[-1]]
         if len(small) < self._settings.join_files:
             return
-        metrics = self._table.optimize.compact(
-            target_size=SIZES[-1], max_concurrent_tasks=1, commit_properties=_NO_RETRY
-        )
+        with self._table.by_delta_rs() as handle:
+            metrics = handle.optimize.compact(
+                target_size=SIZES[-1], max_concurrent_tasks=1, commit_properties=_NO_RETRY
+            )
         self.done.files_joined += metrics["numFilesRemoved"]
         self.done.files_written += metrics["numFilesAdded"]
 
     def shorten_log(self) -> None:
-        """Checkpoint the log, and once per `clean_every` delete orphan files."""
-        snapshot = self.read()
-        since = snapshot.version - (snapshot.checkpoint_version or 0)
-        if since < self._settings.checkpoint_commits:
+        """Checkpoint the log, and once per `clean_every` delete what nothing needs any more."""
+        if not checkpoint_due(self._table.at, self._settings.checkpoint_commits):
             return
-        cleaned_at = snapshot.transactions.get(CLEANED_AT, 0)
-        if self._now.timestamp() - cleaned_at >= self._settings.clean_every.total_seconds():
-            self._clean(snapshot)
-        self._table.update_incremental()
-        self._table.create_checkpoint()
-        self._table.cleanup_metadata()
+        cleaned_at = self._table.transaction(CLEANED_AT)
+        cleans = self._now.timestamp() - cleaned_at >= self._settings.clean_every.total_seconds()
+        if cleans:
+            self._clean(self._table.at)
+        self._table.at = make_checkpoint(self._table.kept, self._table.at)
         self.done.checkpoint = True
+        if cleans:
+            clean_log(self._table.at, log_retention(self._table.properties, self._settings))
 
     def _clean(self, snapshot: Snapshot) -> None:
         paths = orphan_files(snapshot, self._now - self._settings.retention)
         snapshot.store.delete(paths)
         self.done.files_deleted += len(paths)
         if why_not(snapshot) is None:
-            commit_files(
+            after = commit_files(
                 snapshot,
                 FileActions(adds=[], removes=[], data_change=False),
                 operation="VACUUM END",
@@ -270,9 +290,15 @@ class _Run:
                     app_transactions=[Transaction(CLEANED_AT, int(self._now.timestamp()))]
                 ),
             )
+            self._table.move_to(after)
 
 
 _NO_RETRY = CommitProperties(max_commit_retries=0)
+
+
+def _has_all(snapshot: Snapshot, files: Sequence[LiveFile]) -> bool:
+    """Return whether these files are in the table with the same deleted rows."""
+    return all(file.identity in snapshot.by_identity for file in files)
 
 
 def _rows_of(snapshot: Snapshot, file: LiveFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

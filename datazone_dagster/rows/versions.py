@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 
-from datazone_dagster.delta.read_rows import read_rows
-from datazone_dagster.delta.store import TableStore
-from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.delta.live_file import LiveFile
+from datazone_dagster.delta.read_file import live_batches
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
-from datazone_dagster.model.table_file import DataFile
 from datazone_dagster.rows.change_ids import are_among
 from datazone_dagster.rows.key_filter import KeyFilter
 from datazone_dagster.rows.locate import CHANGE_ROW, LOOKED_UP_ROWS, locate
@@ -23,27 +21,27 @@ HIGHEST = f"{VERSION}_max"
 _SCHEMA = pa.schema([(KEY, pa.string()), (VERSION, pa.string())])
 
 
-def versions_in(
-    table: DeltaTable,
-    storage_options: Mapping[str, str],
-    files: Iterable[DataFile],
-    keys: pa.ChunkedArray,
-) -> pa.Table:
-    """Return the keys that occur in the files, each with its highest version there.
+def versions_in(snapshot: Snapshot, files: Iterable[LiveFile], keys: pa.ChunkedArray) -> pa.Table:
+    """Return the keys that occur in files of a table, each with its highest version there.
 
     The keys given and found are in memory, the files are not.
+
+    Raises:
+        OSError: The store failed.
+        StorageError: A deletion vector is damaged.
     """
     wanted = pa.array(keys.combine_chunks())
     found = [_SCHEMA.empty_table()]
     if len(wanted):
         key_filter = KeyFilter(wanted)
         candidates: list[pa.Table] = []
-        store = TableStore(table.table_uri, storage_options)
-        for _, rows in read_rows(store, files, _SCHEMA):
-            candidates.append(rows.take(pa.array(key_filter.passing(rows[KEY].combine_chunks()))))
-            if sum(map(len, candidates)) >= LOOKED_UP_ROWS:
-                found.append(_among(wanted, candidates))
-                candidates = []
+        for file in files:
+            for batch in live_batches(snapshot, file, _SCHEMA, snapshot.deleted_in(file)):
+                passing = pa.array(key_filter.passing(batch.column(KEY)))
+                candidates.append(pa.table(batch).take(passing))
+                if sum(map(len, candidates)) >= LOOKED_UP_ROWS:
+                    found.append(_among(wanted, candidates))
+                    candidates = []
         found.append(_among(wanted, [found[0], *candidates]))
     return pa.concat_tables(found).group_by(KEY).aggregate([(VERSION, "max")])
 
@@ -58,9 +56,7 @@ def with_highest(keyed_changes: pa.Table, existing: pa.Table) -> pa.Table:
     return keyed_changes.join(existing, keys=KEY, join_type="inner")
 
 
-def has_rows(
-    table: DeltaTable, storage_options: Mapping[str, str], rows: pa.Table
-) -> pa.ChunkedArray:
+def has_rows(snapshot: Snapshot, rows: pa.Table) -> pa.ChunkedArray:
     """Return per row whether readers of the table see a row of the same key and version.
 
     Raises:
@@ -68,6 +64,6 @@ def has_rows(
         StorageError: A deletion vector is damaged.
     """
     keys = pa.chunked_array([rows[KEY].unique()])
-    found = locate(read_snapshot(table, storage_options), keys)
+    found = locate(snapshot, keys)
     existing = pa.table({KEY: keys.take(found[CHANGE_ROW]), VERSION: found[VERSION]})
     return are_among(rows, existing)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 
 from datazone_dagster.dataset.companion_table import RETENTION, CompanionTable, Stamps
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.tombstones import KIND, SCHEMA, Tombstones
-from datazone_dagster.delta import create_table, data_files
-from datazone_dagster.delta.transaction_log import read_snapshot
+from datazone_dagster.delta import create_table
+from datazone_dagster.delta.table import Table
 from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION
 from datazone_dagster.model.layout import CHANGE_LOG_KIND, Layout
 from datazone_dagster.model.snapshot_state import PROPERTY, Phase, SnapshotState
@@ -44,7 +44,7 @@ class World:
         stamped = aligned(rows, self.schema, STAMPS.values(rows[VERSION], now))
         self.companion.append(table, stamped, now)
 
-    def table(self) -> DeltaTable:
+    def table(self) -> Table:
         table = self.companion.open()
         assert table is not None
         return table
@@ -70,11 +70,8 @@ def test_only_files_that_reach_a_version_are_read(world: World) -> None:
         wanted = [row_version(*identity) for identity in versions[at:]]
         read = world.read(["a", "c"], lowest=row_version(*lowest))
         assert read == [("a", version) for version in wanted]
-        for files in (
-            data_files(world.table()),
-            read_snapshot(world.table(), {}).files,
-        ):
-            assert len(world.companion.files_from(files, row_version(*lowest))) == len(wanted)
+        files = world.companion.files_from(world.table().at.files, row_version(*lowest))
+        assert len(files) == len(wanted)
     assert len(world.read()) == 2 * len(versions)
     assert world.read([]) == []
 
@@ -121,7 +118,8 @@ def test_days_that_a_running_snapshot_may_need_stay(
 
 def test_an_expired_table_is_empty_not_missing(world: World) -> None:
     world.append(1, 1)
-    world.table().delete()
+    with world.table().by_delta_rs() as handle:
+        handle.delete()
     assert world.read() == []
     assert world.read(["a"], lowest=row_version(1, 0)) == []
 

@@ -13,7 +13,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.delta.commit import set_properties
-from datazone_dagster.delta.read_table import schema_of
+from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.layout import Layout
@@ -22,6 +22,7 @@ from datazone_dagster.rows.engines import CopyOnWriteEngine, merged
 from datazone_dagster.rows.merge_batch import KEYED_CHANGES_SCHEMA, MergeBatch
 from datazone_dagster.rows.row_changes import Removal, change_rows
 from tests.dataset.test_modes import CHANGES, ROWS
+from tests.tables import table_at
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NAIVE = pa.array([datetime(2026, 1, 1)], pa.timestamp("us"))
@@ -53,23 +54,24 @@ def apply(table: DatasetTable, number: int, rows: pa.Table | None = None) -> Non
     )
 
 
-def alter_columns(table: DeltaTable) -> None:
-    table.alter.add_columns(list(Schema.from_arrow(pa.schema([("x", pa.string())])).fields))
+def alter_columns(table: Table) -> None:
+    with table.by_delta_rs() as handle:
+        handle.alter.add_columns(list(Schema.from_arrow(pa.schema([("x", pa.string())])).fields))
 
 
-def alter_properties(table: DeltaTable) -> None:
-    set_properties(table, {}, {"some.property": "1"})
+def alter_properties(table: Table) -> None:
+    set_properties(table, {"some.property": "1"})
 
 
 def overtaken_by_another(
-    root: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[DeltaTable], None]
+    root: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[Table], None]
 ) -> DatasetTable:
     """Return a table at batch 1 whose batch 2 another run applies first; its handle then moves."""
     slow, fast = appending(root), appending(root)
     apply(slow, 1)
     change_schema = DatasetTable._change_schema
 
-    def overtaken(self: DatasetTable, table: DeltaTable, conformed: Any) -> tuple[pa.Field, ...]:
+    def overtaken(self: DatasetTable, table: Table, conformed: Any) -> tuple[pa.Field, ...]:
         if self is slow:
             apply(fast, 2)
             moves(table)
@@ -79,13 +81,15 @@ def overtaken_by_another(
     return slow
 
 
-@pytest.mark.parametrize("moves", [alter_columns, alter_properties])
+@pytest.mark.parametrize(
+    ("moves", "error"), [(alter_columns, "applied"), (alter_properties, "is taken")]
+)
 def test_an_event_is_not_appended_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[DeltaTable], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: Callable[[Table], None], error: str
 ) -> None:
-    """delta-rs silently commits our change of the table after the other run's append."""
+    """delta-rs silently commits its change of the table after the other run's append."""
     slow = overtaken_by_another(tmp_path, monkeypatch, moves)
-    with pytest.raises(ConcurrentWriterError, match="applied"):
+    with pytest.raises(ConcurrentWriterError, match=error):
         apply(slow, 2)
     assert pa.table(DeltaTable(slow.uri).scan()).num_rows == 2
 
@@ -116,8 +120,8 @@ def test_a_merge_that_enables_vectors_detects_that_another_run_did_its_work(
     )
 
     def target() -> MergeTarget:
-        table = DeltaTable(dataset.uri)
-        return MergeTarget("t", dataset.uri, {}, table, schema_of(table))
+        table = table_at(DeltaTable(dataset.uri))
+        return MergeTarget("t", table, table.schema)
 
     def applied(through: int) -> CommitProperties:
         transactions = [Transaction(dataset.app_id, through)]

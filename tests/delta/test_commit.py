@@ -28,6 +28,7 @@ from datazone_dagster.delta.transaction_log import (
     read_snapshot,
 )
 from datazone_dagster.errors import ConcurrentWriterError, StoreUnavailableError
+from tests.tables import table_at
 
 SCHEMA = pa.schema([("n", pa.int64())])
 
@@ -154,7 +155,8 @@ def test_vectors_are_enabled_with_no_more_than_they_need(table: DeltaTable) -> N
         "deletionVectors",
         "invariants",
     }
-    set_properties(table, {}, {"a.b": "c"})
+    set_properties(table_at(table), {"a.b": "c"})
+    table.update_incremental()
     assert table.protocol().reader_features == ["deletionVectors"]
     assert table.metadata().configuration["a.b"] == "c"
     assert why_not(read_snapshot(table, {})) is None

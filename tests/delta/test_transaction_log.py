@@ -21,6 +21,7 @@ from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import CopyOnWriteEngine, MergeOnReadEngine
 from tests.examples import examples
 from tests.rows.engine_conformance import SCHEMA, batch_of
+from tests.tables import table_at
 
 PARTITION_VALUES = ["a b/%=é", "plain", None]
 
@@ -41,10 +42,11 @@ def new_table(root: Path) -> DeltaTable:
 
 def merge(table: DeltaTable, engine: object, number: int) -> None:
     keyed_changes = [(f"k{n}", number + 5, (n,) if n % 3 else ()) for n in range(number, 60, 7)]
-    target = MergeTarget("t", table.table_uri, {}, table, SCHEMA)
+    target = MergeTarget("t", table_at(table), SCHEMA)
     (CopyOnWriteEngine() if engine == "rewrite" else MergeOnReadEngine()).merge(
         target, batch_of(keyed_changes), transaction("t", number)
     )
+    table.update_incremental()
 
 
 def apply(table: DeltaTable, step: str, number: int) -> None:

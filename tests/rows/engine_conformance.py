@@ -25,6 +25,7 @@ from datazone_dagster.rows.engine import MergeEngine, MergeTarget
 from datazone_dagster.rows.merge_batch import KEYED_CHANGES_SCHEMA, MergeBatch
 from datazone_dagster.testing import at_point
 from tests.examples import examples
+from tests.tables import table_at
 
 SCHEMA = pa.schema(
     [
@@ -107,7 +108,7 @@ class EngineConformance:
     ) -> MergeCounts:
         table = table or self.open(uri)
         number = number or (table.transaction_version("apply/t") or 0) + 1
-        target = MergeTarget("t", uri, {}, table, SCHEMA)
+        target = MergeTarget("t", table_at(table), SCHEMA)
         return self.engine.merge(target, batch_of(keyed_changes), transaction("apply/t", number))
 
     def read(self, uri: str) -> list[dict[str, object]]:
@@ -227,7 +228,7 @@ class EngineConformance:
             write_deltalake(table, rows, mode="append")
             return {f"other{number}": (version(1), (number,))}
         elif kind == "merge":
-            target = MergeTarget("t", uri, {}, table, SCHEMA)
+            target = MergeTarget("t", table_at(table), SCHEMA)
             keyed_changes = [(f"other{number}", 7, (number, number)), ("other0", number, (number,))]
             self.engine.merge(target, batch_of(keyed_changes), transaction("apply/other", number))
             return {
@@ -336,7 +337,7 @@ class EngineConformance:
             {"_dz_key": ["a", "b", "none"], "_dz_version": [version(1), version(2), version(1)]}
         )
         rows = batch_of([("a", 1, (8,)), ("d", 3, (9,))]).rows
-        target = MergeTarget("t", uri, {}, self.open(uri), SCHEMA)
+        target = MergeTarget("t", table_at(self.open(uri)), SCHEMA)
         self.engine.replace(target, removed, rows, transaction("apply/t", 2))
         assert self.state(uri) == {
             "a": (version(1), (8,)),
@@ -344,13 +345,13 @@ class EngineConformance:
             "c": (version(1), (4,)),
             "d": (version(3), (9,)),
         }
-        assert target.table.transaction_version("apply/t") == 2
+        assert target.table.transaction("apply/t") == 2
 
     def test_replace_never_plans_again(self, tmp_path: Path) -> None:
         uri = self.new(tmp_path)
         self.merge(uri, [("a", 1, (1,)), ("b", 1, (3,))])
         removed = pa.table({"_dz_key": ["a"], "_dz_version": [version(1)]})
-        target = MergeTarget("t", uri, {}, self.open(uri), SCHEMA)
+        target = MergeTarget("t", table_at(self.open(uri)), SCHEMA)
         write_deltalake(self.open(uri), batch_of([("z", 1, (1,))]).rows, mode="append")
         with pytest.raises(ConcurrentWriterError):
             self.engine.replace(

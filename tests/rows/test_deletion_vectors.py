@@ -23,6 +23,7 @@ from datazone_dagster.rows.engines import AutoEngine
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import ScriptedStream
 from tests.rows.engine_conformance import SCHEMA, KeyedChange, batch_of
+from tests.tables import table_at
 
 ROWS = 400
 """Enough rows that maintenance leaves files with a few hidden rows alone."""
@@ -83,7 +84,7 @@ def test_a_table_switches_once_with_a_warning(
         table = open_table(uri, {}, KIND)
         assert table is not None
         number = (table.transaction_version("t") or 0) + 1
-        target = MergeTarget("t", uri, {}, table, SCHEMA)
+        target = MergeTarget("t", table_at(table), SCHEMA)
         AutoEngine(rewrite_bytes).merge(target, batch_of(keyed_changes), transaction("t", number))
 
     keys = [f"k{n}" for n in range(50)]

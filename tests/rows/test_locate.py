@@ -28,6 +28,7 @@ from datazone_dagster.rows.locate import (
 )
 from tests.examples import examples
 from tests.rows.engine_conformance import SCHEMA, batch_of, version
+from tests.tables import table_at
 
 KEYS = st.sampled_from(["", "a", "b", "ba", "k" * 70, "k" * 70 + "z", "\ue000", "\U0001f600"])
 ROWS = st.lists(st.tuples(KEYS, st.integers(1, 9)), min_size=1, max_size=12)
@@ -88,9 +89,10 @@ def test_the_rows_found_are_those_of_a_full_read(
     for records in files:
         write_deltalake(table, rows_of(records), mode="append", writer_properties=small)
     if hide:
-        target = MergeTarget("t", root, {}, table, SCHEMA)
+        target = MergeTarget("t", table_at(table), SCHEMA)
         keyed_changes = [(key, 99, ()) for key in hide]
         MergeOnReadEngine().merge(target, batch_of(keyed_changes), transaction("t", 1))
+        table.update_incremental()
     snapshot = read_snapshot(table, {})
     expected = by_brute_force(snapshot, keys)
     with pytest.MonkeyPatch.context() as patched:

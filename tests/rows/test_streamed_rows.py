@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
-from datazone_dagster.delta import CHECKPOINT_EVERY, Table, create_table, open_table, transaction
+from datazone_dagster.delta import CHECKPOINT_EVERY, create_table, open_table, transaction
 from datazone_dagster.delta.read_table import last_transaction
 from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.delta.write_table import append_rows
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.rows.streamed_rows import StreamedRows
+from tests.tables import table_at
 
 SCHEMA = pa.schema([("id", pa.string()), ("mark", pa.int64()), ("image", pa.string())])
 FILES = (("a", "b"), ("c", "d"), ("e",))
@@ -22,17 +24,17 @@ def rows(*ids: str) -> pa.Table:
     return pa.Table.from_pylist([{"id": one, "mark": 0, "image": one * 9} for one in ids], SCHEMA)
 
 
-def table(folder: Path, configuration: dict[str, str] | None = None) -> Table:
+def table(folder: Path, configuration: dict[str, str] | None = None) -> DeltaTable:
     made = create_table(str(folder), {}, "kind", SCHEMA, configuration=configuration)
     for ids in FILES:
         append_rows(made, rows(*ids))
     return made
 
 
-def opened(folder: Path) -> tuple[Table, StreamedRows]:
+def opened(folder: Path) -> tuple[DeltaTable, StreamedRows]:
     found = open_table(str(folder), {}, "kind")
     assert found is not None
-    return found, StreamedRows(found, {}, SCHEMA, ["id", "mark"])
+    return found, StreamedRows(table_at(found), SCHEMA, ["id", "mark"])
 
 
 def marked(stored: StreamedRows, marks: dict[str, int]) -> dict[str, pa.Array]:
@@ -102,6 +104,7 @@ def test_the_log_gets_a_checkpoint(tmp_path: Path) -> None:
     for mark in range(1, CHECKPOINT_EVERY + 1):
         handle, stored = opened(tmp_path)
         stored.replace(marked(stored, {"a": mark}), doing="Marking")
+    handle, _ = opened(tmp_path)
     since = handle.version() - (read_snapshot(handle, {}).checkpoint_version or 0)
     assert since < CHECKPOINT_EVERY
     assert contents(tmp_path)["a"] == (CHECKPOINT_EVERY, "a" * 9)

@@ -180,16 +180,41 @@ def test_a_merge_that_commits_first_wins(tmp_path: Path) -> None:
     merges(table, range(11, 18), keys=21)
 
     def merge() -> None:
-        merges(table, [30], keys=21)
+        table.apply([a(300, ("newest", 30), key="k40")])
 
     with at_point(crash_points.AFTER_DATA_FILES, merge):
         report = maintained(tmp_path)
     assert report.lost_race
     assert "lost the commit race" in report.did
-    assert {row["note"] for row in table.rows() if row["status"] == "new"} == {30}
+    assert [row["note"] for row in table.rows() if row["status"] == "newest"] == [30]
     assert len(table.rows()) == 50
     assert maintained(tmp_path).files_written >= 1
     assert len(table.rows()) == 50
+
+
+def test_a_merge_that_changes_other_files_meanwhile_stays(tmp_path: Path) -> None:
+    table = Table(tmp_path, deletion_vectors=True)
+    table.apply([a(n, ("old", n), key=f"k{n}") for n in range(50)])
+    merges(table, range(11, 18), keys=21)
+
+    def merge() -> None:
+        merges(table, [30], keys=21)
+
+    with at_point(crash_points.AFTER_DATA_FILES, merge):
+        report = maintained(tmp_path)
+    assert (report.lost_race, report.rows_dropped) == (False, 11)
+    assert {row["note"] for row in table.rows() if row["status"] == "new"} == {30}
+    assert len(table.rows()) == 50
+
+
+def test_all_rewrites_are_one_commit(tmp_path: Path) -> None:
+    table = Table(tmp_path, partition_by=("status",))
+    for n in range(1, 9):
+        table.apply([a(n, (f"s{n % 2}", n), key=f"k{n}")])
+    version = DeltaTable(table.table.uri).version()
+    report = maintained(tmp_path, replace(EAGER, checkpoint_commits=1000))
+    assert report.files_written == 2
+    assert DeltaTable(table.table.uri).version() == version + 1
 
 
 def test_time_and_bytes_bound_a_run(tmp_path: Path) -> None:

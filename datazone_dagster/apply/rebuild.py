@@ -20,9 +20,9 @@ from datazone_dagster.apply.prove_rebuild import proven
 from datazone_dagster.apply.run import ApplyRun
 from datazone_dagster.apply.tables import require_stream
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.dataset.dataset_progress import progress_of
+from datazone_dagster.dataset.dataset_progress import require_changes
 from datazone_dagster.dataset.dataset_table import KIND
-from datazone_dagster.dataset.properties import generation_of
+from datazone_dagster.dataset.properties import erasures_of, generation_of
 from datazone_dagster.dataset.rebuild_proof import RebuildProof
 from datazone_dagster.dataset.swap import swap_in
 from datazone_dagster.delta.store import TableStore
@@ -186,7 +186,8 @@ class Rebuild:
         if table is None:
             return None
         source = self._transform.source.name
-        return generation_of(table.at, source), progress_of(table.at, source).erasures
+        require_changes(table.at, source)  # not its position: a restored table may have none
+        return generation_of(table.at, source), erasures_of(table.at, source)
 
     def _apply(self) -> ApplyReport:
         apply_run = ApplyRun(

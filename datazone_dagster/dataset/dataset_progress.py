@@ -12,6 +12,7 @@ from datazone_dagster.dataset.properties import (
     generation_of,
     property_of,
 )
+from datazone_dagster.dataset.restored import version_of_rows
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 
@@ -27,10 +28,28 @@ def progress_of(table: Snapshot, source: str) -> Progress:
     """Return the progress of a dataset of this source.
 
     Raises:
-        StorageError: Scans of the table make the dataset: it has no position in a stream.
+        StorageError: Scans of the table make the dataset: it has no position in a stream. Or its
+            table was restored, and the position of the rows is not known.
     """
-    _require_changes(table, source)
-    return Progress(table.transaction(apply_app_id(source)), erasures_of(table, source))
+    require_changes(table, source)
+    rows = version_of_rows(table, source)
+    return Progress(rows.transaction(apply_app_id(source)), erasures_of(table, source))
+
+
+def require_not_restored(table: Snapshot, source: str) -> None:
+    """Check that the rows are those of the last commit of a run.
+
+    Raises:
+        ConcurrentWriterError: The table was restored since: a run has to come first.
+        StorageError: As in `progress_of`.
+    """
+    if version_of_rows(table, source) is not table:
+        raise ConcurrentWriterError(
+            f"The dataset at {table.store.uri} was restored to an older version, and no run has "
+            "applied the changes since then yet.",
+            safe="Nothing of this attempt was written.",
+            hint="Let the next run of its transform finish, then repeat.",
+        )
 
 
 def require_progress(table: Snapshot, source: str, expected: Progress) -> None:
@@ -69,7 +88,12 @@ def require_marks(table: Snapshot, source: str, marks: list[int]) -> None:
         )
 
 
-def _require_changes(table: Snapshot, source: str) -> None:
+def require_changes(table: Snapshot, source: str) -> None:
+    """Check that changes of a stream make the dataset.
+
+    Raises:
+        StorageError: Scans of the table make it.
+    """
     if property_of(SCAN, generation_of(table, source)) in table.configuration:
         raise StorageError(
             f"The dataset at {table.store.uri} is made by scans of its table, but its source "

@@ -22,6 +22,7 @@ from datazone_dagster.dataset.dataset_progress import (
     progress_of,
     require_erasures,
     require_marks,
+    require_not_restored,
     require_progress,
 )
 from datazone_dagster.dataset.deletes import counted_deletes, without_ttl_deletes
@@ -236,6 +237,7 @@ class DatasetTable:
             StorageError: The store failed.
         """
         table = self._open() or self._create(rows, state)
+        require_not_restored(table.at, self._source)
         newest = pc.max(changes[Log.BATCH]).as_py() or 0
         redriven, position = (table.transaction(one) for one in (self.redrive_app_id, self.app_id))
         if redriven != after_redrive or position < newest:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from datazone_dagster.dataset import absorbed_changes, dataset_table, quarantine, tombstones
+from datazone_dagster.dataset.dataset_progress import require_not_restored
 from datazone_dagster.dataset.properties import apply_app_id, erase_app_id
+from datazone_dagster.delta import Table
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.table import opened
+from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.errors import DefinitionError, UnrecognisedTableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.rows.erase_rows import ErasableTable, Search
@@ -32,6 +35,10 @@ def erasable_tables(
         by_record: Search in changes as the change log has them.
     """
     options = layout.storage_options
+
+    def check(handle: Table) -> None:
+        require_not_restored(read_snapshot(handle, options), source)
+
     return {
         f"dataset {dataset_id}": ErasableTable(
             layout.dataset(dataset_id),
@@ -40,6 +47,7 @@ def erasable_tables(
             by_key,
             mark=erase_app_id(source),
             writers=(apply_app_id(source), f"redrive/{source}"),
+            check=check,
         ),
         f"tombstones of {dataset_id}": ErasableTable(
             layout.tombstones(dataset_id), options, tombstones.KIND, by_key

@@ -11,6 +11,7 @@ from datazone_dagster.dataset.properties import (
     generation_of,
     property_of,
 )
+from datazone_dagster.dataset.restored import version_of_rows
 from datazone_dagster.delta.commit import set_properties
 from datazone_dagster.delta.table import opened
 from datazone_dagster.delta.transaction_log import Snapshot
@@ -60,6 +61,6 @@ def _facts(table: Snapshot, source: str) -> FunctionFacts:
     saved = table.configuration.get(property_of(FUNCTION, generation_of(table, source)))
     return FunctionFacts(
         FunctionRecord.from_json(saved),
-        table.transaction(apply_app_id(source)),
+        version_of_rows(table, source).transaction(apply_app_id(source)),
         tuple(table.schema.names),
     )

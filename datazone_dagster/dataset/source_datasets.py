@@ -6,6 +6,7 @@ from datazone_dagster.dataset.known_position import dataset_state, made_by_scans
 from datazone_dagster.dataset.properties import (
     apply_app_id,
 )
+from datazone_dagster.dataset.restored import version_of_rows
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_errors import converts_errors
@@ -34,9 +35,9 @@ def datasets_of_source(source: str, layout: Layout) -> dict[str, int]:
             continue
         if table is None or made_by_scans(table, source):
             continue
-        position = table.transaction(apply_app_id(source))
-        if position:
-            positions[name] = position
+        app_id = apply_app_id(source)
+        if table.transaction(app_id):
+            positions[name] = version_of_rows(table.at, source).transaction(app_id)
     return positions
 
 

@@ -34,6 +34,7 @@ from datazone_dagster.delta.log_files import (
     hinted_version,
     last_checkpoint,
 )
+from datazone_dagster.delta.restore import Restore, restore_in
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_errors import storage_error
 from datazone_dagster.delta.vectors import Vector, VectorError
@@ -95,6 +96,10 @@ class Snapshot:
     """Newest entry as it was in the store, which tells this table from one made again there."""
     notes: tuple[CommitNote, ...] = field(default=())
     """Notes in the newest commits, as far as their entries were read; oldest first."""
+    restore: Restore | None = field(default=None)
+    """The newest RESTORE, as far as entries were read."""
+    committed: frozenset[str] = field(default=frozenset())
+    """Application ids with a commit since then, as far as entries were read."""
 
     @cached_property
     def files(self) -> tuple[LiveFile, ...]:
@@ -180,8 +185,8 @@ class Snapshot:
             raise StorageError(
                 f"The deletion vector of {file.path} in {self.store.uri} can't be used: {error}.",
                 safe="Nothing was written.",
-                hint="Restore the table to a version before the damage, or restore the file from "
-                "a backup.",
+                hint="Restore the file from a backup, or the table to a version before the "
+                "damage (RESTORE): the next run applies the changes since then again.",
             ) from error
 
     def _vector_file(self, vector: Vector) -> bytes:
@@ -203,9 +208,16 @@ def read_snapshot(table: DeltaTable, storage_options: Mapping[str, str]) -> Snap
     Raises:
         StorageError: The log can't be read, or uses an unsupported feature.
     """
-    store = TableStore(table.table_uri, storage_options)
+    return snapshot_at(TableStore(table.table_uri, storage_options), table.version())
+
+
+def snapshot_at(store: TableStore, version: int) -> Snapshot:
+    """Read a table at a version, without a handle.
+
+    Raises:
+        StorageError: The log can't be read, or has no such version any more.
+    """
     try:
-        version = table.version()
         checkpoint = last_checkpoint(store, version)
         after = -1 if checkpoint is None else checkpoint.version
         return _folded(store, checkpoint, range(after + 1, version + 1))
@@ -302,14 +314,21 @@ class _State:
         self._protocol: Action = {} if base is None else base.protocol
         self._metadata: Action = {} if base is None else base.metadata
         self._notes: list[CommitNote] = [] if base is None else list(base.notes)
+        self._restore = None if base is None else base.restore
+        self._committed = set[str]() if base is None else set(base.committed)
 
     def take_entry(self, version: int, actions: Sequence[Action]) -> None:
         for action in actions:
             remove = action.get("remove")
             if remove is not None:
                 self._own_files().pop(live_file(remove).identity, None)
+        restore = restore_in(version, actions)
+        if restore is not None:
+            self._restore, self._committed = restore, set()
         for action in actions:
             self.take(action)
+            if action.get("txn") is not None:
+                self._committed.add(action["txn"]["appId"])
             note = (action.get("commitInfo") or {}).get(NOTE)
             if note is not None:
                 self._notes.append(CommitNote(version, note))
@@ -350,6 +369,8 @@ class _State:
             checkpoint_version=checkpoint_version,
             anchor=anchor,
             notes=tuple(self._notes[-NOTES_KEPT:]),
+            restore=self._restore,
+            committed=frozenset(self._committed),
         )
 
     def _own_files(self) -> dict[tuple[str, str | None], LiveFile]:

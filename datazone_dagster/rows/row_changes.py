@@ -246,7 +246,8 @@ def _fewer_rows(snapshot: Snapshot, file: LiveFile) -> StorageError:
     return StorageError(
         f"{file.path} in {snapshot.store.uri} has fewer rows than the log says.",
         safe="Nothing of this attempt is in the table.",
-        hint="Restore the table to a version before the damage.",
+        hint="Restore the file from a backup, or the table to a version before the damage "
+        "(RESTORE): the next run applies the changes since then again.",
     )
 
 

@@ -1,0 +1,49 @@
+"""Rows and position of a dataset after a RESTORE of its table.
+
+RESTORE brings back the files and the properties of an older version, not its transactions: the
+position would be that of newer rows, and the changes in between would be missing for good. So until
+a run has committed again, the position is the one of the version that was restored.
+"""
+
+from __future__ import annotations
+
+from datazone_dagster.dataset.properties import apply_app_id, erase_app_id, rebuild_app_id
+from datazone_dagster.delta.restore import Restore, last_restore
+from datazone_dagster.delta.transaction_log import Snapshot, snapshot_at
+from datazone_dagster.errors import StorageError
+
+
+def version_of_rows(table: Snapshot, source: str) -> Snapshot:
+    """Return the version that the rows are from: another one after a RESTORE.
+
+    Raises:
+        StorageError: The position of the restored rows is not known, or runs can't continue there.
+    """
+    found, app_id = table, apply_app_id(source)
+    while (restore := last_restore(found, app_id)) is not None:
+        if restore.target is None:
+            raise _unknown(table, restore, "the log does not say to which version")
+        try:
+            found = snapshot_at(table.store, restore.target)
+        except StorageError as error:
+            raise _unknown(table, restore, error.what) from error
+        for mark, what in (
+            (rebuild_app_id(source), "it was rebuilt"),
+            (erase_app_id(source), "keys were erased from it"),
+            (f"redrive/{source}", "quarantined records were redriven into it"),
+        ):
+            if found.transaction(mark) != table.transaction(mark):
+                raise _unknown(table, restore, f"{what} after version {restore.target}")
+    return found
+
+
+def _unknown(table: Snapshot, restore: Restore, reason: str) -> StorageError:
+    of = "" if restore.target is None else f" to version {restore.target}"
+    dataset_id = table.store.uri.rstrip("/").rpartition("/")[2]
+    return StorageError(
+        f"The dataset at {table.store.uri} was restored{of} by commit {restore.version}, and runs "
+        f"can't apply the changes since then: {reason}.",
+        safe="Nothing was written; the change log has the changes.",
+        hint=f"Run `datazone-dagster rebuild {dataset_id}`, or restore the table to version "
+        f"{restore.version - 1}, the one before.",
+    )

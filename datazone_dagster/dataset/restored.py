@@ -8,9 +8,13 @@ a run has committed again, the position is the one of the version that was resto
 from __future__ import annotations
 
 from datazone_dagster.dataset.properties import apply_app_id, erase_app_id, rebuild_app_id
-from datazone_dagster.delta.restore import Restore, last_restore
+from datazone_dagster.delta.log_files import entry_actions, entry_path
+from datazone_dagster.delta.restore import Restore, restore_in
 from datazone_dagster.delta.transaction_log import Snapshot, snapshot_at
 from datazone_dagster.errors import StorageError
+
+LOOKED_BACK = 50
+"""Entries below a checkpoint that are searched for the last commit of an application."""
 
 
 def version_of_rows(table: Snapshot, source: str) -> Snapshot:
@@ -20,7 +24,7 @@ def version_of_rows(table: Snapshot, source: str) -> Snapshot:
         StorageError: The position of the restored rows is not known, or runs can't continue there.
     """
     found, app_id = table, apply_app_id(source)
-    while (restore := last_restore(found, app_id)) is not None:
+    while (restore := _last_restore(found, app_id)) is not None:
         if restore.target is None:
             raise _unknown(table, restore, "the log does not say to which version")
         try:
@@ -35,6 +39,30 @@ def version_of_rows(table: Snapshot, source: str) -> Snapshot:
             if found.transaction(mark) != table.transaction(mark):
                 raise _unknown(table, restore, f"{what} after version {restore.target}")
     return found
+
+
+def _last_restore(snapshot: Snapshot, app_id: str) -> Restore | None:
+    """Return the last RESTORE since the last commit of an application; None if there is none.
+
+    Entries below the checkpoint are read only if none above it answers the question.
+
+    Raises:
+        OSError: The store failed.
+    """
+    if app_id in snapshot.committed or not snapshot.transaction(app_id):
+        return None
+    if snapshot.restore is not None or snapshot.checkpoint_version is None:
+        return snapshot.restore
+    newest = snapshot.checkpoint_version
+    for version in range(newest, max(newest - LOOKED_BACK, -1), -1):
+        content = snapshot.store.read(entry_path(version))
+        actions = [] if content is None else entry_actions(content)
+        if not actions or any(one.get("txn", {}).get("appId") == app_id for one in actions):
+            return None
+        restore = restore_in(version, actions)
+        if restore is not None:
+            return restore
+    return None
 
 
 def _unknown(table: Snapshot, restore: Restore, reason: str) -> StorageError:

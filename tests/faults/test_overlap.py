@@ -357,7 +357,7 @@ def test_a_run_while_its_datasets_are_maintained(layout: Layout, point: str) -> 
     assert_exactly_once(stream, layout, fault=f"datasets maintained in a run, {point}")
 
 
-def test_maintenance_loses_the_race_to_a_run(layout: Layout) -> None:
+def test_maintenance_commits_after_a_run_that_only_added_files(layout: Layout) -> None:
     stream = ScriptedStream(shards=2, page_records=3)
     for number in range(5):
         write(stream, 100 * number)
@@ -368,7 +368,8 @@ def test_maintenance_loses_the_race_to_a_run(layout: Layout) -> None:
     with at_point(crash_points.AFTER_DATA_FILES, lambda: apply(layout)):
         report = maintain(layout, "events", THOROUGH, datetime.now(timezone.utc))
     assert report is not None
-    assert report.lost_race
+    assert not report.lost_race
+    assert (report.files_joined, report.files) == (5, 2)
     assert_exactly_once(stream, layout, fault="a run during maintenance")
 
 

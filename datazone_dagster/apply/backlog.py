@@ -36,11 +36,11 @@ def backlog(
     change_log, state = ChangeLog(layout, source_name), dataset_state(layout, dataset_id)
     log = change_log.open() if just_landed is None else change_log.known()
     known = state.now() if just_landed is None else state.seen()
-    position = position_in(known, layout, dataset_id, source_name)
+    position = position_in(known, source_name)
     if log is not None and just_landed is not None and not state.store.is_local:
         before = log.head - just_landed
         if position < before and log.has_rows(position, before):
-            position = position_in(state.now(), layout, dataset_id, source_name)
+            position = position_in(state.now(), source_name)
     if log is None or not log.has_rows(position, log.head):  # an erasure leaves empty batches
         return Backlog(0 if log is None else position, position, None)
     return Backlog(log.head, position, log.oldest_event_time_after(position))

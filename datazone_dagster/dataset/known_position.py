@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datazone_dagster.dataset.dataset_table import KIND, DatasetTable
-from datazone_dagster.dataset.properties import SCAN, apply_app_id, property_of, rebuild_app_id
+from datazone_dagster.dataset.dataset_progress import progress_of
+from datazone_dagster.dataset.dataset_table import KIND
+from datazone_dagster.dataset.properties import SCAN, generation_of, property_of
 from datazone_dagster.delta.table_state import KeptTable, kept_table
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.layout import Layout
@@ -16,18 +17,14 @@ def dataset_state(layout: Layout, dataset_id: str) -> KeptTable:
 
 def made_by_scans(table: Snapshot, source: str) -> bool:
     """Return whether scans of the DynamoDB table make the dataset: it has no position then."""
-    generation = table.transaction(rebuild_app_id(source))
-    return property_of(SCAN, generation) in table.configuration
+    return property_of(SCAN, generation_of(table, source)) in table.configuration
 
 
-def position_in(table: Snapshot | None, layout: Layout, dataset_id: str, source: str) -> int:
-    """Return the last batch in a dataset's table; 0 if there is no table or no batch.
+def position_in(table: Snapshot | None, source: str) -> int:
+    """Return the last batch whose rows are in a dataset's table; 0 if there is no table.
 
     Raises:
-        StorageError: Scans make the dataset: it has no position in a stream.
+        StorageError: Scans make the dataset: it has no position in a stream. Or its table was
+            restored, and the position of the rows is not known.
     """
-    if table is None:
-        return 0
-    if made_by_scans(table, source):
-        return DatasetTable(layout, dataset_id, source, mode="merge").position()
-    return table.transaction(apply_app_id(source))
+    return 0 if table is None else progress_of(table, source).position

@@ -10,6 +10,7 @@ from __future__ import annotations
 from datazone_dagster.dataset.properties import apply_app_id, erase_app_id, rebuild_app_id
 from datazone_dagster.delta.log_files import entry_actions, entry_path
 from datazone_dagster.delta.restore import Restore, restore_in
+from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.transaction_log import Snapshot, snapshot_at
 from datazone_dagster.errors import StorageError
 
@@ -54,8 +55,22 @@ def _last_restore(snapshot: Snapshot, app_id: str) -> Restore | None:
     if snapshot.restore is not None or snapshot.checkpoint_version is None:
         return snapshot.restore
     newest = snapshot.checkpoint_version
+    key = (str(snapshot.metadata.get("id")), newest, app_id)
+    if key not in _below_checkpoints:
+        if len(_below_checkpoints) >= _REMEMBERED:
+            _below_checkpoints.clear()
+        _below_checkpoints[key] = _below(snapshot.store, newest, app_id)
+    return _below_checkpoints[key]
+
+
+_REMEMBERED = 1000
+_below_checkpoints: dict[tuple[str, int, str], Restore | None] = {}
+"""What was found below checkpoints, by table, version and application: it does not change."""
+
+
+def _below(store: TableStore, newest: int, app_id: str) -> Restore | None:
     for version in range(newest, max(newest - LOOKED_BACK, -1), -1):
-        content = snapshot.store.read(entry_path(version))
+        content = store.read(entry_path(version))
         actions = [] if content is None else entry_actions(content)
         if not actions or any(one.get("txn", {}).get("appId") == app_id for one in actions):
             return None

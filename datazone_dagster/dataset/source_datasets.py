@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from datazone_dagster.dataset.known_position import dataset_state, made_by_scans
-from datazone_dagster.dataset.properties import (
-    apply_app_id,
-)
+from datazone_dagster.dataset.properties import apply_app_id
 from datazone_dagster.dataset.restored import version_of_rows
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_errors import converts_errors
-from datazone_dagster.delta.table import opened
 from datazone_dagster.errors import DefinitionError, UnrecognisedTableError
 from datazone_dagster.model.layout import Layout, checked_dataset_id
 
@@ -37,7 +34,7 @@ def datasets_of_source(source: str, layout: Layout) -> dict[str, int]:
             continue
         app_id = apply_app_id(source)
         if table.transaction(app_id):
-            positions[name] = version_of_rows(table.at, source).transaction(app_id)
+            positions[name] = version_of_rows(table, source).transaction(app_id)
     return positions
 
 

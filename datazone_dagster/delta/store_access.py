@@ -35,8 +35,9 @@ from datazone_dagster.model.store_options import (
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-_RENEWED_AFTER = timedelta(minutes=10)
-"""obstore asks again five minutes before the end that it is told; botocore's last ten or more."""
+_RENEWED_AFTER = timedelta(minutes=5, seconds=5)
+"""End of credentials as obstore is told it: it asks again five minutes before, so after 5 seconds.
+Asking costs nothing until botocore renews them."""
 
 _IDENTITY = (PROFILE, ROLE_ARN, ROLE_SESSION_NAME, EXTERNAL_ID)
 _CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")

@@ -236,7 +236,10 @@ def test_the_token_of_a_role_goes_with_every_request(
     assert "hush" not in str(caught.value)
 
 
-def test_credentials_that_expire_are_renewed(aws: Aws, proxy: Proxy) -> None:
+def test_credentials_that_expire_are_renewed(
+    aws: Aws, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_access, "_RENEWED_AFTER", timedelta(0))
     command = aws.process(ACCESS_KEY, SECRET_KEY, seconds=30)
     aws.profile("lake", credential_process=command, region=REGION, endpoint_url=proxy.url)
     layout = Lakehouse(uri=somewhere(), profile_name="lake").layout
@@ -247,7 +250,8 @@ def test_credentials_that_expire_are_renewed(aws: Aws, proxy: Proxy) -> None:
         with proxy.counted() as counts:
             drain_once(SOURCE, stream, layout)
             apply_transform(flow, layout)
-        assert keys_of(counts) == {key}
+        # obstore asks for new ones a tenth of a second after the last time, at the earliest.
+        assert counts.requests[-1].access_key == key
     assert current_rows(layout) == expected_rows(stream.changes)
 
 

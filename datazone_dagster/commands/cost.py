@@ -56,6 +56,7 @@ def table(costs: MonthlyCost, rates: Rates) -> str:
             f"GetRecords calls   {costs.calls:>15,.0f} a month   ${costs.calls_price:>9,.2f}"
             f"   ({rates.calls_free:,.0f} are free)",
             f"storage writes     {costs.puts:>15,.0f} a month   ${costs.puts_price:>9,.2f}",
+            f"storage reads      {costs.gets:>15,.0f} a month   ${costs.gets_price:>9,.2f}",
             f"change log         {costs.stored_gb:>15,.1f} GB        ${costs.stored_price:>9,.2f}",
             f"CPU                {costs.cpu_seconds:>15,.0f} seconds   "
             f"({costs.cores:.2f} cores on average)",

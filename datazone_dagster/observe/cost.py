@@ -15,8 +15,17 @@ from dataclasses import dataclass
 from datazone_dagster.model.service_limits import PAGE_BYTES, PAGE_RECORDS
 
 SECONDS_A_MONTH = 30 * 24 * 3600
-COMMIT_PUTS = 4
-"""PUTs per landed batch: a data file and a log entry each in change log and checkpoint table."""
+COMMIT_PUTS = 2
+"""PUTs per landed batch: a data file and a log entry of the change log."""
+
+SAVE_PUTS = 2
+SAVES_A_MONTH = SECONDS_A_MONTH / 60
+"""PUTs of a save of the checkpoint: once a minute in which a batch landed."""
+
+COMMIT_GETS = 7
+IDLE_GETS = 2
+"""GETs of a tick that lands: three looks, and about four as its share of Delta checkpoints and of
+joined files; and of an idle one: two looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class Rates:
         price_100k_calls: Price of 100,000 further stream reads.
         price_gb_month: Price of object storage per GB and month.
         price_1k_puts: Price of 1,000 writes to object storage.
+        price_1k_gets: Price of 1,000 reads of object storage.
         stored_share: Stored size of a change, as a share of the record's size.
         drain_cpu_seconds: CPU time per million changes, from the service by HTTP to the change log.
         apply_cpu_seconds: CPU time per million changes, from the change log to a dataset.
@@ -62,6 +72,7 @@ class Rates:
     price_100k_calls: float = 0.02
     price_gb_month: float = 0.023
     price_1k_puts: float = 0.005
+    price_1k_gets: float = 0.0004
     stored_share: float = 0.16
     drain_cpu_seconds: float = 13.5
     apply_cpu_seconds: float = 3.5
@@ -76,6 +87,8 @@ class MonthlyCost:
     calls_price: float
     puts: float
     puts_price: float
+    gets: float
+    gets_price: float
     stored_gb: float
     stored_price: float
     cpu_seconds: float
@@ -83,7 +96,7 @@ class MonthlyCost:
     @property
     def price(self) -> float:
         """Price of the service and of storage; machines are not included."""
-        return self.calls_price + self.puts_price + self.stored_price
+        return self.calls_price + self.puts_price + self.gets_price + self.stored_price
 
     @property
     def cores(self) -> float:
@@ -155,7 +168,8 @@ def monthly_cost(
     calls = monthly_calls(size, polling)
     changes = size.writes_per_second * SECONDS_A_MONTH
     landing = ticks * -math.expm1(-size.writes_per_second * size.tick_seconds)
-    puts = COMMIT_PUTS * landing
+    puts = COMMIT_PUTS * landing + SAVE_PUTS * min(landing, SAVES_A_MONTH)
+    gets = COMMIT_GETS * landing + IDLE_GETS * (ticks - landing)
     stored_bytes = size.writes_per_second * 86_400 * kept_days * size.record_bytes
     stored_gb = stored_bytes * rates.stored_share / 1e9
     cpu_seconds = (
@@ -167,6 +181,8 @@ def monthly_cost(
         calls_price=max(0.0, calls - rates.calls_free) / 1e5 * rates.price_100k_calls,
         puts=puts,
         puts_price=puts / 1e3 * rates.price_1k_puts,
+        gets=gets,
+        gets_price=gets / 1e3 * rates.price_1k_gets,
         stored_gb=stored_gb,
         stored_price=stored_gb * rates.price_gb_month,
         cpu_seconds=cpu_seconds,

@@ -97,8 +97,13 @@ def test_the_command_prints_a_table() -> None:
     printed = CliRunner().invoke(cost, ["--shards", "40", "--writes", "5000"])
     assert printed.exit_code == 0
     found = monthly_cost(StreamSize(40, 5000), POLLING)
-    for number in (found.calls, found.puts):
+    for number in (found.calls, found.puts, found.gets):
         assert f"{number:,.0f}" in printed.output
     assert f"${found.price:,.2f}" in printed.output.replace(" ", "")
     refused = CliRunner().invoke(cost, ["--shards", "0", "--writes", "1"])
     assert refused.exit_code == 2
+
+
+def test_constant_small_traffic_costs_less_than_five_dollars() -> None:
+    month = monthly_cost(StreamSize(shards=1, writes_per_second=0.2), POLLING)
+    assert 2 < month.puts_price + month.gets_price < month.price < 5

@@ -158,13 +158,22 @@ class StoreError(StorageError, OSError):
         hint: As in `DatazoneError`.
         reason: What the store said, in one line.
         code: Error code or status of the store, such as `AccessDenied`; empty if it sent none.
+        names_operation: Whether `what` says what was done with which table.
     """
 
     def __init__(
-        self, what: str, *, safe: str = "", hint: str = "", reason: str = "", code: str = ""
+        self,
+        what: str,
+        *,
+        safe: str = "",
+        hint: str = "",
+        reason: str = "",
+        code: str = "",
+        names_operation: bool = True,
     ) -> None:
         super().__init__(what, safe=safe, hint=hint)
         self.reason, self.code = _message(reason), code
+        self.names_operation = names_operation
 
 
 class StoreUnavailableError(StoreError):

@@ -71,6 +71,8 @@ def guarded(uri: str, doing: str) -> Iterator[None]:
             hint="This attempt lost the commit race; the next one continues from the new state.",
         ) from error
     except TABLE_ERRORS as error:
+        if isinstance(error, StoreError) and error.names_operation:
+            raise
         raise _failed(uri, doing, error) from error
     except pa.ArrowException as error:
         if not is_of_store(error):
@@ -140,9 +142,10 @@ def _of_store(uri: str, error: BaseException) -> StorageError:
         safe="Only reading the table again shows whether a write has arrived.",
         hint="Check the store: permissions, free space, reachability.",
     )
-    if isinstance(found, StoreError):
-        return found
-    return StoreError(found.what, safe=found.safe, hint=found.hint, reason=in_one_line(error))
+    if not isinstance(found, StoreError):
+        found = StoreError(found.what, safe=found.safe, hint=found.hint, reason=in_one_line(error))
+    found.names_operation = False
+    return found
 
 
 def clean(error: BaseException | None, known: Collection[int] = ()) -> None:

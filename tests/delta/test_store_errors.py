@@ -185,3 +185,14 @@ def test_a_provider_of_credentials_that_fails() -> None:
     )
     assert type(error) is StoreCredentialsError
     assert "failed: The profile's session has ended. Run aws sso login." in error.what
+
+
+def test_the_inner_operation_is_named() -> None:
+    error = OSError(OBSTORE.format(status="403 Forbidden", code="AccessDenied"))
+    with (
+        pytest.raises(StoreAccessError, match=r"^Landing batch 3 at s3://lake/log failed"),
+        guarded("s3://lake", "Draining orders"),
+        guarded("s3://lake/log", "Landing batch 3"),
+        store_calls("s3://lake/log"),
+    ):
+        raise error

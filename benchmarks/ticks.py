@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
@@ -53,6 +54,7 @@ def shorten_hours(seconds: int) -> None:
     maintain_log.CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=5))
     checkpoints._CONFIGURATION.update(_retentions(seconds, log_hours=1, files_hours=3))
     maintain_log.RETENTION_HOURS = checkpoints.RETENTION_HOURS = 0
+    maintain_log.LOG_RETENTION = checkpoints.LOG_RETENTION = timedelta(seconds=seconds)
     owner._CONFIGURATION.update(maintain_log.CONFIGURATION)
     maintain_source.CLEAN_UP_EVERY_SECONDS = process_state.CLEAN_UP_FIRST_SECONDS = seconds
 

@@ -22,9 +22,9 @@ SAVE_PUTS = 2
 SAVES_A_MONTH = SECONDS_A_MONTH / 60
 """PUTs of a save of the checkpoint: once a minute in which a batch landed."""
 
-COMMIT_GETS = 7
+COMMIT_GETS = 9
 IDLE_GETS = 2
-"""GETs of a tick that lands: three looks, and about four as its share of Delta checkpoints and of
+"""GETs of a tick that lands: three looks, and about six as its share of Delta checkpoints and of
 joined files; and of an idle one: two looks."""
 
 

@@ -105,5 +105,5 @@ def test_the_command_prints_a_table() -> None:
 
 
 def test_constant_small_traffic_costs_less_than_five_dollars() -> None:
-    month = monthly_cost(StreamSize(shards=1, writes_per_second=0.2), POLLING)
+    month = monthly_cost(StreamSize(shards=1, writes_per_second=0.1), POLLING)
     assert 2 < month.puts_price + month.gets_price < month.price < 5

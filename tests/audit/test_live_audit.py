@@ -7,14 +7,15 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
 
 from datazone_dagster.commands.project import Project, load_project
 from datazone_dagster.local import LocalDynamoDB
@@ -49,6 +50,15 @@ defs = build_definitions([current], lakehouse=Lakehouse(uri="lake"))
 BATCH = 25
 FIRST_ORDINARY = 10
 """Items below it are left alone by the traffic: differences are planted there."""
+
+
+def before_a_run_commits(change: Callable[[], object]) -> None:
+    """Change a table by delta-rs, again while the runs of the live traffic commit first."""
+    for _ in range(50):
+        with suppress(CommitFailedError):
+            change()
+            return
+    raise AssertionError("a run committed first, fifty times")
 
 
 class Live:
@@ -90,8 +100,11 @@ class Live:
     def plant_seven(self) -> None:
         """Plant two missing rows, three stale ones and two extra ones."""
         uri = self.project.layout.dataset("current")
-        DeltaTable(uri).delete("id in ('k1', 'k2')")
-        DeltaTable(uri).update({"total": "total + 1"}, predicate="id in ('k3', 'k4', 'k5')")
+        before_a_run_commits(lambda: DeltaTable(uri).delete("id in ('k1', 'k2')"))
+        stale = "id in ('k3', 'k4', 'k5')"
+        before_a_run_commits(
+            lambda: DeltaTable(uri).update({"total": "total + 1"}, predicate=stale)
+        )
         row = read_dataset(self.project.layout, "current").slice(0, 1)
         at = row.column_names.index("_dz_key")
         extra = [

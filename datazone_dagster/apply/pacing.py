@@ -25,7 +25,14 @@ QUIET_SECONDS = 0.6
 """Time without a new batch after which a run stops waiting."""
 
 LOOK_EVERY_SECONDS = 0.2
-"""Interval of checks for new batches; each check lists the newest log entries."""
+"""Interval of checks for new batches; each check asks for the next log entry."""
+
+REMOTE_LOOK_EVERY_SECONDS = 2.0
+"""The same in an object store, where each check is a request that is paid for."""
+
+REMOTE_MERGE_EVERY_SECONDS = 15.0
+"""Time that a small chunk waits for further changes in an object store: a merge writes four objects
+there, however small it is."""
 
 HOPELESS_SHARE = 0.5
 """Share of a chunk's time for its merge, expected after the longest wait, above which a run does
@@ -82,8 +89,16 @@ class Waiting:
     quiet_seconds: float
 
 
-def is_enough(waiting: Waiting, last: ChunkCost) -> bool:
-    """Return whether to take the waiting changes as a chunk now. Pure."""
+def is_enough(waiting: Waiting, last: ChunkCost, *, wait_seconds: float = 0.0) -> bool:
+    """Return whether to take the waiting changes as a chunk now. Pure.
+
+    Args:
+        waiting: The changes.
+        last: Cost of the last chunk.
+        wait_seconds: Time that changes wait which are not worth their merge.
+    """
+    if waiting.age_seconds < wait_seconds and last.merge_share(waiting.stored_bytes) > WORTH_SHARE:
+        return False
     if waiting.age_seconds >= LONGEST_WAIT_SECONDS or waiting.quiet_seconds >= QUIET_SECONDS:
         return True
     if last.merge_share(waiting.stored_bytes) <= WORTH_SHARE:
@@ -100,6 +115,7 @@ class Following:
         linger_seconds: Time after its start in which a run still takes newly landed changes; a
             run that stays goes by `stay`.
         stay: How long the run stays; None: it ends as soon as no change waits.
+        remote: Whether the lakehouse is in an object store: looks and merges have a price there.
         monotonic: Monotonic clock, in seconds.
         pause: Sleeps for some seconds.
     """
@@ -110,6 +126,7 @@ class Following:
         linger_seconds: float,
         stay: Stay | None = None,
         *,
+        remote: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -119,6 +136,8 @@ class Following:
         self._pause = pause
         self._idle_seconds = 0.0 if stay is None else stay.idle_seconds
         self._until_seconds = monotonic() + (linger_seconds if stay is None else stay.max_seconds)
+        self._look_every_seconds = REMOTE_LOOK_EVERY_SECONDS if remote else LOOK_EVERY_SECONDS
+        self._wait_seconds = REMOTE_MERGE_EVERY_SECONDS if remote and stay else 0.0
         self._opened_seconds = 0.0
         self.found: ChangeLogSnapshot | None = None
         """The log with the next chunk, after `wait`; None: nothing waits, or the run must end."""
@@ -158,11 +177,12 @@ class Following:
                         log.stored_bytes(head, log.head), now - since_seconds, now - moved_seconds
                     ),
                     last,
+                    wait_seconds=self._wait_seconds,
                 ):
                     self.found = log
                     return
             yield
-            self._pause(LOOK_EVERY_SECONDS)
+            self._pause(self._look_every_seconds)
 
     def _must_end(self, last: ChunkCost | None) -> bool:
         if last is None and self._stay is None:

@@ -127,7 +127,8 @@ class ApplyRun:
         The last report comes at the end of the run, also if nothing was applied since.
         """
         self._reported_seconds = time.monotonic()
-        following = Following(self._change_log, self._linger_seconds, stay)
+        remote = self._layout.is_remote
+        following = Following(self._change_log, self._linger_seconds, stay, remote=remote)
         log = following.first()
         while log is not None and (yield from self._applied_to_head(log, stay)):
             for _ in following.wait(log, self._last_cost):

@@ -74,6 +74,11 @@ class Layout:
         check_uri(self.uri)
         checked_options(self.uri, self.storage_options)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the lakehouse is in an object store, where each request is paid for."""
+        return "://" in self.uri and not self.uri.startswith("file://")
+
     def _under(self, *segments: str) -> str:
         return "/".join((self.uri.rstrip("/"), *segments))
 

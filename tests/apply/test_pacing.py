@@ -16,6 +16,8 @@ from datazone_dagster.apply.pacing import (
     LONGEST_WAIT_SECONDS,
     LOOK_EVERY_SECONDS,
     QUIET_SECONDS,
+    REMOTE_LOOK_EVERY_SECONDS,
+    REMOTE_MERGE_EVERY_SECONDS,
     ChunkCost,
     Following,
     Stay,
@@ -259,6 +261,36 @@ def test_a_run_that_stays_takes_what_lands_while_it_waits(
     assert found is not None
     assert found.head == 2
     assert world.clock.seconds <= 40.0 + QUIET_SECONDS + 2 * LOOK_EVERY_SECONDS
+
+
+def test_a_run_in_an_object_store_looks_and_merges_less_often(world: World) -> None:
+    world.land()
+    following = Following(
+        world.log,
+        60.0,
+        Stay(60.0, 3600.0, lambda: False),
+        remote=True,
+        monotonic=world.clock.monotonic,
+        pause=world.clock.pause,
+    )
+    log = following.first()
+    assert log is not None
+    pauses = 0
+    world.clock.at[5.0] = world.land
+    for _ in following.wait(log, cost(world, 0.5)):
+        pauses += 1
+    assert following.found is not None
+    merged_seconds = world.clock.seconds
+    assert merged_seconds - 5.0 + 2 * REMOTE_LOOK_EVERY_SECONDS >= REMOTE_MERGE_EVERY_SECONDS
+    assert merged_seconds >= REMOTE_MERGE_EVERY_SECONDS
+    assert pauses <= merged_seconds / REMOTE_LOOK_EVERY_SECONDS
+
+
+def test_what_is_worth_its_merge_does_not_wait_in_an_object_store() -> None:
+    worth = Waiting(100 * MEBIBYTE, 2.0, 0.25)
+    assert is_enough(worth, COST, wait_seconds=REMOTE_MERGE_EVERY_SECONDS)
+    small = Waiting(1 << 10, 2.0, 0.25)
+    assert not is_enough(small, COST, wait_seconds=REMOTE_MERGE_EVERY_SECONDS)
 
 
 def test_a_run_that_stays_ends_after_its_time_without_changes(world: World) -> None:

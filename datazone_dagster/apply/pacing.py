@@ -30,9 +30,9 @@ LOOK_EVERY_SECONDS = 0.2
 REMOTE_LOOK_EVERY_SECONDS = 2.0
 """The same in an object store, where each check is a request that is paid for."""
 
-REMOTE_MERGE_EVERY_SECONDS = 15.0
-"""Time that a small chunk waits for further changes in an object store: a merge writes four objects
-there, however small it is."""
+REMOTE_MERGE_EVERY_SECONDS = 30.0
+"""Time that a small chunk waits for further changes in an object store: a merge writes three
+objects there, however small it is."""
 
 HOPELESS_SHARE = 0.5
 """Share of a chunk's time for its merge, expected after the longest wait, above which a run does

@@ -26,9 +26,16 @@ from datazone_dagster.pipeline import POLLING
 @click.option(
     "--tick-seconds",
     type=click.FloatRange(min=1),
-    default=5.0,
+    default=15.0,
     show_default=True,
-    help="Seconds between two drains.",
+    help="Seconds between two drains: 15 in an object store, if you set no others.",
+)
+@click.option(
+    "--datasets",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Number of datasets made from the stream.",
 )
 @click.option(
     "--kept-days",
@@ -38,14 +45,19 @@ from datazone_dagster.pipeline import POLLING
     help="Days that the change log stores changes.",
 )
 def cost(
-    shards: int, writes: float, record_bytes: int, tick_seconds: float, kept_days: float
+    shards: int,
+    writes: float,
+    record_bytes: int,
+    tick_seconds: float,
+    datasets: int,
+    kept_days: float,
 ) -> None:
     """Estimate what draining and applying a stream costs in a month of 30 days.
 
     Prices are those of us-east-1 in US dollars and do not include machines. See docs/cost.md for
     the model and how it is checked.
     """
-    size = StreamSize(shards, writes, record_bytes, tick_seconds)
+    size = StreamSize(shards, writes, record_bytes, tick_seconds, datasets)
     click.echo(table(monthly_cost(size, POLLING, kept_days=kept_days), Rates()))
 
 

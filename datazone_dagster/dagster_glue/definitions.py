@@ -31,7 +31,7 @@ from datazone_dagster.dagster_glue.names import (
     IO_MANAGER_KEY,
     LAKEHOUSE_KEY,
 )
-from datazone_dagster.dagster_glue.options import RunOptions
+from datazone_dagster.dagster_glue.options import RunOptions, default_tick_seconds
 from datazone_dagster.dagster_glue.repair_jobs import repair_jobs
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.sensor import source_definitions
@@ -67,7 +67,7 @@ def build_definitions(
     audit_cron: str | None = None,
     keep_runs: timedelta | None = KEEP_RUNS,
     default_status: DefaultSensorStatus = DefaultSensorStatus.RUNNING,
-    tick_seconds: int = 5,
+    tick_seconds: int | None = None,
     min_run_interval: timedelta = timedelta(0),
     run_tags: Mapping[str, str] | None = None,
     op_tags: Mapping[str, str] | None = None,
@@ -105,8 +105,9 @@ def build_definitions(
         default_status: Status of the sensors and of the maintenance schedule where Dagster sees
             them for the first time. `DefaultSensorStatus.STOPPED` keeps a laptop with AWS keys from
             draining production: you start the sensor in the UI.
-        tick_seconds: Shortest time between two drains of a stream, 1 or more. Dagster's daemon
-            looks for due sensors every five seconds.
+        tick_seconds: Shortest time between two drains of a stream, 1 or more. Defaults to 5, and to
+            15 if the lakehouse is in an object store, where a landed batch writes two objects.
+            Dagster's daemon looks for due sensors every five seconds.
         min_run_interval: Shortest time between the starts of two runs of a transform that its
             sensor requests. Changes wait in the change log meanwhile; `lag` counts that time.
         run_tags: Tags of the runs that the sensors request, for launchers and run queues, such as
@@ -146,7 +147,7 @@ def build_definitions(
     _check_calls(on_check, keep_runs)
     options = RunOptions(
         default_status,
-        tick_seconds,
+        default_tick_seconds(lakehouse) if tick_seconds is None else tick_seconds,
         min_run_interval,
         run_tags or {},
         op_tags or {},

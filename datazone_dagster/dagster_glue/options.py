@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -10,12 +11,26 @@ from typing import Any
 from dagster import (
     AutomationCondition,
     DefaultSensorStatus,
+    EnvVar,
     ExecutorDefinition,
     RetryPolicy,
     in_process_executor,
 )
 
+from datazone_dagster.dagster_glue.resources import LAKEHOUSE_URI_VARIABLE, Lakehouse
 from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.layout import is_remote
+
+LOCAL_TICK_SECONDS = 5
+REMOTE_TICK_SECONDS = 15
+"""Time between two drains where none is given; in an object store, each batch has a price."""
+
+
+def default_tick_seconds(lakehouse: Lakehouse) -> int:
+    """Return the time between two drains for a lakehouse, by its location as of now."""
+    uri = lakehouse.uri.get_value() if isinstance(lakehouse.uri, EnvVar) else lakehouse.uri
+    uri = uri or os.environ.get(LAKEHOUSE_URI_VARIABLE) or ""
+    return REMOTE_TICK_SECONDS if is_remote(uri) else LOCAL_TICK_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +49,7 @@ class RunOptions:
     """
 
     default_status: DefaultSensorStatus = DefaultSensorStatus.RUNNING
-    tick_seconds: int = 5
+    tick_seconds: int = LOCAL_TICK_SECONDS
     min_run_interval: timedelta = timedelta(0)
     run_tags: Mapping[str, str] = field(default_factory=dict)
     op_tags: Mapping[str, str] = field(default_factory=dict)

@@ -45,6 +45,11 @@ def source_name(table_name: str) -> str:
     return _NOT_IN_A_NAME.sub("_", table_name)
 
 
+def is_remote(uri: str) -> bool:
+    """Return whether a location is in an object store."""
+    return "://" in uri and not uri.startswith("file://")
+
+
 def root_of(table_uri: str) -> str:
     """Return the root of the lakehouse that a table belongs to."""
     scheme, found, rest = table_uri.rstrip("/").rpartition("://")
@@ -77,7 +82,7 @@ class Layout:
     @property
     def is_remote(self) -> bool:
         """Whether the lakehouse is in an object store, where each request is paid for."""
-        return "://" in self.uri and not self.uri.startswith("file://")
+        return is_remote(self.uri)
 
     def _under(self, *segments: str) -> str:
         return "/".join((self.uri.rstrip("/"), *segments))

@@ -28,6 +28,17 @@ IDLE_GETS = 2
 joined files; and of an idle one: two looks."""
 
 
+MERGE_PUTS = 3
+MERGE_GETS = 9
+"""Requests of a merge of few changes: a data file, a deletion vector and a log entry; and looks."""
+
+MERGE_SECONDS = 30.0
+LOOK_SECONDS = 2.0
+STAY_SECONDS = 60.0
+"""Times of a run in an object store: between two small merges, between two looks for changes, and
+without changes until it ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSize:
     """Average size of a stream.
@@ -37,12 +48,14 @@ class StreamSize:
         writes_per_second: Changes per second over all shards.
         record_bytes: Size of a record as GetRecords sends it, with both images.
         tick_seconds: Time between two drains.
+        datasets: Number of datasets made from the stream.
     """
 
     shards: int
     writes_per_second: float
     record_bytes: int = 1800
-    tick_seconds: float = 5.0
+    tick_seconds: float = 15.0
+    datasets: int = 1
 
     @property
     def records_per_shard_and_tick(self) -> float:
@@ -167,9 +180,13 @@ def monthly_cost(
     ticks = SECONDS_A_MONTH / size.tick_seconds
     calls = monthly_calls(size, polling)
     changes = size.writes_per_second * SECONDS_A_MONTH
-    landing = ticks * -math.expm1(-size.writes_per_second * size.tick_seconds)
+    landing = ticks * _share_with_changes(size, size.tick_seconds)
+    merges = size.datasets * _share_with_changes(size, MERGE_SECONDS) / MERGE_SECONDS
+    looks = size.datasets * _share_with_changes(size, STAY_SECONDS) / LOOK_SECONDS
     puts = COMMIT_PUTS * landing + SAVE_PUTS * min(landing, SAVES_A_MONTH)
+    puts += MERGE_PUTS * merges * SECONDS_A_MONTH
     gets = COMMIT_GETS * landing + IDLE_GETS * (ticks - landing)
+    gets += (MERGE_GETS * merges + looks) * SECONDS_A_MONTH
     stored_bytes = size.writes_per_second * 86_400 * kept_days * size.record_bytes
     stored_gb = stored_bytes * rates.stored_share / 1e9
     cpu_seconds = (
@@ -187,3 +204,8 @@ def monthly_cost(
         stored_price=stored_gb * rates.price_gb_month,
         cpu_seconds=cpu_seconds,
     )
+
+
+def _share_with_changes(size: StreamSize, seconds: float) -> float:
+    """Return the share of intervals of this length in which a change comes, at random times."""
+    return -math.expm1(-size.writes_per_second * seconds)

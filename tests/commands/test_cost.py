@@ -12,10 +12,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datazone_dagster.apply import pacing
 from datazone_dagster.commands.cost import cost
+from datazone_dagster.dagster_glue.options import REMOTE_TICK_SECONDS
 from datazone_dagster.drain.polling import Activities, due, record_activity
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.observe import cost as costs
 from datazone_dagster.observe.cost import (
     SECONDS_A_MONTH,
     StreamSize,
@@ -23,7 +26,7 @@ from datazone_dagster.observe.cost import (
     monthly_calls,
     monthly_cost,
 )
-from datazone_dagster.pipeline import POLLING, drain_once
+from datazone_dagster.pipeline import POLLING, ApplySettings, drain_once
 from tests.drain.test_polling import TICK, outcome, read
 from tests.faults.orders import SOURCE
 from tests.faults.world import OrdersTable, stream_client
@@ -52,7 +55,7 @@ def test_the_calls_are_those_that_the_emulator_counted(
         drain_once(SOURCE, client, layout)
     counted = table.admin.counters()["calls"]["GetRecords"]
     # Ticks follow one another without a pause: no shard is quiet for long enough to be left out.
-    size = StreamSize(SHARDS, writes_a_tick / 5)
+    size = StreamSize(SHARDS, writes_a_tick / 5, tick_seconds=5)
     expected = monthly_calls(size, ()) * ticks * size.tick_seconds / SECONDS_A_MONTH
     assert counted == pytest.approx(expected, rel=0.12)
 
@@ -67,7 +70,12 @@ def test_quiet_shards_are_counted_as_the_drain_polls_them(writes: float) -> None
             calls += 1 + (waiting > 0)
             record_activity(activities, [outcome("s", records=waiting)], tick * TICK)
             waiting = 0
-    expected = monthly_calls(StreamSize(1, writes), POLLING) * ticks * TICK / SECONDS_A_MONTH
+    expected = (
+        monthly_calls(StreamSize(1, writes, tick_seconds=TICK), POLLING)
+        * ticks
+        * TICK
+        / SECONDS_A_MONTH
+    )
     assert calls == pytest.approx(expected, rel=0.1)
 
 
@@ -88,6 +96,7 @@ def test_more_of_anything_never_costs_less() -> None:
         StreamSize(40, 10_000),
         StreamSize(40, 5000, record_bytes=9000),
         StreamSize(40, 5000, tick_seconds=2.5),
+        StreamSize(40, 5000, datasets=2),
     ):
         assert monthly_cost(more, POLLING).price > price
     assert monthly_cost(base, POLLING, kept_days=1).price < price
@@ -104,6 +113,14 @@ def test_the_command_prints_a_table() -> None:
     assert refused.exit_code == 2
 
 
-def test_constant_small_traffic_costs_less_than_five_dollars() -> None:
-    month = monthly_cost(StreamSize(shards=1, writes_per_second=0.1), POLLING)
-    assert 2 < month.puts_price + month.gets_price < month.price < 5
+@pytest.mark.parametrize("writes", [0.1, 0.2, 1.0, 5.0])
+def test_constant_small_traffic_costs_less_than_five_dollars(writes: float) -> None:
+    month = monthly_cost(StreamSize(shards=1, writes_per_second=writes), POLLING)
+    assert 2 < month.puts_price + month.gets_price < month.price < 5.1
+
+
+def test_the_times_of_the_model_are_those_of_sensors_and_runs() -> None:
+    assert StreamSize(1, 1.0).tick_seconds == REMOTE_TICK_SECONDS
+    assert costs.MERGE_SECONDS == pacing.REMOTE_MERGE_EVERY_SECONDS
+    assert costs.LOOK_SECONDS == pacing.REMOTE_LOOK_EVERY_SECONDS
+    assert ApplySettings().idle_seconds == costs.STAY_SECONDS

@@ -11,12 +11,14 @@ from dagster import (
     AutomationCondition,
     DefaultScheduleStatus,
     DefaultSensorStatus,
+    EnvVar,
     RetryPolicy,
     multiprocess_executor,
 )
 
+from datazone_dagster import Lakehouse, build_definitions
 from datazone_dagster.errors import DefinitionError
-from tests.dagster_glue.conftest import MakeWorld, World
+from tests.dagster_glue.conftest import MakeWorld, World, orders_transform
 
 
 @pytest.fixture
@@ -83,3 +85,22 @@ def test_runs_have_the_tags_and_the_interval(world: World) -> None:
 def test_other_values_are_refused_by_name(make_world: MakeWorld, option: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match=next(iter(option))):
         make_world(**option)
+
+
+@pytest.mark.parametrize(
+    ("uri", "seconds"),
+    [
+        ("s3://lake/orders", 15),
+        (EnvVar("LAKE"), 15),
+        (None, 15),
+        ("/data/lake", 5),
+        ("file:///data/lake", 5),
+    ],
+)
+def test_the_time_between_two_drains_is_that_of_the_store(
+    uri: str | None, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKE", "s3://lake/by-variable")
+    monkeypatch.setenv("DATAZONE_LAKEHOUSE_URI", "s3://lake/default")
+    defs = build_definitions([orders_transform()], lakehouse=Lakehouse(uri=uri))
+    assert defs.resolve_sensor_def("drain_orders").minimum_interval_seconds == seconds

@@ -260,7 +260,7 @@ def _apply_job(
     transform: Transform, options: RunOptions
 ) -> Any:  # define_asset_job's type has no public name
     dataset_ids = [dataset.id for dataset in transform.outputs.values()]
-    job = shared_job(transform.name, set(dataset_ids))
+    job = shared_job(transform.name, set(dataset_ids), options.executor)
     if job is not None:
         return job
     return define_asset_job(

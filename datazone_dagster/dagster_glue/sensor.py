@@ -118,6 +118,7 @@ def source_definitions(
             "tick_seconds": options.tick_seconds,
             "min_run_interval": options.min_run_interval,
             "run_tags": dict(options.run_tags),
+            "executor": options.executor,
         },
     )
     wanted.beside = (

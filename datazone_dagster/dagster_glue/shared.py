@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from dagster import AssetsDefinition, RepositoryDefinition
+from dagster import AssetsDefinition, ExecutorDefinition, RepositoryDefinition
 
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.names import dataset_key
@@ -201,11 +201,15 @@ def shared(
     return made, wanted
 
 
-def shared_job(name: str, dataset_ids: set[str]) -> Any:
-    """Return the job in use of a transform of this name that writes these datasets, else None."""
+def shared_job(name: str, dataset_ids: set[str], executor: ExecutorDefinition) -> Any:
+    """Return the job in use of a transform of this name, these datasets and executor, else None."""
     for group in list(_groups.values()):
         member = group.members.get(name)
-        if member is not None and member.dataset_ids == dataset_ids:
+        if (
+            member is not None
+            and member.dataset_ids == dataset_ids
+            and member.job.executor_def is executor
+        ):
             return member.job
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deltalake import DeltaTable
 
 from datazone_dagster.pipeline import read_dataset
-from tests.commands.running import ProjectFolder
+from tests.commands.running import ProjectFolder, run_process
 
 
 def test_all_datasets_or_one(project: ProjectFolder) -> None:
@@ -21,13 +21,14 @@ def test_all_datasets_or_one(project: ProjectFolder) -> None:
         project.drain()
         project.apply()
     before = read_dataset(project.layout, "events").sort_by("_dz_version")
-    done = project.run("maintain", "events")
+    # In a process of its own: it joins no more than fits in memory beside what is there.
+    done = run_process("maintain", "events", cwd=project.path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("events: joined 3 files, made a checkpoint; 3 rows, 0 hidden")
     assert len(DeltaTable(project.layout.dataset("events")).file_uris()) == 1
     assert read_dataset(project.layout, "events").sort_by("_dz_version").equals(before)
 
-    again = project.run("maintain", "events")
+    again = run_process("maintain", "events", cwd=project.path)
     assert again.stdout.startswith("events: nothing to do; 3 rows")
 
     unknown = project.run("maintain", "nope")

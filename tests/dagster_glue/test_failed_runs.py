@@ -15,6 +15,7 @@ from dagster import (
 )
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
+from datazone_dagster.delta import table_state
 from datazone_dagster.errors import TransformError
 from tests.dagster_glue.conftest import ITEM_COLUMNS, SOURCE, MakeWorld, World, orders_transform
 
@@ -70,6 +71,7 @@ def test_a_lakehouse_that_can_not_be_read_does_not_hide_the_error(make_world: Ma
     world.tick()
     log = next((world.root / "lake" / "_changelog" / "orders" / "_delta_log").glob("*0.json"))
     log.write_text("not a log")
+    table_state.forget(world.layout.change_log("orders"))  # a run is a process of its own
     result = world.run("apply_broken", raise_on_error=False)
     assert not result.success
     [failure] = result.get_step_failure_events()

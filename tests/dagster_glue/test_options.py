@@ -13,6 +13,7 @@ from dagster import (
     DefaultSensorStatus,
     EnvVar,
     RetryPolicy,
+    in_process_executor,
     multiprocess_executor,
 )
 
@@ -50,6 +51,13 @@ def test_they_reach_sensors_jobs_and_ops(world: World) -> None:
     assert getattr(op, "retry_policy", None) == RetryPolicy(max_retries=2)
     spec = world.defs.resolve_asset_graph().get(AssetKey("orders"))
     assert spec.automation_condition == AutomationCondition.on_cron("@daily")
+
+
+def test_another_build_in_use_has_another_executor(make_world: MakeWorld) -> None:
+    before = make_world()
+    after = make_world(executor=multiprocess_executor)
+    for world, executor in ((after, multiprocess_executor), (before, in_process_executor)):
+        assert world.defs.resolve_job_def("apply_orders").executor_def is executor
 
 
 def test_runs_have_the_tags_and_the_interval(world: World) -> None:

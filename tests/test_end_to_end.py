@@ -140,5 +140,5 @@ def test_the_dataset_equals_the_table_through_splits_and_a_cursor_reset(running:
 
     wait_for(running.lag_passed)
     states = {run["status"] for run in running.graphql(RUNS)["runsOrError"]["results"]}
-    assert states & {"STARTED", "SUCCESS"}  # a run stays for a minute after the last change
+    assert states & {"STARTED", "SUCCESS"}  # a run stays for half a minute after the last change
     assert "FAILURE" not in states

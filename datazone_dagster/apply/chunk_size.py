@@ -36,7 +36,7 @@ class ApplySettings:
     memory_budget: int = size_policy.APPLY_BUDGET_BYTES
     maintenance: MaintenanceSettings = MaintenanceSettings()
     linger_seconds: float = 60.0
-    idle_seconds: float = 60.0
+    idle_seconds: float = 30.0
     max_run_minutes: float = 60.0
 
 

@@ -34,7 +34,7 @@ MERGE_GETS = 9
 
 MERGE_SECONDS = 30.0
 LOOK_SECONDS = 2.0
-STAY_SECONDS = 60.0
+STAY_SECONDS = 30.0
 """Times of a run in an object store: between two small merges, between two looks for changes, and
 without changes until it ends."""
 

@@ -162,7 +162,9 @@ class Following:
         self.found = None
         since_seconds = moved_seconds = idle_since_seconds = self._opened_seconds
         head = seen = log.head
-        while not self._must_end(last):
+        if last is None and not self.stays:
+            return
+        while not self.must_end():
             self._opened_seconds = now = self._monotonic()
             log.move_on()
             if log.head <= head:
@@ -184,9 +186,13 @@ class Following:
             yield
             self._pause(self._look_every_seconds)
 
-    def _must_end(self, last: ChunkCost | None) -> bool:
-        if last is None and self._stay is None:
-            return True
+    @property
+    def stays(self) -> bool:
+        """Whether the run goes on while nothing waits."""
+        return self._stay is not None
+
+    def must_end(self) -> bool:
+        """Return whether the time of the run is over, or somebody has asked it to end."""
         if self._monotonic() >= self._until_seconds or shutdown_requested():
             return True
         return self._stay is not None and self._stay.told_to_end()

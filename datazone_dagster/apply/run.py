@@ -130,11 +130,11 @@ class ApplyRun:
         remote = self._layout.is_remote
         following = Following(self._change_log, self._linger_seconds, stay, remote=remote)
         log = following.first()
-        while log is not None and (yield from self._applied_to_head(log, stay)):
+        while log is not None and (yield from self._applied_to_head(log, following)):
             for _ in following.wait(log, self._last_cost):
                 if self._maintenance.is_due:
                     self._maintain()
-                if self._must_report(stay):
+                if self._must_report(following):
                     yield self._report()
             log = following.found
         if log is None:
@@ -163,16 +163,16 @@ class ApplyRun:
         self._reported_seconds, self._has_reported = now_seconds, True
         return RunReport(found, ended)
 
-    def _must_report(self, stay: Stay | None) -> bool:
-        if stay is None or not any(report.chunks for report in self._reports.values()):
+    def _must_report(self, following: Following) -> bool:
+        if not following.stays or not any(report.chunks for report in self._reports.values()):
             return False
         waited_seconds = time.monotonic() - self._reported_seconds
         return not self._has_reported or waited_seconds >= REPORT_EVERY_SECONDS
 
     def _applied_to_head(
-        self, log: ChangeLogSnapshot, stay: Stay | None
+        self, log: ChangeLogSnapshot, following: Following
     ) -> Generator[RunReport, None, bool]:
-        """Apply up to this head; return False if another run committed first."""
+        """Apply up to this head; return False if another run came first, or this one must end."""
         for output, report in self._reports.items():
             check_head(log.head, report.position)
             start = report.position or self._start(output, log)
@@ -181,8 +181,10 @@ class ApplyRun:
             self._reports[output] = replace(report, head=log.head, position=start)
         try:
             for _ in self._apply_to_head(log):
-                if self._must_report(stay):
+                if self._must_report(following):
                     yield self._report()
+                if following.stays and following.must_end():
+                    return False
         except ConcurrentWriterError as error:
             name = self._transform.name
             self._logger.info("This run of %s lost the commit race: %s", name, error)

@@ -166,6 +166,25 @@ def test_a_run_gives_way_to_what_waits_for_its_pool(world: World, tmp_path: Path
         assert ask()
 
 
+def test_a_run_with_a_backlog_ends_between_two_chunks(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staying_runs, "ASK_EVERY_SECONDS", 0.0)
+
+    def end(call: int) -> None:
+        [record] = world.instance.get_run_records()
+        world.instance.add_run_tags(record.dagster_run.run_id, {END_TAG: "test"})
+
+    world = make_world(calling(end), apply_settings=ApplySettings(chunk_bytes=1))
+    for number in range(3):
+        world.put(f"k{number}")
+        [request] = world.tick().requests
+    result = world.run("apply_orders", tags=request.tags)
+    assert result.success
+    assert world.rows() == {"k0": "placed"}
+    assert world.tick().requests
+
+
 def test_a_run_looks_at_its_tags_now_and_then(world: World) -> None:
     run = world.instance.create_run_for_job(
         world.defs.resolve_job_def("apply_orders"), status=DagsterRunStatus.STARTED

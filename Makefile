@@ -66,7 +66,7 @@ $(AZURITE): | $(STAMP)
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.35.0
 
 test-store: $(STAMP) $(BIN)/versitygw $(AZURITE) ## all tests on object stores that run here (Go 1.25, npm)
-	$(BIN)/python -m pytest -m "store or not store" tests/store
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m "store or not store" tests/store
 
 SPARK_JARS := $(VENV)/spark-jars
 test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 17 and Maven)

@@ -155,6 +155,15 @@ def main(results: Path) -> None:
             rows += runs(proxy, commits)
     results.mkdir(exist_ok=True)
     (results / "store.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (results / "store.md").write_text(table(rows))
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as a table in Markdown."""
+    names = ("line", "commits", "delay_ms", "requests", "seconds")
+    lines = [names, ("---", *["---:"] * (len(names) - 1))]
+    lines += [tuple(str(row[name]) for name in names) for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from datazone_dagster.dagster_glue.instance_config import dagster_yaml
     from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
     from datazone_dagster.errors import DatazoneError
+    from datazone_dagster.pipeline import DatasetReader
 
 __all__ = [
     "CheckEvent",
     "Dataset",
+    "DatasetReader",
     "DatazoneError",
     "DynamoDBSource",
     "DynamoDBStreamsResource",
@@ -42,6 +44,7 @@ __all__ = [
 _MODULES = {
     "CheckEvent": "dagster_glue.alerts",
     "Dataset": "api.dataset",
+    "DatasetReader": "pipeline",
     "DatazoneError": "errors",
     "DynamoDBSource": "api.source",
     "DynamoDBStreamsResource": "dagster_glue.resources",

@@ -23,6 +23,7 @@ def test_the_names_are_these() -> None:
     assert datazone_dagster.__all__ == [
         "CheckEvent",
         "Dataset",
+        "DatasetReader",
         "DatazoneError",
         "DynamoDBSource",
         "DynamoDBStreamsResource",

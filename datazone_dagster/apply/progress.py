@@ -11,7 +11,13 @@ import pyarrow as pa
 
 from datazone_dagster.apply.chunk import ChunkFacts, ReadReport
 from datazone_dagster.dataset.facts import TableFacts
-from datazone_dagster.model.report import ApplyReport, DeleteCounts, MergeCounts, PathMismatch
+from datazone_dagster.model.report import (
+    ApplyReport,
+    ChunkReport,
+    DeleteCounts,
+    MergeCounts,
+    PathMismatch,
+)
 
 PREVIEW_ROWS = 5
 
@@ -53,6 +59,21 @@ def advanced(
         )
         or report.sources,
         preview=tuple(rows.slice(0, PREVIEW_ROWS).to_pylist()) or report.preview,
+    )
+
+
+def chunk_report(
+    transform: str, chunk: ChunkFacts, head: int, counts: MergeCounts, duration_seconds: float
+) -> ChunkReport:
+    """Return the report of one chunk."""
+    return ChunkReport(
+        transform=transform,
+        first_batch=chunk.first_batch,
+        last_batch=chunk.last_batch,
+        head=head,
+        records=chunk.records,
+        counts=counts,
+        duration_seconds=duration_seconds,
     )
 
 

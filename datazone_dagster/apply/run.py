@@ -20,7 +20,7 @@ from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.maintain_dataset import MaintenanceInRun
 from datazone_dagster.apply.pacing import ChunkCost, Following, Stay
 from datazone_dagster.apply.prepare import Preparation
-from datazone_dagster.apply.progress import advanced, with_table
+from datazone_dagster.apply.progress import advanced, chunk_report, with_table
 from datazone_dagster.apply.tables import (
     dataset_table,
     partition_columns,
@@ -28,7 +28,7 @@ from datazone_dagster.apply.tables import (
     setting_ignored,
 )
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
-from datazone_dagster.changelog.log_errors import check_head, truncated_error
+from datazone_dagster.changelog.log_errors import check_head, replaced_error, truncated_error
 from datazone_dagster.changelog.maintain_log import RETENTION_HOURS
 from datazone_dagster.dataset.dataset_table import ChunkWritten
 from datazone_dagster.dataset.quarantine import Quarantine
@@ -103,7 +103,7 @@ class ApplyRun:
         self._preparation = Preparation(
             transform, self._function, self._sizes, self._partition_by, logger
         )
-        self._erasures = {output: one.erasures for output, one in progress.items()}
+        self._progress = progress
         self._starts: dict[str, SnapshotBase] = {}
         self._reports = {
             output: ApplyReport(
@@ -129,6 +129,15 @@ class ApplyRun:
         self._reported_seconds = time.monotonic()
         remote = self._layout.is_remote
         following = Following(self._change_log, self._linger_seconds, stay, remote=remote)
+        try:
+            yield from self._followed(following)
+        except Exception:
+            if any(report.chunks for report in self._reports.values()):
+                yield self._report()  # what is committed is told, whatever ended the run
+            raise
+        yield self._report(ended=True)
+
+    def _followed(self, following: Following) -> Iterator[RunReport]:
         log = following.first()
         while log is not None and (yield from self._applied_to_head(log, following)):
             for _ in following.wait(log, self._last_cost):
@@ -139,7 +148,6 @@ class ApplyRun:
             log = following.found
         if log is None:
             self._maintain()
-        yield self._report(ended=True)
 
     def look(self) -> dict[str, ApplyReport]:
         """Return the reports of the datasets as they are, without applying anything."""
@@ -179,6 +187,8 @@ class ApplyRun:
             if start < log.truncated_through:
                 raise truncated_error(log.uri, log.name, start, log.truncated_through)
             self._reports[output] = replace(report, head=log.head, position=start)
+            if not report.position:
+                self._progress[output] = self._progress[output]._replace(position=start)
         try:
             for _ in self._apply_to_head(log):
                 if self._must_report(following):
@@ -199,12 +209,11 @@ class ApplyRun:
         if start is None:
             return 0
         self._starts[output] = start
+        at = f"{start.announced_at:%Y-%m-%d %H:%M:%S} UTC"
         self._logger.info(
             "Dataset %s begins with the snapshot announced at %s (after batch %d), not with the "
             "first change of the source.",
-            dataset.id,
-            f"{start.announced_at:%Y-%m-%d %H:%M:%S} UTC",
-            start.batch,
+            *(dataset.id, at, start.batch),
         )
         return start.batch
 
@@ -240,12 +249,7 @@ class ApplyRun:
         """Return the current change log: the same batches, perhaps in other files."""
         log = self._change_log.open()
         if log is None or log.head < head:
-            raise ConcurrentWriterError(
-                f"The change log at {self._change_log.uri} was removed or replaced by an older one "
-                "while it was read.",
-                safe="The chunks applied before are in the datasets, with their positions.",
-                hint="Restore the newest change log: older ones end before those positions.",
-            )
+            raise replaced_error(self._change_log.uri)
         return log
 
     def _maintain(self) -> None:
@@ -323,18 +327,21 @@ class ApplyRun:
     def _write(
         self, output: str, accepted: FunctionResult, through_batch: int, now: datetime
     ) -> ChunkWritten:
+        began = self._progress[output]
         written = self._tables[output].apply(
             accepted.changes,
             accepted.rows[output],
-            after_batch=self._reports[output].position,
+            after_batch=began.position,
             through_batch=through_batch,
             now=now,
             state=self._function.state,
-            erasures=self._erasures[output],
+            erasures=began.erasures,
+            generation=began.generation,
             version=function_version(self._transform),
             start=self._starts.get(output),
         )
         self._starts.pop(output, None)
+        self._progress[output] = began._replace(position=through_batch)
         return written
 
     def _accepted(
@@ -354,17 +361,9 @@ class ApplyRun:
         self, chunk: ChunkFacts, counts: MergeCounts, duration_seconds: float
     ) -> None:
         if self._on_chunk is not None:
-            self._on_chunk(
-                ChunkReport(
-                    transform=self._transform.name,
-                    first_batch=chunk.first_batch,
-                    last_batch=chunk.last_batch,
-                    head=max(report.head for report in self._reports.values()),
-                    records=chunk.records,
-                    counts=counts,
-                    duration_seconds=duration_seconds,
-                )
-            )
+            head = max(report.head for report in self._reports.values())
+            name = self._transform.name
+            self._on_chunk(chunk_report(name, chunk, head, counts, duration_seconds))
 
     def _waiting_keys(self, output: str) -> set[str]:
         """Return the keys that later changes wait behind."""

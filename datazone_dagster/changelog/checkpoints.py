@@ -24,7 +24,7 @@ from datazone_dagster.delta.log_upkeep import (
 )
 from datazone_dagster.delta.table_state import KeptTable, kept_table
 from datazone_dagster.delta.transaction_log import Snapshot
-from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, ShardState
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import Gap
@@ -97,7 +97,12 @@ class CheckpointTable:
         One that another process has saved since is no danger: a batch lands only on the newest
         one (`CheckpointSnapshot.require_newest`).
         """
-        return self._at(self.table.seen()) or self.open_or_create()
+        try:
+            known = self._at(self.table.seen())
+        except StorageError:  # its file may be deleted, if another process has saved since
+            self.table.forget()
+            known = None
+        return known or self.open_or_create()
 
     def open_or_create(self) -> CheckpointSnapshot:
         """Open the checkpoint as last saved; create an empty table if there is none."""

@@ -45,3 +45,12 @@ def truncated_error(
         safe="Nothing was applied; a dataset without these batches would be incomplete.",
         hint=old if after_batch else new,
     )
+
+
+def replaced_error(uri: str) -> ConcurrentWriterError:
+    """Return the error for a change log that was replaced by an older one while it was read."""
+    return ConcurrentWriterError(
+        f"The change log at {uri} was removed or replaced by an older one while it was read.",
+        safe="The chunks applied before are in the datasets, with their positions.",
+        hint="Restore the newest change log: older ones end before those positions.",
+    )

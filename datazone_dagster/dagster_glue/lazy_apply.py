@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
@@ -132,7 +133,7 @@ class LazyApply:
             StorageError: The lakehouse can't be read or written.
         """
         with self._heartbeats():
-            before = self._columns_before()
+            before, earlier = self._columns_before(), dict[str, Applied]()
             for report in follow_changes(
                 self.transform,
                 layout,
@@ -142,12 +143,12 @@ class LazyApply:
                 on_chunk=_log_chunks(logger),
                 logger=logger,
             ):
-                applied = self._applied_by(report.datasets, before, layout)
+                applied = self._applied_by(report.datasets, before, layout, earlier)
                 if report.ended:
                     self._applied = applied
                 else:
                     yield applied
-                    before = self._columns_before()
+                    before, earlier = self._columns_before(), applied
 
     def states(self, layout: Layout) -> dict[str, State]:
         """Return the state of each dataset as it is now, by id.
@@ -180,18 +181,17 @@ class LazyApply:
         reports: Mapping[str, ApplyReport],
         before: Mapping[str, Columns | None],
         layout: Layout,
+        earlier: Mapping[str, Applied] = MappingProxyType({}),
     ) -> dict[str, Applied]:
+        """Return what was applied; what `schema` told earlier stands until more is applied."""
         now, states = self._clock(), self.states(layout)
-        return {
-            dataset.id: Applied(
-                reports[dataset.id],
-                states[dataset.id],
-                schema_of(dataset, before[dataset.id], reports[dataset.id]),
-                now,
-                dataset.contract,
-            )
-            for dataset in self.transform.outputs.values()
-        }
+        applied = {}
+        for dataset in self.transform.outputs.values():
+            report = reports[dataset.id]
+            stands = earlier.get(dataset.id) if not report.chunks else None
+            schema = stands.schema if stands else schema_of(dataset, before[dataset.id], report)
+            applied[dataset.id] = Applied(report, states[dataset.id], schema, now, dataset.contract)
+        return applied
 
     def _reports(
         self, layout: Layout, on_chunk: Callable[[ChunkReport], None], logger: logging.Logger

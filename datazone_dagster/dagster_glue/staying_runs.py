@@ -6,6 +6,7 @@ A run that somebody starts by hand, or that is part of another job, ends as soon
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -23,6 +24,9 @@ ASK_EVERY_SECONDS = 5.0
 QUEUED_LONG = timedelta(seconds=10)
 """Time in the queue after which a run of anybody makes those that stay end: it may need the place
 of one of them."""
+
+
+_logger = logging.getLogger(__name__)
 
 
 def stays(run: DagsterRun) -> bool:
@@ -56,14 +60,20 @@ def told_to_end(
         nonlocal asked_seconds, found
         if not found and monotonic() - asked_seconds >= ASK_EVERY_SECONDS:
             asked_seconds = monotonic()
-            run = instance.get_run_by_id(run_id)
-            found = (
-                run is None
-                or END_TAG in run.tags
-                or _is_waited_for(instance, pool)
-                or _queue_is_long(instance, clock)
-            )
+            try:
+                found = must_end()
+            except Exception as error:  # noqa: BLE001 - whatever the storage raises: asked again
+                _logger.info("Run %s could not ask whether to end: %s", run_id, error)
         return found
+
+    def must_end() -> bool:
+        run = instance.get_run_by_id(run_id)
+        return (
+            run is None
+            or END_TAG in run.tags
+            or _is_waited_for(instance, pool)
+            or _queue_is_long(instance, clock)
+        )
 
     return ask
 

@@ -18,10 +18,11 @@ from datazone_dagster.errors import ConcurrentWriterError, StorageError
 
 
 class Progress(NamedTuple):
-    """Position of a dataset, and how often keys were erased from it."""
+    """Position of a dataset, how often keys were erased from it, and how often it was rebuilt."""
 
     position: int = 0
     erasures: int = 0
+    generation: int = 0
 
 
 def progress_of(table: Snapshot, source: str) -> Progress:
@@ -33,7 +34,11 @@ def progress_of(table: Snapshot, source: str) -> Progress:
     """
     require_changes(table, source)
     rows = version_of_rows(table, source)
-    return Progress(rows.transaction(apply_app_id(source)), erasures_of(table, source))
+    return Progress(
+        rows.transaction(apply_app_id(source)),
+        erasures_of(table, source),
+        generation_of(table, source),
+    )
 
 
 def require_not_restored(table: Snapshot, source: str) -> None:
@@ -66,6 +71,12 @@ def require_progress(table: Snapshot, source: str, expected: Progress) -> None:
             safe="Nothing of this attempt was written; the other run's commit is in effect.",
         )
     require_erasures(table, source, expected.erasures)
+    if generation_of(table, source) != expected.generation:
+        raise ConcurrentWriterError(
+            f"The dataset at {table.store.uri} was rebuilt meanwhile.",
+            safe="Nothing of this attempt was written; the rebuilt rows are in effect.",
+            hint="The next run continues from the rebuilt rows.",
+        )
 
 
 def marks_of(table: Snapshot, source: str) -> list[int]:

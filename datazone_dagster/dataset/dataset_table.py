@@ -36,7 +36,7 @@ from datazone_dagster.dataset.modes import (
     SoftMode,
     check_mode,
 )
-from datazone_dagster.dataset.properties import FUNCTION, MODE, PATHS, apply_app_id
+from datazone_dagster.dataset.properties import FUNCTION, MODE, PATHS, apply_app_id, generation_of
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.stored_state import (
     FunctionState,
@@ -173,6 +173,7 @@ class DatasetTable:
         now: datetime,
         state: FunctionState = FunctionState(),
         erasures: int = 0,
+        generation: int | None = None,
         version: str | None = None,
         start: SnapshotBase | None = None,
     ) -> ChunkWritten:
@@ -187,20 +188,23 @@ class DatasetTable:
             state: State to store with the table before the rows; it is harmless if writing the
                 rows then fails.
             erasures: Count of erasures from before the chunk was read: it may have erased keys.
+            generation: Count of rebuilds from before the chunk was read; None: any.
             version: Version of the function, to store like the mapping; None stores none.
             start: Snapshot that the dataset begins with, for its first chunk: the table has no
                 position before it.
 
         Raises:
-            ConcurrentWriterError: The table is not at `after_batch`, keys were erased since, or
-                another writer commits meanwhile. Nothing was written.
+            ConcurrentWriterError: The table is not at `after_batch`, keys were erased or it was
+                rebuilt since, or another writer commits meanwhile. Nothing was written.
             SchemaChangeError: A column changed to a type that the table can't take.
             ResultError: The rows do not belong to this chunk.
             StorageError: The store failed.
         """
         table = self._open() or self._create(rows, state)
         before = after_batch if start is None else 0
-        require_progress(table.at, self._source, Progress(before, erasures))
+        if generation is None:
+            generation = generation_of(table.at, self._source)
+        require_progress(table.at, self._source, Progress(before, erasures, generation))
         commit = transaction(self.app_id, through_batch)
         made_by = None if version is None else MadeBy(version, before + 1)
         return self._put(table, changes, rows, commit, now, state, through_batch, made_by, start)

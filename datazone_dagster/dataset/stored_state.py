@@ -92,7 +92,7 @@ def store_state(
     properties: dict[str, str] = {}
     if recorded != known:
         properties[UNEXPECTED] = json.dumps(recorded)
-    dated = state.attributes.dated(saved.attributes, batch)
+    dated = state.attributes.dated(saved.attributes, batch).with_those_of(saved.attributes)
     if len(state.attributes) and dated != saved.attributes:
         properties[ATTRIBUTES] = dated.to_json()
     if state.paths.worth_saving(saved.paths):

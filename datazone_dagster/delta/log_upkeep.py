@@ -42,6 +42,8 @@ def make_checkpoint(table: KeptTable, snapshot: Snapshot) -> Snapshot:
 def vacuum(table: KeptTable, snapshot: Snapshot, hours: int) -> None:
     """Delete the files that were replaced more than some hours ago and are still in the log.
 
+    The kept state is at the newest version afterwards.
+
     Raises:
         DeltaError: The log can't be read.
         OSError: The store failed.
@@ -49,6 +51,7 @@ def vacuum(table: KeptTable, snapshot: Snapshot, hours: int) -> None:
     handle = table.handle(snapshot)
     handle.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False)
     table.give_back(handle)
+    table.now()  # delta-rs commits its start and its end
 
 
 def clean_log(snapshot: Snapshot, retention: timedelta) -> int:
@@ -81,7 +84,9 @@ def clean_log(snapshot: Snapshot, retention: timedelta) -> int:
     if not old:
         return 0
     first = max(one.version for one in old)
-    entries = [name for name in times if ENTRY.fullmatch(name) and int(name[:20]) < first]
+    # Oldest first: wherever this is interrupted, an entry is gone before the one after it, so a
+    # process that slept finds that its own entry is gone.
+    entries = sorted(name for name in times if ENTRY.fullmatch(name) and int(name[:20]) < first)
     checkpoints = [name for one in old if one.version < first for name in one.names]
     expired = [f"{LOG}/{name}" for name in (*entries, *checkpoints) if times[name] < before]
     snapshot.store.delete(expired)

@@ -100,6 +100,19 @@ class AttributeMapping:
             )
         )
 
+    def with_those_of(self, saved: AttributeMapping) -> AttributeMapping:
+        """Return this mapping with the columns of another that it lacks: another process, such as a
+        redrive, has added them since this one was read.
+        """
+        known = {(one.attribute, one.descriptor) for one in self}
+        names = {one.column for one in self}
+        more = (
+            one
+            for one in saved
+            if (one.attribute, one.descriptor) not in known and one.column not in names
+        )
+        return AttributeMapping((*self.columns, *more))
+
     def to_json(self) -> str:
         """Return the mapping as JSON for the table's properties; `from_json` reads it."""
         return json.dumps([asdict(column) for column in self.columns], separators=(",", ":"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,15 +26,23 @@ from datazone_dagster.apply.pacing import (
     Waiting,
     is_enough,
 )
+from datazone_dagster.apply.run import ApplyRun
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.model.report import ChunkReport
-from datazone_dagster.pipeline import ApplySettings, apply_transform, read_dataset
+from datazone_dagster.pipeline import (
+    ApplySettings,
+    apply_transform,
+    read_dataset,
+    rebuild_dataset,
+    utc_now,
+)
 from datazone_dagster.sources import DynamoDBSource
 
+LOGGER = logging.getLogger(__name__)
 MEBIBYTE = 1 << 20
 COST = ChunkCost(stored_bytes=100 * MEBIBYTE, work_seconds=1.8, merge_seconds=0.2)
 """A chunk that was barely worth its merge."""
@@ -340,3 +350,49 @@ def test_without_lingering_a_run_ends_at_the_head_that_it_found(world: World) ->
         on_chunk=lambda _: world.land(),
     )["copies"]
     assert (report.chunks, report.head, report.position) == (1, 1, 1)
+
+
+def test_a_run_ends_when_its_dataset_was_rebuilt_meanwhile(world: World) -> None:
+    world.land()
+
+    def rebuild(chunk: ChunkReport) -> None:
+        if chunk.last_batch == 1:
+            rebuild_dataset(copies, "copies", world.layout)
+            world.land()
+
+    report = apply_transform(copies, world.layout, on_chunk=rebuild)["copies"]
+    assert report.position == 1  # the rows of the next chunk are for another run
+    after = apply_transform(copies, world.layout)["copies"]
+    assert (after.chunks, after.position) == (1, 2)
+    assert len(read_dataset(world.layout, "copies")) == 6
+
+
+@transform(
+    input_mapping={"orders": Input(Stream(source=DynamoDBSource(table_name="orders")))},
+    output_mapping={"one": Output(Dataset(id="one")), "two": Output(Dataset(id="two"))},
+)
+def both(orders: Frame) -> dict[str, Frame]:
+    rows = orders.select("dynamodb.Keys.id.S as id")
+    return {"one": rows, "two": rows}
+
+
+def test_datasets_at_different_positions_pass_batches_that_have_no_rows_any_more(
+    world: World,
+) -> None:
+    world.land()
+    apply_transform(both, world.layout)
+    world.land()
+    ahead = ApplyRun(both, world.layout, ApplySettings(), utc_now, None, LOGGER, only="two").run()
+    assert ahead["two"].position == 2
+    log = world.log.open()
+    assert log is not None
+    remove_batch(world, 2)
+    world.land()
+    reports = apply_transform(both, world.layout)
+    assert {name: one.position for name, one in reports.items()} == {"one": 3, "two": 3}
+
+
+def remove_batch(world: World, batch: int) -> None:
+    """Remove the rows of a batch from the change log, as an erasure of all of its keys does."""
+    table = DeltaTable(world.log.uri)
+    table.delete(f"batch = {batch}")

@@ -197,3 +197,53 @@ def test_a_run_looks_at_its_tags_now_and_then(world: World) -> None:
     assert ask()
     now[0] += 1.0
     assert ask()
+
+
+def test_what_the_schema_check_told_stands_at_the_end_of_the_run(make_world: MakeWorld) -> None:
+    @transform(
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"rows": Output(Dataset("orders"))},
+    )
+    def orders(changes):  # type: ignore[no-untyped-def]
+        return changes.select(*ITEM_COLUMNS, "dynamodb.NewImage.total.S as total")
+
+    world = make_world(orders, apply_settings=QUICKLY_IDLE)
+    world.put("a", total={"N": "1"})
+    result = requested(world)
+    assert [one["records_read"] for one in materializations(result)] == [1, 0]
+    schema = [one for one in result.get_asset_check_evaluations() if one.check_name == "schema"]
+    assert [one.passed for one in schema] == [False, False]
+
+
+def test_what_was_committed_is_told_although_the_run_fails(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_later(call: int) -> None:
+        if call == 3:
+            raise ValueError("boom")
+        world.put(f"k{call}")
+        world.tick()
+
+    world = make_world(calling(fail_later), apply_settings=QUICKLY_IDLE)
+    world.put("first")
+    [request] = world.tick().requests
+    result = world.run("apply_orders", tags=request.tags, raise_on_error=False)
+    assert not result.success
+    assert [one["records_read"] for one in materializations(result)] == [1, 1]
+    assert set(world.rows()) == {"first", "k1"}
+
+
+def test_a_storage_that_does_not_answer_ends_no_run(world: World, tmp_path: Path) -> None:
+    job = world.defs.resolve_job_def("apply_orders")
+    (tmp_path / "home").mkdir()
+    with DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
+        now = iter(range(0, 1000, 10))
+        run = instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
+        ask = told_to_end(instance, run.run_id, POOL, world.clock, lambda: float(next(now)))
+        [database] = (tmp_path / "home").rglob("runs.db")
+        content = database.read_bytes()
+        database.write_bytes(b"no database" * 100)
+        assert not ask()
+        database.write_bytes(content)
+        instance.add_run_tags(run.run_id, {END_TAG: "test"})
+        assert ask()

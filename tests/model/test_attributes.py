@@ -44,3 +44,12 @@ def test_two_columns_never_have_one_name(wanted: list[tuple[str, str]]) -> None:
         mapping = mapping.with_column(attribute, descriptor, "string")
     names = [column.column.casefold() for column in mapping]
     assert len(set(names)) == len(names)
+
+
+def test_columns_that_another_process_has_added_stay() -> None:
+    mine = AttributeMapping().with_column("a", "S", "string")
+    saved = mine.with_column("b", "S", "string").with_column("c", "N", "long")
+    both = mine.with_column("c", "N", "long").with_those_of(saved)
+    assert [(one.attribute, one.column) for one in both] == [("a", "a"), ("c", "c"), ("b", "b")]
+    other = mine.with_column("b", "N", "long").with_those_of(saved)
+    assert [(one.column, one.descriptor) for one in other] == [("a", "S"), ("b", "N"), ("c", "N")]

@@ -23,7 +23,6 @@ from dagster import DagsterInstance
 
 from benchmarks.measure import RESULTS
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.testing import ScriptedStream
 from tests.store.proxy import Proxy, proxy_for
 from tests.store.servers import (
     ACCESS_KEY,
@@ -34,7 +33,7 @@ from tests.store.servers import (
     s3_server,
     versitygw,
 )
-from tests.store.test_budgets import COMMITS, DATASETS, Location, add_commits, new_process
+from tests.store.test_budgets import COMMITS, new_process, warmed_up
 from tests.store.test_run_budgets import EVERY_BATCH, World
 
 REPEATED = 5
@@ -102,15 +101,7 @@ def ticks(proxy: Proxy, commits: int) -> list[Row]:
     """Return the lines of a sensor with two datasets."""
     lines = Lines(proxy, commits)
     with lakehouse(proxy) as layout, DagsterInstance.ephemeral() as instance:
-        location = Location(layout, ScriptedStream(shards=2), instance)
-        location.put(0)
-        location.tick()
-        location.apply()
-        if commits > 1:
-            for table in location.tables():
-                add_commits(table, commits)
-        for _ in range(2 * len(DATASETS) + 2):
-            location.tick()
+        location = warmed_up(layout, instance, commits)
         number = iter(range(1, 1000))
 
         def land() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,25 +108,44 @@ def wait_for(state: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> 
         pause.wait(1)
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    home = tmp_path / "dagster"
+@contextmanager
+def dagster_on(
+    server: LocalDynamoDB, layout: Layout, home: Path, *, port: int, project: Path = PROJECT
+) -> Iterator[Running]:
+    """Run Dagster on a project, a local DynamoDB and a lakehouse until the block ends."""
     home.mkdir()
     (home / "dagster.yaml").write_text(dagster_yaml())
+    environment = {
+        "AWS_ENDPOINT_URL_DYNAMODB": server.endpoint_url,
+        "AWS_ENDPOINT_URL_DYNAMODB_STREAMS": server.endpoint_url,
+        "DATAZONE_LAKEHOUSE_URI": layout.uri,
+    }
+    dagster = DagsterDev(project, home, free_port(port), environment)
+    try:
+        dagster.wait_until_ready()
+        yield Running(server, dagster, layout)
+    finally:
+        dagster.stop()
+
+
+def project_with(arguments: str, folder: Path) -> Path:
+    """Return a copy of the project whose source has these arguments."""
+    folder.mkdir()
+    code = (PROJECT / "definitions.py").read_text("utf-8")
+    changed = code.replace("stream_enabled=True", arguments)
+    assert changed != code
+    (folder / "definitions.py").write_text(changed, "utf-8")
+    shutil.copy(PROJECT / "workspace.yaml", folder / "workspace.yaml")
+    return folder
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
     layout = Layout(str(tmp_path / "lakehouse"))
     with LocalDynamoDB(shards=2) as server:
         create_orders_table(WireClient(server.endpoint_url))
-        environment = {
-            "AWS_ENDPOINT_URL_DYNAMODB": server.endpoint_url,
-            "AWS_ENDPOINT_URL_DYNAMODB_STREAMS": server.endpoint_url,
-            "DATAZONE_LAKEHOUSE_URI": layout.uri,
-        }
-        dagster = DagsterDev(PROJECT, home, free_port(3700), environment)
-        try:
-            dagster.wait_until_ready()
-            yield Running(server, dagster, layout)
-        finally:
-            dagster.stop()
+        with dagster_on(server, layout, tmp_path / "dagster", port=3700) as running:
+            yield running
 
 
 def test_the_dataset_equals_the_table_through_splits_and_a_cursor_reset(running: Running) -> None:

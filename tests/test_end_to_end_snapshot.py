@@ -6,7 +6,6 @@ with the published example, test_end_to_end.py.
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from datazone_dagster.dagster_glue.instance_config import dagster_yaml
-from datazone_dagster.demo.servers import DagsterDev, free_port
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.local.traffic import (
     OrderTraffic,
@@ -25,7 +22,7 @@ from datazone_dagster.local.traffic import (
 )
 from datazone_dagster.local.wire_client import WireClient
 from datazone_dagster.model.layout import Layout
-from tests.test_end_to_end import PROJECT, RUNS, Running, wait_for
+from tests.test_end_to_end import RUNS, Running, dagster_on, project_with, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(420)]
 
@@ -80,32 +77,16 @@ def write_and_delete(client: WireClient, stop: threading.Event) -> None:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
-    home, project = tmp_path / "dagster", tmp_path / "project"
-    home.mkdir()
-    project.mkdir()
-    (home / "dagster.yaml").write_text(dagster_yaml())
-    code = (PROJECT / "definitions.py").read_text("utf-8")
-    with_snapshot = code.replace("stream_enabled=True", 'start="snapshot"')
-    assert with_snapshot != code
-    (project / "definitions.py").write_text(with_snapshot, "utf-8")
-    shutil.copy(PROJECT / "workspace.yaml", project / "workspace.yaml")
+    project = project_with('start="snapshot"', tmp_path / "project")
     layout = Layout(str(tmp_path / "lakehouse"))
     with LocalDynamoDB(shards=2) as server:
         client = WireClient(server.endpoint_url)
         create_orders_table(client, with_stream=False)
         write_old_orders(client)
         enable_stream(client)
-        environment = {
-            "AWS_ENDPOINT_URL_DYNAMODB": server.endpoint_url,
-            "AWS_ENDPOINT_URL_DYNAMODB_STREAMS": server.endpoint_url,
-            "DATAZONE_LAKEHOUSE_URI": layout.uri,
-        }
-        dagster = DagsterDev(project, home, free_port(3800), environment)
-        try:
-            dagster.wait_until_ready()
-            yield Running(server, dagster, layout)
-        finally:
-            dagster.stop()
+        home = tmp_path / "dagster"
+        with dagster_on(server, layout, home, port=3800, project=project) as running:
+            yield running
 
 
 IN_PROGRESS = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED"}

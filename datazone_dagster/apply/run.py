@@ -22,9 +22,9 @@ from datazone_dagster.apply.pacing import ChunkCost, Following, Stay
 from datazone_dagster.apply.prepare import Preparation
 from datazone_dagster.apply.progress import advanced, chunk_report, with_table
 from datazone_dagster.apply.tables import (
+    LookupReads,
     dataset_table,
     partition_columns,
-    read_lookups,
     setting_ignored,
 )
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
@@ -32,7 +32,7 @@ from datazone_dagster.changelog.log_errors import check_head, replaced_error, tr
 from datazone_dagster.changelog.maintain_log import RETENTION_HOURS
 from datazone_dagster.dataset.dataset_table import ChunkWritten
 from datazone_dagster.dataset.quarantine import Quarantine
-from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.errors import ConcurrentWriterError, StoreUnavailableError
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
@@ -88,7 +88,7 @@ class ApplyRun:
         self._last_cost: ChunkCost | None = None
         self._reported_seconds = time.monotonic()
         self._has_reported = False
-        self._lookup_versions: dict[str, list[int]] = {}
+        self._lookups = LookupReads(transform, layout)
         self._maintenance = MaintenanceInRun(
             layout, self._datasets, settings.maintenance, clock, logger
         )
@@ -118,8 +118,7 @@ class ApplyRun:
 
     def run(self) -> dict[str, ApplyReport]:
         """Apply up to the head of the change log, and batches that land meanwhile."""
-        *_, last = self.steps()
-        return dict(last.datasets)
+        return dict(list(self.steps())[-1].datasets)
 
     def steps(self, stay: Stay | None = None) -> Iterator[RunReport]:
         """Apply as `run` does; while the run stays, yield what was applied since the last report.
@@ -127,13 +126,14 @@ class ApplyRun:
         The last report comes at the end of the run, also if nothing was applied since.
         """
         self._reported_seconds = time.monotonic()
-        remote = self._layout.is_remote
-        following = Following(self._change_log, self._linger_seconds, stay, remote=remote)
+        log, remote = self._change_log, self._layout.is_remote
+        following = Following(log, self._linger_seconds, stay, remote=remote)
         try:
             yield from self._followed(following)
-        except Exception:
-            if any(report.chunks for report in self._reports.values()):
-                yield self._report()  # what is committed is told, whatever ended the run
+        except Exception as error:
+            # What is committed is told, whatever ended the run but a store that does not answer.
+            if self._has_applied() and not isinstance(error, StoreUnavailableError):
+                yield self._report()
             raise
         yield self._report(ended=True)
 
@@ -167,12 +167,15 @@ class ApplyRun:
             for output, report in self._reports.items()
         }
         self._reports = {output: one.at_its_position() for output, one in self._reports.items()}
-        self._lookup_versions = {}
+        self._lookups.forget_versions()
         self._reported_seconds, self._has_reported = now_seconds, True
         return RunReport(found, ended)
 
+    def _has_applied(self) -> bool:
+        return any(report.chunks for report in self._reports.values())
+
     def _must_report(self, following: Following) -> bool:
-        if not following.stays or not any(report.chunks for report in self._reports.values()):
+        if not following.stays or not self._has_applied():
             return False
         waited_seconds = time.monotonic() - self._reported_seconds
         return not self._has_reported or waited_seconds >= REPORT_EVERY_SECONDS
@@ -230,20 +233,13 @@ class ApplyRun:
             end = positions[1] if len(positions) > 1 else head
             if start >= head:
                 return
-            lookups = self._read_lookups() if lookups is None else lookups
+            lookups = self._lookups.read() if lookups is None else lookups
             while log.has_rows(start, end):
                 start = self._apply_chunk(log, start, end, lookups)
                 yield
                 if self._clock() - opened_at >= REOPEN_AFTER:
                     log, opened_at = self._reopened(head), self._clock()
             self._skip_to(start, end)
-
-    def _read_lookups(self) -> Mapping[str, pa.Table]:
-        """Return the lookup tables as they are now; the report gets their versions."""
-        lookups = read_lookups(self._transform, self._layout)
-        for dataset_id, version in lookups.versions.items():
-            self._lookup_versions.setdefault(dataset_id, []).append(version)
-        return lookups.tables
 
     def _reopened(self, head: int) -> ChangeLogSnapshot:
         """Return the current change log: the same batches, perhaps in other files."""
@@ -391,9 +387,6 @@ class ApplyRun:
         return replace(
             with_table(report, facts),
             setting_ignored=ignored,
-            lookups=tuple(
-                (dataset_id, versions[0], versions[-1])
-                for dataset_id, versions in self._lookup_versions.items()
-            ),
+            lookups=self._lookups.versions(),
             duration_seconds=duration_seconds,
         )

@@ -88,6 +88,34 @@ def read_lookups(transform: Transform, layout: Layout) -> Lookups:
     return Lookups(lookups, versions)
 
 
+class LookupReads:
+    """The lookup tables of a run, and the versions that were read since the last report."""
+
+    def __init__(self, transform: Transform, layout: Layout) -> None:
+        self._transform = transform
+        self._layout = layout
+        self._versions: dict[str, list[int]] = {}
+
+    def read(self) -> Mapping[str, pa.Table]:
+        """Return the full tables as they are now, by parameter.
+
+        Raises:
+            TransformError: A lookup has no table yet.
+        """
+        lookups = read_lookups(self._transform, self._layout)
+        for dataset_id, version in lookups.versions.items():
+            self._versions.setdefault(dataset_id, []).append(version)
+        return lookups.tables
+
+    def versions(self) -> tuple[tuple[str, int, int], ...]:
+        """Return dataset id, first and last version of each table."""
+        return tuple((one, found[0], found[-1]) for one, found in self._versions.items())
+
+    def forget_versions(self) -> None:
+        """Begin the next report."""
+        self._versions = {}
+
+
 def open_lookups(transform: Transform, layout: Layout) -> dict[str, DatasetReader]:
     """Return readers of the lookup tables by parameter, without reading rows.
 

@@ -2,9 +2,10 @@
 
 A snapshot that is behind is harmless: a commit on it loses the race, and its writer reads what it
 missed. What must not happen is that a table made again, or restored from an older copy, looks
-up to date because the next entry is absent: so the state knows its newest entry as it was in the
-store, and compares it. On a local disk that is done at every look; in an object store, where it
-costs a request, at intervals and before each commit (`delta.commit`).
+up to date because the next entry is absent, or that its entries are taken for the next ones. So the
+state knows its newest entry as it was in the store, and compares it. On a local disk that is done
+at every look. In an object store, where it costs a request, it is done at intervals, when there are
+further entries, and before each commit (`delta.commit`).
 """
 
 from __future__ import annotations
@@ -157,7 +158,11 @@ class KeptTable:
             else:
                 self._read_anew()
         elif abs(time.time() - self._compared_at) < COMPARED_EVERY_SECONDS:
-            self._snapshot = self._forward(known, None)
+            moved = self._forward(known, None)
+            if moved is known or _is_there(known):
+                self._snapshot = moved
+            else:  # what came next is of a table made again
+                self._read_anew()
         else:
             self._compare(known)
         if self._snapshot is not None and self._snapshot is not known:

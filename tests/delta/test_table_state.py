@@ -237,6 +237,22 @@ def test_a_commit_on_a_table_made_again_loses_and_leaves_no_hole(
     assert commit(again, 1).version == 1
 
 
+def test_entries_of_a_table_made_again_do_not_move_the_former_one(
+    table: KeptTable, tmp_path: Path
+) -> None:
+    known = table.now()
+    assert known is not None
+    table.took(commit(known, 1))
+    shutil.rmtree(tmp_path / "t")
+    create(tmp_path / "t")
+    other = kept(tmp_path / "t", local=table.store.is_local)
+    again = other.now()
+    assert again is not None
+    for number in range(7, 10):  # one entry more than the former table had
+        again = other.took(commit(again, number))
+    assert facts(table.now()) == facts(cold(table, tmp_path / "t"))
+
+
 def test_a_process_forgets_what_it_keeps_of_a_table_that_was_made_again(tmp_path: Path) -> None:
     folder = tmp_path / "t"
     create(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from datazone_dagster.dagster_glue.instance_config import dagster_yaml
-from datazone_dagster.demo.servers import DagsterDev, free_port
 from datazone_dagster.errors import StorageError
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.local.traffic import create_orders_table, enable_stream
@@ -22,7 +19,7 @@ from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.pipeline import snapshot_status
 from tests.faults.world import grace_seconds
-from tests.test_end_to_end import PROJECT, SELECTOR, Running, wait_for
+from tests.test_end_to_end import SELECTOR, Running, dagster_on, project_with, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -69,31 +66,15 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def running(tmp_path: Path, layout: Layout) -> Iterator[Running]:
-    home, project = tmp_path / "dagster", tmp_path / "project"
-    home.mkdir()
-    project.mkdir()
-    (home / "dagster.yaml").write_text(dagster_yaml())
-    code = (PROJECT / "definitions.py").read_text("utf-8")
-    slow = code.replace("stream_enabled=True", f'start="snapshot", snapshot_rcu={SNAPSHOT_RCU}')
-    assert slow != code
-    (project / "definitions.py").write_text(slow, "utf-8")
-    shutil.copy(PROJECT / "workspace.yaml", project / "workspace.yaml")
+    project = project_with(f'start="snapshot", snapshot_rcu={SNAPSHOT_RCU}', tmp_path / "project")
     with LocalDynamoDB(shards=2) as server:
         client = WireClient(server.endpoint_url)
         create_orders_table(client, with_stream=False)
         write_items(client)
         enable_stream(client)
-        environment = {
-            "AWS_ENDPOINT_URL_DYNAMODB": server.endpoint_url,
-            "AWS_ENDPOINT_URL_DYNAMODB_STREAMS": server.endpoint_url,
-            "DATAZONE_LAKEHOUSE_URI": layout.uri,
-        }
-        dagster = DagsterDev(project, home, free_port(3900), environment)
-        try:
-            dagster.wait_until_ready()
-            yield Running(server, dagster, layout)
-        finally:
-            dagster.stop()
+        home = tmp_path / "dagster"
+        with dagster_on(server, layout, home, port=3900, project=project) as running:
+            yield running
 
 
 def runs(running: Running) -> list[tuple[str, str]]:

@@ -121,16 +121,21 @@ def commits(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def location(s3_lakehouse: Layout, commits: int) -> Iterator[Location]:
     with DagsterInstance.ephemeral() as instance:
-        found = Location(s3_lakehouse, ScriptedStream(shards=2), instance)
-        found.put(0)
+        yield warmed_up(s3_lakehouse, instance, commits)
+
+
+def warmed_up(layout: Layout, instance: DagsterInstance, commits: int) -> Location:
+    """Return a location whose tables have that many commits, after some idle ticks."""
+    found = Location(layout, ScriptedStream(shards=2), instance)
+    found.put(0)
+    found.tick()
+    found.apply()
+    if commits > 1:
+        for table in found.tables():
+            add_commits(table, commits)
+    for _ in range(2 * len(DATASETS) + 2):
         found.tick()
-        found.apply()
-        if commits > 1:
-            for table in found.tables():
-                add_commits(table, commits)
-        for _ in range(2 * len(DATASETS) + 2):
-            found.tick()
-        yield found
+    return found
 
 
 def shown(counts: Counts) -> list[tuple[str, str]]:

@@ -72,6 +72,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "import_export",
         "Read exports to S3 in place of a scan, or for a lost window.",
     ),
+    "init": LazyCommand(
+        "datazone_dagster.commands.init",
+        "init",
+        "Create a project that runs at once.",
+    ),
     "resync": LazyCommand(
         "datazone_dagster.commands.resync",
         "resync",

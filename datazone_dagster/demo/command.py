@@ -30,6 +30,7 @@ from datazone_dagster.demo.servers import (
 )
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.local import LocalDynamoDB
+from datazone_dagster.local.live_orders import LiveOrders
 from datazone_dagster.local.traffic import (
     OrderTraffic,
     create_orders_table,
@@ -157,8 +158,9 @@ def _run(
             },
         )
         stack.callback(_stop_dagster, console, dagster)
-        writer = _Traffic(server.endpoint_url, traffic, pace)
+        writer = LiveOrders(server.endpoint_url, traffic, **pace)
         stack.callback(writer.stop)
+        writer.start()
         dagster.wait_until_ready()
         write_lock(lock, {"pid": os.getpid(), "url": dagster.url})
         asset_url = f"{dagster.url}/assets/processed_orders"
@@ -179,28 +181,6 @@ def _run(
 def _stop_dagster(console: Console, dagster: DagsterDev) -> None:
     console.print("Stopping Dagster and the local DynamoDB ...")
     dagster.stop()
-
-
-class _Traffic:
-    """Writes orders in a thread until it is stopped."""
-
-    def __init__(self, endpoint_url: str, traffic: OrderTraffic, pace: dict[str, Any]) -> None:
-        self.count = 0
-        self._stop = threading.Event()
-        client = WireClient(endpoint_url)
-
-        def stopped(pause_seconds: float) -> bool:
-            self.count += 1
-            return self._stop.wait(pause_seconds)
-
-        self._thread = threading.Thread(
-            target=run_traffic, args=(client, traffic), kwargs={**pace, "stop": stopped}
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def _watch(

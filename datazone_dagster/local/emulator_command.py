@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from datazone_dagster.local.live_orders import LiveOrders
 from datazone_dagster.local.process import port_taken
 from datazone_dagster.local.server import serve
 from datazone_dagster.local.service import Settings
@@ -71,6 +72,13 @@ State: {state}. Press Ctrl-C to stop."""
     metavar="NAME=FOLDER",
     help="Folder that stands for a bucket that exports are written to. Can be repeated.",
 )
+@click.option(
+    "--orders",
+    "changes_per_second",
+    type=click.FloatRange(min=0, min_open=True, max=1000),
+    metavar="PER_SECOND",
+    help="Create the table orders, and write this many changes of made-up orders a second to it.",
+)
 @click.option("--two-readers-a-shard", is_flag=True, help="Throttle a third reader of a shard.")
 def emulator(
     port: int,
@@ -78,6 +86,7 @@ def emulator(
     shards: int,
     roll_after_seconds: float | None,
     ttl_interval_seconds: float,
+    changes_per_second: float | None,
     two_readers_a_shard: bool,
     buckets: tuple[str, ...],
 ) -> None:
@@ -87,6 +96,13 @@ def emulator(
     leaves this machine.
     """
     state = "deleted when the server stops" if data_dir is None else str(data_dir)
+
+    def ready(url: str) -> None:
+        click.echo(_READY.format(url=url, state=state))
+        if changes_per_second is not None:
+            LiveOrders.in_new_table(url, changes_per_second).start()
+            click.echo(f"Writing {changes_per_second:g} changes a second to the table orders.")
+
     try:
         serve(
             port=port,
@@ -98,7 +114,7 @@ def emulator(
                 buckets=_folders(buckets),
             ),
             ttl_interval_seconds=ttl_interval_seconds,
-            ready=lambda url: click.echo(_READY.format(url=url, state=state)),
+            ready=ready,
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

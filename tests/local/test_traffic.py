@@ -4,9 +4,11 @@ import itertools
 import threading
 from collections import Counter
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from datazone_dagster.local import LocalDynamoDB
+from datazone_dagster.local.live_orders import LiveOrders
 from datazone_dagster.local.traffic import (
     STATUSES,
     OrderTraffic,
@@ -78,3 +80,25 @@ def test_traffic_stops_on_request(own_server: LocalDynamoDB) -> None:
     stop.set()
     assert run_traffic(client, OrderTraffic(), changes_per_second=0.01, stop=stop.wait) == 1
     client.close()
+
+
+def test_live_orders_go_on_after_those_of_an_earlier_start(tmp_path: Path) -> None:
+    with LocalDynamoDB(data_dir=tmp_path, shards=1) as server:
+        client = WireClient(server.endpoint_url)
+        earlier: set[int] = set()
+        for _ in range(2):
+            live = LiveOrders.in_new_table(server.endpoint_url, changes_per_second=1000)
+            assert live.traffic.first_order > max(earlier, default=0)
+            live.start()
+            while live.count < 30:
+                threading.Event().wait(0.01)
+            live.stop()
+            items = client.call("Scan", TableName="orders")["Items"]
+            numbers = {int(item["orderId"]["S"].removeprefix("order-")) for item in items}
+            assert len(numbers) > len(earlier)
+            earlier = numbers
+        server.kill()
+        gone = LiveOrders(server.endpoint_url, OrderTraffic(), changes_per_second=1000)
+        gone.start()  # a thread that raised would fail this test
+        gone.stop()
+        assert gone.count == 0

@@ -131,6 +131,26 @@ def test_the_readme_runs_from_an_empty_folder(python: Path, tmp_path: Path) -> N
                 pause.wait(1)
 
 
+def test_a_project_of_init_has_rows_within_three_minutes(python: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    run([str(python.parent / "datazone-dagster"), "init", "shop"], tmp_path)
+    shop = tmp_path / "shop"
+    shop.joinpath("home").mkdir()
+    shutil.copy(shop / "dagster.yaml", shop / "home")
+    with emulator(python, shop, "--orders", "20") as endpoint_url:
+        definitions = shop / "definitions.py"
+        text = definitions.read_text("utf-8").replace("http://127.0.0.1:8000", endpoint_url)
+        definitions.write_text(text, "utf-8")
+        environment = {"DAGSTER_HOME": str(shop / "home")}
+        with daemon(python, shop, environment):
+            read = READ.replace("processed_orders", "current_orders")
+            read = read.replace('"order_total"', '"total"')
+            pause = threading.Event()
+            while run([str(python), "-c", read], shop, environment) == "[]":
+                assert time.monotonic() - began < 180, (shop / "daemon.log").read_text()
+                pause.wait(1)
+
+
 def test_a_source_tree_without_installed_metadata_merges(python: Path, tmp_path: Path) -> None:
     """Each Delta commit names the package's version, which only an installation knows."""
     run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "datazone-dagster"])
@@ -164,9 +184,9 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def emulator(python: Path, folder: Path) -> Iterator[str]:
+def emulator(python: Path, folder: Path, *options: str) -> Iterator[str]:
     """The URL of the emulator that the command line starts."""
-    command = [str(python.parent / "datazone-dagster"), "emulator", "--port", "0"]
+    command = [str(python.parent / "datazone-dagster"), "emulator", "--port", "0", *options]
     with subprocess.Popen(
         command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, text=True
     ) as process:

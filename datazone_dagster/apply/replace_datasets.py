@@ -118,8 +118,7 @@ class Replacement:
                 return ConcurrentWriterError(
                     f"Dataset {dataset_id!r}: another run has replaced it meanwhile.",
                     safe="The dataset has the rows of that run; those of this one are discarded.",
-                    hint="Give the pool of the transform a limit of 1, as the shipped dagster.yaml "
-                    "does.",
+                    hint="The pool of the transform has a limit of 1 by default: leave it there.",
                 )
         return None
 

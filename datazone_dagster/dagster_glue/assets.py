@@ -39,6 +39,7 @@ from datazone_dagster.dagster_glue.names import (
     pool_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
+from datazone_dagster.dagster_glue.pools import limit_pools
 from datazone_dagster.dagster_glue.rendering import (
     Event,
     applied_events,
@@ -127,6 +128,7 @@ def transform_asset(
         layout = lakehouse.layout
         # Broad on purpose: whatever ended the application, the run reports the rest and fails.
         try:
+            limit_pools(context.instance, [pool])
             check_lakehouse(context.instance, context.run.tags, source, layout)
             if source.stream_enabled and stays(context.run):
                 told = told_to_end(context.instance, context.run.run_id, pool, clock)

@@ -94,3 +94,8 @@ def resync_job_name(source: DynamoDBSource) -> str:
 def pool_name(transform: Transform) -> str:
     """Return the name of the pool, of limit 1, that prevents two runs of a transform at a time."""
     return f"datazone/{transform.job_name}"
+
+
+def snapshot_pool_name(source: DynamoDBSource) -> str:
+    """Return the name of the pool, of limit 1, that prevents two scans of a source at a time."""
+    return f"datazone/{snapshot_job_name(source)}"

@@ -18,6 +18,7 @@ from dagster import (
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, pool_name
+from datazone_dagster.dagster_glue.pools import limit_pools
 from datazone_dagster.dagster_glue.rendering import Event
 from datazone_dagster.dagster_glue.repairs import Repair
 from datazone_dagster.dagster_glue.resources import Lakehouse
@@ -55,15 +56,16 @@ def _rebuild_job(
     name: str, transform: Transform, dataset: Dataset, options: dict[str, Any]
 ) -> JobDefinition:
     # Not in the pool of the transform: runs and a rebuild do not disturb each other.
-    @op(
-        name=_op_name(name), pool=f"datazone/{name}", required_resource_keys={LAKEHOUSE_KEY}, ins={}
-    )
+    pool = f"datazone/{name}"
+
+    @op(name=_op_name(name), pool=pool, required_resource_keys={LAKEHOUSE_KEY}, ins={})
     def rebuild(context: OpExecutionContext) -> None:
         def log_chunk(chunk: ChunkReport) -> None:
             context.log.info(
                 "Batch %d of %d: %d changes.", chunk.last_batch, chunk.head, chunk.records
             )
 
+        limit_pools(context.instance, [pool])
         repair = _repair(context, transform, dataset, options)
         with heartbeats(context.instance, context.run_id, options["clock"], rest_is_quick=True):
             _log(context, repair.rebuilt_events(repair.rebuild(log_chunk), context.instance))

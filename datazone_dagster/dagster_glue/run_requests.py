@@ -21,8 +21,10 @@ from datazone_dagster.dagster_glue.names import (
     LAKEHOUSE_TAG,
     SOURCE_TAG,
     VERSION_TAG,
+    pool_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
+from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.staying_runs import definition_version, end_run_of_other_code
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
@@ -86,6 +88,8 @@ def decide_run(
         now: Current time.
         loaded_at: Time when the code location was loaded.
     """
+    pools = [pool_name(transform)]
+    free_pools(instance, pools)
     past = _past_failures(instance, transform, loaded_at)
     version = definition_version(transform)
     active = instance.get_run_records(
@@ -112,6 +116,7 @@ def decide_run(
     early = _too_early(instance, transform, options.min_run_interval, now)
     if early > timedelta(0):
         return _decided(past, f"the next run of {transform.name} starts in {in_words(early)}")
+    limit_pools(instance, pools)
     request = RunRequest(
         job_name=transform.job_name,
         tags={

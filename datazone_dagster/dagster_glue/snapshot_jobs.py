@@ -31,6 +31,7 @@ from datazone_dagster.dagster_glue.names import (
     change_log_key,
     resync_job_name,
     snapshot_job_name,
+    snapshot_pool_name,
 )
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
@@ -87,7 +88,7 @@ def _op(
 
     @op(
         name=f"{name}_op",
-        pool=f"datazone/{snapshot_job_name(source)}",
+        pool=snapshot_pool_name(source),
         required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},
         ins={},
         config_schema={

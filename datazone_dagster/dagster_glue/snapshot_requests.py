@@ -14,7 +14,9 @@ from datazone_dagster.dagster_glue.names import (
     WAIT_TAG,
     resync_job_name,
     snapshot_job_name,
+    snapshot_pool_name,
 )
+from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.run_requests import ACTIVE, FIRST_WAIT, end_of
 from datazone_dagster.errors import SnapshotError
 from datazone_dagster.model.snapshot_report import SnapshotReport
@@ -77,6 +79,8 @@ def decide_snapshot(
     """
     if snapshot is None or snapshot.is_over or _reads_exports(snapshot):
         return SnapshotDecision(None, "")
+    pools = [snapshot_pool_name(source)]
+    free_pools(instance, pools)
     records = _records(instance, source)
     if any(record.dagster_run.status in ACTIVE for record in records):
         return SnapshotDecision(None, f"the snapshot of {source.name} is running or queued")
@@ -98,6 +102,7 @@ def decide_snapshot(
         if remaining > timedelta(0):
             text = f"the snapshot of {source.name} goes on in {in_words(remaining)}"
             return SnapshotDecision(None, text, failures, error)
+    limit_pools(instance, pools)
     request = RunRequest(job_name=job, tags={SOURCE_TAG: source.name})
     text = f"the snapshot of {source.name} {'goes on' if records else 'begins'}"
     return SnapshotDecision(request, text, failures, error)

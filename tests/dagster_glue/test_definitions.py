@@ -223,7 +223,7 @@ def test_the_shipped_instance_settings_are_dagsters_own(tmp_path: Path) -> None:
     with DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.get_settings("sensors") == {"use_threads": True, "num_workers": 8}
         pools = instance.get_concurrency_config().pool_config
-        assert pools.default_pool_limit == 1
+        assert pools.default_pool_limit is None  # pools of others have no limit
         assert pools.pool_granularity is not None
         assert pools.pool_granularity.value == "run"
         assert instance.run_monitoring_enabled

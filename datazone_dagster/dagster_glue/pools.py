@@ -1,0 +1,56 @@
+"""Limits of the library's own pools; those of other pools are their users' business.
+
+Dagster's `default_limit` would limit every pool of an instance. So each pool of ours that has no
+limit of its own gets 1. A limit that somebody has set stays: the fences of the tables keep two runs
+of one transform apart all the same, but the one that loses has worked in vain.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+POOL_LIMIT = 1
+
+_ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+
+_logger = logging.getLogger(__name__)
+
+
+def limit_pools(instance: DagsterInstance, pools: Collection[str]) -> None:
+    """Give each of these pools a limit of 1 unless somebody has set one.
+
+    A limit that a pool has from `default_limit` counts as unset. A storage that refuses is no
+    reason to stop: the fences hold.
+    """
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    # Broad on purpose: whatever the storage raises, runs are safe without a limit.
+    try:
+        limited = {one.name for one in storage.get_pool_limits() if not one.from_default}
+        for pool in sorted(set(pools) - limited):
+            storage.set_concurrency_slots(pool, POOL_LIMIT)
+            _logger.info("The pool %s has a limit of %d from now on.", pool, POOL_LIMIT)
+    except Exception as error:  # noqa: BLE001 - see above
+        _logger.warning("The limit of the pools %s could not be set: %s", sorted(pools), error)
+
+
+def free_pools(instance: DagsterInstance, pools: Collection[str]) -> None:
+    """Free the slots that ended runs hold: Dagster leaves those of a process that was killed.
+
+    Its run monitoring frees them only with `free_slots_after_run_end_seconds`.
+    """
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits or not storage.get_concurrency_run_ids():
+        return
+    holders = {
+        run_id for one in pools for run_id in storage.get_concurrency_info(one).active_run_ids
+    }
+    if not holders:
+        return
+    ended = RunsFilter(run_ids=sorted(holders), statuses=_ENDED)
+    for record in instance.get_run_records(ended):
+        storage.free_concurrency_slots_for_run(record.dagster_run.run_id)

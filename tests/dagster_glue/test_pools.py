@@ -1,0 +1,97 @@
+"""Pools: ours have a limit of 1, others none; a slot of an ended run holds nobody up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from dagster import DagsterInstance, DagsterRunStatus
+
+from datazone_dagster import dagster_yaml
+from datazone_dagster.dagster_glue.names import pool_name, snapshot_pool_name
+from datazone_dagster.dagster_glue.pools import limit_pools
+from tests.dagster_glue.conftest import SOURCE, MakeWorld, World, orders_transform
+from tests.dagster_glue.test_snapshots import world_of
+
+POOL = pool_name(orders_transform())
+
+
+def home(folder: Path, text: str = "") -> DagsterInstance:
+    """An instance on disk with a dagster.yaml: the one in memory has no pools."""
+    folder.mkdir()
+    return DagsterInstance.local_temp(str(folder), overrides=yaml.safe_load(text or "{}"))
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
+    with home(tmp_path / "home", dagster_yaml()) as instance:
+        yield instance
+
+
+def limits(instance: DagsterInstance) -> dict[str, int]:
+    return {one.name: one.limit for one in instance.event_log_storage.get_pool_limits()}
+
+
+def test_a_pool_is_limited_before_its_first_run_is_requested(
+    world: World, instance: DagsterInstance
+) -> None:
+    world.instance = instance
+    world.tick()
+    assert limits(instance) == {}
+    world.put("a")
+    assert world.tick().requests
+    assert limits(instance) == {POOL: 1}
+
+
+def test_a_snapshot_is_limited_too(make_world: MakeWorld, instance: DagsterInstance) -> None:
+    world = world_of(make_world)
+    world.instance = instance
+    assert [one.job_name for one in world.tick().requests] == ["snapshot_orders"]
+    assert limits(instance) == {snapshot_pool_name(SOURCE): 1}
+
+
+def test_a_run_by_hand_limits_its_pool(world: World, instance: DagsterInstance) -> None:
+    world.instance = instance
+    world.run("apply_orders")
+    assert limits(instance) == {POOL: 1}
+
+
+def test_a_limit_that_somebody_set_stays(world: World, instance: DagsterInstance) -> None:
+    instance.event_log_storage.set_concurrency_slots(POOL, 3)
+    instance.event_log_storage.set_concurrency_slots("theirs", 7)
+    world.instance = instance
+    world.put("a")
+    assert world.tick().requests
+    assert limits(instance) == {POOL: 3, "theirs": 7}
+
+
+def test_a_default_limit_is_not_ours(tmp_path: Path) -> None:
+    text = "concurrency: {pools: {default_limit: 5}}"
+    with home(tmp_path / "other", text) as instance:
+        instance.event_log_storage.initialize_concurrency_limit_to_default(POOL)
+        instance.event_log_storage.initialize_concurrency_limit_to_default("theirs")
+        limit_pools(instance, [POOL])
+        assert limits(instance) == {POOL: 1, "theirs": 5}
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_the_slot_of_an_ended_run_holds_nobody_up(
+    world: World, tmp_path: Path, ended: bool
+) -> None:
+    with home(tmp_path / "plain") as instance:  # granularity of ops, nothing frees slots
+        world.instance = instance
+        storage = instance.event_log_storage
+        limit_pools(instance, [POOL])
+        dead = instance.create_run_for_job(
+            world.defs.resolve_job_def("datazone_maintenance"), status=DagsterRunStatus.STARTED
+        )
+        assert storage.claim_concurrency_slot(POOL, dead.run_id, "maintain").is_claimed
+        if ended:
+            instance.report_run_failed(dead)
+        world.put("a")
+        world.tick()
+        assert storage.get_concurrency_info(POOL).active_run_ids == (
+            set() if ended else {dead.run_id}
+        )

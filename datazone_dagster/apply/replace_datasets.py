@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from datazone_dagster.api import Dataset, Transform
@@ -50,6 +50,7 @@ class Replacement:
         clock: Returns the current time.
         on_chunk: Called after each chunk.
         logger: Logger for progress and warnings.
+        only: Ids of the datasets to replace; None: all.
     """
 
     def __init__(
@@ -60,10 +61,14 @@ class Replacement:
         clock: Clock,
         on_chunk: Callable[[ChunkReport], None] | None,
         logger: logging.Logger,
+        *,
+        only: Collection[str] | None = None,
     ) -> None:
         self._transform = transform
         self._source = transform.source.name
-        self._datasets = tuple(transform.outputs.values())
+        self._datasets = tuple(
+            one for one in transform.outputs.values() if only is None or one.id in only
+        )
         self._layout = layout
         self._settings = replace(settings, linger_seconds=0.0)
         self._memory_bytes = ChunkSizes(settings).frame_memory_bytes
@@ -135,6 +140,7 @@ class Replacement:
             self._clock,
             self._on_chunk,
             self._logger,
+            only=[one.id for one in self._datasets],
             target=self._target,
             change_log=self._change_log,
         )

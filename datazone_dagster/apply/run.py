@@ -51,7 +51,7 @@ REPORT_EVERY_SECONDS = 30.0
 
 
 class ApplyRun:
-    """One run of one transform."""
+    """One run of one transform, for all of its datasets or `only` those of these ids."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ApplyRun:
         on_chunk: Callable[[ChunkReport], None] | None,
         logger: logging.Logger,
         *,
-        only: str | None = None,
+        only: Collection[str] | None = None,
         target: Layout | None = None,
         change_log: ChangeLog | None = None,
     ) -> None:
@@ -76,7 +76,7 @@ class ApplyRun:
         self._datasets: dict[str, Dataset] = {
             output: dataset
             for output, dataset in transform.outputs.items()
-            if only in (None, dataset.id)
+            if only is None or dataset.id in only
         }
         self._sizes = ChunkSizes(settings)
         limit = self._sizes.frame_memory_bytes

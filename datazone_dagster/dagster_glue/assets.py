@@ -3,7 +3,7 @@
 # No postponed annotations here: Dagster reads the real one of `context`.
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from dagster import (
     AssetCheckResult,
@@ -94,11 +94,11 @@ def transform_asset(
     no matter what requested the run, so a run started by hand is always safe. One that the drain
     sensor requested goes on while the stream has traffic, and reports what it applies at most
     every 30 seconds. Where the source has no stream, a run scans the table and replaces the
-    datasets. The op's pool prevents two runs at a time.
+    datasets. Datasets that are not selected stay where they are; a check that is selected without
+    its dataset is evaluated, and nothing is applied. The op's pool prevents two runs at a time.
     """
     source = transform.source
     datasets = tuple(transform.outputs.values())
-    pool = pool_name(transform)
     outputs = {_output_name(index): one for index, one in enumerate(datasets)}
 
     @multi_asset(
@@ -116,39 +116,86 @@ def transform_asset(
             LAKEHOUSE_KEY,
             *(() if source.stream_enabled else (DYNAMODB_KEY,)),
         },
-        pool=pool,
+        pool=pool_name(transform),
+        can_subset=True,
         op_tags={"datazone/transform": transform.name, **options.op_tags},
         retry_policy=options.retry_policy,
     )
     def apply(context: AssetExecutionContext) -> Iterator[EventOfRun]:
+        chosen = {
+            name: dataset
+            for name, dataset in outputs.items()
+            if dataset_key(dataset.id) in context.selected_asset_keys
+        }
         lazy_apply = _lazy_apply(
-            context, transform, settings, snapshot_settings, preview=preview, clock=clock
+            context,
+            transform,
+            settings,
+            snapshot_settings,
+            preview=preview,
+            clock=clock,
+            only=[one.id for one in chosen.values()],
         )
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
-        layout = lakehouse.layout
-        # Broad on purpose: whatever ended the application, the run reports the rest and fails.
-        try:
-            limit_pools(context.instance, [pool])
-            check_lakehouse(context.instance, context.run.tags, source, layout)
-            if source.stream_enabled and stays(context.run):
-                told = told_to_end(context.instance, context.run.run_id, pool, clock)
-                for so_far in lazy_apply.progress(layout, context.log, told):
-                    for dataset_id, one in so_far.items():
-                        yield from applied_events(dataset_id, one, preview=preview)
-            found = {one.id: lazy_apply.to_dataset(one.id, layout, context.log) for one in datasets}
-        except Exception as error:
-            what = error.what if isinstance(error, DatazoneError) else str(error)
-            reason = shown(f"{type(error).__name__}: {what}")
-            context.instance.add_run_tags(context.run_id, {FAILURE_TAG: reason})
-            if not isinstance(error, _WITHOUT_CHECKS):
-                yield from _checks_after_failure(lazy_apply, layout, context.log)
-            raise
-        for name, dataset in outputs.items():
-            yield Output(DatasetWrite(lazy_apply, dataset.id), output_name=name)
-        for dataset_id, applied in found.items():
-            yield from check_results(dataset_id, applied)
+        for event in _applied(context, lazy_apply, lakehouse.layout, chosen, clock):
+            # A result of a check that is not selected would be an error.
+            if not isinstance(event, AssetCheckResult) or _is_selected(context, event):
+                yield event
 
     return apply
+
+
+def _applied(
+    context: AssetExecutionContext,
+    lazy_apply: LazyApply,
+    layout: Layout,
+    chosen: Mapping[str, Dataset],
+    clock: Clock,
+) -> Iterator[EventOfRun]:
+    """Apply to the chosen datasets, by output; yield all that the run reports of them."""
+    transform = lazy_apply.transform
+    # Broad on purpose: whatever ended the application, the run reports the rest and fails.
+    try:
+        limit_pools(context.instance, [pool_name(transform)])
+        check_lakehouse(context.instance, context.run.tags, transform.source, layout)
+        told = None
+        if transform.source.stream_enabled and stays(context.run):
+            pool = pool_name(transform)
+            told = told_to_end(context.instance, context.run.run_id, pool, clock)
+        for so_far in lazy_apply.progress(layout, context.log, told):
+            for dataset_id, one in so_far.items():
+                changed = one.report.chunks > 0
+                yield from applied_events(
+                    dataset_id, one, preview=lazy_apply.preview, changed=changed
+                )
+        found = {
+            one.id: lazy_apply.to_dataset(one.id, layout, context.log) for one in chosen.values()
+        }
+        for dataset in transform.outputs.values():
+            if dataset.id not in found and _is_checked(context, dataset):
+                found[dataset.id] = lazy_apply.looked(dataset.id, layout)
+    except Exception as error:
+        what = error.what if isinstance(error, DatazoneError) else str(error)
+        reason = shown(f"{type(error).__name__}: {what}")
+        context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: reason})
+        if not isinstance(error, _WITHOUT_CHECKS):
+            yield from _checks_after_failure(lazy_apply, layout, context.log)
+        raise
+    for name, dataset in chosen.items():
+        yield Output(DatasetWrite(lazy_apply, dataset.id), output_name=name)
+    for dataset_id, applied in found.items():
+        yield from check_results(dataset_id, applied)
+
+
+def _is_checked(context: AssetExecutionContext, dataset: Dataset) -> bool:
+    """Return whether a check of a dataset is selected."""
+    key = dataset_key(dataset.id)
+    return any(one.asset_key == key for one in context.selected_asset_check_keys)
+
+
+def _is_selected(context: AssetExecutionContext, result: AssetCheckResult) -> bool:
+    selected = context.selected_asset_check_keys
+    return (result.asset_key, result.check_name) in {(one.asset_key, one.name) for one in selected}
 
 
 def _lazy_apply(
@@ -159,6 +206,7 @@ def _lazy_apply(
     *,
     preview: bool,
     clock: Clock,
+    only: Collection[str],
 ) -> LazyApply:
     source = transform.source
     return LazyApply(
@@ -176,6 +224,7 @@ def _lazy_apply(
         snapshot_settings=snapshot_settings,
         preview=preview,
         clock=clock,
+        only=only,
     )
 
 
@@ -208,6 +257,7 @@ def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> A
     return AssetOut(
         key=dataset_key(dataset.id),
         io_manager_key=IO_MANAGER_KEY,
+        is_required=False,  # as Dagster wants it for assets that can be selected alone
         description=dataset.description or transform.description or _description(transform),
         tags=dict(_tag(text) for text in dataset.tags),
         owners=list(dict.fromkeys(dataset.owners or transform.owners)),

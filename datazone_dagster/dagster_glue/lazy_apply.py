@@ -7,7 +7,7 @@ handles. The other outputs get their reports of the same apply.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,8 +33,8 @@ from datazone_dagster.observe.schema_change import Columns, SchemaStatus, schema
 from datazone_dagster.pipeline import (
     ApplySettings,
     SnapshotSettings,
-    apply_transform,
     backlog,
+    dataset_report,
     follow_changes,
     function_facts,
     gap_notes,
@@ -82,6 +82,8 @@ class LazyApply:
         snapshot_settings: Bounds of that scan.
         preview: Whether metadata may show rows.
         clock: Function that returns the time in UTC.
+        only: Ids of the datasets to apply to; None: all of the transform. The others stay where
+            they are.
     """
 
     def __init__(
@@ -96,7 +98,11 @@ class LazyApply:
         snapshot_settings: SnapshotSettings,
         preview: bool,
         clock: Clock,
+        only: Collection[str] | None = None,
     ) -> None:
+        self.datasets = tuple(
+            one for one in transform.outputs.values() if only is None or one.id in only
+        )
         self.transform = transform
         self.preview = preview
         self._settings = settings
@@ -116,17 +122,21 @@ class LazyApply:
             StorageError: The lakehouse can't be read or written.
         """
         if self._applied is None:
-            with self._heartbeats():
-                self._applied = self._apply(layout, logger)
+            for _ in self.progress(layout, logger):
+                pass  # what was applied before a failure: the caller wants all of it, or the error
+        assert self._applied is not None
         return self._applied[dataset_id]
 
     def progress(
-        self, layout: Layout, logger: logging.Logger, told_to_end: Callable[[], bool]
+        self,
+        layout: Layout,
+        logger: logging.Logger,
+        told_to_end: Callable[[], bool] | None = None,
     ) -> Iterator[dict[str, Applied]]:
-        """Apply what waits and what lands while the stream has traffic.
+        """Apply what waits and, if there is `told_to_end`, what lands while there is traffic.
 
-        Yields what was applied since the last time, by dataset id. What is applied at the end
-        comes from `to_dataset`, as always.
+        Yields what was applied since the last time, by dataset id, also before an error. What is
+        applied at the end comes from `to_dataset`, as always.
 
         Raises:
             TransformError: As in `to_dataset`; so do the others.
@@ -134,6 +144,12 @@ class LazyApply:
         """
         with self._heartbeats():
             before, earlier = self._columns_before(), dict[str, Applied]()
+            if not self.datasets:
+                self._applied = {}
+                return
+            if not self.transform.source.stream_enabled:
+                self._applied = self._applied_by(self._replaced(layout, logger), before, layout)
+                return
             for report in follow_changes(
                 self.transform,
                 layout,
@@ -142,6 +158,7 @@ class LazyApply:
                 clock=self._clock,
                 on_chunk=_log_chunks(logger),
                 logger=logger,
+                only=self._ids,
             ):
                 applied = self._applied_by(report.datasets, before, layout, earlier)
                 if report.ended:
@@ -161,20 +178,31 @@ class LazyApply:
             dataset.id: state_of(
                 self.transform, dataset, layout, now=now, caught_up_at=caught_up_at
             )
-            for dataset in self.transform.outputs.values()
+            for dataset in self.datasets
         }
 
-    def _apply(self, layout: Layout, logger: logging.Logger) -> dict[str, Applied]:
-        before = self._columns_before()
-        reports = self._reports(layout, _log_chunks(logger), logger)
-        return self._applied_by(reports, before, layout)
+    def looked(self, dataset_id: str, layout: Layout) -> Applied:
+        """Return a dataset as it is, for its checks; nothing is applied.
+
+        Raises:
+            StorageError: The lakehouse can't be read.
+        """
+        dataset = next(one for one in self.transform.outputs.values() if one.id == dataset_id)
+        now, before = self._clock(), self._known_columns(dataset_id)
+        state = state_of(
+            self.transform, dataset, layout, now=now, caught_up_at=self._caught_up_at()
+        )
+        report = dataset_report(self.transform, dataset_id, layout)
+        schema = schema_of(dataset, before, report)
+        return Applied(report, state, schema, now, dataset.contract)
+
+    @property
+    def _ids(self) -> list[str]:
+        return [one.id for one in self.datasets]
 
     def _columns_before(self) -> dict[str, Columns | None]:
         """Return the columns of the last materialization of each dataset, by id."""
-        return {
-            dataset.id: self._known_columns(dataset.id)
-            for dataset in self.transform.outputs.values()
-        }
+        return {dataset.id: self._known_columns(dataset.id) for dataset in self.datasets}
 
     def _applied_by(
         self,
@@ -186,26 +214,15 @@ class LazyApply:
         """Return what was applied; what `schema` told earlier stands until more is applied."""
         now, states = self._clock(), self.states(layout)
         applied = {}
-        for dataset in self.transform.outputs.values():
+        for dataset in self.datasets:
             report = reports[dataset.id]
             stands = earlier.get(dataset.id) if not report.chunks else None
             schema = stands.schema if stands else schema_of(dataset, before[dataset.id], report)
             applied[dataset.id] = Applied(report, states[dataset.id], schema, now, dataset.contract)
         return applied
 
-    def _reports(
-        self, layout: Layout, on_chunk: Callable[[ChunkReport], None], logger: logging.Logger
-    ) -> dict[str, ApplyReport]:
-        """Apply the changes of a stream; without one, replace the datasets by a scan."""
-        if self.transform.source.stream_enabled:
-            return apply_transform(
-                self.transform,
-                layout,
-                settings=self._settings,
-                clock=self._clock,
-                on_chunk=on_chunk,
-                logger=logger,
-            )
+    def _replaced(self, layout: Layout, logger: logging.Logger) -> dict[str, ApplyReport]:
+        """Replace the datasets of a source without a stream by a scan."""
         return replace_from_table(
             self.transform,
             self._table_client(),
@@ -213,8 +230,9 @@ class LazyApply:
             settings=self._settings,
             snapshot_settings=self._snapshot_settings,
             clock=self._clock,
-            on_chunk=on_chunk,
+            on_chunk=_log_chunks(logger),
             logger=logger,
+            only=self._ids,
         )
 
 

@@ -11,7 +11,7 @@ module only; an import rule enforces it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 from datazone_dagster.api import Dataset, Transform
@@ -163,6 +163,7 @@ def apply_transform(
     clock: Clock = utc_now,
     on_chunk: Callable[[ChunkReport], None] | None = None,
     logger: logging.Logger = _logger,
+    only: Collection[str] | None = None,
 ) -> dict[str, ApplyReport]:
     """Apply everything between the datasets' positions and the head of the change log.
 
@@ -170,7 +171,8 @@ def apply_transform(
     as soon as no change waits.
 
     Safe at any time: a dataset takes each chunk in one commit that also moves its position. So a
-    run that is repeated, doubled or killed neither loses nor doubles a change.
+    run that is repeated, doubled or killed neither loses nor doubles a change. With `only`, the
+    datasets of other ids stay where they are: a later run applies to each from its own position.
 
     Returns:
         One report per dataset, by dataset id.
@@ -182,35 +184,40 @@ def apply_transform(
         StorageError: The lakehouse can't be read or written.
     """
     require_stream(transform.source, "apply_transform")
-    return ApplyRun(transform, layout, settings, clock, on_chunk, logger).run()
+    return ApplyRun(transform, layout, settings, clock, on_chunk, logger, only=only).run()
 
 
 def follow_changes(
     transform: Transform,
     layout: Layout,
     *,
-    told_to_end: Callable[[], bool],
+    told_to_end: Callable[[], bool] | None,
     settings: ApplySettings = ApplySettings(),
     clock: Clock = utc_now,
     on_chunk: Callable[[ChunkReport], None] | None = None,
     logger: logging.Logger = _logger,
+    only: Collection[str] | None = None,
 ) -> Iterator[RunReport]:
     """Apply as `apply_transform` does, and go on with what lands until nothing does for a while.
 
     It ends after `ApplySettings.idle_seconds` without changes, after `max_run_minutes`, or once
-    `told_to_end` returns True, which is asked several times a second.
+    `told_to_end` returns True, which is asked several times a second. None: as soon as no change
+    waits. `only` is as in `apply_transform`.
 
     Yields:
         What was applied since the last report: after the first chunk, then at most every 30
-        seconds, and once at the end.
+        seconds (not if `told_to_end` is None), and once at the end. If the run fails, what it had
+        committed comes before the error.
 
     Raises:
         TransformError: As in `apply_transform`; so do the others.
         StorageError: The lakehouse can't be read or written.
     """
-    stay = Stay(settings.idle_seconds, settings.max_run_minutes * 60, told_to_end)
+    longest_seconds = settings.max_run_minutes * 60
+    stay = told_to_end and Stay(settings.idle_seconds, longest_seconds, told_to_end)
     with guarded(layout.uri, "Following the changes of a source"):
-        yield from ApplyRun(transform, layout, settings, clock, on_chunk, logger).steps(stay)
+        run = ApplyRun(transform, layout, settings, clock, on_chunk, logger, only=only)
+        yield from run.steps(stay)
 
 
 @converts_errors("Looking at a dataset")
@@ -221,7 +228,7 @@ def dataset_report(transform: Transform, dataset_id: str, layout: Layout) -> App
         StorageError: The lakehouse can't be read.
     """
     settings = ApplySettings()
-    run = ApplyRun(transform, layout, settings, utc_now, None, _logger, only=dataset_id)
+    run = ApplyRun(transform, layout, settings, utc_now, None, _logger, only=[dataset_id])
     return run.look()[dataset_id]
 
 
@@ -339,10 +346,12 @@ def replace_from_table(
     clock: Clock = utc_now,
     on_chunk: Callable[[ChunkReport], None] | None = None,
     logger: logging.Logger = _logger,
+    only: Collection[str] | None = None,
 ) -> dict[str, ApplyReport]:
     """Scan the table of a source without a stream, and replace the datasets of a transform.
 
-    Each dataset is replaced in one commit. A run that fails or is killed leaves it as it was.
+    Each dataset is replaced in one commit. A run that fails or is killed leaves it as it was. With
+    `only`, the datasets of other ids are left alone.
 
     Returns:
         One report per dataset, by dataset id.
@@ -353,7 +362,7 @@ def replace_from_table(
         TransformError: The function failed, or its result can't be applied.
         StorageError: The lakehouse can't be read or written, or a dataset is made from a stream.
     """
-    replacement = Replacement(transform, layout, settings, clock, on_chunk, logger)
+    replacement = Replacement(transform, layout, settings, clock, on_chunk, logger, only=only)
     return replacement.run(
         partial(copy_table, transform.source, client, snapshot_settings, clock, logger)
     )

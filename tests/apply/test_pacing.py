@@ -382,7 +382,7 @@ def test_datasets_at_different_positions_pass_batches_that_have_no_rows_any_more
     world.land()
     apply_transform(both, world.layout)
     world.land()
-    ahead = ApplyRun(both, world.layout, ApplySettings(), utc_now, None, LOGGER, only="two").run()
+    ahead = ApplyRun(both, world.layout, ApplySettings(), utc_now, None, LOGGER, only=["two"]).run()
     assert ahead["two"].position == 2
     log = world.log.open()
     assert log is not None

@@ -44,6 +44,7 @@ COLLAPSED = "apply, latest changes only"
 APPEND = "apply, append mode"
 HISTORY = "apply, history"
 ITEMS = "apply, items() in append mode"
+TYPED = "apply, items() with types"
 FULL = "apply, full chunks"
 DRAIN = "drain"
 DEFAULT_RECORDS = 1_000_000
@@ -63,7 +64,21 @@ def all_items(orders_stream: Frame) -> Frame:
     return orders_stream.items()
 
 
-def _in_mode(mode: Literal["append", "history"], use: Callable[[Frame], object]) -> Transform:
+def typed_items(orders_stream: Frame) -> Frame:
+    lines = "list<struct<sku:string,qty:long>>"
+    return orders_stream.items(
+        types={
+            "items": lines,
+            "address": "struct<city:string,zip:string>",
+            "updatedAt": "timestamp",
+            "orderTotal": "decimal(18,2)",
+        }
+    )
+
+
+def _in_mode(
+    mode: Literal["merge", "append", "history"], use: Callable[[Frame], object]
+) -> Transform:
     return transform(
         name=mode,
         input_mapping={"orders_stream": Input(Stream(source=SOURCE))},
@@ -76,6 +91,7 @@ FLOWS: dict[str, Transform] = {
     APPEND: _in_mode("append", process_orders_stream.function),
     HISTORY: _in_mode("history", process_orders_stream.function),
     ITEMS: _in_mode("append", all_items),
+    TYPED: _in_mode("merge", typed_items),
     FULL: full_chunks,
 }
 
@@ -97,7 +113,7 @@ def child(variant: str, folder: Path, lake: Path) -> Measured:
         elif variant in (APPEND, HISTORY):
             stages.wrap(prepare, "read_selected", "prepare chunks")
             stages.wrap(Frame, "rows_of", "of which: parse images, run the SQL")
-        elif variant == ITEMS:
+        elif variant in (ITEMS, TYPED):
             stages.wrap(Function, "returned", "read and parse images")
         else:
             stages.wrap(Function, "read", "parse images, run the SQL")
@@ -124,6 +140,7 @@ def main(results: Path, pages: Path, records: int = DEFAULT_RECORDS) -> list[Mea
     smaller = generated(Workload(records=max(records // 4, 1000)), pages)
     rows = [
         repeated(2, lambda: run(COLLAPSED, folder)),
+        repeated(2, lambda: run(TYPED, folder)),
         *(
             repeated(2, partial(run, variant, smaller))
             for variant in (APPEND, HISTORY, ITEMS, FULL)

@@ -72,6 +72,11 @@ class FullChunk:
         return self._changes
 
     @property
+    def images_read(self) -> frozenset[str]:
+        """Columns of images that were requested."""
+        return frozenset({Log.OLD_IMAGE, Log.NEW_IMAGE} & set(self._changes.column_names))
+
+    @property
     def changes(self) -> pa.Table:
         """The changes with all columns of `CHANGES_SCHEMA`, oldest first."""
         return self.changes_with(_ON_DEMAND)

@@ -15,6 +15,7 @@ from datazone_dagster.apply.failing_key import with_failing_key
 from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.function_errors import failure_of, reason_of, with_context
 from datazone_dagster.apply.isolate import NotIsolatedError, TooManyFailingError, failing_rows
+from datazone_dagster.apply.latest_parts import LatestPart
 from datazone_dagster.apply.one_key import check_one_key
 from datazone_dagster.apply.parts import PartResult, evaluated_in_parts
 from datazone_dagster.apply.path_mismatches import quarantined, view_types_of
@@ -42,8 +43,10 @@ class Function:
     """The function of a transform: changes in, rows of each output out.
 
     `attributes` are the columns that `items()` has returned so far. Calls that only search for
-    failing rows do not add to them. `reads` is what the frames found. `quarantine_limit` is the
-    share of the keys that the function may fail on; None: the smallest of its datasets.
+    failing rows do not add to them. `reads` is what the frames found. `is_by_change` says whether
+    the last call returned frames that compute the rows of a change from that change alone.
+    `quarantine_limit` is the share of the keys that the function may fail on; None: the smallest
+    of its datasets.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Function:
     ) -> None:
         self.attributes = state.attributes
         self.reads = Reads(state.paths, transform.on_mismatch)
+        self.is_by_change = False
         self._memory_limit_bytes = memory_limit_bytes
         self._transform = transform
         self._logger = logger
@@ -301,7 +305,9 @@ class Function:
             return self._quarantine_limit
         return min(self._transform.outputs[output].quarantine_limit for output in outputs)
 
-    def returned(self, chunk: FullChunk, lookups: Mapping[str, pa.Table]) -> dict[str, object]:
+    def returned(
+        self, chunk: FullChunk | LatestPart, lookups: Mapping[str, pa.Table]
+    ) -> dict[str, object]:
         """Call the function on a chunk, perhaps without reading it; return its values by output.
 
         Raises:
@@ -361,6 +367,9 @@ class Function:
         datasets = self._transform.outputs
         names = [(output, dataset.id) for output, dataset in datasets.items()]
         returned = split_outputs(self._transform.function(**arguments), names)
+        self.is_by_change = not frame.field_names.rows_read and all(
+            isinstance(value, Frame) and value.is_by_change for value in returned
+        )
         for dataset, value in zip(datasets.values(), returned, strict=True):
             check_one_key(dataset, value, changes)
         self.attributes = frame.attributes

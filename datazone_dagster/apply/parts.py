@@ -16,7 +16,7 @@ import pyarrow as pa
 from datazone_dagster.apply.chunk import FunctionResult, ReadReport
 from datazone_dagster.errors import OutOfMemoryError, ResultError
 
-_MOST_PASSES = 4
+MOST_PASSES = 4
 """A pass finds the columns and types of all parts, the next one uses them from the first part on.
 Types only widen, from integer to decimal to string, so that the fourth pass finds nothing new."""
 
@@ -49,12 +49,12 @@ def evaluated_in_parts(
         ResultError: The function returns other types for one part than for another.
     """
     parts = halves(changes)
-    for _ in range(_MOST_PASSES):
+    for _ in range(MOST_PASSES):
         done = _pass(parts, evaluate, alone, is_too_large)
-        if _fit_together(one.result for _, one in done):
+        if fit_together(one.result for _, one in done):
             break
         parts = [part for part, _ in done]
-    return _joined([one for _, one in done])
+    return joined([one for _, one in done])
 
 
 def halves(changes: pa.Table) -> list[pa.Table]:
@@ -87,7 +87,7 @@ def _pass(
     return done
 
 
-def _fit_together(results: Iterable[FunctionResult]) -> bool:
+def fit_together(results: Iterable[FunctionResult]) -> bool:
     """Return whether all parts have rows of the same columns; parts without changes have none."""
     schemas = [
         {output: rows.schema for output, rows in one.rows.items()}
@@ -97,7 +97,12 @@ def _fit_together(results: Iterable[FunctionResult]) -> bool:
     return all(schema == schemas[0] for schema in schemas)
 
 
-def _joined(parts: Sequence[PartResult]) -> PartResult:
+def joined(parts: Sequence[PartResult]) -> PartResult:
+    """Join the results of all parts.
+
+    Raises:
+        ResultError: The function returned other types for one part than for another.
+    """
     siblings: Counter[str] = Counter()
     for part in parts:
         siblings.update(part.read.sibling_values)

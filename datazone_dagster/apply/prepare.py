@@ -10,17 +10,20 @@ import pyarrow as pa
 
 from datazone_dagster.api import Transform
 from datazone_dagster.apply.change_scan import FullChunkNeededError
-from datazone_dagster.apply.chunk import FunctionResult, Prepared
+from datazone_dagster.apply.chunk import NOTHING_REFUSED, FunctionResult, Prepared
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.function_errors import failure_of
+from datazone_dagster.apply.latest_parts import LatestPart, read_latest_in_parts
+from datazone_dagster.apply.parts import PartResult
 from datazone_dagster.apply.path_mismatches import view_types_of
 from datazone_dagster.apply.selective_read import TooMuchError, read_selected
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.query_session import FailingValueError
+from datazone_dagster.model.column_names import HIDDEN
 from datazone_dagster.model.quarantine_policy import Failure, is_quarantined
 from datazone_dagster.rows.partition_values import has_refused
 
@@ -28,8 +31,10 @@ from datazone_dagster.rows.partition_values import has_refused
 class Preparation:
     """Passes the chunks of one run through the function, each by the cheapest exact path.
 
-    A function that returns unread frames is served by the selective reader. A function that reads
-    its chunk itself, a chunk with exceptions, and the quarantine are served by the full scan.
+    A function that returns unread frames is served by the selective reader. One that returns
+    frames of `items()` gets the latest changes only, after its first chunk has shown that these
+    suffice. A function that reads its chunk itself, a chunk with exceptions, and the quarantine are
+    served by the full scan.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Preparation:
         self._partition_by = partition_by
         self._logger = logger
         self._full_through_batch = 0
+        self._images_of_items: frozenset[str] | None = None
         self._reads_in_parts = False
 
     def next_chunk(
@@ -77,6 +83,13 @@ class Preparation:
         outputs = list(outputs)
         if self._reads_in_parts:
             return self._full(full, None, outputs, lookups, every_column=True)
+        if self._images_of_items is not None and not every_column:
+            if after_batch >= self._full_through_batch:
+                try:
+                    return self._latest(log, after_batch, through_batch, outputs, lookups)
+                except FullChunkNeededError as error:
+                    self._read_in_full(after_batch, error)
+            every_column = True
         try:
             returned = self._function.returned(full, lookups)
         except TransformError as error:
@@ -95,15 +108,72 @@ class Preparation:
                 try:
                     return self._selected(log, after_batch, through_batch, frames)
                 except FullChunkNeededError as error:
-                    self._full_through_batch = error.through_batch
-                    self._logger.info(
-                        "Batches %d to %d are read in full: %s",
-                        after_batch + 1,
-                        error.through_batch,
-                        error.reason,
-                    )
+                    self._read_in_full(after_batch, error)
             every_column = True
         return self._full(full, returned, outputs, lookups, every_column=every_column)
+
+    def _read_in_full(self, after_batch: int, error: FullChunkNeededError) -> None:
+        """Read the batches of an attempt in full from now on."""
+        self._full_through_batch = error.through_batch
+        self._logger.info(
+            "Batches %d to %d are read in full: %s",
+            after_batch + 1,
+            error.through_batch,
+            error.reason,
+        )
+
+    def _latest(
+        self,
+        log: ChangeLogSnapshot,
+        after_batch: int,
+        through_batch: int,
+        outputs: Sequence[str],
+        lookups: Mapping[str, pa.Table],
+    ) -> Prepared:
+        """Prepare the chunk by calling the function on the latest changes, some thousand at a time.
+
+        Raises:
+            FullChunkNeededError: There are exceptions, or the function needs every change.
+        """
+        function = self._function
+        before = function.attributes, function.reads.paths
+
+        def evaluate(part: LatestPart) -> PartResult:
+            returned = function.returned(part, lookups)
+            if not function.is_by_change:
+                self._images_of_items = None
+                raise FullChunkNeededError(part.last_batch, "the function needs every change.")
+            rows = function.read(outputs, returned)
+            types = view_types_of(part.changes)
+            problem = function.reads.problem(part.changes, rows, types)
+            if problem is None and self._are_some_refused(rows):
+                problem = "some rows are refused."
+            if problem is not None:
+                raise FullChunkNeededError(part.last_batch, problem)
+            result = FunctionResult(part.changes.select(HIDDEN), rows, NOTHING_REFUSED)
+            return PartResult(result, function.reads.report)
+
+        bounds = self._sizes.bounds(latest_only=True)
+        while True:
+            try:
+                prepared, read = read_latest_in_parts(
+                    log,
+                    after_batch,
+                    through_batch,
+                    bounds,
+                    self._images_of_items or frozenset(),
+                    evaluate,
+                )
+                break
+            except TooMuchError as error:
+                self._sizes.expect(error.row_bytes)
+                bounds = bounds.after_too_much(error.row_bytes)
+            except FullChunkNeededError:
+                function.attributes, function.reads.paths = before
+                raise
+        function.reads.report = read
+        self._sizes.learn(prepared.result.rows, len(prepared.result.changes))
+        return prepared
 
     def _selected(
         self,
@@ -147,12 +217,12 @@ class Preparation:
         They do leave one in a history, in an append table, in the image of a soft delete, and
         before a delete that the dataset ignores.
         """
+        return frame.is_row_wise and self._holds_latest_only(output)
+
+    def _holds_latest_only(self, output: str) -> bool:
         dataset = self._transform.outputs[output]
         return (
-            dataset.mode == "merge"
-            and dataset.deletes == "hard"
-            and dataset.ttl_deletes == "apply"
-            and frame.is_row_wise
+            dataset.mode == "merge" and dataset.deletes == "hard" and dataset.ttl_deletes == "apply"
         )
 
     def _full(
@@ -184,10 +254,19 @@ class Preparation:
                 types = view_types_of(result.changes)
                 problem = self._function.reads.problem(result.changes, rows, types)
                 if problem is None and not self._are_some_refused(rows):
+                    self._learn_from(full, rows, len(result.changes))
                     return Prepared(full.facts(), result)
         result = self._function.evaluate(outputs, full.changes, lookups, full.location, returned)
         refused = pa.concat_tables([full.refused, result.refused])
         return Prepared(full.facts(), replace(result, refused=refused))
+
+    def _learn_from(self, full: FullChunk, rows: Mapping[str, pa.Table], changes: int) -> None:
+        """Decide whether the next chunks need the latest changes only, and measure the rows."""
+        if self._function.is_by_change and all(
+            map(self._holds_latest_only, self._transform.outputs)
+        ):
+            self._images_of_items = full.images_read
+            self._sizes.learn(rows, changes)
 
 
 def _unread(returned: Mapping[str, object]) -> dict[str, Frame] | None:

@@ -26,7 +26,7 @@ from datazone_dagster.frame.query_session import Coming
 from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION, Log
 from datazone_dagster.model.size_policy import ChunkBounds
 
-_SMALL_COLUMNS = (Log.EVENT_ID, Log.REGION, Log.VIEW_TYPE)
+SMALL_COLUMNS = (Log.EVENT_ID, Log.REGION, Log.VIEW_TYPE)
 _SAMPLE_ROWS = 1024
 
 
@@ -163,4 +163,4 @@ def _view_types(row_groups: RowGroups, frames: Mapping[str, Frame]) -> frozenset
 def _columns_of(frames: Mapping[str, Frame]) -> list[str]:
     """Return the columns that the frames' SQL reads besides `CHANGE_COLUMNS`."""
     images = frozenset().union(*(frame.images_needed for frame in frames.values()))
-    return [*sorted(images - {Log.KEYS}), *_SMALL_COLUMNS]
+    return [*sorted(images - {Log.KEYS}), *SMALL_COLUMNS]

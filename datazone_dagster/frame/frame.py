@@ -100,7 +100,12 @@ class Frame(Relation):
     @property
     def is_row_wise(self) -> bool:
         """Whether the frame is unread and computes the rows of a change from that change alone."""
-        return self._plan.row_wise and self.is_unread
+        return self.is_by_change and self.is_unread
+
+    @property
+    def is_by_change(self) -> bool:
+        """Whether the SQL, `items()` included, computes the rows of a change from it alone."""
+        return self._plan.row_wise
 
     def rows_of(self, changes: pa.Table | Coming) -> pa.Table:
         """Compute the rows of an unread frame for its chunk, or for any of its changes if row-wise.
@@ -194,6 +199,7 @@ class Frame(Relation):
             }
             | {name: one for name, one in plan.columns.items() if name in map(str.casefold, added)}
             | {KEY: COMPLETE_KEY},
+            row_wise=plan.row_wise,
             mixing=plan.mixing,
         )
         return Frame(read.rebound())

@@ -96,7 +96,8 @@ class FieldNames:
     `sibling_values` counts the values that `items()` put into each sibling column. `may_grow`
     says whether structs in a column of `items()` may get further fields. `notes` are those of the
     queries, `found_paths` the paths whose attribute some record had before this chunk.
-    `reads_old_images` says whether a frame names the old image.
+    `reads_old_images` says whether a frame names the old image, `rows_read` whether rows of a
+    frame were read.
     """
 
     attributes: AttributeMapping = field(default_factory=AttributeMapping)
@@ -106,6 +107,7 @@ class FieldNames:
     notes: PathNotes = field(default_factory=PathNotes)
     found_paths: frozenset[str] = frozenset()
     reads_old_images: bool = False
+    rows_read: bool = False
     _deciding: set[str] = field(default_factory=set)
     _behind: dict[str, set[str]] = field(default_factory=dict)
     _origins: dict[str, set[str]] = field(default_factory=dict)

@@ -197,6 +197,7 @@ class Relation:
         Raises:
             TransformError: A value does not fit its cast, or the memory limit is too low.
         """
+        self._plan.names.rows_read = True
         if self._plan.ready is not None:
             return _with_metadata(self._plan.ready, self._plan.names.metadata)
         self._plan.session.read(self.images_needed)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
-from datazone_dagster.observe.cost import MonthlyCost, Rates, StreamSize, monthly_cost
+from datazone_dagster.observe.cost import (
+    SECONDS_A_MONTH,
+    MonthlyCost,
+    Rates,
+    StreamSize,
+    monthly_cost,
+)
 from datazone_dagster.pipeline import POLLING
 
 
@@ -70,8 +76,18 @@ def table(costs: MonthlyCost, rates: Rates) -> str:
             f"storage writes     {costs.puts:>15,.0f} a month   ${costs.puts_price:>9,.2f}",
             f"storage reads      {costs.gets:>15,.0f} a month   ${costs.gets_price:>9,.2f}",
             f"change log         {costs.stored_gb:>15,.1f} GB        ${costs.stored_price:>9,.2f}",
+            f"runs               {costs.runs:>15,.0f} a month",
             f"CPU                {costs.cpu_seconds:>15,.0f} seconds   "
-            f"({costs.cores:.2f} cores on average)",
+            f"({costs.cores:.2f} cores on average: {_shares(costs)})",
             f"total              {'':>15}           ${costs.price:>9,.2f}",
         )
     )
+
+
+def _shares(costs: MonthlyCost) -> str:
+    shares = {
+        "drains": costs.drain_cpu_seconds,
+        "runs": costs.run_cpu_seconds,
+        "daemon": costs.daemon_cpu_seconds,
+    }
+    return ", ".join(f"{name} {one / SECONDS_A_MONTH:.3f}" for name, one in shares.items())

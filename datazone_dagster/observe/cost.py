@@ -38,6 +38,9 @@ STAY_SECONDS = 30.0
 """Times of a run in an object store: between two small merges, between two looks for changes, and
 without changes until it ends."""
 
+LONGEST_RUN_SECONDS = 3600.0
+"""Time after which a run that stays ends, and another one starts."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamSize:
@@ -79,6 +82,10 @@ class Rates:
         drain_cpu_seconds: CPU time per million changes, from the service by HTTP to the change log.
         apply_cpu_seconds: CPU time per million changes, from the change log to a dataset.
         tick_cpu_seconds: CPU time of a drain, regardless of its records.
+        landing_cpu_seconds: Further CPU time of a drain that lands a batch, with its report.
+        run_start_cpu_seconds: CPU time of a run's process before it applies: Python, Dagster, code.
+        run_cores: CPU cores of a run that stays, besides its changes: looks, small merges, reports.
+        daemon_cores: CPU cores of Dagster's daemon.
     """
 
     calls_free: float = 2_500_000
@@ -90,6 +97,10 @@ class Rates:
     drain_cpu_seconds: float = 13.5
     apply_cpu_seconds: float = 3.5
     tick_cpu_seconds: float = 0.07
+    landing_cpu_seconds: float = 0.1
+    run_start_cpu_seconds: float = 3.0
+    run_cores: float = 0.013
+    daemon_cores: float = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +115,15 @@ class MonthlyCost:
     gets_price: float
     stored_gb: float
     stored_price: float
-    cpu_seconds: float
+    runs: float
+    drain_cpu_seconds: float
+    run_cpu_seconds: float
+    daemon_cpu_seconds: float
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of the code server's drains, of the processes of runs, and of the daemon."""
+        return self.drain_cpu_seconds + self.run_cpu_seconds + self.daemon_cpu_seconds
 
     @property
     def price(self) -> float:
@@ -189,10 +208,8 @@ def monthly_cost(
     gets += (MERGE_GETS * merges + looks) * SECONDS_A_MONTH
     stored_bytes = size.writes_per_second * 86_400 * kept_days * size.record_bytes
     stored_gb = stored_bytes * rates.stored_share / 1e9
-    cpu_seconds = (
-        changes / 1e6 * (rates.drain_cpu_seconds + rates.apply_cpu_seconds)
-        + ticks * rates.tick_cpu_seconds
-    )
+    runs = monthly_runs(size)
+    staying_seconds = size.datasets * _share_with_changes(size, STAY_SECONDS) * SECONDS_A_MONTH
     return MonthlyCost(
         calls=calls,
         calls_price=max(0.0, calls - rates.calls_free) / 1e5 * rates.price_100k_calls,
@@ -202,8 +219,26 @@ def monthly_cost(
         gets_price=gets / 1e3 * rates.price_1k_gets,
         stored_gb=stored_gb,
         stored_price=stored_gb * rates.price_gb_month,
-        cpu_seconds=cpu_seconds,
+        runs=runs,
+        drain_cpu_seconds=changes / 1e6 * rates.drain_cpu_seconds
+        + ticks * rates.tick_cpu_seconds
+        + landing * rates.landing_cpu_seconds,
+        run_cpu_seconds=changes / 1e6 * rates.apply_cpu_seconds * size.datasets
+        + runs * rates.run_start_cpu_seconds
+        + staying_seconds * rates.run_cores,
+        daemon_cpu_seconds=SECONDS_A_MONTH * rates.daemon_cores,
     )
+
+
+def monthly_runs(size: StreamSize) -> float:
+    """Return the number of runs in a month: each starts a process.
+
+    A run begins with the first change after the last run's end, which comes after half a minute
+    without changes, or after an hour. Each dataset counts as a transform of its own.
+    """
+    after_silence = size.writes_per_second * math.exp(-size.writes_per_second * STAY_SECONDS)
+    after_an_hour = _share_with_changes(size, STAY_SECONDS) / LONGEST_RUN_SECONDS
+    return size.datasets * (after_silence + after_an_hour) * SECONDS_A_MONTH
 
 
 def _share_with_changes(size: StreamSize, seconds: float) -> float:

@@ -25,6 +25,7 @@ from datazone_dagster.observe.cost import (
     calls_of_a_shard,
     monthly_calls,
     monthly_cost,
+    monthly_runs,
 )
 from datazone_dagster.pipeline import POLLING, ApplySettings, drain_once
 from tests.drain.test_polling import TICK, outcome, read
@@ -119,8 +120,38 @@ def test_constant_small_traffic_costs_less_than_five_dollars(writes: float) -> N
     assert 2 < month.puts_price + month.gets_price < month.price < 5.1
 
 
+def test_the_cpu_of_all_processes_is_counted() -> None:
+    """As measured: a daemon, its code server and a run, 10 changes a second, 5-second ticks."""
+    month = monthly_cost(StreamSize(2, 10.0, tick_seconds=5.0), POLLING)
+    seen = {"drains": 0.035, "runs": 0.013 + 3.0 / 3600, "daemon": 0.025}
+    counted = {
+        "drains": month.drain_cpu_seconds / SECONDS_A_MONTH,
+        "runs": month.run_cpu_seconds / SECONDS_A_MONTH,
+        "daemon": month.daemon_cpu_seconds / SECONDS_A_MONTH,
+    }
+    assert counted == pytest.approx(seen, rel=0.1)
+    assert month.cores == pytest.approx(sum(counted.values()))
+    idle = monthly_cost(StreamSize(2, 0.0, tick_seconds=5.0), POLLING)
+    assert idle.cores == pytest.approx(0.026 + 0.014, rel=0.1)
+    assert idle.runs == 0
+
+
+@pytest.mark.parametrize("writes", [1 / 600, 1 / 60, 1 / 20, 1.0])
+def test_runs_are_counted_as_they_start_and_end(writes: float) -> None:
+    dice, hours = random.Random(7), 2000
+    runs, began, last = 0, -math.inf, -math.inf
+    at = dice.expovariate(writes)
+    while at < hours * 3600:
+        if at - last > costs.STAY_SECONDS or at - began > costs.LONGEST_RUN_SECONDS:
+            runs, began = runs + 1, at
+        last, at = at, at + dice.expovariate(writes)
+    expected = monthly_runs(StreamSize(1, writes)) * hours * 3600 / SECONDS_A_MONTH
+    assert runs == pytest.approx(expected, rel=0.05)
+
+
 def test_the_times_of_the_model_are_those_of_sensors_and_runs() -> None:
     assert StreamSize(1, 1.0).tick_seconds == REMOTE_TICK_SECONDS
     assert costs.MERGE_SECONDS == pacing.REMOTE_MERGE_EVERY_SECONDS
     assert costs.LOOK_SECONDS == pacing.REMOTE_LOOK_EVERY_SECONDS
     assert ApplySettings().idle_seconds == costs.STAY_SECONDS
+    assert ApplySettings().max_run_minutes * 60 == costs.LONGEST_RUN_SECONDS

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datazone_dagster.api.dataset import Dataset
+    from datazone_dagster.api.expect import Expect
     from datazone_dagster.api.mapping import Input, Output, Stream
     from datazone_dagster.api.source import DynamoDBSource
     from datazone_dagster.api.transform import Transform, transform
@@ -29,6 +30,7 @@ __all__ = [
     "DatazoneError",
     "DynamoDBSource",
     "DynamoDBStreamsResource",
+    "Expect",
     "Input",
     "Lakehouse",
     "Output",
@@ -48,6 +50,7 @@ _MODULES = {
     "DatazoneError": "errors",
     "DynamoDBSource": "api.source",
     "DynamoDBStreamsResource": "dagster_glue.resources",
+    "Expect": "api.expect",
     "Input": "api.mapping",
     "Lakehouse": "dagster_glue.resources",
     "Output": "api.mapping",

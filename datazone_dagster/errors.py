@@ -38,6 +38,7 @@
         ├── OutOfMemoryError          a single change needs more memory than the budget leaves
         ├── HiddenColumnsError        the result lacks the hidden columns of its rows
         ├── ResultError               the function returned something that is not rows
+        ├── ExpectationError          rows violate an expectation that fails the run
         └── SchemaChangeError         a column changed to a type that its table can't hold
 
 Classes without a module after them are defined here. Each message says what happened, where,
@@ -45,6 +46,8 @@ what is safe or lost, and what to do next.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from datazone_dagster.text import MESSAGE_CHARS, escaped, shortened
 
@@ -226,3 +229,29 @@ class ResultError(TransformError):
 
 class SchemaChangeError(TransformError):
     """A result column has a type that the dataset's column can't hold."""
+
+
+class ExpectationError(TransformError):
+    """Rows violate an expectation of their dataset that fails the run.
+
+    Args:
+        what: As in `DatazoneError`.
+        safe: As in `DatazoneError`.
+        hint: As in `DatazoneError`.
+        dataset_id: Id of the dataset.
+        violations: Number of violating rows by the name of each such expectation.
+        rows: Number of rows that were checked.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        safe: str = "",
+        hint: str = "",
+        dataset_id: str = "",
+        violations: Mapping[str, int] | None = None,
+        rows: int = 0,
+    ) -> None:
+        super().__init__(what, safe=safe, hint=hint)
+        self.dataset_id, self.violations, self.rows = dataset_id, dict(violations or {}), rows

@@ -27,6 +27,7 @@ def test_the_names_are_these() -> None:
         "DatazoneError",
         "DynamoDBSource",
         "DynamoDBStreamsResource",
+        "Expect",
         "Input",
         "Lakehouse",
         "Output",
@@ -124,6 +125,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "cancel_snapshot",
         "change_log_exists",
         "change_log_head",
+        "check_expectations",
         "connect",
         "connect_exports",
         "connect_table",
@@ -175,6 +177,7 @@ SETTINGS = {
         "linger_seconds",
         "idle_seconds",
         "max_run_minutes",
+        "show_rows",
     ],
     "AuditSettings": [
         "sample",

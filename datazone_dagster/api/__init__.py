@@ -5,8 +5,18 @@ the argument and its allowed values. Standard library only.
 """
 
 from datazone_dagster.api.dataset import Dataset
+from datazone_dagster.api.expect import Expect
 from datazone_dagster.api.mapping import Input, Output, Stream
 from datazone_dagster.api.source import DynamoDBSource
 from datazone_dagster.api.transform import Transform, transform
 
-__all__ = ["Dataset", "DynamoDBSource", "Input", "Output", "Stream", "Transform", "transform"]
+__all__ = [
+    "Dataset",
+    "DynamoDBSource",
+    "Expect",
+    "Input",
+    "Output",
+    "Stream",
+    "Transform",
+    "transform",
+]

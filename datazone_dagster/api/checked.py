@@ -15,6 +15,7 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
     "mode": ("merge", "append", "history"),
     "deletes": ("hard", "soft"),
     "ttl_deletes": ("apply", "ignore"),
+    "on_violation": ("warn", "fail", "quarantine"),
     "on_gap": ("stop", "resync"),
     "start": ("snapshot", "trim_horizon", "latest"),
     "on_error": ("fail", "quarantine"),

@@ -9,6 +9,7 @@ from typing import Literal
 
 from datazone_dagster.api import checked
 from datazone_dagster.api.columns import checked_columns, checked_policies
+from datazone_dagster.api.expect import Expect, Expectations, checked_expectations
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.column_names import RESERVED_PREFIX, has_refused_characters
 from datazone_dagster.model.contract import Column, Contract, Policies, SchemaPolicy
@@ -65,6 +66,9 @@ class Dataset:
             `"apply"` treats them as deletes by users. `"ignore"` leaves the dataset as it is:
             rows and intervals stay, no tombstone is written, append mode stores no event. A later
             change of the item applies as usual.
+        expect: Conditions on the rows by name, each a string of SQL over the dataset's columns or
+            an `Expect`, which says what a violation does. Each has a check `expect_<name>`. Rows
+            of deleted items are not checked.
 
     Raises:
         DefinitionError: An argument is invalid; the message names it and its allowed values.
@@ -87,6 +91,7 @@ class Dataset:
     group_name: str | None
     track: tuple[str, ...]
     ttl_deletes: Literal["apply", "ignore"]
+    expect: Expectations
 
     def __init__(
         self,
@@ -108,6 +113,7 @@ class Dataset:
         group_name: str | None = None,
         track: str | Sequence[str] = (),
         ttl_deletes: Literal["apply", "ignore"] = "apply",
+        expect: Mapping[str, str | Expect] | Expectations = (),
     ) -> None:
         where = f"Dataset({checked_dataset_id(id)!r})"
         values: dict[str, object] = {
@@ -128,6 +134,7 @@ class Dataset:
             "group_name": checked.group_name(where, group_name),
             "track": _tracked(where, mode, track),
             "ttl_deletes": checked.choice(where, "ttl_deletes", ttl_deletes),
+            "expect": checked_expectations(where, expect),
         }
         if (mode, deletes) == ("append", "soft"):
             raise DefinitionError(

@@ -30,6 +30,8 @@ class ApplySettings:
         idle_seconds: Time without changes after which a run ends that stays: one that the drain
             sensor has requested.
         max_run_minutes: Minutes after which a run that stays ends, and another one goes on.
+        show_rows: Whether errors may show values of a row. `build_definitions(preview=False)` says
+            no for all runs.
     """
 
     chunk_bytes: int | None = None
@@ -38,6 +40,7 @@ class ApplySettings:
     linger_seconds: float = 60.0
     idle_seconds: float = 30.0
     max_run_minutes: float = 60.0
+    show_rows: bool = True
 
 
 class ChunkSizes:

@@ -12,6 +12,7 @@ from datazone_dagster.api import Transform
 from datazone_dagster.apply.change_scan import FullChunkNeededError
 from datazone_dagster.apply.chunk import NOTHING_REFUSED, FunctionResult, Prepared
 from datazone_dagster.apply.chunk_size import ChunkSizes
+from datazone_dagster.apply.expectations import Expectations
 from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.function_errors import failure_of
@@ -43,12 +44,14 @@ class Preparation:
         function: Function,
         sizes: ChunkSizes,
         partition_by: Mapping[str, Sequence[str]],
+        expectations: Expectations,
         logger: logging.Logger,
     ) -> None:
         self._transform = transform
         self._function = function
         self._sizes = sizes
         self._partition_by = partition_by
+        self._expectations = expectations
         self._logger = logger
         self._full_through_batch = 0
         self._images_of_items: frozenset[str] | None = None
@@ -146,7 +149,7 @@ class Preparation:
             rows = function.read(outputs, returned)
             types = view_types_of(part.changes)
             problem = function.reads.problem(part.changes, rows, types)
-            if problem is None and self._are_some_refused(rows):
+            if problem is None and self._are_some_refused(part.changes, rows):
                 problem = "some rows are refused."
             if problem is not None:
                 raise FullChunkNeededError(part.last_batch, problem)
@@ -199,7 +202,7 @@ class Preparation:
             rows = self._function.read(result.rows, result.rows)
         except TransformError as error:
             raise FullChunkNeededError(prepared.facts.last_batch, error.what) from error
-        if self._are_some_refused(rows):
+        if self._are_some_refused(result.changes, rows):
             raise FullChunkNeededError(prepared.facts.last_batch, "some rows are refused.")
         problem = self._function.reads.problem(result.changes, rows, prepared.view_types)
         if problem is not None:
@@ -207,9 +210,13 @@ class Preparation:
         self._sizes.learn(rows, len(result.changes))
         return replace(prepared, result=replace(result, rows=rows))
 
-    def _are_some_refused(self, rows: Mapping[str, pa.Table]) -> bool:
+    def _are_some_refused(self, changes: pa.Table, rows: Mapping[str, pa.Table]) -> bool:
         """Return whether a dataset refuses rows, so that their changes need all columns."""
-        return any(has_refused(rows[output], self._partition_by[output]) for output in rows)
+        return any(
+            has_refused(rows[output], self._partition_by[output])
+            or self._expectations.refuses_some(output, changes, rows[output])
+            for output in rows
+        )
 
     def _only_latest_count(self, output: str, frame: Frame) -> bool:
         """Return whether superseded changes leave no trace in a dataset.
@@ -253,7 +260,7 @@ class Preparation:
                 result = FunctionResult(full.changes_with(frozenset()), rows, full.refused)
                 types = view_types_of(result.changes)
                 problem = self._function.reads.problem(result.changes, rows, types)
-                if problem is None and not self._are_some_refused(rows):
+                if problem is None and not self._are_some_refused(result.changes, rows):
                     self._learn_from(full, rows, len(result.changes))
                     return Prepared(full.facts(), result)
         result = self._function.evaluate(outputs, full.changes, lookups, full.location, returned)

@@ -17,6 +17,7 @@ from datazone_dagster.model.report import (
     DeleteCounts,
     MergeCounts,
     PathMismatch,
+    RuleCount,
 )
 
 PREVIEW_ROWS = 5
@@ -33,6 +34,7 @@ def advanced(
     table_version: int,
     new_columns: tuple[str, ...],
     read: ReadReport,
+    expectations: tuple[RuleCount, ...] = (),
 ) -> ApplyReport:
     """Return the report after a chunk was committed to its dataset."""
     return replace(
@@ -52,6 +54,7 @@ def advanced(
         new_columns=report.new_columns + new_columns,
         sibling_values=added_values(report.sibling_values, read, rows),
         mismatches=added(report.mismatches, read.mismatches),
+        expectations=added_counts(report.expectations, expectations),
         unfound_paths=read.unfound_paths,
         lacks_old_images=report.lacks_old_images or read.lacks_old_images,
         sources=tuple(
@@ -94,6 +97,14 @@ def added(before: Iterable[PathMismatch], more: Iterable[PathMismatch]) -> tuple
         group = replace(one, changes=0)
         sums[group] = sums.get(group, 0) + one.changes
     return tuple(replace(group, changes=changes) for group, changes in sums.items())
+
+
+def added_counts(before: Iterable[RuleCount], more: Iterable[RuleCount]) -> tuple[RuleCount, ...]:
+    """Return the sums of the counts by expectation."""
+    sums: dict[str, RuleCount] = {}
+    for one in (*before, *more):
+        sums[one.rule] = sums.get(one.rule, RuleCount(one.rule)) + one
+    return tuple(sums.values())
 
 
 def with_table(report: ApplyReport, facts: TableFacts) -> ApplyReport:

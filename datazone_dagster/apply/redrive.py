@@ -20,8 +20,9 @@ from datazone_dagster.apply.append_order import apply_contract, defer_later_chan
 from datazone_dagster.apply.bad_records import keyed
 from datazone_dagster.apply.chunk import FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
+from datazone_dagster.apply.expectations import Expectations
 from datazone_dagster.apply.function import Function
-from datazone_dagster.apply.progress import added, added_values
+from datazone_dagster.apply.progress import added, added_counts, added_values
 from datazone_dagster.apply.reparse import as_changes
 from datazone_dagster.apply.tables import dataset_table, read_lookups, require_stream
 from datazone_dagster.changelog.log import ChangeLog
@@ -68,6 +69,12 @@ class Redriving:
         # Most records of a quarantine may still fail: that is no sign of a broken function.
         self._function = Function(
             transform, self._table.state(), limit, logger, quarantine_limit=1.0
+        )
+        self._expectations = Expectations(
+            {self._output: dataset},
+            {self._output: self._table},
+            limit,
+            show_rows=settings.show_rows,
         )
         self._tried: set[str] = set()
         self._still_failing: set[str] = set()
@@ -118,6 +125,7 @@ class Redriving:
             redrive.mark(finished_redrive, now)
             return None
         result = self._evaluated(redrive.read(portion), lookups)
+        counts = self._expectations.counted({self._output: result} if result.rows else {})
         if len(result.changes):
             redrive.pin(result.changes, finished_redrive, now)
             crash_points.reach(crash_points.AFTER_REDRIVE_PIN)
@@ -140,6 +148,7 @@ class Redriving:
                     result.rows[self._output],
                 ),
                 mismatches=added(report.mismatches, self._function.reads.report.mismatches),
+                expectations=added_counts(report.expectations, counts.get(self._output, ())),
             )
         # From here on the portion is decided: trying it again would change nothing.
         self._tried.update(portion[RECORD_ID].to_pylist())
@@ -182,6 +191,7 @@ class Redriving:
         location = f"{len(portion)} quarantined records"
         result = self._function.evaluate([self._output], changes, lookups, location)
         result = apply_contract(result, self._table, self._output)
+        result = self._expectations.accepted(result, self._output)
         result = replace(result, refused=pa.concat_tables([refused, result.refused]))
         if keeps_order(self._dataset.mode):
             result = defer_later_changes(result, self._still_failing, self._output)

@@ -16,6 +16,7 @@ from datazone_dagster.apply.append_order import apply_contract, defer_later_chan
 from datazone_dagster.apply.chunk import ChunkFacts, FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
 from datazone_dagster.apply.dataset_start import start_of
+from datazone_dagster.apply.expectations import Expectations
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.maintain_dataset import MaintenanceInRun
 from datazone_dagster.apply.pacing import ChunkCost, Following, Stay
@@ -100,8 +101,11 @@ class ApplyRun:
             output: partition_columns(dataset, self._tables[output].facts(look=False))
             for output, dataset in self._datasets.items()
         }
+        self._expectations = Expectations(
+            self._datasets, self._tables, limit, show_rows=settings.show_rows
+        )
         self._preparation = Preparation(
-            transform, self._function, self._sizes, self._partition_by, logger
+            transform, self._function, self._sizes, self._partition_by, self._expectations, logger
         )
         self._progress = progress
         self._starts: dict[str, SnapshotBase] = {}
@@ -289,9 +293,11 @@ class ApplyRun:
         chunk, result = prepared.facts, prepared.result
         prepared_seconds = time.monotonic()
         counts = MergeCounts()
+        taken = {output: self._accepted(output, result, waiting[output]) for output in behind}
+        rule_counts = self._expectations.counted(taken)
         for output, report in behind.items():
             quarantine = Quarantine(self._target, self._datasets[output].id)
-            accepted = self._accepted(output, result, waiting[output])
+            accepted = taken[output]
             quarantined = quarantine.put(accepted.refused, now)
             crash_points.reach(crash_points.AFTER_QUARANTINE)
             written = self._write(output, accepted, chunk.last_batch, now)
@@ -306,6 +312,7 @@ class ApplyRun:
                 table_version=written.table_version,
                 new_columns=written.added_columns,
                 read=self._function.reads.report,
+                expectations=rule_counts[output],
             )
         committed_seconds = time.monotonic()
         self._maintenance.merged_into(behind)
@@ -349,6 +356,7 @@ class ApplyRun:
             result.rows[output], self._partition_by[output]
         ):
             result = apply_contract(result, self._tables[output], output)
+        result = self._expectations.accepted(result, output)
         if keeps_order(dataset.mode):
             result = defer_later_changes(result, waiting, output)
         return result

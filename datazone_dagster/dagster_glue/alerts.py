@@ -48,7 +48,7 @@ class CheckEvent:
     Args:
         asset: Key of the asset, its components joined by `/`.
         check: `"lag"`, `"schema"`, `"quarantine"`, `"complete"`, `"function"`,
-            `"stream_health"` or `"audit"`.
+            `"expect_<name>"`, `"stream_health"` or `"audit"`.
         passed: False if the check fails, True if it has recovered.
         severity: `"WARN"` or `"ERROR"`; for a recovered check, its severity before that.
         description: Text of the evaluation: what is wrong, where, and what to do.
@@ -142,7 +142,9 @@ def _check_keys(transforms: Sequence[Transform]) -> list[AssetCheckKey]:
             key
             for transform in transforms
             for dataset in transform.outputs.values()
-            for key in dataset_check_keys(dataset.id, has_stream=transform.source.stream_enabled)
+            for key in dataset_check_keys(
+                dataset.id, has_stream=transform.source.stream_enabled, expect=dataset.expect
+            )
         ),
     ]
 

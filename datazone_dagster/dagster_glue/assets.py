@@ -18,6 +18,11 @@ from dagster import (
 
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.api.function_version import function_version
+from datazone_dagster.dagster_glue.expectation_checks import (
+    expectation_text,
+    known_expectations,
+    results_of_failure,
+)
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.known_schema import known_columns
@@ -36,6 +41,7 @@ from datazone_dagster.dagster_glue.names import (
     change_log_key,
     dataset_check_keys,
     dataset_key,
+    expectation_check_name,
     pool_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
@@ -48,7 +54,12 @@ from datazone_dagster.dagster_glue.rendering import (
 )
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.staying_runs import stays, told_to_end
-from datazone_dagster.errors import DatazoneError, LakehouseMismatchError, StoreUnavailableError
+from datazone_dagster.errors import (
+    DatazoneError,
+    ExpectationError,
+    LakehouseMismatchError,
+    StoreUnavailableError,
+)
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.table_scan import TableClient
@@ -180,6 +191,9 @@ def _applied(
         context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: reason})
         if not isinstance(error, _WITHOUT_CHECKS):
             yield from _checks_after_failure(lazy_apply, layout, context.log)
+        if isinstance(error, ExpectationError):
+            for dataset in chosen.values():
+                yield from results_of_failure(dataset, error)
         raise
     for name, dataset in chosen.items():
         yield Output(DatasetWrite(lazy_apply, dataset.id), output_name=name)
@@ -214,6 +228,7 @@ def _lazy_apply(
         settings,
         lambda: known_caught_up_at(context.instance, source),
         lambda dataset_id: known_columns(context.instance, dataset_id),
+        lambda dataset: known_expectations(context.instance, dataset),
         heartbeats=lambda: heartbeats(
             context.instance,
             context.run.run_id,
@@ -307,5 +322,10 @@ def _check_specs(transform: Transform, dataset: Dataset) -> Iterator[AssetCheckS
         FUNCTION_CHECK: "All rows were made by the present version of the function, and it returns "
         "every column of the table; or a change of it was accepted.",
     }
-    for key in dataset_check_keys(dataset.id, has_stream=transform.source.stream_enabled):
+    descriptions |= {
+        expectation_check_name(rule): expectation_text(one) for rule, one in dataset.expect
+    }
+    for key in dataset_check_keys(
+        dataset.id, has_stream=transform.source.stream_enabled, expect=dataset.expect
+    ):
         yield AssetCheckSpec(key.name, asset=key.asset_key, description=descriptions[key.name])

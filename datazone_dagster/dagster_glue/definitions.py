@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from weakref import ref
@@ -39,7 +40,12 @@ from datazone_dagster.dagster_glue.shared import Member, shared_job, shared_reso
 from datazone_dagster.dagster_glue.topology import Topology
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.protocols import Clock
-from datazone_dagster.pipeline import ApplySettings, DrainSettings, SnapshotSettings, utc_now
+from datazone_dagster.pipeline import (
+    ApplySettings,
+    DrainSettings,
+    SnapshotSettings,
+    utc_now,
+)
 from datazone_dagster.process.shutdown import notice_sigterm
 
 KEEP_RUNS = timedelta(days=7)
@@ -155,6 +161,7 @@ def build_definitions(
         retry_policy,
         automation_condition,
     )
+    apply_settings = replace(apply_settings, show_rows=apply_settings.show_rows and preview)
     notice_sigterm()
     lakehouse, dynamodb = shared_resource(lakehouse), shared_resource(dynamodb)
     record(Built(topology.transforms, lakehouse, dynamodb, preview))

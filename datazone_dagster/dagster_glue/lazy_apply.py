@@ -18,7 +18,7 @@ from datazone_dagster.api.function_version import function_version
 from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
-from datazone_dagster.model.report import ApplyReport, ChunkReport
+from datazone_dagster.model.report import ApplyReport, ChunkReport, RuleCount
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.observe.completeness import (
     Completeness,
@@ -26,6 +26,7 @@ from datazone_dagster.observe.completeness import (
     completeness_of_scan,
     states_unknown,
 )
+from datazone_dagster.observe.expectation_status import ExpectationStatus, expectation_statuses
 from datazone_dagster.observe.function_status import FunctionStatus, function_status
 from datazone_dagster.observe.lag import LagStatus, lag_status
 from datazone_dagster.observe.quarantine_level import QuarantineStatus, quarantine_status
@@ -67,6 +68,7 @@ class Applied:
     schema: SchemaStatus
     at: datetime
     contract: Contract = OPEN
+    expectations: tuple[ExpectationStatus, ...] = ()
 
 
 class LazyApply:
@@ -77,6 +79,8 @@ class LazyApply:
         settings: Bounds of the run.
         caught_up_at: Function that returns when the stream was last read to its end.
         known_columns: Function from dataset id to the columns of its last materialization.
+        known_expectations: Function from dataset to the counts of the last checks of its
+            expectations.
         heartbeats: Factory of the context manager that sends heartbeats during the apply.
         table_client: Factory of the client that scans the table of a source without a stream.
         snapshot_settings: Bounds of that scan.
@@ -92,6 +96,7 @@ class LazyApply:
         settings: ApplySettings,
         caught_up_at: Callable[[], datetime | None],
         known_columns: Callable[[str], Columns | None],
+        known_expectations: Callable[[Dataset], tuple[RuleCount, ...]],
         *,
         heartbeats: Callable[[], AbstractContextManager[None]],
         table_client: Callable[[], TableClient],
@@ -108,6 +113,7 @@ class LazyApply:
         self._settings = settings
         self._caught_up_at = caught_up_at
         self._known_columns = known_columns
+        self._known_expectations = known_expectations
         self._heartbeats = heartbeats
         self._table_client = table_client
         self._snapshot_settings = snapshot_settings
@@ -194,7 +200,8 @@ class LazyApply:
         )
         report = dataset_report(self.transform, dataset_id, layout)
         schema = schema_of(dataset, before, report)
-        return Applied(report, state, schema, now, dataset.contract)
+        known = expectation_statuses(dataset, self._known_expectations(dataset))
+        return Applied(report, state, schema, now, dataset.contract, known)
 
     @property
     def _ids(self) -> list[str]:
@@ -218,8 +225,22 @@ class LazyApply:
             report = reports[dataset.id]
             stands = earlier.get(dataset.id) if not report.chunks else None
             schema = stands.schema if stands else schema_of(dataset, before[dataset.id], report)
-            applied[dataset.id] = Applied(report, states[dataset.id], schema, now, dataset.contract)
+            applied[dataset.id] = Applied(
+                report,
+                states[dataset.id],
+                schema,
+                now,
+                dataset.contract,
+                stands.expectations if stands else self._expectations(dataset, report),
+            )
         return applied
+
+    def _expectations(self, dataset: Dataset, report: ApplyReport) -> tuple[ExpectationStatus, ...]:
+        """Return the expectations after a report; what an earlier one told stands without rows."""
+        has_rows = report.chunks or report.scan is not None
+        return expectation_statuses(
+            dataset, report.expectations if has_rows else self._known_expectations(dataset)
+        )
 
     def _replaced(self, layout: Layout, logger: logging.Logger) -> dict[str, ApplyReport]:
         """Replace the datasets of a source without a stream by a scan."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dagster import AssetCheckKey, AssetKey
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.api.expect import Expectations
 
 LAKEHOUSE_KEY = "datazone_lakehouse"
 DYNAMODB_KEY = "datazone_dynamodb"
@@ -54,11 +55,19 @@ def complete_check_key(dataset_id: str) -> AssetCheckKey:
     return AssetCheckKey(dataset_key(dataset_id), COMPLETE_CHECK)
 
 
-def dataset_check_keys(dataset_id: str, *, has_stream: bool = True) -> tuple[AssetCheckKey, ...]:
+def dataset_check_keys(
+    dataset_id: str, *, has_stream: bool = True, expect: Expectations = ()
+) -> tuple[AssetCheckKey, ...]:
     """Return the keys of all checks of a dataset; without a stream, nothing can lag behind it."""
     lag = (LAG_CHECK,) if has_stream else ()
     names = (*lag, SCHEMA_CHECK, QUARANTINE_CHECK, COMPLETE_CHECK, FUNCTION_CHECK)
-    return tuple(AssetCheckKey(dataset_key(dataset_id), name) for name in names)
+    expected = (expectation_check_name(rule) for rule, _ in expect)
+    return tuple(AssetCheckKey(dataset_key(dataset_id), name) for name in (*names, *expected))
+
+
+def expectation_check_name(rule: str) -> str:
+    """Return the name of the check of an expectation."""
+    return f"expect_{rule}"
 
 
 def stream_check_key(source: DynamoDBSource) -> AssetCheckKey:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -29,8 +29,10 @@ from datazone_dagster.dagster_glue.names import (
     QUARANTINE_CHECK,
     SCHEMA_CHECK,
     dataset_key,
+    expectation_check_name,
 )
 from datazone_dagster.observe.column_texts import column_texts
+from datazone_dagster.observe.expectation_status import ExpectationStatus, expectation_metadata
 from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.metadata import (
     Plain,
@@ -64,6 +66,8 @@ def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
     found = rendered(apply_metadata(report, applied.state.lag, now=applied.at))
     found["records_waiting"] = applied.state.quarantine.waiting
     found |= rendered(completeness_metadata(applied.state.complete))
+    if applied.expectations:
+        found["rows_violating"] = sum(one.count.violations for one in applied.expectations)
     if report.columns and not (len(report.columns) > FEW_COLUMNS and applied.schema.shown_before):
         sources = dict(report.sources)
         texts = column_texts(applied.contract, sources)
@@ -138,6 +142,16 @@ def check_results(dataset_id: str, applied: Applied) -> Iterator[AssetCheckResul
         schema,
         {"columns_changed": len(schema.changes), "columns_kept_out": len(schema.unexpected)},
     )
+    yield from expectation_results(dataset_id, applied.expectations)
+
+
+def expectation_results(
+    dataset_id: str, statuses: Iterable[ExpectationStatus]
+) -> Iterator[AssetCheckResult]:
+    """Yield the results of the checks of a dataset's expectations."""
+    for one in statuses:
+        name = expectation_check_name(one.count.rule)
+        yield _result(dataset_id, name, one, rendered(expectation_metadata(one)))
 
 
 def state_check_results(dataset_id: str, state: State) -> Iterator[AssetCheckResult]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from dagster import DagsterInstance
 
 from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.dagster_glue.expectation_checks import known_expectations
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.known_schema import known_columns
 from datazone_dagster.dagster_glue.lazy_apply import Applied, schema_of, state_of
@@ -21,6 +22,7 @@ from datazone_dagster.dagster_glue.rendering import Event, applied_events
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.report import ApplyReport, ChunkReport, RedriveReport
+from datazone_dagster.observe.expectation_status import expectation_statuses
 from datazone_dagster.pipeline import (
     ApplySettings,
     RebuildReport,
@@ -104,6 +106,7 @@ class Repair:
             records=done.redriven,
             sibling_values=done.sibling_values,
             mismatches=done.mismatches,
+            expectations=done.expectations,
         )
         more = {"records_redriven": done.redriven}
         yield from self._events(report, instance, more, changed=done.redriven > 0)
@@ -127,6 +130,9 @@ class Repair:
             schema_of(self.dataset, known_columns(instance, self.dataset.id), report),
             now,
             self.dataset.contract,
+            expectation_statuses(
+                self.dataset, report.expectations or known_expectations(instance, self.dataset)
+            ),
         )
         yield from applied_events(
             self.dataset.id, applied, preview=self.preview, more=more, changed=changed

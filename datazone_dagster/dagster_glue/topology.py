@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.errors import DefinitionError
+from datazone_dagster.pipeline import check_expectations
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,15 @@ class Topology:
 
         Raises:
             DefinitionError: An argument is not a transform, two transforms clash in a name, a
-                dataset or a source (the message names both), or lookups form a cycle.
+                dataset or a source (the message names both), lookups form a cycle, or an
+                expectation is no condition on a row.
         """
         found = tuple(_checked(transform) for transform in _flat(transforms))
         _refuse_same_names(found)
         _refuse_shared_datasets(found)
         _refuse_clashing_sources(found)
         _refuse_cycles(found)
+        check_expectations(one for each in found for one in each.outputs.values())
         sources = dict.fromkeys(transform.source for transform in found)
         return cls(
             found,

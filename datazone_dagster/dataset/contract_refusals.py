@@ -20,7 +20,10 @@ def rows_of_deletes(changes: pa.Table, rows: pa.Table) -> pa.ChunkedArray:
 
 
 def without_refused(
-    changes: pa.Table, rows: pa.Table, reasons: pa.ChunkedArray
+    changes: pa.Table,
+    rows: pa.Table,
+    reasons: pa.ChunkedArray,
+    begin: str = CONTRACT_REFUSES,
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
     """Return a chunk without the changes that have a refused row.
 
@@ -30,6 +33,7 @@ def without_refused(
         changes: The chunk, with the hidden columns.
         rows: Rows of the chunk, with the hidden columns.
         reasons: Reason per row for refusing it; null where there is none.
+        begin: Start of each reason, by which later runs recognise it.
 
     Returns:
         The changes and the rows that stay, and the refused changes as rows of the change log
@@ -45,7 +49,7 @@ def without_refused(
     ids = pa.array(list(reason_of), pa.string())
     refused = changes.filter(pc.is_in(change_ids(changes), ids))
     texts = pa.array(
-        [CONTRACT_REFUSES + reason_of[change] for change in change_ids(refused).to_pylist()],
+        [begin + reason_of[change] for change in change_ids(refused).to_pylist()],
         pa.string(),
     )
     refused = refused.set_column(refused.column_names.index(Log.REASON), Log.REASON, texts)

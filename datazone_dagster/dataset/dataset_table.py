@@ -255,6 +255,11 @@ class DatasetTable:
         commit = transaction(self.redrive_app_id, number)
         return self._put(table, changes, rows, commit, now, state, newest)
 
+    def columns_with(self, rows: pa.Schema) -> pa.Schema:
+        """Return the columns of the table, or those that it gets when it is made for such rows."""
+        table = self._open(look=False)
+        return self._first_schema(rows) if table is None else table.schema
+
     def fitting(self, changes: pa.Table, rows: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
         """Return the changes and rows that the contract allows, and the others with a `reason`.
 

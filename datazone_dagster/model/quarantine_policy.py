@@ -9,6 +9,7 @@
 | a result that is not rows of the chunk | the run fails: no choice of changes avoids it |
 | a value of another type than a path reads | null and counted, by `on_mismatch`; see below |
 | a value that a contract refuses | quarantined with `schema_policy` `"quarantine"` |
+| a row that violates an expectation | quarantined with `on_violation="quarantine"` |
 | a text that a partition column can't hold: empty, or too long for a folder | quarantined |
 | a change after a quarantined one of its key, in append mode | quarantined: it waits |
 
@@ -34,6 +35,9 @@ CONTRACT_REFUSES = "the contract refuses it: "
 
 OTHER_TYPE = "a path reads another type: "
 """Start of the reason of a change whose attribute has another type than a path of the function."""
+
+EXPECTED_OTHERWISE = "it violates an expectation: "
+"""Start of the reason of a change with a row that violates an expectation of a dataset."""
 
 WAITS = "it waits behind an earlier change of its key"
 """Reason of a deferred change: the function accepts it, but an earlier change is quarantined."""
@@ -158,7 +162,7 @@ def blocks_later_changes(reason: str | None) -> bool:
     """
     if reason is None:
         return False
-    starts = (FUNCTION_FAILED, CONTRACT_REFUSES, OTHER_TYPE)
+    starts = (FUNCTION_FAILED, CONTRACT_REFUSES, OTHER_TYPE, EXPECTED_OTHERWISE)
     return reason == WAITS or reason.startswith(starts)
 
 

@@ -186,6 +186,32 @@ class PathMismatch:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleCount:
+    """Rows that were checked against an expectation of their dataset.
+
+    Args:
+        rule: Name of the expectation.
+        rows: Rows that were checked: those to be written, without those of deletes.
+        violations: Rows among them that violate it.
+        example_key: Key of one of these; None if there is none.
+    """
+
+    rule: str
+    rows: int = 0
+    violations: int = 0
+    example_key: str | None = None
+
+    def __add__(self, later: RuleCount) -> RuleCount:
+        """Return the sums of both; the example is of the earlier."""
+        return RuleCount(
+            self.rule,
+            self.rows + later.rows,
+            self.violations + later.violations,
+            self.example_key or later.example_key,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyReport:
     """Result of one run for one dataset, over all its chunks.
 
@@ -204,6 +230,7 @@ class ApplyReport:
     `scan` is the scan of the table that the rows are from; None for those of a stream.
     `start` is the snapshot that the dataset begins with; None: it begins with the first change.
     `sources` are the paths and fields of the stream record that each column is from, where known.
+    `expectations` counts the rows that were checked against each expectation.
     """
 
     dataset_id: str
@@ -242,6 +269,7 @@ class ApplyReport:
     scan: ScanFacts | None = None
     start: SnapshotBase | None = None
     sources: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    expectations: tuple[RuleCount, ...] = ()
 
     def at_its_position(self) -> ApplyReport:
         """Return a report of the same dataset and position in which nothing was applied yet."""
@@ -274,6 +302,7 @@ class RedriveReport:
         keys: For each reason the first keys, as DynamoDB JSON; fewer than its records.
         sibling_values: As in `ApplyReport`, for the records of this redrive.
         mismatches: As in `ApplyReport`, for the records of this redrive.
+        expectations: As in `ApplyReport`, for the records of this redrive.
     """
 
     dataset_id: str
@@ -284,6 +313,7 @@ class RedriveReport:
     keys: tuple[tuple[str, ...], ...] = ()
     sibling_values: tuple[tuple[str, int], ...] = ()
     mismatches: tuple[PathMismatch, ...] = ()
+    expectations: tuple[RuleCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

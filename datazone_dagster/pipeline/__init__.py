@@ -20,6 +20,7 @@ from datazone_dagster.api.source import require_stream
 from datazone_dagster.apply import ApplyRun, ApplySettings, Redriving
 from datazone_dagster.apply.backlog import backlog, look_in_turn
 from datazone_dagster.apply.chunk_size import ChunkSizes
+from datazone_dagster.apply.expectations import check_expectations
 from datazone_dagster.apply.flow_counts import flow_counts
 from datazone_dagster.apply.maintain_dataset import maintain_dataset as _maintain_dataset
 from datazone_dagster.apply.pacing import Stay
@@ -109,6 +110,7 @@ __all__ = [
     "cancel_snapshot",
     "change_log_exists",
     "change_log_head",
+    "check_expectations",
     "connect",
     "connect_exports",
     "connect_table",

@@ -81,6 +81,7 @@ class World:
             settings,
             lambda: None,
             lambda _: None,
+            lambda _: (),
             heartbeats=nullcontext,
             table_client=lambda: None,  # type: ignore[arg-type,return-value]  # no scan
             snapshot_settings=SnapshotSettings(),

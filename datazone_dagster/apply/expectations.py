@@ -1,0 +1,229 @@
+"""Expectations of the datasets of a run, checked on the rows that a chunk is about to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datazone_dagster.api import Dataset
+from datazone_dagster.api.expect import Expect
+from datazone_dagster.apply.chunk import FunctionResult
+from datazone_dagster.database.database import Databases
+from datazone_dagster.dataset.contract_refusals import rows_of_deletes, without_refused
+from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.latest import only_latest
+from datazone_dagster.errors import DefinitionError, ExpectationError, ExpressionError
+from datazone_dagster.frame.predicates import Predicates, RowNumbers, check_predicates
+from datazone_dagster.model.column_names import HIDDEN, KEY, RESERVED_PREFIX, VERSION
+from datazone_dagster.model.quarantine_policy import EXPECTED_OTHERWISE
+from datazone_dagster.model.report import RuleCount
+from datazone_dagster.rows.change_ids import are_among
+from datazone_dagster.text import shown
+
+_SHOWN_COLUMNS = 12
+_SHOWN_CHARS = 40
+
+
+def check_expectations(datasets: Iterable[Dataset]) -> None:
+    """Check the conditions of datasets as far as that is possible without rows.
+
+    Raises:
+        DefinitionError: A condition is not SQL, or depends on more than one row.
+    """
+    for dataset in datasets:
+        try:
+            check_predicates(_where(dataset), _conditions(dataset.expect))
+        except ExpressionError as error:
+            raise DefinitionError(error.what, hint=error.hint) from error
+
+
+def _where(dataset: Dataset) -> str:
+    return f"Dataset({dataset.id!r}): expectation "
+
+
+def _conditions(rules: Iterable[tuple[str, Expect]]) -> dict[str, str]:
+    return {name: rule.predicate for name, rule in rules}
+
+
+class Expectations:
+    """Expectations of the datasets of one run.
+
+    A change is written or quarantined as a unit, whatever rows the function made of it. Of the
+    expectations that do not quarantine, only rows count that the chunk writes: neither those of
+    deletes, nor those that a later change of the chunk replaces.
+
+    Args:
+        datasets: Datasets by output.
+        tables: Their tables by output.
+        memory_limit_bytes: DuckDB's memory limit.
+        show_rows: Whether errors show a row.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, Dataset],
+        tables: Mapping[str, DatasetTable],
+        memory_limit_bytes: int,
+        *,
+        show_rows: bool,
+    ) -> None:
+        databases = Databases()
+        self._rules = {
+            output: _Rules(dataset, tables[output], memory_limit_bytes, databases, show_rows)
+            for output, dataset in datasets.items()
+            if dataset.expect
+        }
+
+    def refuses_some(self, output: str, changes: pa.Table, rows: pa.Table) -> bool:
+        """Return whether rows of an output have to be quarantined, so that all columns are needed.
+
+        Raises:
+            ExpressionError: A condition names a column that there is not, or is no condition.
+        """
+        rules = self._rules.get(output)
+        return rules is not None and bool(rules.refused(changes, rows))
+
+    def accepted(self, result: FunctionResult, output: str) -> FunctionResult:
+        """Return the result without the changes that have to be quarantined.
+
+        Raises:
+            ExpressionError: As for `refuses_some`.
+        """
+        rules = self._rules.get(output)
+        return result if rules is None else rules.accepted(result, output)
+
+    def counted(self, accepted: Mapping[str, FunctionResult]) -> dict[str, tuple[RuleCount, ...]]:
+        """Return the counts of each expectation, by output.
+
+        Raises:
+            ExpectationError: Rows violate one that fails the run.
+            ExpressionError: As for `refuses_some`.
+        """
+        return {
+            output: self._rules[output].counted(result.changes, result.rows[output])
+            if output in self._rules
+            else ()
+            for output, result in accepted.items()
+        }
+
+
+class _Rules:
+    """Expectations of one dataset."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        table: DatasetTable,
+        memory_limit_bytes: int,
+        databases: Databases,
+        show_rows: bool,
+    ) -> None:
+        self._dataset = dataset
+        self._table = table
+        self._show_rows = show_rows
+        self._refused_counts: tuple[RuleCount, ...] = ()
+        quarantines = [one for one in dataset.expect if one[1].on_violation == "quarantine"]
+        others = [one for one in dataset.expect if one[1].on_violation != "quarantine"]
+        self._quarantines, self._others = (
+            Predicates(_where(dataset), _conditions(rules), memory_limit_bytes, databases)
+            for rules in (quarantines, others)
+        )
+
+    def refused(self, changes: pa.Table, rows: pa.Table) -> dict[str, RowNumbers]:
+        """Return the numbers of the rows to quarantine, by rule."""
+        found = self._quarantines.violations(self._complete(rows))
+        return _of_rows(found, pc.invert(rows_of_deletes(changes, rows))) if found else {}
+
+    def accepted(self, result: FunctionResult, output: str) -> FunctionResult:
+        """Return the result without the changes to quarantine; count them."""
+        changes, rows = result.changes, result.rows[output]
+        found = self.refused(changes, rows)
+        self._refused_counts = tuple(
+            _count(name, rows, found.get(name))
+            for name, rule in self._dataset.expect
+            if rule.on_violation == "quarantine"
+        )
+        if not found:
+            return result
+        reasons: list[str | None] = [None] * len(rows)
+        for name, numbers in reversed(found.items()):
+            for number in numbers:
+                reasons[number] = f"{name}, {shown(dict(self._dataset.expect)[name].predicate)}"
+        changes, rows, refused = without_refused(
+            changes, rows, pa.chunked_array([pa.array(reasons, pa.string())]), EXPECTED_OTHERWISE
+        )
+        return FunctionResult(changes, {output: rows}, pa.concat_tables([result.refused, refused]))
+
+    def counted(self, changes: pa.Table, rows: pa.Table) -> tuple[RuleCount, ...]:
+        """Return the counts of all rules for the rows that are written."""
+        found = self._others.violations(self._complete(rows))
+        if found:
+            found = _of_rows(found, self._are_written(changes, rows))
+        failing = {
+            name: numbers
+            for name, numbers in found.items()
+            if dict(self._dataset.expect)[name].on_violation == "fail"
+        }
+        if failing:
+            raise self._error(failing, rows)
+        counts = {one.rule: one for one in self._refused_counts}
+        self._refused_counts = ()
+        return tuple(
+            counts.get(name) or _count(name, rows, found.get(name))
+            for name, _ in self._dataset.expect
+        )
+
+    def _are_written(self, changes: pa.Table, rows: pa.Table) -> pa.ChunkedArray:
+        written = pc.invert(rows_of_deletes(changes, rows))
+        if self._dataset.mode != "merge":
+            return written
+        return pc.and_(
+            written, are_among(rows, only_latest(changes, changes[KEY], changes[VERSION]))
+        )
+
+    def _complete(self, rows: pa.Table) -> pa.Table:
+        """Return the rows with the columns of the table that this chunk lacks, as nulls."""
+        for field in self._table.columns_with(rows.schema):
+            if field.name not in rows.column_names and not field.name.startswith(RESERVED_PREFIX):
+                rows = rows.append_column(field.name, pa.nulls(len(rows), field.type))
+        return rows
+
+    def _error(self, failing: Mapping[str, RowNumbers], rows: pa.Table) -> ExpectationError:
+        name, numbers = next(iter(failing.items()))
+        predicate = dict(self._dataset.expect)[name].predicate
+        others = "" if len(failing) == 1 else f" So do {', '.join(map(repr, list(failing)[1:]))}."
+        first = rows.slice(int(numbers[0]), 1)
+        columns = [one for one in rows.column_names if one not in HIDDEN][:_SHOWN_COLUMNS]
+        row = first.select(columns).to_pylist()[0]
+        sample = ", ".join(
+            f"{shown(column, _SHOWN_CHARS)} = {shown(value, _SHOWN_CHARS)}"
+            for column, value in row.items()
+        )
+        key = shown(first[KEY][0].as_py())
+        return ExpectationError(
+            f"Dataset {self._dataset.id!r}: {len(numbers):,} of {len(rows):,} rows violate the "
+            f"expectation {name!r} ({shown(predicate)}). The first has the key {key}"
+            f"{f': {sample}' if self._show_rows else ''}.{others}",
+            safe="Nothing of this chunk was applied; the change log keeps it and the next run "
+            "tries again.",
+            hint="Correct the items, the function or the expectation. Expect(..., "
+            "on_violation='quarantine') writes the other rows, 'warn' writes all of them.",
+            dataset_id=self._dataset.id,
+            violations={rule: len(found) for rule, found in failing.items()},
+            rows=len(rows),
+        )
+
+
+def _of_rows(found: Mapping[str, RowNumbers], counts: pa.ChunkedArray) -> dict[str, RowNumbers]:
+    """Return the row numbers that count, by rule, where there are some."""
+    mask = counts.to_numpy()
+    these = {name: numbers[mask[numbers]] for name, numbers in found.items()}
+    return {name: numbers for name, numbers in these.items() if len(numbers)}
+
+
+def _count(name: str, rows: pa.Table, numbers: RowNumbers | None) -> RuleCount:
+    if numbers is None:
+        return RuleCount(name, len(rows))
+    return RuleCount(name, len(rows), len(numbers), shown(rows[KEY][int(numbers[0])].as_py()))

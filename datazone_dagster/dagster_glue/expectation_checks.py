@@ -1,0 +1,64 @@
+"""The checks `expect_<name>`: one for each expectation of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from dagster import AssetCheckEvaluation, AssetCheckKey, AssetCheckResult, DagsterInstance
+
+from datazone_dagster.api import Dataset, Expect
+from datazone_dagster.dagster_glue.names import dataset_key, expectation_check_name
+from datazone_dagster.dagster_glue.rendering import expectation_results
+from datazone_dagster.errors import ExpectationError
+from datazone_dagster.model.report import RuleCount
+from datazone_dagster.observe.expectation_status import expectation_statuses, known_count
+
+LOOKED_AT = 20
+"""Records of a check that are looked at for its last evaluation."""
+
+_ON_VIOLATION = {
+    "warn": "Rows that violate it are written, and the check warns.",
+    "fail": "Rows that violate it fail the run before anything of their chunk is written.",
+    "quarantine": "Changes with rows that violate it go to the quarantine, and the check warns.",
+}
+
+
+def expectation_text(expected: Expect) -> str:
+    """Return the description of the check of an expectation."""
+    return (
+        f"Each row that is written has `{expected.predicate}`. "
+        + _ON_VIOLATION[expected.on_violation]
+    )
+
+
+def known_expectations(instance: DagsterInstance, dataset: Dataset) -> tuple[RuleCount, ...]:
+    """Return the counts of the last evaluations, for a report that wrote no row."""
+    found = []
+    for rule, expected in dataset.expect:
+        key = AssetCheckKey(dataset_key(dataset.id), expectation_check_name(rule))
+        values = _last_values(instance, key)
+        count = None if values is None else known_count(rule, expected, values)
+        if count is not None:
+            found.append(count)
+    return tuple(found)
+
+
+def _last_values(instance: DagsterInstance, key: AssetCheckKey) -> Mapping[str, object] | None:
+    """Return the metadata of the last evaluation; what runs have only planned is passed over."""
+    storage = instance.event_log_storage
+    for record in storage.get_asset_check_execution_history(key, limit=LOOKED_AT):
+        event = record.event.dagster_event if record.event else None
+        facts = event.event_specific_data if event is not None else None
+        if isinstance(facts, AssetCheckEvaluation):
+            return {name: entry.value for name, entry in facts.metadata.items()}
+    return None
+
+
+def results_of_failure(dataset: Dataset, error: ExpectationError) -> Iterator[AssetCheckResult]:
+    """Yield the results of the checks whose rules failed a run."""
+    if dataset.id == error.dataset_id:
+        counts = [
+            RuleCount(rule, error.rows, violations) for rule, violations in error.violations.items()
+        ]
+        failed = expectation_statuses(dataset, counts)
+        yield from expectation_results(dataset.id, (one for one in failed if one.count.violations))

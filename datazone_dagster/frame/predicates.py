@@ -1,0 +1,159 @@
+"""SQL conditions on single rows: checked when defined, evaluated on the rows of a chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from datazone_dagster.database.database import Databases, opened
+from datazone_dagster.errors import ExpressionError, TransformError
+from datazone_dagster.frame.query_session import Session
+from datazone_dagster.frame.row_wise import is_row_wise
+from datazone_dagster.frame.sql_errors import failure
+from datazone_dagster.frame.syntax import nodes, parse_expressions
+from datazone_dagster.text import shown
+
+RowNumbers = np.ndarray[Any, np.dtype[np.int64]]
+
+_TABLE = "changes"
+_ROW = "_dz_row"
+_VIOLATED = "_dz_violated_"
+
+
+def check_predicates(where: str, predicates: Mapping[str, str]) -> None:
+    """Check conditions by name as far as that is possible without rows.
+
+    Args:
+        where: Start of errors, before the name.
+        predicates: The conditions by name.
+
+    Raises:
+        ExpressionError: The text is not one expression that depends on a single row.
+    """
+    if not predicates:
+        return
+    with opened() as connection:
+
+        def ask(query: str, value: str) -> str:
+            return str(connection.execute(query, [value]).fetchall()[0][0])
+
+        for name, text in predicates.items():
+            call = _call(where, name, text)
+            items = parse_expressions(ask, text, call=call)
+            if len(items) != 1 or items[0]["alias"]:
+                raise ExpressionError(
+                    f"{call}: a single condition without a name is expected.",
+                    hint="Join conditions with AND.",
+                )
+            if not is_row_wise(items) or any(map(_makes_several, nodes(items))):
+                raise ExpressionError(
+                    f"{call}: the condition depends on more than the columns of one row.",
+                    hint="Leave out aggregates, windows, subqueries, *, unnest, random values and "
+                    "the current time; the time of a row's change is _dz_event_time.",
+                )
+
+
+def _call(where: str, name: str, text: str) -> str:
+    return f"{where}{name!r} ({shown(text)})"
+
+
+def _makes_several(node: Mapping[str, object]) -> bool:
+    name = str(node.get("function_name", "")).casefold()
+    return node.get("type") == "STAR" or name == "unnest"
+
+
+class Predicates:
+    """Conditions on the rows of one table, evaluated in a database that is used again.
+
+    Args:
+        where: Start of errors, before the name of a condition.
+        predicates: The conditions by name; each is checked.
+        memory_limit_bytes: DuckDB's memory limit.
+        databases: Pool of databases.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        predicates: Mapping[str, str],
+        memory_limit_bytes: int,
+        databases: Databases,
+    ) -> None:
+        check_predicates(where, predicates)
+        self._where = where
+        self._predicates = dict(predicates)
+        self._memory_limit_bytes = memory_limit_bytes
+        self._databases = databases
+        self._bound: pa.Schema | None = None
+
+    def violations(self, rows: pa.Table) -> dict[str, RowNumbers]:
+        """Return the numbers of the rows that violate a condition, by name, where there are some.
+
+        A row does not violate a condition that is null for it. It violates one that can't take its
+        values.
+
+        Raises:
+            ExpressionError: A condition names a column that there is not, or is no condition.
+            OutOfMemoryError: It needs more memory than the limit.
+        """
+        if not self._predicates or not len(rows):
+            return {}
+        numbered = rows.append_column(_ROW, pa.array(np.arange(len(rows))))
+        session = Session(
+            {_TABLE: numbered},
+            memory_limit_bytes=self._memory_limit_bytes,
+            threads=1,
+            databases=self._databases,
+        )
+        try:
+            if self._bound != rows.schema:
+                self._bind(session, rows.schema)
+                self._bound = rows.schema
+            found = self._violations(session, rows.column_names)
+        finally:
+            session.close()
+        numbers = {
+            name: found[_ROW].filter(found[f"{_VIOLATED}{number}"]).to_numpy()
+            for number, name in enumerate(self._predicates)
+        }
+        return {name: rows_found for name, rows_found in numbers.items() if len(rows_found)}
+
+    def _violations(self, session: Session, available: Sequence[str]) -> pa.Table:
+        # The line break ends a trailing comment in the user's text.
+        columns = ", ".join(
+            f"NOT coalesce(try(coalesce(({text}\n), true)), false) AS {_VIOLATED}{number}"
+            for number, text in enumerate(self._predicates.values())
+        )
+        any_violated = " OR ".join(
+            f"{_VIOLATED}{number}" for number in range(len(self._predicates))
+        )
+        query = f"FROM (SELECT {_ROW}, {columns} FROM {_TABLE}) WHERE {any_violated}"  # noqa: S608  # checked
+        try:
+            return session.table(query)
+        except duckdb.Error as error:
+            call = f"{self._where}{', '.join(map(repr, self._predicates))}"
+            raise _failure(error, call, available, running=True) from error
+
+    def _bind(self, session: Session, schema: pa.Schema) -> None:
+        for name, text in self._predicates.items():
+            call = _call(self._where, name, text)
+            try:
+                query = f"SELECT ({text}\n) FROM {_TABLE}"  # noqa: S608  # checked
+                ((_, kind),) = session.columns(query)
+            except duckdb.Error as error:
+                raise _failure(error, call, schema.names, running=False) from error
+            if kind != "BOOLEAN":
+                raise ExpressionError(
+                    f"{call}: the expression is of type {kind}, not a condition.",
+                    hint="Compare it with something, as in total >= 0.",
+                )
+
+
+def _failure(
+    error: duckdb.Error, call: str, available: Sequence[str], *, running: bool
+) -> TransformError:
+    return failure(error, call=call, available=available, tables=(), shown={}, running=running)

@@ -22,6 +22,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.dataset.history_codes import ChangeCodes, value_numbers
 from datazone_dagster.dataset.history_sql import (
     ABSORBED,
     ADDED,
@@ -151,44 +152,41 @@ def plan_history(
     sources = (
         [_EXISTING] * len(existing) + [_ABSORBED] * len(with_values) + [_NEW] * len(batch.rows)
     )
-    connection.register("compared", _compared(values, sources, tracked_columns(table, track)))
-    connection.register("existing_rows", _with_deletion(existing))
-    connection.register("absorbed_changes", absorbed.select([KEY, VERSION, EVENT_TIME, CAUSE]))
-    connection.register("keyed_changes", batch.keyed_changes)
+    inputs = [values, existing, absorbed, batch.keyed_changes]
+    codes = ChangeCodes.of(inputs)
+    tracked = [_comparable(values[name]) for name in tracked_columns(table, track)]
+    compared = pa.table(
+        {
+            "source": pa.array(sources, pa.int8()),
+            "row": pa.array(range(len(values)), pa.int64()),
+            KEY: values[KEY],
+            VERSION: values[VERSION],
+            "tracked": value_numbers(connection, tracked, len(values)),
+        }
+    )
+    tables = {
+        "compared": compared,
+        "existing_rows": _with_deletion(existing),
+        "absorbed_changes": absorbed.select([KEY, VERSION, EVENT_TIME, CAUSE]),
+        "keyed_changes": batch.keyed_changes,
+    }
+    for name, rows in tables.items():
+        connection.register(name, codes.encoded(rows))
     for statement in PLAN:
         connection.execute(statement)
     if DELETED not in table.names:
         connection.execute("update runs set closed_by = null")
     for statement in COMPARE:
         connection.execute(statement)
-    removed = _arrow(connection, REMOVED).cast(
-        pa.schema([(KEY, pa.string()), (VERSION, pa.string())])
-    )
+    removed = codes.decoded(_arrow(connection, REMOVED))
     added = _arrow(connection, ADDED)
-    newly_absorbed = _arrow(connection, ABSORBED)
+    newly_absorbed = codes.decoded(_arrow(connection, ABSORBED))
     (counts,) = connection.execute(COUNTS).fetchall()
     return HistoryPlan(
         removed=removed,
         rows=_intervals(values, added, table),
         absorbed=_absorbed(values, newly_absorbed, payload),
         counts=MergeCounts(*cast("tuple[int, int, int]", counts)),
-    )
-
-
-def _compared(values: pa.Table, sources: list[int], tracked: list[str]) -> pa.Table:
-    """Return key, version, source and number of each row, and its tracked columns as one struct."""
-    columns = [pa.chunked_array([pa.repeat(pa.scalar(True), len(values))])]
-    columns += [_comparable(values[name]) for name in tracked]
-    # Fields are numbered: names that are unique here may not be unique in DuckDB.
-    struct = pa.table(columns, names=[f"c{at}" for at in range(len(columns))])
-    return pa.table(
-        {
-            "source": pa.array(sources, pa.int8()),
-            "row": pa.array(range(len(values)), pa.int64()),
-            KEY: values[KEY],
-            VERSION: values[VERSION],
-            "tracked": struct.to_struct_array(),
-        }
     )
 
 

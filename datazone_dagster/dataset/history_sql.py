@@ -1,8 +1,9 @@
 """The queries that plan intervals, one after the other; `history` runs them.
 
-Input tables: `keyed_changes`, `existing_rows`, `absorbed_changes`, and `compared`, which has the
-tracked columns of every row as one value. A `state` is the tracked value of a change; it is null
-if the change has no rows. All tables are keyed by key and version.
+Input tables: `keyed_changes`, `existing_rows`, `absorbed_changes`, and `compared`, which has every
+row with a number for its tracked values: equal values, equal numbers. A `state` is such a number
+for all rows of a change; it is null if the change has no rows. All tables are keyed by key and
+version, as numbers that sort like them (`history_codes`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,28 @@ LATE = """
 older."""
 
 PLAN = (
-    # The tracked columns of a change as one value: those of its rows, in any order.
+    # The state of a change is that of its row; several rows have one of their own, in any order.
+    """
+    create temp table grouped as
+    select source, _dz_key, _dz_version, count(*) as rows, min(tracked) as state
+    from compared group by source, _dz_key, _dz_version
+    """,
+    """
+    create temp table lists as
+    select source, _dz_key, _dz_version, list_sort(list(tracked)) as list
+    from compared semi join (from grouped where rows > 1)
+        using (source, _dz_key, _dz_version)
+    group by source, _dz_key, _dz_version
+    """,
     """
     create temp table states as
-    select source, _dz_key, _dz_version, list_sort(list(tracked)) as state
-    from compared group by all
+    with numbered as (
+        select list, row_number() over () + (select max(tracked) from compared) as state
+        from (select distinct list from lists)
+    )
+    select source, _dz_key, _dz_version, state from grouped where rows = 1
+    union all
+    select source, _dz_key, _dz_version, state from lists join numbered using (list)
     """,
     """
     create temp table existing as

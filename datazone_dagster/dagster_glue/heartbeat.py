@@ -16,10 +16,8 @@ from datetime import datetime, timedelta, timezone
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
+from datazone_dagster.dagster_glue.names import ALIVE_TAG, hidden_tag
 from datazone_dagster.model.protocols import Clock
-
-ALIVE_TAG = "datazone/alive_at"
-"""Time of a run's last heartbeat; empty once the run goes on with steps that send none."""
 
 HEARTBEAT_SECONDS = 15.0
 SILENCE_SECONDS = 120.0
@@ -91,7 +89,7 @@ def end_silent_runs(instance: DagsterInstance, job_names: Collection[str], now: 
 
 
 def _last_alive_at(record: RunRecord, job_names: Collection[str]) -> datetime | None:
-    heartbeat = record.dagster_run.tags.get(ALIVE_TAG)
+    heartbeat = hidden_tag(record.dagster_run.tags, ALIVE_TAG)
     if heartbeat:
         return datetime.fromisoformat(heartbeat)
     if heartbeat == "" or record.dagster_run.job_name not in job_names or record.start_time is None:

@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from dagster import DagsterInstance
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.dagster_glue.names import BATCH_TAG, LAKEHOUSE_TAG, change_log_key
+from datazone_dagster.dagster_glue.names import (
+    BATCH_TAG,
+    LAKEHOUSE_TAG,
+    change_log_key,
+    hidden_tag,
+)
 from datazone_dagster.errors import LakehouseMismatchError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import change_log_head
@@ -45,13 +50,13 @@ def check_lakehouse(
     """
     if not source.stream_enabled:
         return
-    seen = tags.get(BATCH_TAG, "")
+    seen = hidden_tag(tags, BATCH_TAG) or ""
     head = change_log_head(source.name, layout)
     if seen.isdecimal() and (head is None or head < int(seen)):
         raise LakehouseMismatchError(
             f"This run sees {_found(head)} of {source.name!r} in the lakehouse "
             f"{without_secrets(layout.uri)}; the sensor that requested it saw one with "
-            f"batch {seen} in {tags.get(LAKEHOUSE_TAG, 'its own')}.",
+            f"batch {seen} in {hidden_tag(tags, LAKEHOUSE_TAG) or 'its own'}.",
             safe=_SAFE,
             hint=_CURE,
         )

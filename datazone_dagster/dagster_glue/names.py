@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dagster import AssetCheckKey, AssetKey
 
 from datazone_dagster.api import DynamoDBSource, Transform
@@ -21,18 +23,35 @@ AUDIT_CHECK = "audit"
 ALERT_SENSOR = "datazone_check_alerts"
 
 SOURCE_TAG = "datazone/source"
-BATCH_TAG = "datazone/batch"
-"""Tag of a run that the drain sensor requested: the head of the change log that the tick saw."""
-LAKEHOUSE_TAG = "datazone/lakehouse"
-"""Tag of such a run, too: where that change log is."""
-VERSION_TAG = "datazone/version"
-"""Tag of a requested run: version of the transform, as of the request."""
+"""Tag of a run that the drain sensor requested: the source."""
 END_TAG = "datazone/end"
 """Tag that ends a run that stays, after its chunk: why."""
 FAILURE_TAG = "datazone/failure"
 """Tag of a run whose application failed, or whose snapshot did: the start of the error."""
 WAIT_TAG = "datazone/waits_for"
 """Tag of a run of a snapshot that ended because it had to wait too long: what for."""
+
+# Tags with Dagster's prefix `.dagster/` are in its storage, and its pages do not show them.
+BATCH_TAG = ".dagster/datazone_batch"
+"""Hidden tag of a requested run: the head of the change log that the tick saw."""
+LAKEHOUSE_TAG = ".dagster/datazone_lakehouse"
+"""Hidden tag of such a run, too: where that change log is."""
+VERSION_TAG = ".dagster/datazone_version"
+"""Hidden tag of a requested run: version of the transform, as of the request."""
+ALIVE_TAG = ".dagster/datazone_alive_at"
+"""Hidden tag: time of a run's last heartbeat; empty once steps go on that send none."""
+
+_FORMER_TAGS = {
+    BATCH_TAG: "datazone/batch",
+    LAKEHOUSE_TAG: "datazone/lakehouse",
+    VERSION_TAG: "datazone/version",
+    ALIVE_TAG: "datazone/alive_at",
+}
+
+
+def hidden_tag(tags: Mapping[str, str], name: str) -> str | None:
+    """Return a hidden tag of a run, also of one that an earlier version requested; else None."""
+    return tags.get(name, tags.get(_FORMER_TAGS[name]))
 
 
 def change_log_key(source: DynamoDBSource) -> AssetKey:

@@ -15,7 +15,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, Ru
 
 from datazone_dagster.api import Transform
 from datazone_dagster.api.function_version import function_version
-from datazone_dagster.dagster_glue.names import END_TAG, SOURCE_TAG, VERSION_TAG
+from datazone_dagster.dagster_glue.names import END_TAG, SOURCE_TAG, VERSION_TAG, hidden_tag
 from datazone_dagster.model.protocols import Clock
 
 ASK_EVERY_SECONDS = 5.0
@@ -93,7 +93,7 @@ def _queue_is_long(instance: DagsterInstance, clock: Clock) -> bool:
 def end_run_of_other_code(instance: DagsterInstance, record: RunRecord, version: str) -> str | None:
     """Tell a run to end that has another version of the transform; return why, or None."""
     run = record.dagster_run
-    if run.tags.get(VERSION_TAG) in (None, version):
+    if hidden_tag(run.tags, VERSION_TAG) in (None, version):
         return None
     if run.status is DagsterRunStatus.STARTED and END_TAG not in run.tags:
         instance.add_run_tags(run.run_id, {END_TAG: "the transform has changed"})

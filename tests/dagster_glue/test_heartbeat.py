@@ -14,9 +14,11 @@ from dagster import (
     DagsterRun,
     DagsterRunStatus,
 )
+from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 
 from datazone_dagster.dagster_glue import heartbeat
-from datazone_dagster.dagster_glue.heartbeat import ALIVE_TAG, SILENCE_SECONDS, heartbeats
+from datazone_dagster.dagster_glue.heartbeat import SILENCE_SECONDS, heartbeats
+from datazone_dagster.dagster_glue.names import ALIVE_TAG
 from datazone_dagster.testing import FixedClock
 from tests.dagster_glue.conftest import World
 
@@ -136,3 +138,31 @@ def test_heartbeats_go_on_and_end_with_the_block(
     assert sent[:4] == [clock.now.isoformat()] * 4
     assert (sent[-1] == "") is not rest_is_quick
     assert "datazone-heartbeat" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_run_of_an_earlier_version_is_judged_by_its_own_tag(world: World) -> None:
+    def run(alive_at: str) -> DagsterRun:
+        return world.instance.create_run_for_job(
+            world.defs.resolve_job_def("apply_orders"),
+            status=DagsterRunStatus.STARTED,
+            tags={"datazone/alive_at": alive_at},
+        )
+
+    alive, silent = run((world.clock.now + SILENCE).isoformat()), run(world.clock.now.isoformat())
+    world.clock.advance(SILENCE)
+    world.tick()
+    assert status(world, alive) is DagsterRunStatus.STARTED
+    assert status(world, silent) is DagsterRunStatus.FAILURE
+
+
+def test_pages_show_what_a_reader_understands(world: World) -> None:
+    world.put("a")
+    [request] = world.tick().requests
+    run = world.instance.get_run_by_id(world.run("apply_orders").run_id)
+    assert run is not None
+    assert ALIVE_TAG in run.tags
+    tags = {**request.tags, **run.tags}
+    ours = {key: one for key, one in tags.items() if "datazone" in key}
+    assert len(ours) == 5
+    shown = {key: one for key, one in ours.items() if not key.startswith(HIDDEN_TAG_PREFIX)}
+    assert shown == {"datazone/source": "orders"}

@@ -39,7 +39,7 @@ def error_of(result: ExecuteInProcessResult) -> str:
 def requested(world: World) -> RunRequest:
     world.put("a")
     [request] = world.tick().requests
-    assert request.tags["datazone/lakehouse"] == world.layout.uri
+    assert request.tags[".dagster/datazone_lakehouse"] == world.layout.uri
     return request
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
-from datazone_dagster.dagster_glue.names import pool_name
+from datazone_dagster.dagster_glue.names import BATCH_TAG, pool_name
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import drain_once
@@ -42,6 +42,8 @@ def test_runs_of_one_transform_wait_for_each_other(
     with DagsterInstance.from_config(str(tmp_path / "home")) as instance:
         with home.daemon():
             wait_for(lambda: runs(instance), "the first request of the sensor")
+            [tags] = [one.dagster_run.tags for one in runs(instance)]
+            assert tags[BATCH_TAG].isdecimal()  # the daemon stores hidden tags, too
             limits = {one.name: one.limit for one in instance.event_log_storage.get_pool_limits()}
             assert limits[pool_name(flow)] == 1
             for _ in range(BY_HAND):

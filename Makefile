@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-long test-faults test-faults-again test-store test-spark lint types imports docs lock clean
+.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-long test-faults test-faults-again test-store test-spark lint types imports docs command-page lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ imports: $(STAMP) ## the import rules between the packages
 
 docs: $(STAMP) ## the documentation site in .datazone/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+command-page: $(STAMP) ## docs/command-line.md from the commands themselves
+	$(BIN)/python -m tests.commands.command_page > docs/command-line.md
 
 lock: ## resolve requirements.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.10 --no-emit-index-url --no-header --no-annotate --no-strip-extras --generate-hashes \

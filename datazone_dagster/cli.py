@@ -6,19 +6,26 @@ for the libraries of another.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
+_AS_JSON = "datazone_dagster.as_json"
+
 
 class LazyCommand(NamedTuple):
-    """Module and attribute of a command, and its line in the overview."""
+    """Module and attribute of a command, and its line in the overview.
+
+    `failure` is the exit code of an error: not 1 where that is a result of the command.
+    """
 
     module: str
     attribute: str
     short_help: str
+    failure: int = 1
 
 
 COMMANDS: Mapping[str, LazyCommand] = {
@@ -36,11 +43,12 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "datazone_dagster.commands.audit",
         "audit",
         "Compare datasets with the table as it is now.",
+        failure=2,
     ),
-    "maintain": LazyCommand(
-        "datazone_dagster.commands.maintain",
-        "maintain",
-        "Join small files, drop hidden rows, delete orphan files.",
+    "completion": LazyCommand(
+        "datazone_dagster.commands.completion",
+        "completion",
+        "Print the script that completes commands in your shell.",
     ),
     "cost": LazyCommand(
         "datazone_dagster.commands.cost",
@@ -51,11 +59,6 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "datazone_dagster.demo.command",
         "demo",
         "Write live orders to a local DynamoDB, with Dagster on top.",
-    ),
-    "rebuild": LazyCommand(
-        "datazone_dagster.commands.rebuild",
-        "rebuild",
-        "Rebuild a dataset from the change log and swap it in.",
     ),
     "emulator": LazyCommand(
         "datazone_dagster.local.emulator_command",
@@ -77,6 +80,21 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "init",
         "Create a project that runs at once.",
     ),
+    "maintain": LazyCommand(
+        "datazone_dagster.commands.maintain",
+        "maintain",
+        "Join small files, drop hidden rows, delete orphan files.",
+    ),
+    "rebuild": LazyCommand(
+        "datazone_dagster.commands.rebuild",
+        "rebuild",
+        "Rebuild a dataset from the change log and swap it in.",
+    ),
+    "redrive": LazyCommand(
+        "datazone_dagster.commands.redrive",
+        "redrive",
+        "Apply the quarantined records of a dataset.",
+    ),
     "resync": LazyCommand(
         "datazone_dagster.commands.resync",
         "resync",
@@ -86,11 +104,6 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "datazone_dagster.commands.status",
         "status",
         "Show how far sources, snapshots and datasets are.",
-    ),
-    "redrive": LazyCommand(
-        "datazone_dagster.commands.redrive",
-        "redrive",
-        "Apply the quarantined records of a dataset.",
     ),
 }
 
@@ -110,21 +123,65 @@ class LazyGroup(click.Group):
         command: Any = getattr(import_module(lazy.module), lazy.attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{lazy.module}:{lazy.attribute} is not a click command")
-        return command
+        return _with_schema(cmd_name, command)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether errors are to be JSON, too; click parses the rest."""
+        ctx.meta[_AS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; a `DatazoneError` becomes its text on standard error and exit code 1."""
+        """Run a command; an error becomes its text on standard error, with `--json` an object."""
         from datazone_dagster.errors import DatazoneError
 
         try:
             return super().invoke(ctx)
         except DatazoneError as error:
-            raise click.ClickException(str(error)) from error
+            lazy = COMMANDS.get(ctx.invoked_subcommand or "")
+            code = 1 if lazy is None else lazy.failure
+            parts = {"message": error.what, "safe": error.safe, "hint": error.hint}
+            _fail(ctx, code, str(error), {"type": type(error).__name__, **parts})
+        except click.UsageError as error:
+            if not ctx.meta[_AS_JSON]:
+                raise
+            parts = {"message": error.format_message(), "safe": "", "hint": ""}
+            _fail(ctx, error.exit_code, "", {"type": "UsageError", **parts})
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the overview without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name].short_help) for name in sorted(COMMANDS)])
+
+
+def _with_schema(name: str, command: click.Command) -> click.Command:
+    """Return a command with the option that prints the schema of its JSON."""
+
+    def show(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            from datazone_dagster.commands.json_schemas import SCHEMAS
+
+            click.echo(json.dumps(SCHEMAS[name], indent=2))
+            ctx.exit()
+
+    if all(option.name != "json_schema" for option in command.params):
+        option = click.Option(
+            ["--json-schema"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=show,
+            help="Print the JSON Schema of --json.",
+        )
+        command.params.append(option)
+    return command
+
+
+def _fail(ctx: click.Context, code: int, text: str, error: Mapping[str, str]) -> NoReturn:
+    if ctx.meta[_AS_JSON]:
+        click.echo(json.dumps({"error": error}))
+    else:
+        click.echo(f"Error: {text}", err=True)
+    ctx.exit(code)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

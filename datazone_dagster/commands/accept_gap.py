@@ -6,7 +6,7 @@ import getpass
 
 import click
 
-from datazone_dagster.commands.output import say
+from datazone_dagster.commands.output import json_option, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.checkpoint import GapNote
@@ -20,6 +20,7 @@ from datazone_dagster.pipeline import accept_gaps, gap_notes
 @click.option("--by", help="Who accepts the gap.  [default: the user running the command]")
 @click.option("--shard", "shards", multiple=True, help="Only the gap on this shard; repeatable.")
 @click.option("--list", "only_list", is_flag=True, help="Only list the gaps, accepted or not.")
+@json_option
 @project_options
 def accept_gap(
     project: Project,
@@ -28,6 +29,7 @@ def accept_gap(
     by: str | None,
     shards: tuple[str, ...],
     only_list: bool,
+    as_json: bool,
 ) -> None:
     """Accept the open gaps of SOURCE: changes that were gone from DynamoDB before they were read.
 
@@ -39,7 +41,7 @@ def accept_gap(
     source = project.source_of(source_name)
     project.require_change_log(source)
     if only_list:
-        _show(source.name, gap_notes(source.name, project.layout))
+        _show(source.name, gap_notes(source.name, project.layout), as_json=as_json)
         return
     if why is None:
         raise DefinitionError(
@@ -48,10 +50,13 @@ def accept_gap(
     accepted = accept_gaps(
         source.name, project.layout, by=by or getpass.getuser(), why=why, shard_ids=shards
     )
-    _show(source.name, accepted)
+    _show(source.name, accepted, as_json=as_json)
 
 
-def _show(source_name: str, notes: tuple[GapNote, ...]) -> None:
+def _show(source_name: str, notes: tuple[GapNote, ...], *, as_json: bool) -> None:
+    if as_json:
+        say_json({"source": source_name, "gaps": [_plain(note) for note in notes]})
+        return
     for note in notes:
         state = (
             f"repaired by {note.accepted_by} at {note.accepted_at:%Y-%m-%d %H:%M:%S} UTC: "
@@ -66,3 +71,19 @@ def _show(source_name: str, notes: tuple[GapNote, ...]) -> None:
         say(f"  {state}")
     if not notes:
         say(f"No gap was ever recorded for source {source_name}.")
+
+
+def _plain(note: GapNote) -> dict[str, object]:
+    gap = note.gap
+    return {
+        "stream_arn": gap.stream_arn,
+        "shard_id": gap.shard_id,
+        "reason": gap.reason,
+        "since": gap.since,
+        "until": gap.until,
+        "detected_at": note.detected_at,
+        "state": "repaired" if note.is_repaired else "open" if note.is_open else "accepted",
+        "accepted_by": note.accepted_by,
+        "accepted_at": note.accepted_at,
+        "accepted_why": note.accepted_why,
+    }

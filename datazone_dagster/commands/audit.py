@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
 
 import click
 
-from datazone_dagster.commands.output import note, say
+from datazone_dagster.commands.output import note, say, say_json
 from datazone_dagster.commands.project import Project, project_options
-from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.audit_report import KINDS, AuditPlan, AuditReport, DatasetAudit
 from datazone_dagster.pipeline import AuditSettings, audit_source
 from datazone_dagster.text import shown
 
 DIFFERENT = 1
 UNDECIDED = 2
-
-
-def failing_with(code: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator for commands whose exit code 1 is a result: errors end with another."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(command)
-        def run(*args: object, **options: object) -> Any:
-            try:
-                return command(*args, **options)
-            except DatazoneError as error:
-                click.echo(f"Error: {error}", err=True)
-                sys.exit(code)
-
-        return run
-
-    return decorate
 
 
 @click.command(short_help="Compare datasets with the table as it is now.")
@@ -59,7 +37,6 @@ def failing_with(code: int) -> Callable[[Callable[..., Any]], Callable[..., Any]
     help="Longest wait for the drain and the runs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the plan and the result as JSON.")
-@failing_with(UNDECIDED)
 @project_options
 def audit(
     project: Project,
@@ -91,7 +68,7 @@ def audit(
         on_plan=None if as_json else _explain,
     )
     if as_json:
-        say(json.dumps(report.to_json()))
+        say_json(report.to_json())
     else:
         _tell(report)
     if report.has_differences:

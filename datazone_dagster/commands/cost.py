@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
+from datazone_dagster.commands.output import json_option, say_json
 from datazone_dagster.observe.cost import (
     SECONDS_A_MONTH,
     MonthlyCost,
@@ -50,6 +53,7 @@ from datazone_dagster.pipeline import POLLING
     show_default=True,
     help="Days that the change log stores changes.",
 )
+@json_option
 def cost(
     shards: int,
     writes: float,
@@ -57,6 +61,7 @@ def cost(
     tick_seconds: float,
     datasets: int,
     kept_days: float,
+    as_json: bool,
 ) -> None:
     """Estimate what draining and applying a stream costs in a month of 30 days.
 
@@ -64,7 +69,12 @@ def cost(
     the model and how it is checked.
     """
     size = StreamSize(shards, writes, record_bytes, tick_seconds, datasets)
-    click.echo(table(monthly_cost(size, POLLING, kept_days=kept_days), Rates()))
+    costs = monthly_cost(size, POLLING, kept_days=kept_days)
+    if as_json:
+        sums = {name: getattr(costs, name) for name in ("cpu_seconds", "cores", "price")}
+        say_json({**asdict(costs), **sums})
+    else:
+        click.echo(table(costs, Rates()))
 
 
 def table(costs: MonthlyCost, rates: Rates) -> str:

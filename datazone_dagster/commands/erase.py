@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TextIO
 
 import click
 
-from datazone_dagster.commands.output import note, say
+from datazone_dagster.commands.output import note, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.dagster_glue.erased_mentions import Mention, mentions
 from datazone_dagster.model.erasure_report import ErasureReport, TableErasure
@@ -64,14 +63,14 @@ def erase(
         _explain(plan)
     if not yes and (as_json or not click.confirm("Erase these rows?", err=True)):
         if as_json:
-            say(json.dumps({"executed": False, **plan.to_json()}))
+            say_json({"executed": False, **plan.to_json()})
         return
     report = erasure.run()
     names = set(project.datasets)
     found, why_not = mentions(erasure.values, source, names)
     if as_json:
         shown = {"dagster_events": [one.to_json() for one in found], "dagster_unread": why_not}
-        say(json.dumps({"executed": True, **report.to_json(), **shown}))
+        say_json({"executed": True, **report.to_json(), **shown})
     else:
         _tell(report, found)
         note(why_not)

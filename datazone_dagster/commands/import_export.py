@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from functools import cached_property
 import click
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.commands.output import note, say
+from datazone_dagster.commands.output import note, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.snapshot_report import SnapshotReport
@@ -306,11 +305,11 @@ def import_export(
         _explain(work, plan)
     if not yes and (as_json or not click.confirm("Go on?", err=True)):
         if as_json:
-            say(json.dumps({"executed": False, **plan}))
+            say_json({"executed": False, **plan})
         return
     report = work.run()
     if as_json:
-        say(json.dumps({"executed": True, **plan, **_as_json(report), "notes": work.notes}))
+        say_json({"executed": True, **plan, **_as_json(report), "notes": work.notes})
     else:
         _tell(source, report, work)
     if report.phase is not Phase.DONE:
@@ -365,8 +364,8 @@ def _as_json(report: SnapshotReport) -> dict[str, object]:
         "deleted": report.sweep.deleted,
         "waits_for": report.waits_for,
         "exports": list(report.exports),
-        "export_after": None if report.export_after is None else report.export_after.isoformat(),
-        "lost_from": None if report.lost_from is None else report.lost_from.isoformat(),
+        "export_after": report.export_after,
+        "lost_from": report.lost_from,
     }
 
 

@@ -14,7 +14,7 @@ from string import Template
 import click
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.commands.output import say
+from datazone_dagster.commands.output import json_option, say, say_json
 from datazone_dagster.dagster_glue.instance_config import dagster_yaml
 from datazone_dagster.errors import DefinitionError
 
@@ -26,7 +26,8 @@ EMULATOR = "datazone-dagster emulator --orders 5 --data-dir .datazone/dynamodb"
 @click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--table", help="DynamoDB table.  [default: orders of a local DynamoDB]")
 @click.option("--region", help="AWS region of the table.")
-def init(directory: Path, table: str | None, region: str | None) -> None:
+@json_option
+def init(directory: Path, table: str | None, region: str | None, as_json: bool) -> None:
     """Create a project in DIRECTORY: definitions, a test, settings of Dagster, a README.
 
     Without --table it reads live orders from a local DynamoDB, so it needs no AWS account. With
@@ -46,13 +47,19 @@ def init(directory: Path, table: str | None, region: str | None) -> None:
     source = None if table is None else DynamoDBSource(table, region=region)
     wanted = project_files(folder.name, source, installed_requirement())
     kept = [name for name, text in wanted.items() if not _written(folder / name, text)]
+    commands = _next_commands(directory, source)
+    if as_json:
+        created = [name for name in wanted if name not in kept]
+        found = {"directory": str(folder), "created": created, "kept": kept}
+        say_json({**found, "next": commands})
+        return
     say(f"Created {len(wanted) - len(kept)} files in {folder}.")
     for name in kept:
         say(f"  {name} existed and stays as it is.")
     if "pyproject.toml" in kept:
         say("  So name the definitions yourself: dagster dev -f definitions.py")
     say("Next:")
-    for command in _next_commands(directory, source):
+    for command in commands:
         say(f"  {command}")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
-from datazone_dagster.commands.output import say
+from datazone_dagster.commands.output import json_option, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.pipeline import maintain_dataset
 
@@ -13,8 +15,9 @@ MIB = 1 << 20
 
 @click.command(short_help="Join small files, drop hidden rows, delete orphan files.")
 @click.argument("dataset_ids", nargs=-1, metavar="[DATASET]...")
+@json_option
 @project_options
-def maintain(project: Project, dataset_ids: tuple[str, ...]) -> None:
+def maintain(project: Project, dataset_ids: tuple[str, ...], as_json: bool) -> None:
     """Maintain the tables of the named datasets, or of all datasets.
 
     Runs maintain their tables by themselves, a bounded piece after each merge; this command does
@@ -25,9 +28,14 @@ def maintain(project: Project, dataset_ids: tuple[str, ...]) -> None:
     sources = dict.fromkeys(transform.source for transform, _ in written)
     if all(source.stream_enabled for source in sources):
         project.require_change_log(*sources)
+    found: list[dict[str, object]] = []
     for _, dataset in written:
         dataset_id = dataset.id
         report = maintain_dataset(dataset, project.layout)
+        if as_json:
+            about = {"dataset": dataset_id, "uri": project.layout.dataset(dataset_id)}
+            found.append({**about, **({} if report is None else asdict(report))})
+            continue
         if report is None:
             say(f"{dataset_id}: no table yet at {project.layout.dataset(dataset_id)}")
             continue
@@ -36,3 +44,5 @@ def maintain(project: Project, dataset_ids: tuple[str, ...]) -> None:
             f"{report.hidden_rows} hidden, in {report.files} files of "
             f"{report.size_bytes / MIB:.1f} MiB ({report.duration_seconds:.1f} s)"
         )
+    if as_json:
+        say_json({"datasets": found})

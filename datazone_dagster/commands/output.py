@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
+
 import click
 
 from datazone_dagster.text import escaped
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+"""The option of every command, unless it says more."""
 
 
 def say(line: str) -> None:
@@ -16,3 +22,17 @@ def note(line: str | None) -> None:
     """Print one line to standard error, if there is one."""
     if line:
         click.echo(escaped(line), err=True)
+
+
+def say_json(value: object) -> None:
+    """Print a value as one line of JSON. Times are ISO 8601.
+
+    Its schema is in `json_schemas.SCHEMAS`, under the name of the command.
+    """
+    click.echo(json.dumps(value, default=_plain))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not a value of JSON")

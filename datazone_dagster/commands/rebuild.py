@@ -6,7 +6,7 @@ from functools import partial
 
 import click
 
-from datazone_dagster.commands.output import note, say
+from datazone_dagster.commands.output import json_option, note, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.dagster_glue.repairs import Repair, report_outside_runs
 from datazone_dagster.model.report import ChunkReport
@@ -14,8 +14,9 @@ from datazone_dagster.model.report import ChunkReport
 
 @click.command(short_help="Rebuild a dataset from the change log and swap it in.")
 @click.argument("dataset_id", metavar="DATASET")
+@json_option
 @project_options
-def rebuild(project: Project, dataset_id: str) -> None:
+def rebuild(project: Project, dataset_id: str, as_json: bool) -> None:
     """Rebuild DATASET from the change log with your current function.
 
     Use it after a column changed its type, to add columns that a policy left out, after a fix of
@@ -30,16 +31,31 @@ def rebuild(project: Project, dataset_id: str) -> None:
         say(f"Batch {chunk.last_batch} of {chunk.head}: {chunk.records:,} changes.")
 
     repair = Repair(transform, dataset, project.layout, preview=project.preview)
-    report = repair.rebuild(show)
-    applied = report.applied
+    report = repair.rebuild(None if as_json else show)
+    applied, proof = report.applied, report.proof
+    not_reported = report_outside_runs(partial(repair.rebuilt_events, report))
+    if as_json:
+        compared = ("changes", "keys", "rows_keys", "without_rows")
+        say_json(
+            {
+                "dataset": dataset_id,
+                "generation": report.generation,
+                "rows": applied.row_count,
+                "position": applied.position,
+                "head_batch": applied.head,
+                "quarantined": applied.quarantined,
+                "proof": {name: getattr(proof, name) for name in compared},
+                "not_reported": not_reported,
+            }
+        )
+        return
     say(
         f"Dataset {dataset_id} is rebuilt (number {report.generation}): {applied.row_count:,} rows "
         f"at batch {applied.position} of {applied.head}, {applied.quarantined:,} records "
         "quarantined."
     )
-    proof = report.proof
     say(
         f"Checked before the swap, with {proof.changes:,} changes: {proof.rows_keys:,} of "
         f"{proof.keys:,} keys have rows; {proof.without_rows:,} were not deleted and have none."
     )
-    note(report_outside_runs(partial(repair.rebuilt_events, report)))
+    note(not_reported)

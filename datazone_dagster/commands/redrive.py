@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from functools import partial
 
 import click
 
-from datazone_dagster.commands.output import note, say
+from datazone_dagster.commands.output import json_option, note, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.dagster_glue.repairs import Repair, report_outside_runs
+from datazone_dagster.model.report import RedriveReport
 from datazone_dagster.pipeline import quarantine_report
 from datazone_dagster.text import MESSAGE_CHARS, shown
 
@@ -17,8 +19,9 @@ from datazone_dagster.text import MESSAGE_CHARS, shown
 @click.command(short_help="Apply the quarantined records of a dataset.")
 @click.argument("dataset_id", metavar="DATASET")
 @click.option("--list", "only_list", is_flag=True, help="Only list the records and the reasons.")
+@json_option
 @project_options
-def redrive(project: Project, dataset_id: str, only_list: bool) -> None:
+def redrive(project: Project, dataset_id: str, only_list: bool, as_json: bool) -> None:
     """Apply the quarantined records of DATASET, in the order in which they arrived.
 
     Run it once the function or the library is fixed. Records that still fail stay in the
@@ -28,23 +31,48 @@ def redrive(project: Project, dataset_id: str, only_list: bool) -> None:
     transform, dataset = project.writer_of(dataset_id)
     project.require_change_log(transform.source)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    not_reported = None
     if only_list:
         report = quarantine_report(transform, dataset_id, project.layout)
-        say(f"{dataset_id}: {_records(report.waiting)} in the quarantine.")
     else:
         repair = Repair(transform, dataset, project.layout, preview=project.preview)
         report = repair.redrive()
+        not_reported = report_outside_runs(partial(repair.redriven_events, report))
+    if as_json:
+        say_json({**_plain(report), "not_reported": not_reported})
+        return
+    if only_list:
+        say(f"{dataset_id}: {_records(report.waiting)} in the quarantine.")
+    else:
         counts = report.counts
         say(
             f"{dataset_id}: {_records(report.redriven)} applied ({counts.inserted} rows "
             f"inserted, {counts.updated} updated, {counts.deleted} deleted; newer rows stay), "
             f"{_records(report.waiting)} left in the quarantine."
         )
-        note(report_outside_runs(partial(repair.redriven_events, report)))
+        note(not_reported)
     for (reason, count), keys in zip(report.reasons, report.keys, strict=True):
         say(f"  {count:,} x {shown(reason, MESSAGE_CHARS)}")
         more = f" and {count - len(keys):,} more" if count > len(keys) else ""
         say(f"    keys: {', '.join(map(shown, keys)) or 'none'}{more}")
+
+
+def _plain(report: RedriveReport) -> dict[str, object]:
+    reasons = zip(report.reasons, report.keys, strict=True)
+    return {
+        "dataset": report.dataset_id,
+        "redriven": report.redriven,
+        **asdict(report.counts),
+        "waiting": report.waiting,
+        "reasons": [
+            {
+                "reason": shown(reason, MESSAGE_CHARS),
+                "records": records,
+                "keys": [shown(key) for key in keys],
+            }
+            for (reason, records), keys in reasons
+        ],
+    }
 
 
 def _records(count: int) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from datazone_dagster.commands.output import say
+from datazone_dagster.commands.output import say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.snapshot_state import Phase
@@ -44,7 +42,7 @@ def resync(project: Project, source_name: str, yes: bool, cancel: bool, as_json:
         want_snapshot(source.name, project.layout, "resync")
     if as_json:
         found = {"executed": execute, "goes_on": goes_on, "gaps": gaps}
-        say(json.dumps({**found, **_plain(plan)}))
+        say_json({**found, **_plain(plan)})
     elif execute:
         say(
             f"Asked. The sensor drain_{source.name} starts the job snapshot_{source.name}. "
@@ -56,7 +54,7 @@ def _cancel(project: Project, source_name: str, as_json: bool) -> None:
     state = cancel_snapshot(source_name, project.layout)
     phase = None if state is None else state.phase.value
     if as_json:
-        say(json.dumps({"source": source_name, "phase": phase}))
+        say_json({"source": source_name, "phase": phase})
     elif state is None:
         say(f"Source {source_name} has no snapshot.")
     else:

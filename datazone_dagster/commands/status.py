@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 
 import click
 
 from datazone_dagster.api import Dataset, DynamoDBSource
-from datazone_dagster.commands.output import say
+from datazone_dagster.commands.output import json_option, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.model.source_state import SourceStatus
 from datazone_dagster.observe.completeness import completeness
@@ -19,7 +18,7 @@ from datazone_dagster.pipeline import backlog, flow_counts, source_status, utc_n
 
 
 @click.command(short_help="Show how far sources, snapshots and datasets are.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @project_options
 def status(project: Project, as_json: bool) -> None:
     """Show each source (drain, snapshot, gaps) and each dataset (position, rows, consistency).
@@ -29,7 +28,7 @@ def status(project: Project, as_json: bool) -> None:
     project.require_change_log(*project.sources.values())
     found = [_source(project, source) for source in project.sources.values()]
     if as_json:
-        say(json.dumps({"sources": found}, default=_text))
+        say_json({"sources": found})
         return
     for one in found:
         _show(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,6 @@ from datazone_dagster.demo.servers import (
     stop_demo,
     write_lock,
 )
-from datazone_dagster.errors import DatazoneError
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.local.live_orders import LiveOrders
 from datazone_dagster.local.traffic import (
@@ -66,6 +67,7 @@ OLD_CHANGES = 300
 @click.option("--changes", type=int, help="Stop the traffic after this many changes.")
 @click.option("--seconds", type=float, help="Stop the demo after this many seconds.")
 @click.option("--seed", default=1, show_default=True, help="Seed of the random orders.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, an object per line.")
 def demo(
     stop: bool,
     port: int,
@@ -74,6 +76,7 @@ def demo(
     changes: int | None,
     seconds: float | None,
     seed: int,
+    as_json: bool,
 ) -> None:
     """Run live orders in a local DynamoDB, and Dagster to turn them into a Delta table.
 
@@ -82,26 +85,27 @@ def demo(
     store, the tables are there, in a new folder demo-<time> for each start. Press Ctrl-C to stop.
     """
     project = Path.cwd()
-    try:
-        if stop:
-            running = stop_demo(project / FOLDER)
+    if stop:
+        running = stop_demo(project / FOLDER)
+        if as_json:
+            click.echo(json.dumps({"event": "stopped", "was_running": running}))
+        else:
             click.echo("The demo has stopped." if running else "No demo is running here.")
-            return
-        if not (project / "workspace.yaml").exists():
-            raise DemoError(
-                f"There is no workspace.yaml in {project}.",
-                hint="Run the demo in a checkout of the project.",
-            )
-        _run(
-            project,
-            free_port(port),
-            free_port(emulator_port),
-            OrderTraffic(seed=seed, coupon_after=COUPON_AFTER_CHANGES),
-            {"changes": changes, "changes_per_second": changes_per_second},
-            seconds,
+        return
+    if not (project / "workspace.yaml").exists():
+        raise DemoError(
+            f"There is no workspace.yaml in {project}.",
+            hint="Run the demo in a checkout of the project.",
         )
-    except DatazoneError as error:
-        raise click.ClickException(str(error)) from error
+    _run(
+        project,
+        free_port(port),
+        free_port(emulator_port),
+        OrderTraffic(seed=seed, coupon_after=COUPON_AFTER_CHANGES),
+        {"changes": changes, "changes_per_second": changes_per_second},
+        seconds,
+        as_json=as_json,
+    )
 
 
 def lakehouse_uri(state: Path, named: str, now: datetime) -> str:
@@ -124,8 +128,10 @@ def _run(
     traffic: OrderTraffic,
     pace: dict[str, Any],
     seconds: float | None,
+    *,
+    as_json: bool,
 ) -> None:
-    console = Console()
+    console = Console(quiet=as_json)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -163,6 +169,9 @@ def _run(
         writer.start()
         dagster.wait_until_ready()
         write_lock(lock, {"pid": os.getpid(), "url": dagster.url})
+        if as_json:
+            urls = {"dagster_url": dagster.url, "dynamodb_url": server.endpoint_url}
+            _say_json({"event": "ready", **urls, "lakehouse_uri": layout.uri})
         asset_url = f"{dagster.url}/assets/processed_orders"
         console.print(f"Dagster:  [bold]{dagster.url}[/]  (asset: {asset_url})", soft_wrap=True)
         console.print(f"DynamoDB: {server.endpoint_url}", soft_wrap=True)
@@ -175,7 +184,7 @@ def _run(
         def split() -> None:
             server.admin.split("orders", 0)
 
-        _watch(console, stop, facts_now, split, seconds)
+        _watch(console, stop, facts_now, split, seconds, as_json=as_json)
 
 
 def _stop_dagster(console: Console, dagster: DagsterDev) -> None:
@@ -184,13 +193,19 @@ def _stop_dagster(console: Console, dagster: DagsterDev) -> None:
 
 
 def _watch(
-    console: Console, stop: threading.Event, facts_now: Any, split: Any, seconds: float | None
+    console: Console,
+    stop: threading.Event,
+    facts_now: Any,
+    split: Any,
+    seconds: float | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Show the facts until stopped; split a shard after `SPLIT_AFTER_SECONDS`."""
     started_seconds = time.monotonic()
     has_split = False
     shown = Live(console=console, auto_refresh=False, transient=True)
-    every_seconds = 1.0 if console.is_terminal else 5.0
+    every_seconds = 1.0 if console.is_terminal and not as_json else 5.0
     with shown:
         while not stop.wait(every_seconds):
             elapsed_seconds = time.monotonic() - started_seconds
@@ -198,7 +213,9 @@ def _watch(
                 split()
                 has_split = True
             facts = facts_now()
-            if console.is_terminal:
+            if as_json:
+                _say_json(figures(facts, elapsed_seconds))
+            elif console.is_terminal:
                 shown.update(screen(facts, elapsed_seconds), refresh=True)
             else:
                 console.print(line(facts, elapsed_seconds), soft_wrap=True)
@@ -229,6 +246,16 @@ def line(facts: DemoFacts, elapsed_seconds: float) -> str:
         f"rows {facts.rows} of {facts.items}  shards {facts.shards_open}/{facts.shards}  "
         f"checks {_in_short(facts.checks)}"
     )
+
+
+def figures(facts: DemoFacts, elapsed_seconds: float) -> dict[str, object]:
+    """Return the live view as values of JSON."""
+    found = {**asdict(facts), "checks": dict(facts.checks)}
+    return {"event": "figures", "seconds": round(elapsed_seconds, 1), **found}
+
+
+def _say_json(found: dict[str, object]) -> None:
+    click.echo(json.dumps(found))
 
 
 def _in_short(checks: tuple[tuple[str, str], ...]) -> str:

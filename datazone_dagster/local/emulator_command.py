@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import sqlite3
 from pathlib import Path
 
 import click
 
+from datazone_dagster.errors import LocalServerError
 from datazone_dagster.local.live_orders import LiveOrders
 from datazone_dagster.local.process import port_taken
 from datazone_dagster.local.server import serve
@@ -80,6 +82,7 @@ State: {state}. Press Ctrl-C to stop."""
     help="Create the table orders, and write this many changes of made-up orders a second to it.",
 )
 @click.option("--two-readers-a-shard", is_flag=True, help="Throttle a third reader of a shard.")
+@click.option("--json", "as_json", is_flag=True, help="Print the URL as JSON, and nothing else.")
 def emulator(
     port: int,
     data_dir: Path | None,
@@ -89,6 +92,7 @@ def emulator(
     changes_per_second: float | None,
     two_readers_a_shard: bool,
     buckets: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Run a local DynamoDB with streams on 127.0.0.1.
 
@@ -98,9 +102,15 @@ def emulator(
     state = "deleted when the server stops" if data_dir is None else str(data_dir)
 
     def ready(url: str) -> None:
-        click.echo(_READY.format(url=url, state=state))
         if changes_per_second is not None:
             LiveOrders.in_new_table(url, changes_per_second).start()
+        if as_json:
+            folder = None if data_dir is None else str(data_dir)
+            found = {"url": url, "data_dir": folder, "orders_per_second": changes_per_second}
+            click.echo(json.dumps(found))
+            return
+        click.echo(_READY.format(url=url, state=state))
+        if changes_per_second is not None:
             click.echo(f"Writing {changes_per_second:g} changes a second to the table orders.")
 
     try:
@@ -118,11 +128,18 @@ def emulator(
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise click.ClickException(str(port_taken(port))) from error
-        raise click.ClickException(f"The local DynamoDB can't start: {error}") from error
+            raise port_taken(port) from error
+        raise _not_started(error) from error
     except sqlite3.Error as error:
-        raise click.ClickException(f"The local DynamoDB can't start: {error}") from error
-    click.echo("Local DynamoDB stopped.")
+        raise _not_started(error) from error
+    if not as_json:
+        click.echo("Local DynamoDB stopped.")
+
+
+def _not_started(error: Exception) -> LocalServerError:
+    return LocalServerError(
+        f"The local DynamoDB can't start: {error}.", hint="Choose another folder with --data-dir."
+    )
 
 
 def _folders(buckets: tuple[str, ...]) -> dict[str, str]:

@@ -6,21 +6,35 @@ docs/operations.md, and what is killed.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from click.testing import CliRunner
+from jsonschema import Draft202012Validator, FormatChecker, validate
 
 from datazone_dagster.cli import main
+from datazone_dagster.commands.json_schemas import ERROR, SCHEMAS
 from datazone_dagster.commands.project import load_project
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import apply_transform, drain_once, utc_now
 from datazone_dagster.testing import ScriptedStream
+
+FORMATS = FormatChecker(formats=())
+
+
+def _is_time_with_offset(value: object) -> bool:
+    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+
+
+FORMATS.checks("date-time", raises=ValueError)(_is_time_with_offset)
+
 
 PROGRAM = Path(sys.executable).with_name("datazone-dagster")
 
@@ -70,6 +84,7 @@ def run_command(
         done = CliRunner().invoke(
             main, arguments, input=answers, env=environment, catch_exceptions=False
         )
+    _validate(arguments, done.stdout)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
@@ -92,7 +107,7 @@ def run_process(
     *arguments: str, cwd: Path, timeout_seconds: float = 240, environment: Mapping[str, str] = {}
 ) -> subprocess.CompletedProcess[str]:
     """Run `datazone-dagster <arguments>` to its end, in a process of its own."""
-    return subprocess.run(
+    done = subprocess.run(
         [str(PROGRAM), *arguments],
         cwd=cwd,
         env={**os.environ, **environment},
@@ -101,6 +116,21 @@ def run_process(
         timeout=timeout_seconds,
         check=False,
     )
+    _validate(arguments, done.stdout)
+    return done
+
+
+def _validate(arguments: Sequence[str], stdout: str) -> None:
+    if "--json" in arguments:
+        for line in stdout.splitlines():
+            validate_json(arguments[0], line)
+
+
+def validate_json(command: str, line: str) -> None:
+    """Compare a line that a command printed with `--json` with the documented schema."""
+    found = json.loads(line)
+    schema = ERROR if "error" in found else SCHEMAS[command]
+    validate(found, schema, Draft202012Validator, format_checker=FORMATS)
 
 
 class ProjectFolder:

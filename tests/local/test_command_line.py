@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from click.testing import CliRunner
 
 from datazone_dagster.cli import COMMANDS, main
 from datazone_dagster.local import AdminClient
+from datazone_dagster.local.wire_client import WireClient
+from tests.commands.running import validate_json
 
 
 def test_every_command_can_be_loaded() -> None:
@@ -54,6 +57,22 @@ def test_the_emulator_prints_its_url_and_stops_cleanly(
         assert process.wait(20) == 0
     assert f"AWS_ENDPOINT_URL_DYNAMODB_STREAMS={url}" in rest
     assert rest.endswith("Local DynamoDB stopped.\n")
+
+
+def test_the_url_as_json_and_orders_that_are_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "datazone_dagster.cli", "emulator", "--port", "0", "--json"]
+    with subprocess.Popen(
+        [*command, "--orders", "100"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        validate_json("emulator", line)
+        client = WireClient(json.loads(line)["url"])
+        while not client.call("Scan", TableName="orders")["Items"]:
+            pass
+        process.terminate()
+        assert process.stdout.read() == ""
+        assert process.wait(20) == 0
 
 
 def test_a_taken_port_is_a_clear_message() -> None:

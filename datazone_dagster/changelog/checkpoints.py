@@ -34,10 +34,6 @@ KIND = "checkpoint"
 RETENTION_HOURS = 1
 LOG_RETENTION = timedelta(hours=1)
 
-CHECKPOINT_EVERY = 5
-"""Saves between two Delta checkpoints: fewer than for other tables, as each save is small, and
-a new process reads what came after the last one."""
-
 _TIME = pa.timestamp("us", tz="UTC")
 _SEQUENCE = pa.string()
 
@@ -188,7 +184,7 @@ class CheckpointSnapshot:
         Raises:
             StorageError: The store failed.
         """
-        if not checkpoint_due(self._at, CHECKPOINT_EVERY):
+        if not checkpoint_due(self._at):
             return False
         with guarded(self._checkpoints.uri, "Writing a checkpoint of the checkpoint's table"):
             self._at = make_checkpoint(self._table, self._at)

@@ -18,6 +18,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import TableNotFoundError
 
 from datazone_dagster.delta.conditional_writes import require_conditional_writes
+from datazone_dagster.delta.intervals import CHECKPOINT_EVERY as CHECKPOINT_EVERY
+from datazone_dagster.delta.intervals import CHECKPOINT_INTERVAL
 from datazone_dagster.delta.store_access import delta_rs_options
 from datazone_dagster.delta.store_errors import TABLE_ERRORS as TABLE_ERRORS
 from datazone_dagster.delta.store_errors import LostRaceError as LostRaceError
@@ -40,9 +42,6 @@ KIND = "datazone.kind"
 READ_ROWS = 16384
 READ_BYTES = 32 << 20
 """Rows and bytes decoded from Parquet at a time, at most."""
-
-CHECKPOINT_EVERY = 20
-"""Commits between two Delta checkpoints: opening a table replays the log since the last one."""
 
 
 def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> DeltaTable | None:
@@ -88,7 +87,7 @@ def create_table(
     """Create an empty table; if another process was faster, open the table that it created."""
     properties = {
         KIND: kind,
-        "delta.checkpointInterval": str(CHECKPOINT_EVERY),
+        "delta.checkpointInterval": str(CHECKPOINT_INTERVAL),
         **(configuration or {}),
     }
     try:

@@ -25,7 +25,7 @@ _CHECKPOINT = re.compile(
     r"(?P<version>\d{20})\.checkpoint(\.(?P<part>\d{10})\.(?P<parts>\d{10})|\.[0-9a-f-]{36})?"
     r"\.(parquet|json)"
 )
-_WANTED = ("add", "protocol", "metaData", "txn", "sidecar")
+_WANTED = ("add", "protocol", "metaData", "txn", "domainMetadata", "sidecar")
 
 
 def entry_path(version: int) -> str:
@@ -126,6 +126,7 @@ _MAPS = {
     "metaData": ("configuration",),
     "protocol": (),
     "txn": (),
+    "domainMetadata": (),
     "sidecar": (),
 }
 

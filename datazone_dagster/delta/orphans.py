@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from urllib.parse import unquote
 
-from datazone_dagster.delta.transaction_log import Action, Snapshot, removals
+from datazone_dagster.delta.log_files import Action
+from datazone_dagster.delta.removed_files import removals
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.delta.vectors import Vector
 
 _OURS = (".parquet", ".bin")

@@ -64,7 +64,7 @@ def put_entry(
         json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in actions
     )
     try:
-        _require_same_table(snapshot)
+        require_same_table(snapshot)
         identity = snapshot.store.put_if_absent(entry_path(number), entry.encode()) or _ours(
             snapshot.store, number, token
         )
@@ -82,10 +82,11 @@ def put_entry(
     raise LostRaceError(f"version {number} of {snapshot.store.uri} is taken")
 
 
-def _require_same_table(snapshot: Snapshot) -> None:
-    """Check that the entry below the new one is the one of the snapshot.
+def require_same_table(snapshot: Snapshot) -> None:
+    """Check that the newest entry of a snapshot is still the one that was read or written.
 
-    Above the log of a table that was made again meanwhile, the new entry would leave a hole.
+    Above the log of a table that was made again meanwhile, a new entry would leave a hole, and a
+    checkpoint would replace that table.
 
     Raises:
         ConcurrentWriterError: It is another one, or gone. This process forgets the table.

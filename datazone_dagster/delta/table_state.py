@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from threading import Lock, RLock
 
@@ -146,7 +145,7 @@ class KeptTable:
         """Record that the log has a checkpoint at this version now."""
         with self._lock:
             if self._snapshot is not None:
-                self._snapshot = replace(self._snapshot, checkpoint_version=version)
+                self._snapshot = self._snapshot.with_checkpoint(version)
 
     def _look(self) -> None:
         known = self._snapshot
@@ -290,6 +289,6 @@ def _drop_least_used() -> None:
     files = 0
     for number, (key, table) in enumerate(reversed(list(_tables.items()))):
         known = table.known()
-        files += 0 if known is None else len(known.by_identity)
+        files += 0 if known is None else len(known.by_identity) + len(known.remainder.removes)
         if number and (number >= TABLES_MOST or files > FILES_MOST):
             del _tables[key]

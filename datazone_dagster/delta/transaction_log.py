@@ -8,8 +8,8 @@ repeat both verbatim. The log is read as a checkpoint plus the entries after it,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ from datazone_dagster.delta.log_files import (
     hinted_version,
     last_checkpoint,
 )
+from datazone_dagster.delta.log_remainder import Remainder
 from datazone_dagster.delta.restore import Restore, restore_in
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_errors import storage_error
@@ -48,7 +49,6 @@ __all__ = [
     "entry_actions",
     "entry_path",
     "read_snapshot",
-    "removals",
 ]
 
 VECTORS_FEATURE = "deletionVectors"
@@ -100,6 +100,8 @@ class Snapshot:
     """The newest RESTORE, as far as entries were read."""
     committed: frozenset[str] = field(default=frozenset())
     """Application ids with a commit since then, as far as entries were read."""
+    remainder: Remainder = field(default=Remainder())
+    """What a checkpoint needs besides."""
 
     @cached_property
     def files(self) -> tuple[LiveFile, ...]:
@@ -127,6 +129,10 @@ class Snapshot:
             version += 1
             state.take_entry(version, actions)
         return state.snapshot(self.store, version, self.checkpoint_version, anchor)
+
+    def with_checkpoint(self, version: int) -> Snapshot:
+        """Return the table where its log has a checkpoint of this version."""
+        return replace(self, checkpoint_version=version, remainder=self.remainder.since(version))
 
     @property
     def configuration(self) -> Mapping[str, str]:
@@ -263,8 +269,11 @@ def _folded(store: TableStore, checkpoint: Checkpoint | None, versions: Iterable
     state, anchor, version = _State(), None, -1
     if checkpoint is not None:
         version = checkpoint.version
+        others = []
         for action in checkpoint_actions(store, checkpoint):
             state.take(action)
+            others += [] if "add" in action else [action]
+        state.remainder = state.remainder.after(version, others)
     if isinstance(versions, range):
         found: Iterable[tuple[bytes, str] | None] = store.read_all_identified(
             map(entry_path, versions)
@@ -315,6 +324,7 @@ class _State:
         self._metadata: Action = {} if base is None else base.metadata
         self._notes: list[CommitNote] = [] if base is None else list(base.notes)
         self._restore = None if base is None else base.restore
+        self.remainder = Remainder() if base is None else base.remainder
         self._committed = set[str]() if base is None else set(base.committed)
 
     def take_entry(self, version: int, actions: Sequence[Action]) -> None:
@@ -325,6 +335,7 @@ class _State:
         restore = restore_in(version, actions)
         if restore is not None:
             self._restore, self._committed = restore, set()
+        self.remainder = self.remainder.after(version, actions)
         for action in actions:
             self.take(action)
             if action.get("txn") is not None:
@@ -371,24 +382,10 @@ class _State:
             notes=tuple(self._notes[-NOTES_KEPT:]),
             restore=self._restore,
             committed=frozenset(self._committed),
+            remainder=self.remainder,
         )
 
     def _own_files(self) -> dict[tuple[str, str | None], LiveFile]:
         if self._files is None:
             self._files = {} if self._base is None else dict(self._base.by_identity)
         return self._files
-
-
-def removals(snapshot: Snapshot) -> Iterator[Action]:
-    """Yield the remove actions still in the log: they name the files that old versions need."""
-    store = snapshot.store
-    checkpoint = last_checkpoint(store, snapshot.version)
-    if checkpoint is not None:
-        for action in checkpoint_actions(store, checkpoint, ("remove", "sidecar")):
-            if action.get("remove") is not None:
-                yield action["remove"]
-    after = -1 if checkpoint is None else checkpoint.version
-    for number in range(after + 1, snapshot.version + 1):
-        for action in entry_actions(store.read(entry_path(number)) or b""):
-            if action.get("remove") is not None:
-                yield action["remove"]

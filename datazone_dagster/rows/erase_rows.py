@@ -25,10 +25,10 @@ from datazone_dagster.delta.data_file import write_data_file
 from datazone_dagster.delta.read_file import live_batches
 from datazone_dagster.delta.read_table import last_transaction, schema_of
 from datazone_dagster.delta.redact_log import redact_log
+from datazone_dagster.delta.removed_files import removals as removed_files
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.stored_files import StoredFile
 from datazone_dagster.delta.transaction_log import LOG, Action, LiveFile, Snapshot, read_snapshot
-from datazone_dagster.delta.transaction_log import removals as removed_files
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.process import crash_points

@@ -7,21 +7,17 @@ one size, so that a row is rewritten a few times in its life and not with every 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from datazone_dagster.delta.intervals import CHECKPOINT_EVERY, interval_in
 from datazone_dagster.errors import DefinitionError
 
 MIB = 1 << 20
 
 LOG_RETENTION = timedelta(days=30)
 """Time for which entries of a log stay if its property is not understood: Delta Lake's default."""
-
-_INTERVAL = re.compile(
-    r"(interval\s+)?(?P<count>\d{1,6})\s+(?P<unit>week|day|hour|minute|second)s?"
-)
 
 SIZES = (4 * MIB, 32 * MIB)
 """Bounds between small, medium and full-size files, in bytes; full-size ones are not joined."""
@@ -36,7 +32,8 @@ class MaintenanceSettings:
             joined.
         hidden_share: Share of a file's rows, 0 to 1, from which on the file is rewritten without
             its hidden rows.
-        checkpoint_commits: Commits after which a Delta checkpoint is made.
+        checkpoint_commits: Commits after which a Delta checkpoint is made; in a table of thousands
+            of files, whose checkpoint is large, it may be up to 20.
         group_bytes: Compressed size of the files that are joined into one; they are sorted in
             memory.
         budget_bytes: Size of the files read in one run of maintenance.
@@ -50,7 +47,7 @@ class MaintenanceSettings:
 
     join_files: int = 8
     hidden_share: float = 0.05
-    checkpoint_commits: int = 16
+    checkpoint_commits: int = CHECKPOINT_EVERY
     group_bytes: int = 64 * MIB
     budget_bytes: int = 256 * MIB
     budget_seconds: float = 20.0
@@ -114,10 +111,8 @@ def log_retention(properties: Mapping[str, str], settings: MaintenanceSettings) 
     text = properties.get("delta.logRetentionDuration")
     if text is None:
         return settings.retention
-    match = _INTERVAL.fullmatch(text.strip().lower())
-    if match is None:
-        return LOG_RETENTION
-    return timedelta(**{match["unit"] + "s": int(match["count"])})
+    interval = interval_in(text)
+    return LOG_RETENTION if interval is None else interval
 
 
 def plan_rewrites(files: Sequence[FileFacts], settings: MaintenanceSettings) -> list[Rewrite]:

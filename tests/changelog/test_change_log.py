@@ -46,6 +46,13 @@ def log_in(root: Path) -> ChangeLogSnapshot:
     return ChangeLog(Layout(str(root)), "orders").open_or_create()
 
 
+def make_due_checkpoint(root: Path) -> None:
+    """Make the checkpoint that maintenance would begin with."""
+    log = log_in(root)
+    if log.is_checkpoint_due:
+        log.maintain_once()
+
+
 def lose_a_race(change_log: ChangeLog) -> None:
     """Two drains write their file; the second to commit loses the race."""
     winner, loser = change_log.open_or_create(), change_log.open_or_create()

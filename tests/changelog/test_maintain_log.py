@@ -25,7 +25,14 @@ from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import MalformedRecord
 from datazone_dagster.model.report import Gap
 from datazone_dagster.model.table_file import DataFile
-from tests.changelog.test_change_log import ARN, events, log_in, record, shard
+from tests.changelog.test_change_log import (
+    ARN,
+    events,
+    log_in,
+    make_due_checkpoint,
+    record,
+    shard,
+)
 
 HOURS_AGO = "interval 0 seconds"
 WRITTEN_AT = datetime(2025, 1, 1, tzinfo=timezone.utc)
@@ -123,6 +130,7 @@ def _last_commit(root: Path) -> list[dict[str, dict[str, object]]]:
 def test_maintenance_and_an_append_from_one_snapshot_race(tmp_path: Path) -> None:
     for number in range(5):
         log_in(tmp_path).append(1, [shard(number)])
+    make_due_checkpoint(tmp_path)
     maintenance, drain = log_in(tmp_path), log_in(tmp_path)
     drain.append(1, [shard(5)])
     with pytest.raises(ConcurrentWriterError):
@@ -139,6 +147,7 @@ def test_maintenance_and_an_append_from_one_snapshot_race(tmp_path: Path) -> Non
 def test_files_that_another_drain_joined_are_not_joined_again(tmp_path: Path) -> None:
     for number in range(11):
         log_in(tmp_path).append(1, [shard(number)])
+    make_due_checkpoint(tmp_path)
     slow, fast = log_in(tmp_path), log_in(tmp_path)
     assert slow.has_rows(0, 11)
     while fast.maintain_once():

@@ -19,7 +19,14 @@ from datazone_dagster.changelog.orphan_files import buckets_to_search
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.layout import Layout
-from tests.changelog.test_change_log import ARN, events, log_in, lose_a_race, shard
+from tests.changelog.test_change_log import (
+    ARN,
+    events,
+    log_in,
+    lose_a_race,
+    make_due_checkpoint,
+    shard,
+)
 
 HOURS = 3600.0
 
@@ -85,6 +92,7 @@ def test_any_commit_meanwhile_makes_a_sleeping_writer_lose_the_race(
     monkeypatch.setattr(maintain_log, "RETENTION_HOURS", 0)
     for number in range(5):
         log_in(tmp_path).append(1, [shard(number)])
+    make_due_checkpoint(tmp_path)
     assert log_in(tmp_path).maintain_once()
     sleeper = log_in(tmp_path)
     with sleeper.begin(1) as writer:
@@ -111,6 +119,7 @@ def test_the_file_of_a_lost_join_is_deleted_and_joined_files_stay_for_readers(
     monkeypatch.setattr(compaction, "BATCHES_PER_GROUP", 4)
     for number in range(5):
         log_in(tmp_path).append(1, [shard(number)])
+    make_due_checkpoint(tmp_path)
     loser, winner, reader = log_in(tmp_path), log_in(tmp_path), log_in(tmp_path)
     winner.maintain_once()
     with pytest.raises(ConcurrentWriterError):

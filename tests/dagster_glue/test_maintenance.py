@@ -37,7 +37,7 @@ def apply_puts(world: World, times: int) -> None:
 
 
 def test_a_run_maintains_its_tables(make_world: MakeWorld) -> None:
-    eager = MaintenanceSettings(join_files=3)
+    eager = MaintenanceSettings(join_files=3, checkpoint_commits=999)
     world = make_world(orders, apply_settings=ApplySettings(maintenance=eager))
     apply_puts(world, 3)
     event = world.instance.get_latest_materialization_event(AssetKey("orders"))

@@ -97,9 +97,24 @@ GUARDS = (
     Guard(
         "A commit goes only above the entry that was read",
         "delta/put_entry.py",
-        "        _require_same_table(snapshot)\n",
+        "        require_same_table(snapshot)\n",
         "",
         "delta/test_table_state.py::test_a_commit_on_a_table_made_again_loses_and_leaves_no_hole",
+    ),
+    Guard(
+        "A checkpoint is written only into the table that was read",
+        "delta/log_upkeep.py",
+        "    require_same_table(snapshot)\n",
+        "",
+        "delta/test_log_checkpoint.py::test_a_table_made_again_gets_no_checkpoint_of_the_former_one",
+    ),
+    Guard(
+        "What an erasure took from the log does not come back from memory",
+        "delta/log_upkeep.py",
+        " and not has_hidden_partitions(snapshot)",
+        "",
+        "delta/test_log_checkpoint.py"
+        "::test_an_erased_value_of_a_partition_does_not_come_back_from_memory",
     ),
     Guard(
         "A table made again is read anew",

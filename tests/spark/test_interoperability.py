@@ -11,15 +11,19 @@ from typing import Any, Literal
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
 from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.delta.log_files import LOG
+from datazone_dagster.delta.log_upkeep import make_checkpoint
+from datazone_dagster.delta.table import opened
 from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.version import row_version
 from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
-from datazone_dagster.rows.table_maintenance import maintain
+from datazone_dagster.rows.table_maintenance import KIND, maintain
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
 
@@ -87,6 +91,18 @@ class Written:
         report = maintain(self.layout, "t", EAGER, datetime.now(timezone.utc))
         assert report is not None
         assert not report.lost_race
+
+    def only_checkpoint(self) -> int:
+        """Write a checkpoint of ours, and delete all entries before its version."""
+        table = opened(self.uri, {}, KIND)
+        assert table is not None
+        at = make_checkpoint(table.kept, table.at)
+        log = Path(self.uri) / LOG
+        assert "sidecar" not in pq.read_schema(log / f"{at.version:020d}.checkpoint.parquet").names
+        for entry in log.glob("*.json"):
+            if int(entry.stem) < at.version:
+                entry.unlink()
+        return at.version
 
     @property
     def version(self) -> int:
@@ -248,6 +264,27 @@ def test_change_data_feed(spark: Any, tmp_path: Path, vectors: bool) -> None:
     assert len(after) == len(before) + 1 - 1
     written.maintain()
     assert same_everywhere(spark, written) == after
+
+
+def test_our_checkpoints_are_all_that_is_left_of_the_log(spark: Any, tmp_path: Path) -> None:
+    written = Written(tmp_path, vectors=True, partition_by=("region",))
+    some_merges(written)
+    written.maintain()  # with a checkpoint of ours
+    written.apply(10, [6, 8, 50], [7])
+    newest = written.only_checkpoint()
+    rows = same_everywhere(spark, written)
+    table = f"delta.`{written.uri}`"
+    spark.sql(f"alter table {table} set tblproperties (delta.checkpointInterval = 1)")
+    spark.sql(f"delete from {table} where id = 'k9'")  # and a checkpoint of Spark's
+    assert written.version > newest
+    assert len(same_everywhere(spark, written)) == len(rows) - 1
+    written.apply(11, [6, 11, 40], [8])
+    before = same_everywhere(spark, written)
+    written.only_checkpoint()  # has the files that Spark's checkpoint says are removed
+    assert same_everywhere(spark, written) == before
+    spark.sql(f"vacuum {table}")
+    spark.sql(f"optimize {table}")
+    assert same_everywhere(spark, written) == before
 
 
 def test_vacuum_by_spark_leaves_what_is_in_use(spark: Any, tmp_path: Path) -> None:

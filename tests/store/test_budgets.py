@@ -18,6 +18,7 @@ from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dagster_glue.sensor_checks import lag_checks
 from datazone_dagster.dataset.known_position import dataset_state
 from datazone_dagster.delta import remote_files, store, table_state
+from datazone_dagster.delta.intervals import CHECKPOINT_EVERY
 from datazone_dagster.delta.log_files import entry_path
 from datazone_dagster.delta.log_upkeep import make_checkpoint
 from datazone_dagster.delta.table_state import KeptTable
@@ -34,8 +35,11 @@ COMMITS = 2_000
 SAVE = 3
 """Requests of a save of the checkpoint, once a minute: a look, a file, a log entry."""
 
-AFTER_CHECKPOINT = 3
-"""Entries after the Delta checkpoint: one more save of the checkpoint makes none due."""
+CHECKPOINT = 4
+"""Requests of a Delta checkpoint: the newest entry, the checkpoint before, a file, the hint."""
+
+AFTER_CHECKPOINT = 2
+"""Entries after the Delta checkpoint: a few more commits make none due."""
 
 
 @dataclass
@@ -87,16 +91,23 @@ class Location:
         ]
 
 
-def add_commits(table: KeptTable, count: int) -> None:
-    """Add entries to the log of a table, and a checkpoint some entries before its end."""
+def add_commits(table: KeptTable, count: int, since: int = AFTER_CHECKPOINT) -> None:
+    """Add entries to the log of a table, and a checkpoint some entries before its end.
+
+    Each is a commit of all applications that have committed, as the entries of a real log are.
+    """
     known = table.now()
     assert known is not None
     info = {"commitInfo": {"timestamp": 1, "operation": "WRITE", "operationParameters": {}}}
+    actions = [
+        info,
+        *({"txn": {"appId": one, "version": at}} for one, at in known.transactions.items()),
+    ]
     numbers = range(known.version + 1, known.version + 1 + count)
     with ThreadPoolExecutor(16) as pool:
-        entry = json.dumps(info).encode()
+        entry = "\n".join(map(json.dumps, actions)).encode()
         assert all(pool.map(lambda one: table.store.put_if_absent(entry_path(one), entry), numbers))
-        before = known.after([[info]] * (count - AFTER_CHECKPOINT))
+        before = known.after([actions] * (count - since))
     make_checkpoint(table, before)
     table.forget()
 
@@ -179,3 +190,29 @@ def test_requests_of_ticks(location: Location, counted: Counted) -> None:
     second = landed(location, counted, 2)
     assert len(second) <= 6, shown(second)
     assert second.by_method["PUT"] <= 2, shown(second)
+
+    check_checkpoints(location, counted)
+    for table in location.tables():
+        add_commits(table, 2 * CHECKPOINT_EVERY, since=CHECKPOINT_EVERY - 1)
+    new_process()
+    with counted() as coldest:
+        location.tick()
+    assert len(coldest) <= 40, shown(coldest)
+
+
+def has_checkpoint(counts: Counts) -> bool:
+    return any(
+        "_changelog" in one.path and one.kind == "last checkpoint" for one in counts.requests
+    )
+
+
+def check_checkpoints(location: Location, counted: Counted) -> None:
+    """Land until the change log has three more Delta checkpoints, each at four requests."""
+    ticks: list[Counts] = []
+    while sum(map(has_checkpoint, ticks)) < 3:
+        location.apply()
+        ticks.append(landed(location, counted, 3 + len(ticks)))
+        assert len(ticks) <= 4 * CHECKPOINT_EVERY
+    for one in ticks:
+        assert len(one) <= 6 + SAVE + 2 * CHECKPOINT, shown(one)
+    assert sum(map(len, ticks)) <= (6 + 2) * len(ticks), [len(one) for one in ticks]

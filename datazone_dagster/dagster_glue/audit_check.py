@@ -32,6 +32,7 @@ from datazone_dagster.dagster_glue.names import (
     audit_name,
     change_log_key,
 )
+from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.rendering import rendered, severity
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.sample_audit import audit_line, audit_metadata, sample_settings
@@ -56,8 +57,8 @@ def audit_definitions(
     members: Sequence[Member],
     resources: tuple[Lakehouse, DynamoDBStreamsResource],
     cron: str | None,
-    *,
     settings: SnapshotSettings,
+    options: RunOptions,
     clock: Clock,
 ) -> list[AuditDefinitions]:
     """Return the definitions of every source with a stream; none without a schedule."""
@@ -68,8 +69,9 @@ def audit_definitions(
             [member for member in members if member.transform.source == source],
             resources,
             cron,
-            settings=settings,
-            clock=clock,
+            settings,
+            options,
+            clock,
         )
         for source in sources
         if source.stream_enabled and cron is not None
@@ -81,8 +83,8 @@ def _of_source(
     members: Sequence[Member],
     resources: tuple[Lakehouse, DynamoDBStreamsResource],
     cron: str,
-    *,
     settings: SnapshotSettings,
+    options: RunOptions,
     clock: Clock,
 ) -> AuditDefinitions:
     """Return the check of one source, which compares the datasets of all its transforms."""
@@ -92,14 +94,19 @@ def _of_source(
             "name": group.name,
             "job": group.beside[1],
             "cron_schedule": cron,
-            "default_status": DefaultScheduleStatus.RUNNING,
+            "default_status": DefaultScheduleStatus[options.default_status.name],
             "description": f"Compares the datasets of {source.name} with a sample of its table.",
         }
 
     wanted = Group(
         audit_name(source),
         identical=(*resources, clock),
-        equal={"source": source, "audit_cron": cron, "snapshot_settings": settings},
+        equal={
+            "source": source,
+            "audit_cron": cron,
+            "snapshot_settings": settings,
+            "default_status": options.default_status,
+        },
     )
     wanted.beside = (
         _check(source, wanted, settings, clock),

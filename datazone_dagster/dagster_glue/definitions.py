@@ -25,6 +25,7 @@ from datazone_dagster.dagster_glue.alerts import OnCheck, alert_sensor
 from datazone_dagster.dagster_glue.assets import transform_asset
 from datazone_dagster.dagster_glue.audit_check import audit_definitions
 from datazone_dagster.dagster_glue.built import Built, record
+from datazone_dagster.dagster_glue.dev_guard import guarded
 from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
 from datazone_dagster.dagster_glue.maintenance import QUIET_HOUR, maintenance_schedules
 from datazone_dagster.dagster_glue.names import (
@@ -72,7 +73,7 @@ def build_definitions(
     maintenance_cron: str | None = QUIET_HOUR,
     audit_cron: str | None = None,
     keep_runs: timedelta | None = KEEP_RUNS,
-    default_status: DefaultSensorStatus = DefaultSensorStatus.RUNNING,
+    default_status: DefaultSensorStatus | None = None,
     tick_seconds: int | None = None,
     min_run_interval: timedelta = timedelta(0),
     run_tags: Mapping[str, str] | None = None,
@@ -108,9 +109,10 @@ def build_definitions(
         keep_runs: Age, above 0, after which the schedule removes successful runs of the transforms
             and of maintenance, with their events; the newest 100 of each job stay. Defaults to 7
             days. None: no run is removed.
-        default_status: Status of the sensors and of the maintenance schedule where Dagster sees
-            them for the first time. `DefaultSensorStatus.STOPPED` keeps a laptop with AWS keys from
-            draining production: you start the sensor in the UI.
+        default_status: Status of the sensors and schedules where Dagster sees them for the first
+            time. Defaults to RUNNING, but to STOPPED in a process of `dagster dev` that would drain
+            a table of AWS into the default lakehouse: then a laptop with AWS keys drains nothing
+            until you start the sensor in the UI, or set the variable `DATAZONE_ALLOW_DEV=1`.
         tick_seconds: Shortest time between two drains of a stream, 1 or more. Defaults to 5, and to
             15 if the lakehouse is in an object store, where a landed batch writes two objects.
             Dagster's daemon looks for due sensors every five seconds.
@@ -152,7 +154,7 @@ def build_definitions(
     _warn_of_plain_secrets(lakehouse)
     _check_calls(on_check, keep_runs)
     options = RunOptions(
-        default_status,
+        default_status or DefaultSensorStatus.RUNNING,
         default_tick_seconds(lakehouse) if tick_seconds is None else tick_seconds,
         min_run_interval,
         run_tags or {},
@@ -161,9 +163,11 @@ def build_definitions(
         retry_policy,
         automation_condition,
     )
+    if default_status is None:
+        options = guarded(options, lakehouse, dynamodb, topology.by_source)
     apply_settings = replace(apply_settings, show_rows=apply_settings.show_rows and preview)
     notice_sigterm()
-    lakehouse, dynamodb = shared_resource(lakehouse), shared_resource(dynamodb)
+    both = lakehouse, dynamodb = shared_resource(lakehouse), shared_resource(dynamodb)
     record(Built(topology.transforms, lakehouse, dynamodb, preview))
     members, assets = _members(
         topology, apply_settings, snapshot_settings, options, preview=preview, clock=clock
@@ -172,7 +176,7 @@ def build_definitions(
         source_definitions(
             source,
             [one for one in members if one.transform.source == source],
-            (lakehouse, dynamodb),
+            both,
             settings=drain_settings,
             snapshot_settings=snapshot_settings,
             options=options,
@@ -185,17 +189,14 @@ def build_definitions(
     maintenance = maintenance_schedules(
         members, maintenance_cron, lakehouse, options, keep_runs=keep_runs, clock=clock
     )
-    audits = audit_definitions(
-        members, (lakehouse, dynamodb), audit_cron, settings=snapshot_settings, clock=clock
-    )
-    repairs = repair_jobs(topology.transforms, apply_settings, preview=preview, clock=clock)
+    audits = audit_definitions(members, both, audit_cron, snapshot_settings, options, clock)
     return Definitions(
         schedules=[*maintenance, *(one.schedule for one in audits)],
         assets=[*(one.change_log for one in sources), *assets],
         asset_checks=[*(one.check for one in sources), *(one.check for one in audits)],
         jobs=[
             *(member.job for member in members),
-            *repairs,
+            *repair_jobs(topology.transforms, apply_settings, preview=preview, clock=clock),
             *(job for one in sources for job in one.jobs),
             *(one.job for one in audits),
         ],

@@ -46,6 +46,7 @@ class RunOptions:
         executor: Executor of the jobs `apply_<transform>`.
         retry_policy: Retry policy of the ops; None: the sensor requests the next run.
         automation_condition: Condition of all datasets, beside the sensor; None: none.
+        why_stopped: Why the sensors do not start by default; empty if they do, or were not to.
     """
 
     default_status: DefaultSensorStatus = DefaultSensorStatus.RUNNING
@@ -56,6 +57,7 @@ class RunOptions:
     executor: ExecutorDefinition = in_process_executor
     retry_policy: RetryPolicy | None = None
     automation_condition: AutomationCondition[Any] | None = None
+    why_stopped: str = ""
 
     def __post_init__(self) -> None:
         """Check every option.

@@ -104,7 +104,8 @@ def source_definitions(
             "default_status": options.default_status,
             "required_resource_keys": {LAKEHOUSE_KEY, DYNAMODB_KEY},
             "description": f"Drains the changes of the DynamoDB table {source.table_name} into its "
-            "change log and runs the transforms downstream. Resetting the cursor loses nothing.",
+            "change log and runs the transforms downstream. Resetting the cursor loses nothing. "
+            + options.why_stopped,
         }
 
     wanted = Group(

@@ -105,6 +105,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "status",
         "Show how far sources, snapshots and datasets are.",
     ),
+    "tail": LazyCommand(
+        "datazone_dagster.commands.tail",
+        "tail",
+        "Show the changes of a source as they land.",
+    ),
 }
 
 

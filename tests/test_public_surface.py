@@ -107,6 +107,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "AccountIdEndpointMode",
         "ApplySettings",
         "AuditSettings",
+        "ChangeTail",
         "ConnectionSettings",
         "DatasetReader",
         "DrainSettings",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from datazone_dagster.commands.json_of_state import PHASE, STATUS, TAIL
 from datazone_dagster.commands.json_shape import (
     Schema,
     count,
@@ -35,6 +36,8 @@ ERROR = record(
 
 REPEATED: Mapping[str, str] = {
     "demo": "One object per line: `ready` once, then `figures` every 5 seconds.",
+    "status": "State of the project; with --watch one object per look.",
+    "tail": "A change, one per line.",
     "emulator": "One object, on the first line, once the server answers.",
 }
 """Commands that print one object per line, and when."""
@@ -66,75 +69,6 @@ _GAP = record(
     accepted_by=nullable(text("Who accepted or repaired it.")),
     accepted_at=nullable(time("When.")),
     accepted_why=nullable(text("Why.")),
-)
-
-_PHASE = text("Phase.", "wanted", "announced", "scanning", "scanned", "done", "cancelled")
-
-_SNAPSHOT = record(
-    "Last snapshot; null if none was taken.",
-    snapshot_phase=_PHASE,
-    snapshot_reason=text("Why it was taken."),
-    snapshot_id=optional(text("Its id.")),
-    rows_scanned=count("Items that have landed."),
-    items_in_table=optional(count("Items of the table, as the service last counted.")),
-    percent=optional(number("Share that is scanned, in percent.")),
-    bytes_scanned=count("Size of the scanned items, in bytes."),
-    read_units_used=number("Read units used so far."),
-    read_units_estimated=optional(number("Read units of the whole scan.")),
-    read_units_per_second=optional(number("Present rate.")),
-    limit_read_units_per_second=optional(number("Highest rate.")),
-    eta_seconds=optional(number("Time left, in seconds.")),
-    price_estimated=optional(number("Price of the scan on demand in us-east-1, in US dollars.")),
-    segments=count("Segments of the scan."),
-    segments_done=count("Segments that are scanned."),
-    keys_checked=count("Keys that neither scan nor stream showed, asked for one by one."),
-    keys_deleted=count("Keys among them that the table does not have any more."),
-    waits_for=optional(text("What it waits for.")),
-    began_again=optional(text("Why it began again.")),
-    consistent_since=optional(time("Since when the datasets are consistent.")),
-)
-
-_STATUS_DATASET = record(
-    "A dataset of the source.",
-    dataset=text("Id."),
-    position=count("Last batch that it has applied."),
-    pending_batches=count("Batches that it still has to apply."),
-    rows=count("Rows."),
-    complete=text("Level of the check `complete`.", "ok", "warn", "error"),
-    consistent=nullable(flag("Whether it shows every item; null: there was no snapshot.")),
-    consistent_since=nullable(time("Since when.")),
-)
-
-STATUS = record(
-    "State of the project.",
-    sources=listed(
-        record(
-            "A source. Only the first four members are there if it was never drained.",
-            source=text("Name."),
-            drained=flag("Whether a batch was ever drained."),
-            datasets=listed(_STATUS_DATASET, "Its datasets."),
-            read=optional(text("Why it was not drained.")),
-            head_batch=optional(count("Last batch of the change log.")),
-            read_through=optional(
-                nullable(time("Every change up to this time is landed, or recorded as lost."))
-            ),
-            shards_open=optional(count("Open shards.")),
-            snapshot=optional(nullable(_SNAPSHOT)),
-            snapshot_line=optional(text("The snapshot in one line.")),
-            change_log=optional(
-                record(
-                    "How far back the change log reaches.",
-                    truncated_through=count("Last batch that retention has removed; 0: none."),
-                    changes_since=nullable(time("Time of the first change that is left.")),
-                    new_datasets=flag("Whether a new dataset can be added without a resync."),
-                    snapshot_announced_at=nullable(time("Snapshot that it begins with.")),
-                )
-            ),
-            change_log_line=optional(text("The same in one line.")),
-            gaps=optional(listed(text("A gap."), "Open gaps, each in one line.")),
-        ),
-        "Sources of the project.",
-    ),
 )
 
 _AUDIT_PLAN = record(
@@ -293,7 +227,7 @@ SCHEMAS: Mapping[str, Schema] = {
         starts_exports=flag("Whether the command starts exports: with --start."),
         already_handed_over=flag("Whether these exports were imported before."),
         estimated_price=optional(number("Price of a started full export, in US dollars.")),
-        phase=optional(_PHASE),
+        phase=optional(PHASE),
         rows=optional(count("Items that have landed.")),
         deleted=optional(count("Keys deleted that the table does not have any more.")),
         waits_for=optional(text("What it waits for; empty: nothing.")),
@@ -364,7 +298,7 @@ SCHEMAS: Mapping[str, Schema] = {
     "resync": record(
         "The plan; with --yes it is asked for. With --cancel only `source` and `phase`.",
         source=text("Name of the source."),
-        phase=nullable(_PHASE),
+        phase=nullable(PHASE),
         executed=optional(flag("Whether the snapshot was asked for: with --yes.")),
         goes_on=optional(flag("Whether one is under way and goes on.")),
         gaps=optional(count("Open gaps that it repairs.")),
@@ -377,5 +311,6 @@ SCHEMAS: Mapping[str, Schema] = {
         seconds=optional(nullable(number("Time left, in seconds."))),
     ),
     "status": STATUS,
+    "tail": TAIL,
 }
 """Schema of the JSON that each command prints, by the name of the command."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from datetime import datetime
 
 import click
+from rich.console import Console
+from rich.live import Live
 
 from datazone_dagster.api import Dataset, DynamoDBSource
 from datazone_dagster.commands.output import json_option, say, say_json
 from datazone_dagster.commands.project import Project, project_options
+from datazone_dagster.commands.status_screen import screen
 from datazone_dagster.model.source_state import SourceStatus
 from datazone_dagster.observe.completeness import completeness
 from datazone_dagster.observe.health import describe_gap
@@ -16,22 +21,51 @@ from datazone_dagster.observe.reach import reach_line, reach_metadata
 from datazone_dagster.observe.snapshot_progress import progress_line, snapshot_metadata
 from datazone_dagster.pipeline import backlog, flow_counts, source_status, utc_now
 
+WATCH_SECONDS = 2.0
+REMOTE_WATCH_SECONDS = 10.0
+
 
 @click.command(short_help="Show how far sources, snapshots and datasets are.")
+@click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
 @json_option
 @project_options
-def status(project: Project, as_json: bool) -> None:
+def status(project: Project, watch: bool, as_json: bool) -> None:
     """Show each source (drain, snapshot, gaps) and each dataset (position, rows, consistency).
 
-    Everything is read from the lakehouse: neither DynamoDB nor Dagster is asked.
+    Everything is read from the lakehouse: neither DynamoDB nor Dagster is asked. --watch reads it
+    every 2 seconds, every 10 in an object store, where each look is a few requests.
     """
     project.require_change_log(*project.sources.values())
-    found = [_source(project, source) for source in project.sources.values()]
+    if watch:
+        with suppress(KeyboardInterrupt):
+            _watch(project, as_json=as_json)
+        return
+    found = sources_of(project)
     if as_json:
         say_json({"sources": found})
         return
     for one in found:
         _show(one)
+
+
+def sources_of(project: Project) -> list[dict[str, object]]:
+    """Return the state of each source, as `--json` prints it."""
+    return [_source(project, source) for source in project.sources.values()]
+
+
+def _watch(project: Project, *, as_json: bool) -> None:
+    pause_seconds = REMOTE_WATCH_SECONDS if project.layout.is_remote else WATCH_SECONDS
+    console = Console(quiet=as_json)
+    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        while True:
+            found = sources_of(project)
+            if as_json:
+                say_json({"sources": found})
+            elif console.is_terminal:
+                live.update(screen(found, utc_now()), refresh=True)
+            else:
+                console.print(screen(found, utc_now()))
+            time.sleep(pause_seconds)
 
 
 def _source(project: Project, source: DynamoDBSource) -> dict[str, object]:

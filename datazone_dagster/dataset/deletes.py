@@ -11,7 +11,7 @@ from datazone_dagster.model.snapshot_state import ABSENT
 from datazone_dagster.rows.change_ids import are_among
 
 _REMOVE = "REMOVE"
-_SERVICE = "dynamodb.amazonaws.com"
+TTL_PRINCIPAL = "dynamodb.amazonaws.com"
 """Principal of deletes by time to live (DynamoDB Streams, `userIdentity.principalId`)."""
 
 
@@ -22,7 +22,7 @@ def are_deletes(changes: pa.Table) -> pa.ChunkedArray:
 
 def are_ttl_deletes(changes: pa.Table) -> pa.ChunkedArray:
     """Return per change whether DynamoDB deleted its item by time to live."""
-    by_service = pc.fill_null(pc.equal(changes[Log.USER_PRINCIPAL], _SERVICE), False)
+    by_service = pc.fill_null(pc.equal(changes[Log.USER_PRINCIPAL], TTL_PRINCIPAL), False)
     return pc.and_(are_deletes(changes), by_service)
 
 

@@ -51,6 +51,7 @@ from datazone_dagster.model.report import (
     RunReport,
 )
 from datazone_dagster.model.table_scan import TableClient
+from datazone_dagster.pipeline.change_tail import ChangeTail
 from datazone_dagster.pipeline.reading import (
     change_log_exists,
     change_log_head,
@@ -92,6 +93,7 @@ __all__ = [
     "AccountIdEndpointMode",
     "ApplySettings",
     "AuditSettings",
+    "ChangeTail",
     "ConnectionSettings",
     "DatasetReader",
     "DrainSettings",

@@ -124,7 +124,7 @@ def kind_of(schema: dict[str, Any]) -> str:
     if "array" in kinds:
         told[0] = f"list of {kind_of(schema['items'])}"
     values = schema.get("additionalProperties")
-    if values:
+    if values:  # an empty schema, of any value, is not told
         told[0] = f"object of {kind_of(values)} by name"
     return " or ".join(told)
 

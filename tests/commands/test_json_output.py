@@ -42,6 +42,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "redrive": ("current",),
     "resync": ("orders",),
     "status": (),
+    "tail": ("orders", "--from", "start", "--changes", "1"),
 }
 ELSEWHERE = {"emulator"}
 """Commands that stay: tests/local/test_command_line.py validates what they print."""

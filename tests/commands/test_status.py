@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
+from rich.console import Console
+
+from datazone_dagster.commands.project import load_project
+from datazone_dagster.commands.status import sources_of
+from datazone_dagster.commands.status_screen import screen
 from datazone_dagster.pipeline import truncate_applied, want_snapshot
 from datazone_dagster.testing import FixedClock
 from tests.commands.running import DEFINITIONS, ProjectFolder
@@ -90,3 +97,27 @@ def test_a_source_without_a_stream_is_named_as_such(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "Source customers\n  no stream: each run scans the table" in shown.stdout
     assert "Source orders\n  drain: batch 1" in shown.stdout
+
+
+def test_the_screen_shows_what_status_says(project: ProjectFolder) -> None:
+    clock = FixedClock()
+    project.put("a", 1)
+    project.drain(clock)
+    project.apply()
+    clock.advance(timedelta(hours=26))
+    project.put("b", 2)
+    project.stream.trim()
+    project.put("c", 2)
+    project.drain(clock)
+    console = Console(width=120, record=True, file=io.StringIO())
+    loaded = load_project(str(project.path / "definitions.py"), None, project.layout.uri)
+    sources = sources_of(loaded)
+    sources.append({"source": "other", "drained": False, "read": "never\x1b[2J", "datasets": []})
+    console.print(screen(sources, clock()))
+    shown = console.export_text()
+    assert "source orders" in shown
+    assert "read through 1 d 2 h ago" in shown
+    assert "open gap: shard" in shown
+    cells = [re.split(r" *│ *", line) for line in shown.splitlines()]
+    assert ["", "current", "1", "1", "1", "error", "", ""] in cells
+    assert "never\\x1b[2J" in shown

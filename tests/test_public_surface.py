@@ -139,6 +139,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "follow_changes",
         "function_facts",
         "gap_notes",
+        "key_report",
         "last_scan",
         "look_in_turn",
         "lost_window_start",

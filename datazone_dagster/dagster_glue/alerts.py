@@ -26,8 +26,8 @@ from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.names import (
     ALERT_SENSOR,
     audit_check_key,
-    dataset_check_keys,
-    stream_check_key,
+    checks_of_dataset,
+    source_check_keys,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import Lakehouse
@@ -48,7 +48,8 @@ class CheckEvent:
     Args:
         asset: Key of the asset, its components joined by `/`.
         check: `"lag"`, `"schema"`, `"quarantine"`, `"complete"`, `"function"`,
-            `"expect_<name>"`, `"stream_health"` or `"audit"`.
+            `"small_files"`, `"unique_keys"`, `"expect_<name>"`, `"stream_health"`, `"headroom"`,
+            `"snapshot"` or `"audit"`.
         passed: False if the check fails, True if it has recovered.
         severity: `"WARN"` or `"ERROR"`; for a recovered check, its severity before that.
         description: Text of the evaluation: what is wrong, where, and what to do.
@@ -130,21 +131,19 @@ def _evaluate(on_check: OnCheck, group: Group, context: SensorEvaluationContext)
 
 
 def _check_keys(transforms: Sequence[Transform]) -> list[AssetCheckKey]:
-    """Return the keys of all checks: up to two per source, several per dataset."""
+    """Return the keys of all checks of sources and datasets."""
     return [
         *dict.fromkeys(
             key
             for transform in transforms
             if transform.source.stream_enabled
-            for key in (stream_check_key(transform.source), audit_check_key(transform.source))
+            for key in (*source_check_keys(transform.source), audit_check_key(transform.source))
         ),
         *(
             key
             for transform in transforms
             for dataset in transform.outputs.values()
-            for key in dataset_check_keys(
-                dataset.id, has_stream=transform.source.stream_enabled, expect=dataset.expect
-            )
+            for key in checks_of_dataset(transform, dataset)
         ),
     ]
 

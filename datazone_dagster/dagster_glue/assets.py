@@ -3,9 +3,10 @@
 # No postponed annotations here: Dagster reads the real one of `context`.
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from dagster import (
+    AssetCheckKey,
     AssetCheckResult,
     AssetCheckSpec,
     AssetExecutionContext,
@@ -25,6 +26,11 @@ from datazone_dagster.dagster_glue.expectation_checks import (
 )
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
+from datazone_dagster.dagster_glue.key_checks import (
+    checked_keys,
+    keys_result,
+    last_keys_results,
+)
 from datazone_dagster.dagster_glue.known_schema import known_columns
 from datazone_dagster.dagster_glue.lakehouse_check import check_lakehouse
 from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite, LazyApply
@@ -38,8 +44,10 @@ from datazone_dagster.dagster_glue.names import (
     LAKEHOUSE_KEY,
     QUARANTINE_CHECK,
     SCHEMA_CHECK,
+    SMALL_FILES_CHECK,
+    UNIQUE_KEYS_CHECK,
     change_log_key,
-    dataset_check_keys,
+    checks_of_dataset,
     dataset_key,
     expectation_check_name,
     pool_name,
@@ -191,14 +199,35 @@ def _applied(
         context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: reason})
         if not isinstance(error, _WITHOUT_CHECKS):
             yield from _checks_after_failure(lazy_apply, layout, context.log)
+            yield from _key_results(context, chosen.values(), (), layout, clock)
         if isinstance(error, ExpectationError):
-            for dataset in chosen.values():
-                yield from results_of_failure(dataset, error)
+            yield from results_of_failure(chosen.values(), error)
         raise
     for name, dataset in chosen.items():
         yield Output(DatasetWrite(lazy_apply, dataset.id), output_name=name)
     for dataset_id, applied in found.items():
         yield from check_results(dataset_id, applied)
+    alone = [
+        one for one in transform.outputs.values() if one.id in found and one not in chosen.values()
+    ]
+    yield from _key_results(context, chosen.values(), alone, layout, clock)
+
+
+def _key_results(
+    context: AssetExecutionContext,
+    chosen: Iterable[Dataset],
+    alone: Iterable[Dataset],
+    layout: Layout,
+    clock: Clock,
+) -> Iterator[AssetCheckResult]:
+    """Repeat the last `unique_keys` of the chosen datasets; make that of those checked alone."""
+    for dataset in chosen:
+        yield from last_keys_results(dataset, context.instance)
+    for dataset in alone:
+        if AssetCheckKey(dataset_key(dataset.id), UNIQUE_KEYS_CHECK) in (
+            context.selected_asset_check_keys
+        ):
+            yield keys_result(dataset, checked_keys(dataset, layout, clock()))
 
 
 def _is_checked(context: AssetExecutionContext, dataset: Dataset) -> bool:
@@ -321,11 +350,12 @@ def _check_specs(transform: Transform, dataset: Dataset) -> Iterator[AssetCheckS
         else "The rows are from a complete scan of the table, which began at `consistent_since`.",
         FUNCTION_CHECK: "All rows were made by the present version of the function, and it returns "
         "every column of the table; or a change of it was accepted.",
+        SMALL_FILES_CHECK: "The table has at most 200 files, or files of 4 MiB or more.",
+        UNIQUE_KEYS_CHECK: "The rows that show an item are those of one change. Read at night, or "
+        "by a run of this check alone; other runs repeat the last result.",
     }
     descriptions |= {
         expectation_check_name(rule): expectation_text(one) for rule, one in dataset.expect
     }
-    for key in dataset_check_keys(
-        dataset.id, has_stream=transform.source.stream_enabled, expect=dataset.expect
-    ):
+    for key in checks_of_dataset(transform, dataset):
         yield AssetCheckSpec(key.name, asset=key.asset_key, description=descriptions[key.name])

@@ -1,4 +1,4 @@
-"""The `stream_health` check as a definition, so that Dagster lists it and it can run by hand."""
+"""The checks of a change log as a definition: Dagster lists them, and they can run by hand."""
 
 # No postponed annotations here: Dagster reads the real one of `context`.
 
@@ -16,19 +16,23 @@ from dagster import (
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
+    HEADROOM_CHECK,
     LAKEHOUSE_KEY,
+    SNAPSHOT_CHECK,
     STREAM_CHECK,
     change_log_key,
 )
 from datazone_dagster.dagster_glue.rendering import rendered, severity
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.sensor_checks import snapshot_check, stream_checks
+from datazone_dagster.dagster_glue.snapshot_requests import decide_snapshot
 from datazone_dagster.observe.health import health_of_report
-from datazone_dagster.observe.metadata import drain_metadata, health_metadata
+from datazone_dagster.observe.metadata import drain_metadata
 from datazone_dagster.pipeline import DrainSettings, drain_once, utc_now
 
 
 def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecksDefinition:
-    """Return the `stream_health` check of a source. The sensor evaluates it all the time.
+    """Return the checks of the change log of a source. The sensor evaluates them all the time.
 
     A run by hand drains once, which is safe at any time, and reports the result.
     """
@@ -42,9 +46,22 @@ def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecks
                 asset=key,
                 description="The stream is read without errors: no shard fails, and no change "
                 "was lost before it was read.",
-            )
+            ),
+            AssetCheckSpec(
+                HEADROOM_CHECK,
+                asset=key,
+                description="Unread changes are far from being trimmed by DynamoDB, which keeps "
+                "them for 24 hours. Warns below 6 hours, fails below 2.",
+            ),
+            AssetCheckSpec(
+                SNAPSHOT_CHECK,
+                asset=key,
+                description="The last snapshot of the source is complete, or none was asked for. "
+                "Warns while one is taken, fails while one does not get on.",
+            ),
         ],
         required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},
+        can_subset=True,
     )
     def check(context: AssetCheckExecutionContext) -> Iterator[AssetCheckResult]:
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
@@ -61,13 +78,20 @@ def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecks
             )
         caught_up_at = now if report.caught_up else None
         health = health_of_report(report, now=now, caught_up_at=caught_up_at)
-        yield AssetCheckResult(
-            asset_key=key,
-            check_name=STREAM_CHECK,
-            passed=health.level.passed,
-            severity=severity(health.level),
-            description=health.reason,
-            metadata=rendered(health_metadata(health, caught_up_at)),
+        decision = decide_snapshot(
+            source, report.snapshot, context.instance, now=now, loaded_at=now
         )
+        found = stream_checks(source, health, caught_up_at)
+        for one in (*found, snapshot_check(source, report.snapshot, decision)):
+            if one.key not in context.selected_asset_check_keys:
+                continue
+            yield AssetCheckResult(
+                asset_key=key,
+                check_name=one.key.name,
+                passed=one.level.passed,
+                severity=severity(one.level),
+                description=one.reason,
+                metadata=rendered(one.plain),
+            )
 
     return check

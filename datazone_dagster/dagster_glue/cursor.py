@@ -27,6 +27,7 @@ class SensorCursor:
         caught_up_at: Time when a drain last read every shard to its latest position.
         never_read: Whether no drain did so yet; `caught_up_at` is the first attempt then.
         evaluated_at: Time when the checks were last reported.
+        hourly_at: Time when the checks were last reported that are reported once an hour.
         levels: Levels of the checks that did not pass then, by name; the others passed. None if
             the levels are not known.
     """
@@ -35,6 +36,7 @@ class SensorCursor:
     evaluated_at: datetime | None = None
     levels: Mapping[str, Level] | None = field(default_factory=dict)
     never_read: bool = False
+    hourly_at: datetime | None = None
 
     def has_changed(self, check: str, level: Level) -> bool:
         """Return whether a check had another level when it was last reported."""
@@ -53,6 +55,7 @@ class SensorCursor:
                     "evaluated_at": _seconds(self.evaluated_at),
                     "levels": levels,
                     **({"never_read": True} if self.never_read else {}),
+                    **({"hourly_at": _seconds(self.hourly_at)} if self.hourly_at else {}),
                 },
                 separators=(",", ":"),
             )
@@ -74,6 +77,7 @@ class SensorCursor:
             evaluated_at=_time(found.get("evaluated_at"), now),
             levels=_levels(found.get("levels")),
             never_read=found.get("never_read") is True,
+            hourly_at=_time(found.get("hourly_at"), now),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from dagster import AssetCheckEvaluation, AssetCheckKey, AssetCheckResult, DagsterInstance
 
@@ -36,27 +36,32 @@ def known_expectations(instance: DagsterInstance, dataset: Dataset) -> tuple[Rul
     found = []
     for rule, expected in dataset.expect:
         key = AssetCheckKey(dataset_key(dataset.id), expectation_check_name(rule))
-        values = _last_values(instance, key)
-        count = None if values is None else known_count(rule, expected, values)
+        last = last_evaluation(instance, key)
+        values = {name: entry.value for name, entry in last.metadata.items()} if last else {}
+        count = known_count(rule, expected, values)
         if count is not None:
             found.append(count)
     return tuple(found)
 
 
-def _last_values(instance: DagsterInstance, key: AssetCheckKey) -> Mapping[str, object] | None:
-    """Return the metadata of the last evaluation; what runs have only planned is passed over."""
+def last_evaluation(instance: DagsterInstance, key: AssetCheckKey) -> AssetCheckEvaluation | None:
+    """Return the last evaluation of a check; what runs have only planned is passed over."""
     storage = instance.event_log_storage
     for record in storage.get_asset_check_execution_history(key, limit=LOOKED_AT):
         event = record.event.dagster_event if record.event else None
         facts = event.event_specific_data if event is not None else None
         if isinstance(facts, AssetCheckEvaluation):
-            return {name: entry.value for name, entry in facts.metadata.items()}
+            return facts
     return None
 
 
-def results_of_failure(dataset: Dataset, error: ExpectationError) -> Iterator[AssetCheckResult]:
+def results_of_failure(
+    datasets: Iterable[Dataset], error: ExpectationError
+) -> Iterator[AssetCheckResult]:
     """Yield the results of the checks whose rules failed a run."""
-    if dataset.id == error.dataset_id:
+    for dataset in datasets:
+        if dataset.id != error.dataset_id:
+            continue
         counts = [
             RuleCount(rule, error.rows, violations) for rule, violations in error.violations.items()
         ]

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from dagster import (
+    AssetCheckKey,
     AssetObservation,
     DefaultScheduleStatus,
     GraphDefinition,
@@ -22,17 +23,26 @@ from dagster import (
     op,
 )
 
-from datazone_dagster.api import Transform
+from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
-from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, dataset_key, pool_name
+from datazone_dagster.dagster_glue.key_checks import checked_keys, keys_evaluation
+from datazone_dagster.dagster_glue.names import (
+    LAKEHOUSE_KEY,
+    SMALL_FILES_CHECK,
+    dataset_key,
+    pool_name,
+)
 from datazone_dagster.dagster_glue.old_runs import NEWEST_RUNS_KEPT, remove_old_runs
 from datazone_dagster.dagster_glue.options import RunOptions
-from datazone_dagster.dagster_glue.rendering import rendered
+from datazone_dagster.dagster_glue.rendering import evaluation, rendered
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.dagster_glue.shared import Group, Member, shared
-from datazone_dagster.errors import StorageError
+from datazone_dagster.errors import OutOfMemoryError, StorageError
+from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
+from datazone_dagster.model.report import MaintenanceReport
 from datazone_dagster.observe.metadata import maintenance_metadata
+from datazone_dagster.observe.table_status import small_files_status
 from datazone_dagster.pipeline import maintain_dataset
 
 MAINTENANCE_JOB = "datazone_maintenance"
@@ -112,8 +122,31 @@ def _maintenance_op(transform: Transform, clock: Clock) -> OpDefinition:
                             metadata=rendered(maintenance_metadata(report)),
                         )
                     )
+                    _check_table(context, dataset, report, lakehouse.layout, clock)
 
     return maintain_datasets
+
+
+def _check_table(
+    context: OpExecutionContext,
+    dataset: Dataset,
+    report: MaintenanceReport,
+    layout: Layout,
+    clock: Clock,
+) -> None:
+    """Log the checks `small_files` and `unique_keys` of a table that was maintained."""
+    small = small_files_status(report.files, report.size_bytes)
+    key = AssetCheckKey(dataset_key(dataset.id), SMALL_FILES_CHECK)
+    context.instance.report_runless_asset_event(
+        evaluation(key, small.level, small.reason, small.plain)
+    )
+    try:
+        keys = checked_keys(dataset, layout, clock())
+    except (StorageError, OutOfMemoryError) as error:
+        context.log.warning("The keys of dataset %s were not checked: %s", dataset.id, error)
+        return
+    if keys is not None:
+        context.instance.report_runless_asset_event(keys_evaluation(dataset, keys))
 
 
 def _old_runs_op(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dagster import AssetCheckKey, AssetKey
 
-from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.api.expect import Expectations
 
 LAKEHOUSE_KEY = "datazone_lakehouse"
@@ -18,7 +18,11 @@ SCHEMA_CHECK = "schema"
 QUARANTINE_CHECK = "quarantine"
 COMPLETE_CHECK = "complete"
 FUNCTION_CHECK = "function"
+SMALL_FILES_CHECK = "small_files"
+UNIQUE_KEYS_CHECK = "unique_keys"
 STREAM_CHECK = "stream_health"
+HEADROOM_CHECK = "headroom"
+SNAPSHOT_CHECK = "snapshot"
 AUDIT_CHECK = "audit"
 ALERT_SENSOR = "datazone_check_alerts"
 
@@ -75,11 +79,22 @@ def complete_check_key(dataset_id: str) -> AssetCheckKey:
 
 
 def dataset_check_keys(
-    dataset_id: str, *, has_stream: bool = True, expect: Expectations = ()
+    dataset_id: str,
+    *,
+    has_stream: bool = True,
+    has_keys: bool = True,
+    expect: Expectations = (),
 ) -> tuple[AssetCheckKey, ...]:
-    """Return the keys of all checks of a dataset; without a stream, nothing can lag behind it."""
+    """Return the keys of all checks of a dataset.
+
+    Without a stream, nothing can lag behind it. In append mode, it has no keys to be unique.
+    """
     lag = (LAG_CHECK,) if has_stream else ()
-    names = (*lag, SCHEMA_CHECK, QUARANTINE_CHECK, COMPLETE_CHECK, FUNCTION_CHECK)
+    unique = (UNIQUE_KEYS_CHECK,) if has_keys else ()
+    names = (
+        *(*lag, SCHEMA_CHECK, QUARANTINE_CHECK, COMPLETE_CHECK, FUNCTION_CHECK),
+        *(SMALL_FILES_CHECK, *unique),
+    )
     expected = (expectation_check_name(rule) for rule, _ in expect)
     return tuple(AssetCheckKey(dataset_key(dataset_id), name) for name in (*names, *expected))
 
@@ -92,6 +107,22 @@ def expectation_check_name(rule: str) -> str:
 def stream_check_key(source: DynamoDBSource) -> AssetCheckKey:
     """Return the key of the `stream_health` check of a source's change log."""
     return AssetCheckKey(change_log_key(source), STREAM_CHECK)
+
+
+def source_check_keys(source: DynamoDBSource) -> tuple[AssetCheckKey, ...]:
+    """Return the keys of the checks of a source's change log that its sensor evaluates."""
+    names = (STREAM_CHECK, HEADROOM_CHECK, SNAPSHOT_CHECK)
+    return tuple(AssetCheckKey(change_log_key(source), name) for name in names)
+
+
+def checks_of_dataset(transform: Transform, dataset: Dataset) -> tuple[AssetCheckKey, ...]:
+    """Return the keys of all checks of a dataset of a transform."""
+    return dataset_check_keys(
+        dataset.id,
+        has_stream=transform.source.stream_enabled,
+        has_keys=dataset.mode != "append",
+        expect=dataset.expect,
+    )
 
 
 def audit_check_key(source: DynamoDBSource) -> AssetCheckKey:

@@ -28,6 +28,7 @@ from datazone_dagster.dagster_glue.names import (
     LAG_CHECK,
     QUARANTINE_CHECK,
     SCHEMA_CHECK,
+    SMALL_FILES_CHECK,
     dataset_key,
     expectation_check_name,
 )
@@ -42,6 +43,7 @@ from datazone_dagster.observe.metadata import (
 )
 from datazone_dagster.observe.preview import preview_markdown
 from datazone_dagster.observe.schema_change import schema_change_markdown
+from datazone_dagster.observe.table_status import small_files_status
 
 FEW_COLUMNS = 100
 """Columns up to which every materialization shows the schema, as the asset's page shows the last
@@ -142,6 +144,8 @@ def check_results(dataset_id: str, applied: Applied) -> Iterator[AssetCheckResul
         schema,
         {"columns_changed": len(schema.changes), "columns_kept_out": len(schema.unexpected)},
     )
+    small = small_files_status(applied.report.files, applied.report.size_bytes)
+    yield _result(dataset_id, SMALL_FILES_CHECK, small, rendered(small.plain))
     yield from expectation_results(dataset_id, applied.expectations)
 
 

@@ -41,11 +41,13 @@ from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.run_requests import decide_run
 from datazone_dagster.dagster_glue.sensor_checks import (
+    Due,
     SensorCheck,
     after_gap,
     complete_checks,
-    health_check,
     lag_checks,
+    snapshot_check,
+    stream_checks,
     with_failures,
     with_snapshot,
 )
@@ -67,9 +69,6 @@ from datazone_dagster.pipeline import (
     truncate_applied,
 )
 from datazone_dagster.process import crash_points
-
-REPORT_EVERY = timedelta(seconds=30)
-"""Interval at which unchanged checks go to the event log."""
 
 TRUNCATE_EVERY = timedelta(hours=1)
 
@@ -196,26 +195,23 @@ class DrainSensor:
             requests, reasons = self._runs(asked, lags, layout, context.instance, now)
         # Runs read the time from this check: there is none to read before the first full read.
         known_at = None if never_read else caught_up_at
-        checks = [health_check(self._source, health, known_at), *lags.values()]
+        checks = [*stream_checks(self._source, health, known_at), *lags.values()]
         if drained.report is not None:
             checks += complete_checks(self._source, drained.report, lags)
             checks[0], decision = self._snapshot(context, layout, drained.report, checks[0], now)
+            checks.append(snapshot_check(self._source, drained.report.snapshot, decision))
             requests, reasons = requests + decision.requests, reasons + decision.reasons
 
-        due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
+        due = Due.at(now, cursor)
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
             *self._materialization(drained.report, layout, now),
-            *(
-                one.event()
-                for one in checks
-                if (due and not (one.quiet and one.level.passed))
-                or cursor.has_changed(one.name, one.level)
-            ),
+            *(one.event() for one in checks if one.must_be_reported(cursor, due)),
         ]
         after = SensorCursor(
             caught_up_at=caught_up_at,
             never_read=never_read,
-            evaluated_at=now if due else cursor.evaluated_at,
+            evaluated_at=now if due.now else cursor.evaluated_at,
+            hourly_at=now if due.hourly else cursor.hourly_at,
             levels={one.name: one.level for one in checks},
         )
         if drained.error is not None and not requests:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from dagster import AssetCheckEvaluation, AssetCheckKey
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.lazy_apply import dataset_lag
 from datazone_dagster.dagster_glue.names import (
+    HEADROOM_CHECK,
+    SNAPSHOT_CHECK,
+    change_log_key,
     complete_check_key,
     lag_check_key,
     stream_check_key,
@@ -23,7 +28,9 @@ from datazone_dagster.errors import DatazoneError, StoreUnavailableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import DrainReport
+from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.observe.completeness import completeness
+from datazone_dagster.observe.headroom import headroom_metadata, headroom_status
 from datazone_dagster.observe.health import StreamHealth
 from datazone_dagster.observe.lag import LagStatus
 from datazone_dagster.observe.level import Level
@@ -33,19 +40,44 @@ from datazone_dagster.observe.metadata import (
     health_metadata,
     lag_metadata,
 )
+from datazone_dagster.observe.snapshot_progress import (
+    FAILURES_TOLERATED,
+    progress_line,
+    snapshot_level,
+    snapshot_metadata,
+)
 from datazone_dagster.pipeline import resync_after_gap
 
 STREAM = ":stream"  # not a valid dataset id
 FAILURES = "failures_in_a_row"
 
-_FAILURES_TOLERATED = 2
+REPORT_EVERY = timedelta(seconds=30)
+"""Interval at which unchanged checks go to the event log."""
+
+REPORT_RARELY = timedelta(hours=1)
+"""Interval for those that say little while they pass."""
+
+
+class Due(NamedTuple):
+    """Whether unchanged checks are to be reported now: all of them, and those of once an hour."""
+
+    now: bool
+    hourly: bool
+
+    @classmethod
+    def at(cls, now: datetime, cursor: SensorCursor) -> Due:
+        """Return what is due, given when the checks were last reported."""
+        due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
+        hourly = cursor.hourly_at is None or now - cursor.hourly_at >= REPORT_RARELY
+        return cls(due, due and hourly)
 
 
 @dataclass(frozen=True, slots=True)
 class SensorCheck:
     """One check: its name in the cursor, and its result. `lag` is None if it is not known.
 
-    A `quiet` check that passes is reported only if it failed before, since runs report it too.
+    A `quiet` check that passes is reported only if it failed before, since runs report it too. An
+    `hourly` one that passes is reported once an hour.
     """
 
     name: str
@@ -55,10 +87,55 @@ class SensorCheck:
     plain: Mapping[str, Plain] = field(default_factory=dict)
     lag: LagStatus | None = None
     quiet: bool = False
+    hourly: bool = False
 
     def event(self) -> AssetCheckEvaluation:
         """Return the evaluation for the event log."""
         return evaluation(self.key, self.level, self.reason, self.plain)
+
+    def must_be_reported(self, cursor: SensorCursor, due: Due) -> bool:
+        """Return whether the evaluation goes to the event log; unchanged ones if they are due."""
+        if cursor.has_changed(self.name, self.level):
+            return True
+        if not self.level.passed:
+            return due.now
+        return due.hourly if self.hourly else due.now and not self.quiet
+
+
+def stream_checks(
+    source: DynamoDBSource, health: StreamHealth, caught_up_at: datetime | None
+) -> list[SensorCheck]:
+    """Return the `stream_health` and the `headroom` check of a source."""
+    headroom = headroom_status(health)
+    return [
+        health_check(source, health, caught_up_at),
+        SensorCheck(
+            ":headroom",
+            AssetCheckKey(change_log_key(source), HEADROOM_CHECK),
+            headroom.level,
+            headroom.reason,
+            headroom_metadata(headroom),
+            hourly=True,
+        ),
+    ]
+
+
+def snapshot_check(
+    source: DynamoDBSource, report: SnapshotReport | None, decision: SnapshotDecision
+) -> SensorCheck:
+    """Return the `snapshot` check of a source."""
+    level = snapshot_level(report, decision.failures, asks=decision.asks)
+    reason = "No snapshot was asked for." if report is None else progress_line(report)
+    if decision.last_error and not level.passed:
+        reason += f" The last error: {decision.last_error}"
+    return SensorCheck(
+        ":snapshot",
+        AssetCheckKey(change_log_key(source), SNAPSHOT_CHECK),
+        level,
+        reason,
+        {} if report is None else snapshot_metadata(report),
+        hourly=True,
+    )
 
 
 def health_check(
@@ -183,7 +260,7 @@ def with_snapshot(check: SensorCheck, decision: SnapshotDecision) -> SensorCheck
     """Return a `stream_health` check that also shows a snapshot that does not get on."""
     if not decision.failures and not decision.asks:
         return check
-    lasts = decision.failures > _FAILURES_TOLERATED or (decision.asks and decision.failures)
+    lasts = decision.failures > FAILURES_TOLERATED or (decision.asks and decision.failures)
     level = Level.ERROR if lasts or check.level is Level.ERROR else Level.WARN
     last = f" The last error: {decision.last_error}" if decision.last_error else ""
     return replace(

@@ -54,6 +54,11 @@ class DatasetReader:
         """Columns and their Arrow types."""
         return self._table.schema
 
+    @property
+    def row_count(self) -> int:
+        """Number of rows, from the log of the table: nothing is read."""
+        return self._table.at.live_rows
+
     def batches(
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> pa.RecordBatchReader:

@@ -277,6 +277,27 @@ class ApplyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyReport:
+    """Keys of a dataset, and those that have rows of several changes where one is expected.
+
+    Args:
+        rows: Rows that show the items as they are; above `limit_rows` nothing else is known.
+        limit_rows: Most rows that are read.
+        keys: Number of keys.
+        doubled: Keys with rows of several changes.
+        several_rows: Keys with several rows, of one change or several.
+        example_key: One of the keys with rows of several changes; None if there is none.
+    """
+
+    rows: int
+    limit_rows: int
+    keys: int = 0
+    doubled: int = 0
+    several_rows: int = 0
+    example_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunReport:
     """What a run has applied since its last report.
 

@@ -8,7 +8,11 @@ from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.observe.completeness import PHASES
 from datazone_dagster.observe.lag import in_words
+from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.metadata import Plain
+
+FAILURES_TOLERATED = 2
+"""Failures in a row of a run of a snapshot after which it is an error."""
 
 _PHASES = {**PHASES, Phase.DONE: "is complete"}
 
@@ -38,6 +42,20 @@ def snapshot_metadata(report: SnapshotReport) -> dict[str, Plain]:
         "consistent_since": report.consistent_since,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def snapshot_level(report: SnapshotReport | None, failures: int, *, asks: bool) -> Level:
+    """Return the level of the check `snapshot`.
+
+    Args:
+        report: The last snapshot of a source; None if there never was one.
+        failures: Runs of it that failed in a row.
+        asks: Whether it goes on only if somebody says so.
+    """
+    if report is None or report.phase is Phase.DONE:
+        return Level.OK
+    stuck = failures > FAILURES_TOLERATED or (asks and failures > 0)
+    return Level.ERROR if stuck and not report.is_over else Level.WARN
 
 
 def progress_line(report: SnapshotReport) -> str:

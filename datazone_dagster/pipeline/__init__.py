@@ -31,6 +31,7 @@ from datazone_dagster.audit import audit_source, plan_audit
 from datazone_dagster.changelog.gap_acceptance import accept_gaps, gap_notes
 from datazone_dagster.changelog.source_status import source_status
 from datazone_dagster.dataset.function_versions import FunctionFacts, accept_version, function_facts
+from datazone_dagster.dataset.key_report import key_report as _key_report
 from datazone_dagster.dataset.read_dataset import DatasetReader
 from datazone_dagster.dataset.scanned_dataset import last_scan
 from datazone_dagster.dataset.source_datasets import datasets_of_source
@@ -46,6 +47,7 @@ from datazone_dagster.model.report import (
     ApplyReport,
     ChunkReport,
     FlowCounts,
+    KeyReport,
     MaintenanceReport,
     RedriveReport,
     RunReport,
@@ -125,6 +127,7 @@ __all__ = [
     "follow_changes",
     "function_facts",
     "gap_notes",
+    "key_report",
     "last_scan",
     "look_in_turn",
     "lost_window_start",
@@ -312,6 +315,21 @@ def maintain_dataset(
     """
     sizes = ChunkSizes(ApplySettings(memory_budget=memory_budget))
     return _maintain_dataset(layout, dataset, settings, clock, memory_bytes=sizes.available_bytes())
+
+
+@converts_errors("Checking the keys of a dataset")
+def key_report(dataset: Dataset, layout: Layout) -> KeyReport | None:
+    """Return the keys of a dataset and those with rows of several changes; reads two columns.
+
+    None if the dataset has no table, or stores events, which have no unique key.
+
+    Raises:
+        StorageError: The table can't be read.
+        OutOfMemoryError: The keys need more memory and disk than there is.
+    """
+    if dataset.mode == "append":
+        return None
+    return _key_report(layout, dataset.id, ChunkSizes(ApplySettings()).frame_memory_bytes)
 
 
 @converts_errors("Rebuilding a dataset")

@@ -72,7 +72,7 @@ def test_one_asset_per_dataset_with_the_users_arguments(make_world: MakeWorld) -
     assert current.pools == {"datazone/apply_both"}
     log = graph.get(AssetKey(["dynamodb", "orders"]))
     assert log.is_external
-    assert {key.name for key in log.check_keys} == {"stream_health"}
+    assert {key.name for key in log.check_keys} == {"stream_health", "headroom", "snapshot"}
 
 
 def test_several_outputs_are_made_by_one_call_per_chunk(make_world: MakeWorld) -> None:
@@ -91,7 +91,7 @@ def test_several_outputs_are_made_by_one_call_per_chunk(make_world: MakeWorld) -
     by_key = {one.asset_key.path[-1]: one.metadata for one in materialized(result)}
     assert by_key["current-orders"]["dagster/row_count"].value == 1
     assert by_key["order_events"]["dagster/row_count"].value == 2
-    assert len(result.get_asset_check_evaluations()) == 10
+    assert len(result.get_asset_check_evaluations()) == 13
 
 
 @transform(

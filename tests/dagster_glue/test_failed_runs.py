@@ -19,7 +19,7 @@ from datazone_dagster.delta import table_state
 from datazone_dagster.errors import TransformError
 from tests.dagster_glue.conftest import ITEM_COLUMNS, SOURCE, MakeWorld, World, orders_transform
 
-FUNCTION_FREE = ("lag", "quarantine", "complete", "function")
+FUNCTION_FREE = ("lag", "quarantine", "complete", "function", "unique_keys")
 
 
 def broken_transform(fixed: list[bool]) -> Transform:

@@ -85,11 +85,15 @@ def _materializations(world: World) -> list[object]:
 
 
 def test_checks_are_written_every_thirty_seconds_when_nothing_changes(world: World) -> None:
-    assert set(world.tick().checks()) == {"dynamodb/orders:stream_health", "orders:lag"}
+    always = {"dynamodb/orders:stream_health", "orders:lag"}
+    rarely = {"dynamodb/orders:headroom", "dynamodb/orders:snapshot"}
+    assert set(world.tick().checks()) == always | rarely
     world.clock.advance(timedelta(seconds=25))
     assert not world.tick().checks()
     world.clock.advance(timedelta(seconds=6))
-    assert len(world.tick().checks()) == 2
+    assert set(world.tick().checks()) == always
+    world.clock.advance(timedelta(hours=1))
+    assert set(world.tick().checks()) == always | rarely
 
 
 def test_a_level_that_changes_is_written_at_once(world: World) -> None:
@@ -366,7 +370,7 @@ def test_one_client_serves_all_ticks(world: World) -> None:
 def test_the_cursor_holds_no_positions(world: World) -> None:
     world.put("a")
     cursor = json.loads(world.tick().cursor or "")
-    assert set(cursor) == {"v", "caught_up_at", "evaluated_at", "levels"}
+    assert set(cursor) == {"v", "caught_up_at", "evaluated_at", "hourly_at", "levels"}
 
 
 def test_the_tick_after_a_lost_request_requests_again(world: World) -> None:

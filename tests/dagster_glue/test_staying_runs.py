@@ -85,7 +85,8 @@ def test_one_run_takes_what_lands_while_it_stays(
     assert [one["position"] for one in told] == [1, 2, 3, 3]
     evaluated = [one.asset_check_key for one in result.get_asset_check_evaluations()]
     for key in dataset_check_keys("orders"):
-        assert evaluated.count(key) == 4, key
+        # That of the keys is not made by a run, which repeats the last one at its end.
+        assert evaluated.count(key) == (1 if key.name == "unique_keys" else 4), key
     assert not world.tick().requests
 
 

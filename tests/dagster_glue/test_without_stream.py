@@ -123,7 +123,9 @@ def test_a_run_copies_the_table_and_says_what_it_read(project: Project) -> None:
     assert metadata["consistent_since"] == metadata["scan_started_at"]
     assert "lag_seconds" not in metadata
     checks = {one.check_name: one for one in result.get_asset_check_evaluations()}
-    assert set(checks) == {"schema", "quarantine", "complete", "function"}
+    assert set(checks) == {
+        *("schema", "quarantine", "complete", "function", "small_files", "unique_keys")
+    }
     assert all(one.passed for one in checks.values())
     assert "scan with consistent reads" in (checks["complete"].description or "")
 

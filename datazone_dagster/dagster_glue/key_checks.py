@@ -1,0 +1,72 @@
+"""The check `unique_keys`: made at night and by hand, and repeated by runs until then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    AssetCheckResult,
+    DagsterInstance,
+)
+
+from datazone_dagster.api import Dataset
+from datazone_dagster.dagster_glue.expectation_checks import last_evaluation
+from datazone_dagster.dagster_glue.names import UNIQUE_KEYS_CHECK, dataset_key
+from datazone_dagster.dagster_glue.rendering import evaluation, rendered, severity
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.observe.table_status import NOT_CHECKED, TableStatus, unique_keys_status
+from datazone_dagster.pipeline import key_report
+
+
+def checked_keys(dataset: Dataset, layout: Layout, now: datetime) -> TableStatus | None:
+    """Read the keys of a dataset; return None where there is nothing to check.
+
+    Raises:
+        StorageError: The table can't be read.
+        OutOfMemoryError: There is too little memory and disk for the keys.
+    """
+    report = key_report(dataset, layout)
+    return None if report is None else unique_keys_status(report, now)
+
+
+def keys_evaluation(dataset: Dataset, status: TableStatus) -> AssetCheckEvaluation:
+    """Return the evaluation that maintenance logs."""
+    return evaluation(_key(dataset), status.level, status.reason, status.plain)
+
+
+def keys_result(dataset: Dataset, status: TableStatus | None) -> AssetCheckResult:
+    """Return the result of the check in a run."""
+    status = status or NOT_CHECKED
+    return AssetCheckResult(
+        asset_key=dataset_key(dataset.id),
+        check_name=UNIQUE_KEYS_CHECK,
+        passed=status.level.passed,
+        severity=severity(status.level),
+        description=status.reason,
+        metadata=rendered(status.plain),
+    )
+
+
+def last_keys_results(dataset: Dataset, instance: DagsterInstance) -> Iterator[AssetCheckResult]:
+    """Yield the last result again: a run that reads no keys neither confirms nor clears it."""
+    if dataset.mode == "append":
+        return
+    last = last_evaluation(instance, _key(dataset))
+    if last is None:
+        yield keys_result(dataset, None)
+        return
+    yield AssetCheckResult(
+        asset_key=last.asset_key,
+        check_name=last.check_name,
+        passed=last.passed,
+        severity=last.severity,
+        description=last.description,
+        metadata=last.metadata,
+    )
+
+
+def _key(dataset: Dataset) -> AssetCheckKey:
+    return AssetCheckKey(dataset_key(dataset.id), UNIQUE_KEYS_CHECK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -61,6 +61,11 @@ class DynamoDBSource:
             the table name, with `_` for `-` and `.`. Two tables that would get the same name
             (of two regions, accounts or endpoints, or `orders.eu` and `orders-eu`) need one each
             to be in one lakehouse. A source with a new name starts with a new change log.
+        description: Description of the change log's asset; defaults to one that names the table.
+        tags: Tags of that asset, as for `Dataset`.
+        owners: E-mail addresses or `team:<name>` of those who own that asset.
+        group_name: Group of that asset, and of the datasets whose transform has none of its own.
+            Defaults to the name of the source.
 
     Raises:
         DefinitionError: An argument is invalid; the message names it and its allowed values.
@@ -77,6 +82,10 @@ class DynamoDBSource:
     on_gap: Literal["stop", "resync"] = "stop"
     resync_max_items: int | None = None
     resync_max_read_units: float | None = None
+    description: str | None = None
+    tags: Sequence[str] | Mapping[str, str] = ()
+    owners: str | Sequence[str] = ()
+    group_name: str | None = None
 
     def __post_init__(self) -> None:
         """Check every argument."""
@@ -104,6 +113,10 @@ class DynamoDBSource:
         if not self.name:
             object.__setattr__(self, "name", source_name(self.table_name))
         checked.dagster_name(where, "name", self.name)
+        checked.optional_text(where, "description", self.description)
+        object.__setattr__(self, "tags", checked.tags(where, self.tags))
+        object.__setattr__(self, "owners", checked.owners(where, self.owners))
+        checked.group_name(where, self.group_name)
 
     def _check_budget(self, where: str) -> None:
         for name in ("resync_max_items", "resync_max_read_units"):

@@ -19,6 +19,7 @@ from dagster import (
 
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.api.function_version import function_version
+from datazone_dagster.dagster_glue.code_references import code_references
 from datazone_dagster.dagster_glue.expectation_checks import (
     expectation_text,
     known_expectations,
@@ -51,6 +52,7 @@ from datazone_dagster.dagster_glue.names import (
     dataset_key,
     expectation_check_name,
     pool_name,
+    sensor_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import limit_pools
@@ -85,10 +87,13 @@ def change_log_spec(source: DynamoDBSource) -> AssetSpec:
     region = f" in {source.region}" if source.region else ""
     return AssetSpec(
         change_log_key(source),
-        description=f"Every change of the DynamoDB table `{source.table_name}`{region}, as it "
-        "arrived. The drain sensor appends to it; runs apply it to the datasets.",
+        description=source.description
+        or f"Every change of the DynamoDB table `{source.table_name}`{region}, as it arrived. The "
+        f"sensor `{sensor_name(source)}` appends to it; runs apply it to the datasets.",
         kinds={"dynamodb", "deltalake"},
-        group_name=source.name,
+        tags=dict(map(_tag, source.tags)),
+        owners=list(source.owners),
+        group_name=source.group_name or source.name,
         metadata={
             "dagster/storage_kind": "deltalake",
             "table_name": source.table_name,
@@ -298,6 +303,7 @@ def _output_name(index: int) -> str:
 
 
 def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> AssetOut:
+    source = transform.source
     return AssetOut(
         key=dataset_key(dataset.id),
         io_manager_key=IO_MANAGER_KEY,
@@ -306,7 +312,7 @@ def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> A
         tags=dict(_tag(text) for text in dataset.tags),
         owners=list(dict.fromkeys(dataset.owners or transform.owners)),
         kinds=set(dataset.kinds),
-        group_name=dataset.group_name or transform.group_name or transform.source.name,
+        group_name=dataset.group_name or transform.group_name or source.group_name or source.name,
         code_version=function_version(transform),
         automation_condition=options.automation_condition,
         metadata={
@@ -315,9 +321,10 @@ def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> A
             "deletes": dataset.deletes,
             **(
                 {"max_lag_seconds": dataset.max_lag.total_seconds()}
-                if transform.source.stream_enabled
+                if source.stream_enabled
                 else {}
             ),
+            **code_references(transform.function, transform.name),
             **({"partition_by": list(dataset.partition_by)} if dataset.partition_by else {}),
         },
     )

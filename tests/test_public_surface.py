@@ -103,6 +103,7 @@ def test_the_package_is_typed() -> None:
 
 def test_the_names_of_the_facade_are_these() -> None:
     assert pipeline.__all__ == [
+        "LISTENING",
         "POLLING",
         "AccountIdEndpointMode",
         "ApplySettings",
@@ -144,6 +145,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "look_in_turn",
         "lost_window_start",
         "maintain_dataset",
+        "next_drain_seconds",
         "open_dataset",
         "open_erasure",
         "open_exports",
@@ -198,6 +200,7 @@ SETTINGS = {
         "budget_bytes",
         "max_workers",
         "keep_changes",
+        "listen_seconds",
     ],
     "MaintenanceSettings": [
         "join_files",

@@ -10,11 +10,12 @@ from datazone_dagster.commands.output import json_option, say_json
 from datazone_dagster.observe.cost import (
     SECONDS_A_MONTH,
     MonthlyCost,
+    Polling,
     Rates,
     StreamSize,
     monthly_cost,
 )
-from datazone_dagster.pipeline import POLLING
+from datazone_dagster.pipeline import LISTENING, POLLING
 
 
 @click.command(short_help="Estimate what a stream costs a month: calls, storage, CPU.")
@@ -40,6 +41,11 @@ from datazone_dagster.pipeline import POLLING
     help="Seconds between two drains: 15 in an object store, if you set no others.",
 )
 @click.option(
+    "--listening",
+    is_flag=True,
+    help="Ticks listen, in a local lakehouse: a busy shard is read every second, storage is yours.",
+)
+@click.option(
     "--datasets",
     type=click.IntRange(min=0),
     default=1,
@@ -59,6 +65,7 @@ def cost(
     writes: float,
     record_bytes: int,
     tick_seconds: float,
+    listening: bool,
     datasets: int,
     kept_days: float,
     as_json: bool,
@@ -68,13 +75,18 @@ def cost(
     Prices are those of us-east-1 in US dollars and do not include machines. See docs/cost.md for
     the model and how it is checked.
     """
+    polling: Polling = POLLING
+    rates = Rates()
+    if listening:
+        (_, tick_seconds), *polling = LISTENING
+        rates = Rates(price_1k_puts=0, price_1k_gets=0, price_gb_month=0)
     size = StreamSize(shards, writes, record_bytes, tick_seconds, datasets)
-    costs = monthly_cost(size, POLLING, kept_days=kept_days)
+    costs = monthly_cost(size, polling, kept_days=kept_days, rates=rates)
     if as_json:
         sums = {name: getattr(costs, name) for name in ("cpu_seconds", "cores", "price")}
         say_json({**asdict(costs), **sums})
     else:
-        click.echo(table(costs, Rates()))
+        click.echo(table(costs, rates))
 
 
 def table(costs: MonthlyCost, rates: Rates) -> str:

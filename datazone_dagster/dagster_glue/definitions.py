@@ -36,8 +36,8 @@ from datazone_dagster.dagster_glue.names import (
 from datazone_dagster.dagster_glue.options import RunOptions, default_tick_seconds
 from datazone_dagster.dagster_glue.repair_jobs import repair_jobs
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
-from datazone_dagster.dagster_glue.sensor import source_definitions
 from datazone_dagster.dagster_glue.shared import Member, shared_job, shared_resource
+from datazone_dagster.dagster_glue.source_definitions import source_definitions
 from datazone_dagster.dagster_glue.topology import Topology
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.protocols import Clock

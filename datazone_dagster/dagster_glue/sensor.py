@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dagster import (
     AssetCheckEvaluation,
-    AssetChecksDefinition,
     AssetMaterialization,
-    AssetSpec,
     DagsterInstance,
-    JobDefinition,
     RunRequest,
-    SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
     SkipReason,
 )
 
 from datazone_dagster.api import DynamoDBSource, Transform
-from datazone_dagster.dagster_glue.assets import change_log_spec
-from datazone_dagster.dagster_glue.checks import stream_check
 from datazone_dagster.dagster_glue.cursor import SensorCursor
+from datazone_dagster.dagster_glue.findings import Findings
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import end_silent_runs
+from datazone_dagster.dagster_glue.listening import (
+    BUSY_FOR_SECONDS,
+    LISTENERS,
+    may_listen,
+    most_listeners,
+)
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     LAKEHOUSE_KEY,
     change_log_key,
     resync_job_name,
-    sensor_name,
     snapshot_job_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.rendering import rendered
-from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
 from datazone_dagster.dagster_glue.run_requests import decide_run
 from datazone_dagster.dagster_glue.sensor_checks import (
     Due,
@@ -51,8 +52,7 @@ from datazone_dagster.dagster_glue.sensor_checks import (
     with_failures,
     with_snapshot,
 )
-from datazone_dagster.dagster_glue.shared import Group, Member, shared
-from datazone_dagster.dagster_glue.snapshot_jobs import snapshot_jobs
+from datazone_dagster.dagster_glue.shared import Group
 from datazone_dagster.dagster_glue.snapshot_requests import SnapshotDecision, decide_snapshot
 from datazone_dagster.dagster_glue.tick_summary import batches_text, counted, tick_summary
 from datazone_dagster.errors import DatazoneError, SourceMismatchError, StoreUnavailableError
@@ -63,9 +63,9 @@ from datazone_dagster.observe.health import StreamHealth, health_of_error, healt
 from datazone_dagster.observe.metadata import drain_metadata
 from datazone_dagster.pipeline import (
     DrainSettings,
-    SnapshotSettings,
     drain_tick,
     look_in_turn,
+    next_drain_seconds,
     truncate_applied,
 )
 from datazone_dagster.process import crash_points
@@ -73,62 +73,18 @@ from datazone_dagster.process import crash_points
 TRUNCATE_EVERY = timedelta(hours=1)
 
 
-class SourceDefinitions(NamedTuple):
-    """Definitions of one source: drain sensor, change log, check of the stream, snapshot jobs."""
+class _Tick(NamedTuple):
+    """One evaluation of the sensor."""
 
-    sensor: SensorDefinition
-    change_log: AssetSpec
-    check: AssetChecksDefinition
-    jobs: tuple[JobDefinition, ...]
+    context: SensorEvaluationContext
+    layout: Layout
+    transforms: Sequence[Transform]
 
-
-def source_definitions(
-    source: DynamoDBSource,
-    members: Sequence[Member],
-    resources: tuple[Lakehouse, DynamoDBStreamsResource],
-    *,
-    settings: DrainSettings,
-    snapshot_settings: SnapshotSettings,
-    options: RunOptions,
-    clock: Clock,
-) -> SourceDefinitions:
-    """Return the definitions of one source; one drain serves every transform downstream of it."""
-
-    def arguments(group: Group) -> dict[str, Any]:
-        return {
-            "name": group.name,
-            "evaluation_fn": DrainSensor(source, group, settings, options, clock).evaluate,
-            "jobs": [*group.jobs, group.beside[2]],
-            "minimum_interval_seconds": options.tick_seconds,
-            "default_status": options.default_status,
-            "required_resource_keys": {LAKEHOUSE_KEY, DYNAMODB_KEY},
-            "description": f"Drains the changes of the DynamoDB table {source.table_name} into its "
-            "change log and runs the transforms downstream. Resetting the cursor loses nothing. "
-            + options.why_stopped,
-        }
-
-    wanted = Group(
-        sensor_name(source),
-        identical=(*resources, clock),
-        equal={
-            "source": source,
-            "drain_settings": settings,
-            "snapshot_settings": snapshot_settings,
-            "default_status": options.default_status,
-            "tick_seconds": options.tick_seconds,
-            "min_run_interval": options.min_run_interval,
-            "run_tags": dict(options.run_tags),
-            "executor": options.executor,
-        },
-    )
-    wanted.beside = (
-        change_log_spec(source),
-        stream_check(source, settings),
-        *snapshot_jobs(source, wanted, snapshot_settings, clock=clock),
-    )
-    sensor, group = shared(wanted, members, SensorDefinition, arguments)
-    spec, check, *jobs = group.beside
-    return SourceDefinitions(sensor, spec, check, tuple(jobs))
+    @property
+    def dynamodb(self) -> DynamoDBStreamsResource:
+        """Connection to the service."""
+        resource: DynamoDBStreamsResource = getattr(self.context.resources, DYNAMODB_KEY)
+        return resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,50 +127,35 @@ class DrainSensor:
         self._client: tuple[dict[str, object], StreamClient] | None = None
         self._unsaved: SensorCursor | None = None
         self._truncated_at: datetime | None = None
+        self._landed_seconds = -BUSY_FOR_SECONDS
         self._looks = count()
         self._loaded_at = clock()
 
     def evaluate(self, context: SensorEvaluationContext) -> SensorResult:
-        """Drain the stream, report the checks, and request runs."""
+        """Drain the stream, listen while nothing is to be told, report and request runs."""
+        until_seconds = time.monotonic() + self._settings.listen_seconds
         layout: Layout = getattr(context.resources, LAKEHOUSE_KEY).layout
-        transforms = self._group.transforms_in(context.repository_def)
-        drained = self._drain(context, layout, transforms)
-        now = self._clock()
-        cursor = self._cursor(context, now)
-        caught_up_at, never_read = self._last_read(drained.report, cursor, context.instance, now)
-        health = _health(drained, now, caught_up_at, never_read=never_read)
-        # A store that is down has used up the time of the drain: nothing else asks it in this tick.
-        asked = () if isinstance(drained.error, StoreUnavailableError) else transforms
-        lags = lag_checks(
-            asked, layout, drained.report, now=now, caught_up_at=caught_up_at, never_read=never_read
-        )
-        requests: list[RunRequest] = []
-        reasons: list[str] = []
-        # The changes that wait in the change log of another table are not for these transforms.
-        if not isinstance(drained.error, SourceMismatchError):
-            requests, reasons = self._runs(asked, lags, layout, context.instance, now)
-        # Runs read the time from this check: there is none to read before the first full read.
-        known_at = None if never_read else caught_up_at
-        checks = [*stream_checks(self._source, health, known_at), *lags.values()]
-        if drained.report is not None:
-            checks += complete_checks(self._source, drained.report, lags)
-            checks[0], decision = self._snapshot(context, layout, drained.report, checks[0], now)
-            checks.append(snapshot_check(self._source, drained.report.snapshot, decision))
-            requests, reasons = requests + decision.requests, reasons + decision.reasons
+        tick = _Tick(context, layout, self._group.transforms_in(context.repository_def))
+        cursor = self._unsaved or SensorCursor.parse(context.cursor, now=self._clock())
+        drained = self._drain(tick)
+        found = self._found(tick, drained, cursor)
+        if may_listen(context.instance, layout, self._settings, self._options.tick_seconds):
+            drained, found = self._listened(tick, drained, found, cursor, until_seconds)
 
+        now = self._clock()
         due = Due.at(now, cursor)
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
             *self._materialization(drained.report, layout, now),
-            *(one.event() for one in checks if one.must_be_reported(cursor, due)),
+            *(one.event() for one in found.checks if one.must_be_reported(cursor, due)),
         ]
         after = SensorCursor(
-            caught_up_at=caught_up_at,
-            never_read=never_read,
+            caught_up_at=found.caught_up_at,
+            never_read=found.never_read,
             evaluated_at=now if due.now else cursor.evaluated_at,
             hourly_at=now if due.hourly else cursor.hourly_at,
-            levels={one.name: one.level for one in checks},
+            levels={one.name: one.level for one in found.checks},
         )
-        if drained.error is not None and not requests:
+        if drained.error is not None and not found.requests:
             # Dagster stores neither the events nor the cursor of a failed tick.
             for event in events:
                 context.instance.report_runless_asset_event(event)
@@ -223,29 +164,88 @@ class DrainSensor:
         self._unsaved = None
         if drained.error is not None:
             context.log.error("The drain failed: %s", drained.error)
-        summary = "; ".join((tick_summary(drained.report), *reasons))
-        if requests:
+        summary = "; ".join((tick_summary(drained.report), *found.reasons))
+        if found.requests:
             context.log.info("%s", summary)
         crash_points.reach(crash_points.BEFORE_CURSOR)
         return SensorResult(
-            run_requests=requests,
-            skip_reason=None if requests else SkipReason(summary),
+            run_requests=list(found.requests),
+            skip_reason=None if found.requests else SkipReason(summary),
             cursor=after.to_json(),
             asset_events=events,
         )
 
-    def _drain(
-        self, context: SensorEvaluationContext, layout: Layout, transforms: Sequence[Transform]
-    ) -> _Succeeded | _Failed:
-        dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
+    def _listened(
+        self,
+        tick: _Tick,
+        drained: _Succeeded | _Failed,
+        found: Findings,
+        cursor: SensorCursor,
+        until_seconds: float,
+    ) -> tuple[_Succeeded | _Failed, Findings]:
+        """Drain again and again until something is to be told, or the tick must end.
+
+        Each drain is one of its own: what it landed stays, whatever happens to the next one, which
+        the next tick meets again if it fails.
+        """
+        most = most_listeners(tick.context.instance)
+        with LISTENERS.place(most, busy=self._is_busy(drained.report)) as place:
+            while place is not None and drained.report is not None and found.is_quiet(cursor):
+                client = self._client_of(tick.dynamodb)
+                if not place.waits(next_drain_seconds(client), until_seconds):
+                    break
+                more = self._drain(tick, listening=True)
+                if more.report is None:
+                    tick.context.log.warning("A tick ends early, as a drain failed: %s", more.error)
+                    break
+                if self._is_busy(more.report):
+                    place.set_busy()
+                found = self._found(tick, more, cursor)
+                drained = _Succeeded(drained.report.then(more.report))
+        return drained, found
+
+    def _is_busy(self, report: DrainReport | None) -> bool:
+        """Return whether the stream has traffic, by a drain just now and those before it."""
+        if report is not None and report.batch is not None:
+            self._landed_seconds = time.monotonic()
+        return time.monotonic() - self._landed_seconds < BUSY_FOR_SECONDS
+
+    def _found(self, tick: _Tick, drained: _Succeeded | _Failed, cursor: SensorCursor) -> Findings:
+        """Return what a drain has found: the checks, and the runs that must be requested."""
+        layout, instance, now = tick.layout, tick.context.instance, self._clock()
+        caught_up_at, never_read = self._last_read(drained.report, cursor, instance, now)
+        health = _health(drained, now, caught_up_at, never_read=never_read)
+        # A store that is down has used up the time of the drain: nothing else asks it in this tick.
+        asked = () if isinstance(drained.error, StoreUnavailableError) else tick.transforms
+        lags = lag_checks(
+            asked, layout, drained.report, now=now, caught_up_at=caught_up_at, never_read=never_read
+        )
+        requests: list[RunRequest] = []
+        reasons: list[str] = []
+        # The changes that wait in the change log of another table are not for these transforms.
+        if not isinstance(drained.error, SourceMismatchError):
+            requests, reasons = self._runs(asked, lags, layout, instance, now)
+        # Runs read the time from this check: there is none to read before the first full read.
+        known_at = None if never_read else caught_up_at
+        checks = [*stream_checks(self._source, health, known_at), *lags.values()]
+        if drained.report is not None:
+            checks += complete_checks(self._source, drained.report, lags)
+            checks[0], decision = self._snapshot(tick, drained.report, checks[0], now)
+            checks.append(snapshot_check(self._source, drained.report.snapshot, decision))
+            requests, reasons = requests + decision.requests, reasons + decision.reasons
+        return Findings(drained.report, caught_up_at, never_read, checks, requests, reasons)
+
+    def _drain(self, tick: _Tick, *, listening: bool = False) -> _Succeeded | _Failed:
+        context, layout, transforms = tick
         try:
             report = drain_tick(
                 self._source,
-                self._client_of(dynamodb),
+                self._client_of(tick.dynamodb),
                 layout,
                 settings=self._settings,
                 clock=self._clock,
                 logger=context.log,
+                listening=listening,
             )
         except DatazoneError as error:
             # The next tick builds a new client: credentials and endpoints may have changed.
@@ -319,9 +319,6 @@ class DrainSensor:
         known = known_caught_up_at(instance, self._source)
         return (now, True) if known is None else (known, False)
 
-    def _cursor(self, context: SensorEvaluationContext, now: datetime) -> SensorCursor:
-        return self._unsaved or SensorCursor.parse(context.cursor, now=now)
-
     def _runs(
         self,
         transforms: Sequence[Transform],
@@ -357,19 +354,14 @@ class DrainSensor:
         return requests, reasons
 
     def _snapshot(
-        self,
-        context: SensorEvaluationContext,
-        layout: Layout,
-        report: DrainReport,
-        health: SensorCheck,
-        now: datetime,
+        self, tick: _Tick, report: DrainReport, health: SensorCheck, now: datetime
     ) -> tuple[SensorCheck, SnapshotDecision]:
+        instance = tick.context.instance
         decision = decide_snapshot(
-            self._source, report.snapshot, context.instance, now=now, loaded_at=self._loaded_at
+            self._source, report.snapshot, instance, now=now, loaded_at=self._loaded_at
         )
         if report.gaps:
-            dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
-            health = after_gap(health, self._source, layout, dynamodb, self._clock)
+            health = after_gap(health, self._source, tick.layout, tick.dynamodb, self._clock)
         return with_snapshot(health, decision), decision
 
     def _materialization(

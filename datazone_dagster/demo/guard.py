@@ -26,7 +26,7 @@ def main(command: list[str]) -> int:
         while os.read(sys.stdin.fileno(), 4096):
             pass
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)
 
     threading.Thread(target=end_with_input, daemon=True).start()
     input_closed = False

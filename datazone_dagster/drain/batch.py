@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.batch_writer import BatchWriter
-from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
+from datazone_dagster.changelog.checkpoints import CheckpointSnapshot
 from datazone_dagster.changelog.current_checkpoint import up_to_date
-from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.mask_salt import check_salt, record_salt
 from datazone_dagster.drain.checkpoint_update import (
     is_worth_saving,
@@ -29,7 +28,7 @@ from datazone_dagster.drain.maintain_source import maintain_once
 from datazone_dagster.drain.masked_sink import masked_sink
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import ShardRead, oldest_unread, plan_drain, pruned
-from datazone_dagster.drain.polling import Poll, due, record_activity
+from datazone_dagster.drain.polling import POLLING, Intervals, Poll, due, record_activity
 from datazone_dagster.drain.process_state import (
     ProcessState,
     load_state,
@@ -37,16 +36,17 @@ from datazone_dagster.drain.process_state import (
     save_state,
 )
 from datazone_dagster.drain.reader import IteratorCache, ReadBudget, Sink, read_shards
+from datazone_dagster.drain.recent_listing import RecentListing
 from datazone_dagster.drain.restart_check import stream_of_new_table, was_made_again
 from datazone_dagster.drain.restarts import ended_by_restart
 from datazone_dagster.drain.settings import DrainSettings
 from datazone_dagster.drain.source_check import owner_to_record
-from datazone_dagster.drain.stream_choice import list_streams, stream_to_read
+from datazone_dagster.drain.source_tables import Tables
+from datazone_dagster.drain.stream_choice import list_streams
 from datazone_dagster.errors import (
     AccessDeniedError,
     ConcurrentWriterError,
     CredentialsError,
-    StorageError,
     ThrottledError,
 )
 from datazone_dagster.items.masking import Masks
@@ -63,46 +63,6 @@ from datazone_dagster.text import shown
 
 MAINTENANCE_SHARE = 0.25
 """Share of a drain's time for maintenance; after it, only one piece is done: landing goes first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """Checkpoint and change log of a source, at the versions that a batch is based on.
-
-    A successful batch leaves both at its own commits, and the next batch of the tick continues
-    from there. If another drain has committed meanwhile, the next batch's commit fails.
-    """
-
-    saved: CheckpointSnapshot
-    log: ChangeLogSnapshot
-
-    @classmethod
-    def opened(
-        cls,
-        layout: Layout,
-        source: DynamoDBSource,
-        identify: Callable[[], SourceIdentity | None],
-    ) -> Tables:
-        """Open both tables at their newest versions.
-
-        Args:
-            layout: Locations of the tables.
-            source: Source of the tables.
-            identify: Returns the table that a new change log belongs to.
-
-        Raises:
-            SourceMismatchError: The change log belongs to another table than the source.
-            StorageError: A table can't be read, or the two contradict each other.
-        """
-        # The order matters: another drain may land and save a batch between the two.
-        saved = CheckpointTable(layout, source.name).known_or_created()
-        log = ChangeLog(layout, source, identify).open_or_create()
-        if log.head < saved.checkpoint.batch:  # perhaps both were made again
-            saved.forget()
-            saved = CheckpointTable(layout, source.name).open_or_create()
-        if saved.checkpoint.batch > log.head:
-            raise _behind_its_checkpoint(source.name, saved.checkpoint.batch, log.head, layout)
-        return cls(saved, log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,23 +108,34 @@ class BatchDrain:
         self.tables: Tables | None = None
         """Tables for the next batch of the tick; None: the next batch opens them again."""
 
-    def run(self, tables: Tables | None = None, *, ask_again_seconds: float = 0.0) -> DrainReport:
-        """See `drain_once`. Shards read to their latest position rest for `ask_again_seconds`."""
+    def run(
+        self,
+        tables: Tables | None = None,
+        *,
+        intervals: Intervals = POLLING,
+        listed_recently: bool = False,
+    ) -> DrainReport:
+        """See `drain_once`.
+
+        Args:
+            tables: Tables as the last batch of the tick left them.
+            intervals: How soon a shard is read again.
+            listed_recently: Whether a listing of the last seconds will do.
+        """
         source, settings, now = self._source, self._settings, self._now
         tables, masks = self._opened(tables)
         checkpoint = up_to_date(tables.saved.checkpoint, tables.log, now)
 
-        listing = list_streams(self._client)
-        owner = owner_to_record(source.name, tables.log, listing, checkpoint)
-        again = stream_of_new_table(self._client, listing, owner, checkpoint)
+        listed = RecentListing(self._client, recent=listed_recently)
+        owner = owner_to_record(source.name, tables.log, listed.streams, checkpoint)
+        again = stream_of_new_table(self._client, listed.streams, owner, checkpoint)
         if again is not None:
             return self._begin_again(tables, owner, checkpoint, again)
-        stream = stream_to_read(self._client, listing, checkpoint)
+        stream = listed.stream(checkpoint)
         plan = plan_drain(stream, checkpoint, start=source.start, now=now)
         state = load_state(self._client, settings)
         reading_seconds = time.monotonic()
-        rest_seconds = ask_again_seconds
-        poll = due(plan.reads, state.activities, reading_seconds, at_least_seconds=rest_seconds)
+        poll = due(plan.reads, state.activities, reading_seconds, intervals)
         budget_bytes = settings.budget_bytes or state.size.bytes
         with tables.log.begin(plan.checkpoint.epoch) as writer:
             sink = masked_sink(writer, masks)
@@ -181,20 +152,20 @@ class BatchDrain:
         self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
         self.progressed = landed.batch is not None or any(one.ended for one in outcomes)
         if not landed.lost_race:
-            body_bytes = sum(outcome.body_bytes for outcome in outcomes)
+            if not any(one.ended or one.error or one.gap or one.older for one in outcomes):
+                listed.keep()
             record_activity(state.activities, outcomes, reading_seconds)
-            state.size = state.size.after(
-                BatchMeasured(
-                    bytes=body_bytes,
-                    work_seconds=written_seconds - reading_seconds,
-                    commit_seconds=(reading_seconds - self._started_seconds)
-                    + (finished_seconds - written_seconds),
-                    full=body_bytes >= budget_bytes,
-                    memory_pressure=memory_pressure(state, settings),
-                    throttled=self.throttled,
-                )
+            body_bytes = sum(outcome.body_bytes for outcome in outcomes)
+            measured = BatchMeasured(
+                bytes=body_bytes,
+                work_seconds=written_seconds - reading_seconds,
+                commit_seconds=(reading_seconds - self._started_seconds)
+                + (finished_seconds - written_seconds),
+                full=body_bytes >= budget_bytes,
+                memory_pressure=memory_pressure(state, settings),
+                throttled=self.throttled,
             )
-            self._end(tables, state)
+            self._end(tables, state, measured)
         _raise_if_locked_out(outcomes)
         return drain_report(
             source.name,
@@ -226,11 +197,12 @@ class BatchDrain:
         check_salt(self._source.name, tables.log, self._salt)
         return tables, masks
 
-    def _end(self, tables: Tables, state: ProcessState) -> None:
+    def _end(self, tables: Tables, state: ProcessState, measured: BatchMeasured) -> None:
         """Pass the state on, and maintain the tables.
 
         If nothing was due, the next batch of the tick continues on the same tables.
         """
+        state.size = state.size.after(measured)
         save_state(self._client, state)
         until_seconds = self._started_seconds + self._settings.budget_seconds * MAINTENANCE_SHARE
         if not maintain_once(tables.log, tables.saved, state, until_seconds, self._logger):
@@ -380,17 +352,6 @@ def _record_gaps(
     if found:
         saved.save(planned.with_shards(*found))
         crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
-
-
-def _behind_its_checkpoint(source: str, batch: int, head: int, layout: Layout) -> StorageError:
-    return StorageError(
-        f"The checkpoint of source {source!r} is at batch {batch}, but its change log ends "
-        f"at {head}.",
-        safe="Nothing was read or written.",
-        hint="The change log was removed, or restored from an older copy. Restore the newest "
-        f"copy, or move {layout.checkpoint(source)} away to read the stream again from "
-        "its trim horizon.",
-    )
 
 
 def _raise_if_locked_out(outcomes: list[ShardOutcome]) -> None:

@@ -23,14 +23,31 @@ SILENT_INTERVAL_SECONDS = 13.0
 """Ticks come every 5 seconds, not to the millisecond: the two intervals are every second and every
 third tick."""
 
-POLLING = (
+Intervals = Sequence[tuple[float, float]]
+"""Quiet time of a shard, and the interval between two reads from then on; both in seconds."""
+
+POLLING: Intervals = (
     (QUIET_AFTER_SECONDS, QUIET_INTERVAL_SECONDS),
     (SILENT_AFTER_SECONDS, SILENT_INTERVAL_SECONDS),
 )
-"""Quiet time of a shard, and the interval between two reads from then on; both in seconds."""
+"""Those of ticks: a busy shard is read at each of them."""
 
-SAME_TICK_SECONDS = 4.0
-"""Interval within one tick at which a shard at its latest position is asked again."""
+SAME_TICK: Intervals = ((0.0, 4.0), *POLLING)
+"""Those of later batches of one tick."""
+
+LISTENING_SECONDS = 1.0
+BUSY_FOR_SECONDS = 10.0
+LISTENING: Intervals = (
+    (0.0, LISTENING_SECONDS),
+    (BUSY_FOR_SECONDS, 4.5),
+    (QUIET_AFTER_SECONDS, 9.5),
+    (SILENT_AFTER_SECONDS, 14.5),
+)
+"""Those of a tick that listens.
+
+Only a shard with recent records is asked more often than by ticks of 5 seconds, and no other one
+takes more calls than by them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +82,7 @@ def due(
     reads: Sequence[ShardRead],
     activities: Mapping[tuple[str, str], ShardActivity],
     now: float,
-    *,
-    at_least_seconds: float = 0.0,
+    intervals: Intervals = POLLING,
 ) -> Poll:
     """Return the reads that are due. A closed shard always is, until its end is read.
 
@@ -74,7 +90,7 @@ def due(
         reads: Reads of the plan.
         activities: Recent activity of the shards in this process.
         now: Time on the monotonic clock, in seconds.
-        at_least_seconds: Shortest interval at which a shard at its latest position is asked again.
+        intervals: Intervals at which a shard at its latest position is asked again.
     """
     asked: list[tuple[float, ShardRead]] = []
     oldest_latest_at = now
@@ -82,7 +98,7 @@ def due(
         activity = activities.get((read.shard.stream_arn, read.shard.shard_id))
         if activity is None:
             asked.append((float("-inf"), read))
-        elif _is_due(read, activity, now, at_least_seconds):
+        elif read.closed or _seconds_to_wait(activity, now, intervals) <= 0:
             asked.append((activity.polled_at, read))
         else:
             oldest_latest_at = min(oldest_latest_at, activity.polled_at)
@@ -94,16 +110,19 @@ def due(
     )
 
 
-def _is_due(read: ShardRead, activity: ShardActivity, now: float, at_least_seconds: float) -> bool:
-    if read.closed or not activity.at_latest:
-        return True
+def seconds_to_next(activities: Activities, now: float, longest_seconds: float) -> float:
+    """Return the time until a tick that listens has a shard to ask, at most the longest one."""
+    waits = (_seconds_to_wait(one, now, LISTENING) for one in activities.values())
+    return max(0.0, min((longest_seconds, *waits)))
+
+
+def _seconds_to_wait(activity: ShardActivity, now: float, intervals: Intervals) -> float:
+    """Return the time until a shard is due; negative if it has been for a while."""
+    if not activity.at_latest:
+        return 0.0
     quiet_seconds = now - activity.busy_at
-    interval = at_least_seconds
-    if quiet_seconds >= SILENT_AFTER_SECONDS:
-        interval = max(interval, SILENT_INTERVAL_SECONDS)
-    elif quiet_seconds >= QUIET_AFTER_SECONDS:
-        interval = max(interval, QUIET_INTERVAL_SECONDS)
-    return now - activity.polled_at >= interval
+    interval = max((each for after, each in intervals if quiet_seconds >= after), default=0.0)
+    return interval - (now - activity.polled_at)
 
 
 def record_activity(activities: Activities, outcomes: Iterable[ShardOutcome], now: float) -> None:
@@ -117,6 +136,9 @@ def record_activity(activities: Activities, outcomes: Iterable[ShardOutcome], no
     for outcome in outcomes:
         shard = (outcome.row.stream_arn, outcome.row.shard_id)
         if outcome.calls == 0:
+            continue
+        if outcome.ended:
+            activities.pop(shard, None)
             continue
         known = activities.get(shard)
         busy = known is None or outcome.records > 0 or outcome.malformed > 0

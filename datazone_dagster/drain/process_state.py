@@ -66,6 +66,12 @@ def save_state(client: StreamClient, state: ProcessState) -> None:
     _states[client] = state
 
 
+def activities_of(client: StreamClient) -> Activities:
+    """Return the recent activity of a client's shards; empty if none is known."""
+    state = _states.get(client)
+    return {} if state is None else state.activities
+
+
 def memory_pressure(state: ProcessState, settings: DrainSettings) -> float:
     """Return the share of the memory available to drains that is in use."""
 

@@ -9,6 +9,9 @@ from datazone_dagster.errors import DefinitionError
 
 SHORTEST_RETENTION = timedelta(days=2)
 
+LONGEST_LISTENING_SECONDS = 35.0
+"""A tick has 60 seconds, and the last batch of one that listens may take `budget_seconds`."""
+
 
 @dataclass(frozen=True, slots=True)
 class DrainSettings:
@@ -26,10 +29,15 @@ class DrainSettings:
         max_workers: Number of shards read at a time, and of HTTP connections.
         keep_changes: Retention of changes in the change log once every dataset has applied them;
             None retains them for good, so that a dataset can be rebuilt from them.
+        listen_seconds: Age up to which a sensor tick goes on for new records once it has read the
+            stream to its end, from 0 to 35 seconds; 0: it ends then. A tick listens in a local
+            lakehouse only, and only where Dagster's instance evaluates sensors in threads. The
+            default ends it just before the daemon looks for due sensors, every five seconds.
 
     Raises:
-        DefinitionError: `keep_changes` is shorter than two days: positions are rebuilt from the
-            change log, and the service only has the records of the last 24 hours.
+        DefinitionError: `listen_seconds` is out of its range, or `keep_changes` is shorter than
+            two days: positions are rebuilt from the change log, and the service only has the
+            records of the last 24 hours.
     """
 
     budget_seconds: float = 20.0
@@ -37,9 +45,15 @@ class DrainSettings:
     budget_bytes: int | None = None
     max_workers: int = 16
     keep_changes: timedelta | None = None
+    listen_seconds: float = 19.0
 
     def __post_init__(self) -> None:
-        """Check the retention: removed changes can't be restored."""
+        """Check the retention, since removed changes can't be restored, and the age of ticks."""
+        if not 0 <= self.listen_seconds <= LONGEST_LISTENING_SECONDS:
+            raise DefinitionError(
+                f"DrainSettings: listen_seconds={self.listen_seconds!r} is not allowed.",
+                hint=f"Give 0 to {LONGEST_LISTENING_SECONDS:g}: Dagster drops a tick after 60 s.",
+            )
         if self.keep_changes is not None and self.keep_changes < SHORTEST_RETENTION:
             raise DefinitionError(
                 f"DrainSettings: keep_changes={self.keep_changes} is too short.",

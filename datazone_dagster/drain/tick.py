@@ -8,14 +8,25 @@ import time
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.api.source import require_stream
 from datazone_dagster.delta import guarded
-from datazone_dagster.drain.batch import BatchDrain, Tables
-from datazone_dagster.drain.polling import SAME_TICK_SECONDS
+from datazone_dagster.drain.batch import BatchDrain
+from datazone_dagster.drain.polling import (
+    LISTENING,
+    LISTENING_SECONDS,
+    POLLING,
+    SAME_TICK,
+    seconds_to_next,
+)
+from datazone_dagster.drain.process_state import activities_of
 from datazone_dagster.drain.settings import DrainSettings
+from datazone_dagster.drain.source_tables import Tables
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.process.shutdown import shutdown_requested
+
+LONGEST_WAIT_SECONDS = 5.0
+"""Longest time between two drains of a client that listens: new shards are listed then."""
 
 _logger = logging.getLogger(__name__)
 
@@ -28,10 +39,21 @@ def drain_tick(
     settings: DrainSettings = DrainSettings(),
     clock: Clock = utc_now,
     logger: logging.Logger = _logger,
+    listening: bool = False,
 ) -> DrainReport:
     """Land batch after batch until the source is caught up or the time budget is spent.
 
     Each batch is a drain of its own: a committed batch stays, whatever happens to the next one.
+
+    Args:
+        source: Source to drain.
+        client: Client of its stream.
+        layout: Locations of the tables.
+        settings: Bounds of the drain.
+        clock: Function that returns the time in UTC.
+        logger: Logger of warnings.
+        listening: Whether another drain of this client came just before: busy shards are asked
+            every second, the others as rarely as ever, and the streams are not listed each time.
 
     Returns:
         One report over all batches.
@@ -47,7 +69,11 @@ def drain_tick(
         drain = BatchDrain(source, client, layout, settings, clock, logger, deadline_seconds)
         try:
             with guarded(layout.uri, f"Draining {source.name}"):
-                report = drain.run(tables, ask_again_seconds=SAME_TICK_SECONDS if total else 0.0)
+                report = drain.run(
+                    tables,
+                    intervals=SAME_TICK if total else LISTENING if listening else POLLING,
+                    listed_recently=listening and total is None,
+                )
         except DatazoneError as error:
             if total is None:
                 raise
@@ -65,6 +91,17 @@ def drain_tick(
             or time.monotonic() >= deadline_seconds
         ):
             return total
+
+
+def next_drain_seconds(client: StreamClient) -> float:
+    """Return the time to wait before a client that listens drains again, in seconds.
+
+    It is one second while a shard has records, and at most the five of a tick.
+    """
+    activities = activities_of(client)
+    return max(
+        LISTENING_SECONDS, seconds_to_next(activities, time.monotonic(), LONGEST_WAIT_SECONDS)
+    )
 
 
 def drain_once(

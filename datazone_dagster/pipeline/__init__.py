@@ -37,8 +37,8 @@ from datazone_dagster.dataset.scanned_dataset import last_scan
 from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.delta.store_access import resolve_access_with
 from datazone_dagster.delta.store_errors import converts_errors, guarded
-from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
-from datazone_dagster.drain.polling import POLLING
+from datazone_dagster.drain import DrainSettings, drain_once, drain_tick, next_drain_seconds
+from datazone_dagster.drain.polling import LISTENING, POLLING
 from datazone_dagster.erase import Erasure, open_erasure
 from datazone_dagster.model.audit_report import AuditSettings
 from datazone_dagster.model.layout import Layout
@@ -91,6 +91,7 @@ from datazone_dagster.source.connection_settings import (
 )
 
 __all__ = [
+    "LISTENING",
     "POLLING",
     "AccountIdEndpointMode",
     "ApplySettings",
@@ -132,6 +133,7 @@ __all__ = [
     "look_in_turn",
     "lost_window_start",
     "maintain_dataset",
+    "next_drain_seconds",
     "open_dataset",
     "open_erasure",
     "open_exports",

@@ -13,6 +13,7 @@ import signal
 import threading
 
 _requested = threading.Event()
+_interrupted = threading.Event()
 _signals: int | None = None
 """File descriptor from which the numbers of received signals can be read."""
 
@@ -47,14 +48,27 @@ def notice_sigterm() -> bool:
 
 def shutdown_requested() -> bool:
     """Return whether SIGTERM arrived since `notice_sigterm`."""
-    if _signals is not None and not _requested.is_set():
-        try:
-            received = os.read(_signals, 4096)
-        except BlockingIOError:
-            return False
-        if signal.SIGTERM in received:
-            _requested.set()
+    _read_signals()
     return _requested.is_set()
+
+
+def ending() -> bool:
+    """Return whether SIGTERM or SIGINT arrived: after Ctrl-C, work goes on, waiting does not."""
+    _read_signals()
+    return _requested.is_set() or _interrupted.is_set()
+
+
+def _read_signals() -> None:
+    if _signals is None or _requested.is_set():
+        return
+    try:
+        received = os.read(_signals, 4096)
+    except BlockingIOError:
+        return
+    if signal.SIGTERM in received:
+        _requested.set()
+    if signal.SIGINT in received:
+        _interrupted.set()
 
 
 def _reset() -> None:
@@ -64,6 +78,7 @@ def _reset() -> None:
         signal.set_wakeup_fd(-1)
         _signals = None
     _requested.clear()
+    _interrupted.clear()
 
 
 os.register_at_fork(after_in_child=_reset)

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from datazone_dagster.apply import pacing
 from datazone_dagster.commands.cost import cost
 from datazone_dagster.dagster_glue.options import REMOTE_TICK_SECONDS
-from datazone_dagster.drain.polling import Activities, due, record_activity
+from datazone_dagster.drain.polling import (
+    LISTENING_SECONDS,
+    Activities,
+    due,
+    record_activity,
+)
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe import cost as costs
@@ -27,7 +32,7 @@ from datazone_dagster.observe.cost import (
     monthly_cost,
     monthly_runs,
 )
-from datazone_dagster.pipeline import POLLING, ApplySettings, drain_once
+from datazone_dagster.pipeline import LISTENING, POLLING, ApplySettings, drain_once
 from tests.drain.test_polling import TICK, outcome, read
 from tests.faults.orders import SOURCE
 from tests.faults.world import OrdersTable, stream_client
@@ -61,20 +66,22 @@ def test_the_calls_are_those_that_the_emulator_counted(
     assert counted == pytest.approx(expected, rel=0.12)
 
 
+@pytest.mark.parametrize("listening", [False, True])
 @pytest.mark.parametrize("writes", [0.0, 1 / 2000, 1 / 300, 1 / 60, 1.0])
-def test_quiet_shards_are_counted_as_the_drain_polls_them(writes: float) -> None:
+def test_quiet_shards_are_counted_as_the_drain_polls_them(writes: float, listening: bool) -> None:
     dice, activities, calls, ticks = random.Random(11), Activities(), 0, 40_000
-    waiting = 0
+    tick_seconds, polling = (LISTENING_SECONDS, LISTENING[1:]) if listening else (TICK, POLLING)
+    waiting, intervals = 0, LISTENING if listening else POLLING
     for tick in range(ticks):
-        waiting += dice.random() < -math.expm1(-writes * TICK)
-        if due([read("s")], activities, tick * TICK).reads:
+        waiting += dice.random() < -math.expm1(-writes * tick_seconds)
+        if due([read("s")], activities, tick * tick_seconds, intervals).reads:
             calls += 1 + (waiting > 0)
-            record_activity(activities, [outcome("s", records=waiting)], tick * TICK)
+            record_activity(activities, [outcome("s", records=waiting)], tick * tick_seconds)
             waiting = 0
     expected = (
-        monthly_calls(StreamSize(1, writes, tick_seconds=TICK), POLLING)
+        monthly_calls(StreamSize(1, writes, tick_seconds=tick_seconds), polling)
         * ticks
-        * TICK
+        * tick_seconds
         / SECONDS_A_MONTH
     )
     assert calls == pytest.approx(expected, rel=0.1)
@@ -110,6 +117,9 @@ def test_the_command_prints_a_table() -> None:
     for number in (found.calls, found.puts, found.gets):
         assert f"{number:,.0f}" in printed.output
     assert f"${found.price:,.2f}" in printed.output.replace(" ", "")
+    listening = CliRunner().invoke(cost, ["--shards", "4", "--writes", "10", "--listening"])
+    calls = monthly_calls(StreamSize(4, 10, tick_seconds=1), LISTENING[1:])
+    assert f"{calls:,.0f}" in listening.output
     refused = CliRunner().invoke(cost, ["--shards", "0", "--writes", "1"])
     assert refused.exit_code == 2
 

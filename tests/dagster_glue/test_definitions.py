@@ -221,7 +221,7 @@ def test_the_published_example_is_what_the_workspace_loads(
 def test_the_shipped_instance_settings_are_dagsters_own(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text(dagster_yaml())
     with DagsterInstance.from_config(str(tmp_path)) as instance:
-        assert instance.get_settings("sensors") == {"use_threads": True, "num_workers": 8}
+        assert instance.get_settings("sensors") == {"use_threads": True, "num_workers": 16}
         pools = instance.get_concurrency_config().pool_config
         assert pools.default_pool_limit is None  # pools of others have no limit
         assert pools.pool_granularity is not None

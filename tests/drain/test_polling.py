@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from hypothesis import given
@@ -10,12 +12,14 @@ from hypothesis import strategies as st
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import ShardRead
 from datazone_dagster.drain.polling import (
-    SAME_TICK_SECONDS,
+    LISTENING,
+    SAME_TICK,
     SILENT_INTERVAL_SECONDS,
     Activities,
     Poll,
     due,
     record_activity,
+    seconds_to_next,
 )
 from datazone_dagster.model.checkpoint import ShardCheckpoint
 from datazone_dagster.model.shard import TRIM_HORIZON
@@ -74,12 +78,45 @@ def test_a_closed_shard_and_one_behind_its_latest_position_are_always_asked() ->
         [read("a", closed=True), read("b"), read("c")],
         activities,
         1.0,
-        at_least_seconds=SAME_TICK_SECONDS,
+        intervals=SAME_TICK,
     )
     assert asked(poll) == ["a", "b"]
     assert (poll.left_out, poll.latest_age_seconds) == (1, 1.0)
-    later = due([read("c")], activities, 4.0, at_least_seconds=SAME_TICK_SECONDS)
+    later = due([read("c")], activities, 4.0, intervals=SAME_TICK)
     assert asked(later) == ["c"]
+
+
+def test_a_tick_that_listens_asks_a_busy_shard_every_second_and_others_as_rarely_as_ticks() -> None:
+    def asked_at(seconds: int) -> list[int]:
+        activities: Activities = {}
+        record_activity(activities, [outcome("s", records=1)], 0.0)
+        times = []
+        for now in map(float, range(1, seconds)):
+            if due([read("s")], activities, now, LISTENING).reads:
+                times.append(int(now))
+                record_activity(activities, [outcome("s")], now)
+        return times
+
+    times = asked_at(1500)
+    gaps = {before: later - before for before, later in itertools.pairwise(times)}
+
+    def between(first: int, last: int) -> set[int]:
+        return {gap for before, gap in gaps.items() if first <= before <= last}
+
+    assert between(1, 8) == {1}
+    assert between(11, 100) == {5}
+    assert between(130, 570) == {10}
+    assert between(620, 1500) == {15}
+
+
+def test_a_tick_that_listens_waits_for_the_next_shard() -> None:
+    activities: Activities = {}
+    assert seconds_to_next(activities, 0.0, 5.0) == 5.0
+    record_activity(activities, [outcome("quiet")], 0.0)
+    record_activity(activities, [outcome("quiet"), outcome("busy", records=1)], 200.0)
+    assert seconds_to_next(activities, 200.25, 5.0) == 0.75
+    record_activity(activities, [replace(outcome("busy"), ended=True)], 201.0)
+    assert seconds_to_next(activities, 201.0, 5.0) == 5.0
 
 
 def test_shards_without_a_turn_come_first_in_the_next_drain() -> None:

@@ -132,7 +132,7 @@ GUARDS = (
     ),
     Guard(
         "The checkpoint is opened before the change log",
-        "drain/batch.py",
+        "drain/source_tables.py",
         "        saved = CheckpointTable(layout, source.name).known_or_created()\n"
         "        log = ChangeLog(layout, source, identify).open_or_create()\n",
         "        log = ChangeLog(layout, source, identify).open_or_create()\n"
@@ -141,7 +141,7 @@ GUARDS = (
     ),
     Guard(
         "A drain stops if the change log ends before its checkpoint",
-        "drain/batch.py",
+        "drain/source_tables.py",
         "if saved.checkpoint.batch > log.head:",
         "if saved.checkpoint.batch > log.head + 10**9:",
         "faults/test_lost_and_foreign_tables.py::test_a_lost_change_log_is_not_started_again",

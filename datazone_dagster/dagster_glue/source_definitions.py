@@ -1,0 +1,78 @@
+"""Definitions of one source: drain sensor, change log, check of the stream, snapshot jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from dagster import AssetChecksDefinition, AssetSpec, JobDefinition, SensorDefinition
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.assets import change_log_spec
+from datazone_dagster.dagster_glue.checks import stream_check
+from datazone_dagster.dagster_glue.names import DYNAMODB_KEY, LAKEHOUSE_KEY, sensor_name
+from datazone_dagster.dagster_glue.options import RunOptions
+from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.sensor import DrainSensor
+from datazone_dagster.dagster_glue.shared import Group, Member, shared
+from datazone_dagster.dagster_glue.snapshot_jobs import snapshot_jobs
+from datazone_dagster.model.protocols import Clock
+from datazone_dagster.pipeline import DrainSettings, SnapshotSettings
+
+
+class SourceDefinitions(NamedTuple):
+    """Definitions of one source: drain sensor, change log, check of the stream, snapshot jobs."""
+
+    sensor: SensorDefinition
+    change_log: AssetSpec
+    check: AssetChecksDefinition
+    jobs: tuple[JobDefinition, ...]
+
+
+def source_definitions(
+    source: DynamoDBSource,
+    members: Sequence[Member],
+    resources: tuple[Lakehouse, DynamoDBStreamsResource],
+    *,
+    settings: DrainSettings,
+    snapshot_settings: SnapshotSettings,
+    options: RunOptions,
+    clock: Clock,
+) -> SourceDefinitions:
+    """Return the definitions of one source; one drain serves every transform downstream of it."""
+
+    def arguments(group: Group) -> dict[str, Any]:
+        return {
+            "name": group.name,
+            "evaluation_fn": DrainSensor(source, group, settings, options, clock).evaluate,
+            "jobs": [*group.jobs, group.beside[2]],
+            "minimum_interval_seconds": options.tick_seconds,
+            "default_status": options.default_status,
+            "required_resource_keys": {LAKEHOUSE_KEY, DYNAMODB_KEY},
+            "description": f"Drains the changes of the DynamoDB table {source.table_name} into its "
+            "change log and runs the transforms downstream. Resetting the cursor loses nothing. "
+            + options.why_stopped,
+        }
+
+    wanted = Group(
+        sensor_name(source),
+        identical=(*resources, clock),
+        equal={
+            "source": source,
+            "drain_settings": settings,
+            "snapshot_settings": snapshot_settings,
+            "default_status": options.default_status,
+            "tick_seconds": options.tick_seconds,
+            "min_run_interval": options.min_run_interval,
+            "run_tags": dict(options.run_tags),
+            "executor": options.executor,
+        },
+    )
+    wanted.beside = (
+        change_log_spec(source),
+        stream_check(source, settings),
+        *snapshot_jobs(source, wanted, snapshot_settings, clock=clock),
+    )
+    sensor, group = shared(wanted, members, SensorDefinition, arguments)
+    spec, check, *jobs = group.beside
+    return SourceDefinitions(sensor, spec, check, tuple(jobs))

@@ -1,0 +1,64 @@
+"""The two tables of a source that a drain reads and writes: checkpoint and change log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
+from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
+from datazone_dagster.errors import StorageError
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.source_identity import SourceIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Checkpoint and change log of a source, at the versions that a batch is based on.
+
+    A successful batch leaves both at its own commits, and the next batch of the tick continues
+    from there. If another drain has committed meanwhile, the next batch's commit fails.
+    """
+
+    saved: CheckpointSnapshot
+    log: ChangeLogSnapshot
+
+    @classmethod
+    def opened(
+        cls,
+        layout: Layout,
+        source: DynamoDBSource,
+        identify: Callable[[], SourceIdentity | None],
+    ) -> Tables:
+        """Open both tables at their newest versions.
+
+        Args:
+            layout: Locations of the tables.
+            source: Source of the tables.
+            identify: Returns the table that a new change log belongs to.
+
+        Raises:
+            SourceMismatchError: The change log belongs to another table than the source.
+            StorageError: A table can't be read, or the two contradict each other.
+        """
+        # The order matters: another drain may land and save a batch between the two.
+        saved = CheckpointTable(layout, source.name).known_or_created()
+        log = ChangeLog(layout, source, identify).open_or_create()
+        if log.head < saved.checkpoint.batch:  # perhaps both were made again
+            saved.forget()
+            saved = CheckpointTable(layout, source.name).open_or_create()
+        if saved.checkpoint.batch > log.head:
+            raise _behind_its_checkpoint(source.name, saved.checkpoint.batch, log.head, layout)
+        return cls(saved, log)
+
+
+def _behind_its_checkpoint(source: str, batch: int, head: int, layout: Layout) -> StorageError:
+    return StorageError(
+        f"The checkpoint of source {source!r} is at batch {batch}, but its change log ends "
+        f"at {head}.",
+        safe="Nothing was read or written.",
+        hint="The change log was removed, or restored from an older copy. Restore the newest "
+        f"copy, or move {layout.checkpoint(source)} away to read the stream again from "
+        "its trim horizon.",
+    )

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from datazone_dagster.api import Dataset
 from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.delta.unfinished_uploads import abort_unfinished
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.column_names import EVENT_TIME, KEY
 from datazone_dagster.model.layout import Layout
@@ -44,7 +45,15 @@ def maintain_dataset(
     """
     report = _maintain_table(layout, dataset, settings, clock, memory_bytes)
     deleted = Quarantine(layout, dataset.id).delete_old_files(clock() - settings.retention)
-    return report and replace(report, files_deleted=report.files_deleted + deleted)
+    if report is None:
+        return None
+    uploads = abort_unfinished(layout.uri, layout.storage_options, clock())
+    return replace(
+        report,
+        files_deleted=report.files_deleted + deleted,
+        uploads_aborted=uploads.count,
+        uploads_refused=uploads.refused,
+    )
 
 
 def _maintain_table(

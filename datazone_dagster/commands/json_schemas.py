@@ -263,6 +263,10 @@ SCHEMAS: Mapping[str, Schema] = {
                 files_deleted=optional(count("Files that were deleted.")),
                 lost_race=optional(flag("Whether a merge came first: run the command again.")),
                 duration_seconds=optional(number("Time it took, in seconds.")),
+                uploads_aborted=optional(count("Unfinished uploads of S3 that were aborted.")),
+                uploads_refused=optional(
+                    text("Code of a store that did not let us look for them, or else empty.")
+                ),
             ),
             "Datasets.",
         ),

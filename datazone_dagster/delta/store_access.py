@@ -31,6 +31,7 @@ from datazone_dagster.model.store_options import (
     store_kind,
     unsafe_rename,
 )
+from datazone_dagster.model.store_uploads import UploadsFolder
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -123,6 +124,33 @@ def object_store(
         client_options=client,
         retry_config=retry,
         credential_provider=None if anonymous else _provider(access),  # type: ignore[arg-type]  # a function that returns such a dict
+    )
+
+
+def s3_folder(uri: str, storage_options: Mapping[str, str]) -> UploadsFolder | None:
+    """Return a folder of S3 as its unfinished uploads are asked for; None for other stores.
+
+    Raises:
+        DefinitionError: An option is unknown, refused, or contradicts another one.
+        StorageError: There are no credentials, or they can't be renewed.
+    """
+    if store_kind(uri) != "s3":
+        return None
+    options = checked_options(uri, storage_options)
+    bucket, _, prefix = uri.partition("://")[2].rstrip("/").partition("/")
+    if _anonymous(options) or bucket.endswith(_EXPRESS_BUCKET):
+        return None
+    access = _access(options)
+    return UploadsFolder(
+        bucket,
+        f"{prefix}/" if prefix else "",
+        access.region,
+        access.endpoint_url,
+        access.credentials(),
+        is_virtual_hosted=is_true(
+            options.get(_VIRTUAL_HOSTED, os.environ.get(_VIRTUAL_HOSTED.upper()))
+        ),
+        requester_pays=is_true(options.get("aws_request_payer")),
     )
 
 

@@ -139,6 +139,8 @@ class MaintenanceReport:
 
     `hidden_rows` are still in data files, hidden by deletion vectors; `rows_dropped` were so
     before. `lost_race` means that another commit came first; the rest waits for the next time.
+    `uploads_aborted` are multipart uploads that killed processes left anywhere in the lakehouse;
+    `uploads_refused` is the code of a store that did not let us look for them, or else empty.
     """
 
     files: int
@@ -154,6 +156,8 @@ class MaintenanceReport:
     files_deleted: int = 0
     lost_race: bool = False
     duration_seconds: float = 0.0
+    uploads_aborted: int = 0
+    uploads_refused: str = ""
 
     @property
     def did(self) -> str:
@@ -164,6 +168,9 @@ class MaintenanceReport:
             "made a checkpoint": self.checkpoint,
             f"deleted {self.files_deleted} old files": self.files_deleted,
             "lost the commit race": self.lost_race,
+            f"aborted {self.uploads_aborted} unfinished uploads": self.uploads_aborted,
+            "could not look for unfinished uploads, which cost money: the store answered "
+            f"{self.uploads_refused}": self.uploads_refused,
         }
         return ", ".join(text for text, done in actions.items() if done)
 

@@ -37,6 +37,7 @@ from datazone_dagster.dataset.scanned_dataset import last_scan
 from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.delta.store_access import resolve_access_with
 from datazone_dagster.delta.store_errors import converts_errors, guarded
+from datazone_dagster.delta.unfinished_uploads import abort_uploads_with
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick, next_drain_seconds
 from datazone_dagster.drain.polling import LISTENING, POLLING
 from datazone_dagster.erase import Erasure, open_erasure
@@ -83,6 +84,7 @@ from datazone_dagster.source.connect import (
     connect_exports,
     connect_store,
     connect_table,
+    connect_uploads,
 )
 from datazone_dagster.source.connection_settings import (
     AccountIdEndpointMode,
@@ -161,6 +163,7 @@ _logger = logging.getLogger(__name__)
 
 # Tables know stores, not AWS: the facade brings them together.
 resolve_access_with(connect_store)
+abort_uploads_with(connect_uploads)
 
 
 @converts_errors("Applying a transform")
@@ -303,7 +306,8 @@ def maintain_dataset(
     """Do the maintenance of a dataset's table that is due; return None if there is no table.
 
     No row changes. Replaced files of the dataset's quarantine are deleted as well, after the same
-    retention. A merge that commits meanwhile wins, and the report says so.
+    retention, and so are the parts of files in S3 whose upload began a day ago. A merge that
+    commits meanwhile wins, and the report says so.
 
     Args:
         dataset: Dataset to maintain.

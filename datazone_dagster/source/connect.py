@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 
 from datazone_dagster.model.protocols import StreamClient
 from datazone_dagster.model.store_identity import StoreAccess
+from datazone_dagster.model.store_uploads import AbortedUploads, UploadsFolder
 from datazone_dagster.model.table_export import ExportClient
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.source.connection_settings import ConnectionSettings
@@ -80,3 +82,10 @@ def connect_store(options: Mapping[str, str]) -> StoreAccess:
     from datazone_dagster.source.store_credentials import store_access
 
     return store_access(options)
+
+
+def connect_uploads(folder: UploadsFolder, before: datetime) -> AbortedUploads:
+    """Abort the unfinished multipart uploads of a folder that began before a time."""
+    from datazone_dagster.source.abort_uploads import abort_uploads
+
+    return abort_uploads(folder, before)

@@ -26,6 +26,7 @@ from datazone_dagster.errors import (
     OutOfMemoryError,
     TransformError,
 )
+from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.lookup import Lookup
 from datazone_dagster.frame.query_session import MalformedImageError, Unread
@@ -66,6 +67,7 @@ class Function:
         self._logger = logger
         self._quarantine_limit = quarantine_limit
         self._databases = Databases()
+        self._known_items = KnownItems()
         self._part_bytes: int | None = None
 
     @property
@@ -358,6 +360,7 @@ class Function:
             may_grow=self._may_grow,
             databases=self._databases,
             found_paths=self.reads.paths.found,
+            known_items=self._known_items,
         )
         arguments: dict[str, object] = {self._transform.stream_parameter: frame}
         arguments |= {

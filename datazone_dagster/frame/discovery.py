@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -55,6 +56,8 @@ GROUP BY 1, 2 ORDER BY first
 
 _EMPTY = "('[]', '{}')"
 _AT_ONCE = 64
+_MOST_FAILURES = 3
+"""Attempts that fail in a row before no further one is made: each costs time and saves none."""
 
 
 class _Appearance(NamedTuple):
@@ -77,6 +80,25 @@ class Discovered(NamedTuple):
 
     seen: Seen
     empty: dict[tuple[int, str, str], pa.ChunkedArray]
+
+
+@dataclass
+class KnownItems:
+    """Attributes of the items of a run so far: those of keys, and of images."""
+
+    keys: Seen = field(default_factory=dict)
+    images: Seen = field(default_factory=dict)
+    failures: int = 0
+
+    def learn(self, keys: Seen, images: Seen) -> None:
+        """Add what the images of a chunk had."""
+        self.keys |= keys
+        self.images |= images
+
+    @property
+    def is_worth_trying(self) -> bool:
+        """Whether items were read, and the attempts did not fail again and again."""
+        return bool(self.keys) and self.failures < _MOST_FAILURES
 
 
 def seen_in(session: Session, query: str, image: str) -> Seen:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES, Databases
 from datazone_dagster.errors import ExpressionError
+from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.items import ImageChoice, needs_of, read_items
 from datazone_dagster.frame.key_scope import COMPLETE_KEY, OF_RECORDS, Mixing
 from datazone_dagster.frame.lookup import CHANGES, lookup_table
@@ -60,6 +61,7 @@ class Frame(Relation):
         may_grow: Callable[[str], bool] = lambda _: True,
         databases: Databases | None = None,
         found_paths: frozenset[str] = frozenset(),
+        known_items: KnownItems | None = None,
     ) -> Frame:
         """Make the frame of one chunk.
 
@@ -74,6 +76,7 @@ class Frame(Relation):
             may_grow: Whether structs in a column of `items()` may get further fields.
             databases: Databases of the run; None gives the frame its own.
             found_paths: Paths whose attribute some record had before this chunk.
+            known_items: Attributes that the run's items had before this chunk; it learns more.
 
         Raises:
             DefinitionError: A lookup has a reserved name.
@@ -82,6 +85,8 @@ class Frame(Relation):
         for name, table in (lookups or {}).items():
             tables[name] = lookup_table(name, table)
         names = FieldNames(attributes, may_grow=may_grow, found_paths=found_paths)
+        if known_items is not None:
+            names.known_items = known_items
         session = Session(
             tables,
             memory_limit_bytes=memory_limit_bytes,
@@ -179,6 +184,7 @@ class Frame(Relation):
                 added=added,
                 hidden=self._hidden,
                 may_grow=plan.names.may_grow,
+                known=plan.names.known_items,
             )
         except duckdb.Error as error:
             raise self._failure(error, f"items(image={image!r})", running=True) from error

@@ -60,7 +60,7 @@ class ItemColumns:
         taken: Collection[str] = (),
     ) -> None:
         self.mapping = mapping
-        self._key_names = key_names
+        self.key_names = key_names
         self.may_grow = may_grow
         self._taken = taken
         self._by_attribute: dict[str, list[AttributeColumn]] = {}
@@ -133,7 +133,7 @@ class ItemColumns:
 
     def has_column(self, attribute: str, descriptor: str) -> bool:
         """Return whether values of a descriptor have a column, as those of keys always have."""
-        return attribute in self._key_names or self.column_for(attribute, descriptor) is not None
+        return attribute in self.key_names or self.column_for(attribute, descriptor) is not None
 
     def first(self, attribute: str) -> AttributeColumn | None:
         """Return the first column of an attribute, None if it has none."""
@@ -182,12 +182,12 @@ class ItemColumns:
 
     def output(self, prefix: str, column: AttributeColumn) -> str:
         """Return the name of a column in the rows: prefixed by its image, except for keys."""
-        if column.attribute in self._key_names:
+        if column.attribute in self.key_names:
             return column.column
         name = prefix + column.column
         keys = {
             key_column.column.casefold()
-            for key in self._key_names
+            for key in self.key_names
             for key_column in self._by_attribute.get(key, ())
         }
         if prefix and name.casefold() in keys:

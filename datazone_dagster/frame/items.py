@@ -15,12 +15,13 @@ import pyarrow as pa
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.containers import Reading, exactly, plain_content, typed_content
-from datazone_dagster.frame.discovery import Seen, discovered, seen_in
+from datazone_dagster.frame.discovery import KnownItems, Seen, discovered, seen_in
 from datazone_dagster.frame.exact import read_distinct
 from datazone_dagster.frame.item_columns import ItemColumns, holds_key_numbers
 from datazone_dagster.frame.item_rest import empty_members, joined, members_without_column
 from datazone_dagster.frame.item_types import Scalar, arrow_type, parse_type
 from datazone_dagster.frame.item_values import ItemValue, converted
+from datazone_dagster.frame.known_items import read_known
 from datazone_dagster.frame.paths import SCALARS, ImagePath, extracted, from_json, grouped
 from datazone_dagster.frame.plain import NotDynamoDBJsonError, decoded
 from datazone_dagster.frame.query_session import MalformedImageError, Session
@@ -80,6 +81,7 @@ def read_items(
     added: Sequence[str],
     hidden: Sequence[str],
     may_grow: Callable[[str], bool],
+    known: KnownItems,
 ) -> Items:
     """Read the rows of a query as typed items.
 
@@ -92,6 +94,7 @@ def read_items(
         added: Columns of the query that the function has added; they come along.
         hidden: Hidden columns of the query.
         may_grow: Whether the structs of a column may get further fields.
+        known: Attributes of the run's items so far; it learns those of these.
 
     Raises:
         ExpressionError: A declared type is unknown, or differs from the table's.
@@ -99,25 +102,68 @@ def read_items(
         duckdb.Error: The query fails, or an image is not JSON.
     """
     images = _IMAGES[image]
-    keys = seen_in(session, query, _field("Keys"))
-    key_names = frozenset(attribute for attribute, _ in keys)
-    columns = ItemColumns(mapping, key_names, may_grow, taken=added)
-    columns.declare(types)
-    odd_key = columns.grow_keys(keys)
-    if odd_key is not None:
-        raise MalformedImageError(
-            f"items(): a record of this chunk has a key {shown(odd_key)!r} of a different type "
-            "than its column.",
-            safe="Nothing was written; the change log keeps the record.",
+    carried = [*added, *hidden]
+
+    def columns_of(keys: Seen) -> ItemColumns:
+        key_names = frozenset(attribute for attribute, _ in keys)
+        columns = ItemColumns(mapping, key_names, may_grow, taken=added)
+        columns.declare(types)
+        odd_key = columns.grow_keys(keys)
+        if odd_key is not None:
+            raise MalformedImageError(
+                f"items(): a record of this chunk has a key {shown(odd_key)!r} of a different type "
+                "than its column.",
+                safe="Nothing was written; the change log keeps the record.",
+            )
+        return columns
+
+    if known.is_worth_trying:
+        columns = columns_of(known.keys)
+        values = _values(columns, images, known.images, known.keys)
+        raw = read_known(
+            session,
+            query,
+            {name: _field(name) for name in ("Keys", *(name for name, _ in images))},
+            values,
+            known,
+            columns,
+            carried,
+            _scalar_reading,
         )
+        if raw is not None:
+            return _of_values(columns, images, raw, values, [], added, hidden)
+    keys = seen_in(session, query, _field("Keys"))
+    columns = columns_of(keys)
     found = discovered(session, query, [_field(name) for name, _ in images], columns.has_column)
     columns.grow(found.seen)
     seen = {**found.seen, **{(name, kind): None for _, name, kind in found.empty}}
     has_rest = any(
         kind != "NULL" and not columns.has_column(name, kind) for name, kind in found.seen
     )
-    values = _with_content(session, query, _values(columns, images, seen, keys, key_names))
-    raw = _raw(session, query, values, images if has_rest else (), [*added, *hidden])
+    values = _with_content(session, query, _values(columns, images, seen, keys))
+    raw = _raw(session, query, values, images if has_rest else (), carried)
+    empty = [
+        (images[at][1], empty_members(name, kind, values_empty))
+        for (at, name, kind), values_empty in found.empty.items()
+        if not has_rest and not columns.has_column(name, kind)
+    ]
+    if not (has_rest or found.empty):
+        known.learn(keys, found.seen)
+    return _of_values(columns, images, raw, values, empty, added, hidden, has_rest=has_rest)
+
+
+def _of_values(
+    columns: ItemColumns,
+    images: Sequence[tuple[str, str]],
+    raw: pa.Table,
+    values: Sequence[ItemValue],
+    empty: Sequence[tuple[str, pa.ChunkedArray]],
+    added: Sequence[str],
+    hidden: Sequence[str],
+    *,
+    has_rest: bool = False,
+) -> Items:
+    """Convert the values that were read; `empty` are members of the rest, by prefix."""
     try:
         read, rests = converted(raw, values, columns)
         for position, (_, prefix) in enumerate(images if has_rest else ()):
@@ -129,22 +175,21 @@ def read_items(
             f"items(): a record of this chunk holds an image with {error}.",
             safe="Nothing was written; the change log keeps the record.",
         ) from error
-    for (at, name, kind), empty in found.empty.items() if not has_rest else ():
-        if not columns.has_column(name, kind):
-            rests.setdefault(images[at][1], []).append(empty_members(name, kind, empty))
-    items = _items(columns, images, key_names, raw, read, rests)
+    for prefix, empty_values in empty:
+        rests.setdefault(prefix, []).append(empty_values)
+    items = _items(columns, images, raw, read, rests)
     return replace(items, rows=_with_carried(items.rows, raw, added, hidden))
 
 
 def _items(
     columns: ItemColumns,
     images: Sequence[tuple[str, str]],
-    key_names: frozenset[str],
     raw: pa.Table,
     read: Mapping[str, pa.ChunkedArray],
     rests: Mapping[str, Sequence[pa.ChunkedArray]],
 ) -> Items:
     """Return the columns of the mapping in their order, then the rest."""
+    key_names = columns.key_names
     outputs: dict[str, pa.ChunkedArray] = {}
     metadata: dict[str, dict[str, str]] = {}
     sibling_values: dict[str, int] = {}
@@ -199,7 +244,6 @@ def _values(
     images: Sequence[tuple[str, str]],
     seen: Seen,
     keys: Seen,
-    key_names: frozenset[str],
 ) -> list[ItemValue]:
     """List the values to read. Key attributes come from the keys, which deleted items have too."""
     wanted = [("Keys", "", attribute, descriptor) for attribute, descriptor in keys]
@@ -207,7 +251,7 @@ def _values(
         (image, prefix, attribute, descriptor)
         for image, prefix in images
         for attribute, descriptor in seen
-        if attribute not in key_names
+        if attribute not in columns.key_names
     ]
     values = []
     for image, prefix, attribute, descriptor in wanted:
@@ -343,6 +387,11 @@ def _reading_of(value: ItemValue, text: str, parsed: str) -> str | None:
         return f"CASE WHEN {text} = '[]' THEN []::VARCHAR[] END"
     if value.is_container:
         return "NULL::VARCHAR"  # the sample had no such value
+    return _scalar_reading(value, text)
+
+
+def _scalar_reading(value: ItemValue, text: str) -> str | None:
+    """Return the SQL of a scalar, None if its text is the value."""
     if holds_key_numbers(value.column):
         return canonical_integer(text)
     scalar = parse_type(value.column.type)

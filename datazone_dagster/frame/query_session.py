@@ -164,6 +164,19 @@ class Session:
         with self._lock:
             return self._run(query)
 
+    def table_of(self, query: str, name: str, rows: pa.Table) -> pa.Table:
+        """Run a query over one more table, which the session does not keep.
+
+        Raises:
+            duckdb.Error: The query fails.
+        """
+        with self._lock:
+            self._register(name, rows)
+            try:
+                return self._run(query)
+            finally:
+                self._connection.unregister(name)
+
     def table_over(self, query: str, name: str, rows: pa.Table | Coming) -> pa.Table:
         """Run a query with the given rows instead of a table that is unread.
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.path_checks import PathFields, attribute_names, with_null_probes
 from datazone_dagster.frame.path_notes import PathNotes
 from datazone_dagster.frame.paths import ImagePath, from_json, grouped
@@ -97,7 +98,7 @@ class FieldNames:
     says whether structs in a column of `items()` may get further fields. `notes` are those of the
     queries, `found_paths` the paths whose attribute some record had before this chunk.
     `reads_old_images` says whether a frame names the old image, `rows_read` whether rows of a
-    frame were read.
+    frame were read. `known_items` are the attributes of the run's items so far.
     """
 
     attributes: AttributeMapping = field(default_factory=AttributeMapping)
@@ -108,6 +109,7 @@ class FieldNames:
     found_paths: frozenset[str] = frozenset()
     reads_old_images: bool = False
     rows_read: bool = False
+    known_items: KnownItems = field(default_factory=KnownItems)
     _deciding: set[str] = field(default_factory=set)
     _behind: dict[str, set[str]] = field(default_factory=dict)
     _origins: dict[str, set[str]] = field(default_factory=dict)

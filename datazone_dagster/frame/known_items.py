@@ -1,0 +1,155 @@
+"""Items whose attributes are all known, read in one pass instead of one for each question.
+
+A run that has read items knows what the next ones look like. If a declared type or a scalar is
+known for each attribute, Arrow parses the images by a fixed schema and DuckDB converts the
+scalars. Anything that is not as before is left to `items`, which finds out and handles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from datazone_dagster.frame.discovery import KnownItems
+from datazone_dagster.frame.item_columns import ItemColumns
+from datazone_dagster.frame.item_types import parse_type
+from datazone_dagster.frame.item_values import ItemValue
+from datazone_dagster.frame.parsed_content import Content, content_of
+from datazone_dagster.frame.parsed_images import Layout, Parsed, parse_images
+from datazone_dagster.frame.query_session import Session
+from datazone_dagster.frame.syntax import quoted
+
+_PARSED = "_dz_parsed"
+_COLUMNS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A value to read, and the conversion of its content if it is a set, list or map."""
+
+    value: ItemValue
+    content: Content | None
+
+
+def read_known(
+    session: Session,
+    query: str,
+    images: Mapping[str, str],
+    values: Sequence[ItemValue],
+    known: KnownItems,
+    columns: ItemColumns,
+    carried: Sequence[str],
+    converting: Callable[[ItemValue, str], str | None],
+) -> pa.Table | None:
+    """Read the values of a query's records as `items` does.
+
+    Args:
+        session: Session that the query runs in.
+        query: SQL that gives the records.
+        images: SQL of each image, keys included, by name.
+        values: Values to read.
+        known: Attributes of the items so far.
+        columns: Columns of the items.
+        carried: Columns of the query to return, too.
+        converting: Returns the SQL of a scalar, given that of its text; None if it is the text.
+
+    Returns:
+        Column `v<i>` of each value, and `x<i>`, the texts of scalars that SQL could not read. None
+        if the images are not as before, or a value does not fit its type.
+    """
+    seen = {name: known.keys if name == "Keys" else known.images for name in images}
+    if any(
+        kind != "NULL" and not columns.has_column(name, kind)
+        for every in seen.values()
+        for name, kind in every
+    ):
+        return None
+    sources = _sources(values)
+    if sources is None:
+        return None
+    listed = [*map(quoted, carried), *(f"{sql} AS {name}" for name, sql in images.items())]
+    rows = session.table(f"SELECT {', '.join(listed)} FROM ({query})")  # noqa: S608  # the query is ours
+    parsed = {}
+    for name in images:
+        found = parse_images(rows.column(name), _layout(name, seen[name], sources))
+        if found is None:
+            known.failures += 1
+            return None
+        parsed[name] = found
+    read = _converted(session, sources, parsed, converting)
+    if read is None:
+        known.failures += 1
+        return None
+    known.failures = 0
+    return pa.table({**{name: rows.column(name) for name in carried}, **read})
+
+
+def _sources(values: Sequence[ItemValue]) -> list[_Source] | None:
+    sources = []
+    for value in values:
+        content = None
+        if value.is_container:
+            if value.is_json or value.is_empty_list:
+                return None
+            content = content_of(parse_type(value.column.type), value.descriptor)
+            if content is None:
+                return None
+        sources.append(_Source(value, content))
+    return sources
+
+
+def _layout(image: str, seen: Iterable[tuple[str, str]], sources: Sequence[_Source]) -> Layout:
+    kinds = {
+        (source.value.path.steps[0], source.value.descriptor): source.content.kind
+        for source in sources
+        if source.content is not None and source.value.path.image == image
+    }
+    layout: dict[str, dict[str, pa.DataType]] = {}
+    for name, descriptor in seen:
+        scalar = pa.bool_() if descriptor in {"BOOL", "NULL"} else pa.string()
+        found = layout.setdefault(name, {"NULL": pa.bool_()})
+        found[descriptor] = kinds.get((name, descriptor), scalar)
+    return layout
+
+
+def _converted(
+    session: Session,
+    sources: Sequence[_Source],
+    parsed: Mapping[str, Parsed],
+    converting: Callable[[ItemValue, str], str | None],
+) -> dict[str, pa.ChunkedArray] | None:
+    read: dict[str, pa.ChunkedArray] = {}
+    for start in range(0, len(sources), _COLUMNS_AT_ONCE):
+        given: dict[str, pa.ChunkedArray] = {}
+        listed: list[str] = []
+        for at, source in enumerate(sources[start : start + _COLUMNS_AT_ONCE], start):
+            value, text = source.value, f"t{at}"
+            attribute = str(value.path.steps[0])
+            column = parsed[value.path.image][attribute, value.descriptor]
+            sql = converting(value, text) if source.content is None else None
+            if source.content is not None:
+                given[text] = column
+                fits = (
+                    f"CASE WHEN {source.content.fits(text)} THEN {source.content.value(text)} END"
+                )
+                listed.append(f"{fits} AS v{at}")
+            elif sql is None:
+                read[f"v{at}"] = column
+            else:
+                given[text] = column
+                listed += [f"{sql} AS v{at}", f"CASE WHEN v{at} IS NULL THEN {text} END AS x{at}"]
+        if listed:
+            rows = session.table_of(
+                f"SELECT {', '.join(listed)} FROM {_PARSED}",  # noqa: S608  # our names
+                _PARSED,
+                pa.table(given),
+            )
+            read |= dict(zip(rows.column_names, rows.columns, strict=True))
+        for at, source in enumerate(sources[start : start + _COLUMNS_AT_ONCE], start):
+            if source.content is not None and (
+                read[f"v{at}"].null_count != given[f"t{at}"].null_count
+            ):
+                return None
+    return read

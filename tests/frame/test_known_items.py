@@ -1,0 +1,183 @@
+"""Items of known attributes, read in one pass: the same rows as by discovery, or not read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datazone_dagster.errors import TransformError
+from datazone_dagster.frame import items as items_module
+from datazone_dagster.frame.discovery import KnownItems
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.frame.items import ImageChoice
+from datazone_dagster.frame.parsed_images import parse_images
+from datazone_dagster.model.attributes import AttributeMapping
+from tests.dynamodb_values import NUMBERS, TEXTS, TYPED
+from tests.examples import examples
+from tests.frame.chunks import Image, chunk
+
+TYPES = {
+    "lines": "list<struct<sku:string,qty:long>>",
+    "address": "struct<city:string,size:decimal(10,2),at:timestamp,tags:list<string>>",
+    "numbers": "list<long>",
+    "when": "timestamp",
+    "day": "date",
+    "seconds": "timestamp_s",
+    "weight": "double",
+}
+FULL: dict[str, Any] = {
+    "id": {"S": "k"},
+    "name": {"S": "é\u0000😀"},
+    "total": {"N": "12"},
+    "flag": {"BOOL": True},
+    "data": {"B": "AAE="},
+    "nothing": {"NULL": True},
+    "names": {"SS": ["b", "a"]},
+    "counts": {"NS": ["10", "9"]},
+    "blobs": {"BS": ["AQ==", "AA=="]},
+    "lines": {"L": [{"M": {"sku": {"S": "x"}, "qty": {"N": "2"}}}, {"M": {"sku": {"N": "5"}}}]},
+    "address": {
+        "M": {
+            "city": {"S": "Ulm"},
+            "size": {"N": "1.5"},
+            "at": {"S": "2024-05-06T07:08:09Z"},
+            "tags": {"SS": ["z", "y"]},
+        }
+    },
+    "numbers": {"L": [{"N": "3"}, {"NULL": True}, {"N": "1"}]},
+    "when": {"S": "2024-05-06 07:08:09.5+02:00"},
+    "day": {"S": "2024-05-06"},
+    "seconds": {"N": "1700000000"},
+    "weight": {"N": "1.25"},
+}
+
+
+def read(
+    changes: pa.Table, known: KnownItems, mapping: AttributeMapping, image: ImageChoice = "new"
+) -> tuple[pa.Table, AttributeMapping]:
+    frame = Frame.of_changes(changes, threads=1, attributes=mapping, known_items=known)
+    rows = frame.items(image, types=TYPES).arrow()
+    return rows, frame.attributes
+
+
+def learnt(image: ImageChoice = "new") -> tuple[KnownItems, AttributeMapping]:
+    known = KnownItems()
+    _, mapping = read(chunk((FULL, FULL)), known, AttributeMapping(), image)
+    assert known.is_worth_trying
+    return known, mapping
+
+
+@pytest.mark.parametrize("image", ["new", "old", "both"])
+def test_known_items_need_no_discovery(monkeypatch: pytest.MonkeyPatch, image: ImageChoice) -> None:
+    known, mapping = learnt(image)
+    less = {name: value for name, value in FULL.items() if name in {"id", "lines", "total"}}
+    empty = FULL | {"lines": {"L": []}, "address": {"M": {}}, "nothing": {"NULL": True}}
+    large = FULL | {"name": {"S": "x" * (3 << 20)}}
+    changes = chunk((FULL, None), (less, FULL), (None, less), (empty, None), (large, None))
+    slow, slow_mapping = read(changes, KnownItems(), mapping, image)
+
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(items_module, "discovered", never)
+    fast, fast_mapping = read(changes, known, mapping, image)
+    assert fast.equals(slow, check_metadata=True)
+    assert fast_mapping == slow_mapping
+    assert known.failures == 0
+
+
+SCALARS = st.one_of(
+    st.fixed_dictionaries({"S": TEXTS}),
+    st.fixed_dictionaries({"N": NUMBERS}),
+    st.sampled_from([{"BOOL": False}, {"NULL": True}, {"S": "2024-01-02"}, {"N": "7"}]),
+)
+CONTAINERS = st.one_of(
+    st.lists(SCALARS, max_size=3).map(lambda all_: {"L": all_}),
+    st.dictionaries(st.sampled_from(["sku", "qty", "city", "size", "other"]), SCALARS).map(
+        lambda fields: {"L": [{"M": fields}, {"M": {}}]}
+    ),
+    st.dictionaries(st.sampled_from(["city", "size", "at", "tags", "City"]), SCALARS).map(
+        lambda fields: {"M": fields}
+    ),
+    *(TYPED[kind] for kind in ("SS", "NS", "BS")),
+)
+MALFORMED = st.sampled_from(
+    [
+        {"S": None},
+        {"S": 5},
+        {},
+        None,
+        {"S": "a", "N": "1"},
+        {"BOOL": "true"},
+        {"SS": ["a", None]},
+        {"L": [None]},
+        {"L": [{}]},
+        {"L": [{"M": {"sku": {}}}]},
+        {"M": {"city": {"S": "a", "N": "1"}}},
+        {"M": {"city": None}},
+        {"X": "1"},
+    ]
+)
+USUAL = {name: st.just(value) for name, value in FULL.items() if name != "id"}
+OTHER = {name: st.one_of(SCALARS, CONTAINERS, MALFORMED) for name in (*USUAL, "later", "Name")}
+ITEMS = st.builds(
+    lambda usual, other: {"id": {"S": "k"}, **usual, **dict(list(other.items())[:1])},
+    st.fixed_dictionaries({}, optional=USUAL),
+    st.fixed_dictionaries({}, optional=OTHER),
+)
+RAW = st.sampled_from(
+    [
+        '{"id":{"S":"k"}} {"id":{"S":"l"}}',
+        '{"id":{"S":"k"},"name":{"S":"a"},"name":{"S":"b"}}',
+        '\n{"id":{"S":"k"},\n"name" : {"S":"a"}}\n',
+        '{"id":{"S":"k"},"name":{"S":"\\ud800"}}',
+        '{"id":{"S":"k"},"name":{"S":": null"}}',
+        '{"id":{"S":"k"},"total":{"N":"1E+2"}}',
+        "{",
+        "[]",
+        "",
+    ]
+)
+
+
+def outcome(
+    changes: pa.Table, known: KnownItems, mapping: AttributeMapping
+) -> tuple[object, AttributeMapping] | str:
+    try:
+        rows, after = read(changes, known, mapping)
+    except TransformError as error:
+        return str(error)
+    return rows.to_pylist(), after
+
+
+@settings(max_examples=examples(150), deadline=None)
+@given(st.lists(ITEMS | ITEMS | RAW, min_size=1, max_size=3))
+def test_rows_are_those_by_discovery_whatever_the_images(images: list[Image]) -> None:
+    known, mapping = learnt()
+    changes = chunk(*((image, None) for image in images))
+    fast = outcome(changes, known, mapping)
+    slow = outcome(changes, KnownItems(), mapping)
+    assert repr(fast) == repr(slow)
+
+
+def test_images_that_vary_are_soon_read_by_discovery_at_once() -> None:
+    known, mapping = learnt()
+    for number in range(5):
+        _, mapping = read(chunk(({**FULL, f"new{number}": {"S": "x"}}, None)), known, mapping)
+    assert not known.is_worth_trying
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":{}}', '{"a":null}', '{"a":{"S":null}}', '{"a":{"S":"x","N":"1"}}', '{"b":{"S":"x"}}'],
+)
+def test_malformed_images_are_not_parsed(text: str) -> None:
+    layout = {"a": {"NULL": pa.bool_(), "S": pa.string(), "N": pa.string()}}
+    good = json.dumps({"a": {"S": "x"}})
+    assert parse_images(pa.chunked_array([[good, None]]), layout) is not None
+    assert parse_images(pa.chunked_array([[good, text]]), layout) is None

@@ -212,7 +212,7 @@ class Session:
         return table
 
     def _register(self, name: str, table: pa.Table) -> None:
-        batches = table.to_batches(max_chunksize=_rows_at_a_time(table))
+        batches = map(_from_offset_0, table.to_batches(max_chunksize=_rows_at_a_time(table)))
         self._connection.register(name, pa.Table.from_batches(batches, table.schema))
 
     def close(self) -> None:
@@ -268,6 +268,17 @@ class _StoppableBatches:
         except BaseException as error:
             self.error = error
             raise
+
+
+def _from_offset_0(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch whose nested columns are no slices: DuckDB refuses structs in a slice."""
+    columns = [
+        pa.concat_arrays([column, column.slice(0, 0)])
+        if pa.types.is_nested(column.type) and len(column)
+        else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _rows_at_a_time(rows: pa.Table | pa.RecordBatch) -> int:

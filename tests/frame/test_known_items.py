@@ -91,6 +91,15 @@ def test_known_items_need_no_discovery(monkeypatch: pytest.MonkeyPatch, image: I
     assert known.failures == 0
 
 
+def test_more_rows_than_duckdb_takes_at_once() -> None:
+    known, mapping = learnt()
+    changes = pa.concat_tables([chunk((FULL, None), (None, FULL), (FULL, FULL))] * 5600)
+    slow, _ = read(changes, KnownItems(), mapping)
+    fast, _ = read(changes, known, mapping)
+    assert known.failures == 0
+    assert fast.equals(slow)
+
+
 SCALARS = st.one_of(
     st.fixed_dictionaries({"S": TEXTS}),
     st.fixed_dictionaries({"N": NUMBERS}),

@@ -163,3 +163,12 @@ def test_sql_can_not_reach_internal_tables(table: str) -> None:
     for call in (frame.sql, frame.filter, frame.select):
         with pytest.raises(ExpressionError, match=r"(?i)no table '_dz_.*reserved"):
             call(f"select 1 from {table}" if call == frame.sql else f"exists (from {table})")
+
+
+def test_a_lookup_with_structs_in_structs_may_have_many_rows() -> None:
+    rows = [{"b": {"c": number}, "l": [{"x": {"y": number}}]} for number in range(20_000)]
+    frame = Frame.of_changes(
+        chunk(({"id": {"S": "1"}}, None)), lookups={"c": pa.table({"a": rows})}
+    )
+    found = frame.sql("select sum(a.b.c) as c, sum(a.l[1].x.y) as y from c").arrow()
+    assert found.to_pylist() == [{"c": 199_990_000, "y": 199_990_000}]

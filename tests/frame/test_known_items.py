@@ -115,7 +115,7 @@ CONTAINERS = st.one_of(
     ),
     *(TYPED[kind] for kind in ("SS", "NS", "BS")),
 )
-MALFORMED = st.sampled_from(
+MALFORMED: st.SearchStrategy[Any] = st.sampled_from(
     [
         {"S": None},
         {"S": 5},

@@ -120,6 +120,7 @@ def with_table(report: ApplyReport, facts: TableFacts) -> ApplyReport:
         files=facts.files,
         size_bytes=facts.size_bytes,
         start=facts.start,
+        history=facts.history,
     )
 
 

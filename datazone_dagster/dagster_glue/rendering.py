@@ -43,6 +43,7 @@ from datazone_dagster.observe.metadata import (
 )
 from datazone_dagster.observe.preview import preview_markdown
 from datazone_dagster.observe.schema_change import schema_change_markdown
+from datazone_dagster.observe.table_history import history_markdown
 from datazone_dagster.observe.table_status import small_files_status
 
 FEW_COLUMNS = 100
@@ -62,8 +63,14 @@ def rendered(plain: Mapping[str, Plain]) -> RawMetadata:
     }
 
 
-def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
-    """Return the metadata of a materialization of a dataset."""
+def dataset_metadata(applied: Applied, *, preview: bool, history: bool = True) -> RawMetadata:
+    """Return the metadata of a materialization of a dataset.
+
+    Args:
+        applied: What was applied, and the state after it.
+        preview: Whether it shows rows.
+        history: Whether it shows the newest commits of the table: once in a run, at its end.
+    """
     report = applied.report
     found = rendered(apply_metadata(report, applied.state.lag, now=applied.at))
     found["records_waiting"] = applied.state.quarantine.waiting
@@ -80,6 +87,9 @@ def dataset_metadata(applied: Applied, *, preview: bool) -> RawMetadata:
     difference = schema_change_markdown(applied.schema.changes)
     if difference:
         found["schema_change"] = MetadataValue.md(difference)
+    commits = history_markdown(report.history) if history else ""
+    if commits:
+        found["table_history"] = MetadataValue.md(commits)
     markdown = preview_markdown(report.preview) if preview else ""
     if markdown:
         found["preview"] = MetadataValue.md(markdown)
@@ -116,7 +126,7 @@ def applied_events(
         changed: Whether rows changed; if not, there is no materialization.
     """
     if changed:
-        metadata = dataset_metadata(applied, preview=preview)
+        metadata = dataset_metadata(applied, preview=preview, history=False)
         yield AssetMaterialization(dataset_key(dataset_id), metadata={**metadata, **(more or {})})
     for result in check_results(dataset_id, applied):
         yield AssetCheckEvaluation(

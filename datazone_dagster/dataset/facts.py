@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.snapshot_base import SnapshotBase
+from datazone_dagster.model.table_commit import TableCommit
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,8 @@ class TableFacts:
     `row_count` counts the rows that readers see; `deleted_rows` counts those that deletion
     vectors hide until a compaction drops them. `unexpected` lists columns that the contract
     keeps out, with their type and the first batch that had them. `start` is the snapshot that the
-    dataset begins with; None: it begins with the first change.
+    dataset begins with; None: it begins with the first change. `history` has the newest commits,
+    as far as this process has read or made them.
     """
 
     version: int
@@ -30,6 +32,7 @@ class TableFacts:
     partition_by: tuple[str, ...]
     unexpected: tuple[tuple[str, str, int], ...]
     start: SnapshotBase | None
+    history: tuple[TableCommit, ...]
 
 
 def facts_of(
@@ -57,4 +60,5 @@ def facts_of(
         partition_by=snapshot.partition_columns,
         unexpected=unexpected,
         start=start,
+        history=snapshot.history,
     )

@@ -20,6 +20,7 @@ from deltalake import DeltaTable, Schema
 from pyroaring import BitMap64
 
 from datazone_dagster.delta import vectors
+from datazone_dagster.delta.commit_history import with_commit
 from datazone_dagster.delta.live_file import LiveFile, live_file
 from datazone_dagster.delta.log_files import (
     ENTRY,
@@ -40,6 +41,7 @@ from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_errors import storage_error
 from datazone_dagster.delta.vectors import Vector, VectorError
 from datazone_dagster.errors import StorageError
+from datazone_dagster.model.table_commit import TableCommit
 
 __all__ = [
     "LOG",
@@ -102,6 +104,8 @@ class Snapshot:
     """Application ids with a commit since then, as far as entries were read."""
     remainder: Remainder = field(default=Remainder())
     """What a checkpoint needs besides."""
+    history: tuple[TableCommit, ...] = field(default=())
+    """The newest commits, as far as entries were read; oldest first."""
 
     @cached_property
     def files(self) -> tuple[LiveFile, ...]:
@@ -325,6 +329,7 @@ class _State:
         self._notes: list[CommitNote] = [] if base is None else list(base.notes)
         self._restore = None if base is None else base.restore
         self.remainder = Remainder() if base is None else base.remainder
+        self._history = () if base is None else base.history
         self._committed = set[str]() if base is None else set(base.committed)
 
     def take_entry(self, version: int, actions: Sequence[Action]) -> None:
@@ -336,6 +341,7 @@ class _State:
         if restore is not None:
             self._restore, self._committed = restore, set()
         self.remainder = self.remainder.after(version, actions)
+        self._history = with_commit(self._history, version, actions)
         for action in actions:
             self.take(action)
             if action.get("txn") is not None:
@@ -383,6 +389,7 @@ class _State:
             restore=self._restore,
             committed=frozenset(self._committed),
             remainder=self.remainder,
+            history=self._history,
         )
 
     def _own_files(self) -> dict[tuple[str, str | None], LiveFile]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from datazone_dagster.model.scan_facts import ScanFacts
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.model.snapshot_report import SnapshotReport
+from datazone_dagster.model.table_commit import TableCommit
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +239,7 @@ class ApplyReport:
     `start` is the snapshot that the dataset begins with; None: it begins with the first change.
     `sources` are the paths and fields of the stream record that each column is from, where known.
     `expectations` counts the rows that were checked against each expectation.
+    `history` has the newest commits of the table, as far as the process has seen them.
     """
 
     dataset_id: str
@@ -276,6 +278,7 @@ class ApplyReport:
     scan: ScanFacts | None = None
     start: SnapshotBase | None = None
     sources: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    history: tuple[TableCommit, ...] = ()
     expectations: tuple[RuleCount, ...] = ()
 
     def at_its_position(self) -> ApplyReport:

@@ -248,3 +248,22 @@ def test_a_storage_that_does_not_answer_ends_no_run(world: World, tmp_path: Path
         database.write_bytes(content)
         instance.add_run_tags(run.run_id, {END_TAG: "test"})
         assert ask()
+
+
+def test_a_run_shows_the_newest_commits_once(make_world: MakeWorld) -> None:
+    def land_more(call: int) -> None:
+        if call == 1:
+            world.put("first", "paid")
+            world.tick()
+
+    world = make_world(calling(land_more), apply_settings=QUICKLY_IDLE)
+    world.put("first")
+    *before, last = materializations(requested(world))
+    assert len(before) == 1
+    assert "table_history" not in before[0]
+    lines = last["table_history"].splitlines()
+    newest = [line.split("|")[1:] for line in lines[2:4]]
+    assert [[cell.strip() for cell in (one[2], *one[3:6])] for one in newest] == [
+        ["MERGE", "0", "1", "0"],
+        ["MERGE", "1", "0", "0"],
+    ]

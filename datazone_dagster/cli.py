@@ -60,6 +60,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "demo",
         "Write live orders to a local DynamoDB, with Dagster on top.",
     ),
+    "doctor": LazyCommand(
+        "datazone_dagster.commands.doctor",
+        "doctor",
+        "Check credentials, IAM actions, streams, lakehouse and Dagster.",
+    ),
     "emulator": LazyCommand(
         "datazone_dagster.local.emulator_command",
         "emulator",

@@ -152,6 +152,8 @@ def test_the_names_of_the_facade_are_these() -> None:
         "open_gaps",
         "plan_audit",
         "plan_snapshot",
+        "probe_lakehouse",
+        "probe_source",
         "quarantine_report",
         "read_dataset",
         "rebuild_dataset",

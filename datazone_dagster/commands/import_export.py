@@ -228,11 +228,7 @@ class Import:
 
     @property
     def _settings(self) -> ConnectionSettings:
-        dynamodb = self.project.dynamodb.process_config_and_initialize()
-        settings: ConnectionSettings = dynamodb.connection_settings(
-            region=self.source.region, endpoint_url=self.source.endpoint_url
-        )
-        return settings
+        return self.project.connection_settings(self.source)
 
     @cached_property
     def _table(self) -> TableClient:

@@ -1,4 +1,4 @@
-"""What `status` and `tail` print with `--json`."""
+"""What `status`, `tail` and `doctor` print with `--json`."""
 
 from __future__ import annotations
 
@@ -97,4 +97,21 @@ TAIL = record(
     old=nullable(mapped({}, "Item before, in DynamoDB JSON; null: absent, or not in the stream.")),
     new=nullable(mapped({}, "Item after, in DynamoDB JSON; null: deleted, or not in the stream.")),
     malformed=nullable(text("Why the record can't be parsed; null if it can.")),
+)
+
+DOCTOR = record(
+    "The diagnosis.",
+    failed=count("Checks that fail."),
+    warned=count("Checks that warn."),
+    findings=listed(
+        record(
+            "A finding.",
+            subject=text("Name of a source, or lakehouse, versions, dagster."),
+            check=text("Check: an IAM action, or a name such as view_type."),
+            outcome=text("Outcome.", "ok", "warn", "fail"),
+            what=text("What was found, and what it means."),
+            hint=text("What to do; may be empty."),
+        ),
+        "All findings.",
+    ),
 )

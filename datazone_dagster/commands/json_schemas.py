@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from datazone_dagster.commands.json_of_state import PHASE, STATUS, TAIL
+from datazone_dagster.commands.json_of_state import DOCTOR, PHASE, STATUS, TAIL
 from datazone_dagster.commands.json_shape import (
     Schema,
     count,
@@ -48,6 +48,7 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         1: "rows are missing, extra or stale",
         2: "something could not be decided, or the audit failed",
     },
+    "doctor": {0: "no check fails", 1: "a check fails"},
     "erase": {0: "done, or only planned", 1: "failed, or not done: run the command again"},
     "import-export": {
         0: "done, or only planned",
@@ -189,6 +190,7 @@ SCHEMAS: Mapping[str, Schema] = {
         shards=optional(count("All shards.")),
         checks=optional(mapped(text("Outcome."), "Checks, by asset and name.")),
     ),
+    "doctor": DOCTOR,
     "emulator": record(
         "The running server.",
         url=text("Endpoint."),

@@ -26,7 +26,7 @@ from datazone_dagster.errors import DatazoneError, DefinitionError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import StreamClient
 from datazone_dagster.model.table_scan import TableClient
-from datazone_dagster.pipeline import change_log_exists
+from datazone_dagster.pipeline import ConnectionSettings, change_log_exists
 
 DEFAULT_FILE = "definitions.py"
 
@@ -117,6 +117,11 @@ class Project:
             "name the lakehouse: --lakehouse URI. It is created when the drain sensor lands its "
             "first change.",
         )
+
+    def connection_settings(self, source: DynamoDBSource) -> ConnectionSettings:
+        """Return the connection settings of a source."""
+        dynamodb: DynamoDBStreamsResource = self.dynamodb.process_config_and_initialize()
+        return dynamodb.connection_settings(region=source.region, endpoint_url=source.endpoint_url)
 
     def stream_client(self, source: DynamoDBSource) -> StreamClient:
         """Return a client of a source's stream, like the sensor's. It connects on first use."""

@@ -55,6 +55,7 @@ from datazone_dagster.model.report import (
 )
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.pipeline.change_tail import ChangeTail
+from datazone_dagster.pipeline.probing import probe_lakehouse, probe_source
 from datazone_dagster.pipeline.reading import (
     change_log_exists,
     change_log_head,
@@ -142,6 +143,8 @@ __all__ = [
     "open_gaps",
     "plan_audit",
     "plan_snapshot",
+    "probe_lakehouse",
+    "probe_source",
     "quarantine_report",
     "read_dataset",
     "rebuild_dataset",

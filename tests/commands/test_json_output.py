@@ -34,6 +34,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "completion": ("bash",),
     "cost": ("--shards", "4", "--writes", "100"),
     "demo": ("--stop",),
+    "doctor": (),
     "erase": ("orders", "--key", "id=a"),
     "import-export": ("orders",),
     "init": ("shop",),

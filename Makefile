@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-long test-faults test-faults-again test-store test-spark lint types imports docs command-page lock clean
+.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-long test-faults test-faults-again test-store test-spark test-browser lint types imports docs command-page lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,13 @@ test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pyspark>=4.0,<4.1'; \
 	mvn -q -B -f tests/spark/pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(SPARK_JARS)); \
 	DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark tests/spark
+
+test-browser: $(STAMP) ## Dagster's pages of the demo in Chromium; screenshots in .datazone/screenshots
+	@if ! { command -v chromium || command -v chromium-browser; } >/dev/null; then \
+	  echo "test-browser: skipped, it needs Chromium: apt-get install chromium"; exit 0; fi; \
+	set -e; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.50'; \
+	$(BIN)/python -m pytest -m browser tests/browser
 
 lint: $(STAMP) ## ruff: rules and format; deptry: imports that no dependency declares
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Hooks of the documentation site: pages from files outside of docs/, and no request elsewhere.
 
-The README is the first page, the changelog and the results of the benchmarks are pages too: each
-fact has one file, which GitHub shows as well. `make docs` builds the site.
+The README is the first page; the changelog, the examples and the results of the benchmarks are
+pages too: each fact has one file, which GitHub shows as well. `make docs` builds the site.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ def pages() -> dict[str, str]:
         str(one.relative_to(ROOT)): f"figures/{one.name}"
         for one in sorted((ROOT / RESULTS).glob("*.md"))
     }
-    return PAGES | results
+    examples = {
+        str(one.relative_to(ROOT)): f"examples/{one.parent.name}.md"
+        for one in sorted((ROOT / "examples").glob("*/README.md"))
+    }
+    return PAGES | examples | results
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -41,7 +45,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (ROOT / source).read_text("utf-8")
         if source.startswith(RESULTS):
             text = f"---\nsearch: {{exclude: true}}\n---\n\n# {Path(source).stem}\n\n{text}"
-        in_nav = InclusionLevel.UNDEFINED if source in PAGES else InclusionLevel.NOT_IN_NAV
+        in_nav = (
+            InclusionLevel.NOT_IN_NAV if source.startswith(RESULTS) else InclusionLevel.UNDEFINED
+        )
         files.append(File.generated(config, page, content=text, inclusion=in_nav))
     return files
 

@@ -117,12 +117,12 @@ class Reader:
                 instance.report_runless_asset_event(event)
             for request in tick.run_requests or ():
                 # The snapshot waits a minute for the drain: tests/dagster_glue has it.
-                if request.job_name == "apply_orders":
-                    job = defs.resolve_job_def("apply_orders")
+                if request.job_name == "apply_current_orders":
+                    job = defs.resolve_job_def("apply_current_orders")
                     assert job.execute_in_process(instance=instance).success
 
     def quarantine_passes(self) -> bool:
-        key = AssetCheckKey(AssetKey("orders"), "quarantine")
+        key = AssetCheckKey(AssetKey("current_orders"), "quarantine")
         with DagsterInstance.get() as instance:
             (newest,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
         assert newest.event is not None

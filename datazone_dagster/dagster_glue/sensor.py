@@ -146,7 +146,11 @@ class DrainSensor:
         due = Due.at(now, cursor)
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
             *self._materialization(drained.report, layout, now),
-            *(one.event() for one in found.checks if one.must_be_reported(cursor, due)),
+            *(
+                one.event()
+                for one in found.checks
+                if one.must_be_reported(cursor, due, context.instance)
+            ),
         ]
         after = SensorCursor(
             caught_up_at=found.caught_up_at,

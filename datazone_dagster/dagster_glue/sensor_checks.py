@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dagster import AssetCheckEvaluation, AssetCheckKey
+from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance
 
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.cursor import SensorCursor
@@ -76,8 +76,8 @@ class Due(NamedTuple):
 class SensorCheck:
     """One check: its name in the cursor, and its result. `lag` is None if it is not known.
 
-    A `quiet` check that passes is reported only if it failed before, since runs report it too. An
-    `hourly` one that passes is reported once an hour.
+    A `quiet` check that passes is reported only if it failed before, or if Dagster shows it no
+    more, since runs report it too. An `hourly` one that passes is reported once an hour.
     """
 
     name: str
@@ -93,13 +93,31 @@ class SensorCheck:
         """Return the evaluation for the event log."""
         return evaluation(self.key, self.level, self.reason, self.plain)
 
-    def must_be_reported(self, cursor: SensorCursor, due: Due) -> bool:
+    def must_be_reported(self, cursor: SensorCursor, due: Due, instance: DagsterInstance) -> bool:
         """Return whether the evaluation goes to the event log; unchanged ones if they are due."""
         if cursor.has_changed(self.name, self.level):
+            return True
+        if (self.quiet or self.lag is not None) and _is_hidden(instance, self.key):
             return True
         if not self.level.passed:
             return due.now
         return due.hourly if self.hourly else due.now and not self.quiet
+
+
+def _is_hidden(instance: DagsterInstance, key: AssetCheckKey) -> bool:
+    """Return whether Dagster shows a check as not evaluated, although the sensor reported it.
+
+    It shows the newest row of a check, and a row without a run only until the next materialization.
+    A run that stays has one row, from when it was requested: what the sensor reports meanwhile
+    hides all that the run reports after it.
+    """
+    newest = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    if not newest or newest[0].run_id:
+        return False
+    materialized = instance.get_latest_materialization_event(key.asset_key)
+    if materialized is None or not materialized.run_id:
+        return False
+    return materialized.timestamp > newest[0].create_timestamp
 
 
 def stream_checks(

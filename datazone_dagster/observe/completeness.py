@@ -91,7 +91,7 @@ def _time(time: datetime | None) -> str:
 
 PHASES = {
     Phase.WANTED: "has not begun",
-    Phase.ANNOUNCED: "waits for the drain, then for the items",
+    Phase.ANNOUNCED: "is announced and reads the items once the drain is far enough",
     Phase.SCANNING: "reads the items",
     Phase.SCANNED: "has read the items and compares the keys",
     Phase.DONE: "is complete, but this dataset has not applied all of it",

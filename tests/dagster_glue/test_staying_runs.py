@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -88,6 +89,30 @@ def test_one_run_takes_what_lands_while_it_stays(
         # That of the keys is not made by a run, which repeats the last one at its end.
         assert evaluated.count(key) == (1 if key.name == "unique_keys" else 4), key
     assert not world.tick().requests
+
+
+def test_a_check_that_recovers_while_a_run_stays_is_shown(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster shows the newest row of a check: the sensor's, which a materialization hides."""
+    monkeypatch.setattr(apply_run, "REPORT_EVERY_SECONDS", 0.0)
+
+    def recover(call: int) -> None:
+        if call == 1:
+            world.put("later")
+            state = json.loads(world.cursors["drain_orders"] or "")
+            state["levels"]["orders:complete"] = "warn"
+            world.cursors["drain_orders"] = json.dumps(state)
+            world.clock.advance(timedelta(seconds=31))
+            assert {complete, "orders:lag"} <= world.tick().checks().keys()
+
+    complete = "orders:complete"
+    world = make_world(calling(recover), apply_settings=QUICKLY_IDLE)
+    world.put("first")
+    requested(world)
+    assert {complete, "orders:lag"} <= world.tick().checks().keys()
+    # The database counts whole seconds: a report within that of the materialization is repeated.
+    assert any(complete not in world.tick().checks() for _ in range(100))
 
 
 def test_many_chunks_make_few_materializations(make_world: MakeWorld) -> None:

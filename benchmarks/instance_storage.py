@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ class PostgresStorage:
 
     def __init__(self, port: int) -> None:
         self._url = f"postgresql://dagster@127.0.0.1:{port}/postgres"
-        self.yaml = f'{dagster_yaml()}\nstorage:\n  postgres:\n    postgres_url: "{self._url}"\n'
+        url = self._url.replace(
+            "postgresql:", "postgresql+psycopg2:"
+        )  # the driver of dagster-postgres
+        self.yaml = f'{dagster_yaml()}\nstorage:\n  postgres:\n    postgres_url: "{url}"\n'
 
     def size_bytes(self) -> int:
         return int(self._one("select pg_database_size('postgres')"))
@@ -69,7 +73,7 @@ class PostgresStorage:
         return Counter({table: int(self._one(f"select count(*) from {table}")) for table in TABLES})
 
     def _one(self, query: str) -> Any:
-        import psycopg2
+        psycopg2 = import_module("psycopg2")  # it comes with dagster-postgres
 
         with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
             cursor.execute(query)

@@ -62,6 +62,7 @@ from datazone_dagster.dagster_glue.rendering import (
     check_results,
     state_check_results,
 )
+from datazone_dagster.dagster_glue.repeated_checks import RepeatedChecks
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.staying_runs import stays, told_to_end
 from datazone_dagster.errors import (
@@ -186,11 +187,12 @@ def _applied(
         if transform.source.stream_enabled and stays(context.run):
             pool = pool_name(transform)
             told = told_to_end(context.instance, context.run.run_id, pool, clock)
+        checks = RepeatedChecks()
         for so_far in lazy_apply.progress(layout, context.log, told):
             for dataset_id, one in so_far.items():
                 changed = one.report.chunks > 0
-                yield from applied_events(
-                    dataset_id, one, preview=lazy_apply.preview, changed=changed
+                yield from checks.changed(
+                    applied_events(dataset_id, one, preview=lazy_apply.preview, changed=changed)
                 )
         found = {
             one.id: lazy_apply.to_dataset(one.id, layout, context.log) for one in chosen.values()

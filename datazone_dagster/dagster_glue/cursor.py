@@ -28,6 +28,7 @@ class SensorCursor:
         never_read: Whether no drain did so yet; `caught_up_at` is the first attempt then.
         evaluated_at: Time when the checks were last reported.
         hourly_at: Time when the checks were last reported that are reported once an hour.
+        idle: Whether there was no traffic then, and nothing that failed.
         levels: Levels of the checks that did not pass then, by name; the others passed. None if
             the levels are not known.
     """
@@ -37,6 +38,7 @@ class SensorCursor:
     levels: Mapping[str, Level] | None = field(default_factory=dict)
     never_read: bool = False
     hourly_at: datetime | None = None
+    idle: bool = False
 
     def has_changed(self, check: str, level: Level) -> bool:
         """Return whether a check had another level when it was last reported."""
@@ -55,6 +57,7 @@ class SensorCursor:
                     "evaluated_at": _seconds(self.evaluated_at),
                     "levels": levels,
                     **({"never_read": True} if self.never_read else {}),
+                    **({"idle": True} if self.idle else {}),
                     **({"hourly_at": _seconds(self.hourly_at)} if self.hourly_at else {}),
                 },
                 separators=(",", ":"),
@@ -78,6 +81,7 @@ class SensorCursor:
             levels=_levels(found.get("levels")),
             never_read=found.get("never_read") is True,
             hourly_at=_time(found.get("hourly_at"), now),
+            idle=found.get("idle") is True,
         )
 
 

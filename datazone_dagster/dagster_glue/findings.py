@@ -48,3 +48,13 @@ class Findings:
             and before.evaluated_at is not None
             and not any(before.has_changed(one.name, one.level) for one in self.checks)
         )
+
+    def is_idle(self, tick: DrainReport | None) -> bool:
+        """Return whether a tick has found nothing at all: no record, and no check that fails."""
+        return (
+            tick is not None
+            and tick.caught_up
+            and tick.batch is None
+            and not self.reasons
+            and all(one.level.passed for one in self.checks)
+        )

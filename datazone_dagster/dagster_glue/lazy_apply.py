@@ -15,10 +15,11 @@ from types import MappingProxyType
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
+from datazone_dagster.dagster_glue.chunk_log import LOG_EVERY_SECONDS, ChunkLog
 from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
-from datazone_dagster.model.report import ApplyReport, ChunkReport, RuleCount
+from datazone_dagster.model.report import ApplyReport, RuleCount
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.observe.completeness import (
     Completeness,
@@ -156,16 +157,18 @@ class LazyApply:
             if not self.transform.source.stream_enabled:
                 self._applied = self._applied_by(self._replaced(layout, logger), before, layout)
                 return
+            log = ChunkLog(logger, LOG_EVERY_SECONDS if told_to_end else 0.0)
             for report in follow_changes(
                 self.transform,
                 layout,
                 told_to_end=told_to_end,
                 settings=self._settings,
                 clock=self._clock,
-                on_chunk=_log_chunks(logger),
+                on_chunk=log.take,
                 logger=logger,
                 only=self._ids,
             ):
+                log.finish()
                 applied = self._applied_by(report.datasets, before, layout, earlier)
                 if report.ended:
                     self._applied = applied
@@ -251,27 +254,10 @@ class LazyApply:
             settings=self._settings,
             snapshot_settings=self._snapshot_settings,
             clock=self._clock,
-            on_chunk=_log_chunks(logger),
+            on_chunk=ChunkLog(logger).take,
             logger=logger,
             only=self._ids,
         )
-
-
-def _log_chunks(logger: logging.Logger) -> Callable[[ChunkReport], None]:
-    def log_chunk(chunk: ChunkReport) -> None:
-        logger.info(
-            "Batches %d to %d of %d: %d changes, %d rows inserted, %d updated, %d deleted, %.2f s.",
-            chunk.first_batch,
-            chunk.last_batch,
-            chunk.head,
-            chunk.records,
-            chunk.counts.inserted,
-            chunk.counts.updated,
-            chunk.counts.deleted,
-            chunk.duration_seconds,
-        )
-
-    return log_chunk
 
 
 def state_of(

@@ -33,6 +33,10 @@ LOOK_EVERY_SECONDS = 0.1
 BUSY_FOR_SECONDS = 60.0
 """Time after its last records in which a stream counts as one with traffic."""
 
+IDLE_LONGER_SECONDS = 10.0
+"""Time that a tick of an idle stream listens longer: two looks of the daemon. Each tick is a row in
+the instance's storage."""
+
 RESERVED_SECONDS = 10.0
 """Time for which a place that an idle stream gave up is for one with traffic: two looks of the
 daemon."""

@@ -26,6 +26,7 @@ from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import end_silent_runs
 from datazone_dagster.dagster_glue.listening import (
     BUSY_FOR_SECONDS,
+    IDLE_LONGER_SECONDS,
     LISTENERS,
     may_listen,
     most_listeners,
@@ -143,7 +144,8 @@ class DrainSensor:
             drained, found = self._listened(tick, drained, found, cursor, until_seconds)
 
         now = self._clock()
-        due = Due.at(now, cursor)
+        idle = found.is_idle(drained.report)
+        due = Due.at(now, cursor, idle=idle)
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
             *self._materialization(drained.report, layout, now),
             *(
@@ -157,6 +159,7 @@ class DrainSensor:
             never_read=found.never_read,
             evaluated_at=now if due.now else cursor.evaluated_at,
             hourly_at=now if due.hourly else cursor.hourly_at,
+            idle=idle if due.now else cursor.idle and idle,
             levels={one.name: one.level for one in found.checks},
         )
         if drained.error is not None and not found.requests:
@@ -192,8 +195,10 @@ class DrainSensor:
         Each drain is one of its own: what it landed stays, whatever happens to the next one, which
         the next tick meets again if it fails.
         """
-        most = most_listeners(tick.context.instance)
-        with LISTENERS.place(most, busy=self._is_busy(drained.report)) as place:
+        most, busy = most_listeners(tick.context.instance), self._is_busy(drained.report)
+        if not busy and self._settings.listen_seconds > IDLE_LONGER_SECONDS:
+            until_seconds += IDLE_LONGER_SECONDS
+        with LISTENERS.place(most, busy=busy) as place:
             while place is not None and drained.report is not None and found.is_quiet(cursor):
                 client = self._client_of(tick.dynamodb)
                 if not place.waits(next_drain_seconds(client), until_seconds):

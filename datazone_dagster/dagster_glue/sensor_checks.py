@@ -54,6 +54,9 @@ FAILURES = "failures_in_a_row"
 REPORT_EVERY = timedelta(seconds=30)
 """Interval at which unchanged checks go to the event log."""
 
+REPORT_IDLE = timedelta(minutes=10)
+"""The same while all of them pass and the stream has no traffic, from the second such time on."""
+
 REPORT_RARELY = timedelta(hours=1)
 """Interval for those that say little while they pass."""
 
@@ -65,9 +68,10 @@ class Due(NamedTuple):
     hourly: bool
 
     @classmethod
-    def at(cls, now: datetime, cursor: SensorCursor) -> Due:
-        """Return what is due, given when the checks were last reported."""
-        due = cursor.evaluated_at is None or now - cursor.evaluated_at >= REPORT_EVERY
+    def at(cls, now: datetime, cursor: SensorCursor, *, idle: bool = False) -> Due:
+        """Return what is due, given when the checks were last reported, and whether all is idle."""
+        every = REPORT_IDLE if idle and cursor.idle else REPORT_EVERY
+        due = cursor.evaluated_at is None or now - cursor.evaluated_at >= every
         hourly = cursor.hourly_at is None or now - cursor.hourly_at >= REPORT_RARELY
         return cls(due, due and hourly)
 

@@ -9,7 +9,7 @@ from datazone_dagster.errors import DefinitionError
 
 SHORTEST_RETENTION = timedelta(days=2)
 
-LONGEST_LISTENING_SECONDS = 35.0
+LONGEST_LISTENING_SECONDS = 30.0
 """A tick has 60 seconds, and the last batch of one that listens may take `budget_seconds`."""
 
 
@@ -30,9 +30,10 @@ class DrainSettings:
         keep_changes: Retention of changes in the change log once every dataset has applied them;
             None retains them for good, so that a dataset can be rebuilt from them.
         listen_seconds: Age up to which a sensor tick goes on for new records once it has read the
-            stream to its end, from 0 to 35 seconds; 0: it ends then. A tick listens in a local
+            stream to its end, from 0 to 30 seconds; 0: it ends then. Above 10, ticks of a stream
+            without traffic go on for ten seconds more. A tick listens in a local
             lakehouse only, and only where Dagster's instance evaluates sensors in threads. The
-            default ends it just before the daemon looks for due sensors, every five seconds.
+            default ends it two seconds before the daemon looks for due sensors, every five seconds.
 
     Raises:
         DefinitionError: `listen_seconds` is out of its range, or `keep_changes` is shorter than
@@ -45,7 +46,7 @@ class DrainSettings:
     budget_bytes: int | None = None
     max_workers: int = 16
     keep_changes: timedelta | None = None
-    listen_seconds: float = 19.0
+    listen_seconds: float = 18.0
 
     def __post_init__(self) -> None:
         """Check the retention, since removed changes can't be restored, and the age of ticks."""

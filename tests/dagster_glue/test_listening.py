@@ -37,13 +37,13 @@ from tests.faults.orders import landed_event_ids
 from tests.new_process import NewProcess
 
 THREADS = {"sensors": {"use_threads": True, "num_workers": 8}}
-LONG = DrainSettings(listen_seconds=35)
-SHORT = DrainSettings(listen_seconds=0.6)
+LONG = DrainSettings(listen_seconds=30)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy shard is asked twenty times a second."""
+    """A busy shard is asked twenty times a second; nothing has interrupted this process."""
+    monkeypatch.setattr(shutdown, "_interrupted", threading.Event())
     intervals = ((0.0, 0.05), (10.0, 4.5))
     monkeypatch.setattr("datazone_dagster.drain.polling.LISTENING", intervals)
     monkeypatch.setattr("datazone_dagster.drain.tick.LISTENING", intervals)
@@ -82,6 +82,17 @@ def when_asked(world: World, act: Callable[[int], None]) -> None:
     world.stream.faults = count
 
 
+def until_call(last: int, act: Callable[[int], None]) -> Callable[[int], None]:
+    """Act at each call, and end the tick's waiting at the last one, as Ctrl-C does."""
+
+    def act_and_end(call: int) -> None:
+        act(call)
+        if call == last:
+            shutdown._interrupted.set()
+
+    return act_and_end
+
+
 def head(world: World) -> int:
     return change_log_head("orders", world.layout) or 0
 
@@ -94,11 +105,12 @@ def end_the_run(world: World) -> None:
 def test_what_comes_while_a_tick_listens_lands_in_the_same_tick(
     listening_world: Callable[..., World],
 ) -> None:
-    world = listening_world(settings=SHORT)
+    world = listening_world()
     assert head(world) == 1
     world.put("second")
     # A round finds its own call empty and the next round what came meanwhile.
-    when_asked(world, lambda call: world.put(f"more-{call}") if call in (4, 6) else None)
+    put = until_call(9, lambda call: world.put(f"more-{call}") if call in (4, 6) else None)
+    when_asked(world, put)
     tick = world.tick()
     assert head(world) >= 3
     assert not tick.requests
@@ -141,13 +153,11 @@ def test_a_tick_ends_at_once_when_a_check_changes(listening_world: Callable[...,
 
 
 def test_a_tick_ends_at_once_when_its_process_must_end(
-    listening_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+    listening_world: Callable[..., World],
 ) -> None:
     world = listening_world()
     world.put("second")
-    interrupted = threading.Event()
-    monkeypatch.setattr(shutdown, "_interrupted", interrupted)
-    when_asked(world, lambda call: interrupted.set() if call == 4 else None)
+    when_asked(world, until_call(4, lambda _: None))
     assert world.tick().materializations()
     # A drain itself goes on after Ctrl-C: only waiting ends.
     world.stream.faults = None
@@ -198,14 +208,15 @@ def test_another_drain_while_a_tick_listens(
     listening_world: Callable[..., World], point: str
 ) -> None:
     """A tick that timed out goes on in the code server while the next one starts."""
-    world = listening_world(settings=SHORT)
+    world = listening_world()
     world.put("second")
 
     def another() -> None:
         world.put("third")
         drain_once(SOURCE, NewProcess(world.stream), world.layout)
 
-    when_asked(world, lambda call: world.put("fourth") if call == 4 else None)
+    put = until_call(12, lambda call: world.put("fourth") if call == 4 else None)
+    when_asked(world, put)
     with at_point(point, another, nth=2):
         world.tick()
     world.stream.faults = None
@@ -215,9 +226,10 @@ def test_another_drain_while_a_tick_listens(
 def test_ticks_that_overlap_both_listen_and_land_everything_once(
     listening_world: Callable[..., World],
 ) -> None:
-    world = listening_world(settings=SHORT)
+    world = listening_world()
     numbers = iter(range(1000))
-    when_asked(world, lambda call: world.put(f"k{next(numbers)}") if call % 2 else None)
+    put = until_call(30, lambda call: world.put(f"k{next(numbers)}") if call % 2 else None)
+    when_asked(world, put)
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(world.tick), pool.submit(world.tick)]:
             done.result()
@@ -339,7 +351,7 @@ def test_places_are_a_part_of_the_threads_of_both_processes(
         assert most_listeners(instance) == places
 
 
-@pytest.mark.parametrize("seconds", [-1.0, 36.0])
+@pytest.mark.parametrize("seconds", [-1.0, 31.0])
 def test_a_tick_can_not_listen_for_long(seconds: float) -> None:
     with pytest.raises(DefinitionError, match="listen_seconds"):
         DrainSettings(listen_seconds=seconds)

@@ -84,13 +84,24 @@ def _materializations(world: World) -> list[object]:
     return list(world.instance.fetch_materializations(key, limit=100).records)
 
 
-def test_checks_are_written_every_thirty_seconds_when_nothing_changes(world: World) -> None:
+def test_checks_are_written_every_thirty_seconds_under_traffic_and_rarely_when_idle(
+    world: World,
+) -> None:
     always = {"dynamodb/orders:stream_health", "orders:lag"}
     rarely = {"dynamodb/orders:headroom", "dynamodb/orders:snapshot"}
     assert set(world.tick().checks()) == always | rarely
     world.clock.advance(timedelta(seconds=25))
+    world.put("a")
     assert not world.tick().checks()
     world.clock.advance(timedelta(seconds=6))
+    world.put("b")
+    assert set(world.tick().checks()) == always
+    world.run("apply_orders")
+    world.clock.advance(timedelta(seconds=31))
+    assert set(world.tick().checks()) == always  # once more, now that all is quiet
+    world.clock.advance(timedelta(minutes=9))
+    assert not world.tick().checks()
+    world.clock.advance(timedelta(minutes=1))
     assert set(world.tick().checks()) == always
     world.clock.advance(timedelta(hours=1))
     assert set(world.tick().checks()) == always | rarely

@@ -19,7 +19,7 @@ SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
 SHORT_DRAINS = DrainSettings(budget_bytes=4096, max_workers=4)
 
 
-Role = Literal["worker", "sensor", "run"]
+Role = Literal["worker", "sensor", "listening sensor", "run"]
 
 
 def start(
@@ -36,8 +36,8 @@ def start(
     Args:
         endpoint_url: Endpoint of the local DynamoDB.
         layout: Locations of the tables.
-        role: `worker` drains and applies without Dagster; `sensor` evaluates the drain sensor
-            and `run` executes runs, both in Dagster.
+        role: `worker` drains and applies without Dagster; `sensor` evaluates the drain sensor,
+            `listening sensor` in ticks that listen, and `run` executes runs, all in Dagster.
         home: Directory of the Dagster instance.
         crash_at: Name of a point in `crash_points`, or its nth time: "after read#2".
         wider: Whether the transform adds a column and widens another.
@@ -59,6 +59,8 @@ def _work(
         crash_points.hook = crash_points.killer(crash_at)
     if role == "sensor":
         evaluate_sensor(endpoint_url, layout, home)
+    if role == "listening sensor":
+        evaluate_sensor(endpoint_url, layout, home, listening=True)
     if role == "run":
         run_job(endpoint_url, layout, home)
     logging.disable(logging.WARNING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from dagster import DagsterInstance, Definitions, build_sensor_context
+from dagster import DagsterInstance, DagsterRunStatus, Definitions, build_sensor_context
 
 from datazone_dagster import DynamoDBStreamsResource, Lakehouse, build_definitions
 from datazone_dagster.model.layout import Layout
@@ -17,10 +17,18 @@ SENSOR = "drain_orders"
 CURSOR = "cursor"
 
 
-def evaluate_sensor(endpoint_url: str, layout: Layout, home: str) -> None:
-    """Tick for ever; process the result of each tick as the daemon does, in its order."""
+def evaluate_sensor(
+    endpoint_url: str, layout: Layout, home: str, *, listening: bool = False
+) -> None:
+    """Tick for ever; process the result of each tick as the daemon does, in its order.
+
+    Ticks listen if a run is going on, so that none must be requested.
+    """
     definitions = code_location(endpoint_url, layout)
-    with instance_at(home) as instance:
+    with instance_at(home, threads=listening) as instance:
+        if listening:
+            job = definitions.resolve_job_def(JOB)
+            instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
         while True:
             tick(definitions, instance, Path(home) / CURSOR)
 
@@ -65,7 +73,7 @@ def code_location(endpoint_url: str, layout: Layout) -> Definitions:
     )
 
 
-def instance_at(home: str) -> DagsterInstance:
+def instance_at(home: str, *, threads: bool = False) -> DagsterInstance:
     logging.disable(logging.WARNING)
     Path(home).mkdir(exist_ok=True)
-    return DagsterInstance.local_temp(home)
+    return DagsterInstance.local_temp(home, overrides={"sensors": {"use_threads": threads}})

@@ -135,6 +135,32 @@ def test_killed_before_the_cursor_is_saved(
     assert_exactly_once(table, layout, fault=f"SIGKILL {point}")
 
 
+@pytest.mark.faults  # the default run has dagster_glue/test_listening.py, in one process
+@pytest.mark.parametrize("point", [crash_points.AFTER_READ, crash_points.AFTER_CHANGE_LOG_COMMIT])
+def test_killed_while_a_tick_listens(
+    server: LocalDynamoDB, layout: Layout, tmp_path: Path, point: str
+) -> None:
+    table = OrdersTable(server.endpoint_url, seed=8)
+    table.create()
+    # Ticks that listen make the most of these batches: the first two ticks make one each.
+    sensor = start(
+        server.endpoint_url,
+        layout,
+        role="listening sensor",
+        home=str(tmp_path / "home"),
+        crash_at=f"{point}#6",
+    )
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while sensor.is_alive() and time.monotonic() < deadline:
+        table.write(5)
+        sensor.join(0.3)
+    assert sensor.exitcode == -signal.SIGKILL
+
+    table.write(20)
+    catch_up(server.endpoint_url, layout)
+    assert_exactly_once(table, layout, fault=f"SIGKILL while a tick listens, {point}")
+
+
 class Killer:
     """Kills processes of all roles at moments that the seed decides, under traffic."""
 

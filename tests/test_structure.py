@@ -36,7 +36,7 @@ PLANTED = (
     ("dagster_glue/assets.py", "import deltalake", "Only changelog, rows and delta know deltalake"),
     ("drain/tick.py", "import deltalake", "Only changelog, rows and delta know deltalake"),
     ("apply/run.py", "import deltalake", "Only changelog, rows and delta know deltalake"),
-    ("drain/plan.py", "import duckdb", "Only database, frame and dataset know DuckDB"),
+    ("drain/plan.py", "import duckdb", "Only database, frame, dataset and tables know DuckDB"),
     ("drain/plan.py", "import datazone_dagster.process.memory", "Pure files do no IO"),
     ("observe/lag.py", "import pyarrow", "Only what holds rows knows Arrow"),
     ("frame/lookup.py", "import obstore", "Only delta knows obstore"),

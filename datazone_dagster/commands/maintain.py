@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import chain
 
 import click
 
 from datazone_dagster.commands.output import json_option, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.pipeline import maintain_dataset
+from datazone_dagster.pipeline.table_calls import asset_tables, maintain_asset_table
 
 MIB = 1 << 20
 
@@ -18,31 +20,36 @@ MIB = 1 << 20
 @json_option
 @project_options
 def maintain(project: Project, dataset_ids: tuple[str, ...], as_json: bool) -> None:
-    """Maintain the tables of the named datasets, or of all datasets.
+    """Maintain the named tables, or those of all datasets and of all other assets.
 
     Runs maintain their tables by themselves, a bounded piece after each merge; this command does
     all the work at once. No row changes. A merge that commits in between wins: run the command
     again then.
     """
-    written = [project.writer_of(one) for one in dataset_ids or sorted(project.datasets)]
-    sources = dict.fromkeys(transform.source for transform, _ in written)
-    if all(source.stream_enabled for source in sources):
+    layout = project.layout
+    unknown = [one for one in dataset_ids if one not in project.datasets]
+    tables = asset_tables(layout) if unknown or not dataset_ids else []
+    others = [one for one in tables if one in unknown or not dataset_ids]
+    ids = [one for one in dataset_ids or sorted(project.datasets) if one not in others]
+    datasets = [project.writer_of(one) for one in ids]
+    sources = dict.fromkeys(transform.source for transform, _ in datasets)
+    if sources and all(source.stream_enabled for source in sources):
         project.require_change_log(*sources)
     found: list[dict[str, object]] = []
-    for _, dataset in written:
-        dataset_id = dataset.id
-        report = maintain_dataset(dataset, project.layout)
+    for name, report in chain(
+        ((one.id, maintain_dataset(one, layout)) for _, one in datasets),
+        ((one, maintain_asset_table(layout, one)) for one in others),
+    ):
         if as_json:
-            about = {"dataset": dataset_id, "uri": project.layout.dataset(dataset_id)}
+            about = {"dataset": name, "uri": layout.table(name)}
             found.append({**about, **({} if report is None else asdict(report))})
-            continue
-        if report is None:
-            say(f"{dataset_id}: no table yet at {project.layout.dataset(dataset_id)}")
-            continue
-        say(
-            f"{dataset_id}: {report.did or 'nothing to do'}; {report.rows} rows, "
-            f"{report.hidden_rows} hidden, in {report.files} files of "
-            f"{report.size_bytes / MIB:.1f} MiB ({report.duration_seconds:.1f} s)"
-        )
+        elif report is None:
+            say(f"{name}: no table yet at {layout.table(name)}")
+        else:
+            say(
+                f"{name}: {report.did or 'nothing to do'}; {report.rows} rows, "
+                f"{report.hidden_rows} hidden, in {report.files} files of "
+                f"{report.size_bytes / MIB:.1f} MiB ({report.duration_seconds:.1f} s)"
+            )
     if as_json:
         say_json({"datasets": found})

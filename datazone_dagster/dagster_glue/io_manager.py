@@ -1,96 +1,144 @@
-"""IO manager: writes datasets by applying their transform, and reads them for other assets."""
+"""IO manager: writes what assets return into Delta tables, and reads tables for other assets."""
 
 # No postponed annotations here: Dagster and Pydantic evaluate them when the class is created.
 
-import typing
-from typing import TYPE_CHECKING, Any
-
 from dagster import (
     ConfigurableIOManager,
-    DagsterInvariantViolationError,
     InputContext,
+    MetadataValue,
     OutputContext,
     ResourceDependency,
+    TableColumn,
+    TableSchema,
 )
 
+from datazone_dagster.dagster_glue.asset_parts import (
+    partitions_of,
+    slice_of,
+    step_of,
+    table_name,
+    write_of,
+)
 from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite
-from datazone_dagster.dagster_glue.rendering import dataset_metadata
+from datazone_dagster.dagster_glue.rendering import (
+    FEW_COLUMNS,
+    RawMetadata,
+    dataset_metadata,
+    rendered,
+)
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from datazone_dagster.pipeline import DatasetReader
-
-_READABLE = (
-    "pyarrow.Table, polars.DataFrame, polars.LazyFrame, pandas.DataFrame, a DuckDB relation or "
-    "the DatasetReader of Lakehouse.read"
-)
+from datazone_dagster.model.table_written import TableWritten
+from datazone_dagster.observe.schema_change import schema_change_markdown, schema_changes
+from datazone_dagster.observe.table_metadata import table_metadata
 
 
 class DatasetIOManager(ConfigurableIOManager):
-    """Applies transforms to their datasets, and loads datasets for downstream assets.
+    """Writes the results of assets as Delta tables of the lakehouse, and loads them for others.
 
-    A downstream asset receives a dataset in the type of its annotation:
+    Any asset may have `io_manager_key="datazone_io_manager"`. What it returns is written to
+    `<lakehouse>/<name>`, in one commit; its metadata says how:
 
         ```python
-        @asset
-        def big_orders(processed_orders: pl.DataFrame) -> None: ...
+        @asset(
+            io_manager_key="datazone_io_manager",
+            metadata={"mode": "merge", "key": ["customer_id"]},
+            kinds={"deltalake"},
+        )
+        def customers(processed_orders: pl.LazyFrame) -> pl.LazyFrame: ...
         ```
 
-    Supported types are `pyarrow.Table` (the default without an annotation), `polars.DataFrame`,
-    `polars.LazyFrame`, `pandas.DataFrame`, `duckdb.DuckDBPyRelation`, and `DatasetReader`, which
-    reads on demand. The rows have all stored columns, including those that the library adds
-    (`_dz_...`).
+    The options are `mode` (`"overwrite"`, `"append"` or `"merge"`), `key`, `order`,
+    `delete_where`, `partition_expr`, `partition_by`, `schema_mode` and `deletion_vectors`:
+    see docs/io-manager.md. A transform is applied to its datasets.
+
+    An asset receives a table in the type of its annotation: `pyarrow.Table` (the default without
+    an annotation), `pyarrow.RecordBatchReader`, `polars.DataFrame`, `polars.LazyFrame`,
+    `pandas.DataFrame`, `duckdb.DuckDBPyRelation`, `DatasetReader`, which reads on demand, one of
+    these with `| None`, or a dict from partition keys to one of them. The metadata
+    `{"columns": [...]}` of an input selects columns. Datasets have all stored columns, including
+    those that the library adds (`_dz_...`).
     """
 
     lakehouse: ResourceDependency[Lakehouse]
 
     def handle_output(self, context: OutputContext, obj: object) -> None:
-        """Apply a transform up to the head of the change log, and add the run's metadata.
+        """Write a result, or apply a transform, and add the metadata of the materialization.
 
         Raises:
-            TransformError: The function or its result can't be applied; nothing is lost.
-            StorageError: The lakehouse can't be read or written.
-            DagsterInvariantViolationError: The output is not a dataset of a transform.
+            DefinitionError: The metadata of the asset is wrong, or it is not an asset.
+            TransformError: The result can't be written; nothing is lost.
+            StorageError: The lakehouse can't be read or written, or another commit came first.
         """
-        if not isinstance(obj, DatasetWrite):
-            raise DagsterInvariantViolationError(
-                f"{type(self).__name__} only writes datasets of transforms, not a "
-                f"{type(obj).__name__}. Give this asset another io_manager_key."
-            )
-        applied = obj.lazy_apply.to_dataset(obj.dataset_id, self.lakehouse.layout, context.log)
-        context.add_output_metadata(dataset_metadata(applied, preview=obj.lazy_apply.preview))
+        if isinstance(obj, DatasetWrite):
+            applied = obj.lazy_apply.to_dataset(obj.dataset_id, self.lakehouse.layout, context.log)
+            context.add_output_metadata(dataset_metadata(applied, preview=obj.lazy_apply.preview))
+            return
+        from datazone_dagster.pipeline.table_calls import write_table
+
+        name = table_name(context)
+        write = write_of(context, context.definition_metadata)
+        part = slice_of(context, write)
+        written = write_table(
+            self.lakehouse.layout,
+            name,
+            write,
+            obj,
+            part=part,
+            step=step_of(context),
+            logger=context.log,
+        )
+        for note in written.notes:
+            context.log.warning("%s: %s", name, note)
+        metadata = _metadata(written, write.mode)
+        if part is not None and len(part.keys) == 1 and write.mode == "overwrite":
+            metadata["dagster/partition_row_count"] = written.rows_written
+        context.add_output_metadata({"dagster/table_name": name, **metadata})
 
     def load_input(self, context: InputContext) -> object:
-        """Return the full dataset in the type of the parameter's annotation.
+        """Return a table in the type of the parameter's annotation.
 
         Raises:
-            StorageError: The dataset has no table yet, or the table can't be read.
-            DefinitionError: The annotated type is not supported.
+            DefinitionError: The annotated type is not supported, or there is no such column.
+            StorageError: There is no table yet, or it can't be read.
         """
-        reader = self.lakehouse.read(context.asset_key.path[-1])
-        return _converted(reader, context.dagster_type.typing_type, context.name)
+        from datazone_dagster.pipeline.table_calls import load_table
 
-
-def _converted(reader: "DatasetReader", wanted: Any, parameter: str) -> object:
-    wanted = typing.get_origin(wanted) or wanted
-    # Match by name, so that a library is loaded only if its type is annotated.
-    module = getattr(wanted, "__module__", "").partition(".")[0].lstrip("_")
-    match module, getattr(wanted, "__name__", ""):
-        case ("pyarrow", "Table") | ("typing" | "builtins", "Any" | "object") | ("", ""):
-            return reader.arrow()
-        case "polars", "DataFrame":
-            return reader.pl()
-        case "polars", "LazyFrame":
-            return reader.lazy()
-        case "pandas", "DataFrame":
-            return reader.arrow().to_pandas()
-        case "duckdb", "DuckDBPyRelation":
-            return reader.duckdb()
-        case "datazone_dagster", "DatasetReader":
-            return reader
-        case _:
+        name = table_name(context)
+        columns = (context.definition_metadata or {}).get("columns")
+        if columns is not None and (
+            isinstance(columns, str) or not all(isinstance(one, str) for one in columns)
+        ):
             raise DefinitionError(
-                f"The parameter {parameter!r} is annotated as {wanted!r}, which is not supported.",
-                hint=f"Annotate it as {_READABLE}.",
+                f"The metadata columns={columns!r} of the input {context.name!r} is not a list of "
+                "names.",
+                hint='Give one: AssetIn(metadata={"columns": ["id", "total"]}).',
             )
+        upstream = context.upstream_output
+        if not context.has_asset_partitions:
+            part, by_key = None, []
+        else:
+            write = write_of(context, upstream.definition_metadata if upstream else None)
+            part, by_key = slice_of(context, write), partitions_of(context, write)
+        return load_table(
+            self.lakehouse.layout,
+            name,
+            context.dagster_type.typing_type,
+            parameter=context.name,
+            columns=columns,
+            part=part,
+            by_key=by_key,
+        )
+
+
+def _metadata(written: TableWritten, mode: str) -> RawMetadata:
+    found = rendered(table_metadata(written, mode))
+    found["dagster/storage_kind"] = "deltalake"
+    changes = schema_changes(written.columns_before, written.columns)
+    is_new = written.columns_before is None
+    if written.columns and (len(written.columns) <= FEW_COLUMNS or changes or is_new):
+        columns = [TableColumn(name, kind) for name, kind in written.columns]
+        found["dagster/column_schema"] = MetadataValue.table_schema(TableSchema(columns))
+    if changes:
+        found["schema_change"] = MetadataValue.md(schema_change_markdown(changes))
+    return found

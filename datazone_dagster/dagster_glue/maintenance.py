@@ -12,6 +12,7 @@ from typing import Any
 
 from dagster import (
     AssetCheckKey,
+    AssetKey,
     AssetObservation,
     DefaultScheduleStatus,
     GraphDefinition,
@@ -44,6 +45,7 @@ from datazone_dagster.model.report import MaintenanceReport
 from datazone_dagster.observe.metadata import maintenance_metadata
 from datazone_dagster.observe.table_status import small_files_status
 from datazone_dagster.pipeline import maintain_dataset
+from datazone_dagster.pipeline.table_calls import asset_tables, maintain_asset_table
 
 MAINTENANCE_JOB = "datazone_maintenance"
 QUIET_HOUR = "0 3 * * *"
@@ -86,15 +88,15 @@ def maintenance_schedules(
 def maintenance_job(
     transforms: Iterable[Transform], *, keep_runs: timedelta | None, clock: Clock
 ) -> JobDefinition:
-    """Return the job that maintains every dataset, one op per transform, and removes old runs."""
+    """Return the job that maintains every table, one op per transform, and removes old runs."""
     transforms = list(transforms)
-    ops = [_maintenance_op(one, clock) for one in transforms]
+    ops = [*(_maintenance_op(one, clock) for one in transforms), _asset_tables_op(clock)]
     if keep_runs is not None:
         ops.append(_old_runs_op(transforms, keep_runs, clock))
     return GraphDefinition(MAINTENANCE_JOB, node_defs=ops).to_job(
         name=MAINTENANCE_JOB,
         executor_def=in_process_executor,
-        description="Thorough maintenance of every dataset. Safe at any time.",
+        description="Thorough maintenance of every table. Safe at any time.",
     )
 
 
@@ -147,6 +149,33 @@ def _check_table(
         return
     if keys is not None:
         context.instance.report_runless_asset_event(keys_evaluation(dataset, keys))
+
+
+def _asset_tables_op(clock: Clock) -> OpDefinition:
+    """Return the op for the tables of other assets: those that the lakehouse has."""
+
+    @op(name="maintain_asset_tables", required_resource_keys={LAKEHOUSE_KEY}, ins={})
+    def maintain_tables(context: OpExecutionContext) -> None:
+        layout = getattr(context.resources, LAKEHOUSE_KEY).layout
+        try:
+            names = asset_tables(layout)
+        except StorageError as error:
+            context.log.warning("Looking for the tables of assets: %s", error)
+            return
+        for name in names:
+            try:
+                report = maintain_asset_table(layout, name, clock=clock)
+            except StorageError as error:
+                context.log.warning("Maintenance of the table %s: %s", name, error)
+                continue
+            if report is not None:
+                context.log_event(
+                    AssetObservation(
+                        AssetKey(name.split(".")), metadata=rendered(maintenance_metadata(report))
+                    )
+                )
+
+    return maintain_tables
 
 
 def _old_runs_op(

@@ -6,8 +6,9 @@ without them (`to_pyarrow_table`, `delta_scan` in some versions of DuckDB) are n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,8 +17,8 @@ import pyarrow as pa
 from datazone_dagster.delta import TABLE_ERRORS, in_one_line, is_of_store, storage_error
 from datazone_dagster.delta.store_access import delta_rs_options
 from datazone_dagster.delta.table import Table, opened
-from datazone_dagster.errors import DefinitionError
-from datazone_dagster.model.layout import Layout
+from datazone_dagster.errors import DefinitionError, UnrecognisedTableError
+from datazone_dagster.model.layout import ASSET_KIND, DATASET_KIND, Layout
 from datazone_dagster.model.store_options import RETRY_OPTIONS
 
 if TYPE_CHECKING:
@@ -25,7 +26,20 @@ if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]  # pandas ships no types
     import polars
 
-KIND = "dataset"
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """Part of a table that a reader shows.
+
+    Args:
+        columns: Names of the columns; None: all.
+        where: SQL predicate (DataFusion's dialect) of the rows.
+        lazy_filter: Function from the module polars to the same predicate as its expression.
+    """
+
+    columns: Sequence[str] | None = None
+    where: str | None = None
+    lazy_filter: Callable[[Any], Any] | None = None
 
 
 class DatasetReader:
@@ -43,16 +57,33 @@ class DatasetReader:
         ```
     """
 
-    def __init__(self, dataset_id: str, table: Table, storage_options: dict[str, str]) -> None:
+    def __init__(
+        self,
+        dataset_id: str,
+        table: Table,
+        storage_options: dict[str, str],
+        limits: ReadLimits | None = None,
+    ) -> None:
         self.dataset_id = dataset_id
         self.version = table.at.version
         self._table = table
         self._storage_options = storage_options
+        self._limits = limits or ReadLimits()
 
     @property
     def schema(self) -> pa.Schema:
         """Columns and their Arrow types."""
-        return self._table.schema
+        schema, names = self._table.schema, self._limits.columns
+        return schema if names is None else pa.schema([schema.field(name) for name in names])
+
+    def require_columns(self, columns: Iterable[str]) -> None:
+        """Raise a DefinitionError if the dataset lacks one of these columns."""
+        unknown = [name for name in columns if name not in self.schema.names]
+        if unknown:
+            raise DefinitionError(
+                f"Dataset {self.dataset_id!r} has no column {unknown[0]!r}.",
+                hint=f"It has {', '.join(self.schema.names)}.",
+            )
 
     @property
     def row_count(self) -> int:
@@ -73,14 +104,12 @@ class DatasetReader:
             StorageError: The table can't be read.
         """
         schema = self.schema
-        unknown = [name for name in columns or () if name not in schema.names]
-        if unknown:
-            raise DefinitionError(
-                f"Dataset {self.dataset_id!r} has no column {unknown[0]!r}.",
-                hint=f"It has {', '.join(schema.names)}.",
-            )
+        self.require_columns(columns or ())
         names = list(columns) if columns is not None else schema.names
         wanted = pa.schema([schema.field(name) for name in names])
+        own = self._limits.where
+        if own is not None:
+            where = own if where is None else f"({own}) and ({where})"
         with self._reading(where):
             found = self._table.scan(names, where)
         return pa.RecordBatchReader.from_batches(wanted, self._converted(found, wanted, where))
@@ -112,6 +141,10 @@ class DatasetReader:
         scanned = _library("polars", "lazy()").scan_delta(
             self._table.at.store.uri, version=self.version, storage_options=options or None
         )
+        if self._limits.lazy_filter is not None:
+            scanned = scanned.filter(self._limits.lazy_filter(_library("polars", "lazy()")))
+        if self._limits.columns is not None:
+            scanned = scanned.select(self._limits.columns)
         return cast("polars.LazyFrame", scanned)
 
     def df(
@@ -169,18 +202,38 @@ class DatasetReader:
         )
 
 
+def restricted(reader: DatasetReader, limits: ReadLimits) -> DatasetReader:
+    """Return a reader of a part of the table, at the same version.
+
+    Raises:
+        DefinitionError: A column does not exist.
+    """
+    if limits.columns is not None:
+        reader.require_columns(limits.columns)
+    return DatasetReader(reader.dataset_id, reader._table, reader._storage_options, limits)
+
+
+def _opened(layout: Layout, name: str) -> Table | None:
+    """Open the table of a dataset or of another asset."""
+    uri = layout.table(name)
+    try:
+        return opened(uri, layout.storage_options, DATASET_KIND)
+    except UnrecognisedTableError:
+        return opened(uri, layout.storage_options, ASSET_KIND)
+
+
 def read(layout: Layout, dataset_id: str, version: int | None = None) -> DatasetReader | None:
     """Return a reader of a dataset, or None if it has no table yet.
 
     Args:
         layout: Layout of the lakehouse.
-        dataset_id: The dataset.
+        dataset_id: The dataset, or the name of the table of another asset.
         version: Version of its table; None: the newest.
 
     Raises:
         StorageError: The table or that version can't be read.
     """
-    table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
+    table = _opened(layout, dataset_id)
     if table is None:
         return None
     if version is not None:

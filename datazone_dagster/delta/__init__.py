@@ -124,10 +124,19 @@ def transaction(app_id: str, version: int) -> CommitProperties:
     return transactions({app_id: version})
 
 
-def transactions(versions: Mapping[str, int]) -> CommitProperties:
-    """Return commit properties as `transaction` does, with versions of several application ids."""
+def transactions(
+    versions: Mapping[str, int], *, expires_from: datetime | None = None
+) -> CommitProperties:
+    """Return commit properties as `transaction` does, with versions of several application ids.
+
+    Args:
+        versions: Versions by application id.
+        expires_from: Time from which the table property `TRANSACTION_RETENTION` counts; None: the
+            transactions stay for good.
+    """
+    at = None if expires_from is None else int(expires_from.timestamp() * 1000)
     return CommitProperties(
-        app_transactions=[Transaction(app_id, version) for app_id, version in versions.items()],
+        app_transactions=[Transaction(app_id, version, at) for app_id, version in versions.items()],
         max_commit_retries=0,
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, Schema
+from deltalake import CommitProperties, Schema, Transaction
 
 from datazone_dagster.delta import LostRaceError, guarded
 from datazone_dagster.delta.put_entry import put_entry
@@ -119,6 +119,7 @@ def commit_files(
     metrics: Mapping[str, int],
     properties: CommitProperties | None = None,
     new_columns: pa.Schema | None = None,
+    new_schema: pa.Schema | None = None,
     table_properties: Mapping[str, str] | None = None,
     note: Mapping[str, Any] | None = None,
 ) -> Snapshot:
@@ -132,6 +133,7 @@ def commit_files(
         metrics: Metrics of the operation in the history.
         properties: Application transactions of the commit.
         new_columns: Columns that the table gets with these files; see `can_come_with_rows`.
+        new_schema: Schema that the table gets instead of its own; no file of before may stay.
         table_properties: Table properties that the commit sets.
         note: Our own note, stored in the commit info; see `Snapshot.notes`.
 
@@ -143,12 +145,11 @@ def commit_files(
         StorageError: The store failed; reading the table again shows whether the commit happened.
     """
     metadata = _changed_metadata(snapshot, new_columns or pa.schema([]), table_properties or {})
+    if new_schema is not None:
+        metadata["schemaString"] = Schema.from_arrow(new_schema).to_json()
     values = [
         *([] if metadata == snapshot.metadata else [{"metaData": metadata}]),
-        *(
-            {"txn": {"appId": one.app_id, "version": one.version}}
-            for one in _transactions(properties)
-        ),
+        *({"txn": _transaction(one)} for one in _transactions(properties)),
         *({"remove": removal(file, actions.data_change)} for file in actions.removes),
         *({"add": dict(add)} for add in actions.adds),
     ]
@@ -285,3 +286,11 @@ def removal(file: LiveFile, data_change: bool = True) -> dict[str, Any]:
 
 def _transactions(properties: CommitProperties | None) -> Iterable[Any]:
     return (properties and properties.app_transactions) or ()
+
+
+def _transaction(one: Transaction) -> dict[str, Any]:
+    """Return the action of an application transaction; with a time, a checkpoint may expire it."""
+    found: dict[str, Any] = {"appId": one.app_id, "version": one.version}
+    if one.last_updated is not None:
+        found["lastUpdated"] = one.last_updated
+    return found

@@ -11,6 +11,9 @@ CHECKPOINT_EVERY = 6
 CHECKPOINT_INTERVAL = 20
 """The same for commits of other writers, and at most for ours on a table with many files."""
 
+TRANSACTION_RETENTION = "delta.setTransactionRetentionDuration"
+"""Table property: time after which a checkpoint drops application transactions that have a time."""
+
 _INTERVAL = re.compile(
     r"(interval\s+)?(?P<count>\d{1,6})\s+(?P<unit>week|day|hour|minute|second)s?"
 )

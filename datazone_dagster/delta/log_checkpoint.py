@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datazone_dagster.delta.intervals import interval_in
+from datazone_dagster.delta.intervals import TRANSACTION_RETENTION, interval_in
 from datazone_dagster.delta.live_file import live_file
 from datazone_dagster.delta.log_files import Action
 from datazone_dagster.delta.transaction_log import Snapshot
@@ -166,6 +166,17 @@ def has_hidden_partitions(snapshot: Snapshot) -> bool:
     )
 
 
+def _transactions(snapshot: Snapshot, now: datetime) -> Iterator[Action]:
+    """Yield the application transactions; those with a time expire as the table says."""
+    times = snapshot.remainder.transaction_times
+    retention = interval_in(snapshot.configuration.get(TRANSACTION_RETENTION, ""))
+    oldest_ms = 0 if retention is None else int((now - retention).timestamp() * 1000)
+    for app_id, version in snapshot.transactions.items():
+        time = times.get(app_id)
+        if time is None or time >= oldest_ms:
+            yield {"appId": app_id, "version": version, "lastUpdated": time}
+
+
 def checkpoint_file(
     snapshot: Snapshot, earlier: pa.StructArray | None, now: datetime
 ) -> CheckpointFile:
@@ -177,17 +188,10 @@ def checkpoint_file(
         now: The current time, by which removed files expire.
     """
     removes = _removes(snapshot, earlier, _oldest_ms(snapshot.configuration, now))
-    times = snapshot.remainder.transaction_times
     values = {
         "protocol": pa.array([snapshot.protocol], _PROTOCOL),
         "metaData": pa.array([_metadata(snapshot.metadata)], _METADATA),
-        "txn": pa.array(
-            [
-                {"appId": app_id, "version": version, "lastUpdated": times.get(app_id)}
-                for app_id, version in snapshot.transactions.items()
-            ],
-            _TRANSACTION,
-        ),
+        "txn": pa.array(list(_transactions(snapshot, now)), _TRANSACTION),
         "domainMetadata": pa.array(
             [one for one in snapshot.remainder.domains.values() if not one.get("removed")], _DOMAIN
         ),

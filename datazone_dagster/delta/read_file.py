@@ -55,6 +55,26 @@ def all_rows(snapshot: Snapshot, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches(batches, schema)
 
 
+def numbered_batches(
+    snapshot: Snapshot, file: LiveFile, schema: pa.Schema
+) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.int64]], pa.RecordBatch]]:
+    """Yield the live rows of a file, some thousand at a time, with their positions in the file.
+
+    Raises:
+        OSError: The store failed.
+        StorageError: The deletion vector is damaged.
+    """
+    gone = _sorted(snapshot.deleted_in(file))
+    for start, batch in _batches(snapshot, file, schema, None):
+        positions = np.arange(start, start + batch.num_rows, dtype=np.int64)
+        in_batch = _between(gone, start, start + batch.num_rows)
+        if len(in_batch):
+            live = np.ones(batch.num_rows, dtype=bool)
+            live[in_batch - start] = False
+            batch, positions = batch.filter(pa.array(live)), positions[live]  # noqa: PLW2901
+        yield positions, batch
+
+
 def rows_at(snapshot: Snapshot, file: LiveFile, schema: pa.Schema, positions: BitMap64) -> pa.Table:
     """Return the rows of a file at these positions, in ascending order of position."""
     wanted = _sorted(positions)

@@ -133,6 +133,9 @@ def _cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
     if isinstance(column.type, pa.BaseExtensionType):
         storage = [cast("pa.ExtensionArray", chunk).storage for chunk in column.chunks]
         column = pa.chunked_array(storage, column.type.storage_type)
-    if isinstance(column.type, pa.DictionaryType):  # its values may need a cast of their own
-        column = column.cast(column.type.value_type)
+    if isinstance(column.type, pa.DictionaryType):
+        # Its values may need a cast of their own, and Arrow decodes no dictionary of views.
+        chunks = [cast("pa.DictionaryArray", chunk) for chunk in column.chunks]
+        decoded = [chunk.dictionary.cast(target).take(chunk.indices) for chunk in chunks]
+        return pa.chunked_array(decoded, target)
     return column.cast(target)  # safe: an overflow or a lost digit is an error

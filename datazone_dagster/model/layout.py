@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datazone_dagster.errors import DefinitionError
@@ -12,6 +12,10 @@ from datazone_dagster.model.store_uri import check_uri
 
 CHANGE_LOG_KIND = "change log"
 """Kind of the table of a source's changes, as stored in its properties."""
+
+DATASET_KIND = "dataset"
+ASSET_KIND = "asset table"
+"""Kinds of the tables of transforms, and of other assets; neither writer writes the other's."""
 
 _OWN_FOLDERS = ("_changelog", "_checkpoints", "_quarantine", "_tombstones", "_unseen", "_rebuild")
 """Folders of a lakehouse that are no datasets."""
@@ -38,6 +42,27 @@ def checked_dataset_id(dataset_id: str) -> str:
             hint="Those folders hold the change log, checkpoints and quarantine.",
         )
     return dataset_id
+
+
+def asset_table_name(path: Sequence[str]) -> str:
+    """Return the name of the table of an asset: the parts of its key, joined by `.`.
+
+    No dataset id and no part has a `.`, so no two keys share a name, and no table is inside
+    another one's folder.
+
+    Raises:
+        DefinitionError: A part does not match `[A-Za-z0-9_-]+`, or the name starts with `_`, the
+            prefix of our own folders.
+    """
+    wrong = next((part for part in path if not _DATASET_ID.fullmatch(part)), None)
+    if wrong is not None or not path or path[0].startswith("_"):
+        raise DefinitionError(
+            f"The asset key {list(path)!r} can't name a table: its parts are made of letters, "
+            "digits, '_' and '-', and the first one does not start with '_'.",
+            hint="The table's folder is named after the key; folders with '_' hold the change log, "
+            "checkpoints and quarantine.",
+        )
+    return ".".join(path)
 
 
 def source_name(table_name: str) -> str:
@@ -90,6 +115,10 @@ class Layout:
     def dataset(self, dataset_id: str) -> str:
         """Return the URI of a dataset's table."""
         return self._under(checked_dataset_id(dataset_id))
+
+    def table(self, name: str) -> str:
+        """Return the URI of a table by its name: a dataset id, or `asset_table_name`."""
+        return self._under(asset_table_name(name.split(".")))
 
     def rebuild(self, dataset_id: str, attempt: str) -> Layout:
         """Return a separate lakehouse for one rebuild of a dataset, used until the swap."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from deltalake import CommitProperties
 from pyroaring import BitMap64
 
 from datazone_dagster.delta.table import Table
-from datazone_dagster.delta.transaction_log import Snapshot
+from datazone_dagster.delta.transaction_log import Action, Snapshot
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.rows.merge_batch import MergeBatch
 
@@ -29,12 +29,14 @@ class MergeTarget:
         table: The table.
         schema: Schema of the rows: the table's, with `added` at its end.
         added: Columns that the table does not have yet and gets in the same commit.
+        replaces_schema: Whether the commit sets the schema to `schema`: every row is replaced.
     """
 
     dataset_id: str
     table: Table
     schema: pa.Schema
     added: tuple[pa.Field, ...] = ()
+    replaces_schema: bool = False
 
     @property
     def uri(self) -> str:
@@ -50,11 +52,18 @@ class RowChanges:
         removed: Positions of live rows to remove, by path of their file.
         rows: Rows to add, in the table's schema.
         counts: Numbers of inserted, updated and deleted keys or intervals of the dataset.
+        files: Add actions of files that are written already and that the commit adds. The caller
+            deletes them if the commit race is lost.
+        operation: Name of the operation in the table's history.
+        parameters: Parameters of the operation in the history.
     """
 
     removed: Mapping[str, BitMap64]
     rows: pa.Table
     counts: MergeCounts = field(default_factory=MergeCounts)
+    files: Sequence[Action] = ()
+    operation: str = "MERGE"
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 Plan = Callable[[Snapshot], RowChanges]

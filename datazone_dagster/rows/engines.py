@@ -19,7 +19,7 @@ from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.rows.change_ids import are_among
 from datazone_dagster.rows.delta_rs_engine import DeltaMergeEngine
-from datazone_dagster.rows.engine import MergeTarget, RowChanges
+from datazone_dagster.rows.engine import MergeTarget, Plan, RowChanges
 from datazone_dagster.rows.locate import CHANGE_ROW, locate, positions
 from datazone_dagster.rows.merge_batch import CAUSE, MergeBatch
 from datazone_dagster.rows.row_changes import (
@@ -55,6 +55,10 @@ class RowEngine:
         except UnsupportedRulesError as rules:
             _logger.info("Dataset %s: %s; merging with delta-rs.", target.dataset_id, rules)
             return DeltaMergeEngine().merge(target, batch, commit)
+
+    def change(self, target: MergeTarget, plan: Plan, commit: CommitProperties) -> MergeCounts:
+        """Commit a caller's own plan; errors as for `change_rows`."""
+        return change_rows(target, plan, commit, self._choose)
 
     def replace(
         self, target: MergeTarget, removed: pa.Table, rows: pa.Table, commit: CommitProperties

@@ -69,3 +69,25 @@ def _words(texts: pa.StringArray, distance: int) -> tuple[Any, Any]:
     # A view with a word at every byte: unaligned, overlapping, not copied.
     every_word = np.ndarray((data.size - WORD_BYTES + 1,), "<u8", data, strides=(1,))
     return starts >= ends[:-1], every_word[np.maximum(starts, 0)]
+
+
+class IntegerFilter:
+    """Selects from many integers those that may be among some keys; every key passes.
+
+    Args:
+        keys: Integers of one type, none of them null.
+    """
+
+    def __init__(self, keys: pa.Array) -> None:
+        bits = max(_LEAST_BITS, (SLOTS_PER_KEY * len(keys)).bit_length())
+        self._shift = np.uint64(64 - bits)
+        self._taken = np.zeros(1 << bits, dtype=bool)
+        self._taken[self._slots(keys)] = True
+
+    def passing(self, numbers: pa.Array) -> RowPositions:
+        """Return the positions of the integers that may be keys, in order."""
+        return np.flatnonzero(self._taken[self._slots(numbers)])
+
+    def _slots(self, numbers: pa.Array) -> Any:
+        words = numbers.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+        return (words.view(np.uint64) * _ODD) >> self._shift

@@ -138,8 +138,13 @@ def _attempt(
 
 
 def rewritten_bytes(snapshot: Snapshot, changes: RowChanges) -> int:
-    """Return the size of the files with removed rows: the bytes that a rewrite would process."""
-    return sum(file.size_bytes for file in snapshot.files if file.path in changes.removed)
+    """Return the size of the files that keep some of their rows: the bytes to rewrite."""
+    return sum(
+        file.size_bytes
+        for file in snapshot.files
+        if file.path in changes.removed
+        and len(changes.removed[file.path]) + file.deleted < snapshot.rows_in(file)
+    )
 
 
 def _commit(
@@ -160,6 +165,7 @@ def _commit(
         for group in _groups(snapshot, changes.rows, rewrites)
     ]
     written = [LiveFile(add, None).path for add in adds]
+    adds += [dict(add) for add in changes.files]
     crash_points.reach(crash_points.AFTER_DATA_FILES)
     if removal is Removal.VECTORS:
         hidden, path = _hidden(snapshot, left, deleted)
@@ -169,8 +175,8 @@ def _commit(
     after = commit_files(
         snapshot,
         FileActions(adds, touched, written),
-        operation="MERGE",
-        parameters={"removal": removal.value},
+        operation=changes.operation,
+        parameters={"removal": removal.value, **changes.parameters},
         metrics={
             "numTargetRowsInserted": changes.counts.inserted,
             "numTargetRowsUpdated": changes.counts.updated,
@@ -180,6 +186,7 @@ def _commit(
         },
         properties=commit,
         new_columns=pa.schema(target.added) if target.added else None,
+        new_schema=target.schema if target.replaces_schema else None,
     )
     target.table.move_to(after)
 

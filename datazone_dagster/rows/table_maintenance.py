@@ -108,13 +108,44 @@ def maintain(
     Raises:
         StorageError: The store failed; the table is unchanged, or some pieces are done.
     """
-    started_seconds = monotonic()
-    uri = layout.dataset(dataset_id)
-    table = opened(uri, layout.storage_options, KIND)
+    table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
     if table is None:
         return None
+    return maintain_table(
+        table,
+        settings,
+        now,
+        order_by=order_by,
+        memory_bytes=memory_bytes,
+        monotonic=monotonic,
+        doing=f"Maintaining dataset {dataset_id!r}",
+    )
+
+
+def maintain_table(
+    table: Table,
+    settings: MaintenanceSettings,
+    now: datetime,
+    *,
+    order_by: str | None,
+    memory_bytes: int | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+    doing: str,
+) -> MaintenanceReport:
+    """Do the maintenance of an open table that is due; arguments and errors as for `maintain`.
+
+    Args:
+        table: The table.
+        settings: As for `maintain`.
+        now: As for `maintain`.
+        order_by: As for `maintain`; None: joined rows stay in the order of their files.
+        memory_bytes: As for `maintain`.
+        monotonic: As for `maintain`.
+        doing: Description of the operation, for errors.
+    """
+    started_seconds = monotonic()
     run = _Run(table, settings, now, order_by, memory_bytes)
-    with guarded(uri, f"Maintaining dataset {dataset_id!r}"):
+    with guarded(table.uri, doing):
         try:
             run.rewrite(started_seconds + settings.budget_seconds, monotonic)
             run.shorten_log()
@@ -140,7 +171,7 @@ class _Run:
         table: Table,
         settings: MaintenanceSettings,
         now: datetime,
-        order_by: str,
+        order_by: str | None,
         memory_bytes: int | None,
     ) -> None:
         self.done = _Done()
@@ -243,6 +274,9 @@ class _Run:
 
     def _sorted(self, rows: pa.Table) -> Iterator[pa.RecordBatch]:
         """Yield the rows of several files in order, so that row groups have narrow key bounds."""
+        if self._order_by is None:
+            yield from rows.to_batches(_ROWS_AT_A_TIME)
+            return
         order = pc.sort_indices(rows, sort_keys=[(self._order_by, "ascending")])
         row_bytes = rows.nbytes // max(len(rows), 1) + 1
         step = min(_ROWS_AT_A_TIME, _BYTES_AT_A_TIME // row_bytes + 1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 from deltalake import DeltaTable
 
+from datazone_dagster.model.asset_write import AssetWrite
 from datazone_dagster.pipeline import read_dataset
+from datazone_dagster.pipeline.table_calls import write_table
 from tests.commands.running import ProjectFolder, run_process
 
 
@@ -30,6 +33,10 @@ def test_all_datasets_or_one(project: ProjectFolder) -> None:
 
     again = run_process("maintain", "events", cwd=project.path)
     assert again.stdout.startswith("events: nothing to do; 3 rows")
+
+    write_table(project.layout, "report", AssetWrite(), pa.table({"n": [1]}))
+    assert project.run("maintain", "report").stdout.startswith("report: made a checkpoint; 1 rows")
+    assert project.run("maintain").stdout.splitlines()[-1].startswith("report: ")
 
     unknown = project.run("maintain", "nope")
     assert unknown.returncode == 1

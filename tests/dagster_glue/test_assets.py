@@ -15,19 +15,16 @@ from dagster import (
     AssetIn,
     AssetKey,
     AssetMaterialization,
-    DagsterInvariantViolationError,
     Definitions,
     MarkdownMetadataValue,
     TableColumn,
     TableColumnLineageMetadataValue,
     TableSchemaMetadataValue,
     asset,
-    build_output_context,
 )
 from pydantic import BaseModel, Field
 
-from datazone_dagster import Dataset, Input, Lakehouse, Output, Stream, transform
-from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
+from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.dagster_glue.rendering import FEW_COLUMNS
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.observe.preview import preview_markdown
@@ -220,12 +217,6 @@ def test_a_dataset_under_another_name(make_world: MakeWorld) -> None:
     job = world.defs.resolve_implicit_global_asset_job_def()
     job.execute_in_process(instance=world.instance, asset_selection=[AssetKey("report")])
     assert seen[0].num_rows == 1
-
-
-def test_the_io_manager_only_writes_outputs_of_transforms() -> None:
-    manager = DatasetIOManager(lakehouse=Lakehouse(uri="/nowhere"))
-    with pytest.raises(DagsterInvariantViolationError, match="io_manager_key"):
-        manager.handle_output(build_output_context(), pa.table({"a": [1]}))
 
 
 def test_transforms_chain_through_datasets(make_world: MakeWorld) -> None:

@@ -76,7 +76,11 @@ def test_each_op_waits_for_the_pool_of_its_transform(make_world: MakeWorld) -> N
     world = make_world(orders)
     nodes = world.defs.resolve_job_def("datazone_maintenance").all_node_defs
     pools = {node.name: getattr(node, "pool", None) for node in nodes}
-    assert pools == {"maintain_orders": "datazone/apply_orders", "remove_old_runs": None}
+    assert pools == {
+        "maintain_orders": "datazone/apply_orders",
+        "maintain_asset_tables": None,
+        "remove_old_runs": None,
+    }
 
 
 def test_the_schedule_can_be_left_out(make_world: MakeWorld) -> None:

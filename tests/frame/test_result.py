@@ -170,6 +170,11 @@ NOON = datetime(2024, 1, 1, 12, 0, 0, 123456)
         (pa.array([b"ab"], pa.binary(2)), pa.binary(), [b"ab"]),
         (pa.array(["a"]).dictionary_encode(), pa.string(), ["a"]),
         (pa.array(["a"], pa.large_string()).dictionary_encode(), pa.string(), ["a"]),
+        (
+            pa.DictionaryArray.from_arrays([0, None], pa.array(["a"], pa.string_view())),
+            pa.string(),
+            ["a", None],
+        ),
         (pa.array([255], pa.uint8()), pa.int16(), [255]),
         (pa.array([65535], pa.uint16()), pa.int32(), [65535]),
         (pa.array([2**32 - 1], pa.uint32()), pa.int64(), [2**32 - 1]),

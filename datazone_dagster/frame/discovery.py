@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from datazone_dagster.frame.paths import ImagePath, extracted, from_json, grouped
 from datazone_dagster.frame.query_session import MalformedImageError, Session
+from datazone_dagster.frame.structure import Structure, learnt
 
 Seen = dict[tuple[str, str], None]
 """Attributes and their descriptors, in order of first appearance."""
@@ -84,16 +85,27 @@ class Discovered(NamedTuple):
 
 @dataclass
 class KnownItems:
-    """Attributes of the items of a run so far: those of keys, and of images."""
+    """Attributes of the items of a run so far: those of keys, and of images.
+
+    `structures` are those of lists and maps that become JSON text, by attribute and descriptor;
+    None: too large. `failures` counts the attempts to rely on all this that failed in a row.
+    """
 
     keys: Seen = field(default_factory=dict)
     images: Seen = field(default_factory=dict)
+    structures: dict[tuple[str, str], Structure | None] = field(default_factory=dict)
     failures: int = 0
 
     def learn(self, keys: Seen, images: Seen) -> None:
         """Add what the images of a chunk had."""
         self.keys |= keys
         self.images |= images
+
+    def learn_content(self, attribute: str, descriptor: str, values: Iterable[object]) -> None:
+        """Add the structure of some typed values of an attribute."""
+        before = self.structures.setdefault((attribute, descriptor), Structure())
+        if before is not None:
+            self.structures[attribute, descriptor] = learnt(values, before)
 
     @property
     def is_worth_trying(self) -> bool:

@@ -14,21 +14,25 @@ from typing import Literal
 import pyarrow as pa
 
 from datazone_dagster.errors import ExpressionError
-from datazone_dagster.frame.containers import Reading, exactly, plain_content, typed_content
+from datazone_dagster.frame.containers import Reading, plain_content, typed_content
 from datazone_dagster.frame.discovery import KnownItems, Seen, discovered, seen_in
 from datazone_dagster.frame.exact import read_distinct
-from datazone_dagster.frame.item_columns import ItemColumns, holds_key_numbers
+from datazone_dagster.frame.item_columns import ItemColumns
+from datazone_dagster.frame.item_queries import (
+    field_of,
+    raw_values,
+    scalar_reading,
+    subsets,
+    texts_query,
+)
 from datazone_dagster.frame.item_rest import empty_members, joined, members_without_column
-from datazone_dagster.frame.item_types import Scalar, arrow_type, parse_type
+from datazone_dagster.frame.item_types import arrow_type, parse_type
 from datazone_dagster.frame.item_values import ItemValue, converted
 from datazone_dagster.frame.known_items import read_known
-from datazone_dagster.frame.paths import SCALARS, ImagePath, extracted, from_json, grouped
+from datazone_dagster.frame.paths import SCALARS, ImagePath
 from datazone_dagster.frame.plain import NotDynamoDBJsonError, decoded
 from datazone_dagster.frame.query_session import MalformedImageError, Session
-from datazone_dagster.frame.record_view import RECORD_COLUMN
 from datazone_dagster.frame.structure import learnt
-from datazone_dagster.frame.syntax import quoted
-from datazone_dagster.frame.typed import canonical_integer, reading
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import ATTRIBUTE, KEY_NUMBER, REST, SIBLING_OF
 from datazone_dagster.text import shown
@@ -41,8 +45,6 @@ _IMAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "both": (("OldImage", "before_"), ("NewImage", "after_")),
 }
 _SAMPLE_ROWS = 200
-_COLUMNS_AT_ONCE = 64
-"""Columns per query: DuckDB allocates every column for 2,048 rows, in each step and thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +125,25 @@ def read_items(
         raw = read_known(
             session,
             query,
-            {name: _field(name) for name in ("Keys", *(name for name, _ in images))},
+            {name: field_of(name) for name in ("Keys", *(name for name, _ in images))},
             values,
             known,
             columns,
             carried,
-            _scalar_reading,
+            scalar_reading,
         )
         if raw is not None:
             return _of_values(columns, images, raw, values, [], added, hidden)
-    keys = seen_in(session, query, _field("Keys"))
+    keys = seen_in(session, query, field_of("Keys"))
     columns = columns_of(keys)
-    found = discovered(session, query, [_field(name) for name, _ in images], columns.has_column)
+    found = discovered(session, query, [field_of(name) for name, _ in images], columns.has_column)
     columns.grow(found.seen)
     seen = {**found.seen, **{(name, kind): None for _, name, kind in found.empty}}
     has_rest = any(
         kind != "NULL" and not columns.has_column(name, kind) for name, kind in found.seen
     )
-    values = _with_content(session, query, _values(columns, images, seen, keys))
-    raw = _raw(session, query, values, images if has_rest else (), carried)
+    values = _with_content(session, query, _values(columns, images, seen, keys), known)
+    raw = raw_values(session, query, values, images if has_rest else (), carried)
     empty = [
         (images[at][1], empty_members(name, kind, values_empty))
         for (at, name, kind), values_empty in found.empty.items()
@@ -235,10 +237,6 @@ def _with_carried(
     return pa.Table.from_arrays(columns, names=names)
 
 
-def _field(name: str) -> str:
-    return f"struct_extract({RECORD_COLUMN}, '{name}')"
-
-
 def _values(
     columns: ItemColumns,
     images: Sequence[tuple[str, str]],
@@ -264,14 +262,16 @@ def _values(
     return values
 
 
-def _with_content(session: Session, query: str, values: Sequence[ItemValue]) -> list[ItemValue]:
+def _with_content(
+    session: Session, query: str, values: Sequence[ItemValue], known: KnownItems
+) -> list[ItemValue]:
     """Add the readings of containers; those of undeclared types are learnt from a sample."""
     learning = [value for value in values if value.is_container and value.is_json]
     samples: dict[tuple[str, str], list[object]] = {}
     if learning:
         sample = f"SELECT * FROM ({query}) USING SAMPLE reservoir({_SAMPLE_ROWS} ROWS)"  # noqa: S608  # the query is ours
-        for subset in _subsets(learning):
-            found = session.table(_texts_query(sample, subset, ()))
+        for subset in subsets(learning):
+            found = session.table(texts_query(sample, subset, ()))
             for position, value in enumerate(subset):
                 typed_attribute = (value.column.attribute, value.descriptor)
                 texts = found.column(f"t{position}").drop_null().to_pylist()
@@ -283,7 +283,9 @@ def _with_content(session: Session, query: str, values: Sequence[ItemValue]) -> 
             value.column,
             value.descriptor,
             value.path,
-            _content_reading(value, samples.get((value.column.attribute, value.descriptor), ())),
+            _content_reading(
+                value, samples.get((value.column.attribute, value.descriptor), ()), known
+            ),
         )
         if value.is_container
         else value
@@ -291,109 +293,17 @@ def _with_content(session: Session, query: str, values: Sequence[ItemValue]) -> 
     ]
 
 
-def _content_reading(value: ItemValue, sample: Iterable[object]) -> Reading | None:
+def _content_reading(
+    value: ItemValue, sample: Iterable[object], known: KnownItems
+) -> Reading | None:
     if value.is_empty_list:
         return None
     if not value.is_json:
         return typed_content(parse_type(value.column.type), value.descriptor)
     try:
-        structure = learnt({value.descriptor: decoded(str(text))} for text in sample)
+        typed = [{value.descriptor: decoded(str(text))} for text in sample]
+        known.learn_content(value.column.attribute, value.descriptor, typed)
+        structure = learnt(typed)
     except NotDynamoDBJsonError:
         return None
     return None if structure is None else plain_content(structure, value.descriptor)
-
-
-def _subsets(values: Sequence[ItemValue]) -> list[Sequence[ItemValue]]:
-    starts = range(0, len(values), _COLUMNS_AT_ONCE)
-    return [values[start : start + _COLUMNS_AT_ONCE] for start in starts] or [()]
-
-
-def _raw(
-    session: Session,
-    query: str,
-    values: Sequence[ItemValue],
-    rest_of: Sequence[tuple[str, str]],
-    hidden: Sequence[str],
-) -> pa.Table:
-    """Run the SQL: column `v<i>` is a value, `x<i>` its text if SQL could not read it."""
-    columns: dict[str, pa.ChunkedArray] = {}
-    for start, subset in zip(
-        range(0, len(values) + 1, _COLUMNS_AT_ONCE), _subsets(values), strict=False
-    ):
-        first = start == 0
-        found = session.table(
-            _query(query, subset, rest_of if first else (), hidden if first else (), start)
-        )
-        columns |= dict(zip(found.column_names, found.columns, strict=True))
-    return pa.table(columns)
-
-
-def _texts_query(
-    query: str, values: Sequence[ItemValue], hidden: Sequence[str], more: str = ""
-) -> str:
-    """Return a SELECT of `t<i>`, the text (or boolean) of each value, parsed once per image."""
-    position_of = {value.path: position for position, value in enumerate(values)}
-    parsed: list[str] = []
-    texts: list[str] = []
-    for image in ("Keys", "OldImage", "NewImage"):
-        for shape, paths in grouped(path for path in position_of if path.image == image):
-            parsed.append(f"{from_json(_field(image), shape)} AS j{len(parsed)}")
-            texts += [
-                f"{extracted(f'j{len(parsed) - 1}', path.column_steps)} AS t{position_of[path]}"
-                for path in paths
-            ]
-    rests = [f"{_field(image)} AS rest{at}" for at, image in enumerate(more.split())]
-    carried = [quoted(name) for name in hidden]
-    inner = ", ".join([*carried, *parsed, *rests])
-    outer = ", ".join([*carried, *texts, *(rest.rpartition(" ")[2] for rest in rests)])
-    return f"SELECT {outer} FROM (SELECT {inner} FROM ({query}))"  # noqa: S608  # escaped literals
-
-
-def _query(
-    query: str,
-    values: Sequence[ItemValue],
-    rest_of: Sequence[tuple[str, str]],
-    hidden: Sequence[str],
-    start: int,
-) -> str:
-    """Return the SELECT of one subset of the values, numbered from `start`."""
-    rests = [f"rest{position}" for position in range(len(rest_of))]
-    carried = [quoted(name) for name in hidden]
-    parsed: list[str] = [*carried, *rests]
-    read: list[str] = [*carried, *rests]
-    left: list[str] = [*carried, *rests]
-    for position, value in enumerate(values):
-        text = f"t{position}"
-        parsed.append(text)
-        sql = _reading_of(value, text, f"p{position}")
-        if value.content is not None:
-            parsed.append(f"{from_json(text, value.content.shape)} AS p{position}")
-        name = f"{start + position}"
-        read.append(f"{sql or text} AS v{name}")
-        left.append(f"v{name}")
-        if sql is not None:
-            read.append(text)
-            left.append(f"CASE WHEN v{name} IS NULL THEN {text} END AS x{name}")
-    texts = _texts_query(query, values, hidden, " ".join(image for image, _ in rest_of))
-    steps = f"SELECT {', '.join(read)} FROM (SELECT {', '.join(parsed)} FROM ({texts}))"  # noqa: S608  # our names
-    return f"SELECT {', '.join(left)} FROM ({steps})"  # noqa: S608  # our names
-
-
-def _reading_of(value: ItemValue, text: str, parsed: str) -> str | None:
-    """Return the SQL of a value, None if its text is the value."""
-    if value.content is not None:
-        return exactly(value.content, parsed, text, plain=value.is_json)
-    if value.is_empty_list:
-        return f"CASE WHEN {text} = '[]' THEN []::VARCHAR[] END"
-    if value.is_container:
-        return "NULL::VARCHAR"  # the sample had no such value
-    return _scalar_reading(value, text)
-
-
-def _scalar_reading(value: ItemValue, text: str) -> str | None:
-    """Return the SQL of a scalar, None if its text is the value."""
-    if holds_key_numbers(value.column):
-        return canonical_integer(text)
-    scalar = parse_type(value.column.type)
-    assert isinstance(scalar, Scalar)
-    return reading(scalar, text)

@@ -16,7 +16,7 @@ from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.item_columns import ItemColumns
 from datazone_dagster.frame.item_types import parse_type
 from datazone_dagster.frame.item_values import ItemValue
-from datazone_dagster.frame.parsed_content import Content, content_of
+from datazone_dagster.frame.parsed_content import Content, content_of, plain_content_of
 from datazone_dagster.frame.parsed_images import Layout, Parsed, parse_images
 from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.syntax import quoted
@@ -66,7 +66,7 @@ def read_known(
         for name, kind in every
     ):
         return None
-    sources = _sources(values)
+    sources = _sources(values, known)
     if sources is None:
         return None
     listed = [*map(quoted, carried), *(f"{sql} AS {name}" for name, sql in images.items())]
@@ -86,18 +86,25 @@ def read_known(
     return pa.table({**{name: rows.column(name) for name in carried}, **read})
 
 
-def _sources(values: Sequence[ItemValue]) -> list[_Source] | None:
+def _sources(values: Sequence[ItemValue], known: KnownItems) -> list[_Source] | None:
     sources = []
     for value in values:
         content = None
         if value.is_container:
-            if value.is_json or value.is_empty_list:
-                return None
-            content = content_of(parse_type(value.column.type), value.descriptor)
+            content = _content(value, known)
             if content is None:
                 return None
         sources.append(_Source(value, content))
     return sources
+
+
+def _content(value: ItemValue, known: KnownItems) -> Content | None:
+    if value.is_empty_list:
+        return None
+    if not value.is_json:
+        return content_of(parse_type(value.column.type), value.descriptor)
+    structure = known.structures.get((value.column.attribute, value.descriptor))
+    return None if structure is None else plain_content_of(structure, value.descriptor)
 
 
 def _layout(image: str, seen: Iterable[tuple[str, str]], sources: Sequence[_Source]) -> Layout:

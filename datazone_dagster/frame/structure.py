@@ -55,9 +55,14 @@ class Structure:
                     self.fields.setdefault(name, Structure()).learn(attribute, depth + 1)
 
 
-def learnt(values: Iterable[Any]) -> Structure | None:
-    """Return the structure of typed values, None if it exceeds `MAX_NODES`."""
-    structure = Structure()
+def learnt(values: Iterable[Any], before: Structure | None = None) -> Structure | None:
+    """Return the structure of typed values, None if it exceeds `MAX_NODES`.
+
+    Args:
+        values: Typed values.
+        before: Structure of earlier values; it learns these, too.
+    """
+    structure = before or Structure()
     for value in values:
         structure.learn(value)
         if structure.node_count > MAX_NODES:

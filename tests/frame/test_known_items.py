@@ -49,6 +49,16 @@ FULL: dict[str, Any] = {
             "tags": {"SS": ["z", "y"]},
         }
     },
+    "plain": {
+        "M": {
+            "b": {"S": 'say "hi"\n\t/'},
+            "a": {"N": "1.50"},
+            "é": {"L": [{"BOOL": True}, {"NULL": True}, {"M": {"x": {"B": "AA=="}}}, {"L": []}]},
+            "set": {"SS": ["z", "y"]},
+        }
+    },
+    "rows": {"L": [{"S": "x"}, {"N": "1E+2"}, {"M": {"k": {"S": ""}}}]},
+    "empty": {"L": [{"L": []}]},
     "numbers": {"L": [{"N": "3"}, {"NULL": True}, {"N": "1"}]},
     "when": {"S": "2024-05-06 07:08:09.5+02:00"},
     "day": {"S": "2024-05-06"},
@@ -77,6 +87,7 @@ def test_known_items_need_no_discovery(monkeypatch: pytest.MonkeyPatch, image: I
     known, mapping = learnt(image)
     less = {name: value for name, value in FULL.items() if name in {"id", "lines", "total"}}
     empty = FULL | {"lines": {"L": []}, "address": {"M": {}}, "nothing": {"NULL": True}}
+    empty |= {"plain": {"M": {}}, "rows": {"L": []}, "empty": {"L": []}}
     large = FULL | {"name": {"S": "x" * (3 << 20)}}
     changes = chunk((FULL, None), (less, FULL), (None, less), (empty, None), (large, None))
     slow, slow_mapping = read(changes, KnownItems(), mapping, image)
@@ -100,6 +111,18 @@ def test_more_rows_than_duckdb_takes_at_once() -> None:
     assert fast.equals(slow)
 
 
+PLAIN = st.one_of(
+    st.dictionaries(
+        st.sampled_from(["b", "a", "é", "set", "B"]),
+        st.one_of(*(TYPED[kind] for kind in ("S", "N", "BOOL", "NULL", "SS", "L"))),
+        max_size=3,
+    ).map(lambda fields: {"M": fields}),
+    st.lists(
+        st.sampled_from(
+            [{"S": "\u0001"}, {"S": "\\"}, {"N": "01"}, {"N": "-0.50"}, {"M": {"k": {"S": "\b"}}}]
+        )
+    ).map(lambda items: {"L": items}),
+)
 SCALARS = st.one_of(
     st.fixed_dictionaries({"S": TEXTS}),
     st.fixed_dictionaries({"N": NUMBERS}),
@@ -133,7 +156,9 @@ MALFORMED: st.SearchStrategy[Any] = st.sampled_from(
     ]
 )
 USUAL = {name: st.just(value) for name, value in FULL.items() if name != "id"}
-OTHER = {name: st.one_of(SCALARS, CONTAINERS, MALFORMED) for name in (*USUAL, "later", "Name")}
+OTHER = {
+    name: st.one_of(SCALARS, CONTAINERS, PLAIN, MALFORMED) for name in (*USUAL, "later", "Name")
+}
 ITEMS = st.builds(
     lambda usual, other: {"id": {"S": "k"}, **usual, **dict(list(other.items())[:1])},
     st.fixed_dictionaries({}, optional=USUAL),

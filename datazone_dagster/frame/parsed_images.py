@@ -7,6 +7,7 @@ with two descriptors) is looked for here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,7 +22,7 @@ Parsed = dict[tuple[str, str], pa.ChunkedArray]
 """Values by attribute and descriptor, null where the image has none."""
 
 _JSON_NULL = r"[:\[,]\s*null"
-_BLOCK_BYTES = 1 << 20
+_NULL = re.compile(b"null")
 
 
 def parse_images(images: pa.ChunkedArray, layout: Layout) -> Parsed | None:
@@ -34,7 +35,7 @@ def parse_images(images: pa.ChunkedArray, layout: Layout) -> Parsed | None:
     Returns:
         None if an image contains something else, or is not DynamoDB JSON.
     """
-    parsed = _parsed(images.drop_null(), layout)
+    parsed = _parsed(images.cast(pa.string()), layout)
     if parsed is None or not images.null_count:
         return parsed
     rows_of = _row_numbers(images)
@@ -43,7 +44,7 @@ def parse_images(images: pa.ChunkedArray, layout: Layout) -> Parsed | None:
 
 def _parsed(images: pa.ChunkedArray, layout: Layout) -> Parsed | None:
     rows = _read(images, layout)
-    if rows is None or len(rows) != len(images):
+    if rows is None or len(rows) != len(images) - images.null_count:
         return None
     parsed: Parsed = {}
     for column, (name, kinds) in zip(rows.columns, layout.items(), strict=True):
@@ -57,35 +58,35 @@ def _parsed(images: pa.ChunkedArray, layout: Layout) -> Parsed | None:
 def _read(images: pa.ChunkedArray, layout: Layout) -> pa.Table | None:
     fields = [pa.field(name, pa.struct(list(kinds.items()))) for name, kinds in layout.items()]
     schema = pa.schema(fields)
-    if not len(images):
-        return schema.empty_table()
-    lines = _joined(images)
-    if lines is None:
-        return None
-    longest = pc.max(pc.binary_length(images)).as_py()
-    try:
-        return pj.read_json(
-            pa.BufferReader(lines),
-            # An object may not be longer than a block.
-            pj.ReadOptions(use_threads=False, block_size=max(_BLOCK_BYTES, 2 * longest)),
-            pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
-        )
-    except pa.ArrowInvalid:
-        return None
-
-
-def _joined(images: pa.ChunkedArray) -> pa.Buffer | None:
-    """Return the images as lines; None if one is not an object, or has a null in it."""
     if not pc.all(pc.starts_with(images, "{")).as_py():
-        return None  # each line then has one object or more
-    texts = images.combine_chunks()
-    offsets = pa.array([0, len(texts)], pa.int32())
-    lines = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), "\n")[0].as_buffer()
-    if lines.to_pybytes().find(b"null") >= 0:
-        nulls = pc.match_substring_regex(images, _JSON_NULL)
-        if pc.any(nulls).as_py():
+        return None  # each text then is one object or more
+    tables = [schema.empty_table()]
+    for chunk in images.chunks:
+        texts = _contiguous(chunk)
+        if _NULL.search(texts) and pc.any(pc.match_substring_regex(chunk, _JSON_NULL)).as_py():
             return None
-    return lines
+        if not texts.size:
+            continue
+        # One block: the reader looks for line ends only between blocks.
+        options = pj.ReadOptions(use_threads=False, block_size=texts.size + 1)
+        strict = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+        try:
+            tables.append(pj.read_json(pa.BufferReader(texts), options, strict))
+        except pa.ArrowInvalid:
+            return None
+    return pa.concat_tables(tables)
+
+
+def _contiguous(texts: pa.StringArray) -> pa.Buffer:
+    """Return the bytes of texts that are not null, one after the other, without a copy if possible.
+
+    A null may have bytes in Arrow's buffer, but rarely has.
+    """
+    _, offsets, data = texts.buffers()
+    first, last = np.frombuffer(offsets, np.int32)[[texts.offset, texts.offset + len(texts)]]
+    if last - first != (pc.sum(pc.binary_length(texts)).as_py() or 0):
+        return _contiguous(texts.drop_null())
+    return pa.py_buffer(b"") if data is None else data.slice(int(first), int(last - first))
 
 
 def _have_one_each(attribute: pa.ChunkedArray, values: list[pa.ChunkedArray]) -> bool:

@@ -215,3 +215,15 @@ def test_malformed_images_are_not_parsed(text: str) -> None:
     good = json.dumps({"a": {"S": "x"}})
     assert parse_images(pa.chunked_array([[good, None]]), layout) is not None
     assert parse_images(pa.chunked_array([[good, text]]), layout) is None
+
+
+def test_bytes_of_nulls_and_of_slices_are_left_out() -> None:
+    layout = {"a": {"NULL": pa.bool_(), "S": pa.string()}}
+    texts = [json.dumps({"a": {"S": str(number)}}) for number in range(4)]
+    whole = pa.array(texts)
+    masked = pa.Array.from_buffers(
+        pa.string(), 4, [pa.py_buffer(bytes([0b1011])), *whole.buffers()[1:]]
+    )
+    parsed = parse_images(pa.chunked_array([masked.slice(1, 3), whole.slice(0, 0)]), layout)
+    assert parsed is not None
+    assert parsed["a", "S"].to_pylist() == ["1", None, "3"]

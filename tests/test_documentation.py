@@ -64,6 +64,13 @@ def test_every_public_name_is_in_the_reference(module: ModuleType) -> None:
     )
 
 
+def test_screenshots_are_small() -> None:
+    """`make test-browser` writes them to .datazone/screenshots; these are copies."""
+    sizes = {file.name: file.stat().st_size for file in (DOCS / "images").glob("*")}
+    assert len(sizes) <= 5
+    assert max(sizes.values()) < 150_000
+
+
 def anchors(page: Path) -> set[str]:
     """What GitHub makes of the headings."""
     headings = HEADING.findall(page.read_text("utf-8"))

@@ -65,8 +65,12 @@ $(AZURITE): | $(STAMP)
 	  echo "test-store: no Azure server here, it is installed by npm; its tests are skipped"; exit 0; fi; \
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.35.0
 
-test-store: $(STAMP) $(BIN)/versitygw $(AZURITE) ## all tests on object stores that run here (Go 1.25, npm)
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m "store or not store" tests/store
+SWEEP := .datazone/sweep.jsonl
+test-store: $(STAMP) $(BIN)/versitygw $(AZURITE) ## all tests on object stores that run here (Go 1.25, npm), and their table in docs/reliability.md
+	@mkdir -p .datazone; rm -f $(SWEEP)
+	DATAZONE_SWEEP_LEDGER="$(CURDIR)/$(SWEEP)" $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal \
+	  -m "store or not store" tests/store
+	@test ! -e $(SWEEP) || $(BIN)/python -m tests.store.sweep_table $(SWEEP) docs/reliability.md
 
 SPARK_JARS := $(VENV)/spark-jars
 test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 17 and Maven)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -25,6 +27,7 @@ from tests.store.servers import (
     s3_server,
     versitygw,
 )
+from tests.store.sweep_table import ENVIRONMENT, SWEEP, SweptStep, table_of
 
 
 @pytest.fixture(scope="session")
@@ -99,3 +102,22 @@ def s3_lakehouse(s3_options: dict[str, str]) -> Layout:
     for root in (layout.uri, f"s3://{BUCKET}"):
         conditional_writes._proven.add((root, frozenset(s3_options.items())))
     return layout
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the table of the sweep, and add its steps to the ledger if there is one."""
+    steps = [
+        value
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, ())
+        for name, value in getattr(report, "user_properties", ())
+        if name == SWEEP
+    ]
+    if not steps:
+        return
+    terminalreporter.write_sep("-", "failing requests")
+    terminalreporter.write_line(table_of(SweptStep(**one) for one in steps))
+    ledger = os.environ.get(ENVIRONMENT)
+    if ledger:
+        with open(ledger, "a", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(one) + "\n" for one in steps)

@@ -6,12 +6,12 @@ fails, then the store is well again and the next drain and run bring everything 
 
 from __future__ import annotations
 
+import re
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Literal
+from typing import Literal, get_args
 
 from datazone_dagster.dagster_glue.lazy_apply import state_of
 from datazone_dagster.errors import DatazoneError
@@ -25,14 +25,58 @@ from datazone_dagster.pipeline import (
     rebuild_dataset,
 )
 from datazone_dagster.testing import ScriptedStream
+from tests.examples import LONG
 from tests.faults.orders import SOURCE, current_rows, event_ids, expected_rows, flow, ids, order
-from tests.store.proxy import Proxy
+from tests.store.proxy import Counts, Proxy
 from tests.store.servers import SECRET_KEY
 
 Step = Literal["tick", "run", "checks", "read", "maintain", "rebuild"]
-STEPS: tuple[Step, ...] = ("tick", "run", "checks", "read", "maintain", "rebuild")
-FAULTS: tuple[int | Literal["reset"], ...] = (403, 404, 500, 503, "reset")
+STEPS: tuple[Step, ...] = get_args(Step)
+Fault = int | Literal["reset"]
+FAULTS: tuple[Fault, ...] = (403, 404, 500, 503, "reset")
 KEYS = 8
+MANY_REQUESTS = 50
+MORE_REQUESTS = 5
+"""Requests that a step may take more than those that were counted."""
+
+_TABLES = re.compile(r"(_changelog|_checkpoints|_quarantine|_tombstones|_rebuild|current|events)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """What came of a request that failed: texts of raw errors, and numbers of events."""
+
+    raw: tuple[str, ...] = ()
+    lost: int = 0
+    doubled: int = 0
+    wrong: tuple[str, ...] = ()
+
+
+def strikes(counts: Counts) -> list[tuple[Fault, int]]:
+    """Return the failures to try, each with the request that it strikes.
+
+    A kind of request is a method, what it asks for, and the table. By default the first and the
+    last of each run of the same kind are struck, by every failure. A step of many requests has many
+    runs of a kind: there each failure strikes one request of each kind, spread over the step. In
+    the long profile, every failure strikes every request.
+    """
+    kinds = [(one.method, one.kind, *_TABLES.findall(one.path)[:1]) for one in counts.requests]
+    more = range(len(kinds) + 1, len(kinds) + 1 + MORE_REQUESTS)
+    if not LONG and len(kinds) > MANY_REQUESTS:
+        found: list[tuple[Fault, int]] = []
+        last = len(FAULTS) - 1
+        for kind in dict.fromkeys(kinds):
+            there = [nth for nth, one in enumerate(kinds, 1) if one == kind]
+            found += [
+                (fault, there[at * (len(there) - 1) // last]) for at, fault in enumerate(FAULTS)
+            ]
+        return found
+    ends = [
+        nth
+        for nth, kind in enumerate(kinds, 1)
+        if LONG or nth in (1, len(kinds)) or not kinds[nth - 2] == kind == kinds[nth]
+    ]
+    return [(fault, nth) for fault in FAULTS for nth in (*ends, *more)]
 
 
 @dataclass
@@ -56,18 +100,19 @@ class SweptLakehouse:
             self.layout, storage_options={**self.layout.storage_options, "max_retries": "0"}
         )
 
-    def requests_of(self, step: Step) -> int:
-        """Return how many requests a step takes that nothing strikes."""
+    def requests_of(self, step: Step) -> Counts:
+        """Return the requests of a step that nothing strikes."""
         self._prepare(step)
         with self.proxy.counted() as counts:
             self._do(step)
         self._recover()
-        return len(counts)
+        return counts
 
-    def strike(self, step: Step, fault: int | Literal["reset"], nth: int) -> list[str]:
-        """Let the n-th request of a step fail; return what is wrong with what came of it."""
+    def strike(self, step: Step, fault: Fault, nth: int) -> Struck:
+        """Let the n-th request of a step fail; return what came of it."""
         self._prepare(step)
-        wrong = []
+        wrong: list[str] = []
+        raw: list[str] = []
         self.proxy.break_requests(fault, nth=nth)
         try:
             self._do(step)
@@ -75,12 +120,13 @@ class SweptLakehouse:
             if SECRET_KEY in "".join(traceback.format_exception(error)):
                 wrong.append("a secret is in the error")
         except Exception as error:  # noqa: BLE001  # whatever is not ours is what the test looks for
-            wrong.append(f"raw {type(error).__name__}: {str(error)[:300]}")
-            wrong.append("".join(traceback.format_tb(error.__traceback__)[-6:]))
+            raw.append(f"raw {type(error).__name__}: {str(error)[:300]}")
+            raw.append("".join(traceback.format_tb(error.__traceback__)[-6:]))
         finally:
             self.proxy.heal()
-        wrong += self._recover()
-        return [f"{step}, request {nth}, {fault}: {text}" for text in wrong]
+        after = self._recover()
+        texts = [f"{step}, request {nth}, {fault}: {one}" for one in (*raw, *wrong, *after.wrong)]
+        return replace(after, raw=tuple(raw[:1]), wrong=tuple(texts))
 
     def _prepare(self, step: Step) -> None:
         """Bring in what the step works on."""
@@ -117,7 +163,7 @@ class SweptLakehouse:
         for one in flow.outputs.values():
             state_of(flow, one, self.layout, now=utc_now(), caught_up_at=None)
 
-    def _recover(self) -> list[str]:
+    def _recover(self) -> Struck:
         """Drain and apply on a store that is well; return what is lost or doubled."""
         drain_once(SOURCE, self.stream, self.layout)
         apply_transform(flow, self.layout)
@@ -127,6 +173,6 @@ class SweptLakehouse:
             wrong.append(f"rows {found}, expected {expected}")
         known, events = ids(self.stream.changes), event_ids(self.layout)
         lost, doubled = known - events, events - known
-        wrong += [f"lost {Counter(lost)}"] if lost else []
-        wrong += [f"doubled {Counter(doubled)}"] if doubled else []
-        return wrong
+        wrong += [f"lost {lost}"] if lost else []
+        wrong += [f"doubled {doubled}"] if doubled else []
+        return Struck(lost=lost.total(), doubled=doubled.total(), wrong=tuple(wrong))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -17,7 +18,8 @@ from datazone_dagster.pipeline import apply_transform
 from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.dagster_glue.conftest import SOURCE, ScriptedResource, World, orders_transform
 from tests.store.proxy import Proxy
-from tests.store.sweep import FAULTS
+from tests.store.sweep import FAULTS, MORE_REQUESTS
+from tests.store.sweep_table import SWEEP, SweptStep
 
 SEED = 20261129
 SAMPLED = 4
@@ -96,9 +98,15 @@ def test_a_sample_of_a_ticks_requests(world: World, proxy: Proxy) -> None:
 
 @pytest.mark.store
 @pytest.mark.timeout(1800)
-def test_every_request_of_a_tick(world: World, proxy: Proxy) -> None:
+def test_every_request_of_a_tick(
+    world: World, proxy: Proxy, record_property: Callable[[str, object], None]
+) -> None:
     world.tick()
     requests_of_a_tick(world, proxy)
-    requests = requests_of_a_tick(world, proxy) + 5
-    positions = ((fault, nth) for nth in range(1, requests) for fault in FAULTS)
-    assert swept(world, proxy, positions) == []
+    requests = requests_of_a_tick(world, proxy)
+    positions = [(fault, nth) for nth in range(1, requests + 1 + MORE_REQUESTS) for fault in FAULTS]
+    wrong = swept(world, proxy, iter(positions))
+    raw = sum("raw" in one for one in wrong)
+    step = SweptStep("sensor's evaluation", requests, len(positions), raw, lost=0, doubled=0)
+    record_property(SWEEP, asdict(step))
+    assert wrong == []

@@ -20,15 +20,23 @@ if TYPE_CHECKING:
     from datazone_dagster.dagster_glue.definitions import build_definitions
     from datazone_dagster.dagster_glue.instance_config import dagster_yaml
     from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+    from datazone_dagster.dagster_glue.stream_component import DynamoDBStreamComponent
+    from datazone_dagster.dagster_glue.translator import (
+        DagsterDatazoneTranslator,
+        DatazoneAssetData,
+    )
     from datazone_dagster.errors import DatazoneError
     from datazone_dagster.pipeline import DatasetReader
 
 __all__ = [
     "CheckEvent",
+    "DagsterDatazoneTranslator",
     "Dataset",
     "DatasetReader",
+    "DatazoneAssetData",
     "DatazoneError",
     "DynamoDBSource",
+    "DynamoDBStreamComponent",
     "DynamoDBStreamsResource",
     "Expect",
     "Input",
@@ -45,10 +53,13 @@ __all__ = [
 
 _MODULES = {
     "CheckEvent": "dagster_glue.alerts",
+    "DagsterDatazoneTranslator": "dagster_glue.translator",
     "Dataset": "api.dataset",
     "DatasetReader": "pipeline",
+    "DatazoneAssetData": "dagster_glue.translator",
     "DatazoneError": "errors",
     "DynamoDBSource": "api.source",
+    "DynamoDBStreamComponent": "dagster_glue.stream_component",
     "DynamoDBStreamsResource": "dagster_glue.resources",
     "Expect": "api.expect",
     "Input": "api.mapping",

@@ -22,10 +22,13 @@ HEAVY = ("dagster", "boto3", "botocore", "deltalake", "duckdb", "pyarrow", "pola
 def test_the_names_are_these() -> None:
     assert datazone_dagster.__all__ == [
         "CheckEvent",
+        "DagsterDatazoneTranslator",
         "Dataset",
         "DatasetReader",
+        "DatazoneAssetData",
         "DatazoneError",
         "DynamoDBSource",
+        "DynamoDBStreamComponent",
         "DynamoDBStreamsResource",
         "Expect",
         "Input",

@@ -65,6 +65,11 @@ from datazone_dagster.dagster_glue.rendering import (
 from datazone_dagster.dagster_glue.repeated_checks import RepeatedChecks
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.staying_runs import stays, told_to_end
+from datazone_dagster.dagster_glue.translator import (
+    DatazoneAssetData,
+    ExecutingTranslator,
+    translated,
+)
 from datazone_dagster.errors import (
     DatazoneError,
     ExpectationError,
@@ -83,10 +88,10 @@ _WITHOUT_CHECKS = (LakehouseMismatchError, StoreUnavailableError)
 EventOfRun = Output[DatasetWrite] | AssetCheckResult | Event
 
 
-def change_log_spec(source: DynamoDBSource) -> AssetSpec:
+def change_log_spec(source: DynamoDBSource, options: RunOptions) -> AssetSpec:
     """Return the change log of a source: an external asset that the drain sensor materializes."""
     region = f" in {source.region}" if source.region else ""
-    return AssetSpec(
+    spec = AssetSpec(
         change_log_key(source),
         description=source.description
         or f"Every change of the DynamoDB table `{source.table_name}`{region}, as it arrived. The "
@@ -102,6 +107,7 @@ def change_log_spec(source: DynamoDBSource) -> AssetSpec:
             **({"masked": [path for path, _ in source.masked]} if source.mask else {}),
         },
     )
+    return translated(options.translator, DatazoneAssetData(source, spec))
 
 
 def transform_asset(
@@ -162,7 +168,10 @@ def transform_asset(
             only=[one.id for one in chosen.values()],
         )
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
-        for event in _applied(context, lazy_apply, lakehouse.layout, chosen, clock):
+        events = _applied(context, lazy_apply, lakehouse.layout, chosen, clock)
+        if isinstance(options.translator, ExecutingTranslator):
+            events = options.translator.execute(context, transform, events)
+        for event in events:
             # A result of a check that is not selected would be an error.
             if not isinstance(event, AssetCheckResult) or _is_selected(context, event):
                 yield event
@@ -306,10 +315,8 @@ def _output_name(index: int) -> str:
 
 def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> AssetOut:
     source = transform.source
-    return AssetOut(
-        key=dataset_key(dataset.id),
-        io_manager_key=IO_MANAGER_KEY,
-        is_required=False,  # as Dagster wants it for assets that can be selected alone
+    spec = AssetSpec(
+        dataset_key(dataset.id),
         description=dataset.description or transform.description or _description(transform),
         tags=dict(_tag(text) for text in dataset.tags),
         owners=list(dict.fromkeys(dataset.owners or transform.owners)),
@@ -329,6 +336,11 @@ def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> A
             **code_references(transform.function, transform.name),
             **({"partition_by": list(dataset.partition_by)} if dataset.partition_by else {}),
         },
+    )
+    return AssetOut.from_spec(
+        translated(options.translator, DatazoneAssetData(source, spec, transform, dataset)),
+        is_required=False,  # as Dagster wants it for assets that can be selected alone
+        io_manager_key=IO_MANAGER_KEY,
     )
 
 

@@ -39,6 +39,7 @@ from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lak
 from datazone_dagster.dagster_glue.shared import Member, shared_job, shared_resource
 from datazone_dagster.dagster_glue.source_definitions import source_definitions
 from datazone_dagster.dagster_glue.topology import Topology
+from datazone_dagster.dagster_glue.translator import DagsterDatazoneTranslator
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import (
@@ -81,6 +82,7 @@ def build_definitions(
     executor: ExecutorDefinition = in_process_executor,
     retry_policy: RetryPolicy | None = None,
     automation_condition: AutomationCondition[Any] | None = None,
+    translator: DagsterDatazoneTranslator | None = None,
     clock: Clock = utc_now,
 ) -> Definitions:
     """Build assets, jobs, sensors, checks and resources for transforms.
@@ -126,6 +128,9 @@ def build_definitions(
             the next run, after a wait that doubles up to 5 minutes.
         automation_condition: Condition of all datasets, beside the sensor. Defaults to none. A
             dataset without a stream needs one, or a schedule, to be materialized by itself.
+        translator: How assets look: a `DagsterDatazoneTranslator` whose `get_asset_spec` changes
+            group, owners, tags and more, of datasets and change logs. Defaults to what the
+            datasets say.
         clock: Function that returns the time in UTC; for tests.
 
     Returns:
@@ -162,6 +167,7 @@ def build_definitions(
         executor,
         retry_policy,
         automation_condition,
+        translator or DagsterDatazoneTranslator(),
     )
     if default_status is None:
         options = guarded(options, lakehouse, dynamodb, topology.by_source)

@@ -18,6 +18,7 @@ from dagster import (
 )
 
 from datazone_dagster.dagster_glue.resources import LAKEHOUSE_URI_VARIABLE, Lakehouse
+from datazone_dagster.dagster_glue.translator import DagsterDatazoneTranslator
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import is_remote
 
@@ -46,6 +47,7 @@ class RunOptions:
         executor: Executor of the jobs `apply_<transform>`.
         retry_policy: Retry policy of the ops; None: the sensor requests the next run.
         automation_condition: Condition of all datasets, beside the sensor; None: none.
+        translator: How assets look.
         why_stopped: Why the sensors do not start by default; empty if they do, or were not to.
     """
 
@@ -57,6 +59,7 @@ class RunOptions:
     executor: ExecutorDefinition = in_process_executor
     retry_policy: RetryPolicy | None = None
     automation_condition: AutomationCondition[Any] | None = None
+    translator: DagsterDatazoneTranslator = field(default_factory=DagsterDatazoneTranslator)
     why_stopped: str = ""
 
     def __post_init__(self) -> None:
@@ -82,10 +85,12 @@ class RunOptions:
             "executor": (ExecutorDefinition,),
             "retry_policy": (RetryPolicy, type(None)),
             "automation_condition": (AutomationCondition, type(None)),
+            "translator": (DagsterDatazoneTranslator,),
         }
         for name, allowed in kinds.items():
             if not isinstance(getattr(self, name), allowed):
-                hint = f"Give a dagster.{allowed[0].__name__}."
+                module = allowed[0].__module__.partition(".")[0]
+                hint = f"Give a {module}.{allowed[0].__name__}."
                 raise _refused(name, getattr(self, name), hint)
 
 

@@ -66,10 +66,11 @@ def source_definitions(
             "min_run_interval": options.min_run_interval,
             "run_tags": dict(options.run_tags),
             "executor": options.executor,
+            "asset of the change log": (spec := change_log_spec(source, options)),
         },
     )
     wanted.beside = (
-        change_log_spec(source),
+        spec,
         stream_check(source, settings),
         *snapshot_jobs(source, wanted, snapshot_settings, clock=clock),
     )

@@ -104,6 +104,15 @@ def test_every_module_is_importable(python: Path, tmp_path: Path) -> None:
     run([str(python), "-c", code], cwd=tmp_path)
 
 
+def test_dg_finds_the_component(python: Path, tmp_path: Path) -> None:
+    code = (
+        "from importlib.metadata import entry_points\n"
+        "[ours] = entry_points(group='dagster_dg_cli.registry_modules', name='datazone_dagster')\n"
+        "print(ours.load().DynamoDBStreamComponent.__name__)"
+    )
+    assert run([str(python), "-c", code], tmp_path) == "DynamoDBStreamComponent"
+
+
 def test_the_readme_runs_from_an_empty_folder(python: Path, tmp_path: Path) -> None:
     blocks = PYTHON_BLOCK.findall((PROJECT / "README.md").read_text("utf-8"))
     example = next(block for block in blocks if "def process_orders_stream" in block)

@@ -1,0 +1,287 @@
+"""`DynamoDBStreamComponent`: its schema, what it builds, what a subclass overrides, and `dg`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster.components.testing import create_defs_folder_sandbox
+from dagster_aws.components import Boto3CredentialsComponent
+
+from datazone_dagster import DatazoneAssetData, DynamoDBStreamComponent
+from datazone_dagster.api.function_version import function_version
+from datazone_dagster.dagster_glue.component_fields import DynamoDBCredentials
+from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.pipeline import drain_once, read_dataset
+from datazone_dagster.testing import ScriptedStream, run_transform
+
+SELECT = """
+table_name: orders
+dataset: current-orders
+start: trim_horizon
+select:
+  - dynamodb.Keys.id.S as id
+  - upper(dynamodb.NewImage.status.S) as status
+"""
+FUNCTIONS = """
+from datazone_dagster import Dataset, Input, Output, Stream, transform
+from datazone_dagster.sources import DynamoDBSource
+
+def paid(orders):
+    return orders.filter("dynamodb.NewImage.status.S = 'paid'")
+
+def paid_ids(orders):
+    return paid(orders).select("dynamodb.Keys.id.S as id")
+
+@transform(
+    input_mapping={"orders": Input(Stream(source=DynamoDBSource("orders")))},
+    output_mapping={"rows": Output(Dataset("rows"))},
+)
+def decorated(orders):
+    return orders
+
+NUMBER = 3
+"""
+
+
+@pytest.fixture
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "shop_functions.py").write_text(FUNCTIONS, "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("shop_functions", None)
+
+
+def component(text: str, kind: type[DynamoDBStreamComponent] = DynamoDBStreamComponent) -> Any:
+    return kind.resolve_from_yaml(text)
+
+
+def stream() -> ScriptedStream:
+    made = ScriptedStream("orders", key=("id",))
+    made.put({"id": {"S": "a"}, "status": {"S": "placed"}})
+    made.put({"id": {"S": "b"}, "status": {"S": "paid"}})
+    return made
+
+
+def rows(text: str, tmp_path: Path) -> list[dict[str, object]]:
+    transform = component(text).build_transform()
+    [table] = run_transform(transform, stream(), tmp_path / "lake").values()
+    names = [name for name in table.column_names if not name.startswith("_dz_")]
+    return sorted(table.select(names).to_pylist(), key=str)
+
+
+def properties(model: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    schema = model.model_json_schema()
+    for part in (schema, *schema.get("$defs", {}).values()):
+        yield from part["properties"].items()
+
+
+def test_every_field_says_what_it_is() -> None:
+    found = list(properties(DynamoDBStreamComponent.get_model_cls()))
+    assert len(found) > 35
+    for name, field in found:
+        assert {"title", "description", "examples"} <= field.keys(), name
+        assert "default" in field or name in ("table_name", "dataset"), name
+        json.dumps(field["examples"])
+        assert "unset" not in str(field.get("default", "")), name
+
+
+def test_the_credentials_are_named_as_those_of_dagster_aws() -> None:
+    ours = DynamoDBCredentials.model().model_fields
+    assert Boto3CredentialsComponent.model_fields.keys() <= ours.keys()
+    made = component(SELECT + "credentials: {region_name: eu-west-1, max_attempts: 4}")
+    resource = made.credentials.resource()
+    assert (resource.region_name, resource.max_attempts) == ("eu-west-1", 4)
+
+
+def test_columns_listed_in_yaml(tmp_path: Path) -> None:
+    assert rows(SELECT, tmp_path) == [
+        {"id": "a", "status": "PLACED"},
+        {"id": "b", "status": "PAID"},
+    ]
+
+
+def test_without_columns_the_attributes_of_the_items(tmp_path: Path) -> None:
+    text = "{table_name: orders, dataset: rows, start: trim_horizon}"
+    assert rows(text, tmp_path) == [{"id": "a", "status": "placed"}, {"id": "b", "status": "paid"}]
+
+
+@pytest.mark.usefixtures("functions")
+def test_a_function_alone_or_with_columns(tmp_path: Path) -> None:
+    base = "table_name: orders\ndataset: rows\nstart: trim_horizon\ntransform: shop_functions."
+    assert rows(f"{base}paid_ids", tmp_path) == [{"id": "b"}]
+    selected = f"{base}paid\nselect: [dynamodb.NewImage.status.S as was]"
+    assert rows(selected, tmp_path / "other") == [{"was": "paid"}]
+
+
+@pytest.mark.usefixtures("functions")
+def test_the_version_is_that_of_function_and_columns() -> None:
+    base = "table_name: orders\ndataset: rows\ntransform: shop_functions."
+    texts = [
+        SELECT,
+        SELECT + "  - eventName\n",
+        f"{base}paid",
+        f"{base}paid_ids",
+        f"{base}paid\nselect: [eventName]",
+    ]
+    versions = [function_version(component(text).build_transform()) for text in texts]
+    assert len(set(versions)) == len(texts)
+    assert versions == [function_version(component(text).build_transform()) for text in texts]
+
+
+@pytest.mark.usefixtures("functions")
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("transform: shop_functions.nothing", "can't be imported"),
+        ("transform: nowhere.orders", "can't be imported"),
+        ("transform: orders", "Name a function"),
+        ("transform: shop_functions.NUMBER", "Name a function"),
+        ("transform: shop_functions.decorated", "decorated one"),
+        ("mode: upsert", "upsert"),
+        ("default_status: SLEEPING", "Allowed: RUNNING, STOPPED"),
+    ],
+)
+def test_a_wrong_field_is_an_error_that_names_it(more: str, words: str) -> None:
+    made = component(f"table_name: orders\ndataset: rows\n{more}")
+    with pytest.raises(DefinitionError, match=words):
+        made.build_defs(None)
+
+
+class Reported(DynamoDBStreamComponent):
+    """A component of a project: other owners, and a step after the run."""
+
+    seen: list[str] = []
+
+    def get_asset_spec(self, data: DatazoneAssetData) -> dg.AssetSpec:
+        return super().get_asset_spec(data).replace_attributes(owners=["team:shop"])
+
+    def execute(self, context: dg.AssetExecutionContext, events: Iterator[Any]) -> Iterator[Any]:
+        self.seen.append("before")
+        yield from super().execute(context, events)
+        self.seen.append("after")
+
+
+def test_a_subclass_changes_the_spec_and_stands_around_the_run(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path / "lake"))
+    made = component(SELECT + f"lakehouse: {{uri: {layout.uri}}}", Reported)
+    defs = made.build_defs(None)
+    [transform] = [made.build_transform()]
+    while not drain_once(transform.source, stream(), layout).caught_up:
+        pass
+    asset = defs.resolve_asset_graph().get(dg.AssetKey("current-orders"))
+    assert asset.owners == ["team:shop"]
+    assert "dagster/code_references" not in asset.metadata  # there is no code of the user
+    job = defs.resolve_job_def("apply_current_orders")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert job.execute_in_process(instance=instance).success
+    assert Reported.seen == ["before", "after"]
+    assert read_dataset(layout, "current-orders").num_rows == 2
+
+
+def test_components_of_one_table_share_its_drain(tmp_path: Path) -> None:
+    lake = f"lakehouse: {{uri: {tmp_path}}}"
+    one = component(SELECT + lake).build_defs(None)
+    other = component((SELECT + lake).replace("current-orders", "others")).build_defs(None)
+    merged = dg.Definitions.merge(one, other)
+    names = [sensor.name for sensor in merged.sensors or ()]
+    assert names.count("drain_orders") == len(names)
+
+
+@pytest.mark.parametrize("scaffold_format", ["yaml", "python"])
+def test_the_scaffolded_file_loads(scaffold_format: Any) -> None:
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(
+            DynamoDBStreamComponent,
+            scaffold_params={"table_name": "shop.orders", "region": "eu-west-1", "dataset": "no"},
+            scaffold_format=scaffold_format,
+        )
+        if scaffold_format == "python":
+            assert "DynamoDBStreamComponent" in (path / "component.py").read_text("utf-8")
+            return
+        text = (path / "defs.yaml").read_text("utf-8")
+        assert "# select:" in text
+        with sandbox.load_component_and_build_defs(defs_path=path) as (made, defs):
+            assert (made.table_name, made.region, made.dataset) == (
+                "shop.orders",
+                "eu-west-1",
+                "no",
+            )
+            assert defs.resolve_asset_graph().has(dg.AssetKey("no"))
+
+
+def test_dg_finds_it_in_this_project(tmp_path: Path) -> None:
+    """What `dg` runs: list, scaffold, check, in a project without an installed entry point."""
+    package = tmp_path / "shop"
+    (package / "defs").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "defs" / "__init__.py").touch()
+    (package / "definitions.py").write_text(DEFINITIONS, "utf-8")
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT, "utf-8")
+    script = tmp_path / "run_dg.py"
+    script.write_text(RUN_DG, "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2])])},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+DEFINITIONS = """
+from pathlib import Path
+from dagster import definitions, load_from_defs_folder
+
+@definitions
+def defs():
+    return load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+PYPROJECT = """
+[project]
+name = "shop"
+version = "0.1.0"
+
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "shop"
+registry_modules = ["datazone_dagster"]
+"""
+RUN_DG = """
+import json, sys
+sys.path.insert(0, "")
+from pathlib import Path
+from click.testing import CliRunner
+from dagster_dg_cli.cli import create_dg_cli
+
+NAME = "datazone_dagster.DynamoDBStreamComponent"
+cli = create_dg_cli()
+
+def dg(*arguments, code=0):
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == code, (arguments, done.output, done.exception)
+    return done.output
+
+listed = json.loads(dg("list", "components", "--json", "--package", "datazone_dagster"))
+assert [one["key"] for one in listed["items"]] == [NAME], listed
+dg("scaffold", "defs", NAME, "orders", "--table-name", "orders", "--region", "eu-west-1")
+file = Path("shop/defs/orders/defs.yaml")
+assert "table_name: orders" in file.read_text()
+dg("check", "yaml")
+dg("check", "defs")
+file.write_text(file.read_text().replace("table_name", "tabel_name"))
+assert "tabel_name" in dg("check", "yaml", code=1)
+"""

@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 RESULTS = "benchmarks/results"
-PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
+PAGES = {"README.md": "index.md", "AGENTS.md": "agents.md", "CHANGELOG.md": "changelog.md"}
 """Files of the repository that are pages of the site."""
 
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)((?:#[^)\s]*)?)\)")

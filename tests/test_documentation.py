@@ -13,7 +13,7 @@ from datazone_dagster import sources, testing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-FILES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
+FILES = sorted([ROOT / "README.md", ROOT / "AGENTS.md", *DOCS.rglob("*.md")])
 TUTORIAL = DOCS / "tutorial.md"
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^):\s]+)\)")

@@ -88,6 +88,7 @@ def project_files(name: str, source: DynamoDBSource | None, requirement: str) ->
         "dagster.yaml": dagster_yaml(),
         ".gitignore": _filled("gitignore", words),
         "README.md": _filled(f"README_{kind}.md", words),
+        "AGENTS.md": _filled("AGENTS.md", words),
     }
 
 

@@ -21,6 +21,7 @@ else:
 
 FILES = {
     ".gitignore",
+    "AGENTS.md",
     "README.md",
     "dagster.yaml",
     "definitions.py",
@@ -82,7 +83,7 @@ def test_files_that_exist_stay(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine", "utf-8")
     (tmp_path / "pyproject.toml").write_text("[project]", "utf-8")
     done = run_command("init", cwd=tmp_path)
-    assert "Created 4 files" in done.stdout
+    assert "Created 5 files" in done.stdout
     assert "README.md existed and stays as it is" in done.stdout
     assert "dagster dev -f definitions.py" in done.stdout
     assert (tmp_path / "README.md").read_text("utf-8") == "mine"

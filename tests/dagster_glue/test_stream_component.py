@@ -210,6 +210,7 @@ def test_the_scaffolded_file_loads(scaffold_format: Any) -> None:
         text = (path / "defs.yaml").read_text("utf-8")
         assert "# select:" in text
         with sandbox.load_component_and_build_defs(defs_path=path) as (made, defs):
+            assert isinstance(made, DynamoDBStreamComponent)
             assert (made.table_name, made.region, made.dataset) == (
                 "shop.orders",
                 "eu-west-1",

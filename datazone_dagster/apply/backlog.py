@@ -43,7 +43,8 @@ def backlog(
             position = position_in(state.now(), source_name)
     if log is None or not log.has_rows(position, log.head):  # an erasure leaves empty batches
         return Backlog(0 if log is None else position, position, None)
-    return Backlog(log.head, position, log.oldest_event_time_after(position))
+    waiting = log.record_count() - log.record_count(position)
+    return Backlog(log.head, position, log.oldest_event_time_after(position), waiting)
 
 
 @converts_errors("Looking at a table")

@@ -49,7 +49,7 @@ class CheckEvent:
         asset: Key of the asset, its components joined by `/`.
         check: `"lag"`, `"schema"`, `"quarantine"`, `"complete"`, `"function"`,
             `"small_files"`, `"unique_keys"`, `"expect_<name>"`, `"stream_health"`, `"headroom"`,
-            `"snapshot"` or `"audit"`.
+            `"snapshot"`, `"drain"` or `"audit"`.
         passed: False if the check fails, True if it has recovered.
         severity: `"WARN"` or `"ERROR"`; for a recovered check, its severity before that.
         description: Text of the evaluation: what is wrong, where, and what to do.

@@ -3,6 +3,7 @@
 # No postponed annotations here: Dagster reads the real one of `context`.
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from dagster import (
     AssetCheckExecutionContext,
@@ -14,24 +15,33 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.names import (
+    DRAIN_CHECK,
     DYNAMODB_KEY,
     HEADROOM_CHECK,
     LAKEHOUSE_KEY,
     SNAPSHOT_CHECK,
     STREAM_CHECK,
+    WATCH_SENSOR,
     change_log_key,
+    sensor_name,
 )
 from datazone_dagster.dagster_glue.rendering import rendered, severity
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
-from datazone_dagster.dagster_glue.sensor_checks import snapshot_check, stream_checks
+from datazone_dagster.dagster_glue.sensor_checks import StreamReads, snapshot_check, stream_checks
 from datazone_dagster.dagster_glue.snapshot_requests import decide_snapshot
+from datazone_dagster.dagster_glue.watch_drains import drain_evaluation, drain_facts
+from datazone_dagster.model.protocols import Clock
+from datazone_dagster.observe.drain_watch import drain_status
 from datazone_dagster.observe.health import health_of_report
 from datazone_dagster.observe.metadata import drain_metadata
-from datazone_dagster.pipeline import DrainSettings, drain_once, utc_now
+from datazone_dagster.pipeline import DrainSettings, drain_once
 
 
-def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecksDefinition:
+def stream_check(
+    source: DynamoDBSource, settings: DrainSettings, clock: Clock
+) -> AssetChecksDefinition:
     """Return the checks of the change log of a source. The sensor evaluates them all the time.
 
     A run by hand drains once, which is safe at any time, and reports the result.
@@ -40,26 +50,7 @@ def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecks
 
     @multi_asset_check(
         name=f"check_{source.name}_stream",
-        specs=[
-            AssetCheckSpec(
-                STREAM_CHECK,
-                asset=key,
-                description="The stream is read without errors: no shard fails, and no change "
-                "was lost before it was read.",
-            ),
-            AssetCheckSpec(
-                HEADROOM_CHECK,
-                asset=key,
-                description="Unread changes are far from being trimmed by DynamoDB, which keeps "
-                "them for 24 hours. Warns below 6 hours, fails below 2.",
-            ),
-            AssetCheckSpec(
-                SNAPSHOT_CHECK,
-                asset=key,
-                description="The last snapshot of the source is complete, or none was asked for. "
-                "Warns while one is taken, fails while one does not get on.",
-            ),
-        ],
+        specs=_specs(source),
         required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},
         can_subset=True,
     )
@@ -69,8 +60,10 @@ def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecks
         client = dynamodb.stream_client(
             source.table_name, region=source.region, endpoint_url=source.endpoint_url
         )
-        report = drain_once(source, client, lakehouse.layout, settings=settings, logger=context.log)
-        now = utc_now()
+        report = drain_once(
+            source, client, lakehouse.layout, settings=settings, clock=clock, logger=context.log
+        )
+        now = clock()
         if report.batch is not None:
             metadata = drain_metadata(report, lakehouse.layout.change_log(source.name), now=now)
             context.instance.report_runless_asset_event(
@@ -81,7 +74,9 @@ def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecks
         decision = decide_snapshot(
             source, report.snapshot, context.instance, now=now, loaded_at=now
         )
-        found = stream_checks(source, health, caught_up_at)
+        known = SensorCursor(newest_at=report.event_time_max)
+        reads = StreamReads.after(report, known, now)
+        found = stream_checks(source, health, caught_up_at, reads, now)
         for one in (*found, snapshot_check(source, report.snapshot, decision)):
             if one.key not in context.selected_asset_check_keys:
                 continue
@@ -93,5 +88,53 @@ def stream_check(source: DynamoDBSource, settings: DrainSettings) -> AssetChecks
                 description=one.reason,
                 metadata=rendered(one.plain),
             )
+        yield from _drain_result(context, source, now)
 
     return check
+
+
+def _specs(source: DynamoDBSource) -> list[AssetCheckSpec]:
+    key = change_log_key(source)
+    return [
+        AssetCheckSpec(
+            STREAM_CHECK,
+            asset=key,
+            description="The stream is read without errors: no shard fails, and no change "
+            "was lost before it was read.",
+        ),
+        AssetCheckSpec(
+            HEADROOM_CHECK,
+            asset=key,
+            description="Unread changes are far from being trimmed by DynamoDB, which keeps "
+            "them for 24 hours. Warns below 6 hours, fails below 2.",
+        ),
+        AssetCheckSpec(
+            SNAPSHOT_CHECK,
+            asset=key,
+            description="The last snapshot of the source is complete, or none was asked for. "
+            "Warns while one is taken, fails while one does not get on.",
+        ),
+        AssetCheckSpec(
+            DRAIN_CHECK,
+            asset=key,
+            description=f"The sensor {sensor_name(source)} is switched on, ticks and does not "
+            f"fail. The sensor {WATCH_SENSOR} evaluates it.",
+        ),
+    ]
+
+
+def _drain_result(
+    context: AssetCheckExecutionContext, source: DynamoDBSource, now: datetime
+) -> Iterator[AssetCheckResult]:
+    name = sensor_name(source)
+    facts = drain_facts(context.instance, name, None)
+    drain = drain_evaluation(source, drain_status(name, facts, now=now, watched_since=now))
+    if drain.asset_check_key in context.selected_asset_check_keys:
+        yield AssetCheckResult(
+            asset_key=change_log_key(source),
+            check_name=drain.check_name,
+            passed=drain.passed,
+            severity=drain.severity,
+            description=drain.description,
+            metadata=drain.metadata,
+        )

@@ -16,6 +16,9 @@ from datazone_dagster.observe.level import Level
 MAX_BYTES = 1_000
 FORMAT = 1
 
+_TIMES = ("hourly_at", "polled_at", "newest_at")
+"""Times that older cursors lack."""
+
 _CLOCK_SKEW = timedelta(minutes=1)
 
 
@@ -29,6 +32,8 @@ class SensorCursor:
         evaluated_at: Time when the checks were last reported.
         hourly_at: Time when the checks were last reported that are reported once an hour.
         idle: Whether there was no traffic then, and nothing that failed.
+        polled_at: Time of the last drain that succeeded.
+        newest_at: Event time of the newest change that was landed.
         levels: Levels of the checks that did not pass then, by name; the others passed. None if
             the levels are not known.
     """
@@ -39,6 +44,8 @@ class SensorCursor:
     never_read: bool = False
     hourly_at: datetime | None = None
     idle: bool = False
+    polled_at: datetime | None = None
+    newest_at: datetime | None = None
 
     def has_changed(self, check: str, level: Level) -> bool:
         """Return whether a check had another level when it was last reported."""
@@ -58,7 +65,11 @@ class SensorCursor:
                     "levels": levels,
                     **({"never_read": True} if self.never_read else {}),
                     **({"idle": True} if self.idle else {}),
-                    **({"hourly_at": _seconds(self.hourly_at)} if self.hourly_at else {}),
+                    **{
+                        name: _seconds(getattr(self, name))
+                        for name in _TIMES
+                        if getattr(self, name)
+                    },
                 },
                 separators=(",", ":"),
             )
@@ -80,8 +91,8 @@ class SensorCursor:
             evaluated_at=_time(found.get("evaluated_at"), now),
             levels=_levels(found.get("levels")),
             never_read=found.get("never_read") is True,
-            hourly_at=_time(found.get("hourly_at"), now),
             idle=found.get("idle") is True,
+            **{name: _time(found.get(name), now) for name in _TIMES},
         )
 
 

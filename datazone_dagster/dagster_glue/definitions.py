@@ -16,6 +16,7 @@ from dagster import (
     Definitions,
     ExecutorDefinition,
     RetryPolicy,
+    SensorDefinition,
     define_asset_job,
     in_process_executor,
 )
@@ -40,6 +41,7 @@ from datazone_dagster.dagster_glue.shared import Member, shared_job, shared_reso
 from datazone_dagster.dagster_glue.source_definitions import source_definitions
 from datazone_dagster.dagster_glue.topology import Topology
 from datazone_dagster.dagster_glue.translator import DagsterDatazoneTranslator
+from datazone_dagster.dagster_glue.watch_drains import watch_sensors
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import (
@@ -191,7 +193,7 @@ def build_definitions(
         for source in topology.by_source
         if source.stream_enabled
     ]
-    alerts = [] if on_check is None else [alert_sensor(on_check, members, lakehouse, options)]
+    watching = _watching(on_check, members, lakehouse, options, clock)
     maintenance = maintenance_schedules(
         members, maintenance_cron, lakehouse, options, keep_runs=keep_runs, clock=clock
     )
@@ -206,9 +208,21 @@ def build_definitions(
             *(job for one in sources for job in one.jobs),
             *(one.job for one in audits),
         ],
-        sensors=[*(one.sensor for one in sources), *alerts],
+        sensors=[*(one.sensor for one in sources), *watching],
         resources=_resources(lakehouse, dynamodb),
     )
+
+
+def _watching(
+    on_check: OnCheck | None,
+    members: list[Member],
+    lakehouse: Lakehouse,
+    options: RunOptions,
+    clock: Clock,
+) -> list[SensorDefinition]:
+    """Return the sensors that watch the drains and the checks."""
+    alerts = [] if on_check is None else [alert_sensor(on_check, members, lakehouse, options)]
+    return [*watch_sensors(members, lakehouse, options, clock), *alerts]
 
 
 def _warn_of_plain_secrets(lakehouse: Lakehouse) -> None:

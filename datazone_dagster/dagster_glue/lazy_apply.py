@@ -362,6 +362,7 @@ def dataset_lag(
         oldest_unapplied_event_time=unapplied.oldest_unapplied_event_time,
         caught_up_at=caught_up_at,
         never_read=never_read,
+        pending_records=unapplied.records,
     )
 
 

@@ -24,7 +24,9 @@ STREAM_CHECK = "stream_health"
 HEADROOM_CHECK = "headroom"
 SNAPSHOT_CHECK = "snapshot"
 AUDIT_CHECK = "audit"
+DRAIN_CHECK = "drain"
 ALERT_SENSOR = "datazone_check_alerts"
+WATCH_SENSOR = "watch_drains"
 
 SOURCE_TAG = "datazone/source"
 """Tag of a run that the drain sensor requested: the source."""
@@ -110,8 +112,8 @@ def stream_check_key(source: DynamoDBSource) -> AssetCheckKey:
 
 
 def source_check_keys(source: DynamoDBSource) -> tuple[AssetCheckKey, ...]:
-    """Return the keys of the checks of a source's change log that its sensor evaluates."""
-    names = (STREAM_CHECK, HEADROOM_CHECK, SNAPSHOT_CHECK)
+    """Return the keys of the checks of a source's change log that sensors evaluate."""
+    names = (STREAM_CHECK, HEADROOM_CHECK, SNAPSHOT_CHECK, DRAIN_CHECK)
     return tuple(AssetCheckKey(change_log_key(source), name) for name in names)
 
 

@@ -74,7 +74,8 @@ def dataset_metadata(applied: Applied, *, preview: bool, history: bool = True) -
     report = applied.report
     found = rendered(apply_metadata(report, applied.state.lag, now=applied.at))
     found["records_waiting"] = applied.state.quarantine.waiting
-    found |= rendered(completeness_metadata(applied.state.complete))
+    complete = completeness_metadata(applied.state.complete)
+    found |= rendered({key: value for key, value in complete.items() if value or key == "complete"})
     if applied.expectations:
         found["rows_violating"] = sum(one.count.violations for one in applied.expectations)
     if report.columns and not (len(report.columns) > FEW_COLUMNS and applied.schema.shown_before):

@@ -45,6 +45,7 @@ from datazone_dagster.dagster_glue.run_requests import decide_run
 from datazone_dagster.dagster_glue.sensor_checks import (
     Due,
     SensorCheck,
+    StreamReads,
     after_gap,
     complete_checks,
     lag_checks,
@@ -128,6 +129,7 @@ class DrainSensor:
         self._client: tuple[dict[str, object], StreamClient] | None = None
         self._unsaved: SensorCursor | None = None
         self._truncated_at: datetime | None = None
+        self._drained_at: datetime | None = None
         self._landed_seconds = -BUSY_FOR_SECONDS
         self._looks = count()
         self._loaded_at = clock()
@@ -160,6 +162,7 @@ class DrainSensor:
             evaluated_at=now if due.now else cursor.evaluated_at,
             hourly_at=now if due.hourly else cursor.hourly_at,
             idle=idle if due.now else cursor.idle and idle,
+            **StreamReads.after(drained.report, cursor, now)._asdict(),
             levels={one.name: one.level for one in found.checks},
         )
         if drained.error is not None and not found.requests:
@@ -236,7 +239,8 @@ class DrainSensor:
             requests, reasons = self._runs(asked, lags, layout, instance, now)
         # Runs read the time from this check: there is none to read before the first full read.
         known_at = None if never_read else caught_up_at
-        checks = [*stream_checks(self._source, health, known_at), *lags.values()]
+        reads = StreamReads.after(drained.report, cursor, now)
+        checks = [*stream_checks(self._source, health, known_at, reads, now), *lags.values()]
         if drained.report is not None:
             checks += complete_checks(self._source, drained.report, lags)
             checks[0], decision = self._snapshot(tick, drained.report, checks[0], now)
@@ -376,12 +380,14 @@ class DrainSensor:
     def _materialization(
         self, report: DrainReport | None, layout: Layout, now: datetime
     ) -> Iterator[AssetMaterialization]:
+        before, self._drained_at = self._drained_at, now if report else self._drained_at
         if report is not None and report.batch is not None:
+            since = 0.0 if before is None else (now - before).total_seconds()
             uri = layout.change_log(self._source.name)
             yield AssetMaterialization(
                 change_log_key(self._source),
                 description=f"{batches_text(report)}: {counted(report.records, 'record')}.",
-                metadata=rendered(drain_metadata(report, uri, now=now)),
+                metadata=rendered(drain_metadata(report, uri, now=now, since_seconds=since)),
             )
 
 

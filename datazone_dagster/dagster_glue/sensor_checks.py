@@ -124,13 +124,44 @@ def _is_hidden(instance: DagsterInstance, key: AssetCheckKey) -> bool:
     return materialized.timestamp > newest[0].create_timestamp
 
 
+class StreamReads(NamedTuple):
+    """Time of the last drain that succeeded, and event time of the newest change landed so far."""
+
+    polled_at: datetime | None
+    newest_at: datetime | None
+
+    @classmethod
+    def after(cls, report: DrainReport | None, cursor: SensorCursor, now: datetime) -> StreamReads:
+        """Return the times after a drain; without a report, it failed."""
+        if report is None:
+            return cls(cursor.polled_at, cursor.newest_at)
+        known = [one for one in (report.event_time_max, cursor.newest_at) if one is not None]
+        return cls(now, max(known, default=None))
+
+
 def stream_checks(
-    source: DynamoDBSource, health: StreamHealth, caught_up_at: datetime | None
+    source: DynamoDBSource,
+    health: StreamHealth,
+    caught_up_at: datetime | None,
+    reads: StreamReads,
+    now: datetime,
 ) -> list[SensorCheck]:
     """Return the `stream_health` and the `headroom` check of a source."""
     headroom = headroom_status(health)
     return [
-        health_check(source, health, caught_up_at),
+        SensorCheck(
+            STREAM,
+            stream_check_key(source),
+            health.level,
+            health.reason,
+            health_metadata(
+                health,
+                caught_up_at,
+                polled_at=reads.polled_at,
+                newest_at=reads.newest_at,
+                now=now,
+            ),
+        ),
         SensorCheck(
             ":headroom",
             AssetCheckKey(change_log_key(source), HEADROOM_CHECK),
@@ -157,19 +188,6 @@ def snapshot_check(
         reason,
         {} if report is None else snapshot_metadata(report),
         hourly=True,
-    )
-
-
-def health_check(
-    source: DynamoDBSource, health: StreamHealth, caught_up_at: datetime | None
-) -> SensorCheck:
-    """Return the `stream_health` check of a source."""
-    return SensorCheck(
-        STREAM,
-        stream_check_key(source),
-        health.level,
-        health.reason,
-        health_metadata(health, caught_up_at),
     )
 
 
@@ -208,10 +226,12 @@ def lag_checks(
     now: datetime,
     caught_up_at: datetime,
     never_read: bool = False,
+    look: bool = False,
 ) -> dict[str, SensorCheck]:
     """Return the `lag` check of each dataset, by id; a table that can't be read fails it.
 
-    What this process knows of the tables is enough, after the drain that `report` is from.
+    What this process knows of the tables is enough, after the drain that `report` is from; with
+    `look`, they are looked at.
     Once the store does not answer, the other datasets have the same result without asking it.
     """
     checks = {}
@@ -230,7 +250,7 @@ def lag_checks(
                     now=now,
                     caught_up_at=caught_up_at,
                     never_read=never_read,
-                    just_landed=0 if report is None else report.batches,
+                    just_landed=None if look else 0 if report is None else report.batches,
                 )
             except DatazoneError as error:
                 down = error if isinstance(error, StoreUnavailableError) else None

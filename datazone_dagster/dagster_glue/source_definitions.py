@@ -71,7 +71,7 @@ def source_definitions(
     )
     wanted.beside = (
         spec,
-        stream_check(source, settings),
+        stream_check(source, settings, clock),
         *snapshot_jobs(source, wanted, snapshot_settings, clock=clock),
     )
     sensor, group = shared(wanted, members, SensorDefinition, arguments)

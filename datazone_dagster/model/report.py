@@ -382,6 +382,7 @@ class Backlog:
     head_batch: int
     position: int
     oldest_unapplied_event_time: datetime | None
+    records: int = 0
 
     @property
     def pending(self) -> bool:

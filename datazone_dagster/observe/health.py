@@ -51,6 +51,7 @@ class StreamHealth:
     gaps: int = 0
     failing_shards: int = 0
     shards_open: int | None = None
+    shards_unread: int | None = None
 
 
 def health_of_report(
@@ -91,6 +92,7 @@ def health_of_report(
         gaps=len(report.gaps),
         failing_shards=len(report.shard_errors),
         shards_open=report.shards_open,
+        shards_unread=max(0, report.shards_unfinished - report.shards_open),
     )
 
 

@@ -25,7 +25,9 @@ class LagStatus:
 
     `unapplied_seconds` is the age of the oldest change in the change log that is not in the
     dataset. `unlanded_seconds` is the time since every shard was last read to its latest
-    position. `lag_seconds` is the larger of the two. None is negative.
+    position. `lag_seconds` is the larger of the two. None is negative. `pending_records` counts the
+    records of the pending batches. Every change made before `complete_through` is in the dataset,
+    but for gaps; None if the time is not known.
     """
 
     level: Level
@@ -36,6 +38,8 @@ class LagStatus:
     pending_batches: int
     position: int
     head_batch: int
+    pending_records: int = 0
+    complete_through: datetime | None = None
 
 
 def lag_status(
@@ -47,6 +51,7 @@ def lag_status(
     oldest_unapplied_event_time: datetime | None,
     caught_up_at: datetime | None,
     never_read: bool = False,
+    pending_records: int = 0,
 ) -> LagStatus:
     """Return the lag of one dataset.
 
@@ -61,6 +66,7 @@ def lag_status(
             if unknown.
         never_read: Whether there was no such drain yet; `caught_up_at` is the time of the first
             attempt then.
+        pending_records: Number of records in the batches after `position`.
     """
     pending = max(0, head_batch - position)
     unapplied = timedelta(0)
@@ -79,7 +85,20 @@ def lag_status(
         pending_batches=pending,
         position=position,
         head_batch=head_batch,
+        pending_records=pending_records if pending else 0,
+        complete_through=_complete_through(
+            None if never_read else caught_up_at, oldest_unapplied_event_time if pending else None
+        ),
     )
+
+
+def _complete_through(
+    caught_up_at: datetime | None, oldest_unapplied: datetime | None
+) -> datetime | None:
+    """Return the earlier of the two: of what is not landed, and of what is landed and waits."""
+    if caught_up_at is None or oldest_unapplied is None:
+        return caught_up_at
+    return min(caught_up_at, oldest_unapplied)
 
 
 def _level(lag: timedelta, max_lag: timedelta) -> Level:

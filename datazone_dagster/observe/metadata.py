@@ -19,11 +19,24 @@ from datazone_dagster.text import shown
 Plain = int | float | str | datetime
 
 
-def drain_metadata(report: DrainReport, uri: str, *, now: datetime) -> dict[str, Plain]:
-    """Return the metadata of a materialization of the change log."""
+def drain_metadata(
+    report: DrainReport, uri: str, *, now: datetime, since_seconds: float = 0.0
+) -> dict[str, Plain]:
+    """Return the metadata of a materialization of the change log.
+
+    Args:
+        report: The drain.
+        uri: Location of the change log.
+        now: The current time.
+        since_seconds: Time since the drain before, in which the records came; the rates are those
+            of this time, or of the drain if it took longer.
+    """
+    seconds = max(report.duration_seconds, since_seconds, 0.001)
     found: dict[str, Plain | None] = {
         "records_landed": report.records,
         "bytes_landed": report.record_bytes,
+        "records_per_second": round(report.records / seconds, 3),
+        "bytes_per_second": round(report.record_bytes / seconds, 1),
         "records_malformed": report.malformed,
         "records_without_time": report.undated,
         "get_records_calls": report.get_records_calls,
@@ -34,7 +47,8 @@ def drain_metadata(report: DrainReport, uri: str, *, now: datetime) -> dict[str,
         "headroom_seconds": headroom_seconds(report, now),
         "batch": report.batch,
         "caught_up": int(report.caught_up),
-        "lag_seconds": _age_seconds(report.event_time_min, now),
+        "landing_lag_seconds": _age_seconds(report.event_time_min, now),
+        "landing_lag_seconds_newest": _age_seconds(report.event_time_max, now),
         "event_time_min": report.event_time_min,
         "event_time_max": report.event_time_max,
         "table_version": report.log_version,
@@ -50,23 +64,27 @@ def apply_metadata(
 ) -> dict[str, Plain]:
     """Return the metadata of a materialization of a dataset.
 
-    `lag_seconds` is the lag that remains after the run. `wait_seconds` is the time from event to
-    row of the oldest change of the run. Rows of a scan have neither, nor a position.
+    `lag_seconds` is the time from event to row of the oldest change of the report,
+    `lag_seconds_newest` that of the newest one. Rows of a scan have neither. Counts of what should
+    not be, such as values in sibling columns, are left out while they are 0.
     """
+    seconds = max(report.duration_seconds, 0.001)
     found: dict[str, Plain | None] = {
         "rows_inserted": report.counts.inserted,
         "rows_updated": report.counts.updated,
         "rows_deleted": report.counts.deleted,
         "records_read": report.records,
-        "records_quarantined": report.quarantined,
+        "records_quarantined": report.quarantined or None,
         "bytes_read": report.record_bytes,
+        "records_per_second": round(report.records / seconds, 3),
+        "bytes_per_second": round(report.record_bytes / seconds, 1),
         "chunks": report.chunks,
         "first_batch": report.first_batch,
         "last_batch": report.last_batch,
         "position": report.position,
-        "pending_batches": None if lag is None else lag.pending_batches,
-        "lag_seconds": None if lag is None else round(lag.lag_seconds, 3),
-        "wait_seconds": None if lag is None else _age_seconds(report.event_time_min, now),
+        "lag_seconds": None if lag is None else _age_seconds(report.event_time_min, now),
+        "lag_seconds_newest": None if lag is None else _age_seconds(report.event_time_max, now),
+        "complete_through": None if lag is None else lag.complete_through,
         "event_time_min": report.event_time_min,
         "event_time_max": report.event_time_max,
         "table_version": report.table_version,
@@ -78,17 +96,17 @@ def apply_metadata(
         "bytes": report.size_bytes,
         "maintenance": (report.maintenance.did if report.maintenance else "") or None,
         "columns_added": ", ".join(map(shown, report.new_columns)) or None,
-        "values_in_sibling_columns": sum(count for _, count in report.sibling_values),
-        "values_of_another_type": sum(one.changes for one in report.mismatches),
+        "values_in_sibling_columns": sum(count for _, count in report.sibling_values) or None,
+        "values_of_another_type": sum(one.changes for one in report.mismatches) or None,
         "paths_never_found": ", ".join(shown(path) for path, _ in report.unfound_paths) or None,
         "old_images": "none: the stream's view type is NEW_IMAGE"
         if report.lacks_old_images
         else None,
         "setting_ignored": report.setting_ignored,
         "lookups": ", ".join(map(_looked_up, report.lookups)) or None,
-        "deletes_filtered": report.deletes.filtered,
+        "deletes_filtered": report.deletes.filtered or None,
         "deletes_filtered_note": _filtered_deletes(report.deletes),
-        "ttl_deletes_ignored": report.deletes.ttl_ignored,
+        "ttl_deletes_ignored": report.deletes.ttl_ignored or None,
         **_scan_metadata(report.scan),
         "begins_with": _begins_with(report.start),
         "dagster/row_count": report.row_count,
@@ -152,18 +170,37 @@ def maintenance_metadata(report: MaintenanceReport) -> dict[str, Plain]:
 
 def lag_metadata(lag: LagStatus) -> dict[str, Plain]:
     """Return the metadata of a `lag` check."""
-    return {
-        "lag_seconds": round(lag.lag_seconds, 3),
-        "unapplied_seconds": round(lag.unapplied_seconds, 3),
-        "unlanded_seconds": round(lag.unlanded_seconds, 3),
-        "pending_batches": lag.pending_batches,
-        "position": lag.position,
-        "head_batch": lag.head_batch,
-    }
+    return _known(
+        {
+            "lag_seconds": round(lag.lag_seconds, 3),
+            "unapplied_seconds": round(lag.unapplied_seconds, 3),
+            "unlanded_seconds": round(lag.unlanded_seconds, 3),
+            "pending_batches": lag.pending_batches,
+            "pending_records": lag.pending_records,
+            "position": lag.position,
+            "head_batch": lag.head_batch,
+            "complete_through": lag.complete_through,
+        }
+    )
 
 
-def health_metadata(health: StreamHealth, caught_up_at: datetime | None) -> dict[str, Plain]:
-    """Return the metadata of a `stream_health` check."""
+def health_metadata(
+    health: StreamHealth,
+    caught_up_at: datetime | None,
+    *,
+    polled_at: datetime | None = None,
+    newest_at: datetime | None = None,
+    now: datetime | None = None,
+) -> dict[str, Plain]:
+    """Return the metadata of a `stream_health` check.
+
+    Args:
+        health: The health.
+        caught_up_at: Time when every shard was last read to its latest position.
+        polled_at: Time of the last drain that succeeded.
+        newest_at: Event time of the newest change that was landed.
+        now: The current time, for its age.
+    """
     return _known(
         {
             "state": health.state,
@@ -172,7 +209,10 @@ def health_metadata(health: StreamHealth, caught_up_at: datetime | None) -> dict
             "missing_seconds": health.missing_seconds,
             "shards_failing": health.failing_shards,
             "shards_open": health.shards_open,
+            "shards_unread": health.shards_unread,
             "caught_up_at": caught_up_at,
+            "polled_at": polled_at,
+            "source_age_seconds": None if now is None else _age_seconds(newest_at, now),
         }
     )
 

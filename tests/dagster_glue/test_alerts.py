@@ -79,7 +79,7 @@ def test_without_its_cursor_it_reports_failing_checks_again(
 
 
 def test_there_is_no_sensor_without_a_function(world: World) -> None:
-    assert [one.name for one in world.defs.sensors or []] == ["drain_orders"]
+    assert [one.name for one in world.defs.sensors or []] == [*("drain_orders", "watch_drains")]
 
 
 def test_only_functions_are_accepted(make_world: MakeWorld) -> None:

@@ -115,7 +115,9 @@ def test_a_clash_names_both_sides(transforms: Callable[[], Any], words: list[str
 def test_one_sensor_and_one_change_log_for_all_transforms_of_a_source() -> None:
     other = DynamoDBSource("payments")
     defs = build_definitions([named("a", "one"), named("b", "two"), named("c", "three", other)])
-    assert sorted(one.name for one in defs.sensors or []) == ["drain_orders", "drain_payments"]
+    assert sorted(one.name for one in defs.sensors or []) == [
+        *("drain_orders", "drain_payments", "watch_drains")
+    ]
     keys = set(defs.resolve_asset_graph().get_all_asset_keys())
     assert keys == {
         AssetKey(["dynamodb", "orders"]),
@@ -133,7 +135,7 @@ def test_awkward_ids_and_names_load() -> None:
         Definitions.validate_loadable(build_definitions(named("a", dataset)))
     table = DynamoDBSource("Orders.v2-eu")
     defs = build_definitions(named("a", "one", table))
-    assert [one.name for one in defs.sensors or []] == ["drain_Orders_v2_eu"]
+    assert [one.name for one in defs.sensors or []] == [*("drain_Orders_v2_eu", "watch_drains")]
     Definitions.validate_loadable(defs)
 
 

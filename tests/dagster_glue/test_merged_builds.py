@@ -77,7 +77,7 @@ def test_one_sensor_drains_once_and_requests_the_runs_of_all(place: Place) -> No
     second = place.build(orders_transform("second"))
     merged = Definitions.merge(first, second)
     Definitions.validate_loadable(merged)
-    assert names(merged) == ["drain_orders"]
+    assert names(merged) == ["drain_orders", "watch_drains"]
     place.put("a")
     with DagsterInstance.ephemeral() as instance:
         found = tick(merged, instance)
@@ -129,7 +129,7 @@ def test_maintenance_and_alerts_cover_all(place: Place) -> None:
     )
     # `seen.append` is another object each time it is read, and equal.
     merged = Definitions.merge(first, second)
-    assert names(merged) == ["datazone_check_alerts", "drain_orders"]
+    assert names(merged) == ["datazone_check_alerts", "drain_orders", "watch_drains"]
     place.put("a")
     with DagsterInstance.ephemeral() as instance:
         tick(merged, instance)
@@ -159,7 +159,7 @@ def test_a_build_that_replaces_an_older_one_of_the_same_transforms(place: Place)
     )
     for defs in (newer, older):
         Definitions.validate_loadable(defs)
-        assert names(defs) == ["drain_orders"]
+        assert names(defs) == ["drain_orders", "watch_drains"]
     del older, newer, defs  # then one transform was renamed, and its dataset stayed
     renamed = Definitions.merge(
         place.build(orders_transform("first")), place.build(renamed_transform("second"))

@@ -381,7 +381,9 @@ def test_one_client_serves_all_ticks(world: World) -> None:
 def test_the_cursor_holds_no_positions(world: World) -> None:
     world.put("a")
     cursor = json.loads(world.tick().cursor or "")
-    assert set(cursor) == {"v", "caught_up_at", "evaluated_at", "hourly_at", "levels"}
+    assert set(cursor) == {
+        *("v", "caught_up_at", "evaluated_at", "hourly_at", "levels", "polled_at", "newest_at")
+    }
 
 
 def test_the_tick_after_a_lost_request_requests_again(world: World) -> None:

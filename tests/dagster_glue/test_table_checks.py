@@ -190,4 +190,6 @@ def test_a_run_by_hand_evaluates_every_check_of_the_change_log(make_world: MakeW
     world.defs = dg.Definitions.merge(world.defs, dg.Definitions(jobs=[job]))
     world.run("by_hand")
     found = [latest(world, key.asset_key, key.name) for key in source_check_keys(SOURCE)]
-    assert [one.check_name for one in found] == ["stream_health", "headroom", "snapshot"]
+    assert [one.check_name for one in found] == [
+        *("stream_health", "headroom", "snapshot", "drain")
+    ]

@@ -21,7 +21,7 @@ LAG = lag_status(
 def test_a_drain_in_numbers() -> None:
     found = drain_metadata(REPORT, "/lake/_changelog/orders", now=NOW)
     assert found["records_landed"] == 3
-    assert found["lag_seconds"] == 3.0
+    assert found["landing_lag_seconds"] == 3.0
     assert found["dagster/uri"] == "/lake/_changelog/orders"
     assert type(found["caught_up"]) is int  # Dagster plots no booleans
 
@@ -46,7 +46,7 @@ def test_an_apply_in_numbers() -> None:
     )
     found = apply_metadata(report, LAG, now=NOW)
     assert (found["rows_inserted"], found["rows_updated"], found["rows_deleted"]) == (3, 2, 1)
-    assert found["wait_seconds"] == 8.0
+    assert (found["lag_seconds"], found["lag_seconds_newest"]) == (8.0, 0.0)
     assert found["dagster/row_count"] == 30
     assert "columns_added" not in found
 

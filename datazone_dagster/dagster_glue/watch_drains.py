@@ -1,0 +1,194 @@
+"""The sensor `watch_drains`: tells when a drain sensor is stopped, fails or does not tick.
+
+The checks of a stream and its datasets come from its drain sensor. If that one is stopped, they
+would stay as they were last. So a second sensor looks at Dagster's records of the first one, and
+evaluates `drain`, `lag` and `headroom` in its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    DagsterInstance,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+)
+
+from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.freshness import known_caught_up_at
+from datazone_dagster.dagster_glue.names import (
+    DRAIN_CHECK,
+    HEADROOM_CHECK,
+    LAKEHOUSE_KEY,
+    WATCH_SENSOR,
+    change_log_key,
+    sensor_name,
+)
+from datazone_dagster.dagster_glue.options import RunOptions
+from datazone_dagster.dagster_glue.rendering import evaluation
+from datazone_dagster.dagster_glue.resources import Lakehouse
+from datazone_dagster.dagster_glue.sensor_checks import lag_checks
+from datazone_dagster.dagster_glue.shared import Group, Member, shared
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock
+from datazone_dagster.model.service_limits import RETENTION
+from datazone_dagster.observe.drain_watch import (
+    DrainStatus,
+    SensorFacts,
+    drain_status,
+    drain_status_metadata,
+)
+from datazone_dagster.observe.headroom import headroom_metadata, headroom_status
+from datazone_dagster.observe.health import StreamHealth
+from datazone_dagster.observe.level import Level
+
+INTERVAL_SECONDS = 30
+REPEAT_SECONDS = 300
+"""Time after which the evaluations of a drain that does not run are reported again."""
+
+_TICKS = 10
+
+
+def watch_sensors(
+    members: Sequence[Member], lakehouse: Lakehouse, options: RunOptions, clock: Clock
+) -> list[SensorDefinition]:
+    """Return the sensor that watches the drain sensors; none without a stream."""
+    if not any(one.transform.source.stream_enabled for one in members):
+        return []
+
+    def arguments(group: Group) -> dict[str, Any]:
+        return {
+            "name": group.name,
+            "evaluation_fn": _Watch(group, clock).evaluate,
+            "minimum_interval_seconds": INTERVAL_SECONDS,
+            "default_status": options.default_status,
+            "required_resource_keys": {LAKEHOUSE_KEY},
+            "description": "Evaluates the check drain of each change log: its sensor is switched "
+            "on, ticks and does not fail. While it does not, also lag and headroom.",
+        }
+
+    wanted = Group(
+        WATCH_SENSOR,
+        identical=(lakehouse, clock),
+        equal={"default_status": options.default_status},
+    )
+    return [shared(wanted, members, SensorDefinition, arguments)[0]]
+
+
+def drain_facts(instance: DagsterInstance, sensor: str, repository: str | None) -> SensorFacts:
+    """Return what Dagster's storage says about a drain sensor.
+
+    Args:
+        instance: The instance.
+        sensor: Name of the sensor.
+        repository: Name of its repository; None: any.
+    """
+    if instance.schedule_storage is None:  # an instance in memory has no sensors
+        return SensorFacts()
+    found = [
+        one
+        for one in instance.all_instigator_state()
+        if one.instigator_name == sensor
+        and one.instigator_type.value == "SENSOR"
+        and repository in (None, one.origin.repository_origin.repository_name)
+    ]
+    facts = SensorFacts()
+    for state in found:
+        ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=_TICKS)
+        failed = 0
+        for tick in ticks:
+            if tick.status.value != "FAILURE":
+                break
+            failed += 1
+        last = ticks[0] if ticks else None
+        one = SensorFacts(
+            state.status.value != "STOPPED",
+            None if last is None else datetime.fromtimestamp(last.timestamp, timezone.utc),
+            failed,
+            "" if last is None or last.error is None else last.error.message,
+        )
+        # A sensor that was defined elsewhere before has older states.
+        if facts.ticked_at is None or (one.ticked_at and one.ticked_at > facts.ticked_at):
+            facts = one
+    return facts
+
+
+def drain_evaluation(source: DynamoDBSource, status: DrainStatus) -> AssetCheckEvaluation:
+    """Return the evaluation of the check `drain` of a source."""
+    key = AssetCheckKey(change_log_key(source), DRAIN_CHECK)
+    return evaluation(key, status.level, status.reason, drain_status_metadata(status))
+
+
+class _Watch:
+    """Evaluates the ticks of the sensor."""
+
+    def __init__(self, group: Group, clock: Clock) -> None:
+        self._group = group
+        self._clock = clock
+        self._since = clock()
+
+    def evaluate(self, context: SensorEvaluationContext) -> SensorResult:
+        """Report what changed, and what fails again after a while."""
+        layout: Layout = getattr(context.resources, LAKEHOUSE_KEY).layout
+        now, transforms = self._clock(), self._group.transforms_in(context.repository_def)
+        before, after = _told(context.cursor), dict[str, tuple[str, float]]()
+        events: list[AssetCheckEvaluation] = []
+        failing = 0
+        sources = dict.fromkeys(one.source for one in transforms if one.source.stream_enabled)
+        for source in sources:
+            facts = drain_facts(context.instance, sensor_name(source), context.repository_name)
+            status = drain_status(sensor_name(source), facts, now=now, watched_since=self._since)
+            found = [drain_evaluation(source, status)]
+            if not status.level.passed:
+                failing += 1
+                of_source = [one for one in transforms if one.source == source]
+                found += _in_its_place(source, of_source, layout, context.instance, now)
+            for one in found:
+                name = f"{one.asset_key.to_user_string()}:{one.check_name}"
+                level = Level.OK.value if one.passed else one.severity.value
+                told, at = before.get(name, ("", 0.0))
+                due = not status.level.passed and now.timestamp() - at >= REPEAT_SECONDS
+                if told != level or due:
+                    events.append(one)
+                    at = now.timestamp()
+                after[name] = (level, at)
+        summary = f"{len(sources) - failing} of {len(sources)} drains tick."
+        return SensorResult(
+            skip_reason=SkipReason(summary), cursor=json.dumps(after), asset_events=events
+        )
+
+
+def _in_its_place(
+    source: DynamoDBSource,
+    transforms: Sequence[Transform],
+    layout: Layout,
+    instance: DagsterInstance,
+    now: datetime,
+) -> Iterator[AssetCheckEvaluation]:
+    """Yield the checks that grow worse while nobody drains."""
+    caught_up_at = known_caught_up_at(instance, source)
+    if caught_up_at is None:
+        return
+    left = max(0.0, (RETENTION - (now - caught_up_at)).total_seconds())
+    headroom = headroom_status(StreamHealth(Level.OK, "", headroom_seconds=left))
+    key = AssetCheckKey(change_log_key(source), HEADROOM_CHECK)
+    yield evaluation(key, headroom.level, headroom.reason, headroom_metadata(headroom))
+    lags = lag_checks(transforms, layout, None, now=now, caught_up_at=caught_up_at, look=True)
+    for check in lags.values():
+        yield check.event()
+
+
+def _told(cursor: str | None) -> Mapping[str, tuple[str, float]]:
+    try:
+        found = json.loads(cursor or "{}")
+        return {name: (str(level), float(at)) for name, (level, at) in found.items()}
+    except (AttributeError, TypeError, ValueError):
+        return {}

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from datazone_dagster.api.mapping import Input, Output, Stream
     from datazone_dagster.api.source import DynamoDBSource
     from datazone_dagster.api.transform import Transform, transform
+    from datazone_dagster.dagster_glue.alerting import alert_sensor
     from datazone_dagster.dagster_glue.alerts import CheckEvent, slack_alert
     from datazone_dagster.dagster_glue.conditions import on_applied
     from datazone_dagster.dagster_glue.definitions import build_definitions
     from datazone_dagster.dagster_glue.instance_config import dagster_yaml
+    from datazone_dagster.dagster_glue.notifiers import apprise, slack, webhook
     from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
     from datazone_dagster.dagster_glue.stream_component import DynamoDBStreamComponent
     from datazone_dagster.dagster_glue.translator import (
@@ -44,11 +46,15 @@ __all__ = [
     "Output",
     "Stream",
     "Transform",
+    "alert_sensor",
+    "apprise",
     "build_definitions",
     "dagster_yaml",
     "on_applied",
+    "slack",
     "slack_alert",
     "transform",
+    "webhook",
 ]
 
 _MODULES = {
@@ -67,11 +73,15 @@ _MODULES = {
     "Output": "api.mapping",
     "Stream": "api.mapping",
     "Transform": "api.transform",
+    "alert_sensor": "dagster_glue.alerting",
+    "apprise": "dagster_glue.notifiers",
     "build_definitions": "dagster_glue.definitions",
     "dagster_yaml": "dagster_glue.instance_config",
     "on_applied": "dagster_glue.conditions",
+    "slack": "dagster_glue.notifiers",
     "slack_alert": "dagster_glue.alerts",
     "transform": "api.transform",
+    "webhook": "dagster_glue.notifiers",
 }
 
 

@@ -29,6 +29,8 @@
     ├── SnapshotError                 a snapshot stops and asks how to go on
     ├── LocalServerError              the local DynamoDB can't be started
     ├── DemoError                     the demo can't run (datazone_dagster.demo.servers)
+    ├── NotifyError                   an alert could not be sent
+    │                                 (datazone_dagster.dagster_glue.notifiers)
     └── TransformError                the function, or what it returned, can't be applied
         ├── ExpressionError           an SQL expression does not parse or bind
         │   └── FailingValueError     an expression can't take a value of the chunk

@@ -36,11 +36,15 @@ def test_the_names_are_these() -> None:
         "Output",
         "Stream",
         "Transform",
+        "alert_sensor",
+        "apprise",
         "build_definitions",
         "dagster_yaml",
         "on_applied",
+        "slack",
         "slack_alert",
         "transform",
+        "webhook",
     ]
     assert datazone_dagster.sources.__all__ == ["DynamoDBSource"]
     assert datazone_dagster.testing.__all__ == [

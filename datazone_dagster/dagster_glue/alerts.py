@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 from dagster import (
@@ -54,6 +54,9 @@ class CheckEvent:
         severity: `"WARN"` or `"ERROR"`; for a recovered check, its severity before that.
         description: Text of the evaluation: what is wrong, where, and what to do.
         metadata: Values of the evaluation's metadata, by name: numbers and strings.
+        link: Address of the check in the UI; empty without an address of the UI.
+        run_id: Id of the failed run behind it; empty if there is none.
+        run_link: Its address in the UI.
     """
 
     asset: str
@@ -62,10 +65,23 @@ class CheckEvent:
     severity: str
     description: str
     metadata: Mapping[str, object] = field(default_factory=dict)
+    link: str = ""
+    run_id: str = ""
+    run_link: str = ""
+
+    def links(self) -> dict[str, str]:
+        """Return the links that there are, by what they lead to."""
+        found = {"check": self.link, "failed run": self.run_link}
+        return {name: link for name, link in found.items() if link}
+
+    def without_links(self) -> CheckEvent:
+        """Return the event without links."""
+        return replace(self, link="", run_link="")
 
     def __str__(self) -> str:
         verdict = "recovered" if self.passed else f"fails ({self.severity})"
-        return f"{self.asset}: check {self.check} {verdict}. {self.description}"
+        text = f"{self.asset}: check {self.check} {verdict}. {self.description}"
+        return " ".join((text, *self.links().values()))
 
 
 OnCheck = Callable[[CheckEvent], object]
@@ -116,7 +132,7 @@ def _evaluate(on_check: OnCheck, group: Group, context: SensorEvaluationContext)
         level = _OK if latest.passed else latest.severity.value
         if level == before:
             continue
-        event = _event(latest, before)
+        event = event_of(latest, before)
         # Broad on purpose: user code may raise anything, and it is logged.
         try:
             on_check(event)
@@ -156,7 +172,8 @@ def _latest(instance: DagsterInstance, key: AssetCheckKey) -> AssetCheckEvaluati
     return facts if isinstance(facts, AssetCheckEvaluation) else None
 
 
-def _event(latest: AssetCheckEvaluation, before: str) -> CheckEvent:
+def event_of(latest: AssetCheckEvaluation, before: str) -> CheckEvent:
+    """Return the event of an evaluation, given the level that was told before."""
     return CheckEvent(
         asset=latest.asset_key.to_user_string(),
         check=latest.check_name,

@@ -50,13 +50,14 @@ class RunDecision:
     """Run to request, or None; and the reason for either.
 
     `failures` counts the applications that failed in a row, `last_error` is the start of the
-    latest one's error.
+    latest one's error, `failed_run_id` its run.
     """
 
     request: RunRequest | None
     reason: str
     failures: int = 0
     last_error: str = ""
+    failed_run_id: str = ""
 
 
 def decide_run(
@@ -146,10 +147,11 @@ class _PastFailures:
     failures: int = 0
     last_error: str = ""
     wait_until: datetime | None = None
+    run_id: str = ""
 
 
 def _decided(past: _PastFailures, reason: str, request: RunRequest | None = None) -> RunDecision:
-    return RunDecision(request, reason, past.failures, past.last_error)
+    return RunDecision(request, reason, past.failures, past.last_error, past.run_id)
 
 
 def _waits_for_lookups(transform: Transform, layout: Layout) -> str:
@@ -177,7 +179,7 @@ def _past_failures(
         RunsFilter(job_name=transform.job_name), limit=_FAILURES_COUNTED
     )
     errors: list[str] = []
-    last_end: datetime | None = None
+    last_end, run_id = None, ""
     for record in records:
         run, ended = record.dagster_run, end_of(record)
         if run.status is not DagsterRunStatus.FAILURE or ended < loaded_at:
@@ -188,10 +190,11 @@ def _past_failures(
         last_end = last_end or ended
         if error is not None:
             errors.append(error)
+            run_id = run_id or run.run_id
     if last_end is None:
         return _PastFailures()
     wait = min(FIRST_WAIT * 2 ** max(0, len(errors) - 1), LONGEST_WAIT)
-    return _PastFailures(len(errors), errors[0] if errors else "", last_end + wait)
+    return _PastFailures(len(errors), errors[0] if errors else "", last_end + wait, run_id)
 
 
 def _applied(instance: DagsterInstance, run_id: str) -> bool:

@@ -50,6 +50,8 @@ from datazone_dagster.pipeline import resync_after_gap
 
 STREAM = ":stream"  # not a valid dataset id
 FAILURES = "failures_in_a_row"
+FAILED_RUN = "failed_run_id"
+"""Metadata of `lag`: the last failed run of the transform."""
 
 REPORT_EVERY = timedelta(seconds=30)
 """Interval at which unchanged checks go to the event log."""
@@ -273,7 +275,11 @@ def with_failures(check: SensorCheck, decision: RunDecision) -> SensorCheck:
         check,
         reason=f"{check.reason.rstrip('.')}; {decision.reason}. Failures in a row: "
         f"{decision.failures}, the last one: {decision.last_error}",
-        plain={**check.plain, FAILURES: decision.failures},
+        plain={
+            **check.plain,
+            FAILURES: decision.failures,
+            **({FAILED_RUN: decision.failed_run_id} if decision.failed_run_id else {}),
+        },
     )
 
 

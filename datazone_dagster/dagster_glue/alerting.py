@@ -1,0 +1,209 @@
+"""The sensor of alerts: tells each failure and each recovery of a check once, with links."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
+from urllib.parse import quote
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    DagsterInstance,
+    DefaultSensorStatus,
+    EnvVar,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+)
+
+from datazone_dagster.dagster_glue.alerts import INTERVAL_SECONDS, CheckEvent, OnCheck, event_of
+from datazone_dagster.dagster_glue.sensor_checks import FAILED_RUN
+from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.alert_plan import OK, AlertState, must_be_told
+from datazone_dagster.text import shown, without_secrets
+
+WEBSERVER_VARIABLE = "DAGSTER_WEBSERVER"
+"""Environment variable with the address of the UI, for links."""
+
+_KINDS = ("fail", "recover")
+_SEVERITIES = ("WARN", "ERROR")
+
+
+def alert_sensor(
+    notify: OnCheck | Sequence[OnCheck],
+    *,
+    on: Collection[Literal["fail", "recover"]] = ("fail", "recover"),
+    severity: Literal["WARN", "ERROR"] = "WARN",
+    checks: Collection[str] | None = None,
+    base_url: str | EnvVar | None = None,
+    most_per_hour: int = 30,
+    name: str = "datazone_alerts",
+    default_status: DefaultSensorStatus = DefaultSensorStatus.RUNNING,
+    clock: Callable[[], float] = time.time,
+) -> SensorDefinition:
+    """Return a sensor that tells when a check of its code location fails or recovers.
+
+    Each change is told once, also across restarts: the cursor remembers what was told. What a
+    notifier can't send is tried again at the next tick. Beyond `most_per_hour` messages one says
+    that others are held back; they are told later, as they are by then.
+
+    Args:
+        notify: Function that takes a `CheckEvent`, such as `webhook(...)` or `slack(...)`; or
+            several, of which the others go on if one fails.
+        on: `"fail"` tells new failures and changes of their severity, `"recover"` recoveries.
+        severity: Lowest severity that is told, `"WARN"` or `"ERROR"`.
+        checks: Names of the checks to watch, such as `{"lag", "drain"}`; None: every check of the
+            code location, those of other assets included.
+        base_url: Address of the UI, for links. Defaults to the environment variable
+            `DAGSTER_WEBSERVER`; without either, there are no links.
+        most_per_hour: Most messages in an hour, 1 or more.
+        name: Name of the sensor.
+        default_status: Status where Dagster sees the sensor for the first time.
+        clock: Function that returns seconds since 1970; for tests.
+
+    Raises:
+        DefinitionError: An argument is invalid; the message names it and its allowed values.
+
+    Example:
+        ```python
+        alerts = alert_sensor(slack(EnvVar("SLACK_WEBHOOK_URL")), severity="ERROR")
+        defs = Definitions.merge(build_definitions([orders]), Definitions(sensors=[alerts]))
+        ```
+    """
+    notifiers = tuple(notify) if isinstance(notify, Sequence) else (notify,)
+    _check(notifiers, on, severity, most_per_hour)
+
+    def evaluate(context: SensorEvaluationContext) -> SensorResult:
+        now = clock()
+        state = AlertState.parse(context.cursor).without_old(now)
+        links = _Links(base_url)
+        sent = failed = held = 0
+        for check, latest in _latest(context, checks):
+            before = state.levels.get(check, OK)
+            level = OK if latest.passed else latest.severity.value
+            if level == before:
+                continue
+            if not must_be_told(before, level, on=on, least=severity):
+                state = state.told(check, level, None)
+                continue
+            if len(state.sent) >= most_per_hour:
+                held += 1
+                continue
+            event = links.add_to(event_of(latest, before))
+            if _told(context, notifiers, event):
+                state, sent = state.told(check, level, now), sent + 1
+            else:
+                failed += 1
+        if held and not state.is_held:
+            event = CheckEvent("", "alerts", False, "WARN", _held_back(held, most_per_hour))
+            state = replace(state, is_held=_told(context, notifiers, links.add_to(event)))
+        elif not held:
+            state = replace(state, is_held=False)
+        return SensorResult(
+            skip_reason=SkipReason(f"{sent} sent, {failed} to be retried, {held} held back."),
+            cursor=state.to_json(),
+        )
+
+    return SensorDefinition(
+        name=name,
+        evaluation_fn=evaluate,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=default_status,
+        description="Tells when a check fails or recovers, once.",
+    )
+
+
+def _check(
+    notifiers: Sequence[object], on: Collection[str], severity: str, most_per_hour: int
+) -> None:
+    if not notifiers or not all(map(callable, notifiers)):
+        raise DefinitionError(
+            "alert_sensor: notify is not a function.",
+            hint="Give webhook(...), slack(...), apprise(...) or a function of one CheckEvent.",
+        )
+    if isinstance(on, str) or not on or not set(on) <= set(_KINDS):
+        raise DefinitionError(
+            f"alert_sensor: on={on!r} is unknown.", hint='Give some of ("fail", "recover").'
+        )
+    if severity not in _SEVERITIES:
+        raise DefinitionError(
+            f"alert_sensor: severity={severity!r} is unknown.", hint="Give 'WARN' or 'ERROR'."
+        )
+    if isinstance(most_per_hour, bool) or not isinstance(most_per_hour, int) or most_per_hour < 1:
+        raise DefinitionError(
+            f"alert_sensor: most_per_hour={most_per_hour!r} is not a number of messages.",
+            hint="Give an int, 1 or more.",
+        )
+
+
+def _latest(
+    context: SensorEvaluationContext, checks: Collection[str] | None
+) -> Iterator[tuple[str, AssetCheckEvaluation]]:
+    """Yield the last evaluation of each check, by name; none while a run is about to make one."""
+    repository = context.repository_def
+    keys: Sequence[AssetCheckKey] = sorted(
+        (
+            key
+            for key in (repository.asset_graph.asset_check_keys if repository else ())
+            if checks is None or key.name in checks
+        ),
+        key=lambda key: (key.asset_key.to_user_string(), key.name),
+    )
+    instance: DagsterInstance = context.instance
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    for key in keys:
+        record = found.get(key)
+        event = record.event.dagster_event if record is not None and record.event else None
+        facts = event.event_specific_data if event is not None else None
+        if isinstance(facts, AssetCheckEvaluation):
+            yield f"{key.asset_key.to_user_string()}:{key.name}", facts
+
+
+def _told(
+    context: SensorEvaluationContext, notifiers: Sequence[OnCheck], event: CheckEvent
+) -> bool:
+    """Call every notifier; return whether one of them took the event."""
+    taken = False
+    for notify in notifiers:
+        # Broad on purpose: a notifier may be the user's code, and the others go on.
+        try:
+            notify(event)
+        except Exception as error:  # noqa: BLE001 - see above
+            context.log.error("An alert of %s was not sent: %s", event.asset, shown(error))
+        else:
+            taken = True
+    return taken
+
+
+def _held_back(held: int, most_per_hour: int) -> str:
+    alerts = "1 more alert is" if held == 1 else f"{held} more alerts are"
+    return (
+        f"{alerts} held back: most_per_hour={most_per_hour} messages were sent in the last hour. "
+        "What fails then is told later."
+    )
+
+
+class _Links:
+    """Links into the UI."""
+
+    def __init__(self, base_url: str | EnvVar | None) -> None:
+        given = base_url.get_value() if isinstance(base_url, EnvVar) else base_url
+        address = given or os.environ.get(WEBSERVER_VARIABLE) or ""
+        self._base = without_secrets(address).rstrip("/")
+
+    def add_to(self, event: CheckEvent) -> CheckEvent:
+        """Return the event with links to the check and to the failed run behind it."""
+        run_id = str(event.metadata.get(FAILED_RUN, "")) if not event.passed else ""
+        if not self._base:
+            return replace(event, run_id=run_id)
+        link = f"{self._base}/overview/sensors"
+        if event.asset:
+            path = quote(event.asset, safe="/")
+            link = f"{self._base}/assets/{path}?view=checks&checkDetail={quote(event.check)}"
+        run_link = f"{self._base}/runs/{quote(run_id)}" if run_id else ""
+        return replace(event, link=link, run_id=run_id, run_link=run_link)

@@ -27,10 +27,10 @@ QUIET_SECONDS = 0.6
 LOOK_EVERY_SECONDS = 0.2
 """Interval of checks for new batches; each check asks for the next log entry."""
 
-REMOTE_LOOK_EVERY_SECONDS = 2.0
+REMOTE_LOOK_EVERY_SECONDS = 3.0
 """The same in an object store, where each check is a request that is paid for."""
 
-REMOTE_MERGE_EVERY_SECONDS = 30.0
+REMOTE_MERGE_EVERY_SECONDS = 40.0
 """Time that a small chunk waits for further changes in an object store: a merge writes three
 objects there, however small it is."""
 

@@ -15,25 +15,29 @@ from dataclasses import dataclass
 from datazone_dagster.model.service_limits import PAGE_BYTES, PAGE_RECORDS
 
 SECONDS_A_MONTH = 30 * 24 * 3600
-COMMIT_PUTS = 2
+CHECKPOINT_SHARE = 1 / 6
+"""Delta checkpoints per commit of ours; each is two reads and two PUTs."""
+
+COMMIT_PUTS = 2 + 2 * CHECKPOINT_SHARE
 """PUTs per landed batch: a data file and a log entry of the change log."""
 
-SAVE_PUTS = 2
-SAVES_A_MONTH = SECONDS_A_MONTH / 60
-"""PUTs of a save of the checkpoint: once a minute in which a batch landed."""
+SAVE_PUTS = 2 + 2 * CHECKPOINT_SHARE
+SAVES_A_MONTH = 4 / 3 * SECONDS_A_MONTH / 60
+"""PUTs of a save of the checkpoint: once a minute in which a batch landed, and before a Delta
+checkpoint of the change log."""
 
-COMMIT_GETS = 9
+COMMIT_GETS = 5
 IDLE_GETS = 2
-"""GETs of a tick that lands: three looks, and about six as its share of Delta checkpoints and of
+"""GETs of a tick that lands: three looks, and about two as its share of Delta checkpoints and of
 joined files; and of an idle one: two looks."""
 
 
-MERGE_PUTS = 3
+MERGE_PUTS = 3 + 2 * CHECKPOINT_SHARE
 MERGE_GETS = 9
 """Requests of a merge of few changes: a data file, a deletion vector and a log entry; and looks."""
 
-MERGE_SECONDS = 30.0
-LOOK_SECONDS = 2.0
+MERGE_SECONDS = 40.0
+LOOK_SECONDS = 3.0
 STAY_SECONDS = 30.0
 """Times of a run in an object store: between two small merges, between two looks for changes, and
 without changes until it ends."""

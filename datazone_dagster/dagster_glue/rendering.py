@@ -32,6 +32,7 @@ from datazone_dagster.dagster_glue.names import (
     dataset_key,
     expectation_check_name,
 )
+from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.column_texts import column_texts
 from datazone_dagster.observe.expectation_status import ExpectationStatus, expectation_metadata
 from datazone_dagster.observe.level import Level
@@ -39,10 +40,12 @@ from datazone_dagster.observe.metadata import (
     Plain,
     apply_metadata,
     completeness_metadata,
+    drain_metadata,
     lag_metadata,
 )
 from datazone_dagster.observe.preview import preview_markdown
 from datazone_dagster.observe.schema_change import schema_change_markdown
+from datazone_dagster.observe.shard_picture import shards_markdown
 from datazone_dagster.observe.table_history import history_markdown
 from datazone_dagster.observe.table_status import small_files_status
 
@@ -95,6 +98,15 @@ def dataset_metadata(applied: Applied, *, preview: bool, history: bool = True) -
     if markdown:
         found["preview"] = MetadataValue.md(markdown)
     return found
+
+
+def change_log_metadata(
+    report: DrainReport, uri: str, now: datetime, *, since_seconds: float
+) -> RawMetadata:
+    """Return the metadata of a materialization of a change log, with a picture of its shards."""
+    found = rendered(drain_metadata(report, uri, now=now, since_seconds=since_seconds))
+    picture = shards_markdown(report.shards)
+    return {**found, **({"shards": MetadataValue.md(picture)} if picture else {})}
 
 
 def _lineage(source: str, sources: Mapping[str, Sequence[str]]) -> TableColumnLineageMetadataValue:

@@ -39,7 +39,7 @@ from datazone_dagster.dagster_glue.names import (
     snapshot_job_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
-from datazone_dagster.dagster_glue.rendering import rendered
+from datazone_dagster.dagster_glue.rendering import change_log_metadata
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
 from datazone_dagster.dagster_glue.run_requests import decide_run
 from datazone_dagster.dagster_glue.sensor_checks import (
@@ -62,7 +62,6 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.observe.health import StreamHealth, health_of_error, health_of_report
-from datazone_dagster.observe.metadata import drain_metadata
 from datazone_dagster.pipeline import (
     DrainSettings,
     drain_tick,
@@ -387,7 +386,7 @@ class DrainSensor:
             yield AssetMaterialization(
                 change_log_key(self._source),
                 description=f"{batches_text(report)}: {counted(report.records, 'record')}.",
-                metadata=rendered(drain_metadata(report, uri, now=now, since_seconds=since)),
+                metadata=change_log_metadata(report, uri, now, since_seconds=since),
             )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import DrainPlan, oldest_unread
 from datazone_dagster.drain.polling import Poll
+from datazone_dagster.drain.shard_nodes import shard_nodes
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.shard import StreamDescription
@@ -81,6 +82,12 @@ def drain_report(
         latest_age_seconds=poll.latest_age_seconds,
         oldest_unread_at=oldest_unread(reached, at_latest),
         snapshot=None if snapshot is None else report_of(source, snapshot),
+        shards=shard_nodes(
+            stream,
+            reached,
+            ready={read.shard.shard_id for read in plan.reads},
+            failing={outcome.row.shard_id for outcome in outcomes if outcome.error},
+        ),
     )
 
 

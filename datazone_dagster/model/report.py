@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from datazone_dagster.model.scan_facts import ScanFacts
+from datazone_dagster.model.shard_tree import ShardNode
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.table_commit import TableCommit
@@ -41,7 +42,8 @@ class DrainReport:
     read was in this drain, or for quiet shards up to `latest_age_seconds` before its end. Unread
     changes are no older than `oldest_unread_at`, None if there are none known. Times are UTC.
     `undated` counts records that came without a time: theirs is the time of the drain.
-    `snapshot` is the last snapshot of the source, None if there never was one.
+    `snapshot` is the last snapshot of the source, None if there never was one. `shards` are those
+    that are not finished, and their parents.
     """
 
     source: str
@@ -67,6 +69,7 @@ class DrainReport:
     oldest_unread_at: datetime | None = None
     undated: int = 0
     snapshot: SnapshotReport | None = None
+    shards: tuple[ShardNode, ...] = ()
 
     def then(self, later: DrainReport) -> DrainReport:
         """Combine this report with that of the next drain: sums of both, the state of the later."""

@@ -467,3 +467,12 @@ def test_a_change_log_of_another_table_fails_the_tick_and_requests_no_run(
     monkeypatch.setattr(world.stream, "identity", lambda: found, raising=False)
     with pytest.raises(SourceMismatchError, match=r"us-east-1.*eu-west-1.*name="):
         world.tick()
+
+
+def test_a_change_log_shows_its_shards_as_a_picture(world: World) -> None:
+    world.put("a")
+    [materialization] = world.tick().materializations()
+    shards = materialization.metadata["shards"].value
+    assert isinstance(shards, str)
+    # Dagster's pages render an image of a data URI in Markdown, not one in HTML.
+    assert shards.startswith("Shards: 1 open\n\n![1 open](data:image/svg+xml;base64,")

@@ -14,6 +14,7 @@ from typing import Any, cast
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyroaring import BitMap64
 
 from datazone_dagster.delta.live_file import LiveFile
@@ -104,7 +105,7 @@ class KeyTable:
         self._has_rows = True
 
     def settle(self) -> dict[int, BitMap64]:
-        """Decide which row of each key counts; return the positions of the others, by part.
+        """Decide which row of each key counts; return the stored positions of the others, by part.
 
         Raises:
             ResultError: A key is in several rows, and no order column decides between them.
@@ -129,13 +130,13 @@ class KeyTable:
             f"select {_PART}, {_POSITION} from result join repeated using ({self._columns}) "  # noqa: S608
             f"where not ({best})"
         )
-        found = _bitmaps(lost[_PART].to_numpy(), lost[_POSITION].to_numpy())
-        if found:
+        if len(lost):
             self._connection.execute(
                 f"delete from result using repeated where not ({best}) and "  # noqa: S608
                 + " and ".join(f"result.{one} = repeated.{one}" for one in self._numbered)
             )
-        return found
+        stored = lost.filter(pc.not_equal(lost[_PART], NOT_STORED))
+        return _bitmaps(stored[_PART].to_numpy(), stored[_POSITION].to_numpy())
 
     def _repeated(self, tied: Sequence[object]) -> ResultError:
         named = ", ".join(

@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from datazone_dagster.delta.table import opened
 from datazone_dagster.delta.table_state import forget
@@ -28,6 +30,7 @@ from datazone_dagster.process import crash_points
 from datazone_dagster.tables import staged_rows
 from datazone_dagster.testing import Crash, at_point, crash_at
 from tests.asset_tables.writing import NAME, people, put, rows
+from tests.examples import examples
 
 MERGE: dict[str, Any] = {"mode": "merge", "key": "id"}
 TWO = people((1, "a"), (2, "b"))
@@ -138,6 +141,53 @@ def test_an_order_column_decides_between_rows_of_a_key(layout: Layout) -> None:
     assert (written.rows_written, written.keys_inserted) == (2, 2)
     with pytest.raises(ResultError, match="id=4 is in 2 rows with the highest 'at'"):
         put(layout, result((4, "a", 5), (4, "b", 5)), **options)
+
+
+ORDERED: dict[str, Any] = {**MERGE, "order": "ts", "delete_where": "op = 'D'"}
+
+
+def changes(*values: tuple[int, int, str]) -> pa.Table:
+    ids, times, operations = zip(*values, strict=True)
+    return pa.table({"id": ids, "ts": times, "op": operations})
+
+
+@pytest.mark.usefixtures("sizes")
+def test_a_deletion_that_is_older_takes_no_row_of_another_key(layout: Layout) -> None:
+    put(layout, changes((7, 1, "U"), (8, 1, "U")), **ORDERED)
+    put(layout, changes((7, 10, "U"), (1, 5, "D"), (1, 9, "U")), **ORDERED)
+    assert [(one["id"], one["ts"]) for one in rows(layout)] == [(1, 9), (7, 10), (8, 1)]
+    written = put(layout, changes((1, 20, "D"), (1, 21, "D")), **ORDERED)
+    assert [one["id"] for one in rows(layout)] == [7, 8]
+    assert (written.keys_deleted, written.rows_written, written.rows_removed) == (1, 0, 1)
+
+
+RESULT = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 9), st.sampled_from("UD")),
+    min_size=1,
+    max_size=12,
+    unique_by=lambda one: one[:2],
+)
+
+
+@pytest.mark.usefixtures("sizes")
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=list(HealthCheck))
+@given(results=st.lists(RESULT, min_size=2, max_size=3), size=st.integers(1, 12))
+def test_the_same_as_a_dict_after_ordered_changes_and_deletions(
+    tmp_path_factory: pytest.TempPathFactory,
+    results: list[list[tuple[int, int, str]]],
+    size: int,
+) -> None:
+    layout = Layout(str(tmp_path_factory.mktemp("lake")))
+    expected: dict[int, tuple[int, int, str]] = {}
+    for result in results:
+        newest = {one[0]: one for one in sorted(result)}
+        stored = {key: one for key, one in newest.items() if one[2] == "U"}
+        gone = [key for key in expected if key in newest and key not in stored]
+        written = put(layout, iter(changes(*result).to_batches(size)), **ORDERED)
+        assert (written.rows_written, written.keys_deleted) == (len(stored), len(gone))
+        expected = {key: one for key, one in expected.items() if key not in newest} | stored
+        found = [(one["id"], one["ts"], one["op"]) for one in rows(layout)]
+        assert found == sorted(expected.values())
 
 
 def test_what_a_merge_needs(layout: Layout) -> None:

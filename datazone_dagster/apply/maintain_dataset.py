@@ -12,7 +12,7 @@ from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.delta.unfinished_uploads import abort_unfinished
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.column_names import EVENT_TIME, KEY
-from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.layout import OWN_FOLDERS, Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import MaintenanceReport
 from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
@@ -47,7 +47,9 @@ def maintain_dataset(
     deleted = Quarantine(layout, dataset.id).delete_old_files(clock() - settings.retention)
     if report is None:
         return None
-    uploads = abort_unfinished(layout.uri, layout.storage_options, clock())
+    uploads = abort_unfinished(
+        layout.uri, layout.storage_options, clock(), (dataset.id, *OWN_FOLDERS)
+    )
     return replace(
         report,
         files_deleted=report.files_deleted + deleted,

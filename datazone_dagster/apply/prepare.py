@@ -169,6 +169,7 @@ class Preparation:
                 )
                 break
             except TooMuchError as error:
+                function.attributes, function.reads.paths = before
                 self._sizes.expect(error.row_bytes)
                 bounds = bounds.after_too_much(error.row_bytes)
             except FullChunkNeededError:

@@ -197,6 +197,7 @@ class DrainSensor:
         Each drain is one of its own: what it landed stays, whatever happens to the next one, which
         the next tick meets again if it fails.
         """
+        began_seconds = until_seconds - self._settings.listen_seconds
         most, busy = most_listeners(tick.context.instance), self._is_busy(drained.report)
         if not busy and self._settings.listen_seconds > IDLE_LONGER_SECONDS:
             until_seconds += IDLE_LONGER_SECONDS
@@ -205,7 +206,8 @@ class DrainSensor:
                 client = self._client_of(tick.dynamodb)
                 if not place.waits(next_drain_seconds(client), until_seconds):
                     break
-                more = self._drain(tick, listening=True)
+                left = self._settings.at_age(time.monotonic() - began_seconds)
+                more = self._drain(tick, left)
                 if more.report is None:
                     tick.context.log.warning("A tick ends early, as a drain failed: %s", more.error)
                     break
@@ -247,17 +249,17 @@ class DrainSensor:
             requests, reasons = requests + decision.requests, reasons + decision.reasons
         return Findings(drained.report, caught_up_at, never_read, checks, requests, reasons)
 
-    def _drain(self, tick: _Tick, *, listening: bool = False) -> _Succeeded | _Failed:
+    def _drain(self, tick: _Tick, left: DrainSettings | None = None) -> _Succeeded | _Failed:
         context, layout, transforms = tick
         try:
             report = drain_tick(
                 self._source,
                 self._client_of(tick.dynamodb),
                 layout,
-                settings=self._settings,
+                settings=left or self._settings,
                 clock=self._clock,
                 logger=context.log,
-                listening=listening,
+                listening=left is not None,
             )
         except DatazoneError as error:
             # The next tick builds a new client: credentials and endpoints may have changed.

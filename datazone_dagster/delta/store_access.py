@@ -7,7 +7,7 @@ for others by itself. obstore asks for the credentials when it needs them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -127,8 +127,15 @@ def object_store(
     )
 
 
-def s3_folder(uri: str, storage_options: Mapping[str, str]) -> UploadsFolder | None:
+def s3_folder(
+    uri: str, storage_options: Mapping[str, str], tables: Iterable[str]
+) -> UploadsFolder | None:
     """Return a folder of S3 as its unfinished uploads are asked for; None for other stores.
+
+    Args:
+        uri: The folder.
+        storage_options: Options of its store.
+        tables: Names of the folders below it that are asked for.
 
     Raises:
         DefinitionError: An option is unknown, refused, or contradicts another one.
@@ -144,6 +151,7 @@ def s3_folder(uri: str, storage_options: Mapping[str, str]) -> UploadsFolder | N
     return UploadsFolder(
         bucket,
         f"{prefix}/" if prefix else "",
+        frozenset(tables),
         access.region,
         access.endpoint_url,
         access.credentials(),

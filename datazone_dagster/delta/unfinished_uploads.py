@@ -5,7 +5,7 @@ Files up to `remote_files.SINGLE_PUT_BYTES` are uploaded by one request, and nee
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from datazone_dagster.delta.store_access import s3_folder
@@ -27,9 +27,9 @@ def abort_uploads_with(abort: AbortUploads) -> None:
 
 
 def abort_unfinished(
-    root: str, storage_options: Mapping[str, str], now: datetime
+    root: str, storage_options: Mapping[str, str], now: datetime, tables: Iterable[str]
 ) -> AbortedUploads:
-    """Abort the uploads below the root of a lakehouse that began more than a day ago.
+    """Abort the uploads of a lakehouse's tables that began more than a day ago.
 
     Other stores than S3 forget them by themselves, or by a rule of the bucket.
 
@@ -37,11 +37,12 @@ def abort_unfinished(
         root: Root of the lakehouse.
         storage_options: Options of its store.
         now: The current time.
+        tables: Names of the folders below the root that are the lakehouse's.
 
     Raises:
         StorageError: There are no credentials, or they can't be renewed.
     """
-    folder = s3_folder(root, storage_options)
+    folder = s3_folder(root, storage_options, tables)
     if folder is None or _Aborter.abort is None:
         return AbortedUploads()
     return _Aborter.abort(folder, now - IN_FLIGHT)

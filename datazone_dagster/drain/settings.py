@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from datazone_dagster.errors import DefinitionError
@@ -11,6 +11,10 @@ SHORTEST_RETENTION = timedelta(days=2)
 
 LONGEST_LISTENING_SECONDS = 30.0
 """A tick has 60 seconds, and the last batch of one that listens may take `budget_seconds`."""
+
+
+LATEST_SECONDS = 45.0
+"""Age of a tick after which a drain that it began while it listened makes no further call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ class DrainSettings:
     max_workers: int = 16
     keep_changes: timedelta | None = None
     listen_seconds: float = 18.0
+
+    def at_age(self, seconds: float) -> DrainSettings:
+        """Return the settings of a drain that begins when its tick is this old, in seconds."""
+        left = max(0.0, LATEST_SECONDS - seconds)
+        return replace(self, budget_seconds=min(self.budget_seconds, left))
 
     def __post_init__(self) -> None:
         """Check the retention, since removed changes can't be restored, and the age of ticks."""

@@ -58,7 +58,7 @@ def _parsed(images: pa.ChunkedArray, layout: Layout) -> Parsed | None:
 def _read(images: pa.ChunkedArray, layout: Layout) -> pa.Table | None:
     fields = [pa.field(name, pa.struct(list(kinds.items()))) for name, kinds in layout.items()]
     schema = pa.schema(fields)
-    if not pc.all(pc.starts_with(images, "{")).as_py():
+    if not pc.all(pc.starts_with(images, "{"), min_count=0).as_py():
         return None  # each text then is one object or more
     tables = [schema.empty_table()]
     for chunk in images.chunks:

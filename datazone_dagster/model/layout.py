@@ -17,7 +17,7 @@ DATASET_KIND = "dataset"
 ASSET_KIND = "asset table"
 """Kinds of the tables of transforms, and of other assets; neither writer writes the other's."""
 
-_OWN_FOLDERS = ("_changelog", "_checkpoints", "_quarantine", "_tombstones", "_unseen", "_rebuild")
+OWN_FOLDERS = ("_changelog", "_checkpoints", "_quarantine", "_tombstones", "_unseen", "_rebuild")
 """Folders of a lakehouse that are no datasets."""
 
 _DATASET_ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -79,7 +79,7 @@ def root_of(table_uri: str) -> str:
     """Return the root of the lakehouse that a table belongs to."""
     scheme, found, rest = table_uri.rstrip("/").rpartition("://")
     segments = rest.split("/")
-    own = [segments.index(one) for one in _OWN_FOLDERS if one in segments[1:]]
+    own = [segments.index(one) for one in OWN_FOLDERS if one in segments[1:]]
     below = segments[: min(own)] if own else segments[:-1]
     return scheme + found + "/".join(below or segments)
 

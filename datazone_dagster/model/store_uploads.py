@@ -16,6 +16,7 @@ class UploadsFolder:
     Args:
         bucket: Name of the bucket.
         prefix: What the keys below the folder begin with; empty for the whole bucket.
+        tables: Names of the folders below that are ours; uploads elsewhere are somebody else's.
         region: Region that requests are signed for.
         endpoint_url: Endpoint of S3, without the bucket.
         credentials: Present credentials.
@@ -25,6 +26,7 @@ class UploadsFolder:
 
     bucket: str
     prefix: str
+    tables: frozenset[str]
     region: str
     endpoint_url: str
     credentials: StoreCredentials

@@ -36,7 +36,9 @@ def abort_uploads(folder: UploadsFolder, before: datetime) -> AbortedUploads:
         )
         for page in pages:
             for upload in page.get("Uploads", ()):
-                if upload["Initiated"] >= before or aborted >= ABORTED_MOST:
+                table = upload["Key"][len(folder.prefix) :].partition("/")[0]
+                is_old = upload["Initiated"] < before and table in folder.tables
+                if not is_old or aborted >= ABORTED_MOST:
                     continue
                 aborted += _aborted(client, folder, upload, payer)
     except ClientError as error:

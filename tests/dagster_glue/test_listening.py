@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
-from datazone_dagster.dagster_glue import listening
+from datazone_dagster.dagster_glue import listening, sensor
 from datazone_dagster.dagster_glue.listening import Listeners, may_listen, most_listeners
 from datazone_dagster.errors import AccessDeniedError, DefinitionError
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.pipeline import DrainSettings, change_log_head, drain_once
+from datazone_dagster.model.report import DrainReport
+from datazone_dagster.pipeline import DrainSettings, change_log_head, drain_once, drain_tick
 from datazone_dagster.process import crash_points, shutdown
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import (
@@ -355,3 +357,29 @@ def test_places_are_a_part_of_the_threads_of_both_processes(
 def test_a_tick_can_not_listen_for_long(seconds: float) -> None:
     with pytest.raises(DefinitionError, match="listen_seconds"):
         DrainSettings(listen_seconds=seconds)
+
+
+def test_drains_of_a_tick_end_well_before_dagster_drops_it() -> None:
+    settings = DrainSettings(budget_seconds=40, listen_seconds=30)
+    ages = (0.0, 30.0, 40.0, 60.0)
+    assert [settings.at_age(age).budget_seconds for age in ages] == [40.0, 15.0, 5.0, 0.0]
+
+
+def test_a_drain_while_a_tick_listens_gets_what_is_left_of_the_tick(
+    listening_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = listening_world()
+    budgets: list[float] = []
+    drain = drain_tick
+
+    def counted(*given: Any, settings: DrainSettings, **more: Any) -> DrainReport:
+        budgets.append(settings.budget_seconds)
+        return drain(*given, settings=settings, **more)
+
+    monkeypatch.setattr(sensor, "drain_tick", counted)
+    monkeypatch.setattr("datazone_dagster.drain.settings.LATEST_SECONDS", 12.0)
+    when_asked(world, until_call(6, lambda _: None))
+    world.tick()
+    assert budgets[0] == 20.0
+    assert len(budgets) > 1
+    assert all(5.0 < budget <= 12.0 for budget in budgets[1:])

@@ -227,3 +227,10 @@ def test_bytes_of_nulls_and_of_slices_are_left_out() -> None:
     parsed = parse_images(pa.chunked_array([masked.slice(1, 3), whole.slice(0, 0)]), layout)
     assert parsed is not None
     assert parsed["a", "S"].to_pylist() == ["1", None, "3"]
+
+
+def test_changes_without_one_of_the_images_are_read_in_one_pass() -> None:
+    known, mapping = learnt("both")
+    read(chunk((FULL, None), (FULL, None)), known, mapping, "both")
+    read(chunk((None, FULL)), known, mapping, "both")
+    assert known.failures == 0

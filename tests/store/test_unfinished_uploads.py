@@ -81,7 +81,7 @@ def test_uploads_of_the_lakehouse_that_are_a_day_old_are_aborted(
 ) -> None:
     root = layout.uri.removeprefix(f"s3://{BUCKET}/")
     ours = [f"{root}/current/part-1.parquet", f"{root}/_changelog/orders/bucket=0/part-2.parquet"]
-    others = [f"{root}-2/current/part-1.parquet", "other/x"]
+    others = [f"{root}-2/current/part-1.parquet", "other/x", f"{root}/backup/of-somebody.tar"]
     for key in (*ours, *others):
         uploads.begin(key)
     report = maintained(layout, A_DAY / 2)

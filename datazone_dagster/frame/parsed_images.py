@@ -96,7 +96,8 @@ def _have_one_each(attribute: pa.ChunkedArray, values: list[pa.ChunkedArray]) ->
     counts = pa.repeat(pa.scalar(0, pa.int8()), len(attribute))
     for one in values:
         counts = pc.add(counts, pc.is_valid(one).cast(pa.int8()))
-    return bool(pc.all(pc.equal(counts, pc.is_valid(attribute).cast(pa.int8()))).as_py())
+    equal = pc.equal(counts, pc.is_valid(attribute).cast(pa.int8()))
+    return bool(pc.all(equal, min_count=0).as_py())
 
 
 def _row_numbers(images: pa.ChunkedArray) -> pa.Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +19,7 @@ from datazone_dagster.dataset.latest import only_latest
 from datazone_dagster.errors import DefinitionError, ExpectationError, ExpressionError
 from datazone_dagster.frame.predicates import Predicates, RowNumbers, check_predicates
 from datazone_dagster.model.column_names import HIDDEN, KEY, RESERVED_PREFIX, VERSION
+from datazone_dagster.model.missing_columns import missing_columns_text
 from datazone_dagster.model.quarantine_policy import EXPECTED_OTHERWISE
 from datazone_dagster.model.report import RuleCount
 from datazone_dagster.rows.change_ids import are_among
@@ -58,6 +61,7 @@ class Expectations:
         datasets: Datasets by output.
         tables: Their tables by output.
         memory_limit_bytes: DuckDB's memory limit.
+        logger: Logger that is warned, once, of a condition on a column that there is not.
         show_rows: Whether errors show a row.
     """
 
@@ -66,12 +70,15 @@ class Expectations:
         datasets: Mapping[str, Dataset],
         tables: Mapping[str, DatasetTable],
         memory_limit_bytes: int,
+        logger: logging.Logger,
         *,
         show_rows: bool,
     ) -> None:
         databases = Databases()
         self._rules = {
-            output: _Rules(dataset, tables[output], memory_limit_bytes, databases, show_rows)
+            output: _Rules(
+                dataset, tables[output], memory_limit_bytes, databases, logger, show_rows
+            )
             for output, dataset in datasets.items()
             if dataset.expect
         }
@@ -80,7 +87,8 @@ class Expectations:
         """Return whether rows of an output have to be quarantined, so that all columns are needed.
 
         Raises:
-            ExpressionError: A condition names a column that there is not, or is no condition.
+            ExpressionError: A condition names a hidden column that there is not, or is no
+                condition.
         """
         rules = self._rules.get(output)
         return rules is not None and bool(rules.refused(changes, rows))
@@ -118,11 +126,14 @@ class _Rules:
         table: DatasetTable,
         memory_limit_bytes: int,
         databases: Databases,
+        logger: logging.Logger,
         show_rows: bool,
     ) -> None:
         self._dataset = dataset
         self._table = table
+        self._logger = logger
         self._show_rows = show_rows
+        self._told: set[str] = set()
         self._refused_counts: tuple[RuleCount, ...] = ()
         quarantines = [one for one in dataset.expect if one[1].on_violation == "quarantine"]
         others = [one for one in dataset.expect if one[1].on_violation != "quarantine"]
@@ -171,9 +182,34 @@ class _Rules:
         counts = {one.rule: one for one in self._refused_counts}
         self._refused_counts = ()
         return tuple(
-            counts.get(name) or _count(name, rows, found.get(name))
+            self._with_missing(counts.get(name) or _count(name, rows, found.get(name)), rows)
             for name, _ in self._dataset.expect
         )
+
+    def _missing(self, rule: str) -> tuple[str, ...]:
+        """Return the columns that a condition names and the last rows did not have."""
+        return self._quarantines.absent.get(rule) or self._others.absent.get(rule) or ()
+
+    def _missing_text(self, rule: str, rows: pa.Table) -> str:
+        return missing_columns_text(self._missing(rule), self._available(rows))
+
+    def _available(self, rows: pa.Table) -> list[str]:
+        return [one for one in self._complete(rows).column_names if one not in HIDDEN]
+
+    def _with_missing(self, count: RuleCount, rows: pa.Table) -> RuleCount:
+        """Return the count with the columns that are missing; warn once of each condition."""
+        missing = self._missing(count.rule)
+        if not missing:
+            return count
+        if count.rule not in self._told:
+            self._told.add(count.rule)
+            self._logger.warning(
+                "%s%r: %s",
+                _where(self._dataset),
+                count.rule,
+                self._missing_text(count.rule, rows),
+            )
+        return replace(count, missing=missing, columns=tuple(self._available(rows)))
 
     def _are_written(self, changes: pa.Table, rows: pa.Table) -> pa.ChunkedArray:
         written = pc.invert(rows_of_deletes(changes, rows))
@@ -202,10 +238,11 @@ class _Rules:
             for column, value in row.items()
         )
         key = shown(first[KEY][0].as_py())
+        missing = f" {self._missing_text(name, rows)}" if self._missing(name) else ""
         return ExpectationError(
             f"Dataset {self._dataset.id!r}: {len(numbers):,} of {len(rows):,} rows violate the "
             f"expectation {name!r} ({shown(predicate)}). The first has the key {key}"
-            f"{f': {sample}' if self._show_rows else ''}.{others}",
+            f"{f': {sample}' if self._show_rows else ''}.{others}{missing}",
             safe="Nothing of this chunk was applied; the change log keeps it and the next run "
             "tries again.",
             hint="Correct the items, the function or the expectation. Expect(..., "

@@ -74,6 +74,7 @@ class Redriving:
             {self._output: dataset},
             {self._output: self._table},
             limit,
+            logger,
             show_rows=settings.show_rows,
         )
         self._tried: set[str] = set()

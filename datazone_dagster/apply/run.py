@@ -102,7 +102,7 @@ class ApplyRun:
             for output, dataset in self._datasets.items()
         }
         self._expectations = Expectations(
-            self._datasets, self._tables, limit, show_rows=settings.show_rows
+            self._datasets, self._tables, limit, logger, show_rows=settings.show_rows
         )
         self._preparation = Preparation(
             transform, self._function, self._sizes, self._partition_by, self._expectations, logger

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -13,8 +13,9 @@ from datazone_dagster.database.database import Databases, opened
 from datazone_dagster.errors import ExpressionError, TransformError
 from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.row_wise import is_row_wise
-from datazone_dagster.frame.sql_errors import failure
-from datazone_dagster.frame.syntax import nodes, parse_expressions
+from datazone_dagster.frame.sql_errors import absent_column, failure
+from datazone_dagster.frame.syntax import nodes, parse_expressions, quoted
+from datazone_dagster.model.column_names import RESERVED_PREFIX
 from datazone_dagster.text import shown
 
 RowNumbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -22,6 +23,7 @@ RowNumbers = np.ndarray[Any, np.dtype[np.int64]]
 _TABLE = "changes"
 _ROW = "_dz_row"
 _VIOLATED = "_dz_violated_"
+_NULL = "NULL"
 
 
 def check_predicates(where: str, predicates: Mapping[str, str]) -> None:
@@ -89,15 +91,24 @@ class Predicates:
         self._memory_limit_bytes = memory_limit_bytes
         self._databases = databases
         self._bound: pa.Schema | None = None
+        self._texts: dict[str, str] = {}
+        self._absent: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def absent(self) -> Mapping[str, tuple[str, ...]]:
+        """Columns that a condition names and the last rows did not have, by its name."""
+        return self._absent
 
     def violations(self, rows: pa.Table) -> dict[str, RowNumbers]:
         """Return the numbers of the rows that violate a condition, by name, where there are some.
 
         A row does not violate a condition that is null for it. It violates one that can't take its
-        values.
+        values. A column that the rows do not have is null, and `absent` names it. A condition that
+        can't be understood without the type of such a column is null.
 
         Raises:
-            ExpressionError: A condition names a column that there is not, or is no condition.
+            ExpressionError: A condition names a hidden column that there is not, or is no
+                condition.
             OutOfMemoryError: It needs more memory than the limit.
         """
         if not self._predicates or not len(rows):
@@ -126,12 +137,13 @@ class Predicates:
         # The line break ends a trailing comment in the user's text.
         columns = ", ".join(
             f"NOT coalesce(try(coalesce(({text}\n), true)), false) AS {_VIOLATED}{number}"
-            for number, text in enumerate(self._predicates.values())
+            for number, text in enumerate(self._texts.values())
         )
         any_violated = " OR ".join(
             f"{_VIOLATED}{number}" for number in range(len(self._predicates))
         )
-        query = f"FROM (SELECT {_ROW}, {columns} FROM {_TABLE}) WHERE {any_violated}"  # noqa: S608  # checked
+        source = _with_nulls(name for names in self._absent.values() for name in names)
+        query = f"FROM (SELECT {_ROW}, {columns} FROM {source}) WHERE {any_violated}"  # noqa: S608  # checked
         try:
             return session.table(query)
         except duckdb.Error as error:
@@ -139,18 +151,50 @@ class Predicates:
             raise _failure(error, call, available, running=True) from error
 
     def _bind(self, session: Session, schema: pa.Schema) -> None:
-        for name, text in self._predicates.items():
-            call = _call(self._where, name, text)
+        bound = {
+            name: self._bound_text(session, schema, name, text)
+            for name, text in self._predicates.items()
+        }
+        self._texts = {name: text for name, (text, _) in bound.items()}
+        self._absent = {name: absent for name, (_, absent) in bound.items() if absent}
+
+    def _bound_text(
+        self, session: Session, schema: pa.Schema, name: str, text: str
+    ) -> tuple[str, tuple[str, ...]]:
+        """Return the condition to evaluate, and the columns that it names and the rows lack."""
+        call = _call(self._where, name, text)
+        absent: list[str] = []
+        while True:
             try:
-                query = f"SELECT ({text}\n) FROM {_TABLE}"  # noqa: S608  # checked
+                query = f"SELECT ({text}\n) FROM {_with_nulls(absent)}"  # noqa: S608  # checked
                 ((_, kind),) = session.columns(query)
             except duckdb.Error as error:
-                raise _failure(error, call, schema.names, running=False) from error
-            if kind != "BOOLEAN":
-                raise ExpressionError(
-                    f"{call}: the expression is of type {kind}, not a condition.",
-                    hint="Compare it with something, as in total >= 0.",
-                )
+                column = absent_column(error)
+                is_hidden = column is not None and column.startswith(RESERVED_PREFIX)
+                if column is not None and not is_hidden and column not in absent:
+                    absent.append(column)
+                elif absent and not is_hidden:
+                    return _NULL, tuple(absent)
+                else:
+                    raise _failure(error, call, schema.names, running=False) from error
+                continue
+            if kind == "BOOLEAN":
+                return text, tuple(absent)
+            if absent:  # it may be a condition once the type of the column is known
+                return _NULL, tuple(absent)
+            raise ExpressionError(
+                f"{call}: the expression is of type {kind}, not a condition.",
+                hint="Compare it with something, as in total >= 0.",
+            )
+
+
+def _with_nulls(absent: Iterable[str]) -> str:
+    """Return the rows in SQL, with columns that they lack as nulls of every type."""
+    names = {name.casefold(): name for name in absent}.values()
+    if not names:
+        return _TABLE
+    nulls = ", ".join(f"NULL AS {quoted(name)}" for name in names)
+    return f"(SELECT *, {nulls} FROM {_TABLE}) AS {_TABLE}"  # noqa: S608  # quoted
 
 
 def _failure(

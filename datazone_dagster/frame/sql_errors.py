@@ -77,6 +77,20 @@ def failure(
     return (FailingValueError if of_value else ExpressionError)(f"{call}: {reason}.", hint=hint)
 
 
+def absent_column(error: duckdb.Error) -> str | None:
+    """Return the name behind an error about a column that there is not; None for other errors.
+
+    SQL writes a field of an absent column like a column of an absent table.
+    """
+    kind, reason = _kind_and_reason(error)
+    if kind != "Binder":
+        return None
+    if found := _NO_COLUMN.fullmatch(reason):
+        return found[1]
+    found = _NO_TABLE.fullmatch(reason)
+    return found[2] if found else None
+
+
 def _kind_and_reason(error: duckdb.Error) -> tuple[str, str]:
     """Return the kind of an error ("Conversion") and its text, without the kind and the SQL.
 

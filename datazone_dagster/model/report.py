@@ -205,20 +205,27 @@ class RuleCount:
         rows: Rows that were checked: those to be written, without those of deletes.
         violations: Rows among them that violate it.
         example_key: Key of one of these; None if there is none.
+        missing: Columns that its condition names and the last rows did not have.
+        columns: The columns that there are, if some are missing.
     """
 
     rule: str
     rows: int = 0
     violations: int = 0
     example_key: str | None = None
+    missing: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __add__(self, later: RuleCount) -> RuleCount:
-        """Return the sums of both; the example is of the earlier."""
+        """Return the sums of both; the example is of the earlier, what is missing of the later."""
+        last = later if later.rows else self
         return RuleCount(
             self.rule,
             self.rows + later.rows,
             self.violations + later.violations,
             self.example_key or later.example_key,
+            last.missing,
+            last.columns,
         )
 
 

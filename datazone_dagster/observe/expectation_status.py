@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from datazone_dagster.api import Dataset, Expect
+from datazone_dagster.model.missing_columns import missing_columns_text
 from datazone_dagster.model.report import RuleCount
 from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.metadata import Plain
@@ -17,7 +18,7 @@ class ExpectationStatus:
     """Result of the check of one expectation.
 
     Args:
-        level: `WARN` while rows violate it, `ERROR` if that fails the run.
+        level: `WARN` while rows violate it or lack a column of it, `ERROR` if it fails the run.
         reason: Text of the check.
         expected: The expectation.
         count: Rows that were checked.
@@ -28,6 +29,8 @@ class ExpectationStatus:
     expected: Expect
     count: RuleCount
 
+
+_BETWEEN = ", "
 
 _THEN = {
     "warn": "They are in the dataset.",
@@ -41,16 +44,21 @@ def expectation_status(expected: Expect, count: RuleCount) -> ExpectationStatus:
     predicate = shown(expected.predicate)
     if not count.violations:
         rows = f"None of {count.rows:,} rows" if count.rows else "No row"
-        reason = f"{rows} of the last report violates it: {predicate}."
-        return ExpectationStatus(Level.OK, reason, expected, count)
+        reason = f"{rows} of the last report violates it: {predicate}.{_of_missing(count)}"
+        level = Level.WARN if count.missing else Level.OK
+        return ExpectationStatus(level, reason, expected, count)
     example = f" The first has the key {count.example_key}." if count.example_key else ""
     return ExpectationStatus(
         Level.ERROR if expected.on_violation == "fail" else Level.WARN,
         f"{count.violations:,} of {count.rows:,} rows of the last report violate it: {predicate}. "
-        f"{_THEN[expected.on_violation]}{example}",
+        f"{_THEN[expected.on_violation]}{example}{_of_missing(count)}",
         expected,
         count,
     )
+
+
+def _of_missing(count: RuleCount) -> str:
+    return f" {missing_columns_text(count.missing, count.columns)}" if count.missing else ""
 
 
 def expectation_statuses(
@@ -72,6 +80,16 @@ def expectation_metadata(status: ExpectationStatus) -> dict[str, Plain]:
         "predicate": status.expected.predicate,
         "on_violation": status.expected.on_violation,
         **({"example_key": status.count.example_key} if status.count.example_key else {}),
+        **_missing_metadata(status.count),
+    }
+
+
+def _missing_metadata(count: RuleCount) -> dict[str, Plain]:
+    if not count.missing:
+        return {}
+    return {
+        "missing_columns": _BETWEEN.join(map(shown, count.missing)),
+        "columns": _BETWEEN.join(map(shown, count.columns)),
     }
 
 
@@ -85,4 +103,15 @@ def known_count(rule: str, expected: Expect, found: Mapping[str, object]) -> Rul
     if not same or not isinstance(violations, int) or not isinstance(rows, int):
         return None
     key = found.get("example_key")
-    return RuleCount(rule, rows, violations, key if isinstance(key, str) else None)
+    return RuleCount(
+        rule,
+        rows,
+        violations,
+        key if isinstance(key, str) else None,
+        _names(found.get("missing_columns")),
+        _names(found.get("columns")),
+    )
+
+
+def _names(text: object) -> tuple[str, ...]:
+    return tuple(text.split(_BETWEEN)) if isinstance(text, str) and text else ()

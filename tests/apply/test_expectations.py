@@ -275,16 +275,58 @@ def test_a_value_that_the_condition_cannot_take_violates_it(world: World) -> Non
     assert counts(world.apply(expected))["number"][:2] == (3, 2)
 
 
-def test_a_column_that_is_not_there_is_named_with_those_that_are(world: World) -> None:
+@pytest.mark.parametrize("function", [columns, as_python, as_items])
+@pytest.mark.parametrize("action", ["warn", "fail", "quarantine"])
+def test_a_column_that_no_item_has_had_counts_as_null_and_is_named(
+    world: World, caplog: pytest.LogCaptureFixture, function: Any, action: Any
+) -> None:
+    def rules(*predicates: str) -> Transform:
+        named = {f"rule{number}": Expect(one, action) for number, one in enumerate(predicates)}
+        return flow(named, function)
+
     world.put("a", 1)
-    with pytest.raises(ExpressionError, match=r"\"totl\".*Available columns: id, total") as caught:
-        world.apply(flow({"positive": "totl >= 0"}))
-    assert "Dataset('d'): expectation 'positive' (totl >= 0)" in str(caught.value)
-    with pytest.raises(ExpressionError, match="of type INTEGER, not a condition"):
+    absent = ("totl >= 0", "place.city <> ''", "day(sent_at - interval 1 day) > 3", "is_open")
+    report = world.apply(rules(*absent, "total >= 0"))
+    assert world.totals() == {"a": 1}
+    missing = [one.missing for one in report.expectations]
+    assert missing == [("totl",), ("place",), ("sent_at",), ("is_open",), ()]
+    assert report.expectations[0].columns == ("id", "total", "note")
+    (text,) = [one for one in caplog.messages if "totl" in one]
+    assert "Dataset('d'): expectation 'rule0': There is no column \"totl\"" in text
+    assert "Available columns: id, total, note" in text
+
+
+def test_the_column_counts_from_the_first_item_that_has_it(world: World) -> None:
+    expected = flow({"low": "discount < 10"}, lambda changes: changes.items())
+    world.put("a", 1)
+    assert world.apply(expected).expectations[0].missing == ("discount",)
+    for key, discount in (("b", "5"), ("c", "50")):
+        world.stream.put({"id": {"S": key}, "discount": {"N": discount}})
+    report = world.apply(expected)
+    assert counts(report)["low"] == (2, 1, "2:idS1:c")
+    assert report.expectations[0].missing == ()
+    world.put("d", 1)  # without the attribute: the table has the column
+    assert world.apply(expected).expectations[0].missing == ()
+
+
+def test_rows_without_a_column_that_must_not_be_null_violate(world: World) -> None:
+    world.put("a", 1)
+    with pytest.raises(ExpectationError, match=r"There is no column \"totl\": it counts as null"):
+        world.apply(flow({"there": Expect("totl is not null", "fail")}))
+    report = world.apply(flow({"there": Expect("totl is not null", "quarantine")}))
+    assert (report.quarantined, report.expectations[0].missing) == (1, ("totl",))
+
+
+def test_what_is_no_condition_or_names_a_hidden_column_is_an_error(world: World) -> None:
+    world.put("a", 1)
+    with pytest.raises(ExpressionError, match="of type INTEGER, not a condition") as caught:
         world.apply(flow({"positive": "total"}))
-    with pytest.raises(ExpressionError, match="_dz_is_current"):
-        world.apply(flow({"positive": "_dz_is_current"}, mode="history"))
-    assert world.apply(flow({"positive": "totl >= 0"}, schema=declared())).chunks == 1
+    assert "Dataset('d'): expectation 'positive' (total)" in str(caught.value)
+    for predicate in ("_dz_is_current", "totl > 0 and _dz_is_current"):
+        with pytest.raises(ExpressionError, match=r"_dz_is_current.*Available columns: id, total"):
+            world.apply(flow({"positive": predicate}, mode="history"))
+    report = world.apply(flow({"positive": "totl >= 0"}, schema=declared()))
+    assert (report.chunks, report.expectations[0].missing) == (1, ())
 
 
 def declared() -> pa.Schema:

@@ -50,6 +50,20 @@ def test_each_expectation_has_a_check_with_its_counts(make_world: MakeWorld) -> 
     assert last.metadata["rows_violating"].value == 0
 
 
+def test_a_column_that_is_not_there_warns_until_it_comes(make_world: MakeWorld) -> None:
+    world = make_world(orders_transform(expect={"known": "statsu <> 'lost'"}))
+    world.put("a")
+    world.run_until_idle()
+    told = known(world, "known")
+    assert told[:2] == (False, "WARN")
+    assert (told[2]["violations"], told[2]["missing_columns"]) == (0, "statsu")
+    assert "status" in told[2]["columns"]
+    assert 'There is no column "statsu": it counts as null. Available columns: ' in told[3]
+    # A run without rows changes nothing about what is known.
+    world.run("apply_orders")
+    assert known(world, "known") == told
+
+
 def test_a_rule_that_fails_the_run_fails_its_check(make_world: MakeWorld) -> None:
     rule = Expect("status <> 'lost'", on_violation="fail")
     world = make_world(orders_transform(expect={"known": rule}), preview=False)

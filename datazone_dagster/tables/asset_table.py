@@ -20,6 +20,7 @@ from datazone_dagster.delta import Commit, guarded, transactions
 from datazone_dagster.delta.intervals import TRANSACTION_RETENTION
 from datazone_dagster.delta.log_upkeep import NO_CLEANING
 from datazone_dagster.delta.table import Table, created, opened
+from datazone_dagster.delta.table_state import kept_table
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import (
     ConcurrentWriterError,
@@ -122,14 +123,17 @@ class AssetTable:
         fit = self._fit(table, form.schema)
         tests = self._tests(fit.schema)
         before = None if table is None else table.at
-        table = table or self._create(form.schema)
+        at = self._before_its_making(form.schema) if table is None else table.at
         commit = transactions({} if app_id is None else {app_id: 1}, expires_from=now)
         with ExitStack() as stack, guarded(self.uri, f"Writing {self._where.lower()}"):
-            done = self._stage(stack, table, result, fit, tests, commit)
+            staged, keys = self._stage(stack, at, result, fit, tests)
             try:
-                already = self._commit(done, app_id)
+                table = table or self._create(form.schema)
+                done = _Write(table, staged, fit, tests, keys, commit)
+                already = before is None and self._has_rows_of(done, app_id)
+                already = already or self._commit(done, app_id)
             except (ConcurrentWriterError, SchemaChangeError):  # surely not committed
-                done.staged.remove_files()
+                staged.remove_files()
                 raise
         if already:
             done.staged.remove_files()
@@ -182,12 +186,20 @@ class AssetTable:
             hint="Give the columns a type: cast them.",
         )
 
-    def _create(self, result: pa.Schema) -> Table:
+    def _files_by(self, result: pa.Schema) -> tuple[str, ...]:
         windows = (
             ()
             if self._part is None
             else (one.column for all_of in self._part.alternatives for one in all_of if one.windows)
         )
+        return files_by(self._write, result, windows=windows)
+
+    def _before_its_making(self, result: pa.Schema) -> Snapshot:
+        """Return a stand-in for the table, which is made once its first result is checked."""
+        store = kept_table(self.uri, self._options, ASSET_KIND).store
+        return Snapshot(store, -1, {}, {"partitionColumns": self._files_by(result)}, {}, {})
+
+    def _create(self, result: pa.Schema) -> Table:
         configuration = {**NO_CLEANING, **_RUNS_KNOWN}
         if self._write.key:
             configuration[SORTED_BY] = self._write.key[0]
@@ -196,19 +208,18 @@ class AssetTable:
             self._options,
             ASSET_KIND,
             pa.schema([one.with_nullable(True) for one in result]),
-            partition_by=files_by(self._write, result, windows=windows),
+            partition_by=self._files_by(result),
             configuration=configuration,
         )
 
     def _stage(
         self,
         stack: ExitStack,
-        table: Table,
+        at: Snapshot,
         result: Result,
         fit: TableFit,
         tests: Tests | None,
-        commit: Commit,
-    ) -> _Write:
+    ) -> tuple[StagedRows, KeyTable | None]:
         """Read the result, check it and put its rows where the commit finds them."""
         keys, connection = None, None
         if self._write.mode == "merge":
@@ -219,10 +230,10 @@ class AssetTable:
             self._write,
             self._where,
             tests,
-            table.partition_columns,
+            at.partition_columns,
             () if self._part is None else self._part.keys,
         )
-        staged = StagedRows(table.at, fit.schema, keys.add if keys else lambda *_: None)
+        staged = StagedRows(at, fit.schema, keys.add if keys else lambda *_: None)
         staged_all = False
         try:
             staged.take(
@@ -239,7 +250,22 @@ class AssetTable:
             if not staged_all:
                 with suppress(OSError):  # maintenance removes what is left
                     staged.remove_files()
-        return _Write(table, staged, fit, tests, keys, commit)
+        return staged, keys
+
+    def _has_rows_of(self, write: _Write, app_id: str | None) -> bool:
+        """Fit the rows to a new table, which another run may have made; is this step in it?"""
+        table = write.table
+        if app_id is not None and table.transaction(app_id):
+            return True
+        same_files = table.partition_columns == write.staged.snapshot.partition_columns
+        if not same_files or not self._still_fits(write):
+            raise ConcurrentWriterError(
+                f"{self._where}: another run made the table meanwhile, with other columns or "
+                "files by other columns.",
+                safe="Nothing of this run was written.",
+                hint="Run it again.",
+            )
+        return False
 
     def _commit(self, write: _Write, app_id: str | None) -> bool:
         """Commit, again while others change the columns; return whether it was there already."""

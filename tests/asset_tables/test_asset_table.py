@@ -132,6 +132,27 @@ def test_code_that_fails_halfway_changes_nothing(layout: Layout, files_only: Non
     assert len(set(Path(layout.table(NAME)).glob("*.parquet")) - files) <= 1  # the open one
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_a_first_write_that_fails_leaves_no_table(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr(staged_rows, "IN_MEMORY_BYTES", -1)
+
+    def failing() -> Iterator[pa.Table]:
+        yield people((3, "c"))
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        put(layout, failing(), partition_by="name")
+    with pytest.raises(ResultError, match="'id' is null"):
+        put(layout, pa.table({"id": pa.array([None], pa.int64())}), mode="merge", key="id")
+    assert asset_tables(layout) == []
+    text = pa.table({"id": ["x", "y"], "tags": [[["a"]], None], "at": [None, datetime(2026, 1, 1)]})
+    assert put(layout, text).rows == 2
+    assert [row["id"] for row in rows(layout)] == ["x", "y"]
+
+
 def test_memory_does_not_grow_with_the_result(layout: Layout) -> None:
     seen: list[int] = []
     start = pa.total_allocated_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -291,3 +291,37 @@ def test_a_write_whose_types_another_one_has_changed_writes_nothing(
     ):
         WRITES[kind](layout, people((7, "mine")))
     assert "mine" not in [row["name"] for row in rows(layout)]
+
+
+def made_meanwhile(by_other: Callable[[], object], *batches: pa.Table) -> Iterator[pa.Table]:
+    """Yield a first result; another run makes the table before its last batch."""
+    yield from batches[:-1]
+    by_other()
+    yield batches[-1]
+
+
+def test_two_first_writes_at_a_time(layout: Layout) -> None:
+    theirs = people((3, "c")).append_column("total", pa.array([1.5]))
+    mine = made_meanwhile(lambda: put(layout, theirs, mode="append"), TWO, people((4, "d")))
+    put(layout, mine, mode="append")
+    found = [(row["id"], row["total"]) for row in rows(layout)]
+    assert found == [(1, None), (2, None), (3, 1.5), (4, None)]
+
+
+def test_two_attempts_of_a_first_append_add_once(layout: Layout) -> None:
+    options: dict[str, Any] = {"mode": "append", "step": "run1/customers"}
+    written = put(
+        layout, made_meanwhile(lambda: put(layout, TWO, **options), TWO[:1], TWO[1:]), **options
+    )
+    assert (written.already_written, rows(layout)) == (True, TWO.to_pylist())
+
+
+@pytest.mark.parametrize("partition_by", [None, "name"])
+def test_a_first_write_that_does_not_fit_the_table_made_meanwhile(
+    layout: Layout, partition_by: str | None
+) -> None:
+    theirs = pa.table({"id": [1.5] if partition_by is None else [1], "name": ["other"]})
+    mine = made_meanwhile(lambda: put(layout, theirs), TWO[:1], TWO[1:])
+    with pytest.raises((ConcurrentWriterError, SchemaChangeError)):
+        put(layout, mine, partition_by=partition_by, mode="append")
+    assert rows(layout) == theirs.to_pylist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import json
 import time
@@ -38,7 +39,8 @@ def webhook(
 
     The JSON has `text` (one line), `asset`, `check`, `passed`, `severity`, `description`,
     `metadata`, `link` and `run_link`. A request that fails is repeated twice; the next tick of the
-    sensor tries again after that. No error shows the URL, which may hold a secret.
+    sensor tries again after that. A redirect is a failure: it is not followed. No error shows the
+    URL, which may hold a secret.
 
     Args:
         url: The URL, `http` or `https`; `EnvVar("ALERTS_URL")` is resolved when an event is posted.
@@ -147,6 +149,13 @@ def _slack_text(event: CheckEvent) -> str:
     return " ".join((slack_text(event.without_links()), *links))
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an error: followed, it is a GET elsewhere, with the headers' secrets."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Return no request to go on with."""
+
+
 def _post(
     url: str | EnvVar,
     payload: Mapping[str, object],
@@ -165,16 +174,18 @@ def _post(
         },
         method="POST",
     )
+    opener = urllib.request.build_opener(_NoRedirect)
     for wait in (*WAITS_SECONDS, None):
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
                 answer.read()
         except urllib.error.HTTPError as error:
             problem, passes = f"status {error.code}", error.code in (408, 429) or error.code >= 500
             error.close()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            problem, passes = shown(f"{type(reason).__name__}"), True
+            problem = shown(f"{type(reason).__name__}")
+            passes = not isinstance(error, http.client.InvalidURL)
         else:
             return
         if wait is None or not passes:

@@ -27,6 +27,8 @@ class Hook:
         self.posts: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.statuses: list[int] = []
+        self.gets: list[dict[str, str]] = []
+        self.location = ""
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
@@ -36,6 +38,13 @@ class Hook:
                     hook.posts.append(json.loads(body))
                     hook.headers.append(dict(self.headers))
                 self.send_response(status)
+                if hook.location:
+                    self.send_header("Location", hook.location)
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                hook.gets.append(dict(self.headers))
+                self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -146,6 +155,28 @@ def test_no_error_shows_the_url(hook: Hook) -> None:
     for caught in (refused, gone):
         assert "s3cr3t" not in str(caught.value)
         assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(hook: Hook, status: int) -> None:
+    hook.statuses = [status]
+    hook.location = hook.url.replace("127.0.0.1", "localhost")
+    event = CheckEvent("orders", "lag", False, "ERROR", "late")
+    send = webhook(hook.url, headers={"Authorization": "s3cr3t"}, pause=no_pause)
+    with pytest.raises(DatazoneError, match=f"status {status}"):
+        send(event)
+    assert (hook.posts, hook.gets) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/s3cr3t here", "http://127.0.0.1:9/s3\x01cr3t", "http://a:s3cr3t@b/"]
+)
+def test_a_url_that_can_not_be_asked_stays_secret(url: str) -> None:
+    event = CheckEvent("orders", "lag", False, "ERROR", "late")
+    with pytest.raises(DatazoneError, match="InvalidURL") as refused:
+        webhook(url, pause=no_pause)(event)
+    assert "cr3t" not in str(refused.value)
+    assert refused.value.__cause__ is None
 
 
 def test_a_storm_is_held_back_and_told_later(make_world: MakeWorld) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dagster import (
@@ -109,11 +109,13 @@ def drain_facts(instance: DagsterInstance, sensor: str, repository: str | None) 
                 break
             failed += 1
         last = ticks[0] if ticks else None
+        interval = getattr(state.instigator_data, "min_interval", None) or 0
         one = SensorFacts(
             state.status.value != "STOPPED",
             None if last is None else datetime.fromtimestamp(last.timestamp, timezone.utc),
             failed,
             "" if last is None or last.error is None else last.error.message,
+            timedelta(seconds=interval),
         )
         # A sensor that was defined elsewhere before has older states.
         if facts.ticked_at is None or (one.ticked_at and one.ticked_at > facts.ticked_at):

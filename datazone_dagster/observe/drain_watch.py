@@ -13,6 +13,9 @@ from datazone_dagster.text import shown
 NO_TICK_FOR = timedelta(minutes=5)
 """Time without a tick after which a sensor that runs counts as not ticking."""
 
+MISSED_TICKS = 3
+"""Intervals of a sensor that must have passed as well: one that ticks rarely is waited for."""
+
 FAILED_TICKS = 3
 """Failed ticks in a row from which on a sensor counts as failing."""
 
@@ -26,12 +29,14 @@ class SensorFacts:
         ticked_at: Start of its last tick; None if it has not ticked yet.
         failed_ticks: Number of failed ticks since the last one that did not fail.
         error: Start of the error of the last tick; empty if it did not fail.
+        interval: Shortest time between two ticks of it.
     """
 
     is_running: bool | None = None
     ticked_at: datetime | None = None
     failed_ticks: int = 0
     error: str = ""
+    interval: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ def drain_status(
         facts: Its state.
         now: The current time.
         watched_since: Time since when somebody watches; a sensor without a tick has until 5
-            minutes later.
+            minutes later, or three of its intervals if that is more.
     """
     age = None if facts.ticked_at is None else max(timedelta(0), now - facts.ticked_at)
     ago = "It has not ticked yet." if age is None else f"Its last tick began {in_words(age)} ago."
@@ -63,7 +68,9 @@ def drain_status(
     if facts.is_running is False:
         level = Level.ERROR
         reason = f"Sensor {sensor} is stopped: nothing is read. {ago} {lost} Start it in the UI."
-    elif (now - watched_since if age is None else age) >= NO_TICK_FOR:
+    elif (now - watched_since if age is None else age) >= max(
+        NO_TICK_FOR, MISSED_TICKS * facts.interval
+    ):
         level = Level.ERROR
         reason = (
             f"Sensor {sensor} runs but does not tick. {ago} {lost} Look at the daemon and at the "

@@ -54,7 +54,7 @@ def make_world(tmp_path: Path, clock: FixedClock) -> Iterator[MakeWorld]:
 class Daemon:
     """What the daemon writes about the drain sensor into the storage of the instance."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, interval: int = 5) -> None:
         location = InProcessCodeLocationOrigin(
             LoadableTargetOrigin(python_file="definitions.py"), location_name="shop"
         )
@@ -66,7 +66,7 @@ class Daemon:
             self.origin,
             InstigatorType.SENSOR,
             InstigatorStatus.DECLARED_IN_CODE,
-            SensorInstigatorData(min_interval=5),
+            SensorInstigatorData(min_interval=interval),
         )
         world.instance.add_instigator_state(self.state)
 
@@ -242,3 +242,15 @@ def test_a_sensor_that_nobody_has_seen_has_five_minutes(make_world: MakeWorld) -
     world.tick(WATCH)
     assert verdicts(world)["drain"] == "ERROR"
     assert "has not ticked yet" in str(seen(world)["drain"].description)
+
+
+def test_a_sensor_that_ticks_rarely_is_waited_for(make_world: MakeWorld) -> None:
+    world = make_world(tick_seconds=600)
+    daemon = Daemon(world, interval=600)
+    daemon.tick()
+    found = []
+    for minutes in (9, 20, 2):
+        world.clock.advance(timedelta(minutes=minutes))
+        world.tick(WATCH)
+        found.append(verdicts(world)["drain"])
+    assert found == ["OK", "OK", "ERROR"]

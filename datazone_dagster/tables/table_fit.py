@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -125,9 +125,12 @@ def table_fit(
         partitions: Columns by which the files of the table are partitioned.
 
     Raises:
+        ResultError: The schema to replace that of the table lacks a column of the partitions.
         SchemaChangeError: No type holds the values of both exactly, or a name differs only in case.
     """
     result = pa.schema([one.with_nullable(True) for one in result])
+    if replaces:
+        _require_partitions(result, tuple(partitions), where)
     if table is None or replaces:
         return TableFit(result, replaces=table is not None and not result.equals(table))
     fields = {one.name: one for one in table}
@@ -157,6 +160,20 @@ def table_fit(
     missing = tuple(name for name in fields if name not in result.names)
     schema = pa.schema([*fields.values(), *added])
     return TableFit(schema, tuple(added), tuple(widened), missing)
+
+
+def _require_partitions(result: pa.Schema, partitions: Sequence[str], where: str) -> None:
+    missing = [name for name in partitions if name not in result.names]
+    if missing or (partitions and len(result) == len(partitions)):
+        named = ", ".join(map(repr, missing or partitions))
+        what = "which the result does not have" if missing else "and the result has no others"
+        raise ResultError(
+            f"{where}: the files of the table are partitioned by {named}, {what}.",
+            safe=_NOTHING_WRITTEN,
+            hint='schema_mode="overwrite" replaces the columns, not how files are partitioned. Two '
+            "ways out: return that column too, nulls of its type will do, and another one; or "
+            "move the folder of the table away, and the next run makes a table without history.",
+        )
 
 
 def _changed(

@@ -205,6 +205,21 @@ def test_the_way_out_replaces_the_schema(layout: Layout) -> None:
     assert open_dataset(layout, NAME, 1).arrow()["price"].to_pylist() == [1]
 
 
+def test_a_replaced_schema_keeps_the_columns_of_the_folders(layout: Layout) -> None:
+    first = pa.table({"id": [1], "region": ["eu"]})
+    put(layout, first, partition_by="region")
+    for result in (pa.table({"id": [2]}), pa.table({"id": [2], "Region": ["us"]})):
+        with pytest.raises(ResultError, match="partitioned by 'region', which the res") as caught:
+            put(layout, result, schema_mode="overwrite")
+        assert "move the folder of the table away" in caught.value.hint
+    with pytest.raises(ResultError, match="and the result has no others"):
+        put(layout, first.select(["region"]), schema_mode="overwrite")
+    assert rows(layout) == first.to_pylist()
+    other = pa.table({"region": pa.array([None], pa.string()), "nr": [2]})
+    put(layout, other, schema_mode="overwrite")
+    assert rows(layout) == other.to_pylist()
+
+
 def test_names_that_differ_in_case_and_names_that_delta_refuses(layout: Layout) -> None:
     put(layout, TWO)
     with pytest.raises(SchemaChangeError, match="'ID', the table has 'id'"):

@@ -205,8 +205,7 @@ def test_a_filter_that_hides_deletes_is_reported(tmp_path: Path, mode: str) -> N
     world.put("a", 1)
     world.drain()
     shown = shown_by(world, world.apply(flow(without_expiries, **MODES[mode])))
-    assert shown["deletes_filtered"] == 0
-    assert "deletes_filtered_note" not in shown
+    assert not {"deletes_filtered", "deletes_filtered_note"} & shown.keys()
     world.expire("a")
     world.put("b", 1)
     world.delete("b")

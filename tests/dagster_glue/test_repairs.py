@@ -51,7 +51,7 @@ def test_a_rebuild_is_a_materialization(make_world: MakeWorld) -> None:
     assert result.success
     assert world.rows() == {"a": "PLACED", "b": "PLACED"}
     after = shown(world)
-    assert after.keys() >= before.keys() - {"maintenance"}
+    assert after.keys() >= before.keys() - {"maintenance", "table_history"}
     assert after["dagster/row_count"] == 2
     assert after["dagster/uri"] == world.layout.dataset("orders")
     assert after["table_version"] > before["table_version"]
@@ -150,7 +150,7 @@ def test_a_redrive_tells_of_values_that_did_not_fit(make_world: MakeWorld) -> No
     world.put("a", total={"N": "1"})
     world.put("b", total={"S": "seven"})
     world.run_until_idle()
-    assert shown(world)["values_in_sibling_columns"] == 0
+    assert "values_in_sibling_columns" not in shown(world)
 
     fixed.append(True)
     assert world.run("redrive_orders").success

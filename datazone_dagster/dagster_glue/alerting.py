@@ -24,11 +24,14 @@ from dagster import (
 from datazone_dagster.dagster_glue.alerts import INTERVAL_SECONDS, CheckEvent, OnCheck, event_of
 from datazone_dagster.dagster_glue.sensor_checks import FAILED_RUN
 from datazone_dagster.errors import DefinitionError
-from datazone_dagster.model.alert_plan import OK, AlertState, must_be_told
+from datazone_dagster.model.alert_plan import OK, AlertState
 from datazone_dagster.text import shown, without_secrets
 
 WEBSERVER_VARIABLE = "DAGSTER_WEBSERVER"
 """Environment variable with the address of the UI, for links."""
+
+TICK_SECONDS = 20.0
+"""Time after which a tick sends nothing more. Dagster ends ticks after 60 seconds."""
 
 _KINDS = ("fail", "recover")
 _SEVERITIES = ("WARN", "ERROR")
@@ -48,13 +51,15 @@ def alert_sensor(
 ) -> SensorDefinition:
     """Return a sensor that tells when a check of its code location fails or recovers.
 
-    Each change is told once, also across restarts: the cursor remembers what was told. What a
-    notifier can't send is tried again at the next tick. Beyond `most_per_hour` messages one says
-    that others are held back; they are told later, as they are by then.
+    Each change is told once, also across restarts: the cursor remembers what each notifier was
+    told. What a notifier can't send is tried again at the next tick, and so is what follows: it is
+    not asked again in the same tick, and a tick that took 20 seconds sends nothing more. Beyond
+    `most_per_hour` messages one says that others are held back; they are told later, as they are
+    by then.
 
     Args:
         notify: Function that takes a `CheckEvent`, such as `webhook(...)` or `slack(...)`; or
-            several, of which the others go on if one fails.
+            several, of which the others go on if one fails. They are remembered by their order.
         on: `"fail"` tells new failures and changes of their severity, `"recover"` recoveries.
         severity: Lowest severity that is told, `"WARN"` or `"ERROR"`.
         checks: Names of the checks to watch, such as `{"lag", "drain"}`; None: every check of the
@@ -79,33 +84,34 @@ def alert_sensor(
     _check(notifiers, on, severity, most_per_hour)
 
     def evaluate(context: SensorEvaluationContext) -> SensorResult:
-        now = clock()
-        state = AlertState.parse(context.cursor).without_old(now)
-        links = _Links(base_url)
-        sent = failed = held = 0
-        for check, latest in _latest(context, checks):
-            before = state.levels.get(check, OK)
-            level = OK if latest.passed else latest.severity.value
-            if level == before:
-                continue
-            if not must_be_told(before, level, on=on, least=severity):
-                state = state.told(check, level, None)
-                continue
-            if len(state.sent) >= most_per_hour:
-                held += 1
-                continue
-            event = links.add_to(event_of(latest, before))
-            if _told(context, notifiers, event):
-                state, sent = state.told(check, level, now), sent + 1
-            else:
-                failed += 1
+        state = AlertState.parse(context.cursor, len(notifiers)).without_old(clock())
+        found = dict(_latest(context, checks))
+        levels = {check: OK if one.passed else one.severity.value for check, one in found.items()}
+        state, due = state.due(levels, on=on, least=severity)
+        post = _Post(context, notifiers, _Links(base_url), clock)
+        told, held = set[str](), set[str]()
+        for notifier, check in due:
+            if check not in told and len(state.sent) >= most_per_hour:
+                held.add(check)
+            elif post.is_open(notifier):
+                event = event_of(found[check], state.level(notifier, check))
+                if post.takes(notifier, event):
+                    at = None if check in told else clock()
+                    state = state.told(notifier, check, levels[check], at)
+                    told.add(check)
+                else:
+                    state = state.not_taken(notifier, check)
         if held and not state.is_held:
-            event = CheckEvent("", "alerts", False, "WARN", _held_back(held, most_per_hour))
-            state = replace(state, is_held=_told(context, notifiers, links.add_to(event)))
+            event = CheckEvent("", "alerts", False, "WARN", _held_back(len(held), most_per_hour))
+            asked = [post.takes(at, event) for at in range(len(notifiers)) if post.is_open(at)]
+            state = replace(state, is_held=any(asked))
         elif not held:
             state = replace(state, is_held=False)
+        left = {check for at, check in due if state.level(at, check) != levels[check]} - held
         return SensorResult(
-            skip_reason=SkipReason(f"{sent} sent, {failed} to be retried, {held} held back."),
+            skip_reason=SkipReason(
+                f"{len(told)} sent, {len(left)} to be retried, {len(held)} held back."
+            ),
             cursor=state.to_json(),
         )
 
@@ -164,28 +170,45 @@ def _latest(
             yield f"{key.asset_key.to_user_string()}:{key.name}", facts
 
 
-def _told(
-    context: SensorEvaluationContext, notifiers: Sequence[OnCheck], event: CheckEvent
-) -> bool:
-    """Call every notifier; return whether one of them took the event."""
-    taken = False
-    for notify in notifiers:
-        # Broad on purpose: a notifier may be the user's code, and the others go on.
-        try:
-            notify(event)
-        except Exception as error:  # noqa: BLE001 - see above
-            context.log.error("An alert of %s was not sent: %s", event.asset, shown(error))
-        else:
-            taken = True
-    return taken
-
-
 def _held_back(held: int, most_per_hour: int) -> str:
     alerts = "1 more alert is" if held == 1 else f"{held} more alerts are"
     return (
         f"{alerts} held back: most_per_hour={most_per_hour} messages were sent in the last hour. "
         "What fails then is told later."
     )
+
+
+class _Post:
+    """Notifiers during a tick: one that fails is not asked again, and none after a while."""
+
+    def __init__(
+        self,
+        context: SensorEvaluationContext,
+        notifiers: Sequence[OnCheck],
+        links: _Links,
+        clock: Callable[[], float],
+    ) -> None:
+        self._context = context
+        self._notifiers = notifiers
+        self._links = links
+        self._clock = clock
+        self._ends = clock() + TICK_SECONDS
+        self._failed = set[int]()
+
+    def is_open(self, notifier: int) -> bool:
+        """Return whether a notifier may be asked now."""
+        return notifier not in self._failed and self._clock() < self._ends
+
+    def takes(self, notifier: int, event: CheckEvent) -> bool:
+        """Call a notifier; return whether it took the event."""
+        # Broad on purpose: a notifier may be the user's code, and the others go on.
+        try:
+            self._notifiers[notifier](self._links.add_to(event))
+        except Exception as error:  # noqa: BLE001 - see above
+            self._context.log.error("An alert of %s was not sent: %s", event.asset, shown(error))
+            self._failed.add(notifier)
+            return False
+        return True
 
 
 class _Links:

@@ -223,6 +223,83 @@ def test_one_notifier_that_fails_does_not_hold_back_the_others(make_world: MakeW
     assert len(told) == 1
 
 
+def test_a_dead_endpoint_ends_no_tick_and_is_told_what_it_missed(make_world: MakeWorld) -> None:
+    told: list[str] = []
+    tried: list[str] = []
+    is_dead = [True]
+    names = ("orders", "others", "third")
+
+    def hanging(event: CheckEvent) -> None:
+        tried.append(event.asset)
+        if is_dead[0]:
+            world.clock.advance(timedelta(seconds=33))
+            raise TimeoutError
+
+    def notes(event: CheckEvent) -> None:
+        told.append(event.asset)
+
+    world = alerting(make_world, [hanging, notes], *map(orders_transform, names), checks={"lag"})
+    world.put("a")
+    later(world, seconds=0)
+    assert later(world, minutes=6) == "0 sent, 3 to be retried, 0 held back."
+    assert (tried, told) == (["orders"], [])
+    assert later(world, seconds=10) == "3 sent, 3 to be retried, 0 held back."
+    later(world, seconds=10)
+    assert told == ["orders", "others", "third"]
+    assert tried == ["orders", "others", "third"]
+    is_dead[0] = False
+    later(world, seconds=10)
+    assert sorted(tried[3:]) == ["orders", "others", "third"]
+    assert later(world, seconds=10) == "0 sent, 0 to be retried, 0 held back."
+    assert len(told) == 3
+
+
+def test_an_alert_that_is_never_taken_does_not_hold_back_others(make_world: MakeWorld) -> None:
+    told: list[str] = []
+
+    def picky(event: CheckEvent) -> None:
+        if event.asset == "orders":
+            raise ValueError("status 400")
+        told.append(event.asset)
+
+    names = ("orders", "others", "third")
+    world = alerting(make_world, picky, *map(orders_transform, names), checks={"lag"})
+    world.put("a")
+    later(world, seconds=0)
+    assert later(world, minutes=6) == "0 sent, 3 to be retried, 0 held back."
+    assert later(world, seconds=10) == "2 sent, 1 to be retried, 0 held back."
+    assert told == ["others", "third"]
+
+
+def test_a_slow_notifier_goes_on_at_the_next_tick(make_world: MakeWorld) -> None:
+    told: list[str] = []
+
+    def slow(event: CheckEvent) -> None:
+        world.clock.advance(timedelta(seconds=11))
+        told.append(event.asset)
+
+    names = ("orders", "others", "third")
+    world = alerting(make_world, slow, *map(orders_transform, names), checks={"lag"})
+    world.put("a")
+    later(world, seconds=0)
+    assert later(world, minutes=6) == "2 sent, 1 to be retried, 0 held back."
+    later(world, seconds=10)
+    assert told == ["orders", "others", "third"]
+
+
+def test_the_cursor_of_an_older_version_was_told_to_all(make_world: MakeWorld) -> None:
+    told: list[CheckEvent] = []
+    world = alerting(make_world, [told.append, told.append], checks={"lag"})
+    world.cursors[ALERTS] = '{"levels": {"orders:lag": "ERROR"}, "sent": [], "held": false}'
+    world.put("a")
+    world.tick()
+    later(world, minutes=6)
+    assert told == []
+    world.run("apply_orders")
+    world.tick(ALERTS)
+    assert [(one.passed, one.severity) for one in told] == [(True, "ERROR")] * 2
+
+
 def test_slack_gets_a_text_with_links(hook: Hook) -> None:
     event = CheckEvent(
         "orders", "lag", False, "ERROR", "<!channel>", link="https://d/a", run_link="https://d/r"

@@ -21,7 +21,13 @@ from dagster import (
     SkipReason,
 )
 
-from datazone_dagster.dagster_glue.alerts import INTERVAL_SECONDS, CheckEvent, OnCheck, event_of
+from datazone_dagster.dagster_glue.alerts import (
+    INTERVAL_SECONDS,
+    TICK_SECONDS,
+    CheckEvent,
+    OnCheck,
+    event_of,
+)
 from datazone_dagster.dagster_glue.sensor_checks import FAILED_RUN
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.alert_plan import OK, AlertState
@@ -29,9 +35,6 @@ from datazone_dagster.text import shown, without_secrets
 
 WEBSERVER_VARIABLE = "DAGSTER_WEBSERVER"
 """Environment variable with the address of the UI, for links."""
-
-TICK_SECONDS = 20.0
-"""Time after which a tick sends nothing more. Dagster ends ticks after 60 seconds."""
 
 _KINDS = ("fail", "recover")
 _SEVERITIES = ("WARN", "ERROR")

@@ -9,6 +9,7 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Protocol, cast
 
 from dagster import (
@@ -33,8 +34,11 @@ from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.dagster_glue.shared import Group, Member, shared
 from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.protocols import Clock
 
 INTERVAL_SECONDS = 10
+TICK_SECONDS = 20.0
+"""Time after which a tick sends nothing more. Dagster ends ticks after 60 seconds."""
 
 _OK = "OK"
 
@@ -92,20 +96,21 @@ def alert_sensor(
     members: Sequence[Member],
     lakehouse: Lakehouse,
     options: RunOptions,
+    clock: Clock,
 ) -> SensorDefinition:
     """Return the sensor that calls `on_check` once per change of a check of these transforms.
 
     It watches all checks of their datasets and sources.
 
     If `on_check` raises, the exception is logged, and the next tick calls it again with the
-    latest evaluation; alerts of other checks are not delayed. The cursor records the reported
-    levels: after a reset, failing checks are reported again.
+    latest evaluation; alerts of other checks are delayed only if the tick took 20 seconds. The
+    cursor records the reported levels: after a reset, failing checks are reported again.
     """
 
     def arguments(group: Group) -> dict[str, Any]:
         return {
             "name": group.name,
-            "evaluation_fn": lambda context: _evaluate(on_check, group, context),
+            "evaluation_fn": lambda context: _evaluate(on_check, group, context, clock),
             "minimum_interval_seconds": INTERVAL_SECONDS,
             "default_status": options.default_status,
             "description": "Calls your function when a check of a stream or a dataset fails, "
@@ -114,13 +119,16 @@ def alert_sensor(
 
     wanted = Group(
         ALERT_SENSOR,
-        identical=(lakehouse,),
+        identical=(lakehouse, clock),
         equal={"on_check": on_check, "default_status": options.default_status},
     )
     return shared(wanted, members, SensorDefinition, arguments)[0]
 
 
-def _evaluate(on_check: OnCheck, group: Group, context: SensorEvaluationContext) -> SensorResult:
+def _evaluate(
+    on_check: OnCheck, group: Group, context: SensorEvaluationContext, clock: Clock
+) -> SensorResult:
+    ends = clock() + timedelta(seconds=TICK_SECONDS)
     reported = _reported_levels(context.cursor)
     sent, failed = 0, 0
     for key in _check_keys(group.transforms_in(context.repository_def)):
@@ -131,6 +139,9 @@ def _evaluate(on_check: OnCheck, group: Group, context: SensorEvaluationContext)
         before = reported.get(name, _OK)
         level = _OK if latest.passed else latest.severity.value
         if level == before:
+            continue
+        if clock() >= ends:
+            failed += 1
             continue
         event = event_of(latest, before)
         # Broad on purpose: user code may raise anything, and it is logged.

@@ -221,7 +221,9 @@ def _watching(
     clock: Clock,
 ) -> list[SensorDefinition]:
     """Return the sensors that watch the drains and the checks."""
-    alerts = [] if on_check is None else [alert_sensor(on_check, members, lakehouse, options)]
+    alerts = (
+        [] if on_check is None else [alert_sensor(on_check, members, lakehouse, options, clock)]
+    )
     return [*watch_sensors(members, lakehouse, options, clock), *alerts]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from datazone_dagster import CheckEvent, DatazoneError, slack_alert
 from datazone_dagster.dagster_glue.alerts import slack_text
-from tests.dagster_glue.conftest import MakeWorld, World
+from tests.dagster_glue.conftest import MakeWorld, World, orders_transform
 
 ALERTS = "datazone_check_alerts"
 
@@ -64,6 +64,23 @@ def test_a_function_that_raises_is_called_again(make_world: MakeWorld) -> None:
     assert world.tick(ALERTS).skip == "1 sent, 0 to be retried."
     assert world.tick(ALERTS).skip == "No check changed."
     assert len(calls) == 3
+
+
+def test_a_slow_function_goes_on_at_the_next_tick(make_world: MakeWorld) -> None:
+    told: list[str] = []
+
+    def slow(event: CheckEvent) -> None:
+        world.clock.advance(timedelta(seconds=21))
+        told.append(event.asset)
+
+    world = make_world(orders_transform("orders"), orders_transform("others"), on_check=slow)
+    world.put("a")
+    make_late(world, timedelta(0))
+    world.clock.advance(timedelta(minutes=6))
+    world.tick()
+    assert world.tick(ALERTS).skip == "1 sent, 1 to be retried."
+    assert world.tick(ALERTS).skip == "1 sent, 0 to be retried."
+    assert told == ["orders", "others"]
 
 
 def test_without_its_cursor_it_reports_failing_checks_again(

@@ -4,12 +4,15 @@ Records go in their original order, a bounded portion at a time. Each portion is
 quarantine under a number, committed to the dataset with that number as the version of a separate
 Delta transaction, and then marked. If the process dies in between, the next redrive compares
 the numbers: records that are in the dataset are only marked, the others are tried again.
+
+A record that violates an expectation stays in the quarantine with that reason, also where the
+expectation fails a run: it must not keep the others of its portion back.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
@@ -35,7 +38,7 @@ from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.quarantine_policy import keeps_order
-from datazone_dagster.model.report import RedriveReport
+from datazone_dagster.model.report import RedriveReport, RuleCount
 from datazone_dagster.process import crash_points
 
 _KEYS_OF_A_REASON = 5
@@ -71,7 +74,7 @@ class Redriving:
             transform, self._table.state(), limit, logger, quarantine_limit=1.0
         )
         self._expectations = Expectations(
-            {self._output: dataset},
+            {self._output: _quarantining(dataset)},
             {self._output: self._table},
             limit,
             logger,
@@ -149,7 +152,12 @@ class Redriving:
                     result.rows[self._output],
                 ),
                 mismatches=added(report.mismatches, self._function.reads.report.mismatches),
-                expectations=added_counts(report.expectations, counts.get(self._output, ())),
+                expectations=added_counts(
+                    report.expectations,
+                    _as_written(
+                        self._dataset, counts[self._output], len(result.rows[self._output])
+                    ),
+                ),
             )
         # From here on the portion is decided: trying it again would change nothing.
         self._tried.update(portion[RECORD_ID].to_pylist())
@@ -197,6 +205,27 @@ class Redriving:
         if keeps_order(self._dataset.mode):
             result = defer_later_changes(result, self._still_failing, self._output)
         return result
+
+
+def _quarantining(dataset: Dataset) -> Dataset:
+    """Return the dataset with expectations that quarantine where they would fail a run."""
+    expect = tuple(
+        (rule, replace(one, on_violation="quarantine") if one.on_violation == "fail" else one)
+        for rule, one in dataset.expect
+    )
+    return replace(dataset, expect=expect)
+
+
+def _as_written(dataset: Dataset, counts: Iterable[RuleCount], rows: int) -> tuple[RuleCount, ...]:
+    """Return the counts; those of expectations that fail a run are of the rows that were written.
+
+    Their violations would say that a run failed. The quarantine shows what stayed there, and why.
+    """
+    fails = {rule for rule, one in dataset.expect if one.on_violation == "fail"}
+    return tuple(
+        replace(one, rows=rows, violations=0, example_key=None) if one.rule in fails else one
+        for one in counts
+    )
 
 
 def _reasons(waiting: pa.Table) -> tuple[tuple[str, int], ...]:

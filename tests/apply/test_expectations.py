@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from datazone_dagster import Dataset, Expect, Input, Output, Stream, Transform, transform
 from datazone_dagster.errors import DefinitionError, ExpectationError, ExpressionError
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.report import ApplyReport
+from datazone_dagster.model.report import ApplyReport, RedriveReport
 from datazone_dagster.pipeline import (
     ApplySettings,
     apply_transform,
@@ -108,7 +108,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def counts(report: ApplyReport) -> dict[str, tuple[int, int, str | None]]:
+def counts(report: ApplyReport | RedriveReport) -> dict[str, tuple[int, int, str | None]]:
     return {one.rule: (one.rows, one.violations, one.example_key) for one in report.expectations}
 
 
@@ -212,6 +212,31 @@ def test_rows_for_the_quarantine_wait_there_and_are_redriven(
     assert [(one.rule, one.violations) for one in done.expectations] == [("positive", 1)]
     assert world.totals() == {"a": 1, "b": -2, "c": 3}
     assert redrive_dataset(allowed, "d", world.layout).redriven == 0
+
+
+@pytest.mark.parametrize(("mode", "function"), WAYS)
+def test_a_redrive_leaves_only_the_records_that_violate_a_rule_that_fails(
+    world: World, mode: str, function: Any
+) -> None:
+    def with_rule(rule: Expect) -> Transform:
+        return flow({"positive": rule}, function, **MODES[mode])
+
+    for key, total in (("a", -20), ("b", -1)):
+        world.put(key, total)
+    world.apply(with_rule(Expect("total >= 0", on_violation="quarantine")))
+    fails = with_rule(Expect("total >= -10", on_violation="fail"))
+    done = redrive_dataset(fails, "d", world.layout)
+    assert (done.redriven, world.totals()) == (1, {"b": -1})
+    stays = (("it violates an expectation: positive, total >= -10", 1),)
+    assert (done.waiting, done.reasons) == (1, stays)
+    # No run failed: the check is about the row that was written.
+    assert counts(done) == {"positive": (1, 0, None)}
+    again = redrive_dataset(fails, "d", world.layout)
+    assert (again.redriven, again.reasons, again.expectations) == (0, stays, ())
+    # A run still fails by it.
+    world.put("c", -30)
+    with pytest.raises(ExpectationError):
+        world.apply(fails)
 
 
 def test_an_older_state_stays_while_the_newest_waits(world: World) -> None:

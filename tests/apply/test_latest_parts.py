@@ -112,7 +112,7 @@ ITEMS = st.fixed_dictionaries(
 CHANGES = st.tuples(st.sampled_from("abcd"), st.none() | ITEMS | ITEMS)
 
 
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     batches=st.lists(st.lists(CHANGES, min_size=1, max_size=6), min_size=2, max_size=5),
     chunk_bytes=st.sampled_from([1, 3000]),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame import items as items_module
+from datazone_dagster.frame import query_session
 from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.items import ImageChoice
@@ -102,9 +103,11 @@ def test_known_items_need_no_discovery(monkeypatch: pytest.MonkeyPatch, image: I
     assert known.failures == 0
 
 
-def test_more_rows_than_duckdb_takes_at_once() -> None:
+def test_more_rows_than_duckdb_takes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_session, "_BATCH_ROWS", 4)
     known, mapping = learnt()
-    changes = pa.concat_tables([chunk((FULL, None), (None, FULL), (FULL, FULL))] * 5600)
+    some = {name: FULL[name] for name in ("id", "lines", "address", "plain")}
+    changes = pa.concat_tables([chunk((some, None), (None, some), (some, some))] * 5)
     slow, _ = read(changes, KnownItems(), mapping)
     fast, _ = read(changes, known, mapping)
     assert known.failures == 0
@@ -189,7 +192,7 @@ def outcome(
     return rows.to_pylist(), after
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(ITEMS | ITEMS | RAW, min_size=1, max_size=3))
 def test_rows_are_those_by_discovery_whatever_the_images(images: list[Image]) -> None:
     known, mapping = learnt()

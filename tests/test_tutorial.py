@@ -62,7 +62,9 @@ class Reader:
     def write(self, block: str) -> None:
         """Write a file, or replace a line of it and insert the lines that follow it."""
         head, _, code = block.partition("\n")
-        change, file = re.fullmatch(r"# (change )?(\S+)", head).groups()  # type: ignore[union-attr]
+        named = re.fullmatch(r"# (change )?(\S+)", head)
+        assert named is not None, head
+        change, file = named.groups()
         path = Path(file)
         if not change:
             path.write_text(block, "utf-8")
@@ -126,8 +128,8 @@ class Reader:
         with DagsterInstance.get() as instance:
             (newest,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
         assert newest.event is not None
-        evaluation = newest.event.dagster_event.asset_check_evaluation_data  # type: ignore[union-attr]
-        return bool(evaluation.passed)
+        assert newest.event.dagster_event is not None
+        return bool(newest.event.dagster_event.asset_check_evaluation_data.passed)
 
 
 def fits(expected: str, output: str) -> bool:

@@ -9,6 +9,7 @@ from datetime import datetime
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
+from datazone_dagster.changelog.log_errors import missing_error
 from datazone_dagster.changelog.log_head import AWAITED_PROPERTY
 from datazone_dagster.dataset.rows_of_keys import ShownDataset
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
@@ -53,10 +54,7 @@ class CatchingUp:
         """
         log = self.change_log.open()
         if log is None:
-            raise StorageError(
-                f"There is no change log at {self.change_log.uri} yet.",
-                hint="The drain creates it with the first changes.",
-            )
+            raise missing_error(self.change_log.uri, self.change_log.name)
         return log
 
     def drained(self, at: datetime) -> int | None:

@@ -20,6 +20,14 @@ def check_head(head: int, position: int) -> None:
         )
 
 
+def missing_error(uri: str, source: str) -> StorageError:
+    """Return the error for a change log that has to be there and is not."""
+    return StorageError(
+        f"There is no change log of source {source!r} at {uri}.",
+        hint="The drain sensor makes it with the first change that it lands.",
+    )
+
+
 def overtaken_error(uri: str, head: int, landed: int) -> ConcurrentWriterError:
     """Return the error for a batch that another drain landed since this one opened the log."""
     return ConcurrentWriterError(

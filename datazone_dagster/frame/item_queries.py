@@ -16,7 +16,7 @@ from datazone_dagster.frame.record_view import RECORD_COLUMN
 from datazone_dagster.frame.syntax import quoted
 from datazone_dagster.frame.typed import canonical_integer, reading
 
-_COLUMNS_AT_ONCE = 64
+COLUMNS_AT_ONCE = 64
 """Columns per query: DuckDB allocates every column for 2,048 rows, in each step and thread."""
 
 
@@ -27,8 +27,8 @@ def field_of(name: str) -> str:
 
 def subsets(values: Sequence[ItemValue]) -> list[Sequence[ItemValue]]:
     """Return the values in groups of one query each."""
-    starts = range(0, len(values), _COLUMNS_AT_ONCE)
-    return [values[start : start + _COLUMNS_AT_ONCE] for start in starts] or [()]
+    starts = range(0, len(values), COLUMNS_AT_ONCE)
+    return [values[start : start + COLUMNS_AT_ONCE] for start in starts] or [()]
 
 
 def raw_values(
@@ -41,7 +41,7 @@ def raw_values(
     """Run the SQL: column `v<i>` is a value, `x<i>` its text if SQL could not read it."""
     columns: dict[str, pa.ChunkedArray] = {}
     for start, subset in zip(
-        range(0, len(values) + 1, _COLUMNS_AT_ONCE), subsets(values), strict=False
+        range(0, len(values) + 1, COLUMNS_AT_ONCE), subsets(values), strict=False
     ):
         first = start == 0
         found = session.table(

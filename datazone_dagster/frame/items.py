@@ -21,7 +21,6 @@ from datazone_dagster.frame.item_columns import ItemColumns
 from datazone_dagster.frame.item_queries import (
     field_of,
     raw_values,
-    scalar_reading,
     subsets,
     texts_query,
 )
@@ -130,7 +129,6 @@ def read_items(
             known,
             columns,
             carried,
-            scalar_reading,
         )
         if raw is not None:
             return _of_values(columns, images, raw, values, [], added, hidden)

@@ -1,19 +1,20 @@
 """Items whose attributes are all known, read in one pass instead of one for each question.
 
-A run that has read items knows what the next ones look like. If a declared type or a scalar is
-known for each attribute, Arrow parses the images by a fixed schema and DuckDB converts the
-scalars. Anything that is not as before is left to `items`, which finds out and handles it.
+A run that has read items knows what the next ones look like: the attributes, and what is inside of
+lists and maps. So Arrow parses the images by a fixed schema, and DuckDB converts the scalars.
+Anything that is not as before is left to `items`, which finds out and handles it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.item_columns import ItemColumns
+from datazone_dagster.frame.item_queries import COLUMNS_AT_ONCE, scalar_reading
 from datazone_dagster.frame.item_types import parse_type
 from datazone_dagster.frame.item_values import ItemValue
 from datazone_dagster.frame.parsed_content import Content, content_of, plain_content_of
@@ -22,7 +23,6 @@ from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.syntax import quoted
 
 _PARSED = "_dz_parsed"
-_COLUMNS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,6 @@ def read_known(
     known: KnownItems,
     columns: ItemColumns,
     carried: Sequence[str],
-    converting: Callable[[ItemValue, str], str | None],
 ) -> pa.Table | None:
     """Read the values of a query's records as `items` does.
 
@@ -53,7 +52,6 @@ def read_known(
         known: Attributes of the items so far.
         columns: Columns of the items.
         carried: Columns of the query to return, too.
-        converting: Returns the SQL of a scalar, given that of its text; None if it is the text.
 
     Returns:
         Column `v<i>` of each value, and `x<i>`, the texts of scalars that SQL could not read. None
@@ -78,7 +76,7 @@ def read_known(
             known.failures += 1
             return None
         parsed[name] = found
-    read = _converted(session, sources, parsed, converting)
+    read = _converted(session, sources, parsed)
     if read is None:
         known.failures += 1
         return None
@@ -125,17 +123,16 @@ def _converted(
     session: Session,
     sources: Sequence[_Source],
     parsed: Mapping[str, Parsed],
-    converting: Callable[[ItemValue, str], str | None],
 ) -> dict[str, pa.ChunkedArray] | None:
     read: dict[str, pa.ChunkedArray] = {}
-    for start in range(0, len(sources), _COLUMNS_AT_ONCE):
+    for start in range(0, len(sources), COLUMNS_AT_ONCE):
         given: dict[str, pa.ChunkedArray] = {}
         listed: list[str] = []
-        for at, source in enumerate(sources[start : start + _COLUMNS_AT_ONCE], start):
+        for at, source in enumerate(sources[start : start + COLUMNS_AT_ONCE], start):
             value, text = source.value, f"t{at}"
             attribute = str(value.path.steps[0])
             column = parsed[value.path.image][attribute, value.descriptor]
-            sql = converting(value, text) if source.content is None else None
+            sql = scalar_reading(value, text) if source.content is None else None
             if source.content is not None:
                 given[text] = column
                 fits = (
@@ -154,7 +151,7 @@ def _converted(
                 pa.table(given),
             )
             read |= dict(zip(rows.column_names, rows.columns, strict=True))
-        for at, source in enumerate(sources[start : start + _COLUMNS_AT_ONCE], start):
+        for at, source in enumerate(sources[start : start + COLUMNS_AT_ONCE], start):
             if source.content is not None and (
                 read[f"v{at}"].null_count != given[f"t{at}"].null_count
             ):

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
+from datazone_dagster.changelog.log_errors import missing_error
 from datazone_dagster.dataset.deletes import TTL_PRINCIPAL
 from datazone_dagster.delta import guarded
 from datazone_dagster.erase.erased_keys import parse_keys
-from datazone_dagster.errors import DefinitionError, StorageError
+from datazone_dagster.errors import DefinitionError
 from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.landed_change import LandedChange
@@ -93,10 +94,7 @@ class ChangeTail:
         with guarded(self._log.uri, "Opening a change log"):
             log = self._log.open()
         if log is None:
-            raise StorageError(
-                f"There is no change log of source {self._log.name!r} at {self._log.uri}.",
-                hint="The drain sensor makes it with the first change that it lands.",
-            )
+            raise missing_error(self._log.uri, self._log.name)
         return log
 
 

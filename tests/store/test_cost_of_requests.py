@@ -7,13 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from dagster import DagsterInstance
 
-from datazone_dagster import Lakehouse, build_definitions
 from datazone_dagster.apply import pacing
 from datazone_dagster.changelog import files
 from datazone_dagster.dagster_glue.options import REMOTE_TICK_SECONDS
@@ -22,9 +20,9 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe import cost
 from datazone_dagster.observe.cost import SECONDS_A_MONTH, Rates, StreamSize, monthly_cost
 from datazone_dagster.pipeline import POLLING, ApplySettings, apply_transform
-from datazone_dagster.testing import FixedClock, ScriptedStream
-from tests.dagster_glue.conftest import ScriptedResource, World, orders_transform
+from tests.dagster_glue.conftest import World
 from tests.store.proxy import Counts, Proxy
+from tests.store.sensor_world import sensor_world
 
 TICKS = 240
 """Ticks of an hour, as many as a sensor in an object store makes."""
@@ -50,19 +48,7 @@ class Roles:
 
 @pytest.fixture
 def world(s3_lakehouse: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    clock = FixedClock(datetime.now(timezone.utc).replace(microsecond=0))
-    with DagsterInstance.ephemeral() as instance:
-        stream = ScriptedStream("orders", clock=clock)
-        found = World(tmp_path_factory.mktemp("w"), instance, clock, stream, [orders_transform()])
-        found.layout = s3_lakehouse
-        found.defs = build_definitions(
-            found.transforms,
-            lakehouse=Lakehouse(
-                uri=s3_lakehouse.uri, storage_options=dict(s3_lakehouse.storage_options)
-            ),
-            dynamodb=ScriptedResource(),
-            clock=clock,
-        )
+    with sensor_world(s3_lakehouse, tmp_path_factory.mktemp("w")) as found:
         yield found
 
 

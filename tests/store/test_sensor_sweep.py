@@ -5,19 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 import pytest
-from dagster import DagsterInstance
 
-from datazone_dagster import Lakehouse, build_definitions
 from datazone_dagster.dagster_glue.names import stream_check_key
 from datazone_dagster.errors import DatazoneError, StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform
-from datazone_dagster.testing import FixedClock, ScriptedStream
-from tests.dagster_glue.conftest import SOURCE, ScriptedResource, World, orders_transform
+from tests.dagster_glue.conftest import SOURCE, World
 from tests.store.proxy import Proxy
+from tests.store.sensor_world import sensor_world
 from tests.store.sweep import FAULTS, MORE_REQUESTS
 from tests.store.sweep_table import SWEEP, SweptStep
 
@@ -27,18 +25,8 @@ SAMPLED = 4
 
 @pytest.fixture
 def world(s3_lakehouse: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    clock = FixedClock(datetime.now(timezone.utc).replace(microsecond=0))
-    with DagsterInstance.ephemeral() as instance:
-        stream = ScriptedStream("orders", clock=clock)
-        found = World(tmp_path_factory.mktemp("w"), instance, clock, stream, [orders_transform()])
-        options = {**s3_lakehouse.storage_options, "max_retries": "0"}
-        found.layout = Layout(s3_lakehouse.uri, options)
-        found.defs = build_definitions(
-            found.transforms,
-            lakehouse=Lakehouse(uri=s3_lakehouse.uri, storage_options=options),
-            dynamodb=ScriptedResource(),
-            clock=clock,
-        )
+    layout = Layout(s3_lakehouse.uri, {**s3_lakehouse.storage_options, "max_retries": "0"})
+    with sensor_world(layout, tmp_path_factory.mktemp("w")) as found:
         yield found
 
 

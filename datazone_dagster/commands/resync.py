@@ -17,7 +17,10 @@ from datazone_dagster.pipeline import cancel_snapshot, open_gaps, plan_snapshot,
 @click.option("--yes", is_flag=True, help="Ask for it without a question.")
 @click.option("--cancel", is_flag=True, help="Give up the snapshot that is under way, for good.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON: without --yes the plan, changing nothing."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON: without --yes and --cancel the plan, changing nothing.",
 )
 @project_options
 def resync(project: Project, source_name: str, yes: bool, cancel: bool, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from datazone_dagster.api import Dataset
 from datazone_dagster.dataset.quarantine import Quarantine
-from datazone_dagster.delta.unfinished_uploads import abort_unfinished
+from datazone_dagster.delta.unfinished_uploads import with_aborted
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.column_names import EVENT_TIME, KEY
 from datazone_dagster.model.layout import OWN_FOLDERS, Layout
@@ -47,15 +47,9 @@ def maintain_dataset(
     deleted = Quarantine(layout, dataset.id).delete_old_files(clock() - settings.retention)
     if report is None:
         return None
-    uploads = abort_unfinished(
-        layout.uri, layout.storage_options, clock(), (dataset.id, *OWN_FOLDERS)
-    )
-    return replace(
-        report,
-        files_deleted=report.files_deleted + deleted,
-        uploads_aborted=uploads.count,
-        uploads_refused=uploads.refused,
-    )
+    report = replace(report, files_deleted=report.files_deleted + deleted)
+    tables = (dataset.id, *OWN_FOLDERS)
+    return with_aborted(report, layout.uri, layout.storage_options, clock(), tables)
 
 
 def _maintain_table(

@@ -10,6 +10,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NoAnswerError  # its own class before Python 3.11
+from threading import Thread
 from typing import Any
 
 from dagster import EnvVar
@@ -21,6 +24,9 @@ from datazone_dagster.text import shown
 TIMEOUT_SECONDS = 10.0
 WAITS_SECONDS = (0.5, 2.0)
 """Pauses before the second and the third attempt."""
+
+POST_SECONDS = 20.0
+"""Longest time for a message with all attempts: a tick has 60 seconds."""
 
 _TEXT_CHARS = 3_000
 
@@ -174,11 +180,32 @@ def _post(
         },
         method="POST",
     )
+    sent: Future[None] = Future()
+
+    def send() -> None:
+        try:
+            _send(request, host, pause)
+        except NotifyError as error:
+            sent.set_exception(error)
+        else:
+            sent.set_result(None)
+
+    # A timeout of urllib is that of one socket operation, for each address of the host.
+    Thread(target=send, daemon=True).start()
+    try:
+        sent.result(POST_SECONDS)
+    except NoAnswerError:
+        raise _not_taken(host, f"no answer within {POST_SECONDS:g} s") from None
+
+
+def _send(
+    request: urllib.request.Request, host: str | None, pause: Callable[[float], object]
+) -> None:
+    """Send a message, up to three times; an answer with a status of success is enough."""
     opener = urllib.request.build_opener(_NoRedirect)
     for wait in (*WAITS_SECONDS, None):
         try:
-            with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                answer.read()
+            opener.open(request, timeout=TIMEOUT_SECONDS).close()
         except urllib.error.HTTPError as error:
             problem, passes = f"status {error.code}", error.code in (408, 429) or error.code >= 500
             error.close()
@@ -189,9 +216,13 @@ def _post(
         else:
             return
         if wait is None or not passes:
-            # The causes quote the URL: they are left out.
-            raise NotifyError(
-                f"The message was not taken by {host}: {problem}.",
-                safe="The next tick of the sensor tries again.",
-            ) from None
+            raise _not_taken(host, problem) from None
         pause(wait)
+
+
+def _not_taken(host: str | None, problem: str) -> NotifyError:
+    """Return the error without its causes, which quote the URL."""
+    return NotifyError(
+        f"The message was not taken by {host}: {problem}.",
+        safe="The next tick of the sensor tries again.",
+    )

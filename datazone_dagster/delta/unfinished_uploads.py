@@ -6,9 +6,11 @@ Files up to `remote_files.SINGLE_PUT_BYTES` are uploaded by one request, and nee
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from datazone_dagster.delta.store_access import s3_folder
+from datazone_dagster.model.report import MaintenanceReport
 from datazone_dagster.model.store_uploads import AbortedUploads, AbortUploads
 
 IN_FLIGHT = timedelta(hours=24)
@@ -46,3 +48,15 @@ def abort_unfinished(
     if folder is None or _Aborter.abort is None:
         return AbortedUploads()
     return _Aborter.abort(folder, now - IN_FLIGHT)
+
+
+def with_aborted(
+    report: MaintenanceReport,
+    root: str,
+    storage_options: Mapping[str, str],
+    now: datetime,
+    tables: Iterable[str],
+) -> MaintenanceReport:
+    """Abort the uploads as `abort_unfinished`, and return the report with what was done."""
+    uploads = abort_unfinished(root, storage_options, now, tables)
+    return replace(report, uploads_aborted=uploads.count, uploads_refused=uploads.refused)

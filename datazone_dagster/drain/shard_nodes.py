@@ -25,7 +25,11 @@ def shard_nodes(
         failing: Ids of the shards that could not be read.
     """
     rows = {row.shard_id: row for row in reached.of_stream(stream.stream_arn)}
-    shown = {name for name, row in rows.items() if not row.is_done}
+    shown = {
+        name
+        for name, row in rows.items()
+        if not row.is_done or (row.gap is not None and row.gap.is_open)
+    }
     shown |= {parent for name in shown if (parent := rows[name].parent_shard_id) in rows}
     listed_open = {shard.shard_id for shard in stream.shards if shard.is_open}
     return tuple(

@@ -9,6 +9,7 @@ from typing import Any
 
 from datazone_dagster.dataset.read_dataset import read
 from datazone_dagster.delta.store_errors import converts_errors
+from datazone_dagster.delta.unfinished_uploads import with_aborted
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.asset_write import AssetWrite
 from datazone_dagster.model.layout import Layout
@@ -140,4 +141,7 @@ def maintain_asset_table(
     Raises:
         StorageError: The store failed; the rows are as they were.
     """
-    return _maintain(layout, name, settings, clock(), memory_bytes=_MEMORY_BYTES)
+    report = _maintain(layout, name, settings, clock(), memory_bytes=_MEMORY_BYTES)
+    if report is None:
+        return None
+    return with_aborted(report, layout.uri, layout.storage_options, clock(), (name,))

@@ -127,10 +127,13 @@ class AssetTable:
         commit = transactions({} if app_id is None else {app_id: 1}, expires_from=now)
         with ExitStack() as stack, guarded(self.uri, f"Writing {self._where.lower()}"):
             staged, keys = self._stage(stack, at, result, fit, tests)
-            try:
+            with ExitStack() as uncommitted:
+                uncommitted.callback(staged.remove_files)
                 table = table or self._create(form.schema)
                 done = _Write(table, staged, fit, tests, keys, commit)
                 already = before is None and self._has_rows_of(done, app_id)
+                uncommitted.pop_all()
+            try:
                 already = already or self._commit(done, app_id)
             except (ConcurrentWriterError, SchemaChangeError):  # surely not committed
                 staged.remove_files()

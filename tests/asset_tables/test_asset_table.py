@@ -153,6 +153,19 @@ def test_a_first_write_that_fails_leaves_no_table(
     assert [row["id"] for row in rows(layout)] == ["x", "y"]
 
 
+def test_a_first_write_that_can_not_make_its_table_leaves_no_file(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, files_only: None
+) -> None:
+    def down(*_: object, **__: object) -> None:
+        raise OSError("the store is down")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asset_table.AssetTable, "_create", down)
+        with pytest.raises(StorageError):
+            put(layout, TWO)
+    assert not list(Path(layout.uri).rglob("*.parquet"))
+
+
 def test_memory_does_not_grow_with_the_result(layout: Layout) -> None:
     seen: list[int] = []
     start = pa.total_allocated_bytes()

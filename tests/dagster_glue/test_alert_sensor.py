@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -29,6 +30,7 @@ class Hook:
         self.statuses: list[int] = []
         self.gets: list[dict[str, str]] = []
         self.location = ""
+        self.length = "0"
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
@@ -40,6 +42,7 @@ class Hook:
                 self.send_response(status)
                 if hook.location:
                     self.send_header("Location", hook.location)
+                self.send_header("Content-Length", hook.length)
                 self.end_headers()
 
             def do_GET(self) -> None:
@@ -155,6 +158,21 @@ def test_no_error_shows_the_url(hook: Hook) -> None:
     for caught in (refused, gone):
         assert "s3cr3t" not in str(caught.value)
         assert caught.value.__cause__ is None
+
+
+def test_an_answer_that_breaks_off_was_an_answer(hook: Hook) -> None:
+    hook.length = "100"
+    webhook(hook.url, pause=no_pause)(CheckEvent("orders", "lag", False, "ERROR", "late"))
+    assert len(hook.posts) == 1
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datazone_dagster.dagster_glue.notifiers.POST_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        post = webhook(f"http://127.0.0.1:{silent.getsockname()[1]}/secret")
+        with pytest.raises(DatazoneError, match=r"no answer within 0\.05 s") as told:
+            post(CheckEvent("orders", "lag", False, "ERROR", "late"))
+    assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -49,3 +49,18 @@ def test_lost_changes_are_a_gap_until_somebody_accepts_them(tmp_path: Path) -> N
     stream.put({"id": {"S": "d"}})
     [(_, state)] = states(drain_once(SOURCE, stream, layout)).values()
     assert state == "gap"
+
+
+def test_a_gap_of_a_shard_that_ended_long_ago_is_shown(tmp_path: Path) -> None:
+    stream, layout = ScriptedStream("orders"), Layout(str(tmp_path))
+    stream.put({"id": {"S": "a"}})
+    drain_once(SOURCE, stream, layout)
+    [root] = stream.shard_ids()
+    stream.put({"id": {"S": "b"}})
+    stream.trim()
+    for _ in range(3):
+        stream.roll()
+        stream.put({"id": {"S": "c"}})
+        drain_once(SOURCE, stream, layout)
+        found = states(drain_once(SOURCE, stream, layout))
+    assert found[root] == (None, "gap")

@@ -15,7 +15,9 @@ from datazone_dagster.delta.store import TableStore
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MaintenanceReport
 from datazone_dagster.pipeline import apply_transform, drain_once, maintain_dataset
+from datazone_dagster.pipeline.table_calls import maintain_asset_table
 from datazone_dagster.testing import ScriptedStream
+from tests.asset_tables.writing import NAME, people, put
 from tests.faults.orders import SOURCE, current_rows, expected_rows, flow, order
 from tests.store.proxy import Proxy
 from tests.store.servers import BUCKET
@@ -69,6 +71,10 @@ def layout(s3_lakehouse: Layout) -> Layout:
     return s3_lakehouse
 
 
+def a_day_later() -> datetime:
+    return datetime.now(timezone.utc) + A_DAY
+
+
 def maintained(layout: Layout, later: timedelta = A_DAY) -> MaintenanceReport:
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc) + later  # noqa: E731
     found = maintain_dataset(CURRENT, layout, clock=now)
@@ -80,13 +86,19 @@ def test_uploads_of_the_lakehouse_that_are_a_day_old_are_aborted(
     layout: Layout, uploads: Uploads
 ) -> None:
     root = layout.uri.removeprefix(f"s3://{BUCKET}/")
+    put(layout, people((1, "a")))
+    asset = f"{root}/{NAME}/part-3.parquet"
+    uploads.begin(asset)
     ours = [f"{root}/current/part-1.parquet", f"{root}/_changelog/orders/bucket=0/part-2.parquet"]
     others = [f"{root}-2/current/part-1.parquet", "other/x", f"{root}/backup/of-somebody.tar"]
     for key in (*ours, *others):
         uploads.begin(key)
     report = maintained(layout, A_DAY / 2)
     assert (report.uploads_aborted, report.uploads_refused) == (0, "")
-    assert sorted(uploads.keys()) == sorted([*ours, *others])
+    assert sorted(uploads.keys()) == sorted([*ours, *others, asset])
+    found = maintain_asset_table(layout, NAME, clock=a_day_later)
+    assert found is not None
+    assert found.uploads_aborted == 1
     report = maintained(layout)
     assert report.uploads_aborted == 2
     assert "aborted 2 unfinished uploads" in report.did

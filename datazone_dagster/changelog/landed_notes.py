@@ -35,6 +35,11 @@ def note_of(batch: int, landed: Iterable[Landed]) -> dict[str, Any]:
     }
 
 
+def is_of_drain(note: Mapping[str, Any]) -> bool:
+    """Return whether a drain has landed the batch of a note: batches of a scan move no position."""
+    return bool(note.get(_LANDED))
+
+
 def landed_in(
     notes: Iterable[Mapping[str, Any]], after_batch: int, through_batch: int
 ) -> list[Landed] | None:

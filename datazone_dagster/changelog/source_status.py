@@ -7,8 +7,10 @@ from datetime import datetime
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.gap_acceptance import gap_notes
+from datazone_dagster.changelog.landed_notes import is_of_drain
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.delta.store_errors import converts_errors
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.log_reach import LogReach, usable_base
@@ -23,7 +25,8 @@ def source_status(source_name: str, layout: Layout, now: datetime) -> SourceStat
     Raises:
         StorageError: The lakehouse can't be read.
     """
-    log = ChangeLog(layout, source_name).open()
+    change_log = ChangeLog(layout, source_name)
+    log = change_log.open()
     if log is None:
         return None
     saved = CheckpointTable(layout, source_name).open()
@@ -33,6 +36,7 @@ def source_status(source_name: str, layout: Layout, now: datetime) -> SourceStat
         source_name,
         log.head,
         min((row.read_through for row in reading), default=None),
+        _drained_at(checkpoint, change_log.table.seen()),
         len(reading),
         None if log.snapshot is None else report_of(source_name, log.snapshot),
         gap_notes(source_name, layout),
@@ -42,3 +46,15 @@ def source_status(source_name: str, layout: Layout, now: datetime) -> SourceStat
             usable_base(log.snapshot, log.truncated_through),
         ),
     )
+
+
+def _drained_at(checkpoint: Checkpoint, log: Snapshot | None) -> datetime | None:
+    """Return the later of what the checkpoint and the newest commits of the log tell of drains.
+
+    The time of a save is no such sign: the acceptance of a gap saves the checkpoint, too.
+    """
+    read = [row.tip_at for row in checkpoint.shards.values() if row.tip_at is not None]
+    notes, history = ((), ()) if log is None else (log.notes, log.history)
+    landed = {note.version for note in notes if is_of_drain(note.content)}
+    committed = [one.at for one in history if one.version in landed and one.at is not None]
+    return max((*read, *committed), default=None)

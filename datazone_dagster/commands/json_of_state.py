@@ -65,6 +65,19 @@ STATUS = record(
             read_through=optional(
                 nullable(time("Every change up to this time is landed, or recorded as lost."))
             ),
+            drain=optional(
+                text(
+                    "Whether a drain reads the stream, by what it leaves in the lakehouse.",
+                    "reads",
+                    "silent",
+                    "unknown",
+                )
+            ),
+            drained_at=optional(
+                nullable(time("When it last did; without changes it is noted every 10 minutes."))
+            ),
+            drain_age_seconds=optional(nullable(number("How long ago, in seconds."))),
+            drain_line=optional(text("The same in one line.")),
             shards_open=optional(count("Open shards.")),
             snapshot=optional(nullable(_SNAPSHOT)),
             snapshot_line=optional(text("The snapshot in one line.")),

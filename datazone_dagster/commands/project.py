@@ -20,6 +20,7 @@ import click
 
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.built import Built, watched
+from datazone_dagster.dagster_glue.options import LOCAL_TICK_SECONDS
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.topology import Topology
 from datazone_dagster.errors import DatazoneError, DefinitionError
@@ -42,12 +43,14 @@ class Project:
         layout: Locations of the tables.
         dynamodb: Connection to DynamoDB; its environment variables are resolved at use.
         preview: Whether Dagster's metadata may show rows.
+        tick_seconds: Shortest time between two drains of a stream, in seconds.
     """
 
     transforms: tuple[Transform, ...]
     layout: Layout
     dynamodb: DynamoDBStreamsResource
     preview: bool = False
+    tick_seconds: int = LOCAL_TICK_SECONDS
 
     @property
     def datasets(self) -> dict[str, Dataset]:
@@ -171,6 +174,7 @@ def load_project(
         _layout(built, lakehouse_uri, origin),
         built[0].dynamodb if built else DynamoDBStreamsResource(),
         bool(built) and all(call.preview for call in built),
+        max((call.tick_seconds for call in built), default=LOCAL_TICK_SECONDS),
     )
 
 

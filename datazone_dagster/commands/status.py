@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import click
 from rich.console import Console
@@ -14,8 +14,10 @@ from datazone_dagster.api import Dataset, DynamoDBSource
 from datazone_dagster.commands.output import json_option, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.commands.status_screen import screen
+from datazone_dagster.dagster_glue.names import sensor_name
 from datazone_dagster.model.source_state import SourceStatus
 from datazone_dagster.observe.completeness import completeness
+from datazone_dagster.observe.drain_sign import drain_sign
 from datazone_dagster.observe.health import describe_gap
 from datazone_dagster.observe.reach import reach_line, reach_metadata
 from datazone_dagster.observe.snapshot_progress import progress_line, snapshot_metadata
@@ -32,7 +34,9 @@ REMOTE_WATCH_SECONDS = 10.0
 def status(project: Project, watch: bool, as_json: bool) -> None:
     """Show each source (drain, snapshot, gaps) and each dataset (position, rows, consistency).
 
-    Everything is read from the lakehouse: neither DynamoDB nor Dagster is asked. --watch reads it
+    Everything is read from the lakehouse: neither DynamoDB nor Dagster is asked. It shows when a
+    drain last read its stream: each batch does, and without changes a note every 10 minutes. So an
+    idle stream and one that nobody drains look different after 12 minutes. --watch reads it
     every 2 seconds, every 10 in an object store, where each look is a few requests.
     """
     project.require_change_log(*project.sources.values())
@@ -40,7 +44,7 @@ def status(project: Project, watch: bool, as_json: bool) -> None:
         with suppress(KeyboardInterrupt):
             _watch(project, as_json=as_json)
         return
-    found = sources_of(project)
+    found = sources_of(project, utc_now())
     if as_json:
         say_json({"sources": found})
         return
@@ -48,9 +52,9 @@ def status(project: Project, watch: bool, as_json: bool) -> None:
         _show(one)
 
 
-def sources_of(project: Project) -> list[dict[str, object]]:
+def sources_of(project: Project, now: datetime) -> list[dict[str, object]]:
     """Return the state of each source, as `--json` prints it."""
-    return [_source(project, source) for source in project.sources.values()]
+    return [_source(project, source, now) for source in project.sources.values()]
 
 
 def _watch(project: Project, *, as_json: bool) -> None:
@@ -58,23 +62,26 @@ def _watch(project: Project, *, as_json: bool) -> None:
     console = Console(quiet=as_json)
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
         while True:
-            found = sources_of(project)
+            now = utc_now()
+            found = sources_of(project, now)
             if as_json:
                 say_json({"sources": found})
             elif console.is_terminal:
-                live.update(screen(found, utc_now()), refresh=True)
+                live.update(screen(found, now), refresh=True)
             else:
-                console.print(screen(found, utc_now()))
+                console.print(screen(found, now))
             time.sleep(pause_seconds)
 
 
-def _source(project: Project, source: DynamoDBSource) -> dict[str, object]:
-    state = source_status(source.name, project.layout, utc_now())
+def _source(project: Project, source: DynamoDBSource, now: datetime) -> dict[str, object]:
+    state = source_status(source.name, project.layout, now)
     if state is None:
         read = "never drained" if source.stream_enabled else "no stream: each run scans the table"
         return {"source": source.name, "drained": False, "read": read, "datasets": []}
     gaps = [note.gap for note in state.gaps if note.is_open]
     snapshot = state.snapshot
+    interval = timedelta(seconds=project.tick_seconds)
+    sign = drain_sign(sensor_name(source), state.drained_at, now=now, interval=interval)
     datasets = [
         _dataset(project, state, dataset)
         for transform in project.transforms
@@ -86,6 +93,10 @@ def _source(project: Project, source: DynamoDBSource) -> dict[str, object]:
         "drained": True,
         "head_batch": state.head_batch,
         "read_through": state.read_through,
+        "drain": sign.state.value,
+        "drained_at": sign.at,
+        "drain_age_seconds": sign.age_seconds,
+        "drain_line": sign.line,
         "shards_open": state.shards_open,
         "snapshot": None if snapshot is None else snapshot_metadata(snapshot),
         "snapshot_line": "No snapshot was taken." if snapshot is None else progress_line(snapshot),
@@ -120,6 +131,7 @@ def _show(found: dict[str, object]) -> None:
         f"  drain: batch {found['head_batch']}, {found['shards_open']} shards open, read through "
         f"{_text(found['read_through'])}"
     )
+    say(f"  {found['drain_line']}")
     say(f"  {found['snapshot_line']}")
     say(f"  {found['change_log_line']}")
     gaps, datasets = found["gaps"], found["datasets"]

@@ -16,6 +16,7 @@ from datazone_dagster.text import MESSAGE_CHARS, shown
 Found = Mapping[str, Any]
 
 _STYLES = {"ok": "green", "warn": "yellow", "error": "red"}
+_DRAINS = {"reads": "", "silent": "bold red", "unknown": "yellow"}
 
 
 def screen(sources: Sequence[Found], now: datetime) -> RenderableType:
@@ -39,9 +40,11 @@ def _source(source: Found, now: datetime) -> list[RenderableType]:
         if source["read_through"] is None
         else f"read through {_ago(source['read_through'], now)}"
     )
-    lines = [drain, source["snapshot_line"], source["change_log_line"]]
+    lines = [source["snapshot_line"], source["change_log_line"]]
     return [
         title,
+        Text(drain),
+        Text(shown(source["drain_line"], MESSAGE_CHARS), style=_DRAINS[source["drain"]]),
         *(Text(shown(one, MESSAGE_CHARS)) for one in lines),
         *gaps,
         _datasets(source["datasets"]),

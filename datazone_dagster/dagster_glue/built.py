@@ -18,6 +18,7 @@ class Built:
     lakehouse: Lakehouse
     dynamodb: DynamoDBStreamsResource
     preview: bool
+    tick_seconds: int
 
 
 _recordings: list[list[Built]] = []

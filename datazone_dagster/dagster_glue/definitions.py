@@ -176,7 +176,7 @@ def build_definitions(
     apply_settings = replace(apply_settings, show_rows=apply_settings.show_rows and preview)
     notice_sigterm()
     both = lakehouse, dynamodb = shared_resource(lakehouse), shared_resource(dynamodb)
-    record(Built(topology.transforms, lakehouse, dynamodb, preview))
+    record(Built(topology.transforms, lakehouse, dynamodb, preview, options.tick_seconds))
     members, assets = _members(
         topology, apply_settings, snapshot_settings, options, preview=preview, clock=clock
     )

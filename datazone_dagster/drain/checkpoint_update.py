@@ -8,15 +8,13 @@ from datetime import datetime, timedelta, timezone
 
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.model.checkpoint import (
+    LATEST_RECORDED_EVERY,
     Checkpoint,
     Landed,
     ShardCheckpoint,
     ShardState,
     with_gap,
 )
-
-LATEST_RECORDED_EVERY = timedelta(minutes=10)
-"""Interval at which the checkpoint is written only to record idle shards as read to the latest."""
 
 POSITIONS_SAVED_EVERY = timedelta(minutes=1)
 POSITIONS_SAVED_BATCHES = 20

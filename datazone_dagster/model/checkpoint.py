@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from datazone_dagster.model.report import Gap
 from datazone_dagster.model.shard import restart_of, service_arn
@@ -28,6 +28,9 @@ class ShardState(enum.Enum):
     FINISHED = "finished"
     TRIMMED_ANCESTOR = "prehistory"
 
+
+LATEST_RECORDED_EVERY = timedelta(minutes=10)
+"""Interval at which the checkpoint is written only to record idle shards as read to the latest."""
 
 REPAIRED_BY = "resync "
 """Start of the name under which a resync records the gaps that it repaired; its id follows."""

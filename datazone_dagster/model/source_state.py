@@ -19,6 +19,8 @@ class SourceStatus:
         head_batch: Number of the last batch.
         read_through: Time before which every change is landed or recorded as lost, by the last
             drain that recorded it; None before the first.
+        drained_at: Latest time at which a drain is known to have worked: it read a shard to its
+            latest position, or landed a batch. None if none is known.
         shards_open: Number of shards that are read.
         snapshot: The last snapshot; None if there never was one.
         gaps: Every gap, open or not.
@@ -28,6 +30,7 @@ class SourceStatus:
     source: str
     head_batch: int
     read_through: datetime | None
+    drained_at: datetime | None
     shards_open: int
     snapshot: SnapshotReport | None
     gaps: tuple[GapNote, ...]

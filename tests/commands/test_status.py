@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import json
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from datazone_dagster.commands.project import load_project
 from datazone_dagster.commands.status import sources_of
 from datazone_dagster.commands.status_screen import screen
-from datazone_dagster.pipeline import truncate_applied, want_snapshot
+from datazone_dagster.pipeline import truncate_applied, utc_now, want_snapshot
 from datazone_dagster.testing import FixedClock
 from tests.commands.running import DEFINITIONS, ProjectFolder
 
@@ -41,6 +42,8 @@ def test_sources_datasets_snapshots_and_gaps(project: ProjectFolder) -> None:
     [source] = json.loads(found.stdout)["sources"]
     assert source["head_batch"] == 1
     assert source["read_through"]
+    assert source["drain"] == "reads"
+    assert source["drained_at"]
     assert source["snapshot"]["snapshot_phase"] == "wanted"
     assert source["gaps"] == []
     assert source["change_log"]["truncated_through"] == 0
@@ -60,6 +63,47 @@ def test_sources_datasets_snapshots_and_gaps(project: ProjectFolder) -> None:
     assert "open gap: shard" in shown
     assert "Snapshot of orders has not begun." in shown
     assert "dataset current: 2 rows at batch 1, 1 behind, complete: error" in shown
+
+
+def test_an_idle_drain_looks_different_from_a_dead_one(project: ProjectFolder) -> None:
+    project.put("a", 1)
+    project.drain()
+    drained = utc_now()
+    loaded = load_project(str(project.path / "definitions.py"), None, project.layout.uri)
+
+    def found(age: timedelta) -> dict[str, Any]:
+        return sources_of(loaded, drained + age)[0]
+
+    idle = found(timedelta(minutes=11))
+    assert idle["drain"] == "reads"
+    assert "stream last read 11 min" in idle["drain_line"]
+    dead = found(timedelta(hours=3))
+    assert dead["drain"] == "silent"
+    assert "NOT DRAINED: stream last read 3 h" in dead["drain_line"]
+    assert "in 20 h 59 min changes are lost" in dead["drain_line"]
+    assert "Is sensor drain_orders on" in dead["drain_line"]
+    assert "; changes are lost." in found(timedelta(hours=25))["drain_line"]
+    assert _screen([dead], drained).count("NOT DRAINED") == 1
+
+    project.drain(FixedClock(drained + timedelta(hours=3)))  # there is nothing to land
+    idle = found(timedelta(hours=3, minutes=1))
+    assert (idle["drain"], idle["head_batch"]) == ("reads", dead["head_batch"])
+    assert "stream last read 1 min" in idle["drain_line"]
+    assert 59 < idle["drain_age_seconds"] < 62
+
+
+def test_a_drain_that_ticks_rarely_is_waited_for(tmp_path: Path) -> None:
+    lakehouse = 'lakehouse=Lakehouse(uri="lake")'
+    project = ProjectFolder(
+        tmp_path, DEFINITIONS.replace(lakehouse, f"{lakehouse}, tick_seconds=1200")
+    )
+    project.put("a", 1)
+    project.drain()
+    loaded = load_project(str(tmp_path / "definitions.py"), None, project.layout.uri)
+    now = utc_now()
+    assert [
+        sources_of(loaded, now + timedelta(minutes=minutes))[0]["drain"] for minutes in (70, 90)
+    ] == ["reads", "silent"]
 
 
 def test_what_is_left_of_a_truncated_change_log(project: ProjectFolder) -> None:
@@ -99,6 +143,12 @@ def test_a_source_without_a_stream_is_named_as_such(tmp_path: Path) -> None:
     assert "Source orders\n  drain: batch 1" in shown.stdout
 
 
+def _screen(sources: list[dict[str, Any]], now: datetime) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(screen(sources, now))
+    return console.export_text()
+
+
 def test_the_screen_shows_what_status_says(project: ProjectFolder) -> None:
     clock = FixedClock()
     project.put("a", 1)
@@ -109,12 +159,10 @@ def test_the_screen_shows_what_status_says(project: ProjectFolder) -> None:
     project.stream.trim()
     project.put("c", 2)
     project.drain(clock)
-    console = Console(width=120, record=True, file=io.StringIO())
     loaded = load_project(str(project.path / "definitions.py"), None, project.layout.uri)
-    sources = sources_of(loaded)
+    sources = sources_of(loaded, clock())
     sources.append({"source": "other", "drained": False, "read": "never\x1b[2J", "datasets": []})
-    console.print(screen(sources, clock()))
-    shown = console.export_text()
+    shown = _screen(sources, clock())
     assert "source orders" in shown
     assert "read through 1 d 2 h ago" in shown
     assert "open gap: shard" in shown

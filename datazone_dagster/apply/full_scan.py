@@ -19,7 +19,7 @@ from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.frame.query_session import Unread
 from datazone_dagster.model.column_names import EVENT_TIME, Log
 
-_ON_DEMAND = frozenset(
+ON_DEMAND = frozenset(
     {
         Log.OLD_IMAGE,
         Log.NEW_IMAGE,
@@ -79,7 +79,7 @@ class FullChunk:
     @property
     def changes(self) -> pa.Table:
         """The changes with all columns of `CHANGES_SCHEMA`, oldest first."""
-        return self.changes_with(_ON_DEMAND)
+        return self.changes_with(ON_DEMAND)
 
     @property
     def refused(self) -> pa.Table:
@@ -108,7 +108,7 @@ class FullChunk:
         )
 
     def _read(self, columns: frozenset[str]) -> Chunk:
-        wanted = [name for name in CHUNK_COLUMNS if name not in _ON_DEMAND or name in columns]
+        wanted = [name for name in CHUNK_COLUMNS if name not in ON_DEMAND or name in columns]
         chunk = next(self._log.chunks(*self._range, self._chunk_bytes, columns=wanted))
         self._changes, refused = keyed(chunk.rows)
         if len(refused):

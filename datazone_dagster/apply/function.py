@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from datazone_dagster.api import Transform
 from datazone_dagster.apply.bad_records import readable, refused_rows, without
 from datazone_dagster.apply.chunk import FunctionResult, ReadReport
 from datazone_dagster.apply.failing_key import with_failing_key
+from datazone_dagster.apply.first_changes import FirstChanges
 from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.function_errors import failure_of, reason_of, with_context
 from datazone_dagster.apply.isolate import NotIsolatedError, TooManyFailingError, failing_rows
@@ -74,6 +76,16 @@ class Function:
     def state(self) -> FunctionState:
         """State after the chunks so far, to be stored with the datasets."""
         return FunctionState(self.attributes, self.reads.paths)
+
+    @contextmanager
+    def on_trial(self) -> Iterator[None]:
+        """Forget what calls within the block have learnt, except `is_by_change`."""
+        before = self.attributes, self.reads.names, self._known_items
+        self._known_items = KnownItems()
+        try:
+            yield
+        finally:
+            self.attributes, self.reads.names, self._known_items = before
 
     def evaluate(
         self,
@@ -308,7 +320,7 @@ class Function:
         return min(self._transform.outputs[output].quarantine_limit for output in outputs)
 
     def returned(
-        self, chunk: FullChunk | LatestPart, lookups: Mapping[str, pa.Table]
+        self, chunk: FullChunk | LatestPart | FirstChanges, lookups: Mapping[str, pa.Table]
     ) -> dict[str, object]:
         """Call the function on a chunk, perhaps without reading it; return its values by output.
 

@@ -13,6 +13,7 @@ from datazone_dagster.apply.change_scan import FullChunkNeededError
 from datazone_dagster.apply.chunk import NOTHING_REFUSED, FunctionResult, Prepared
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.expectations import Expectations
+from datazone_dagster.apply.first_changes import FirstChanges
 from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.function_errors import failure_of
@@ -28,14 +29,18 @@ from datazone_dagster.model.column_names import HIDDEN
 from datazone_dagster.model.quarantine_policy import Failure, is_quarantined
 from datazone_dagster.rows.partition_values import has_refused
 
+WORTH_A_LOOK_RECORDS = 20_000
+"""Backlog from which on the function is called on a few changes before the first chunk is read. A
+shorter backlog is one chunk at most, and shows by itself what the function needs."""
+
 
 class Preparation:
     """Passes the chunks of one run through the function, each by the cheapest exact path.
 
     A function that returns unread frames is served by the selective reader. One that returns
-    frames of `items()` gets the latest changes only, after its first chunk has shown that these
-    suffice. A function that reads its chunk itself, a chunk with exceptions, and the quarantine are
-    served by the full scan.
+    frames of `items()` gets the latest changes only, once a look at a few changes, or a chunk, has
+    shown that these suffice. A function that reads its chunk itself, a chunk with exceptions, and
+    the quarantine are served by the full scan.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Preparation:
         self._logger = logger
         self._full_through_batch = 0
         self._images_of_items: frozenset[str] | None = None
+        self._may_look = all(map(self._holds_latest_only, transform.outputs))
         self._reads_in_parts = False
 
     def next_chunk(
@@ -86,6 +92,8 @@ class Preparation:
         outputs = list(outputs)
         if self._reads_in_parts:
             return self._full(full, None, outputs, lookups, every_column=True)
+        if self._may_look and not every_column:
+            self._look(log, after_batch, through_batch, outputs, lookups)
         if self._images_of_items is not None and not every_column:
             if after_batch >= self._full_through_batch:
                 try:
@@ -114,6 +122,28 @@ class Preparation:
                     self._read_in_full(after_batch, error)
             every_column = True
         return self._full(full, returned, outputs, lookups, every_column=every_column)
+
+    def _look(
+        self,
+        log: ChangeLogSnapshot,
+        after_batch: int,
+        through_batch: int,
+        outputs: Sequence[str],
+        lookups: Mapping[str, pa.Table],
+    ) -> None:
+        """Call the function on a few changes of a long backlog, to learn what the chunks need."""
+        self._may_look = False
+        if log.record_count() - log.record_count(after_batch) < WORTH_A_LOOK_RECORDS:
+            return
+        first, function = FirstChanges(log, after_batch, through_batch), self._function
+        with function.on_trial():
+            try:
+                returned = function.returned(first, lookups)
+                if _unread(returned) is None and function.is_by_change:
+                    rows = function.read(outputs, returned)
+                    self._learn_from(first.images_read, rows, len(first.changes_with(frozenset())))
+            except TransformError:
+                return  # the chunk shows what is wrong
 
     def _read_in_full(self, after_batch: int, error: FullChunkNeededError) -> None:
         """Read the batches of an attempt in full from now on."""
@@ -262,18 +292,20 @@ class Preparation:
                 types = view_types_of(result.changes)
                 problem = self._function.reads.problem(result.changes, rows, types)
                 if problem is None and not self._are_some_refused(result.changes, rows):
-                    self._learn_from(full, rows, len(result.changes))
+                    self._learn_from(full.images_read, rows, len(result.changes))
                     return Prepared(full.facts(), result)
         result = self._function.evaluate(outputs, full.changes, lookups, full.location, returned)
         refused = pa.concat_tables([full.refused, result.refused])
         return Prepared(full.facts(), replace(result, refused=refused))
 
-    def _learn_from(self, full: FullChunk, rows: Mapping[str, pa.Table], changes: int) -> None:
+    def _learn_from(
+        self, images: frozenset[str], rows: Mapping[str, pa.Table], changes: int
+    ) -> None:
         """Decide whether the next chunks need the latest changes only, and measure the rows."""
         if self._function.is_by_change and all(
             map(self._holds_latest_only, self._transform.outputs)
         ):
-            self._images_of_items = full.images_read
+            self._images_of_items = images
             self._sizes.learn(rows, changes)
 
 

@@ -67,7 +67,7 @@ chunk as it was read, as the function's result, and as the merge's input."""
 RETAINED_SHARE = 1 / 7
 """Share of the working memory for the latest changes and their rows before they are merged."""
 
-NEARLY = 0.75
+NEARLY = 0.9
 """Share of `ChunkBounds.retained_bytes` at which a chunk that was just collapsed ends: close to the
 bound, every row group would collapse everything again."""
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
-from datazone_dagster.apply import image_views
+from datazone_dagster.apply import image_views, prepare
 from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.row_groups import RowGroups
@@ -29,7 +29,8 @@ from tests.examples import examples
 
 SOURCE = DynamoDBSource(table_name="orders", region="eu-west-1")
 BATCH = ApplySettings(chunk_bytes=1)
-"""A batch per chunk: the first is read in full, the others by their latest changes."""
+"""A batch per chunk: the first of a short backlog is read in full, the others by their latest
+changes."""
 
 Item = dict[str, dict[str, Any]]
 
@@ -88,6 +89,12 @@ def open_items_of_all(orders: Frame) -> Frame:
 
 
 @pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every backlog be worth a look at its first changes."""
+    monkeypatch.setattr(prepare, "WORTH_A_LOOK_RECORDS", 1)
+
+
+@pytest.fixture
 def image_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the numbers of rows whose images were given to functions of latest changes."""
     found: list[int] = []
@@ -116,15 +123,19 @@ CHANGES = st.tuples(st.sampled_from("abcd"), st.none() | ITEMS | ITEMS)
 @given(
     batches=st.lists(st.lists(CHANGES, min_size=1, max_size=6), min_size=2, max_size=5),
     chunk_bytes=st.sampled_from([1, 3000]),
+    looks=st.booleans(),
 )
 def test_datasets_are_as_from_every_change(
     tmp_path_factory: pytest.TempPathFactory,
     batches: list[list[tuple[str, Item | None]]],
     chunk_bytes: int,
+    looks: bool,
 ) -> None:
     layout = Layout(str(tmp_path_factory.mktemp("lake")))
     land(layout, batches)
-    one = applied(layout, open_items, "latest", ApplySettings(chunk_bytes=chunk_bytes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "WORTH_A_LOOK_RECORDS", 1 if looks else 10**6)
+        one = applied(layout, open_items, "latest", ApplySettings(chunk_bytes=chunk_bytes))
     other = applied(layout, open_items_of_all, "every")
     assert contents(layout, "latest") == contents(layout, "every")
     assert one.position == other.position == len(batches)
@@ -138,6 +149,48 @@ def test_superseded_images_are_not_parsed(tmp_path: Path, image_rows: list[int])
     assert applied(layout, open_items, "latest").records == 151
     assert image_rows == [1, 2]
     assert [row["status"] for row in contents(layout, "latest")] == ["49"]
+
+
+@pytest.mark.usefixtures("looks")
+def test_the_first_chunk_of_a_long_backlog_has_the_latest_changes_only(
+    tmp_path: Path, image_rows: list[int]
+) -> None:
+    layout = Layout(str(tmp_path))
+    many: list[tuple[str, Item | None]] = [("a", {"status": {"S": str(at)}}) for at in range(50)]
+    land(layout, [many, [*many, ("b", None)]])
+    seen: list[list[str]] = []
+
+    def watched(orders: Frame) -> Frame:
+        items = open_items(orders)
+        seen.append(items.filter("true").columns)
+        return items
+
+    assert applied(layout, watched, "latest").records == 101
+    assert image_rows == [1, 2]
+    assert len(seen) == 3, "once on the first changes, once for each chunk"
+    assert [row["status"] for row in contents(layout, "latest")] == ["49"]
+
+
+@pytest.mark.usefixtures("looks")
+def test_what_the_look_has_seen_does_not_fix_types(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    land(layout, [[("a", {"total": {"S": "old"}}), ("b", {"status": {"S": "x"}})]])
+    land(layout, [[("a", {"total": {"N": "1"}})]])
+    applied(layout, lambda orders: orders.items(), "latest", ApplySettings())
+    assert read_dataset(layout, "latest").schema.field("total").type == pa.int64()
+
+
+@pytest.mark.usefixtures("looks")
+def test_a_function_that_fails_on_the_first_changes_fails_on_the_chunk_that_says_so(
+    tmp_path: Path,
+) -> None:
+    layout = Layout(str(tmp_path))
+    land(layout, [[("a", {"status": {"S": "x"}})], [("b", {"late": {"S": "y"}})]])
+    whole = ApplySettings(chunk_bytes=10**6)
+    late = "coalesce(late, status) as either"
+    report = applied(layout, lambda orders: orders.items().select("id", late), "latest", whole)
+    assert report.position == 2
+    assert [row["either"] for row in contents(layout, "latest")] == ["x", "y"]
 
 
 def test_old_images_are_not_read_for_new_ones(
@@ -170,9 +223,15 @@ def test_old_images_are_not_read_for_new_ones(
         lambda orders: orders.items().with_columns(f"{orders.arrow().num_rows} as changes"),
     ],
 )
+@pytest.mark.parametrize("worth_a_look", [1, 10**6])
 def test_a_function_that_sees_other_changes_gets_all_of_them(
-    tmp_path: Path, image_rows: list[int], function: Any
+    tmp_path: Path,
+    image_rows: list[int],
+    function: Any,
+    worth_a_look: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(prepare, "WORTH_A_LOOK_RECORDS", worth_a_look)
     layout = Layout(str(tmp_path))
     land(layout, [[("a", {"status": {"S": "x"}})] * 3] * 3)
     applied(layout, function, "every")

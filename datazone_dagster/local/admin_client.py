@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,25 @@ class AdminClient:
         at once.
         """
         self._call("exports", seconds=seconds, fail=fail)
+
+    def hold_kinesis(self, stream: str, *, hold: bool = True) -> None:
+        """Let a Kinesis stream collect the records of changes until they are delivered."""
+        self._call("kinesis-hold", stream=stream, hold=hold)
+
+    def deliver_kinesis(self, stream: str, order: Sequence[int] | None = None) -> int:
+        """Deliver held records to a Kinesis stream; return how many are still held.
+
+        Args:
+            stream: Name of the stream.
+            order: Indexes of held records, from 0, in the order of delivery. An index given twice
+                is a duplicate, one left out stays held. None delivers each once, oldest first.
+        """
+        given = None if order is None else list(order)
+        return int(self._call("kinesis-deliver", stream=stream, order=given)["left"])
+
+    def trim_kinesis(self, stream: str) -> int:
+        """Trim every record of a Kinesis stream so far, and closed shards; return their number."""
+        return int(self._call("kinesis-trim", stream=stream)["trimmed"])
 
     def clear_faults(self) -> None:
         """Remove all faults and empty the log."""

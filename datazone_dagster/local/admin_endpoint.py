@@ -19,6 +19,9 @@ from datazone_dagster.local.exports import BUCKET, EXPORT_FAILS, EXPORT_SECONDS
 from datazone_dagster.local.faults import FaultPlan
 from datazone_dagster.local.history import forget
 from datazone_dagster.local.http_requests import Request
+from datazone_dagster.local.kinesis import delivery
+from datazone_dagster.local.kinesis.reads import trim_before as trim_kinesis_before
+from datazone_dagster.local.kinesis.streams import find_stream as find_kinesis_stream
 from datazone_dagster.local.operations import Answer, Operations, decoded
 from datazone_dagster.local.rows import sweep_expired
 from datazone_dagster.local.service import Body, Call, optional_integer, optional_text, text
@@ -59,6 +62,9 @@ class AdminEndpoint:
             "read-capacity": self._read_capacity,
             "bucket": self._bucket,
             "exports": self._exports,
+            "kinesis-hold": delivery.hold,
+            "kinesis-deliver": delivery.deliver,
+            "kinesis-trim": _trim_kinesis,
             "fault-log": lambda _call, _body: {"log": operations.faults.log()},
         }
 
@@ -192,6 +198,12 @@ class AdminEndpoint:
         except DefinitionError as error:
             raise validation(str(error)) from None
         return {"faults": len(plan)}
+
+
+def _trim_kinesis(call: Call, body: Body) -> Body:
+    """Trim every record of a Kinesis stream so far; shards that are closed go too."""
+    stream = find_kinesis_stream(call, {"StreamName": text(body, "stream")})
+    return {"trimmed": trim_kinesis_before(call, stream, call.clock.now() + 0.001)}
 
 
 def _require_admin(request: Request) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from datazone_dagster.local.faults import Fault, FaultKind
 from datazone_dagster.local.iterators import read, written
+from datazone_dagster.local.kinesis.reads import KinesisPage
 from datazone_dagster.local.service import Body, Call
 from datazone_dagster.local.stream_listing import described_shard
 from datazone_dagster.local.stream_reads import RecordsPage
@@ -12,22 +15,26 @@ from datazone_dagster.local.stream_reads import RecordsPage
 def distorted_page(call: Call, body: Body, page: RecordsPage, fault: Fault) -> RecordsPage:
     """Return a GetRecords page as the fault changes it."""
     if fault.kind is FaultKind.MISSING_NEXT_ITERATOR:
-        return RecordsPage(page.records, None)
+        return replace(page, next_iterator=None)
     if fault.kind is FaultKind.MALFORMED_RECORD:
         records, middle = list(page.records), len(page.records) // 2
         records.insert(middle, fault.payload.encode())
-        return RecordsPage(records, page.next_iterator)
+        return replace(page, records=records)
     iterator: str = body["ShardIterator"]
     arn, now = iterator.rsplit("|", 2)[0], call.clock.now()
     position = read(iterator, now)
     if fault.kind is FaultKind.EMPTY_PAGE:
-        return RecordsPage([], written(arn, position.moved(position.after, now)))
+        return replace(
+            page, records=[], next_iterator=written(arn, position.moved(position.after, now))
+        )
     if page.next_iterator is not None:  # LATE_END changes the last page only
         return page
+    table = "kinesis_shards" if isinstance(page, KinesisPage) else "shards"
     row = call.db.execute(
-        "SELECT ending FROM shards WHERE number = ?", (position.shard,)
+        f"SELECT ending FROM {table} WHERE number = ?",  # noqa: S608 - fixed names
+        (position.shard,),
     ).fetchone()
-    return RecordsPage(page.records, written(arn, position.moved(row["ending"], now)))
+    return replace(page, next_iterator=written(arn, position.moved(row["ending"], now)))
 
 
 def distorted_listing(call: Call, answer: Body, fault: Fault) -> Body:

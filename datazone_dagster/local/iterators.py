@@ -45,12 +45,14 @@ def written(stream_arn: str, position: ShardPosition) -> str:
     return f"{stream_arn}|1|{base64.b64encode(packed).decode()}"
 
 
-def read(iterator: str, now: float) -> ShardPosition:
+def read(
+    iterator: str, now: float, lifetime_seconds: float = ITERATOR_LIFETIME_SECONDS
+) -> ShardPosition:
     """Return the position encoded in an iterator's text.
 
     Raises:
         ServiceError: `ValidationException` for a text that this server did not issue,
-            `ExpiredIteratorException` after 15 minutes of server time.
+            `ExpiredIteratorException` after its lifetime, 15 minutes of server time by default.
     """
     try:
         packed = base64.b64decode(iterator.rsplit("|", 1)[-1], validate=True)
@@ -60,6 +62,6 @@ def read(iterator: str, now: float) -> ShardPosition:
         position = msgspec.msgpack.decode(body, type=ShardPosition)
     except (binascii.Error, msgspec.MsgspecError, ValueError):
         raise validation("Invalid ShardIterator") from None
-    if now - position.issued_at > ITERATOR_LIFETIME_SECONDS:
+    if now - position.issued_at > lifetime_seconds:
         raise ServiceError("ExpiredIteratorException", "Shard iterator has expired")
     return position

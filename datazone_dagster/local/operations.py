@@ -30,6 +30,9 @@ from datazone_dagster.local.faults import (
     FaultKind,
 )
 from datazone_dagster.local.iterators import read
+from datazone_dagster.local.kinesis import destinations
+from datazone_dagster.local.kinesis.operations import OPERATIONS as KINESIS_OPERATIONS
+from datazone_dagster.local.kinesis.operations import TARGET as KINESIS
 from datazone_dagster.local.read_limits import ReadLimits
 from datazone_dagster.local.readers import ReaderLimit
 from datazone_dagster.local.service import Body, Call, Settings
@@ -53,6 +56,10 @@ _OPERATIONS: dict[str, dict[str, _Operation]] = {
         "ExportTableToPointInTime": exports.export_table,
         "DescribeExport": exports.describe_export,
         "ListExports": exports.list_exports,
+        "EnableKinesisStreamingDestination": destinations.enable,
+        "DisableKinesisStreamingDestination": destinations.disable,
+        "UpdateKinesisStreamingDestination": destinations.update,
+        "DescribeKinesisStreamingDestination": destinations.describe,
         "PutItem": items.put_item,
         "GetItem": items.get_item,
         "UpdateItem": items.update_item,
@@ -69,6 +76,7 @@ _OPERATIONS: dict[str, dict[str, _Operation]] = {
         "GetShardIterator": stream_reads.get_shard_iterator,
         "GetRecords": stream_reads.get_records,
     },
+    KINESIS: KINESIS_OPERATIONS,
 }
 
 
@@ -85,7 +93,7 @@ class ResetBeforeWorkError(Exception):
 
 
 class Operations:
-    """All operations of both services. Thread safe.
+    """All operations of DynamoDB, its streams and Kinesis. Thread safe.
 
     Args:
         store: Store of the state.
@@ -120,19 +128,21 @@ class Operations:
             if operation is None:
                 raise ServiceError("UnknownOperationException", f"Unknown operation: {target}")
             self._count(self._counts, name)
-            return self._carry_out(name, operation, decoded(raw), region)
+            return self._carry_out(service, name, operation, decoded(raw), region)
         except ServiceError as error:
             self._count(self._errors, error.code)
             return Answer(error.status, error.encoded())
 
-    def _carry_out(self, name: str, operation: _Operation, body: Body, region: str) -> Answer:
-        fault = self._fault(name, body) if self.faults.armed else None
+    def _carry_out(
+        self, service: str, name: str, operation: _Operation, body: Body, region: str
+    ) -> Answer:
+        fault = self._fault(service, name, body) if self.faults.armed else None
         if fault is not None:
             if fault.kind in ERROR_KINDS:
                 raise ServiceError(fault.kind.value, f"Injected fault: {fault.kind.value}")
             if fault.kind is FaultKind.CONNECTION_RESET:
                 raise ResetBeforeWorkError
-        if name == "GetRecords" and self.settings.two_readers_a_shard:
+        if name == "GetRecords" and service != KINESIS and self.settings.two_readers_a_shard:
             self._admit_reader(body)
         with self.store.transaction() as db:
             call = Call(db, self.clock, self.settings, region, self.read_limits)
@@ -147,12 +157,13 @@ class Operations:
             encoded = msgspec.json.encode(answer)
         return Answer(200, encoded, fault)
 
-    def _fault(self, name: str, body: Body) -> Fault | None:
-        return self.faults.strike(name, self._called_shard(body), self.clock.now())
+    def _fault(self, service: str, name: str, body: Body) -> Fault | None:
+        table = "kinesis_shards" if service == KINESIS else "shards"
+        return self.faults.strike(name, self._called_shard(table, body), self.clock.now())
 
-    def _called_shard(self, body: Body) -> CalledShard | None:
-        by_number = "SELECT * FROM shards WHERE number = ?"
-        by_id = "SELECT * FROM shards WHERE shard_id = ?"
+    def _called_shard(self, table: str, body: Body) -> CalledShard | None:
+        by_number = f"SELECT * FROM {table} WHERE number = ?"  # noqa: S608 - fixed names
+        by_id = f"SELECT * FROM {table} WHERE shard_id = ?"  # noqa: S608 - fixed names
         with self.store.transaction() as db:
             if isinstance(body.get("ShardIterator"), str):
                 try:
@@ -167,7 +178,7 @@ class Operations:
             if row is None:
                 return None
             earlier = db.execute(
-                "SELECT count(*) AS shards FROM shards WHERE stream = ? AND number < ?",
+                f"SELECT count(*) AS shards FROM {table} WHERE stream = ? AND number < ?",  # noqa: S608 - fixed names
                 (row["stream"], row["number"]),
             ).fetchone()
         return CalledShard(row["shard_id"], earlier["shards"])

@@ -6,6 +6,7 @@ import msgspec
 
 from datazone_dagster.local import history
 from datazone_dagster.local.keys import StoredKey, key_of_item
+from datazone_dagster.local.kinesis.delivery import send_change
 from datazone_dagster.local.service import Body, Call
 from datazone_dagster.local.service_errors import validation
 from datazone_dagster.local.stream_log import TTL_IDENTITY, append_record
@@ -65,6 +66,7 @@ def change_row(
     history.remember(call, table, key, old)
     if table.stream_arn is not None:
         append_record(call, table.stream_arn, key, old=old, new=new, identity=identity)
+    send_change(call, table, key, old=old, new=new, identity=identity)
 
 
 def sweep_expired(call: Call) -> int:

@@ -44,6 +44,22 @@ CREATE TABLE IF NOT EXISTS writes (
 CREATE TABLE IF NOT EXISTS exports (
     number INTEGER PRIMARY KEY AUTOINCREMENT, arn TEXT NOT NULL UNIQUE, token TEXT NOT NULL UNIQUE,
     table_arn TEXT NOT NULL, document BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS kinesis_streams (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, region TEXT NOT NULL,
+    created_at REAL NOT NULL, retention_hours INTEGER NOT NULL, held INTEGER NOT NULL DEFAULT 0,
+    next_shard INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS kinesis_shards (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER NOT NULL, shard_id TEXT NOT NULL,
+    parent_id TEXT, adjacent_id TEXT, hash_from INTEGER NOT NULL, hash_to INTEGER NOT NULL,
+    starting TEXT NOT NULL, ending TEXT, last TEXT NOT NULL, closed_at REAL,
+    trimmed_through TEXT NOT NULL DEFAULT '', UNIQUE (stream, shard_id));
+CREATE TABLE IF NOT EXISTS kinesis_records (
+    position INTEGER PRIMARY KEY, shard INTEGER NOT NULL, sequence TEXT NOT NULL,
+    arrived_at REAL NOT NULL, partition_key TEXT NOT NULL, data BLOB NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS kinesis_records_by_shard ON kinesis_records (shard, sequence);
+CREATE TABLE IF NOT EXISTS kinesis_held (
+    position INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER NOT NULL, hash INTEGER NOT NULL,
+    partition_key TEXT NOT NULL, data BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS writes_by_table ON writes (table_number, position);
 CREATE INDEX IF NOT EXISTS writes_by_key ON writes (table_number, hash, partition, sort, position);
 """
@@ -56,6 +72,10 @@ _ERASE = (
     "DELETE FROM writes",
     "DELETE FROM exports",
     "DELETE FROM tables",
+    "DELETE FROM kinesis_records",
+    "DELETE FROM kinesis_shards",
+    "DELETE FROM kinesis_held",
+    "DELETE FROM kinesis_streams",
     "DELETE FROM settings",
 )
 

@@ -54,6 +54,9 @@ class Table(msgspec.Struct, frozen=True):
     read_limit: float | None = None
     recoverable_since: float | None = None
     recoverable_days: int = 35
+    kinesis_arn: str | None = None
+    kinesis_status: str = "ACTIVE"
+    kinesis_precision: str = "MILLISECOND"
     number: int = 0
 
     @property

@@ -1,0 +1,1 @@
+"""Kinesis Data Streams, as far as DynamoDB writes to them and a reader reads them."""

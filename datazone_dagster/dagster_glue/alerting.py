@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -29,12 +28,10 @@ from datazone_dagster.dagster_glue.alerts import (
     event_of,
 )
 from datazone_dagster.dagster_glue.sensor_checks import FAILED_RUN
+from datazone_dagster.dagster_glue.ui_links import ui_address
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.alert_plan import OK, AlertState
-from datazone_dagster.text import shown, without_secrets
-
-WEBSERVER_VARIABLE = "DAGSTER_WEBSERVER"
-"""Environment variable with the address of the UI, for links."""
+from datazone_dagster.text import shown
 
 _KINDS = ("fail", "recover")
 _SEVERITIES = ("WARN", "ERROR")
@@ -218,9 +215,7 @@ class _Links:
     """Links into the UI."""
 
     def __init__(self, base_url: str | EnvVar | None) -> None:
-        given = base_url.get_value() if isinstance(base_url, EnvVar) else base_url
-        address = given or os.environ.get(WEBSERVER_VARIABLE) or ""
-        self._base = without_secrets(address).rstrip("/")
+        self._base = ui_address(base_url)
 
     def add_to(self, event: CheckEvent) -> CheckEvent:
         """Return the event with links to the check and to the failed run behind it."""

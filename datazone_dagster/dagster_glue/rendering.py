@@ -101,12 +101,18 @@ def dataset_metadata(applied: Applied, *, preview: bool, history: bool = True) -
 
 
 def change_log_metadata(
-    report: DrainReport, uri: str, now: datetime, *, since_seconds: float
+    report: DrainReport, uri: str, now: datetime, *, since_seconds: float, sensor_link: str | None
 ) -> RawMetadata:
     """Return the metadata of a materialization of a change log, with a picture of its shards."""
     found = rendered(drain_metadata(report, uri, now=now, since_seconds=since_seconds))
     picture = shards_markdown(report.shards)
-    return {**found, **({"shards": MetadataValue.md(picture)} if picture else {})}
+    shards: RawMetadata = {"shards": MetadataValue.md(picture)} if picture else {}
+    return {**linked_sensor(sensor_link), **found, **shards}
+
+
+def linked_sensor(link: str | None) -> RawMetadata:
+    """Return the metadata that leads to a sensor; empty without a link."""
+    return {} if link is None else {"sensor": MetadataValue.url(link)}
 
 
 def _lineage(source: str, sources: Mapping[str, Sequence[str]]) -> TableColumnLineageMetadataValue:
@@ -224,7 +230,12 @@ def _result(
 
 
 def evaluation(
-    key: AssetCheckKey, level: Level, reason: str, plain: Mapping[str, Plain]
+    key: AssetCheckKey,
+    level: Level,
+    reason: str,
+    plain: Mapping[str, Plain],
+    *,
+    sensor_link: str | None = None,
 ) -> AssetCheckEvaluation:
     """Return a check evaluation that a sensor reports, outside any run."""
     return AssetCheckEvaluation(
@@ -233,5 +244,5 @@ def evaluation(
         passed=level.passed,
         severity=severity(level),
         description=reason,
-        metadata=rendered(plain),
+        metadata={**linked_sensor(sensor_link), **rendered(plain)},
     )

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import count
 from typing import NamedTuple
 
 from dagster import (
@@ -36,6 +35,7 @@ from datazone_dagster.dagster_glue.names import (
     LAKEHOUSE_KEY,
     change_log_key,
     resync_job_name,
+    sensor_name,
     snapshot_job_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
@@ -56,7 +56,9 @@ from datazone_dagster.dagster_glue.sensor_checks import (
 )
 from datazone_dagster.dagster_glue.shared import Group
 from datazone_dagster.dagster_glue.snapshot_requests import SnapshotDecision, decide_snapshot
+from datazone_dagster.dagster_glue.tick_maintenance import TickMaintenance
 from datazone_dagster.dagster_glue.tick_summary import batches_text, counted, tick_summary
+from datazone_dagster.dagster_glue.ui_links import sensor_link
 from datazone_dagster.errors import DatazoneError, SourceMismatchError, StoreUnavailableError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
@@ -65,13 +67,9 @@ from datazone_dagster.observe.health import StreamHealth, health_of_error, healt
 from datazone_dagster.pipeline import (
     DrainSettings,
     drain_tick,
-    look_in_turn,
     next_drain_seconds,
-    truncate_applied,
 )
 from datazone_dagster.process import crash_points
-
-TRUNCATE_EVERY = timedelta(hours=1)
 
 
 class _Tick(NamedTuple):
@@ -127,10 +125,9 @@ class DrainSensor:
         self._clock = clock
         self._client: tuple[dict[str, object], StreamClient] | None = None
         self._unsaved: SensorCursor | None = None
-        self._truncated_at: datetime | None = None
         self._drained_at: datetime | None = None
         self._landed_seconds = -BUSY_FOR_SECONDS
-        self._looks = count()
+        self._maintenance = TickMaintenance(source.name, settings.keep_changes, clock)
         self._loaded_at = clock()
 
     def evaluate(self, context: SensorEvaluationContext) -> SensorResult:
@@ -148,7 +145,7 @@ class DrainSensor:
         idle = found.is_idle(drained.report)
         due = Due.at(now, cursor, idle=idle)
         events: list[AssetMaterialization | AssetCheckEvaluation] = [
-            *self._materialization(drained.report, layout, now),
+            *self._materialization(tick, drained.report, now),
             *(
                 one.event()
                 for one in found.checks
@@ -265,45 +262,8 @@ class DrainSensor:
             # The next tick builds a new client: credentials and endpoints may have changed.
             self._client = None
             return _Failed(error)
-        self._truncate(context, layout, transforms)
-        if report.batch is None:
-            self._look_in_turn(context, layout, transforms)
+        self._maintenance.after(report, context, layout, transforms)
         return _Succeeded(report)
-
-    def _look_in_turn(
-        self, context: SensorEvaluationContext, layout: Layout, transforms: Sequence[Transform]
-    ) -> None:
-        ids = sorted(dataset.id for one in transforms for dataset in one.outputs.values())
-        try:
-            look_in_turn(self._source.name, ids, layout, next(self._looks))
-        except DatazoneError as error:
-            context.log.warning("A table could not be looked at; a later tick tries: %s", error)
-
-    def _truncate(
-        self, context: SensorEvaluationContext, layout: Layout, transforms: Sequence[Transform]
-    ) -> None:
-        """Remove applied changes that are past their retention, at most once an hour."""
-        now, retention = self._clock(), self._settings.keep_changes
-        if retention is None:
-            return
-        if self._truncated_at and now - self._truncated_at < TRUNCATE_EVERY:
-            return
-        self._truncated_at = now
-        ids = [dataset.id for one in transforms for dataset in one.outputs.values()]
-        try:
-            removed = truncate_applied(
-                self._source.name,
-                ids,
-                layout,
-                created_before=now - retention,
-                logger=context.log,
-            )
-        except DatazoneError as error:
-            context.log.warning("Old changes could not be removed; a later tick tries: %s", error)
-            return
-        if removed:
-            changes = counted(removed, "change")
-            context.log.info("Removed %s that every dataset has applied.", changes)
 
     def _client_of(self, dynamodb: DynamoDBStreamsResource) -> StreamClient:
         """Return the client of all ticks of this process, with its connections and iterators."""
@@ -379,16 +339,19 @@ class DrainSensor:
         return with_snapshot(health, decision), decision
 
     def _materialization(
-        self, report: DrainReport | None, layout: Layout, now: datetime
+        self, tick: _Tick, report: DrainReport | None, now: datetime
     ) -> Iterator[AssetMaterialization]:
         before, self._drained_at = self._drained_at, now if report else self._drained_at
         if report is not None and report.batch is not None:
             since = 0.0 if before is None else (now - before).total_seconds()
-            uri = layout.change_log(self._source.name)
+            uri = tick.layout.change_log(self._source.name)
+            link = sensor_link(tick.context, sensor_name(self._source))
             yield AssetMaterialization(
                 change_log_key(self._source),
                 description=f"{batches_text(report)}: {counted(report.records, 'record')}.",
-                metadata=change_log_metadata(report, uri, now, since_seconds=since),
+                metadata=change_log_metadata(
+                    report, uri, now, since_seconds=since, sensor_link=link
+                ),
             )
 
 

@@ -37,6 +37,7 @@ from datazone_dagster.dagster_glue.rendering import evaluation
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.dagster_glue.sensor_checks import lag_checks
 from datazone_dagster.dagster_glue.shared import Group, Member, shared
+from datazone_dagster.dagster_glue.ui_links import sensor_link
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.service_limits import RETENTION
@@ -123,10 +124,13 @@ def drain_facts(instance: DagsterInstance, sensor: str, repository: str | None) 
     return facts
 
 
-def drain_evaluation(source: DynamoDBSource, status: DrainStatus) -> AssetCheckEvaluation:
-    """Return the evaluation of the check `drain` of a source."""
+def drain_evaluation(
+    source: DynamoDBSource, status: DrainStatus, link: str | None = None
+) -> AssetCheckEvaluation:
+    """Return the evaluation of the check `drain` of a source, with a link to its sensor."""
     key = AssetCheckKey(change_log_key(source), DRAIN_CHECK)
-    return evaluation(key, status.level, status.reason, drain_status_metadata(status))
+    plain = drain_status_metadata(status)
+    return evaluation(key, status.level, status.reason, plain, sensor_link=link)
 
 
 class _Watch:
@@ -148,7 +152,7 @@ class _Watch:
         for source in sources:
             facts = drain_facts(context.instance, sensor_name(source), context.repository_name)
             status = drain_status(sensor_name(source), facts, now=now, watched_since=self._since)
-            found = [drain_evaluation(source, status)]
+            found = [drain_evaluation(source, status, sensor_link(context, sensor_name(source)))]
             if not status.level.passed:
                 failing += 1
                 of_source = [one for one in transforms if one.source == source]

@@ -24,6 +24,7 @@ from datazone_dagster.demo.servers import free_port, read_lock
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 PROJECT = Path(__file__).parents[2]
 ASSET = "/assets/processed_orders"
+CHANGE_LOG = "/assets/dynamodb/orders"
 SENSOR = "/locations/__repository__@definitions.py/sensors/drain_orders"
 LAG = f"{ASSET}?view=checks&checkDetail=lag"
 TALL = {"width": 1300, "height": 1100}
@@ -148,6 +149,17 @@ def test_the_graph_shows_change_log_and_dataset(site: Site) -> None:
     site.text("processed_orders").wait_for()
     site.text("Materialized").wait_for()
     site.screenshot("asset-graph")
+
+
+def test_the_page_of_the_change_log_leads_to_its_sensor(site: Site) -> None:
+    def link(page: Any) -> Any:
+        return page.locator("a[href$='/sensors/drain_orders']")
+
+    site.open_until(CHANGE_LOG, link)
+    site.screenshot("change-log")
+    site.open(link(site.page).first.get_attribute("href"), WIDE)
+    site.page.get_by_role("row").filter(has_text="Running").first.wait_for()
+    site.text("drain_orders").wait_for()
 
 
 def test_the_page_of_the_dataset_has_columns_and_plots(site: Site) -> None:

@@ -51,6 +51,7 @@ class Transform(Generic[P, R_co]):
         on_mismatch: `"null"`, `"quarantine"` or `"fail"`: handling of values of another type than
             a path reads.
         version: Version of the function, if the user gave one.
+        row_wise: Whether the function computes the rows of a change from that change alone.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Transform(Generic[P, R_co]):
     on_error: str = "fail"
     on_mismatch: str = "null"
     version: str | None = None
+    row_wise: bool = False
 
     def __post_init__(self) -> None:
         """Copy the function's name, module, docstring and signature."""
@@ -100,6 +102,7 @@ def transform(
     on_error: Literal["fail", "quarantine"] = "fail",
     on_mismatch: Literal["null", "quarantine", "fail"] = "null",
     version: str | None = None,
+    row_wise: bool = False,
 ) -> Callable[[Callable[Params, Result]], Transform[Params, Result]]:
     """Turn a function into a transform from one stream to one or more datasets.
 
@@ -129,6 +132,15 @@ def transform(
         version: Version of the function, any non-empty text. The `function` check warns while a
             dataset has rows of another version. Defaults to a fingerprint of the code, which
             changes with every change of the code that is more than a comment or formatting.
+        row_wise: Says that the function computes the rows of a change from that change alone, for
+            functions that read their rows: Python code over `arrow()`, `pl()` or `df()`. The
+            function then gets the latest change of each key of a chunk, some thousand at a time.
+            Each run checks it on up to 500 changes before it writes: called on each half of them,
+            the function must give the same rows as for all, in any order. Where a change can't be
+            applied, the function still gets every change of the chunk. Frames of `select`,
+            `filter`, `with_columns` and `items()` show it by themselves and need no statement.
+            Refused with datasets that every change counts for: `mode="append"` or `"history"`,
+            `deletes="soft"`, `ttl_deletes="ignore"`.
 
     Returns:
         A decorator that returns a `Transform`, which is still callable as the plain function.
@@ -165,6 +177,8 @@ def transform(
         _check_datasets(where, lookups, datasets)
         if not stream.source.stream_enabled:
             _check_replaced(where, datasets)
+        if checked.flag(where, "row_wise", row_wise):
+            _check_row_wise(where, datasets)
         checked.optional_text(where, "description", description)
         return Transform(
             name=checked.dagster_name(where, "name", transform_name),
@@ -181,6 +195,7 @@ def transform(
             on_error=checked.choice(where, "on_error", on_error),
             on_mismatch=checked.choice(where, "on_mismatch", on_mismatch),
             version=checked.optional_text(where, "version", version),
+            row_wise=row_wise,
         )
 
     return decorate
@@ -260,4 +275,22 @@ def _check_replaced(where: str, datasets: Mapping[str, Dataset]) -> None:
             hint="A scan shows the items that a table has now: no single changes, no deletes, no "
             'past. Write mode="merge" with deletes="hard", or enable the stream of the table and '
             "set stream_enabled=True.",
+        )
+
+
+def _check_row_wise(where: str, datasets: Mapping[str, Dataset]) -> None:
+    """Refuse `row_wise` where superseded changes leave a trace: it would have no effect."""
+    for dataset in datasets.values():
+        if dataset.mode != "merge":
+            setting = f"mode={dataset.mode!r}"
+        elif dataset.deletes != "hard":
+            setting = f"deletes={dataset.deletes!r}"
+        elif dataset.ttl_deletes != "apply":
+            setting = f"ttl_deletes={dataset.ttl_deletes!r}"
+        else:
+            continue
+        raise DefinitionError(
+            f"{where}: row_wise=True, but dataset {dataset.id!r} has {setting}, where every "
+            "change of a key counts, not only the latest.",
+            hint="Leave out row_wise=True: the function gets every change there anyway.",
         )

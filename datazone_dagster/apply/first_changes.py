@@ -58,9 +58,15 @@ class FirstChanges:
         return self._columns & {Log.OLD_IMAGE, Log.NEW_IMAGE}
 
     @property
+    def batches(self) -> tuple[int, int]:
+        """First and last batch of the range."""
+        return self._range[0] + 1, self._range[1]
+
+    @property
     def location(self) -> str:
         """Range of batches in the change log, for errors."""
-        return f"batches {self._range[0] + 1} to {self._range[1]}"
+        first, last = self.batches
+        return f"batches {first} to {last}"
 
     def _read(self) -> pa.Table:
         wanted = [name for name in CHUNK_COLUMNS if name not in ON_DEMAND or name in self._columns]

@@ -3,7 +3,8 @@
 `items()` parses the images of its frame at once. If a function returned frames that compute the
 rows of a change from that change alone, it is called with the latest change of each key only, some
 thousand at a time: superseded images are neither read nor parsed. Whether the returned frames are
-still such frames is checked after each call. Exceptions are left to the full scan.
+still such frames is checked after each call. The same goes for a function that its transform says
+is row-wise, whatever it returns. Exceptions are left to the full scan.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from datazone_dagster.frame.query_session import Unread
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.size_policy import ChunkBounds
 
-_IMAGES = frozenset({Log.OLD_IMAGE, Log.NEW_IMAGE})
+IMAGES = frozenset({Log.OLD_IMAGE, Log.NEW_IMAGE})
+"""Columns of images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class LatestPart:
         Raises:
             FullChunkNeededError: One of the columns was not read.
         """
-        if not columns & _IMAGES <= self.images:
+        if not columns & IMAGES <= self.images:
             raise FullChunkNeededError(self.last_batch, "the function reads further images.")
         return self.changes
 
@@ -77,6 +79,7 @@ def read_latest_in_parts(
     bounds: ChunkBounds,
     images: Collection[str],
     evaluate: Callable[[LatestPart], PartResult],
+    state: Callable[[], object],
 ) -> tuple[Prepared, ReadReport]:
     """Prepare the next chunk of a range from the latest change of each key.
 
@@ -104,7 +107,7 @@ def read_latest_in_parts(
         scan = ChangeScan(bounds, (), lambda: None, latest_only=True)
         scan.run(row_groups)
         facts, latest = scan.facts(), scan.changes()
-        read = _IMAGES & set(images)
+        read = IMAGES & set(images)
         columns = [*sorted(read), *SMALL_COLUMNS]
         several = facts.first_batch < facts.last_batch
 
@@ -113,7 +116,8 @@ def read_latest_in_parts(
                 yield LatestPart(part, read, facts.first_batch, facts.last_batch)
 
         try:
-            found = _evaluated(parts, evaluate, bounds.most_bytes if several else None)
+            most_bytes = bounds.most_bytes if several else None
+            found = _evaluated(parts, evaluate, most_bytes, state)
         except TransformError as error:
             raise FullChunkNeededError(facts.last_batch, error.what) from error
     changes = latest.drop_columns([ROW_GROUP, ROW])
@@ -125,9 +129,11 @@ def _evaluated(
     parts: Callable[[], Iterator[LatestPart]],
     evaluate: Callable[[LatestPart], PartResult],
     most_bytes: int | None,
+    state: Callable[[], object],
 ) -> PartResult:
     """Evaluate all parts, again if a later part has brought columns or wider types."""
     for _ in range(MOST_PASSES):
+        before = state()
         done: list[PartResult] = []
         row_bytes = changes = 0
         for part in parts():
@@ -136,6 +142,6 @@ def _evaluated(
             changes += len(done[-1].result.changes)
             if most_bytes is not None and row_bytes > most_bytes:
                 raise TooMuchError(row_bytes / changes)
-        if fit_together(one.result for one in done):
+        if state() == before or fit_together(one.result for one in done):
             break
     return joined(done)

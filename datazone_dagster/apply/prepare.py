@@ -17,10 +17,11 @@ from datazone_dagster.apply.first_changes import FirstChanges
 from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.function_errors import failure_of
-from datazone_dagster.apply.latest_parts import LatestPart, read_latest_in_parts
+from datazone_dagster.apply.latest_parts import IMAGES, LatestPart, read_latest_in_parts
 from datazone_dagster.apply.parts import PartResult
 from datazone_dagster.apply.path_mismatches import view_types_of
 from datazone_dagster.apply.selective_read import TooMuchError, read_selected
+from datazone_dagster.apply.trial_call import are_unread, trial_call
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
@@ -131,19 +132,23 @@ class Preparation:
         outputs: Sequence[str],
         lookups: Mapping[str, pa.Table],
     ) -> None:
-        """Call the function on a few changes of a long backlog, to learn what the chunks need."""
-        self._may_look = False
-        if log.record_count() - log.record_count(after_batch) < WORTH_A_LOOK_RECORDS:
+        """Call the function on a few changes, to learn what the chunks need, and check it.
+
+        Raises:
+            ResultError: The function is not row-wise, as the transform says.
+        """
+        declared = self._transform.row_wise
+        waiting = log.record_count() - log.record_count(after_batch)
+        if waiting < WORTH_A_LOOK_RECORDS and not declared:
+            self._may_look = False
             return
-        first, function = FirstChanges(log, after_batch, through_batch), self._function
-        with function.on_trial():
-            try:
-                returned = function.returned(first, lookups)
-                if _unread(returned) is None and function.is_by_change:
-                    rows = function.read(outputs, returned)
-                    self._learn_from(first.images_read, rows, len(first.changes_with(frozenset())))
-            except TransformError:
-                return  # the chunk shows what is wrong
+        first = FirstChanges(log, after_batch, through_batch)
+        seen = trial_call(self._transform, self._function, first, outputs, lookups)
+        # A promise is checked at the first chunk that can show it.
+        self._may_look = declared and (seen is None or seen.changes == 1)
+        if seen is not None and seen.images is not None:
+            self._images_of_items = seen.images
+            self._sizes.learn(seen.rows, seen.changes)
 
     def _read_in_full(self, after_batch: int, error: FullChunkNeededError) -> None:
         """Read the batches of an attempt in full from now on."""
@@ -173,7 +178,7 @@ class Preparation:
 
         def evaluate(part: LatestPart) -> PartResult:
             returned = function.returned(part, lookups)
-            if not function.is_by_change:
+            if not (function.is_by_change or self._transform.row_wise):
                 self._images_of_items = None
                 raise FullChunkNeededError(part.last_batch, "the function needs every change.")
             rows = function.read(outputs, returned)
@@ -196,6 +201,7 @@ class Preparation:
                     bounds,
                     self._images_of_items or frozenset(),
                     evaluate,
+                    lambda: function.attributes,
                 )
                 break
             except TooMuchError as error:
@@ -204,6 +210,8 @@ class Preparation:
                 bounds = bounds.after_too_much(error.row_bytes)
             except FullChunkNeededError:
                 function.attributes, function.reads.paths = before
+                if self._transform.row_wise:  # perhaps some changes need further images
+                    self._images_of_items = IMAGES
                 raise
         function.reads.report = read
         self._sizes.learn(prepared.result.rows, len(prepared.result.changes))
@@ -311,9 +319,6 @@ class Preparation:
 
 def _unread(returned: Mapping[str, object]) -> dict[str, Frame] | None:
     """Return the values if all of them are frames that were not read yet, else None."""
-    frames = {
-        output: frame
-        for output, frame in returned.items()
-        if isinstance(frame, Frame) and frame.is_unread
-    }
-    return frames if len(frames) == len(returned) else None
+    if not are_unread(returned):
+        return None
+    return {output: frame for output, frame in returned.items() if isinstance(frame, Frame)}

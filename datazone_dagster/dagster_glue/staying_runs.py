@@ -37,7 +37,8 @@ def stays(run: DagsterRun) -> bool:
 def definition_version(transform: Transform) -> str:
     """Return a version that changes with the function and with every setting of the transform."""
     settings = (transform.source, *transform.outputs.values(), *transform.lookups.values())
-    text = repr((function_version(transform), settings, transform.on_error, transform.on_mismatch))
+    handling = (transform.on_error, transform.on_mismatch, transform.row_wise)
+    text = repr((function_version(transform), settings, *handling))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -94,6 +94,9 @@ class DynamoDBStreamComponent(dg.Component, dg.Resolvable):
     on_mismatch: Annotated[
         str, described("What a value of another type does: null, quarantine or fail.", "fail")
     ] = "null"
+    row_wise: Annotated[
+        bool, described("Whether a row depends on its own change only, in Python code.", True)
+    ] = False
     description: Annotated[
         str | None, described("Text of the asset.", "Every order that is open.")
     ] = None
@@ -207,6 +210,7 @@ class DynamoDBStreamComponent(dg.Component, dg.Resolvable):
             output_mapping={name: Output(dataset)},
             name=name,
             version=self._version(),
+            row_wise=self.row_wise,
             **handling,
         )
         return decorate(function)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datazone_dagster.dagster_glue.notifiers import apprise, slack, webhook
     from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
     from datazone_dagster.dagster_glue.stream_component import DynamoDBStreamComponent
+    from datazone_dagster.dagster_glue.tables_by_tag_component import DynamoDBTablesByTagComponent
     from datazone_dagster.dagster_glue.translator import (
         DagsterDatazoneTranslator,
         DatazoneAssetData,
@@ -40,6 +41,7 @@ __all__ = [
     "DynamoDBSource",
     "DynamoDBStreamComponent",
     "DynamoDBStreamsResource",
+    "DynamoDBTablesByTagComponent",
     "Expect",
     "Input",
     "Lakehouse",
@@ -67,6 +69,7 @@ _MODULES = {
     "DynamoDBSource": "api.source",
     "DynamoDBStreamComponent": "dagster_glue.stream_component",
     "DynamoDBStreamsResource": "dagster_glue.resources",
+    "DynamoDBTablesByTagComponent": "dagster_glue.tables_by_tag_component",
     "Expect": "api.expect",
     "Input": "api.mapping",
     "Lakehouse": "dagster_glue.resources",

@@ -18,6 +18,7 @@ from datazone_dagster.local import (
     stream_listing,
     stream_reads,
     tables,
+    tags,
 )
 from datazone_dagster.local.clock import ServerClock
 from datazone_dagster.local.distortions import distorted_listing, distorted_page
@@ -44,11 +45,13 @@ _Operation = Callable[[Call, Body], "Body | RecordsPage"]
 
 _OPERATIONS: dict[str, dict[str, _Operation]] = {
     "DynamoDB_20120810": {
-        "CreateTable": tables.create_table,
+        "CreateTable": tags.create_table,
         "DescribeTable": tables.describe_table,
         "UpdateTable": tables.update_table,
         "DeleteTable": tables.delete_table,
         "ListTables": tables.list_tables,
+        "TagResource": tags.tag_resource,
+        "UntagResource": tags.untag_resource,
         "UpdateTimeToLive": tables.update_time_to_live,
         "DescribeTimeToLive": tables.describe_time_to_live,
         "UpdateContinuousBackups": continuous_backups.update_continuous_backups,
@@ -70,6 +73,7 @@ _OPERATIONS: dict[str, dict[str, _Operation]] = {
         "Scan": item_pages.scan,
         "Query": item_pages.query,
     },
+    "ResourceGroupsTaggingAPI_20170126": {"GetResources": tags.get_resources},
     "DynamoDBStreams_20120810": {
         "ListStreams": stream_listing.list_streams,
         "DescribeStream": stream_listing.describe_stream,

@@ -57,6 +57,7 @@ class Table(msgspec.Struct, frozen=True):
     kinesis_arn: str | None = None
     kinesis_status: str = "ACTIVE"
     kinesis_precision: str = "MILLISECOND"
+    tags: dict[str, str] = {}
     number: int = 0
 
     @property

@@ -17,6 +17,7 @@ from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.service_limits import SHARDS_PER_PAGE
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
 from datazone_dagster.model.source_identity import SourceIdentity
+from datazone_dagster.model.tagged_table import NEW_IMAGE_VIEWS
 from datazone_dagster.source import capture
 from datazone_dagster.source.failures import Call, origin, translated
 from datazone_dagster.source.parsed import page_from_parsed
@@ -24,7 +25,6 @@ from datazone_dagster.source.service_time import served_at
 from datazone_dagster.source.session import ClientFactory, Clients
 from datazone_dagster.source.wire import parse_page
 
-_NEW_IMAGE_VIEWS = ("NEW_AND_OLD_IMAGES", "NEW_IMAGE")
 _SEQUENCE_NUMBER_MIN_DIGITS = 21  # API minimum; leading zeros are legal and get lost in an int
 
 
@@ -273,7 +273,7 @@ def _number(digits: str | None) -> int | None:
 
 
 def _require_new_images(view_type: str, call: Call) -> None:
-    if view_type in _NEW_IMAGE_VIEWS:
+    if view_type in NEW_IMAGE_VIEWS:
         return
     raise ViewTypeError(
         f"The stream {call.stream_arn} of table {call.table_name!r} has view type "

@@ -125,6 +125,7 @@ class Call:
         stream_arn: Stream, for calls on a stream.
         shard_id: Shard, for calls that name one.
         role_arn: Role that is assumed for the call; None without one.
+        tag: Tag of the tables, for calls of a search; None for calls on one table.
     """
 
     operation: str
@@ -134,13 +135,27 @@ class Call:
     stream_arn: str | None = None
     shard_id: str | None = None
     role_arn: str | None = None
+    tag: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """Table of the call, or the tag of the tables that it looks for."""
+        if self.tag is not None and not self.table_name:
+            return f"the tables with the tag {self.tag}"
+        return f"table {self.table_name!r}"
+
+    @property
+    def action(self) -> str:
+        """IAM action of the call."""
+        service = "tag" if self.operation == "GetResources" else "dynamodb"
+        return f"{service}:{self.operation}"
 
     @property
     def summary(self) -> str:
         """Operation, shard, table, region and endpoint of the call."""
         shard = f" on shard {self.shard_id}" if self.shard_id else ""
         return (
-            f"{self.operation}{shard} for table {self.table_name!r} "
+            f"{self.operation}{shard} for {self.subject} "
             f"(region {self.region or 'not set'}, endpoint {origin(self.endpoint_url)})"
         )
 
@@ -152,6 +167,8 @@ class Call:
     @property
     def safe(self) -> str:
         """What a failure of the call leaves as it was, for the error text."""
+        if self.tag is not None:
+            return "Nothing was written: the tables of the last refresh stay."
         if self.reads_items:
             return "Landed rows are safe: the scan goes on with the page that failed."
         if self.operation in _EXPORT_CALLS:
@@ -161,6 +178,8 @@ class Call:
     @property
     def resource(self) -> str:
         """Resource of the IAM action, below the account's ARN prefix if no ARN is known."""
+        if self.operation == "GetResources":
+            return "*: it can't be limited to resources"
         if self.operation == "DescribeTable" or self.reads_items:
             return self._table
         if self.operation in _EXPORT_CALLS:
@@ -187,6 +206,12 @@ _THROTTLED_TABLE = (
     "The read capacity of the table, or of one partition, is used up: lower snapshot_rcu, or raise "
     "the capacity. The next attempt goes on from the same page."
 )
+
+
+def _throttled(call: Call) -> str:
+    if call.tag is not None:
+        return "Other programs of the account make the same calls: refresh again."
+    return _THROTTLED_TABLE if call.reads_items else _THROTTLED_STREAM
 
 
 @contextmanager
@@ -245,8 +270,10 @@ def _no_answer(error: Exception, call: Call) -> ServiceUnavailableError:
 def no_region(call: Call) -> SourceError:
     """Return the error for an AWS endpoint without a region."""
     return SourceError(
-        f"{call.operation} for table {call.table_name!r}: no AWS region is set.",
-        hint='Set DynamoDBSource(region="..."), region_name of DynamoDBStreamsResource, '
+        f"{call.operation} for {call.subject}: no AWS region is set.",
+        hint="Set `region` of the component, or AWS_DEFAULT_REGION."
+        if call.tag is not None
+        else 'Set DynamoDBSource(region="..."), region_name of DynamoDBStreamsResource, '
         "or AWS_DEFAULT_REGION.",
     )
 
@@ -274,7 +301,7 @@ def _from_answer(error: boto.ClientError, call: Call) -> SourceError:
         return AccessDeniedError(
             f"{call.summary}: access denied: {message}",
             safe=call.safe,
-            hint=f"Allow the IAM action dynamodb:{call.operation} on {call.resource}."
+            hint=f"Allow the IAM action {call.action} on {call.resource}."
             + (_STARTS_WITHOUT_ITEMS if call.reads_items else "")
             + (_EXPORT_ACTIONS if call.operation in _EXPORT_CALLS else ""),
         )
@@ -282,7 +309,7 @@ def _from_answer(error: boto.ClientError, call: Call) -> SourceError:
         return ThrottledError(
             f"{call.summary}: still throttled after all attempts ({code}).",
             safe=call.safe,
-            hint=_THROTTLED_TABLE if call.reads_items else _THROTTLED_STREAM,
+            hint=_throttled(call),
         )
     if code in _UNAVAILABLE_CODES or status >= 500:
         return ServiceUnavailableError(

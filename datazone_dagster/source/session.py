@@ -13,6 +13,7 @@ import botocore.session
 from botocore.config import Config
 
 from datazone_dagster.errors import SourceError
+from datazone_dagster.model.tagged_table import TableTag
 from datazone_dagster.source.assumed_role import assuming, base_session
 from datazone_dagster.source.connection_settings import ConnectionSettings
 from datazone_dagster.source.failures import BOTO_FAILURES, Call, no_region, origin, source_error
@@ -25,6 +26,11 @@ __all__ = ["ClientFactory", "Clients", "ConnectionSettings", "build_clients", "i
 
 _LOCAL_KEY = "local"  # an emulator requires a signature, but accepts any
 _LOCAL_REGION = "us-east-1"
+_TAGGING = "resourcegroupstaggingapi"
+_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".ic.gov", ".sgov.gov")
+
+_Create = Callable[..., Any]
+"""Creates a client by the name of its service; `endpoint_url` overrides that of the settings."""
 
 
 class Clients(NamedTuple):
@@ -37,6 +43,13 @@ class Clients(NamedTuple):
 ClientFactory = Callable[[], Clients]
 
 
+class Searchers(NamedTuple):
+    """The two botocore clients that find tables by a tag."""
+
+    dynamodb: Any  # the stubs of the tagging API are not among our requirements: both are plain
+    tagging: Any
+
+
 def is_local(url: str) -> bool:
     """Return whether an endpoint is on this machine: `localhost` or a loopback address."""
     host = urlsplit(url).hostname or ""
@@ -46,6 +59,11 @@ def is_local(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_of_aws(url: str) -> bool:
+    """Return whether an endpoint is one of AWS, VPC endpoints included."""
+    return (urlsplit(url).hostname or "").endswith(_AWS_DOMAINS)
 
 
 def build_clients(settings: ConnectionSettings, *, table_name: str = "") -> Clients:
@@ -66,6 +84,39 @@ def build_clients(settings: ConnectionSettings, *, table_name: str = "") -> Clie
             services is on this machine.
     """
     call = Call("Connecting", table_name, settings.region, settings.endpoint_url)
+    return _connected(settings, call)[0]
+
+
+def build_searchers(settings: ConnectionSettings, *, tag: TableTag) -> Searchers:
+    """Build the clients that find tables by a tag, for these settings.
+
+    An endpoint of DynamoDB that is not one of AWS, such as an emulator, also answers the tagging
+    API, unless the environment names an endpoint of that API (`AWS_ENDPOINT_URL`,
+    `AWS_ENDPOINT_URL_RESOURCE_GROUPS_TAGGING_API`).
+
+    Args:
+        settings: Connection settings.
+        tag: Tag of the tables, for error texts.
+
+    Raises:
+        CredentialsError: As `build_clients`.
+        SourceError: As `build_clients`.
+    """
+    call = Call("Connecting", "", settings.region, settings.endpoint_url, tag=str(tag))
+    clients, create = _connected(settings, call)
+    clients.streams.close()
+    own = clients.dynamodb.meta.endpoint_url
+    if settings.endpoint_url is not None and not is_of_aws(own):
+        return Searchers(clients.dynamodb, create(_TAGGING, endpoint_url=own))
+    tagging = create(_TAGGING, endpoint_url=None)
+    if is_of_aws(tagging.meta.endpoint_url) and not is_of_aws(own):
+        tagging.close()
+        tagging = create(_TAGGING, endpoint_url=own)
+    return Searchers(clients.dynamodb, tagging)
+
+
+def _connected(settings: ConnectionSettings, call: Call) -> tuple[Clients, _Create]:
+    """Return the pair of clients, and a function that creates one of another service."""
     try:
         return _build(settings, call)
     except BOTO_FAILURES as error:
@@ -77,16 +128,17 @@ def build_clients(settings: ConnectionSettings, *, table_name: str = "") -> Clie
         ) from None
 
 
-def _build(settings: ConnectionSettings, call: Call) -> Clients:
+def _build(settings: ConnectionSettings, call: Call) -> tuple[Clients, _Create]:
     core = base_session(settings)
     region = settings.region or core.get_config_variable("region")
     # Only a client knows its endpoint. Placeholders make this pair possible without credentials.
-    placeholder = _clients(core, settings, region or _LOCAL_REGION, with_placeholder=True)
+    unsigned = _creator(core, settings, region or _LOCAL_REGION, with_placeholder=True)
+    placeholder = _clients(unsigned)
     endpoints = [client.meta.endpoint_url for client in placeholder]
     local = [is_local(url) for url in endpoints]
     if any(local) and not all(local):
         raise SourceError(
-            f"Connecting to table {call.table_name!r}: DynamoDB is at {origin(endpoints[0])}, but "
+            f"Connecting to {call.subject}: DynamoDB is at {origin(endpoints[0])}, but "
             f"its streams are at {origin(endpoints[1])}. Only one of them is on this machine.",
             hint="Set AWS_ENDPOINT_URL, or both AWS_ENDPOINT_URL_DYNAMODB and "
             "AWS_ENDPOINT_URL_DYNAMODB_STREAMS.",
@@ -97,24 +149,32 @@ def _build(settings: ConnectionSettings, call: Call) -> Clients:
         # No emulator needs instance credentials, and the search for them takes seconds.
         core.get_component("credential_provider").remove("iam-role")
         if core.get_credentials() is None:
-            return placeholder
+            return placeholder, unsigned
     if region is None:
         if not all(local):
             raise no_region(call)
         region = _LOCAL_REGION
-    return _clients(core, settings, region)
+    create = _creator(core, settings, region)
+    return _clients(create), create
 
 
-def _clients(
+def _clients(create: _Create) -> Clients:
+    return Clients(
+        cast("DynamoDBClient", create("dynamodb")),
+        cast("DynamoDBStreamsClient", create("dynamodbstreams")),
+    )
+
+
+def _creator(
     core: botocore.session.Session,
     settings: ConnectionSettings,
     region: str,
     *,
     with_placeholder: bool = False,
-) -> Clients:
+) -> _Create:
     key = _LOCAL_KEY if with_placeholder else None
     session = boto3.Session(botocore_session=core)
-    create: Any = partial(
+    return partial(
         session.client,
         region_name=region,
         endpoint_url=settings.endpoint_url,
@@ -123,10 +183,6 @@ def _clients(
         aws_access_key_id=key,
         aws_secret_access_key=key,
         config=client_config(settings),
-    )
-    return Clients(
-        cast("DynamoDBClient", create("dynamodb")),
-        cast("DynamoDBStreamsClient", create("dynamodbstreams")),
     )
 
 

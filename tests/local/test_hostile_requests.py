@@ -258,6 +258,7 @@ GOOD: dict[str, Any] = {
     "TableName": "orders",
     "ShardIteratorType": "AT_SEQUENCE_NUMBER",
     "Item": {"id": {"S": "a"}},
+    "ResourceArn": "arn:aws:dynamodb:us-west-2:000000000000:table/orders",
     "Key": {"id": {"S": "a"}},
 }
 MEMBERS = {
@@ -272,6 +273,9 @@ MEMBERS = {
     "UpdateTable": ("StreamSpecification", "ProvisionedThroughput"),
     "UpdateTimeToLive": ("TimeToLiveSpecification",),
     "CreateTable": ("TableName", "KeySchema", "AttributeDefinitions", "BillingMode"),
+    "TagResource": ("ResourceArn", "Tags"),
+    "UntagResource": ("ResourceArn", "TagKeys"),
+    "GetResources": ("TagFilters", "ResourceTypeFilters", "ResourcesPerPage", "PaginationToken"),
     "ListTables": ("ExclusiveStartTableName", "Limit"),
     "DescribeStream": ("StreamArn", "ExclusiveStartShardId", "Limit"),
     "ListStreams": ("ExclusiveStartStreamArn", "TableName"),
@@ -287,6 +291,8 @@ def test_members_of_a_wrong_type_are_errors_of_the_client(
     own_server: LocalDynamoDB, own_table: Table, operation: str
 ) -> None:
     service = "DynamoDBStreams_20120810" if operation in STREAMS else "DynamoDB_20120810"
+    if operation == "GetResources":
+        service = "ResourceGroupsTaggingAPI_20170126"
     headers = {"X-Amz-Target": f"{service}.{operation}"}
     failed = []
     for member in (*MEMBERS[operation], *PLACEHOLDERS):

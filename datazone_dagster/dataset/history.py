@@ -14,24 +14,23 @@ known of its key, the usual case, needs the key's last row only.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
 
-import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datazone_dagster.dataset.history_codes import ChangeCodes, value_numbers
-from datazone_dagster.dataset.history_sql import (
-    ABSORBED,
-    ADDED,
-    COMPARE,
-    COUNTS,
-    LATE,
-    PLAN,
-    REMOVED,
+from datazone_dagster.dataset.history_newer import plan_newer
+from datazone_dagster.dataset.history_queries import (
+    ABSORBED_BEFORE,
+    EXISTING,
+    NEW,
+    QueryInputs,
+    plan_by_queries,
 )
+from datazone_dagster.dataset.history_split import divided
+from datazone_dagster.dataset.row_equality import OpenDatabase, are_different
 from datazone_dagster.model.column_names import (
     DELETE_CAUSE,
     DELETED,
@@ -59,20 +58,14 @@ INTERVAL_FIELDS = (
 )
 DELETION_FIELDS = (pa.field(DELETED, pa.bool_()), pa.field(DELETE_CAUSE, pa.string()))
 
-_EXISTING, _ABSORBED, _NEW = 0, 1, 2
-
-_LARGE_VALUE_BYTES = 256
-"""Average size of a column's values above which their digests are compared instead."""
-
-_DIGEST_BYTES = 20
-
 
 @dataclass(frozen=True)
 class HistoryPlan:
     """Changes that a chunk makes to a history table.
 
     Args:
-        removed: Key and version of the rows to remove.
+        removed: Key and version of the existing rows to remove, and the columns of `existing`
+            that the table does not have.
         rows: The rows to add, in the table's schema; they may replace rows of `removed`.
         absorbed: The changes that no row shows from now on, one row or several each: the
             columns of the function's result, the hidden ones, and `cause` (null: the change
@@ -101,30 +94,8 @@ def _is_ours(name: str) -> bool:
     return name in (*INTERVAL, *DELETION) or name.startswith(f"{RESERVED_PREFIX}valid")
 
 
-def late_keys(
-    connection: duckdb.DuckDBPyConnection,
-    keyed_changes: pa.Table,
-    existing: pa.Table,
-    absorbed: pa.Table,
-) -> pa.Array:
-    """Return the keys with a change that may be older than something known of its key.
-
-    Args:
-        connection: A database without tables, used for this call only.
-        keyed_changes: Key, version and event time.
-        existing: Key, version and end of the table's rows of these keys.
-        absorbed: Key and version of the absorbed changes, from the lowest version of
-            `keyed_changes` on.
-    """
-    connection.register("keyed_changes", keyed_changes)
-    connection.register("existing", existing.rename_columns(["_dz_key", "_dz_version", "valid_to"]))
-    connection.register("absorbed", absorbed.select([KEY, VERSION]))
-    late = pa.table(connection.sql(LATE.format(fresh="keyed_changes", time="_dz_event_time")))
-    return pa.array(late[KEY].combine_chunks().cast(pa.string()))
-
-
 def plan_history(
-    connection: duckdb.DuckDBPyConnection,
+    open_database: OpenDatabase,
     batch: MergeBatch,
     existing: pa.Table,
     absorbed: pa.Table,
@@ -135,10 +106,10 @@ def plan_history(
     """Plan the rows of the keys of a chunk.
 
     Args:
-        connection: A database without tables, used for this call only.
+        open_database: Opens a database without tables, if one is needed.
         batch: Every keyed change of the chunk, key and version unique, with event times.
-        existing: The table's rows of these keys; the last rows suffice for keys that are not
-            late.
+        existing: The table's rows of these keys, perhaps with more columns; the last rows suffice
+            for keys that are not late (see `key_order`).
         absorbed: The absorbed changes of the late keys, each change once; those of other keys
             are not needed.
         table: The table's schema, also that of `existing` and of the planned rows.
@@ -149,73 +120,68 @@ def plan_history(
     values = pa.concat_tables(
         [aligned(rows, payload) for rows in (existing, with_values, batch.rows)]
     )
-    sources = (
-        [_EXISTING] * len(existing) + [_ABSORBED] * len(with_values) + [_NEW] * len(batch.rows)
+    tracked, is_soft = values.select(tracked_columns(table, track)), DELETED in table.names
+    newer, others = divided(batch, existing, absorbed, len(values) - len(batch.rows))
+    differ = partial(are_different, tracked.columns, open_database=open_database)
+    planned = plan_newer(newer, differ, soft=is_soft)
+    leaving = existing.select(
+        [
+            name
+            for name in existing.column_names
+            if name in (KEY, VERSION) or name not in table.names
+        ]
     )
-    inputs = [values, existing, absorbed, batch.keyed_changes]
-    codes = ChangeCodes.of(inputs)
-    tracked = [_comparable(values[name]) for name in tracked_columns(table, track)]
-    compared = pa.table(
-        {
-            "source": pa.array(sources, pa.int8()),
-            "row": pa.array(range(len(values)), pa.int64()),
-            KEY: values[KEY],
-            VERSION: values[VERSION],
-            "tracked": value_numbers(connection, tracked, len(values)),
-        }
-    )
-    tables = {
-        "compared": compared,
-        "existing_rows": _with_deletion(existing),
-        "absorbed_changes": absorbed.select([KEY, VERSION, EVENT_TIME, CAUSE]),
-        "keyed_changes": batch.keyed_changes,
-    }
-    for name, rows in tables.items():
-        connection.register(name, codes.encoded(rows))
-    for statement in PLAN:
-        connection.execute(statement)
-    if DELETED not in table.names:
-        connection.execute("update runs set closed_by = null")
-    for statement in COMPARE:
-        connection.execute(statement)
-    removed = codes.decoded(_arrow(connection, REMOVED))
-    added = _arrow(connection, ADDED)
-    newly_absorbed = codes.decoded(_arrow(connection, ABSORBED))
-    (counts,) = connection.execute(COUNTS).fetchall()
+    removed = [leaving.take(pa.array(planned.removed))]
+    added, newly_absorbed, counts = [planned.added], [planned.absorbed], planned.counts
+    if len(others):
+        inputs = _inputs(others, batch, existing, absorbed, values, tracked)
+        with open_database() as connection:
+            rest = plan_by_queries(connection, inputs, soft=is_soft)
+        removed.append(leaving.take(pa.array(rest.removed)))
+        added.append(rest.added)
+        newly_absorbed.append(rest.absorbed)
+        counts += rest.counts
     return HistoryPlan(
-        removed=removed,
-        rows=_intervals(values, added, table),
-        absorbed=_absorbed(values, newly_absorbed, payload),
-        counts=MergeCounts(*cast("tuple[int, int, int]", counts)),
+        removed=pa.concat_tables(removed),
+        rows=_intervals(values, pa.concat_tables(added), table),
+        absorbed=_absorbed(values, pa.concat_tables(newly_absorbed), payload),
+        counts=counts,
     )
 
 
-def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return digests of large values: DuckDB holds what it compares several times over."""
-    if column.nbytes <= _LARGE_VALUE_BYTES * len(column):
-        return column
-    kind = column.type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    digests = (
-        None if value is None else _digest(value if is_text or is_bytes else repr(value))
-        for value in (one.as_py() for one in column)
+def _inputs(
+    keys: pa.Array,
+    batch: MergeBatch,
+    existing: pa.Table,
+    absorbed: pa.Table,
+    values: pa.Table,
+    tracked: pa.Table,
+) -> QueryInputs:
+    """Return what the queries need of some keys; the batch has the last of all values."""
+    count, new = len(values), len(batch.rows)
+    sources = np.repeat(
+        [EXISTING, ABSORBED_BEFORE, NEW], [len(existing), count - len(existing) - new, new]
     )
-    return pa.chunked_array([pa.array(digests, pa.binary(_DIGEST_BYTES))])
+    at = np.flatnonzero(pc.is_in(values[KEY], keys).to_numpy())
+    rows = pa.table({"source": pa.array(sources[at], pa.int8()), "row": pa.array(at)})
+    for name in (KEY, VERSION):
+        rows = rows.append_column(name, values[name].take(rows["row"]))
 
+    def of_keys(table: pa.Table) -> pa.Table:
+        return table.filter(pc.is_in(table[KEY], keys))
 
-def _digest(value: str | bytes) -> bytes:
-    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+    return QueryInputs(
+        tracked.columns,
+        rows,
+        of_keys(_with_deletion(existing)),
+        of_keys(absorbed.select([KEY, VERSION, EVENT_TIME, CAUSE])),
+        of_keys(batch.keyed_changes),
+    )
 
 
 def _with_deletion(existing: pa.Table) -> pa.Table:
     own = [existing.schema.field(name) for name in (KEY, VERSION, EVENT_TIME, VALID_FROM, VALID_TO)]
     return aligned(existing, pa.schema([*own, *DELETION_FIELDS]))
-
-
-def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    return pa.table(connection.sql(query))
 
 
 def _intervals(values: pa.Table, added: pa.Table, table: pa.Schema) -> pa.Table:

@@ -6,7 +6,7 @@ On texts of 17 and 47 characters and rows of values, that was half of the time o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -64,7 +64,7 @@ class ChangeCodes:
 
 
 def value_numbers(
-    connection: duckdb.DuckDBPyConnection, columns: Sequence[pa.ChunkedArray], rows: int
+    connection: duckdb.DuckDBPyConnection, columns: Iterable[pa.ChunkedArray], rows: int
 ) -> pa.Array:
     """Return a number per row, from 0: rows have the same one if all columns are equal.
 

@@ -197,7 +197,10 @@ COMPARE = (
     """,
 )
 
-REMOVED = "select _dz_key, _dz_version from before anti join unchanged using (_dz_key, _dz_version)"
+REMOVED = """
+    select c.row from before b anti join unchanged using (_dz_key, _dz_version)
+    join compared c on c.source = 0 and c._dz_key = b._dz_key and c._dz_version = b._dz_version
+"""
 
 ADDED = """
     select c.row, v.valid_from, v.valid_to, v.closed_by as cause

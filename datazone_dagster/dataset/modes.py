@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import pyarrow as pa
@@ -19,10 +20,10 @@ from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
 from datazone_dagster.dataset.history import (
     DELETION_FIELDS,
     INTERVAL_FIELDS,
-    late_keys,
     payload_schema,
     plan_history,
 )
+from datazone_dagster.dataset.key_order import are_last, keys_before_ends, late_keys
 from datazone_dagster.dataset.keyed_changes import collapse, each_change
 from datazone_dagster.dataset.soft_delete import plan_soft, stamped
 from datazone_dagster.dataset.tombstones import Tombstones
@@ -33,7 +34,6 @@ from datazone_dagster.model.column_names import (
     DELETED,
     EVENT_TIME,
     KEY,
-    VALID_TO,
     VERSION,
 )
 from datazone_dagster.model.report import MergeCounts
@@ -41,8 +41,7 @@ from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.append import append
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
-from datazone_dagster.rows.existing_rows import find_rows, read_existing
-from datazone_dagster.rows.versions import HIGHEST, with_highest
+from datazone_dagster.rows.existing_rows import find_rows, read_existing, read_located
 
 
 @dataclass(frozen=True)
@@ -169,6 +168,9 @@ class SoftMode:
 _MARKS = (KEY, VERSION, EVENT_TIME, DELETED, DELETE_CAUSE)
 
 
+_CHANGE = (KEY, VERSION)
+
+
 class HistoryMode:
     """Stores one row per interval in which an item did not change.
 
@@ -209,37 +211,37 @@ class HistoryMode:
             )
         batch = each_change(chunk.changes, chunk.rows, dataset_id=target.dataset_id)
         payload = payload_schema(target.schema)
-        existing = find_rows(target, batch.keyed_changes[KEY], (KEY, VERSION, VALID_TO))
-        highest = existing.locations.group_by(KEY).aggregate([(VERSION, "max")])
-        late, absorbed = self._late(
-            batch.keyed_changes, existing.locations.select([KEY, VERSION, VALID_TO]), payload
-        )
-        wanted = with_highest(existing.locations.select([KEY, VERSION]), highest)
-        needed = pc.or_(
-            pc.equal(wanted[HIGHEST], wanted[VERSION]), pc.is_in(wanted[KEY], value_set=late)
-        )
-        rows = read_existing(target, existing, wanted.filter(needed))
-        with opened(self._memory_limit_bytes) as connection:
-            plan = plan_history(
-                connection, batch, rows, absorbed, table=target.schema, track=self._track
-            )
+        rows, late = self._existing(target, batch.keyed_changes, payload)
+        absorbed = self._absorbed.for_keys(late, payload)
+        database = partial(opened, self._memory_limit_bytes)
+        plan = plan_history(database, batch, rows, absorbed, table=target.schema, track=self._track)
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         self._absorbed.put(plan.absorbed, chunk.now)
         crash_points.reach(crash_points.AFTER_TOMBSTONES)
         self._engine.replace(target, plan.removed, plan.rows, commit)
         return plan.counts
 
-    def _late(
-        self, keyed_changes: pa.Table, existing: pa.Table, payload: pa.Schema
-    ) -> tuple[pa.Array, pa.Table]:
-        """Return the keys with late changes, and the absorbed changes of these keys."""
+    def _existing(
+        self, target: MergeTarget, keyed_changes: pa.Table, payload: pa.Schema
+    ) -> tuple[pa.Table, pa.Array]:
+        """Return the last row of each key, all rows of keys with late changes, and these keys."""
         keys = pc.unique(keyed_changes[KEY].combine_chunks())
-        if not len(keys):
-            return keys, self._absorbed.for_keys(keys, payload)
-        recent = self._absorbed.since(pc.min(keyed_changes[VERSION]).as_py(), keys, payload)
-        with opened(self._memory_limit_bytes) as connection:
-            late = late_keys(connection, keyed_changes, existing, recent)
-        return late, self._absorbed.for_keys(late, payload)
+        lowest = pc.min(keyed_changes[VERSION]).as_py() or ""
+        recent = self._absorbed.since(lowest, keys, payload)
+        found = find_rows(target, keyed_changes[KEY])
+        locations = found.locations
+        late = late_keys(
+            keyed_changes, pa.concat_tables([one.select(_CHANGE) for one in (locations, recent)])
+        )
+        is_needed = are_last(locations) | pc.is_in(locations[KEY], late).to_numpy()
+        rows = read_located(target, found, locations.filter(pa.array(is_needed)))
+        ended_later = keys_before_ends(keyed_changes, rows)
+        if len(ended_later):
+            late = pa.concat_arrays([late, ended_later])
+            others = pc.is_in(locations[KEY], late).to_numpy() & ~is_needed
+            more = read_located(target, found, locations.filter(pa.array(others)))
+            rows = pa.concat_tables([rows, more])
+        return rows, late
 
 
 def check_mode(dataset_id: str, declared: str, made: str | None) -> None:

@@ -49,7 +49,8 @@ class DeltaMergeEngine:
         self, target: MergeTarget, removed: pa.Table, rows: pa.Table, commit: CommitProperties
     ) -> None:
         """See `MergeEngine.replace`."""
-        self._write(target, removed, rows, commit, on=(KEY, VERSION))
+        changes = removed.group_by([KEY, VERSION]).aggregate([])  # a change may have several rows
+        self._write(target, changes, rows, commit, on=(KEY, VERSION))
 
     def _write(
         self,

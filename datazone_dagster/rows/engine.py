@@ -100,7 +100,8 @@ class MergeEngine(Protocol):
 
         Args:
             target: The table.
-            removed: Key and version of the rows to remove.
+            removed: Key and version of the rows to remove; their locations, too, if they were
+                found with `target.table` as it is.
             rows: Rows to add, in the table's schema; they may have keys and versions of `removed`.
             commit: Properties that the commit carries, even if no row changes.
 

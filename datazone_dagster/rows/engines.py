@@ -20,7 +20,7 @@ from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.rows.change_ids import are_among
 from datazone_dagster.rows.delta_rs_engine import DeltaMergeEngine
 from datazone_dagster.rows.engine import MergeTarget, Plan, RowChanges
-from datazone_dagster.rows.locate import CHANGE_ROW, locate, positions
+from datazone_dagster.rows.locate import CHANGE_ROW, FILE, POSITION, locate, positions
 from datazone_dagster.rows.merge_batch import CAUSE, MergeBatch
 from datazone_dagster.rows.row_changes import (
     Choice,
@@ -158,13 +158,15 @@ def replaced(snapshot: Snapshot, removed: pa.Table, rows: pa.Table) -> RowChange
 
     Args:
         snapshot: Snapshot of the table.
-        removed: Key and version of the rows to remove.
+        removed: Key and version of the rows to remove, or their locations in the snapshot.
         rows: The rows to add.
 
     Raises:
         OSError: The store failed.
         StorageError: A deletion vector is damaged.
     """
+    if {FILE, POSITION} <= set(removed.column_names):
+        return RowChanges(positions(removed, snapshot.files), rows)
     keys = pa.chunked_array([removed[KEY].unique()])
     found = locate(snapshot, keys)
     existing = pa.table({KEY: keys.take(found[CHANGE_ROW]), VERSION: found[VERSION]})

@@ -68,5 +68,16 @@ def read_existing(target: MergeTarget, existing: ExistingRows, wanted: pa.Table)
     """
     columns = [KEY, VERSION]
     hits = existing.locations.join(wanted.select(columns), keys=columns, join_type="left semi")
+    return read_located(target, existing, hits).select(target.schema.names)
+
+
+def read_located(target: MergeTarget, existing: ExistingRows, locations: pa.Table) -> pa.Table:
+    """Read the rows at some of the locations, each with its file and position in front.
+
+    Args:
+        target: The table, at the version at which `existing` was found.
+        existing: Locations of the rows.
+        locations: Those of its locations to read.
+    """
     with guarded(target.uri, f"Reading dataset {target.dataset_id!r}"):
-        return existing_rows(existing.snapshot, hits, target.schema).select(target.schema.names)
+        return existing_rows(existing.snapshot, locations, target.schema)

@@ -76,7 +76,8 @@ def dataset_metadata(applied: Applied, *, preview: bool, history: bool = True) -
     """
     report = applied.report
     found = rendered(apply_metadata(report, applied.state.lag, now=applied.at))
-    found["records_waiting"] = applied.state.quarantine.waiting
+    if applied.state.quarantine.waiting:
+        found["records_waiting"] = applied.state.quarantine.waiting
     complete = completeness_metadata(applied.state.complete)
     found |= rendered({key: value for key, value in complete.items() if value or key == "complete"})
     if applied.expectations:

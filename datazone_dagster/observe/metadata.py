@@ -24,6 +24,9 @@ def drain_metadata(
 ) -> dict[str, Plain]:
     """Return the metadata of a materialization of the change log.
 
+    Counts of what should not be, such as gaps, are left out while they are 0: their plots would be
+    flat lines. `shards_unfinished` is left out while only open shards are unfinished.
+
     Args:
         report: The drain.
         uri: Location of the change log.
@@ -37,13 +40,13 @@ def drain_metadata(
         "bytes_landed": report.record_bytes,
         "records_per_second": round(report.records / seconds, 3),
         "bytes_per_second": round(report.record_bytes / seconds, 1),
-        "records_malformed": report.malformed,
-        "records_without_time": report.undated,
+        "records_malformed": report.malformed or None,
+        "records_without_time": report.undated or None,
         "get_records_calls": report.get_records_calls,
         "shards_open": report.shards_open,
-        "shards_unfinished": report.shards_unfinished,
-        "shards_failing": len(report.shard_errors),
-        "gaps": len(report.gaps),
+        "shards_unfinished": _if_other(report.shards_unfinished, report.shards_open),
+        "shards_failing": len(report.shard_errors) or None,
+        "gaps": len(report.gaps) or None,
         "headroom_seconds": headroom_seconds(report, now),
         "batch": report.batch,
         "caught_up": int(report.caught_up),
@@ -66,7 +69,8 @@ def apply_metadata(
 
     `lag_seconds` is the time from event to row of the oldest change of the report,
     `lag_seconds_newest` that of the newest one. Rows of a scan have neither. Counts of what should
-    not be, such as values in sibling columns, are left out while they are 0.
+    not be, such as values in sibling columns, are left out while they are 0, and so are hidden rows
+    where nothing hides any.
     """
     seconds = max(report.duration_seconds, 0.001)
     found: dict[str, Plain | None] = {
@@ -90,8 +94,7 @@ def apply_metadata(
         "table_version": report.table_version,
         "duration_seconds": round(report.duration_seconds, 3),
         "deletion_vectors": "on" if report.deletion_vectors else "off",
-        "rows_hidden": report.rows_hidden,
-        "hidden_share": _share(report.rows_hidden, report.rows_hidden + report.row_count),
+        **_hidden_rows(report),
         "files": report.files,
         "bytes": report.size_bytes,
         "maintenance": (report.maintenance.did if report.maintenance else "") or None,
@@ -114,6 +117,13 @@ def apply_metadata(
         "dagster/uri": report.uri,
     }
     return _known(found)
+
+
+def _hidden_rows(report: ApplyReport) -> dict[str, Plain]:
+    if not (report.deletion_vectors or report.rows_hidden):
+        return {}
+    share = _share(report.rows_hidden, report.rows_hidden + report.row_count)
+    return {"rows_hidden": report.rows_hidden, "hidden_share": share}
 
 
 def _scan_metadata(scan: ScanFacts | None) -> dict[str, Plain | None]:
@@ -233,6 +243,10 @@ def completeness_metadata(complete: Completeness) -> dict[str, Plain]:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
+
+
+def _if_other(count: int, usual: int) -> int | None:
+    return None if count == usual else count
 
 
 def _share(count: int, total: int) -> float:

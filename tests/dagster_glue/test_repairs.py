@@ -89,7 +89,7 @@ def test_a_redrive_is_a_materialization_if_rows_changed(make_world: MakeWorld) -
         1,
         2,
     )
-    assert found["records_waiting"] == 0
+    assert "records_waiting" not in found
     assert found["dagster/column_schema"].columns
     after = world.latest(quarantine)
     assert after is not None

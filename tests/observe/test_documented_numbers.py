@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -63,6 +64,7 @@ FULL = ApplyReport(
     quarantined=1,
     counts=MergeCounts(3, 2, 1),
     row_count=30,
+    rows_hidden=1,
     table_version=4,
     event_time_min=NOW - timedelta(seconds=8),
     event_time_max=NOW - timedelta(seconds=1),
@@ -70,6 +72,16 @@ FULL = ApplyReport(
     mismatches=(PathMismatch("total.N", "total", "S", 1),),
     deletes=DeleteCounts(1, 0, 1),
     scan=ScanFacts("orders", "arn", NOW, NOW, 3, 300, 1.0),
+)
+
+
+FAULTS = replace(
+    REPORT,
+    malformed=1,
+    undated=1,
+    shards_unfinished=REPORT.shards_open + 1,
+    shard_errors=(("shard-1", "throttled"),),
+    gaps=(GAP,),
 )
 
 
@@ -114,7 +126,7 @@ WRITTEN_BY_GLUE = {
 @pytest.mark.parametrize(
     ("heading", "emitted"),
     [
-        ("Materialization of a change log", numbers(drain_metadata(REPORT, "/lake", now=NOW))),
+        ("Materialization of a change log", numbers(drain_metadata(FAULTS, "/lake", now=NOW))),
         (
             "Materialization of a dataset",
             numbers(apply_metadata(FULL, LAG, now=NOW), completeness_metadata(COMPLETE)),

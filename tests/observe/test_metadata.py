@@ -1,8 +1,9 @@
 """Metadata: plain numbers under fixed keys, unknown values left out."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from datazone_dagster.model.report import ApplyReport, MergeCounts
+from datazone_dagster.model.report import ApplyReport, Gap, MergeCounts
 from datazone_dagster.observe.lag import lag_status
 from datazone_dagster.observe.metadata import apply_metadata, drain_metadata
 from tests.observe.test_health import REPORT
@@ -24,6 +25,38 @@ def test_a_drain_in_numbers() -> None:
     assert found["landing_lag_seconds"] == 3.0
     assert found["dagster/uri"] == "/lake/_changelog/orders"
     assert type(found["caught_up"]) is int  # Dagster plots no booleans
+
+
+def test_faults_of_a_drain_are_numbers_while_there_are_any() -> None:
+    gap = Gap("arn", "shard-1", "trimmed")
+    one_closed = replace(
+        REPORT,
+        gaps=(gap,),
+        malformed=2,
+        undated=3,
+        shard_errors=(("shard-1", "throttled"),),
+        shards_unfinished=5,
+    )
+    counts = {
+        "gaps": 1,
+        "records_malformed": 2,
+        "records_without_time": 3,
+        "shards_failing": 1,
+        "shards_unfinished": 5,
+    }
+    assert drain_metadata(one_closed, "/lake", now=NOW).items() >= counts.items()
+    assert not drain_metadata(REPORT, "/lake", now=NOW).keys() & counts.keys()
+
+
+def test_hidden_rows_are_numbers_where_something_hides_rows() -> None:
+    plain = ApplyReport("o", "o", "/lake/o", position=1, head=1, row_count=3)
+    assert not apply_metadata(plain, LAG, now=NOW).keys() & {"rows_hidden", "hidden_share"}
+    for report, expected in (
+        (replace(plain, deletion_vectors=True), (0, 0.0)),
+        (replace(plain, rows_hidden=1), (1, 0.25)),
+    ):
+        found = apply_metadata(report, LAG, now=NOW)
+        assert (found["rows_hidden"], found["hidden_share"]) == expected
 
 
 def test_an_apply_in_numbers() -> None:

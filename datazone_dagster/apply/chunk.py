@@ -82,9 +82,12 @@ class Prepared:
         collapsed: Whether the chunk has only the latest change of each key, with only the
             columns that a merge needs.
         view_types: View types of the stream that the changes came from; empty if not asked for.
+        is_clean: Whether no change can be refused any more, so that the columns that a merge needs
+            suffice. Not set for a collapsed chunk.
     """
 
     facts: ChunkFacts
     result: FunctionResult
     collapsed: bool = False
+    is_clean: bool = False
     view_types: frozenset[str] = frozenset()

@@ -80,6 +80,18 @@ class ChunkSizes:
             self._working_bytes() if latest_only else None,
         )
 
+    def joined_bytes(self, elapsed_seconds: float) -> int:
+        """Return the memory for what remains of joined chunks, in bytes; 0: join no more of them.
+
+        Args:
+            elapsed_seconds: Time since the first of them began.
+        """
+        if self._settings.chunk_bytes is not None:
+            return 0
+        if not size_policy.joins_more(elapsed_seconds, self._full.commit_seconds):
+            return 0
+        return size_policy.joined_bytes(self._working_bytes())
+
     def learn(self, rows: Mapping[str, pa.Table], changes: int) -> None:
         """Measure the size of the function's rows for some changes."""
         self.expect(sum(table.nbytes for table in rows.values()) / max(changes, 1))

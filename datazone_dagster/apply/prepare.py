@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
 from datazone_dagster.apply.change_scan import FullChunkNeededError
-from datazone_dagster.apply.chunk import NOTHING_REFUSED, FunctionResult, Prepared
+from datazone_dagster.apply.chunk import NOTHING_REFUSED, FunctionResult, Prepared, ReadReport
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.expectations import Expectations
 from datazone_dagster.apply.first_changes import FirstChanges
 from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.function_errors import failure_of
+from datazone_dagster.apply.joined_chunks import JoinedChunks
 from datazone_dagster.apply.latest_parts import IMAGES, LatestPart, read_latest_in_parts
 from datazone_dagster.apply.parts import PartResult
 from datazone_dagster.apply.path_mismatches import view_types_of
@@ -33,6 +35,16 @@ from datazone_dagster.rows.partition_values import has_refused
 WORTH_A_LOOK_RECORDS = 20_000
 """Backlog from which on the function is called on a few changes before the first chunk is read. A
 shorter backlog is one chunk at most, and shows by itself what the function needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A chunk that is prepared, but does not fit to the one before it."""
+
+    after_batch: int
+    outputs: list[str]
+    prepared: Prepared
+    read: ReadReport
 
 
 class Preparation:
@@ -63,6 +75,7 @@ class Preparation:
         self._images_of_items: frozenset[str] | None = None
         self._may_look = all(map(self._holds_latest_only, transform.outputs))
         self._reads_in_parts = False
+        self._ready: _Ready | None = None
 
     def next_chunk(
         self,
@@ -75,6 +88,8 @@ class Preparation:
         every_column: bool,
     ) -> Prepared:
         """Prepare the next chunk of a range, for the datasets whose position is its start.
+
+        Chunks with every change are joined where their datasets hold the latest changes only.
 
         Args:
             log: The change log.
@@ -89,8 +104,65 @@ class Preparation:
             TransformError: The function failed, or its result can't be applied.
             StorageError: The change log can't be read.
         """
+        rest = (through_batch, list(outputs), lookups)
+        function, started_seconds = self._function, time.monotonic()
+        joined = JoinedChunks(*self._one_or_ready(log, after_batch, *rest, every_column))
+        while (
+            joined.takes_more
+            and self._images_of_items is None
+            and all(map(self._holds_latest_only, rest[1]))
+            and log.has_rows(joined.last_batch, through_batch)
+            and joined.retains_less_than(
+                self._sizes.joined_bytes(time.monotonic() - started_seconds)
+            )
+        ):
+            before = function.attributes, function.reads.paths
+            try:
+                more, read = self._one_or_ready(log, joined.last_batch, *rest, False)
+            except TransformError:  # it comes again with a chunk of its own
+                function.attributes, function.reads.paths = before
+                break
+            if not joined.fits(more):
+                self._ready = _Ready(joined.last_batch, rest[1], more, read)
+                break
+            joined.add(more, read)
+        prepared, function.reads.report = joined.prepared()
+        return prepared
+
+    def _one_or_ready(
+        self,
+        log: ChangeLogSnapshot,
+        after_batch: int,
+        through_batch: int,
+        outputs: list[str],
+        lookups: Mapping[str, pa.Table],
+        every_column: bool,
+    ) -> tuple[Prepared, ReadReport]:
+        """Return the next chunk, and what the frames found in it; a chunk is prepared once."""
+        ready, self._ready = self._ready, None
+        if (
+            ready is not None
+            and (ready.after_batch, ready.outputs) == (after_batch, outputs)
+            and ready.prepared.facts.last_batch <= through_batch
+            and not every_column
+        ):
+            return ready.prepared, ready.read
+        rest = (through_batch, outputs, lookups)
+        prepared = self._one_chunk(log, after_batch, *rest, every_column=every_column)
+        return prepared, self._function.reads.report
+
+    def _one_chunk(
+        self,
+        log: ChangeLogSnapshot,
+        after_batch: int,
+        through_batch: int,
+        outputs: list[str],
+        lookups: Mapping[str, pa.Table],
+        *,
+        every_column: bool,
+    ) -> Prepared:
+        """Prepare the next chunk of a range, as large as memory allows; see `next_chunk`."""
         full = FullChunk(log, after_batch, through_batch, self._sizes.full_bytes)
-        outputs = list(outputs)
         if self._reads_in_parts:
             return self._full(full, None, outputs, lookups, every_column=True)
         if self._may_look and not every_column:
@@ -247,7 +319,8 @@ class Preparation:
         if problem is not None:
             raise FullChunkNeededError(prepared.facts.last_batch, problem)
         self._sizes.learn(rows, len(result.changes))
-        return replace(prepared, result=replace(result, rows=rows))
+        result = replace(result, rows=rows)
+        return replace(prepared, result=result, is_clean=not latest_only)
 
     def _are_some_refused(self, changes: pa.Table, rows: Mapping[str, pa.Table]) -> bool:
         """Return whether a dataset refuses rows, so that their changes need all columns."""
@@ -301,7 +374,7 @@ class Preparation:
                 problem = self._function.reads.problem(result.changes, rows, types)
                 if problem is None and not self._are_some_refused(result.changes, rows):
                     self._learn_from(full.images_read, rows, len(result.changes))
-                    return Prepared(full.facts(), result)
+                    return Prepared(full.facts(), result, is_clean=not len(full.refused))
         result = self._function.evaluate(outputs, full.changes, lookups, full.location, returned)
         refused = pa.concat_tables([full.refused, result.refused])
         return Prepared(full.facts(), replace(result, refused=refused))

@@ -281,3 +281,21 @@ def chunk_bounds(
         return ChunkBounds(decoded_bytes, row_bytes)
     retained_bytes = int(latest_within * RETAINED_SHARE)
     return ChunkBounds(decoded_bytes, row_bytes, retained_bytes, retained_bytes * 3 // 2)
+
+
+def joins_more(elapsed_seconds: float, commit_seconds: float) -> bool:
+    """Return whether a chunk with every change is joined with the next one before the merge.
+
+    Args:
+        elapsed_seconds: Time since the first of the joined chunks began.
+        commit_seconds: Time that merges take, as measured so far; 0: none was made.
+    """
+    return elapsed_seconds < max(CHUNK_SECONDS, commit_seconds / COMMIT_SHARE)
+
+
+def joined_bytes(working: int) -> int:
+    """Return the memory for what remains of joined chunks, given the working memory.
+
+    Half of what the latest changes may take: the next chunk comes on top.
+    """
+    return int(working * RETAINED_SHARE) // 2

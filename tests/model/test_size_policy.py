@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from benchmarks.batch_plot import drawn
 from benchmarks.batch_simulation import LIMITS, MIB, SCENARIOS, Step, World, simulated
+from datazone_dagster.model import size_policy
 from datazone_dagster.model.size_policy import (
     LARGEST_STEP,
     BatchMeasured,
@@ -176,3 +177,11 @@ def test_only_the_memory_of_latest_changes_is_bounded_beyond_their_decoded_bytes
     assert bounds == ChunkBounds(MIB, 80.0, retained_bytes=100 * MIB, most_bytes=150 * MIB)
     smaller = bounds.after_too_much(120.0)
     assert smaller == ChunkBounds(MIB, 120.0, retained_bytes=50 * MIB, most_bytes=150 * MIB)
+
+
+def test_chunks_are_joined_until_their_merge_is_a_small_part_of_the_time() -> None:
+    assert size_policy.joins_more(4.9, commit_seconds=0.0)
+    assert not size_policy.joins_more(5.0, commit_seconds=0.5)
+    assert size_policy.joins_more(9.9, commit_seconds=2.0)
+    assert not size_policy.joins_more(10.0, commit_seconds=2.0)
+    assert size_policy.joined_bytes(700) == 50

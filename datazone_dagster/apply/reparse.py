@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,7 +14,8 @@ from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import NO_TIME, ChangeRecord, ChangeRecords
 from datazone_dagster.model.version import row_version
-from datazone_dagster.source.wire import parse_page
+from datazone_dagster.source.kinesis_wire import FORMAT_MEMBER, parse_kinesis_record
+from datazone_dagster.source.wire import NotAStreamRecordError, parse_page
 
 
 def as_changes(
@@ -50,13 +51,19 @@ def as_changes(
 
 def _parsed(raw: str, masks: Masks | None) -> ChangeRecord | None:
     try:
-        page = parse_page(b'{"Records":[' + raw.encode() + b"]}")
-    except ServiceUnavailableError:  # not even JSON
+        records = ChangeRecords.of(_records_in(raw.encode()))
+    except (ServiceUnavailableError, NotAStreamRecordError):  # perhaps not even JSON
         return None
-    records = ChangeRecords.of(page.records)
     if masks is not None:
         records, _ = masks.records(records)
-    return records[0] if len(records) == 1 and not page.malformed else None
+    return records[0] if len(records) == 1 else None
+
+
+def _records_in(raw: bytes) -> Sequence[ChangeRecord]:
+    if FORMAT_MEMBER in raw:
+        return [parse_kinesis_record(raw)]
+    page = parse_page(b'{"Records":[' + raw + b"]}")
+    return () if page.malformed else page.records
 
 
 def _has_time(record: ChangeRecord) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, islice, repeat
 from operator import lt
 from typing import NamedTuple, overload
 
@@ -13,12 +13,16 @@ from datazone_dagster.model.version import SEQUENCE_DIGITS
 NO_TIME = -(2**63)
 """`created_at` of a record without `ApproximateCreationDateTime`, which is optional."""
 
+POSITION_DIGITS = 129
+"""Most digits of a sequence number of Kinesis (GetShardIterator, `StartingSequenceNumber`)."""
+
 
 class ChangeRecord(NamedTuple):
     """One stream record. Keys and images are the DynamoDB JSON as it arrived, as UTF-8.
 
     `created_at` is `ApproximateCreationDateTime` in seconds since 1970, or `NO_TIME`. The service
-    floors it to the second: use it for lag, never for order.
+    floors it to the second: use it for lag, never for order. `position` is the number of the
+    record in its shard, where `sequence_number` is none of the shard: see `event_order`.
     """
 
     event_id: str
@@ -33,6 +37,7 @@ class ChangeRecord(NamedTuple):
     view_type: str
     user_type: str | None = None
     user_principal: str | None = None
+    position: int | None = None
 
 
 class Texts(Sequence[bytes | None]):
@@ -82,8 +87,9 @@ class ChangeRecords(Sequence[ChangeRecord]):
     """Change records of one shard in shard order, stored by column.
 
     At 100,000 records a second, one object per record is too expensive. All columns have the same
-    length; `sequence_digits` are padded to 40 digits, so that they sort as numbers. A
-    `ChangeRecord` is created only on access.
+    length; `sequence_digits` are padded to 40 digits, so that they sort as numbers. `positions`
+    are padded as well; None where sequence numbers are the positions. A `ChangeRecord` is created
+    only on access.
     """
 
     __slots__ = (
@@ -93,6 +99,7 @@ class ChangeRecords(Sequence[ChangeRecord]):
         "keys",
         "new_image",
         "old_image",
+        "positions",
         "region",
         "sequence_digits",
         "size_bytes",
@@ -113,6 +120,7 @@ class ChangeRecords(Sequence[ChangeRecord]):
     view_type: list[str]
     user_type: list[str | None]
     user_principal: list[str | None]
+    positions: list[str] | None
 
     @classmethod
     def of(cls, records: Iterable[ChangeRecord]) -> ChangeRecords:
@@ -133,6 +141,8 @@ class ChangeRecords(Sequence[ChangeRecord]):
         columns.view_type = [row.view_type for row in rows]
         columns.user_type = [row.user_type for row in rows]
         columns.user_principal = [row.user_principal for row in rows]
+        positions = [row.position for row in rows if row.position is not None]
+        columns.positions = [_padded(one, POSITION_DIGITS) for one in positions] or None
         return columns
 
     @property
@@ -140,13 +150,19 @@ class ChangeRecords(Sequence[ChangeRecord]):
         """Size of the images in bytes: nearly all of the records' memory."""
         return len(self.new_image.data) + len(self.old_image.data)
 
-    def newer_than(self, sequence_number: int | None) -> ChangeRecords:
-        """Return the records after `sequence_number`, with strictly increasing numbers.
+    @property
+    def last_position(self) -> int:
+        """Position of the last record in its shard; there must be one."""
+        return int((self.positions or self.sequence_digits)[-1])
+
+    def newer_than(self, position: int | None) -> ChangeRecords:
+        """Return the records after a position in their shard, with strictly increasing ones.
 
         If that is all of them, the result is `self`: no record object is created.
         """
-        digits = self.sequence_digits
-        after = "" if sequence_number is None else _padded(sequence_number)
+        digits = self.positions or self.sequence_digits
+        width = SEQUENCE_DIGITS if self.positions is None else POSITION_DIGITS
+        after = "" if position is None else _padded(position, width)
         if not digits or (after < digits[0] and all(map(lt, digits, islice(digits, 1, None)))):
             return self
         fresh = []
@@ -195,6 +211,7 @@ class ChangeRecords(Sequence[ChangeRecord]):
             self.view_type,
             self.user_type,
             self.user_principal,
+            repeat(None) if self.positions is None else map(int, self.positions),
         )
 
     @overload
@@ -215,8 +232,8 @@ class ChangeRecords(Sequence[ChangeRecord]):
         return f"{type(self).__name__}({list(self)!r})"
 
 
-def _padded(sequence_number: int) -> str:
-    return f"{sequence_number:0{SEQUENCE_DIGITS}d}"
+def _padded(number: int, width: int = SEQUENCE_DIGITS) -> str:
+    return f"{number:0{width}d}"
 
 
 class MalformedRecord(NamedTuple):
@@ -232,9 +249,25 @@ class RecordsPage(NamedTuple):
 
     An empty page is not the end of the shard. A `next_iterator` of None is, and the records of
     that page still count.
+
+    Args:
+        records: Changes of the table.
+        next_iterator: Iterator of the next page; None at the end of the shard.
+        body_bytes: Size of the body.
+        malformed: Records that are no changes.
+        position: Position in the shard that the page reaches, with the records that it leaves
+            out; None: that of its last record.
+        behind_milliseconds: Age of the page's end; 0 at the latest position of the shard, None
+            if the service does not say.
+        others: Number of changes of other tables, which are left out.
+        coarse: Number of changes whose time has milliseconds only.
     """
 
     records: Sequence[ChangeRecord]
     next_iterator: str | None
     body_bytes: int
     malformed: list[MalformedRecord] = []
+    position: int | None = None
+    behind_milliseconds: int | None = None
+    others: int = 0
+    coarse: int = 0

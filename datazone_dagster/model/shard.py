@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+
+from datazone_dagster.model.service_limits import RETENTION
+
+_BOTH = "+"
+"""Between the ids of two parents; no shard id has it."""
+
+
+def joined_parents(first: str | None, second: str | None) -> str | None:
+    """Return the parents of a shard as one text: a merged shard of Kinesis has two."""
+    found = [one for one in (first, second) if one]
+    return _BOTH.join(found) or None
+
+
+def parents_in(text: str | None) -> tuple[str, ...]:
+    """Return the ids of the parents in such a text."""
+    return tuple(text.split(_BOTH)) if text else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard in a DescribeStream response. Open while it has no ending sequence number."""
+    """One shard in a listing of a stream. Open while it has no ending sequence number.
+
+    `parent_shard_id` has the ids of two parents where two shards were merged: see `parents_in`.
+    """
 
     shard_id: str
     parent_shard_id: str | None = None
@@ -24,9 +43,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class StreamDescription:
-    """All pages of a DescribeStream response, combined.
+    """All pages of a DescribeStream or ListShards response, combined.
 
     `served_at` is the time of the response by the service's own clock; None if it does not say.
+    `retention` is the time that the stream keeps a record. `enabled` says whether changes of the
+    table still reach the stream.
     """
 
     stream_arn: str
@@ -34,6 +55,17 @@ class StreamDescription:
     enabled: bool
     shards: tuple[Shard, ...]
     served_at: datetime | None = None
+    retention: timedelta = RETENTION
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether a shard has each change of an item once, in order. Kinesis promises neither."""
+        return not is_kinesis(self.stream_arn)
+
+
+def is_kinesis(stream_arn: str) -> bool:
+    """Return whether a stream is one of Kinesis, and not one of DynamoDB itself."""
+    return stream_arn.startswith("arn:") and stream_arn.split(":", 3)[2] == "kinesis"
 
 
 _RESTART = "#"

@@ -95,6 +95,7 @@ class ScannedRecords:
         records.view_type = [_VIEW_TYPE] * count
         records.user_type = [None] * count
         records.user_principal = [None] * count
+        records.positions = None
         return records
 
     def _masked(self, records: ChangeRecords, order: int) -> ShardRecords:

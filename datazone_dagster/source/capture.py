@@ -103,12 +103,14 @@ def _ask_for_gzip(request: Any, **_: object) -> None:
 
 
 def install(
-    client: DynamoDBClient | DynamoDBStreamsClient, *operations: str, ask_for_gzip: bool = False
+    client: DynamoDBClient | DynamoDBStreamsClient | Any,
+    *operations: str,
+    ask_for_gzip: bool = False,
 ) -> None:
     """Enable `capturing` for operations of a client. Calls outside `capturing` are not affected.
 
     Args:
-        client: botocore client of DynamoDB or of its streams.
+        client: botocore client of DynamoDB, of its streams or of Kinesis.
         operations: Names of the operations.
         ask_for_gzip: Whether captured calls allow the service to compress its response.
     """

@@ -15,11 +15,11 @@ from datazone_dagster.errors import (
 from datazone_dagster.model.protocols import Answer
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.service_limits import SHARDS_PER_PAGE
-from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
+from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription, is_kinesis
 from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.model.tagged_table import NEW_IMAGE_VIEWS
 from datazone_dagster.source import capture
-from datazone_dagster.source.failures import Call, origin, translated
+from datazone_dagster.source.failures import Call, not_found, origin, translated
 from datazone_dagster.source.parsed import page_from_parsed
 from datazone_dagster.source.service_time import served_at
 from datazone_dagster.source.session import ClientFactory, Clients
@@ -82,14 +82,14 @@ class BotoStreamClient:
         """
         # List before describing the table: a stream enabled in between is then the latest.
         call = self._call("DescribeTable")
-        self._identity = _identity({}, call, exists=False)
+        self._identity = identity_of({}, call, exists=False)
         arns = self._listed_arns()
         ask = self._connected().dynamodb.describe_table
         with translated(call):
             table = ask(TableName=self.table_name)["Table"]
             latest = table.get("LatestStreamArn")
             enabled = table.get("StreamSpecification", {}).get("StreamEnabled", False)
-            self._identity = _identity(table, call)
+            self._identity = identity_of(table, call)
         # The table still names its last stream long after that stream is gone.
         if latest is not None and (enabled or latest in arns):
             arns = [arn for arn in arns if arn != latest] + [latest]
@@ -108,6 +108,7 @@ class BotoStreamClient:
             ViewTypeError: The stream does not carry new images.
         """
         call = self._call("DescribeStream", stream_arn=stream_arn)
+        require_kind(call, is_kinesis(stream_arn))
         ask: Any = self._connected().streams.describe_stream
         shards: dict[str, Shard] = {}
         start: dict[str, str] = {}
@@ -125,7 +126,7 @@ class BotoStreamClient:
             if last is None:
                 break
             if last in tokens:
-                raise _endless(call)
+                raise endless(call)
             tokens.add(last)
             start = {"ExclusiveStartShardId": last}
         return StreamDescription(
@@ -148,6 +149,7 @@ class BotoStreamClient:
             digits = _SEQUENCE_NUMBER_MIN_DIGITS
             position["SequenceNumber"] = f"{start.sequence_number:0{digits}d}"
         call = self._call("GetShardIterator", stream_arn=stream_arn, shard_id=shard_id)
+        require_kind(call, is_kinesis(stream_arn))
         ask = self._connected().streams.get_shard_iterator
         with translated(call):
             return ask(
@@ -211,7 +213,7 @@ class BotoStreamClient:
             if last is None:
                 return [arn for _, arn in sorted(found)]
             if last in tokens:
-                raise _endless(call)
+                raise endless(call)
             tokens.add(last)
             start = {"ExclusiveStartStreamArn": last}
 
@@ -244,7 +246,17 @@ class BotoStreamClient:
         )
 
 
-def _identity(table: Any, call: Call, *, exists: bool = True) -> SourceIdentity:
+def require_kind(call: Call, is_of_other_kind: bool) -> None:
+    """Refuse a stream of the other kind: the source was switched, and its service lacks it.
+
+    Raises:
+        ShardNotFoundError: It is one.
+    """
+    if is_of_other_kind:
+        raise not_found(call)
+
+
+def identity_of(table: Any, call: Call, *, exists: bool = True) -> SourceIdentity:
     """Return the identity of the table in a DescribeTable response."""
     enabled = table.get("StreamSpecification", {}).get("StreamEnabled", False)
     return SourceIdentity(
@@ -296,7 +308,8 @@ def _no_stream(call: Call) -> StreamDisabledError:
     )
 
 
-def _endless(call: Call) -> ServiceUnavailableError:
+def endless(call: Call) -> ServiceUnavailableError:
+    """Return the error for a listing whose pages do not end."""
     return ServiceUnavailableError(
         f"{call.summary}: the service returns the same page again and again.",
         safe="No position moved: the next drain tries again.",

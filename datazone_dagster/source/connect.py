@@ -15,16 +15,32 @@ from datazone_dagster.source.connection_settings import ConnectionSettings
 
 
 def connect(
-    table_name: str, settings: ConnectionSettings, *, ask_for_gzip: bool = False
+    table_name: str,
+    settings: ConnectionSettings,
+    *,
+    ask_for_gzip: bool = False,
+    stream_name: str | None = None,
 ) -> StreamClient:
     """Return a client for the streams of a table. It connects on first use, not here.
 
     Args:
         table_name: Name of the DynamoDB table.
         settings: Region, endpoint, credentials, retries and timeouts.
-        ask_for_gzip: Whether the service should compress its answers.
+        ask_for_gzip: Whether the service should compress its answers; Kinesis never does.
+        stream_name: Kinesis stream that the table sends its changes to; None: the table's own
+            streams are read.
     """
     # Loading boto3 takes a third of a second: processes that read no stream don't load it.
+    if stream_name is not None:
+        from datazone_dagster.source.kinesis_client import KinesisStreamClient
+        from datazone_dagster.source.session import build_kinesis_clients
+
+        return KinesisStreamClient(
+            table_name,
+            stream_name,
+            partial(build_kinesis_clients, settings, table_name=table_name),
+            role_arn=settings.role_arn,
+        )
     from datazone_dagster.source.client import BotoStreamClient
     from datazone_dagster.source.session import build_clients
 

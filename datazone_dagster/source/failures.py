@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from botocore import exceptions as boto
@@ -27,6 +28,12 @@ from datazone_dagster.errors import (
     ThrottledError,
     TrimmedDataError,
 )
+from datazone_dagster.source.failure_codes import (
+    ACCESS_CODES,
+    CREDENTIAL_CODES,
+    THROTTLE_CODES,
+    UNAVAILABLE_CODES,
+)
 from datazone_dagster.text import shown
 
 BOTO_FAILURES = (boto.ClientError, boto.BotoCoreError, ResponseParserError)
@@ -35,51 +42,6 @@ BOTO_FAILURES = (boto.ClientError, boto.BotoCoreError, ResponseParserError)
 _ODD_ANSWER = (AttributeError, KeyError, TypeError, ValueError)
 """Exceptions of botocore's parser, or of access to its result, on a malformed response."""
 
-_CREDENTIAL_CODES = frozenset(
-    [
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "IncompleteSignatureException",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "InvalidToken",
-        "MissingAuthenticationToken",
-        "MissingAuthenticationTokenException",
-        "RequestExpired",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    ]
-)
-_ACCESS_CODES = frozenset(
-    ["AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"]
-)
-_THROTTLE_CODES = frozenset(
-    [
-        "BandwidthLimitExceeded",
-        "LimitExceededException",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    ]
-)
-_UNAVAILABLE_CODES = frozenset(
-    [
-        "InternalFailure",
-        "InternalServerError",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "ServiceUnavailable",
-        "ServiceUnavailableException",
-    ]
-)
 _CREDENTIAL_FAILURES = (
     boto.CredentialRetrievalError,
     boto.LoginError,
@@ -97,7 +59,15 @@ _USER_INFO = re.compile(r"//[^/@\s\"']*@")
 
 _ITEM_CALLS = frozenset({"BatchGetItem", "Scan"})
 _EXPORT_CALLS = frozenset({"DescribeExport", "ExportTableToPointInTime"})
-_TABLE_CALLS = frozenset({"DescribeTable", "ListStreams", *_ITEM_CALLS, *_EXPORT_CALLS})
+_TABLE_CALLS = frozenset(
+    {
+        "DescribeKinesisStreamingDestination",
+        "DescribeTable",
+        "ListStreams",
+        *_ITEM_CALLS,
+        *_EXPORT_CALLS,
+    }
+)
 
 
 def without_user_info(text: str) -> str:
@@ -126,6 +96,7 @@ class Call:
         shard_id: Shard, for calls that name one.
         role_arn: Role that is assumed for the call; None without one.
         tag: Tag of the tables, for calls of a search; None for calls on one table.
+        service: Service in the names of IAM actions.
     """
 
     operation: str
@@ -136,6 +107,7 @@ class Call:
     shard_id: str | None = None
     role_arn: str | None = None
     tag: str | None = None
+    service: Literal["dynamodb", "kinesis"] = "dynamodb"
 
     @property
     def subject(self) -> str:
@@ -147,7 +119,7 @@ class Call:
     @property
     def action(self) -> str:
         """IAM action of the call."""
-        service = "tag" if self.operation == "GetResources" else "dynamodb"
+        service = "tag" if self.operation == "GetResources" else self.service
         return f"{service}:{self.operation}"
 
     @property
@@ -180,7 +152,7 @@ class Call:
         """Resource of the IAM action, below the account's ARN prefix if no ARN is known."""
         if self.operation == "GetResources":
             return "*: it can't be limited to resources"
-        if self.operation == "DescribeTable" or self.reads_items:
+        if self.operation in _OF_THE_TABLE or self.reads_items:
             return self._table
         if self.operation in _EXPORT_CALLS:
             below = "/export/*" if self.operation == "DescribeExport" else ""
@@ -192,6 +164,8 @@ class Call:
         arn = self.table_name.startswith("arn:")
         return self.table_name if arn else f"table/{self.table_name}"
 
+
+_OF_THE_TABLE = frozenset({"DescribeKinesisStreamingDestination", "DescribeTable"})
 
 _STARTS_WITHOUT_ITEMS = (
     ' A stream with start="trim_horizon" or "latest" reads no items and needs neither '
@@ -295,9 +269,9 @@ def _from_answer(error: boto.ClientError, call: Call) -> SourceError:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if error.operation_name == "AssumeRole":
         return _role_refused(call, code, status)
-    if code in _CREDENTIAL_CODES:
+    if code in CREDENTIAL_CODES:
         return _credentials(call, code)
-    if code in _ACCESS_CODES:
+    if code in ACCESS_CODES:
         return AccessDeniedError(
             f"{call.summary}: access denied: {message}",
             safe=call.safe,
@@ -305,13 +279,13 @@ def _from_answer(error: boto.ClientError, call: Call) -> SourceError:
             + (_STARTS_WITHOUT_ITEMS if call.reads_items else "")
             + (_EXPORT_ACTIONS if call.operation in _EXPORT_CALLS else ""),
         )
-    if code in _THROTTLE_CODES or status == 429:
+    if code in THROTTLE_CODES or status == 429:
         return ThrottledError(
             f"{call.summary}: still throttled after all attempts ({code}).",
             safe=call.safe,
             hint=_throttled(call),
         )
-    if code in _UNAVAILABLE_CODES or status >= 500:
+    if code in UNAVAILABLE_CODES or status >= 500:
         return ServiceUnavailableError(
             f"{call.summary}: the service failed after all attempts ({code}, HTTP {status}).",
             safe=call.safe,
@@ -323,19 +297,22 @@ def _from_answer(error: boto.ClientError, call: Call) -> SourceError:
 def _from_stream_code(call: Call, code: str, message: str) -> SourceError:
     if code == "ExpiredIteratorException":
         return ExpiredIteratorError(
-            f"{call.summary}: the shard iterator has expired (it lives 15 minutes).",
+            f"{call.summary}: the shard iterator has expired (it lives "
+            f"{5 if call.service == 'kinesis' else 15} minutes).",
             safe="Nothing is lost: a new iterator starts after the last record read.",
             hint="If it happens often, the drain reads too slowly for the number of shards.",
         )
-    if code == "TrimmedDataAccessException":
+    # Kinesis calls a position that it no longer has an invalid argument.
+    lost_position = call.operation == "GetShardIterator" and code == "InvalidArgumentException"
+    if code == "TrimmedDataAccessException" or lost_position:
         return TrimmedDataError(
             f"{call.summary}: the position is before the trim horizon.",
-            safe="Records in the change log are safe. Records that are older than 24 hours and "
-            "are not in it are gone from the stream.",
+            safe="Records in the change log are safe. Records that are older than the retention "
+            "of the stream and are not in it are gone.",
             hint="Write the affected items again, or accept the gap: datazone-dagster accept-gap.",
         )
     if code in ("ResourceNotFoundException", "TableNotFoundException"):
-        return _not_found(call)
+        return not_found(call)
     return SourceError(
         f"{call.summary}: the service refused the call: {code}: {message}",
         safe=call.safe,
@@ -343,7 +320,8 @@ def _from_stream_code(call: Call, code: str, message: str) -> SourceError:
     )
 
 
-def _not_found(call: Call) -> SourceError:
+def not_found(call: Call) -> SourceError:
+    """Return the error for a table, stream or shard that the service does not know."""
     if call.operation in _TABLE_CALLS:
         return TableNotFoundError(
             f"There is no table {call.table_name!r} in region {call.region or 'not set'} "
@@ -354,8 +332,8 @@ def _not_found(call: Call) -> SourceError:
     what = f"shard {call.shard_id}" if call.shard_id else "stream or shard"
     return ShardNotFoundError(
         f"{call.summary}: the service no longer knows the {what}.",
-        safe="Records in the change log are safe. A shard disappears 24 hours after its last "
-        "record.",
+        safe="Records in the change log are safe. A shard disappears once its last record is past "
+        "the retention of the stream.",
         hint="If the shard was not read to its end, write the affected items again, or accept "
         "the gap: datazone-dagster accept-gap.",
     )
@@ -363,14 +341,14 @@ def _not_found(call: Call) -> SourceError:
 
 def _role_refused(call: Call, code: str, status: int) -> SourceError:
     role = call.role_arn or "the configured role"
-    if code in _ACCESS_CODES:
+    if code in ACCESS_CODES:
         return AccessDeniedError(
             f"{call.summary}: {role} can't be assumed ({code}).",
             safe=call.safe,
             hint="Allow these credentials sts:AssumeRole on the role, name them in the role's "
             "trust policy, and check the external id.",
         )
-    if code in _THROTTLE_CODES or status >= 500:
+    if code in THROTTLE_CODES or status >= 500:
         return ServiceUnavailableError(
             f"{call.summary}: STS did not return credentials for {role} ({code}).",
             safe=call.safe,

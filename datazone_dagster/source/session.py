@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import boto3
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodbstreams import DynamoDBStreamsClient
 
-__all__ = ["ClientFactory", "Clients", "ConnectionSettings", "build_clients", "is_local"]
+__all__ = [
+    "ClientFactory",
+    "Clients",
+    "ConnectionSettings",
+    "KinesisClientFactory",
+    "KinesisClients",
+    "build_clients",
+    "build_kinesis_clients",
+    "is_local",
+]
 
 _LOCAL_KEY = "local"  # an emulator requires a signature, but accepts any
 _LOCAL_REGION = "us-east-1"
@@ -32,6 +41,9 @@ _AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".ic.gov", ".
 _Create = Callable[..., Any]
 """Creates a client by the name of its service; `endpoint_url` overrides that of the settings."""
 
+_Pair = tuple[Any, Any]
+"""Client of DynamoDB, and of the service that changes are read from."""
+
 
 class Clients(NamedTuple):
     """The two botocore clients that read a stream. Both are thread-safe."""
@@ -40,7 +52,18 @@ class Clients(NamedTuple):
     streams: DynamoDBStreamsClient
 
 
+class KinesisClients(NamedTuple):
+    """The two botocore clients that read a Kinesis stream. Both are thread-safe."""
+
+    dynamodb: DynamoDBClient
+    kinesis: Any  # its stubs are not among our requirements
+
+
 ClientFactory = Callable[[], Clients]
+KinesisClientFactory = Callable[[], KinesisClients]
+
+_NAMES = {"dynamodbstreams": "DYNAMODB_STREAMS", "kinesis": "KINESIS"}
+"""Services that changes are read from, as the environment names their endpoints."""
 
 
 class Searchers(NamedTuple):
@@ -84,7 +107,13 @@ def build_clients(settings: ConnectionSettings, *, table_name: str = "") -> Clie
             services is on this machine.
     """
     call = Call("Connecting", table_name, settings.region, settings.endpoint_url)
-    return _connected(settings, call)[0]
+    return Clients(*_connected(settings, call)[0])
+
+
+def build_kinesis_clients(settings: ConnectionSettings, *, table_name: str = "") -> KinesisClients:
+    """Build the clients of DynamoDB and of Kinesis for these settings: see `build_clients`."""
+    call = Call("Connecting", table_name, settings.region, settings.endpoint_url)
+    return KinesisClients(*_connected(settings, call, "kinesis")[0])
 
 
 def build_searchers(settings: ConnectionSettings, *, tag: TableTag) -> Searchers:
@@ -104,21 +133,23 @@ def build_searchers(settings: ConnectionSettings, *, tag: TableTag) -> Searchers
     """
     call = Call("Connecting", "", settings.region, settings.endpoint_url, tag=str(tag))
     clients, create = _connected(settings, call)
-    clients.streams.close()
-    own = clients.dynamodb.meta.endpoint_url
+    clients[1].close()
+    own = clients[0].meta.endpoint_url
     if settings.endpoint_url is not None and not is_of_aws(own):
-        return Searchers(clients.dynamodb, create(_TAGGING, endpoint_url=own))
+        return Searchers(clients[0], create(_TAGGING, endpoint_url=own))
     tagging = create(_TAGGING, endpoint_url=None)
     if is_of_aws(tagging.meta.endpoint_url) and not is_of_aws(own):
         tagging.close()
         tagging = create(_TAGGING, endpoint_url=own)
-    return Searchers(clients.dynamodb, tagging)
+    return Searchers(clients[0], tagging)
 
 
-def _connected(settings: ConnectionSettings, call: Call) -> tuple[Clients, _Create]:
+def _connected(
+    settings: ConnectionSettings, call: Call, service: str = "dynamodbstreams"
+) -> tuple[_Pair, _Create]:
     """Return the pair of clients, and a function that creates one of another service."""
     try:
-        return _build(settings, call)
+        return _build(settings, call, service)
     except BOTO_FAILURES as error:
         raise source_error(error, call) from None
     except ValueError as error:  # from botocore, for an endpoint URL of the environment
@@ -128,20 +159,20 @@ def _connected(settings: ConnectionSettings, call: Call) -> tuple[Clients, _Crea
         ) from None
 
 
-def _build(settings: ConnectionSettings, call: Call) -> tuple[Clients, _Create]:
+def _build(settings: ConnectionSettings, call: Call, service: str) -> tuple[_Pair, _Create]:
     core = base_session(settings)
     region = settings.region or core.get_config_variable("region")
     # Only a client knows its endpoint. Placeholders make this pair possible without credentials.
     unsigned = _creator(core, settings, region or _LOCAL_REGION, with_placeholder=True)
-    placeholder = _clients(unsigned)
+    placeholder = _clients(unsigned, service)
     endpoints = [client.meta.endpoint_url for client in placeholder]
     local = [is_local(url) for url in endpoints]
     if any(local) and not all(local):
         raise SourceError(
             f"Connecting to {call.subject}: DynamoDB is at {origin(endpoints[0])}, but "
-            f"its streams are at {origin(endpoints[1])}. Only one of them is on this machine.",
+            f"its changes are at {origin(endpoints[1])}. Only one of them is on this machine.",
             hint="Set AWS_ENDPOINT_URL, or both AWS_ENDPOINT_URL_DYNAMODB and "
-            "AWS_ENDPOINT_URL_DYNAMODB_STREAMS.",
+            f"AWS_ENDPOINT_URL_{_NAMES[service]}.",
         )
     if settings.role_arn is not None:
         core = assuming(core, settings, region, client_config(settings))
@@ -155,14 +186,11 @@ def _build(settings: ConnectionSettings, call: Call) -> tuple[Clients, _Create]:
             raise no_region(call)
         region = _LOCAL_REGION
     create = _creator(core, settings, region)
-    return _clients(create), create
+    return _clients(create, service), create
 
 
-def _clients(create: _Create) -> Clients:
-    return Clients(
-        cast("DynamoDBClient", create("dynamodb")),
-        cast("DynamoDBStreamsClient", create("dynamodbstreams")),
-    )
+def _clients(create: _Create, service: str) -> _Pair:
+    return create("dynamodb"), create(service)
 
 
 def _creator(

@@ -29,13 +29,13 @@ from datazone_dagster.model.version import SEQUENCE_DIGITS
 from datazone_dagster.source.split import split_records, text_member
 from datazone_dagster.text import shown
 
-_YEAR_10000 = 253_402_300_800
+YEAR_10000 = 253_402_300_800
 _OPENING_BRACE = ord("{")
 _SHORTEST_KEYS = len('{"k":{"S":"v"}}') - 1
 """Minimum length of keys with an attribute; shorter text may be an empty object with spaces."""
 
 
-class _Identity(msgspec.Struct, gc=False):
+class UserIdentity(msgspec.Struct, gc=False):
     """User identity. Capitalised on the wire; Lambda and the documentation use lower case."""
 
     type: str | None = msgspec.field(name="Type", default=None)
@@ -59,7 +59,7 @@ class _Record(msgspec.Struct, rename="camel", gc=False):
     dynamodb: _StreamRecord
     event_id: str = msgspec.field(name="eventID", default="")
     aws_region: str = ""
-    user_identity: _Identity | None = None
+    user_identity: UserIdentity | None = None
 
 
 class _Page(msgspec.Struct, rename="pascal", gc=False):
@@ -74,11 +74,11 @@ class _Envelope(msgspec.Struct, rename="pascal", gc=False):
     next_shard_iterator: str | UnsetType | None = UNSET
 
 
-class _NotAStreamRecordError(ValueError):
+class NotAStreamRecordError(ValueError):
     """A record breaks a rule; the message is the reason shown in the quarantine."""
 
 
-_TOO_DEEP = (
+TOO_DEEP = (
     "the record is nested too deep to be read: an item of DynamoDB has at most "
     f"{NESTING_LEVELS} levels"
 )
@@ -87,7 +87,7 @@ _decode_page = msgspec.json.Decoder(_Page).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_record = msgspec.json.Decoder(_Record).decode
 
-_BAD_RECORD = (msgspec.DecodeError, _NotAStreamRecordError, UnicodeDecodeError, RecursionError)
+_BAD_RECORD = (msgspec.DecodeError, NotAStreamRecordError, UnicodeDecodeError, RecursionError)
 
 
 def parse_page(body: bytes, call: str = "GetRecords") -> RecordsPage:
@@ -106,17 +106,17 @@ def parse_page(body: bytes, call: str = "GetRecords") -> RecordsPage:
             refused: it would be read as the end of the shard.
     """
     try:
-        _check_utf8(body)
+        check_utf8(body)
         page = _decode_page(body)
         if page.records is UNSET and page.next_shard_iterator is UNSET:
-            raise _not_an_answer(body, call, "has no list of Records and no NextShardIterator")
+            raise not_an_answer(body, call, "has no list of Records and no NextShardIterator")
         records = _columns(page.records or [])
     except _BAD_RECORD:
         return _parse_one_by_one(body, call)
     return RecordsPage(records, page.next_shard_iterator or None, len(body), [])
 
 
-def _check_utf8(body: bytes) -> None:
+def check_utf8(body: bytes) -> None:
     """Check that the body is UTF-8: msgspec slices images without decoding them."""
     if not body.isascii():
         body.decode("utf-8")
@@ -126,7 +126,7 @@ def _columns(records: list[_Record]) -> ChangeRecords:
     """Convert all records of a page, by the rules of `_change` applied column by column.
 
     Raises:
-        _NotAStreamRecordError: A record may break a rule; `_change` finds out which one.
+        NotAStreamRecordError: A record may break a rule; `_change` finds out which one.
     """
     stream_records = [record.dynamodb for record in records]
     columns = ChangeRecords()
@@ -140,6 +140,7 @@ def _columns(records: list[_Record]) -> ChangeRecords:
     columns.size_bytes = array("q", [record.size_bytes for record in stream_records])
     columns.region = [record.aws_region for record in records]
     columns.view_type = [record.stream_view_type for record in stream_records]
+    columns.positions = None
     identities = [record.user_identity for record in records]
     columns.user_type = [i.type or i.lower_type if i else None for i in identities]
     columns.user_principal = [
@@ -157,7 +158,7 @@ def _columns(records: list[_Record]) -> ChangeRecords:
         and _are_objects(columns.old_image)
         and not _lacks_a_new_image(columns)
     ):
-        raise _NotAStreamRecordError("a record of the page breaks a rule")
+        raise NotAStreamRecordError("a record of the page breaks a rule")
     if len(known_times) == len(times):
         columns.created_at = array("q", known_times.astype(np.int64).tobytes())
     else:
@@ -166,7 +167,7 @@ def _columns(records: list[_Record]) -> ChangeRecords:
 
 
 def _are_times(times: np.ndarray[Any, Any]) -> bool:
-    return not len(times) or bool(times.min() >= 0 and times.max() < _YEAR_10000)
+    return not len(times) or bool(times.min() >= 0 and times.max() < YEAR_10000)
 
 
 def _seconds(time: float | None) -> int:
@@ -201,15 +202,15 @@ def _lacks_a_new_image(columns: ChangeRecords) -> bool:
 def _change(record: _Record) -> ChangeRecord:
     stream_record = record.dynamodb
     created_at = stream_record.approximate_creation_date_time
-    if created_at is not None and not 0 <= created_at < _YEAR_10000:
-        raise _NotAStreamRecordError(f"ApproximateCreationDateTime {created_at} is not a time")
-    keys = _json_object(stream_record.keys, "Keys")
+    if created_at is not None and not 0 <= created_at < YEAR_10000:
+        raise NotAStreamRecordError(f"ApproximateCreationDateTime {created_at} is not a time")
+    keys = json_object(stream_record.keys, "Keys")
     if keys is None or not keys[1:-1].strip():
-        raise _NotAStreamRecordError("Keys is empty")
-    new_image = _json_object(stream_record.new_image, "NewImage")
+        raise NotAStreamRecordError("Keys is empty")
+    new_image = json_object(stream_record.new_image, "NewImage")
     if new_image is None and record.event_name != "REMOVE":
         # Reading it as an empty image would blank the row.
-        raise _NotAStreamRecordError(f"{shown(record.event_name, 60)} without NewImage")
+        raise NotAStreamRecordError(f"{shown(record.event_name, 60)} without NewImage")
     identity = record.user_identity
     return ChangeRecord(
         event_id=record.event_id,
@@ -218,7 +219,7 @@ def _change(record: _Record) -> ChangeRecord:
         created_at=_seconds(created_at),
         keys=keys,
         new_image=new_image,
-        old_image=_json_object(stream_record.old_image, "OldImage"),
+        old_image=json_object(stream_record.old_image, "OldImage"),
         size_bytes=stream_record.size_bytes,
         region=record.aws_region,
         view_type=stream_record.stream_view_type,
@@ -227,21 +228,21 @@ def _change(record: _Record) -> ChangeRecord:
     )
 
 
-def _json_object(raw: msgspec.Raw, name: str) -> bytes | None:
+def json_object(raw: msgspec.Raw, name: str) -> bytes | None:
     """Return the JSON object as it arrived; None if it is absent or null."""
     text = bytes(raw)
     if text.startswith(b"{"):
         return text
     if text in (b"", b"null"):
         return None
-    raise _NotAStreamRecordError(f"{name} is not an object")
+    raise NotAStreamRecordError(f"{name} is not an object")
 
 
 def _sequence_number(digits: str) -> int:
     # int() would accept signs, spaces, underscores and the digits of every script.
     if digits.isascii() and digits.isdigit() and len(digits) <= SEQUENCE_DIGITS:
         return int(digits)
-    raise _NotAStreamRecordError(f"SequenceNumber {digits[:60]!r} is not a number of 1-40 digits")
+    raise NotAStreamRecordError(f"SequenceNumber {digits[:60]!r} is not a number of 1-40 digits")
 
 
 def _parse_one_by_one(body: bytes, call: str) -> RecordsPage:
@@ -251,10 +252,10 @@ def _parse_one_by_one(body: bytes, call: str) -> RecordsPage:
     malformed: list[MalformedRecord] = []
     for raw in raw_records:
         try:
-            _check_utf8(raw)
+            check_utf8(raw)
             records.append(_change(_decode_record(raw)))
         except _BAD_RECORD as error:
-            reason = _TOO_DEEP if isinstance(error, RecursionError) else str(error)
+            reason = TOO_DEEP if isinstance(error, RecursionError) else str(error)
             malformed.append(MalformedRecord(raw, reason, _salvaged_number(raw)))
     return RecordsPage(ChangeRecords.of(records), next_iterator, len(body), malformed)
 
@@ -278,12 +279,12 @@ def _split_leniently(body: bytes, call: str) -> tuple[list[bytes], str | None]:
     except RecursionError:
         return _split_unparsed(body, call)
     except ValueError:
-        raise _not_an_answer(body, call, "is not JSON") from None
+        raise not_an_answer(body, call, "is not JSON") from None
     if not isinstance(page, dict) or not isinstance(page.get("Records"), list):
-        raise _not_an_answer(body, call, "has no list of Records")
+        raise not_an_answer(body, call, "has no list of Records")
     next_iterator = page.get("NextShardIterator")
     if next_iterator is not None and not isinstance(next_iterator, str):
-        raise _not_an_answer(body, call, "has a NextShardIterator that is not a string")
+        raise not_an_answer(body, call, "has a NextShardIterator that is not a string")
     return [json.dumps(record).encode("ascii") for record in page["Records"]], next_iterator
 
 
@@ -291,12 +292,12 @@ def _split_unparsed(body: bytes, call: str) -> tuple[list[bytes], str | None]:
     """Split a page with a record that is nested too deep for a parser."""
     found = split_records(body)
     if found is None:
-        raise _not_an_answer(body, call, "is not JSON")
+        raise not_an_answer(body, call, "is not JSON")
     envelope, records = found
     try:
         return records, _decode_envelope(envelope).next_shard_iterator or None
     except (msgspec.DecodeError, RecursionError):
-        raise _not_an_answer(body, call, "is not a page of GetRecords") from None
+        raise not_an_answer(body, call, "is not a page of GetRecords") from None
 
 
 def _salvaged_number(raw: bytes) -> int | None:
@@ -311,11 +312,12 @@ def _salvaged_number(raw: bytes) -> int | None:
         return None
     try:
         return None if number is None else _sequence_number(number)
-    except _NotAStreamRecordError:
+    except NotAStreamRecordError:
         return None
 
 
-def _not_an_answer(body: bytes, call: str, fault: str) -> ServiceUnavailableError:
+def not_an_answer(body: bytes, call: str, fault: str) -> ServiceUnavailableError:
+    """Return the error for a body that is not a response of GetRecords."""
     return ServiceUnavailableError(
         f"{call}: the response ({len(body)} bytes, starting with {body[:20]!r}) {fault}.",
         safe="No position moved; the same page is read again.",

@@ -8,24 +8,35 @@ from datazone_dagster.model.record import ChangeRecord, ChangeRecords, Texts
 
 _images = st.none() | st.text(min_size=1, max_size=4).map(str.encode)
 _numbers = st.integers(0, 30).map(lambda n: n * 10**20) | st.integers(10**38, 10**40 - 1)
-records = st.lists(
-    st.builds(
-        ChangeRecord,
-        event_id=st.text(max_size=4),
-        event_name=st.sampled_from(["INSERT", "MODIFY", "REMOVE"]),
-        sequence_number=_numbers,
-        created_at=st.integers(0, 5),
-        keys=st.text(max_size=4).map(str.encode),
-        new_image=_images,
-        old_image=_images,
-        size_bytes=st.integers(0, 9),
-        region=st.just("eu-west-1"),
-        view_type=st.just("NEW_IMAGE"),
-        user_type=st.none() | st.just("Service"),
-        user_principal=st.none() | st.just("dynamodb.amazonaws.com"),
-    ),
-    max_size=6,
+_positions = st.integers(0, 30).map(lambda n: n * 10**54) | st.integers(10**128, 10**129 - 1)
+
+
+def _pages(position: st.SearchStrategy[int | None]) -> st.SearchStrategy[list[ChangeRecord]]:
+    return st.lists(st.builds(_record, _records, position), max_size=6)
+
+
+def _record(record: ChangeRecord, position: int | None) -> ChangeRecord:
+    return record._replace(position=position)
+
+
+_records = st.builds(
+    ChangeRecord,
+    event_id=st.text(max_size=4),
+    event_name=st.sampled_from(["INSERT", "MODIFY", "REMOVE"]),
+    sequence_number=_numbers,
+    created_at=st.integers(0, 5),
+    keys=st.text(max_size=4).map(str.encode),
+    new_image=_images,
+    old_image=_images,
+    size_bytes=st.integers(0, 9),
+    region=st.just("eu-west-1"),
+    view_type=st.just("NEW_IMAGE"),
+    user_type=st.none() | st.just("Service"),
+    user_principal=st.none() | st.just("dynamodb.amazonaws.com"),
+    position=st.none(),
 )
+records = _pages(st.none()) | _pages(_positions)
+"""Pages of a DynamoDB stream, and of Kinesis, where each record has a position."""
 
 
 @given(records)
@@ -45,14 +56,19 @@ def test_texts_are_utf8() -> None:
         Texts.of([b"{}", "é".encode("latin-1")])
 
 
-@given(records, st.none() | _numbers)
+@given(
+    st.tuples(_pages(st.none()), st.none() | _numbers)
+    | st.tuples(_pages(_positions), st.none() | _positions)
+)
 def test_what_is_newer_is_found_as_one_by_one(
-    some: list[ChangeRecord], position: int | None
+    page: tuple[list[ChangeRecord], int | None],
 ) -> None:
+    some, position = page
     expected, last = [], position
     for record in some:
-        if last is None or record.sequence_number > last:
-            last = record.sequence_number
+        number = record.sequence_number if record.position is None else record.position
+        if last is None or number > last:
+            last = number
             expected.append(record)
     assert ChangeRecords.of(some).newer_than(position) == expected
 

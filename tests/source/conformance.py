@@ -1,7 +1,8 @@
 """Conformance suite of every StreamClient, against a DynamoDB that can be written to.
 
-`StreamClientConformance` needs tables and plain writes only. `ShardedStreamConformance` adds
-what a test has to control: shards, the trim horizon, the clock, faults. A subclass provides
+`AnyStreamConformance` needs tables and plain writes only. `AnyShardedConformance` adds what a test
+has to control: shards, the clock, faults. `StreamClientConformance` and `ShardedStreamConformance`
+add what only streams of DynamoDB have, such as a trim horizon that they tell. A subclass provides
 `world`. Each test creates a table of its own, so that one server serves all.
 """
 
@@ -36,10 +37,18 @@ from datazone_dagster.model.protocols import StreamClient
 from datazone_dagster.model.record import ChangeRecord, RecordsPage
 from datazone_dagster.model.service_limits import (
     ITERATOR_LIFETIME_SECONDS,
+    KINESIS_PAGE_RECORDS,
     PAGE_BYTES,
     PAGE_RECORDS,
 )
-from datazone_dagster.model.shard import TRIM_HORIZON, IteratorStart, Shard, StartAt, after
+from datazone_dagster.model.shard import (
+    TRIM_HORIZON,
+    IteratorStart,
+    Shard,
+    StartAt,
+    after,
+    is_kinesis,
+)
 from datazone_dagster.source.client import BotoStreamClient
 from datazone_dagster.source.session import Clients, ConnectionSettings, build_clients
 
@@ -75,6 +84,9 @@ class World(Protocol):
 
 class ControlledWorld(World, Protocol):
     """A world in which a test decides what the service would decide. A stream has two shards."""
+
+    @property
+    def iterator_seconds(self) -> float: ...
 
     def put_many(self, table_name: str, item_ids: list[str]) -> None: ...
 
@@ -129,6 +141,7 @@ class BotoWorld:
     """`World` of any service with the API of DynamoDB."""
 
     region = "us-west-2"
+    iterator_seconds = ITERATOR_LIFETIME_SECONDS
 
     def __init__(self, endpoint_url: str, *, raw_pages: bool) -> None:
         self._raw_pages = raw_pages
@@ -189,18 +202,24 @@ def read_pages(
 ) -> list[RecordsPage]:
     """Read to the end of the shard, or to its latest position: the first empty page."""
     pages: list[RecordsPage] = []
+    is_ordered = not is_kinesis(stream_arn)
     iterator: str | None = client.shard_iterator(stream_arn, shard_id, start)
     for _ in range(MAX_PAGES):
         assert iterator is not None
         page = client.get_records(iterator)
         assert page.malformed == []
         assert page.body_bytes > sum(_text_bytes(record) for record in page.records)
-        assert len(page.records) <= PAGE_RECORDS
+        assert len(page.records) <= (PAGE_RECORDS if is_ordered else KINESIS_PAGE_RECORDS)
         pages.append(page)
         iterator = page.next_iterator
         if iterator is None or not page.records:
             return pages
     raise AssertionError(f"{MAX_PAGES} pages and no end")
+
+
+def position_of(record: ChangeRecord) -> int:
+    """Return the number of a record in its shard."""
+    return record.sequence_number if record.position is None else record.position
 
 
 def _text_bytes(record: ChangeRecord) -> int:
@@ -221,19 +240,13 @@ def read_stream(client: StreamClient) -> list[ChangeRecord]:
     return [r for shard in shards for r in read_shard(client, stream_arn, shard.shard_id)]
 
 
-class StreamClientConformance(ABC):
+class AnyStreamConformance(ABC):
+    """What streams of DynamoDB and of Kinesis have in common."""
+
     @pytest.fixture
     @abstractmethod
     def world(self, *args: World) -> World:
         raise NotImplementedError
-
-    def test_the_stream_of_a_table(self, world: World) -> None:
-        table = world.create_table()
-        (stream_arn,) = world.reader(table).stream_arns()
-        prefix, _, label = stream_arn.partition("/stream/")
-        assert prefix.endswith(f":table/{table}")
-        assert world.region in prefix
-        assert datetime.fromisoformat(label)  # time of creation: gaps between streams end there
 
     def test_no_such_table(self, world: World) -> None:
         with pytest.raises(TableNotFoundError, match=rf"no-such-table.*{world.region}"):
@@ -248,27 +261,10 @@ class StreamClientConformance(ABC):
     def test_a_table_without_a_stream(self, world: World) -> None:
         table = world.create_table(view_type=None)
         world.put(table, "a")
-        with pytest.raises(StreamDisabledError, match=rf"{table}.*NEW_AND_OLD_IMAGES"):
+        with pytest.raises(
+            StreamDisabledError, match=rf"{table}.*(NEW_AND_OLD_IMAGES|enable-kinesis)"
+        ):
             world.reader(table).stream_arns()
-
-    def test_a_stream_without_new_images(self, world: World) -> None:
-        client = world.reader(world.create_table("KEYS_ONLY"))
-        (stream_arn,) = client.stream_arns()
-        with pytest.raises(ViewTypeError, match="KEYS_ONLY"):
-            client.describe(stream_arn)
-
-    def test_a_stream_without_old_images(self, world: World) -> None:
-        table = world.create_table("NEW_IMAGE")
-        world.put(table, "a", total={"N": "1"})
-        world.put(table, "a", total={"N": "2"})
-        world.delete(table, "a")
-        client = world.reader(table)
-        assert client.describe(client.stream_arns()[-1]).view_type == "NEW_IMAGE"
-        records = read_stream(client)
-        assert [record.event_name for record in records] == ["INSERT", "MODIFY", "REMOVE"]
-        assert {(record.view_type, record.old_image) for record in records} == {("NEW_IMAGE", None)}
-        assert [_total(record.new_image) for record in records[:2]] == ["1", "2"]
-        assert records[2].new_image is None
 
     def test_shards_of_a_new_stream(self, world: World) -> None:
         client = world.reader(world.create_table())
@@ -281,7 +277,6 @@ class StreamClientConformance(ABC):
         assert shard_ids
         assert len(set(shard_ids)) == len(shard_ids)
         assert all(shard.is_open for shard in described.shards)
-        assert all(shard.starting_sequence_number is not None for shard in described.shards)
 
     def test_changes_of_an_item_in_their_order(self, world: World) -> None:
         table = world.create_table()
@@ -347,7 +342,7 @@ class StreamClientConformance(ABC):
         client = world.reader(table)
         stream_arn, shard_id, records = _shard_of_the_item(client)
         for position, record in enumerate(records):
-            later = read_shard(client, stream_arn, shard_id, after(record.sequence_number))
+            later = read_shard(client, stream_arn, shard_id, after(position_of(record)))
             assert later == records[position + 1 :]
 
     def test_latest_starts_with_what_comes_next(self, world: World) -> None:
@@ -381,8 +376,42 @@ class StreamClientConformance(ABC):
         assert totals == [[str(number)] for number in range(4)] * 3
 
 
-class ShardedStreamConformance(StreamClientConformance):
-    """Adds what needs control over shards, the trim horizon, the clock and faults."""
+class StreamClientConformance(AnyStreamConformance):
+    """Adds what only streams of DynamoDB have."""
+
+    def test_the_stream_of_a_table(self, world: World) -> None:
+        table = world.create_table()
+        client = world.reader(table)
+        (stream_arn,) = client.stream_arns()
+        shards = client.describe(stream_arn).shards
+        assert all(shard.starting_sequence_number is not None for shard in shards)
+        prefix, _, label = stream_arn.partition("/stream/")
+        assert prefix.endswith(f":table/{table}")
+        assert world.region in prefix
+        assert datetime.fromisoformat(label)  # time of creation: gaps between streams end there
+
+    def test_a_stream_without_new_images(self, world: World) -> None:
+        client = world.reader(world.create_table("KEYS_ONLY"))
+        (stream_arn,) = client.stream_arns()
+        with pytest.raises(ViewTypeError, match="KEYS_ONLY"):
+            client.describe(stream_arn)
+
+    def test_a_stream_without_old_images(self, world: World) -> None:
+        table = world.create_table("NEW_IMAGE")
+        world.put(table, "a", total={"N": "1"})
+        world.put(table, "a", total={"N": "2"})
+        world.delete(table, "a")
+        client = world.reader(table)
+        assert client.describe(client.stream_arns()[-1]).view_type == "NEW_IMAGE"
+        records = read_stream(client)
+        assert [record.event_name for record in records] == ["INSERT", "MODIFY", "REMOVE"]
+        assert {(record.view_type, record.old_image) for record in records} == {("NEW_IMAGE", None)}
+        assert [_total(record.new_image) for record in records[:2]] == ["1", "2"]
+        assert records[2].new_image is None
+
+
+class AnyShardedConformance(AnyStreamConformance):
+    """Adds what needs control over shards, the clock and faults."""
 
     def test_records_name_their_region(self, world: ControlledWorld) -> None:
         table = world.create_table()
@@ -395,6 +424,102 @@ class ShardedStreamConformance(StreamClientConformance):
         world.put(table, "a", total={"N": "1"})
         world.delete(table, "b")
         assert [r.event_name for r in read_stream(world.reader(table))] == ["INSERT"]
+
+    def test_a_closed_shard_ends_with_its_records(self, world: ControlledWorld) -> None:
+        table = world.create_table()
+        world.put_many(table, IDS)
+        client = world.reader(table)
+        stream_arn = client.stream_arns()[-1]
+        open_shard = client.describe(stream_arn).shards[0]
+        before = client.shard_iterator(stream_arn, open_shard.shard_id, TRIM_HORIZON)
+        world.split(table)
+        closed = client.describe(stream_arn).shards[0]
+        assert closed.shard_id == open_shard.shard_id
+        assert closed.ending_sequence_number is not None
+        pages = read_pages(client, stream_arn, closed.shard_id)
+        assert pages[-1].next_iterator is None
+        records = [record for page in pages for record in page.records]
+        assert records
+        assert position_of(records[-1]) <= closed.ending_sequence_number
+        assert client.get_records(before).records == records
+        for start in (LATEST, after(closed.ending_sequence_number)):
+            (end,) = read_pages(client, stream_arn, closed.shard_id, start)
+            assert (list(end.records), end.next_iterator) == ([], None)
+
+    def test_an_empty_page_is_not_the_end(self, world: ControlledWorld) -> None:
+        table = world.create_table()
+        world.put(table, "a", total={"N": "1"})
+        client = world.reader(table)
+        stream_arn, shard_id, records = _shard_of_the_item(client)
+        world.insert_empty_page(table, shard_id)
+        world.put(table, "a", total={"N": "2"})
+        start = after(position_of(records[-1]))
+        page = client.get_records(client.shard_iterator(stream_arn, shard_id, start))
+        assert page.records == []
+        assert page.body_bytes > 0
+        assert page.next_iterator is not None
+        (record,) = client.get_records(page.next_iterator).records
+        assert _total(record.new_image) == "2"
+
+    def test_an_iterator_expires(self, world: ControlledWorld) -> None:
+        table = world.create_table()
+        client = world.reader(table)
+        stream_arn = client.stream_arns()[-1]
+        shard_id = client.describe(stream_arn).shards[0].shard_id
+        iterator = client.shard_iterator(stream_arn, shard_id, TRIM_HORIZON)
+        world.advance_clock(world.iterator_seconds - 60)
+        following = client.get_records(iterator).next_iterator
+        assert following is not None
+        world.advance_clock(120)
+        with pytest.raises(ExpiredIteratorError):
+            client.get_records(iterator)
+        assert client.get_records(following).next_iterator  # its own lifetime
+
+    def test_an_iterator_that_the_service_did_not_issue(self, world: ControlledWorld) -> None:
+        client = world.reader(world.create_table())
+        with pytest.raises(SourceError):
+            client.get_records("nonsense")
+
+    def test_a_delete_by_time_to_live(self, world: ControlledWorld) -> None:
+        table = world.create_table()
+        world.put(table, "a", ends={"N": str(int(world.now()) - 60)})
+        world.put(table, "b", ends={"N": str(int(world.now()) + 600)})
+        world.expire_items(table, "ends")
+        records = read_stream(world.reader(table))
+        (remove,) = (record for record in records if record.event_name == "REMOVE")
+        assert json.loads(remove.keys) == {"id": {"S": "a"}}
+        assert (remove.user_type, remove.user_principal) == ("Service", "dynamodb.amazonaws.com")
+        others = [(r.user_type, r.user_principal) for r in records if r is not remove]
+        assert others == [(None, None)] * 2
+
+    @pytest.mark.parametrize(
+        ("kind", "raised"),
+        [
+            (FaultKind.LIMIT_EXCEEDED, ThrottledError),
+            (FaultKind.INTERNAL_ERROR, ServiceUnavailableError),
+            (FaultKind.CONNECTION_RESET, ServiceUnavailableError),
+            (FaultKind.EXPIRED_ITERATOR, ExpiredIteratorError),
+            (FaultKind.TRIMMED, TrimmedDataError),
+            (FaultKind.NOT_FOUND, ShardNotFoundError),
+        ],
+    )
+    def test_a_shard_that_can_not_be_read(
+        self, world: ControlledWorld, kind: FaultKind, raised: type[SourceError]
+    ) -> None:
+        client = world.reader(world.create_table())
+        stream_arn = client.stream_arns()[-1]
+        healthy, failing = (
+            client.shard_iterator(stream_arn, shard.shard_id, TRIM_HORIZON)
+            for shard in client.describe(stream_arn).shards
+        )
+        fault = Fault("GetRecords", kind, shard=1, times=None)
+        _fails_under(world, lambda: client.get_records(failing), fault, raised)
+        world.set_faults(fault)
+        assert client.get_records(healthy).next_iterator
+
+
+class ShardedStreamConformance(AnyShardedConformance, StreamClientConformance):
+    """Adds what only streams of DynamoDB have, the trim horizon among it."""
 
     def test_an_item_moves_on_through_a_split_and_a_roll(self, world: ControlledWorld) -> None:
         table = world.create_table()
@@ -416,27 +541,6 @@ class ShardedStreamConformance(StreamClientConformance):
                 _starts_after(shard, by_id[shard.parent_shard_id])
         # Parents are listed before their children.
         assert set(_rounds(read_stream(client)).values()) == {("0", "1", "2")}
-
-    def test_a_closed_shard_ends_with_its_records(self, world: ControlledWorld) -> None:
-        table = world.create_table()
-        world.put_many(table, IDS)
-        client = world.reader(table)
-        stream_arn = client.stream_arns()[-1]
-        open_shard = client.describe(stream_arn).shards[0]
-        before = client.shard_iterator(stream_arn, open_shard.shard_id, TRIM_HORIZON)
-        world.split(table)
-        closed = client.describe(stream_arn).shards[0]
-        assert closed.shard_id == open_shard.shard_id
-        assert closed.ending_sequence_number is not None
-        pages = read_pages(client, stream_arn, closed.shard_id)
-        assert pages[-1].next_iterator is None
-        records = [record for page in pages for record in page.records]
-        assert records
-        assert records[-1].sequence_number <= closed.ending_sequence_number
-        assert client.get_records(before).records == records
-        for start in (LATEST, after(closed.ending_sequence_number)):
-            (end,) = read_pages(client, stream_arn, closed.shard_id, start)
-            assert (list(end.records), end.next_iterator) == ([], None)
 
     def test_more_shards_than_a_page_of_the_listing(self, world: ControlledWorld) -> None:
         table = world.create_table()
@@ -479,40 +583,6 @@ class ShardedStreamConformance(StreamClientConformance):
         stream_arn, shard_id, _ = _shard_of_the_item(client)
         pages = read_pages(client, stream_arn, shard_id)
         assert [len(page.records) for page in pages] == [1, 1, 0]
-
-    def test_an_empty_page_is_not_the_end(self, world: ControlledWorld) -> None:
-        table = world.create_table()
-        world.put(table, "a", total={"N": "1"})
-        client = world.reader(table)
-        stream_arn, shard_id, records = _shard_of_the_item(client)
-        world.insert_empty_page(table, shard_id)
-        world.put(table, "a", total={"N": "2"})
-        start = after(records[-1].sequence_number)
-        page = client.get_records(client.shard_iterator(stream_arn, shard_id, start))
-        assert page.records == []
-        assert page.body_bytes > 0
-        assert page.next_iterator is not None
-        (record,) = client.get_records(page.next_iterator).records
-        assert _total(record.new_image) == "2"
-
-    def test_an_iterator_expires(self, world: ControlledWorld) -> None:
-        table = world.create_table()
-        client = world.reader(table)
-        stream_arn = client.stream_arns()[-1]
-        shard_id = client.describe(stream_arn).shards[0].shard_id
-        iterator = client.shard_iterator(stream_arn, shard_id, TRIM_HORIZON)
-        world.advance_clock(ITERATOR_LIFETIME_SECONDS - 60)
-        following = client.get_records(iterator).next_iterator
-        assert following is not None
-        world.advance_clock(120)
-        with pytest.raises(ExpiredIteratorError):
-            client.get_records(iterator)
-        assert client.get_records(following).next_iterator  # its own 15 minutes
-
-    def test_an_iterator_that_the_service_did_not_issue(self, world: ControlledWorld) -> None:
-        client = world.reader(world.create_table())
-        with pytest.raises(SourceError):
-            client.get_records("nonsense")
 
     def test_trimmed_records(self, world: ControlledWorld) -> None:
         table = world.create_table()
@@ -624,18 +694,6 @@ class ShardedStreamConformance(StreamClientConformance):
         ]
         assert [record.event_name for record in records] == ["INSERT"]
 
-    def test_a_delete_by_time_to_live(self, world: ControlledWorld) -> None:
-        table = world.create_table()
-        world.put(table, "a", ends={"N": str(int(world.now()) - 60)})
-        world.put(table, "b", ends={"N": str(int(world.now()) + 600)})
-        world.expire_items(table, "ends")
-        records = read_stream(world.reader(table))
-        (remove,) = (record for record in records if record.event_name == "REMOVE")
-        assert json.loads(remove.keys) == {"id": {"S": "a"}}
-        assert (remove.user_type, remove.user_principal) == ("Service", "dynamodb.amazonaws.com")
-        others = [(r.user_type, r.user_principal) for r in records if r is not remove]
-        assert others == [(None, None)] * 2
-
     @pytest.mark.parametrize("number", ["100000000000000000001", None])
     def test_a_malformed_record_in_the_middle(
         self, world: ControlledWorld, number: str | None
@@ -665,31 +723,6 @@ class ShardedStreamConformance(StreamClientConformance):
         client = world.reader(world.create_table())
         missing = Fault(operation, FaultKind.NOT_FOUND, times=None)
         _fails_under(world, client.stream_arns, missing, TableNotFoundError)
-
-    @pytest.mark.parametrize(
-        ("kind", "raised"),
-        [
-            (FaultKind.LIMIT_EXCEEDED, ThrottledError),
-            (FaultKind.INTERNAL_ERROR, ServiceUnavailableError),
-            (FaultKind.CONNECTION_RESET, ServiceUnavailableError),
-            (FaultKind.EXPIRED_ITERATOR, ExpiredIteratorError),
-            (FaultKind.TRIMMED, TrimmedDataError),
-            (FaultKind.NOT_FOUND, ShardNotFoundError),
-        ],
-    )
-    def test_a_shard_that_can_not_be_read(
-        self, world: ControlledWorld, kind: FaultKind, raised: type[SourceError]
-    ) -> None:
-        client = world.reader(world.create_table())
-        stream_arn = client.stream_arns()[-1]
-        healthy, failing = (
-            client.shard_iterator(stream_arn, shard.shard_id, TRIM_HORIZON)
-            for shard in client.describe(stream_arn).shards
-        )
-        fault = Fault("GetRecords", kind, shard=1, times=None)
-        _fails_under(world, lambda: client.get_records(failing), fault, raised)
-        world.set_faults(fault)
-        assert client.get_records(healthy).next_iterator
 
     def test_threads_read_while_another_writes_and_splits(self, world: ControlledWorld) -> None:
         table = world.create_table()

@@ -10,6 +10,7 @@ import pytest
 
 from datazone_dagster.local import Fault, FaultPlan
 from datazone_dagster.model.protocols import StreamClient
+from datazone_dagster.model.service_limits import ITERATOR_LIFETIME_SECONDS
 from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.source.conformance import (
     RawRecordsConformance,
@@ -22,6 +23,7 @@ class ScriptedWorld:
     """`ControlledWorld` of scripted streams, one a table, which are their own clients."""
 
     region = "eu-west-1"
+    iterator_seconds = ITERATOR_LIFETIME_SECONDS
 
     def __init__(self) -> None:
         self._clock = FixedClock()

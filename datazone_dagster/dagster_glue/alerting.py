@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import quote
 
@@ -20,18 +20,16 @@ from dagster import (
     SkipReason,
 )
 
-from datazone_dagster.dagster_glue.alerts import (
-    INTERVAL_SECONDS,
-    TICK_SECONDS,
-    CheckEvent,
-    OnCheck,
-    event_of,
-)
+from datazone_dagster.dagster_glue.alerts import CheckEvent, OnCheck, event_of
 from datazone_dagster.dagster_glue.sensor_checks import FAILED_RUN
 from datazone_dagster.dagster_glue.ui_links import ui_address
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.alert_plan import OK, AlertState
 from datazone_dagster.text import shown
+
+INTERVAL_SECONDS = 10
+TICK_SECONDS = 20.0
+"""Time after which a tick sends nothing more. Dagster ends ticks after 60 seconds."""
 
 _KINDS = ("fail", "recover")
 _SEVERITIES = ("WARN", "ERROR")
@@ -83,37 +81,10 @@ def alert_sensor(
     notifiers = tuple(notify) if isinstance(notify, Sequence) else (notify,)
     _check(notifiers, on, severity, most_per_hour)
 
+    alerting = Alerting(notifiers, on, severity, base_url, most_per_hour, clock)
+
     def evaluate(context: SensorEvaluationContext) -> SensorResult:
-        state = AlertState.parse(context.cursor, len(notifiers)).without_old(clock())
-        found = dict(_latest(context, checks))
-        levels = {check: OK if one.passed else one.severity.value for check, one in found.items()}
-        state, due = state.due(levels, on=on, least=severity)
-        post = _Post(context, notifiers, _Links(base_url), clock)
-        told, held = set[str](), set[str]()
-        for notifier, check in due:
-            if check not in told and len(state.sent) >= most_per_hour:
-                held.add(check)
-            elif post.is_open(notifier):
-                event = event_of(found[check], state.level(notifier, check))
-                if post.takes(notifier, event):
-                    at = None if check in told else clock()
-                    state = state.told(notifier, check, levels[check], at)
-                    told.add(check)
-                else:
-                    state = state.not_taken(notifier, check)
-        if held and not state.is_held:
-            event = CheckEvent("", "alerts", False, "WARN", _held_back(len(held), most_per_hour))
-            asked = [post.takes(at, event) for at in range(len(notifiers)) if post.is_open(at)]
-            state = replace(state, is_held=any(asked))
-        elif not held:
-            state = replace(state, is_held=False)
-        left = {check for at, check in due if state.level(at, check) != levels[check]} - held
-        return SensorResult(
-            skip_reason=SkipReason(
-                f"{len(told)} sent, {len(left)} to be retried, {len(held)} held back."
-            ),
-            cursor=state.to_json(),
-        )
+        return alerting.evaluate(context, _all_keys(context, checks))
 
     return SensorDefinition(
         name=name,
@@ -122,6 +93,68 @@ def alert_sensor(
         default_status=default_status,
         description="Tells when a check fails or recovers, once.",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Alerting:
+    """Evaluation of a sensor that tells changes of checks.
+
+    Args:
+        notifiers: Functions that are told each change once.
+        on: As for `alert_sensor`.
+        severity: As for `alert_sensor`.
+        base_url: As for `alert_sensor`.
+        most_per_hour: As for `alert_sensor`; None: no limit.
+        clock: As for `alert_sensor`.
+    """
+
+    notifiers: Sequence[OnCheck]
+    on: Collection[str] = _KINDS
+    severity: str = "WARN"
+    base_url: str | EnvVar | None = None
+    most_per_hour: int | None = None
+    clock: Callable[[], float] = time.time
+
+    def evaluate(
+        self, context: SensorEvaluationContext, keys: Sequence[AssetCheckKey]
+    ) -> SensorResult:
+        """Tell what has changed of some checks since the cursor.
+
+        Args:
+            context: Context of the tick.
+            keys: Keys of the checks, in the order in which they are told.
+        """
+        most = self.most_per_hour
+        state = AlertState.parse(context.cursor, len(self.notifiers)).without_old(self.clock())
+        found = dict(_latest(context.instance, keys))
+        levels = {check: OK if one.passed else one.severity.value for check, one in found.items()}
+        state, due = state.due(levels, on=self.on, least=self.severity)
+        post = _Post(context, self.notifiers, _Links(self.base_url), self.clock)
+        told, held = set[str](), set[str]()
+        for notifier, check in due:
+            if most is not None and check not in told and len(state.sent) >= most:
+                held.add(check)
+            elif post.is_open(notifier):
+                event = event_of(found[check], state.level(notifier, check))
+                if post.takes(notifier, event):
+                    at = None if most is None or check in told else self.clock()
+                    state = state.told(notifier, check, levels[check], at)
+                    told.add(check)
+                else:
+                    state = state.not_taken(notifier, check)
+        if most is not None and held and not state.is_held:
+            event = CheckEvent("", "alerts", False, "WARN", _held_back(len(held), most))
+            numbers = range(len(self.notifiers))
+            asked = [post.takes(at, event) for at in numbers if post.is_open(at)]
+            state = replace(state, is_held=any(asked))
+        elif not held:
+            state = replace(state, is_held=False)
+        left = {check for at, check in due if state.level(at, check) != levels[check]} - held
+        limited = "" if most is None else f", {len(held)} held back"
+        return SensorResult(
+            skip_reason=SkipReason(f"{len(told)} sent, {len(left)} to be retried{limited}."),
+            cursor=state.to_json(),
+        )
 
 
 def _check(
@@ -147,20 +180,22 @@ def _check(
         )
 
 
-def _latest(
+def _all_keys(
     context: SensorEvaluationContext, checks: Collection[str] | None
-) -> Iterator[tuple[str, AssetCheckEvaluation]]:
-    """Yield the last evaluation of each check, by name; none while a run is about to make one."""
+) -> Sequence[AssetCheckKey]:
+    """Return the keys of the checks of a code location, or of those with some names."""
     repository = context.repository_def
-    keys: Sequence[AssetCheckKey] = sorted(
-        (
-            key
-            for key in (repository.asset_graph.asset_check_keys if repository else ())
-            if checks is None or key.name in checks
-        ),
+    keys = repository.asset_graph.asset_check_keys if repository else ()
+    return sorted(
+        (key for key in keys if checks is None or key.name in checks),
         key=lambda key: (key.asset_key.to_user_string(), key.name),
     )
-    instance: DagsterInstance = context.instance
+
+
+def _latest(
+    instance: DagsterInstance, keys: Sequence[AssetCheckKey]
+) -> Iterator[tuple[str, AssetCheckEvaluation]]:
+    """Yield the last evaluation of each check, by name; none while a run is about to make one."""
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     for key in keys:
         record = found.get(key)

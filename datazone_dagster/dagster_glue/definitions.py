@@ -22,7 +22,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import Transform, checked
-from datazone_dagster.dagster_glue.alerts import OnCheck, alert_sensor
+from datazone_dagster.dagster_glue.alerts import OnCheck
 from datazone_dagster.dagster_glue.assets import transform_asset
 from datazone_dagster.dagster_glue.audit_check import audit_definitions
 from datazone_dagster.dagster_glue.built import Built, record
@@ -34,6 +34,7 @@ from datazone_dagster.dagster_glue.names import (
     IO_MANAGER_KEY,
     LAKEHOUSE_KEY,
 )
+from datazone_dagster.dagster_glue.on_check_sensor import on_check_sensor
 from datazone_dagster.dagster_glue.options import RunOptions, default_tick_seconds
 from datazone_dagster.dagster_glue.repair_jobs import repair_jobs
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
@@ -222,7 +223,7 @@ def _watching(
 ) -> list[SensorDefinition]:
     """Return the sensors that watch the drains and the checks."""
     alerts = (
-        [] if on_check is None else [alert_sensor(on_check, members, lakehouse, options, clock)]
+        [] if on_check is None else [on_check_sensor(on_check, members, lakehouse, options, clock)]
     )
     return [*watch_sensors(members, lakehouse, options, clock), *alerts]
 

@@ -109,11 +109,14 @@ class AlertState:
         """Return the state of a cursor; what can't be read counts as not told.
 
         Args:
-            text: The cursor. That of an older version tells what every notifier was told.
+            text: The cursor. That of an older version tells what every notifier was told: levels
+                by check, below `levels` or, from the sensor of `on_check`, on their own.
             notifiers: Number of notifiers; one without levels was told what the first one was.
         """
         try:
             found = json.loads(text or "{}")
+            if "levels" not in found:
+                found = {"levels": found}
             first, *others = (
                 {str(check): str(level) for check, level in one.items()}
                 for one in (found.get("levels", {}), *found.get("others", ()))

@@ -62,7 +62,7 @@ def test_a_function_that_raises_is_called_again(make_world: MakeWorld) -> None:
     make_late(world, timedelta(minutes=2))
     assert world.tick(ALERTS).skip == "0 sent, 1 to be retried."
     assert world.tick(ALERTS).skip == "1 sent, 0 to be retried."
-    assert world.tick(ALERTS).skip == "No check changed."
+    assert world.tick(ALERTS).skip == "0 sent, 0 to be retried."
     assert len(calls) == 3
 
 
@@ -81,6 +81,37 @@ def test_a_slow_function_goes_on_at_the_next_tick(make_world: MakeWorld) -> None
     assert world.tick(ALERTS).skip == "1 sent, 1 to be retried."
     assert world.tick(ALERTS).skip == "1 sent, 0 to be retried."
     assert told == ["orders", "others"]
+
+
+def test_a_check_that_takes_long_and_fails_does_not_hold_back_others(make_world: MakeWorld) -> None:
+    told: list[str] = []
+
+    def picky(event: CheckEvent) -> None:
+        if event.asset == "orders":
+            world.clock.advance(timedelta(seconds=21))
+            raise TimeoutError
+        told.append(event.asset)
+
+    names = ("orders", "others", "third")
+    world = make_world(*map(orders_transform, names), on_check=picky)
+    world.put("a")
+    make_late(world, timedelta(0))
+    world.clock.advance(timedelta(minutes=6))
+    world.tick()
+    assert world.tick(ALERTS).skip == "0 sent, 3 to be retried."
+    assert world.tick(ALERTS).skip == "2 sent, 1 to be retried."
+    assert told == ["others", "third"]
+
+
+def test_the_cursor_of_an_older_version_is_read(watched: World, events: list[CheckEvent]) -> None:
+    watched.cursors[ALERTS] = '{"orders:lag": "ERROR"}'
+    watched.put("a")
+    watched.tick()
+    make_late(watched, timedelta(minutes=6))
+    assert events == []
+    watched.run("apply_orders")
+    watched.tick(ALERTS)
+    assert [(one.check, one.passed, one.severity) for one in events] == [("lag", True, "ERROR")]
 
 
 def test_without_its_cursor_it_reports_failing_checks_again(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,6 +24,7 @@ from datazone_dagster.model.missing_columns import missing_columns_text
 from datazone_dagster.model.quarantine_policy import EXPECTED_OTHERWISE
 from datazone_dagster.model.report import RuleCount
 from datazone_dagster.rows.change_ids import are_among
+from datazone_dagster.rows.versions import highest_versions
 from datazone_dagster.text import shown
 
 _SHOWN_COLUMNS = 12
@@ -57,12 +59,17 @@ class Expectations:
     expectations that do not quarantine, only rows count that the chunk writes: neither those of
     deletes, nor those that a later change of the chunk replaces.
 
+    In a redrive, an expectation that fails a run quarantines, so that it does not keep other
+    records back. It still looks only at rows that are written: a record whose key has a newer
+    version in the table passes, and changes nothing.
+
     Args:
         datasets: Datasets by output.
         tables: Their tables by output.
         memory_limit_bytes: DuckDB's memory limit.
         logger: Logger that is warned, once, of a condition on a column that there is not.
         show_rows: Whether errors show a row.
+        is_redrive: Whether the rows are of quarantined records.
     """
 
     def __init__(
@@ -73,11 +80,18 @@ class Expectations:
         logger: logging.Logger,
         *,
         show_rows: bool,
+        is_redrive: bool = False,
     ) -> None:
         databases = Databases()
         self._rules = {
             output: _Rules(
-                dataset, tables[output], memory_limit_bytes, databases, logger, show_rows
+                dataset,
+                tables[output],
+                memory_limit_bytes,
+                databases,
+                logger,
+                show_rows,
+                is_redrive,
             )
             for output, dataset in datasets.items()
             if dataset.expect
@@ -128,6 +142,7 @@ class _Rules:
         databases: Databases,
         logger: logging.Logger,
         show_rows: bool,
+        is_redrive: bool,
     ) -> None:
         self._dataset = dataset
         self._table = table
@@ -135,8 +150,14 @@ class _Rules:
         self._show_rows = show_rows
         self._told: set[str] = set()
         self._refused_counts: tuple[RuleCount, ...] = ()
-        quarantines = [one for one in dataset.expect if one[1].on_violation == "quarantine"]
-        others = [one for one in dataset.expect if one[1].on_violation != "quarantine"]
+        kinds = ("quarantine", "fail") if is_redrive else ("quarantine",)
+        quarantines = [one for one in dataset.expect if one[1].on_violation in kinds]
+        others = [one for one in dataset.expect if one[1].on_violation not in kinds]
+        self._quarantining = frozenset(name for name, _ in quarantines)
+        # Only a redrive has rules that fail a run among those that quarantine.
+        self._of_written = frozenset(
+            name for name, rule in quarantines if rule.on_violation == "fail"
+        )
         self._quarantines, self._others = (
             Predicates(_where(dataset), _conditions(rules), memory_limit_bytes, databases)
             for rules in (quarantines, others)
@@ -145,7 +166,33 @@ class _Rules:
     def refused(self, changes: pa.Table, rows: pa.Table) -> dict[str, RowNumbers]:
         """Return the numbers of the rows to quarantine, by rule."""
         found = self._quarantines.violations(self._complete(rows))
-        return _of_rows(found, pc.invert(rows_of_deletes(changes, rows))) if found else {}
+        found = _of_rows(found, pc.invert(rows_of_deletes(changes, rows))) if found else {}
+        if self._dataset.mode == "merge" and not self._of_written.isdisjoint(found):
+            return self._without_superseded(found, changes, rows)
+        return found
+
+    def _without_superseded(
+        self, found: Mapping[str, RowNumbers], changes: pa.Table, rows: pa.Table
+    ) -> dict[str, RowNumbers]:
+        """Return the rows to quarantine without those of older versions that nobody would see.
+
+        A row is superseded by the table, or by a change of its key that is not refused itself.
+        """
+        ids = rows.select([KEY, VERSION])
+        refused = ids.take(np.unique(np.concatenate(list(found.values()))))
+        keys = pa.chunked_array([refused[KEY].unique()])
+        others = changes.select([KEY, VERSION]).filter(pc.is_in(changes[KEY], value_set=keys))
+        taken = highest_versions([others.filter(pc.invert(are_among(others, refused)))])
+        newest = self._table.newest_versions(keys)
+        left = dict(found)
+        for name in self._of_written & found.keys():
+            these = ids.take(found[name]).to_pylist()
+            seen = [
+                all(one[VERSION] >= known.get(one[KEY], "") for known in (taken, newest))
+                for one in these
+            ]
+            left[name] = found[name][np.array(seen, bool)]
+        return {name: numbers for name, numbers in left.items() if len(numbers)}
 
     def accepted(self, result: FunctionResult, output: str) -> FunctionResult:
         """Return the result without the changes to quarantine; count them."""
@@ -153,8 +200,8 @@ class _Rules:
         found = self.refused(changes, rows)
         self._refused_counts = tuple(
             _count(name, rows, found.get(name))
-            for name, rule in self._dataset.expect
-            if rule.on_violation == "quarantine"
+            for name, _ in self._dataset.expect
+            if name in self._quarantining
         )
         if not found:
             return result

@@ -74,11 +74,12 @@ class Redriving:
             transform, self._table.state(), limit, logger, quarantine_limit=1.0
         )
         self._expectations = Expectations(
-            {self._output: _quarantining(dataset)},
+            {self._output: dataset},
             {self._output: self._table},
             limit,
             logger,
             show_rows=settings.show_rows,
+            is_redrive=True,
         )
         self._tried: set[str] = set()
         self._still_failing: set[str] = set()
@@ -205,15 +206,6 @@ class Redriving:
         if keeps_order(self._dataset.mode):
             result = defer_later_changes(result, self._still_failing, self._output)
         return result
-
-
-def _quarantining(dataset: Dataset) -> Dataset:
-    """Return the dataset with expectations that quarantine where they would fail a run."""
-    expect = tuple(
-        (rule, replace(one, on_violation="quarantine") if one.on_violation == "fail" else one)
-        for rule, one in dataset.expect
-    )
-    return replace(dataset, expect=expect)
 
 
 def _as_written(dataset: Dataset, counts: Iterable[RuleCount], rows: int) -> tuple[RuleCount, ...]:

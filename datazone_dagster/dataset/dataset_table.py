@@ -64,9 +64,10 @@ from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.conform import Conformed, arrow_type, conform, first_schema
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
 from datazone_dagster.rows.engines import engine_for
+from datazone_dagster.rows.existing_rows import find_rows
 from datazone_dagster.rows.overwrite import rewritten
 from datazone_dagster.rows.stored_form import in_stored_form
-from datazone_dagster.rows.versions import has_rows
+from datazone_dagster.rows.versions import has_rows, highest_versions
 
 KIND = "dataset"
 
@@ -114,7 +115,7 @@ class DatasetTable:
         self._ignores_ttl = ttl_deletes == "ignore"
         self._quarantine = Quarantine(layout, dataset_id)
         engine = engine or engine_for(deletion_vectors)
-        tombstones = Tombstones(layout, dataset_id, source)
+        self._tombstones = tombstones = Tombstones(layout, dataset_id, source)
         self._mode: Mode
         if mode == "append":
             self._mode = AppendMode()
@@ -254,6 +255,19 @@ class DatasetTable:
             rows = rows.filter(pc.invert(has_rows(table.at, rows)))
         commit = transaction(self.redrive_app_id, number)
         return self._put(table, changes, rows, commit, now, state, newest)
+
+    def newest_versions(self, keys: pa.ChunkedArray) -> dict[str, str]:
+        """Return the highest version of each of these keys that the table has, or had.
+
+        Raises:
+            StorageError: The table can't be read.
+        """
+        known = [self._tombstones.for_keys(keys)]
+        table = self._open()
+        if table is not None:
+            target = MergeTarget(self._dataset_id, table, table.schema)
+            known.append(find_rows(target, keys).locations)
+        return highest_versions(known)
 
     def columns_with(self, rows: pa.Schema) -> pa.Schema:
         """Return the columns of the table, or those that it gets when it is made for such rows."""

@@ -51,6 +51,15 @@ def _among(keys: pa.Array, rows: list[pa.Table]) -> pa.Table:
     return together.filter(pc.is_in(together[KEY], keys))
 
 
+def highest_versions(tables: Iterable[pa.Table]) -> dict[str, str]:
+    """Return the highest version of each key of some tables, which are small."""
+    highest: dict[str, str] = {}
+    for one in tables:
+        for key, version in zip(one[KEY].to_pylist(), one[VERSION].to_pylist(), strict=True):
+            highest[key] = max(version, highest.get(key, ""))
+    return highest
+
+
 def with_highest(keyed_changes: pa.Table, existing: pa.Table) -> pa.Table:
     """Return the keyed changes whose keys exist, each with the highest existing version."""
     return keyed_changes.join(existing, keys=KEY, join_type="inner")

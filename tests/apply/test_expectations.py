@@ -239,6 +239,38 @@ def test_a_redrive_leaves_only_the_records_that_violate_a_rule_that_fails(
         world.apply(fails)
 
 
+@pytest.mark.parametrize("deletes", ["hard", "soft"])
+def test_a_superseded_record_is_redriven_whatever_a_rule_that_fails_says_of_it(
+    world: World, deletes: str
+) -> None:
+    """A run does not look at a row that it does not write; nor does a redrive."""
+
+    def with_rule(rule: Expect) -> Transform:
+        return flow({"positive": rule}, deletes=deletes)
+
+    changes = [("a", -1), ("a", 1), ("b", -2), ("b", -3), ("c", -4), ("d", -5), ("d", -9)]
+    for key, total in changes:
+        world.put(key, total)
+    world.delete("c")
+    first = world.apply(with_rule(Expect("total >= 0", on_violation="quarantine")))
+    assert first.quarantined == 6
+    fails = with_rule(Expect("total >= -3 and total <> -2", on_violation="fail"))
+    done = redrive_dataset(fails, "d", world.layout)
+    # a: the table has a newer one, which it keeps. b: the newer one of the portion is written.
+    # c: it was deleted since. d: nothing newer is taken, so both versions wait.
+    assert (done.redriven, done.waiting) == (4, 2)
+    deleted = {"c": -4} if deletes == "soft" else {}  # its last image, marked: rules pass it over
+    assert world.totals() == {"a": 1, "b": -3, **deleted}
+    assert redrive_dataset(fails, "d", world.layout).redriven == 0
+    # A rule that quarantines looks at every row, as in a run.
+    quarantines = with_rule(Expect("total >= 0", on_violation="quarantine"))
+    world.put("d", 1)
+    world.apply(quarantines)
+    assert redrive_dataset(quarantines, "d", world.layout).waiting == 2
+    assert redrive_dataset(fails, "d", world.layout).waiting == 0
+    assert world.totals()["d"] == 1
+
+
 def test_an_older_state_stays_while_the_newest_waits(world: World) -> None:
     expected = flow({"positive": Expect("total >= 0", on_violation="quarantine")})
     world.put("a", 1)

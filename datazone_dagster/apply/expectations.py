@@ -165,7 +165,7 @@ class _Rules:
 
     def refused(self, changes: pa.Table, rows: pa.Table) -> dict[str, RowNumbers]:
         """Return the numbers of the rows to quarantine, by rule."""
-        found = self._quarantines.violations(self._complete(rows))
+        found = self._quarantines.violations(*self._complete(rows))
         found = _of_rows(found, pc.invert(rows_of_deletes(changes, rows))) if found else {}
         if self._dataset.mode == "merge" and not self._of_written.isdisjoint(found):
             return self._without_superseded(found, changes, rows)
@@ -216,7 +216,7 @@ class _Rules:
 
     def counted(self, changes: pa.Table, rows: pa.Table) -> tuple[RuleCount, ...]:
         """Return the counts of all rules for the rows that are written."""
-        found = self._others.violations(self._complete(rows))
+        found = self._others.violations(*self._complete(rows))
         if found:
             found = _of_rows(found, self._are_written(changes, rows))
         failing = {
@@ -241,7 +241,7 @@ class _Rules:
         return missing_columns_text(self._missing(rule), self._available(rows))
 
     def _available(self, rows: pa.Table) -> list[str]:
-        return [one for one in self._complete(rows).column_names if one not in HIDDEN]
+        return [one for one in self._complete(rows)[0].column_names if one not in HIDDEN]
 
     def _with_missing(self, count: RuleCount, rows: pa.Table) -> RuleCount:
         """Return the count with the columns that are missing; warn once of each condition."""
@@ -266,12 +266,13 @@ class _Rules:
             written, are_among(rows, only_latest(changes, changes[KEY], changes[VERSION]))
         )
 
-    def _complete(self, rows: pa.Table) -> pa.Table:
-        """Return the rows with the columns of the table that this chunk lacks, as nulls."""
-        for field in self._table.columns_with(rows.schema):
+    def _complete(self, rows: pa.Table) -> tuple[pa.Table, pa.Schema]:
+        """Return the rows with the table's columns that they lack, as nulls, and its schema."""
+        known = self._table.columns_with(rows.schema)
+        for field in known:
             if field.name not in rows.column_names and not field.name.startswith(RESERVED_PREFIX):
                 rows = rows.append_column(field.name, pa.nulls(len(rows), field.type))
-        return rows
+        return rows, known
 
     def _error(self, failing: Mapping[str, RowNumbers], rows: pa.Table) -> ExpectationError:
         name, numbers = next(iter(failing.items()))

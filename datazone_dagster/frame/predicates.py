@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -13,7 +14,8 @@ from datazone_dagster.database.database import Databases, opened
 from datazone_dagster.errors import ExpressionError, TransformError
 from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.row_wise import is_row_wise
-from datazone_dagster.frame.sql_errors import absent_column, failure
+from datazone_dagster.frame.sql_errors import absent_column, absent_field, failure
+from datazone_dagster.frame.struct_fields import has_path, without_absent_fields
 from datazone_dagster.frame.syntax import nodes, parse_expressions, quoted
 from datazone_dagster.model.column_names import RESERVED_PREFIX
 from datazone_dagster.text import shown
@@ -90,21 +92,26 @@ class Predicates:
         self._predicates = dict(predicates)
         self._memory_limit_bytes = memory_limit_bytes
         self._databases = databases
-        self._bound: pa.Schema | None = None
-        self._texts: dict[str, str] = {}
-        self._absent: dict[str, tuple[str, ...]] = {}
+        self._bound: tuple[pa.Schema, pa.Schema] | None = None
+        self._conditions: dict[str, _Bound] = {}
 
     @property
     def absent(self) -> Mapping[str, tuple[str, ...]]:
-        """Columns that a condition names and the last rows did not have, by its name."""
-        return self._absent
+        """Columns and struct fields that a condition names and there are not, by its name."""
+        found = {name: one.columns + one.fields for name, one in self._conditions.items()}
+        return {name: absent for name, absent in found.items() if absent}
 
-    def violations(self, rows: pa.Table) -> dict[str, RowNumbers]:
+    def violations(self, rows: pa.Table, known: pa.Schema) -> dict[str, RowNumbers]:
         """Return the numbers of the rows that violate a condition, by name, where there are some.
 
         A row does not violate a condition that is null for it. It violates one that can't take its
-        values. A column that the rows do not have is null, and `absent` names it. A condition that
-        can't be understood without the type of such a column is null.
+        values. A column or a struct field that the rows do not have is null, and `absent` names it.
+        A condition that can't be understood without the type of such a column is null, and so is
+        one that takes such a field in another way than by dots.
+
+        Args:
+            rows: The rows.
+            known: Schema of their table; `absent` does not name its struct fields.
 
         Raises:
             ExpressionError: A condition names a hidden column that there is not, or is no
@@ -121,9 +128,9 @@ class Predicates:
             databases=self._databases,
         )
         try:
-            if self._bound != rows.schema:
-                self._bind(session, rows.schema)
-                self._bound = rows.schema
+            if self._bound != (rows.schema, known):
+                self._bind(session, rows.schema, known)
+                self._bound = (rows.schema, known)
             found = self._violations(session, rows.column_names)
         finally:
             session.close()
@@ -136,13 +143,13 @@ class Predicates:
     def _violations(self, session: Session, available: Sequence[str]) -> pa.Table:
         # The line break ends a trailing comment in the user's text.
         columns = ", ".join(
-            f"NOT coalesce(try(coalesce(({text}\n), true)), false) AS {_VIOLATED}{number}"
-            for number, text in enumerate(self._texts.values())
+            f"NOT coalesce(try(coalesce(({one.text}\n), true)), false) AS {_VIOLATED}{number}"
+            for number, one in enumerate(self._conditions.values())
         )
         any_violated = " OR ".join(
             f"{_VIOLATED}{number}" for number in range(len(self._predicates))
         )
-        source = _with_nulls(name for names in self._absent.values() for name in names)
+        source = _with_nulls(name for one in self._conditions.values() for name in one.columns)
         query = f"FROM (SELECT {_ROW}, {columns} FROM {source}) WHERE {any_violated}"  # noqa: S608  # checked
         try:
             return session.table(query)
@@ -150,42 +157,75 @@ class Predicates:
             call = f"{self._where}{', '.join(map(repr, self._predicates))}"
             raise _failure(error, call, available, running=True) from error
 
-    def _bind(self, session: Session, schema: pa.Schema) -> None:
-        bound = {
-            name: self._bound_text(session, schema, name, text)
+    def _bind(self, session: Session, schema: pa.Schema, known: pa.Schema) -> None:
+        self._conditions = {
+            name: self._bound_condition(session, schema, known, name, text)
             for name, text in self._predicates.items()
         }
-        self._texts = {name: text for name, (text, _) in bound.items()}
-        self._absent = {name: absent for name, (_, absent) in bound.items() if absent}
 
-    def _bound_text(
-        self, session: Session, schema: pa.Schema, name: str, text: str
-    ) -> tuple[str, tuple[str, ...]]:
-        """Return the condition to evaluate, and the columns that it names and the rows lack."""
+    def _bound_condition(
+        self, session: Session, schema: pa.Schema, known: pa.Schema, name: str, text: str
+    ) -> _Bound:
+        """Return the condition to evaluate, and what it names and there is not."""
         call = _call(self._where, name, text)
-        absent: list[str] = []
+        bound = _Bound(text)
         while True:
             try:
-                query = f"SELECT ({text}\n) FROM {_with_nulls(absent)}"  # noqa: S608  # checked
+                query = f"SELECT ({bound.text}\n) FROM {_with_nulls(bound.columns)}"  # noqa: S608  # checked
                 ((_, kind),) = session.columns(query)
             except duckdb.Error as error:
-                column = absent_column(error)
+                column, field = absent_column(error), absent_field(error)
                 is_hidden = column is not None and column.startswith(RESERVED_PREFIX)
-                if column is not None and not is_hidden and column not in absent:
-                    absent.append(column)
-                elif absent and not is_hidden:
-                    return _NULL, tuple(absent)
+                if column is not None and not is_hidden and column not in bound.columns:
+                    bound = replace(bound, columns=(*bound.columns, column))
+                elif field is not None and not bound.has_null_fields:
+                    bound = _without_fields(session, bound, schema, known, field, call)
+                elif bound.is_partial and not is_hidden:
+                    return replace(bound, text=_NULL)
                 else:
                     raise _failure(error, call, schema.names, running=False) from error
                 continue
             if kind == "BOOLEAN":
-                return text, tuple(absent)
-            if absent:  # it may be a condition once the type of the column is known
-                return _NULL, tuple(absent)
+                return bound
+            if bound.is_partial:  # it may be a condition once the type of the column is known
+                return replace(bound, text=_NULL)
             raise ExpressionError(
                 f"{call}: the expression is of type {kind}, not a condition.",
                 hint="Compare it with something, as in total >= 0.",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A condition as it is evaluated.
+
+    Args:
+        text: The condition, with null in place of struct fields that there are not.
+        columns: Columns that it names and there are not.
+        fields: Struct fields that it names and neither the rows nor their table have.
+        has_null_fields: Whether the condition was searched for struct fields that there are not.
+    """
+
+    text: str
+    columns: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    has_null_fields: bool = False
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether something that the condition names counts as null."""
+        return bool(self.columns) or self.has_null_fields
+
+
+def _without_fields(
+    session: Session, bound: _Bound, schema: pa.Schema, known: pa.Schema, field: str, call: str
+) -> _Bound:
+    """Return a condition without the struct fields that there are not, such as `field`."""
+    text, paths = without_absent_fields(session.ask, bound.text, schema, table=_TABLE, call=call)
+    if not paths:
+        return replace(bound, fields=(field,), has_null_fields=True)
+    fields = tuple(".".join(path) for path in paths if not has_path(known, path))
+    return replace(bound, text=text, fields=fields, has_null_fields=True)
 
 
 def _with_nulls(absent: Iterable[str]) -> str:

@@ -21,6 +21,8 @@ _NO_COLUMN = re.compile(
 _NO_TABLE = re.compile(
     r'(?:Table with name "?([^".\s]*)\S* does not exist|Referenced table "([^".]*)[^"]*" not).*'
 )
+_NO_COLUMN_OF_TABLE = re.compile(r'[A-Z][a-z ]+ "[^"]*" does not have a column named "([^"]*)".*')
+_NO_FIELD = re.compile(r'Could not find key "([^"]*)" in struct.*')
 _GENERATED = re.compile(r'(?:(?:"?\b\w{1,63}"?\.)?"?dynamodb"?\.)?"?\b(_dz_p\d+)"?')
 _BINDING = ("Binder", "Catalog")
 _ABOUT_SQL = (*_BINDING, "Parser", "Syntax")
@@ -85,10 +87,17 @@ def absent_column(error: duckdb.Error) -> str | None:
     kind, reason = _kind_and_reason(error)
     if kind != "Binder":
         return None
-    if found := _NO_COLUMN.fullmatch(reason):
+    if found := _NO_COLUMN.fullmatch(reason) or _NO_COLUMN_OF_TABLE.fullmatch(reason):
         return found[1]
     found = _NO_TABLE.fullmatch(reason)
     return found[2] if found else None
+
+
+def absent_field(error: duckdb.Error) -> str | None:
+    """Return the name behind an error about a struct field that there is not; None for others."""
+    kind, reason = _kind_and_reason(error)
+    found = _NO_FIELD.fullmatch(reason) if kind == "Binder" else None
+    return None if found is None else found[1]
 
 
 def _kind_and_reason(error: duckdb.Error) -> tuple[str, str]:

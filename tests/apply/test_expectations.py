@@ -366,6 +366,59 @@ def test_the_column_counts_from_the_first_item_that_has_it(world: World) -> None
     assert world.apply(expected).expectations[0].missing == ()
 
 
+def with_address(changes: Any) -> Any:
+    return changes.select(
+        "dynamodb.Keys.id.S as id",
+        "cast(dynamodb.NewImage.total.N as int) as total",
+        "struct_pack(city := dynamodb.NewImage.note.S, geo := struct_pack(lat := 1.0)) as address",
+        "[struct_pack(sku := 'x')] as lines",
+    )
+
+
+@pytest.mark.parametrize("action", ["warn", "quarantine"])
+def test_a_field_that_no_item_has_had_counts_as_null_and_is_named(
+    world: World, action: Any
+) -> None:
+    rules = {
+        "changes.totl >= 0": ("totl",),
+        "changes.total >= 0": (),
+        "address.zip <> ''": ("address.zip",),
+        "Changes.Address.Geo.lon > 1 or address.zip = 'x'": ("Address.Geo.lon", "address.zip"),
+        "address.geo.lat = 1 and address.City = 'Bonn'": (),
+        "address.alt.lat > 1 and totl > 0": ("totl", "address.alt"),
+        "address['zip'] <> ''": ("zip",),
+        "lines[1].quantity > 0": ("quantity",),
+        "address.zip": ("address.zip",),
+    }
+    named = {f"rule{number}": Expect(one, action) for number, one in enumerate(rules)}
+    world.put("a", 1, note="Bonn")
+    report = world.apply(flow(named, with_address))
+    assert [one.missing for one in report.expectations] == list(rules.values())
+    assert world.totals() == {"a": 1}
+    world.put("b", 1)
+    with pytest.raises(ExpectationError, match=r"There is no column \"address.zip\": it counts"):
+        world.apply(flow({"there": Expect("address.zip is not null", "fail")}, with_address))
+    for wrong in ("address.city.foo = 1", "address.zip > 0 and nonsense(total)"):
+        with pytest.raises(ExpressionError, match="rule"):
+            world.apply(flow({"rule": Expect(wrong)}, with_address))
+
+
+def test_a_field_that_the_table_has_is_not_missing(world: World) -> None:
+    def fields(*names: str) -> Any:
+        packed = ", ".join(f"{name} := '{name}'" for name in names)
+        return lambda changes: changes.select(
+            "dynamodb.Keys.id.S as id", f"struct_pack({packed}) as address"
+        )
+
+    rule = {"plain": "address.zip is null"}
+    world.put("a", 1)
+    report = world.apply(flow(rule, fields("city", "zip")))
+    assert counts(report)["plain"][:2] == (1, 1)
+    world.put("b", 1)
+    report = world.apply(flow(rule, fields("city")))
+    assert (counts(report)["plain"][:2], report.expectations[0].missing) == ((1, 0), ())
+
+
 def test_rows_without_a_column_that_must_not_be_null_violate(world: World) -> None:
     world.put("a", 1)
     with pytest.raises(ExpectationError, match=r"There is no column \"totl\": it counts as null"):

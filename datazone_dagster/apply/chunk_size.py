@@ -10,6 +10,7 @@ import pyarrow as pa
 from datazone_dagster.model import size_policy
 from datazone_dagster.model.size_policy import BatchMeasured, BatchSize, ChunkBounds
 from datazone_dagster.process.memory import release_memory, release_memory_at_once, resident_bytes
+from datazone_dagster.rows.kept_indexes import KEPT_INDEXES
 from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
 
 
@@ -21,9 +22,10 @@ class ApplySettings:
         chunk_bytes: Size of a chunk: decoded bytes of its changes, in the columns that may be
             read. A chunk ends with the batch in which it exceeds the size. None: the size follows
             throughput, commit cost and memory.
-        memory_budget: Bytes that the process may take while it applies; DuckDB's limit and the
-            largest chunk follow from it. One batch of the change log always has to fit. A budget
-            below the default makes the process return memory at once, which costs some speed.
+        memory_budget: Bytes that the process may take while it applies; DuckDB's limit, the
+            largest chunk and the memory for key indexes follow from it. One batch of the change
+            log always has to fit. A budget below the default makes the process return memory at
+            once, which costs some speed.
         maintenance: When and how much a table is maintained after merges.
         linger_seconds: Time after its start in which a run still goes on with newly landed
             changes. 0: the run ends at the head of the change log that it found.
@@ -50,6 +52,7 @@ class ChunkSizes:
         self._settings = settings
         if settings.memory_budget < size_policy.APPLY_BUDGET_BYTES:
             release_memory_at_once()
+        KEPT_INDEXES.limit(size_policy.key_index_bytes(settings.memory_budget))
         self._first_chunk = True
         working = self._working_bytes()
         self.frame_memory_bytes = size_policy.frame_memory_bytes(working)

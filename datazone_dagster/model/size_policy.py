@@ -71,6 +71,9 @@ NEARLY = 0.9
 """Share of `ChunkBounds.retained_bytes` at which a chunk that was just collapsed ends: close to the
 bound, every row group would collapse everything again."""
 
+KEY_INDEX_SHARE = 1 / 8
+"""Share of the memory budget for key indexes, which a run keeps between chunks."""
+
 FRAME_SHARE = 1 / 4
 """Share of the working memory for DuckDB's intermediate results; more spills to disk."""
 
@@ -238,6 +241,11 @@ def available_bytes(memory_budget: int, retained_bytes: int, *, first_chunk: boo
         first_chunk: Whether the process is yet to load what its first chunk needs.
     """
     return max(memory_budget - retained_bytes - (LOADED_BYTES if first_chunk else 0), 0)
+
+
+def key_index_bytes(memory_budget: int) -> int:
+    """Return the memory for key indexes of a run's datasets."""
+    return int(memory_budget * KEY_INDEX_SHARE)
 
 
 def working_bytes(available: int) -> int:

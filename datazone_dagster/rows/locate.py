@@ -1,28 +1,32 @@
 """Lookup of the rows of given keys: their files and row positions.
 
-Only the key column is read, from files and row groups whose bounds may contain a key. Versions
-are read only from row groups that may have one that is not below those of the keyed changes.
-Memory has the rows being decoded and the rows found, not the files.
+Only the key column is read, from files and row groups whose bounds may contain a key, and from
+the second time on an index of it that the process keeps (`kept_indexes`). Versions are read only
+from row groups that may have one that is not below those of the keyed changes. Memory has the rows
+being decoded, the rows found and the indexes, not the files.
 """
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyroaring import BitMap64
 
 from datazone_dagster.delta.read_file import rows_at
 from datazone_dagster.delta.transaction_log import LiveFile, Snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
+from datazone_dagster.rows.kept_indexes import KEPT_INDEXES, KeptFile, RowGroup
+from datazone_dagster.rows.key_columns import KeyColumns
 from datazone_dagster.rows.key_filter import KeyFilter, RowPositions
+from datazone_dagster.rows.key_index import HashedKeys, KeyIndexBuilder
 
 FILE = "_dz_file"
 POSITION = "_dz_position"
@@ -39,11 +43,6 @@ SCHEMA = pa.schema(
 """Located rows: index of the file in `Snapshot.files`, position in the file, index of the key
 among the keys given, and version; the version is null where it is known to be below `below`."""
 
-READ_ROWS = 1 << 15
-BUFFER_BYTES = 1 << 20
-"""Bounds of decoding: so many rows stay in the processor's cache, and column chunks are read
-through a buffer instead of in full."""
-
 LOOKED_UP_ROWS = 1 << 19
 """Candidate rows that are looked up together: each lookup builds the hash table of the keys
 again."""
@@ -51,30 +50,58 @@ again."""
 MANY_FILES = 16
 """Number of files from which on sorting the keys is cheaper than comparing each with all bounds."""
 
+AT_ONCE_ROWS = 1 << 17
+"""Rows that get their index in their first lookup: for a few, that costs less than a lookup
+without, which needs a filter and a hash table of the keys (5 to 10 ms for ten thousand keys)."""
+
 THREADS = min(4, os.cpu_count() or 1)
 
 
-@dataclass(frozen=True)
 class _Wanted:
     """The keys to locate.
 
     Args:
         keys: The keys, in the order given.
         texts: The keys sorted, if there are many bounds to compare them with; else None.
-        key_filter: Filter made from the keys.
         below: Lowest version that matters; None: every version does.
     """
 
-    keys: pa.Array
-    texts: list[str] | None
-    key_filter: KeyFilter
-    below: str | None
+    def __init__(self, keys: pa.Array, texts: list[str] | None, below: str | None) -> None:
+        self.keys = keys
+        self.below = below
+        self._texts = texts
+        self._lock = Lock()
+        self._at_once_rows = AT_ONCE_ROWS
+        self._key_filter: KeyFilter | None = None
+        self._hashed: HashedKeys | None = None
+
+    @property
+    def key_filter(self) -> KeyFilter:
+        """Filter made from the keys, for rows that are read."""
+        with self._lock:
+            self._key_filter = self._key_filter or KeyFilter(self.keys)
+            return self._key_filter
+
+    @property
+    def hashed(self) -> HashedKeys:
+        """Hashes of the keys, for rows that have an index."""
+        with self._lock:
+            self._hashed = self._hashed or HashedKeys(self.keys)
+            return self._hashed
+
+    def indexes_at_once(self, rows: int) -> bool:
+        """Return whether a row group of so many rows is to get its index in its first lookup."""
+        with self._lock:
+            if rows > self._at_once_rows:
+                return False
+            self._at_once_rows -= rows
+            return True
 
     def may_be_in(self, low: str | None, high: str | None) -> bool:
         """Return whether a key is within bounds; Parquet and Arrow compare texts as UTF-8."""
-        if self.texts is not None:
-            start = 0 if low is None else bisect_left(self.texts, low)
-            return start < (len(self.texts) if high is None else bisect_right(self.texts, high))
+        if self._texts is not None:
+            start = 0 if low is None else bisect_left(self._texts, low)
+            return start < (len(self._texts) if high is None else bisect_right(self._texts, high))
         inside = pc.greater_equal(self.keys, "" if low is None else low)
         if high is not None:
             inside = pc.and_(inside, pc.less_equal(self.keys, high))
@@ -98,9 +125,10 @@ def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = Non
         return SCHEMA.empty_table()
     one = pa.array(keys.combine_chunks())
     texts = sorted(one.to_pylist()) if len(snapshot.files) >= MANY_FILES else None
-    wanted = _Wanted(one, texts, KeyFilter(one), below)
+    wanted = _Wanted(one, texts, below)
+    kept = KEPT_INDEXES.files_of(snapshot)
     tasks = [
-        (number, file)
+        (kept(file), number, file)
         for number, file in enumerate(snapshot.files)
         if wanted.may_be_in(file.minimum.get(KEY), file.maximum.get(KEY))
     ]
@@ -139,46 +167,88 @@ def _by_file(found: pa.Table) -> Iterator[tuple[int, BitMap64]]:
         yield int(number), BitMap64(np.sort(row_positions[numbers == number]).astype(np.uint64))
 
 
-def _in_file(snapshot: Snapshot, wanted: _Wanted, number: int, file: LiveFile) -> pa.Table:
-    with snapshot.store.open(file.path, file.size_bytes) as handle:
-        remote = not snapshot.store.is_local
-        parquet = pq.ParquetFile(
-            handle, pre_buffer=remote, buffer_size=0 if remote else BUFFER_BYTES
-        )
-        groups = _groups(parquet, wanted)
-        row_positions, change_rows = _look_up(parquet, groups, wanted)
-        rows = pa.table(
+def _in_file(
+    snapshot: Snapshot, wanted: _Wanted, kept: KeptFile, number: int, file: LiveFile
+) -> pa.Table:
+    with KeyColumns(snapshot.store, file) as columns:
+        if kept.groups is None:
+            kept.groups = columns.groups()
+        groups = [group for group in kept.groups if wanted.may_be_in(group.low, group.high)]
+        row_positions, change_rows = _look_up(snapshot, kept, columns, groups, wanted)
+        if file.vector is not None and len(row_positions):
+            live = _are_live(row_positions, snapshot.deleted_in(file))
+            row_positions, change_rows = row_positions[live], change_rows[live]
+        return pa.table(
             [
+                pa.array(np.full(len(row_positions), number, np.int32)),
                 pa.array(row_positions),
                 pa.array(change_rows.astype(np.int32)),
-                _versions(parquet, groups, row_positions, wanted.below),
+                _versions(columns, groups, row_positions, wanted.below),
             ],
-            schema=_IN_FILE,
+            schema=SCHEMA,
         )
-    if file.vector is not None and len(rows):
-        deleted = snapshot.deleted_in(file)
-        rows = rows.filter(pa.array([at not in deleted for at in rows[POSITION].to_pylist()]))
-    return rows.add_column(0, SCHEMA.field(FILE), pa.array(np.full(len(rows), number, np.int32)))
 
 
-_IN_FILE = pa.schema([SCHEMA.field(name) for name in (POSITION, CHANGE_ROW, VERSION)])
-
-
-def _groups(parquet: pq.ParquetFile, wanted: _Wanted) -> list[tuple[int, range]]:
-    """Return the row groups whose bounds may contain a key, each with its rows' positions."""
-    found, first_row = [], 0
-    for group in range(parquet.num_row_groups):
-        end = first_row + parquet.metadata.row_group(group).num_rows
-        if wanted.may_be_in(*_bounds(parquet, group, KEY)):
-            found.append((group, range(first_row, end)))
-        first_row = end
-    return found
+def _are_live(
+    row_positions: RowPositions, deleted: BitMap64
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return per position whether its row is not deleted."""
+    gone = deleted & BitMap64(row_positions.astype(np.uint64))
+    return np.isin(row_positions, np.array(gone.to_array(), np.int64), invert=True)
 
 
 def _look_up(
-    parquet: pq.ParquetFile, groups: list[tuple[int, range]], wanted: _Wanted
+    snapshot: Snapshot,
+    kept: KeptFile,
+    columns: KeyColumns,
+    groups: Sequence[RowGroup],
+    wanted: _Wanted,
 ) -> tuple[RowPositions, RowPositions]:
     """Return the positions of rows with a key, in order, and the index of each row's key."""
+    _index_at_once(snapshot, kept, columns, groups, wanted)
+    others, found = [], []
+    for group in groups:
+        index = kept.indexes.get(group.number)
+        if index is None:
+            others.append(group)
+        else:
+            row_positions, change_rows = index.look_up(wanted.hashed)
+            found.append((row_positions + group.rows.start, change_rows))
+    if others or not found:
+        with KEPT_INDEXES.builders(snapshot, kept, others) as builders:
+            found.append(_read(columns, others, wanted, builders))
+    row_positions = np.concatenate([one for one, _ in found])
+    change_rows = np.concatenate([one for _, one in found])
+    order = np.argsort(row_positions)
+    return row_positions[order], change_rows[order]
+
+
+def _index_at_once(
+    snapshot: Snapshot,
+    kept: KeptFile,
+    columns: KeyColumns,
+    groups: Sequence[RowGroup],
+    wanted: _Wanted,
+) -> None:
+    unknown = (group for group in groups if group.number not in kept.indexes)
+    few = [group for group in unknown if wanted.indexes_at_once(len(group.rows))]
+    if not few:
+        return
+    kept.read_once.update(group.number for group in few)
+    with KEPT_INDEXES.builders(snapshot, kept, few) as builders:
+        for group in few:
+            if group.number in builders:
+                for start, column in columns.column(group, KEY):
+                    builders[group.number].add(start, column)
+
+
+def _read(
+    columns: KeyColumns,
+    groups: Sequence[RowGroup],
+    wanted: _Wanted,
+    builders: Mapping[int, KeyIndexBuilder],
+) -> tuple[RowPositions, RowPositions]:
+    """Read the keys of row groups; return the same as `_look_up`, and build their indexes."""
     row_positions: list[RowPositions] = [np.zeros(0, np.int64)]
     change_rows: list[RowPositions] = [np.zeros(0, np.int64)]
     texts: list[pa.Array] = []
@@ -192,11 +262,14 @@ def _look_up(
         texts.clear()
         at.clear()
 
-    for group, rows in groups:
-        for start, column in _column(parquet, group, KEY):
+    for group in groups:
+        builder = builders.get(group.number)
+        for start, column in columns.column(group, KEY):
             candidates = wanted.key_filter.passing(column)
             texts.append(column.take(pa.array(candidates)))
-            at.append(candidates + (rows.start + start))
+            at.append(candidates + (group.rows.start + start))
+            if builder is not None:
+                builder.add(start, column)
             if sum(map(len, at)) >= LOOKED_UP_ROWS:
                 look_up()
     if texts:
@@ -205,47 +278,23 @@ def _look_up(
 
 
 def _versions(
-    parquet: pq.ParquetFile,
-    groups: list[tuple[int, range]],
+    columns: KeyColumns,
+    groups: Sequence[RowGroup],
     row_positions: RowPositions,
     below: str | None,
 ) -> pa.ChunkedArray:
     """Return the versions at these positions, which are in order; null if surely below `below`."""
     versions: list[pa.Array] = []
-    for group, rows in groups:
-        low, high = np.searchsorted(row_positions, (rows.start, rows.stop))
-        inside = row_positions[low:high] - rows.start
+    for group in groups:
+        low, high = np.searchsorted(row_positions, (group.rows.start, group.rows.stop))
+        inside = row_positions[low:high] - group.rows.start
         if not len(inside):
             continue
-        highest = _bounds(parquet, group, VERSION)[1]
+        highest = group.highest_version
         if below is not None and highest is not None and highest < below:
             versions.append(pa.nulls(len(inside), pa.string()))
             continue
-        for start, column in _column(parquet, group, VERSION):
+        for start, column in columns.column(group, VERSION):
             here = inside[(inside >= start) & (inside < start + len(column))] - start
             versions.append(column.take(pa.array(here)))
     return pa.chunked_array(versions, pa.string())
-
-
-def _column(parquet: pq.ParquetFile, group: int, name: str) -> Iterator[tuple[int, pa.Array]]:
-    """Yield a text column of a row group, `READ_ROWS` at a time, each piece with its first row."""
-    start = 0
-    for batch in parquet.iter_batches(
-        READ_ROWS, row_groups=[group], columns=[name], use_threads=False
-    ):
-        column = batch.column(0)
-        yield start, column if pa.types.is_string(column.type) else column.cast(pa.string())
-        start += len(column)
-
-
-def _bounds(parquet: pq.ParquetFile, group: int, name: str) -> tuple[str | None, str | None]:
-    """Return the bounds of a text column in a row group, None where the footer has none."""
-    leaves = range(parquet.metadata.num_columns)
-    leaf = next((leaf for leaf in leaves if parquet.schema.column(leaf).path == name), None)
-    if leaf is None:
-        return None, None
-    statistics = parquet.metadata.row_group(group).column(leaf).statistics
-    if statistics is None or not statistics.has_min_max:
-        return None, None
-    low, high = statistics.min, statistics.max
-    return (low, high) if isinstance(low, str) and isinstance(high, str) else (None, None)

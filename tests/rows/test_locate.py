@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from datazone_dagster.delta import transaction
 from datazone_dagster.delta.transaction_log import Snapshot, read_snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
+from datazone_dagster.rows import key_columns
 from datazone_dagster.rows import locate as locate_module
 from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import MergeOnReadEngine
+from datazone_dagster.rows.kept_indexes import KeptIndexes, RowGroup
+from datazone_dagster.rows.key_columns import KeyColumns
 from datazone_dagster.rows.locate import (
     CHANGE_ROW,
     FILE,
@@ -73,6 +76,8 @@ def as_set(found: pa.Table) -> set[tuple[Any, ...]]:
     partitioned=st.booleans(),
     hide=st.sets(KEYS),
     many_files=st.sampled_from([0, locate_module.MANY_FILES]),
+    at_once_rows=st.sampled_from([0, 2, locate_module.AT_ONCE_ROWS]),
+    index_bytes=st.sampled_from([0, 3000, 1 << 20]),
 )
 def test_the_rows_found_are_those_of_a_full_read(
     tmp_path_factory: pytest.TempPathFactory,
@@ -82,6 +87,8 @@ def test_the_rows_found_are_those_of_a_full_read(
     partitioned: bool,
     hide: set[str],
     many_files: int,
+    at_once_rows: int,
+    index_bytes: int,
 ) -> None:
     root = str(tmp_path_factory.mktemp("table") / "t")
     table = DeltaTable.create(root, SCHEMA, partition_by=["part"] if partitioned else None)
@@ -97,12 +104,17 @@ def test_the_rows_found_are_those_of_a_full_read(
     expected = by_brute_force(snapshot, keys)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(locate_module, "MANY_FILES", many_files)
-        found = locate(snapshot, pa.chunked_array([keys]))
-    assert as_set(found) == expected
-    lowest = version(5)
-    for file, at, key, found_version in as_set(
-        locate(snapshot, pa.chunked_array([keys]), below=lowest)
-    ):
+        patched.setattr(locate_module, "AT_ONCE_ROWS", at_once_rows)
+        indexes = KeptIndexes(index_bytes)
+        patched.setattr(locate_module, "KEPT_INDEXES", indexes)
+        for _ in range(3):  # without an index, while it is made, with it
+            found = locate(snapshot, pa.chunked_array([keys]))
+            assert as_set(found) == expected
+            assert indexes.size_bytes <= index_bytes
+        lowest = version(5)
+        not_below = as_set(locate(snapshot, pa.chunked_array([keys]), below=lowest))
+    assert {row[:3] for row in not_below} == {row[:3] for row in expected}
+    for file, at, key, found_version in not_below:
         assert found_version is None or (file, at, key, found_version) in expected
         if found_version is None:
             assert next(row for row in expected if row[:2] == (file, at))[3] < lowest
@@ -115,6 +127,19 @@ def test_the_rows_found_are_those_of_a_full_read(
     assert sum(map(len, bitmaps.values())) == len(expected)
 
 
+def columns_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets the name of each column that is read of a row group."""
+    read: list[str] = []
+    column = KeyColumns.column
+
+    def recorded(self: KeyColumns, group: RowGroup, name: str) -> Any:
+        read.append(name)
+        return column(self, group, name)
+
+    monkeypatch.setattr(KeyColumns, "column", recorded)
+    return read
+
+
 @pytest.mark.parametrize("many_files", [0, locate_module.MANY_FILES])
 def test_files_that_bounds_rule_out_are_not_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many_files: int
@@ -125,29 +150,47 @@ def test_files_that_bounds_rule_out_are_not_opened(
     for start in (0, 100, 200):
         records = [(f"k{start + n:04d}", 1) for n in range(50)]
         write_deltalake(table, rows_of(records), mode="append", writer_properties=groups)
-    read: list[str] = []
-    column = locate_module._column
-
-    def recorded(parquet: pq.ParquetFile, group: int, name: str) -> Any:
-        read.append(name)
-        return column(parquet, group, name)
-
-    monkeypatch.setattr(locate_module, "_column", recorded)
+    read = columns_read(monkeypatch)
     snapshot = read_snapshot(table, {})
     keys = pa.chunked_array([["k0112", "k0113", "k0999", "x"]])
     assert len(locate(snapshot, keys, below=version(2))) == 2
     assert read == [KEY], "one row group, and no version, since all are below"
     read.clear()
     assert locate(snapshot, keys, below=version(1))[VERSION].to_pylist() == [version(1)] * 2
-    assert read == [KEY, VERSION]
+    assert read == [VERSION], "the key column of a small row group is read once"
+
+
+def test_keys_are_read_twice_and_no_more_as_long_as_the_file_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locate_module, "AT_ONCE_ROWS", 50)
+    table = DeltaTable.create(str(tmp_path), SCHEMA)
+    write_deltalake(table, rows_of([(f"k{n}", 1) for n in range(100)]), mode="append")
+    write_deltalake(table, rows_of([(f"k{n}", 2) for n in range(90, 110)]), mode="append")
+    snapshot = read_snapshot(table, {})
+    read = columns_read(monkeypatch)
+
+    def found() -> int:
+        read.clear()
+        return len(locate(snapshot, pa.chunked_array([["k95", "k99", "x"]]), below=version(3)))
+
+    assert (found(), read) == (4, [KEY, KEY]), "the small file gets its index at once"
+    assert (found(), read) == (4, [KEY])
+    assert (found(), read) == (4, [])
+    large = next(file for file in snapshot.files if file.num_records == 100)
+    rows = pq.read_table(tmp_path / large.path)
+    pq.write_table(rows.slice(96), tmp_path / large.path)
+    assert (found(), read) == (3, [KEY]), "another file of the same name"
 
 
 def test_many_keys_and_many_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locate_module, "READ_ROWS", 7)
+    monkeypatch.setattr(key_columns, "READ_ROWS", 7)
     monkeypatch.setattr(locate_module, "LOOKED_UP_ROWS", 50)
+    monkeypatch.setattr(locate_module, "AT_ONCE_ROWS", 0)
     table = DeltaTable.create(str(tmp_path), SCHEMA)
     write_deltalake(table, rows_of([(f"k{n}", 1) for n in range(1000)]), mode="append")
     snapshot = read_snapshot(table, {})
     keys = [f"k{n}" for n in range(0, 2000, 3)]
-    found = locate(snapshot, pa.chunked_array([keys]))
-    assert as_set(found) == by_brute_force(snapshot, keys)
+    for _ in range(3):
+        found = locate(snapshot, pa.chunked_array([keys]))
+        assert as_set(found) == by_brute_force(snapshot, keys)

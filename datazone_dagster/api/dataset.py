@@ -44,7 +44,8 @@ class Dataset:
         deletion_vectors: Whether merges hide replaced rows instead of rewriting their files.
             True: from the start. False: never; every Delta reader can open the table, but a
             merge into a large one rewrites much of it. `"auto"`: from the first merge that would
-            rewrite 32 MB; the table then keeps deletion vectors.
+            rewrite 32 MB of rows that stay, or 256 MB with the merges that the backlog still
+            brings; the table then keeps deletion vectors.
         schema_policy: Handling of columns that the table does not have, and of values that its
             columns can't hold. `"evolve"` adds and widens columns. `"freeze"` leaves such columns
             out of the table and fails the `schema` check. `"quarantine"` moves the records to

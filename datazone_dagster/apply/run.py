@@ -42,6 +42,7 @@ from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts,
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.partition_values import has_refused
+from datazone_dagster.rows.removal_policy import merges_left
 
 REOPEN_AFTER = timedelta(hours=RETENTION_HOURS) / 3
 """Time for which a run reads one version of the change log: its files are retained for a limited
@@ -295,12 +296,13 @@ class ApplyRun:
         counts = MergeCounts()
         taken = {output: self._accepted(output, result, waiting[output]) for output in behind}
         rule_counts = self._expectations.counted(taken)
+        waits = log.record_count() - log.record_count(chunk.last_batch)
         for output, report in behind.items():
             quarantine = Quarantine(self._target, self._datasets[output].id)
             accepted = taken[output]
             quarantined = quarantine.put(accepted.refused, now)
             crash_points.reach(crash_points.AFTER_QUARANTINE)
-            written = self._write(output, accepted, chunk.last_batch, now)
+            written = self._write(output, accepted, chunk, now, waits)
             counts += written.counts
             self._reports[output] = advanced(
                 report,
@@ -328,23 +330,24 @@ class ApplyRun:
         return chunk.last_batch
 
     def _write(
-        self, output: str, accepted: FunctionResult, through_batch: int, now: datetime
+        self, output: str, accepted: FunctionResult, chunk: ChunkFacts, now: datetime, waits: int
     ) -> ChunkWritten:
         began = self._progress[output]
         written = self._tables[output].apply(
             accepted.changes,
             accepted.rows[output],
             after_batch=began.position,
-            through_batch=through_batch,
+            through_batch=chunk.last_batch,
             now=now,
             state=self._function.state,
             erasures=began.erasures,
             generation=began.generation,
             version=function_version(self._transform),
             start=self._starts.get(output),
+            merges_left=merges_left(waits, chunk.records),
         )
         self._starts.pop(output, None)
-        self._progress[output] = began._replace(position=through_batch)
+        self._progress[output] = began._replace(position=chunk.last_batch)
         return written
 
     def _accepted(
@@ -377,13 +380,9 @@ class ApplyRun:
         # Keys quarantined by an earlier attempt at this chunk are decided again.
         position = self._reports[output].position
         quarantine = Quarantine(self._target, dataset.id)
-        return waiting_keys(
-            quarantine.waiting(
-                self._tables[output].redriven(),
-                through_batch=position,
-                columns=(Log.KEYS, Log.VERSION, Log.REASON),
-            )
-        )
+        columns, redriven = (Log.KEYS, Log.VERSION, Log.REASON), self._tables[output].redriven()
+        found = quarantine.waiting(redriven, through_batch=position, columns=columns)
+        return waiting_keys(found)
 
     def _finished(self, output: str, report: ApplyReport, duration_seconds: float) -> ApplyReport:
         facts = self._tables[output].facts(look=False)

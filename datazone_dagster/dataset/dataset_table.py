@@ -177,6 +177,7 @@ class DatasetTable:
         generation: int | None = None,
         version: str | None = None,
         start: SnapshotBase | None = None,
+        merges_left: float = 0.0,
     ) -> ChunkWritten:
         """Write one chunk into the table, in one commit that also moves the position.
 
@@ -193,6 +194,7 @@ class DatasetTable:
             version: Version of the function, to store like the mapping; None stores none.
             start: Snapshot that the dataset begins with, for its first chunk: the table has no
                 position before it.
+            merges_left: Number of chunks of this size that the backlog will still bring.
 
         Raises:
             ConcurrentWriterError: The table is not at `after_batch`, keys were erased or it was
@@ -208,7 +210,9 @@ class DatasetTable:
         require_progress(table.at, self._source, Progress(before, erasures, generation))
         commit = transaction(self.app_id, through_batch)
         made_by = None if version is None else MadeBy(version, before + 1)
-        return self._put(table, changes, rows, commit, now, state, through_batch, made_by, start)
+        return self._put(
+            table, changes, rows, commit, now, state, through_batch, made_by, start, merges_left
+        )
 
     def redrive(
         self,
@@ -310,6 +314,7 @@ class DatasetTable:
         batch: int,
         made_by: MadeBy | None = None,
         start: SnapshotBase | None = None,
+        merges_left: float = 0.0,
     ) -> ChunkWritten:
         check_mode(self._dataset_id, self._mode.name, self._stored(table, MODE))
         returned = set(rows.column_names) - set(HIDDEN)
@@ -327,7 +332,9 @@ class DatasetTable:
         store_state(table, self._source, state, unexpected, batch, start)
         # Those of these commits that delta-rs makes may come after a commit of another run.
         require_marks(table.at, self._source, applied)
-        target = MergeTarget(self._dataset_id, table, conformed.schema, added)
+        target = MergeTarget(
+            self._dataset_id, table, conformed.schema, added, merges_left=merges_left
+        )
         counts = self._mode.write(target, ChunkRows(changes, rows, now), commit)
         crash_points.reach(crash_points.AFTER_DATASET_COMMIT)
         return ChunkWritten(

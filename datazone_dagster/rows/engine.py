@@ -30,6 +30,7 @@ class MergeTarget:
         schema: Schema of the rows: the table's, with `added` at its end.
         added: Columns that the table does not have yet and gets in the same commit.
         replaces_schema: Whether the commit sets the schema to `schema`: every row is replaced.
+        merges_left: Number of merges of this size that the backlog will still bring.
     """
 
     dataset_id: str
@@ -37,6 +38,7 @@ class MergeTarget:
     schema: pa.Schema
     added: tuple[pa.Field, ...] = ()
     replaces_schema: bool = False
+    merges_left: float = 0.0
 
     @property
     def uri(self) -> str:

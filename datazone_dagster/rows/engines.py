@@ -22,18 +22,16 @@ from datazone_dagster.rows.delta_rs_engine import DeltaMergeEngine
 from datazone_dagster.rows.engine import MergeTarget, Plan, RowChanges
 from datazone_dagster.rows.locate import CHANGE_ROW, FILE, POSITION, locate, positions
 from datazone_dagster.rows.merge_batch import CAUSE, MergeBatch
+from datazone_dagster.rows.removal_policy import REWRITE_BYTES, hides_rows, rewritten_bytes
 from datazone_dagster.rows.row_changes import (
     Choice,
     Removal,
     UnsupportedRulesError,
     change_rows,
-    rewritten_bytes,
+    touched_files,
 )
 
 _logger = logging.getLogger(__name__)
-
-AUTO_REWRITE_BYTES = 32_000_000
-"""Size of a rewrite, in bytes, from which on an `"auto"` table gets deletion vectors."""
 
 
 class RowEngine:
@@ -95,22 +93,22 @@ class AutoEngine(RowEngine):
     """Rewrites files while that is cheap; switches to deletion vectors the first time it is not.
 
     Args:
-        rewrite_bytes: Bytes that a merge would rewrite from which on the table gets deletion
-            vectors.
+        rewrite_bytes: Bytes that a single merge would rewrite from which on the table gets deletion
+            vectors; `removal_policy` says more.
     """
 
-    def __init__(self, rewrite_bytes: int = AUTO_REWRITE_BYTES) -> None:
-        def choose(snapshot: Snapshot, changes: RowChanges) -> Removal:
+    def __init__(self, rewrite_bytes: int = REWRITE_BYTES) -> None:
+        def choose(snapshot: Snapshot, changes: RowChanges, merges_left: float) -> Removal:
             if snapshot.writes_vectors:
                 return Removal.VECTORS
-            bytes_ = rewritten_bytes(snapshot, changes)
-            if bytes_ < rewrite_bytes:
+            rewritten = rewritten_bytes(touched_files(snapshot, changes))
+            if not hides_rows(rewritten, merges_left, one_merge_bytes=rewrite_bytes):
                 return Removal.REWRITE
             _logger.warning(
-                "The table %s has deletion vectors from now on: this merge would rewrite %.0f MB. "
-                "Its readers must support that Delta feature; it is never removed automatically.",
-                snapshot.store.uri,
-                bytes_ / 1e6,
+                "The table %s has deletion vectors from now on: this merge would rewrite %.0f MB, "
+                "and the backlog brings about %.0f more. Its readers must support that Delta "
+                "feature; it is never removed automatically.",
+                *(snapshot.store.uri, rewritten / 1e6, merges_left),
             )
             return Removal.VECTORS
 

@@ -33,6 +33,7 @@ from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.engine import MergeTarget, Plan, RowChanges
+from datazone_dagster.rows.removal_policy import TouchedFile
 
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ class Removal(Enum):
     VECTORS = "vectors"
 
 
-Choice = Callable[[Snapshot, RowChanges], Removal]
+Choice = Callable[[Snapshot, RowChanges, float], Removal]
+"""Decides how removed rows leave, with the number of merges that the backlog will still bring."""
 
 
 class UnsupportedRulesError(Exception):
@@ -128,7 +130,7 @@ def _attempt(
     if reason is not None:
         raise UnsupportedRulesError(reason)
     changes = plan(snapshot)
-    removal = choose(snapshot, changes)
+    removal = choose(snapshot, changes, target.merges_left)
     if removal is Removal.VECTORS and not snapshot.writes_vectors:
         snapshot = enable_vectors(snapshot)
         target.table.move_to(snapshot)
@@ -137,14 +139,14 @@ def _attempt(
     return changes.counts
 
 
-def rewritten_bytes(snapshot: Snapshot, changes: RowChanges) -> int:
-    """Return the size of the files that keep some of their rows: the bytes to rewrite."""
-    return sum(
-        file.size_bytes
-        for file in snapshot.files
-        if file.path in changes.removed
-        and len(changes.removed[file.path]) + file.deleted < snapshot.rows_in(file)
-    )
+def touched_files(snapshot: Snapshot, changes: RowChanges) -> Iterator[TouchedFile]:
+    """Yield the files that keep some of their rows."""
+    for file in snapshot.files:
+        if file.path in changes.removed:
+            rows = snapshot.rows_in(file)
+            left = rows - file.deleted - len(changes.removed[file.path])
+            if left > 0:
+                yield TouchedFile(file.size_bytes, rows, left)
 
 
 def _commit(

@@ -129,7 +129,7 @@ def test_a_merge_that_enables_vectors_detects_that_another_run_did_its_work(
 
     attempts = 0
 
-    def overtaken(snapshot: Snapshot, changes: RowChanges) -> Removal:
+    def overtaken(snapshot: Snapshot, changes: RowChanges, merges_left: float) -> Removal:
         nonlocal attempts
         attempts += 1
         CopyOnWriteEngine().merge(target(), batch, applied(3))

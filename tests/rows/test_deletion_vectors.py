@@ -11,13 +11,14 @@ import pytest
 from deltalake import DeltaTable
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
+from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.delta import create_table, open_table, transaction
 from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform, drain_once
-from datazone_dagster.rows import engines
+from datazone_dagster.rows import removal_policy
 from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import AutoEngine
 from datazone_dagster.sources import DynamoDBSource
@@ -108,10 +109,6 @@ def snapshot(uri: str) -> Any:
     return read_snapshot(DeltaTable(uri), {})
 
 
-def test_auto_rewrites_less_than_32_mb() -> None:
-    assert engines.AUTO_REWRITE_BYTES == 32_000_000
-
-
 def test_setting_it_to_false_stops_new_vectors_and_preserves_the_rows(tmp_path: Path) -> None:
     stream, layout = ScriptedStream(shards=1), Layout(str(tmp_path))
     put(stream, range(ROWS), 1)
@@ -147,3 +144,25 @@ def test_statistics_of_a_hidden_row_stay_true_bounds(tmp_path: Path) -> None:
     assert '"tightBounds":false' in hidden.add["stats"]
     assert hidden.num_records == ROWS
     assert hidden.minimum["id"] == "k0"
+
+
+def test_a_backlog_that_rewrites_a_small_table_again_and_again_gives_it_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Six batches on the same rows, a merge each: together they would rewrite what is too much."""
+    monkeypatch.setattr(removal_policy, "BACKLOG_REWRITE_BYTES", 20_000)
+    batch = ApplySettings(chunk_bytes=1)
+
+    def after(name: str, batches: int) -> Any:
+        stream, layout = ScriptedStream(shards=1), Layout(str(tmp_path / name))
+        put(stream, range(ROWS), 1)
+        run(flow_with("auto"), layout, stream)
+        for total in range(2, 2 + batches):
+            put(stream, range(0, ROWS, 40), total)
+            drain_once(SOURCE, stream, layout)
+        return apply_transform(flow_with("auto"), layout, settings=batch)["current"]
+
+    assert after("two", 2).deletion_vectors is False
+    long = after("many", 12)
+    assert (long.chunks, long.deletion_vectors, long.row_count) == (12, True, ROWS)
+    assert "the backlog brings about 11 more" in caplog.text

@@ -130,7 +130,7 @@ def merged(snapshot: Snapshot, batch: MergeBatch) -> RowChanges:
         StorageError: A deletion vector is damaged.
     """
     keyed_changes = batch.keyed_changes
-    found = locate(snapshot, keyed_changes[KEY], below=pc.min(keyed_changes[VERSION]).as_py())
+    found = locate(snapshot, keyed_changes[KEY], changed_to=keyed_changes[VERSION])
     existing, lost = np.zeros(len(keyed_changes), bool), np.zeros(len(keyed_changes), bool)
     at = found[CHANGE_ROW].to_numpy()
     existing[at] = True

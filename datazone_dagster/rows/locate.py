@@ -2,7 +2,7 @@
 
 Only the key column is read, from files and row groups whose bounds may contain a key, and from
 the second time on an index of it that the process keeps (`kept_indexes`). Versions are read only
-from row groups that may have one that is not below those of the keyed changes. Memory has the rows
+from row groups where one may not be below that of its key's change. Memory has the rows
 being decoded, the rows found and the indexes, not the files.
 """
 
@@ -41,7 +41,8 @@ SCHEMA = pa.schema(
     ]
 )
 """Located rows: index of the file in `Snapshot.files`, position in the file, index of the key
-among the keys given, and version; the version is null where it is known to be below `below`."""
+among the keys given, and version; the version is null where it is known to be lower than that of
+the key's change."""
 
 LOOKED_UP_ROWS = 1 << 19
 """Candidate rows that are looked up together: each lookup builds the hash table of the keys
@@ -63,12 +64,14 @@ class _Wanted:
     Args:
         keys: The keys, in the order given.
         texts: The keys sorted, if there are many bounds to compare them with; else None.
-        below: Lowest version that matters; None: every version does.
+        changed_to: Version of each key's change; None: every version of the table matters.
     """
 
-    def __init__(self, keys: pa.Array, texts: list[str] | None, below: str | None) -> None:
+    def __init__(
+        self, keys: pa.Array, texts: list[str] | None, changed_to: pa.ChunkedArray | None
+    ) -> None:
         self.keys = keys
-        self.below = below
+        self._changed_to = changed_to
         self._texts = texts
         self._lock = Lock()
         self._at_once_rows = AT_ONCE_ROWS
@@ -97,6 +100,13 @@ class _Wanted:
             self._at_once_rows -= rows
             return True
 
+    def matters(self, highest: str | None, change_rows: RowPositions) -> bool:
+        """Return whether a version up to `highest` of one of these keys may not be a lower one."""
+        if self._changed_to is None or highest is None:
+            return True
+        versions = self._changed_to.take(pa.array(change_rows))
+        return bool(pc.any(pc.less_equal(versions, highest)).as_py())
+
     def may_be_in(self, low: str | None, high: str | None) -> bool:
         """Return whether a key is within bounds; Parquet and Arrow compare texts as UTF-8."""
         if self._texts is not None:
@@ -108,14 +118,16 @@ class _Wanted:
         return bool(pc.any(inside).as_py())
 
 
-def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = None) -> pa.Table:
+def locate(
+    snapshot: Snapshot, keys: pa.ChunkedArray, *, changed_to: pa.ChunkedArray | None = None
+) -> pa.Table:
     """Return the live rows of these keys, in `SCHEMA`.
 
     Args:
         snapshot: Snapshot of the table.
         keys: Keys, each once.
-        below: Lowest version that matters: a version below it need not be read. None: every
-            version is read.
+        changed_to: Version of each key's change: a lower one in the table need not be read. None:
+            every version is read.
 
     Raises:
         OSError: The store failed.
@@ -125,7 +137,7 @@ def locate(snapshot: Snapshot, keys: pa.ChunkedArray, *, below: str | None = Non
         return SCHEMA.empty_table()
     one = pa.array(keys.combine_chunks())
     texts = sorted(one.to_pylist()) if len(snapshot.files) >= MANY_FILES else None
-    wanted = _Wanted(one, texts, below)
+    wanted = _Wanted(one, texts, changed_to)
     kept = KEPT_INDEXES.files_of(snapshot)
     tasks = [
         (kept(file), number, file)
@@ -183,7 +195,7 @@ def _in_file(
                 pa.array(np.full(len(row_positions), number, np.int32)),
                 pa.array(row_positions),
                 pa.array(change_rows.astype(np.int32)),
-                _versions(columns, groups, row_positions, wanted.below),
+                _versions(columns, groups, row_positions, change_rows, wanted),
             ],
             schema=SCHEMA,
         )
@@ -281,17 +293,17 @@ def _versions(
     columns: KeyColumns,
     groups: Sequence[RowGroup],
     row_positions: RowPositions,
-    below: str | None,
+    change_rows: RowPositions,
+    wanted: _Wanted,
 ) -> pa.ChunkedArray:
-    """Return the versions at these positions, which are in order; null if surely below `below`."""
+    """Return the versions at these positions, which are in order; null where they don't matter."""
     versions: list[pa.Array] = []
     for group in groups:
         low, high = np.searchsorted(row_positions, (group.rows.start, group.rows.stop))
         inside = row_positions[low:high] - group.rows.start
         if not len(inside):
             continue
-        highest = group.highest_version
-        if below is not None and highest is not None and highest < below:
+        if not wanted.matters(group.highest_version, change_rows[low:high]):
             versions.append(pa.nulls(len(inside), pa.string()))
             continue
         for start, column in columns.column(group, VERSION):

@@ -75,6 +75,7 @@ def as_set(found: pa.Table) -> set[tuple[Any, ...]]:
     group_rows=st.integers(1, 5),
     partitioned=st.booleans(),
     hide=st.sets(KEYS),
+    changed_to_numbers=st.lists(st.integers(0, 10), min_size=8, max_size=8),
     many_files=st.sampled_from([0, locate_module.MANY_FILES]),
     at_once_rows=st.sampled_from([0, 2, locate_module.AT_ONCE_ROWS]),
     index_bytes=st.sampled_from([0, 3000, 1 << 20]),
@@ -86,6 +87,7 @@ def test_the_rows_found_are_those_of_a_full_read(
     group_rows: int,
     partitioned: bool,
     hide: set[str],
+    changed_to_numbers: list[int],
     many_files: int,
     at_once_rows: int,
     index_bytes: int,
@@ -111,13 +113,15 @@ def test_the_rows_found_are_those_of_a_full_read(
             found = locate(snapshot, pa.chunked_array([keys]))
             assert as_set(found) == expected
             assert indexes.size_bytes <= index_bytes
-        lowest = version(5)
-        not_below = as_set(locate(snapshot, pa.chunked_array([keys]), below=lowest))
-    assert {row[:3] for row in not_below} == {row[:3] for row in expected}
-    for file, at, key, found_version in not_below:
+        changed_to = [version(number) for number in changed_to_numbers[: len(keys)]]
+        where_it_matters = as_set(
+            locate(snapshot, pa.chunked_array([keys]), changed_to=pa.chunked_array([changed_to]))
+        )
+    assert {row[:3] for row in where_it_matters} == {row[:3] for row in expected}
+    for file, at, key, found_version in where_it_matters:
         assert found_version is None or (file, at, key, found_version) in expected
         if found_version is None:
-            assert next(row for row in expected if row[:2] == (file, at))[3] < lowest
+            assert next(row for row in expected if row[:2] == (file, at))[3] < changed_to[key]
     rows = existing_rows(snapshot, found, SCHEMA).to_pylist()
     assert {(row[FILE], row[POSITION], row[KEY], row[VERSION]) for row in rows} == {
         (file, at, keys[key], row_version) for file, at, key, row_version in expected
@@ -153,10 +157,16 @@ def test_files_that_bounds_rule_out_are_not_opened(
     read = columns_read(monkeypatch)
     snapshot = read_snapshot(table, {})
     keys = pa.chunked_array([["k0112", "k0113", "k0999", "x"]])
-    assert len(locate(snapshot, keys, below=version(2))) == 2
-    assert read == [KEY], "one row group, and no version, since all are below"
+
+    def versions(*numbers: int) -> list[str | None]:
+        changed_to = pa.chunked_array([[version(number) for number in numbers]])
+        found: list[str | None] = locate(snapshot, keys, changed_to=changed_to)[VERSION].to_pylist()
+        return found
+
+    assert versions(2, 2, 1, 1) == [None] * 2
+    assert read == [KEY], "one row group, and no version, since those of its keys are lower"
     read.clear()
-    assert locate(snapshot, keys, below=version(1))[VERSION].to_pylist() == [version(1)] * 2
+    assert versions(2, 1, 2, 2) == [version(1)] * 2
     assert read == [VERSION], "the key column of a small row group is read once"
 
 
@@ -172,7 +182,8 @@ def test_keys_are_read_twice_and_no_more_as_long_as_the_file_is_the_same(
 
     def found() -> int:
         read.clear()
-        return len(locate(snapshot, pa.chunked_array([["k95", "k99", "x"]]), below=version(3)))
+        keys, newer = (pa.chunked_array([of]) for of in (["k95", "k99", "x"], [version(3)] * 3))
+        return len(locate(snapshot, keys, changed_to=newer))
 
     assert (found(), read) == (4, [KEY, KEY]), "the small file gets its index at once"
     assert (found(), read) == (4, [KEY])

@@ -30,6 +30,7 @@ from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.key_checks import (
     checked_keys,
     keys_result,
+    last_keys_events,
     last_keys_results,
 )
 from datazone_dagster.dagster_glue.known_schema import known_columns
@@ -188,6 +189,7 @@ def _applied(
 ) -> Iterator[EventOfRun]:
     """Apply to the chosen datasets, by output; yield all that the run reports of them."""
     transform = lazy_apply.transform
+    by_id = {one.id: one for one in transform.outputs.values()}
     # Broad on purpose: whatever ended the application, the run reports the rest and fails.
     try:
         limit_pools(context.instance, [pool_name(transform)])
@@ -203,6 +205,7 @@ def _applied(
                 yield from checks.changed(
                     applied_events(dataset_id, one, preview=lazy_apply.preview, changed=changed)
                 )
+                yield from checks.changed(last_keys_events(by_id[dataset_id], context.instance))
         found = {
             one.id: lazy_apply.to_dataset(one.id, layout, context.log) for one in chosen.values()
         }

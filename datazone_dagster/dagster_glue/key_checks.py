@@ -33,7 +33,7 @@ def checked_keys(dataset: Dataset, layout: Layout, now: datetime) -> TableStatus
 
 
 def keys_evaluation(dataset: Dataset, status: TableStatus) -> AssetCheckEvaluation:
-    """Return the evaluation that maintenance logs."""
+    """Return the evaluation as an event."""
     return evaluation(_key(dataset), status.level, status.reason, status.plain)
 
 
@@ -52,13 +52,29 @@ def keys_result(dataset: Dataset, status: TableStatus | None) -> AssetCheckResul
 
 def last_keys_results(dataset: Dataset, instance: DagsterInstance) -> Iterator[AssetCheckResult]:
     """Yield the last result again: a run that reads no keys neither confirms nor clears it."""
+    for last in last_keys_events(dataset, instance):
+        yield AssetCheckResult(
+            asset_key=last.asset_key,
+            check_name=last.check_name,
+            passed=last.passed,
+            severity=last.severity,
+            description=last.description,
+            metadata=last.metadata,
+        )
+
+
+def last_keys_events(dataset: Dataset, instance: DagsterInstance) -> Iterator[AssetCheckEvaluation]:
+    """Yield the last result as an event, for a run that stays.
+
+    Without it, Dagster shows the check as in progress until the run ends.
+    """
     if dataset.mode == "append":
         return
     last = last_evaluation(instance, _key(dataset))
     if last is None:
-        yield keys_result(dataset, None)
+        yield keys_evaluation(dataset, NOT_CHECKED)
         return
-    yield AssetCheckResult(
+    yield AssetCheckEvaluation(
         asset_key=last.asset_key,
         check_name=last.check_name,
         passed=last.passed,

@@ -135,6 +135,7 @@ def applied_events(
     preview: bool,
     more: Mapping[str, int] | None = None,
     changed: bool = True,
+    history: bool = False,
 ) -> Iterator[Event]:
     """Yield a materialization of a dataset and its check evaluations, as a run reports them.
 
@@ -144,9 +145,10 @@ def applied_events(
         preview: Whether the materialization shows rows.
         more: Further metadata of the materialization.
         changed: Whether rows changed; if not, there is no materialization.
+        history: As for `dataset_metadata`.
     """
     if changed:
-        metadata = dataset_metadata(applied, preview=preview, history=False)
+        metadata = dataset_metadata(applied, preview=preview, history=history)
         yield AssetMaterialization(dataset_key(dataset_id), metadata={**metadata, **(more or {})})
     for result in check_results(dataset_id, applied):
         yield AssetCheckEvaluation(

@@ -90,6 +90,7 @@ class Repair:
             rows_hidden=table.rows_hidden,
             files=table.files,
             size_bytes=table.size_bytes,
+            history=table.history,
         )
         more = {
             "rebuild": done.generation,
@@ -135,7 +136,7 @@ class Repair:
             ),
         )
         yield from applied_events(
-            self.dataset.id, applied, preview=self.preview, more=more, changed=changed
+            self.dataset.id, applied, preview=self.preview, more=more, changed=changed, history=True
         )
 
 

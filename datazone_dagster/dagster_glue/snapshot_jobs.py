@@ -150,7 +150,8 @@ class _Progress:
         self._first: SnapshotReport | None = None
         self._last: SnapshotReport | None = None
         self._logged: tuple[Phase, str, datetime] | None = None
-        self._observed: tuple[Phase, datetime] | None = None
+        self._line = ""
+        self._observed: tuple[SnapshotReport, datetime] | None = None
 
     @property
     def landed_rows(self) -> bool:
@@ -171,19 +172,26 @@ class _Progress:
         news = (report.phase, report.waits_for)
         if self._logged is None or self._logged[:2] != news or now - self._logged[2] >= LOG_EVERY:
             self._logged = (*news, now)
-            self._context.log.info("%s", progress_line(report))
+            self._log(report)
         last = self._observed
-        if last is None or last[0] is not report.phase or now - last[1] >= OBSERVE_EVERY:
+        if last is None or last[0].phase is not report.phase or now - last[1] >= OBSERVE_EVERY:
             self._observe(report, now)
 
     def end(self, report: SnapshotReport) -> None:
-        """Log and observe where the run ended."""
+        """Log and observe where the run ended, unless the last progress said just that."""
         self._last = report
-        self._context.log.info("%s", progress_line(report))
-        self._observe(report, self._clock())
+        self._log(report)
+        if self._observed is None or self._observed[0] != report:
+            self._observe(report, self._clock())
+
+    def _log(self, report: SnapshotReport) -> None:
+        line = progress_line(report)
+        if line != self._line:
+            self._line = line
+            self._context.log.info("%s", line)
 
     def _observe(self, report: SnapshotReport, now: datetime) -> None:
-        self._observed = (report.phase, now)
+        self._observed = (report, now)
         self._context.log_event(
             AssetObservation(
                 change_log_key(self._source),

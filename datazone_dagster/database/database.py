@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import duckdb
 
@@ -58,15 +59,34 @@ class Database:
         self._spill.remove()
 
 
+class Task(NamedTuple):
+    """What a database is for, as its error says when the memory is not enough."""
+
+    doing: str
+    safe: str
+    hint: str
+
+
+OF_A_CHUNK = Task(
+    "compare the changes of a chunk with those before",
+    "Nothing of this chunk was applied; the change log keeps it.",
+    "Raise ApplySettings(memory_budget=...): DuckDB gets a quarter of it.",
+)
+
+
 @contextmanager
 def opened(
-    memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES, threads: int | None = 1
+    memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
+    threads: int | None = 1,
+    *,
+    task: Task = OF_A_CHUNK,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a database for one task, and close it with its spill folder at the end.
 
     Args:
         memory_limit_bytes: As for `Database`.
         threads: As for `Database`.
+        task: The task, for the error.
 
     Raises:
         OutOfMemoryError: The task needs more memory than the limit.
@@ -76,10 +96,9 @@ def opened(
         yield database.connection
     except duckdb.OutOfMemoryException as error:
         raise OutOfMemoryError(
-            f"DuckDB needs more than its {memory_limit_bytes >> 20} MiB to compare the changes of "
-            "a chunk with those before.",
-            safe="Nothing of this chunk was applied; the change log keeps it.",
-            hint="Raise ApplySettings(memory_budget=...): DuckDB gets a quarter of it.",
+            f"DuckDB needs more than its {memory_limit_bytes >> 20} MiB to {task.doing}.",
+            safe=task.safe,
+            hint=task.hint,
         ) from error
     finally:
         database.close()

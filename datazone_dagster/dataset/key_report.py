@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import duckdb
 
-from datazone_dagster.database.database import opened
+from datazone_dagster.database.database import Task, opened
 from datazone_dagster.dataset.read_dataset import read
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.column_names import IS_CURRENT, KEY, VERSION
@@ -47,7 +47,12 @@ def key_report(
     if reader.row_count > limit_rows:
         return KeyReport(reader.row_count, limit_rows)
     where = IS_CURRENT if IS_CURRENT in reader.schema.names else None
-    with opened(memory_limit_bytes) as connection:
+    task = Task(
+        f"look for keys of dataset {dataset_id!r} that are there twice",
+        "Nothing was written; the check keeps its last result.",
+        "Run the check where there is more memory, or less at the same time.",
+    )
+    with opened(memory_limit_bytes, task=task) as connection:
         connection.register("rows", reader.batches([KEY, VERSION], where))
         try:
             found = connection.execute(_QUERY).fetchall()[0]

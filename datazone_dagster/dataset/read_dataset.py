@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from datazone_dagster.delta import TABLE_ERRORS, in_one_line, is_of_store, storage_error
 from datazone_dagster.delta.store_access import delta_rs_options
-from datazone_dagster.delta.table import Table, opened
-from datazone_dagster.errors import DefinitionError, UnrecognisedTableError
+from datazone_dagster.delta.table import Table, opened_as
+from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import ASSET_KIND, DATASET_KIND, Layout
 from datazone_dagster.model.store_options import RETRY_OPTIONS
 
@@ -165,7 +165,9 @@ class DatasetReader:
 
         Args:
             connection: Connection whose relations can be joined with this one; None: DuckDB's
-                default connection.
+                default connection. The rows are in memory, as Arrow; what is computed from them
+                is bounded by the `memory_limit` of this connection, 80 % of the machine's memory
+                unless it is set.
             columns: As for `batches`.
             where: As for `batches`.
         """
@@ -215,11 +217,7 @@ def restricted(reader: DatasetReader, limits: ReadLimits) -> DatasetReader:
 
 def _opened(layout: Layout, name: str) -> Table | None:
     """Open the table of a dataset or of another asset."""
-    uri = layout.table(name)
-    try:
-        return opened(uri, layout.storage_options, DATASET_KIND)
-    except UnrecognisedTableError:
-        return opened(uri, layout.storage_options, ASSET_KIND)
+    return opened_as(layout.table(name), layout.storage_options, (DATASET_KIND, ASSET_KIND))
 
 
 def read(layout: Layout, dataset_id: str, version: int | None = None) -> DatasetReader | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from datazone_dagster.database.database import opened
+from datazone_dagster.database.database import Task, opened
 
 CHANGES = pa.schema([("key", pa.string()), ("version", pa.string()), ("is_delete", pa.bool_())])
 
@@ -23,6 +23,12 @@ ROWS = pa.schema(
         ("deleted", pa.bool_()),
         ("current", pa.bool_()),
     ]
+)
+
+_TASK = Task(
+    "compare the rebuilt dataset with the change log",
+    "The dataset is as it was; the rebuilt table is not used.",
+    "Rebuild it where there is more memory and disk.",
 )
 
 
@@ -67,7 +73,7 @@ def prove(
         mode: Mode of the dataset: merge, append or history.
         is_complete: Whether `changes` has all changes; otherwise rows of others are not compared.
     """
-    with opened() as connection:
+    with opened(task=_TASK) as connection:
         for name, batches, schema in (("changes", changes, CHANGES), ("rows", rows, ROWS)):
             connection.register("batch", schema.empty_table())
             connection.execute(f"create temp table {name} as from batch")

@@ -18,7 +18,7 @@ from datazone_dagster.delta.log_files import entry_actions, entry_path
 from datazone_dagster.delta.log_upkeep import checkpoint_due, clean_log, make_checkpoint
 from datazone_dagster.delta.table_state import KeptTable, kept_table
 from datazone_dagster.delta.transaction_log import Anchor, Snapshot, read_snapshot
-from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.errors import ConcurrentWriterError, UnrecognisedTableError
 
 
 class Table:
@@ -173,6 +173,23 @@ def opened(
     kept = kept_table(uri, storage_options, kind)
     at = kept.now() if look else kept.seen()
     return None if at is None else Table(kept, at)
+
+
+def opened_as(uri: str, storage_options: Mapping[str, str], kinds: Sequence[str]) -> Table | None:
+    """Open a table that is of one of several kinds, as `opened`; its log is read once.
+
+    Raises:
+        UnrecognisedTableError: The table is of none of these kinds.
+        StorageError: The table exists but can't be read.
+    """
+    known = [kept_table(uri, storage_options, kind).known() is not None for kind in kinds]
+    first, *others = sorted(kinds, key=lambda kind: not known[kinds.index(kind)])
+    try:
+        return opened(uri, storage_options, first)
+    except UnrecognisedTableError:
+        if not others:
+            raise
+        return opened_as(uri, storage_options, others)
 
 
 def created(

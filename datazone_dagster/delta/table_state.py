@@ -231,6 +231,8 @@ class KeptTable:
         found = snapshot.configuration.get(KIND)
         if found != self.kind:
             self.forget()
+            if found is not None:  # what was read is not read again under its own kind
+                kept_table(self.uri, self.storage_options, found).took(snapshot)
             raise UnrecognisedTableError(
                 f"The Delta table at {self.uri} is not a {self.kind} table of datazone_dagster"
                 + (f" but its {found} table." if found else "."),

@@ -60,7 +60,7 @@ class DeltaMergeEngine:
         commit: CommitProperties,
         on: tuple[str, ...],
     ) -> None:
-        doing = f"Merging into dataset {target.dataset_id!r}"
+        doing = f"Merging into {target.title}"
         with guarded(target.uri, doing), target.table.by_delta_rs() as handle:
             if target.added:
                 # A delta-rs MERGE can't add a column: a commit before it does.

@@ -25,12 +25,13 @@ class MergeTarget:
     blindly. The table is at the version of its commit afterwards.
 
     Args:
-        dataset_id: Dataset to name in errors.
+        dataset_id: Name of the table in errors.
         table: The table.
         schema: Schema of the rows: the table's, with `added` at its end.
         added: Columns that the table does not have yet and gets in the same commit.
         replaces_schema: Whether the commit sets the schema to `schema`: every row is replaced.
         merges_left: Number of merges of this size that the backlog will still bring.
+        noun: What errors call it: a dataset, or an asset whose table this is.
     """
 
     dataset_id: str
@@ -39,6 +40,12 @@ class MergeTarget:
     added: tuple[pa.Field, ...] = ()
     replaces_schema: bool = False
     merges_left: float = 0.0
+    noun: str = "dataset"
+
+    @property
+    def title(self) -> str:
+        """Name of the table in errors."""
+        return f"{self.noun} {self.dataset_id!r}"
 
     @property
     def uri(self) -> str:

@@ -51,7 +51,7 @@ class RowEngine:
         try:
             return change_rows(target, lambda table: merged(table, batch), commit, self._choose)
         except UnsupportedRulesError as rules:
-            _logger.info("Dataset %s: %s; merging with delta-rs.", target.dataset_id, rules)
+            _logger.info("Merging into %s with delta-rs: %s.", target.title, rules)
             return DeltaMergeEngine().merge(target, batch, commit)
 
     def change(self, target: MergeTarget, plan: Plan, commit: CommitProperties) -> MergeCounts:
@@ -71,7 +71,7 @@ class RowEngine:
                 attempts=1,
             )
         except UnsupportedRulesError as rules:
-            _logger.info("Dataset %s: %s; merging with delta-rs.", target.dataset_id, rules)
+            _logger.info("Merging into %s with delta-rs: %s.", target.title, rules)
             DeltaMergeEngine().replace(target, removed, rows, commit)
 
 

@@ -42,7 +42,7 @@ def find_rows(
     """
     keys = pa.chunked_array([keys.unique()])
     schema = pa.schema([target.schema.field(name) for name in columns])
-    with guarded(target.uri, f"Reading dataset {target.dataset_id!r}"):
+    with guarded(target.uri, f"Reading {target.title}"):
         snapshot = target.table.at
         found = locate(snapshot, keys)
         if set(columns) <= {KEY, VERSION}:
@@ -79,5 +79,5 @@ def read_located(target: MergeTarget, existing: ExistingRows, locations: pa.Tabl
         existing: Locations of the rows.
         locations: Those of its locations to read.
     """
-    with guarded(target.uri, f"Reading dataset {target.dataset_id!r}"):
+    with guarded(target.uri, f"Reading {target.title}"):
         return existing_rows(existing.snapshot, locations, target.schema)

@@ -87,20 +87,20 @@ def change_rows(
         UnsupportedRulesError: The table has rules that only delta-rs supports.
     """
     lost = 0
-    with guarded(target.uri, f"Changing rows of dataset {target.dataset_id!r}"):
+    with guarded(target.uri, f"Changing rows of {target.title}"):
         while lost < attempts:
             try:
                 return _attempt(target, plan, commit, choose)
             except LostRaceError as race:
                 lost += 1
-                _logger.info("Dataset %s: %s.", target.dataset_id, race)
+                _logger.info("Writing %s: %s.", target.title, race)
                 _read_again(target, commit)
     raise ConcurrentWriterError(
-        f"Changing rows of dataset {target.dataset_id!r} at {target.uri}: another commit came "
+        f"Changing rows of {target.title} at {target.uri}: another commit came "
         f"first{f' {lost} times' if lost > 1 else ''}.",
         safe="Nothing of this attempt is in the table; the other writer's commit is in effect.",
         hint="This run lost the commit race; the next one continues from the new state. If it "
-        "happens repeatedly, find out who else writes: a dataset has one writer.",
+        f"happens repeatedly, find out who else writes: {target.title} has one writer.",
     )
 
 
@@ -115,7 +115,7 @@ def _read_again(target: MergeTarget, commit: CommitProperties) -> None:
     target.table.refresh()
     if known() != before:
         raise ConcurrentWriterError(
-            f"Changing rows of dataset {target.dataset_id!r} at {target.uri}: another run applied "
+            f"Changing rows of {target.title} at {target.uri}: another run applied "
             "the same changes, or the table's columns were changed.",
             safe="Nothing of this attempt is in the table; the other writer's commit is in effect.",
             hint="This run lost the commit race; the next one continues from the new state.",

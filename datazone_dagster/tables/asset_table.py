@@ -15,6 +15,7 @@ from itertools import chain
 
 import pyarrow as pa
 
+from datazone_dagster.database.database import Task
 from datazone_dagster.database.database import opened as open_database
 from datazone_dagster.delta import Commit, guarded, transactions
 from datazone_dagster.delta.intervals import TRANSACTION_RETENTION
@@ -226,7 +227,12 @@ class AssetTable:
         """Read the result, check it and put its rows where the commit finds them."""
         keys, connection = None, None
         if self._write.mode == "merge":
-            connection = stack.enter_context(open_database())
+            task = Task(
+                f"compare the keys of {self._where.lower()} with those of the table",
+                "Nothing of this result is in the table.",
+                "Return fewer rows at a time, for example in partitions.",
+            )
+            connection = stack.enter_context(open_database(task=task))
             keys = KeyTable(connection, self._write.key, self._write.order, where=self._where)
         checks = RowChecks(
             fit.schema,
@@ -310,6 +316,7 @@ class AssetTable:
             fit.schema,
             () if replaces_all else added,
             replaces_schema=replaces_all and not fit.schema.equals(table.schema),
+            noun="asset",
         )
         engine = engine_for(self._write.deletion_vectors)
         write.counts = engine.change(target, lambda at: self._planned(write, at), write.commit)

@@ -15,9 +15,15 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from datazone_dagster.delta import table_state
+from datazone_dagster.delta.commit import LostRaceError
 from datazone_dagster.delta.table import created
+from datazone_dagster.delta.table_state import forget
+from datazone_dagster.delta.transaction_log import newest_snapshot
 from datazone_dagster.errors import (
+    ConcurrentWriterError,
     DefinitionError,
+    OutOfMemoryError,
     ResultError,
     SchemaChangeError,
     StorageError,
@@ -26,8 +32,10 @@ from datazone_dagster.errors import (
 from datazone_dagster.model.layout import ASSET_KIND, DATASET_KIND, Layout, asset_table_name
 from datazone_dagster.pipeline import open_dataset
 from datazone_dagster.pipeline.table_calls import asset_tables, maintain_asset_table
+from datazone_dagster.rows import row_changes
 from datazone_dagster.rows.engines import AutoEngine
 from datazone_dagster.tables import asset_table, staged_rows
+from datazone_dagster.tables.key_table import KeyTable
 from tests.asset_tables.writing import NAME, people, put, rows
 
 TWO = people((1, "a"), (2, "b"))
@@ -339,3 +347,46 @@ def test_writes_maintain_their_table_by_themselves(layout: Layout) -> None:
     assert written.files < 12
     log = Path(layout.table(NAME), "_delta_log")
     assert list(log.glob("*.checkpoint.parquet"))
+
+
+def test_the_log_of_an_asset_table_is_read_once(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(layout, people((1, "a")))
+    forget(layout.table(NAME))  # as in a new process
+    reads: list[str] = []
+
+    def counted(store: Any) -> Any:
+        reads.append(store.uri)
+        return newest_snapshot(store)
+
+    monkeypatch.setattr(table_state, "newest_snapshot", counted)
+    for _ in range(3):
+        assert len(open_dataset(layout, NAME).arrow()) == 1
+    assert len(reads) == 1
+
+
+def test_an_asset_is_not_called_a_dataset_when_its_keys_need_too_much_memory(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise duckdb.OutOfMemoryException("failed to allocate")
+
+    monkeypatch.setattr(KeyTable, "add", exhausted)
+    with pytest.raises(OutOfMemoryError, match="the keys of asset 'customers'") as caught:
+        put(layout, people((1, "a")), key="id", mode="merge")
+    assert "Nothing of this result is in the table." in str(caught.value)
+    assert "chunk" not in str(caught.value)
+
+
+def test_an_asset_is_not_called_a_dataset_when_another_writer_is_first(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object) -> None:
+        raise LostRaceError("another commit came first")
+
+    put(layout, people((1, "a")))
+    monkeypatch.setattr(row_changes, "_attempt", late)
+    with pytest.raises(ConcurrentWriterError, match="Changing rows of asset 'customers'") as caught:
+        put(layout, people((2, "b")))
+    assert "asset 'customers' has one writer" in caught.value.hint

@@ -124,6 +124,26 @@ def test_a_run_shows_how_far_it_got(make_world: MakeWorld) -> None:
     assert last["read_units_used"] > 0
 
 
+def test_the_end_of_a_snapshot_is_told_once(make_world: MakeWorld) -> None:
+    world = world_of(make_world, before=1)
+    logged: list[str] = []
+    observed: list[str] = []
+    while not any("is complete" in one for one in logged):
+        for request in world.tick().requests:
+            result = world.run(request.job_name or "")
+            for entry in world.instance.all_logs(result.run_id):
+                event = entry.dagster_event
+                logged += [entry.user_message] if event is None else []
+                if event is not None and event.is_asset_observation:
+                    seen = event.asset_observation_data.asset_observation
+                    observed.append(seen.description or "")
+        world.clock.advance(SETTLE + timedelta(seconds=2))
+    assert [len([one for one in told if "is complete" in one]) for told in (logged, observed)] == [
+        1,
+        1,
+    ]
+
+
 def test_one_run_at_a_time(make_world: MakeWorld) -> None:
     world = world_of(make_world)
     assert jobs_of(world.tick()) == [JOB]

@@ -81,9 +81,13 @@ class DatasetReader:
         unknown = [name for name in columns if name not in self.schema.names]
         if unknown:
             raise DefinitionError(
-                f"Dataset {self.dataset_id!r} has no column {unknown[0]!r}.",
+                f"{self._title} has no column {unknown[0]!r}.",
                 hint=f"It has {', '.join(self.schema.names)}.",
             )
+
+    @property
+    def _title(self) -> str:
+        return _titled(self.dataset_id, self._table)
 
     @property
     def row_count(self) -> int:
@@ -180,7 +184,8 @@ class DatasetReader:
 
     def __repr__(self) -> str:
         columns = ", ".join(self.schema.names[:8])
-        return f"<dataset {self.dataset_id} at version {self.version}: {columns}>"
+        kind = "table" if self._table.kept.kind == ASSET_KIND else "dataset"
+        return f"<{kind} {self.dataset_id} at version {self.version}: {columns}>"
 
     @contextmanager
     def _reading(self, where: str | None) -> Iterator[None]:
@@ -192,11 +197,11 @@ class DatasetReader:
     def _failed(self, error: Exception, where: str | None) -> Exception:
         if where is not None and not is_of_store(error):
             return DefinitionError(
-                f"Dataset {self.dataset_id!r} can't be read where {where!r}: {in_one_line(error)}.",
-                hint="The predicate is SQL over the dataset's columns, spelled exactly.",
+                f"{self._title} can't be read where {where!r}: {in_one_line(error)}.",
+                hint="The predicate is SQL over its columns, spelled exactly.",
             )
         return storage_error(
-            f"Dataset {self.dataset_id!r} at {self._table.at.store.uri} can't be read",
+            f"{self._title} at {self._table.at.store.uri} can't be read",
             error,
             safe="",
             hint="Check the store. If the error names a missing file, maintenance has removed the "
@@ -213,6 +218,11 @@ def restricted(reader: DatasetReader, limits: ReadLimits) -> DatasetReader:
     if limits.columns is not None:
         reader.require_columns(limits.columns)
     return DatasetReader(reader.dataset_id, reader._table, reader._storage_options, limits)
+
+
+def _titled(name: str, table: Table) -> str:
+    """Return what errors call a table that is read: a dataset, or that of another asset."""
+    return f"{'Asset' if table.kept.kind == ASSET_KIND else 'Dataset'} {name!r}"
 
 
 def _opened(layout: Layout, name: str) -> Table | None:
@@ -239,7 +249,7 @@ def read(layout: Layout, dataset_id: str, version: int | None = None) -> Dataset
             table = table.at_version(version)
         except TABLE_ERRORS as error:
             raise storage_error(
-                f"Dataset {dataset_id!r} has no version {version}",
+                f"{_titled(dataset_id, table)} has no version {version}",
                 error,
                 safe="",
                 hint=f"Its newest version is {table.at.version}; maintenance removes old versions.",

@@ -364,6 +364,8 @@ def test_the_log_of_an_asset_table_is_read_once(
     for _ in range(3):
         assert len(open_dataset(layout, NAME).arrow()) == 1
     assert len(reads) == 1
+    with pytest.raises(DefinitionError, match="Asset 'customers' has no column 'nr'"):
+        open_dataset(layout, NAME).arrow(columns=["nr"])
 
 
 def test_an_asset_is_not_called_a_dataset_when_its_keys_need_too_much_memory(

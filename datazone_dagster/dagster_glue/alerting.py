@@ -27,7 +27,8 @@ from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.alert_plan import OK, AlertState
 from datazone_dagster.text import shown
 
-INTERVAL_SECONDS = 10
+INTERVAL_SECONDS = 30
+"""Each evaluation is a row of 1.2 KB in Dagster's storage, also on an idle day."""
 TICK_SECONDS = 20.0
 """Time after which a tick sends nothing more. Dagster ends ticks after 60 seconds."""
 

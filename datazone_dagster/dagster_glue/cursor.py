@@ -1,7 +1,8 @@
 """Cursor of a drain sensor: hints for its next tick, never the source of truth.
 
 Positions are in the lakehouse. With a missing, outdated or malformed cursor, a sensor only
-reports a check once too often.
+reports a check once too often. Dagster stores the text with every tick, so it is short: what is
+not set is left out, and times are whole seconds.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from datetime import datetime, timedelta, timezone
 from datazone_dagster.observe.level import Level
 
 MAX_BYTES = 1_000
-FORMAT = 1
+FORMAT = 2
 
-_TIMES = ("hourly_at", "polled_at", "newest_at")
-"""Times that older cursors lack."""
+_TIMES = ("caught_up_at", "evaluated_at", "hourly_at", "polled_at", "newest_at")
 
 _CLOCK_SKEW = timedelta(minutes=1)
 
@@ -56,23 +56,15 @@ class SensorCursor:
         failing = {
             check: level.value for check, level in (self.levels or {}).items() if not level.passed
         }
+        flags = {name: True for name in ("never_read", "idle") if getattr(self, name)}
+        times = {
+            name.removesuffix("_at"): int(time.timestamp())
+            for name in _TIMES
+            if (time := getattr(self, name)) is not None
+        }
         for levels in (failing if self.levels is not None else None, None):
-            text = json.dumps(
-                {
-                    "v": FORMAT,
-                    "caught_up_at": _seconds(self.caught_up_at),
-                    "evaluated_at": _seconds(self.evaluated_at),
-                    "levels": levels,
-                    **({"never_read": True} if self.never_read else {}),
-                    **({"idle": True} if self.idle else {}),
-                    **{
-                        name: _seconds(getattr(self, name))
-                        for name in _TIMES
-                        if getattr(self, name)
-                    },
-                },
-                separators=(",", ":"),
-            )
+            shown = {} if levels == {} else {"levels": levels}
+            text = json.dumps({"v": FORMAT, **times, **shown, **flags}, separators=(",", ":"))
             if len(text.encode()) <= MAX_BYTES:
                 break
         return text
@@ -86,13 +78,12 @@ class SensorCursor:
             return cls()
         if not isinstance(found, dict) or found.get("v") != FORMAT:
             return cls()
+        times = {name: _time(found.get(name.removesuffix("_at")), now) for name in _TIMES}
         return cls(
-            caught_up_at=_time(found.get("caught_up_at"), now),
-            evaluated_at=_time(found.get("evaluated_at"), now),
-            levels=_levels(found.get("levels")),
+            levels=_levels(found.get("levels", {})),
             never_read=found.get("never_read") is True,
             idle=found.get("idle") is True,
-            **{name: _time(found.get(name), now) for name in _TIMES},
+            **times,
         )
 
 
@@ -101,10 +92,6 @@ def _levels(found: object) -> dict[str, Level] | None:
         return None
     known = {level.value: level for level in Level}
     return {check: known[text] for check, text in found.items() if text in tuple(known)}
-
-
-def _seconds(time: datetime | None) -> float | None:
-    return None if time is None else round(time.timestamp(), 3)
 
 
 def _time(seconds: object, now: datetime) -> datetime | None:

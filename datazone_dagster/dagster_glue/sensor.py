@@ -25,7 +25,8 @@ from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import end_silent_runs
 from datazone_dagster.dagster_glue.listening import (
     BUSY_FOR_SECONDS,
-    IDLE_LONGER_SECONDS,
+    IDLE_FROM_SECONDS,
+    IDLE_UNTIL_SECONDS,
     LISTENERS,
     may_listen,
     most_listeners,
@@ -196,8 +197,8 @@ class DrainSensor:
         """
         began_seconds = until_seconds - self._settings.listen_seconds
         most, busy = most_listeners(tick.context.instance), self._is_busy(drained.report)
-        if not busy and self._settings.listen_seconds > IDLE_LONGER_SECONDS:
-            until_seconds += IDLE_LONGER_SECONDS
+        if not busy and self._settings.listen_seconds > IDLE_FROM_SECONDS:
+            until_seconds = max(until_seconds, began_seconds + IDLE_UNTIL_SECONDS)
         with LISTENERS.place(most, busy=busy) as place:
             while place is not None and drained.report is not None and found.is_quiet(cursor):
                 client = self._client_of(tick.dynamodb)

@@ -56,7 +56,7 @@ FAILED_RUN = "failed_run_id"
 REPORT_EVERY = timedelta(seconds=30)
 """Interval at which unchanged checks go to the event log."""
 
-REPORT_IDLE = timedelta(minutes=10)
+REPORT_IDLE = timedelta(minutes=30)
 """The same while all of them pass and the stream has no traffic, from the second such time on."""
 
 REPORT_RARELY = timedelta(hours=1)

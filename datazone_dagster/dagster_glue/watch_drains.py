@@ -51,7 +51,8 @@ from datazone_dagster.observe.headroom import headroom_metadata, headroom_status
 from datazone_dagster.observe.health import StreamHealth
 from datazone_dagster.observe.level import Level
 
-INTERVAL_SECONDS = 30
+INTERVAL_SECONDS = 120
+"""Each evaluation is a row of 1.2 KB in Dagster's storage, also on an idle day."""
 REPEAT_SECONDS = 300
 """Time after which the evaluations of a drain that does not run are reported again."""
 

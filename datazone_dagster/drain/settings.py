@@ -35,7 +35,7 @@ class DrainSettings:
             None retains them for good, so that a dataset can be rebuilt from them.
         listen_seconds: Age up to which a sensor tick goes on for new records once it has read the
             stream to its end, from 0 to 30 seconds; 0: it ends then. Above 10, ticks of a stream
-            without traffic go on for ten seconds more. A tick listens in a local
+            without traffic go on to an age of 38 seconds. A tick listens in a local
             lakehouse only, and only where Dagster's instance evaluates sensors in threads. The
             default ends it two seconds before the daemon looks for due sensors, every five seconds.
 

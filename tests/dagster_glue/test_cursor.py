@@ -40,7 +40,7 @@ def test_garbage_is_accepted(garbage: object) -> None:
 
 
 def test_every_field_is_checked_on_its_own() -> None:
-    text = '{"v":1,"caught_up_at":"x","evaluated_at":1e400,"levels":{"a":"warn","b":[],"c":"?"}}'
+    text = '{"v":2,"caught_up":"x","evaluated":1e400,"levels":{"a":"warn","b":[],"c":"?"}}'
     assert SensorCursor.parse(text, now=NOW) == SensorCursor(None, None, {"a": Level.WARN})
 
 

@@ -114,7 +114,7 @@ def test_a_check_that_recovers_while_a_run_stays_is_shown(
         if call == 1:
             world.put("later")
             state = json.loads(world.cursors["drain_orders"] or "")
-            state["levels"]["orders:complete"] = "warn"
+            state["levels"] = {"orders:complete": "warn"}
             world.cursors["drain_orders"] = json.dumps(state)
             world.clock.advance(timedelta(seconds=31))
             assert {complete, "orders:lag"} <= world.tick().checks().keys()

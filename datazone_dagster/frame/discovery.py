@@ -108,6 +108,11 @@ class KnownItems:
             self.structures[attribute, descriptor] = learnt(values, before)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known, and nothing was tried yet."""
+        return not self.keys and not self.failures
+
+    @property
     def is_worth_trying(self) -> bool:
         """Whether items were read, and the attempts did not fail again and again."""
         return bool(self.keys) and self.failures < _MOST_FAILURES

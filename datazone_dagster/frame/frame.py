@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import duckdb
 import pyarrow as pa
@@ -208,7 +209,10 @@ class Frame(Relation):
             row_wise=plan.row_wise,
             mixing=plan.mixing,
         )
-        return Frame(read.rebound())
+        # The rows are there: only SQL over them needs the new session's database.
+        query = read.query()
+        bound = plan.session.columns_of(query, _ITEMS_TABLE, items.rows.schema)
+        return Frame(replace(read, bound=tuple(bound)))
 
     @property
     def mixing(self) -> tuple[Mixing, ...]:

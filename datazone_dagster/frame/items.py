@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+import duckdb
 import pyarrow as pa
 
 from datazone_dagster.errors import ExpressionError
@@ -44,6 +45,9 @@ _IMAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "both": (("OldImage", "before_"), ("NewImage", "after_")),
 }
 _SAMPLE_ROWS = 200
+
+_FIRST_ROWS = 1024
+"""Items that are looked at before all are read by what these have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +122,13 @@ def read_items(
             )
         return columns
 
+    is_first = known.is_empty
+    if is_first:
+        _look_ahead(session, query, images, columns_of, known)
     if known.is_worth_trying:
         columns = columns_of(known.keys)
+        if is_first:
+            columns.grow(known.images)
         values = _values(columns, images, known.images, known.keys)
         raw = read_known(
             session,
@@ -150,6 +159,32 @@ def read_items(
     if not (has_rest or found.empty):
         known.learn(keys, found.seen)
     return _of_values(columns, images, raw, values, empty, added, hidden, has_rest=has_rest)
+
+
+def _look_ahead(
+    session: Session,
+    query: str,
+    images: Sequence[tuple[str, str]],
+    columns_of: Callable[[Seen], ItemColumns],
+    known: KnownItems,
+) -> None:
+    """Learn what the first items have: usually, all others have nothing else.
+
+    If they do have, or these items can't be read, all are read in the way that finds it out.
+    """
+    first = f"SELECT * FROM ({query}) LIMIT {_FIRST_ROWS}"  # noqa: S608  # the query is ours
+    try:
+        keys = seen_in(session, first, field_of("Keys"))
+        columns = columns_of(keys)
+        fields = [field_of(name) for name, _ in images]
+        found = discovered(session, first, fields, columns.has_column)
+        if found.empty:
+            return
+        columns.grow(found.seen)
+        _with_content(session, first, _values(columns, images, found.seen, keys), known)
+    except (MalformedImageError, duckdb.Error):
+        return
+    known.learn(keys, found.seen)
 
 
 def _of_values(

@@ -17,7 +17,12 @@ from datazone_dagster.frame.item_columns import ItemColumns
 from datazone_dagster.frame.item_queries import COLUMNS_AT_ONCE, scalar_reading
 from datazone_dagster.frame.item_types import parse_type
 from datazone_dagster.frame.item_values import ItemValue
-from datazone_dagster.frame.parsed_content import Content, content_of, plain_content_of
+from datazone_dagster.frame.parsed_content import (
+    Content,
+    UnfitContentError,
+    content_of,
+    plain_content_of,
+)
 from datazone_dagster.frame.parsed_images import Layout, Parsed, parse_images
 from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.syntax import quoted
@@ -124,25 +129,32 @@ def _converted(
     sources: Sequence[_Source],
     parsed: Mapping[str, Parsed],
 ) -> dict[str, pa.ChunkedArray] | None:
+    def column(source: _Source) -> pa.ChunkedArray:
+        value = source.value
+        return parsed[value.path.image][str(value.path.steps[0]), value.descriptor]
+
+    def query(sql: str, values: pa.Array) -> pa.Array:
+        text = f"SELECT {sql} AS v FROM {_PARSED}"  # noqa: S608  # our names
+        found = session.table_of(text, _PARSED, pa.table({"t": values}))
+        return found.column("v").combine_chunks()
+
     read: dict[str, pa.ChunkedArray] = {}
     for start in range(0, len(sources), COLUMNS_AT_ONCE):
         given: dict[str, pa.ChunkedArray] = {}
         listed: list[str] = []
         for at, source in enumerate(sources[start : start + COLUMNS_AT_ONCE], start):
-            value, text = source.value, f"t{at}"
-            attribute = str(value.path.steps[0])
-            column = parsed[value.path.image][attribute, value.descriptor]
-            sql = scalar_reading(value, text) if source.content is None else None
+            values, text = column(source), f"t{at}"
+            sql = None if source.content else scalar_reading(source.value, text)
             if source.content is not None:
-                given[text] = column
-                fits = (
-                    f"CASE WHEN {source.content.fits(text)} THEN {source.content.value(text)} END"
-                )
-                listed.append(f"{fits} AS v{at}")
+                try:
+                    found = source.content.read(values.combine_chunks(), query)
+                except UnfitContentError:
+                    return None
+                read[f"v{at}"] = pa.chunked_array([found])
             elif sql is None:
-                read[f"v{at}"] = column
+                read[f"v{at}"] = values
             else:
-                given[text] = column
+                given[text] = values
                 listed += [f"{sql} AS v{at}", f"CASE WHEN v{at} IS NULL THEN {text} END AS x{at}"]
         if listed:
             rows = session.table_of(
@@ -151,9 +163,4 @@ def _converted(
                 pa.table(given),
             )
             read |= dict(zip(rows.column_names, rows.columns, strict=True))
-        for at, source in enumerate(sources[start : start + COLUMNS_AT_ONCE], start):
-            if source.content is not None and (
-                read[f"v{at}"].null_count != given[f"t{at}"].null_count
-            ):
-                return None
     return read

@@ -1,43 +1,52 @@
-"""SQL that converts sets, lists and maps that `parsed_images` has read: exactly, or not at all.
+"""Conversion of sets, lists and maps that `parsed_images` has read: exactly, or not at all.
 
-The counterpart of `containers`, which reads JSON text. Here the parts are there already, so only
-the scalars inside are converted, and a value fits if all of them do. A value without a declared
-type becomes plain JSON text, as `plain` writes it.
+The counterpart of `containers`, which reads JSON text. Here the parts are there already, in Arrow
+arrays: the elements of all lists of a column are converted at once, like any other column. A value
+without a declared type becomes plain JSON text, as `plain` writes it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as kinds
 
 from datazone_dagster.frame.item_types import ItemType, ListOf, MapOf, Scalar, descriptors_of
-from datazone_dagster.frame.paths import SETS, extracted
+from datazone_dagster.frame.paths import SETS
 from datazone_dagster.frame.structure import Structure
-from datazone_dagster.frame.syntax import quoted, text_literal
 from datazone_dagster.frame.typed import reading
 
-_JSON_NUMBER = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?"
+_JSON_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+_ESCAPED = r'["\\\x00-\x1f\x7f]'
+_UNUSUAL = r"[\x00-\x07\x0b\x0e-\x1f\x7f]"
+"""Characters that not all writers of JSON escape alike."""
 
-Sql = Callable[[str], str]
-"""Maps the SQL of a parsed value to SQL computed from that value."""
+Query = Callable[[str, pa.Array], pa.Array]
+"""Computes SQL over `t`, a column with the values of an array."""
+
+Read = Callable[[pa.Array, Query], pa.Array]
+"""Converts parsed values, null where they are null; raises `UnfitContentError`."""
+
+
+class UnfitContentError(Exception):
+    """A value is not what its type or its structure says."""
 
 
 class Content(NamedTuple):
-    """How one kind of value is parsed, the SQL of its value, and of whether that is exact."""
+    """How one kind of value is parsed, and converted after that."""
 
     kind: pa.DataType
-    value: Sql
-    fits: Sql
+    read: Read
 
 
 def content_of(item_type: ItemType, descriptor: str) -> Content | None:
     """Return the conversion of a set, list or map to a type; None if the type needs its JSON."""
-    if _needs_json(item_type):
-        return None
-    return _forms(item_type, 0).get(descriptor)
+    return None if _needs_json(item_type) else _forms(item_type).get(descriptor)
 
 
 def _needs_json(item_type: ItemType) -> bool:
@@ -54,33 +63,39 @@ def _needs_json(item_type: ItemType) -> bool:
     )
 
 
-def _forms(item_type: ItemType, depth: int) -> dict[str, Content]:
+def _forms(item_type: ItemType) -> dict[str, Content]:
     if isinstance(item_type, Scalar):
         return {name: _scalar(item_type, name) for name in descriptors_of(item_type)}
     if isinstance(item_type, ListOf):
+        element = item_type.element
         return {
-            name: _set(item_type.element, name, depth)
-            if name in SETS
-            else _list(item_type.element, depth)
+            name: _set(element, name) if name in SETS else _list(_value(element))
             for name in descriptors_of(item_type)
         }
     assert not isinstance(item_type, MapOf)
-    return {"M": _struct(dict(item_type.fields), depth)}
+    return {"M": _struct({name: _value(field) for name, field in item_type.fields})}
 
 
 def _scalar(scalar: Scalar, descriptor: str) -> Content:
     if descriptor == "BOOL":
-        return Content(pa.bool_(), lambda parsed: parsed, lambda parsed: f"{parsed} IS NOT NULL")
+        return Content(pa.bool_(), lambda values, _: values)
+    sql = reading(scalar, "t")
 
-    def value(parsed: str) -> str:
-        return reading(scalar, parsed) or parsed
+    def read(values: pa.Array, query: Query) -> pa.Array:
+        return values if sql is None else _all_read(values, query(sql, values))
 
-    return Content(pa.string(), value, lambda parsed: f"{value(parsed)} IS NOT NULL")
+    return Content(pa.string(), read)
 
 
-def _value(item_type: ItemType, depth: int) -> Content:
+def _all_read(values: pa.Array, read: pa.Array) -> pa.Array:
+    if read.null_count != values.null_count:
+        raise UnfitContentError
+    return read
+
+
+def _value(item_type: ItemType) -> Content:
     """Return the conversion of a typed value, `{"S": ...}`; the value of NULL is null."""
-    return _wrapped(_forms(item_type, depth), null=None)
+    return _wrapped(_forms(item_type), null=None)
 
 
 def _wrapped(forms: dict[str, Content], *, null: str | None) -> Content:
@@ -88,79 +103,98 @@ def _wrapped(forms: dict[str, Content], *, null: str | None) -> Content:
 
     Args:
         forms: Conversion of each descriptor but NULL.
-        null: SQL of the value of NULL; None: null.
+        null: Text of the value of NULL; None: null.
     """
 
-    def is_null(parsed: str) -> str:
-        return f"{extracted(parsed, ('NULL',))} IS NOT NULL"
-
-    def value(parsed: str) -> str:
-        sqls = [form.value(extracted(parsed, (name,))) for name, form in forms.items()]
-        if null is not None:
-            sqls.append(f"CASE WHEN {is_null(parsed)} THEN {null} END")
-        return f"coalesce({', '.join([*sqls, 'NULL'])})"
-
-    def fits(parsed: str) -> str:
-        fields = {name: extracted(parsed, (name,)) for name in forms}
+    def read(values: pa.Array, query: Query) -> pa.Array:
+        *parts, nulls = values.flatten()
+        if not _has_one_each(values, [*parts, nulls]):
+            raise UnfitContentError
         found = [
-            f"({fields[name]} IS NOT NULL AND {form.fits(fields[name])})"
-            for name, form in forms.items()
+            form.read(part, query)
+            for form, part in zip(forms.values(), parts, strict=True)
+            if part.null_count < len(part) or len(parts) == 1
         ]
-        present = [f"({field} IS NOT NULL)::TINYINT" for field in fields.values()]
-        once = " + ".join([*present, f"({is_null(parsed)})::TINYINT"])
-        return f"({once} = 1 AND ({' OR '.join([*found, is_null(parsed)])}))"
+        if null is not None and nulls.null_count < len(nulls):
+            found.append(pc.if_else(nulls.is_valid(), null, pa.scalar(None, pa.string())))
+        if found:
+            return found[0] if len(found) == 1 else pc.coalesce(*found)
+        if null is not None:
+            return pa.nulls(len(values), pa.string())
+        return next(iter(forms.values())).read(parts[0], query)
 
-    kinds = [pa.field(name, form.kind) for name, form in forms.items()]
-    return Content(pa.struct([*kinds, pa.field("NULL", pa.bool_())]), value, fits)
-
-
-def _list(element_type: ItemType, depth: int) -> Content:
-    element, name = _value(element_type, depth + 1), f"e{depth}"
-    return Content(
-        pa.list_(element.kind),
-        lambda parsed: f"list_transform({parsed}, lambda {name}: {element.value(name)})",
-        lambda parsed: _all_fit(parsed, element, name),
-    )
+    fields = [pa.field(name, form.kind) for name, form in forms.items()]
+    return Content(pa.struct([*fields, pa.field("NULL", pa.bool_())]), read)
 
 
-def _set(element_type: ItemType, descriptor: str, depth: int) -> Content:
+def _has_one_each(values: pa.Array, parts: Sequence[pa.Array]) -> bool:
+    """Return whether each value that is present has exactly one part."""
+    counts = np.zeros(len(values), np.int8)
+    for part in parts:
+        counts += part.is_valid().to_numpy(zero_copy_only=False)
+    return bool(np.array_equal(counts, values.is_valid().to_numpy(zero_copy_only=False)))
+
+
+def _list(element: Content) -> Content:
+    def read(values: pa.Array, query: Query) -> pa.Array:
+        return _as_lists(values, element.read(_elements(values), query))
+
+    return Content(pa.list_(element.kind), read)
+
+
+def _elements(values: pa.Array) -> pa.Array:
+    elements = values.flatten()
+    if elements.null_count:
+        raise UnfitContentError
+    return elements
+
+
+def _as_lists(values: pa.Array, elements: pa.Array) -> pa.Array:
+    """Return lists of other elements; null where `values` are null."""
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    mask = values.is_null() if values.null_count else None
+    return pa.ListArray.from_arrays(offsets, elements, mask=mask)
+
+
+def _set(element_type: ItemType, descriptor: str) -> Content:
     assert isinstance(element_type, Scalar)
-    element, name = _scalar(element_type, descriptor), f"e{depth}"
-    return Content(
-        pa.list_(element.kind),
-        lambda parsed: f"list_sort(list_transform({parsed}, lambda {name}: {element.value(name)}))",
-        lambda parsed: _all_fit(parsed, element, name),
-    )
+    element = _scalar(element_type, descriptor)
+
+    def read(values: pa.Array, query: Query) -> pa.Array:
+        found = element.read(_elements(values), query)
+        if kinds.is_floating(found.type):
+            return query("list_sort(t)", _as_lists(values, found))
+        return _as_lists(values, _sorted_within(values, found))
+
+    return Content(pa.list_(element.kind), read)
 
 
-def _all_fit(parsed: str, element: Content, name: str) -> str:
-    each = f"list_transform({parsed}, lambda {name}: {element.fits(name)})"
-    return f"coalesce(list_bool_and({each}), true)"
+def _sorted_within(lists: pa.Array, elements: pa.Array) -> pa.Array:
+    """Return the elements of all lists, those of each list in order."""
+    encoded = elements.dictionary_encode()
+    ranks = np.empty(len(encoded.dictionary), np.int64)
+    ranks[pc.array_sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(ranks))
+    rank = ranks[encoded.indices.to_numpy()]
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    of_list = np.repeat(np.arange(len(lists)), lengths)
+    if np.all((rank[1:] >= rank[:-1]) | (of_list[1:] != of_list[:-1])):
+        return elements
+    return elements.take(pa.array(np.lexsort((rank, of_list))))
 
 
-def _struct(types: dict[str, ItemType], depth: int) -> Content:
-    fields = {name: _value(field, depth + 1) for name, field in types.items()}
+def _struct(fields: dict[str, Content]) -> Content:
+    def read(values: pa.Array, query: Query) -> pa.Array:
+        parts = zip(fields.values(), values.flatten(), strict=True)
+        mask = values.is_null() if values.null_count else None
+        read = [field.read(part, query) for field, part in parts]
+        return pa.StructArray.from_arrays(read, list(fields), mask=mask)
 
-    def value(parsed: str) -> str:
-        packed = ", ".join(
-            f"{quoted(name)} := {field.value(extracted(parsed, (name,)))}"
-            for name, field in fields.items()
-        )
-        return f"CASE WHEN {parsed} IS NOT NULL THEN struct_pack({packed}) END"
-
-    return Content(_struct_kind(fields), value, lambda parsed: _fields_fit(parsed, fields))
+    return Content(_struct_kind(fields), read)
 
 
 def _struct_kind(fields: dict[str, Content]) -> pa.DataType:
     return pa.struct([pa.field(name, one.kind) for name, one in fields.items()])
-
-
-def _fields_fit(parsed: str, fields: dict[str, Content]) -> str:
-    each = [
-        f"({extracted(parsed, (name,))} IS NULL OR {one.fits(extracted(parsed, (name,)))})"
-        for name, one in fields.items()
-    ]
-    return f"({' AND '.join(each)})"
 
 
 # --- plain JSON
@@ -168,78 +202,84 @@ def _fields_fit(parsed: str, fields: dict[str, Content]) -> str:
 
 def plain_content_of(structure: Structure, descriptor: str) -> Content | None:
     """Return the conversion of a list or map to plain JSON, None if no sample had one."""
-    return _plain_forms(structure, 0).get(descriptor)
+    return _plain_forms(structure).get(descriptor)
 
 
-def _plain_forms(structure: Structure, depth: int) -> dict[str, Content]:
-    forms = {
-        name: _PLAIN[name] if name in _PLAIN else _plain_set(depth)
-        for name in sorted(structure.scalars - {"NULL"})
-    }
+def _plain_forms(structure: Structure) -> dict[str, Content]:
+    forms = {name: _PLAIN.get(name, _PLAIN_SET) for name in sorted(structure.scalars - {"NULL"})}
     if structure.element is not None:
-        forms["L"] = _plain_list(structure.element, depth)
+        forms["L"] = _plain_list(_plain_value(structure.element))
     if structure.fields:
-        forms["M"] = _plain_map(structure.fields, depth)
+        forms["M"] = _plain_map({name: _plain_value(one) for name, one in structure.fields.items()})
     return forms
 
 
-def _plain_value(structure: Structure, depth: int) -> Content:
-    return _wrapped(_plain_forms(structure, depth), null="'null'")
+def _plain_value(structure: Structure) -> Content:
+    return _wrapped(_plain_forms(structure), null="null")
 
 
-def _is_usual(text: str) -> str:
-    """Return the SQL of whether a text has only characters that all writers escape alike."""
-    return f"NOT regexp_matches({text}, '[\\x00-\\x07\\x0b\\x0e-\\x1f\\x7f]')"
+def _json_text(values: pa.Array, query: Query) -> pa.Array:
+    if not _any_match(values, _ESCAPED):
+        return pc.binary_join_element_wise('"', values, '"', "")
+    if _any_match(values, _UNUSUAL):
+        raise UnfitContentError
+    return query("to_json(t)::VARCHAR", values)
 
 
-_TEXT = Content(pa.string(), lambda parsed: f"to_json({parsed})::VARCHAR", _is_usual)
+def _any_match(values: pa.Array, pattern: str) -> bool:
+    return bool(pc.any(pc.match_substring_regex(values, pattern)).as_py())
+
+
+def _json_number(values: pa.Array, _: Query) -> pa.Array:
+    if not pc.all(pc.match_substring_regex(values, _JSON_NUMBER), min_count=0).as_py():
+        raise UnfitContentError
+    return values
+
+
+def _plain_set(values: pa.Array, query: Query) -> pa.Array:
+    elements = _sorted_within(values, _elements(values))
+    return _in_brackets(_as_lists(values, _json_text(elements, query)))
+
+
+def _plain_list(element: Content) -> Content:
+    def read(values: pa.Array, query: Query) -> pa.Array:
+        return _in_brackets(_as_lists(values, element.read(_elements(values), query)))
+
+    return Content(pa.list_(element.kind), read)
+
+
+def _in_brackets(texts: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise("[", pc.binary_join(texts, ","), "]", "")
+
+
+def _plain_map(fields: dict[str, Content]) -> Content:
+    names = sorted(fields)
+    labels = [f"{json.dumps(name, ensure_ascii=False)}:" for name in names]
+
+    def read(values: pa.Array, query: Query) -> pa.Array:
+        parts = dict(zip(fields, values.flatten(), strict=True))
+        found = [fields[name].read(parts[name], query) for name in names]
+        if all(one.null_count == values.null_count for one in found):
+            around = ["{" + labels[0], *(f",{label}" for label in labels[1:])]
+            joined = [part for pair in zip(around, found, strict=True) for part in pair]
+            return pc.binary_join_element_wise(*joined, "}", "")
+        members = [
+            pc.binary_join_element_wise(f",{label}", one, "")
+            for label, one in zip(labels, found, strict=True)
+        ]
+        # The first text is in every row: Arrow 26 leaves out rows in which every text is null.
+        listed = pc.binary_join_element_wise("", *members, "", null_handling="skip")
+        texts = pc.binary_join_element_wise("{", pc.utf8_slice_codeunits(listed, 1), "}", "")
+        return pc.if_else(values.is_valid(), texts, pa.scalar(None, pa.string()))
+
+    return Content(_struct_kind(fields), read)
+
+
+_TEXT = Content(pa.string(), _json_text)
 _PLAIN = {
     "S": _TEXT,
     "B": _TEXT,
-    "N": Content(
-        pa.string(),
-        lambda parsed: parsed,
-        lambda parsed: f"regexp_full_match({parsed}, '{_JSON_NUMBER}')",
-    ),
-    "BOOL": Content(
-        pa.bool_(), lambda parsed: f"{parsed}::VARCHAR", lambda parsed: f"{parsed} IS NOT NULL"
-    ),
+    "N": Content(pa.string(), _json_number),
+    "BOOL": Content(pa.bool_(), lambda values, _: values.cast(pa.string())),
 }
-
-
-def _plain_set(depth: int) -> Content:
-    name = f"e{depth}"
-    return Content(
-        pa.list_(pa.string()),
-        lambda parsed: _in_brackets(parsed, f"list_sort({parsed})", _TEXT, name),
-        lambda parsed: _all_fit(parsed, _TEXT, name),
-    )
-
-
-def _plain_list(element_structure: Structure, depth: int) -> Content:
-    element, name = _plain_value(element_structure, depth + 1), f"e{depth}"
-    return Content(
-        pa.list_(element.kind),
-        lambda parsed: _in_brackets(parsed, parsed, element, name),
-        lambda parsed: _all_fit(parsed, element, name),
-    )
-
-
-def _in_brackets(parsed: str, listed: str, element: Content, name: str) -> str:
-    each = f"list_transform({listed}, lambda {name}: {element.value(name)})"
-    text = f"'[' || coalesce(array_to_string({each}, ','), '') || ']'"
-    return f"CASE WHEN {parsed} IS NOT NULL THEN {text} END"
-
-
-def _plain_map(structures: dict[str, Structure], depth: int) -> Content:
-    fields = {name: _plain_value(structures[name], depth + 1) for name in sorted(structures)}
-
-    def value(parsed: str) -> str:
-        members = ", ".join(
-            f"{text_literal(json.dumps(name, ensure_ascii=False) + ':')} || "
-            f"{one.value(extracted(parsed, (name,)))}"
-            for name, one in fields.items()
-        )
-        return f"CASE WHEN {parsed} IS NOT NULL THEN '{{' || concat_ws(',', {members}) || '}}' END"
-
-    return Content(_struct_kind(fields), value, lambda parsed: _fields_fit(parsed, fields))
+_PLAIN_SET = Content(pa.list_(pa.string()), _plain_set)

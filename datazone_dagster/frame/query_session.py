@@ -19,6 +19,10 @@ _BATCH_BYTES = 2 << 20
 """Limit on the bytes of an Arrow batch. DuckDB works on 2,048 rows at a time, or on one Arrow batch
 if it has fewer rows, so 2,048 large items would be in memory several times over."""
 
+_RETAINED_BYTES = 8 << 20
+"""Size of a table from which on a database is not used again: what DuckDB allocates to work on rows
+stays with the process until the database is closed."""
+
 _RESULT_ROWS = 16_384
 """Rows per batch of a result that is read while the query runs."""
 
@@ -75,6 +79,7 @@ class Session:
         databases: Pool that the session takes its database from and later returns it to. None
             gives the session its own database, closed with the session.
         notes: Notes that the queries write about paths.
+        later: Whether the database is taken by the first query.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Session:
         threads: int | None = None,
         databases: Databases | None = None,
         notes: PathNotes | None = None,
+        later: bool = False,
     ) -> None:
         self._notes = notes or PathNotes()
         self._tables = dict(tables)
@@ -93,11 +99,26 @@ class Session:
         self._threads = threads
         self._databases = databases
         self._lock = threading.RLock()
-        self._database = self._take_database(threads)
-        self._connection = self._database.connection
-        self._finalizer = weakref.finalize(self, _release, self._database, databases, tuple(tables))
-        for name, table in tables.items():
-            self._register(name, _empty(table) if isinstance(table, Unread) else table)
+        self._taken: Database | None = None
+        if not later:
+            self._take()
+
+    def _take(self) -> Database:
+        """Return the database, with the session's tables; the first call takes it."""
+        with self._lock:
+            if self._taken is None:
+                database = self._taken = self._take_database(self._threads)
+                tables = tuple(self._tables)
+                self._finalizer = weakref.finalize(
+                    self, _release, database, self._databases, tables
+                )
+                for name, table in self._tables.items():
+                    self._register(name, _empty(table) if isinstance(table, Unread) else table)
+            return self._taken
+
+    @property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        return self._take().connection
 
     @property
     def table_names(self) -> list[str]:
@@ -121,6 +142,7 @@ class Session:
             threads=self._threads,
             databases=self._databases,
             notes=self._notes,
+            later=True,
         )
 
     def ask(self, query: str, value: str) -> str:
@@ -144,6 +166,19 @@ class Session:
             rows = self._connection.execute(f"DESCRIBE {query}").fetchall()
         return [(str(row[0]), str(row[1])) for row in rows]
 
+    def columns_of(self, query: str, name: str, schema: pa.Schema) -> list[tuple[str, str]]:
+        """Return names and DuckDB types of a query's columns over one more table.
+
+        Raises:
+            duckdb.Error: The query does not bind.
+        """
+        with self._lock:
+            self._register(name, schema.empty_table())
+            try:
+                return self.columns(query)
+            finally:
+                self._connection.unregister(name)
+
     def read(self, images: frozenset[str]) -> None:
         """Read the unread tables with at least these images, so that `table` can query them."""
         with self._lock:
@@ -151,8 +186,7 @@ class Session:
                 known = self._images_read.get(name)
                 if isinstance(table, Unread) and (known is None or not images <= known):
                     wanted = images | (known or frozenset())
-                    self._database.retains_memory = True
-                    self._register(name, _in_schema(table.read(wanted), table.schema))
+                    self._register_read(name, _in_schema(table.read(wanted), table.schema))
                     self._images_read[name] = wanted
 
     def table(self, query: str) -> pa.Table:
@@ -191,8 +225,7 @@ class Session:
             finally:
                 _release(database, self._databases, (name,))
         with self._lock:
-            self._database.retains_memory = True
-            self._register(name, rows)
+            self._register_read(name, rows)
             try:
                 return self._run(query)
             finally:
@@ -211,13 +244,19 @@ class Session:
         assert isinstance(table, pa.Table)  # DuckDB's stubs leave the type open
         return table
 
+    def _register_read(self, name: str, table: pa.Table) -> None:
+        if table.nbytes > _RETAINED_BYTES:
+            self._take().retains_memory = True
+        self._register(name, table)
+
     def _register(self, name: str, table: pa.Table) -> None:
         batches = map(_from_offset_0, table.to_batches(max_chunksize=_rows_at_a_time(table)))
         self._connection.register(name, pa.Table.from_batches(batches, table.schema))
 
     def close(self) -> None:
         """Free the memory and the temporary folder now; frames of the session become unreadable."""
-        self._finalizer()
+        if self._taken is not None:
+            self._finalizer()
 
 
 def _run_over(

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster.database.database import Databases
-from datazone_dagster.errors import ExpressionError
+from datazone_dagster.errors import ExpressionError, TransformError
+from datazone_dagster.frame import query_session
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.query_session import Coming, MalformedImageError, Unread
 from tests.examples import examples
@@ -131,15 +132,36 @@ def test_databases_are_reused_without_their_earlier_tables() -> None:
     assert again.select(ID).rows_of(coming(iter(CHANGES.to_batches()))).equals(first)
 
 
-def test_a_database_that_has_read_a_chunk_is_not_reused() -> None:
+def test_a_database_that_has_read_a_large_chunk_is_not_reused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     databases = Databases()
     frame = unread(databases)
     limit = frame._plan.session._memory_limit_bytes
     used = frame._plan.session._connection
     assert len(frame.select(ID).arrow()) == len(CHANGES)
+    with pytest.raises(TransformError):
+        frame.select("cast(dynamodb.NewImage.pad.S as integer) as n").arrow()
+    del frame
+    taken = databases.take(limit, 2)
+    assert taken.connection is used
+    assert taken.connection.sql("show tables").fetchall() == []
+    databases.put_back(taken, ())
+    monkeypatch.setattr(query_session, "_RETAINED_BYTES", CHANGES.nbytes - 1)
+    frame = unread(databases)
+    assert len(frame.select(ID).arrow()) == len(CHANGES)
     del frame
     assert databases.take(limit, 2).connection is not used
-    other = unread(databases)
-    used = other._plan.session._connection
-    del other
-    assert databases.take(limit, 2).connection is used
+
+
+def test_items_that_are_only_read_need_no_database_of_their_own() -> None:
+    databases = Databases()
+    items = unread(databases).items()
+    limit = items._plan.session._memory_limit_bytes
+    assert items.columns == ["id", "pad"]
+    assert items.arrow()["id"].to_pylist() == [str(n) for n in range(len(CHANGES))]
+    taken = databases.take(limit, 2)
+    assert taken.connection.sql("show tables").fetchall() == []
+    databases.put_back(taken, ())
+    assert items.filter("id = '7'").arrow().num_rows == 1
+    assert items._plan.session._connection is taken.connection

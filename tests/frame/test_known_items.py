@@ -76,6 +76,11 @@ def read(
     return rows, frame.attributes
 
 
+def by_discovery() -> KnownItems:
+    """Return nothing, after so many failures that no item is read in one pass."""
+    return KnownItems(failures=3)
+
+
 def learnt(image: ImageChoice = "new") -> tuple[KnownItems, AttributeMapping]:
     known = KnownItems()
     _, mapping = read(chunk((FULL, FULL)), known, AttributeMapping(), image)
@@ -91,7 +96,7 @@ def test_known_items_need_no_discovery(monkeypatch: pytest.MonkeyPatch, image: I
     empty |= {"plain": {"M": {}}, "rows": {"L": []}, "empty": {"L": []}}
     large = FULL | {"name": {"S": "x" * (3 << 20)}}
     changes = chunk((FULL, None), (less, FULL), (None, less), (empty, None), (large, None))
-    slow, slow_mapping = read(changes, KnownItems(), mapping, image)
+    slow, slow_mapping = read(changes, by_discovery(), mapping, image)
 
     def never(*_: object) -> None:
         raise AssertionError
@@ -108,7 +113,7 @@ def test_more_rows_than_duckdb_takes_at_once(monkeypatch: pytest.MonkeyPatch) ->
     known, mapping = learnt()
     some = {name: FULL[name] for name in ("id", "lines", "address", "plain")}
     changes = pa.concat_tables([chunk((some, None), (None, some), (some, some))] * 5)
-    slow, _ = read(changes, KnownItems(), mapping)
+    slow, _ = read(changes, by_discovery(), mapping)
     fast, _ = read(changes, known, mapping)
     assert known.failures == 0
     assert fast.equals(slow)
@@ -183,10 +188,10 @@ RAW = st.sampled_from(
 
 
 def outcome(
-    changes: pa.Table, known: KnownItems, mapping: AttributeMapping
+    changes: pa.Table, known: KnownItems, mapping: AttributeMapping, image: ImageChoice = "new"
 ) -> tuple[object, AttributeMapping] | str:
     try:
-        rows, after = read(changes, known, mapping)
+        rows, after = read(changes, known, mapping, image)
     except TransformError as error:
         return str(error)
     return rows.to_pylist(), after
@@ -198,8 +203,56 @@ def test_rows_are_those_by_discovery_whatever_the_images(images: list[Image]) ->
     known, mapping = learnt()
     changes = chunk(*((image, None) for image in images))
     fast = outcome(changes, known, mapping)
-    slow = outcome(changes, KnownItems(), mapping)
+    slow = outcome(changes, by_discovery(), mapping)
     assert repr(fast) == repr(slow)
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(st.lists(ITEMS | ITEMS | RAW, min_size=1, max_size=4), st.sampled_from(["new", "both"]))
+def test_first_items_show_what_all_have_or_all_are_looked_at(
+    images: list[Image], image: ImageChoice
+) -> None:
+    """Columns, their order, siblings and errors are those of a look at every image."""
+    changes = chunk(*((one, None if at % 2 else FULL) for at, one in enumerate(images)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(items_module, "_FIRST_ROWS", 2)
+        fast = outcome(changes, KnownItems(), AttributeMapping(), image)
+    slow = outcome(changes, by_discovery(), AttributeMapping(), image)
+    assert repr(fast) == repr(slow)
+
+
+def test_items_are_read_in_one_pass_at_first_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(items_module, "raw_values", never)
+    known = KnownItems()
+    read(chunk((FULL, None), (None, FULL)), known, AttributeMapping())
+    assert known.failures == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"lines": {"L": [{}]}},
+        {"lines": {"L": [{"M": {"sku": {}}}]}},
+        {"lines": {"L": [{"M": {"qty": {"N": "1.5"}}}]}},
+        {"address": {"M": {"city": {"S": "a", "N": "1"}}}},
+        {"rows": {"L": [{"S": "x", "N": "1"}]}},
+        {"rows": {"L": [{"S": "\u0001"}]}},
+        {"rows": {"L": [{"N": "0x1"}]}},
+        {"plain": {"M": {"b": {}}}},
+        {"plain": {"M": {"b": {"S": "\u007f"}}}},
+        {"plain": {"M": {"set": {"SS": ["\u0000"]}}}},
+    ],
+    ids=json.dumps,
+)
+def test_odd_parts_of_lists_and_maps_are_left_to_discovery(odd: dict[str, Any]) -> None:
+    known, mapping = learnt()
+    changes = chunk((FULL | odd, None), (FULL, None))
+    slow = outcome(changes, by_discovery(), mapping)
+    assert repr(outcome(changes, known, mapping)) == repr(slow)
+    assert known.failures == 1
 
 
 def test_images_that_vary_are_soon_read_by_discovery_at_once() -> None:

@@ -1,7 +1,7 @@
 """The pass over a chunk's changes that ends at its bounds: all of them, or the latest of each key.
 
-For the latest changes it reads keys and versions only, of as many batches as memory and the
-chunk's size allow, and collapses them as it goes.
+For changes whose images are read later, it reads keys and versions only, of as many batches as
+memory and the chunk's size allow. The latest ones it collapses as it goes.
 """
 
 from __future__ import annotations
@@ -54,16 +54,18 @@ class ChangeScan:
 
     Args:
         bounds: Bounds of the chunk, which has at least one batch.
-        more_columns: Columns to read besides `CHANGE_COLUMNS`, unless `latest_only`.
+        more_columns: Columns to read besides `CHANGE_COLUMNS`, unless they are read later.
         sampled_row_bytes: Measures `ChunkBounds.row_bytes` by parsing some changes; None if it
-            fails. Only the latest changes need it.
+            fails. Only changes whose columns are read later need it.
         latest_only: Whether to retain only the latest change of each key.
+        reads_later: Whether the other columns are read later, by the location of each change.
     """
 
     bounds: ChunkBounds
     more_columns: Sequence[str]
     sampled_row_bytes: Callable[[], float | None]
     latest_only: bool
+    reads_later: bool
     row_groups: list[RowGroup] = field(default_factory=list)
     records: int = 0
     record_bytes: int = 0
@@ -92,7 +94,7 @@ class ChangeScan:
                     return
 
     def changes(self) -> pa.Table:
-        """Return the changes with the hidden columns; the latest ones also with their location.
+        """Return the changes with the hidden columns, and their location if `reads_later`.
 
         Raises:
             FullChunkNeededError: A key is invalid.
@@ -120,7 +122,7 @@ class ChangeScan:
         )
 
     def _read(self, row_groups: RowGroups, row_group: RowGroup) -> Iterable[pa.Table]:
-        if self.latest_only:
+        if self.reads_later:
             return [row_groups.read(row_group, CHANGE_COLUMNS)]
         return row_groups.pieces(row_group, (*CHANGE_COLUMNS, *self.more_columns))
 
@@ -151,7 +153,7 @@ class ChangeScan:
         self.record_bytes += cast("int | None", pc.sum(rows[Log.SIZE_BYTES]).as_py()) or 0
         self.decoded_bytes += self._decoded_bytes(row_group, rows)
         changes = rows.drop_columns([Log.REASON])
-        if not self.latest_only:
+        if not self.reads_later:
             self._pending.append(changes)
             return
         number = pa.repeat(pa.scalar(len(self.row_groups), pa.int32()), len(rows))
@@ -161,7 +163,7 @@ class ChangeScan:
         self._pending.append(changes)
         self._pending_bytes += changes.nbytes
         self._retained_rows += len(changes)
-        if self._pending_bytes > max(_COLLAPSE_BYTES, self._latest_bytes()):
+        if self.latest_only and self._pending_bytes > max(_COLLAPSE_BYTES, self._latest_bytes()):
             self._collapsed()
 
     def _collapsed(self) -> pa.Table:
@@ -173,7 +175,7 @@ class ChangeScan:
         return self._latest
 
     def _decoded_bytes(self, row_group: RowGroup, rows: pa.Table) -> int:
-        if self.latest_only:
+        if self.reads_later:
             return row_group.decoded_bytes * len(rows) // row_group.rows
         return max(int(rows.nbytes), int(len(rows) * (self.bounds.row_bytes or 0.0)))
 
@@ -192,7 +194,8 @@ class ChangeScan:
         if self.bounds.row_bytes is None:
             row_bytes = self.sampled_row_bytes()
             self.bounds = replace(self.bounds, row_bytes=row_bytes or change_bytes)
-        self._collapsed()
+        if self.latest_only:
+            self._collapsed()
         retained_bytes = self._retained_bytes(self.bounds.row_bytes or change_bytes)
         return retained_bytes >= NEARLY * most_bytes
 

@@ -79,15 +79,15 @@ class Prepared:
     Args:
         facts: Range and contents of the chunk.
         result: Result of the function for the chunk.
-        collapsed: Whether the chunk has only the latest change of each key, with only the
-            columns that a merge needs.
+        reads_later: Whether images were read some at a time, so that memory held rows only. The
+            changes have only the columns that a merge needs.
         view_types: View types of the stream that the changes came from; empty if not asked for.
         is_clean: Whether no change can be refused any more, so that the columns that a merge needs
-            suffice. Not set for a collapsed chunk.
+            suffice. Not set where these are the latest changes only.
     """
 
     facts: ChunkFacts
     result: FunctionResult
-    collapsed: bool = False
+    reads_later: bool = False
     is_clean: bool = False
     view_types: frozenset[str] = frozenset()

@@ -46,7 +46,7 @@ class ApplySettings:
 
 
 class ChunkSizes:
-    """Chunk sizes of one run: with every change, and with the latest changes only."""
+    """Chunk sizes of one run: with images in memory, and with images that are read later."""
 
     def __init__(self, settings: ApplySettings) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class ChunkSizes:
         working = self._working_bytes()
         self.frame_memory_bytes = size_policy.frame_memory_bytes(working)
         self._full = BatchSize.first(size_policy.full_chunk_limits(working))
-        self._collapsed = BatchSize.first(size_policy.latest_chunk_limits())
+        self._of_rows = BatchSize.first(size_policy.rows_chunk_limits())
         self._row_bytes: float | None = None
 
     def available_bytes(self) -> int:
@@ -74,13 +74,14 @@ class ChunkSizes:
         """Size of the next chunk with every change, in decoded bytes."""
         return self._settings.chunk_bytes or self._full.bytes
 
-    def bounds(self, *, latest_only: bool) -> ChunkBounds:
+    def bounds(self, *, reads_later: bool, latest_only: bool) -> ChunkBounds:
         """Return the bounds of the next chunk that is read selectively."""
-        size = self._collapsed if latest_only else self._full
+        size = self._of_rows if reads_later else self._full
         return size_policy.chunk_bounds(
             self._settings.chunk_bytes or size.bytes,
             self._row_bytes,
-            self._working_bytes() if latest_only else None,
+            self._working_bytes() if reads_later else None,
+            latest_only=latest_only,
         )
 
     def joined_bytes(self, elapsed_seconds: float) -> int:
@@ -104,21 +105,21 @@ class ChunkSizes:
         self._row_bytes = max(self._row_bytes or 0.0, row_bytes)
 
     def measured(
-        self, decoded_bytes: int, work_seconds: float, commit_seconds: float, *, collapsed: bool
+        self, decoded_bytes: int, work_seconds: float, commit_seconds: float, *, reads_later: bool
     ) -> None:
         """Record the duration of a chunk, from its start to its last commit."""
         self._first_chunk = False
-        size = self._collapsed if collapsed else self._full
+        size = self._of_rows if reads_later else self._full
         measured = BatchMeasured(
             decoded_bytes,
             work_seconds,
             commit_seconds,
             full=decoded_bytes >= size.bytes,
-            # `ChunkBounds` limit the memory of a collapsed chunk, regardless of its range.
-            memory_pressure=0.0 if collapsed else self._pressure(),
+            # `ChunkBounds` limit the memory of such a chunk, regardless of its range.
+            memory_pressure=0.0 if reads_later else self._pressure(),
         )
-        if collapsed:
-            self._collapsed = size.after(measured)
+        if reads_later:
+            self._of_rows = size.after(measured)
         else:
             self._full = size.after(measured)
 

@@ -104,7 +104,7 @@ def read_latest_in_parts(
         guarded(log.uri, "Reading changes"),
         log.row_groups(after_batch, through_batch) as row_groups,
     ):
-        scan = ChangeScan(bounds, (), lambda: None, latest_only=True)
+        scan = ChangeScan(bounds, (), lambda: None, latest_only=True, reads_later=True)
         scan.run(row_groups)
         facts, latest = scan.facts(), scan.changes()
         read = IMAGES & set(images)
@@ -122,7 +122,7 @@ def read_latest_in_parts(
             raise FullChunkNeededError(facts.last_batch, error.what) from error
     changes = latest.drop_columns([ROW_GROUP, ROW])
     result = FunctionResult(changes, found.result.rows, NOTHING_REFUSED)
-    return Prepared(facts, result, collapsed=True), found.read
+    return Prepared(facts, result, reads_later=True), found.read
 
 
 def _evaluated(

@@ -263,7 +263,7 @@ class Preparation:
             result = FunctionResult(part.changes.select(HIDDEN), rows, NOTHING_REFUSED)
             return PartResult(result, function.reads.report)
 
-        bounds = self._sizes.bounds(latest_only=True)
+        bounds = self._sizes.bounds(reads_later=True, latest_only=True)
         while True:
             try:
                 prepared, read = read_latest_in_parts(
@@ -298,7 +298,8 @@ class Preparation:
     ) -> Prepared:
         """Prepare the chunk from the changes and images that the frames' SQL needs."""
         latest_only = all(map(self._only_latest_count, frames, frames.values()))
-        bounds = self._sizes.bounds(latest_only=latest_only)
+        reads_later = all(frame.is_row_wise for frame in frames.values())
+        bounds = self._sizes.bounds(reads_later=reads_later, latest_only=latest_only)
         while True:
             try:
                 prepared = read_selected(

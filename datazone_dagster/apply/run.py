@@ -321,7 +321,7 @@ class ApplyRun:
         work_seconds = prepared_seconds - started_seconds
         merge_seconds = committed_seconds - prepared_seconds
         self._sizes.measured(
-            chunk.decoded_bytes, work_seconds, merge_seconds, collapsed=prepared.collapsed
+            chunk.decoded_bytes, work_seconds, merge_seconds, reads_later=prepared.reads_later
         )
         self._last_cost = ChunkCost(
             log.stored_bytes(start, chunk.last_batch), work_seconds, merge_seconds

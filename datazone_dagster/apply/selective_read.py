@@ -1,9 +1,10 @@
 """The selective reader: a chunk with only the images that the function's SQL references.
 
 An unread frame knows which images its SQL references: the others are neither fetched nor decoded.
-Where the rows of a change depend on that change alone, and superseded changes leave no trace, the
-reader takes the latest change of each key only, and reads images of no others. Otherwise it takes
-every change. The result equals that of the full scan. Exceptions (a record to be refused, an
+Where the rows of a change depend on that change alone, images are read and parsed a row group at a
+time, and memory holds the rows only. Where superseded changes leave no trace either, the reader
+takes the latest change of each key only, and reads images of no others. Otherwise it takes every
+change. The result equals that of the full scan. Exceptions (a record to be refused, an
 expression that fails) are left to the full scan, which handles them exactly.
 """
 
@@ -63,6 +64,7 @@ def read_selected(
         StorageError: The change log can't be read.
     """
     columns = _columns_of(frames)
+    reads_later = all(frame.is_row_wise for frame in frames.values())
     with (
         guarded(log.uri, "Reading changes"),
         log.row_groups(after_batch, through_batch) as row_groups,
@@ -72,16 +74,17 @@ def read_selected(
             columns,
             lambda: _sampled_row_bytes(row_groups, frames),
             latest_only,
+            reads_later,
         )
         scan.run(row_groups)
         facts, changes = scan.facts(), scan.changes()
         for frame in frames.values():
             frame.field_names.notes.clear()  # those of the sample
         try:
-            if latest_only:
+            if reads_later:
                 images = Images(row_groups, scan.row_groups, changes, columns)
                 several = facts.first_batch < facts.last_batch
-                rows = _rows_of_latest(frames, images, bounds.most_bytes if several else None)
+                rows = _rows_read_later(frames, images, bounds.most_bytes if several else None)
             else:
                 rows = {output: frame.rows_of(changes) for output, frame in frames.items()}
         except TransformError as error:
@@ -90,13 +93,13 @@ def read_selected(
     # The merge does not need the images: free their memory.
     extra = {ROW_GROUP, ROW, Log.NEW_IMAGE, Log.OLD_IMAGE} & set(changes.column_names)
     result = FunctionResult(changes.drop_columns(sorted(extra)), rows, NOTHING_REFUSED)
-    return Prepared(facts, result, collapsed=latest_only, view_types=view_types)
+    return Prepared(facts, result, reads_later=reads_later, view_types=view_types)
 
 
-def _rows_of_latest(
+def _rows_read_later(
     frames: Mapping[str, Frame], images: Images, most_bytes: int | None
 ) -> dict[str, pa.Table]:
-    """Return the rows of the frames' SQL for the latest changes, by output.
+    """Return the rows of the frames' SQL for located changes, by output.
 
     A single query runs over all changes while they are read. Several queries take turns on each
     piece, so that each image is read once.

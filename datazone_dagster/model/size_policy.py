@@ -4,7 +4,7 @@ Batches that are too small pay for a commit each; a batch that is too large dela
 is lost work when it fails, and needs memory. So the size follows measurements: it fills the
 target time of a batch, grows where commits are slow, and never exceeds what memory allows. The
 same rule serves the drain's batches (`batch_limits`) and the chunks of an apply
-(`full_chunk_limits`, `latest_chunk_limits`, `chunk_bounds`). The stages measure time and memory,
+(`full_chunk_limits`, `rows_chunk_limits`, `chunk_bounds`). The stages measure time and memory,
 and ask.
 
 Steps are limited and small differences are ignored, so the size converges: see the simulation
@@ -54,8 +54,9 @@ LOADED_BYTES = 120 << 20
 and what their allocators retain (measured)."""
 
 SMALLEST_CHUNK_BYTES = 8 << 20
-LARGEST_COLLAPSED_BYTES = 8 << 30
-"""Largest chunk of latest changes only; its memory is limited by `ChunkBounds.retained_bytes`."""
+LARGEST_ROWS_CHUNK_BYTES = 8 << 30
+"""Largest chunk whose images are read later; its memory is limited by
+`ChunkBounds.retained_bytes`."""
 
 CHUNK_SECONDS = 5.0
 """Target duration of a chunk where commits are cheap."""
@@ -65,7 +66,11 @@ FULL_SHARE = 1 / 16
 chunk as it was read, as the function's result, and as the merge's input."""
 
 RETAINED_SHARE = 1 / 7
-"""Share of the working memory for the latest changes and their rows before they are merged."""
+"""Share of the working memory for changes and their rows before they are merged, where images are
+read later."""
+
+EVERY_CHANGE_SHARE = 1 / 11
+"""The same where every change counts: a history takes more memory for a change while it merges."""
 
 NEARLY = 0.9
 """Share of `ChunkBounds.retained_bytes` at which a chunk that was just collapsed ends: close to the
@@ -193,7 +198,7 @@ class ChunkBounds:
         decoded_bytes: Decoded bytes of the chunk; it ends with the batch that reaches them.
         row_bytes: Bytes of the function's rows per change, as far as known; None: unknown.
         retained_bytes: Estimated memory until the commit, for a keyed change per key and its
-            rows; the chunk ends with the batch that reaches it. None: the chunk has every change,
+            rows; the chunk ends with the batch that reaches it. None: the chunk has its images,
             so that `decoded_bytes` limit its memory.
         most_bytes: Limit on the actual size of the rows; a single batch may exceed it. None: no
             limit.
@@ -264,9 +269,9 @@ def full_chunk_limits(working: int) -> SizeLimits:
     return _chunk_limits(int(working * FULL_SHARE))
 
 
-def latest_chunk_limits() -> SizeLimits:
-    """Return the limits of chunks of latest changes only, in decoded bytes."""
-    return _chunk_limits(LARGEST_COLLAPSED_BYTES)
+def rows_chunk_limits() -> SizeLimits:
+    """Return the limits of chunks whose images are read later, in decoded bytes."""
+    return _chunk_limits(LARGEST_ROWS_CHUNK_BYTES)
 
 
 def _chunk_limits(largest_bytes: int) -> SizeLimits:
@@ -275,19 +280,25 @@ def _chunk_limits(largest_bytes: int) -> SizeLimits:
 
 
 def chunk_bounds(
-    decoded_bytes: int, row_bytes: float | None, latest_within: int | None = None
+    decoded_bytes: int,
+    row_bytes: float | None,
+    rows_within: int | None = None,
+    *,
+    latest_only: bool = True,
 ) -> ChunkBounds:
     """Return the bounds of the next selective chunk.
 
     Args:
         decoded_bytes: Size of the chunk, decoded.
         row_bytes: Bytes of the function's rows per change, as far as measured.
-        latest_within: Working memory of the run, in bytes, if the chunk has only the latest change
-            of each key; None if it has every change.
+        rows_within: Working memory of the run, in bytes, if memory holds rows only, because images
+            are read later; None if it holds the images of the chunk.
+        latest_only: Whether the rows are those of the latest change of each key.
     """
-    if latest_within is None:
+    if rows_within is None:
         return ChunkBounds(decoded_bytes, row_bytes)
-    retained_bytes = int(latest_within * RETAINED_SHARE)
+    share = RETAINED_SHARE if latest_only else EVERY_CHANGE_SHARE
+    retained_bytes = int(rows_within * share)
     return ChunkBounds(decoded_bytes, row_bytes, retained_bytes, retained_bytes * 3 // 2)
 
 

@@ -26,6 +26,7 @@ from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.quarantine_rows import FIRST_SEEN_AT, LAST_SEEN_AT
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
+from datazone_dagster.model import size_policy
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.record import ChangeRecord
@@ -185,11 +186,12 @@ def test_a_chunk_by_size_holds_twice_as_many_changes_without_their_old_images(
         land_records(layout, [changed._replace(new_image=image, old_image=image)])
     chunks = {
         use: applied(use, Dataset(id=use.__name__, mode="append"), layout, chunk_bytes=20_000)
-        for use in (new, both, items, read_at_once)
+        for use in (windowed, new, both, items, read_at_once)
     }
     assert {use: report.chunks for use, report in chunks.items()} == {
-        new: 3,  # 5 changes of 4.5 KB each
-        both: 4,  # 3 of 9 KB
+        windowed: 3,  # 5 changes of 4.5 KB each
+        new: 4,  # 3 of 9 KB: no image of them is in memory, and each counts as a whole
+        both: 4,
         items: 4,  # may still request the old image
         read_at_once: 4,
     }
@@ -353,3 +355,21 @@ def test_malformed_records_are_quarantined_with_their_text(tmp_path: Path) -> No
         [row] = Quarantine(layout, use.__name__).waiting().to_pylist()
         assert (row[Log.RAW], row[Log.STREAM_ARN]) == ("no record 2", "arn")
         assert read_dataset(layout, use.__name__).num_rows == 2
+
+
+@pytest.mark.parametrize("mode", ["append", "history", "soft"])
+def test_no_image_of_a_row_group_stays_until_the_merge(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many times the memory for a chunk with its images is one merge, of its rows alone."""
+    layout = Layout(str(tmp_path))
+    image = json.dumps({"status": {"S": "x" * 50_000}, "total": {"N": "1"}}).encode()
+    for batch in range(6):
+        changes = [Change(at % 4, "open").record(1000 * batch + at) for at in range(9)]
+        land_records(layout, [one._replace(new_image=image) for one in changes])
+    monkeypatch.setattr(size_policy, "FULL_SHARE", 0.0)
+    monkeypatch.setattr(size_policy, "SMALLEST_CHUNK_BYTES", 100_000)
+    report = applied(totals, DATASETS[mode], layout)
+    several = applied(read_at_once, replace(DATASETS[mode], id="several"), layout)
+    assert (report.chunks, report.records) == (1, 54)
+    assert several.chunks > 1

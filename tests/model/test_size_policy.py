@@ -27,7 +27,7 @@ from datazone_dagster.model.size_policy import (
     chunk_bounds,
     frame_memory_bytes,
     full_chunk_limits,
-    latest_chunk_limits,
+    rows_chunk_limits,
     working_bytes,
 )
 
@@ -167,7 +167,7 @@ def test_working_memory_is_what_the_process_leaves_but_enough_for_a_batch() -> N
 def test_a_chunk_with_every_change_is_a_sixteenth_of_the_working_memory() -> None:
     assert full_chunk_limits(800 * MIB) == SizeLimits(8 * MIB, 50 * MIB, target_seconds=5.0)
     assert full_chunk_limits(64 * MIB) == SizeLimits(8 * MIB, 8 * MIB, target_seconds=5.0)
-    assert latest_chunk_limits() == SizeLimits(8 * MIB, 8192 * MIB, target_seconds=5.0)
+    assert rows_chunk_limits() == SizeLimits(8 * MIB, 8192 * MIB, target_seconds=5.0)
 
 
 def test_only_the_memory_of_latest_changes_is_bounded_beyond_their_decoded_bytes() -> None:
@@ -175,6 +175,8 @@ def test_only_the_memory_of_latest_changes_is_bounded_beyond_their_decoded_bytes
     assert chunk_bounds(MIB, 80.0) == ChunkBounds(MIB, 80.0)
     bounds = chunk_bounds(MIB, 80.0, 700 * MIB)
     assert bounds == ChunkBounds(MIB, 80.0, retained_bytes=100 * MIB, most_bytes=150 * MIB)
+    every = chunk_bounds(MIB, 80.0, 770 * MIB, latest_only=False)
+    assert every.retained_bytes == 70 * MIB, "less where a merge takes more for each of them"
     smaller = bounds.after_too_much(120.0)
     assert smaller == ChunkBounds(MIB, 120.0, retained_bytes=50 * MIB, most_bytes=150 * MIB)
 

@@ -2,8 +2,9 @@
 
 A data file never changes, so an index made from it is as true as the file. Which files and rows
 count is read from the table's log each time. The second read of a row group makes its index, from
-the keys that are decoded anyway: a process that merges once pays nothing. Nothing is stored: a
-stored index has as many bytes as the key column that it would save reading.
+the keys that are decoded anyway: a process that merges once pays nothing. Maintenance makes the
+indexes of the files that replace indexed ones. Nothing is stored: a stored index has nearly as many
+bytes as the key column that it would save reading.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class KeptFile:
         groups: Its row groups; None until its footer was read.
         read_once: Row groups whose keys were read, by number.
         indexes: Indexes of row groups, by number; None: it can't have one.
+        hashed: The keys of the full file, if this process has written it, until its row groups are
+            known.
     """
 
     identity: str
@@ -69,6 +72,7 @@ class KeptFile:
     groups: Sequence[RowGroup] | None = None
     read_once: set[int] = field(default_factory=set)
     indexes: dict[int, KeyIndex | None] = field(default_factory=dict)
+    hashed: KeyIndexBuilder | None = None
 
 
 @dataclass(slots=True)
@@ -139,6 +143,61 @@ class KeptIndexes:
                     table.files[file.path] = kept
                     self._charge(kept, FILE_BYTES)
         return kept
+
+    def found(self, kept: KeptFile, groups: Sequence[RowGroup]) -> None:
+        """Note the row groups of a file; what is known of its keys becomes their indexes."""
+        with self._lock:
+            kept.groups, hashed, kept.hashed = groups, kept.hashed, None
+            if hashed is None:
+                return
+            self._charge(kept, -ROW_BYTES * hashed.rows)
+            if sum(len(group.rows) for group in groups) != hashed.rows:
+                return
+            for group in groups:
+                index = hashed.built(group.rows)
+                if index is not None:
+                    kept.indexes[group.number] = index
+                    self._charge(kept, ROW_BYTES * len(group.rows))
+
+    def moved(
+        self, snapshot: Snapshot, files: Sequence[LiveFile], rows: int
+    ) -> KeyIndexBuilder | None:
+        """Return a builder for the file that is to replace these; None: they have few indexes.
+
+        What is kept of them makes room for the new file, which `written` is told of.
+
+        Args:
+            snapshot: The table.
+            files: Files of the table.
+            rows: Number of the rows of the new file.
+        """
+        with self._lock:
+            table = self._tables.get(snapshot.store.uri)
+            if table is None:
+                return None
+            kept = [table.files[file.path] for file in files if file.path in table.files]
+            indexes = (index for one in kept for index in one.indexes.values())
+            indexed_rows = sum(len(index.words) for index in indexes if index is not None)
+            if not rows or 2 * indexed_rows < rows:
+                return None
+            for file in files:
+                if file.path in table.files:
+                    self._drop(table.files.pop(file.path))
+            return KeyIndexBuilder(rows)
+
+    def written(self, snapshot: Snapshot, file: LiveFile, builder: KeyIndexBuilder) -> None:
+        """Keep what is known of the keys of a new file, if there is room.
+
+        If the file never becomes one of the table, that is dropped in the next lookup.
+        """
+        table = self._tables.get(snapshot.store.uri)
+        if table is not None:
+            kept = self._of_file(snapshot, table, file)
+            with self._lock:
+                more_bytes = ROW_BYTES * builder.rows
+                if kept.is_kept and self._has_room(more_bytes, table):
+                    kept.hashed = builder
+                    self._charge(kept, more_bytes)
 
     @contextmanager
     def builders(

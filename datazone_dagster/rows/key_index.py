@@ -10,12 +10,14 @@ decoding those is what the index saves.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from datazone_dagster.model.column_names import KEY
 from datazone_dagster.rows.key_filter import RowPositions
 from datazone_dagster.rows.key_hashes import Checks, Words, can_hash, hashes
 
@@ -87,33 +89,48 @@ class KeyIndex:
 
 
 class KeyIndexBuilder:
-    """An index of a row group that is being read.
+    """Indexes of rows that are being read or written: those of a row group, or of a whole file.
 
     Args:
-        rows: Number of rows of the row group.
+        rows: Number of the rows.
     """
 
     def __init__(self, rows: int) -> None:
-        self._words: Words | None = np.empty(rows, np.uint64)
+        self.rows = rows
+        """Number of the rows."""
+        self._words: Words = np.empty(rows, np.uint64)
         self._checks: Checks = np.empty(rows, np.uint32)
-        self._ones = _position_mask(rows)
+        self._added = 0
+        self._can_hash = True
 
-    def add(self, start: int, keys: pa.StringArray) -> None:
-        """Add the next rows, from the position `start` on."""
-        if self._words is None or not can_hash(keys):
-            self._words = None
-            return
-        rows = slice(start, start + len(keys))
-        first, self._checks[rows] = hashes(keys)
-        positions = np.arange(rows.start, rows.stop, dtype=np.uint64)
-        self._words[rows] = (first & ~self._ones) | positions
+    def add(self, keys: pa.StringArray) -> None:
+        """Add the keys of the next rows."""
+        start, self._added = self._added, self._added + len(keys)
+        self._can_hash = self._can_hash and self._added <= self.rows and can_hash(keys)
+        if self._can_hash:
+            rows = slice(start, self._added)
+            self._words[rows], self._checks[rows] = hashes(keys)
 
-    def built(self) -> KeyIndex | None:
-        """Return the index; None if a key is null or too long for it."""
-        if self._words is None:
+    def passing(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the batches, and add their keys."""
+        for batch in batches:
+            self.add(batch.column(KEY).cast(pa.string()))
+            yield batch
+
+    def built(self, rows: range | None = None) -> KeyIndex | None:
+        """Return the index of a row group at these positions, once; None: of all rows.
+
+        The memory of the rows becomes that of the index. None is returned if a key is null or too
+        long for an index, if there are too many rows, or if others were added than expected.
+        """
+        rows = range(self.rows) if rows is None else rows
+        if not self._can_hash or self._added != self.rows or len(rows) > MOST_ROWS:
             return None
-        self._words.sort()
-        return KeyIndex(self._words, self._checks)
+        words = self._words[rows.start : rows.stop]
+        words &= ~_position_mask(len(rows))
+        words |= np.arange(len(rows), dtype=np.uint64)
+        words.sort()
+        return KeyIndex(words, self._checks[rows.start : rows.stop])
 
 
 def _position_mask(rows: int) -> Any:

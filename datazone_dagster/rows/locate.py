@@ -184,8 +184,8 @@ def _in_file(
 ) -> pa.Table:
     with KeyColumns(snapshot.store, file) as columns:
         if kept.groups is None:
-            kept.groups = columns.groups()
-        groups = [group for group in kept.groups if wanted.may_be_in(group.low, group.high)]
+            KEPT_INDEXES.found(kept, columns.groups())
+        groups = [group for group in kept.groups or () if wanted.may_be_in(group.low, group.high)]
         row_positions, change_rows = _look_up(snapshot, kept, columns, groups, wanted)
         if file.vector is not None and len(row_positions):
             live = _are_live(row_positions, snapshot.deleted_in(file))
@@ -250,8 +250,8 @@ def _index_at_once(
     with KEPT_INDEXES.builders(snapshot, kept, few) as builders:
         for group in few:
             if group.number in builders:
-                for start, column in columns.column(group, KEY):
-                    builders[group.number].add(start, column)
+                for _, column in columns.column(group, KEY):
+                    builders[group.number].add(column)
 
 
 def _read(
@@ -281,7 +281,7 @@ def _read(
             texts.append(column.take(pa.array(candidates)))
             at.append(candidates + (group.rows.start + start))
             if builder is not None:
-                builder.add(start, column)
+                builder.add(column)
             if sum(map(len, at)) >= LOOKED_UP_ROWS:
                 look_up()
     if texts:

@@ -32,6 +32,7 @@ from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MaintenanceReport
 from datazone_dagster.process import crash_points
+from datazone_dagster.rows.kept_indexes import KEPT_INDEXES
 from datazone_dagster.rows.maintenance_plan import (
     SIZES,
     FileFacts,
@@ -209,14 +210,18 @@ class _Run:
             batches = self._sorted(rows)
         else:
             batches = _rows_of(snapshot, files[0], schema)
+        rows_left = sum(snapshot.rows_in(file) - file.deleted for file in files)
+        indexed = KEPT_INDEXES.moved(snapshot, files, rows_left)
         add = write_data_file(
             snapshot.store,
             schema,
             files[0].partition_values,
-            batches,
+            batches if indexed is None else indexed.passing(batches),
             data_change=False,
             plain_columns=(KEY, VERSION),
         )
+        if add is not None and indexed is not None:
+            KEPT_INDEXES.written(snapshot, LiveFile(add, None), indexed)
         return _Rewritten(files, add)
 
     def _read_together(

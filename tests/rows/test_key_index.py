@@ -58,7 +58,7 @@ def test_neither_nulls_nor_long_texts_are_hashed() -> None:
 def index_of(keys: list[str | None], pieces: int = 2) -> KeyIndex | None:
     builder = KeyIndexBuilder(len(keys))
     for start in range(0, len(keys), pieces):
-        builder.add(start, pa.array(keys[start : start + pieces], pa.string()))
+        builder.add(pa.array(keys[start : start + pieces], pa.string()))
     return builder.built()
 
 
@@ -95,6 +95,16 @@ def test_a_row_whose_word_is_that_of_a_key_is_no_match_by_itself() -> None:
 def test_a_row_group_with_a_null_or_a_long_key_has_no_index() -> None:
     assert index_of(["a", None, "b"]) is None
     assert index_of(["a", "k" * (MOST_BYTES + 1), "b", "c"]) is None
+
+
+def test_rows_that_nobody_has_added_have_no_index() -> None:
+    builder = KeyIndexBuilder(3)
+    builder.add(pa.array(["a", "b"]))
+    assert builder.built() is None
+    builder.add(pa.array(["c"]))
+    assert builder.built() is not None
+    builder.add(pa.array(["d"]))
+    assert builder.built() is None
 
 
 def table_of(path: Path, *files: int) -> Snapshot:
@@ -174,7 +184,7 @@ def test_an_index_that_is_not_finished_takes_no_memory(tmp_path: Path) -> None:
     def read_in_part() -> None:
         with indexes.builders(snapshot, kept, [group]) as builders:
             assert indexes.size_bytes == FILE_BYTES + 300 * ROW_BYTES
-            builders[0].add(0, pa.array(["a"] * 200))
+            builders[0].add(pa.array(["a"] * 200))
             raise OSError("lost")
 
     with pytest.raises(OSError, match="lost"):
@@ -185,7 +195,7 @@ def test_an_index_that_is_not_finished_takes_no_memory(tmp_path: Path) -> None:
         indexes.builders(snapshot, kept, [group]) as two,
     ):
         for builder in (one[0], two[0]):
-            builder.add(0, pa.array(["a"] * 300))
+            builder.add(pa.array(["a"] * 300))
     assert indexes.size_bytes == FILE_BYTES + 300 * ROW_BYTES
     del kept.indexes[0]
     with indexes.builders(snapshot, kept, [group]):
@@ -200,10 +210,24 @@ def test_a_row_group_that_cant_have_an_index_is_not_tried_again(tmp_path: Path) 
     kept.read_once.add(0)
     group = RowGroup(0, range(3), None, None, None)
     with indexes.builders(snapshot, kept, [group]) as builders:
-        builders[0].add(0, pa.array(["a", None, "b"]))
+        builders[0].add(pa.array(["a", None, "b"]))
     assert (indexes.size_bytes, kept.indexes) == (FILE_BYTES, {0: None})
     with indexes.builders(snapshot, kept, [group]) as builders:
         assert builders == {}
+
+
+@pytest.mark.parametrize("rows", [3, 4])
+def test_hashes_of_other_rows_than_the_file_has_are_dropped(tmp_path: Path, rows: int) -> None:
+    snapshot = table_of(tmp_path, 4)
+    indexes = Indexes(1 << 20)
+    kept = indexes.files_of(snapshot)(snapshot.files[0])
+    builder = KeyIndexBuilder(rows)
+    builder.add(pa.array(["a", "b", "c", "d"][:rows]))
+    indexes.written(snapshot, snapshot.files[0], builder)
+    groups = [range(1), range(1, 4)]
+    indexes.found(kept, [RowGroup(at, of, None, None, None) for at, of in enumerate(groups)])
+    assert set(kept.indexes) == ({0, 1} if rows == 4 else set())
+    assert indexes.size_bytes == FILE_BYTES + (4 * ROW_BYTES if rows == 4 else 0)
 
 
 def test_a_row_group_with_too_many_rows_gets_no_index(

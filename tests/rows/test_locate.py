@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ from deltalake import DeltaTable, WriterProperties, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datazone_dagster.delta import transaction
+from datazone_dagster.dataset.dataset_table import KIND
+from datazone_dagster.delta import create_table, transaction
 from datazone_dagster.delta.transaction_log import Snapshot, read_snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
-from datazone_dagster.rows import key_columns
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.process import crash_points
+from datazone_dagster.rows import key_columns, table_maintenance
 from datazone_dagster.rows import locate as locate_module
 from datazone_dagster.rows.engine import MergeTarget
 from datazone_dagster.rows.engines import MergeOnReadEngine
-from datazone_dagster.rows.kept_indexes import KeptIndexes, RowGroup
+from datazone_dagster.rows.kept_indexes import FILE_BYTES, KeptIndexes, RowGroup
 from datazone_dagster.rows.key_columns import KeyColumns
+from datazone_dagster.rows.key_index import ROW_BYTES
 from datazone_dagster.rows.locate import (
     CHANGE_ROW,
     FILE,
@@ -29,6 +34,9 @@ from datazone_dagster.rows.locate import (
     locate,
     positions,
 )
+from datazone_dagster.rows.maintenance_plan import THOROUGH
+from datazone_dagster.rows.table_maintenance import maintain
+from datazone_dagster.testing import at_point
 from tests.examples import examples
 from tests.rows.engine_conformance import SCHEMA, batch_of, version
 from tests.tables import table_at
@@ -62,10 +70,8 @@ def by_brute_force(snapshot: Snapshot, keys: list[str]) -> set[tuple[int, int, i
 
 
 def as_set(found: pa.Table) -> set[tuple[Any, ...]]:
-    return {
-        tuple(row.values())
-        for row in found.select([FILE, POSITION, CHANGE_ROW, VERSION]).to_pylist()
-    }
+    names = [name for name in (FILE, POSITION, CHANGE_ROW, VERSION) if name in found.column_names]
+    return {tuple(row.values()) for row in found.select(names).to_pylist()}
 
 
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
@@ -205,3 +211,37 @@ def test_many_keys_and_many_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     for _ in range(3):
         found = locate(snapshot, pa.chunked_array([keys]))
         assert as_set(found) == by_brute_force(snapshot, keys)
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_an_index_follows_the_rows_that_maintenance_rewrites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overtaken: bool
+) -> None:
+    table = create_table(str(tmp_path / "t"), {}, KIND, SCHEMA)
+    write_deltalake(table, rows_of([(f"k{n}", 1) for n in range(100)]), mode="append")
+    write_deltalake(table, rows_of([(f"k{n}", 2) for n in range(90, 110)]), mode="append")
+    indexes = KeptIndexes(1 << 20)
+    for module in (locate_module, table_maintenance):
+        monkeypatch.setattr(module, "KEPT_INDEXES", indexes)
+    read = columns_read(monkeypatch)
+
+    def found() -> int:
+        read.clear()
+        snapshot = read_snapshot(DeltaTable(tmp_path / "t"), {})
+        keys, newer = (pa.chunked_array([of]) for of in (["k95", "k99", "x"], [version(3)] * 3))
+        rows = locate(snapshot, keys, changed_to=newer)
+        assert as_set(rows.drop([VERSION])) == {
+            row[:3] for row in by_brute_force(snapshot, keys.to_pylist())
+        }
+        return len(rows)
+
+    assert (found(), read) == (4, [KEY, KEY])
+
+    def overtake() -> None:
+        if overtaken:
+            DeltaTable(tmp_path / "t").delete()
+
+    with at_point(crash_points.AFTER_DATA_FILES, overtake):
+        maintain(Layout(str(tmp_path)), "t", THOROUGH, datetime.now(timezone.utc))
+    assert (found(), read) == (0 if overtaken else 4, [])
+    assert indexes.size_bytes == (0 if overtaken else FILE_BYTES + 120 * ROW_BYTES)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.rows import locate as locate_module
+from datazone_dagster.rows import table_maintenance
 from datazone_dagster.rows.kept_indexes import KeptIndexes
 from datazone_dagster.rows.maintenance_plan import THOROUGH
 from datazone_dagster.rows.table_maintenance import maintain
@@ -28,7 +29,8 @@ BETWEEN = st.sampled_from(["", "", "maintain", "compact", "restore"])
 @contextmanager
 def indexed(indexes: KeptIndexes, at_once_rows: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(locate_module, "KEPT_INDEXES", indexes)
+        for module in (locate_module, table_maintenance):
+            patched.setattr(module, "KEPT_INDEXES", indexes)
         patched.setattr(locate_module, "AT_ONCE_ROWS", at_once_rows)
         yield
 

@@ -15,6 +15,11 @@ def described(description: str, example: object) -> Any:  # Dagster's function h
     return dg.Resolver.default(description=description, examples=[example])
 
 
+def listed(given: list[str] | str | None) -> list[str]:
+    """Return the texts of a field that takes several; Dagster lets a single text pass, too."""
+    return [given] if isinstance(given, str) else list(given or ())
+
+
 @dataclass
 class DynamoDBCredentials(dg.Resolvable):
     """Connection to DynamoDB: fields of dagster-aws' `Boto3CredentialsComponent`, and a role.

@@ -12,7 +12,7 @@ import dagster as dg
 
 from datazone_dagster.api import Transform
 from datazone_dagster.api.function_version import fingerprint
-from datazone_dagster.dagster_glue.component_fields import described
+from datazone_dagster.dagster_glue.component_fields import described, listed
 from datazone_dagster.dagster_glue.component_options import ComponentOptions
 from datazone_dagster.dagster_glue.component_scaffolder import DynamoDBStreamScaffolder
 
@@ -81,7 +81,7 @@ class DynamoDBStreamComponent(ComponentOptions, dg.Component):
             self.table_name, stream_enabled=self.stream_enabled, name=self.source_name or ""
         )
         parameter, function = self._function()
-        version = list(self.select or ())
+        version = listed(self.select)
         if self.transform is not None:
             version.append(fingerprint(self._imported(self.transform)))
         return self._transform_of(
@@ -105,7 +105,7 @@ class DynamoDBStreamComponent(ComponentOptions, dg.Component):
 
     def _function(self) -> tuple[str, Callable[..., Any]]:
         """Return the name of the parameter that takes the changes, and the function."""
-        columns = self.select
+        columns = None if self.select is None else listed(self.select)
         if self.transform is None:
 
             def select_or_all(changes: Any) -> Any:

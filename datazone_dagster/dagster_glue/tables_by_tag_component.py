@@ -14,7 +14,7 @@ import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs
 
 from datazone_dagster.api import Transform
-from datazone_dagster.dagster_glue.component_fields import described
+from datazone_dagster.dagster_glue.component_fields import described, listed
 from datazone_dagster.dagster_glue.component_options import ComponentOptions
 from datazone_dagster.dagster_glue.component_scaffolder import DynamoDBTablesByTagScaffolder
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
@@ -124,7 +124,7 @@ class DynamoDBTablesByTagComponent(ComponentOptions, dg.StateBackedComponent):
         resource = self.credentials.resource() if self.credentials else DynamoDBStreamsResource()
         found = tables_with_tag(self._tag, resource.connection_settings(region=self.region))
         tables = refreshed(self._former(state_path), found, self._is_excluded)
-        check_required(tables, self.required_tables or ())
+        check_required(tables, listed(self.required_tables))
         if not tables:
             raise self._found_nothing(len(found))
         dataset_ids(tables, self.get_dataset_id)
@@ -168,7 +168,7 @@ class DynamoDBTablesByTagComponent(ComponentOptions, dg.StateBackedComponent):
         return self._transform_of(source, dataset_id, attributes)
 
     def _is_excluded(self, table_name: str) -> bool:
-        return any(fnmatchcase(table_name, one) for one in self.exclude or ())
+        return any(fnmatchcase(table_name, one) for one in listed(self.exclude))
 
     def _former(self, state_path: Path) -> tuple[KnownTable, ...]:
         """Return the tables of the refresh before, wherever Dagster keeps them."""

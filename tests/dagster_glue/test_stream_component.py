@@ -107,6 +107,11 @@ def test_columns_listed_in_yaml(tmp_path: Path) -> None:
     ]
 
 
+def test_a_single_column_needs_no_list(tmp_path: Path) -> None:
+    text = "{table_name: orders, dataset: rows, start: trim_horizon, select: eventName as name}"
+    assert rows(text, tmp_path) == [{"name": "INSERT"}] * 2
+
+
 def test_without_columns_the_attributes_of_the_items(tmp_path: Path) -> None:
     text = "{table_name: orders, dataset: rows, start: trim_horizon}"
     assert rows(text, tmp_path) == [{"id": "a", "status": "placed"}, {"id": "b", "status": "paid"}]

@@ -156,7 +156,8 @@ def test_a_dataset_stays_when_its_table_loses_the_tag(
         ((), "", "team=shop: none found"),
         (("orders",), "exclude: [orders]", "1 found, all excluded"),
         (("a-b.c", "a.b-c"), "", "both give the dataset 'a_b_c'"),
-        (("orders",), "required_tables: [customers]", "'customers' not found"),
+        (("orders",), "exclude: orders", "1 found, all excluded"),
+        (("orders",), "required_tables: customers", "'customers' not found"),
         (("_orders",), "", "Set dataset_prefix"),
     ],
 )

@@ -11,15 +11,19 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.api import Dataset
 from datazone_dagster.apply.bad_records import refused_rows, without
 from datazone_dagster.apply.chunk import FunctionResult
 from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.items.keys import key_column
 from datazone_dagster.model.column_names import KEY, VERSION, Log
+from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.quarantine_policy import (
     WAITS,
     blocked_after,
     blocks_later_changes,
+    keeps_order,
     waits,
 )
 from datazone_dagster.rows.change_ids import are_among
@@ -28,6 +32,20 @@ from datazone_dagster.rows.change_ids import are_among
 def waiting_keys(quarantined: pa.Table) -> set[str]:
     """Return the keys of the quarantined changes that later changes wait behind."""
     return set(_canonical(_blocking(quarantined)))
+
+
+def keys_waited_for(
+    dataset: Dataset, table: DatasetTable, layout: Layout, position: int
+) -> set[str]:
+    """Return the keys that later changes of a dataset wait behind, as of a position."""
+    if not keeps_order(dataset.mode):
+        return set()
+    # Keys quarantined by an earlier attempt at this chunk are decided again.
+    return waiting_keys(
+        Quarantine(layout, dataset.id).waiting(
+            table.redriven(), through_batch=position, columns=(Log.KEYS, Log.VERSION, Log.REASON)
+        )
+    )
 
 
 def apply_contract(result: FunctionResult, table: DatasetTable, output: str) -> FunctionResult:

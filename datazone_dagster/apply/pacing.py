@@ -107,6 +107,39 @@ def is_enough(waiting: Waiting, last: ChunkCost, *, wait_seconds: float = 0.0) -
     return last.merge_share(expected_bytes) > HOPELESS_SHARE
 
 
+class SharedLooks:
+    """Looks at the head of a change log, shared by the runs of a process that follow it in turns.
+
+    Args:
+        every_seconds: Interval at which one of them asks the store; the others see what it saw.
+        monotonic: Monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self, every_seconds: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._every_seconds = every_seconds
+        self._monotonic = monotonic
+        self._asked_seconds = float("-inf")
+
+    def move_on(self, log: ChangeLogSnapshot) -> None:
+        """Advance to the newest version that anybody knows.
+
+        Raises:
+            StorageError: The log can't be read.
+        """
+        now_seconds = self._monotonic()
+        ask = now_seconds - self._asked_seconds >= self._every_seconds
+        log.move_on(ask=ask)
+        if ask:
+            self._asked_seconds = now_seconds
+
+
+def look_every_seconds(*, remote: bool) -> float:
+    """Return the interval at which a run looks for new batches."""
+    return REMOTE_LOOK_EVERY_SECONDS if remote else LOOK_EVERY_SECONDS
+
+
 class Following:
     """The change log of a run, followed for as long as there is a next chunk.
 
@@ -116,6 +149,7 @@ class Following:
             run that stays goes by `stay`.
         stay: How long the run stays; None: it ends as soon as no change waits.
         remote: Whether the lakehouse is in an object store: looks and merges have a price there.
+        looks: Looks that the run shares with others; None: it looks by itself.
         monotonic: Monotonic clock, in seconds.
         pause: Sleeps for some seconds.
     """
@@ -127,6 +161,7 @@ class Following:
         stay: Stay | None = None,
         *,
         remote: bool = False,
+        looks: SharedLooks | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -136,11 +171,14 @@ class Following:
         self._pause = pause
         self._idle_seconds = 0.0 if stay is None else stay.idle_seconds
         self._until_seconds = monotonic() + (linger_seconds if stay is None else stay.max_seconds)
-        self._look_every_seconds = REMOTE_LOOK_EVERY_SECONDS if remote else LOOK_EVERY_SECONDS
+        self._look_every_seconds = look_every_seconds(remote=remote)
+        self._looks = looks or SharedLooks(0.0, monotonic)
         self._wait_seconds = REMOTE_MERGE_EVERY_SECONDS if remote and stay else 0.0
         self._opened_seconds = 0.0
         self.found: ChangeLogSnapshot | None = None
         """The log with the next chunk, after `wait`; None: nothing waits, or the run must end."""
+        self.some_wait = False
+        """Whether changes wait for more of them, while `wait` yields."""
 
     def first(self) -> ChangeLogSnapshot | None:
         """Return the current log, or None if nothing was landed yet."""
@@ -166,8 +204,9 @@ class Following:
             return
         while not self.must_end():
             self._opened_seconds = now = self._monotonic()
-            log.move_on()
-            if log.head <= head:
+            self._looks.move_on(log)
+            self.some_wait = log.head > head
+            if not self.some_wait:
                 if now - idle_since_seconds >= self._idle_seconds:
                     return
                 since_seconds = now

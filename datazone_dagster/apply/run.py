@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
-from datazone_dagster.apply.append_order import apply_contract, defer_later_changes, waiting_keys
+from datazone_dagster.apply.append_order import apply_contract, defer_later_changes, keys_waited_for
 from datazone_dagster.apply.chunk import ChunkFacts, FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
 from datazone_dagster.apply.dataset_start import start_of
@@ -34,12 +34,13 @@ from datazone_dagster.changelog.maintain_log import RETENTION_HOURS
 from datazone_dagster.dataset.dataset_table import ChunkWritten
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.errors import ConcurrentWriterError, StoreUnavailableError
-from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.quarantine_policy import keeps_order, needs_every_column
-from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts, RunReport
+from datazone_dagster.model.report import ApplyReport, ChunkReport, MergeCounts
+from datazone_dagster.model.run_report import RunReport
 from datazone_dagster.model.snapshot_base import SnapshotBase
+from datazone_dagster.model.turns import Turn
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.partition_values import has_refused
 from datazone_dagster.rows.removal_policy import merges_left
@@ -89,7 +90,7 @@ class ApplyRun:
         self._linger_seconds = settings.linger_seconds
         self._last_cost: ChunkCost | None = None
         self._reported_seconds = time.monotonic()
-        self._has_reported = False
+        self._has_reported = self._has_lost_race = False
         self._lookups = LookupReads(transform, layout)
         self._maintenance = MaintenanceInRun(
             layout, self._datasets, settings.maintenance, clock, logger
@@ -130,9 +131,13 @@ class ApplyRun:
 
         The last report comes at the end of the run, also if nothing was applied since.
         """
-        self._reported_seconds = time.monotonic()
         log, remote = self._change_log, self._layout.is_remote
         following = Following(log, self._linger_seconds, stay, remote=remote)
+        yield from (one for one in self.turns(following) if not isinstance(one, Turn))
+
+    def turns(self, following: Following) -> Iterator[RunReport | Turn]:
+        """Apply as `steps` does; yield also what was done, after each chunk and before a pause."""
+        self._reported_seconds = time.monotonic()
         try:
             yield from self._followed(following)
         except Exception as error:
@@ -142,7 +147,7 @@ class ApplyRun:
             raise
         yield self._report(ended=True)
 
-    def _followed(self, following: Following) -> Iterator[RunReport]:
+    def _followed(self, following: Following) -> Iterator[RunReport | Turn]:
         log = following.first()
         while log is not None and (yield from self._applied_to_head(log, following)):
             for _ in following.wait(log, self._last_cost):
@@ -150,6 +155,7 @@ class ApplyRun:
                     self._maintain()
                 if self._must_report(following):
                     yield self._report()
+                yield Turn.WAITS if following.some_wait else Turn.IDLE
             log = following.found
         if log is None:
             self._maintain()
@@ -174,7 +180,7 @@ class ApplyRun:
         self._reports = {output: one.at_its_position() for output, one in self._reports.items()}
         self._lookups.forget_versions()
         self._reported_seconds, self._has_reported = now_seconds, True
-        return RunReport(found, ended)
+        return RunReport(found, ended, self._has_lost_race)
 
     def _has_applied(self) -> bool:
         return any(report.chunks for report in self._reports.values())
@@ -187,7 +193,7 @@ class ApplyRun:
 
     def _applied_to_head(
         self, log: ChangeLogSnapshot, following: Following
-    ) -> Generator[RunReport, None, bool]:
+    ) -> Generator[RunReport | Turn, None, bool]:
         """Apply up to this head; return False if another run came first, or this one must end."""
         for output, report in self._reports.items():
             check_head(log.head, report.position)
@@ -201,11 +207,13 @@ class ApplyRun:
             for _ in self._apply_to_head(log):
                 if self._must_report(following):
                     yield self._report()
+                yield Turn.WORKED
                 if following.stays and following.must_end():
                     return False
         except ConcurrentWriterError as error:
             name = self._transform.name
             self._logger.info("This run of %s lost the commit race: %s", name, error)
+            self._has_lost_race = True
             return False
         return True
 
@@ -276,7 +284,12 @@ class ApplyRun:
         started_seconds = time.monotonic()
         now = self._clock()
         behind = {name: one for name, one in self._reports.items() if one.position <= start}
-        waiting = {output: self._waiting_keys(output) for output in behind}
+        waiting = {
+            output: keys_waited_for(
+                self._datasets[output], self._tables[output], self._target, report.position
+            )
+            for output, report in behind.items()
+        }
         prepared = self._preparation.next_chunk(
             log,
             start,
@@ -371,18 +384,6 @@ class ApplyRun:
             head = max(report.head for report in self._reports.values())
             name = self._transform.name
             self._on_chunk(chunk_report(name, chunk, head, counts, duration_seconds))
-
-    def _waiting_keys(self, output: str) -> set[str]:
-        """Return the keys that later changes wait behind."""
-        dataset = self._datasets[output]
-        if not keeps_order(dataset.mode):
-            return set()
-        # Keys quarantined by an earlier attempt at this chunk are decided again.
-        position = self._reports[output].position
-        quarantine = Quarantine(self._target, dataset.id)
-        columns, redriven = (Log.KEYS, Log.VERSION, Log.REASON), self._tables[output].redriven()
-        found = quarantine.waiting(redriven, through_batch=position, columns=columns)
-        return waiting_keys(found)
 
     def _finished(self, output: str, report: ApplyReport, duration_seconds: float) -> ApplyReport:
         facts = self._tables[output].facts(look=False)

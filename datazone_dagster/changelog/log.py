@@ -106,14 +106,14 @@ class ChangeLogSnapshot:
         if log.source is not None:
             check_owner(self.properties, log.uri, log.source)
 
-    def move_on(self) -> None:
-        """Advance to the newest version: one request if there is none.
+    def move_on(self, *, ask: bool = True) -> None:
+        """Advance to the newest version, in one request; without `ask`, to the newest known one.
 
         Raises:
             StorageError: The store failed; the snapshot is at the same version as before.
         """
         with guarded(self.uri, "Looking for new batches of the change log"):
-            self._head.move_on()
+            self._head.move_on(ask=ask)
 
     @property
     def version(self) -> int:

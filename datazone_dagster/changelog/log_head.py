@@ -216,13 +216,16 @@ class LogHead:
         self.move_on()
         return last
 
-    def move_on(self) -> None:
+    def move_on(self, *, ask: bool = True) -> None:
         """Advance to the newest version, whoever committed since.
+
+        Args:
+            ask: Whether to ask the store, not only what the process knows of the table.
 
         Raises:
             StorageError: The store failed, or the table is gone; the head is as it was.
         """
-        newest = self._table.now()
+        newest = (None if ask else self._table.known()) or self._table.now()
         if newest is None:
             raise StorageError(
                 f"The change log at {self._table.uri} is gone.",

@@ -3,7 +3,7 @@
 # No postponed annotations here: Dagster reads the real one of `context`.
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from dagster import (
     AssetCheckKey,
@@ -19,21 +19,17 @@ from dagster import (
 
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.api.function_version import function_version
+from datazone_dagster.dagster_glue.applier import Applier
 from datazone_dagster.dagster_glue.code_references import code_references
 from datazone_dagster.dagster_glue.expectation_checks import (
     expectation_text,
-    known_expectations,
     results_of_failure,
 )
-from datazone_dagster.dagster_glue.freshness import known_caught_up_at
-from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.key_checks import (
     checked_keys,
     keys_result,
-    last_keys_events,
     last_keys_results,
 )
-from datazone_dagster.dagster_glue.known_schema import known_columns
 from datazone_dagster.dagster_glue.lakehouse_check import check_lakehouse
 from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite, LazyApply
 from datazone_dagster.dagster_glue.names import (
@@ -54,17 +50,19 @@ from datazone_dagster.dagster_glue.names import (
     expectation_check_name,
     pool_name,
     sensor_name,
+    source_job_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import limit_pools
 from datazone_dagster.dagster_glue.rendering import (
     Event,
-    applied_events,
     check_results,
     state_check_results,
 )
-from datazone_dagster.dagster_glue.repeated_checks import RepeatedChecks
-from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.repeated_checks import RepeatedChecks, events_so_far
+from datazone_dagster.dagster_glue.resources import Lakehouse
+from datazone_dagster.dagster_glue.shared import Companions
+from datazone_dagster.dagster_glue.source_run import appliers_in, handed_over, lead
 from datazone_dagster.dagster_glue.staying_runs import stays, told_to_end
 from datazone_dagster.dagster_glue.translator import (
     DatazoneAssetData,
@@ -79,8 +77,6 @@ from datazone_dagster.errors import (
 )
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
-from datazone_dagster.model.table_scan import TableClient
-from datazone_dagster.pipeline import ApplySettings, SnapshotSettings
 from datazone_dagster.text import shown
 
 _WITHOUT_CHECKS = (LakehouseMismatchError, StoreUnavailableError)
@@ -112,13 +108,7 @@ def change_log_spec(source: DynamoDBSource, options: RunOptions) -> AssetSpec:
 
 
 def transform_asset(
-    transform: Transform,
-    settings: ApplySettings,
-    snapshot_settings: SnapshotSettings,
-    options: RunOptions,
-    *,
-    preview: bool,
-    clock: Clock,
+    applier: Applier, companions: Companions, options: RunOptions
 ) -> AssetsDefinition:
     """Return the datasets of a transform as assets of one op.
 
@@ -128,7 +118,9 @@ def transform_asset(
     every 30 seconds. Where the source has no stream, a run scans the table and replaces the
     datasets. Datasets that are not selected stay where they are; a check that is selected without
     its dataset is evaluated, and nothing is applied. The op's pool prevents two runs at a time.
+    In a run of all transforms of the source, the first op applies for all: see `lead`.
     """
+    transform = applier.transform
     source = transform.source
     datasets = tuple(transform.outputs.values())
     outputs = {_output_name(index): one for index, one in enumerate(datasets)}
@@ -159,17 +151,8 @@ def transform_asset(
             for name, dataset in outputs.items()
             if dataset_key(dataset.id) in context.selected_asset_keys
         }
-        lazy_apply = _lazy_apply(
-            context,
-            transform,
-            settings,
-            snapshot_settings,
-            preview=preview,
-            clock=clock,
-            only=[one.id for one in chosen.values()],
-        )
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
-        events = _applied(context, lazy_apply, lakehouse.layout, chosen, clock)
+        events = _applied(context, applier, companions, lakehouse.layout, chosen)
         if isinstance(options.translator, ExecutingTranslator):
             events = options.translator.execute(context, transform, events)
         for event in events:
@@ -182,30 +165,28 @@ def transform_asset(
 
 def _applied(
     context: AssetExecutionContext,
-    lazy_apply: LazyApply,
+    applier: Applier,
+    companions: Companions,
     layout: Layout,
     chosen: Mapping[str, Dataset],
-    clock: Clock,
 ) -> Iterator[EventOfRun]:
     """Apply to the chosen datasets, by output; yield all that the run reports of them."""
-    transform = lazy_apply.transform
-    by_id = {one.id: one for one in transform.outputs.values()}
+    transform, clock = applier.transform, applier.clock
+    lazy_apply = applier.lazy_apply(context, [one.id for one in chosen.values()])
+    seat = None
     # Broad on purpose: whatever ended the application, the run reports the rest and fails.
     try:
         limit_pools(context.instance, [pool_name(transform)])
         check_lakehouse(context.instance, context.run.tags, transform.source, layout)
-        told = None
-        if transform.source.stream_enabled and stays(context.run):
-            pool = pool_name(transform)
-            told = told_to_end(context.instance, context.run.run_id, pool, clock)
-        checks = RepeatedChecks()
-        for so_far in lazy_apply.progress(layout, context.log, told):
-            for dataset_id, one in so_far.items():
-                changed = one.report.chunks > 0
-                yield from checks.changed(
-                    applied_events(dataset_id, one, preview=lazy_apply.preview, changed=changed)
-                )
-                yield from checks.changed(last_keys_events(by_id[dataset_id], context.instance))
+        seat = handed_over(context, transform)
+        if seat is None and (appliers := appliers_in(context, transform, companions)):
+            seat = yield from lead(context, appliers, lazy_apply, layout)
+        if seat is None:
+            yield from _alone(context, lazy_apply, layout, clock)
+        else:
+            lazy_apply = seat.lazy_apply
+            if not seat.is_done():
+                return
         found = {
             one.id: lazy_apply.to_dataset(one.id, layout, context.log) for one in chosen.values()
         }
@@ -215,7 +196,8 @@ def _applied(
     except Exception as error:
         what = error.what if isinstance(error, DatazoneError) else str(error)
         reason = shown(f"{type(error).__name__}: {what}")
-        context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: reason})
+        if seat is None:  # the run of all transforms has its tags since it happened
+            context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: reason})
         if not isinstance(error, _WITHOUT_CHECKS):
             yield from _checks_after_failure(lazy_apply, layout, context.log)
             yield from _key_results(context, chosen.values(), (), layout, clock)
@@ -230,6 +212,20 @@ def _applied(
         one for one in transform.outputs.values() if one.id in found and one not in chosen.values()
     ]
     yield from _key_results(context, chosen.values(), alone, layout, clock)
+
+
+def _alone(
+    context: AssetExecutionContext, lazy_apply: LazyApply, layout: Layout, clock: Clock
+) -> Iterator[Event]:
+    """Apply one transform; yield what is reported while the run stays."""
+    transform, told = lazy_apply.transform, None
+    is_of_all = context.run.job_name == source_job_name(transform.source)  # a part of it, repeated
+    if transform.source.stream_enabled and stays(context.run) and not is_of_all:
+        pools = [pool_name(transform)]
+        told = told_to_end(context.instance, context.run.run_id, pools, clock)
+    checks = RepeatedChecks()
+    for so_far in lazy_apply.progress(layout, context.log, told):
+        yield from events_so_far(so_far, lazy_apply, checks, context.instance)
 
 
 def _key_results(
@@ -258,44 +254,6 @@ def _is_checked(context: AssetExecutionContext, dataset: Dataset) -> bool:
 def _is_selected(context: AssetExecutionContext, result: AssetCheckResult) -> bool:
     selected = context.selected_asset_check_keys
     return (result.asset_key, result.check_name) in {(one.asset_key, one.name) for one in selected}
-
-
-def _lazy_apply(
-    context: AssetExecutionContext,
-    transform: Transform,
-    settings: ApplySettings,
-    snapshot_settings: SnapshotSettings,
-    *,
-    preview: bool,
-    clock: Clock,
-    only: Collection[str],
-) -> LazyApply:
-    source = transform.source
-    return LazyApply(
-        transform,
-        settings,
-        lambda: known_caught_up_at(context.instance, source),
-        lambda dataset_id: known_columns(context.instance, dataset_id),
-        lambda dataset: known_expectations(context.instance, dataset),
-        heartbeats=lambda: heartbeats(
-            context.instance,
-            context.run.run_id,
-            clock,
-            rest_is_quick=context.run.job_name == transform.job_name,
-        ),
-        table_client=lambda: _table_client(context, source),
-        snapshot_settings=snapshot_settings,
-        preview=preview,
-        clock=clock,
-        only=only,
-    )
-
-
-def _table_client(context: AssetExecutionContext, source: DynamoDBSource) -> TableClient:
-    dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
-    return dynamodb.table_client(
-        source.table_name, region=source.region, endpoint_url=source.endpoint_url
-    )
 
 
 def _checks_after_failure(

@@ -22,6 +22,7 @@ class ChunkLog:
         logger: Logger of the run.
         every_seconds: Shortest time between two lines; 0: each chunk has one.
         monotonic: Monotonic clock, in seconds.
+        transform: Name that begins the lines, in a run of several transforms.
     """
 
     def __init__(
@@ -29,9 +30,12 @@ class ChunkLog:
         logger: logging.Logger,
         every_seconds: float = 0.0,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        transform: str = "",
     ) -> None:
         self._logger = logger
         self._every_seconds = every_seconds
+        self._prefix = f"{transform}: " if transform else ""
         self._monotonic = monotonic
         self._logged_seconds: float | None = None
         self._waiting: list[ChunkReport] = []
@@ -52,8 +56,9 @@ class ChunkLog:
         chunks, self._waiting, self._logged_seconds = self._waiting, [], now
         counts = sum((one.counts for one in chunks), start=MergeCounts())
         self._logger.info(
-            "Batches %d to %d of %d%s: %d changes, %d rows inserted, %d updated, %d deleted, "
+            "%sBatches %d to %d of %d%s: %d changes, %d rows inserted, %d updated, %d deleted, "
             "%.2f s.",
+            self._prefix,
             chunks[0].first_batch,
             chunks[-1].last_batch,
             chunks[-1].head,

@@ -99,6 +99,14 @@ class ComponentOptions(dg.Resolvable):
     audit_cron: Annotated[
         str | None, described("Schedule of the check `audit`, in UTC; null: none.", "0 4 * * *")
     ] = None
+    one_run_per_source: Annotated[
+        bool,
+        described(
+            "Whether the components of one table share a run: set it in each of them. One that "
+            "overrides `execute` has runs of its own.",
+            True,
+        ),
+    ] = False
 
     @property
     def _titled(self) -> str:
@@ -184,6 +192,7 @@ class ComponentOptions(dg.Resolvable):
             maintenance_cron=self.maintenance_cron,
             audit_cron=self.audit_cron,
             translator=_ComponentTranslator(self),
+            one_run_per_source=self.one_run_per_source,
         )
 
     def _refused(self, field: str, value: object, hint: str) -> DefinitionError:
@@ -196,6 +205,7 @@ class _ComponentTranslator(ExecutingTranslator):
 
     def __init__(self, component: ComponentOptions) -> None:
         self._component = component
+        super().__init__(does_more=type(component).execute is not ComponentOptions.execute)
 
     def get_asset_spec(self, data: DatazoneAssetData) -> dg.AssetSpec:
         if data.dataset is not None and not self._component._has_user_code:

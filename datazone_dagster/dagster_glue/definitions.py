@@ -23,6 +23,7 @@ from dagster import (
 
 from datazone_dagster.api import Transform, checked
 from datazone_dagster.dagster_glue.alerts import OnCheck
+from datazone_dagster.dagster_glue.applier import Applier
 from datazone_dagster.dagster_glue.assets import transform_asset
 from datazone_dagster.dagster_glue.audit_check import audit_definitions
 from datazone_dagster.dagster_glue.built import Built, record
@@ -38,9 +39,9 @@ from datazone_dagster.dagster_glue.on_check_sensor import on_check_sensor
 from datazone_dagster.dagster_glue.options import RunOptions, default_tick_seconds
 from datazone_dagster.dagster_glue.repair_jobs import repair_jobs
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
-from datazone_dagster.dagster_glue.shared import Member, shared_job, shared_resource
+from datazone_dagster.dagster_glue.shared import Companions, Member, shared_job, shared_resource
 from datazone_dagster.dagster_glue.source_definitions import source_definitions
-from datazone_dagster.dagster_glue.topology import Topology
+from datazone_dagster.dagster_glue.topology import Topology, refuse_job_names
 from datazone_dagster.dagster_glue.translator import DagsterDatazoneTranslator
 from datazone_dagster.dagster_glue.watch_drains import watch_sensors
 from datazone_dagster.errors import DefinitionError
@@ -86,6 +87,7 @@ def build_definitions(
     retry_policy: RetryPolicy | None = None,
     automation_condition: AutomationCondition[Any] | None = None,
     translator: DagsterDatazoneTranslator | None = None,
+    one_run_per_source: bool = False,
     clock: Clock = utc_now,
 ) -> Definitions:
     """Build assets, jobs, sensors, checks and resources for transforms.
@@ -134,6 +136,10 @@ def build_definitions(
         translator: How assets look: a `DagsterDatazoneTranslator` whose `get_asset_spec` changes
             group, owners, tags and more, of datasets and change logs. Defaults to what the
             datasets say.
+        one_run_per_source: Whether the transforms of a stream share the runs that its sensor
+            requests: one run of the job `apply_source_<source>`, in which they take turns, chunk by
+            chunk, instead of one run each. It takes one process and reads the change log once.
+            Materializing a dataset by hand is as without it.
         clock: Function that returns the time in UTC; for tests.
 
     Returns:
@@ -171,6 +177,7 @@ def build_definitions(
         retry_policy,
         automation_condition,
         translator or DagsterDatazoneTranslator(),
+        one_run_per_source,
     )
     if default_status is None:
         options = guarded(options, lakehouse, dynamodb, topology.by_source)
@@ -191,8 +198,7 @@ def build_definitions(
             options=options,
             clock=clock,
         )
-        for source in topology.by_source
-        if source.stream_enabled
+        for source in topology.streams
     ]
     watching = _watching(on_check, members, lakehouse, options, clock)
     maintenance = maintenance_schedules(
@@ -248,16 +254,15 @@ def _members(
     clock: Clock,
 ) -> tuple[list[Member], list[AssetsDefinition]]:
     """Return each transform with its job, and the assets, which the caller has to keep."""
-    assets = [
-        transform_asset(
-            transform, apply_settings, snapshot_settings, options, preview=preview, clock=clock
-        )
-        for transform in topology.transforms
-    ]
-    members = [
-        Member(transform, _apply_job(transform, options), ref(asset))
-        for transform, asset in zip(topology.transforms, assets, strict=True)
-    ]
+    refuse_job_names(topology, options)
+    companions = {source: Companions() for source in topology.by_source}
+    members, assets = [], []
+    for transform in topology.transforms:
+        shares = options.shares_runs(transform)
+        applier = Applier(transform, apply_settings, snapshot_settings, preview, clock, shares)
+        others = companions[transform.source]
+        assets.append(transform_asset(applier, others, options))
+        members.append(Member(applier, _apply_job(transform, options), ref(assets[-1]), others))
     return members, assets
 
 

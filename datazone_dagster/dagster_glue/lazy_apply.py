@@ -7,57 +7,31 @@ handles. The other outputs get their reports of the same apply.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
 from datazone_dagster.api import Dataset, Transform
-from datazone_dagster.api.function_version import function_version
 from datazone_dagster.dagster_glue.chunk_log import LOG_EVERY_SECONDS, ChunkLog
+from datazone_dagster.dagster_glue.dataset_checks import State, schema_of, state_of
 from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, RuleCount
 from datazone_dagster.model.table_scan import TableClient
-from datazone_dagster.observe.completeness import (
-    Completeness,
-    completeness,
-    completeness_of_scan,
-    states_unknown,
-)
+from datazone_dagster.model.turns import Turn
 from datazone_dagster.observe.expectation_status import ExpectationStatus, expectation_statuses
-from datazone_dagster.observe.function_status import FunctionStatus, function_status
-from datazone_dagster.observe.lag import LagStatus, lag_status
-from datazone_dagster.observe.quarantine_level import QuarantineStatus, quarantine_status
-from datazone_dagster.observe.schema_change import Columns, SchemaStatus, schema_status
+from datazone_dagster.observe.schema_change import Columns, SchemaStatus
 from datazone_dagster.pipeline import (
     ApplySettings,
     SnapshotSettings,
-    backlog,
     dataset_report,
     follow_changes,
-    function_facts,
-    gap_notes,
-    last_scan,
-    records_waiting,
     replace_from_table,
-    snapshot_status,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """State of a dataset that does not depend on the function: what a failed run reports, too.
-
-    `lag` is None for a dataset without a stream, which nothing lags behind.
-    """
-
-    lag: LagStatus | None
-    quarantine: QuarantineStatus
-    complete: Completeness
-    function: FunctionStatus
+from datazone_dagster.pipeline.shared_log import SharedLog, apply_in_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +150,55 @@ class LazyApply:
                     yield applied
                     before, earlier = self._columns_before(), applied
 
+    def turns(
+        self,
+        shared: SharedLog,
+        logger: logging.Logger,
+        must_end: Callable[[], bool] | None,
+    ) -> Generator[dict[str, Applied] | Turn, None, bool]:
+        """Apply as `progress` does, in turns with other transforms: see `apply_in_turns`.
+
+        The heartbeats are the caller's. Returns whether another run came first, which ends it; what
+        was applied is yielded then, too.
+
+        Raises:
+            TransformError: As in `to_dataset`; so do the others.
+            StorageError: The lakehouse can't be read or written.
+        """
+        before, earlier = self._columns_before(), dict[str, Applied]()
+        every_seconds = LOG_EVERY_SECONDS if must_end else 0.0
+        log = ChunkLog(logger, every_seconds, transform=self.transform.name)
+        lost_race = False
+        for report in apply_in_turns(
+            self.transform,
+            shared,
+            must_end=must_end,
+            settings=self._settings,
+            clock=self._clock,
+            on_chunk=log.take,
+            logger=logger,
+            only=self._ids,
+        ):
+            if isinstance(report, Turn):
+                yield report
+                continue
+            log.finish()
+            applied = self._applied_by(report.datasets, before, shared.layout, earlier)
+            if not report.ended or report.lost_race:
+                yield applied
+                before, earlier = self._columns_before(), applied
+            lost_race = report.lost_race
+            if lost_race:  # all is told
+                applied = {one: self.looked(one, shared.layout) for one in self._ids}
+            if report.ended:
+                self._applied = applied
+        return lost_race
+
+    @property
+    def done(self) -> Mapping[str, Applied]:
+        """What `to_dataset` returns without applying anything, by dataset id."""
+        return self._applied or {}
+
     def states(self, layout: Layout) -> dict[str, State]:
         """Return the state of each dataset as it is now, by id.
 
@@ -258,112 +281,6 @@ class LazyApply:
             logger=logger,
             only=self._ids,
         )
-
-
-def state_of(
-    transform: Transform,
-    dataset: Dataset,
-    layout: Layout,
-    *,
-    now: datetime,
-    caught_up_at: datetime | None,
-) -> State:
-    """Return the state of a dataset as it is now.
-
-    Raises:
-        StorageError: The lakehouse can't be read.
-    """
-    source = transform.source.name
-    if not transform.source.stream_enabled:
-        return State(
-            None,
-            _quarantine(transform, dataset, layout),
-            completeness_of_scan(
-                transform.source.table_name, last_scan(layout, dataset.id, source)
-            ),
-            _function(transform, dataset, layout),
-        )
-    lag = dataset_lag(transform, dataset, layout, now=now, caught_up_at=caught_up_at)
-    return State(
-        lag,
-        _quarantine(transform, dataset, layout),
-        _completeness(transform.source.name, dataset, layout, lag.position),
-        _function(transform, dataset, layout),
-    )
-
-
-def _function(transform: Transform, dataset: Dataset, layout: Layout) -> FunctionStatus:
-    facts = function_facts(layout, dataset.id, transform.source.name)
-    return function_status(
-        facts.record,
-        function_version(transform),
-        position=facts.position,
-        columns=facts.columns,
-        dataset_id=dataset.id,
-    )
-
-
-def _completeness(source: str, dataset: Dataset, layout: Layout, position: int) -> Completeness:
-    notes = gap_notes(source, layout)
-    gaps = tuple(note.gap for note in notes if note.is_open)
-    found = completeness(source, gaps, snapshot_status(source, layout), position)
-    if dataset.mode == "history":
-        found = replace(found, states_unknown=states_unknown(notes))
-    return found
-
-
-def schema_of(dataset: Dataset, before: Columns | None, report: ApplyReport) -> SchemaStatus:
-    """Return the `schema` status of a dataset, compared with its last materialization."""
-    return schema_status(
-        before,
-        report.columns,
-        report.unexpected_columns,
-        contract=dataset.contract,
-        dataset_id=dataset.id,
-        sibling_values=report.sibling_values,
-        mismatches=report.mismatches,
-        unfound_paths=report.unfound_paths,
-        records=report.records,
-        lacks_old_images=report.lacks_old_images,
-    )
-
-
-def _quarantine(transform: Transform, dataset: Dataset, layout: Layout) -> QuarantineStatus:
-    return quarantine_status(
-        records_waiting(transform.source.name, dataset.id, layout),
-        threshold=dataset.quarantine_threshold,
-        uri=layout.quarantine(dataset.id),
-    )
-
-
-def dataset_lag(
-    transform: Transform,
-    dataset: Dataset,
-    layout: Layout,
-    *,
-    now: datetime,
-    caught_up_at: datetime | None,
-    never_read: bool = False,
-    just_landed: int | None = None,
-) -> LagStatus:
-    """Return the lag of a dataset, by its position and the change log.
-
-    `just_landed` is as for `backlog`.
-
-    Raises:
-        StorageError: The dataset or the change log can't be read.
-    """
-    unapplied = backlog(transform.source.name, dataset.id, layout, just_landed=just_landed)
-    return lag_status(
-        now=now,
-        max_lag=dataset.max_lag,
-        position=unapplied.position,
-        head_batch=unapplied.head_batch,
-        oldest_unapplied_event_time=unapplied.oldest_unapplied_event_time,
-        caught_up_at=caught_up_at,
-        never_read=never_read,
-        pending_records=unapplied.records,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from datazone_dagster.dagster_glue.names import (
     SMALL_FILES_CHECK,
     dataset_key,
     pool_name,
+    source_job_name,
 )
 from datazone_dagster.dagster_glue.old_runs import NEWEST_RUNS_KEPT, remove_old_runs
 from datazone_dagster.dagster_glue.options import RunOptions
@@ -179,9 +180,11 @@ def _asset_tables_op(clock: Clock) -> OpDefinition:
 
 
 def _old_runs_op(
-    transforms: Iterable[Transform], keep_runs: timedelta, clock: Clock
+    transforms: Sequence[Transform], keep_runs: timedelta, clock: Clock
 ) -> OpDefinition:
-    jobs = [MAINTENANCE_JOB, *(one.job_name for one in transforms)]
+    sources = dict.fromkeys(one.source for one in transforms)
+    of_transforms = (one.job_name for one in transforms)
+    jobs = [MAINTENANCE_JOB, *of_transforms, *map(source_job_name, sources)]
 
     @op(name="remove_old_runs", ins={})
     def remove(context: OpExecutionContext) -> None:

@@ -47,6 +47,12 @@ VERSION_TAG = ".dagster/datazone_version"
 ALIVE_TAG = ".dagster/datazone_alive_at"
 """Hidden tag: time of a run's last heartbeat; empty once steps go on that send none."""
 
+RETRIES_TAG = ".dagster/datazone_retries"
+"""Hidden tag of a run of all transforms of a source: those that failed before, see
+`model.retries`."""
+FAILED_TAG = ".dagster/datazone_failed"
+"""Hidden tag of such a run, too: those that have failed in it."""
+
 _FORMER_TAGS = {
     BATCH_TAG: "datazone/batch",
     LAKEHOUSE_TAG: "datazone/lakehouse",
@@ -150,6 +156,11 @@ def snapshot_job_name(source: DynamoDBSource) -> str:
 def resync_job_name(source: DynamoDBSource) -> str:
     """Return the name of the job that takes a new snapshot of a source."""
     return f"resync_{source.name}"
+
+
+def source_job_name(source: DynamoDBSource) -> str:
+    """Return the name of the job that applies all transforms of a source in one run."""
+    return f"apply_source_{source.name}"
 
 
 def pool_name(transform: Transform) -> str:

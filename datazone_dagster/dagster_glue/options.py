@@ -17,8 +17,12 @@ from dagster import (
     in_process_executor,
 )
 
+from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.resources import LAKEHOUSE_URI_VARIABLE, Lakehouse
-from datazone_dagster.dagster_glue.translator import DagsterDatazoneTranslator
+from datazone_dagster.dagster_glue.translator import (
+    DagsterDatazoneTranslator,
+    ExecutingTranslator,
+)
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import is_remote
 
@@ -48,6 +52,7 @@ class RunOptions:
         retry_policy: Retry policy of the ops; None: the sensor requests the next run.
         automation_condition: Condition of all datasets, beside the sensor; None: none.
         translator: How assets look.
+        one_run_per_source: Whether the transforms of a source share the runs.
         why_stopped: Why the sensors do not start by default; empty if they do, or were not to.
     """
 
@@ -60,7 +65,14 @@ class RunOptions:
     retry_policy: RetryPolicy | None = None
     automation_condition: AutomationCondition[Any] | None = None
     translator: DagsterDatazoneTranslator = field(default_factory=DagsterDatazoneTranslator)
+    one_run_per_source: bool = False
     why_stopped: str = ""
+
+    def shares_runs(self, transform: Transform) -> bool:
+        """Return whether a transform shares the runs of its source."""
+        if not self.one_run_per_source or not transform.source.stream_enabled:
+            return False
+        return not (isinstance(self.translator, ExecutingTranslator) and self.translator.does_more)
 
     def __post_init__(self) -> None:
         """Check every option.
@@ -86,6 +98,7 @@ class RunOptions:
             "retry_policy": (RetryPolicy, type(None)),
             "automation_condition": (AutomationCondition, type(None)),
             "translator": (DagsterDatazoneTranslator,),
+            "one_run_per_source": (bool,),
         }
         for name, allowed in kinds.items():
             if not isinstance(getattr(self, name), allowed):

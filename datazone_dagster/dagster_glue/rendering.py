@@ -21,7 +21,8 @@ from dagster import (
     TableSchema,
 )
 
-from datazone_dagster.dagster_glue.lazy_apply import Applied, State
+from datazone_dagster.dagster_glue.dataset_checks import State
+from datazone_dagster.dagster_glue.lazy_apply import Applied
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
     FUNCTION_CHECK,
@@ -150,9 +151,15 @@ def applied_events(
     if changed:
         metadata = dataset_metadata(applied, preview=preview, history=history)
         yield AssetMaterialization(dataset_key(dataset_id), metadata={**metadata, **(more or {})})
-    for result in check_results(dataset_id, applied):
+    yield from as_evaluations(check_results(dataset_id, applied))
+
+
+def as_evaluations(results: Iterable[AssetCheckResult]) -> Iterator[AssetCheckEvaluation]:
+    """Yield results of checks as events, for checks of any step."""
+    for result in results:
+        assert result.asset_key is not None, "each of ours names its dataset"
         yield AssetCheckEvaluation(
-            asset_key=dataset_key(dataset_id),
+            asset_key=result.asset_key,
             check_name=result.check_name or "",
             passed=result.passed,
             severity=result.severity,

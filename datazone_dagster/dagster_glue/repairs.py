@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from dagster import DagsterInstance
 
 from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.dagster_glue.dataset_checks import schema_of, state_of
 from datazone_dagster.dagster_glue.expectation_checks import known_expectations
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.known_schema import known_columns
-from datazone_dagster.dagster_glue.lazy_apply import Applied, schema_of, state_of
+from datazone_dagster.dagster_glue.lazy_apply import Applied
 from datazone_dagster.dagster_glue.rendering import Event, applied_events
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, utc_now

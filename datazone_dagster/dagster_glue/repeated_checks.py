@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from dagster import AssetCheckEvaluation, AssetCheckKey
+from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance
 
-from datazone_dagster.dagster_glue.rendering import Event
+from datazone_dagster.dagster_glue.key_checks import last_keys_events
+from datazone_dagster.dagster_glue.lazy_apply import Applied, LazyApply
+from datazone_dagster.dagster_glue.rendering import Event, applied_events
 
 REPEAT_SECONDS = 300.0
 
@@ -41,3 +43,26 @@ class RepeatedChecks:
             if event.passed:
                 self._passed_seconds[key] = now
             yield event
+
+
+def events_so_far(
+    so_far: Mapping[str, Applied],
+    lazy_apply: LazyApply,
+    checks: RepeatedChecks,
+    instance: DagsterInstance,
+) -> Iterator[Event]:
+    """Yield what a run that goes on reports of a transform.
+
+    Args:
+        so_far: What was applied since the last time, by dataset id.
+        lazy_apply: Apply of the transform.
+        checks: Checks that the run has reported of it.
+        instance: Instance that has the last checks of the keys.
+    """
+    by_id = {one.id: one for one in lazy_apply.datasets}
+    for dataset_id, one in so_far.items():
+        changed = one.report.chunks > 0
+        yield from checks.changed(
+            applied_events(dataset_id, one, preview=lazy_apply.preview, changed=changed)
+        )
+        yield from checks.changed(last_keys_events(by_id[dataset_id], instance))

@@ -28,6 +28,7 @@ from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.staying_runs import definition_version, end_run_of_other_code
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.retries import wait_after
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.pipeline import dataset_exists
 from datazone_dagster.text import without_secrets
@@ -39,9 +40,6 @@ ACTIVE = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
-FIRST_WAIT = timedelta(seconds=15)
-LONGEST_WAIT = timedelta(minutes=5)
-
 _FAILURES_COUNTED = 6
 
 
@@ -99,7 +97,7 @@ def decide_run(
     if active:
         ends = end_run_of_other_code(instance, active[0], version)
         return _decided(past, ends or f"{transform.job_name} is running or queued")
-    waits = _waits_for_lookups(transform, layout)
+    waits = waits_for_lookups(transform, layout)
     if waits:
         return _decided(past, waits)
     remaining = past.wait_until - now if past.wait_until is not None else timedelta(0)
@@ -114,7 +112,7 @@ def decide_run(
         return _decided(
             past, f"{transform.name} failed {times} and is retried in {in_words(remaining)}"
         )
-    early = _too_early(instance, transform, options.min_run_interval, now)
+    early = too_early(instance, transform.job_name, options.min_run_interval, now)
     if early > timedelta(0):
         return _decided(past, f"the next run of {transform.name} starts in {in_words(early)}")
     limit_pools(instance, pools)
@@ -131,13 +129,13 @@ def decide_run(
     return _decided(past, f"{transform.name} has a backlog", request)
 
 
-def _too_early(
-    instance: DagsterInstance, transform: Transform, interval: timedelta, now: datetime
+def too_early(
+    instance: DagsterInstance, job_name: str, interval: timedelta, now: datetime
 ) -> timedelta:
     """Return the time until a run may start, for the shortest time between two runs."""
     if interval == timedelta(0):
         return interval
-    last = instance.get_run_records(RunsFilter(job_name=transform.job_name), limit=1)
+    last = instance.get_run_records(RunsFilter(job_name=job_name), limit=1)
     started = [one.create_timestamp.replace(tzinfo=timezone.utc) for one in last]
     return max((at + interval - now for at in started), default=timedelta(0))
 
@@ -154,7 +152,7 @@ def _decided(past: _PastFailures, reason: str, request: RunRequest | None = None
     return RunDecision(request, reason, past.failures, past.last_error, past.run_id)
 
 
-def _waits_for_lookups(transform: Transform, layout: Layout) -> str:
+def waits_for_lookups(transform: Transform, layout: Layout) -> str:
     """Return why the lookups keep a transform from a run; empty if they do not."""
     try:
         absent = [
@@ -185,7 +183,7 @@ def _past_failures(
         if run.status is not DagsterRunStatus.FAILURE or ended < loaded_at:
             break
         error = run.tags.get(FAILURE_TAG)
-        if error is None and _applied(instance, run.run_id):
+        if error is None and has_applied(instance, run.run_id):
             break
         last_end = last_end or ended
         if error is not None:
@@ -193,11 +191,12 @@ def _past_failures(
             run_id = run_id or run.run_id
     if last_end is None:
         return _PastFailures()
-    wait = min(FIRST_WAIT * 2 ** max(0, len(errors) - 1), LONGEST_WAIT)
-    return _PastFailures(len(errors), errors[0] if errors else "", last_end + wait, run_id)
+    until = last_end + wait_after(len(errors))
+    return _PastFailures(len(errors), errors[0] if errors else "", until, run_id)
 
 
-def _applied(instance: DagsterInstance, run_id: str) -> bool:
+def has_applied(instance: DagsterInstance, run_id: str) -> bool:
+    """Return whether a run has materialized anything."""
     return bool(instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION))
 
 

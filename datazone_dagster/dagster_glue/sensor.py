@@ -22,7 +22,6 @@ from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.findings import Findings
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
-from datazone_dagster.dagster_glue.heartbeat import end_silent_runs
 from datazone_dagster.dagster_glue.listening import (
     BUSY_FOR_SECONDS,
     IDLE_FROM_SECONDS,
@@ -35,14 +34,12 @@ from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     LAKEHOUSE_KEY,
     change_log_key,
-    resync_job_name,
     sensor_name,
-    snapshot_job_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.rendering import change_log_metadata
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
-from datazone_dagster.dagster_glue.run_requests import decide_run
+from datazone_dagster.dagster_glue.runs_wanted import RunsWanted
 from datazone_dagster.dagster_glue.sensor_checks import (
     Due,
     SensorCheck,
@@ -52,7 +49,6 @@ from datazone_dagster.dagster_glue.sensor_checks import (
     lag_checks,
     snapshot_check,
     stream_checks,
-    with_failures,
     with_snapshot,
 )
 from datazone_dagster.dagster_glue.shared import Group
@@ -235,7 +231,8 @@ class DrainSensor:
         reasons: list[str] = []
         # The changes that wait in the change log of another table are not for these transforms.
         if not isinstance(drained.error, SourceMismatchError):
-            requests, reasons = self._runs(asked, lags, layout, instance, now)
+            found = RunsWanted(self._source, self._group, self._options, instance, layout)
+            requests, reasons = found.requested(asked, lags, now=now, loaded_at=self._loaded_at)
         # Runs read the time from this check: there is none to read before the first full read.
         known_at = None if never_read else caught_up_at
         reads = StreamReads.after(drained.report, cursor, now)
@@ -293,40 +290,6 @@ class DrainSensor:
             return cursor.caught_up_at, cursor.never_read
         known = known_caught_up_at(instance, self._source)
         return (now, True) if known is None else (known, False)
-
-    def _runs(
-        self,
-        transforms: Sequence[Transform],
-        lags: dict[str, SensorCheck],
-        layout: Layout,
-        instance: DagsterInstance,
-        now: datetime,
-    ) -> tuple[list[RunRequest], list[str]]:
-        """Return the runs to request and the reasons; failures in a row are added to `lags`."""
-        requests, reasons = [], []
-        jobs = {snapshot_job_name(self._source), resync_job_name(self._source)}
-        end_silent_runs(instance, jobs | {one.job_name for one in transforms}, now)
-        for transform in transforms:
-            known = (lags[dataset.id].lag for dataset in transform.outputs.values())
-            heads = [lag.head_batch for lag in known if lag is not None and lag.pending_batches]
-            if not heads:
-                continue
-            decision = decide_run(
-                transform,
-                layout,
-                instance,
-                self._options,
-                head=max(heads),
-                now=now,
-                loaded_at=self._loaded_at,
-            )
-            reasons.append(decision.reason)
-            if decision.failures:
-                for dataset in transform.outputs.values():
-                    lags[dataset.id] = with_failures(lags[dataset.id], decision)
-            if decision.request is not None:
-                requests.append(decision.request)
-        return requests, reasons
 
     def _snapshot(
         self, tick: _Tick, report: DrainReport, health: SensorCheck, now: datetime

@@ -11,7 +11,7 @@ from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance
 
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.cursor import SensorCursor
-from datazone_dagster.dagster_glue.lazy_apply import dataset_lag
+from datazone_dagster.dagster_glue.dataset_checks import dataset_lag
 from datazone_dagster.dagster_glue.names import (
     HEADROOM_CHECK,
     SNAPSHOT_CHECK,

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from dagster import AssetsDefinition, ExecutorDefinition, RepositoryDefinition
 
 from datazone_dagster.api import Transform
+from datazone_dagster.dagster_glue.applier import Applier
 from datazone_dagster.dagster_glue.names import dataset_key
 
 D = TypeVar("D")
@@ -74,13 +75,26 @@ def _same_fields(one: Any, other: Any) -> bool:
     )
 
 
+@dataclass(slots=True)
+class Companions:
+    """The group of a transform; None until the definitions of its source are made."""
+
+    group: Group | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A transform in a group, its job, and its asset, which lives while a `Definitions` has it."""
 
-    transform: Transform
+    applier: Applier
     job: Any  # the type that define_asset_job returns has no public name
     asset: weakref.ref[AssetsDefinition]
+    companions: Companions
+
+    @property
+    def transform(self) -> Transform:
+        """The transform."""
+        return self.applier.transform
 
     @property
     def dataset_ids(self) -> set[str]:

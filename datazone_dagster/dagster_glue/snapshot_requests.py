@@ -17,8 +17,9 @@ from datazone_dagster.dagster_glue.names import (
     snapshot_pool_name,
 )
 from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
-from datazone_dagster.dagster_glue.run_requests import ACTIVE, FIRST_WAIT, end_of
+from datazone_dagster.dagster_glue.run_requests import ACTIVE, end_of
 from datazone_dagster.errors import SnapshotError
+from datazone_dagster.model.retries import FIRST_WAIT
 from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.observe.lag import in_words

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dagster import AssetChecksDefinition, AssetSpec, JobDefinition, SensorDefinition
+from dagster import (
+    AssetChecksDefinition,
+    AssetSpec,
+    JobDefinition,
+    SensorDefinition,
+    define_asset_job,
+    in_process_executor,
+)
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.dagster_glue.assets import change_log_spec
 from datazone_dagster.dagster_glue.checks import stream_check
-from datazone_dagster.dagster_glue.names import DYNAMODB_KEY, LAKEHOUSE_KEY, sensor_name
+from datazone_dagster.dagster_glue.names import (
+    DYNAMODB_KEY,
+    LAKEHOUSE_KEY,
+    sensor_name,
+    source_job_name,
+)
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.sensor import DrainSensor
@@ -45,7 +57,7 @@ def source_definitions(
         return {
             "name": group.name,
             "evaluation_fn": DrainSensor(source, group, settings, options, clock).evaluate,
-            "jobs": [*group.jobs, group.beside[2]],
+            "jobs": [*group.jobs, *_job_of_all(source, group), group.beside[2]],
             "minimum_interval_seconds": options.tick_seconds,
             "default_status": options.default_status,
             "required_resource_keys": {LAKEHOUSE_KEY, DYNAMODB_KEY},
@@ -66,6 +78,7 @@ def source_definitions(
             "min_run_interval": options.min_run_interval,
             "run_tags": dict(options.run_tags),
             "executor": options.executor,
+            "one_run_per_source": options.one_run_per_source,
             "asset of the change log": (spec := change_log_spec(source, options)),
         },
     )
@@ -76,4 +89,26 @@ def source_definitions(
     )
     sensor, group = shared(wanted, members, SensorDefinition, arguments)
     spec, check, *jobs = group.beside
+    for one in members:
+        one.companions.group = group
     return SourceDefinitions(sensor, spec, check, tuple(jobs))
+
+
+def _job_of_all(source: DynamoDBSource, group: Group) -> list[Any]:  # of no public type
+    """Return the job that applies the transforms which share runs; none without any.
+
+    The sensor brings it into the code location: other calls add their transforms to it.
+    """
+    together = [one for one in group.members.values() if one.applier.shares_runs]
+    if not together:
+        return []
+    ids = [dataset_id for one in together for dataset_id in sorted(one.dataset_ids)]
+    return [
+        define_asset_job(
+            source_job_name(source),
+            selection=" or ".join(f'key:"{dataset_id}"' for dataset_id in ids),
+            executor_def=in_process_executor,  # the transforms take turns in one process
+            description=f"Applies the backlogs of all transforms of {source.table_name}, in turns. "
+            "Safe at any time.",
+        )
+    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
@@ -45,15 +45,15 @@ def definition_version(transform: Transform) -> str:
 def told_to_end(
     instance: DagsterInstance,
     run_id: str,
-    pool: str,
+    pools: Collection[str],
     clock: Clock,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Callable[[], bool]:
     """Return a function that tells whether a run that stays must end.
 
-    It must if it has got the tag for that, if another run waits for its pool (a rebuild, the
-    nightly maintenance), or if a run of anybody waits in the queue for long. The instance is asked
-    at most every five seconds.
+    It must if it has got the tag for that, if another run waits for one of its pools (a redrive,
+    the nightly maintenance), or if a run of anybody waits in the queue for long. The instance is
+    asked at most every five seconds.
     """
     asked_seconds, found = monotonic(), False
 
@@ -72,18 +72,19 @@ def told_to_end(
         return (
             run is None
             or END_TAG in run.tags
-            or _is_waited_for(instance, pool)
+            or _are_waited_for(instance, pools, run_id)
             or _queue_is_long(instance, clock)
         )
 
     return ask
 
 
-def _is_waited_for(instance: DagsterInstance, pool: str) -> bool:
+def _are_waited_for(instance: DagsterInstance, pools: Collection[str], run_id: str) -> bool:
     storage = instance.event_log_storage
     if not storage.supports_global_concurrency_limits:
         return False
-    return storage.get_concurrency_info(pool).pending_step_count > 0
+    waiting = (storage.get_concurrency_info(one).pending_run_ids for one in pools)
+    return any(found - {run_id} for found in waiting)
 
 
 def _queue_is_long(instance: DagsterInstance, clock: Clock) -> bool:
@@ -93,9 +94,14 @@ def _queue_is_long(instance: DagsterInstance, clock: Clock) -> bool:
 
 def end_run_of_other_code(instance: DagsterInstance, record: RunRecord, version: str) -> str | None:
     """Tell a run to end that has another version of the transform; return why, or None."""
-    run = record.dagster_run
-    if hidden_tag(run.tags, VERSION_TAG) in (None, version):
+    if hidden_tag(record.dagster_run.tags, VERSION_TAG) in (None, version):
         return None
-    if run.status is DagsterRunStatus.STARTED and END_TAG not in run.tags:
-        instance.add_run_tags(run.run_id, {END_TAG: "the transform has changed"})
+    end_run(instance, record, "the transform has changed")
     return "a run with the former version of the transform ends after its chunk"
+
+
+def end_run(instance: DagsterInstance, record: RunRecord, why: str) -> None:
+    """Tell a run to end, if it stays and is not told already."""
+    run = record.dagster_run
+    if stays(run) and run.status is DagsterRunStatus.STARTED and END_TAG not in run.tags:
+        instance.add_run_tags(run.run_id, {END_TAG: why})

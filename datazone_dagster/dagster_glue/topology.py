@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.names import source_job_name
+from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.pipeline import check_expectations
 
@@ -22,6 +24,11 @@ class Topology:
 
     transforms: tuple[Transform, ...]
     by_source: Mapping[DynamoDBSource, tuple[Transform, ...]]
+
+    @property
+    def streams(self) -> tuple[DynamoDBSource, ...]:
+        """Sources with a stream."""
+        return tuple(source for source in self.by_source if source.stream_enabled)
 
     @classmethod
     def of(cls, transforms: Transform | Iterable[Transform]) -> Topology:
@@ -45,6 +52,25 @@ class Topology:
                 {source: tuple(one for one in found if one.source == source) for source in sources}
             ),
         )
+
+
+def refuse_job_names(topology: Topology, options: RunOptions) -> None:
+    """Refuse a transform whose job would have the name of the job of all transforms of a source.
+
+    Raises:
+        DefinitionError: There is one; the message names both.
+    """
+    if not options.one_run_per_source:
+        return
+    jobs = {source_job_name(one): one for one in topology.by_source}
+    for transform in topology.transforms:
+        source = jobs.get(transform.job_name)
+        if source is not None:
+            raise DefinitionError(
+                f"Transform {_described(transform)} has the job {transform.job_name!r}: with "
+                f"one_run_per_source=True that is the job of all transforms of {source.name!r}.",
+                hint="Give the transform another name: transform(name=...).",
+            )
 
 
 def _flat(transforms: object) -> Iterable[object]:

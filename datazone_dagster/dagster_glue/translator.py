@@ -50,7 +50,15 @@ class DagsterDatazoneTranslator:
 
 
 class ExecutingTranslator(DagsterDatazoneTranslator):
-    """A translator that also stands around the execution of a transform: a component's."""
+    """A translator that also stands around the execution of a transform: a component's.
+
+    Args:
+        does_more: Whether `execute` does more than to yield what the run reports. Such a transform
+            shares no runs: what is around it must be around all that is applied.
+    """
+
+    def __init__(self, *, does_more: bool) -> None:
+        self.does_more = does_more
 
     def execute(
         self, context: AssetExecutionContext, transform: Transform, events: Iterator[Any]

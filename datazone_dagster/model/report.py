@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -315,19 +315,6 @@ class KeyReport:
     doubled: int = 0
     several_rows: int = 0
     example_key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """What a run has applied since its last report.
-
-    Args:
-        datasets: Report of each dataset, by id.
-        ended: Whether the run has ended: this is its last report.
-    """
-
-    datasets: Mapping[str, ApplyReport]
-    ended: bool
 
 
 @dataclass(frozen=True, slots=True)

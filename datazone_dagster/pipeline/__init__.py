@@ -51,8 +51,8 @@ from datazone_dagster.model.report import (
     KeyReport,
     MaintenanceReport,
     RedriveReport,
-    RunReport,
 )
+from datazone_dagster.model.run_report import RunReport
 from datazone_dagster.model.table_scan import TableClient
 from datazone_dagster.pipeline.change_tail import ChangeTail
 from datazone_dagster.pipeline.probing import probe_lakehouse, probe_source

@@ -87,6 +87,7 @@ def test_runs_have_the_tags_and_the_interval(world: World) -> None:
         {"executor": "in_process"},
         {"retry_policy": 3},
         {"automation_condition": "eager"},
+        {"one_run_per_source": 1},
     ],
     ids=lambda option: "-".join(map(str, *option.items())),
 )

@@ -179,7 +179,7 @@ def test_a_run_gives_way_to_runs_that_wait_for_long(world: World) -> None:
     job = world.defs.resolve_job_def("apply_orders")
     run = world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
     now = iter(range(0, 1000, 10))
-    ask = told_to_end(world.instance, run.run_id, POOL, world.clock, lambda: float(next(now)))
+    ask = told_to_end(world.instance, run.run_id, [POOL], world.clock, lambda: float(next(now)))
     # Only a daemon queues runs, and only of code that it has loaded from somewhere.
     location = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name="other")
     origin = RemoteRepositoryOrigin(location, "__repository__").get_job_origin("other")
@@ -198,7 +198,7 @@ def test_a_run_gives_way_to_what_waits_for_its_pool(world: World, tmp_path: Path
         storage.set_concurrency_slots(POOL, 1)
         now = iter(range(0, 1000, 10))
         run = instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
-        ask = told_to_end(instance, run.run_id, POOL, world.clock, lambda: float(next(now)))
+        ask = told_to_end(instance, run.run_id, [POOL], world.clock, lambda: float(next(now)))
         assert storage.claim_concurrency_slot(POOL, run.run_id, "orders").is_claimed
         assert not ask()
         assert not storage.claim_concurrency_slot(POOL, "rebuild", "rebuild").is_claimed
@@ -229,7 +229,7 @@ def test_a_run_looks_at_its_tags_now_and_then(world: World) -> None:
         world.defs.resolve_job_def("apply_orders"), status=DagsterRunStatus.STARTED
     )
     now = [0.0]
-    ask = told_to_end(world.instance, run.run_id, POOL, world.clock, lambda: now[0])
+    ask = told_to_end(world.instance, run.run_id, [POOL], world.clock, lambda: now[0])
     world.instance.add_run_tags(run.run_id, {END_TAG: "test"})
     assert not ask()
     now[0] = staying_runs.ASK_EVERY_SECONDS
@@ -278,7 +278,7 @@ def test_a_storage_that_does_not_answer_ends_no_run(world: World, tmp_path: Path
     with DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
         now = iter(range(0, 1000, 10))
         run = instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
-        ask = told_to_end(instance, run.run_id, POOL, world.clock, lambda: float(next(now)))
+        ask = told_to_end(instance, run.run_id, [POOL], world.clock, lambda: float(next(now)))
         [database] = (tmp_path / "home").rglob("runs.db")
         content = database.read_bytes()
         database.write_bytes(b"no database" * 100)

@@ -199,6 +199,28 @@ def test_components_of_one_table_share_its_drain(tmp_path: Path) -> None:
     assert names.count("drain_orders") == names.count("watch_drains") == len(names) / 2
 
 
+class Around(DynamoDBStreamComponent):
+    """A component of a project that does something after the run."""
+
+    def execute(self, context: dg.AssetExecutionContext, events: Iterator[Any]) -> Iterator[Any]:
+        yield from super().execute(context, events)
+        context.log.info("Applied.")
+
+
+def test_components_of_one_table_share_a_run(tmp_path: Path) -> None:
+    text = f"{SELECT}lakehouse: {{uri: {tmp_path}}}\none_run_per_source: true\n"
+    made = [
+        component(text.replace("current-orders", name), kind).build_defs(None)
+        for name, kind in (
+            ("one", DynamoDBStreamComponent),
+            ("other", DynamoDBStreamComponent),
+            ("around", Around),
+        )
+    ]
+    job = dg.Definitions.merge(*made).resolve_job_def("apply_source_orders")
+    assert {node.name for node in job.nodes} == {"one", "other"}  # not of what is around a run
+
+
 @pytest.mark.parametrize("scaffold_format", ["yaml", "python"])
 def test_the_scaffolded_file_loads(scaffold_format: Any) -> None:
     with create_defs_folder_sandbox() as sandbox:

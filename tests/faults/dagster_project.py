@@ -8,13 +8,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from datazone_dagster import DynamoDBStreamsResource, build_definitions
-from datazone_dagster.dagster_glue import heartbeat, run_requests
+from datazone_dagster.dagster_glue import heartbeat
+from datazone_dagster.model import retries
 from datazone_dagster.pipeline import ApplySettings
 from tests.faults.orders import flow
 
 heartbeat.HEARTBEAT_SECONDS = 0.5
 heartbeat.SILENCE_SECONDS = 4.0
-run_requests.FIRST_WAIT = run_requests.LONGEST_WAIT = timedelta(seconds=1)
+retries.FIRST_WAIT = retries.LONGEST_WAIT = timedelta(seconds=1)
 
 SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
 

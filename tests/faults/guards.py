@@ -304,10 +304,33 @@ GUARDS = (
     ),
     Guard(
         "A run without heartbeats is ended, and another one is requested",
-        "dagster_glue/sensor.py",
-        "        end_silent_runs(instance, jobs | {one.job_name for one in transforms}, now)\n",
-        "",
+        "dagster_glue/runs_wanted.py",
+        "end_silent_runs(self.instance, {*jobs, *(one.job_name for one in transforms)}, now)",
+        "_ = now",
         "dagster_glue/test_heartbeat.py::test_a_silent_run_is_ended_and_another_one_requested",
+    ),
+    Guard(
+        "Transforms that share a run take turns: a slow one costs the others one chunk",
+        "model/turns.py",
+        "        self._order.append(name)\n",
+        "        self._order.insert(0, name)\n",
+        "model/test_turns.py::test_between_two_turns_of_one_each_other_has_at_most_one",
+    ),
+    Guard(
+        "A run of several transforms has the slot of each before it applies it",
+        "dagster_glue/source_run.py",
+        "return name == self._own or self._slots.claim(pool_name(seat.transform), name)",
+        "return True",
+        "dagster_glue/test_source_runs.py"
+        "::test_a_transform_whose_pool_is_taken_joins_once_it_is_free",
+    ),
+    Guard(
+        "A transform that failed waits, also in a run that the others get meanwhile",
+        "dagster_glue/source_run.py",
+        "            if name in self._seats and retry.until > now:\n",
+        "            if False:\n",
+        "dagster_glue/test_source_runs.py"
+        "::test_a_transform_that_failed_waits_while_the_others_get_runs",
     ),
     Guard(
         "An unrecognised table is refused",

@@ -138,7 +138,8 @@ class KeptIndexes:
                 kept = None
             if kept is None:
                 kept = KeptFile(identity or "")
-                if identity is not None and self._has_room(FILE_BYTES, table):
+                is_known = identity is not None and self._tables.get(store.uri) is table
+                if is_known and self._has_room(FILE_BYTES, table):
                     kept.is_kept = True
                     table.files[file.path] = kept
                     self._charge(kept, FILE_BYTES)
@@ -188,7 +189,7 @@ class KeptIndexes:
     def written(self, snapshot: Snapshot, file: LiveFile, builder: KeyIndexBuilder) -> None:
         """Keep what is known of the keys of a new file, if there is room.
 
-        If the file never becomes one of the table, that is dropped in the next lookup.
+        If the file never becomes one of the table, that is dropped with the table's next version.
         """
         table = self._tables.get(snapshot.store.uri)
         if table is not None:

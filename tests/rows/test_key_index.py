@@ -173,6 +173,17 @@ def test_what_is_kept_of_a_file_goes_with_the_file(tmp_path: Path) -> None:
     assert indexes.size_bytes == FILE_BYTES + 500 * ROW_BYTES
 
 
+def test_a_lookup_during_which_everything_is_dropped_keeps_nothing(tmp_path: Path) -> None:
+    indexes, snapshot = Indexes(1 << 20), table_of(tmp_path, 300)
+    assert indexes.looked_up(snapshot) == 1
+    kept = indexes.files_of(snapshot)
+    indexes.limit(0)
+    indexes.limit(1 << 20)
+    assert not kept(snapshot.files[0]).is_kept
+    assert indexes.size_bytes == 0
+    assert indexes.looked_up(snapshot) == 1
+
+
 def test_an_index_that_is_not_finished_takes_no_memory(tmp_path: Path) -> None:
     """The reading fails, another thread makes the same one, or everything is dropped meanwhile."""
     snapshot = table_of(tmp_path, 300)

@@ -186,6 +186,7 @@ class Frame(Relation):
                 hidden=self._hidden,
                 may_grow=plan.names.may_grow,
                 known=plan.names.known_items,
+                chunk=None if plan.stages else plan.session.rows(CHUNK_TABLE),
             )
         except duckdb.Error as error:
             raise self._failure(error, f"items(image={image!r})", running=True) from error

@@ -87,6 +87,7 @@ def read_items(
     hidden: Sequence[str],
     may_grow: Callable[[str], bool],
     known: KnownItems,
+    chunk: pa.Table | None = None,
 ) -> Items:
     """Read the rows of a query as typed items.
 
@@ -100,6 +101,7 @@ def read_items(
         hidden: Hidden columns of the query.
         may_grow: Whether the structs of a column may get further fields.
         known: Attributes of the run's items so far; it learns those of these.
+        chunk: Rows of the change log, if they are the query's rows.
 
     Raises:
         ExpressionError: A declared type is unknown, or differs from the table's.
@@ -138,6 +140,7 @@ def read_items(
             known,
             columns,
             carried,
+            chunk,
         )
         if raw is not None:
             return _of_values(columns, images, raw, values, [], added, hidden)

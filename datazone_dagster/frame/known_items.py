@@ -25,6 +25,7 @@ from datazone_dagster.frame.parsed_content import (
 )
 from datazone_dagster.frame.parsed_images import Layout, Parsed, parse_images
 from datazone_dagster.frame.query_session import Session
+from datazone_dagster.frame.record_view import IMAGES
 from datazone_dagster.frame.syntax import quoted
 
 _PARSED = "_dz_parsed"
@@ -46,6 +47,7 @@ def read_known(
     known: KnownItems,
     columns: ItemColumns,
     carried: Sequence[str],
+    chunk: pa.Table | None = None,
 ) -> pa.Table | None:
     """Read the values of a query's records as `items` does.
 
@@ -57,6 +59,7 @@ def read_known(
         known: Attributes of the items so far.
         columns: Columns of the items.
         carried: Columns of the query to return, too.
+        chunk: Rows of the change log, if they are the query's rows.
 
     Returns:
         Column `v<i>` of each value, and `x<i>`, the texts of scalars that SQL could not read. None
@@ -72,11 +75,16 @@ def read_known(
     sources = _sources(values, known)
     if sources is None:
         return None
-    listed = [*map(quoted, carried), *(f"{sql} AS {name}" for name, sql in images.items())]
-    rows = session.table(f"SELECT {', '.join(listed)} FROM ({query})")  # noqa: S608  # the query is ours
+    if chunk is not None:
+        rows = chunk.select(carried)
+        texts = {name: chunk.column(IMAGES[name]) for name in images}
+    else:
+        listed = [*map(quoted, carried), *(f"{sql} AS {name}" for name, sql in images.items())]
+        rows = session.table(f"SELECT {', '.join(listed)} FROM ({query})")  # noqa: S608  # the query is ours
+        texts = {name: rows.column(name) for name in images}
     parsed = {}
     for name in images:
-        found = parse_images(rows.column(name), _layout(name, seen[name], sources))
+        found = parse_images(texts[name], _layout(name, seen[name], sources))
         if found is None:
             known.failures += 1
             return None

@@ -20,8 +20,8 @@ _BATCH_BYTES = 2 << 20
 if it has fewer rows, so 2,048 large items would be in memory several times over."""
 
 _RETAINED_BYTES = 8 << 20
-"""Size of a table from which on a database is not used again: what DuckDB allocates to work on rows
-stays with the process until the database is closed."""
+"""Size of rows from which on a database that has worked on them is not used again: what DuckDB
+allocates for that stays with the process until the database is closed."""
 
 _RESULT_ROWS = 16_384
 """Rows per batch of a result that is read while the query runs."""
@@ -95,6 +95,7 @@ class Session:
         self._notes = notes or PathNotes()
         self._tables = dict(tables)
         self._images_read: dict[str, frozenset[str]] = {}
+        self._rows_read: dict[str, pa.Table] = {}
         self._memory_limit_bytes = memory_limit_bytes
         self._threads = threads
         self._databases = databases
@@ -186,8 +187,17 @@ class Session:
                 known = self._images_read.get(name)
                 if isinstance(table, Unread) and (known is None or not images <= known):
                     wanted = images | (known or frozenset())
-                    self._register_read(name, _in_schema(table.read(wanted), table.schema))
+                    rows = _in_schema(table.read(wanted), table.schema)
+                    self._register(name, rows)
+                    self._rows_read[name] = rows
                     self._images_read[name] = wanted
+
+    def rows(self, name: str) -> pa.Table:
+        """Return a table of the session, as `read` has read it."""
+        with self._lock:
+            rows = self._rows_read.get(name, self._tables[name])
+        assert isinstance(rows, pa.Table), "the table was read"
+        return rows
 
     def table(self, query: str) -> pa.Table:
         """Run a query over the tables as `read` has read them.
@@ -196,6 +206,7 @@ class Session:
             duckdb.Error: The query fails.
         """
         with self._lock:
+            self._retain(sum(rows.nbytes for rows in self._rows_read.values()))
             return self._run(query)
 
     def table_of(self, query: str, name: str, rows: pa.Table) -> pa.Table:
@@ -225,7 +236,8 @@ class Session:
             finally:
                 _release(database, self._databases, (name,))
         with self._lock:
-            self._register_read(name, rows)
+            self._retain(rows.nbytes)
+            self._register(name, rows)
             try:
                 return self._run(query)
             finally:
@@ -244,10 +256,10 @@ class Session:
         assert isinstance(table, pa.Table)  # DuckDB's stubs leave the type open
         return table
 
-    def _register_read(self, name: str, table: pa.Table) -> None:
-        if table.nbytes > _RETAINED_BYTES:
+    def _retain(self, row_bytes: int) -> None:
+        """Record that a query works on rows of this size."""
+        if row_bytes > _RETAINED_BYTES:
             self._take().retains_memory = True
-        self._register(name, table)
 
     def _register(self, name: str, table: pa.Table) -> None:
         batches = map(_from_offset_0, table.to_batches(max_chunksize=_rows_at_a_time(table)))

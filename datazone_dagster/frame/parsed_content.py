@@ -95,21 +95,23 @@ def _all_read(values: pa.Array, read: pa.Array) -> pa.Array:
 
 def _value(item_type: ItemType) -> Content:
     """Return the conversion of a typed value, `{"S": ...}`; the value of NULL is null."""
-    return _wrapped(_forms(item_type), null=None)
+    return _wrapped(_forms(item_type), null=None, has_null=True)
 
 
-def _wrapped(forms: dict[str, Content], *, null: str | None) -> Content:
+def _wrapped(forms: dict[str, Content], *, null: str | None, has_null: bool) -> Content:
     """Return the conversion of a typed value, in whichever form is present.
 
     Args:
         forms: Conversion of each descriptor but NULL.
         null: Text of the value of NULL; None: null.
+        has_null: Whether the value may be NULL.
     """
 
     def read(values: pa.Array, query: Query) -> pa.Array:
-        *parts, nulls = values.flatten()
-        if not _has_one_each(values, [*parts, nulls]):
+        parts = values.flatten()
+        if not _has_one_each(values, parts):
             raise UnfitContentError
+        nulls = parts.pop() if has_null else pa.nulls(0)
         found = [
             form.read(part, query)
             for form, part in zip(forms.values(), parts, strict=True)
@@ -124,7 +126,9 @@ def _wrapped(forms: dict[str, Content], *, null: str | None) -> Content:
         return next(iter(forms.values())).read(parts[0], query)
 
     fields = [pa.field(name, form.kind) for name, form in forms.items()]
-    return Content(pa.struct([*fields, pa.field("NULL", pa.bool_())]), read)
+    if has_null:
+        fields.append(pa.field("NULL", pa.bool_()))
+    return Content(pa.struct(fields), read)
 
 
 def _has_one_each(values: pa.Array, parts: Sequence[pa.Array]) -> bool:
@@ -200,22 +204,32 @@ def _struct_kind(fields: dict[str, Content]) -> pa.DataType:
 # --- plain JSON
 
 
-def plain_content_of(structure: Structure, descriptor: str) -> Content | None:
-    """Return the conversion of a list or map to plain JSON, None if no sample had one."""
-    return _plain_forms(structure).get(descriptor)
+def plain_content_of(structure: Structure, descriptor: str, *, nulls: bool) -> Content | None:
+    """Return the conversion of a list or map to plain JSON, None if no sample had one.
+
+    Args:
+        structure: Structure of the samples.
+        descriptor: L or M.
+        nulls: Whether any value inside may be NULL, and not only those that were in a sample.
+    """
+    return _plain_forms(structure, nulls=nulls).get(descriptor)
 
 
-def _plain_forms(structure: Structure) -> dict[str, Content]:
+def _plain_forms(structure: Structure, *, nulls: bool) -> dict[str, Content]:
     forms = {name: _PLAIN.get(name, _PLAIN_SET) for name in sorted(structure.scalars - {"NULL"})}
     if structure.element is not None:
-        forms["L"] = _plain_list(_plain_value(structure.element))
+        forms["L"] = _plain_list(_plain_value(structure.element, nulls=nulls))
     if structure.fields:
-        forms["M"] = _plain_map({name: _plain_value(one) for name, one in structure.fields.items()})
+        fields = structure.fields.items()
+        forms["M"] = _plain_map({name: _plain_value(one, nulls=nulls) for name, one in fields})
     return forms
 
 
-def _plain_value(structure: Structure) -> Content:
-    return _wrapped(_plain_forms(structure), null="null")
+def _plain_value(structure: Structure, *, nulls: bool) -> Content:
+    forms = _plain_forms(structure, nulls=nulls)
+    # The reader needs a field: a value that was nothing but empty lists is a NULL at most.
+    has_null = nulls or "NULL" in structure.scalars or not forms
+    return _wrapped(forms, null="null", has_null=has_null)
 
 
 def _json_text(values: pa.Array, query: Query) -> pa.Array:

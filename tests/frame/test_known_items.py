@@ -255,6 +255,25 @@ def test_odd_parts_of_lists_and_maps_are_left_to_discovery(odd: dict[str, Any]) 
     assert known.failures == 1
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        {"name": {"NULL": True}},
+        {"lines": {"NULL": True}},
+        {"plain": {"M": {"a": {"NULL": True}}}},
+        {"rows": {"L": [{"NULL": True}, {"M": {"k": {"NULL": True}}}]}},
+        {"empty": {"L": [{"NULL": True}]}},
+    ],
+    ids=json.dumps,
+)
+def test_a_null_where_none_was_is_read_in_one_pass(images: dict[str, Any]) -> None:
+    known, mapping = learnt()
+    changes = chunk((FULL | images, None), (FULL, None))
+    slow = outcome(changes, by_discovery(), mapping)
+    assert repr(outcome(changes, known, mapping)) == repr(slow)
+    assert known.failures == 0
+
+
 def test_images_that_vary_are_soon_read_by_discovery_at_once() -> None:
     known, mapping = learnt()
     for number in range(5):

@@ -47,7 +47,7 @@ def test_the_names_are_these() -> None:
         "transform",
         "webhook",
     ]
-    assert datazone_dagster.sources.__all__ == ["DynamoDBSource"]
+    assert datazone_dagster.sources.__all__ == ["DynamoDBSource", "KinesisSource"]
     assert datazone_dagster.testing.__all__ == [
         "Crash",
         "Fault",

@@ -6,6 +6,7 @@ the argument and its allowed values. Standard library only.
 
 from datazone_dagster.api.dataset import Dataset
 from datazone_dagster.api.expect import Expect
+from datazone_dagster.api.kinesis_source import KinesisSource
 from datazone_dagster.api.mapping import Input, Output, Stream
 from datazone_dagster.api.source import DynamoDBSource
 from datazone_dagster.api.transform import Transform, transform
@@ -15,6 +16,7 @@ __all__ = [
     "DynamoDBSource",
     "Expect",
     "Input",
+    "KinesisSource",
     "Output",
     "Stream",
     "Transform",

@@ -16,10 +16,11 @@ class Stream:
 
     Args:
         source: DynamoDB table. With an enabled stream, its changes; those of one item arrive in
-            order. With `stream_enabled=False`, every item of the table in each run.
+            order. With `stream_enabled=False`, every item of the table in each run. A
+            `KinesisSource` is one, too; its changes may arrive in any order.
 
     Raises:
-        DefinitionError: `source` is not a `DynamoDBSource`.
+        DefinitionError: `source` is neither a `DynamoDBSource` nor a `KinesisSource`.
     """
 
     source: DynamoDBSource

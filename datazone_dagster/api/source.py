@@ -89,7 +89,7 @@ class DynamoDBSource:
 
     def __post_init__(self) -> None:
         """Check every argument."""
-        where = f"DynamoDBSource({self.table_name!r})"
+        where = f"{type(self).__name__}({self.table_name!r})"
         if not isinstance(self.table_name, str) or not _TABLE_NAME.fullmatch(self.table_name):
             raise DefinitionError(
                 f"{where}: table_name is not the name of a DynamoDB table.",

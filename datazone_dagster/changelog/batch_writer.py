@@ -52,6 +52,10 @@ class BatchWriter:
         self._writer: FileWriter | None = None
         self._finished: AddAction | None = None
 
+    def begin_epoch_at(self, sequence_digits: str | None) -> None:
+        """Give changes below a padded sequence number the epoch before; None: no change."""
+        self._rows.epoch_from = sequence_digits
+
     def put(self, records: ShardRecords) -> None:
         """Add records.
 

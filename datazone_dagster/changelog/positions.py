@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from datazone_dagster.model.checkpoint import Landed
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.shard import is_kinesis
 from datazone_dagster.model.snapshot_state import SCAN_SHARD_ID
 from datazone_dagster.model.version import split_version
 
@@ -20,7 +21,8 @@ def landed(tables: Iterable[pa.Table]) -> list[Landed]:
     """Return the highest position of every shard that has rows.
 
     A malformed record moves no position: its sequence number may be anything. Neither does a
-    scanned row, which comes from no shard.
+    scanned row, which comes from no shard. Changes that came through Kinesis have no position: only
+    the note of their commit has it.
 
     Args:
         tables: Rows of the change log with `POSITION_COLUMNS`.
@@ -42,7 +44,7 @@ def landed(tables: Iterable[pa.Table]) -> list[Landed]:
                 row[Log.SHARD_ID],
                 row[Log.PARENT_SHARD_ID],
                 epoch,
-                sequence_number,
+                None if is_kinesis(row[Log.STREAM_ARN]) else sequence_number,
                 row[f"{Log.EVENT_TIME}_max"],
             )
         )

@@ -93,11 +93,15 @@ class BatchRows:
     Args:
         batch: Number of the batch.
         epoch: Epoch of the batch's rows.
+
+    Attributes:
+        epoch_from: Padded sequence number below which rows get the epoch before; None: none does.
     """
 
     def __init__(self, batch: int, epoch: int) -> None:
         self._batch = batch
         self._epoch = epoch
+        self.epoch_from: str | None = None
         self._pieces: list[ShardRecords] = []
         self._rows = self._bytes = 0
 
@@ -115,7 +119,7 @@ class BatchRows:
     def flush(self) -> Iterator[pa.Table]:
         """Yield the rows that are in no table yet."""
         if self._pieces:
-            yield _changes_table(self._batch, self._epoch, self._pieces)
+            yield _changes_table(self._batch, self._epoch, self.epoch_from, self._pieces)
             self._pieces = []
             self._rows = self._bytes = 0
 
@@ -131,15 +135,15 @@ def _cut(shard: ShardRecords) -> Iterator[ShardRecords]:
         yield shard
 
 
-def _changes_table(batch: int, epoch: int, pieces: Sequence[ShardRecords]) -> pa.Table:
+def _changes_table(
+    batch: int, epoch: int, epoch_from: str | None, pieces: Sequence[ShardRecords]
+) -> pa.Table:
     records = [ChangeRecords.of(piece.records) for piece in pieces]
     sequence_digits = _chained(page.sequence_digits for page in records)
     seconds = _integers(page.created_at for page in records)
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         **_batch_and_shard(batch, pieces, len(sequence_digits)),
-        Log.VERSION: pc.binary_join_element_wise(
-            epoch_digits(epoch), pa.array(sequence_digits, pa.string()), ""
-        ),
+        Log.VERSION: _versions(pa.array(sequence_digits, pa.string()), epoch, epoch_from),
         Log.EVENT_ID: pa.array(_chained(page.event_id for page in records)),
         Log.EVENT_NAME: _repeating(page.event_name for page in records),
         Log.EVENT_TIME: seconds.cast(pa.timestamp("s", tz="UTC")).cast(
@@ -155,6 +159,14 @@ def _changes_table(batch: int, epoch: int, pieces: Sequence[ShardRecords]) -> pa
         Log.VIEW_TYPE: _repeating(page.view_type for page in records),
     }
     return _filled(columns, len(sequence_digits))
+
+
+def _versions(sequence_digits: pa.Array, epoch: int, epoch_from: str | None) -> pa.Array:
+    prefix: object = epoch_digits(epoch)
+    if epoch_from is not None:
+        is_late = pc.less(sequence_digits, epoch_from)
+        prefix = pc.if_else(is_late, epoch_digits(epoch - 1), epoch_digits(epoch))
+    return pc.binary_join_element_wise(prefix, sequence_digits, "")
 
 
 def _chained(pages: Iterable[Sequence[T]]) -> list[T]:

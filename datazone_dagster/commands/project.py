@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import click
 
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
+from datazone_dagster.api.kinesis_source import stream_name_of
 from datazone_dagster.dagster_glue.built import Built, watched
 from datazone_dagster.dagster_glue.options import LOCAL_TICK_SECONDS
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
@@ -130,7 +131,10 @@ class Project:
         """Return a client of a source's stream, like the sensor's. It connects on first use."""
         dynamodb: DynamoDBStreamsResource = self.dynamodb.process_config_and_initialize()
         return dynamodb.stream_client(
-            source.table_name, region=source.region, endpoint_url=source.endpoint_url
+            source.table_name,
+            region=source.region,
+            endpoint_url=source.endpoint_url,
+            stream_name=stream_name_of(source),
         )
 
     def table_client(self, source: DynamoDBSource) -> TableClient:

@@ -15,6 +15,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.api.kinesis_source import stream_name_of
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.names import (
     DRAIN_CHECK,
@@ -58,7 +59,10 @@ def stream_check(
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
         dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
         client = dynamodb.stream_client(
-            source.table_name, region=source.region, endpoint_url=source.endpoint_url
+            source.table_name,
+            region=source.region,
+            endpoint_url=source.endpoint_url,
+            stream_name=stream_name_of(source),
         )
         report = drain_once(
             source, client, lakehouse.layout, settings=settings, clock=clock, logger=context.log

@@ -181,6 +181,7 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
         region: str | None = None,
         endpoint_url: str | None = None,
         max_pool_connections: int = 16,
+        stream_name: str | None = None,
     ) -> "StreamClient":
         """Return a client for the streams of a table. It connects on first use, not here.
 
@@ -190,6 +191,7 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
             endpoint_url: Endpoint of both services; overrides that of the resource.
             max_pool_connections: HTTP connections per client, which is the number of shards read
                 at a time; at least 1.
+            stream_name: Kinesis stream that the table sends its changes to; None: its own streams.
 
         Raises:
             DefinitionError: A value is out of range.
@@ -201,7 +203,9 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
             endpoint_url=endpoint_url,
             max_pool_connections=max_pool_connections,
         )
-        return connect(table_name, settings, ask_for_gzip=self.ask_for_gzip)
+        return connect(
+            table_name, settings, ask_for_gzip=self.ask_for_gzip, stream_name=stream_name
+        )
 
     def table_client(
         self, table_name: str, *, region: str | None = None, endpoint_url: str | None = None

@@ -19,6 +19,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.api.kinesis_source import stream_name_of
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.findings import Findings
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
@@ -271,6 +272,7 @@ class DrainSensor:
                 self._source.table_name,
                 region=self._source.region,
                 endpoint_url=self._source.endpoint_url,
+                stream_name=stream_name_of(self._source),
                 max_pool_connections=self._settings.max_workers,
             )
             self._client = (settings, client)

@@ -24,6 +24,7 @@ from datazone_dagster.drain.checkpoint_update import (
     updated_checkpoint,
 )
 from datazone_dagster.drain.drain_report import drain_report
+from datazone_dagster.drain.late_changes import epoch_begins_at
 from datazone_dagster.drain.maintain_source import maintain_once
 from datazone_dagster.drain.masked_sink import masked_sink
 from datazone_dagster.drain.outcome import ShardOutcome
@@ -35,7 +36,13 @@ from datazone_dagster.drain.process_state import (
     memory_pressure,
     save_state,
 )
-from datazone_dagster.drain.reader import IteratorCache, ReadBudget, Sink, read_shards
+from datazone_dagster.drain.reader import (
+    IteratorCache,
+    ReadBudget,
+    Sink,
+    Unseen,
+    read_shards,
+)
 from datazone_dagster.drain.recent_listing import RecentListing
 from datazone_dagster.drain.restart_check import stream_of_new_table, was_made_again
 from datazone_dagster.drain.restarts import ended_by_restart
@@ -137,9 +144,10 @@ class BatchDrain:
         reading_seconds = time.monotonic()
         poll = due(plan.reads, state.activities, reading_seconds, intervals)
         budget_bytes = settings.budget_bytes or state.size.bytes
-        with tables.log.begin(plan.checkpoint.epoch) as writer:
+        with self._begun(tables, stream, plan.checkpoint.epoch) as writer:
             sink = masked_sink(writer, masks)
-            outcomes = self._read(poll.reads, state.iterators, budget_bytes, sink)
+            unseen = None if stream.is_ordered else state.known.begin(tables.log)
+            outcomes = self._read(poll.reads, state.iterators, budget_bytes, sink, unseen)
             crash_points.reach(crash_points.AFTER_READ)
             writer.finish()
             written_seconds = time.monotonic()
@@ -150,7 +158,7 @@ class BatchDrain:
 
         self._warn_of_masked_whole(masks)
         self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
-        self.progressed = landed.batch is not None or any(one.ended for one in outcomes)
+        self.progressed = landed.batch is not None or any(map(_moved_on, outcomes))
         if not landed.lost_race:
             if not any(one.ended or one.error or one.gap or one.older for one in outcomes):
                 listed.keep()
@@ -197,11 +205,18 @@ class BatchDrain:
         check_salt(self._source.name, tables.log, self._salt)
         return tables, masks
 
+    def _begun(self, tables: Tables, stream: StreamDescription, epoch: int) -> BatchWriter:
+        """Begin a batch, in which changes that come late keep the epoch before."""
+        writer = tables.log.begin(epoch)
+        writer.begin_epoch_at(epoch_begins_at(stream, tables.log.snapshot, epoch))
+        return writer
+
     def _end(self, tables: Tables, state: ProcessState, measured: BatchMeasured) -> None:
         """Pass the state on, and maintain the tables.
 
         If nothing was due, the next batch of the tick continues on the same tables.
         """
+        state.known.committed(tables.log)
         state.size = state.size.after(measured)
         save_state(self._client, state)
         until_seconds = self._started_seconds + self._settings.budget_seconds * MAINTENANCE_SHARE
@@ -270,7 +285,12 @@ class BatchDrain:
         return listing.identity
 
     def _read(
-        self, reads: Sequence[ShardRead], iterators: IteratorCache, budget_bytes: int, sink: Sink
+        self,
+        reads: Sequence[ShardRead],
+        iterators: IteratorCache,
+        budget_bytes: int,
+        sink: Sink,
+        unseen: Unseen | None,
     ) -> list[ShardOutcome]:
         """Read the shards that are due within the budget; records go to the sink."""
         budget = ReadBudget(
@@ -280,7 +300,9 @@ class BatchDrain:
             monotonic=time.monotonic,
             shutdown_requested=shutdown_requested,
         )
-        return read_shards(self._client, reads, iterators, budget, self._now, self._logger, sink)
+        return read_shards(
+            self._client, reads, iterators, budget, self._now, self._logger, sink, unseen
+        )
 
     def _warn_of_masked_whole(self, masks: Masks | None) -> None:
         if masks is not None and masks.masked_whole:
@@ -352,6 +374,11 @@ def _record_gaps(
     if found:
         saved.save(planned.with_shards(*found))
         crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
+
+
+def _moved_on(outcome: ShardOutcome) -> bool:
+    """Return whether a shard was read further without a record that landed."""
+    return outcome.ended or bool(outcome.repeated or outcome.others)
 
 
 def _raise_if_locked_out(outcomes: list[ShardOutcome]) -> None:

@@ -9,6 +9,7 @@ from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import DrainPlan, oldest_unread
 from datazone_dagster.drain.polling import Poll
 from datazone_dagster.drain.shard_nodes import shard_nodes
+from datazone_dagster.model.arrival import Arrival
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.shard import StreamDescription
@@ -81,6 +82,13 @@ def drain_report(
         gaps=reached.open_gaps(),
         latest_age_seconds=poll.latest_age_seconds,
         oldest_unread_at=oldest_unread(reached, at_latest),
+        arrival=Arrival(
+            repeated=0 if lost_race else sum(outcome.repeated for outcome in outcomes),
+            others=sum(outcome.others for outcome in outcomes),
+            tied=sum(outcome.tied for outcome in landed),
+            is_coarse=stream.is_coarse,
+            retention=stream.retention,
+        ),
         snapshot=None if snapshot is None else report_of(source, snapshot),
         shards=shard_nodes(
             stream,

@@ -17,7 +17,7 @@ class ShardOutcome:
 
     `vanished`: the service does not know the shard. `older`: records at or below the position at
     which the drain began, which the change log must have. `undated`: records without a time of
-    their own, which got that of the drain.
+    their own, which got that of the drain. `repeated`, `others`, `tied`: see `model.arrival`.
     """
 
     row: ShardCheckpoint
@@ -37,3 +37,6 @@ class ShardOutcome:
     vanished: bool = False
     older: Sequence[ChangeRecord] = ()
     undated: int = 0
+    repeated: int = 0
+    others: int = 0
+    tied: int = 0

@@ -7,11 +7,12 @@ parent next to its children.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
 from datazone_dagster.drain.restarts import replaced_reason
+from datazone_dagster.drain.unsent import with_unsent
 from datazone_dagster.errors import LineageError, SourceError
 from datazone_dagster.model.checkpoint import (
     Checkpoint,
@@ -27,10 +28,15 @@ from datazone_dagster.model.shard import (
     Shard,
     StreamDescription,
     after,
+    parents_in,
 )
 
 LATE_PARENT_GRACE = timedelta(minutes=10)
 """Time that a child waits for a parent that the listing does not show yet."""
+
+
+PAST_MARGIN = timedelta(hours=1)
+"""Time before the end of its retention from which on a position in Kinesis is not used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,7 @@ def plan_drain(
         checkpoint = _replaced(checkpoint, stream.stream_arn, now)
     checkpoint = replace(checkpoint, stream_arn=stream.stream_arn)
     checkpoint = _with_lost_parents(stream.stream_arn, listed, checkpoint, now)
+    checkpoint = with_unsent(checkpoint, stream, now)
 
     unfinished = [row for row in checkpoint.of_stream(stream.stream_arn) if not row.is_done]
     ready = [row for row in unfinished if _parent_is_done(row, checkpoint)]
@@ -106,7 +113,7 @@ def plan_drain(
         reads=tuple(
             ShardRead(
                 row,
-                start_of(row),
+                start_of(row, stream, now),
                 closed=row.shard_id in closed,
                 listed_open=row.shard_id in listed_open,
             )
@@ -117,9 +124,16 @@ def plan_drain(
     )
 
 
-def start_of(row: ShardCheckpoint) -> IteratorStart:
-    """Return the position from which reading a shard continues."""
-    return TRIM_HORIZON if row.sequence_number is None else after(row.sequence_number)
+def start_of(row: ShardCheckpoint, stream: StreamDescription, now: datetime) -> IteratorStart:
+    """Return the position from which reading a shard continues.
+
+    From a position past its retention Kinesis reads nothing, for hours, and says nothing: what is
+    left of the shard is read from its start then, and what is known is left out.
+    """
+    if row.sequence_number is None:
+        return TRIM_HORIZON
+    is_past = row.event_time is None or now - row.event_time > stream.retention - PAST_MARGIN
+    return TRIM_HORIZON if is_past and not stream.is_ordered else after(row.sequence_number)
 
 
 def _row(stream_arn: str, shard: Shard, now: datetime) -> ShardCheckpoint:
@@ -129,10 +143,10 @@ def _row(stream_arn: str, shard: Shard, now: datetime) -> ShardCheckpoint:
 def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list[ShardCheckpoint]:
     """Return rows for the first listing: parents absent from it are older than our start."""
     listed_ids = {shard.shard_id for shard in stream.shards}
-    absent = {shard.parent_shard_id for shard in stream.shards} - listed_ids - {None}
+    absent = _parents_of(stream.shards) - listed_ids
     trimmed_ancestors = [
         ShardCheckpoint(stream.stream_arn, parent_id, now, state=ShardState.TRIMMED_ANCESTOR)
-        for parent_id in sorted(filter(None, absent))
+        for parent_id in sorted(absent)
     ]
     rows = [_row(stream.stream_arn, shard, now) for shard in stream.shards]
     if start == "latest":
@@ -145,6 +159,10 @@ def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list
             for row, shard in zip(rows, stream.shards, strict=True)
         ]
     return trimmed_ancestors + rows
+
+
+def _parents_of(shards: Iterable[Shard | ShardCheckpoint]) -> set[str]:
+    return {parent for shard in shards for parent in parents_in(shard.parent_shard_id)}
 
 
 def _no_time(stream_arn: str) -> SourceError:
@@ -174,35 +192,37 @@ def _later_rows(
             rows.append(replace(known, parent_shard_id=shard.parent_shard_id))
     fresh = {row.shard_id for row in rows}
     rows += [
-        _overdue(known, now)
+        _overdue(known, stream, now)
         for known in checkpoint.of_stream(stream.stream_arn)
-        if known.shard_id not in fresh and _is_overdue(known, now)
+        if known.shard_id not in fresh and _is_overdue(known, stream, now)
     ]
     return rows
 
 
-def _is_overdue(row: ShardCheckpoint, now: datetime) -> bool:
+def _is_overdue(row: ShardCheckpoint, stream: StreamDescription, now: datetime) -> bool:
     """Return whether records may have been trimmed without an error.
 
     Only a shard without a position starts silently at the trim horizon; with a position, the
-    service raises when records after it are gone.
+    service raises when records after it are gone. Kinesis never does.
     """
     return (
         row.state is ShardState.READING
-        and row.sequence_number is None
-        and now - row.read_through > RETENTION
+        and (row.sequence_number is None or not stream.is_ordered)
+        and now - row.read_through > stream.retention
     )
 
 
-def _overdue(row: ShardCheckpoint, now: datetime) -> ShardCheckpoint:
+def _overdue(row: ShardCheckpoint, stream: StreamDescription, now: datetime) -> ShardCheckpoint:
+    until = now - stream.retention
     gap = Gap(
         row.stream_arn,
         row.shard_id,
-        "the shard was not read for 24 hours",
+        f"the shard was not read for {stream.retention.total_seconds() / 3600:.0f} hours",
+        after_sequence_number=row.sequence_number,
         since=row.read_through,
-        until=now - RETENTION,
+        until=until,
     )
-    return replace(with_gap(row, gap, now), tip_at=now - RETENTION)
+    return replace(with_gap(row, gap, now), tip_at=until)
 
 
 def trim_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
@@ -296,25 +316,24 @@ def _unread_since(row: ShardCheckpoint, checkpoint: Checkpoint) -> datetime:
 
     The time is a lower bound.
     """
-    parent = checkpoint.get(row.stream_arn, row.parent_shard_id or "")
-    if row.sequence_number is not None or row.tip_at is not None or parent is None:
+    if row.sequence_number is not None or row.tip_at is not None:
         return row.read_through
-    return min(parent.read_through, row.read_through)
+    found = (checkpoint.get(row.stream_arn, one) for one in parents_in(row.parent_shard_id))
+    return min([row.read_through, *(one.read_through for one in found if one is not None)])
 
 
 def _with_lost_parents(
     stream_arn: str, listed: Mapping[str, Shard], checkpoint: Checkpoint, now: datetime
 ) -> Checkpoint:
     """Record gaps for parents that were never listed nor recorded, after a grace period."""
-    for row in checkpoint.of_stream(stream_arn):
-        parent_id = row.parent_shard_id
-        if (
-            row.is_done
-            or parent_id is None
-            or parent_id in listed
-            or checkpoint.get(stream_arn, parent_id) is not None
-            or now - row.first_listed_at < LATE_PARENT_GRACE
-        ):
+    waiting = [
+        (row, parent_id)
+        for row in checkpoint.of_stream(stream_arn)
+        if not row.is_done and now - row.first_listed_at >= LATE_PARENT_GRACE
+        for parent_id in parents_in(row.parent_shard_id)
+    ]
+    for row, parent_id in waiting:
+        if parent_id in listed or checkpoint.get(stream_arn, parent_id) is not None:
             continue
         gap = Gap(
             stream_arn,
@@ -328,10 +347,8 @@ def _with_lost_parents(
 
 
 def _parent_is_done(row: ShardCheckpoint, checkpoint: Checkpoint) -> bool:
-    if row.parent_shard_id is None:
-        return True
-    parent = checkpoint.get(row.stream_arn, row.parent_shard_id)
-    return parent is not None and parent.is_done
+    parents = [checkpoint.get(row.stream_arn, one) for one in parents_in(row.parent_shard_id)]
+    return all(parent is not None and parent.is_done for parent in parents)
 
 
 def _check_sequence(listed: Mapping[str, Shard], stream_arn: str, checkpoint: Checkpoint) -> None:
@@ -362,9 +379,9 @@ def _check_sequence(listed: Mapping[str, Shard], stream_arn: str, checkpoint: Ch
 def pruned(checkpoint: Checkpoint, stream: StreamDescription, *, now: datetime) -> Checkpoint:
     """Return the checkpoint without shards that are done, unlisted, childless and two days old."""
     listed = {shard.shard_id for shard in stream.shards}
-    parents = {shard.parent_shard_id for shard in stream.shards} | {
-        row.parent_shard_id for row in checkpoint.shards.values() if not row.is_done
-    }
+    parents = _parents_of(stream.shards) | _parents_of(
+        row for row in checkpoint.shards.values() if not row.is_done
+    )
     remaining = {
         key: row
         for key, row in checkpoint.shards.items()

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+from datazone_dagster.changelog.known_events import KnownEvents
 from datazone_dagster.drain.polling import Activities
 from datazone_dagster.drain.reader import IteratorCache
 from datazone_dagster.drain.settings import DrainSettings
@@ -32,6 +33,7 @@ class ProcessState:
         clean_up_at_seconds: Time of the next deletion of replaced files, on the monotonic clock.
         iterators: Shard iterators at the positions that the last drain reached.
         activities: Recent activity of the shards.
+        known: Changes that landed lately, where one may arrive again.
     """
 
     size: BatchSize
@@ -41,6 +43,7 @@ class ProcessState:
     )
     iterators: IteratorCache = field(default_factory=dict)
     activities: Activities = field(default_factory=dict)
+    known: KnownEvents = field(default_factory=KnownEvents)
 
 
 _states: WeakKeyDictionary[StreamClient, ProcessState] = WeakKeyDictionary()

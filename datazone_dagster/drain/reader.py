@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from queue import SimpleQueue
 
+from datazone_dagster.changelog.known_events import tied
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import ShardRead, trim_gap, vanished_gap
 from datazone_dagster.errors import (
@@ -28,7 +29,13 @@ from datazone_dagster.model.checkpoint import ShardCheckpoint
 from datazone_dagster.model.protocols import Answer, ParsesLater, StreamClient
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord, RecordsPage
 from datazone_dagster.model.service_limits import ITERATOR_LIFETIME_SECONDS
-from datazone_dagster.model.shard import TRIM_HORIZON, IteratorStart, after, service_arn
+from datazone_dagster.model.shard import (
+    TRIM_HORIZON,
+    IteratorStart,
+    after,
+    is_kinesis,
+    service_arn,
+)
 from datazone_dagster.text import shown
 
 ITERATOR_USE_SECONDS = ITERATOR_LIFETIME_SECONDS - 60
@@ -43,7 +50,7 @@ those it has read, so one page a drain is enough there; each call is billed.
 
 
 EMPTY_PAGES_OF_A_CLOSED_SHARD = 100
-"""Empty pages read in one drain of a closed shard; the next drain continues from there."""
+"""Empty pages read in one drain of a shard whose end is told; the next drain continues there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,9 @@ FEWEST_CALLS = 2
 """Concurrent calls when answers arrive faster than they are parsed: the next page is ready in time,
 and no answer waits until it has left the processor's cache."""
 
+Unseen = Callable[[ChangeRecords], ChangeRecords]
+"""Returns the records that have not landed yet, where a stream may deliver one again."""
+
 Sink = Callable[[ShardCheckpoint, ChangeRecords, list[MalformedRecord]], int]
 """Takes the records of one page; pages of one shard come in order, in the thread of the drain.
 
@@ -103,18 +113,23 @@ class _ShardCursor:
         now: datetime,
         monotonic: Callable[[], float],
         sink: Sink,
+        unseen: Unseen | None,
     ) -> None:
         self._client = client
         self._sink = sink
+        self._unseen = unseen
         self._read = read
         self._now = now
         self._monotonic = monotonic
         self._iterator = cached.shard_iterator if cached else None
         self._issued_at_seconds = cached.issued_at_seconds if cached else 0.0
         self._empty_pages_left = 1 if cached else EMPTY_PAGES_FROM_A_NEW_ITERATOR
-        self._probe_due = cached is None and read.shard.sequence_number is not None
+        self._is_ordered = not is_kinesis(read.shard.stream_arn)
+        self._probe_due = (
+            self._is_ordered and cached is None and read.shard.sequence_number is not None
+        )
         self._probing = False
-        if read.closed:
+        if read.closed or not self._is_ordered:  # Kinesis tells when there is no more
             self._empty_pages_left = EMPTY_PAGES_OF_A_CLOSED_SHARD
         self._skip_before = (
             int(read.shard.skip_before.timestamp()) if read.shard.skip_before else None
@@ -189,7 +204,8 @@ class _ShardCursor:
 
     def _position(self) -> IteratorStart:
         number = self.outcome.sequence_number
-        return self._read.start if number is None else after(number)
+        nothing_new = number == self._read.shard.sequence_number
+        return self._read.start if number is None or nothing_new else after(number)
 
     def _shard_so_far(self) -> ShardCheckpoint:
         return replace(self._read.shard, sequence_number=self.outcome.sequence_number)
@@ -219,17 +235,20 @@ class _ShardCursor:
             return False
         self._iterator = page.next_iterator
         self._issued_at_seconds = self._monotonic()
-        if page.records or page.malformed:
-            self._empty_pages_left = max(self._empty_pages_left, 1)
-            return True
-        self._empty_pages_left -= 1
-        if self._empty_pages_left > 0:
-            return True
+        at_latest = page.behind_milliseconds == 0 and not self._read.closed
+        if not at_latest:
+            if page.records or page.malformed:
+                self._empty_pages_left = max(self._empty_pages_left, 1)
+                return True
+            self._empty_pages_left -= 1
+            if self._empty_pages_left > 0:
+                return True
         nothing_new = self.outcome.sequence_number == self._read.shard.sequence_number
         if self._probe_due and nothing_new and not self._read.closed:
             self._probe_due, self._probing = False, True
             return True
-        self.outcome.at_latest = not self._read.closed
+        # An empty page with an age comes before more records, perhaps hours of them.
+        self.outcome.at_latest = not self._read.closed and not page.behind_milliseconds
         return False
 
     def _take(self, page: RecordsPage) -> None:
@@ -237,15 +256,24 @@ class _ShardCursor:
         # A renewed iterator or a repeated answer must not land a record twice.
         records = ChangeRecords.of(page.records)
         new = records.newer_than(outcome.sequence_number)
-        if new is not records:
+        if new is not records and self._is_ordered:
             self._note_older(records)
         new, undated = new.dated(max(int(self._now.timestamp()), self._skip_before or 0))
         outcome.undated += undated
         if new:
-            outcome.sequence_number = int(new.sequence_digits[-1])
-            outcome.event_time_seconds = new.created_at[-1]
+            outcome.sequence_number = new.last_position
+            newest = new.created_at[-1] if self._is_ordered else max(new.created_at)
+            outcome.event_time_seconds = newest
+        if page.position is not None and page.position > (outcome.sequence_number or 0):
+            outcome.sequence_number = page.position
+            outcome.event_time_seconds = outcome.event_time_seconds or page.position_at
         outcome.body_bytes += page.body_bytes
+        outcome.others += page.others
         landed = new.created_from(self._skip_before)
+        if self._unseen is not None:
+            known, landed = len(landed), self._unseen(landed)
+            outcome.repeated += known - len(landed)
+            outcome.tied += tied(landed)
         if not landed and not page.malformed:
             return
         outcome.malformed += len(page.malformed)
@@ -281,6 +309,7 @@ def read_shards(
     now: datetime,
     logger: logging.Logger,
     sink: Sink,
+    unseen: Unseen | None = None,
 ) -> list[ShardOutcome]:
     """Read the shards until each is at its latest position or end, or the budget is spent.
 
@@ -289,7 +318,9 @@ def read_shards(
     from the sink ends the drain.
     """
     cursors = [
-        _ShardCursor(client, read, _usable(iterators, read, budget), now, budget.monotonic, sink)
+        _ShardCursor(
+            client, read, _usable(iterators, read, budget), now, budget.monotonic, sink, unseen
+        )
         for read in reads
     ]
     _read_in_turns(cursors, budget)

@@ -13,7 +13,12 @@ from datetime import datetime
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.model.checkpoint import Checkpoint, ShardState, with_gap
 from datazone_dagster.model.report import Gap
-from datazone_dagster.model.shard import StreamDescription, service_arn
+from datazone_dagster.model.shard import (
+    StreamDescription,
+    is_kinesis,
+    parents_in,
+    service_arn,
+)
 
 
 def replaced_reason(old_arn: str, new_arn: str) -> str:
@@ -22,6 +27,11 @@ def replaced_reason(old_arn: str, new_arn: str) -> str:
         return (
             "the stream was made again under the same ARN; changes that were not read from it "
             f"before are lost, and changes between it and {new_arn} were recorded nowhere"
+        )
+    if is_kinesis(old_arn) != is_kinesis(new_arn):
+        return (
+            "the source was switched between a stream of DynamoDB and Kinesis; changes of the old "
+            f"stream that were not read are missing unless {new_arn} has them"
         )
     return (
         "the stream was disabled and enabled again, or the table was made anew; "
@@ -84,7 +94,7 @@ def has_other_shards(
         and all(
             known[shard.shard_id].state is ShardState.FINISHED
             if shard.shard_id in known
-            else shard.parent_shard_id not in known
+            else not any(parent in known for parent in parents_in(shard.parent_shard_id))
             for shard in opened
         )
     )

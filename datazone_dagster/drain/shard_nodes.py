@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
-from datazone_dagster.model.shard import StreamDescription
+from datazone_dagster.model.shard import StreamDescription, parents_in
 from datazone_dagster.model.shard_tree import NodeState, ShardNode
 
 
@@ -30,12 +30,13 @@ def shard_nodes(
         for name, row in rows.items()
         if not row.is_done or (row.gap is not None and row.gap.is_open)
     }
-    shown |= {parent for name in shown if (parent := rows[name].parent_shard_id) in rows}
+    parents = {name: parents_in(row.parent_shard_id) for name, row in rows.items()}
+    shown |= {parent for name in shown for parent in parents[name] if parent in rows}
     listed_open = {shard.shard_id for shard in stream.shards if shard.is_open}
     return tuple(
         ShardNode(
             name,
-            parent if (parent := rows[name].parent_shard_id) in shown else None,
+            next((parent for parent in parents[name] if parent in shown), None),
             _state(rows, name, ready, failing, listed_open),
         )
         for name in sorted(shown)
@@ -56,7 +57,7 @@ def _state(
         return "finished"
     if name in failing:
         return "failing"
-    parent = rows.get(row.parent_shard_id or "")
-    if name not in ready and parent is not None and not parent.is_done:
+    unread = [one for one in parents_in(row.parent_shard_id) if one in rows]
+    if name not in ready and not all(rows[one].is_done for one in unread):
         return "waiting"
     return "open" if name in listed_open else "ending"

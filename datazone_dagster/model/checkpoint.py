@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from datazone_dagster.model.report import Gap
-from datazone_dagster.model.shard import restart_of, service_arn
+from datazone_dagster.model.shard import parents_in, restart_of, service_arn
 
 
 class ShardState(enum.Enum):
@@ -93,13 +93,17 @@ class ShardCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """A shard as the change log records it: its highest sequence number and event time."""
+    """A shard as the change log records it: its highest sequence number and event time.
+
+    `sequence_number` is None for a shard of Kinesis whose rows alone are known: they have no
+    position. Its records are read again then, and those that landed are recognised.
+    """
 
     stream_arn: str
     shard_id: str
     parent_shard_id: str | None
     epoch: int
-    sequence_number: int
+    sequence_number: int | None
     event_time: datetime | None
 
 
@@ -158,10 +162,11 @@ class Checkpoint:
         Only what was read counts: an open shard by its last read, a finished one until its
         children are listed.
         """
-        parents = {row.parent_shard_id for row in self.of_stream(self.stream_arn)}
+        rows = self.of_stream(self.stream_arn)
+        parents = {parent for row in rows for parent in parents_in(row.parent_shard_id)}
         childless = [
             row
-            for row in self.of_stream(self.stream_arn)
+            for row in rows
             if row.state is ShardState.FINISHED and row.shard_id not in parents and not row.gap
         ]
         latest = [row for row in self.shards.values() if not row.is_done] + childless
@@ -209,7 +214,9 @@ def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: date
         known = folded.get(row.stream_arn, row.shard_id) or ShardCheckpoint(
             row.stream_arn, row.shard_id, now, row.parent_shard_id
         )
-        if known.sequence_number is None or row.sequence_number > known.sequence_number:
+        if row.sequence_number is None:
+            known = replace(known, event_time=known.event_time or row.event_time)
+        elif known.sequence_number is None or row.sequence_number > known.sequence_number:
             known = replace(
                 known,
                 sequence_number=row.sequence_number,
@@ -220,7 +227,9 @@ def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: date
             epoch=max(folded.epoch, row.epoch),
             stream_arn=folded.stream_arn or row.stream_arn,
         )
-    parents = {(row.stream_arn, row.parent_shard_id or "") for row in landed}
+    parents = {
+        (row.stream_arn, parent) for row in landed for parent in parents_in(row.parent_shard_id)
+    }
     recovered = [
         folded.shards[key] for key in parents - set(checkpoint.shards) if key in folded.shards
     ]

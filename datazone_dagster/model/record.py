@@ -187,6 +187,11 @@ class ChangeRecords(Sequence[ChangeRecord]):
         columns.created_at = array("q", times)
         return columns, missing
 
+    def taken(self, rows: Sequence[int]) -> ChangeRecords:
+        """Return the records at these places."""
+        every = list(self)
+        return ChangeRecords.of([every[at] for at in rows])
+
     def created_from(self, seconds: int | None) -> ChangeRecords:
         """Return the records created at or after a time (seconds since 1970)."""
         if seconds is None or not self.created_at or min(self.created_at) >= seconds:
@@ -257,6 +262,8 @@ class RecordsPage(NamedTuple):
         malformed: Records that are no changes.
         position: Position in the shard that the page reaches, with the records that it leaves
             out; None: that of its last record.
+        position_at: Time at which the record at that position arrived, in seconds since 1970; None
+            if the service does not say.
         behind_milliseconds: Age of the page's end; 0 at the latest position of the shard, None
             if the service does not say.
         others: Number of changes of other tables, which are left out.
@@ -268,6 +275,7 @@ class RecordsPage(NamedTuple):
     body_bytes: int
     malformed: list[MalformedRecord] = []
     position: int | None = None
+    position_at: int | None = None
     behind_milliseconds: int | None = None
     others: int = 0
     coarse: int = 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from datazone_dagster.model.arrival import Arrival
 from datazone_dagster.model.scan_facts import ScanFacts
 from datazone_dagster.model.shard_tree import ShardNode
 from datazone_dagster.model.snapshot_base import SnapshotBase
@@ -36,14 +37,12 @@ class Gap:
 class DrainReport:
     """One drain of one source.
 
-    `batch` is the last batch that this drain committed, None if there was nothing to land or
-    another drain committed first (`lost_race`); `batches` is the number of batches committed.
-    `caught_up` means that the last read of every readable shard reached its latest position. That
-    read was in this drain, or for quiet shards up to `latest_age_seconds` before its end. Unread
-    changes are no older than `oldest_unread_at`, None if there are none known. Times are UTC.
-    `undated` counts records that came without a time: theirs is the time of the drain.
-    `snapshot` is the last snapshot of the source, None if there never was one. `shards` are those
-    that are not finished, and their parents.
+    `batch` is the last of `batches` that this drain committed, None if there was nothing to land or
+    another drain committed first (`lost_race`). `caught_up` means that the last read of every
+    readable shard reached its latest position, in this drain or, for quiet shards, up to
+    `latest_age_seconds` before. No unread change is older than `oldest_unread_at`. Times are UTC.
+    `undated` counts records without a time: theirs is that of the drain. `snapshot` is the last
+    one of the source, None without one. `shards` are the unfinished ones and their parents.
     """
 
     source: str
@@ -68,6 +67,7 @@ class DrainReport:
     latest_age_seconds: float = 0.0
     oldest_unread_at: datetime | None = None
     undated: int = 0
+    arrival: Arrival = field(default_factory=Arrival)
     snapshot: SnapshotReport | None = None
     shards: tuple[ShardNode, ...] = ()
 
@@ -81,6 +81,7 @@ class DrainReport:
             record_bytes=self.record_bytes + later.record_bytes,
             malformed=self.malformed + later.malformed,
             undated=self.undated + later.undated,
+            arrival=self.arrival.then(later.arrival),
             get_records_calls=self.get_records_calls + later.get_records_calls,
             event_time_min=_first(min, self.event_time_min, later.event_time_min),
             event_time_max=_first(max, self.event_time_max, later.event_time_max),
@@ -89,10 +90,8 @@ class DrainReport:
         )
 
 
-def _first(
-    order: Callable[[Iterable[datetime]], datetime], *times: datetime | None
-) -> datetime | None:
-    known = [time for time in times if time is not None]
+def _first(order: Callable[..., datetime], *times: datetime | None) -> datetime | None:
+    known = list(filter(None, times))
     return order(known) if known else None
 
 

@@ -47,7 +47,8 @@ class StreamDescription:
 
     `served_at` is the time of the response by the service's own clock; None if it does not say.
     `retention` is the time that the stream keeps a record. `enabled` says whether changes of the
-    table still reach the stream.
+    table still reach the stream. `is_coarse` says whether their times have milliseconds only,
+    where times order them.
     """
 
     stream_arn: str
@@ -56,6 +57,7 @@ class StreamDescription:
     shards: tuple[Shard, ...]
     served_at: datetime | None = None
     retention: timedelta = RETENTION
+    is_coarse: bool = False
 
     @property
     def is_ordered(self) -> bool:
@@ -65,7 +67,7 @@ class StreamDescription:
 
 def is_kinesis(stream_arn: str) -> bool:
     """Return whether a stream is one of Kinesis, and not one of DynamoDB itself."""
-    return stream_arn.startswith("arn:") and stream_arn.split(":", 3)[2] == "kinesis"
+    return stream_arn.startswith("arn:") and stream_arn.split(":")[2:3] == ["kinesis"]
 
 
 _RESTART = "#"

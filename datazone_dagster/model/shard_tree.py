@@ -14,7 +14,7 @@ class ShardNode:
 
     Args:
         shard_id: Its id.
-        parent_id: Id of its parent; None if it has none, or none that is known.
+        parent_id: Id of its parent, or of one of two; None if it has none, or none that is known.
         state: `open` can grow, `ending` is closed and read to its end, `waiting` is read after its
             parent's end, `failing` could not be read, `gap` has lost changes that nobody accepted,
             `finished` is read completely.

@@ -39,3 +39,30 @@ class SourceFacts:
     lambdas: tuple[str, ...] | None = None
     recovery: bool | None = None
     clock_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KinesisFacts:
+    """Facts about one source whose changes come through Kinesis.
+
+    Args:
+        source: Name of the source.
+        stream_name: Kinesis stream.
+        is_local: Whether the endpoint is on this machine.
+        asked: IAM actions that were tried, in order.
+        failures: The error of each action that failed. Actions that need its answer are not tried.
+        reads_items: Whether the source needs the actions that read items.
+        status: State of the stream as a destination of the table; empty if it never was one.
+        is_coarse: Whether the times of changes have milliseconds only.
+        retention_hours: Time that the stream keeps a record; None if unknown.
+    """
+
+    source: str
+    stream_name: str
+    is_local: bool = False
+    asked: tuple[str, ...] = ()
+    failures: Mapping[str, SourceError] = field(default_factory=dict)
+    reads_items: bool = True
+    status: str = ""
+    is_coarse: bool = False
+    retention_hours: int | None = None

@@ -22,6 +22,7 @@ class HeadroomStatus:
     level: Level
     reason: str
     headroom_seconds: float | None
+    retention_seconds: float = RETENTION.total_seconds()
 
 
 def headroom_status(health: StreamHealth) -> HeadroomStatus:
@@ -30,9 +31,9 @@ def headroom_status(health: StreamHealth) -> HeadroomStatus:
     if seconds is None:
         reason = "Not known yet: the stream was never read."
         return HeadroomStatus(Level.OK, reason, None)
-    left = timedelta(seconds=seconds)
-    if left >= RETENTION:
-        return HeadroomStatus(Level.OK, "No unread change is known.", seconds)
+    left, retention = timedelta(seconds=seconds), health.retention_seconds
+    if seconds >= retention:
+        return HeadroomStatus(Level.OK, "No unread change is known.", seconds, retention)
     level = Level.OK if left >= LOW_HEADROOM else Level.WARN
     if left < LEAST_HEADROOM:
         level = Level.ERROR
@@ -42,14 +43,14 @@ def headroom_status(health: StreamHealth) -> HeadroomStatus:
             " What is trimmed unread is lost for the datasets until a resync. Look at the failing "
             "shards and the errors of the drain; the sensor must run."
         )
-    return HeadroomStatus(level, reason, seconds)
+    return HeadroomStatus(level, reason, seconds, retention)
 
 
 def headroom_metadata(status: HeadroomStatus) -> dict[str, Plain]:
     """Return the metadata of the check."""
     if status.headroom_seconds is None:
         return {}
-    share = status.headroom_seconds / RETENTION.total_seconds()
+    share = status.headroom_seconds / status.retention_seconds
     return {
         "headroom_seconds": round(status.headroom_seconds, 3),
         "headroom_share": round(share, 4),

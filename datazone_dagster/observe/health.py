@@ -30,6 +30,13 @@ _TEXT_CHARS = 2_000
 
 LOW_HEADROOM = timedelta(hours=6)
 
+_COARSE = (
+    "The times of changes have milliseconds only, and Kinesis delivers in any order: of two "
+    "changes of one item in a millisecond the wrong one may win. Set the precision: aws dynamodb "
+    "update-kinesis-streaming-destination --update-kinesis-streaming-configuration "
+    "ApproximateCreationDateTimePrecision=MICROSECOND."
+)
+
 StreamState = Literal["OK", "BEHIND", "FAILING", "STORAGE", "GAP"]
 
 
@@ -40,7 +47,7 @@ class StreamHealth:
     `state` is the worst that applies: `GAP` while a gap is open, `STORAGE` while the store of the
     lakehouse fails, `FAILING` while a shard can't be read, `BEHIND` while unread changes are close
     to being trimmed. `headroom_seconds` is the time until DynamoDB may trim the oldest unread
-    change; None if unknown.
+    change; None if unknown. `retention_seconds` is the time that the stream keeps a change.
     """
 
     level: Level
@@ -52,6 +59,7 @@ class StreamHealth:
     failing_shards: int = 0
     shards_open: int | None = None
     shards_unread: int | None = None
+    retention_seconds: float = RETENTION.total_seconds()
 
 
 def health_of_report(
@@ -65,13 +73,17 @@ def health_of_report(
     sentences = []
     level = Level.OK
     state: StreamState = "OK"
-    headroom = _headroom(now, report.oldest_unread_at)
+    retention = report.arrival.retention
+    headroom = _headroom(now, report.oldest_unread_at, retention)
     if headroom < LOW_HEADROOM:
         level, state = Level.WARN, "BEHIND"
         sentences.append(
             f"The oldest unread change may be trimmed in {in_words(headroom)}: the stream is read "
             "slower than it is written. Check the duration of drains and failing shards."
         )
+    if report.arrival.is_coarse:
+        level = Level.WARN
+        sentences.append(_COARSE)
     if report.shard_errors:
         state = "FAILING"
         level = Level.ERROR if _lasts(now, caught_up_at) else Level.WARN
@@ -93,6 +105,7 @@ def health_of_report(
         failing_shards=len(report.shard_errors),
         shards_open=report.shards_open,
         shards_unread=max(0, report.shards_unfinished - report.shards_open),
+        retention_seconds=retention.total_seconds(),
     )
 
 
@@ -158,13 +171,15 @@ def missing_seconds(gaps: Iterable[Gap]) -> float:
 
 def headroom_seconds(report: DrainReport, now: datetime) -> float:
     """Return the seconds until DynamoDB may trim the oldest change that a drain left unread."""
-    return _headroom(now, report.oldest_unread_at).total_seconds()
+    return _headroom(now, report.oldest_unread_at, report.arrival.retention).total_seconds()
 
 
-def _headroom(now: datetime, oldest_unread_at: datetime | None) -> timedelta:
+def _headroom(
+    now: datetime, oldest_unread_at: datetime | None, retention: timedelta = RETENTION
+) -> timedelta:
     if oldest_unread_at is None:
-        return RETENTION
-    return max(timedelta(0), min(RETENTION, RETENTION - (now - oldest_unread_at)))
+        return retention
+    return max(timedelta(0), min(retention, retention - (now - oldest_unread_at)))
 
 
 def describe_gap(gap: Gap) -> str:

@@ -6,12 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
-from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.api import DynamoDBSource, KinesisSource
 from datazone_dagster.delta.conditional_writes import MARKER, require_conditional_writes
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.finding import Finding
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.source_facts import SourceFacts
+from datazone_dagster.observe.kinesis_diagnosis import kinesis_findings
 from datazone_dagster.observe.source_diagnosis import source_findings
 from datazone_dagster.source.connection_settings import ConnectionSettings
 
@@ -23,10 +24,15 @@ def probe_source(source: DynamoDBSource, settings: ConnectionSettings) -> list[F
 
     Reads one item and one record at most, and changes nothing.
     """
-    from datazone_dagster.source.session import build_clients
+    from datazone_dagster.source.kinesis_probe import KinesisProbe
+    from datazone_dagster.source.session import build_clients, build_kinesis_clients
     from datazone_dagster.source.source_probe import SourceProbe, other_clients
 
     try:
+        if isinstance(source, KinesisSource):
+            both = build_kinesis_clients(settings, table_name=source.table_name)
+            kinesis = KinesisProbe(source, both, role_arn=settings.role_arn).facts()
+            return list(kinesis_findings(kinesis))
         clients = build_clients(settings, table_name=source.table_name)
     except DatazoneError as error:
         return [Finding(source.name, "credentials", "fail", error.what, error.hint)]

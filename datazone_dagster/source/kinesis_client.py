@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from datazone_dagster.errors import ShardNotFoundError, StreamDisabledError
 from datazone_dagster.model.protocols import Answer
@@ -23,6 +23,11 @@ from datazone_dagster.source.session import KinesisClientFactory, KinesisClients
 
 _FLOWING = ("ACTIVE", "ENABLING", "UPDATING")
 """States of a destination in which changes of the table reach the stream."""
+
+
+class _Destination(NamedTuple):
+    is_flowing: bool
+    is_precise: bool
 
 
 class KinesisStreamClient:
@@ -58,7 +63,7 @@ class KinesisStreamClient:
         self._clients: KinesisClients | None = None
         self._identity: SourceIdentity | None = None
         self._summary: Any = None
-        self._status: str | None = None
+        self._destination: _Destination | None = None
         if isinstance(clients, KinesisClients):
             self._clients = self._prepared(clients)
 
@@ -78,8 +83,8 @@ class KinesisStreamClient:
         with translated(call):
             table = ask(TableName=self.table_name)["Table"]
             self._identity = replace(identity_of(table, call), stream_arn="")
-        self._summary, self._status = None, self._asked_for_status()
-        if self._status is None:
+        self._summary, self._destination = None, self._asked_for_destination()
+        if self._destination is None:
             raise _not_sent(call, self.stream_name)
         try:
             stream_arn = _name_of(self._described())
@@ -120,13 +125,15 @@ class KinesisStreamClient:
                 raise endless(call)
             tokens.add(token)
             request = {"NextToken": token}
+        destination = self._destination or self._asked_for_destination()
         return StreamDescription(
             stream_arn=stream_arn,
             view_type=VIEW_TYPE,
-            enabled=(self._status or self._asked_for_status()) in _FLOWING,
+            enabled=destination is not None and destination.is_flowing,
             shards=tuple(shards.values()),
             served_at=first_served_at,
             retention=timedelta(hours=summary["RetentionPeriodHours"]),
+            is_coarse=destination is not None and not destination.is_precise,
         )
 
     def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
@@ -195,15 +202,20 @@ class KinesisStreamClient:
             self._summary = summary
         return self._summary
 
-    def _asked_for_status(self) -> str | None:
-        """Return the state of the stream as a destination of the table; None if it never was."""
+    def _asked_for_destination(self) -> _Destination | None:
+        """Return the stream as a destination of the table; None if it never was one."""
         call = self._call("DescribeKinesisStreamingDestination", "dynamodb")
         ask: Any = self._connected().dynamodb.describe_kinesis_streaming_destination
         with translated(call):
-            found = ask(TableName=self.table_name).get("KinesisDataStreamDestinations", ())
-            ends = f":stream/{self.stream_name}"
-            states = [one["DestinationStatus"] for one in found if one["StreamArn"].endswith(ends)]
-        return next((one for one in states if one in _FLOWING), states[0] if states else None)
+            found = [
+                _Destination(
+                    one["DestinationStatus"] in _FLOWING,
+                    one.get("ApproximateCreationDateTimePrecision") == "MICROSECOND",
+                )
+                for one in ask(TableName=self.table_name).get("KinesisDataStreamDestinations", ())
+                if one["StreamArn"].endswith(f":stream/{self.stream_name}")
+            ]
+        return max(found, default=None)
 
     def _arn_of(self, stream_arn: str, call: Call) -> str:
         summary = self._described()

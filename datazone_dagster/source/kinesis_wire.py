@@ -47,6 +47,7 @@ _BINARY = (b'"B"', b'"BS"')
 class _Envelope(msgspec.Struct, rename="pascal", gc=False):
     sequence_number: str
     data: bytes
+    approximate_arrival_timestamp: float | None = None
 
 
 class _Page(msgspec.Struct, rename="pascal", gc=False):
@@ -131,6 +132,7 @@ def parse_kinesis_page(body: bytes, table_name: str, call: str = "GetRecords") -
         len(body),
         malformed,
         position=positions[-1] if positions else None,
+        position_at=_arrived_at(page.records),
         behind_milliseconds=page.millis_behind_latest,
         others=others,
         coarse=coarse,
@@ -148,6 +150,11 @@ def parse_kinesis_record(data: bytes) -> ChangeRecord:
         return _change(_decode_record(data))
     except _BAD_RECORD as error:
         raise NotAStreamRecordError(str(error)) from None
+
+
+def _arrived_at(records: list[_Envelope]) -> int | None:
+    at = records[-1].approximate_arrival_timestamp if records else None
+    return int(at) if at is not None and 0 <= at < YEAR_10000 else None
 
 
 def _position(digits: str) -> int:

@@ -56,7 +56,7 @@ def without_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TableStore, "open", refuse)
 
 
-def positions(log: ChangeLogSnapshot, after: int) -> list[tuple[str, int]]:
+def positions(log: ChangeLogSnapshot, after: int) -> list[tuple[str, int | None]]:
     return [(one.shard_id, one.sequence_number) for one in log.landed_since(after)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -221,3 +222,83 @@ def test_unread_changes_are_no_older_than_known_reads() -> None:
     assert oldest_unread(known, {(ARN, "c"), (ARN, "o")}) is None
     assert oldest_unread(known, {(ARN, "c")}) == NOW - 2 * HOUR
     assert oldest_unread(known, set()) == NOW - 5 * HOUR
+
+
+KINESIS = "arn:aws:kinesis:us-west-2:000000000000:stream/orders/2029-12-01T00:00:00.000"
+
+
+def kinesis(*shards: Shard, **members: Any) -> StreamDescription:
+    return StreamDescription(
+        KINESIS, "NEW_AND_OLD_IMAGES", True, shards, served_at=SERVED_AT, **members
+    )
+
+
+def done(checkpoint: Checkpoint, *shard_ids: str) -> Checkpoint:
+    rows = [checkpoint.shards[KINESIS, shard_id] for shard_id in shard_ids]
+    return checkpoint.with_shards(*(replace(row, state=ShardState.FINISHED) for row in rows))
+
+
+def test_a_merged_shard_waits_for_the_ends_of_both_parents() -> None:
+    shards = Shard("p", None, None, 50), Shard("q", None, None, 90), Shard("m", "p+q")
+    first = plan(kinesis(*shards))
+    assert (reads(first), first.waiting) == (["p", "q"], 1)
+    for one, other in (("p", "q"), ("q", "p")):
+        half = plan(kinesis(*shards), done(first.checkpoint, one))
+        assert (reads(half), half.waiting) == ([other], 1)
+    assert reads(plan(kinesis(*shards), done(first.checkpoint, "p", "q"))) == ["m"]
+
+
+def test_a_parent_of_two_that_is_gone_at_first_is_no_reason_to_wait() -> None:
+    first = plan(kinesis(Shard("q", None, None, 90), Shard("m", "p+q")))
+    assert reads(first) == ["q"]
+    assert reads(plan(kinesis(Shard("m", "p+q")), done(first.checkpoint, "q"))) == ["m"]
+
+
+def test_the_loss_of_one_parent_of_two_is_a_gap() -> None:
+    root = Shard("r", None)
+    first = plan(kinesis(root))
+    second = plan(kinesis(root, Shard("m", "p+q"), Shard("q", None)), first.checkpoint)
+    assert reads(second) == ["r", "q"]
+    third = plan(
+        kinesis(root, Shard("m", "p+q"), Shard("q", None, None, 9)),
+        done(second.checkpoint, "q"),
+        now=NOW + HOUR,
+    )
+    assert reads(third) == ["r", "m"]
+    assert [gap.shard_id for gap in third.checkpoint.open_gaps()] == ["p"]
+
+
+def test_a_parent_of_a_merge_stays_in_the_checkpoint_while_its_child_is_read() -> None:
+    shards = Shard("p", None, None, 50), Shard("q", None, None, 90), Shard("m", "p+q")
+    first = plan(kinesis(*shards))
+    later = pruned(
+        done(first.checkpoint, "p", "q"), kinesis(Shard("m", "p+q")), now=NOW + 100 * HOUR
+    )
+    assert {row.shard_id for row in later.shards.values()} == {"p", "q", "m"}
+
+
+def test_a_position_in_kinesis_past_its_retention_is_not_used() -> None:
+    open_shard = Shard("p", None)
+    first = plan(kinesis(open_shard))
+    row = replace(first.checkpoint.shards[KINESIS, "p"], sequence_number=42, event_time=NOW)
+    for hours, retention, is_past in ((22, 24, False), (23.5, 24, True), (100, 168, False)):
+        now = NOW + hours * HOUR
+        read_lately = first.checkpoint.with_shards(replace(row, tip_at=now))
+        described = kinesis(open_shard, retention=retention * HOUR)
+        (read,) = plan(described, read_lately, now=now).reads
+        assert read.start == (TRIM_HORIZON if is_past else after(42))
+
+
+def test_a_shard_of_kinesis_that_was_not_read_for_its_retention_is_a_gap() -> None:
+    open_shard = Shard("p", None)
+    first = plan(kinesis(open_shard))
+    row = replace(
+        first.checkpoint.shards[KINESIS, "p"], sequence_number=42, event_time=NOW, tip_at=NOW
+    )
+    known = first.checkpoint.with_shards(row)
+    for hours, gaps in ((47, 0), (49, 1)):
+        described = kinesis(open_shard, retention=48 * HOUR)
+        found = plan(described, known, now=NOW + hours * HOUR).checkpoint.open_gaps()
+        assert len(found) == gaps
+    assert found[0].reason == "the shard was not read for 48 hours"
+    assert (found[0].after_sequence_number, found[0].since) == (42, NOW)

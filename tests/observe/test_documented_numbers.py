@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from datazone_dagster import Expect
+from datazone_dagster.model.arrival import Arrival
 from datazone_dagster.model.report import (
     ApplyReport,
     DeleteCounts,
@@ -79,6 +80,7 @@ FAULTS = replace(
     REPORT,
     malformed=1,
     undated=1,
+    arrival=Arrival(repeated=1, others=1, tied=1),
     shards_unfinished=REPORT.shards_open + 1,
     shard_errors=(("shard-1", "throttled"),),
     gaps=(GAP,),

@@ -1,0 +1,150 @@
+"""Changes that the change log has, so that one that is delivered again lands once.
+
+A change that comes through Kinesis has the same order number in each delivery, whatever its
+position. The numbers of the latest changes are kept in the process. For an older one the change
+log is asked: its files are pruned by time, and all deliveries of a change have its time. So a
+change is recognised as far back as the change log reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datazone_dagster.changelog.log import ChangeLogSnapshot
+from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.record import ChangeRecords
+from datazone_dagster.model.version import EPOCH_DIGITS
+
+KEPT_CHANGES = 200_000
+"""Number of changes kept in a process, about 30 MB."""
+
+LOADED = timedelta(minutes=10)
+"""Age of the changes that a new process reads from the change log at first."""
+
+_LAST = datetime.max.replace(tzinfo=timezone.utc)
+_COLUMNS = (Log.VERSION, Log.EVENT_TIME)
+
+
+class KnownEvents:
+    """Order numbers of landed changes, by the second of their time.
+
+    What one batch adds counts only once the batch is committed: after a failure the state has to
+    be dropped.
+
+    Args:
+        most: Number of changes kept.
+    """
+
+    def __init__(self, most: int = KEPT_CHANGES) -> None:
+        self._most = most
+        self._by_second: dict[int, set[str]] = {}
+        self._since: int | None = None
+        self._older: set[str] = set()
+        self._head = 0
+        self._log: ChangeLogSnapshot | None = None
+
+    def begin(self, log: ChangeLogSnapshot) -> Callable[[ChangeRecords], ChangeRecords]:
+        """Begin a batch that is based on this version of the change log; return `unseen`.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        self._log = log
+        self._older.clear()
+        # Batches of a scan have no change of the stream.
+        if log.head < self._head or (log.head > self._head and log.landed_since(self._head)):
+            self._by_second.clear()
+            self._since = None
+        self._head = log.head
+        return self.unseen
+
+    def committed(self, log: ChangeLogSnapshot) -> None:
+        """Record that the batch is committed; forget the oldest changes beyond the limit."""
+        self._head, self._log = log.head, None
+        self._older.clear()
+        self._shrink()
+
+    def unseen(self, records: ChangeRecords) -> ChangeRecords:
+        """Return the records whose change neither the change log nor this batch has.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        if not len(records):
+            return records
+        if self._since is None:
+            self._load(max(records.created_at))
+        since = self._since or 0
+        old = [
+            digits
+            for digits, second in zip(records.sequence_digits, records.created_at, strict=True)
+            if second < since
+        ]
+        landed = self._landed(old, min(records.created_at), since) if old else set()
+        fresh = []
+        for at, (digits, second) in enumerate(
+            zip(records.sequence_digits, records.created_at, strict=True)
+        ):
+            known = self._older if second < since else self._by_second.setdefault(second, set())
+            if digits in known or (second < since and digits in landed):
+                continue
+            known.add(digits)
+            fresh.append(at)
+        return records if len(fresh) == len(records) else records.taken(fresh)
+
+    def _load(self, newest: int) -> None:
+        """Read the changes of the last minutes from the change log."""
+        assert self._log is not None, "a batch was begun"
+        start = datetime.fromtimestamp(newest, timezone.utc) - LOADED
+        self._since = int(start.timestamp())
+        for rows in self._log.rows_of_time(start, _LAST, _COLUMNS):
+            recent = rows.filter(
+                pc.and_(
+                    pc.is_valid(rows[Log.VERSION]), pc.greater_equal(rows[Log.EVENT_TIME], start)
+                )
+            )
+            seconds = pc.cast(recent[Log.EVENT_TIME], pa.timestamp("s", tz="UTC")).cast(pa.int64())
+            for digits, second in zip(
+                _numbers(recent).to_pylist(), seconds.to_pylist(), strict=True
+            ):
+                self._by_second.setdefault(second, set()).add(digits)
+            self._shrink()
+
+    def _landed(self, digits: Sequence[str], first: int, last: int) -> set[str]:
+        """Return those of these order numbers that the change log has, by a span of time."""
+        assert self._log is not None, "a batch was begun"
+        wanted = pa.array(digits, pa.string())
+        found: set[str] = set()
+        start, end = (datetime.fromtimestamp(one, timezone.utc) for one in (first, last))
+        for rows in self._log.rows_of_time(start, end, _COLUMNS):
+            numbers = _numbers(rows)
+            found.update(numbers.filter(pc.is_in(numbers, wanted)).to_pylist())
+        return found
+
+    def _shrink(self) -> None:
+        excess = sum(map(len, self._by_second.values())) - self._most
+        for second in sorted(self._by_second):
+            if excess <= 0:
+                return
+            excess -= len(self._by_second.pop(second))
+            self._since = second + 1
+
+
+def _numbers(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.utf8_slice_codeunits(rows[Log.VERSION], EPOCH_DIGITS)
+
+
+def tied(records: ChangeRecords) -> int:
+    """Return the number of records that have the time and the item of an earlier one."""
+    times = [digits[:_TIME_DIGITS] for digits in records.sequence_digits]
+    if len(set(times)) == len(times):
+        return 0
+    return len(times) - len(set(zip(times, records.keys, strict=True)))
+
+
+_TIME_DIGITS = 18
+"""Digits of an order number that are its time: see `model.event_order`."""

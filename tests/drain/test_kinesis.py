@@ -1,0 +1,366 @@
+"""Drains of a Kinesis stream: disorder, duplicates, merged shards, retention, switches."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datazone_dagster.changelog import log
+from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.local import LocalDynamoDB
+from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.snapshot_state import Phase
+from datazone_dagster.model.version import split_version
+from datazone_dagster.process import crash_points
+from datazone_dagster.testing import Crash, crash_at
+from tests.drain.kinesis_flow import Flow, Service, layout_in
+
+LONG = os.environ.get("DATAZONE_TEST_PROFILE") == "long"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with LocalDynamoDB(shards=1) as server:
+        yield Service(server)
+
+
+@pytest.fixture(autouse=True)
+def same_clock(service: Service) -> Iterator[None]:
+    yield
+    service.admin.set_clock_offset(0)
+    service.admin.clear_faults()
+
+
+@pytest.fixture
+def flow(service: Service, tmp_path: Path) -> Flow:
+    return Flow(service, layout_in(tmp_path))
+
+
+def test_the_last_write_wins_whatever_the_order(flow: Flow) -> None:
+    flow.hold()
+    for n in range(4):
+        flow.put("a", n)
+    flow.put("b", 1)
+    flow.delete("b")
+    flow.deliver([3, 5, 3, 0, 4, 1, 5, 2])
+    (report,) = flow.drain_all()
+    assert (report.records, report.arrival.repeated) == (6, 2)
+    flow.apply()
+    assert flow.current() == {"a": "3"}
+    assert len(flow.rows("append")) == 6
+    assert set(flow.landed().values()) == {1}
+
+
+def test_what_comes_late_is_put_where_it_belongs(flow: Flow) -> None:
+    flow.hold()
+    for n in range(4):
+        flow.put("a", n)
+    flow.put("b", 1)
+    flow.delete("b")
+    for order in ([3, 5], [1, 0], [1, 0]):
+        flow.deliver(order)
+        flow.drain_all()
+        flow.apply()
+        assert flow.current() == {"a": "3"}
+    intervals = sorted(
+        (row["id"], row["_dz_version"], row["n"], row["_dz_is_current"])
+        for row in flow.rows("history")
+    )
+    assert [(key, n, current) for key, _, n, current in intervals] == [
+        ("a", "0", False),
+        ("a", "1", False),
+        ("a", "2", False),
+        ("a", "3", True),
+        ("b", "1", False),
+    ]
+
+
+@pytest.mark.parametrize("new_process", [False, True])
+def test_a_change_that_comes_again_much_later_is_known(flow: Flow, new_process: bool) -> None:
+    for n in range(3):
+        flow.put("a", n)
+    flow.drain()
+    for hours in range(3):
+        flow.service.admin.advance_clock(3600)
+        flow.put("b", hours)
+        flow.drain()
+    if new_process:
+        flow.new_process()
+    flow.again(0)
+    assert flow.drain().arrival.repeated == 1
+    assert set(flow.landed().values()) == {1}
+
+
+def test_lost_positions_read_again_what_is_known(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(5):
+        flow.put("a", n)
+    flow.drain_all()
+    shutil.rmtree(flow.layout.checkpoint("orders"))
+    monkeypatch.setattr(log, "landed_in", lambda *_: None)  # the log's entries are gone as well
+    flow.service.admin.advance_clock(7200)
+    flow.put("a", 9)
+    flow.new_process()
+    reports = flow.drain_all()
+    assert sum(one.records for one in reports) == 1
+    assert set(flow.landed().values()) == {1}
+    assert not reports[-1].gaps
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        crash_points.AFTER_READ,
+        crash_points.AFTER_CHANGE_LOG_COMMIT,
+        crash_points.AFTER_CHECKPOINT_COMMIT,
+    ],
+)
+def test_a_drain_that_dies_lands_nothing_twice_and_loses_nothing(flow: Flow, point: str) -> None:
+    flow.hold()
+    for n in range(6):
+        flow.put("a", n)
+    flow.deliver([1, 0, 1])
+    with pytest.raises(Crash), crash_at(point):
+        flow.drain()
+    flow.deliver([1, 0, 2, 1])
+    flow.drain_all()
+    flow.deliver()
+    flow.drain_all()
+    assert flow.landed() == Counter(dict.fromkeys(flow.landed(), 1))
+    assert len(flow.landed()) == 6
+
+
+def test_a_merged_shard_waits_for_both_parents(service: Service, tmp_path: Path) -> None:
+    flow = Flow(service, layout_in(tmp_path), shards=2)
+    for n in range(12):
+        flow.put(f"k{n}", 0)
+    flow.merge()
+    for n in range(12):
+        flow.put(f"k{n}", 1)
+    assert [flow.drain().records for _ in range(2)] == [12, 12]
+    flow.split()
+    for n in range(12):
+        flow.put(f"k{n}", 2)
+    flow.drain_all()
+    flow.apply()
+    assert flow.current() == {f"k{n}": "2" for n in range(12)}
+    assert len(flow.rows("append")) == 36
+
+
+def test_changes_of_another_table_move_the_position(flow: Flow, service: Service) -> None:
+    other = Flow(service, flow.layout)
+    other.disable()
+    service.dynamodb.enable_kinesis_streaming_destination(TableName=other.table, StreamArn=flow.arn)
+    other.put("x", 1)
+    report = flow.drain()
+    assert (report.records, report.arrival.others) == (0, 1)
+    (row,) = CheckpointTable(flow.layout, "orders").open_or_create().checkpoint.shards.values()
+    assert row.sequence_number is not None
+    flow.put("a", 1)
+    flow.new_process()
+    assert (flow.drain().arrival.others, len(flow.landed())) == (0, 1)
+
+
+def test_what_is_no_change_is_quarantined_once(flow: Flow) -> None:
+    flow.service.kinesis.put_record(StreamName=flow.table, PartitionKey="x", Data=b"no change")
+    flow.put("a", 1)
+    assert flow.drain().malformed == 1
+    flow.new_process()
+    flow.drain()
+    reasons = flow.log_rows()[Log.REASON].to_pylist()
+    assert sum(reason is not None for reason in reasons) == 1
+
+
+def test_a_shard_that_was_not_read_for_the_retention_is_a_gap(flow: Flow) -> None:
+    flow.put("a", 1)
+    flow.drain()
+    flow.put("a", 2)
+    flow.service.admin.advance_clock(25 * 3600)
+    flow.put("a", 3)
+    flow.new_process()
+    (gap,) = flow.drain_all()[-1].gaps
+    assert gap.reason == "the shard was not read for 24 hours"
+    flow.apply()
+    assert flow.current() == {"a": "3"}
+
+
+def test_a_longer_retention_is_no_gap(flow: Flow) -> None:
+    flow.service.kinesis.increase_stream_retention_period(
+        StreamName=flow.table, RetentionPeriodHours=72
+    )
+    flow.put("a", 1)
+    flow.drain()
+    flow.put("a", 2)
+    flow.service.admin.advance_clock(48 * 3600)
+    flow.put("a", 3)
+    flow.new_process()
+    report = flow.drain_all()[-1]
+    assert not report.gaps
+    assert report.arrival.retention == timedelta(hours=72)
+    assert len(flow.landed()) == 3
+
+
+def test_a_destination_that_is_off_is_one_gap_that_grows(flow: Flow) -> None:
+    flow.put("a", 1)
+    flow.drain()
+    flow.disable()
+    flow.put("a", 2)
+    (gap,) = flow.drain().gaps
+    assert "does not send" in gap.reason
+    flow.service.admin.advance_clock(1200)
+    (longer,) = flow.drain().gaps
+    assert longer.since == gap.since
+    assert longer.until is not None
+    assert gap.until is not None
+    assert longer.until > gap.until
+    flow.enable()
+    flow.put("a", 3)
+    (kept,) = flow.drain().gaps
+    assert kept == longer
+
+
+def test_a_stream_made_again_is_a_gap_and_a_new_epoch(flow: Flow) -> None:
+    flow.put("a", 1)
+    flow.drain()
+    flow.service.kinesis.delete_stream(StreamName=flow.table)
+    flow.service.admin.advance_clock(60)
+    flow.service.kinesis.create_stream(StreamName=flow.table, ShardCount=1)
+    flow.put("a", 2)
+    report = flow.drain_all()[-1]
+    assert report.gaps
+    flow.apply()
+    assert flow.current() == {"a": "2"}
+
+
+@pytest.mark.parametrize("to_kinesis", [True, False])
+def test_a_switch_of_kinds_is_a_gap_and_a_new_epoch(flow: Flow, to_kinesis: bool) -> None:
+    kinesis, client = flow.source, flow.client
+    if to_kinesis:
+        flow.switch_to_the_stream_of_the_table()
+    flow.put("a", 1)
+    flow.drain_all()
+    flow.apply()
+    flow.put("a", 2)
+    if to_kinesis:
+        flow.source, flow.client = kinesis, client
+    else:
+        flow.switch_to_the_stream_of_the_table()
+    reports = flow.drain_all()
+    assert any("switched" in gap.reason for gap in reports[-1].gaps)
+    epochs = {split_version(one)[0] for one in flow.log_rows()[Log.VERSION].to_pylist()}
+    assert epochs == {1, 2}
+    flow.apply()
+    assert flow.current() == {"a": "2"}
+    flow.put("a", 3)
+    flow.drain_all()
+    flow.apply()
+    assert flow.current() == {"a": "3"}
+
+
+def test_what_comes_late_after_the_announcement_does_not_win(
+    service: Service, tmp_path: Path
+) -> None:
+    flow = Flow(service, layout_in(tmp_path), start="snapshot")
+    flow.put("a", 1)
+    flow.put("b", 1)
+    flow.put("unchanged", 1)
+    flow.hold()
+    flow.put("a", 2)
+    flow.put("a", 3)
+    flow.delete("b")
+    flow.put("b", 2)
+    flow.deliver([1, 3])
+    flow.drain()
+    flow.apply()
+    assert flow.snapshot().waits_for  # announced: the epoch is raised
+    flow.deliver([0, 1])
+    flow.drain()
+    flow.apply()
+    assert flow.current() == {"a": "3", "b": "2", "unchanged": "1"}
+    flow.service.admin.advance_clock(120)
+    flow.put("a", 4)
+    flow.put("late", 1)
+    flow.deliver([1])
+    for _ in range(8):
+        report = flow.snapshot()
+        flow.drain_all()
+        flow.apply()
+        flow.service.admin.advance_clock(5)
+        if report.phase is Phase.DONE:
+            break
+    assert report.phase is Phase.DONE
+    flow.deliver()
+    flow.drain_all()
+    flow.apply()
+    assert flow.current() == flow.items() == {"a": "4", "b": "2", "late": "1", "unchanged": "1"}
+    by_event = {
+        (row[Log.EVENT_NAME], split_version(row[Log.VERSION])[0])
+        for row in flow.log_rows().to_pylist()
+    }
+    assert {epoch for name, epoch in by_event if name == "SNAPSHOT"} == {2}
+    assert {epoch for name, epoch in by_event if name != "SNAPSHOT"} == {1, 2}
+
+
+def test_equal_times_are_counted(flow: Flow) -> None:
+    flow.disable()
+    flow.precision = "MILLISECOND"
+    flow.enable()
+    for n in range(40):  # some of them in one millisecond
+        flow.put("a", n)
+    report = flow.drain_all()[-1]
+    assert report.arrival.is_coarse
+    times = Counter(one[8:26] for one in flow.log_rows()[Log.VERSION].to_pylist())
+    assert report.arrival.tied == sum(count - 1 for count in times.values())
+
+
+WRITES = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(0, 3) | st.none()), min_size=1, max_size=9
+)
+
+
+@settings(max_examples=60 if LONG else 6)
+@given(writes=WRITES, data=st.data())
+def test_any_disorder_gives_the_last_write_and_each_event_once(
+    service: Service, writes: list[tuple[str, int | None]], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        flow = Flow(service, layout_in(Path(folder)))
+        flow.hold()
+        made = 0
+        for key, n in writes:
+            before = flow.items()
+            flow.delete(key) if n is None else flow.put(key, n)
+            made += flow.items() != before
+        left = made
+        while left:
+            order = data.draw(st.lists(st.integers(0, left - 1), min_size=1, max_size=left + 2))
+            flow.deliver(order)
+            left -= len(set(order))
+            if data.draw(st.booleans()):
+                flow.split()
+            elif len(flow.open_shards()) > 1 and data.draw(st.booleans()):
+                flow.merge()
+            if data.draw(st.booleans()):
+                flow.new_process()
+            flow.drain()
+            if data.draw(st.booleans()):
+                flow.apply()
+        flow.drain_all()
+        flow.apply()
+        if not made:
+            return
+        assert flow.current() == flow.items()
+        assert set(flow.landed().values()) == {1}
+        assert len(flow.landed()) == len(flow.rows("append")) == made
+        now = {row["id"]: row["n"] for row in flow.rows("history") if row["_dz_is_current"]}
+        assert now == flow.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -154,7 +155,6 @@ def test_a_dataset_stays_when_its_table_loses_the_tag(
     ("tables", "more", "words"),
     [
         ((), "", "team=shop: none found"),
-        (("orders",), "exclude: [orders]", "1 found, all excluded"),
         (("a-b.c", "a.b-c"), "", "both give the dataset 'a_b_c'"),
         (("orders",), "exclude: orders", "1 found, all excluded"),
         (("orders",), "required_tables: customers", "'customers' not found"),
@@ -219,6 +219,21 @@ def test_the_key_of_the_state_tells_components_apart(server: LocalDynamoDB) -> N
     assert made.defs_state_config.refresh_if_dev is False
     own = component(server, "defs_state: {management_type: LOCAL_FILESYSTEM, key: mine}")
     assert own.defs_state_config.key == "mine"
+
+
+def test_a_state_in_the_storage_of_the_instance_is_known_to_the_next_refresh(
+    server: LocalDynamoDB, clients: Clients, tmp_path: Path
+) -> None:
+    tagged(clients, "lost", "stays")
+    made = component(server, "defs_state: {management_type: VERSIONED_STATE_STORAGE}")
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        asyncio.run(made.refresh_state(tmp_path))
+        untag(clients, "lost")
+        version = asyncio.run(made.refresh_state(tmp_path))
+        storage = instance.defs_state_storage
+        assert storage is not None
+        storage.download_state_to_path(made.defs_state_config.key, version, tmp_path / "state")
+    assert {"lost", "stays"} <= set(built(made, tmp_path / "state"))
 
 
 @pytest.mark.parametrize("scaffold_format", ["yaml", "python"])

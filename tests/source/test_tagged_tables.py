@@ -117,9 +117,8 @@ def test_odd_answers_are_errors(service: ScriptedService) -> None:
 @pytest.mark.parametrize(
     ("environment", "endpoint", "expected"),
     [
-        ({}, "http://dynamodb:8000", "http://dynamodb:8000"),
-        ({}, "https://vpce-1.dynamodb.us-west-2.vpce.amazonaws.com", "https://tagging."),
         ({"AWS_ENDPOINT_URL_DYNAMODB": "http://db:8000"}, None, "http://db:8000"),
+        ({}, "https://vpce-1.dynamodb.us-west-2.vpce.amazonaws.com", "https://tagging."),
         (
             {
                 "AWS_ENDPOINT_URL_DYNAMODB": "http://db:8000",

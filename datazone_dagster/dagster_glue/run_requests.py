@@ -25,7 +25,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
-from datazone_dagster.dagster_glue.staying_runs import definition_version, end_run_of_other_code
+from datazone_dagster.dagster_glue.staying_runs import end_run_of_other_code
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.retries import wait_after
@@ -64,6 +64,7 @@ def decide_run(
     instance: DagsterInstance,
     options: RunOptions,
     *,
+    version: str,
     head: int,
     now: datetime,
     loaded_at: datetime,
@@ -83,6 +84,7 @@ def decide_run(
         layout: Locations of the tables.
         instance: Dagster instance, for the latest runs.
         options: Tags of the run, and the shortest time between two runs.
+        version: Version of the transform and of the settings of its runs.
         head: Latest batch of the change log, for the run's tags.
         now: Current time.
         loaded_at: Time when the code location was loaded.
@@ -90,7 +92,6 @@ def decide_run(
     pools = [pool_name(transform)]
     free_pools(instance, pools)
     past = _past_failures(instance, transform, loaded_at)
-    version = definition_version(transform)
     active = instance.get_run_records(
         RunsFilter(job_name=transform.job_name, statuses=ACTIVE), limit=1
     )

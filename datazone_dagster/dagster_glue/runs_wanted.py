@@ -20,6 +20,7 @@ from datazone_dagster.dagster_glue.run_requests import RunDecision, decide_run
 from datazone_dagster.dagster_glue.sensor_checks import SensorCheck, with_failures
 from datazone_dagster.dagster_glue.shared import Group
 from datazone_dagster.dagster_glue.source_run_requests import decide_source_run, end_source_run
+from datazone_dagster.dagster_glue.staying_runs import definition_version
 from datazone_dagster.model.layout import Layout
 
 
@@ -65,6 +66,7 @@ class RunsWanted:
             found = [one.head_batch for one in known if one is not None and one.pending_batches]
             if found:
                 heads[transform.name] = max(found)
+        versions = {one.name: self._version(one) for one in transforms}
         requests: list[RunRequest] = []
         reasons: list[str] = []
         decisions: dict[str, RunDecision] = {}
@@ -77,6 +79,7 @@ class RunsWanted:
                 self.layout,
                 self.instance,
                 self.options,
+                versions=versions,
                 heads={one.name: heads[one.name] for one in waiting if one in together},
                 now=now,
                 loaded_at=loaded_at,
@@ -93,6 +96,7 @@ class RunsWanted:
                 self.layout,
                 self.instance,
                 self.options,
+                version=versions[transform.name],
                 head=heads[transform.name],
                 now=now,
                 loaded_at=loaded_at,
@@ -106,3 +110,10 @@ class RunsWanted:
                 for dataset in transform.outputs.values():
                     lags[dataset.id] = with_failures(lags[dataset.id], decision)
         return requests, reasons
+
+    def _version(self, transform: Transform) -> str:
+        """Return the version of a transform and of the settings of its runs."""
+        applier, tags = self.group.members[transform.name].applier, self.options.op_tags
+        return definition_version(
+            transform, applier.settings, applier.preview, sorted(tags.items())
+        )

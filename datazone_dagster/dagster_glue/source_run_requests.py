@@ -31,7 +31,6 @@ from datazone_dagster.dagster_glue.run_requests import (
     waits_for_lookups,
 )
 from datazone_dagster.dagster_glue.staying_runs import (
-    definition_version,
     end_run,
     end_run_of_other_code,
 )
@@ -49,6 +48,7 @@ def decide_source_run(
     instance: DagsterInstance,
     options: RunOptions,
     *,
+    versions: Mapping[str, str],
     heads: Mapping[str, int],
     now: datetime,
     loaded_at: datetime,
@@ -65,6 +65,7 @@ def decide_source_run(
         layout: Locations of the tables.
         instance: Dagster instance, for the latest runs.
         options: Tags of the run, and the shortest time between two runs.
+        versions: Version of each transform and of the settings of its runs, by name.
         heads: Latest batch of the change log, by transform with a backlog.
         now: Current time.
         loaded_at: Time when the code location was loaded.
@@ -74,7 +75,7 @@ def decide_source_run(
     """
     job, pools = source_job_name(source), [pool_name(one) for one in transforms]
     free_pools(instance, pools)
-    version = _version(transforms)
+    version = _version({one.name: versions[one.name] for one in transforms})
     records = instance.get_run_records(RunsFilter(job_name=job, statuses=ACTIVE), limit=1)
     latest = records or instance.get_run_records(RunsFilter(job_name=job), limit=1)
     counted = _retries_after(latest[0], heads, loaded_at) if latest else {}
@@ -124,10 +125,9 @@ def decide_source_run(
 _Decision = tuple[RunRequest | None, str, dict[str, RunDecision]]
 
 
-def _version(transforms: Sequence[Transform]) -> str:
+def _version(versions: Mapping[str, str]) -> str:
     """Return a version that changes with each of the transforms."""
-    text = repr(sorted((one.name, definition_version(one)) for one in transforms))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:12]
 
 
 def _retries_after(

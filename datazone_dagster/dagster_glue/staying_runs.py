@@ -24,7 +24,8 @@ ASK_EVERY_SECONDS = 5.0
 QUEUED_LONG = timedelta(seconds=10)
 """Time in the queue after which a run of anybody makes those that stay end: it may need the place
 of one of them."""
-
+QUEUED_READ = 100
+"""Most runs of the queue that a run looks at, the newest ones."""
 
 _logger = logging.getLogger(__name__)
 
@@ -34,11 +35,16 @@ def stays(run: DagsterRun) -> bool:
     return SOURCE_TAG in run.tags
 
 
-def definition_version(transform: Transform) -> str:
-    """Return a version that changes with the function and with every setting of the transform."""
+def definition_version(transform: Transform, *of_runs: object) -> str:
+    """Return a version that changes with the function and with every setting of the transform.
+
+    Args:
+        transform: The transform.
+        of_runs: Settings of its runs that are not its own, such as their bounds.
+    """
     settings = (transform.source, *transform.outputs.values(), *transform.lookups.values())
     handling = (transform.on_error, transform.on_mismatch, transform.row_wise)
-    text = repr((function_version(transform), settings, *handling))
+    text = repr((function_version(transform), settings, *handling, *of_runs))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -80,11 +86,18 @@ def told_to_end(
 
 
 def _are_waited_for(instance: DagsterInstance, pools: Collection[str], run_id: str) -> bool:
+    """Return whether a step of another run waits for one of the pools, or such a run is queued.
+
+    Where pools count runs, Dagster leaves a run that needs a taken pool in the queue.
+    """
     storage = instance.event_log_storage
-    if not storage.supports_global_concurrency_limits:
-        return False
-    waiting = (storage.get_concurrency_info(one).pending_run_ids for one in pools)
-    return any(found - {run_id} for found in waiting)
+    if storage.supports_global_concurrency_limits:
+        waiting = (storage.get_concurrency_info(one).pending_run_ids for one in pools)
+        if any(found - {run_id} for found in waiting):
+            return True
+    queued = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED]), limit=QUEUED_READ)
+    needs = (one.run_op_concurrency for one in queued)
+    return any(not set(pools).isdisjoint(one.all_pools or ()) for one in needs if one is not None)
 
 
 def _queue_is_long(instance: DagsterInstance, clock: Clock) -> bool:
@@ -93,10 +106,13 @@ def _queue_is_long(instance: DagsterInstance, clock: Clock) -> bool:
 
 
 def end_run_of_other_code(instance: DagsterInstance, record: RunRecord, version: str) -> str | None:
-    """Tell a run to end that has another version of the transform; return why, or None."""
+    """Tell a run to end that has another version of the transform, or other settings; return why.
+
+    None if it has this version.
+    """
     if hidden_tag(record.dagster_run.tags, VERSION_TAG) in (None, version):
         return None
-    end_run(instance, record, "the transform has changed")
+    end_run(instance, record, "the transform or its settings have changed")
     return "a run with the former version of the transform ends after its chunk"
 
 

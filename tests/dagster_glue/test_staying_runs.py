@@ -19,6 +19,7 @@ from dagster import (
     ExecuteInProcessResult,
 )
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.dagster_run import RunOpConcurrency
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.apply import run as apply_run
@@ -32,6 +33,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.staying_runs import told_to_end
 from datazone_dagster.pipeline import ApplySettings
+from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.dagster_glue.conftest import ITEM_COLUMNS, SOURCE, MakeWorld, World, orders_transform
 
 POOL = pool_name(orders_transform())
@@ -171,8 +173,33 @@ def test_a_run_of_the_former_function_is_told_to_end(
     assert world.rows() == {"first": "placed"}  # what landed later is for the next run
     run = world.instance.get_run_by_id(result.run_id)
     assert run is not None
-    assert run.tags[END_TAG] == "the transform has changed"
+    assert run.tags[END_TAG] == "the transform or its settings have changed"
     assert [one.job_name for one in world.tick().requests] == ["apply_orders"]
+
+
+def test_a_change_of_the_settings_of_a_run_is_another_version(
+    clock: FixedClock, tmp_path: Path
+) -> None:
+    def version(number: int, **options: Any) -> str:
+        stream = ScriptedStream("orders", clock=clock)
+        with DagsterInstance.ephemeral() as instance:
+            transforms = [orders_transform()]
+            world = World(
+                tmp_path / f"{number}", instance, clock, stream, transforms, options, None
+            )
+            world.put("a")
+            [request] = world.tick().requests
+            return request.tags[VERSION_TAG]
+
+    changes: list[dict[str, Any]] = [
+        {},
+        {"apply_settings": QUICKLY_IDLE},
+        {"preview": False},
+        {"op_tags": {"size": "large"}},
+    ]
+    versions = [version(number, **options) for number, options in enumerate(changes)]
+    assert len(set(versions)) == len(changes)
+    assert version(len(changes)) == versions[0]
 
 
 def test_a_run_gives_way_to_runs_that_wait_for_long(world: World) -> None:
@@ -189,6 +216,28 @@ def test_a_run_gives_way_to_runs_that_wait_for_long(world: World) -> None:
     assert not ask()
     world.clock.advance(staying_runs.QUEUED_LONG + timedelta(seconds=5))
     assert ask()
+
+
+def test_a_run_gives_way_to_a_queued_run_that_needs_its_pool(world: World) -> None:
+    """Where pools count runs, as in our dagster.yaml, a run waits for a pool in the queue."""
+    job = world.defs.resolve_job_def("apply_orders")
+    run = world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
+    now = iter(range(0, 1000, 10))
+    ask = told_to_end(world.instance, run.run_id, [POOL], world.clock, lambda: float(next(now)))
+    location = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name="here")
+    origin = RemoteRepositoryOrigin(location, "__repository__").get_job_origin("rebuild_orders")
+    for pool, gives_way in (("others", False), (POOL, True)):
+        world.instance.add_run(
+            DagsterRun(
+                "rebuild_orders",
+                status=DagsterRunStatus.QUEUED,
+                remote_job_origin=origin,
+                run_op_concurrency=RunOpConcurrency(
+                    root_key_counts={}, has_unconstrained_root_nodes=False, all_pools={pool}
+                ),
+            )
+        )
+        assert ask() is gives_way
 
 
 def test_a_run_gives_way_to_what_waits_for_its_pool(world: World, tmp_path: Path) -> None:

@@ -180,13 +180,14 @@ class _SourceRun:
         for name, retry in self._before.items():
             if name in self._seats and retry.until > now:
                 self._turns.rest(name, now_seconds + (retry.until - now).total_seconds())
-        while (step := self._turns.next(time.monotonic())) is not None:
-            if isinstance(step, str):
-                yield from self._turn(step, self._seats[step])
-            elif self._must_end():
-                self._leave_out_what_rests()
-            else:
-                self._pause(step)
+        with self._shared.reading():
+            while (step := self._turns.next(time.monotonic())) is not None:
+                if isinstance(step, str):
+                    yield from self._turn(step, self._seats[step])
+                elif self._must_end():
+                    self._leave_out_what_rests()
+                else:
+                    self._pause(step)
         yield from self._told_for_skipped_steps()
 
     def _must_end(self) -> bool:

@@ -21,7 +21,13 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore
 
 from datazone_dagster.delta.conditional_writes import require_conditional_writes
-from datazone_dagster.delta.remote_files import SMALL_BYTES, FileCache, by_ranges, upload_to
+from datazone_dagster.delta.remote_files import (
+    SMALL_BYTES,
+    FileCache,
+    by_blocks,
+    by_ranges,
+    upload_to,
+)
 from datazone_dagster.delta.store_access import object_store
 from datazone_dagster.delta.store_errors import storage_error, store_calls
 from datazone_dagster.delta.stored_files import (
@@ -53,6 +59,8 @@ class TableStore:
         self._root = uri.rstrip("/")
         self._options = dict(storage_options)
         self._local = _local_folder(uri)
+        self.shares_blocks = False
+        """Whether readers of large files, which follow each other, share what was read."""
 
     @property
     def is_local(self) -> bool:
@@ -83,6 +91,9 @@ class TableStore:
                     content = pa.py_buffer(found.bytes())
                     _CACHE.put(self._root, path, content)
                     return pa.BufferReader(content)
+        if self.shares_blocks:
+            objects = self._objects
+            return by_blocks(objects, path, size_bytes, self._calls, _CACHE, self._root)
         return by_ranges(self._objects, path, size_bytes, self._calls)
 
     def open_small(self, path: str) -> pa.NativeFile:

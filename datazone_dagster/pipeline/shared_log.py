@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from datazone_dagster.api import DynamoDBSource, Transform
@@ -39,6 +40,16 @@ class SharedLog:
         """Return the change log of a source."""
         looks = SharedLooks(look_every_seconds(remote=layout.is_remote))
         return cls(ChangeLog(layout, source), layout, looks)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Share what is read of the log in the block, also of its large files."""
+        store = self.log.table.store
+        store.shares_blocks = True
+        try:
+            yield
+        finally:
+            store.shares_blocks = False
 
     @property
     def look_every_seconds(self) -> float:

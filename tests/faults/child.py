@@ -11,7 +11,7 @@ from datazone_dagster.apply import ApplySettings
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import DrainSettings, apply_transform, drain_once
 from datazone_dagster.process import crash_points
-from tests.faults.dagster_child import evaluate_sensor, run_job
+from tests.faults.dagster_child import evaluate_sensor, run_job, run_shared_job
 from tests.faults.orders import SOURCE, flow, wider_flow
 from tests.faults.world import stream_client
 
@@ -19,7 +19,7 @@ SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
 SHORT_DRAINS = DrainSettings(budget_bytes=4096, max_workers=4)
 
 
-Role = Literal["worker", "sensor", "listening sensor", "run"]
+Role = Literal["worker", "sensor", "listening sensor", "run", "shared run"]
 
 
 def start(
@@ -37,7 +37,8 @@ def start(
         endpoint_url: Endpoint of the local DynamoDB.
         layout: Locations of the tables.
         role: `worker` drains and applies without Dagster; `sensor` evaluates the drain sensor,
-            `listening sensor` in ticks that listen, and `run` executes runs, all in Dagster.
+            `listening sensor` in ticks that listen, `run` executes runs, and `shared run` runs
+            of two transforms that take turns, all in Dagster.
         home: Directory of the Dagster instance.
         crash_at: Name of a point in `crash_points`, or its nth time: "after read#2".
         wider: Whether the transform adds a column and widens another.
@@ -61,6 +62,8 @@ def _work(
         evaluate_sensor(endpoint_url, layout, home)
     if role == "listening sensor":
         evaluate_sensor(endpoint_url, layout, home, listening=True)
+    if role == "shared run":
+        run_shared_job(endpoint_url, layout, home)
     if role == "run":
         run_job(endpoint_url, layout, home)
     logging.disable(logging.WARNING)

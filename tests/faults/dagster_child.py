@@ -7,12 +7,14 @@ from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRunStatus, Definitions, build_sensor_context
 
-from datazone_dagster import DynamoDBStreamsResource, Lakehouse, build_definitions
+from datazone_dagster import DynamoDBStreamsResource, Lakehouse, Transform, build_definitions
+from datazone_dagster.dagster_glue.names import SOURCE_TAG, source_job_name
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import ApplySettings, DrainSettings
-from tests.faults.orders import flow
+from tests.faults.orders import SOURCE, flow, statuses
 
 JOB = flow.job_name
+SHARED_JOB = source_job_name(SOURCE)
 SENSOR = "drain_orders"
 CURSOR = "cursor"
 
@@ -41,6 +43,16 @@ def run_job(endpoint_url: str, layout: Layout, home: str) -> None:
             definitions.resolve_job_def(JOB).execute_in_process(instance=instance)
 
 
+def run_shared_job(endpoint_url: str, layout: Layout, home: str) -> None:
+    """Execute runs of all transforms for ever, as the sensor requests them."""
+    definitions = code_location(endpoint_url, layout, flow, statuses, one_run_per_source=True)
+    with instance_at(home) as instance:
+        while True:
+            definitions.resolve_job_def(SHARED_JOB).execute_in_process(
+                instance=instance, tags={SOURCE_TAG: "orders"}
+            )
+
+
 def tick(definitions: Definitions, instance: DagsterInstance, cursor: Path) -> None:
     sensor = definitions.resolve_sensor_def(SENSOR)
     resources = definitions.resources or {}
@@ -58,9 +70,11 @@ def tick(definitions: Definitions, instance: DagsterInstance, cursor: Path) -> N
     fresh.replace(cursor)
 
 
-def code_location(endpoint_url: str, layout: Layout) -> Definitions:
+def code_location(
+    endpoint_url: str, layout: Layout, *transforms: Transform, one_run_per_source: bool = False
+) -> Definitions:
     return build_definitions(
-        [flow],
+        transforms or [flow],
         lakehouse=Lakehouse(uri=layout.uri),
         dynamodb=DynamoDBStreamsResource(
             region_name="eu-west-1",
@@ -70,6 +84,7 @@ def code_location(endpoint_url: str, layout: Layout) -> Definitions:
         ),
         drain_settings=DrainSettings(budget_bytes=4096, max_workers=4),
         apply_settings=ApplySettings(chunk_bytes=1),
+        one_run_per_source=one_run_per_source,
     )
 
 

@@ -68,6 +68,17 @@ def wider_flow(orders: Frame) -> dict[str, object]:
     return {"current": rows.filter(f"status <> '{HIDDEN_STATUS}'"), "events": rows}
 
 
+@transform(
+    input_mapping={"orders": Input(Stream(source=SOURCE))},
+    output_mapping={"statuses": Output(Dataset(id="statuses"))},
+)
+def statuses(orders: Frame) -> object:
+    """A second transform of the same stream."""
+    return orders.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.status.S as status").filter(
+        f"status <> '{HIDDEN_STATUS}'"
+    )
+
+
 def order(number: int, status: str, total: int) -> dict[str, Any]:
     return {"id": {"S": f"k{number}"}, "status": {"S": status}, "total": {"N": str(total)}}
 

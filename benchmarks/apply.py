@@ -30,9 +30,16 @@ from benchmarks.orders import DATASET, SOURCE, process_orders_stream
 from benchmarks.pages import Workload, generated
 from benchmarks.stream import PagesStream
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
-from datazone_dagster.apply import change_scan, prepare
+from datazone_dagster.apply import change_scan
+from datazone_dagster.apply.change_scan import ChangeScan
 from datazone_dagster.apply.chunk_size import ApplySettings
+from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.function import Function
+from datazone_dagster.apply.joined_chunks import JoinedChunks
+from datazone_dagster.apply.maintain_dataset import MaintenanceInRun
+from datazone_dagster.apply.prepare import Preparation
+from datazone_dagster.apply.run import ApplyRun
+from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.frame.frame import Frame
@@ -96,6 +103,31 @@ FLOWS: dict[str, Transform] = {
 }
 
 
+_SCAN, _PARQUET = "read keys and versions", "read Parquet"
+_FUNCTION, _MERGE = "parse images, run the function", "merge and commit"
+
+STAGES: tuple[tuple[object, str, str], ...] = (
+    (ApplyRun, "__init__", "open the tables"),
+    (ApplyRun, "_apply_chunk", "other steps of a chunk"),
+    (ChangeLog, "open", "open the tables"),
+    (Preparation, "next_chunk", "prepare chunks"),
+    (FullChunk, "changes_with", _PARQUET),
+    (RowGroups, "read", _PARQUET),
+    (RowGroups, "_in_range", _PARQUET),
+    (ChangeScan, "run", _SCAN),
+    (ChangeScan, "changes", _SCAN),
+    (change_scan, "only_latest", "collapse keys"),
+    (JoinedChunks, "_collapse", "collapse keys"),
+    (Frame, "rows_of", _FUNCTION),
+    (Function, "returned", _FUNCTION),
+    (Function, "read", _FUNCTION),
+    (Function, "evaluate", _FUNCTION),
+    (DatasetTable, "apply", _MERGE),
+    (MaintenanceInRun, "done", "maintain the tables"),
+)
+"""Steps of a run and the stage that each counts for, without the other steps within it."""
+
+
 def child(variant: str, folder: Path, lake: Path) -> Measured:
     measured = Measured(variant)
     if variant == DRAIN:
@@ -103,28 +135,16 @@ def child(variant: str, folder: Path, lake: Path) -> Measured:
         return measured
     stream = PagesStream(folder, parse_page)
     measured.records, measured.body_bytes = stream.records, stream.body_bytes
-    with Stages(measured) as stages:
-        if variant == COLLAPSED:
-            stages.wrap(prepare, "read_selected", "prepare chunks")
-            stages.wrap(RowGroups, "read", "of which: read Parquet")
-            stages.wrap(change_scan, "only_latest", "of which: collapse keys")
-            # Images are parsed while the SQL runs over them.
-            stages.wrap(Frame, "rows_of", "of which: parse images, run the SQL", alone=True)
-        elif variant in (APPEND, HISTORY):
-            stages.wrap(prepare, "read_selected", "prepare chunks")
-            stages.wrap(Frame, "rows_of", "of which: parse images, run the SQL")
-        elif variant in (ITEMS, TYPED):
-            stages.wrap(Function, "returned", "read and parse images")
-        else:
-            stages.wrap(Function, "read", "parse images, run the SQL")
-        stages.wrap(DatasetTable, "apply", "merge and commit")
+    with Stages(measured, of_process=True) as stages:
+        for owner, name, stage in STAGES:
+            stages.wrap(owner, name, stage, alone=True)
         with measuring(measured):
             applied = apply_transform(FLOWS[variant], Layout(str(lake)), settings=ApplySettings())[
                 DATASET
             ]
     if applied.records != measured.records:
         raise SystemExit(f"{applied.records} of {measured.records} changes were applied")
-    measured.notes |= {"chunks": applied.chunks, "rows": applied.row_count}
+    measured.notes |= {"chunks": applied.chunks, "rows": applied.row_count, "stages_add_up": 1}
     return measured
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -46,6 +47,11 @@ class Measured:
         return self.records / self.wall_seconds if self.wall_seconds else 0.0
 
     @property
+    def staged_share(self) -> float:
+        """Share of the CPU time that is in a stage, if no stage is part of another one."""
+        return sum(self.stages.values()) / self.cpu_seconds if self.cpu_seconds else 0.0
+
+    @property
     def cpu_seconds_per_million(self) -> float:
         return 1e6 * self.cpu_seconds / self.records if self.records else 0.0
 
@@ -63,13 +69,19 @@ def measuring(measured: Measured) -> Iterator[None]:
 class Stages:
     """CPU seconds by stage: wraps functions of the flow while the block runs.
 
-    CPU time is that of the thread that runs the function, so stages may overlap.
+    Args:
+        measured: Where the stages are added.
+        of_process: Whether the CPU time of a function is that of the process, with the threads of
+            DuckDB, Arrow and delta-rs: for flows that make one step at a time. Else it is that of
+            the thread that runs the function, and stages may overlap.
     """
 
-    def __init__(self, measured: Measured) -> None:
+    def __init__(self, measured: Measured, *, of_process: bool = False) -> None:
         self._measured = measured
         self._lock = threading.Lock()
-        self._inside = threading.local()
+        self._seconds = time.process_time if of_process else time.thread_time
+        # A step may be continued by another thread, while the one that began it waits.
+        self._inside = SimpleNamespace() if of_process else threading.local()
         self._undo: list[tuple[object, str, object]] = []
 
     def wrap(self, owner: object, name: str, stage: str, *, alone: bool = False) -> None:
@@ -94,11 +106,11 @@ class Stages:
         def timed(*args: object, **kwargs: object) -> object:
             within: list[float] = self._inside.__dict__.setdefault("seconds", [])
             within.append(0.0)
-            started = time.thread_time()
+            started = self._seconds()
             try:
                 return function(*args, **kwargs)
             finally:
-                took = time.thread_time() - started
+                took = self._seconds() - started
                 others = within.pop()
                 if within:
                     within[-1] += took
@@ -177,6 +189,8 @@ def markdown(title: str, rows: list[Measured], baseline: str | None = None) -> s
             f"| {stage} | {1e6 * seconds / row.records:.2f} |"
             for stage, seconds in sorted(row.stages.items(), key=lambda item: -item[1])
         ]
+        if row.notes.get("stages_add_up"):
+            lines += ["", f"Together they are {row.staged_share:.0%} of it."]
     return "\n".join([*lines, ""])
 
 

@@ -27,26 +27,26 @@ class PagesStream:
 
     def __init__(self, folder: Path, parse: Parser = parse_page) -> None:
         index = json.loads((folder / "index.json").read_text())
-        self._pages = [[PageRef(*page) for page in shard] for shard in index]
+        self.pages = [[PageRef(*page) for page in shard] for shard in index]
         self._files = [os.open(folder / f"{n}.pages", os.O_RDONLY) for n in range(len(index))]
         self._parse = parse
         self.calls = 0
 
     @property
     def records(self) -> int:
-        return sum(page.records for shard in self._pages for page in shard)
+        return sum(page.records for shard in self.pages for page in shard)
 
     @property
     def body_bytes(self) -> int:
-        return sum(page.length for shard in self._pages for page in shard)
+        return sum(page.length for shard in self.pages for page in shard)
 
     def bodies(self) -> list[bytes]:
         """Return the body of every page, shard after shard."""
-        return [self.body(n, ref) for n, shard in enumerate(self._pages) for ref in shard]
+        return [self.body(n, ref) for n, shard in enumerate(self.pages) for ref in shard]
 
     def iterators(self) -> list[str]:
         """Return the iterator of every page, shard after shard."""
-        return [f"{n}:{at}" for n, shard in enumerate(self._pages) for at in range(len(shard))]
+        return [f"{n}:{at}" for n, shard in enumerate(self.pages) for at in range(len(shard))]
 
     def body(self, shard: int, page: PageRef) -> bytes:
         return os.pread(self._files[shard], page.length, page.offset)
@@ -56,7 +56,7 @@ class PagesStream:
 
     def describe(self, stream_arn: str) -> StreamDescription:
         shards = tuple(
-            Shard(f"shardId-{n:020d}-bench", None, FIRST_SEQUENCE) for n in range(len(self._pages))
+            Shard(f"shardId-{n:020d}-bench", None, FIRST_SEQUENCE) for n in range(len(self.pages))
         )
         return StreamDescription(stream_arn, "NEW_AND_OLD_IMAGES", enabled=True, shards=shards)
 
@@ -64,7 +64,7 @@ class PagesStream:
         del stream_arn
         shard = int(shard_id.split("-")[1])
         after = start.sequence_number or 0
-        passed = sum(page.last_sequence_number <= after for page in self._pages[shard])
+        passed = sum(page.last_sequence_number <= after for page in self.pages[shard])
         return f"{shard}:{passed}"
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
@@ -77,6 +77,6 @@ class PagesStream:
     def raw(self, shard_iterator: str) -> bytes:
         """Return the body of GetRecords; after the last page of a shard an empty page."""
         shard, at = (int(number) for number in shard_iterator.split(":"))
-        if at >= len(self._pages[shard]):
+        if at >= len(self.pages[shard]):
             return f'{{"NextShardIterator":"{shard_iterator}","Records":[]}}'.encode()
-        return self.body(shard, self._pages[shard][at])
+        return self.body(shard, self.pages[shard][at])

@@ -6,10 +6,12 @@ import shutil
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from benchmarks import apply, decode, drain
+from benchmarks import apply, decode, drain, typed_peers
 from benchmarks.measure import Measured, Stages
+from benchmarks.orders import DATASET
 from benchmarks.pages import Workload, generated
 
 
@@ -33,10 +35,11 @@ def test_a_drain_by_stage(pages: Path) -> None:
 def test_an_apply_by_stage(pages: Path, tmp_path: Path) -> None:
     lake = tmp_path / "drained"
     apply.child(apply.DRAIN, pages, lake)
-    for variant, stages in ((apply.COLLAPSED, 5), (apply.APPEND, 3), (apply.ITEMS, 2)):
-        assert_measured(
-            apply.child(variant, pages, shutil.copytree(lake, tmp_path / variant)), stages
-        )
+    for variant in (apply.COLLAPSED, apply.APPEND, apply.HISTORY, apply.TYPED, apply.FULL):
+        measured = apply.child(variant, pages, shutil.copytree(lake, tmp_path / variant))
+        assert measured.records == 300
+        assert set(measured.stages) <= {stage for _, _, stage in apply.STAGES}
+        assert 0.9 <= measured.staged_share <= 1.0, "what a run does is in a stage"
 
 
 def test_decoding_by_stage(pages: Path) -> None:
@@ -60,3 +63,20 @@ def test_a_stage_alone_is_without_the_stages_within_it() -> None:
         Flow().outer()
     assert measured.stages["inner"] >= 0.02
     assert measured.stages["alone"] < 0.01
+
+
+def test_the_typed_peers_make_the_same_dataset(pages: Path, tmp_path: Path) -> None:
+    """What they are compared with is the same work: the rows of the typed flow."""
+    lake = tmp_path / "lake"
+    apply.child(apply.DRAIN, pages, lake)
+    apply.child(apply.TYPED, pages, lake)
+    columns = typed_peers.SCHEMA.names
+
+    def rows(uri: Path) -> list[dict[str, object]]:
+        return pl.read_delta(str(uri)).select(columns).sort("orderId").to_dicts()
+
+    expected = rows(lake / DATASET)
+    assert expected
+    for name, peer in (("fold", typed_peers.fold), ("merges", typed_peers.merges)):
+        assert peer(pages, str(tmp_path / name)) == 300
+        assert rows(tmp_path / name) == expected

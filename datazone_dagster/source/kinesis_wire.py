@@ -78,12 +78,23 @@ class _Record(msgspec.Struct, rename="camel", gc=False):
     user_identity: UserIdentity | None = None
 
 
+class _Moment(msgspec.Struct, rename="pascal", gc=False):
+    approximate_creation_date_time: int
+    approximate_creation_date_time_precision: Literal["MILLISECOND", "MICROSECOND"] = "MILLISECOND"
+
+
+class _OrderOnly(msgspec.Struct, rename="camel", gc=False):
+    dynamodb: _Moment
+    event_id: str = msgspec.field(name="eventID")
+
+
 class _TableOnly(msgspec.Struct, rename="camel", gc=False):
     table_name: str | None = None
 
 
 _decode_page = msgspec.json.Decoder(_Page).decode
 _decode_record = msgspec.json.Decoder(_Record).decode
+_decode_order = msgspec.json.Decoder(_OrderOnly).decode
 _decode_table = msgspec.json.Decoder(_TableOnly).decode
 _BAD_RECORD = (msgspec.DecodeError, NotAStreamRecordError, UnicodeDecodeError, RecursionError)
 
@@ -125,7 +136,7 @@ def parse_kinesis_page(body: bytes, table_name: str, call: str = "GetRecords") -
                 others += 1
                 continue
             reason = TOO_DEEP if isinstance(error, RecursionError) else str(error)
-            malformed.append(MalformedRecord(data, reason))
+            malformed.append(MalformedRecord(data, reason, _salvaged_number(data)))
     return RecordsPage(
         ChangeRecords.of(changes),
         page.next_shard_iterator,
@@ -171,11 +182,26 @@ def _is_of_another(data: bytes, table_name: str) -> bool:
         return False
 
 
-def _change(record: _Record) -> ChangeRecord:
-    change = record.dynamodb
-    time = change.approximate_creation_date_time * (1_000 if change.is_coarse else 1)
+def _salvaged_number(data: bytes) -> int | None:
+    """Return the order number of a malformed record, if it can be read: a redrive needs it."""
+    try:
+        order = _decode_order(data)
+        return order_number(_microseconds(order.dynamodb), order.event_id)
+    except _BAD_RECORD:
+        return None
+
+
+def _microseconds(change: _Change | _Moment) -> int:
+    is_coarse = change.approximate_creation_date_time_precision == "MILLISECOND"
+    time = change.approximate_creation_date_time * (1_000 if is_coarse else 1)
     if not 0 <= time < YEAR_10000 * _MICROSECONDS:
         raise NotAStreamRecordError(f"ApproximateCreationDateTime {time} is not a time")
+    return time
+
+
+def _change(record: _Record) -> ChangeRecord:
+    change = record.dynamodb
+    time = _microseconds(change)
     if not record.event_id:
         raise NotAStreamRecordError("eventID is empty")
     keys = _item(change.keys, "Keys")

@@ -17,9 +17,15 @@ from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.local import AdminClient, LocalDynamoDB
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.report import DrainReport
+from datazone_dagster.model.report import DrainReport, RedriveReport
 from datazone_dagster.model.snapshot_report import SnapshotReport
-from datazone_dagster.pipeline import apply_transform, drain_once, read_dataset, snapshot_source
+from datazone_dagster.pipeline import (
+    apply_transform,
+    drain_once,
+    read_dataset,
+    redrive_dataset,
+    snapshot_source,
+)
 from datazone_dagster.source.client import BotoStreamClient
 from datazone_dagster.source.kinesis_client import KinesisStreamClient
 from datazone_dagster.source.read_pace import ReadPace
@@ -64,6 +70,15 @@ class Flow:
     table: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
 
     def __post_init__(self) -> None:
+        self.create_table()
+        self.service.kinesis.create_stream(StreamName=self.table, ShardCount=self.shards)
+        self.enable()
+        self.source: DynamoDBSource = KinesisSource(
+            self.table, self.table, name="orders", start=self.start
+        )
+        self.new_process()
+
+    def create_table(self) -> None:
         self.service.dynamodb.create_table(
             TableName=self.table,
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
@@ -71,12 +86,6 @@ class Flow:
             BillingMode="PAY_PER_REQUEST",
             StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
         )
-        self.service.kinesis.create_stream(StreamName=self.table, ShardCount=self.shards)
-        self.enable()
-        self.source: DynamoDBSource = KinesisSource(
-            self.table, self.table, name="orders", start=self.start
-        )
-        self.new_process()
 
     @property
     def arn(self) -> str:
@@ -175,26 +184,27 @@ class Flow:
         table = BotoTableClient(self.table, self.service.clients)
         return snapshot_source(self.source, self.layout, table, clock=self.now)
 
-    def transforms(self) -> list[Transform]:
-        def made(dataset: Dataset) -> Transform:
-            @transform(
-                name=f"make_{dataset.id}",
-                input_mapping={"changes": Input(Stream(source=self.source))},
-                output_mapping={"rows": Output(dataset)},
+    def transform(self, mode: Any) -> Transform:
+        """Return a transform into a dataset of this mode."""
+
+        @transform(
+            name=f"make_rows_{mode}",
+            input_mapping={"changes": Input(Stream(source=self.source))},
+            output_mapping={"rows": Output(Dataset(id=f"rows_{mode}", mode=mode))},
+        )
+        def rows(changes: Any) -> Any:
+            return changes.select(
+                "eventID", "dynamodb.Keys.id.S as id", "dynamodb.NewImage.n.N as n"
             )
-            def rows(changes: Any) -> Any:
-                return changes.select(
-                    "eventID", "dynamodb.Keys.id.S as id", "dynamodb.NewImage.n.N as n"
-                )
 
-            return rows
+        return rows
 
-        modes: tuple[Any, ...] = ("merge", "append", "history")
-        return [made(Dataset(id=f"rows_{mode}", mode=mode)) for mode in modes]
+    def apply(self, *modes: str) -> None:
+        for mode in modes or ("merge", "append", "history"):
+            apply_transform(self.transform(mode), self.layout)
 
-    def apply(self) -> None:
-        for one in self.transforms():
-            apply_transform(one, self.layout)
+    def redrive(self, mode: str) -> RedriveReport:
+        return redrive_dataset(self.transform(mode), f"rows_{mode}", self.layout)
 
     def rows(self, mode: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = read_dataset(self.layout, f"rows_{mode}").to_pylist()

@@ -18,9 +18,12 @@ from datazone_dagster.changelog import log
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.model.version import split_version
 from datazone_dagster.process import crash_points
+from datazone_dagster.source import kinesis_wire
+from datazone_dagster.source.wire import NotAStreamRecordError
 from datazone_dagster.testing import Crash, crash_at
 from tests.drain.kinesis_flow import Flow, Service, layout_in
 
@@ -54,7 +57,7 @@ def test_the_last_write_wins_whatever_the_order(flow: Flow) -> None:
     flow.deliver([3, 5, 3, 0, 4, 1, 5, 2])
     (report,) = flow.drain_all()
     assert (report.records, report.arrival.repeated) == (6, 2)
-    flow.apply()
+    flow.apply("merge", "append")
     assert flow.current() == {"a": "3"}
     assert len(flow.rows("append")) == 6
     assert set(flow.landed().values()) == {1}
@@ -69,7 +72,7 @@ def test_what_comes_late_is_put_where_it_belongs(flow: Flow) -> None:
     for order in ([3, 5], [1, 0], [1, 0]):
         flow.deliver(order)
         flow.drain_all()
-        flow.apply()
+        flow.apply("merge", "history")
         assert flow.current() == {"a": "3"}
     intervals = sorted(
         (row["id"], row["_dz_version"], row["n"], row["_dz_is_current"])
@@ -152,7 +155,7 @@ def test_a_merged_shard_waits_for_both_parents(service: Service, tmp_path: Path)
     for n in range(12):
         flow.put(f"k{n}", 2)
     flow.drain_all()
-    flow.apply()
+    flow.apply("merge", "append")
     assert flow.current() == {f"k{n}": "2" for n in range(12)}
     assert len(flow.rows("append")) == 36
 
@@ -190,7 +193,7 @@ def test_a_shard_that_was_not_read_for_the_retention_is_a_gap(flow: Flow) -> Non
     flow.new_process()
     (gap,) = flow.drain_all()[-1].gaps
     assert gap.reason == "the shard was not read for 24 hours"
-    flow.apply()
+    flow.apply("merge")
     assert flow.current() == {"a": "3"}
 
 
@@ -238,8 +241,48 @@ def test_a_stream_made_again_is_a_gap_and_a_new_epoch(flow: Flow) -> None:
     flow.put("a", 2)
     report = flow.drain_all()[-1]
     assert report.gaps
-    flow.apply()
+    flow.apply("merge")
     assert flow.current() == {"a": "2"}
+
+
+def test_a_table_made_again_that_sends_to_the_same_stream_is_a_gap_and_a_new_epoch(
+    flow: Flow,
+) -> None:
+    flow.put("a", 1)
+    flow.put("b", 1)
+    flow.drain()
+    flow.service.dynamodb.delete_table(TableName=flow.table)
+    flow.create_table()
+    flow.enable()
+    flow.put("a", 2)
+    assert flow.drain_all()[-1].gaps
+    assert set(flow.landed().values()) == {1}
+    assert len(flow.landed()) == 3
+    flow.put("a", 3)
+    flow.drain_all()
+    flow.apply("merge")
+    assert flow.current()["a"] == "3"
+
+
+def test_a_record_that_a_newer_version_can_read_is_redriven(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> ChangeRecord:
+        raise NotAStreamRecordError("not known to this version")
+
+    flow.put("a", 1)
+    with monkeypatch.context() as older_version:
+        older_version.setattr(kinesis_wire, "_change", refuse)
+        assert flow.drain().malformed == 1
+    flow.put("b", 1)
+    flow.put("a", 2)
+    flow.drain()
+    flow.apply("merge", "append")
+    assert (flow.current(), len(flow.rows("append"))) == ({"a": "2", "b": "1"}, 2)
+    for mode in ("merge", "append"):
+        report = flow.redrive(mode)
+        assert report.waiting == 0
+    assert (flow.current(), len(flow.rows("append"))) == ({"a": "2", "b": "1"}, 3)
 
 
 @pytest.mark.parametrize("to_kinesis", [True, False])
@@ -249,7 +292,7 @@ def test_a_switch_of_kinds_is_a_gap_and_a_new_epoch(flow: Flow, to_kinesis: bool
         flow.switch_to_the_stream_of_the_table()
     flow.put("a", 1)
     flow.drain_all()
-    flow.apply()
+    flow.apply("merge")
     flow.put("a", 2)
     if to_kinesis:
         flow.source, flow.client = kinesis, client
@@ -259,11 +302,11 @@ def test_a_switch_of_kinds_is_a_gap_and_a_new_epoch(flow: Flow, to_kinesis: bool
     assert any("switched" in gap.reason for gap in reports[-1].gaps)
     epochs = {split_version(one)[0] for one in flow.log_rows()[Log.VERSION].to_pylist()}
     assert epochs == {1, 2}
-    flow.apply()
+    flow.apply("merge")
     assert flow.current() == {"a": "2"}
     flow.put("a", 3)
     flow.drain_all()
-    flow.apply()
+    flow.apply("merge")
     assert flow.current() == {"a": "3"}
 
 
@@ -281,11 +324,11 @@ def test_what_comes_late_after_the_announcement_does_not_win(
     flow.put("b", 2)
     flow.deliver([1, 3])
     flow.drain()
-    flow.apply()
+    flow.apply("merge")
     assert flow.snapshot().waits_for  # announced: the epoch is raised
     flow.deliver([0, 1])
     flow.drain()
-    flow.apply()
+    flow.apply("merge")
     assert flow.current() == {"a": "3", "b": "2", "unchanged": "1"}
     flow.service.admin.advance_clock(120)
     flow.put("a", 4)
@@ -294,14 +337,14 @@ def test_what_comes_late_after_the_announcement_does_not_win(
     for _ in range(8):
         report = flow.snapshot()
         flow.drain_all()
-        flow.apply()
+        flow.apply("merge")
         flow.service.admin.advance_clock(5)
         if report.phase is Phase.DONE:
             break
     assert report.phase is Phase.DONE
     flow.deliver()
     flow.drain_all()
-    flow.apply()
+    flow.apply("merge")
     assert flow.current() == flow.items() == {"a": "4", "b": "2", "late": "1", "unchanged": "1"}
     by_event = {
         (row[Log.EVENT_NAME], split_version(row[Log.VERSION])[0])
@@ -328,7 +371,7 @@ WRITES = st.lists(
 )
 
 
-@settings(max_examples=60 if LONG else 6)
+@settings(max_examples=60 if LONG else 3)
 @given(writes=WRITES, data=st.data())
 def test_any_disorder_gives_the_last_write_and_each_event_once(
     service: Service, writes: list[tuple[str, int | None]], data: st.DataObject

@@ -86,6 +86,15 @@ def test_what_breaks_a_rule_is_malformed_and_the_others_stay(
     assert page.position == 10**55 + 2
 
 
+def test_a_malformed_record_keeps_its_order_if_that_can_be_read() -> None:
+    good = page_of(FROM_THE_SERVICE).records[0]
+    (bad,) = page_of(changed(NewImage=None)).malformed
+    assert bad.sequence_number == good.sequence_number
+    for members in ({"eventID": 5}, {"ApproximateCreationDateTime": -1}):
+        (bad,) = page_of(changed(**members)).malformed
+        assert bad.sequence_number is None
+
+
 def test_what_breaks_a_rule_in_another_table_is_of_no_concern() -> None:
     page = page_of(changed(tableName="customers", eventID=5))
     assert (page.others, page.malformed, list(page.records)) == (1, [], [])

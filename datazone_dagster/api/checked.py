@@ -27,6 +27,7 @@ _TAG_KEY = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _GROUP = re.compile(r"[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*")
+_KEY_PART = re.compile(r"[A-Za-z0-9_-]+")
 _OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
@@ -48,6 +49,19 @@ def deletion_vectors(where: str, value: object) -> object:
     raise DefinitionError(
         f"{where}: deletion_vectors={value!r} is unknown.",
         hint="deletion_vectors is one of 'auto', True, False.",
+    )
+
+
+def key_prefix(where: str, value: object) -> tuple[str, ...]:
+    """Check the first parts of asset keys: None, a name, or a list of names."""
+    parts = (value,) if isinstance(value, str) else () if value is None else value
+    if isinstance(parts, (list, tuple)) and all(
+        isinstance(one, str) and _KEY_PART.fullmatch(one) for one in parts
+    ):
+        return tuple(parts)
+    raise DefinitionError(
+        f"{where}: key_prefix={value!r} is not a name, nor a list of names.",
+        hint="A name is made of letters, digits, '_' and '-': key_prefix=[\"team\", \"raw\"].",
     )
 
 

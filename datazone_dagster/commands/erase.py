@@ -66,8 +66,9 @@ def erase(
             say_json({"executed": False, **plan.to_json()})
         return
     report = erasure.run()
-    names = set(project.datasets)
-    found, why_not = mentions(erasure.values, source, names)
+    found, why_not = mentions(
+        erasure.values, source, [(one, project.keys_of(one)) for one in project.transforms]
+    )
     if as_json:
         shown = {"dagster_events": [one.to_json() for one in found], "dagster_unread": why_not}
         say_json({"executed": True, **report.to_json(), **shown})

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ import click
 
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.api.kinesis_source import stream_name_of
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.built import Built, watched
 from datazone_dagster.dagster_glue.options import LOCAL_TICK_SECONDS
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
@@ -45,6 +46,7 @@ class Project:
         dynamodb: Connection to DynamoDB; its environment variables are resolved at use.
         preview: Whether Dagster's metadata may show rows.
         tick_seconds: Shortest time between two drains of a stream, in seconds.
+        keys: Keys in Dagster of each transform, by name; without one, those without a prefix.
     """
 
     transforms: tuple[Transform, ...]
@@ -52,6 +54,7 @@ class Project:
     dynamodb: DynamoDBStreamsResource
     preview: bool = False
     tick_seconds: int = LOCAL_TICK_SECONDS
+    keys: Mapping[str, AssetKeys] = field(default_factory=dict)
 
     @property
     def datasets(self) -> dict[str, Dataset]:
@@ -77,6 +80,10 @@ class Project:
             f"No transform writes a dataset {dataset_id!r}.",
             hint=f"Datasets of this project: {', '.join(sorted(self.datasets))}.",
         )
+
+    def keys_of(self, transform: Transform) -> AssetKeys:
+        """Return the keys in Dagster of the assets of a transform."""
+        return self.keys.get(transform.name, AssetKeys())
 
     def source_of(self, name: str) -> DynamoDBSource:
         """Return a source by its name or the name of its DynamoDB table.
@@ -178,7 +185,8 @@ def load_project(
         _layout(built, lakehouse_uri, origin),
         built[0].dynamodb if built else DynamoDBStreamsResource(),
         bool(built) and all(call.preview for call in built),
-        max((call.tick_seconds for call in built), default=LOCAL_TICK_SECONDS),
+        max((call.options.tick_seconds for call in built), default=LOCAL_TICK_SECONDS),
+        {one.name: call.options.keys for call in built for one in call.transforms},
     )
 
 

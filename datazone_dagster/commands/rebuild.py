@@ -30,7 +30,9 @@ def rebuild(project: Project, dataset_id: str, as_json: bool) -> None:
     def show(chunk: ChunkReport) -> None:
         say(f"Batch {chunk.last_batch} of {chunk.head}: {chunk.records:,} changes.")
 
-    repair = Repair(transform, dataset, project.layout, preview=project.preview)
+    repair = Repair(
+        transform, dataset, project.keys_of(transform), project.layout, preview=project.preview
+    )
     report = repair.rebuild(None if as_json else show)
     applied, proof = report.applied, report.proof
     not_reported = report_outside_runs(partial(repair.rebuilt_events, report))

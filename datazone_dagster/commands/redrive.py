@@ -35,7 +35,9 @@ def redrive(project: Project, dataset_id: str, only_list: bool, as_json: bool) -
     if only_list:
         report = quarantine_report(transform, dataset_id, project.layout)
     else:
-        repair = Repair(transform, dataset, project.layout, preview=project.preview)
+        repair = Repair(
+            transform, dataset, project.keys_of(transform), project.layout, preview=project.preview
+        )
         report = repair.redrive()
         not_reported = report_outside_runs(partial(repair.redriven_events, report))
     if as_json:

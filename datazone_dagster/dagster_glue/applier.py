@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dagster import AssetExecutionContext
 
 from datazone_dagster.api import Transform
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.expectation_checks import known_expectations
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
@@ -27,6 +28,7 @@ class Applier:
 
     Args:
         transform: Transform to apply.
+        keys: Keys of its assets.
         settings: Bounds of a run.
         snapshot_settings: Bounds of a scan, for a source without a stream.
         preview: Whether metadata may show rows.
@@ -35,6 +37,7 @@ class Applier:
     """
 
     transform: Transform
+    keys: AssetKeys
     settings: ApplySettings
     snapshot_settings: SnapshotSettings
     preview: bool
@@ -43,13 +46,14 @@ class Applier:
 
     def lazy_apply(self, context: AssetExecutionContext, only: Collection[str]) -> LazyApply:
         """Return the apply of a run to the datasets of these ids."""
-        source = self.transform.source
+        source, keys = self.transform.source, self.keys
         return LazyApply(
             self.transform,
+            keys,
             self.settings,
-            lambda: known_caught_up_at(context.instance, source),
-            lambda dataset_id: known_columns(context.instance, dataset_id),
-            lambda dataset: known_expectations(context.instance, dataset),
+            lambda: known_caught_up_at(context.instance, source, keys),
+            lambda dataset_id: known_columns(context.instance, keys.dataset(dataset_id)),
+            lambda dataset: known_expectations(context.instance, dataset, keys),
             heartbeats=self.heartbeats(context),
             table_client=lambda: self._table_client(context),
             snapshot_settings=self.snapshot_settings,

@@ -15,6 +15,7 @@ from dagster import (
     TimeWindowPartitionsDefinition,
 )
 
+from datazone_dagster.dagster_glue.names import DATASET_METADATA
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.asset_write import AssetWrite, asset_write
 from datazone_dagster.model.layout import asset_table_name
@@ -23,8 +24,8 @@ from datazone_dagster.model.partition_slice import PartitionSlice, PartitionValu
 Context = InputContext | OutputContext
 
 
-def table_name(context: Context) -> str:
-    """Return the name of the table of an asset.
+def table_name(context: Context, metadata: Mapping[str, Any] | None = None) -> str:
+    """Return the name of the table of an asset; `metadata` is that of the asset's definition.
 
     Raises:
         DefinitionError: It is not an asset, or its key can't name a table.
@@ -34,7 +35,8 @@ def table_name(context: Context) -> str:
             f"The output {context.name!r} is not an asset, so it has no table.",
             hint="Give this output another io_manager_key, or make it an asset.",
         )
-    return asset_table_name(context.asset_key.path)
+    dataset_id = _plain((metadata or {}).get(DATASET_METADATA))
+    return dataset_id or asset_table_name(context.asset_key.path)
 
 
 def write_of(context: Context, metadata: Mapping[str, Any] | None) -> AssetWrite:

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 
 from dagster import (
-    AssetCheckKey,
     AssetCheckResult,
     AssetCheckSpec,
     AssetExecutionContext,
+    AssetKey,
     AssetOut,
     AssetsDefinition,
     AssetSpec,
@@ -20,6 +20,7 @@ from dagster import (
 from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.api.function_version import function_version
 from datazone_dagster.dagster_glue.applier import Applier
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.code_references import code_references
 from datazone_dagster.dagster_glue.expectation_checks import (
     expectation_text,
@@ -34,6 +35,7 @@ from datazone_dagster.dagster_glue.lakehouse_check import check_lakehouse
 from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite, LazyApply
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
+    DATASET_METADATA,
     DYNAMODB_KEY,
     FAILURE_TAG,
     FUNCTION_CHECK,
@@ -44,9 +46,6 @@ from datazone_dagster.dagster_glue.names import (
     SCHEMA_CHECK,
     SMALL_FILES_CHECK,
     UNIQUE_KEYS_CHECK,
-    change_log_key,
-    checks_of_dataset,
-    dataset_key,
     expectation_check_name,
     pool_name,
     sensor_name,
@@ -89,7 +88,7 @@ def change_log_spec(source: DynamoDBSource, options: RunOptions) -> AssetSpec:
     """Return the change log of a source: an external asset that the drain sensor materializes."""
     region = f" in {source.region}" if source.region else ""
     spec = AssetSpec(
-        change_log_key(source),
+        options.keys.change_log(source),
         description=source.description
         or f"Every change of the DynamoDB table `{source.table_name}`{region}, as it arrived. The "
         f"sensor `{sensor_name(source)}` appends to it; runs apply it to the datasets.",
@@ -120,7 +119,7 @@ def transform_asset(
     its dataset is evaluated, and nothing is applied. The op's pool prevents two runs at a time.
     In a run of all transforms of the source, the first op applies for all: see `lead`.
     """
-    transform = applier.transform
+    transform, keys = applier.transform, applier.keys
     source = transform.source
     datasets = tuple(transform.outputs.values())
     outputs = {_output_name(index): one for index, one in enumerate(datasets)}
@@ -129,11 +128,11 @@ def transform_asset(
         name=transform.name,
         outs={name: _asset_out(transform, dataset, options) for name, dataset in outputs.items()},
         deps=[
-            change_log_key(source),
-            *dict.fromkeys(dataset_key(dataset.id) for dataset in transform.lookups.values()),
+            keys.change_log(source),
+            *dict.fromkeys(keys.dataset(dataset.id) for dataset in transform.lookups.values()),
         ],
         check_specs=[
-            spec for dataset in outputs.values() for spec in _check_specs(transform, dataset)
+            spec for dataset in outputs.values() for spec in _check_specs(transform, dataset, keys)
         ],
         description=transform.description,
         required_resource_keys={
@@ -149,7 +148,7 @@ def transform_asset(
         chosen = {
             name: dataset
             for name, dataset in outputs.items()
-            if dataset_key(dataset.id) in context.selected_asset_keys
+            if keys.dataset(dataset.id) in context.selected_asset_keys
         }
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
         events = _applied(context, applier, companions, lakehouse.layout, chosen)
@@ -171,13 +170,14 @@ def _applied(
     chosen: Mapping[str, Dataset],
 ) -> Iterator[EventOfRun]:
     """Apply to the chosen datasets, by output; yield all that the run reports of them."""
-    transform, clock = applier.transform, applier.clock
+    transform, keys, clock = applier.transform, applier.keys, applier.clock
     lazy_apply = applier.lazy_apply(context, [one.id for one in chosen.values()])
     seat = None
     # Broad on purpose: whatever ended the application, the run reports the rest and fails.
     try:
         limit_pools(context.instance, [pool_name(transform)])
-        check_lakehouse(context.instance, context.run.tags, transform.source, layout)
+        change_log = keys.change_log(transform.source)
+        check_lakehouse(context.instance, context.run.tags, transform.source, layout, change_log)
         seat = handed_over(context, transform)
         if seat is None and (appliers := appliers_in(context, transform, companions)):
             seat = yield from lead(context, appliers, lazy_apply, layout)
@@ -191,7 +191,7 @@ def _applied(
             one.id: lazy_apply.to_dataset(one.id, layout, context.log) for one in chosen.values()
         }
         for dataset in transform.outputs.values():
-            if dataset.id not in found and _is_checked(context, dataset):
+            if dataset.id not in found and _is_checked(context, keys.dataset(dataset.id)):
                 found[dataset.id] = lazy_apply.looked(dataset.id, layout)
     except Exception as error:
         what = error.what if isinstance(error, DatazoneError) else str(error)
@@ -200,18 +200,18 @@ def _applied(
             context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: reason})
         if not isinstance(error, _WITHOUT_CHECKS):
             yield from _checks_after_failure(lazy_apply, layout, context.log)
-            yield from _key_results(context, chosen.values(), (), layout, clock)
+            yield from _key_results(context, keys, chosen.values(), (), layout, clock)
         if isinstance(error, ExpectationError):
-            yield from results_of_failure(chosen.values(), error)
+            yield from results_of_failure(chosen.values(), error, keys)
         raise
     for name, dataset in chosen.items():
         yield Output(DatasetWrite(lazy_apply, dataset.id), output_name=name)
     for dataset_id, applied in found.items():
-        yield from check_results(dataset_id, applied)
+        yield from check_results(keys.dataset(dataset_id), applied)
     alone = [
         one for one in transform.outputs.values() if one.id in found and one not in chosen.values()
     ]
-    yield from _key_results(context, chosen.values(), alone, layout, clock)
+    yield from _key_results(context, keys, chosen.values(), alone, layout, clock)
 
 
 def _alone(
@@ -230,6 +230,7 @@ def _alone(
 
 def _key_results(
     context: AssetExecutionContext,
+    keys: AssetKeys,
     chosen: Iterable[Dataset],
     alone: Iterable[Dataset],
     layout: Layout,
@@ -237,17 +238,16 @@ def _key_results(
 ) -> Iterator[AssetCheckResult]:
     """Repeat the last `unique_keys` of the chosen datasets; make that of those checked alone."""
     for dataset in chosen:
-        yield from last_keys_results(dataset, context.instance)
+        key = keys.dataset_check(dataset.id, UNIQUE_KEYS_CHECK)
+        yield from last_keys_results(dataset, key, context.instance)
     for dataset in alone:
-        if AssetCheckKey(dataset_key(dataset.id), UNIQUE_KEYS_CHECK) in (
-            context.selected_asset_check_keys
-        ):
-            yield keys_result(dataset, checked_keys(dataset, layout, clock()))
+        key = keys.dataset_check(dataset.id, UNIQUE_KEYS_CHECK)
+        if key in context.selected_asset_check_keys:
+            yield keys_result(key, checked_keys(dataset, layout, clock()))
 
 
-def _is_checked(context: AssetExecutionContext, dataset: Dataset) -> bool:
+def _is_checked(context: AssetExecutionContext, key: AssetKey) -> bool:
     """Return whether a check of a dataset is selected."""
-    key = dataset_key(dataset.id)
     return any(one.asset_key == key for one in context.selected_asset_check_keys)
 
 
@@ -266,7 +266,7 @@ def _checks_after_failure(
         logger.warning("The checks of this run can't be evaluated: %s", error)
         return
     for dataset_id, state in states.items():
-        yield from state_check_results(dataset_id, state)
+        yield from state_check_results(lazy_apply.keys.dataset(dataset_id), state)
 
 
 def _output_name(index: int) -> str:
@@ -277,7 +277,7 @@ def _output_name(index: int) -> str:
 def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> AssetOut:
     source = transform.source
     spec = AssetSpec(
-        dataset_key(dataset.id),
+        options.keys.dataset(dataset.id),
         description=dataset.description or transform.description or _description(transform),
         tags=dict(_tag(text) for text in dataset.tags),
         owners=list(dict.fromkeys(dataset.owners or transform.owners)),
@@ -298,8 +298,11 @@ def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> A
             **({"partition_by": list(dataset.partition_by)} if dataset.partition_by else {}),
         },
     )
+    spec = translated(options.translator, DatazoneAssetData(source, spec, transform, dataset))
+    if options.keys.prefix:
+        spec = spec.merge_attributes(metadata={DATASET_METADATA: dataset.id})
     return AssetOut.from_spec(
-        translated(options.translator, DatazoneAssetData(source, spec, transform, dataset)),
+        spec,
         is_required=False,  # as Dagster wants it for assets that can be selected alone
         io_manager_key=IO_MANAGER_KEY,
     )
@@ -318,7 +321,9 @@ def _tag(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _check_specs(transform: Transform, dataset: Dataset) -> Iterator[AssetCheckSpec]:
+def _check_specs(
+    transform: Transform, dataset: Dataset, keys: AssetKeys
+) -> Iterator[AssetCheckSpec]:
     descriptions = {
         LAG_CHECK: "Every change of the table is in the dataset within "
         f"{dataset.max_lag.total_seconds():g} s. Warns from a lag of one minute.",
@@ -339,5 +344,5 @@ def _check_specs(transform: Transform, dataset: Dataset) -> Iterator[AssetCheckS
     descriptions |= {
         expectation_check_name(rule): expectation_text(one) for rule, one in dataset.expect
     }
-    for key in checks_of_dataset(transform, dataset):
+    for key in keys.checks_of(transform, dataset):
         yield AssetCheckSpec(key.name, asset=key.asset_key, description=descriptions[key.name])

@@ -23,14 +23,13 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.names import (
     AUDIT_CHECK,
     DYNAMODB_KEY,
     LAKEHOUSE_KEY,
-    audit_check_key,
     audit_name,
-    change_log_key,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.rendering import rendered, severity
@@ -106,13 +105,14 @@ def _of_source(
             "audit_cron": cron,
             "snapshot_settings": settings,
             "default_status": options.default_status,
+            "key_prefix": options.keys.prefix,
         },
     )
     wanted.beside = (
-        _check(source, wanted, settings, clock),
+        _check(source, options.keys, wanted, settings, clock),
         define_asset_job(
             audit_name(source),
-            selection=AssetSelection.checks(audit_check_key(source)),
+            selection=AssetSelection.checks(options.keys.audit_check(source)),
             executor_def=in_process_executor,
             description=f"Compares the datasets of {source.name} with a sample of its table. "
             "Changes no row. Safe at any time.",
@@ -124,9 +124,9 @@ def _of_source(
 
 
 def _check(
-    source: DynamoDBSource, group: Group, settings: SnapshotSettings, clock: Clock
+    source: DynamoDBSource, keys: AssetKeys, group: Group, settings: SnapshotSettings, clock: Clock
 ) -> AssetChecksDefinition:
-    key = change_log_key(source)
+    key = keys.change_log(source)
 
     def result(level: Level, reason: str, plain: dict[str, Plain]) -> AssetCheckResult:
         return AssetCheckResult(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from datazone_dagster.api import Transform
+from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 
 
@@ -18,7 +19,7 @@ class Built:
     lakehouse: Lakehouse
     dynamodb: DynamoDBStreamsResource
     preview: bool
-    tick_seconds: int
+    options: RunOptions
 
 
 _recordings: list[list[Built]] = []

@@ -10,12 +10,14 @@ from dagster import (
     AssetCheckResult,
     AssetChecksDefinition,
     AssetCheckSpec,
+    AssetKey,
     AssetMaterialization,
     multi_asset_check,
 )
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.api.kinesis_source import stream_name_of
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.names import (
     DRAIN_CHECK,
@@ -25,7 +27,6 @@ from datazone_dagster.dagster_glue.names import (
     SNAPSHOT_CHECK,
     STREAM_CHECK,
     WATCH_SENSOR,
-    change_log_key,
     sensor_name,
 )
 from datazone_dagster.dagster_glue.rendering import rendered, severity
@@ -41,17 +42,17 @@ from datazone_dagster.pipeline import DrainSettings, drain_once
 
 
 def stream_check(
-    source: DynamoDBSource, settings: DrainSettings, clock: Clock
+    source: DynamoDBSource, keys: AssetKeys, settings: DrainSettings, clock: Clock
 ) -> AssetChecksDefinition:
     """Return the checks of the change log of a source. The sensor evaluates them all the time.
 
     A run by hand drains once, which is safe at any time, and reports the result.
     """
-    key = change_log_key(source)
+    key = keys.change_log(source)
 
     @multi_asset_check(
         name=f"check_{source.name}_stream",
-        specs=_specs(source),
+        specs=_specs(source, key),
         required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},
         can_subset=True,
     )
@@ -80,8 +81,8 @@ def stream_check(
         )
         known = SensorCursor(newest_at=report.event_time_max)
         reads = StreamReads.after(report, known, now)
-        found = stream_checks(source, health, caught_up_at, reads, now)
-        for one in (*found, snapshot_check(source, report.snapshot, decision)):
+        found = stream_checks(source, keys, health, caught_up_at, reads, now)
+        for one in (*found, snapshot_check(source, keys, report.snapshot, decision)):
             if one.key not in context.selected_asset_check_keys:
                 continue
             yield AssetCheckResult(
@@ -92,13 +93,12 @@ def stream_check(
                 description=one.reason,
                 metadata=rendered(one.plain),
             )
-        yield from _drain_result(context, source, now)
+        yield from _drain_result(context, source, keys, now)
 
     return check
 
 
-def _specs(source: DynamoDBSource) -> list[AssetCheckSpec]:
-    key = change_log_key(source)
+def _specs(source: DynamoDBSource, key: AssetKey) -> list[AssetCheckSpec]:
     return [
         AssetCheckSpec(
             STREAM_CHECK,
@@ -128,14 +128,17 @@ def _specs(source: DynamoDBSource) -> list[AssetCheckSpec]:
 
 
 def _drain_result(
-    context: AssetCheckExecutionContext, source: DynamoDBSource, now: datetime
+    context: AssetCheckExecutionContext, source: DynamoDBSource, keys: AssetKeys, now: datetime
 ) -> Iterator[AssetCheckResult]:
     name = sensor_name(source)
     facts = drain_facts(context.instance, name, None)
-    drain = drain_evaluation(source, drain_status(name, facts, now=now, watched_since=now))
+    drain = drain_evaluation(
+        keys.source_check(source, DRAIN_CHECK),
+        drain_status(name, facts, now=now, watched_since=now),
+    )
     if drain.asset_check_key in context.selected_asset_check_keys:
         yield AssetCheckResult(
-            asset_key=change_log_key(source),
+            asset_key=drain.asset_key,
             check_name=drain.check_name,
             passed=drain.passed,
             severity=drain.severity,

@@ -60,6 +60,10 @@ class ComponentOptions(dg.Resolvable):
     group_name: Annotated[
         str | None, described("Group of the asset; unset: the name of the source.", "shop")
     ] = None
+    key_prefix: Annotated[
+        list[str] | None,
+        described("First parts of the keys of all assets; unset: none.", ["team", "raw"]),
+    ] = None
     owners: Annotated[
         list[str] | None, described("Owners: e-mail addresses or team:<name>.", ["team:shop"])
     ] = None
@@ -193,6 +197,7 @@ class ComponentOptions(dg.Resolvable):
             audit_cron=self.audit_cron,
             translator=_ComponentTranslator(self),
             one_run_per_source=self.one_run_per_source,
+            key_prefix=self.key_prefix,
         )
 
     def _refused(self, field: str, value: object, hint: str) -> DefinitionError:

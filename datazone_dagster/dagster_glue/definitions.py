@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -24,6 +24,7 @@ from dagster import (
 from datazone_dagster.api import Transform, checked
 from datazone_dagster.dagster_glue.alerts import OnCheck
 from datazone_dagster.dagster_glue.applier import Applier
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.assets import transform_asset
 from datazone_dagster.dagster_glue.audit_check import audit_definitions
 from datazone_dagster.dagster_glue.built import Built, record
@@ -88,6 +89,7 @@ def build_definitions(
     automation_condition: AutomationCondition[Any] | None = None,
     translator: DagsterDatazoneTranslator | None = None,
     one_run_per_source: bool = False,
+    key_prefix: str | Sequence[str] | None = None,
     clock: Clock = utc_now,
 ) -> Definitions:
     """Build assets, jobs, sensors, checks and resources for transforms.
@@ -140,6 +142,9 @@ def build_definitions(
             requests: one run of the job `apply_source_<source>`, in which they take turns, chunk by
             chunk, instead of one run each. It takes one process and reads the change log once.
             Materializing a dataset by hand is as without it.
+        key_prefix: First part of the keys of all assets and checks, or a list of several, such as
+            `["team", "raw"]`, each of letters, digits, `_` and `-`. Names of jobs and sensors, and
+            tables, are the same with any. Defaults to none.
         clock: Function that returns the time in UTC; for tests.
 
     Returns:
@@ -178,28 +183,26 @@ def build_definitions(
         automation_condition,
         translator or DagsterDatazoneTranslator(),
         one_run_per_source,
+        AssetKeys.of(key_prefix),
     )
     if default_status is None:
         options = guarded(options, lakehouse, dynamodb, topology.by_source)
     apply_settings = replace(apply_settings, show_rows=apply_settings.show_rows and preview)
     notice_sigterm()
     both = lakehouse, dynamodb = shared_resource(lakehouse), shared_resource(dynamodb)
-    record(Built(topology.transforms, lakehouse, dynamodb, preview, options.tick_seconds))
+    record(Built(topology.transforms, lakehouse, dynamodb, preview, options))
     members, assets = _members(
         topology, apply_settings, snapshot_settings, options, preview=preview, clock=clock
     )
-    sources = [
-        source_definitions(
-            source,
-            [one for one in members if one.transform.source == source],
-            both,
-            settings=drain_settings,
-            snapshot_settings=snapshot_settings,
-            options=options,
-            clock=clock,
-        )
-        for source in topology.streams
-    ]
+    sources = source_definitions(
+        topology.streams,
+        members,
+        both,
+        settings=drain_settings,
+        snapshot_settings=snapshot_settings,
+        options=options,
+        clock=clock,
+    )
     watching = _watching(on_check, members, lakehouse, options, clock)
     maintenance = maintenance_schedules(
         members, maintenance_cron, lakehouse, options, keep_runs=keep_runs, clock=clock
@@ -211,7 +214,7 @@ def build_definitions(
         asset_checks=[*(one.check for one in sources), *(one.check for one in audits)],
         jobs=[
             *(member.job for member in members),
-            *repair_jobs(topology.transforms, apply_settings, preview=preview, clock=clock),
+            *repair_jobs(members, apply_settings, preview=preview, clock=clock),
             *(job for one in sources for job in one.jobs),
             *(one.job for one in audits),
         ],
@@ -259,7 +262,9 @@ def _members(
     members, assets = [], []
     for transform in topology.transforms:
         shares = options.shares_runs(transform)
-        applier = Applier(transform, apply_settings, snapshot_settings, preview, clock, shares)
+        applier = Applier(
+            transform, options.keys, apply_settings, snapshot_settings, preview, clock, shares
+        )
         others = companions[transform.source]
         assets.append(transform_asset(applier, others, options))
         members.append(Member(applier, _apply_job(transform, options), ref(assets[-1]), others))
@@ -296,14 +301,12 @@ def _apply_job(
     transform: Transform, options: RunOptions
 ) -> Any:  # define_asset_job's type has no public name
     dataset_ids = [dataset.id for dataset in transform.outputs.values()]
-    job = shared_job(transform.name, set(dataset_ids), options.executor)
+    job = shared_job(transform.name, set(dataset_ids), options.keys, options.executor)
     if job is not None:
         return job
     return define_asset_job(
         transform.job_name,
-        # Text, unlike keys, may name datasets that a code location lacks: a drain sensor that
-        # several calls share also names the jobs of calls that are not merged into it.
-        selection=" or ".join(f'key:"{dataset_id}"' for dataset_id in dataset_ids),
+        selection=options.keys.selection(dataset_ids),
         executor_def=options.executor,
         description=f"Applies the backlog of {transform.name}. Safe at any time."
         if transform.source.stream_enabled

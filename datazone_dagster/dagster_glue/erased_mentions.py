@@ -18,8 +18,8 @@ from dagster import (
     RunsFilter,
 )
 
-from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.dagster_glue.names import change_log_key, dataset_key
+from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.observe.preview import markdown_cell
 from datazone_dagster.text import shown
 
@@ -49,17 +49,19 @@ class Mention:
 
 
 def mentions(
-    values: Collection[str], source: DynamoDBSource, dataset_ids: Collection[str]
+    values: Collection[str],
+    source: DynamoDBSource,
+    transforms: Collection[tuple[Transform, AssetKeys]],
 ) -> tuple[list[Mention], str | None]:
     """Return the events in the instance of `DAGSTER_HOME` that mention a value, oldest first.
 
-    Materializations and checks of these assets and errors of failed runs are searched. The second
-    value says why the instance was not read; None if it was.
+    Materializations and checks of the change log and of all datasets, and errors of failed runs,
+    are searched. The second value says why the instance was not read; None if it was.
 
     Args:
         values: Texts to find, as complete words.
-        source: Source whose change log is one of the assets.
-        dataset_ids: Datasets that are the other assets.
+        source: Source of the change log.
+        transforms: All transforms, each with the keys of its assets.
     """
     if not os.environ.get("DAGSTER_HOME"):
         return [], (
@@ -68,11 +70,15 @@ def mentions(
         )
     words = "|".join(sorted(map(re.escape, _spellings(values)), reverse=True))
     pattern = re.compile(rf"(?<!\w)(?:{words})(?!\w)")
-    keys = [change_log_key(source), *(dataset_key(one) for one in sorted(dataset_ids))]
+    logs = {keys.change_log(source) for one, keys in transforms if one.source == source}
+    datasets = {keys.dataset(each.id) for one, keys in transforms for each in one.outputs.values()}
     # Broad on purpose: whatever the instance raises, the erasure is done and stays done.
     try:
         with DagsterInstance.get() as instance:
-            events = [*_asset_events(instance, keys), *_failures(instance)]
+            events = [
+                *_asset_events(instance, [*sorted(logs), *sorted(datasets)]),
+                *_failures(instance),
+            ]
     except Exception as error:  # noqa: BLE001 - see above
         return [], f"The event log of Dagster can't be read: {type(error).__name__}: {shown(error)}"
     found = [

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dagster import AssetCheckEvaluation, AssetCheckKey, AssetCheckResult, DagsterInstance
 
 from datazone_dagster.api import Dataset, Expect
-from datazone_dagster.dagster_glue.names import dataset_key, expectation_check_name
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
+from datazone_dagster.dagster_glue.names import expectation_check_name
 from datazone_dagster.dagster_glue.rendering import expectation_results
 from datazone_dagster.errors import ExpectationError
 from datazone_dagster.model.report import RuleCount
@@ -31,11 +32,13 @@ def expectation_text(expected: Expect) -> str:
     )
 
 
-def known_expectations(instance: DagsterInstance, dataset: Dataset) -> tuple[RuleCount, ...]:
+def known_expectations(
+    instance: DagsterInstance, dataset: Dataset, keys: AssetKeys
+) -> tuple[RuleCount, ...]:
     """Return the counts of the last evaluations, for a report that wrote no row."""
     found = []
     for rule, expected in dataset.expect:
-        key = AssetCheckKey(dataset_key(dataset.id), expectation_check_name(rule))
+        key = keys.dataset_check(dataset.id, expectation_check_name(rule))
         last = last_evaluation(instance, key)
         values = {name: entry.value for name, entry in last.metadata.items()} if last else {}
         count = known_count(rule, expected, values)
@@ -56,7 +59,7 @@ def last_evaluation(instance: DagsterInstance, key: AssetCheckKey) -> AssetCheck
 
 
 def results_of_failure(
-    datasets: Iterable[Dataset], error: ExpectationError
+    datasets: Iterable[Dataset], error: ExpectationError, keys: AssetKeys
 ) -> Iterator[AssetCheckResult]:
     """Yield the results of the checks whose rules failed a run."""
     for dataset in datasets:
@@ -66,4 +69,6 @@ def results_of_failure(
             RuleCount(rule, error.rows, violations) for rule, violations in error.violations.items()
         ]
         failed = expectation_statuses(dataset, counts)
-        yield from expectation_results(dataset.id, (one for one in failed if one.count.violations))
+        yield from expectation_results(
+            keys.dataset(dataset.id), (one for one in failed if one.count.violations)
+        )

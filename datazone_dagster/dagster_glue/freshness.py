@@ -10,23 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
-from dagster import AssetCheckEvaluation, DagsterInstance, TimestampMetadataValue
+from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance, TimestampMetadataValue
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.cursor import SensorCursor
-from datazone_dagster.dagster_glue.names import sensor_name, stream_check_key
+from datazone_dagster.dagster_glue.names import STREAM_CHECK, sensor_name
 
 
-def known_caught_up_at(instance: DagsterInstance, source: DynamoDBSource) -> datetime | None:
+def known_caught_up_at(
+    instance: DagsterInstance, source: DynamoDBSource, keys: AssetKeys
+) -> datetime | None:
     """Return the latest `caught_up_at` of the sensor and its check; None if there is none."""
     return max(
-        (*_of_check(instance, source), *_of_cursors(instance, source)),
+        (
+            *_of_check(instance, keys.source_check(source, STREAM_CHECK)),
+            *_of_cursors(instance, source),
+        ),
         default=None,
     )
 
 
-def _of_check(instance: DagsterInstance, source: DynamoDBSource) -> Iterator[datetime]:
-    record = instance.get_latest_asset_check_evaluation_record(stream_check_key(source))
+def _of_check(instance: DagsterInstance, key: AssetCheckKey) -> Iterator[datetime]:
+    record = instance.get_latest_asset_check_evaluation_record(key)
     event = record.event.dagster_event if record is not None and record.event else None
     facts = event.event_specific_data if event is not None else None
     if not isinstance(facts, AssetCheckEvaluation):

@@ -72,7 +72,8 @@ class DatasetIOManager(ConfigurableIOManager):
         """
         if isinstance(obj, DatasetWrite):
             applied = obj.lazy_apply.to_dataset(obj.dataset_id, self.lakehouse.layout, context.log)
-            context.add_output_metadata(dataset_metadata(applied, preview=obj.lazy_apply.preview))
+            keys, preview = obj.lazy_apply.keys, obj.lazy_apply.preview
+            context.add_output_metadata(dataset_metadata(applied, keys, preview=preview))
             return
         from datazone_dagster.pipeline.table_calls import write_table
 
@@ -104,7 +105,8 @@ class DatasetIOManager(ConfigurableIOManager):
         """
         from datazone_dagster.pipeline.table_calls import load_table
 
-        name = table_name(context)
+        upstream = context.upstream_output
+        name = table_name(context, upstream.definition_metadata if upstream else None)
         columns = (context.definition_metadata or {}).get("columns")
         if columns is not None and (
             isinstance(columns, str) or not all(isinstance(one, str) for one in columns)
@@ -114,7 +116,6 @@ class DatasetIOManager(ConfigurableIOManager):
                 "names.",
                 hint='Give one: AssetIn(metadata={"columns": ["id", "total"]}).',
             )
-        upstream = context.upstream_output
         if not context.has_asset_partitions:
             part, by_key = None, []
         else:

@@ -14,7 +14,6 @@ from dagster import (
 
 from datazone_dagster.api import Dataset
 from datazone_dagster.dagster_glue.expectation_checks import last_evaluation
-from datazone_dagster.dagster_glue.names import UNIQUE_KEYS_CHECK, dataset_key
 from datazone_dagster.dagster_glue.rendering import evaluation, rendered, severity
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe.table_status import NOT_CHECKED, TableStatus, unique_keys_status
@@ -32,17 +31,17 @@ def checked_keys(dataset: Dataset, layout: Layout, now: datetime) -> TableStatus
     return None if report is None else unique_keys_status(report, now)
 
 
-def keys_evaluation(dataset: Dataset, status: TableStatus) -> AssetCheckEvaluation:
+def keys_evaluation(key: AssetCheckKey, status: TableStatus) -> AssetCheckEvaluation:
     """Return the evaluation as an event."""
-    return evaluation(_key(dataset), status.level, status.reason, status.plain)
+    return evaluation(key, status.level, status.reason, status.plain)
 
 
-def keys_result(dataset: Dataset, status: TableStatus | None) -> AssetCheckResult:
+def keys_result(key: AssetCheckKey, status: TableStatus | None) -> AssetCheckResult:
     """Return the result of the check in a run."""
     status = status or NOT_CHECKED
     return AssetCheckResult(
-        asset_key=dataset_key(dataset.id),
-        check_name=UNIQUE_KEYS_CHECK,
+        asset_key=key.asset_key,
+        check_name=key.name,
         passed=status.level.passed,
         severity=severity(status.level),
         description=status.reason,
@@ -50,9 +49,11 @@ def keys_result(dataset: Dataset, status: TableStatus | None) -> AssetCheckResul
     )
 
 
-def last_keys_results(dataset: Dataset, instance: DagsterInstance) -> Iterator[AssetCheckResult]:
+def last_keys_results(
+    dataset: Dataset, key: AssetCheckKey, instance: DagsterInstance
+) -> Iterator[AssetCheckResult]:
     """Yield the last result again: a run that reads no keys neither confirms nor clears it."""
-    for last in last_keys_events(dataset, instance):
+    for last in last_keys_events(dataset, key, instance):
         yield AssetCheckResult(
             asset_key=last.asset_key,
             check_name=last.check_name,
@@ -63,16 +64,18 @@ def last_keys_results(dataset: Dataset, instance: DagsterInstance) -> Iterator[A
         )
 
 
-def last_keys_events(dataset: Dataset, instance: DagsterInstance) -> Iterator[AssetCheckEvaluation]:
+def last_keys_events(
+    dataset: Dataset, key: AssetCheckKey, instance: DagsterInstance
+) -> Iterator[AssetCheckEvaluation]:
     """Yield the last result as an event, for a run that stays.
 
     Without it, Dagster shows the check as in progress until the run ends.
     """
     if dataset.mode == "append":
         return
-    last = last_evaluation(instance, _key(dataset))
+    last = last_evaluation(instance, key)
     if last is None:
-        yield keys_evaluation(dataset, NOT_CHECKED)
+        yield keys_evaluation(key, NOT_CHECKED)
         return
     yield AssetCheckEvaluation(
         asset_key=last.asset_key,
@@ -82,7 +85,3 @@ def last_keys_events(dataset: Dataset, instance: DagsterInstance) -> Iterator[As
         description=last.description,
         metadata=last.metadata,
     )
-
-
-def _key(dataset: Dataset) -> AssetCheckKey:
-    return AssetCheckKey(dataset_key(dataset.id), UNIQUE_KEYS_CHECK)

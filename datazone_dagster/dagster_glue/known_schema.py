@@ -6,19 +6,18 @@ change, and even if a run died in between.
 
 from __future__ import annotations
 
-from dagster import DagsterInstance, EventLogRecord, TableSchemaMetadataValue
+from dagster import AssetKey, DagsterInstance, EventLogRecord, TableSchemaMetadataValue
 
-from datazone_dagster.dagster_glue.names import dataset_key
 from datazone_dagster.observe.schema_change import Columns
 
 LOOKED_AT = (1, 200)
 """Materializations looked at for a schema: the last one has it, except where it is wide."""
 
 
-def known_columns(instance: DagsterInstance, dataset_id: str) -> Columns | None:
+def known_columns(instance: DagsterInstance, key: AssetKey) -> Columns | None:
     """Return names and types of the columns; None if no recent materialization shows them."""
     for limit in LOOKED_AT:
-        found = instance.fetch_materializations(dataset_key(dataset_id), limit=limit)
+        found = instance.fetch_materializations(key, limit=limit)
         for record in found.records:
             columns = _columns(record)
             if columns is not None:

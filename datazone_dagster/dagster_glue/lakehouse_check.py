@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dagster import DagsterInstance
+from dagster import AssetKey, DagsterInstance
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.dagster_glue.names import (
     BATCH_TAG,
     LAKEHOUSE_TAG,
-    change_log_key,
     hidden_tag,
 )
 from datazone_dagster.errors import LakehouseMismatchError
@@ -33,7 +32,11 @@ _CURE = (
 
 
 def check_lakehouse(
-    instance: DagsterInstance, tags: Mapping[str, str], source: DynamoDBSource, layout: Layout
+    instance: DagsterInstance,
+    tags: Mapping[str, str],
+    source: DynamoDBSource,
+    layout: Layout,
+    change_log: AssetKey,
 ) -> None:
     """Raise if the run sees less of the source's change log than its sensor did.
 
@@ -42,6 +45,7 @@ def check_lakehouse(
         tags: Tags of the run; those of the sensor are absent from a run started by hand.
         source: Source of the transform.
         layout: Locations of the tables, as the run sees them.
+        change_log: Key of the source's change log.
 
     Raises:
         LakehouseMismatchError: The change log ends before the batch that the sensor saw, or there
@@ -60,7 +64,7 @@ def check_lakehouse(
             safe=_SAFE,
             hint=_CURE,
         )
-    known = _materialized_at(instance, source) if head is None else None
+    known = _materialized_at(instance, change_log) if head is None else None
     if known is not None:
         raise LakehouseMismatchError(
             f"There is no change log of {source.name!r} at "
@@ -75,9 +79,9 @@ def _found(head: int | None) -> str:
     return "no change log" if head is None else f"a change log that ends at batch {head}"
 
 
-def _materialized_at(instance: DagsterInstance, source: DynamoDBSource) -> str | None:
-    """Return where the source's change log was last materialized; None if it never was."""
-    event = instance.get_latest_materialization_event(change_log_key(source))
+def _materialized_at(instance: DagsterInstance, change_log: AssetKey) -> str | None:
+    """Return where the change log was last materialized; None if it never was."""
+    event = instance.get_latest_materialization_event(change_log)
     found = event.asset_materialization if event is not None else None
     value = found.metadata.get("dagster/uri") if found is not None else None
     return None if value is None else without_secrets(str(value.value))

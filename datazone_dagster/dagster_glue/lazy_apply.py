@@ -14,6 +14,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.chunk_log import LOG_EVERY_SECONDS, ChunkLog
 from datazone_dagster.dagster_glue.dataset_checks import State, schema_of, state_of
 from datazone_dagster.model.contract import OPEN, Contract
@@ -51,6 +52,7 @@ class LazyApply:
 
     Args:
         transform: Transform to apply.
+        keys: Keys of its assets.
         settings: Bounds of the run.
         caught_up_at: Function that returns when the stream was last read to its end.
         known_columns: Function from dataset id to the columns of its last materialization.
@@ -68,6 +70,7 @@ class LazyApply:
     def __init__(
         self,
         transform: Transform,
+        keys: AssetKeys,
         settings: ApplySettings,
         caught_up_at: Callable[[], datetime | None],
         known_columns: Callable[[str], Columns | None],
@@ -84,6 +87,7 @@ class LazyApply:
             one for one in transform.outputs.values() if only is None or one.id in only
         )
         self.transform = transform
+        self.keys = keys
         self.preview = preview
         self._settings = settings
         self._caught_up_at = caught_up_at

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 from dagster import (
-    AssetCheckKey,
     AssetKey,
     AssetObservation,
     DefaultScheduleStatus,
@@ -25,12 +24,13 @@ from dagster import (
 )
 
 from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.key_checks import checked_keys, keys_evaluation
 from datazone_dagster.dagster_glue.names import (
     LAKEHOUSE_KEY,
     SMALL_FILES_CHECK,
-    dataset_key,
+    UNIQUE_KEYS_CHECK,
     pool_name,
     source_job_name,
 )
@@ -68,7 +68,7 @@ def maintenance_schedules(
     def arguments(group: Group) -> dict[str, Any]:
         return {
             "name": MAINTENANCE_JOB,
-            "job": maintenance_job(group.transforms, keep_runs=keep_runs, clock=clock),
+            "job": maintenance_job(group.members.values(), keep_runs=keep_runs, clock=clock),
             "cron_schedule": cron,
             "default_status": DefaultScheduleStatus[options.default_status.name],
             "description": "Joins files, drops hidden rows, and deletes orphan files and old runs.",
@@ -87,13 +87,16 @@ def maintenance_schedules(
 
 
 def maintenance_job(
-    transforms: Iterable[Transform], *, keep_runs: timedelta | None, clock: Clock
+    members: Iterable[Member], *, keep_runs: timedelta | None, clock: Clock
 ) -> JobDefinition:
     """Return the job that maintains every table, one op per transform, and removes old runs."""
-    transforms = list(transforms)
-    ops = [*(_maintenance_op(one, clock) for one in transforms), _asset_tables_op(clock)]
+    members = list(members)
+    ops = [
+        *(_maintenance_op(one.transform, one.keys, clock) for one in members),
+        _asset_tables_op(clock),
+    ]
     if keep_runs is not None:
-        ops.append(_old_runs_op(transforms, keep_runs, clock))
+        ops.append(_old_runs_op([one.transform for one in members], keep_runs, clock))
     return GraphDefinition(MAINTENANCE_JOB, node_defs=ops).to_job(
         name=MAINTENANCE_JOB,
         executor_def=in_process_executor,
@@ -101,7 +104,7 @@ def maintenance_job(
     )
 
 
-def _maintenance_op(transform: Transform, clock: Clock) -> OpDefinition:
+def _maintenance_op(transform: Transform, keys: AssetKeys, clock: Clock) -> OpDefinition:
     @op(
         name=f"maintain_{transform.name}",
         pool=pool_name(transform),
@@ -121,11 +124,11 @@ def _maintenance_op(transform: Transform, clock: Clock) -> OpDefinition:
                 if report is not None:
                     context.log_event(
                         AssetObservation(
-                            dataset_key(dataset.id),
+                            keys.dataset(dataset.id),
                             metadata=rendered(maintenance_metadata(report)),
                         )
                     )
-                    _check_table(context, dataset, report, lakehouse.layout, clock)
+                    _check_table(context, dataset, keys, report, lakehouse.layout, clock)
 
     return maintain_datasets
 
@@ -133,23 +136,25 @@ def _maintenance_op(transform: Transform, clock: Clock) -> OpDefinition:
 def _check_table(
     context: OpExecutionContext,
     dataset: Dataset,
+    keys: AssetKeys,
     report: MaintenanceReport,
     layout: Layout,
     clock: Clock,
 ) -> None:
     """Log the checks `small_files` and `unique_keys` of a table that was maintained."""
     small = small_files_status(report.files, report.size_bytes)
-    key = AssetCheckKey(dataset_key(dataset.id), SMALL_FILES_CHECK)
+    key = keys.dataset_check(dataset.id, SMALL_FILES_CHECK)
     context.instance.report_runless_asset_event(
         evaluation(key, small.level, small.reason, small.plain)
     )
     try:
-        keys = checked_keys(dataset, layout, clock())
+        found = checked_keys(dataset, layout, clock())
     except (StorageError, OutOfMemoryError) as error:
         context.log.warning("The keys of dataset %s were not checked: %s", dataset.id, error)
         return
-    if keys is not None:
-        context.instance.report_runless_asset_event(keys_evaluation(dataset, keys))
+    if found is not None:
+        key = keys.dataset_check(dataset.id, UNIQUE_KEYS_CHECK)
+        context.instance.report_runless_asset_event(keys_evaluation(key, found))
 
 
 def _asset_tables_op(clock: Clock) -> OpDefinition:

@@ -1,13 +1,10 @@
-"""Names of the library's assets, checks, sensors, pools, resources and tags in Dagster."""
+"""Names of the library's checks, sensors, jobs, pools, resources and tags in Dagster."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dagster import AssetCheckKey, AssetKey
-
-from datazone_dagster.api import Dataset, DynamoDBSource, Transform
-from datazone_dagster.api.expect import Expectations
+from datazone_dagster.api import DynamoDBSource, Transform
 
 LAKEHOUSE_KEY = "datazone_lakehouse"
 DYNAMODB_KEY = "datazone_dynamodb"
@@ -52,6 +49,8 @@ RETRIES_TAG = ".dagster/datazone_retries"
 `model.retries`."""
 FAILED_TAG = ".dagster/datazone_failed"
 """Hidden tag of such a run, too: those that have failed in it."""
+DATASET_METADATA = "datazone/dataset"
+"""Metadata of an asset whose key is not that of its table: the id of its dataset."""
 
 _FORMER_TAGS = {
     BATCH_TAG: "datazone/batch",
@@ -66,76 +65,9 @@ def hidden_tag(tags: Mapping[str, str], name: str) -> str | None:
     return tags.get(name, tags.get(_FORMER_TAGS[name]))
 
 
-def change_log_key(source: DynamoDBSource) -> AssetKey:
-    """Return the asset key of a source's change log."""
-    return AssetKey(["dynamodb", source.name])
-
-
-def dataset_key(dataset_id: str) -> AssetKey:
-    """Return the asset key of a dataset."""
-    return AssetKey([dataset_id])
-
-
-def lag_check_key(dataset_id: str) -> AssetCheckKey:
-    """Return the key of a dataset's `lag` check."""
-    return AssetCheckKey(dataset_key(dataset_id), LAG_CHECK)
-
-
-def complete_check_key(dataset_id: str) -> AssetCheckKey:
-    """Return the key of a dataset's `complete` check."""
-    return AssetCheckKey(dataset_key(dataset_id), COMPLETE_CHECK)
-
-
-def dataset_check_keys(
-    dataset_id: str,
-    *,
-    has_stream: bool = True,
-    has_keys: bool = True,
-    expect: Expectations = (),
-) -> tuple[AssetCheckKey, ...]:
-    """Return the keys of all checks of a dataset.
-
-    Without a stream, nothing can lag behind it. In append mode, it has no keys to be unique.
-    """
-    lag = (LAG_CHECK,) if has_stream else ()
-    unique = (UNIQUE_KEYS_CHECK,) if has_keys else ()
-    names = (
-        *(*lag, SCHEMA_CHECK, QUARANTINE_CHECK, COMPLETE_CHECK, FUNCTION_CHECK),
-        *(SMALL_FILES_CHECK, *unique),
-    )
-    expected = (expectation_check_name(rule) for rule, _ in expect)
-    return tuple(AssetCheckKey(dataset_key(dataset_id), name) for name in (*names, *expected))
-
-
 def expectation_check_name(rule: str) -> str:
     """Return the name of the check of an expectation."""
     return f"expect_{rule}"
-
-
-def stream_check_key(source: DynamoDBSource) -> AssetCheckKey:
-    """Return the key of the `stream_health` check of a source's change log."""
-    return AssetCheckKey(change_log_key(source), STREAM_CHECK)
-
-
-def source_check_keys(source: DynamoDBSource) -> tuple[AssetCheckKey, ...]:
-    """Return the keys of the checks of a source's change log that sensors evaluate."""
-    names = (STREAM_CHECK, HEADROOM_CHECK, SNAPSHOT_CHECK, DRAIN_CHECK)
-    return tuple(AssetCheckKey(change_log_key(source), name) for name in names)
-
-
-def checks_of_dataset(transform: Transform, dataset: Dataset) -> tuple[AssetCheckKey, ...]:
-    """Return the keys of all checks of a dataset of a transform."""
-    return dataset_check_keys(
-        dataset.id,
-        has_stream=transform.source.stream_enabled,
-        has_keys=dataset.mode != "append",
-        expect=dataset.expect,
-    )
-
-
-def audit_check_key(source: DynamoDBSource) -> AssetCheckKey:
-    """Return the key of the `audit` check of a source's change log."""
-    return AssetCheckKey(change_log_key(source), AUDIT_CHECK)
 
 
 def audit_name(source: DynamoDBSource) -> str:

@@ -10,15 +10,9 @@ from typing import Any
 
 from dagster import AssetCheckKey, SensorDefinition, SensorEvaluationContext, SensorResult
 
-from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.alerting import INTERVAL_SECONDS, Alerting
 from datazone_dagster.dagster_glue.alerts import OnCheck
-from datazone_dagster.dagster_glue.names import (
-    ALERT_SENSOR,
-    audit_check_key,
-    checks_of_dataset,
-    source_check_keys,
-)
+from datazone_dagster.dagster_glue.names import ALERT_SENSOR
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.dagster_glue.shared import Group, Member, shared
@@ -42,7 +36,7 @@ def on_check_sensor(
     alerting = Alerting([on_check], clock=lambda: clock().timestamp())
 
     def evaluate(context: SensorEvaluationContext, group: Group) -> SensorResult:
-        return alerting.evaluate(context, _check_keys(group.transforms_in(context.repository_def)))
+        return alerting.evaluate(context, _check_keys(group.members_in(context.repository_def)))
 
     def arguments(group: Group) -> dict[str, Any]:
         return {
@@ -62,19 +56,19 @@ def on_check_sensor(
     return shared(wanted, members, SensorDefinition, arguments)[0]
 
 
-def _check_keys(transforms: Sequence[Transform]) -> list[AssetCheckKey]:
+def _check_keys(members: Sequence[Member]) -> list[AssetCheckKey]:
     """Return the keys of all checks of sources and datasets."""
     return [
         *dict.fromkeys(
             key
-            for transform in transforms
-            if transform.source.stream_enabled
-            for key in (*source_check_keys(transform.source), audit_check_key(transform.source))
+            for one in members
+            if (source := one.transform.source).stream_enabled
+            for key in (*one.keys.source_checks(source), one.keys.audit_check(source))
         ),
         *(
             key
-            for transform in transforms
-            for dataset in transform.outputs.values()
-            for key in checks_of_dataset(transform, dataset)
+            for one in members
+            for dataset in one.transform.outputs.values()
+            for key in one.keys.checks_of(one.transform, dataset)
         ),
     ]

@@ -18,6 +18,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import Transform
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.resources import LAKEHOUSE_URI_VARIABLE, Lakehouse
 from datazone_dagster.dagster_glue.translator import (
     DagsterDatazoneTranslator,
@@ -53,6 +54,7 @@ class RunOptions:
         automation_condition: Condition of all datasets, beside the sensor; None: none.
         translator: How assets look.
         one_run_per_source: Whether the transforms of a source share the runs.
+        keys: Keys of the assets and checks.
         why_stopped: Why the sensors do not start by default; empty if they do, or were not to.
     """
 
@@ -66,6 +68,7 @@ class RunOptions:
     automation_condition: AutomationCondition[Any] | None = None
     translator: DagsterDatazoneTranslator = field(default_factory=DagsterDatazoneTranslator)
     one_run_per_source: bool = False
+    keys: AssetKeys = field(default_factory=AssetKeys)
     why_stopped: str = ""
 
     def shares_runs(self, transform: Transform) -> bool:

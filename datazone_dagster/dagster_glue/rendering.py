@@ -21,6 +21,7 @@ from dagster import (
     TableSchema,
 )
 
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.dataset_checks import State
 from datazone_dagster.dagster_glue.lazy_apply import Applied
 from datazone_dagster.dagster_glue.names import (
@@ -30,7 +31,6 @@ from datazone_dagster.dagster_glue.names import (
     QUARANTINE_CHECK,
     SCHEMA_CHECK,
     SMALL_FILES_CHECK,
-    dataset_key,
     expectation_check_name,
 )
 from datazone_dagster.model.report import DrainReport
@@ -67,11 +67,14 @@ def rendered(plain: Mapping[str, Plain]) -> RawMetadata:
     }
 
 
-def dataset_metadata(applied: Applied, *, preview: bool, history: bool = True) -> RawMetadata:
+def dataset_metadata(
+    applied: Applied, keys: AssetKeys, *, preview: bool, history: bool = True
+) -> RawMetadata:
     """Return the metadata of a materialization of a dataset.
 
     Args:
         applied: What was applied, and the state after it.
+        keys: Keys of the assets.
         preview: Whether it shows rows.
         history: Whether it shows the newest commits of the table: once in a run, at its end.
     """
@@ -89,7 +92,7 @@ def dataset_metadata(applied: Applied, *, preview: bool, history: bool = True) -
         columns = [TableColumn(name, str(kind), texts.get(name)) for name, kind in report.columns]
         found["dagster/column_schema"] = MetadataValue.table_schema(TableSchema(columns))
         if sources:
-            found["dagster/column_lineage"] = _lineage(report.source, sources)
+            found["dagster/column_lineage"] = _lineage(keys.change_log(report.source), sources)
     difference = schema_change_markdown(applied.schema.changes)
     if difference:
         found["schema_change"] = MetadataValue.md(difference)
@@ -117,8 +120,9 @@ def linked_sensor(link: str | None) -> RawMetadata:
     return {} if link is None else {"sensor": MetadataValue.url(link)}
 
 
-def _lineage(source: str, sources: Mapping[str, Sequence[str]]) -> TableColumnLineageMetadataValue:
-    log = AssetKey(["dynamodb", source])
+def _lineage(
+    log: AssetKey, sources: Mapping[str, Sequence[str]]
+) -> TableColumnLineageMetadataValue:
     return MetadataValue.column_lineage(
         TableColumnLineage(
             {
@@ -132,6 +136,7 @@ def _lineage(source: str, sources: Mapping[str, Sequence[str]]) -> TableColumnLi
 def applied_events(
     dataset_id: str,
     applied: Applied,
+    keys: AssetKeys,
     *,
     preview: bool,
     more: Mapping[str, int] | None = None,
@@ -143,15 +148,17 @@ def applied_events(
     Args:
         dataset_id: Id of the dataset.
         applied: What was applied, and the state after it.
+        keys: Keys of the assets.
         preview: Whether the materialization shows rows.
         more: Further metadata of the materialization.
         changed: Whether rows changed; if not, there is no materialization.
         history: As for `dataset_metadata`.
     """
+    key = keys.dataset(dataset_id)
     if changed:
-        metadata = dataset_metadata(applied, preview=preview, history=history)
-        yield AssetMaterialization(dataset_key(dataset_id), metadata={**metadata, **(more or {})})
-    yield from as_evaluations(check_results(dataset_id, applied))
+        metadata = dataset_metadata(applied, keys, preview=preview, history=history)
+        yield AssetMaterialization(key, metadata={**metadata, **(more or {})})
+    yield from as_evaluations(check_results(key, applied))
 
 
 def as_evaluations(results: Iterable[AssetCheckResult]) -> Iterator[AssetCheckEvaluation]:
@@ -173,39 +180,39 @@ def severity(level: Level) -> AssetCheckSeverity:
     return AssetCheckSeverity.WARN if level is Level.WARN else AssetCheckSeverity.ERROR
 
 
-def check_results(dataset_id: str, applied: Applied) -> Iterator[AssetCheckResult]:
+def check_results(key: AssetKey, applied: Applied) -> Iterator[AssetCheckResult]:
     """Yield the check results of a dataset that a run reports."""
-    yield from state_check_results(dataset_id, applied.state)
+    yield from state_check_results(key, applied.state)
     schema = applied.schema
     yield _result(
-        dataset_id,
+        key,
         SCHEMA_CHECK,
         schema,
         {"columns_changed": len(schema.changes), "columns_kept_out": len(schema.unexpected)},
     )
     small = small_files_status(applied.report.files, applied.report.size_bytes)
-    yield _result(dataset_id, SMALL_FILES_CHECK, small, rendered(small.plain))
-    yield from expectation_results(dataset_id, applied.expectations)
+    yield _result(key, SMALL_FILES_CHECK, small, rendered(small.plain))
+    yield from expectation_results(key, applied.expectations)
 
 
 def expectation_results(
-    dataset_id: str, statuses: Iterable[ExpectationStatus]
+    key: AssetKey, statuses: Iterable[ExpectationStatus]
 ) -> Iterator[AssetCheckResult]:
     """Yield the results of the checks of a dataset's expectations."""
     for one in statuses:
         name = expectation_check_name(one.count.rule)
-        yield _result(dataset_id, name, one, rendered(expectation_metadata(one)))
+        yield _result(key, name, one, rendered(expectation_metadata(one)))
 
 
-def state_check_results(dataset_id: str, state: State) -> Iterator[AssetCheckResult]:
+def state_check_results(key: AssetKey, state: State) -> Iterator[AssetCheckResult]:
     """Yield the check results of a dataset that do not depend on the function."""
     lag, quarantine, complete = state.lag, state.quarantine, state.complete
     if lag is not None:
-        yield _result(dataset_id, LAG_CHECK, lag, rendered(lag_metadata(lag)))
-    yield _result(dataset_id, QUARANTINE_CHECK, quarantine, {"records_waiting": quarantine.waiting})
-    yield _result(dataset_id, COMPLETE_CHECK, complete, rendered(completeness_metadata(complete)))
+        yield _result(key, LAG_CHECK, lag, rendered(lag_metadata(lag)))
+    yield _result(key, QUARANTINE_CHECK, quarantine, {"records_waiting": quarantine.waiting})
+    yield _result(key, COMPLETE_CHECK, complete, rendered(completeness_metadata(complete)))
     yield _result(
-        dataset_id,
+        key,
         FUNCTION_CHECK,
         state.function,
         {
@@ -227,10 +234,10 @@ class _Status(Protocol):
 
 
 def _result(
-    dataset_id: str, check_name: str, status: _Status, metadata: RawMetadata
+    key: AssetKey, check_name: str, status: _Status, metadata: RawMetadata
 ) -> AssetCheckResult:
     return AssetCheckResult(
-        asset_key=dataset_key(dataset_id),
+        asset_key=key,
         check_name=check_name,
         passed=status.level.passed,
         severity=severity(status.level),

@@ -22,23 +22,31 @@ from datazone_dagster.dagster_glue.pools import limit_pools
 from datazone_dagster.dagster_glue.rendering import Event
 from datazone_dagster.dagster_glue.repairs import Repair
 from datazone_dagster.dagster_glue.resources import Lakehouse
+from datazone_dagster.dagster_glue.shared import Member
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ChunkReport
 from datazone_dagster.pipeline import ApplySettings
 
 
 def repair_jobs(
-    transforms: Iterable[Transform], settings: ApplySettings, *, preview: bool, clock: Clock
+    members: Iterable[Member], settings: ApplySettings, *, preview: bool, clock: Clock
 ) -> list[JobDefinition]:
     """Return the jobs `rebuild_<dataset>` and `redrive_<dataset>` of every dataset of a stream."""
     jobs, taken = [], set[str]()
-    for transform in transforms:
+    for member in members:
+        transform = member.transform
+        options = {"keys": member.keys, "settings": settings, "preview": preview, "clock": clock}
         if not transform.source.stream_enabled:
             continue  # a run makes all rows again, with the present code
         for dataset in transform.outputs.values():
             name = _job_part(dataset.id, taken)
             taken.add(name)
-            options = {"settings": settings, "preview": preview, "clock": clock}
+            options = {
+                "keys": member.keys,
+                "settings": settings,
+                "preview": preview,
+                "clock": clock,
+            }
             jobs.append(_rebuild_job(f"rebuild_{name}", transform, dataset, options))
             jobs.append(_redrive_job(f"redrive_{name}", transform, dataset, options))
     return jobs
@@ -105,7 +113,7 @@ def _repair(
     context: OpExecutionContext, transform: Transform, dataset: Dataset, options: dict[str, Any]
 ) -> Repair:
     lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
-    return Repair(transform, dataset, lakehouse.layout, logger=context.log, **options)
+    return Repair(transform, dataset, layout=lakehouse.layout, logger=context.log, **options)
 
 
 def _log(context: OpExecutionContext, events: Iterator[Event]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from dagster import DagsterInstance
 
 from datazone_dagster.api import Dataset, Transform
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.dataset_checks import schema_of, state_of
 from datazone_dagster.dagster_glue.expectation_checks import known_expectations
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
@@ -43,6 +44,7 @@ class Repair:
     Args:
         transform: Transform that writes the dataset.
         dataset: The dataset.
+        keys: Keys of its assets.
         layout: Locations of the tables.
         preview: Whether metadata may show rows.
         settings: Bounds of the work.
@@ -52,6 +54,7 @@ class Repair:
 
     transform: Transform
     dataset: Dataset
+    keys: AssetKeys
     layout: Layout
     preview: bool
     settings: ApplySettings = field(default_factory=ApplySettings)
@@ -125,19 +128,25 @@ class Repair:
         changed: bool,
     ) -> Iterator[Event]:
         now = self.clock()
-        caught_up_at = known_caught_up_at(instance, self.transform.source)
+        caught_up_at = known_caught_up_at(instance, self.transform.source, self.keys)
+        columns = known_columns(instance, self.keys.dataset(self.dataset.id))
+        known = report.expectations or known_expectations(instance, self.dataset, self.keys)
         applied = Applied(
             report,
             state_of(self.transform, self.dataset, self.layout, now=now, caught_up_at=caught_up_at),
-            schema_of(self.dataset, known_columns(instance, self.dataset.id), report),
+            schema_of(self.dataset, columns, report),
             now,
             self.dataset.contract,
-            expectation_statuses(
-                self.dataset, report.expectations or known_expectations(instance, self.dataset)
-            ),
+            expectation_statuses(self.dataset, known),
         )
         yield from applied_events(
-            self.dataset.id, applied, preview=self.preview, more=more, changed=changed, history=True
+            self.dataset.id,
+            applied,
+            self.keys,
+            preview=self.preview,
+            more=more,
+            changed=changed,
+            history=True,
         )
 
 

@@ -9,6 +9,7 @@ from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance
 
 from datazone_dagster.dagster_glue.key_checks import last_keys_events
 from datazone_dagster.dagster_glue.lazy_apply import Applied, LazyApply
+from datazone_dagster.dagster_glue.names import UNIQUE_KEYS_CHECK
 from datazone_dagster.dagster_glue.rendering import Event, applied_events
 
 REPEAT_SECONDS = 300.0
@@ -59,10 +60,11 @@ def events_so_far(
         checks: Checks that the run has reported of it.
         instance: Instance that has the last checks of the keys.
     """
-    by_id = {one.id: one for one in lazy_apply.datasets}
+    keys, by_id = lazy_apply.keys, {one.id: one for one in lazy_apply.datasets}
     for dataset_id, one in so_far.items():
         changed = one.report.chunks > 0
         yield from checks.changed(
-            applied_events(dataset_id, one, preview=lazy_apply.preview, changed=changed)
+            applied_events(dataset_id, one, keys, preview=lazy_apply.preview, changed=changed)
         )
-        yield from checks.changed(last_keys_events(by_id[dataset_id], instance))
+        key = keys.dataset_check(dataset_id, UNIQUE_KEYS_CHECK)
+        yield from checks.changed(last_keys_events(by_id[dataset_id], key, instance))

@@ -2,10 +2,9 @@
 
 # No postponed annotations here, as in the module that calls it.
 
-from dagster import AssetObservation, OpExecutionContext
+from dagster import AssetKey, AssetObservation, OpExecutionContext
 
 from datazone_dagster.api import DynamoDBSource, Transform
-from datazone_dagster.dagster_glue.names import change_log_key
 from datazone_dagster.dagster_glue.rendering import rendered
 from datazone_dagster.errors import DatazoneError, SnapshotError
 from datazone_dagster.model.audit_report import KINDS, AuditReport
@@ -26,6 +25,7 @@ _LEAST_SHARE = 1e-5
 
 def audit_sample(
     context: OpExecutionContext,
+    change_log: AssetKey,
     source: DynamoDBSource,
     transforms: tuple[Transform, ...],
     layout: Layout,
@@ -40,6 +40,7 @@ def audit_sample(
 
     Args:
         context: The run.
+        change_log: Key of the change log, which the result is observed of.
         source: The source.
         transforms: Transforms of the source.
         layout: Locations of the tables.
@@ -70,9 +71,7 @@ def audit_sample(
     line = audit_line(report)
     context.log.info("%s", line)
     context.log_event(
-        AssetObservation(
-            change_log_key(source), description=line, metadata=rendered(audit_metadata(report))
-        )
+        AssetObservation(change_log, description=line, metadata=rendered(audit_metadata(report)))
     )
     if report.has_differences:
         raise SnapshotError(

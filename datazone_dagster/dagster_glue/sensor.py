@@ -34,7 +34,6 @@ from datazone_dagster.dagster_glue.listening import (
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     LAKEHOUSE_KEY,
-    change_log_key,
     sensor_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
@@ -117,6 +116,7 @@ class DrainSensor:
         clock: Clock,
     ) -> None:
         self._options = options
+        self._keys = options.keys
         self._source = source
         self._group = group
         self._settings = settings
@@ -226,7 +226,13 @@ class DrainSensor:
         # A store that is down has used up the time of the drain: nothing else asks it in this tick.
         asked = () if isinstance(drained.error, StoreUnavailableError) else tick.transforms
         lags = lag_checks(
-            asked, layout, drained.report, now=now, caught_up_at=caught_up_at, never_read=never_read
+            asked,
+            self._keys,
+            layout,
+            drained.report,
+            now=now,
+            caught_up_at=caught_up_at,
+            never_read=never_read,
         )
         requests: list[RunRequest] = []
         reasons: list[str] = []
@@ -237,11 +243,12 @@ class DrainSensor:
         # Runs read the time from this check: there is none to read before the first full read.
         known_at = None if never_read else caught_up_at
         reads = StreamReads.after(drained.report, cursor, now)
-        checks = [*stream_checks(self._source, health, known_at, reads, now), *lags.values()]
+        source, keys = self._source, self._keys
+        checks = [*stream_checks(source, keys, health, known_at, reads, now), *lags.values()]
         if drained.report is not None:
-            checks += complete_checks(self._source, drained.report, lags)
+            checks += complete_checks(source, keys, drained.report, lags)
             checks[0], decision = self._snapshot(tick, drained.report, checks[0], now)
-            checks.append(snapshot_check(self._source, drained.report.snapshot, decision))
+            checks.append(snapshot_check(source, keys, drained.report.snapshot, decision))
             requests, reasons = requests + decision.requests, reasons + decision.reasons
         return Findings(drained.report, caught_up_at, never_read, checks, requests, reasons)
 
@@ -290,7 +297,7 @@ class DrainSensor:
             return now - timedelta(seconds=report.latest_age_seconds), False
         if cursor.caught_up_at is not None:
             return cursor.caught_up_at, cursor.never_read
-        known = known_caught_up_at(instance, self._source)
+        known = known_caught_up_at(instance, self._source, self._keys)
         return (now, True) if known is None else (known, False)
 
     def _snapshot(
@@ -313,7 +320,7 @@ class DrainSensor:
             uri = tick.layout.change_log(self._source.name)
             link = sensor_link(tick.context, sensor_name(self._source))
             yield AssetMaterialization(
-                change_log_key(self._source),
+                self._keys.change_log(self._source),
                 description=f"{batches_text(report)}: {counted(report.records, 'record')}.",
                 metadata=change_log_metadata(
                     report, uri, now, since_seconds=since, sensor_link=link

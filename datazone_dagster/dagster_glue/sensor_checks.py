@@ -10,15 +10,15 @@ from typing import NamedTuple
 from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.dataset_checks import dataset_lag
 from datazone_dagster.dagster_glue.names import (
+    COMPLETE_CHECK,
     HEADROOM_CHECK,
+    LAG_CHECK,
     SNAPSHOT_CHECK,
-    change_log_key,
-    complete_check_key,
-    lag_check_key,
-    stream_check_key,
+    STREAM_CHECK,
 )
 from datazone_dagster.dagster_glue.rendering import evaluation
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
@@ -143,6 +143,7 @@ class StreamReads(NamedTuple):
 
 def stream_checks(
     source: DynamoDBSource,
+    keys: AssetKeys,
     health: StreamHealth,
     caught_up_at: datetime | None,
     reads: StreamReads,
@@ -153,7 +154,7 @@ def stream_checks(
     return [
         SensorCheck(
             STREAM,
-            stream_check_key(source),
+            keys.source_check(source, STREAM_CHECK),
             health.level,
             health.reason,
             health_metadata(
@@ -166,7 +167,7 @@ def stream_checks(
         ),
         SensorCheck(
             ":headroom",
-            AssetCheckKey(change_log_key(source), HEADROOM_CHECK),
+            keys.source_check(source, HEADROOM_CHECK),
             headroom.level,
             headroom.reason,
             headroom_metadata(headroom),
@@ -176,7 +177,10 @@ def stream_checks(
 
 
 def snapshot_check(
-    source: DynamoDBSource, report: SnapshotReport | None, decision: SnapshotDecision
+    source: DynamoDBSource,
+    keys: AssetKeys,
+    report: SnapshotReport | None,
+    decision: SnapshotDecision,
 ) -> SensorCheck:
     """Return the `snapshot` check of a source."""
     level = snapshot_level(report, decision.failures, asks=decision.asks)
@@ -185,7 +189,7 @@ def snapshot_check(
         reason += f" The last error: {decision.last_error}"
     return SensorCheck(
         ":snapshot",
-        AssetCheckKey(change_log_key(source), SNAPSHOT_CHECK),
+        keys.source_check(source, SNAPSHOT_CHECK),
         level,
         reason,
         {} if report is None else snapshot_metadata(report),
@@ -194,12 +198,16 @@ def snapshot_check(
 
 
 def complete_checks(
-    source: DynamoDBSource, report: DrainReport, lags: Mapping[str, SensorCheck]
+    source: DynamoDBSource,
+    keys: AssetKeys,
+    report: DrainReport,
+    lags: Mapping[str, SensorCheck],
 ) -> list[SensorCheck]:
     """Return the `complete` check of each dataset of a source.
 
     Args:
         source: The source.
+        keys: Keys of the assets.
         report: Report of the drain.
         lags: The `lag` check of each dataset, by dataset id.
     """
@@ -210,7 +218,7 @@ def complete_checks(
         checks.append(
             SensorCheck(
                 f"{dataset_id}:complete",
-                complete_check_key(dataset_id),
+                keys.dataset_check(dataset_id, COMPLETE_CHECK),
                 complete.level,
                 complete.reason,
                 completeness_metadata(complete),
@@ -222,6 +230,7 @@ def complete_checks(
 
 def lag_checks(
     transforms: Sequence[Transform],
+    keys: AssetKeys,
     layout: Layout,
     report: DrainReport | None,
     *,
@@ -240,7 +249,7 @@ def lag_checks(
     down: StoreUnavailableError | None = None
     for transform in transforms:
         for dataset in transform.outputs.values():
-            key = lag_check_key(dataset.id)
+            key = keys.dataset_check(dataset.id, LAG_CHECK)
             if down is not None:
                 checks[dataset.id] = SensorCheck(dataset.id, key, Level.ERROR, str(down))
                 continue

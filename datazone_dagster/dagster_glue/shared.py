@@ -21,7 +21,7 @@ from dagster import AssetsDefinition, ExecutorDefinition, RepositoryDefinition
 
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.applier import Applier
-from datazone_dagster.dagster_glue.names import dataset_key
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 
 D = TypeVar("D")
 R = TypeVar("R")
@@ -97,6 +97,11 @@ class Member:
         return self.applier.transform
 
     @property
+    def keys(self) -> AssetKeys:
+        """Keys of its assets."""
+        return self.applier.keys
+
+    @property
     def dataset_ids(self) -> set[str]:
         """Ids of the datasets that the transform writes."""
         return {dataset.id for dataset in self.transform.outputs.values()}
@@ -106,7 +111,7 @@ class Member:
         if repository is None:
             return True
         assets = (
-            repository.assets_defs_by_key.get(dataset_key(dataset_id))
+            repository.assets_defs_by_key.get(self.keys.dataset(dataset_id))
             for dataset_id in self.dataset_ids
         )
         return all(
@@ -154,9 +159,13 @@ class Group:
         """Jobs of the transforms of all calls."""
         return [one.job for one in self.members.values()]
 
+    def members_in(self, repository: RepositoryDefinition | None) -> tuple[Member, ...]:
+        """Return the members whose transforms a code location has."""
+        return tuple(one for one in self.members.values() if one.is_in(repository))
+
     def transforms_in(self, repository: RepositoryDefinition | None) -> tuple[Transform, ...]:
         """Return the transforms that a code location has."""
-        return tuple(one.transform for one in self.members.values() if one.is_in(repository))
+        return tuple(one.transform for one in self.members_in(repository))
 
     def takes(self, members: Sequence[Member]) -> bool:
         """Return whether these transforms can be in one code location with those of the group."""
@@ -215,13 +224,16 @@ def shared(
     return made, wanted
 
 
-def shared_job(name: str, dataset_ids: set[str], executor: ExecutorDefinition) -> Any:
+def shared_job(
+    name: str, dataset_ids: set[str], keys: AssetKeys, executor: ExecutorDefinition
+) -> Any:
     """Return the job in use of a transform of this name, these datasets and executor, else None."""
     for group in list(_groups.values()):
         member = group.members.get(name)
         if (
             member is not None
             and member.dataset_ids == dataset_ids
+            and member.keys == keys
             and member.job.executor_def is executor
         ):
             return member.job

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dagster import (
+    AssetKey,
     AssetObservation,
     Field,
     GraphDefinition,
@@ -28,16 +29,16 @@ from datazone_dagster.dagster_glue.names import (
     FAILURE_TAG,
     LAKEHOUSE_KEY,
     WAIT_TAG,
-    change_log_key,
     resync_job_name,
     snapshot_job_name,
     snapshot_pool_name,
 )
 from datazone_dagster.dagster_glue.rendering import rendered
-from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
 from datazone_dagster.dagster_glue.sample_audit import audit_sample
 from datazone_dagster.dagster_glue.shared import Group
 from datazone_dagster.errors import DatazoneError, SnapshotError
+from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.snapshot_state import Phase
@@ -57,19 +58,24 @@ _REASON_CHARS = 600
 
 
 def snapshot_jobs(
-    source: DynamoDBSource, group: Group, settings: SnapshotSettings, *, clock: Clock
+    source: DynamoDBSource,
+    change_log: AssetKey,
+    group: Group,
+    settings: SnapshotSettings,
+    *,
+    clock: Clock,
 ) -> tuple[JobDefinition, JobDefinition]:
     """Return the jobs of one source; `group` has the transforms whose datasets hand over."""
     return (
         _job(
             snapshot_job_name(source),
-            _op(source, group, settings, clock, resync=False),
+            _op(source, change_log, group, settings, clock, resync=False),
             f"Copies the DynamoDB table {source.table_name} as it is into the change log, next to "
             "the stream. Goes on where an earlier run stopped. Safe at any time.",
         ),
         _job(
             resync_job_name(source),
-            _op(source, group, settings, clock, resync=True),
+            _op(source, change_log, group, settings, clock, resync=True),
             f"Takes a new snapshot of the DynamoDB table {source.table_name}, which repairs lost "
             "changes in place, or goes on with the one that is under way.",
         ),
@@ -78,6 +84,7 @@ def snapshot_jobs(
 
 def _op(
     source: DynamoDBSource,
+    change_log: AssetKey,
     group: Group,
     settings: SnapshotSettings,
     clock: Clock,
@@ -102,7 +109,7 @@ def _op(
         },
     )
     def take_snapshot(context: OpExecutionContext) -> None:
-        lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
+        layout: Layout = getattr(context.resources, LAKEHOUSE_KEY).layout
         dynamodb: DynamoDBStreamsResource = getattr(context.resources, DYNAMODB_KEY)
         client = dynamodb.table_client(
             source.table_name, region=source.region, endpoint_url=source.endpoint_url
@@ -110,15 +117,15 @@ def _op(
         bounds, limit = settings, context.op_config["sweep_limit"]
         if limit is not None:
             bounds = replace(settings, sweep_limit=limit)
-        progress = _Progress(context, source, clock)
+        progress = _Progress(context, change_log, clock)
         with heartbeats(context.instance, context.run_id, clock, rest_is_quick=True):
             # Broad on purpose: whatever ended the snapshot, the sensor is told, and the run fails.
             try:
                 if resync:
-                    want_snapshot(source.name, lakehouse.layout, "resync", clock=clock)
+                    want_snapshot(source.name, layout, "resync", clock=clock)
                 report = snapshot_source(
                     source,
-                    lakehouse.layout,
+                    layout,
                     client,
                     dataset_ids=group.dataset_ids,
                     settings=bounds,
@@ -134,7 +141,7 @@ def _op(
             if report.waits_for:
                 context.instance.add_run_tags(context.run_id, {WAIT_TAG: report.waits_for})
             audit_sample(
-                context, source, group.transforms, lakehouse.layout, client, report, bounds, clock
+                context, change_log, source, group.transforms, layout, client, report, bounds, clock
             )
 
     return take_snapshot
@@ -143,9 +150,9 @@ def _op(
 class _Progress:
     """Progress of one run, in its log and as observations of the change log."""
 
-    def __init__(self, context: OpExecutionContext, source: DynamoDBSource, clock: Clock) -> None:
+    def __init__(self, context: OpExecutionContext, change_log: AssetKey, clock: Clock) -> None:
         self._context = context
-        self._source = source
+        self._change_log = change_log
         self._clock = clock
         self._first: SnapshotReport | None = None
         self._last: SnapshotReport | None = None
@@ -194,7 +201,7 @@ class _Progress:
         self._observed = (report, now)
         self._context.log_event(
             AssetObservation(
-                change_log_key(self._source),
+                self._change_log,
                 description=progress_line(report),
                 metadata=rendered(snapshot_metadata(report)),
             )

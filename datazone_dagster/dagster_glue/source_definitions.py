@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dagster import (
@@ -42,10 +42,34 @@ class SourceDefinitions(NamedTuple):
 
 
 def source_definitions(
-    source: DynamoDBSource,
+    sources: Iterable[DynamoDBSource],
     members: Sequence[Member],
     resources: tuple[Lakehouse, DynamoDBStreamsResource],
     *,
+    settings: DrainSettings,
+    snapshot_settings: SnapshotSettings,
+    options: RunOptions,
+    clock: Clock,
+) -> list[SourceDefinitions]:
+    """Return the definitions of sources with a stream."""
+    return [
+        _of_source(
+            source,
+            [one for one in members if one.transform.source == source],
+            resources,
+            settings,
+            snapshot_settings,
+            options,
+            clock,
+        )
+        for source in sources
+    ]
+
+
+def _of_source(
+    source: DynamoDBSource,
+    members: Sequence[Member],
+    resources: tuple[Lakehouse, DynamoDBStreamsResource],
     settings: DrainSettings,
     snapshot_settings: SnapshotSettings,
     options: RunOptions,
@@ -79,13 +103,14 @@ def source_definitions(
             "run_tags": dict(options.run_tags),
             "executor": options.executor,
             "one_run_per_source": options.one_run_per_source,
+            "key_prefix": options.keys.prefix,
             "asset of the change log": (spec := change_log_spec(source, options)),
         },
     )
     wanted.beside = (
         spec,
-        stream_check(source, settings, clock),
-        *snapshot_jobs(source, wanted, snapshot_settings, clock=clock),
+        stream_check(source, options.keys, settings, clock),
+        *snapshot_jobs(source, spec.key, wanted, snapshot_settings, clock=clock),
     )
     sensor, group = shared(wanted, members, SensorDefinition, arguments)
     spec, check, *jobs = group.beside
@@ -106,7 +131,7 @@ def _job_of_all(source: DynamoDBSource, group: Group) -> list[Any]:  # of no pub
     return [
         define_asset_job(
             source_job_name(source),
-            selection=" or ".join(f'key:"{dataset_id}"' for dataset_id in ids),
+            selection=together[0].keys.selection(ids),  # one source has one prefix
             executor_def=in_process_executor,  # the transforms take turns in one process
             description=f"Applies the backlogs of all transforms of {source.table_name}, in turns. "
             "Safe at any time.",

@@ -266,7 +266,8 @@ class _SourceRun:
             self._context.log.warning("The checks of %s can't be evaluated: %s", name, unreadable)
             return
         for dataset_id, state in states.items():
-            yield from as_evaluations(state_check_results(dataset_id, state))
+            key = seat.lazy_apply.keys.dataset(dataset_id)
+            yield from as_evaluations(state_check_results(key, state))
 
     def _told_for_skipped_steps(self) -> Iterator[Event]:
         """Yield the reports whose steps Dagster skips, because those of their lookups fail."""

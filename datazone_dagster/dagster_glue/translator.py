@@ -33,7 +33,8 @@ class DagsterDatazoneTranslator:
     """Decides how datasets and change logs look in Dagster: group, owners, tags, description, more.
 
     Subclass it, override `get_asset_spec`, and pass an instance to `build_definitions`. Keys and
-    dependencies are the library's: sensors, checks and commands find the assets by them.
+    dependencies are the library's: sensors, checks and commands find the assets by them. The keys
+    have the `key_prefix` of `build_definitions` already.
 
     Example:
         ```python
@@ -86,6 +87,7 @@ def translated(translator: DagsterDatazoneTranslator, data: DatazoneAssetData) -
             f"{name}.get_asset_spec changes the key or the dependencies of "
             f"{default.key.to_user_string()}.",
             hint="Sensors, checks and commands find an asset by its key. Name the dataset with "
-            "Dataset(id), the source with DynamoDBSource(name=...).",
+            "Dataset(id), the source with DynamoDBSource(name=...); "
+            "build_definitions(key_prefix=...) puts parts before all keys.",
         )
     return spec

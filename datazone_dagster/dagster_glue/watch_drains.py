@@ -23,13 +23,13 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.names import (
     DRAIN_CHECK,
     HEADROOM_CHECK,
     LAKEHOUSE_KEY,
     WATCH_SENSOR,
-    change_log_key,
     sensor_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
@@ -126,10 +126,9 @@ def drain_facts(instance: DagsterInstance, sensor: str, repository: str | None) 
 
 
 def drain_evaluation(
-    source: DynamoDBSource, status: DrainStatus, link: str | None = None
+    key: AssetCheckKey, status: DrainStatus, link: str | None = None
 ) -> AssetCheckEvaluation:
     """Return the evaluation of the check `drain` of a source, with a link to its sensor."""
-    key = AssetCheckKey(change_log_key(source), DRAIN_CHECK)
     plain = drain_status_metadata(status)
     return evaluation(key, status.level, status.reason, plain, sensor_link=link)
 
@@ -145,19 +144,22 @@ class _Watch:
     def evaluate(self, context: SensorEvaluationContext) -> SensorResult:
         """Report what changed, and what fails again after a while."""
         layout: Layout = getattr(context.resources, LAKEHOUSE_KEY).layout
-        now, transforms = self._clock(), self._group.transforms_in(context.repository_def)
+        now, members = self._clock(), self._group.members_in(context.repository_def)
         before, after = _told(context.cursor), dict[str, tuple[str, float]]()
         events: list[AssetCheckEvaluation] = []
         failing = 0
-        sources = dict.fromkeys(one.source for one in transforms if one.source.stream_enabled)
-        for source in sources:
+        sources = {
+            one.transform.source: one.keys for one in members if one.transform.source.stream_enabled
+        }
+        for source, keys in sources.items():
             facts = drain_facts(context.instance, sensor_name(source), context.repository_name)
             status = drain_status(sensor_name(source), facts, now=now, watched_since=self._since)
-            found = [drain_evaluation(source, status, sensor_link(context, sensor_name(source)))]
+            key = keys.source_check(source, DRAIN_CHECK)
+            found = [drain_evaluation(key, status, sensor_link(context, sensor_name(source)))]
             if not status.level.passed:
                 failing += 1
-                of_source = [one for one in transforms if one.source == source]
-                found += _in_its_place(source, of_source, layout, context.instance, now)
+                of_source = [one.transform for one in members if one.transform.source == source]
+                found += _in_its_place(source, keys, of_source, layout, context.instance, now)
             for one in found:
                 name = f"{one.asset_key.to_user_string()}:{one.check_name}"
                 level = Level.OK.value if one.passed else one.severity.value
@@ -175,20 +177,21 @@ class _Watch:
 
 def _in_its_place(
     source: DynamoDBSource,
+    keys: AssetKeys,
     transforms: Sequence[Transform],
     layout: Layout,
     instance: DagsterInstance,
     now: datetime,
 ) -> Iterator[AssetCheckEvaluation]:
     """Yield the checks that grow worse while nobody drains."""
-    caught_up_at = known_caught_up_at(instance, source)
+    caught_up_at = known_caught_up_at(instance, source, keys)
     if caught_up_at is None:
         return
     left = max(0.0, (RETENTION - (now - caught_up_at)).total_seconds())
     headroom = headroom_status(StreamHealth(Level.OK, "", headroom_seconds=left))
-    key = AssetCheckKey(change_log_key(source), HEADROOM_CHECK)
+    key = keys.source_check(source, HEADROOM_CHECK)
     yield evaluation(key, headroom.level, headroom.reason, headroom_metadata(headroom))
-    lags = lag_checks(transforms, layout, None, now=now, caught_up_at=caught_up_at, look=True)
+    lags = lag_checks(transforms, keys, layout, None, now=now, caught_up_at=caught_up_at, look=True)
     for check in lags.values():
         yield check.event()
 

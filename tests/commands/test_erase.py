@@ -85,7 +85,7 @@ def test_killed_it_goes_on(filled: ProjectFolder) -> None:
 
 
 def test_events_that_mention_the_item_are_listed(filled: ProjectFolder, tmp_path: Path) -> None:
-    text = DEFINITIONS.replace('uri="lake")', 'uri="lake"), preview=True')
+    text = DEFINITIONS.replace('uri="lake")', 'uri="lake"), key_prefix="raw"')
     (filled.path / "definitions.py").write_text(text, "utf-8")
     home = tmp_path / "home"
     home.mkdir()
@@ -96,7 +96,7 @@ def test_events_that_mention_the_item_are_listed(filled: ProjectFolder, tmp_path
     report = json.loads(done.stdout)
     assert report["dagster_unread"] is None
     (event,) = report["dagster_events"]
-    assert event["what"] == "materialization of events"
+    assert event["what"] == "materialization of raw/events"
     assert KEY not in done.stdout
 
 

@@ -30,11 +30,11 @@ def filled(project: ProjectFolder) -> ProjectFolder:
     return project
 
 
-def shown(home: Path) -> tuple[dict[str, Any], bool | None]:
+def shown(home: Path, *prefix: str) -> tuple[dict[str, Any], bool | None]:
     """Return the latest materialization's metadata, and whether the quarantine check passes."""
     with DagsterInstance.from_config(str(home)) as instance:
-        event = instance.get_latest_materialization_event(AssetKey("current"))
-        key = AssetCheckKey(AssetKey("current"), "quarantine")
+        event = instance.get_latest_materialization_event(AssetKey([*prefix, "current"]))
+        key = AssetCheckKey(AssetKey([*prefix, "current"]), "quarantine")
         record = instance.get_latest_asset_check_evaluation_record(key)
         materialization = event.asset_materialization if event else None
         metadata = materialization.metadata if materialization else {}
@@ -44,22 +44,23 @@ def shown(home: Path) -> tuple[dict[str, Any], bool | None]:
         )
 
 
-@pytest.mark.parametrize("preview", [True, False])
-def test_both_commands(filled: ProjectFolder, home: Path, preview: bool) -> None:
-    text = DEFINITIONS.replace('uri="lake")', f'uri="lake"), preview={preview}')
+@pytest.mark.parametrize(("preview", "prefix"), [(True, []), (False, ["team", "raw"])])
+def test_both_commands(filled: ProjectFolder, home: Path, preview: bool, prefix: list[str]) -> None:
+    options = f'uri="lake"), preview={preview}, key_prefix={prefix}'
+    text = DEFINITIONS.replace('uri="lake")', options)
     (filled.path / "definitions.py").write_text(text, "utf-8")
     environment = {"DAGSTER_HOME": str(home)}
     rebuilt = filled.run("rebuild", "current", **environment)
     assert rebuilt.returncode == 0, rebuilt.stderr
     assert "DAGSTER_HOME" not in rebuilt.stderr
-    metadata, passed = shown(home)
+    metadata, passed = shown(home, *prefix)
     assert (metadata["dagster/row_count"], metadata["rebuild"], passed) == (1, 1, False)
     assert ("preview" in metadata) is preview
 
     redriven = filled.run("redrive", "current", FIXED="yes", **environment)
     assert redriven.returncode == 0, redriven.stderr
     assert redriven.stderr == ""
-    metadata, passed = shown(home)
+    metadata, passed = shown(home, *prefix)
     assert (metadata["dagster/row_count"], metadata["records_redriven"], passed) == (2, 1, True)
 
 

@@ -31,11 +31,15 @@ from datazone_dagster import (
     build_definitions,
     transform,
 )
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import read_dataset
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.snapshot.scripted_table import ScriptedTable
+
+KEYS = AssetKeys()
+"""Keys without a prefix, as by default."""
 
 SOURCE = DynamoDBSource("orders", start="trim_horizon")
 ITEM_COLUMNS = ("dynamodb.Keys.id.S as id", "dynamodb.NewImage.status.S as status")

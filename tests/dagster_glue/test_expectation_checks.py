@@ -9,13 +9,12 @@ import pytest
 from dagster import AssetCheckEvaluation, AssetCheckKey, AssetCheckSeverity
 
 from datazone_dagster import Expect, build_definitions
-from datazone_dagster.dagster_glue.names import dataset_key
 from datazone_dagster.errors import DefinitionError
-from tests.dagster_glue.conftest import MakeWorld, World, orders_transform
+from tests.dagster_glue.conftest import KEYS, MakeWorld, World, orders_transform
 
 
 def known(world: World, rule: str) -> tuple[bool, str, dict[str, Any], str]:
-    found = world.latest(AssetCheckKey(dataset_key("orders"), f"expect_{rule}"))
+    found = world.latest(AssetCheckKey(KEYS.dataset("orders"), f"expect_{rule}"))
     assert isinstance(found, AssetCheckEvaluation)
     values = {name: entry.value for name, entry in found.metadata.items()}
     return found.passed, found.severity.value, values, found.description or ""
@@ -44,7 +43,7 @@ def test_each_expectation_has_a_check_with_its_counts(make_world: MakeWorld) -> 
     world.put("b", "found")
     world.run_until_idle()
     assert known(world, "known")[0]
-    materialized = world.instance.fetch_materializations(dataset_key("orders"), limit=1).records
+    materialized = world.instance.fetch_materializations(KEYS.dataset("orders"), limit=1).records
     (last,) = [one.asset_materialization for one in materialized]
     assert last is not None
     assert last.metadata["rows_violating"].value == 0

@@ -7,9 +7,8 @@ from typing import Any
 
 from dagster import AssetCheckSeverity, ExecuteInProcessResult
 
-from datazone_dagster.dagster_glue.names import complete_check_key, stream_check_key
 from datazone_dagster.pipeline import accept_gaps
-from tests.dagster_glue.conftest import SOURCE, World
+from tests.dagster_glue.conftest import KEYS, SOURCE, World
 
 
 def lose_changes(world: World) -> None:
@@ -43,7 +42,7 @@ def test_datasets_are_marked_incomplete_until_the_gap_is_accepted(world: World) 
 
     shown = metadata(world.run("apply_orders"))
     assert (shown["complete"], shown["gaps"], shown["missing_seconds"]) == (0, 1, 26 * 3600)
-    of_run = world.latest(complete_check_key("orders"))
+    of_run = world.latest(KEYS.dataset_check("orders", "complete"))
     assert of_run is not None
     assert not of_run.passed
 
@@ -69,7 +68,7 @@ def test_headroom_is_in_check_and_metadata_and_warns_under_six_hours(world: Worl
     world.stream.faults = lambda operation, *_: down if operation == "GetRecords" else None
     world.clock.advance(timedelta(hours=19))
     world.tick()
-    found = world.latest(stream_check_key(SOURCE))
+    found = world.latest(KEYS.source_check(SOURCE, "stream_health"))
     assert found is not None
     assert found.metadata["headroom_seconds"].value == 5 * 3600
     assert "may be trimmed in 5 h" in (found.description or "")

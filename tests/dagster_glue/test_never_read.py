@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from datazone_dagster.dagster_glue.names import lag_check_key, stream_check_key
 from datazone_dagster.errors import TableNotFoundError
-from tests.dagster_glue.conftest import SOURCE, World
+from tests.dagster_glue.conftest import KEYS, SOURCE, World
 
 
 def fail(world: World) -> None:
@@ -27,13 +26,16 @@ def test_a_table_that_never_existed(world: World) -> None:
     failing_tick(world)
     world.clock.advance(timedelta(minutes=16))
     failing_tick(world)
-    for key in (stream_check_key(SOURCE), lag_check_key("orders")):
+    for key in (
+        KEYS.source_check(SOURCE, "stream_health"),
+        KEYS.dataset_check("orders", "lag"),
+    ):
         found = world.latest(key)
         assert found is not None
         text = found.description or ""
         assert "never read to its end, 16 min after the first attempt" in text
         assert "last read to its end" not in text
-    health = world.latest(stream_check_key(SOURCE))
+    health = world.latest(KEYS.source_check(SOURCE, "stream_health"))
     assert health is not None
     assert "caught_up_at" not in health.metadata
     # From the first full read on, it counts from there.
@@ -43,6 +45,6 @@ def test_a_table_that_never_existed(world: World) -> None:
     fail(world)
     world.clock.advance(timedelta(minutes=3))
     failing_tick(world)
-    found = world.latest(lag_check_key("orders"))
+    found = world.latest(KEYS.dataset_check("orders", "lag"))
     assert found is not None
     assert "last read to its end 3 min ago" in (found.description or "")

@@ -9,11 +9,10 @@ import pytest
 from dagster import AssetCheckKey, AssetKey, AssetSelection, ExecuteInProcessResult
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
-from datazone_dagster.dagster_glue.names import complete_check_key, dataset_check_keys, dataset_key
 from datazone_dagster.pipeline import backlog
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing.storage_faults import commit_fails
-from tests.dagster_glue.conftest import ITEM_COLUMNS, SOURCE, MakeWorld, World
+from tests.dagster_glue.conftest import ITEM_COLUMNS, KEYS, SOURCE, MakeWorld, World
 
 STATIC = DynamoDBSource("orders", stream_enabled=False)
 
@@ -63,8 +62,8 @@ def test_one_dataset_is_applied_alone(world: World, chosen: str) -> None:
     world.tick()
     other = {"now": "copy", "copy": "now"}[chosen]
     result = run(world, AssetSelection.assets(chosen))
-    assert materialized(result) == [dataset_key(chosen)]
-    assert evaluated(result) == set(dataset_check_keys(chosen))
+    assert materialized(result) == [KEYS.dataset(chosen)]
+    assert evaluated(result) == set(KEYS.dataset_checks(chosen))
     assert positions(world) == {chosen: 1, other: 0}
 
     world.put("b")
@@ -76,14 +75,16 @@ def test_one_dataset_is_applied_alone(world: World, chosen: str) -> None:
 def test_one_dataset_of_a_table_without_a_stream(make_world: MakeWorld) -> None:
     world = make_world(two_datasets(STATIC))
     world.table.put_unseen({"id": {"S": "a"}, "status": {"S": "placed"}})
-    assert materialized(run(world, AssetSelection.assets("copy"))) == [dataset_key("copy")]
+    assert materialized(run(world, AssetSelection.assets("copy"))) == [KEYS.dataset("copy")]
     assert world.rows("copy") == {"a": "placed"}
     assert not (world.root / "lake" / "now").exists()
-    check = AssetSelection.checks(complete_check_key("now"))
-    assert evaluated(run(world, check)) == {complete_check_key("now")}
+    check = AssetSelection.checks(KEYS.dataset_check("now", "complete"))
+    assert evaluated(run(world, check)) == {KEYS.dataset_check("now", "complete")}
 
 
-@pytest.mark.parametrize("keys", [[complete_check_key("now")], dataset_check_keys("now")])
+@pytest.mark.parametrize(
+    "keys", [[KEYS.dataset_check("now", "complete")], KEYS.dataset_checks("now")]
+)
 def test_checks_alone_apply_nothing(world: World, keys: Collection[AssetCheckKey]) -> None:
     world.put("a")
     world.tick()
@@ -100,9 +101,9 @@ def test_checks_alone_apply_nothing(world: World, keys: Collection[AssetCheckKey
 def test_a_dataset_and_a_check_of_the_other(world: World) -> None:
     world.put("a")
     world.tick()
-    wanted = complete_check_key("copy")
+    wanted = KEYS.dataset_check("copy", "complete")
     result = run(world, AssetSelection.assets("now") | AssetSelection.checks(wanted))
-    assert evaluated(result) == {*dataset_check_keys("now"), wanted}
+    assert evaluated(result) == {*KEYS.dataset_checks("now"), wanted}
     assert positions(world) == {"now": 1, "copy": 0}
 
 
@@ -112,7 +113,7 @@ def test_what_one_dataset_has_got_is_shown_although_the_other_failed(world: Worl
     with commit_fails("dataset", nth=2):
         result = world.run("apply_both", raise_on_error=False)
     assert not result.success
-    assert materialized(result) == [dataset_key("now")]
+    assert materialized(result) == [KEYS.dataset("now")]
     assert positions(world) == {"now": 1, "copy": 0}
     [event] = [one for one in result.all_events if one.is_step_materialization]
     metadata = event.step_materialization_data.materialization.metadata

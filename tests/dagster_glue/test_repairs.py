@@ -13,8 +13,14 @@ from dagster import (
 )
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
-from datazone_dagster.dagster_glue.names import dataset_check_keys
-from tests.dagster_glue.conftest import ITEM_COLUMNS, SOURCE, MakeWorld, World, orders_transform
+from tests.dagster_glue.conftest import (
+    ITEM_COLUMNS,
+    KEYS,
+    SOURCE,
+    MakeWorld,
+    World,
+    orders_transform,
+)
 
 
 def picky(fixed: list[bool], dataset_id: str = "orders") -> Transform:
@@ -59,7 +65,7 @@ def test_a_rebuild_is_a_materialization(make_world: MakeWorld) -> None:
     assert after["table_history"].splitlines()[2].startswith(f"| {after['table_version']} |")
     assert after["dagster/column_schema"] == before["dagster/column_schema"]
     assert [one.asset_key for one in result.asset_materializations_for_node("rebuild_orders_op")]
-    for key in dataset_check_keys("orders"):
+    for key in KEYS.dataset_checks("orders"):
         check = world.latest(key)
         assert check is not None
         assert check.passed, key
@@ -71,7 +77,7 @@ def test_a_redrive_is_a_materialization_if_rows_changed(make_world: MakeWorld) -
     world.put("a")
     world.put("b", "odd")
     world.run_until_idle()
-    quarantine = next(one for one in dataset_check_keys("orders") if one.name == "quarantine")
+    quarantine = next(one for one in KEYS.dataset_checks("orders") if one.name == "quarantine")
     waiting = world.latest(quarantine)
     assert waiting is not None
     assert not waiting.passed
@@ -156,7 +162,7 @@ def test_a_redrive_tells_of_values_that_did_not_fit(make_world: MakeWorld) -> No
     fixed.append(True)
     assert world.run("redrive_orders").success
     assert shown(world)["values_in_sibling_columns"] == 1
-    schema = next(one for one in dataset_check_keys("orders") if one.name == "schema")
+    schema = next(one for one in KEYS.dataset_checks("orders") if one.name == "schema")
     told = world.latest(schema)
     assert told is not None
     assert "1 in 'total__s'" in (told.description or "")

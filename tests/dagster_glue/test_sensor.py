@@ -17,7 +17,6 @@ from deltalake import DeltaTable
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.dagster_glue.names import lag_check_key, stream_check_key
 from datazone_dagster.dagster_glue.run_requests import ACTIVE
 from datazone_dagster.errors import (
     AccessDeniedError,
@@ -31,6 +30,7 @@ from datazone_dagster.pipeline import DrainSettings
 from datazone_dagster.testing import Fault, FaultKind, FaultPlan
 from tests.dagster_glue.conftest import (
     ITEM_COLUMNS,
+    KEYS,
     SOURCE,
     MakeWorld,
     ScriptedResource,
@@ -56,7 +56,7 @@ def test_a_tick_drains_a_run_applies_and_the_rows_are_there(world: World) -> Non
     result = world.run("apply_orders")
     assert world.rows() == {"a": "placed", "b": "paid"}
     checks = {one.asset_check_key: one for one in result.get_asset_check_evaluations()}
-    assert checks[lag_check_key("orders")].passed
+    assert checks[KEYS.dataset_check("orders", "lag")].passed
 
     world.stream.delete({"id": {"S": "a"}})
     world.put("b", "shipped")
@@ -273,7 +273,7 @@ def test_a_stream_that_cannot_be_read_fails_the_tick_and_the_check(world: World)
     fail_with(world, AccessDeniedError("dynamodb:ListStreams is missing"))
     with pytest.raises(AccessDeniedError):
         world.tick()
-    health = world.latest(stream_check_key(SOURCE))
+    health = world.latest(KEYS.source_check(SOURCE, "stream_health"))
     assert health is not None
     assert (health.passed, health.severity.value) == (False, "ERROR")
     assert "dynamodb:ListStreams" in (health.description or "")
@@ -286,13 +286,15 @@ def test_a_stream_that_cannot_be_read_fails_the_tick_and_the_check(world: World)
 
     fail_with(world, None)
     world.tick()
-    recovered = world.latest(stream_check_key(SOURCE))
+    recovered = world.latest(KEYS.source_check(SOURCE, "stream_health"))
     assert recovered is not None
     assert recovered.passed
 
 
 def _evaluation_id(world: World) -> int:
-    record = world.instance.get_latest_asset_check_evaluation_record(stream_check_key(SOURCE))
+    record = world.instance.get_latest_asset_check_evaluation_record(
+        KEYS.source_check(SOURCE, "stream_health")
+    )
     assert record is not None
     return record.id
 
@@ -321,7 +323,7 @@ def test_a_stuck_drain_makes_its_datasets_late(world: World, reset: bool) -> Non
             world.__post_init__()  # the code server restarts, too
         with pytest.raises(ServiceUnavailableError):
             world.tick()
-    late = world.latest(lag_check_key("orders"))
+    late = world.latest(KEYS.dataset_check("orders", "lag"))
     assert late is not None
     assert (late.passed, late.severity.value) == (False, "ERROR")
     assert "last read to its end 5 min 50 s ago" in (late.description or "")
@@ -347,7 +349,7 @@ def test_a_poisoned_shard_is_reported_while_the_others_go_on(world: World) -> No
     for number in range(8):
         world.put(f"after-{number}")
     world.run_until_idle()
-    check = world.latest(stream_check_key(SOURCE))
+    check = world.latest(KEYS.source_check(SOURCE, "stream_health"))
     assert check is not None
     assert (check.passed, check.severity.value) == (False, "WARN")
     assert poisoned in (check.description or "")
@@ -361,7 +363,7 @@ def test_a_poisoned_shard_is_reported_while_the_others_go_on(world: World) -> No
     world.stream.faults = None
     world.run_until_idle()
     assert len(world.rows()) == 16
-    health = world.latest(stream_check_key(SOURCE))
+    health = world.latest(KEYS.source_check(SOURCE, "stream_health"))
     assert health is not None
     assert health.passed
 
@@ -373,7 +375,7 @@ def test_lost_changes_fail_the_stream_check_by_name(world: World) -> None:
     world.put("b")
     world.stream.trim()
     tick = world.tick()
-    gap = world.latest(stream_check_key(SOURCE))
+    gap = world.latest(KEYS.source_check(SOURCE, "stream_health"))
     assert gap is not None
     assert not gap.passed
     assert gap.severity.value == "ERROR"

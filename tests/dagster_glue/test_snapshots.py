@@ -11,7 +11,6 @@ from dagster import DagsterRunStatus, Definitions
 from deltalake import DeltaTable, write_deltalake
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, build_definitions, transform
-from datazone_dagster.dagster_glue.names import complete_check_key
 from datazone_dagster.errors import AccessDeniedError
 from datazone_dagster.model.snapshot_state import SETTLE, Phase
 from datazone_dagster.pipeline import (
@@ -25,7 +24,7 @@ from datazone_dagster.pipeline import (
     want_snapshot,
 )
 from datazone_dagster.sources import DynamoDBSource
-from tests.dagster_glue.conftest import ITEM_COLUMNS, MakeWorld, Tick, World
+from tests.dagster_glue.conftest import ITEM_COLUMNS, KEYS, MakeWorld, Tick, World
 
 SOURCE = DynamoDBSource("orders", start="snapshot")
 JOB = "snapshot_orders"
@@ -100,7 +99,7 @@ def test_a_new_source_gets_its_snapshot_and_says_since_when_it_is_consistent(
     hand_over(world)
     assert world.rows() == expected(world)
     assert len(world.rows()) == 31
-    check = world.latest(complete_check_key("orders"))
+    check = world.latest(KEYS.dataset_check("orders", "complete"))
     assert check is not None
     assert check.passed
     assert "Consistent with the table since" in (check.description or "")
@@ -370,7 +369,7 @@ def test_a_gap_within_the_budget_is_repaired_by_itself(make_world: MakeWorld) ->
     assert world.rows() == expected(world) == {"a": "lost", "c": "placed"}
     tick = world.tick()
     assert JOB not in jobs_of(tick)
-    check = world.latest(complete_check_key("orders"))
+    check = world.latest(KEYS.dataset_check("orders", "complete"))
     assert check is not None
     assert check.passed
 
@@ -414,7 +413,7 @@ def test_a_history_says_where_its_states_are_unknown(make_world: MakeWorld) -> N
     hand_over(world)
     world.put("d")
     world.run_until_idle()
-    check = world.latest(complete_check_key("orders"))
+    check = world.latest(KEYS.dataset_check("orders", "complete"))
     snapshot = snapshot_status("orders", world.layout)
     assert check is not None
     assert snapshot is not None

@@ -22,13 +22,7 @@ from dagster import (
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.apply import run as apply_run
 from datazone_dagster.dagster_glue import source_run, staying_runs
-from datazone_dagster.dagster_glue.names import (
-    END_TAG,
-    FAILURE_TAG,
-    VERSION_TAG,
-    dataset_check_keys,
-    dataset_key,
-)
+from datazone_dagster.dagster_glue.names import END_TAG, FAILURE_TAG, VERSION_TAG
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model import retries
 from datazone_dagster.pipeline import ApplySettings, apply_transform, backlog
@@ -36,6 +30,7 @@ from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.dagster_glue.conftest import (
     ITEM_COLUMNS,
+    KEYS,
     SOURCE,
     MakeWorld,
     ScriptedResource,
@@ -112,7 +107,7 @@ def test_three_transforms_take_turns_in_one_run(
     for name in NAMES:
         assert set(world.rows(name)) == {"k0", "k1", "k2"}
     assert sorted(materialized(result)) == sorted(NAMES * 4)  # each chunk, and the end
-    checks = {key for name in NAMES for key in dataset_check_keys(name)}
+    checks = {key for name in NAMES for key in KEYS.dataset_checks(name)}
     assert set(evaluated(result)) == checks
     assert not world.tick().requests
 
@@ -267,14 +262,14 @@ def test_one_dataset_is_materialized_alone(make_world: MakeWorld, name: str) -> 
     world.put("first")
     world.tick()
     job = world.defs.resolve_implicit_global_asset_job_def()
-    result = job.get_subset(asset_selection={dataset_key(name)}).execute_in_process(
+    result = job.get_subset(asset_selection={KEYS.dataset(name)}).execute_in_process(
         instance=world.instance
     )
     assert materialized(result) == [name]
     other = {"a": "b", "b": "a"}[name]
     assert backlog("orders", other, world.layout).position == 0
     assert materialized(world.run(f"apply_{other}")) == [other]
-    part = world.defs.resolve_job_def(JOB).get_subset(asset_selection={dataset_key(name)})
+    part = world.defs.resolve_job_def(JOB).get_subset(asset_selection={KEYS.dataset(name)})
     assert materialized(part.execute_in_process(instance=world.instance)) == [name]
 
 

@@ -24,17 +24,18 @@ from dagster._core.storage.dagster_run import RunOpConcurrency
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.apply import run as apply_run
 from datazone_dagster.dagster_glue import assets, staying_runs
-from datazone_dagster.dagster_glue.names import (
-    END_TAG,
-    VERSION_TAG,
-    dataset_check_keys,
-    dataset_key,
-    pool_name,
-)
+from datazone_dagster.dagster_glue.names import END_TAG, VERSION_TAG, pool_name
 from datazone_dagster.dagster_glue.staying_runs import told_to_end
 from datazone_dagster.pipeline import ApplySettings
 from datazone_dagster.testing import FixedClock, ScriptedStream
-from tests.dagster_glue.conftest import ITEM_COLUMNS, SOURCE, MakeWorld, World, orders_transform
+from tests.dagster_glue.conftest import (
+    ITEM_COLUMNS,
+    KEYS,
+    SOURCE,
+    MakeWorld,
+    World,
+    orders_transform,
+)
 
 POOL = pool_name(orders_transform())
 QUICKLY_IDLE = ApplySettings(idle_seconds=0.5)
@@ -70,7 +71,7 @@ def materializations(result: ExecuteInProcessResult) -> list[dict[str, Any]]:
         for found in (
             event.step_materialization_data
             for event in result.all_events
-            if event.is_step_materialization and event.asset_key == dataset_key("orders")
+            if event.is_step_materialization and event.asset_key == KEYS.dataset("orders")
         )
     ]
 
@@ -85,7 +86,7 @@ def test_one_run_takes_what_lands_while_it_stays(
             world.put(f"later-{call}")
             assert not world.tick().requests  # the run goes on by itself
         if call == 2:
-            keys = dataset_check_keys("orders")
+            keys = KEYS.dataset_checks("orders")
             found = world.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
             assert [one.name for one in keys if found[one].status.value == "PLANNED"] == []
 
@@ -99,7 +100,7 @@ def test_one_run_takes_what_lands_while_it_stays(
     assert sum(one["rows_inserted"] for one in told) == 3
     assert [one["position"] for one in told] == [1, 2, 3, 3]
     evaluated = [one.asset_check_key for one in result.get_asset_check_evaluations()]
-    for key in dataset_check_keys("orders"):
+    for key in KEYS.dataset_checks("orders"):
         # They pass: they are told with the first chunk and at the end. That of the keys is not made
         # by a run, which repeats the last one.
         assert evaluated.count(key) == 2, key

@@ -9,9 +9,8 @@ import pytest
 from dagster import AssetCheckSeverity
 
 from datazone_dagster import Lakehouse, build_definitions
-from datazone_dagster.dagster_glue.names import stream_check_key
 from datazone_dagster.errors import StoreUnavailableError
-from tests.dagster_glue.conftest import SOURCE, ScriptedResource, World
+from tests.dagster_glue.conftest import KEYS, SOURCE, ScriptedResource, World
 
 OPTIONS = {
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
@@ -40,7 +39,7 @@ def test_health_says_storage(down: World) -> None:
         with pytest.raises(StoreUnavailableError, match="connection refused") as caught:
             down.tick()
         assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
-        health = down.latest(stream_check_key(SOURCE))
+        health = down.latest(KEYS.source_check(SOURCE, "stream_health"))
         assert health is not None
         assert not health.passed
         assert health.severity is severity

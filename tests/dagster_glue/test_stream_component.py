@@ -112,6 +112,15 @@ def test_a_single_column_needs_no_list(tmp_path: Path) -> None:
     assert rows(text, tmp_path) == [{"name": "INSERT"}] * 2
 
 
+def test_the_keys_have_the_prefix() -> None:
+    text = "{table_name: orders, dataset: rows, key_prefix: [team, raw]}"
+    keys = component(text).build_defs(None).resolve_all_asset_keys()
+    assert set(keys) == {
+        dg.AssetKey(["team", "raw", "rows"]),
+        dg.AssetKey(["team", "raw", "dynamodb", "orders"]),
+    }
+
+
 def test_without_columns_the_attributes_of_the_items(tmp_path: Path) -> None:
     text = "{table_name: orders, dataset: rows, start: trim_horizon}"
     assert rows(text, tmp_path) == [{"id": "a", "status": "placed"}, {"id": "b", "status": "paid"}]

@@ -9,7 +9,6 @@ import pytest
 from dagster import AssetCheckEvaluation, AssetCheckKey, AssetKey
 from deltalake import DeltaTable, write_deltalake
 
-from datazone_dagster.dagster_glue.names import change_log_key, dataset_key, source_check_keys
 from datazone_dagster.dataset.key_report import key_report
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe.headroom import headroom_status
@@ -18,7 +17,7 @@ from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.table_status import small_files_status
 from datazone_dagster.pipeline import SnapshotSettings
 from datazone_dagster.sources import DynamoDBSource
-from tests.dagster_glue.conftest import SOURCE, MakeWorld, World, orders_transform
+from tests.dagster_glue.conftest import KEYS, SOURCE, MakeWorld, World, orders_transform
 
 
 def latest(world: World, key: AssetKey, name: str) -> AssetCheckEvaluation:
@@ -44,35 +43,35 @@ def test_keys_with_rows_of_several_changes_fail_at_night_until_they_are_gone(
     world.run_until_idle()
     world.put("a", "paid")  # in a history, a second row of the same key
     world.run_until_idle()
-    last = latest(world, dataset_key("orders"), "unique_keys")
+    last = latest(world, KEYS.dataset("orders"), "unique_keys")
     assert (last.passed, last.description) == (
         True,
         "Not checked yet: the nightly maintenance checks it, and so does a run of this check "
         "alone.",
     )
     world.run("datazone_maintenance")
-    last = latest(world, dataset_key("orders"), "unique_keys")
+    last = latest(world, KEYS.dataset("orders"), "unique_keys")
     assert (last.passed, last.metadata["keys"].value) == (True, 2)
     doubled(f"{world.layout.uri}/orders")
     world.run("datazone_maintenance")
-    last = latest(world, dataset_key("orders"), "unique_keys")
+    last = latest(world, KEYS.dataset("orders"), "unique_keys")
     assert (last.passed, last.metadata["keys_doubled"].value) == (False, 1)
     assert "1 of 2 keys have rows of several changes at once" in (last.description or "")
     # A run that reads no keys does not clear it.
     world.put("c")
     world.run_until_idle()
-    assert not latest(world, dataset_key("orders"), "unique_keys").passed
+    assert not latest(world, KEYS.dataset("orders"), "unique_keys").passed
 
 
 def test_keys_are_read_by_a_run_of_the_check_alone(make_world: MakeWorld) -> None:
     world = make_world()
     world.put("a")
     world.run_until_idle()
-    key = AssetCheckKey(dataset_key("orders"), "unique_keys")
+    key = AssetCheckKey(KEYS.dataset("orders"), "unique_keys")
     extra = dg.define_asset_job("keys", selection=dg.AssetSelection.checks(key))
     world.defs = dg.Definitions.merge(world.defs, dg.Definitions(jobs=[extra]))
     world.run("keys")
-    assert latest(world, dataset_key("orders"), "unique_keys").metadata["keys"].value == 1
+    assert latest(world, KEYS.dataset("orders"), "unique_keys").metadata["keys"].value == 1
 
 
 def test_events_have_no_keys_to_check(make_world: MakeWorld) -> None:
@@ -80,8 +79,8 @@ def test_events_have_no_keys_to_check(make_world: MakeWorld) -> None:
     world.put("a")
     world.run_until_idle()
     world.run("datazone_maintenance")
-    assert world.latest(AssetCheckKey(dataset_key("orders"), "unique_keys")) is None
-    assert latest(world, dataset_key("orders"), "small_files").passed
+    assert world.latest(AssetCheckKey(KEYS.dataset("orders"), "unique_keys")) is None
+    assert latest(world, KEYS.dataset("orders"), "small_files").passed
 
 
 def test_a_table_with_too_many_rows_is_not_read(make_world: MakeWorld) -> None:
@@ -132,7 +131,7 @@ def test_the_snapshot_is_told_until_it_is_complete(make_world: MakeWorld) -> Non
     settings = SnapshotSettings(run_waits_seconds=0, sweep_limit=1.0)
     world = make_world(orders_transform_of(source), snapshot_settings=settings)
     world.put("old")
-    check = AssetCheckKey(change_log_key(source), "snapshot")
+    check = AssetCheckKey(KEYS.change_log(source), "snapshot")
     world.tick()
     began = world.latest(check)
     assert began is not None
@@ -162,7 +161,10 @@ def test_bounds_of_dagster_work_on_the_numbers(make_world: MakeWorld) -> None:
     """The keys are stable, so Dagster's own checks of bounds can watch them."""
     world = make_world()
     bounds = dg.build_metadata_bounds_checks(
-        assets=[dataset_key("orders")], metadata_key="rows_inserted", min_value=1, max_value=1
+        assets=[KEYS.dataset("orders")],
+        metadata_key="rows_inserted",
+        min_value=1,
+        max_value=1,
     )
     job = dg.define_asset_job(
         "bounds",
@@ -185,11 +187,11 @@ def test_a_run_by_hand_evaluates_every_check_of_the_change_log(make_world: MakeW
     world = make_world()
     world.put("a")
     job = dg.define_asset_job(
-        "by_hand", selection=dg.AssetSelection.checks(*source_check_keys(SOURCE))
+        "by_hand", selection=dg.AssetSelection.checks(*KEYS.source_checks(SOURCE))
     )
     world.defs = dg.Definitions.merge(world.defs, dg.Definitions(jobs=[job]))
     world.run("by_hand")
-    found = [latest(world, key.asset_key, key.name) for key in source_check_keys(SOURCE)]
+    found = [latest(world, key.asset_key, key.name) for key in KEYS.source_checks(SOURCE)]
     assert [one.check_name for one in found] == [
         *("stream_health", "headroom", "snapshot", "drain")
     ]

@@ -15,6 +15,7 @@ from dagster import DagsterInstance, build_sensor_context
 from datazone_dagster import Lakehouse, build_definitions
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.sensor_checks import lag_checks
 from datazone_dagster.dataset.known_position import dataset_state
 from datazone_dagster.delta import remote_files, store, table_state
@@ -173,7 +174,9 @@ def test_requests_of_ticks(location: Location, counted: Counted) -> None:
 
     with counted() as checks:
         now = datetime.now(timezone.utc)
-        lags = lag_checks(location.transforms, location.layout, None, now=now, caught_up_at=now)
+        lags = lag_checks(
+            location.transforms, AssetKeys(), location.layout, None, now=now, caught_up_at=now
+        )
     assert [one.lag.pending_batches for one in lags.values() if one.lag] == [0] * len(DATASETS)
     assert shown(checks) == []
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.lazy_apply import LazyApply
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.delta.log_files import entry_path
@@ -78,6 +79,7 @@ class World:
         """Do what a run of Dagster does, with its checks; return the number of chunks."""
         lazy = LazyApply(
             flow,
+            AssetKeys(),
             settings,
             lambda: None,
             lambda _: None,

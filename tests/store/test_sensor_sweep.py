@@ -9,11 +9,10 @@ from datetime import timedelta
 
 import pytest
 
-from datazone_dagster.dagster_glue.names import stream_check_key
 from datazone_dagster.errors import DatazoneError, StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform
-from tests.dagster_glue.conftest import SOURCE, World
+from tests.dagster_glue.conftest import KEYS, SOURCE, World
 from tests.store.proxy import Proxy
 from tests.store.sensor_world import sensor_world
 from tests.store.sweep import FAULTS, MORE_REQUESTS
@@ -48,7 +47,7 @@ def struck_tick(world: World, proxy: Proxy, fault: object, nth: int) -> str | No
         return None if tick.checks() else "no check"
     if not isinstance(error, StorageError):
         return f"{type(error).__name__}: {error}"
-    health = world.latest(stream_check_key(SOURCE))
+    health = world.latest(KEYS.source_check(SOURCE, "stream_health"))
     if health is None or health.passed or str(error.args[0])[:40] not in str(health.description):
         return f"the check does not say {error}"
     return None

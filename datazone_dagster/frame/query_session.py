@@ -216,6 +216,7 @@ class Session:
             duckdb.Error: The query fails.
         """
         with self._lock:
+            self._retain(rows.nbytes)
             self._register(name, rows)
             try:
                 return self._run(query)

@@ -151,7 +151,13 @@ def test_a_database_that_has_read_a_large_chunk_is_not_reused(
     frame = unread(databases)
     assert len(frame.select(ID).arrow()) == len(CHANGES)
     del frame
-    assert databases.take(limit, 2).connection is not used
+    taken = databases.take(limit, 2)
+    assert taken.connection is not used
+    databases.put_back(taken, ())
+    frame = unread(databases)
+    frame._plan.session.table_of("select count(*) from more", "more", CHANGES)
+    del frame
+    assert databases.take(limit, 2).connection is not taken.connection
 
 
 def test_items_that_are_only_read_need_no_database_of_their_own() -> None:

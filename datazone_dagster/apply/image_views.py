@@ -81,18 +81,18 @@ class Images:
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables in `CHANGES_SCHEMA`, some thousand changes each."""
         pending: list[pa.Table] = []
+        pending_rows = pending_bytes = 0
         for keyed_changes, row_group in self._by_row_group():
             found = self._row_groups.read(row_group, self._columns).take(
                 keyed_changes[ROW].combine_chunks()
             )
             pending.append(merged_columns(keyed_changes, found, CHANGES_SCHEMA))
+            # Of the columns that were read: the size of slices of the others takes long to find.
+            pending_rows, pending_bytes = pending_rows + len(found), pending_bytes + found.nbytes
             self.yielded += len(keyed_changes)
-            if (
-                sum(map(len, pending)) >= _PIECE_ROWS
-                or sum(table.nbytes for table in pending) >= _PIECE_BYTES
-            ):
+            if pending_rows >= _PIECE_ROWS or pending_bytes >= _PIECE_BYTES:
                 yield pa.concat_tables(pending)
-                pending = []
+                pending, pending_rows, pending_bytes = [], 0, 0
         if pending:
             yield pa.concat_tables(pending)
 

@@ -132,6 +132,8 @@ def test_the_names_of_the_facade_are_these() -> None:
         "apply_transform",
         "audit_source",
         "backlog",
+        "bucket_positions",
+        "buckets_behind",
         "cancel_snapshot",
         "change_log_exists",
         "change_log_head",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.key_bucket import SLOTS, is_bucket_count
 
 T = TypeVar("T")
 
@@ -63,6 +64,22 @@ def key_prefix(where: str, value: object) -> tuple[str, ...]:
         f"{where}: key_prefix={value!r} is not a name, nor a list of names.",
         hint="A name is made of letters, digits, '_' and '-': key_prefix=[\"team\", \"raw\"].",
     )
+
+
+def buckets(where: str, value: object, *, mode: str, deletes: str) -> int:
+    """Check for a number of buckets, which only some modes can have."""
+    if not isinstance(value, int) or isinstance(value, bool) or not is_bucket_count(value):
+        raise DefinitionError(
+            f"{where}: buckets={value!r} is not a number of buckets.",
+            hint=f"Give a power of two up to {SLOTS}, such as 16; 1 is no buckets.",
+        )
+    if value > 1 and (mode, deletes) != ("merge", "hard"):
+        raise DefinitionError(
+            f"{where}: buckets={value} is for mode='merge' with deletes='hard', not for "
+            f"mode={mode!r} with deletes={deletes!r}.",
+            hint="Leave buckets out, or choose mode='merge' and deletes='hard'.",
+        )
+    return value
 
 
 def instance(where: str, argument: str, value: object, kind: type[T], example: str) -> T:

@@ -70,6 +70,10 @@ class Dataset:
         expect: Conditions on the rows by name, each a string of SQL over the dataset's columns or
             an `Expect`, which says what a violation does. Each has a check `expect_<name>`. Rows
             of deleted items are not checked.
+        buckets: Number of shares of the keys that runs apply independently of one another: a power
+            of two, up to 256, only for `mode="merge"` with `deletes="hard"`. The asset has a static
+            partition per bucket. Another number takes effect with the next run; no row is written
+            anew.
 
     Raises:
         DefinitionError: An argument is invalid; the message names it and its allowed values.
@@ -93,6 +97,7 @@ class Dataset:
     track: tuple[str, ...]
     ttl_deletes: Literal["apply", "ignore"]
     expect: Expectations
+    buckets: int
 
     def __init__(
         self,
@@ -115,6 +120,7 @@ class Dataset:
         track: str | Sequence[str] = (),
         ttl_deletes: Literal["apply", "ignore"] = "apply",
         expect: Mapping[str, str | Expect] | Expectations = (),
+        buckets: int = 1,
     ) -> None:
         where = f"Dataset({checked_dataset_id(id)!r})"
         values: dict[str, object] = {
@@ -136,6 +142,7 @@ class Dataset:
             "track": _tracked(where, mode, track),
             "ttl_deletes": checked.choice(where, "ttl_deletes", ttl_deletes),
             "expect": checked_expectations(where, expect),
+            "buckets": checked.buckets(where, buckets, mode=mode, deletes=deletes),
         }
         if (mode, deletes) == ("append", "soft"):
             raise DefinitionError(

@@ -82,6 +82,11 @@ class Transform(Generic[P, R_co]):
         return self.function(*args, **kwargs)
 
     @property
+    def buckets(self) -> int:
+        """Number of buckets of each output."""
+        return next(iter(self.outputs.values())).buckets
+
+    @property
     def job_name(self) -> str:
         """Name of the Dagster job that applies the transform."""
         return f"apply_{self.name}"
@@ -175,6 +180,7 @@ def transform(
         }
         datasets = {output: given.dataset for output, given in outputs.items()}
         _check_datasets(where, lookups, datasets)
+        _check_buckets(where, datasets, has_stream=stream.source.stream_enabled)
         if not stream.source.stream_enabled:
             _check_replaced(where, datasets)
         if checked.flag(where, "row_wise", row_wise):
@@ -260,6 +266,21 @@ def _check_datasets(
                 hint="A transform can't look up what it writes: the result would depend on "
                 "where chunks begin and end.",
             )
+
+
+def _check_buckets(where: str, datasets: Mapping[str, Dataset], *, has_stream: bool) -> None:
+    """Refuse outputs with different buckets: a run has one bucket, and each chunk all outputs."""
+    counts = {dataset.id: dataset.buckets for dataset in datasets.values()}
+    if len(set(counts.values())) > 1:
+        raise DefinitionError(
+            f"{where}: the outputs have different numbers of buckets: {counts}.",
+            hint="Give all outputs of a transform the same number, or write two transforms.",
+        )
+    if max(counts.values()) > 1 and not has_stream:
+        raise DefinitionError(
+            f"{where}: buckets={max(counts.values())}, but the source has stream_enabled=False.",
+            hint="A scan replaces all rows at once: leave buckets out.",
+        )
 
 
 def _check_replaced(where: str, datasets: Mapping[str, Dataset]) -> None:

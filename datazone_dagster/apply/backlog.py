@@ -12,13 +12,19 @@ from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.known_position import dataset_state, position_in
 from datazone_dagster.delta.store_errors import converts_errors
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, key_buckets
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import Backlog
 
 
 @converts_errors("Looking for changes that wait")
 def backlog(
-    source_name: str, dataset_id: str, layout: Layout, *, just_landed: int | None = None
+    source_name: str,
+    dataset_id: str,
+    layout: Layout,
+    *,
+    just_landed: int | None = None,
+    bucket: KeyBucket = WHOLE,
 ) -> Backlog:
     """Return what a dataset has not applied yet, from the Delta logs alone.
 
@@ -29,6 +35,8 @@ def backlog(
         just_landed: Number of batches that this process has landed since the dataset can have
             looked; what it knows of the tables is enough then, and only a dataset that waits for
             earlier batches is looked at. None: both tables are looked at.
+        bucket: Bucket of the dataset whose position counts. Its records are not told from those of
+            the others: it has no backlog only if there is no batch after its position.
 
     Raises:
         StorageError: The dataset or the change log can't be read.
@@ -36,15 +44,49 @@ def backlog(
     change_log, state = ChangeLog(layout, source_name), dataset_state(layout, dataset_id)
     log = change_log.open() if just_landed is None else change_log.known()
     known = state.now() if just_landed is None else state.seen()
-    position = position_in(known, source_name)
+    position = position_in(known, source_name, bucket)
     if log is not None and just_landed is not None and not state.store.is_local:
         before = log.head - just_landed
         if position < before and log.has_rows(position, before):
-            position = position_in(state.now(), source_name)
+            position = position_in(state.now(), source_name, bucket)
     if log is None or not log.has_rows(position, log.head):  # an erasure leaves empty batches
         return Backlog(0 if log is None else position, position, None)
     waiting = log.record_count() - log.record_count(position)
     return Backlog(log.head, position, log.oldest_event_time_after(position), waiting)
+
+
+@converts_errors("Looking at the buckets of a dataset")
+def bucket_positions(
+    source_name: str, dataset_id: str, layout: Layout, buckets: int
+) -> dict[KeyBucket, int]:
+    """Return the position of each bucket of a dataset, as this process knows its table.
+
+    Raises:
+        StorageError: The dataset can't be read.
+    """
+    known = dataset_state(layout, dataset_id).seen()
+    return {one: position_in(known, source_name, one) for one in key_buckets(buckets)}
+
+
+@converts_errors("Looking for buckets with changes that wait")
+def buckets_behind(
+    source_name: str, dataset_ids: Sequence[str], layout: Layout, buckets: int
+) -> tuple[KeyBucket, ...]:
+    """Return the buckets of some datasets that have not reached the head of the change log.
+
+    What this process knows of the tables is enough: `backlog` has just looked at them. A bucket may
+    have no changes in the batches that it has not passed; its run finds out.
+
+    Raises:
+        StorageError: A dataset or the change log can't be read.
+    """
+    log = ChangeLog(layout, source_name).known()
+    if log is None:
+        return ()
+    of_each = [bucket_positions(source_name, one, layout, buckets) for one in dataset_ids]
+    lowest = {one: min(of[one] for of in of_each) for one in key_buckets(buckets)}
+    waits = {position: log.has_rows(position, log.head) for position in set(lowest.values())}
+    return tuple(one for one, position in lowest.items() if waits[position])
 
 
 @converts_errors("Looking at a table")

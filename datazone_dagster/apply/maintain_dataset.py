@@ -12,9 +12,11 @@ from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.delta.unfinished_uploads import with_aborted
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.column_names import EVENT_TIME, KEY
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import OWN_FOLDERS, Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import MaintenanceReport
+from datazone_dagster.rows.bucket_files import Share
 from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
 from datazone_dagster.rows.table_maintenance import maintain
 
@@ -58,10 +60,17 @@ def _maintain_table(
     settings: MaintenanceSettings,
     clock: Clock,
     memory_bytes: int,
+    bucket: KeyBucket = WHOLE,
 ) -> MaintenanceReport | None:
     order_by = EVENT_TIME if dataset.mode == "append" else KEY
     return maintain(
-        layout, dataset.id, settings, clock(), order_by=order_by, memory_bytes=memory_bytes
+        layout,
+        dataset.id,
+        settings,
+        clock(),
+        order_by=order_by,
+        memory_bytes=memory_bytes,
+        share=Share(bucket, dataset.buckets),
     )
 
 
@@ -77,6 +86,7 @@ class MaintenanceInRun:
         settings: Work that is due, and its limits.
         clock: Clock for the retention.
         logger: Logger of what was done.
+        bucket: Bucket of the run: other runs maintain the files of the others.
     """
 
     def __init__(
@@ -86,12 +96,14 @@ class MaintenanceInRun:
         settings: MaintenanceSettings,
         clock: Clock,
         logger: logging.Logger,
+        bucket: KeyBucket = WHOLE,
     ) -> None:
         self._layout = layout
         self._datasets = datasets
         self._settings = settings
         self._clock = clock
         self._logger = logger
+        self._bucket = bucket
         self._merged_into: set[str] = set()
         self._last_seconds = time.monotonic()
 
@@ -120,7 +132,7 @@ class MaintenanceInRun:
     def _done(self, dataset: Dataset, memory_bytes: int) -> MaintenanceReport | None:
         try:
             report = _maintain_table(
-                self._layout, dataset, self._settings, self._clock, memory_bytes
+                self._layout, dataset, self._settings, self._clock, memory_bytes, self._bucket
             )
         except StorageError as error:
             self._logger.warning("Maintenance of dataset %s: %s", dataset.id, error)

@@ -9,8 +9,10 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.apply.chunk import ChunkFacts, ReadReport
 from datazone_dagster.dataset.facts import TableFacts
+from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import (
     ApplyReport,
     ChunkReport,
@@ -21,6 +23,19 @@ from datazone_dagster.model.report import (
 )
 
 PREVIEW_ROWS = 5
+
+
+def first_report(
+    dataset: Dataset, transform: Transform, layout: Layout, position: int
+) -> ApplyReport:
+    """Return the report of a dataset before a run has applied anything to it."""
+    return ApplyReport(
+        dataset_id=dataset.id,
+        source=transform.source.name,
+        uri=layout.dataset(dataset.id),
+        position=position,
+        head=0,
+    )
 
 
 def advanced(

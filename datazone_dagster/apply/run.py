@@ -13,6 +13,7 @@ import pyarrow as pa
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
 from datazone_dagster.apply.append_order import apply_contract, defer_later_changes, keys_waited_for
+from datazone_dagster.apply.bucket_run import BucketRun
 from datazone_dagster.apply.chunk import ChunkFacts, FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
 from datazone_dagster.apply.dataset_start import start_of
@@ -21,7 +22,7 @@ from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.maintain_dataset import MaintenanceInRun
 from datazone_dagster.apply.pacing import ChunkCost, Following, Stay
 from datazone_dagster.apply.prepare import Preparation
-from datazone_dagster.apply.progress import advanced, chunk_report, with_table
+from datazone_dagster.apply.progress import advanced, chunk_report, first_report, with_table
 from datazone_dagster.apply.tables import (
     LookupReads,
     dataset_table,
@@ -34,6 +35,7 @@ from datazone_dagster.changelog.maintain_log import RETENTION_HOURS
 from datazone_dagster.dataset.dataset_table import ChunkWritten
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.errors import ConcurrentWriterError, StoreUnavailableError
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.quarantine_policy import keeps_order, needs_every_column
@@ -68,6 +70,7 @@ class ApplyRun:
         only: Collection[str] | None = None,
         target: Layout | None = None,
         change_log: ChangeLog | None = None,
+        bucket: KeyBucket = WHOLE,
     ) -> None:
         self._transform = transform
         self._layout = layout
@@ -75,7 +78,7 @@ class ApplyRun:
         self._clock = clock
         self._on_chunk = on_chunk
         self._logger = logger
-        self._change_log = change_log or ChangeLog(layout, transform.source)
+        self._change_log = change_log or ChangeLog(layout, transform.source, bucket=bucket)
         self._datasets: dict[str, Dataset] = {
             output: dataset
             for output, dataset in transform.outputs.items()
@@ -84,7 +87,7 @@ class ApplyRun:
         self._sizes = ChunkSizes(settings)
         limit = self._sizes.frame_memory_bytes
         self._tables = {
-            output: dataset_table(dataset, transform, self._target, limit)
+            output: dataset_table(dataset, transform, self._target, limit, bucket)
             for output, dataset in self._datasets.items()
         }
         self._linger_seconds = settings.linger_seconds
@@ -93,8 +96,9 @@ class ApplyRun:
         self._has_reported = self._has_lost_race = False
         self._lookups = LookupReads(transform, layout)
         self._maintenance = MaintenanceInRun(
-            layout, self._datasets, settings.maintenance, clock, logger
+            layout, self._datasets, settings.maintenance, clock, logger, bucket
         )
+        self.bucket_run = BucketRun(bucket, self._tables, logger)
         # Before the change log is opened: what is read from it may have keys erased meanwhile.
         progress = {output: table.progress() for output, table in self._tables.items()}
         state = next(iter(self._tables.values())).state(look=False)
@@ -112,13 +116,7 @@ class ApplyRun:
         self._progress = progress
         self._starts: dict[str, SnapshotBase] = {}
         self._reports = {
-            output: ApplyReport(
-                dataset_id=dataset.id,
-                source=transform.source.name,
-                uri=self._target.dataset(dataset.id),
-                position=progress[output].position,
-                head=0,
-            )
+            output: first_report(dataset, transform, self._target, progress[output].position)
             for output, dataset in self._datasets.items()
         }
 
@@ -145,6 +143,7 @@ class ApplyRun:
             if self._has_applied() and not isinstance(error, StoreUnavailableError):
                 yield self._report()
             raise
+        self.bucket_run.save(self._reports, self._progress, self._starts, at_once=True)
         yield self._report(ended=True)
 
     def _followed(self, following: Following) -> Iterator[RunReport | Turn]:
@@ -153,6 +152,7 @@ class ApplyRun:
             for _ in following.wait(log, self._last_cost):
                 if self._maintenance.is_due:
                     self._maintain()
+                self.bucket_run.save(self._reports, self._progress, self._starts)
                 if self._must_report(following):
                     yield self._report()
                 yield Turn.WAITS if following.some_wait else Turn.IDLE
@@ -203,6 +203,7 @@ class ApplyRun:
             self._reports[output] = replace(report, head=log.head, position=start)
             if not report.position:
                 self._progress[output] = self._progress[output]._replace(position=start)
+        self.bucket_run.lay_out(log)
         try:
             for _ in self._apply_to_head(log):
                 if self._must_report(following):
@@ -211,9 +212,9 @@ class ApplyRun:
                 if following.stays and following.must_end():
                     return False
         except ConcurrentWriterError as error:
-            name = self._transform.name
-            self._logger.info("This run of %s lost the commit race: %s", name, error)
+            self._logger.info("This run of %s lost a commit race: %s", self._transform.name, error)
             self._has_lost_race = True
+            self.bucket_run.lost(self._progress, self._starts)
             return False
         return True
 
@@ -263,9 +264,8 @@ class ApplyRun:
 
     def _maintain(self) -> None:
         """Maintain the tables that were merged into since the last time: no change waits now."""
-        done = self._maintenance.done(self._sizes.available_bytes())
-        for output, maintenance in done.items():
-            self._reports[output] = replace(self._reports[output], maintenance=maintenance)
+        for output, done in self._maintenance.done(self._sizes.available_bytes()).items():
+            self._reports[output] = replace(self._reports[output], maintenance=done)
 
     def _skip_to(self, start: int, end: int) -> None:
         """Advance the reports past batches without rows, which need no commit."""
@@ -304,7 +304,7 @@ class ApplyRun:
                 for output in behind
             ),
         )
-        chunk, result = prepared.facts, prepared.result
+        chunk, result = self.bucket_run.through(log, prepared.facts, end), prepared.result
         prepared_seconds = time.monotonic()
         counts = MergeCounts()
         taken = {output: self._accepted(output, result, waiting[output]) for output in behind}

@@ -12,11 +12,16 @@ from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.facts import TableFacts
 from datazone_dagster.dataset.read_dataset import DatasetReader, read
 from datazone_dagster.errors import DefinitionError, TransformError
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 
 
 def dataset_table(
-    dataset: Dataset, transform: Transform, layout: Layout, memory_limit_bytes: int
+    dataset: Dataset,
+    transform: Transform,
+    layout: Layout,
+    memory_limit_bytes: int,
+    bucket: KeyBucket = WHOLE,
 ) -> DatasetTable:
     """Return the table of a dataset, as its transform writes it, with DuckDB's memory limit."""
     return DatasetTable(
@@ -32,6 +37,7 @@ def dataset_table(
         description=dataset.description,
         contract=dataset.contract,
         memory_limit_bytes=memory_limit_bytes,
+        bucket=bucket,
     )
 
 

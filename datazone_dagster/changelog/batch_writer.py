@@ -34,6 +34,7 @@ class BatchWriter:
         commit: Function called once with the file, if there were any rows, and the positions
             that it reaches; returns the number under which the batch landed, which is higher if a
             scan landed batches meanwhile.
+        by_slots: As for `FileWriter`.
     """
 
     def __init__(
@@ -43,12 +44,15 @@ class BatchWriter:
         batch: int,
         epoch: int,
         commit: Callable[[AddAction, Sequence[Landed] | None], int],
+        *,
+        by_slots: bool = False,
     ) -> None:
         self.batch = batch
         self._doing = (uri, f"Landing batch {batch}")
         self._store = store
         self._rows = BatchRows(batch, epoch)
         self._commit = commit
+        self._by_slots = by_slots
         self._writer: FileWriter | None = None
         self._finished: AddAction | None = None
 
@@ -118,5 +122,7 @@ class BatchWriter:
         with guarded(*self._doing):
             for rows in tables:
                 if self._writer is None:
-                    self._writer = FileWriter(self._store, bucket_of(self.batch))
+                    self._writer = FileWriter(
+                        self._store, bucket_of(self.batch), by_slots=self._by_slots
+                    )
                 self._writer.write(rows)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.schema import REPEATING, WRITTEN_SCHEMA, bucket_of
+from datazone_dagster.changelog.slot_parts import SLOTS_NOTE, SlotParts, notes_to_json, slots_in
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.errors import StoreUnavailableError
 from datazone_dagster.model.column_names import Log
@@ -74,15 +75,21 @@ class FileWriter:
         store: Folder of the table.
         bucket: Partition of all rows.
         data_change: Whether the rows are new to the table.
+        by_slots: Whether the rows of a batch of several row groups are laid out by the slots of
+            their keys: see `slot_parts`.
     """
 
-    def __init__(self, store: TableStore, bucket: int, *, data_change: bool = True) -> None:
+    def __init__(
+        self, store: TableStore, bucket: int, *, data_change: bool = True, by_slots: bool = False
+    ) -> None:
         self._store = store
         self._bucket = bucket
+        self._parts = SlotParts(ROW_GROUP_ROWS, ROW_GROUP_BYTES) if by_slots else None
         self._data_change = data_change
         self._path = f"{folder_of(bucket)}/part-{uuid.uuid4()}.zstd.parquet"
         self._statistics = _Statistics()
         self._group = _RowGroup()
+        self._notes: list[tuple[int, int] | None] = []
         self._sink: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
 
@@ -92,10 +99,10 @@ class FileWriter:
         Raises:
             OSError: The store failed.
         """
-        for piece in _pieces(rows):
-            if not self._group.fits(piece):
-                self._write_group()
-            self._group.add(piece)
+        if self._parts is None:
+            self._write_plain(rows)
+        else:
+            self._write_parts(self._parts.add(rows))
 
     def finish(self) -> AddAction | None:
         """Write the remaining rows, and close the file.
@@ -106,10 +113,13 @@ class FileWriter:
         Raises:
             OSError: The store failed.
         """
-        if self._group.rows:
-            self._write_group()
+        if self._parts is not None:
+            self._write_parts(self._parts.flush())
+        self._write_group()
         if self._writer is None or self._sink is None:
             return None
+        if any(note is not None for note in self._notes):
+            self._writer.add_key_value_metadata({SLOTS_NOTE: notes_to_json(self._notes)})
         self._writer.close()
         size_bytes = self._sink.tell()
         self._sink.close()
@@ -143,10 +153,30 @@ class FileWriter:
         with suppress(OSError):
             self._store.delete([self._path])
 
-    def _write_group(self) -> None:
+    def _write_plain(self, rows: pa.Table) -> None:
+        for piece in _pieces(rows):
+            if not self._group.fits(piece):
+                self._write_group()
+            self._group.add(piece)
+
+    def _write_parts(self, parts: Iterable[tuple[pa.Table, tuple[int, int] | None]]) -> None:
+        for rows, slots in parts:
+            if slots is None:
+                self._write_plain(rows)
+                continue
+            self._write_group()
+            for piece in _pieces(rows):
+                self._group.add(piece)
+                self._write_group(slots)
+
+    def _write_group(self, slots: tuple[int, int] | None = None) -> None:
+        """Write the buffered rows, if any, as a row group of keys of these slots; None: of all."""
+        if not self._group.rows:
+            return
         rows = self._group.take()
         self._statistics.add(rows)
         self._opened().write_table(rows)
+        self._notes.append(slots)
 
     def _opened(self) -> pq.ParquetWriter:
         if self._writer is None:
@@ -188,10 +218,15 @@ class _RowGroup:
 
 
 def write_file(
-    store: TableStore, bucket: int, tables: Iterable[pa.Table], *, data_change: bool = True
+    store: TableStore,
+    bucket: int,
+    tables: Iterable[pa.Table],
+    *,
+    data_change: bool = True,
+    by_slots: bool = False,
 ) -> AddAction | None:
     """Write the rows of `tables` into one file of a bucket: see `FileWriter`."""
-    with FileWriter(store, bucket, data_change=data_change) as file:
+    with FileWriter(store, bucket, data_change=data_change, by_slots=by_slots) as file:
         for rows in tables:
             file.write(rows)
         return file.finish()
@@ -218,7 +253,13 @@ def renumbered(store: TableStore, file: AddAction, batch: int) -> AddAction:
                 batches = pa.repeat(pa.scalar(batch, pa.int64()), len(rows))
                 yield rows.set_column(at, WRITTEN_SCHEMA.field(at), batches).cast(WRITTEN_SCHEMA)
 
-        written = write_file(store, bucket_of(batch), groups(), data_change=file.data_change)
+        written = write_file(
+            store,
+            bucket_of(batch),
+            groups(),
+            data_change=file.data_change,
+            by_slots=any(slots_in(parquet.metadata)),
+        )
     assert written is not None, "a file of a batch has rows"
     return written
 

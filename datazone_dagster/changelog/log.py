@@ -31,15 +31,18 @@ from datazone_dagster.changelog.maintain_log import (
 )
 from datazone_dagster.changelog.owner import KIND, check_owner, create_log, owner_of
 from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
+from datazone_dagster.changelog.range_rows import range_rows
 from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
+from datazone_dagster.changelog.slot_parts import BY_SLOTS
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.log_upkeep import checkpoint_due, make_checkpoint
-from datazone_dagster.delta.read_rows import read_rows, read_sized_rows
+from datazone_dagster.delta.read_rows import read_rows
 from datazone_dagster.delta.table_state import KeptTable, kept_table
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.checkpoint import GapNote, Landed
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.snapshot_state import SnapshotState
 from datazone_dagster.model.source_identity import PROPERTY as OWNER_PROPERTY
@@ -52,7 +55,7 @@ class ChangeLog:
     """The change log of one source, given by itself or, for any table's log, by its name.
 
     Opening raises `SourceMismatchError` if the log belongs to another table than the source.
-    `identify` returns the table that a new log belongs to.
+    `identify` returns the table of a new log. Only changes of keys of `bucket` are read.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class ChangeLog:
         layout: Layout,
         source: DynamoDBSource | str,
         identify: Callable[[], SourceIdentity | None] = lambda: None,
+        bucket: KeyBucket = WHOLE,
     ) -> None:
         self._identify = identify
+        self.bucket = bucket
         self.source = None if isinstance(source, str) else source
         self.name = source if isinstance(source, str) else source.name
         self.uri = layout.change_log(self.name)
@@ -189,7 +194,8 @@ class ChangeLogSnapshot:
         def commit(file: AddAction, landed: Sequence[Landed] | None) -> int:
             return self._head.append(file, batch, based_on, landed)
 
-        return BatchWriter(self._log.uri, self._table.store, batch, epoch, commit)
+        store, by_slots = self._table.store, BY_SLOTS in self.properties
+        return BatchWriter(self._log.uri, store, batch, epoch, commit, by_slots=by_slots)
 
     def append(self, epoch: int, shards: Iterable[ShardRecords]) -> int | None:
         """Land one batch, once: `begin`, its records, `commit`.
@@ -309,11 +315,8 @@ class ChangeLogSnapshot:
 
     def has_rows(self, after_batch: int, through_batch: int) -> bool:
         """Return whether the batches in (after_batch, through_batch] contain any change."""
-        bounds = [
-            (file.minimum[Log.BATCH], file.maximum[Log.BATCH])
-            for file in ranges.files_between(self._files, after_batch, through_batch)
-        ]
-        if any(after_batch < batch <= through_batch for pair in bounds for batch in pair):
+        files = ranges.files_between(self._files, after_batch, through_batch)
+        if self._log.bucket.is_whole and ranges.surely_between(files, after_batch, through_batch):
             return True
         return any(True for _ in self._read(after_batch, through_batch, [Log.BATCH]))
 
@@ -334,8 +337,9 @@ class ChangeLogSnapshot:
             StorageError: Changes of the range were removed by `truncate`.
         """
         self._check_range(after_batch, through_batch)
+        store, bucket = self._table.store, self._log.bucket
         files = ranges.files_between(self._files, after_batch, through_batch)
-        return RowGroups(self._table.store, files, after_batch, through_batch)
+        return RowGroups(store, files, after_batch, through_batch, bucket)
 
     def epoch_of(self, batch: int) -> int | None:
         """Return the epoch of the changes of a batch; None if the batch has no changes."""
@@ -385,16 +389,12 @@ class ChangeLogSnapshot:
         self, after_batch: int, through_batch: int, columns: Sequence[str]
     ) -> Iterator[pa.Table]:
         """Yield the rows of the batches in (after_batch, through_batch], in order."""
-        for rows, _ in self._read_sized(after_batch, through_batch, columns):
-            yield rows
+        return (rows for rows, _ in self._read_sized(after_batch, through_batch, columns))
 
     def _read_sized(
         self, after_batch: int, through_batch: int, columns: Sequence[str]
     ) -> Iterator[tuple[pa.Table, float]]:
         """As `_read`, with the approximate bytes that a row's other columns would take."""
-        schema = pa.schema([SCHEMA.field(name) for name in dict.fromkeys((*columns, Log.BATCH))])
+        store, bucket = self._table.store, self._log.bucket
         files = ranges.files_between(self._files, after_batch, through_batch)
-        for file, rows, others in read_sized_rows(self._table.store, files, schema):
-            selected = ranges.rows_between(rows, file, after_batch, through_batch)
-            if len(selected):
-                yield selected.select(list(columns)), others
+        yield from range_rows(store, files, after_batch, through_batch, columns, bucket)

@@ -17,6 +17,7 @@ from deltalake.transaction import AddAction
 from datazone_dagster.changelog.files import add_action, folder_of, write_file
 from datazone_dagster.changelog.orphan_files import buckets_to_search, delete_orphan_files
 from datazone_dagster.changelog.schema import SCHEMA, WRITTEN_SCHEMA, bucket_of
+from datazone_dagster.changelog.slot_parts import BY_SLOTS
 from datazone_dagster.delta import Commit, guarded, transaction
 from datazone_dagster.delta.commit import FileActions, commit_files
 from datazone_dagster.delta.log_upkeep import NO_CLEANING, clean_log, vacuum
@@ -57,7 +58,8 @@ def join_files(snapshot: Snapshot, files: Sequence[DataFile]) -> Snapshot:
     with guarded(snapshot.store.uri, f"Joining {len(files)} files of the change log"):
         bucket = bucket_of(files[0].minimum[Log.BATCH])
         tables = _rows(snapshot.store, files)
-        joined = write_file(snapshot.store, bucket, tables, data_change=False)
+        by_slots = BY_SLOTS in snapshot.configuration
+        joined = write_file(snapshot.store, bucket, tables, data_change=False, by_slots=by_slots)
         return _commit(snapshot, joined, files, operation="OPTIMIZE", data_change=False)
 
 

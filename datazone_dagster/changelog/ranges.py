@@ -39,6 +39,12 @@ def files_between(
     ]
 
 
+def surely_between(files: Iterable[DataFile], after_batch: int, through_batch: int) -> bool:
+    """Return whether the bounds of the files show a batch in (after_batch, through_batch]."""
+    bounds = ((file.minimum[Log.BATCH], file.maximum[Log.BATCH]) for file in files)
+    return any(after_batch < batch <= through_batch for pair in bounds for batch in pair)
+
+
 def rows_between(rows: pa.Table, file: DataFile, after_batch: int, through_batch: int) -> pa.Table:
     """Return the rows of a file that belong to batches in (after_batch, through_batch].
 

@@ -14,6 +14,7 @@ from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.log_head import LogHead
 from datazone_dagster.changelog.schema import ShardRecords
+from datazone_dagster.changelog.slot_parts import BY_SLOTS
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.log_upkeep import checkpoint_due, make_checkpoint
 from datazone_dagster.errors import StorageError
@@ -102,7 +103,10 @@ class ScanLog:
             return self._head.land_scan(file, before, after)
 
         store = self._table.store
-        with BatchWriter(self.uri, store, self.head + 1, after.epoch, commit) as writer:
+        by_slots = BY_SLOTS in self._head.at.configuration
+        with BatchWriter(
+            self.uri, store, self.head + 1, after.epoch, commit, by_slots=by_slots
+        ) as writer:
             for shard in records:
                 writer.put(shard)
             if writer.commit() is None:

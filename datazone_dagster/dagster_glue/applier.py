@@ -10,6 +10,7 @@ from dagster import AssetExecutionContext
 
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
+from datazone_dagster.dagster_glue.bucket_runs import bucket_of_run
 from datazone_dagster.dagster_glue.expectation_checks import known_expectations
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
@@ -60,6 +61,7 @@ class Applier:
             preview=self.preview,
             clock=self.clock,
             only=only,
+            bucket=bucket_of_run(context, self.transform),
         )
 
     def heartbeats(

@@ -21,6 +21,7 @@ from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.api.function_version import function_version
 from datazone_dagster.dagster_glue.applier import Applier
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
+from datazone_dagster.dagster_glue.bucket_runs import partitions_of_buckets
 from datazone_dagster.dagster_glue.code_references import code_references
 from datazone_dagster.dagster_glue.expectation_checks import (
     expectation_text,
@@ -116,7 +117,8 @@ def transform_asset(
     sensor requested goes on while the stream has traffic, and reports what it applies at most
     every 30 seconds. Where the source has no stream, a run scans the table and replaces the
     datasets. Datasets that are not selected stay where they are; a check that is selected without
-    its dataset is evaluated, and nothing is applied. The op's pool prevents two runs at a time.
+    its dataset is evaluated, and nothing is applied. The op's pool prevents two runs at a time, or,
+    where the datasets have buckets, more runs than buckets; each run has one bucket then.
     In a run of all transforms of the source, the first op applies for all: see `lead`.
     """
     transform, keys = applier.transform, applier.keys
@@ -141,6 +143,7 @@ def transform_asset(
         },
         pool=pool_name(transform),
         can_subset=True,
+        partitions_def=partitions_of_buckets(transform),
         op_tags={"datazone/transform": transform.name, **options.op_tags},
         retry_policy=options.retry_policy,
     )
@@ -175,7 +178,7 @@ def _applied(
     seat = None
     # Broad on purpose: whatever ended the application, the run reports the rest and fails.
     try:
-        limit_pools(context.instance, [pool_name(transform)])
+        limit_pools(context.instance, [pool_name(transform)], transform.buckets)
         change_log = keys.change_log(transform.source)
         check_lakehouse(context.instance, context.run.tags, transform.source, layout, change_log)
         seat = handed_over(context, transform)

@@ -21,6 +21,7 @@ from datazone_dagster.observe.quarantine_level import QuarantineStatus, quaranti
 from datazone_dagster.observe.schema_change import Columns, SchemaStatus, schema_status
 from datazone_dagster.pipeline import (
     backlog,
+    bucket_positions,
     function_facts,
     gap_notes,
     last_scan,
@@ -136,7 +137,7 @@ def dataset_lag(
         StorageError: The dataset or the change log can't be read.
     """
     unapplied = backlog(transform.source.name, dataset.id, layout, just_landed=just_landed)
-    return lag_status(
+    lag = lag_status(
         now=now,
         max_lag=dataset.max_lag,
         position=unapplied.position,
@@ -145,4 +146,9 @@ def dataset_lag(
         caught_up_at=caught_up_at,
         never_read=never_read,
         pending_records=unapplied.records,
+    )
+    if dataset.buckets == 1:
+        return lag
+    return lag.of_buckets(
+        bucket_positions(transform.source.name, dataset.id, layout, dataset.buckets)
     )

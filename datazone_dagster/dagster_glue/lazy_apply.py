@@ -18,6 +18,7 @@ from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.chunk_log import LOG_EVERY_SECONDS, ChunkLog
 from datazone_dagster.dagster_glue.dataset_checks import State, schema_of, state_of
 from datazone_dagster.model.contract import OPEN, Contract
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport, RuleCount
@@ -65,6 +66,7 @@ class LazyApply:
         clock: Function that returns the time in UTC.
         only: Ids of the datasets to apply to; None: all of the transform. The others stay where
             they are.
+        bucket: Bucket whose changes are applied.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class LazyApply:
         preview: bool,
         clock: Clock,
         only: Collection[str] | None = None,
+        bucket: KeyBucket = WHOLE,
     ) -> None:
         self.datasets = tuple(
             one for one in transform.outputs.values() if only is None or one.id in only
@@ -97,6 +100,8 @@ class LazyApply:
         self._table_client = table_client
         self._snapshot_settings = snapshot_settings
         self._clock = clock
+        self.partition = None if bucket.is_whole else bucket.name
+        self._bucket = bucket
         self._applied: dict[str, Applied] | None = None
 
     def to_dataset(self, dataset_id: str, layout: Layout, logger: logging.Logger) -> Applied:
@@ -145,6 +150,7 @@ class LazyApply:
                 on_chunk=log.take,
                 logger=logger,
                 only=self._ids,
+                bucket=self._bucket,
             ):
                 log.finish()
                 applied = self._applied_by(report.datasets, before, layout, earlier)

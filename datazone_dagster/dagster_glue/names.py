@@ -96,8 +96,12 @@ def source_job_name(source: DynamoDBSource) -> str:
 
 
 def pool_name(transform: Transform) -> str:
-    """Return the name of the pool, of limit 1, that prevents two runs of a transform at a time."""
-    return f"datazone/{transform.job_name}"
+    """Return the name of the pool that prevents two runs of a transform at a time.
+
+    Its limit is 1, or the number of buckets: each number has a pool of its own.
+    """
+    buckets = f"/{transform.buckets}_buckets" if transform.buckets > 1 else ""
+    return f"datazone/{transform.job_name}{buckets}"
 
 
 def snapshot_pool_name(source: DynamoDBSource) -> str:

@@ -75,6 +75,8 @@ class RunOptions:
         """Return whether a transform shares the runs of its source."""
         if not self.one_run_per_source or not transform.source.stream_enabled:
             return False
+        if transform.buckets > 1:  # each bucket has runs of its own
+            return False
         return not (isinstance(self.translator, ExecutingTranslator) and self.translator.does_more)
 
     def __post_init__(self) -> None:

@@ -1,8 +1,9 @@
 """Limits of the library's own pools; those of other pools are their users' business.
 
 Dagster's `default_limit` would limit every pool of an instance. So each pool of ours that has no
-limit of its own gets 1. A limit that somebody has set stays: the fences of the tables keep two runs
-of one transform apart all the same, but the one that loses has worked in vain.
+limit of its own gets 1, or the number of a transform's buckets. A limit that somebody has set
+stays: the fences of the tables keep two runs of one transform apart all the same, but the one that
+loses has worked in vain.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.C
 _logger = logging.getLogger(__name__)
 
 
-def limit_pools(instance: DagsterInstance, pools: Collection[str]) -> None:
-    """Give each of these pools a limit of 1 unless somebody has set one.
+def limit_pools(instance: DagsterInstance, pools: Collection[str], limit: int = POOL_LIMIT) -> None:
+    """Give each of these pools a limit, of 1 as a rule, unless somebody has set one.
 
     A limit that a pool has from `default_limit` counts as unset. A storage that refuses is no
     reason to stop: the fences hold.
@@ -32,8 +33,8 @@ def limit_pools(instance: DagsterInstance, pools: Collection[str]) -> None:
     try:
         limited = {one.name for one in storage.get_pool_limits() if not one.from_default}
         for pool in sorted(set(pools) - limited):
-            storage.set_concurrency_slots(pool, POOL_LIMIT)
-            _logger.info("The pool %s has a limit of %d from now on.", pool, POOL_LIMIT)
+            storage.set_concurrency_slots(pool, limit)
+            _logger.info("The pool %s has a limit of %d from now on.", pool, limit)
     except Exception as error:  # noqa: BLE001 - see above
         _logger.warning("The limit of the pools %s could not be set: %s", sorted(pools), error)
 

@@ -142,6 +142,7 @@ def applied_events(
     more: Mapping[str, int] | None = None,
     changed: bool = True,
     history: bool = False,
+    partition: str | None = None,
 ) -> Iterator[Event]:
     """Yield a materialization of a dataset and its check evaluations, as a run reports them.
 
@@ -153,11 +154,12 @@ def applied_events(
         more: Further metadata of the materialization.
         changed: Whether rows changed; if not, there is no materialization.
         history: As for `dataset_metadata`.
+        partition: Partition of the run.
     """
     key = keys.dataset(dataset_id)
     if changed:
         metadata = dataset_metadata(applied, keys, preview=preview, history=history)
-        yield AssetMaterialization(key, metadata={**metadata, **(more or {})})
+        yield AssetMaterialization(key, metadata={**metadata, **(more or {})}, partition=partition)
     yield from as_evaluations(check_results(key, applied))
 
 

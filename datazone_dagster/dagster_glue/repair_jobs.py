@@ -73,7 +73,7 @@ def _rebuild_job(
                 "Batch %d of %d: %d changes.", chunk.last_batch, chunk.head, chunk.records
             )
 
-        limit_pools(context.instance, [pool])
+        limit_pools(context.instance, [pool], transform.buckets)
         repair = _repair(context, transform, dataset, options)
         with heartbeats(context.instance, context.run_id, options["clock"], rest_is_quick=True):
             _log(context, repair.rebuilt_events(repair.rebuild(log_chunk), context.instance))

@@ -64,7 +64,14 @@ def events_so_far(
     for dataset_id, one in so_far.items():
         changed = one.report.chunks > 0
         yield from checks.changed(
-            applied_events(dataset_id, one, keys, preview=lazy_apply.preview, changed=changed)
+            applied_events(
+                dataset_id,
+                one,
+                keys,
+                preview=lazy_apply.preview,
+                changed=changed,
+                partition=lazy_apply.partition,
+            )
         )
         key = keys.dataset_check(dataset_id, UNIQUE_KEYS_CHECK)
         yield from checks.changed(last_keys_events(by_id[dataset_id], key, instance))

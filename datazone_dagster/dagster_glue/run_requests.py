@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -27,6 +28,7 @@ from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.staying_runs import end_run_of_other_code
 from datazone_dagster.errors import StorageError
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.retries import wait_after
 from datazone_dagster.observe.lag import in_words
@@ -40,6 +42,9 @@ ACTIVE = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
+PARTITION_TAG = "dagster/partition"
+"""Tag by which Dagster marks the runs of a partition."""
+
 _FAILURES_COUNTED = 6
 
 
@@ -68,6 +73,7 @@ def decide_run(
     head: int,
     now: datetime,
     loaded_at: datetime,
+    bucket: KeyBucket = WHOLE,
 ) -> RunDecision:
     """Decide whether a transform with a backlog gets a run now.
 
@@ -88,16 +94,20 @@ def decide_run(
         head: Latest batch of the change log, for the run's tags.
         now: Current time.
         loaded_at: Time when the code location was loaded.
+        bucket: Bucket with the backlog: only runs of its partition count.
     """
+    of_bucket = {} if bucket.is_whole else {PARTITION_TAG: bucket.name}
+    name = transform.name if bucket.is_whole else f"{transform.name}, bucket {bucket.name},"
     pools = [pool_name(transform)]
     free_pools(instance, pools)
-    past = _past_failures(instance, transform, loaded_at)
+    past = _past_failures(instance, transform, of_bucket, loaded_at)
     active = instance.get_run_records(
-        RunsFilter(job_name=transform.job_name, statuses=ACTIVE), limit=1
+        RunsFilter(job_name=transform.job_name, statuses=ACTIVE, tags=of_bucket), limit=1
     )
     if active:
         ends = end_run_of_other_code(instance, active[0], version)
-        return _decided(past, ends or f"{transform.job_name} is running or queued")
+        job = f"{transform.job_name}{'' if bucket.is_whole else f' of bucket {bucket.name}'}"
+        return _decided(past, ends or f"{job} is running or queued")
     waits = waits_for_lookups(transform, layout)
     if waits:
         return _decided(past, waits)
@@ -105,20 +115,18 @@ def decide_run(
     if remaining > timedelta(0) and not past.failures:
         return _decided(
             past,
-            f"the last run of {transform.name} ended early; the next starts in "
-            f"{in_words(remaining)}",
+            f"the last run of {name} ended early; the next starts in {in_words(remaining)}",
         )
     if remaining > timedelta(0):
         times = "once" if past.failures == 1 else f"{past.failures} times in a row"
-        return _decided(
-            past, f"{transform.name} failed {times} and is retried in {in_words(remaining)}"
-        )
-    early = too_early(instance, transform.job_name, options.min_run_interval, now)
+        return _decided(past, f"{name} failed {times} and is retried in {in_words(remaining)}")
+    early = too_early(instance, transform.job_name, options.min_run_interval, now, of_bucket)
     if early > timedelta(0):
-        return _decided(past, f"the next run of {transform.name} starts in {in_words(early)}")
-    limit_pools(instance, pools)
+        return _decided(past, f"the next run of {name} starts in {in_words(early)}")
+    limit_pools(instance, pools, transform.buckets)
     request = RunRequest(
         job_name=transform.job_name,
+        partition_key=None if bucket.is_whole else bucket.name,
         tags={
             **options.run_tags,
             SOURCE_TAG: transform.source.name,
@@ -127,16 +135,20 @@ def decide_run(
             VERSION_TAG: version,
         },
     )
-    return _decided(past, f"{transform.name} has a backlog", request)
+    return _decided(past, f"{name} has a backlog", request)
 
 
 def too_early(
-    instance: DagsterInstance, job_name: str, interval: timedelta, now: datetime
+    instance: DagsterInstance,
+    job_name: str,
+    interval: timedelta,
+    now: datetime,
+    tags: Mapping[str, str] | None = None,
 ) -> timedelta:
     """Return the time until a run may start, for the shortest time between two runs."""
     if interval == timedelta(0):
         return interval
-    last = instance.get_run_records(RunsFilter(job_name=job_name), limit=1)
+    last = instance.get_run_records(RunsFilter(job_name=job_name, tags=tags), limit=1)
     started = [one.create_timestamp.replace(tzinfo=timezone.utc) for one in last]
     return max((at + interval - now for at in started), default=timedelta(0))
 
@@ -167,7 +179,10 @@ def waits_for_lookups(transform: Transform, layout: Layout) -> str:
 
 
 def _past_failures(
-    instance: DagsterInstance, transform: Transform, loaded_at: datetime
+    instance: DagsterInstance,
+    transform: Transform,
+    of_bucket: Mapping[str, str],
+    loaded_at: datetime,
 ) -> _PastFailures:
     """Return the failures since the last run that applied something, and the wait they cause.
 
@@ -175,7 +190,7 @@ def _past_failures(
     somebody else after the application, or its process died.
     """
     records = instance.get_run_records(
-        RunsFilter(job_name=transform.job_name), limit=_FAILURES_COUNTED
+        RunsFilter(job_name=transform.job_name, tags=of_bucket), limit=_FAILURES_COUNTED
     )
     errors: list[str] = []
     last_end, run_id = None, ""

@@ -9,6 +9,7 @@ from datetime import datetime
 from dagster import DagsterInstance, RunRequest
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.bucket_runs import decide_runs
 from datazone_dagster.dagster_glue.heartbeat import end_silent_runs
 from datazone_dagster.dagster_glue.names import (
     resync_job_name,
@@ -16,7 +17,7 @@ from datazone_dagster.dagster_glue.names import (
     source_job_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
-from datazone_dagster.dagster_glue.run_requests import RunDecision, decide_run
+from datazone_dagster.dagster_glue.run_requests import RunDecision
 from datazone_dagster.dagster_glue.sensor_checks import SensorCheck, with_failures
 from datazone_dagster.dagster_glue.shared import Group
 from datazone_dagster.dagster_glue.source_run_requests import decide_source_run, end_source_run
@@ -91,7 +92,7 @@ class RunsWanted:
             reasons.append(ends)
             alone = []
         for transform in alone:
-            decision = decide_run(
+            of_buckets = decide_runs(
                 transform,
                 self.layout,
                 self.instance,
@@ -101,9 +102,10 @@ class RunsWanted:
                 now=now,
                 loaded_at=loaded_at,
             )
-            decisions[transform.name] = decision
-            reasons.append(decision.reason)
-            requests += [] if decision.request is None else [decision.request]
+            reasons += [one.reason for one in of_buckets]
+            requests += [one.request for one in of_buckets if one.request is not None]
+            if of_buckets:
+                decisions[transform.name] = max(of_buckets, key=lambda one: one.failures)
         for transform in waiting:
             decision = decisions.get(transform.name, RunDecision(None, ""))
             if decision.failures:

@@ -33,8 +33,8 @@ from datazone_dagster.rows.append import append
 
 RETENTION = timedelta(days=7)
 
-ATTEMPTS = 8
-"""Attempts at one append while others commit first."""
+ATTEMPTS = 50
+"""Attempts at one append while others commit first: every bucket of the dataset may."""
 
 _REPLACED_STAY = timedelta(days=1)
 """Time for which dropped files and entries of the log stay, for readers of older versions."""

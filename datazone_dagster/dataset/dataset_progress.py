@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from datazone_dagster.dataset.bucket_positions import (
+    apply_app_ids,
+    marks_of,
+    position_of_bucket,
+)
 from datazone_dagster.dataset.properties import (
     SCAN,
-    apply_app_id,
-    erase_app_id,
     erasures_of,
     generation_of,
     property_of,
@@ -15,6 +19,7 @@ from datazone_dagster.dataset.properties import (
 from datazone_dagster.dataset.restored import version_of_rows
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 
 
 class Progress(NamedTuple):
@@ -25,17 +30,16 @@ class Progress(NamedTuple):
     generation: int = 0
 
 
-def progress_of(table: Snapshot, source: str) -> Progress:
-    """Return the progress of a dataset of this source.
+def progress_of(table: Snapshot, source: str, bucket: KeyBucket = WHOLE) -> Progress:
+    """Return the progress of a dataset of this source, or of one of its buckets.
 
     Raises:
         StorageError: Scans of the table make the dataset: it has no position in a stream. Or its
             table was restored, and the position of the rows is not known.
     """
     require_changes(table, source)
-    rows = version_of_rows(table, source)
     return Progress(
-        rows.transaction(apply_app_id(source)),
+        position_of_bucket(table, source, bucket),
         erasures_of(table, source),
         generation_of(table, source),
     )
@@ -48,7 +52,8 @@ def require_not_restored(table: Snapshot, source: str) -> None:
         ConcurrentWriterError: The table was restored since: a run has to come first.
         StorageError: As in `progress_of`.
     """
-    if version_of_rows(table, source) is not table:
+    ids = apply_app_ids(table, source)
+    if any(version_of_rows(table, source, app_id) is not table for app_id in ids):
         raise ConcurrentWriterError(
             f"The dataset at {table.store.uri} was restored to an older version, and no run has "
             "applied the changes since then yet.",
@@ -57,13 +62,15 @@ def require_not_restored(table: Snapshot, source: str) -> None:
         )
 
 
-def require_progress(table: Snapshot, source: str, expected: Progress) -> None:
-    """Check that a dataset is where a run left it.
+def require_progress(
+    table: Snapshot, source: str, expected: Progress, bucket: KeyBucket = WHOLE
+) -> None:
+    """Check that a dataset, or a bucket of it, is where a run left it.
 
     Raises:
         ConcurrentWriterError: Another run has applied changes, or keys were erased.
     """
-    position = progress_of(table, source).position
+    position = progress_of(table, source, bucket).position
     if position != expected.position:
         raise ConcurrentWriterError(
             f"The dataset at {table.store.uri} is at batch {position}, not at "
@@ -79,19 +86,15 @@ def require_progress(table: Snapshot, source: str, expected: Progress) -> None:
         )
 
 
-def marks_of(table: Snapshot, source: str) -> list[int]:
-    """Return the transactions that a run, a redrive or an erasure of another process changes."""
-    marks = (apply_app_id(source), f"redrive/{source}", erase_app_id(source))
-    return [table.transaction(mark) for mark in marks]
-
-
-def require_marks(table: Snapshot, source: str, marks: list[int]) -> None:
-    """Check that the marks are as they were.
+def require_marks(
+    table: Snapshot, source: str, marks: Mapping[str, int], bucket: KeyBucket = WHOLE
+) -> None:
+    """Check that the marks of `marks_of` are as they were.
 
     Raises:
         ConcurrentWriterError: A commit of another process changed them.
     """
-    if marks_of(table, source) != marks:
+    if marks_of(table, source, bucket) != marks:
         raise ConcurrentWriterError(
             f"The dataset at {table.store.uri}: another run has applied changes meanwhile.",
             safe="No row of this attempt was written; the other run's commit is in effect.",

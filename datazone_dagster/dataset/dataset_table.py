@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES
-from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
+from datazone_dagster.dataset.bucket_positions import independent_of, marks_of
 from datazone_dagster.dataset.contract_refusals import rows_of_deletes, without_refused
 from datazone_dagster.dataset.dataset_progress import (
     Progress,
-    marks_of,
     progress_of,
     require_erasures,
     require_marks,
@@ -27,15 +26,7 @@ from datazone_dagster.dataset.dataset_progress import (
 )
 from datazone_dagster.dataset.deletes import counted_deletes, without_ttl_deletes
 from datazone_dagster.dataset.facts import TableFacts, facts_of
-from datazone_dagster.dataset.modes import (
-    AppendMode,
-    ChunkRows,
-    HistoryMode,
-    MergeMode,
-    Mode,
-    SoftMode,
-    check_mode,
-)
+from datazone_dagster.dataset.modes import AppendMode, ChunkRows, check_mode, mode_of
 from datazone_dagster.dataset.properties import FUNCTION, MODE, PATHS, apply_app_id, generation_of
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.stored_state import (
@@ -46,30 +37,33 @@ from datazone_dagster.dataset.stored_state import (
     stored_state,
     unexpected_columns,
 )
+from datazone_dagster.dataset.table_shape import KIND, change_schema, create_dataset
 from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import Commit, guarded, transaction
-from datazone_dagster.delta.commit import can_come_with_rows
 from datazone_dagster.delta.log_upkeep import NO_CLEANING
-from datazone_dagster.delta.table import Table, created, opened
-from datazone_dagster.delta.write_table import add_columns
-from datazone_dagster.errors import ConcurrentWriterError, ResultError
+from datazone_dagster.delta.table import Table, opened
+from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import HIDDEN, Log
 from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.function_record import FunctionRecord, MadeBy
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DeleteCounts, MergeCounts
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
+from datazone_dagster.rows.append import append
 from datazone_dagster.rows.conform import Conformed, arrow_type, conform, first_schema
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
 from datazone_dagster.rows.engines import engine_for
 from datazone_dagster.rows.existing_rows import find_rows
-from datazone_dagster.rows.overwrite import rewritten
 from datazone_dagster.rows.stored_form import in_stored_form
 from datazone_dagster.rows.versions import has_rows, highest_versions
 
-KIND = "dataset"
+__all__ = ["KIND", "ChunkWritten", "DatasetTable"]
+
+ATTEMPTS = 20
+"""Attempts of a bucket at one chunk while others change columns or properties of the table."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +96,14 @@ class DatasetTable:
         deletion_vectors: Literal["auto"] | bool = "auto",
         engine: MergeEngine | None = None,
         memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
+        bucket: KeyBucket = WHOLE,
     ) -> None:
         self.uri = layout.dataset(dataset_id)
         self._source = source
-        self.app_id = apply_app_id(source)
+        self._bucket = bucket
+        self._independent = independent_of(source, bucket)
+        self._attempts = 1 if bucket.is_whole else ATTEMPTS
+        self.app_id = apply_app_id(source, bucket)
         self.redrive_app_id = f"redrive/{source}"
         self._storage_options = dict(layout.storage_options)
         self._dataset_id = dataset_id
@@ -114,24 +112,18 @@ class DatasetTable:
         self._contract = contract
         self._ignores_ttl = ttl_deletes == "ignore"
         self._quarantine = Quarantine(layout, dataset_id)
-        engine = engine or engine_for(deletion_vectors)
-        self._tombstones = tombstones = Tombstones(layout, dataset_id, source)
-        self._mode: Mode
-        if mode == "append":
-            self._mode = AppendMode()
-        elif mode == "history":
-            absorbed = AbsorbedChanges(layout, dataset_id, source)
-            self._mode = HistoryMode(
-                engine,
-                absorbed,
-                track,
-                soft=deletes == "soft",
-                memory_limit_bytes=memory_limit_bytes,
-            )
-        elif deletes == "soft":
-            self._mode = SoftMode(engine, tombstones, memory_limit_bytes)
-        else:
-            self._mode = MergeMode(engine, tombstones)
+        self._tombstones = Tombstones(layout, dataset_id, source)
+        self._mode = mode_of(
+            layout,
+            dataset_id,
+            source,
+            mode=mode,
+            deletes=deletes,
+            track=track,
+            engine=engine or engine_for(deletion_vectors),
+            tombstones=self._tombstones,
+            memory_limit_bytes=memory_limit_bytes,
+        )
 
     def position(self) -> int:
         """Return the last batch that is in the table; 0 if none is."""
@@ -144,7 +136,7 @@ class DatasetTable:
             look: Whether to look for newer versions than this process knows, here and below.
         """
         table = self._open(look=look)
-        return Progress() if table is None else progress_of(table.at, self._source)
+        return Progress() if table is None else progress_of(table.at, self._source, self._bucket)
 
     def redriven(self, *, look: bool = True) -> int:
         """Return the number of the last redrive that is in the table; 0 if none is."""
@@ -203,16 +195,39 @@ class DatasetTable:
             ResultError: The rows do not belong to this chunk.
             StorageError: The store failed.
         """
-        table = self._open() or self._create(rows, state)
         before = after_batch if start is None else 0
-        if generation is None:
-            generation = generation_of(table.at, self._source)
-        require_progress(table.at, self._source, Progress(before, erasures, generation))
         commit = transaction(self.app_id, through_batch)
         made_by = None if version is None else MadeBy(version, before + 1)
-        return self._put(
-            table, changes, rows, commit, now, state, through_batch, made_by, start, merges_left
-        )
+        facts = commit, now, state, through_batch, made_by, start, merges_left
+        for attempts_left in reversed(range(self._attempts)):
+            table = self._open() or self._create(rows, state)
+            if generation is None:
+                generation = generation_of(table.at, self._source)
+            progress = Progress(before, erasures, generation)
+            require_progress(table.at, self._source, progress, self._bucket)
+            try:
+                return self._put(table, changes, rows, *facts)
+            except ConcurrentWriterError:
+                # Another bucket may have changed columns or properties: the rows are cast again.
+                if not attempts_left or not state.knows_columns_of(self.state()):
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def pass_to(self, batch: int, progress: Progress) -> None:
+        """Move the position past batches without rows for this bucket, in a commit of its own.
+
+        Raises:
+            ConcurrentWriterError: The table is not at this progress; nothing was written.
+            StorageError: The store failed.
+        """
+        table = self._open()
+        if table is None:
+            return
+        require_progress(table.at, self._source, progress, self._bucket)
+        commit = transaction(self.app_id, batch)
+        rows = table.schema.empty_table()
+        with guarded(self.uri, f"Moving the position of dataset {self._dataset_id!r}"):
+            append(table, rows, commit, independent=self._independent)
 
     def redrive(
         self,
@@ -248,7 +263,8 @@ class DatasetTable:
         table = self._open() or self._create(rows, state)
         require_not_restored(table.at, self._source)
         newest = pc.max(changes[Log.BATCH]).as_py() or 0
-        redriven, position = (table.transaction(one) for one in (self.redrive_app_id, self.app_id))
+        redriven = table.transaction(self.redrive_app_id)
+        position = progress_of(table.at, self._source).position
         if redriven != after_redrive or position < newest:
             raise ConcurrentWriterError(
                 f"Dataset {self._dataset_id!r} changed just before its records were redriven.",
@@ -321,19 +337,25 @@ class DatasetTable:
         changes, rows, deletes = counted_deletes(
             changes, rows, ignore_ttl=self._ignores_ttl, stored=isinstance(self._mode, AppendMode)
         )
-        applied = marks_of(table.at, self._source)
+        applied = marks_of(table.at, self._source, self._bucket)
         conformed = self._conformed(table, changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
-        added = self._change_schema(table, conformed)
+        added = change_schema(table, conformed, self._dataset_id)
         record = FunctionRecord.from_json(self._stored(table, FUNCTION)).after(made_by, returned)
         state = replace(state, function=record)
         unexpected = conformed.unexpected
         store_state(table, self._source, state, unexpected, batch, start)
         # Those of these commits that delta-rs makes may come after a commit of another run.
-        require_marks(table.at, self._source, applied)
+        require_marks(table.at, self._source, applied, self._bucket)
         target = MergeTarget(
-            self._dataset_id, table, conformed.schema, added, merges_left=merges_left
+            self._dataset_id,
+            table,
+            conformed.schema,
+            added,
+            merges_left=merges_left,
+            bucket=self._bucket,
+            independent=self._independent,
         )
         counts = self._mode.write(target, ChunkRows(changes, rows, now), commit)
         crash_points.reach(crash_points.AFTER_DATASET_COMMIT)
@@ -344,20 +366,6 @@ class DatasetTable:
             quarantined,
             deletes,
         )
-
-    def _change_schema(self, table: Table, conformed: Conformed) -> tuple[pa.Field, ...]:
-        """Make the schema changes that need a commit of their own; return the other columns."""
-        if conformed.widened:
-            doing = f"Widening columns of dataset {self._dataset_id!r}"
-            rewritten(table, conformed.schema, doing=doing)
-            crash_points.reach(crash_points.AFTER_WIDENING)
-            return ()
-        if can_come_with_rows(conformed.added):
-            return conformed.added
-        doing = f"Adding columns to dataset {self._dataset_id!r}"
-        with guarded(self.uri, doing), table.by_delta_rs() as handle:
-            add_columns(handle, conformed.added)
-        return ()
 
     def _stored(self, table: Table, name: str) -> str | None:
         return stored_property(table.at, self._source, name)
@@ -372,21 +380,11 @@ class DatasetTable:
         return first_schema(self._with_mode_fields(rows), self._contract)
 
     def _create(self, rows: pa.Table, state: FunctionState) -> Table:
-        schema = self._first_schema(rows.schema)
-        missing = [name for name in self._partition_by if name not in schema.names]
-        if missing:  # delta-rs would create a table that nobody can open
-            raise ResultError(
-                f"Dataset {self._dataset_id!r} is partitioned by {missing[0]!r}, which the "
-                "function does not return.",
-                safe="Nothing of the chunk was applied; the change log keeps it.",
-                hint="Return that column, declare it in Dataset(schema=...), or choose another one "
-                "in Dataset(partition_by=[...]).",
-            )
-        return created(
+        return create_dataset(
             self.uri,
             self._storage_options,
-            KIND,
-            schema,
+            self._dataset_id,
+            self._first_schema(rows.schema),
             partition_by=self._partition_by,
             configuration={**NO_CLEANING, MODE: self._mode.name, PATHS: state.paths.to_json()},
             description=self._description,

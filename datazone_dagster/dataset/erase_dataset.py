@@ -91,6 +91,6 @@ def _of_source(layout: Layout, source: str, names: list[str]) -> Iterator[str]:
         if table is None:
             continue
         marks = (app_id.partition("/") for app_id in table.at.transactions)
-        sources = {of for kind, _, of in marks if kind in ("apply", "redrive")}
+        sources = {of.partition("/")[0] for kind, _, of in marks if kind in ("apply", "redrive")}
         if not sources or source in sources:
             yield name

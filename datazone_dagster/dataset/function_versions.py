@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from datazone_dagster.dataset.bucket_positions import position_of_bucket
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import (
     FUNCTION,
-    apply_app_id,
     generation_of,
     property_of,
 )
-from datazone_dagster.dataset.restored import version_of_rows
 from datazone_dagster.delta.commit import set_properties
 from datazone_dagster.delta.table import opened
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.function_record import FunctionRecord
+from datazone_dagster.model.key_bucket import WHOLE
 from datazone_dagster.model.layout import Layout
 
 
@@ -61,6 +61,6 @@ def _facts(table: Snapshot, source: str) -> FunctionFacts:
     saved = table.configuration.get(property_of(FUNCTION, generation_of(table, source)))
     return FunctionFacts(
         FunctionRecord.from_json(saved),
-        version_of_rows(table, source).transaction(apply_app_id(source)),
+        position_of_bucket(table, source, WHOLE),
         tuple(table.schema.names),
     )

@@ -7,6 +7,7 @@ from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import SCAN, generation_of, property_of
 from datazone_dagster.delta.table_state import KeptTable, kept_table
 from datazone_dagster.delta.transaction_log import Snapshot
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 
 
@@ -20,11 +21,16 @@ def made_by_scans(table: Snapshot, source: str) -> bool:
     return property_of(SCAN, generation_of(table, source)) in table.configuration
 
 
-def position_in(table: Snapshot | None, source: str) -> int:
+def position_in(table: Snapshot | None, source: str, bucket: KeyBucket = WHOLE) -> int:
     """Return the last batch whose rows are in a dataset's table; 0 if there is no table.
+
+    Args:
+        table: The dataset's table.
+        source: Name of its source.
+        bucket: Bucket whose rows count.
 
     Raises:
         StorageError: Scans make the dataset: it has no position in a stream. Or its table was
             restored, and the position of the rows is not known.
     """
-    return 0 if table is None else progress_of(table, source).position
+    return 0 if table is None else progress_of(table, source, bucket).position

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,6 +36,7 @@ from datazone_dagster.model.column_names import (
     KEY,
     VERSION,
 )
+from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
@@ -242,6 +243,32 @@ class HistoryMode:
             more = read_located(target, found, locations.filter(pa.array(others)))
             rows = pa.concat_tables([rows, more])
         return rows, late
+
+
+def mode_of(
+    layout: Layout,
+    dataset_id: str,
+    source: str,
+    *,
+    mode: Literal["merge", "append", "history"],
+    deletes: Literal["hard", "soft"],
+    track: tuple[str, ...],
+    engine: MergeEngine,
+    tombstones: Tombstones,
+    memory_limit_bytes: int,
+) -> Mode:
+    """Return the mode of a dataset, as it is declared."""
+    if mode == "append":
+        return AppendMode()
+    if mode == "history":
+        absorbed = AbsorbedChanges(layout, dataset_id, source)
+        soft = deletes == "soft"
+        return HistoryMode(
+            engine, absorbed, track, soft=soft, memory_limit_bytes=memory_limit_bytes
+        )
+    if deletes == "soft":
+        return SoftMode(engine, tombstones, memory_limit_bytes)
+    return MergeMode(engine, tombstones)
 
 
 def check_mode(dataset_id: str, declared: str, made: str | None) -> None:

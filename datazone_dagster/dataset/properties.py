@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Iterable
 
 from datazone_dagster.delta.transaction_log import Snapshot
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 
 ATTRIBUTES = "datazone.attributes"
 """Mapping of item attributes to columns, stored so that replays agree."""
@@ -37,9 +38,9 @@ START = "datazone.start"
 PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE, FUNCTION, PATHS, SCAN, START)
 
 
-def apply_app_id(source: str) -> str:
-    """Return the application id whose transaction version is the position of a dataset."""
-    return f"apply/{source}"
+def apply_app_id(source: str, bucket: KeyBucket = WHOLE) -> str:
+    """Return the application id whose transaction version is the position of a dataset's bucket."""
+    return f"apply/{source}" if bucket.is_whole else f"apply/{source}/{bucket.name}"
 
 
 def rebuild_app_id(source: str) -> str:

@@ -18,13 +18,18 @@ LOOKED_BACK = 50
 """Entries below a checkpoint that are searched for the last commit of an application."""
 
 
-def version_of_rows(table: Snapshot, source: str) -> Snapshot:
+def version_of_rows(table: Snapshot, source: str, app_id: str | None = None) -> Snapshot:
     """Return the version that the rows are from: another one after a RESTORE.
+
+    Args:
+        table: The table.
+        source: Name of the dataset's source.
+        app_id: Application id of the position of a bucket; None: of the position of all keys.
 
     Raises:
         StorageError: The position of the restored rows is not known, or runs can't continue there.
     """
-    found, app_id = table, apply_app_id(source)
+    found, app_id = table, app_id or apply_app_id(source)
     while (restore := _last_restore(found, app_id)) is not None:
         if restore.target is None:
             raise _unknown(table, restore, "the log does not say to which version")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from datazone_dagster.dataset.properties import (
     ATTRIBUTES,
@@ -38,6 +38,13 @@ class FunctionState:
     attributes: AttributeMapping = AttributeMapping()
     paths: PathHistory = PathHistory()
     function: FunctionRecord = field(default_factory=FunctionRecord)
+
+    def knows_columns_of(self, saved: FunctionState) -> bool:
+        """Return whether rows made with this state fit a table that has the saved one."""
+        ours, stored = (
+            {replace(column, since=None) for column in one.attributes} for one in (self, saved)
+        )
+        return stored <= ours
 
 
 def stored_property(table: Snapshot, source: str, name: str) -> str | None:
@@ -95,8 +102,9 @@ def store_state(
     dated = state.attributes.dated(saved.attributes, batch).with_those_of(saved.attributes)
     if len(state.attributes) and dated != saved.attributes:
         properties[ATTRIBUTES] = dated.to_json()
-    if state.paths.worth_saving(saved.paths):
-        properties[PATHS] = state.paths.to_json()
+    paths = state.paths.with_those_of(saved.paths)
+    if paths.worth_saving(saved.paths):
+        properties[PATHS] = paths.to_json()
     if state.function.versions and state.function != saved.function:
         properties[FUNCTION] = state.function.to_json()
     if start is not None and start != stored_start(table.at, source):

@@ -11,13 +11,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from datazone_dagster.dataset.absorbed_changes import AbsorbedChanges
+from datazone_dagster.dataset.bucket_positions import apply_app_ids, marks_of
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import (
     MODE,
     PER_GENERATION,
     SCAN,
     apply_app_id,
-    erase_app_id,
     erasures_of,
     generation_of,
     outdated_properties,
@@ -85,23 +85,23 @@ def swap_in(
             "erased from it, or the rebuilt table is gone.",
             safe="Nothing was written.",
         )
-    position = new_table.transaction(app_id)
-    if scan is None and position < table.transaction(app_id):
+    position, app_ids = new_table.transaction(app_id), {app_id, *apply_app_ids(table.at, source)}
+    if scan is None and position < max(map(table.transaction, app_ids)):
         return False
-    marks = (app_id, f"redrive/{source}", rebuild_app_id(source), erase_app_id(source))
-    found = [table.transaction(mark) for mark in marks]
+    found = marks_of(table.at, source), generation_of(table.at, source)
     if scan is None:  # they are for changes that come late
         _copy_companions(layout, rebuilt, dataset_id, source, now)
     Quarantine(layout, dataset_id).copy_from(Quarantine(rebuilt, dataset_id), now)
     _copy_properties(new_table, table, generation, scan)
     # That commit may come after a commit of a run.
-    if [table.transaction(mark) for mark in marks] != found:
+    if (marks_of(table.at, source), generation_of(table.at, source)) != found:
         raise ConcurrentWriterError(
             f"Dataset {dataset_id!r}: a run, a rebuild or an erasure has committed meanwhile.",
             safe="No row was written; the other commit is in effect.",
         )
     crash_points.reach(crash_points.BEFORE_SWAP)
-    commit = transactions({app_id: position, rebuild_app_id(source): generation + 1})
+    positions = dict.fromkeys(sorted(app_ids), position)
+    commit = transactions({**positions, rebuild_app_id(source): generation + 1})
     schema = new_table.schema
     with (
         guarded(layout.dataset(dataset_id), f"Swapping in rebuilt dataset {dataset_id!r}"),

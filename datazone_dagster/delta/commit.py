@@ -17,6 +17,7 @@ from deltalake import CommitProperties, Schema, Transaction
 
 from datazone_dagster.delta import LostRaceError, guarded
 from datazone_dagster.delta.put_entry import put_entry
+from datazone_dagster.delta.rebase import ATTEMPTS, Independent, rebased
 from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.transaction_log import (
     VECTORS_ENABLED,
@@ -122,6 +123,7 @@ def commit_files(
     new_schema: pa.Schema | None = None,
     table_properties: Mapping[str, str] | None = None,
     note: Mapping[str, Any] | None = None,
+    independent: Independent | None = None,
 ) -> Snapshot:
     """Commit file actions on top of a snapshot, and return the table after it.
 
@@ -136,6 +138,8 @@ def commit_files(
         new_schema: Schema that the table gets instead of its own; no file of before may stay.
         table_properties: Table properties that the commit sets.
         note: Our own note, stored in the commit info; see `Snapshot.notes`.
+        independent: Which writers change other rows: the commit may come after theirs. None:
+            it is valid on this version only.
 
     Raises:
         LostRaceError: Another commit came first. Nothing of this commit is in the table; the new
@@ -153,18 +157,32 @@ def commit_files(
         *({"remove": removal(file, actions.data_change)} for file in actions.removes),
         *({"add": dict(add)} for add in actions.adds),
     ]
+    facts = {"operation": operation, "parameters": parameters, "metrics": metrics, "note": note}
     try:
-        return put_entry(
-            snapshot,
-            values,
-            operation=operation,
-            parameters=parameters,
-            metrics=metrics,
-            note=note,
-        )
+        return _put(snapshot, values, facts, actions, independent)
     except (LostRaceError, ConcurrentWriterError):
         snapshot.store.delete(actions.written)
         raise
+
+
+def _put(
+    snapshot: Snapshot,
+    values: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    actions: FileActions,
+    independent: Independent | None,
+) -> Snapshot:
+    """Put the entry, after those of independent writers."""
+    removes = {file.identity for file in actions.removes}
+    for _ in range(ATTEMPTS):
+        try:
+            return put_entry(snapshot, values, **facts)
+        except LostRaceError:
+            moved = None if independent is None else rebased(snapshot, removes, independent)
+            if moved is None:
+                raise
+            snapshot = moved
+    raise LostRaceError(f"others were faster {ATTEMPTS} times at {snapshot.store.uri}")
 
 
 def can_come_with_rows(fields: Iterable[pa.Field]) -> bool:

@@ -40,6 +40,19 @@ class PathHistory:
             found, {path: count for path, count in missing.items() if path not in found}
         )
 
+    def with_those_of(self, saved: PathHistory) -> PathHistory:
+        """Return this history with what another process has found and saved since."""
+        found, before = self.found | saved.found, saved.missing or {}
+        missing = {**before, **(self.missing or {})}
+        return PathHistory(
+            found,
+            {
+                path: max(count, before.get(path, 0))
+                for path, count in missing.items()
+                if path not in found
+            },
+        )
+
     def worth_saving(self, saved: PathHistory) -> bool:
         """Return whether this history says more than a saved one, so that a commit is worth it."""
         before = saved.missing or {}

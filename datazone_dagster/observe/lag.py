@@ -8,9 +8,11 @@ every few seconds, is never late, and a stuck one is late from the moment it got
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from datazone_dagster.model.key_bucket import KeyBucket
 from datazone_dagster.observe.level import Level
 
 WARN_AFTER = timedelta(minutes=1)
@@ -27,7 +29,7 @@ class LagStatus:
     dataset. `unlanded_seconds` is the time since every shard was last read to its latest
     position. `lag_seconds` is the larger of the two. None is negative. `pending_records` counts the
     records of the pending batches. Every change made before `complete_through` is in the dataset,
-    but for gaps; None if the time is not known.
+    but for gaps; None if the time is not known. `buckets` has the position of each bucket.
     """
 
     level: Level
@@ -40,6 +42,20 @@ class LagStatus:
     head_batch: int
     pending_records: int = 0
     complete_through: datetime | None = None
+    buckets: Mapping[str, int] = field(default_factory=dict)
+
+    def of_buckets(self, positions: Mapping[KeyBucket, int]) -> LagStatus:
+        """Return the lag with the positions of the buckets; the reason names the last one."""
+        named = {bucket.name: position for bucket, position in positions.items()}
+        last = min(positions, key=lambda bucket: (positions[bucket], bucket.number))
+        behind = sum(position < self.head_batch for position in positions.values())
+        if not self.pending_batches or not behind:
+            return replace(self, buckets=named)
+        reason = (
+            f"{self.reason} {behind} of {last.of} buckets are behind; {last.name} is the last, at "
+            f"batch {positions[last]} of {self.head_batch}."
+        )
+        return replace(self, reason=reason, buckets=named)
 
 
 def lag_status(

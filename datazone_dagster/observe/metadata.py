@@ -6,6 +6,7 @@ each key is a series.
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 from datazone_dagster.model.report import ApplyReport, DeleteCounts, DrainReport, MaintenanceReport
@@ -193,6 +194,7 @@ def lag_metadata(lag: LagStatus) -> dict[str, Plain]:
             "position": lag.position,
             "head_batch": lag.head_batch,
             "complete_through": lag.complete_through,
+            "bucket_positions": json.dumps(lag.buckets) if lag.buckets else None,
         }
     )
 

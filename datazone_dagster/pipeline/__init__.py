@@ -11,19 +11,22 @@ module only; an import rule enforces it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from functools import partial
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
-from datazone_dagster.api.source import require_stream
 from datazone_dagster.apply import ApplyRun, ApplySettings, Redriving
-from datazone_dagster.apply.backlog import backlog, look_in_turn
+from datazone_dagster.apply.backlog import (
+    backlog,
+    bucket_positions,
+    buckets_behind,
+    look_in_turn,
+)
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.expectations import check_expectations
 from datazone_dagster.apply.flow_counts import flow_counts
 from datazone_dagster.apply.maintain_dataset import maintain_dataset as _maintain_dataset
-from datazone_dagster.apply.pacing import Stay
 from datazone_dagster.apply.rebuild import Rebuild, RebuildReport
 from datazone_dagster.apply.replace_datasets import Replacement
 from datazone_dagster.apply.truncate_log import truncate_applied
@@ -36,7 +39,7 @@ from datazone_dagster.dataset.read_dataset import DatasetReader
 from datazone_dagster.dataset.scanned_dataset import last_scan
 from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.delta.store_access import resolve_access_with
-from datazone_dagster.delta.store_errors import converts_errors, guarded
+from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.delta.unfinished_uploads import abort_uploads_with
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick, next_drain_seconds
 from datazone_dagster.drain.polling import LISTENING, POLLING
@@ -52,8 +55,8 @@ from datazone_dagster.model.report import (
     MaintenanceReport,
     RedriveReport,
 )
-from datazone_dagster.model.run_report import RunReport
 from datazone_dagster.model.table_scan import TableClient
+from datazone_dagster.pipeline.applying import apply_transform, follow_changes
 from datazone_dagster.pipeline.change_tail import ChangeTail
 from datazone_dagster.pipeline.probing import probe_lakehouse, probe_source
 from datazone_dagster.pipeline.reading import (
@@ -115,6 +118,8 @@ __all__ = [
     "apply_transform",
     "audit_source",
     "backlog",
+    "bucket_positions",
+    "buckets_behind",
     "cancel_snapshot",
     "change_log_exists",
     "change_log_head",
@@ -167,72 +172,6 @@ _logger = logging.getLogger(__name__)
 # Tables know stores, not AWS: the facade brings them together.
 resolve_access_with(connect_store)
 abort_uploads_with(connect_uploads)
-
-
-@converts_errors("Applying a transform")
-def apply_transform(
-    transform: Transform,
-    layout: Layout,
-    *,
-    settings: ApplySettings = ApplySettings(),
-    clock: Clock = utc_now,
-    on_chunk: Callable[[ChunkReport], None] | None = None,
-    logger: logging.Logger = _logger,
-    only: Collection[str] | None = None,
-) -> dict[str, ApplyReport]:
-    """Apply everything between the datasets' positions and the head of the change log.
-
-    Changes that land meanwhile are applied too, for `ApplySettings.linger_seconds`. The run ends
-    as soon as no change waits.
-
-    Safe at any time: a dataset takes each chunk in one commit that also moves its position. So a
-    run that is repeated, doubled or killed neither loses nor doubles a change. With `only`, the
-    datasets of other ids stay where they are: a later run applies to each from its own position.
-
-    Returns:
-        One report per dataset, by dataset id.
-
-    Raises:
-        DefinitionError: The source has `stream_enabled=False`: use `replace_from_table`.
-        TransformError: The function failed, or its result can't be applied. The datasets keep
-            the chunks that were applied before; the change log keeps the rest.
-        StorageError: The lakehouse can't be read or written.
-    """
-    require_stream(transform.source, "apply_transform")
-    return ApplyRun(transform, layout, settings, clock, on_chunk, logger, only=only).run()
-
-
-def follow_changes(
-    transform: Transform,
-    layout: Layout,
-    *,
-    told_to_end: Callable[[], bool] | None,
-    settings: ApplySettings = ApplySettings(),
-    clock: Clock = utc_now,
-    on_chunk: Callable[[ChunkReport], None] | None = None,
-    logger: logging.Logger = _logger,
-    only: Collection[str] | None = None,
-) -> Iterator[RunReport]:
-    """Apply as `apply_transform` does, and go on with what lands until nothing does for a while.
-
-    It ends after `ApplySettings.idle_seconds` without changes, after `max_run_minutes`, or once
-    `told_to_end` returns True, which is asked several times a second. None: as soon as no change
-    waits. `only` is as in `apply_transform`.
-
-    Yields:
-        What was applied since the last report: after the first chunk, then at most every 30
-        seconds (not if `told_to_end` is None), and once at the end. If the run fails, what it had
-        committed comes before the error.
-
-    Raises:
-        TransformError: As in `apply_transform`; so do the others.
-        StorageError: The lakehouse can't be read or written.
-    """
-    longest_seconds = settings.max_run_minutes * 60
-    stay = told_to_end and Stay(settings.idle_seconds, longest_seconds, told_to_end)
-    with guarded(layout.uri, "Following the changes of a source"):
-        run = ApplyRun(transform, layout, settings, clock, on_chunk, logger, only=only)
-        yield from run.steps(stay)
 
 
 @converts_errors("Looking at a dataset")

@@ -10,6 +10,7 @@ from deltalake import CommitProperties
 from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files, why_not
 from datazone_dagster.delta.data_file import by_partition, write_data_file
 from datazone_dagster.delta.live_file import LiveFile
+from datazone_dagster.delta.rebase import Independent
 from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.write_table import append_rows
 from datazone_dagster.errors import ConcurrentWriterError
@@ -23,6 +24,7 @@ def append(
     *,
     added: Sequence[pa.Field] = (),
     attempts: int = 1,
+    independent: Independent | None = None,
 ) -> None:
     """Append rows; the table is at the new version afterwards.
 
@@ -33,6 +35,7 @@ def append(
         added: Columns that the table gets with the rows: see `delta.commit.can_come_with_rows`.
         attempts: Attempts at the commit while others commit first; 1 if the rows are right for
             that version only.
+        independent: Writers of other rows, which do not count as others.
 
     Raises:
         ConcurrentWriterError: Another commit came first; nothing was written.
@@ -59,6 +62,7 @@ def append(
                 metrics={"num_added_files": len(adds), "num_added_rows": len(rows)},
                 properties=commit,
                 new_columns=pa.schema(added) if added else None,
+                independent=independent,
             )
         except (LostRaceError, ConcurrentWriterError) as lost:
             if attempts_left and isinstance(lost, LostRaceError):

@@ -10,8 +10,10 @@ import pyarrow as pa
 from deltalake import CommitProperties
 from pyroaring import BitMap64
 
+from datazone_dagster.delta.rebase import Independent
 from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.transaction_log import Action, Snapshot
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.rows.merge_batch import MergeBatch
 
@@ -32,6 +34,8 @@ class MergeTarget:
         replaces_schema: Whether the commit sets the schema to `schema`: every row is replaced.
         merges_left: Number of merges of this size that the backlog will still bring.
         noun: What errors call it: a dataset, or an asset whose table this is.
+        bucket: Bucket of all keys that the merge changes.
+        independent: Writers of other keys, whose commits do not make this one fail.
     """
 
     dataset_id: str
@@ -41,6 +45,8 @@ class MergeTarget:
     replaces_schema: bool = False
     merges_left: float = 0.0
     noun: str = "dataset"
+    bucket: KeyBucket = WHOLE
+    independent: Independent | None = None
 
     @property
     def title(self) -> str:

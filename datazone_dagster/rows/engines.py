@@ -16,6 +16,7 @@ from deltalake import CommitProperties
 
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.rows.change_ids import are_among
 from datazone_dagster.rows.delta_rs_engine import DeltaMergeEngine
@@ -49,7 +50,9 @@ class RowEngine:
     ) -> MergeCounts:
         """See `MergeEngine.merge`."""
         try:
-            return change_rows(target, lambda table: merged(table, batch), commit, self._choose)
+            return change_rows(
+                target, lambda table: merged(table, batch, target.bucket), commit, self._choose
+            )
         except UnsupportedRulesError as rules:
             _logger.info("Merging into %s with delta-rs: %s.", target.title, rules)
             return DeltaMergeEngine().merge(target, batch, commit)
@@ -122,15 +125,20 @@ def engine_for(deletion_vectors: Literal["auto"] | bool) -> RowEngine:
     return MergeOnReadEngine() if deletion_vectors else CopyOnWriteEngine()
 
 
-def merged(snapshot: Snapshot, batch: MergeBatch) -> RowChanges:
+def merged(snapshot: Snapshot, batch: MergeBatch, bucket: KeyBucket = WHOLE) -> RowChanges:
     """Plan a batch on a table: winning keyed changes replace all rows of their keys.
+
+    Args:
+        snapshot: Snapshot of the table.
+        batch: The changes.
+        bucket: Bucket of their keys.
 
     Raises:
         OSError: The store failed.
         StorageError: A deletion vector is damaged.
     """
     keyed_changes = batch.keyed_changes
-    found = locate(snapshot, keyed_changes[KEY], changed_to=keyed_changes[VERSION])
+    found = locate(snapshot, keyed_changes[KEY], changed_to=keyed_changes[VERSION], bucket=bucket)
     existing, lost = np.zeros(len(keyed_changes), bool), np.zeros(len(keyed_changes), bool)
     at = found[CHANGE_ROW].to_numpy()
     existing[at] = True

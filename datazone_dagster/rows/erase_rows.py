@@ -32,6 +32,7 @@ from datazone_dagster.delta.transaction_log import LOG, Action, LiveFile, Snapsh
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.process import crash_points
+from datazone_dagster.rows.bucket_files import tag_in, tagged
 
 ATTEMPTS = 8
 """Attempts at one commit while others write to the table."""
@@ -251,9 +252,10 @@ def _commit(
 def _written(
     snapshot: Snapshot, file: LiveFile, rows: Iterator[pa.RecordBatch], schema: pa.Schema
 ) -> Action | None:
-    return write_data_file(
+    add = write_data_file(
         snapshot.store, schema, file.partition_values, rows, plain_columns=(KEY, VERSION)
     )
+    return None if add is None else tagged(add, tag_in(file))
 
 
 def _search(snapshot: Snapshot, search: Search, now: datetime) -> FilesWithRows:

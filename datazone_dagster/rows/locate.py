@@ -23,6 +23,8 @@ from pyroaring import BitMap64
 from datazone_dagster.delta.read_file import rows_at
 from datazone_dagster.delta.transaction_log import LiveFile, Snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
+from datazone_dagster.rows.bucket_files import may_have_keys
 from datazone_dagster.rows.kept_indexes import KEPT_INDEXES, KeptFile, RowGroup
 from datazone_dagster.rows.key_columns import KeyColumns
 from datazone_dagster.rows.key_filter import KeyFilter, RowPositions
@@ -119,7 +121,11 @@ class _Wanted:
 
 
 def locate(
-    snapshot: Snapshot, keys: pa.ChunkedArray, *, changed_to: pa.ChunkedArray | None = None
+    snapshot: Snapshot,
+    keys: pa.ChunkedArray,
+    *,
+    changed_to: pa.ChunkedArray | None = None,
+    bucket: KeyBucket = WHOLE,
 ) -> pa.Table:
     """Return the live rows of these keys, in `SCHEMA`.
 
@@ -128,6 +134,7 @@ def locate(
         keys: Keys, each once.
         changed_to: Version of each key's change: a lower one in the table need not be read. None:
             every version is read.
+        bucket: Bucket of the keys: files that have none of its keys are not opened.
 
     Raises:
         OSError: The store failed.
@@ -142,7 +149,8 @@ def locate(
     tasks = [
         (kept(file), number, file)
         for number, file in enumerate(snapshot.files)
-        if wanted.may_be_in(file.minimum.get(KEY), file.maximum.get(KEY))
+        if may_have_keys(file, bucket)
+        and wanted.may_be_in(file.minimum.get(KEY), file.maximum.get(KEY))
     ]
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(lambda task: _in_file(snapshot, wanted, *task), tasks))

@@ -32,6 +32,7 @@ from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.process import crash_points
+from datazone_dagster.rows.bucket_files import tag_in, tag_of, tagged
 from datazone_dagster.rows.engine import MergeTarget, Plan, RowChanges
 from datazone_dagster.rows.removal_policy import TouchedFile
 
@@ -107,9 +108,14 @@ def change_rows(
 def _read_again(target: MergeTarget, commit: CommitProperties) -> None:
     """Read what came first; raise if a retry is pointless after the commits since."""
 
-    def known() -> tuple[str, list[int]]:
-        ids = [one.app_id for one in commit.app_transactions or ()]
-        return target.table.at.schema_text, [target.table.transaction(app_id) for app_id in ids]
+    ids = [one.app_id for one in commit.app_transactions or ()]
+
+    def known() -> tuple[str, dict[str, int]]:
+        at, independent = target.table.at, target.independent
+        if independent is None:
+            return at.schema_text, {app_id: at.transaction(app_id) for app_id in ids}
+        others = {one: at.transactions[one] for one in at.transactions if not independent(one)}
+        return at.schema_text, others
 
     before = known()
     target.table.refresh()
@@ -164,7 +170,7 @@ def _commit(
     rewrites = left if removal is Removal.REWRITE else []
     adds = [
         _file_of(snapshot, group, deleted, target.schema)
-        for group in _groups(snapshot, changes.rows, rewrites)
+        for group in _groups(snapshot, changes.rows, rewrites, tag_of(target.bucket))
     ]
     written = [LiveFile(add, None).path for add in adds]
     adds += [dict(add) for add in changes.files]
@@ -189,6 +195,7 @@ def _commit(
         properties=commit,
         new_columns=pa.schema(target.added) if target.added else None,
         new_schema=target.schema if target.replaces_schema else None,
+        independent=target.independent,
     )
     target.table.move_to(after)
 
@@ -198,6 +205,7 @@ class _Group:
     """Contents of one new file: the remaining rows of some files, and new rows."""
 
     partition_values: Mapping[str, str | None]
+    tag: str | None
     files: list[LiveFile] = field(default_factory=list)
     rows: pa.Table | None = None
 
@@ -206,25 +214,27 @@ class _Group:
         return sum(file.size_bytes for file in self.files) < JOINED_BYTES
 
 
-def _groups(snapshot: Snapshot, rows: pa.Table, files: list[LiveFile]) -> list[_Group]:
+def _groups(
+    snapshot: Snapshot, rows: pa.Table, files: list[LiveFile], tag: str | None
+) -> list[_Group]:
     """Group the files to rewrite and the new rows by the file that they are written to.
 
     Small files of a partition are joined, also with its new rows: the next search for keys then
-    opens fewer files.
+    opens fewer files. Files of one tag stay together; the new rows have `tag`.
     """
-    groups: dict[tuple[tuple[str, str | None], ...], list[_Group]] = {}
+    groups: dict[object, list[_Group]] = {}
 
-    def group_for(values: Mapping[str, str | None]) -> _Group:
-        partition_groups = groups.setdefault(tuple(sorted(values.items())), [])
+    def group_for(values: Mapping[str, str | None], tag: str | None) -> _Group:
+        partition_groups = groups.setdefault((tag, tuple(sorted(values.items()))), [])
         if not partition_groups or not partition_groups[-1].can_grow:
-            partition_groups.append(_Group(values))
+            partition_groups.append(_Group(values, tag))
         return partition_groups[-1]
 
     for file in files:
-        group_for(file.partition_values).files.append(file)
+        group_for(file.partition_values, tag_in(file)).files.append(file)
     for values, partition_rows in by_partition(rows, snapshot.partition_columns):
         if len(partition_rows):
-            group_for(values).rows = partition_rows
+            group_for(values, tag).rows = partition_rows
     return [group for partition_groups in groups.values() for group in partition_groups]
 
 
@@ -248,7 +258,7 @@ def _file_of(
         snapshot.store, schema, group.partition_values, batches(), plain_columns=HARDLY_REPEATED
     )
     assert add is not None, "a group has rows"
-    return add
+    return dict(tagged(add, group.tag))
 
 
 def _fewer_rows(snapshot: Snapshot, file: LiveFile) -> StorageError:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,12 +26,13 @@ from datazone_dagster.delta.log_upkeep import checkpoint_due, clean_log, make_ch
 from datazone_dagster.delta.orphans import orphan_files
 from datazone_dagster.delta.read_file import live_batches
 from datazone_dagster.delta.table import Table, opened
-from datazone_dagster.delta.transaction_log import Snapshot
+from datazone_dagster.delta.transaction_log import Action, Snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MaintenanceReport
 from datazone_dagster.process import crash_points
+from datazone_dagster.rows.bucket_files import ALL_FILES, TAG, Share, tag_in, tagged
 from datazone_dagster.rows.kept_indexes import KEPT_INDEXES
 from datazone_dagster.rows.maintenance_plan import (
     SIZES,
@@ -40,6 +41,7 @@ from datazone_dagster.rows.maintenance_plan import (
     log_retention,
     plan_rewrites,
 )
+from datazone_dagster.rows.split_file import split_file
 
 KIND = "dataset"
 
@@ -64,10 +66,10 @@ _ATTEMPTS = 8
 
 @dataclass(frozen=True)
 class _Rewritten:
-    """Files, and the add action of the one that replaces them; None: they had no live row."""
+    """Files, and the add actions of those that replace them; none: they had no live row."""
 
     files: Sequence[LiveFile]
-    add: dict[str, Any] | None
+    adds: Sequence[Action]
 
 
 @dataclass
@@ -93,6 +95,7 @@ def maintain(
     order_by: str = KEY,
     memory_bytes: int | None = None,
     monotonic: Callable[[], float] = time.monotonic,
+    share: Share = ALL_FILES,
 ) -> MaintenanceReport | None:
     """Do the maintenance that is due, within the budgets; None if the dataset has no table.
 
@@ -105,6 +108,7 @@ def maintain(
         memory_bytes: Memory that maintenance may take; no more files are joined than fit. None:
             `group_bytes` is the only bound of files that are joined.
         monotonic: Monotonic clock in seconds, for the time budget.
+        share: Files that are maintained, in a table with buckets.
 
     Raises:
         StorageError: The store failed; the table is unchanged, or some pieces are done.
@@ -119,6 +123,7 @@ def maintain(
         order_by=order_by,
         memory_bytes=memory_bytes,
         monotonic=monotonic,
+        share=share,
         doing=f"Maintaining dataset {dataset_id!r}",
     )
 
@@ -131,6 +136,7 @@ def maintain_table(
     order_by: str | None,
     memory_bytes: int | None = None,
     monotonic: Callable[[], float] = time.monotonic,
+    share: Share = ALL_FILES,
     doing: str,
 ) -> MaintenanceReport:
     """Do the maintenance of an open table that is due; arguments and errors as for `maintain`.
@@ -142,10 +148,11 @@ def maintain_table(
         order_by: As for `maintain`; None: joined rows stay in the order of their files.
         memory_bytes: As for `maintain`.
         monotonic: As for `maintain`.
+        share: As for `maintain`.
         doing: Description of the operation, for errors.
     """
     started_seconds = monotonic()
-    run = _Run(table, settings, now, order_by, memory_bytes)
+    run = _Run(table, settings, now, order_by, memory_bytes, share)
     with guarded(table.uri, doing):
         try:
             run.rewrite(started_seconds + settings.budget_seconds, monotonic)
@@ -174,8 +181,10 @@ class _Run:
         now: datetime,
         order_by: str | None,
         memory_bytes: int | None,
+        share: Share,
     ) -> None:
         self.done = _Done()
+        self._share = share
         self._table = table
         self._settings = settings
         self._now = now
@@ -188,12 +197,18 @@ class _Run:
         if why_not(snapshot) is not None:
             self._compact_by_delta_rs(snapshot)
             return
-        facts = [_facts(snapshot, file) for file in snapshot.files]
+        files = [file for file in snapshot.files if self._share.has(file)]
+        plans = plan_rewrites([_facts(snapshot, file) for file in files], self._settings)
+        splits = [file for file in snapshot.files if self._share.splits(file)]
+        works: list[Callable[[], _Rewritten | None]] = [
+            *(partial(self._split, snapshot, file) for file in splits),
+            *(partial(self._rewritten, snapshot, [files[at] for at in one.files]) for one in plans),
+        ]
         begun_seconds, rewrites = monotonic(), list[_Rewritten]()
-        for number, planned in enumerate(plan_rewrites(facts, self._settings)):
+        for number, work in enumerate(works):
             if number and monotonic() >= until_seconds:
                 break
-            rewritten = self._rewritten(snapshot, [snapshot.files[at] for at in planned.files])
+            rewritten = work()
             rewrites += [] if rewritten is None else [rewritten]
             if monotonic() - begun_seconds >= _COMMIT_SECONDS:
                 self._commit(rewrites)
@@ -222,7 +237,11 @@ class _Run:
         )
         if add is not None and indexed is not None:
             KEPT_INDEXES.written(snapshot, LiveFile(add, None), indexed)
-        return _Rewritten(files, add)
+        tag = tag_in(files[0])
+        return _Rewritten(files, [] if add is None else [tagged(add, tag)])
+
+    def _split(self, snapshot: Snapshot, file: LiveFile) -> _Rewritten:
+        return _Rewritten([file], split_file(snapshot, file, self._share.buckets))
 
     def _read_together(
         self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema
@@ -249,7 +268,7 @@ class _Run:
         if not rewrites:
             return
         crash_points.reach(crash_points.AFTER_DATA_FILES)
-        adds = [one.add for one in rewrites if one.add is not None]
+        adds = [add for one in rewrites for add in one.adds]
         removes = [file for one in rewrites for file in one.files]
         schema_text = self._table.at.schema_text
         for attempts_left in reversed(range(_ATTEMPTS)):
@@ -354,5 +373,5 @@ def _facts(snapshot: Snapshot, file: LiveFile) -> FileFacts:
         size_bytes=file.size_bytes,
         rows=snapshot.rows_in(file),
         hidden=file.deleted,
-        partition=tuple(sorted(file.partition_values.items())),
+        partition=(*sorted(file.partition_values.items()), (TAG, tag_in(file))),
     )

@@ -141,11 +141,19 @@ class World:
         return Tick(found.cursor, found.skip_message, found.run_requests or [], found.asset_events)
 
     def run(
-        self, job: str, *, raise_on_error: bool = True, tags: Mapping[str, str] | None = None
+        self,
+        job: str,
+        *,
+        raise_on_error: bool = True,
+        tags: Mapping[str, str] | None = None,
+        partition: str | None = None,
     ) -> ExecuteInProcessResult:
         """Run a job as if started by hand; with the tags of a request, as the sensor's."""
         return self.defs.resolve_job_def(job).execute_in_process(
-            instance=self.instance, raise_on_error=raise_on_error, tags=dict(tags or {})
+            instance=self.instance,
+            raise_on_error=raise_on_error,
+            tags=dict(tags or {}),
+            partition_key=partition,
         )
 
     def run_until_idle(self) -> Tick:
@@ -156,7 +164,7 @@ class World:
                 return tick
             for request in tick.requests:
                 assert request.job_name is not None
-                self.run(request.job_name)
+                self.run(request.job_name, partition=request.partition_key)
         raise AssertionError("every tick requests a run")
 
     def put(self, key: str, status: str = "placed", **more: Any) -> None:

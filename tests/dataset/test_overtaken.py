@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 
+from datazone_dagster.dataset import dataset_table
 from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.table_shape import change_schema
 from datazone_dagster.delta.commit import set_properties
 from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.rows.conform import Conformed
 from datazone_dagster.rows.engine import MergeTarget, RowChanges
 from datazone_dagster.rows.engines import CopyOnWriteEngine, merged
 from datazone_dagster.rows.merge_batch import KEYED_CHANGES_SCHEMA, MergeBatch
@@ -69,15 +72,15 @@ def overtaken_by_another(
     """Return a table at batch 1 whose batch 2 another run applies first; its handle then moves."""
     slow, fast = appending(root), appending(root)
     apply(slow, 1)
-    change_schema = DatasetTable._change_schema
+    calls = itertools.count()
 
-    def overtaken(self: DatasetTable, table: Table, conformed: Any) -> tuple[pa.Field, ...]:
-        if self is slow:
+    def overtaken(table: Table, conformed: Conformed, dataset_id: str) -> tuple[pa.Field, ...]:
+        if next(calls) == 0:  # the slow run; the fast one comes in between
             apply(fast, 2)
             moves(table)
-        return change_schema(self, table, conformed)
+        return change_schema(table, conformed, dataset_id)
 
-    monkeypatch.setattr(DatasetTable, "_change_schema", overtaken)
+    monkeypatch.setattr(dataset_table, "change_schema", overtaken)
     return slow
 
 

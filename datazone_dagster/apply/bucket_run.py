@@ -1,0 +1,135 @@
+"""Runs of one bucket of the keys: they share the tables with runs of the other buckets.
+
+A batch need not have changes of a bucket's keys. Its position moves past such batches together with
+the next chunk, or in a commit without rows: at the end of a run, and now and then while it stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from datazone_dagster.apply.chunk import ChunkFacts
+from datazone_dagster.apply.pacing import Stay
+from datazone_dagster.changelog.log import ChangeLogSnapshot
+from datazone_dagster.changelog.slot_parts import BY_SLOTS
+from datazone_dagster.dataset.dataset_progress import Progress
+from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.model.key_bucket import KeyBucket
+from datazone_dagster.model.report import ApplyReport
+from datazone_dagster.model.run_report import RunReport
+
+SAVE_EVERY_SECONDS = 20.0
+"""Shortest time between two commits that only move the position of a bucket without changes."""
+
+ATTEMPTS = 20
+"""Runs in one go of a bucket that loses races to other buckets."""
+
+
+class BucketRun:
+    """What a run of one bucket does besides; nothing if the bucket has every key.
+
+    Args:
+        bucket: Bucket of the run.
+        tables: Tables of the datasets, by output.
+        logger: Logger of lost races.
+    """
+
+    def __init__(
+        self, bucket: KeyBucket, tables: Mapping[str, DatasetTable], logger: logging.Logger
+    ) -> None:
+        self._bucket = bucket
+        self._tables = tables
+        self._logger = logger
+        self._saved_seconds = time.monotonic()
+        self.lost_to_others = False
+        """Whether the run ended because another bucket changed the columns or properties."""
+
+    def lay_out(self, log: ChangeLogSnapshot) -> None:
+        """Have large batches of the change log laid out for buckets from now on."""
+        if self._bucket.is_whole or BY_SLOTS in log.properties:
+            return
+        try:
+            log.set_property(BY_SLOTS, "true", "Laying out the change log by buckets")
+        except ConcurrentWriterError as error:
+            self._logger.info("The next run lays out the change log by buckets: %s", error)
+
+    def through(self, log: ChangeLogSnapshot, chunk: ChunkFacts, end: int) -> ChunkFacts:
+        """Return the facts of a chunk, with the end of its range if no more changes are in it."""
+        if self._bucket.is_whole or log.has_rows(chunk.last_batch, end):
+            return chunk
+        return replace(chunk, last_batch=end)
+
+    def save(
+        self,
+        reports: Mapping[str, ApplyReport],
+        progress: dict[str, Progress],
+        begins: Collection[str],
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Store the positions of batches without changes, if that is due.
+
+        Args:
+            reports: Reports of the datasets, with the positions that the run has reached.
+            progress: Progress that the tables have stored; it is moved.
+            begins: Outputs that begin with a snapshot, and have no position yet.
+            at_once: Whether it is due in any case.
+        """
+        now_seconds = time.monotonic()
+        if self._bucket.is_whole or not (
+            at_once or now_seconds - self._saved_seconds >= SAVE_EVERY_SECONDS
+        ):
+            return
+        for output, report in reports.items():
+            known = progress[output]
+            if report.position <= known.position:
+                continue
+            try:
+                self._tables[output].pass_to(report.position, _stored(output, known, begins))
+            except ConcurrentWriterError as error:
+                self._logger.info("The position is stored by a later run: %s", error)
+                continue
+            progress[output] = known._replace(position=report.position)
+        self._saved_seconds = now_seconds
+
+    def lost(self, progress: Mapping[str, Progress], begins: Collection[str]) -> None:
+        """Find out to whom a run has lost a race: to a run of this bucket, or to others."""
+        self.lost_to_others = not self._bucket.is_whole and all(
+            table.progress() == _stored(output, progress[output], begins)
+            for output, table in self._tables.items()
+        )
+
+
+def _stored(output: str, progress: Progress, begins: Collection[str]) -> Progress:
+    return progress._replace(position=0) if output in begins else progress
+
+
+class _Run(Protocol):
+    @property
+    def bucket_run(self) -> BucketRun: ...
+
+    def steps(self, stay: Stay | None = None) -> Iterator[RunReport]: ...
+
+
+def bucket_steps(make: Callable[[], _Run], stay: Stay | None) -> Iterator[RunReport]:
+    """Yield the steps of a run, which begins anew if it has lost a race to another bucket.
+
+    Args:
+        make: Function that returns a new run: it reads the tables as they are by then.
+        stay: How long each run stays.
+    """
+    for attempts_left in reversed(range(ATTEMPTS)):
+        run = make()
+        for report in run.steps(stay):
+            if report.ended and attempts_left and run.bucket_run.lost_to_others:
+                if any(one.chunks for one in report.datasets.values()):
+                    yield replace(report, ended=False)
+                break
+            yield report
+        else:
+            return

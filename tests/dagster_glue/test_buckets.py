@@ -1,0 +1,114 @@
+"""Datasets with buckets in Dagster: a static partition for each, and a run per partition."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus
+
+from datazone_dagster.dagster_glue.names import FAILURE_TAG
+from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.key_bucket import key_buckets
+from datazone_dagster.pipeline import bucket_positions
+from tests.dagster_glue.conftest import MakeWorld, World, orders_transform
+
+NAMES = [one.name for one in key_buckets(4)]
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    return make_world(orders_transform(buckets=4))
+
+
+def put_many(world: World, status: str = "placed") -> dict[str, str]:
+    for number in range(40):
+        world.put(f"k{number}", status)
+    return {f"k{number}": status for number in range(40)}
+
+
+def test_a_tick_requests_a_run_for_each_bucket_that_is_behind(world: World) -> None:
+    expected = put_many(world)
+    tick = world.tick()
+    assert [one.partition_key for one in tick.requests] == NAMES
+    world.run("apply_orders", partition=NAMES[1])
+    world.clock.advance(timedelta(seconds=70))
+    again = world.tick()
+    assert [one.partition_key for one in again.requests] == [NAMES[0], *NAMES[2:]]
+    lag = again.checks()["orders:lag"]
+    assert (lag.passed, lag.severity.value) == (False, "WARN")
+    assert "3 of 4 buckets are behind; 1-of-4 is the last, at batch 0 of 1." in str(lag.description)
+    positions = json.loads(str(lag.metadata["bucket_positions"].value))
+    assert positions == {"1-of-4": 0, "2-of-4": 1, "3-of-4": 0, "4-of-4": 0}
+    world.run_until_idle()
+    assert world.rows() == expected
+    assert world.tick().checks()["orders:lag"].passed
+
+
+def test_each_run_materializes_its_partition(world: World) -> None:
+    put_many(world)
+    world.run_until_idle()
+    key = AssetKey(["orders"])
+    done = world.instance.get_materialized_partitions(key)
+    assert done == set(NAMES)
+    records = world.instance.fetch_materializations(key, limit=100).records
+    assert {record.partition_key for record in records} == set(NAMES)
+
+
+def add_run(world: World, status: DagsterRunStatus, **tags: str) -> None:
+    """Add a run of the third bucket."""
+    of_bucket = {"dagster/partition": NAMES[2], **tags}
+    world.instance.add_run(
+        DagsterRun(job_name="apply_orders", run_id=str(uuid.uuid4()), status=status, tags=of_bucket)
+    )
+
+
+def test_a_bucket_with_a_run_gets_no_other(world: World) -> None:
+    put_many(world)
+    add_run(world, DagsterRunStatus.STARTED)
+    tick = world.tick()
+    assert [one.partition_key for one in tick.requests] == [*NAMES[:2], NAMES[3]]
+
+
+def test_a_failing_bucket_waits_and_the_others_go_on(world: World) -> None:
+    put_many(world)
+    add_run(world, DagsterRunStatus.FAILURE, **{FAILURE_TAG: "boom"})
+    tick = world.tick()
+    assert [one.partition_key for one in tick.requests] == [*NAMES[:2], NAMES[3]]
+
+
+def test_the_pool_has_a_slot_for_each_bucket(world: World, tmp_path: Path) -> None:
+    put_many(world)
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:  # the one in memory has no pools
+        world.instance = instance
+        world.tick()
+        limits = {one.name: one.limit for one in instance.event_log_storage.get_pool_limits()}
+    assert limits["datazone/apply_orders/4_buckets"] == 4
+
+
+def test_the_number_of_buckets_changes_between_two_runs(make_world: MakeWorld) -> None:
+    world = make_world(orders_transform(buckets=4))
+    put_many(world)
+    world.run_until_idle()
+    expected = put_many(world, "shipped")
+    world.tick()
+    world.run("apply_orders", partition=NAMES[0])
+    other = make_world(orders_transform(buckets=2))
+    other.stream = world.stream
+    assert list(bucket_positions("orders", "orders", other.layout, 2).values()) == [1, 1]
+    for bucket in key_buckets(2):
+        other.run("apply_orders", partition=bucket.name)
+    assert other.rows() == expected
+    assert list(bucket_positions("orders", "orders", other.layout, 2).values()) == [2, 2]
+
+
+def test_outputs_of_a_transform_have_one_number_of_buckets() -> None:
+    for dataset in ({"buckets": 3}, {"buckets": 512}, {"buckets": True}, {"buckets": 0}):
+        with pytest.raises(DefinitionError, match="power of two"):
+            orders_transform(**dataset)
+    for mode in ({"mode": "append"}, {"mode": "history"}, {"deletes": "soft"}):
+        with pytest.raises(DefinitionError, match="mode='merge' with deletes='hard'"):
+            orders_transform(buckets=2, **mode)

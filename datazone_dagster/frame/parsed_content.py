@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
@@ -22,7 +23,10 @@ from datazone_dagster.frame.structure import Structure
 from datazone_dagster.frame.typed import reading
 
 _JSON_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
-_ESCAPED = r'["\\\x00-\x1f\x7f]'
+_IS_ESCAPED = np.zeros(256, bool)
+_IS_ESCAPED[[*range(32), ord('"'), ord("\\"), 127]] = True
+_IS_DIGIT = np.zeros(256, bool)
+_IS_DIGIT[ord("0") : ord("9") + 1] = True
 _UNUSUAL = r"[\x00-\x07\x0b\x0e-\x1f\x7f]"
 """Characters that not all writers of JSON escape alike."""
 
@@ -233,7 +237,7 @@ def _plain_value(structure: Structure, *, nulls: bool) -> Content:
 
 
 def _json_text(values: pa.Array, query: Query) -> pa.Array:
-    if not _any_match(values, _ESCAPED):
+    if not np.any(_IS_ESCAPED[_bytes_of(values)]):
         return pc.binary_join_element_wise('"', values, '"', "")
     if _any_match(values, _UNUSUAL):
         raise UnfitContentError
@@ -244,7 +248,33 @@ def _any_match(values: pa.Array, pattern: str) -> bool:
     return bool(pc.any(pc.match_substring_regex(values, pattern)).as_py())
 
 
+def _bytes_of(texts: pa.Array) -> npt.NDArray[np.uint8]:
+    """Return the bytes of all texts, one after the other; a null may have some, too."""
+    _, _, data = texts.buffers()
+    offsets = _offsets(texts)
+    whole = np.frombuffer(b"" if data is None else data, np.uint8)
+    return whole[offsets[0] : offsets[-1]]
+
+
+def _offsets(texts: pa.Array) -> npt.NDArray[np.int32]:
+    if not len(texts):
+        return np.zeros(1, np.int32)
+    return np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+
+
+def _are_usual_integers(values: pa.Array) -> bool:
+    """Return whether all texts are digits without a leading zero, which needs no pattern."""
+    digits, offsets = _bytes_of(values), _offsets(values)
+    lengths = np.diff(offsets)
+    if values.null_count or not np.all(_IS_DIGIT[digits]) or not np.all(lengths):
+        return False
+    firsts = digits[offsets[:-1] - offsets[0]]
+    return not np.any((firsts == ord("0")) & (lengths > 1))
+
+
 def _json_number(values: pa.Array, _: Query) -> pa.Array:
+    if _are_usual_integers(values):
+        return values
     if not pc.all(pc.match_substring_regex(values, _JSON_NUMBER), min_count=0).as_py():
         raise UnfitContentError
     return values

@@ -274,6 +274,15 @@ def test_a_null_where_none_was_is_read_in_one_pass(images: dict[str, Any]) -> No
     assert known.failures == 0
 
 
+@pytest.mark.parametrize("number", ["0", "10", "-0", "1.50", "01", "00", "", " 1", "1:", "٣"])
+def test_numbers_in_plain_lists_are_json_numbers(number: str) -> None:
+    known, mapping = learnt()
+    fitting = {"rows": {"L": [{"N": "7"}, {"N": number}]}}
+    changes = chunk((FULL | {"rows": {"L": [{"N": "1"}]}}, None), (FULL | fitting, None))
+    slow = outcome(changes, by_discovery(), mapping)
+    assert repr(outcome(changes, known, mapping)) == repr(slow)
+
+
 def test_images_that_vary_are_soon_read_by_discovery_at_once() -> None:
     known, mapping = learnt()
     for number in range(5):

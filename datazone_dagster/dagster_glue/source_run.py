@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from dagster import AssetExecutionContext
@@ -180,7 +181,7 @@ class _SourceRun:
         for name, retry in self._before.items():
             if name in self._seats and retry.until > now:
                 self._turns.rest(name, now_seconds + (retry.until - now).total_seconds())
-        with self._shared.reading():
+        with self._shared.reading() if len(self._seats) > 1 else nullcontext():
             while (step := self._turns.next(time.monotonic())) is not None:
                 if isinstance(step, str):
                     yield from self._turn(step, self._seats[step])

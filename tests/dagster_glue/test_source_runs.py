@@ -17,6 +17,9 @@ from dagster import (
     DagsterRunStatus,
     Definitions,
     ExecuteInProcessResult,
+    RetryPolicy,
+    in_process_executor,
+    multiprocess_executor,
 )
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
@@ -189,6 +192,24 @@ def test_a_run_ends_as_failed_once_the_transform_is_to_be_tried_again(
     assert world.tick().requests
 
 
+def test_a_step_that_dagster_repeats_applies_its_own_transform(make_world: MakeWorld) -> None:
+    calls: list[str] = []
+
+    def call(name: str) -> None:
+        calls.append(name)
+        if calls.count(name) == 1:
+            raise ValueError("boom")
+
+    policy = RetryPolicy(max_retries=1)
+    world = shared(make_world, flow("a", call), flow("b", call), retry_policy=policy)
+    world.put("first")
+    assert requested(world).success
+    assert calls == ["a", "b", "a", "b"]
+    assert world.rows("a") == world.rows("b") == {"first": "placed"}
+    world.put("second")
+    assert requested(world).success  # what was repeated does not count as failed
+
+
 def test_a_lookup_is_read_by_the_run_that_made_it(make_world: MakeWorld) -> None:
     @transform(
         input_mapping={"changes": Input(Stream(source=SOURCE)), "names": Input(Dataset("a"))},
@@ -313,6 +334,7 @@ def test_the_setting_can_be_changed_while_runs_are_there(make_world: MakeWorld) 
     assert {one.job_name for one in alone.tick().requests} == {"apply_a", "apply_b"}
 
 
+@pytest.mark.timeout(60)  # without the claim, Dagster waits for the slot
 def test_a_transform_whose_pool_is_taken_joins_once_it_is_free(
     tmp_path: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,10 +416,13 @@ def test_two_sources_have_two_runs(make_world: MakeWorld, clock: FixedClock) -> 
     def countries(items: Any) -> Any:
         return items.select(*ITEM_COLUMNS)
 
-    world = shared(make_world, flow("a"), flow("b"), users, countries)
+    world = shared(
+        make_world, flow("a"), flow("b"), users, countries, executor=multiprocess_executor
+    )
     jobs = {one.name for one in world.defs.resolve_all_job_defs() if "apply" in one.name}
     single = {"apply_a", "apply_b", "apply_users", "apply_countries"}
     assert jobs == {*single, JOB, "apply_source_users"}
+    assert world.defs.resolve_job_def(JOB).executor_def is in_process_executor
     targets = {one.job_name for one in world.defs.resolve_sensor_def("drain_users").targets}
     assert {"apply_source_users", "apply_users"} <= targets
     assert JOB not in targets

@@ -81,7 +81,7 @@ def read(root: Path, bucket: KeyBucket, after: int, through: int) -> list[tuple[
     return by_group
 
 
-@settings(max_examples=examples(20), deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     batches=st.lists(st.sampled_from([1, 5, 40, 200, 400]), min_size=1, max_size=4),
     by_slots=st.booleans(),

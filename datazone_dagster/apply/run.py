@@ -212,7 +212,8 @@ class ApplyRun:
                 if following.stays and following.must_end():
                     return False
         except ConcurrentWriterError as error:
-            self._logger.info("This run of %s lost a commit race: %s", self._transform.name, error)
+            name = self._transform.name
+            self._logger.info("This run of %s lost the commit race: %s", name, error)
             self._has_lost_race = True
             self.bucket_run.lost(self._progress, self._starts)
             return False
@@ -381,8 +382,7 @@ class ApplyRun:
         self, chunk: ChunkFacts, counts: MergeCounts, duration_seconds: float
     ) -> None:
         if self._on_chunk is not None:
-            head = max(report.head for report in self._reports.values())
-            name = self._transform.name
+            name, head = self._transform.name, max(one.head for one in self._reports.values())
             self._on_chunk(chunk_report(name, chunk, head, counts, duration_seconds))
 
     def _finished(self, output: str, report: ApplyReport, duration_seconds: float) -> ApplyReport:

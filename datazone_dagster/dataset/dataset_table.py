@@ -356,6 +356,7 @@ class DatasetTable:
             merges_left=merges_left,
             bucket=self._bucket,
             independent=self._independent,
+            watched=tuple(applied),
         )
         counts = self._mode.write(target, ChunkRows(changes, rows, now), commit)
         crash_points.reach(crash_points.AFTER_DATASET_COMMIT)

@@ -36,6 +36,8 @@ class MergeTarget:
         noun: What errors call it: a dataset, or an asset whose table this is.
         bucket: Bucket of all keys that the merge changes.
         independent: Writers of other keys, whose commits do not make this one fail.
+        watched: Applications beside that of the commit which change the same keys. If one of them
+            commits first, the rows were made without what it has deleted: the merge fails.
     """
 
     dataset_id: str
@@ -47,6 +49,7 @@ class MergeTarget:
     noun: str = "dataset"
     bucket: KeyBucket = WHOLE
     independent: Independent | None = None
+    watched: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:

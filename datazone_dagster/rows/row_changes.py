@@ -108,7 +108,7 @@ def change_rows(
 def _read_again(target: MergeTarget, commit: CommitProperties) -> None:
     """Read what came first; raise if a retry is pointless after the commits since."""
 
-    ids = [one.app_id for one in commit.app_transactions or ()]
+    ids = [*(one.app_id for one in commit.app_transactions or ()), *target.watched]
 
     def known() -> tuple[str, dict[str, int]]:
         at, independent = target.table.at, target.independent
@@ -122,7 +122,7 @@ def _read_again(target: MergeTarget, commit: CommitProperties) -> None:
     if known() != before:
         raise ConcurrentWriterError(
             f"Changing rows of {target.title} at {target.uri}: another run applied "
-            "the same changes, or the table's columns were changed.",
+            "the same changes or changes of these keys, or the table's columns were changed.",
             safe="Nothing of this attempt is in the table; the other writer's commit is in effect.",
             hint="This run lost the commit race; the next one continues from the new state.",
         )

@@ -150,6 +150,23 @@ def test_a_run_at_the_worst_moment_of_a_redrive(layout: Layout, mode: str, point
     assert len(found) == len(set(found))
 
 
+@pytest.mark.parametrize(
+    "point", [crash_points.BEFORE_DATASET_COMMIT, crash_points.BEFORE_LOG_ENTRY]
+)
+def test_a_key_that_a_run_deletes_during_a_redrive_does_not_come_back(
+    layout: Layout, point: str
+) -> None:
+    stream = ScriptedStream()
+    quarantined(layout, stream)
+    stream.delete({"id": {"S": "c"}})
+    land(stream, layout)
+    with at_point(point, lambda: apply_transform(flow(by_python), layout)):
+        redrive_dataset(flow(fixed), "out", layout)
+    redrive_dataset(flow(fixed), "out", layout)
+    assert rows(layout) == [("a", 3), ("b", -6)]
+    assert quarantine_report(flow(fixed), "out", layout).waiting == 0
+
+
 def test_two_redrives_at_once(layout: Layout) -> None:
     quarantined(layout, ScriptedStream(), "append")
     other = lambda: redrive_dataset(flow(fixed, "append"), "out", layout)  # noqa: E731

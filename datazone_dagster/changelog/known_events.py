@@ -8,7 +8,7 @@ change is recognised as far back as the change log reaches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 
 import pyarrow as pa
@@ -31,6 +31,8 @@ _COLUMNS = (Log.VERSION, Log.EVENT_TIME)
 
 class KnownEvents:
     """Order numbers of landed changes, by the second of their time.
+
+    From `_since` on, the numbers in memory are all that landed; before it, the change log is asked.
 
     What one batch adds counts only once the batch is committed: after a failure the state has to
     be dropped.
@@ -79,12 +81,12 @@ class KnownEvents:
         if self._since is None:
             self._load(max(records.created_at))
         since = self._since or 0
-        old = [
-            digits
+        old = {
+            digits: second
             for digits, second in zip(records.sequence_digits, records.created_at, strict=True)
             if second < since
-        ]
-        landed = self._landed(old, min(records.created_at), since) if old else set()
+        }
+        landed = self._landed(old) if old else set()
         fresh = []
         for at, (digits, second) in enumerate(
             zip(records.sequence_digits, records.created_at, strict=True)
@@ -102,9 +104,11 @@ class KnownEvents:
         start = datetime.fromtimestamp(newest, timezone.utc) - LOADED
         self._since = int(start.timestamp())
         for rows in self._log.rows_of_time(start, _LAST, _COLUMNS):
+            # What `_shrink` has dropped stays dropped: a part of it would count as all of it.
+            since = datetime.fromtimestamp(self._since, timezone.utc)
             recent = rows.filter(
                 pc.and_(
-                    pc.is_valid(rows[Log.VERSION]), pc.greater_equal(rows[Log.EVENT_TIME], start)
+                    pc.is_valid(rows[Log.VERSION]), pc.greater_equal(rows[Log.EVENT_TIME], since)
                 )
             )
             seconds = pc.cast(recent[Log.EVENT_TIME], pa.timestamp("s", tz="UTC")).cast(pa.int64())
@@ -114,15 +118,14 @@ class KnownEvents:
                 self._by_second.setdefault(second, set()).add(digits)
             self._shrink()
 
-    def _landed(self, digits: Sequence[str], first: int, last: int) -> set[str]:
-        """Return those of these order numbers that the change log has, by a span of time."""
+    def _landed(self, wanted: Mapping[str, int]) -> set[str]:
+        """Return those of these order numbers, given with their seconds, that the log has."""
         assert self._log is not None, "a batch was begun"
-        wanted = pa.array(digits, pa.string())
+        digits = pa.array(wanted, pa.string())
         found: set[str] = set()
-        start, end = (datetime.fromtimestamp(one, timezone.utc) for one in (first, last))
-        for rows in self._log.rows_of_time(start, end, _COLUMNS):
+        for rows in self._log.rows_at(sorted(set(wanted.values())), (Log.VERSION,)):
             numbers = _numbers(rows)
-            found.update(numbers.filter(pc.is_in(numbers, wanted)).to_pylist())
+            found.update(numbers.filter(pc.is_in(numbers, digits)).to_pylist())
         return found
 
     def _shrink(self) -> None:
@@ -131,7 +134,7 @@ class KnownEvents:
             if excess <= 0:
                 return
             excess -= len(self._by_second.pop(second))
-            self._since = second + 1
+            self._since = max(self._since or 0, second + 1)
 
 
 def _numbers(rows: pa.Table) -> pa.ChunkedArray:

@@ -31,13 +31,12 @@ from datazone_dagster.changelog.maintain_log import (
 )
 from datazone_dagster.changelog.owner import KIND, check_owner, create_log, owner_of
 from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
-from datazone_dagster.changelog.range_rows import range_rows
+from datazone_dagster.changelog.range_rows import looked_up, range_rows
 from datazone_dagster.changelog.row_groups import RowGroups
-from datazone_dagster.changelog.schema import SCHEMA, ShardRecords
+from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.changelog.slot_parts import BY_SLOTS
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.log_upkeep import checkpoint_due, make_checkpoint
-from datazone_dagster.delta.read_rows import read_rows
 from datazone_dagster.delta.table_state import KeptTable, kept_table
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.model.checkpoint import GapNote, Landed
@@ -325,10 +324,11 @@ class ChangeLogSnapshot:
     ) -> Iterator[pa.Table]:
         """Yield columns of the files that may have changes of this time, by their statistics."""
         files = ranges.files_of_time(self._files, first, last)
-        schema = pa.schema([SCHEMA.field(name) for name in columns])
-        with guarded(self.uri, "Looking for records that arrived again"):
-            for _, rows in read_rows(self._table.store, files, schema):
-                yield rows
+        return looked_up(self._table.store, files, columns)
+
+    def rows_at(self, seconds: Sequence[int], columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield columns of the files that may have changes of these seconds since 1970."""
+        return looked_up(self._table.store, ranges.files_at(self._files, seconds), columns)
 
     def row_groups(self, after_batch: int, through_batch: int) -> RowGroups:
         """Return the row groups of the batches in (after_batch, through_batch].

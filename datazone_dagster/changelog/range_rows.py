@@ -9,7 +9,8 @@ import pyarrow as pa
 from datazone_dagster.changelog import ranges
 from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.changelog.schema import SCHEMA
-from datazone_dagster.delta.read_rows import read_sized_rows
+from datazone_dagster.delta import guarded
+from datazone_dagster.delta.read_rows import read_rows, read_sized_rows
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.key_bucket import KeyBucket
@@ -51,3 +52,17 @@ def range_rows(
                 if len(rows):
                     all_bytes = row_group.decoded_bytes / row_group.rows
                     yield rows, max(0.0, all_bytes - rows.nbytes / len(rows))
+
+
+def looked_up(
+    store: TableStore, files: Sequence[DataFile], columns: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Yield columns of these files, to look for records that may have arrived again.
+
+    Raises:
+        StorageError: The store failed.
+    """
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    with guarded(store.uri, "Looking for records that arrived again"):
+        for _, rows in read_rows(store, files, schema):
+            yield rows

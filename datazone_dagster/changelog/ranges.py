@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -26,6 +27,20 @@ def files_of_time(files: Iterable[DataFile], first: datetime, last: datetime) ->
         or Log.EVENT_TIME not in file.maximum
         or (file.minimum[Log.EVENT_TIME] <= last and first <= file.maximum[Log.EVENT_TIME])
     ]
+
+
+def files_at(files: Iterable[DataFile], seconds: Iterable[int]) -> list[DataFile]:
+    """Return the files that may have changes of these seconds since 1970, by their statistics."""
+    wanted = sorted(set(seconds))
+
+    def may_have(file: DataFile) -> bool:
+        first, last = (bounds.get(Log.EVENT_TIME) for bounds in (file.minimum, file.maximum))
+        if first is None or last is None:
+            return True
+        at = bisect_left(wanted, int(first.timestamp()))
+        return at < len(wanted) and wanted[at] <= last.timestamp()
+
+    return [file for file in files if may_have(file)]
 
 
 def files_between(

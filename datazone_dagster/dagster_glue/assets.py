@@ -45,12 +45,12 @@ from datazone_dagster.dagster_glue.names import (
     LAKEHOUSE_KEY,
     QUARANTINE_CHECK,
     SCHEMA_CHECK,
+    SHARED_TAG,
     SMALL_FILES_CHECK,
     UNIQUE_KEYS_CHECK,
     expectation_check_name,
     pool_name,
     sensor_name,
-    source_job_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import limit_pools
@@ -222,7 +222,7 @@ def _alone(
 ) -> Iterator[Event]:
     """Apply one transform; yield what is reported while the run stays."""
     transform, told = lazy_apply.transform, None
-    is_of_all = context.run.job_name == source_job_name(transform.source)  # a part of it, repeated
+    is_of_all = SHARED_TAG in context.run.tags  # a part of it, repeated
     if transform.source.stream_enabled and stays(context.run) and not is_of_all:
         pools = [pool_name(transform)]
         told = told_to_end(context.instance, context.run.run_id, pools, clock)

@@ -44,6 +44,8 @@ VERSION_TAG = ".dagster/datazone_version"
 ALIVE_TAG = ".dagster/datazone_alive_at"
 """Hidden tag: time of a run's last heartbeat; empty once steps go on that send none."""
 
+SHARED_TAG = ".dagster/datazone_shared"
+"""Hidden tag of a requested run of all transforms of a source: the source."""
 RETRIES_TAG = ".dagster/datazone_retries"
 """Hidden tag of a run of all transforms of a source: those that failed before, see
 `model.retries`."""

@@ -82,6 +82,8 @@ def appliers_in(
     group, run = companions.group, context.run
     if group is None or run.job_name != source_job_name(transform.source):
         return []
+    if run.job_name == transform.job_name:
+        return []  # the transform is named so
     names = [node.name for node in context.job_def.nodes_in_topological_order]
     is_part = bool(run.asset_selection) or run.asset_check_selection is not None
     is_part = is_part or not set(names) <= set(run.step_keys_to_execute or names)

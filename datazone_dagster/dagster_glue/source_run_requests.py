@@ -15,6 +15,7 @@ from datazone_dagster.dagster_glue.names import (
     FAILURE_TAG,
     LAKEHOUSE_TAG,
     RETRIES_TAG,
+    SHARED_TAG,
     SOURCE_TAG,
     VERSION_TAG,
     pool_name,
@@ -113,6 +114,7 @@ def decide_source_run(
         tags={
             **options.run_tags,
             SOURCE_TAG: source.name,
+            SHARED_TAG: source.name,
             BATCH_TAG: str(max(heads[one] for one in ready)),
             LAKEHOUSE_TAG: without_secrets(layout.uri),
             VERSION_TAG: version,
@@ -191,7 +193,10 @@ def end_source_run(instance: DagsterInstance, source: DynamoDBSource) -> str:
     Returns why no other run is requested meanwhile; empty if there is no such run.
     """
     job = source_job_name(source)
-    records = instance.get_run_records(RunsFilter(job_name=job, statuses=ACTIVE), limit=1)
+    of_all = {SHARED_TAG: source.name}  # a transform of any source may have a job of this name
+    records = instance.get_run_records(
+        RunsFilter(job_name=job, tags=of_all, statuses=ACTIVE), limit=1
+    )
     for record in records:
         end_run(instance, record, f"the transforms of {source.name} have runs of their own now")
     return f"{job} ends before the runs of single transforms" if records else ""

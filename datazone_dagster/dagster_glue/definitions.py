@@ -257,7 +257,7 @@ def _members(
     clock: Clock,
 ) -> tuple[list[Member], list[AssetsDefinition]]:
     """Return each transform with its job, and the assets, which the caller has to keep."""
-    refuse_job_names(topology, options)
+    refuse_job_names(topology, one_run_per_source=options.one_run_per_source)
     companions = {source: Companions() for source in topology.by_source}
     members, assets = [], []
     for transform in topology.transforms:

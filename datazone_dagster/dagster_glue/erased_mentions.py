@@ -56,7 +56,8 @@ def mentions(
     """Return the events in the instance of `DAGSTER_HOME` that mention a value, oldest first.
 
     Materializations and checks of the change log and of all datasets, and errors of failed runs,
-    are searched. The second value says why the instance was not read; None if it was.
+    are searched; those of former keys, with another prefix or none, as well. The second value says
+    why the instance was not read; None if it was.
 
     Args:
         values: Texts to find, as complete words.
@@ -70,13 +71,16 @@ def mentions(
         )
     words = "|".join(sorted(map(re.escape, _spellings(values)), reverse=True))
     pattern = re.compile(rf"(?<!\w)(?:{words})(?!\w)")
-    logs = {keys.change_log(source) for one, keys in transforms if one.source == source}
-    datasets = {keys.dataset(each.id) for one, keys in transforms for each in one.outputs.values()}
+    keys = {each.change_log(source) for one, each in transforms if one.source == source}
+    keys |= {each.dataset(of.id) for one, each in transforms for of in one.outputs.values()}
+    bare = AssetKeys()
+    ids = {of.id for one, _ in transforms for of in one.outputs.values()}
+    ends = {tuple(one.path) for one in (bare.change_log(source), *map(bare.dataset, ids))}
     # Broad on purpose: whatever the instance raises, the erasure is done and stays done.
     try:
         with DagsterInstance.get() as instance:
             events = [
-                *_asset_events(instance, [*sorted(logs), *sorted(datasets)]),
+                *_asset_events(instance, sorted(keys | _with_any_prefix(instance, ends))),
                 *_failures(instance),
             ]
     except Exception as error:  # noqa: BLE001 - see above
@@ -93,6 +97,16 @@ def _spellings(values: Collection[str]) -> set[str]:
     """Return the values as our texts show them, in the form that `repr` gives to their events."""
     spelled = {form for one in values if one for form in (one, shown(one), markdown_cell(one))}
     return {*spelled, *(repr(one)[1:-1] for one in spelled)}
+
+
+def _with_any_prefix(instance: DagsterInstance, ends: Collection[tuple[str, ...]]) -> set[AssetKey]:
+    """Return the keys of the instance that end with one of `ends`: a prefix may have changed."""
+    lengths = {len(one) for one in ends}
+    return {
+        key
+        for key in instance.all_asset_keys()
+        if any(tuple(key.path[-length:]) in ends for length in lengths)
+    }
 
 
 def _asset_events(

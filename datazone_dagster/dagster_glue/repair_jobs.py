@@ -41,12 +41,6 @@ def repair_jobs(
         for dataset in transform.outputs.values():
             name = _job_part(dataset.id, taken)
             taken.add(name)
-            options = {
-                "keys": member.keys,
-                "settings": settings,
-                "preview": preview,
-                "clock": clock,
-            }
             jobs.append(_rebuild_job(f"rebuild_{name}", transform, dataset, options))
             jobs.append(_redrive_job(f"redrive_{name}", transform, dataset, options))
     return jobs

@@ -116,6 +116,5 @@ class RunsWanted:
     def _version(self, transform: Transform) -> str:
         """Return the version of a transform and of the settings of its runs."""
         applier, tags = self.group.members[transform.name].applier, self.options.op_tags
-        return definition_version(
-            transform, applier.settings, applier.preview, sorted(tags.items())
-        )
+        of_runs = (applier.settings, applier.preview, applier.keys.prefix)
+        return definition_version(transform, *of_runs, sorted(tags.items()))

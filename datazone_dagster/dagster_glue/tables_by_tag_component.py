@@ -4,7 +4,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,8 +18,10 @@ from datazone_dagster.dagster_glue.component_fields import described, listed
 from datazone_dagster.dagster_glue.component_options import ComponentOptions
 from datazone_dagster.dagster_glue.component_scaffolder import DynamoDBTablesByTagScaffolder
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
+from datazone_dagster.dagster_glue.topology import Topology, refuse_job_names
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.known_tables import (
+    NOTHING_WRITTEN,
     KnownTable,
     check_required,
     dataset_ids,
@@ -118,7 +120,7 @@ class DynamoDBTablesByTagComponent(ComponentOptions, dg.StateBackedComponent):
 
         Raises:
             DefinitionError: Nothing was found, a required table is missing, or two tables give one
-                dataset. The former state stays.
+                dataset, source, transform or job. The former state stays.
             SourceError: A call of AWS failed. The former state stays.
         """
         resource = self.credentials.resource() if self.credentials else DynamoDBStreamsResource()
@@ -127,7 +129,7 @@ class DynamoDBTablesByTagComponent(ComponentOptions, dg.StateBackedComponent):
         check_required(tables, listed(self.required_tables))
         if not tables:
             raise self._found_nothing(len(found))
-        dataset_ids(tables, self.get_dataset_id)
+        self._refuse_clashes(dataset_ids(tables, self.get_dataset_id))
         self._report(tables)
         new = state_path.with_name(f"{state_path.name}.new")
         new.write_text(encoded(tables), "utf-8")
@@ -166,6 +168,20 @@ class DynamoDBTablesByTagComponent(ComponentOptions, dg.StateBackedComponent):
 
         source = self._source_of(table.table_name, region=table.region)
         return self._transform_of(source, dataset_id, attributes)
+
+    def _refuse_clashes(self, named: Mapping[str, KnownTable]) -> None:
+        """Refuse tables whose definitions can't be built together, as building them would."""
+        try:
+            topology = Topology.of([self._transform(*one) for one in named.items()])
+            refuse_job_names(topology, one_run_per_source=self.one_run_per_source)
+        except DefinitionError as error:
+            datasets = ", ".join(f"{one!r} of {table.table_name!r}" for one, table in named.items())
+            raise DefinitionError(
+                f"{self._titled}: {error.what} Its datasets: {datasets}.",
+                safe=NOTHING_WRITTEN,
+                hint="Name one of the tables in `exclude`, or give its dataset another id in "
+                "get_dataset_id.",
+            ) from error
 
     def _is_excluded(self, table_name: str) -> bool:
         return any(fnmatchcase(table_name, one) for one in listed(self.exclude))

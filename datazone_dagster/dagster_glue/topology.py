@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.names import source_job_name
-from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.pipeline import check_expectations
 
@@ -54,13 +53,13 @@ class Topology:
         )
 
 
-def refuse_job_names(topology: Topology, options: RunOptions) -> None:
+def refuse_job_names(topology: Topology, *, one_run_per_source: bool) -> None:
     """Refuse a transform whose job would have the name of the job of all transforms of a source.
 
     Raises:
         DefinitionError: There is one; the message names both.
     """
-    if not options.one_run_per_source:
+    if not one_run_per_source:
         return
     jobs = {source_job_name(one): one for one in topology.by_source}
     for transform in topology.transforms:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from datazone_dagster.frame.syntax import Ask, Node, parse_expressions, print_expressions
+from datazone_dagster.frame.syntax import Ask, Node, nodes, parse_expressions, print_expressions
 
 
 def without_absent_fields(
@@ -30,21 +30,33 @@ def without_absent_fields(
     """
     paths: list[tuple[str, ...]] = []
 
-    def replaced(part: Any) -> Any:
+    def replaced(part: Any, parameters: frozenset[str] = frozenset()) -> Any:
         if isinstance(part, list):
-            return [replaced(one) for one in part]
+            return [replaced(one, parameters) for one in part]
         if not isinstance(part, dict):
             return part
+        if part.get("class") == "LAMBDA":
+            parameters |= _parameters(part["lhs"])
         if part.get("class") == "COLUMN_REF":
+            if str(part["column_names"][0]).casefold() in parameters:
+                return part  # it hides the column of its name
             path = _absent_path(schema, [str(name) for name in part["column_names"]], table)
             if path is not None:
                 paths.append(path)
                 return {**json.loads(null), "alias": part["alias"]}
-        return {name: replaced(one) for name, one in part.items()}
+        return {name: replaced(one, parameters) for name, one in part.items()}
 
     null = json.dumps(parse_expressions(ask, "NULL", call=call)[0])
     items: list[Node] = replaced(parse_expressions(ask, text, call=call))
     return print_expressions(ask, items), tuple(dict.fromkeys(paths))
+
+
+def _parameters(left: Node) -> frozenset[str]:
+    """Return the parameters of a lambda; none if its arrow is that of JSON after a field."""
+    if left.get("function_name", "row") != "row":
+        return frozenset()
+    names = [one["column_names"] for one in nodes(left) if one.get("class") == "COLUMN_REF"]
+    return frozenset(str(path[0]).casefold() for path in names if len(path) == 1)
 
 
 def has_path(schema: pa.Schema, path: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from datazone_dagster.model.layout import checked_dataset_id
 from datazone_dagster.model.tagged_table import NEW_IMAGE_VIEWS, TaggedTable
 
 FORMAT = 1
-_NOTHING_WRITTEN = "Nothing was written: the tables of the last refresh stay."
+NOTHING_WRITTEN = "Nothing was written: the tables of the last refresh stay."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +76,14 @@ def check_required(tables: Iterable[KnownTable], required: Iterable[str]) -> Non
     if missing:
         raise DefinitionError(
             f"required_tables: {_listed(missing)} not found with the tag, or excluded.",
-            safe=_NOTHING_WRITTEN,
+            safe=NOTHING_WRITTEN,
             hint="Give the table its tag again, or take it out of required_tables.",
         )
     closed = [name for name in required if not found[name].is_readable]
     if closed:
         raise DefinitionError(
             f"required_tables: {_listed(closed)} without a stream that has new images.",
-            safe=_NOTHING_WRITTEN,
+            safe=NOTHING_WRITTEN,
             hint="Enable a stream with NEW_AND_OLD_IMAGES, or take the table out of "
             "required_tables.",
         )
@@ -111,7 +111,7 @@ def dataset_ids(
             raise DefinitionError(
                 f"The tables {_placed(other)} and {_placed(table)} both give the dataset "
                 f"{dataset_id!r}.",
-                safe=_NOTHING_WRITTEN,
+                safe=NOTHING_WRITTEN,
                 hint="Exclude one of them, and declare it with DynamoDBStreamComponent, which "
                 "names its dataset and its source.",
             )
@@ -124,7 +124,7 @@ def _checked(dataset_id: str, table: KnownTable) -> str:
     except DefinitionError as error:
         raise DefinitionError(
             f"The table {table.table_name!r} gives the dataset {dataset_id!r}: {error.what}",
-            safe=_NOTHING_WRITTEN,
+            safe=NOTHING_WRITTEN,
             hint="Set dataset_prefix, or exclude the table.",
         ) from None
 

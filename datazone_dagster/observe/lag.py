@@ -17,8 +17,9 @@ from datazone_dagster.observe.level import Level
 
 WARN_AFTER = timedelta(minutes=1)
 
-DRAIN_GRACE = timedelta(seconds=45)
-"""Age up to which a drain counts as current: ticks come every 5 s, their reports every 30 s."""
+DRAIN_GRACE = timedelta(seconds=60)
+"""Age up to which a drain counts as current. What is known of it is from the end of the last tick:
+one of an idle stream listens for 38 s, and the next one starts 5 s later. The rest is for load."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -379,6 +379,8 @@ def with_address(changes: Any) -> Any:
 def test_a_field_that_no_item_has_had_counts_as_null_and_is_named(
     world: World, action: Any
 ) -> None:
+    own = "lambda Address: address.sku = 'x'"  # a parameter hides the column of its name
+    of_two = "lambda address, n: address.sku = 'x' and n = 1"
     rules = {
         "changes.totl >= 0": ("totl",),
         "changes.total >= 0": (),
@@ -389,6 +391,8 @@ def test_a_field_that_no_item_has_had_counts_as_null_and_is_named(
         "address['zip'] <> ''": ("zip",),
         "lines[1].quantity > 0": ("quantity",),
         "address.zip": ("address.zip",),
+        f"len(list_filter(lines, {own})) = 1 and address.zip is null": ("address.zip",),
+        f"len(list_filter(lines, {of_two})) = 1 and address.zip is null": ("address.zip",),
     }
     named = {f"rule{number}": Expect(one, action) for number, one in enumerate(rules)}
     world.put("a", 1, note="Bonn")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from dagster import AssetMaterialization, DagsterInstance
 
 from datazone_dagster.process import crash_points
 from tests.commands.running import DEFINITIONS, ProjectFolder, run_command
@@ -85,18 +86,25 @@ def test_killed_it_goes_on(filled: ProjectFolder) -> None:
 
 
 def test_events_that_mention_the_item_are_listed(filled: ProjectFolder, tmp_path: Path) -> None:
-    text = DEFINITIONS.replace('uri="lake")', 'uri="lake"), key_prefix="raw"')
-    (filled.path / "definitions.py").write_text(text, "utf-8")
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").touch()
     environment = {"DAGSTER_HOME": str(home)}
+    former = AssetMaterialization(["team", "events"], metadata={"preview": f"| {KEY} |"})
+    of_others = AssetMaterialization(["events", "of_others"], metadata={"preview": KEY})
+    with DagsterInstance.from_config(str(home)) as instance:
+        instance.report_runless_asset_event(former)
+        instance.report_runless_asset_event(of_others)
+    text = DEFINITIONS.replace('uri="lake")', 'uri="lake"), key_prefix="raw"')
+    (filled.path / "definitions.py").write_text(text, "utf-8")
     assert filled.run("rebuild", "events", **environment).returncode == 0
     done = filled.run("erase", "orders", "--key", f"id={KEY}", "--yes", "--json", **environment)
     report = json.loads(done.stdout)
     assert report["dagster_unread"] is None
-    (event,) = report["dagster_events"]
-    assert event["what"] == "materialization of raw/events"
+    assert [event["what"] for event in report["dagster_events"]] == [
+        "materialization of team/events",  # from before the prefix was another one
+        "materialization of raw/events",
+    ]
     assert KEY not in done.stdout
 
 

@@ -19,6 +19,7 @@ from datazone_dagster.dagster_glue.listening import Listeners, may_listen, most_
 from datazone_dagster.errors import AccessDeniedError, DefinitionError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DrainReport
+from datazone_dagster.observe.lag import DRAIN_GRACE
 from datazone_dagster.pipeline import DrainSettings, change_log_head, drain_once, drain_tick
 from datazone_dagster.process import crash_points, shutdown
 from datazone_dagster.sources import DynamoDBSource
@@ -383,3 +384,9 @@ def test_a_drain_while_a_tick_listens_gets_what_is_left_of_the_tick(
     assert budgets[0] == 20.0
     assert len(budgets) > 1
     assert all(5.0 < budget <= 12.0 for budget in budgets[1:])
+
+
+def test_a_tick_that_listens_for_long_makes_no_dataset_late() -> None:
+    daemon_looks_every_seconds = 5
+    between_ends_seconds = listening.IDLE_UNTIL_SECONDS + 2 * daemon_looks_every_seconds
+    assert DRAIN_GRACE.total_seconds() > between_ends_seconds

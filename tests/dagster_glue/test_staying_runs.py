@@ -197,6 +197,7 @@ def test_a_change_of_the_settings_of_a_run_is_another_version(
         {"apply_settings": QUICKLY_IDLE},
         {"preview": False},
         {"op_tags": {"size": "large"}},
+        {"key_prefix": "team"},
     ]
     versions = [version(number, **options) for number, options in enumerate(changes)]
     assert len(set(versions)) == len(changes)

@@ -213,6 +213,36 @@ def test_a_subclass_names_the_datasets(
     assert built(made, tmp_path / "state") == ["dynamodb/Orders", "orders_of_shop"]
 
 
+class AsTheyAre(DynamoDBTablesByTagComponent):
+    def get_dataset_id(self, table_name: str) -> str:
+        return table_name
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        (("orders-eu", "orders_eu"), "are named 'orders_eu'.*'orders-eu' of 'orders-eu'"),
+        (("orders", "source_orders"), "the job of all transforms of 'orders'"),
+    ],
+)
+def test_a_refresh_whose_state_could_not_be_loaded_is_refused(
+    server: LocalDynamoDB, clients: Clients, tmp_path: Path, tables: tuple[str, ...], words: str
+) -> None:
+    tagged(clients, *tables)
+    made = AsTheyAre(tag_key="team", tag_value="shop", credentials=component(server).credentials)
+    made.region, made.one_run_per_source = "us-west-2", True
+    with pytest.raises(DefinitionError, match=words) as caught:
+        made.write_state_to_path(tmp_path / "state")
+    assert "Nothing was written" in caught.value.safe
+    assert "exclude" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+    made.exclude = [tables[1]]
+    made.write_state_to_path(tmp_path / "state")
+    assert built(made, tmp_path / "state") == sorted(
+        [f"dynamodb/{tables[0].replace('-', '_')}", tables[0]]
+    )
+
+
 def test_the_key_of_the_state_tells_components_apart(server: LocalDynamoDB) -> None:
     made = component(server, "dataset_prefix: raw_")
     assert made.defs_state_config.key == "DynamoDBTablesByTag[team=shop,us-west-2,raw_]"

@@ -13,12 +13,18 @@ from datazone_dagster.apply.chunk import CHANGES_SCHEMA
 from datazone_dagster.apply.full_scan import ON_DEMAND
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS
 from datazone_dagster.changelog.log import ChangeLogSnapshot
+from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.dataset.latest import only_latest
 from datazone_dagster.delta import guarded
 from datazone_dagster.frame.query_session import Unread
 from datazone_dagster.model.column_names import KEY, VERSION, Log
 
 MOST_ROWS = 1024
+"""Rows that are looked at in one go; a look ends with enough keys after each of these."""
+
+MOST_ROW_GROUPS = 16
+MOST_BYTES = 32 << 20
+"""A look ends with the row group that reaches one of these, however few keys it has found."""
 
 
 class FirstChanges:
@@ -28,11 +34,15 @@ class FirstChanges:
         log: The change log.
         after_batch: Start of the range, exclusive. The range has rows.
         through_batch: End of the range, inclusive.
+        enough_keys: The changes go on until so many keys are among them.
     """
 
-    def __init__(self, log: ChangeLogSnapshot, after_batch: int, through_batch: int) -> None:
+    def __init__(
+        self, log: ChangeLogSnapshot, after_batch: int, through_batch: int, enough_keys: int = 1
+    ) -> None:
         self._log = log
         self._range = (after_batch, through_batch)
+        self._enough_keys = enough_keys
         self._columns: frozenset[str] = frozenset()
         self._changes: pa.Table | None = None
 
@@ -48,8 +58,7 @@ class FirstChanges:
         """
         if self._changes is None or not columns <= self._columns:
             self._columns |= columns
-            changes, _ = keyed(self._read())
-            self._changes = only_latest(changes, changes[KEY], changes[VERSION])
+            self._changes = self._read()
         return self._changes
 
     @property
@@ -69,13 +78,24 @@ class FirstChanges:
         return f"batches {first} to {last}"
 
     def _read(self) -> pa.Table:
+        """Read the same changes each time, whichever columns are wanted."""
         wanted = [name for name in CHUNK_COLUMNS if name not in ON_DEMAND or name in self._columns]
+        latest, _ = keyed(SCHEMA.empty_table().select(wanted))
+        decoded_bytes = groups = 0
         with (
             guarded(self._log.uri, "Reading changes"),
             self._log.row_groups(*self._range) as row_groups,
         ):
             for row_group in row_groups:
                 rows = row_groups.read(row_group, wanted)
-                if len(rows):
-                    return rows.slice(0, MOST_ROWS)
-            return rows
+                for start in range(0, len(rows), MOST_ROWS):
+                    more, _ = keyed(rows.slice(start, MOST_ROWS))
+                    both = pa.concat_tables([latest, more])
+                    latest = only_latest(both, both[KEY], both[VERSION])
+                    if len(latest) >= self._enough_keys:
+                        return latest
+                decoded_bytes += row_group.decoded_bytes
+                groups += bool(len(rows))
+                if decoded_bytes >= MOST_BYTES or groups >= MOST_ROW_GROUPS:
+                    break
+        return latest

@@ -22,8 +22,10 @@ from datazone_dagster.apply.joined_chunks import JoinedChunks
 from datazone_dagster.apply.latest_parts import IMAGES, LatestPart, read_latest_in_parts
 from datazone_dagster.apply.parts import PartResult
 from datazone_dagster.apply.path_mismatches import view_types_of
+from datazone_dagster.apply.row_wise_check import CHECKED_CHANGES
+from datazone_dagster.apply.row_wise_promise import Promise
 from datazone_dagster.apply.selective_read import TooMuchError, read_selected
-from datazone_dagster.apply.trial_call import are_unread, trial_call
+from datazone_dagster.apply.trial_call import trial_call, unread
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
@@ -74,6 +76,7 @@ class Preparation:
         self._full_through_batch = 0
         self._images_of_items: frozenset[str] | None = None
         self._may_look = all(map(self._holds_latest_only, transform.outputs))
+        self._promise = Promise(transform, function)
         self._reads_in_parts = False
         self._ready: _Ready | None = None
 
@@ -186,7 +189,7 @@ class Preparation:
             ):
                 raise
             return self._full(full, None, outputs, lookups, every_column=True)
-        frames = None if every_column else _unread({output: returned[output] for output in outputs})
+        frames = None if every_column else unread({output: returned[output] for output in outputs})
         if frames is not None:
             if after_batch >= self._full_through_batch:
                 try:
@@ -214,10 +217,10 @@ class Preparation:
         if waiting < WORTH_A_LOOK_RECORDS and not declared:
             self._may_look = False
             return
-        first = FirstChanges(log, after_batch, through_batch)
-        seen = trial_call(self._transform, self._function, first, outputs, lookups)
-        # A promise is checked at the first chunk that can show it.
-        self._may_look = declared and (seen is None or seen.changes == 1)
+        enough_keys = CHECKED_CHANGES if declared else 1
+        first = FirstChanges(log, after_batch, through_batch, enough_keys)
+        seen = trial_call(self._transform, self._function, first, self._promise, outputs, lookups)
+        self._may_look = declared and seen is None
         if seen is not None and seen.images is not None:
             self._images_of_items = seen.images
             self._sizes.learn(seen.rows, seen.changes)
@@ -244,8 +247,9 @@ class Preparation:
 
         Raises:
             FullChunkNeededError: There are exceptions, or the function needs every change.
+            ResultError: The function is not row-wise, as the transform says.
         """
-        function = self._function
+        function, promise = self._function, self._promise
         before = function.attributes, function.reads.paths
 
         def evaluate(part: LatestPart) -> PartResult:
@@ -260,11 +264,13 @@ class Preparation:
                 problem = "some rows are refused."
             if problem is not None:
                 raise FullChunkNeededError(part.last_batch, problem)
+            promise.add(part, rows)
             result = FunctionResult(part.changes.select(HIDDEN), rows, NOTHING_REFUSED)
             return PartResult(result, function.reads.report)
 
         bounds = self._sizes.bounds(reads_later=True, latest_only=True)
         while True:
+            promise.begin()
             try:
                 prepared, read = read_latest_in_parts(
                     log,
@@ -275,6 +281,7 @@ class Preparation:
                     evaluate,
                     lambda: function.attributes,
                 )
+                promise.check(outputs, lookups)
                 break
             except TooMuchError as error:
                 function.attributes, function.reads.paths = before
@@ -389,10 +396,3 @@ class Preparation:
         ):
             self._images_of_items = images
             self._sizes.learn(rows, changes)
-
-
-def _unread(returned: Mapping[str, object]) -> dict[str, Frame] | None:
-    """Return the values if all of them are frames that were not read yet, else None."""
-    if not are_unread(returned):
-        return None
-    return {output: frame for output, frame in returned.items() if isinstance(frame, Frame)}

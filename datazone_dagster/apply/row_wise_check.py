@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datazone_dagster.apply.function_errors import SAFE
-from datazone_dagster.apply.parts import halves
+from datazone_dagster.dataset.latest import only_latest
 from datazone_dagster.errors import ResultError, TransformError
-from datazone_dagster.model.column_names import HIDDEN, KEY
+from datazone_dagster.model.column_names import HIDDEN, KEY, VERSION, Log
 from datazone_dagster.text import shown
 
 CHECKED_CHANGES = 500
-"""The function is called on so many changes at once, and on each half of them."""
+"""The function is called on at most so many changes at once, and on each half of them."""
+
+_WITH_ROWS, _OTHERS, _DELETES = 300, 100, 100
+"""Of these at most so many: changes with rows, other changes, and deletes without rows."""
 
 _KEYS_SHOWN = 5
 
@@ -32,9 +38,46 @@ Rows = Mapping[str, pa.Table]
 """Rows of a function by output."""
 
 
+class Sample:
+    """Some changes that show whether a function is row-wise: first of all those that have rows."""
+
+    def __init__(self) -> None:
+        self._kinds: list[list[pa.Table]] = [[], [], []]
+
+    def add(self, changes: pa.Table, rows: Rows) -> None:
+        """Add some of these changes; the sample has copies of them.
+
+        Args:
+            changes: Changes with the hidden columns.
+            rows: The function's rows for them.
+        """
+        has_rows = np.zeros(len(changes), bool)
+        for table in rows.values():
+            keys = table[KEY].cast(pa.string()).combine_chunks()
+            has_rows |= pc.is_in(changes[KEY], value_set=keys).to_numpy()
+        is_delete = pc.equal(changes[Log.EVENT_NAME], "REMOVE").fill_null(False).to_numpy()
+        of_kinds = has_rows, ~has_rows & ~is_delete, ~has_rows & is_delete
+        limits = _WITH_ROWS, _OTHERS, _DELETES
+        for found, of_kind, most in zip(self._kinds, of_kinds, limits, strict=True):
+            positions = np.flatnonzero(of_kind)[: most - sum(map(len, found))]
+            if len(positions):
+                found.append(changes.take(pa.array(positions)))
+
+    def changes(self) -> pa.Table | None:
+        """Return the changes, one per key; None if there are none.
+
+        Every other change makes a half of them, so that each half has some of each kind.
+        """
+        tables = list(chain.from_iterable(self._kinds))
+        if not tables:
+            return None
+        changes = pa.concat_tables(tables)
+        return only_latest(changes, changes[KEY], changes[VERSION])
+
+
 def check_row_wise(
     name: str, changes: pa.Table, evaluate: Callable[[pa.Table], Rows], location: str
-) -> None:
+) -> bool:
     """Check that a function gives the same rows for changes together as apart, in any order.
 
     Columns that differ between two calls on the same changes, such as a time of loading, do not
@@ -42,26 +85,27 @@ def check_row_wise(
 
     Args:
         name: Name of the transform.
-        changes: Some changes; fewer than two show nothing.
+        changes: The changes of a sample; fewer than two show nothing.
         evaluate: Calls the function on some of them.
         location: Origin of the changes, for the error.
 
+    Returns:
+        Whether rows of at least two changes were compared. If not, the check has shown nothing.
+
     Raises:
-        ResultError: The function gives other rows, or fails on a half.
-        TransformError: The function fails on the changes together.
+        ResultError: The function gives other rows, or fails on some of the changes.
     """
-    changes = changes.slice(0, CHECKED_CHANGES)
     if len(changes) < 2:
-        return
-    together = evaluate(changes)
+        return False
     start = (
         f"Transform {name!r} has row_wise=True, but its function computes rows from several "
         f"changes: called on {len(changes)} of them at once, and on each half of them ({location}),"
     )
     try:
-        apart = [evaluate(part) for part in halves(changes)]
+        together = evaluate(changes)
+        apart = [evaluate(changes.take(list(range(at, len(changes), 2)))) for at in (0, 1)]
     except TransformError as error:
-        what = f"{start} it fails on a half: {error.what}"
+        what = f"{start} it fails on some of them: {error.what}"
         raise ResultError(what, safe=SAFE, hint=_HINT) from error
     again: Rows | None = None
     for output, rows in together.items():
@@ -79,6 +123,7 @@ def check_row_wise(
         difference = _difference(whole, parts)
         if difference is not None:
             raise ResultError(f"{start} {difference}.", safe=SAFE, hint=_HINT)
+    return len({key for rows in together.values() for key in rows[KEY].to_pylist()}) > 1
 
 
 def _aligned(whole: pa.Table, parts: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:

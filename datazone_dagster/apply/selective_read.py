@@ -10,7 +10,7 @@ expression that fails) are left to the full scan, which handles them exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -19,7 +19,7 @@ from datazone_dagster.apply.chunk import CHANGES_SCHEMA, NOTHING_REFUSED, Functi
 from datazone_dagster.apply.image_views import ROW, ROW_GROUP, VIEWS_SCHEMA, Images, merged_columns
 from datazone_dagster.apply.path_mismatches import view_types_of
 from datazone_dagster.changelog.log import ChangeLogSnapshot
-from datazone_dagster.changelog.row_groups import RowGroups
+from datazone_dagster.changelog.row_groups import RowGroup, RowGroups
 from datazone_dagster.delta import guarded
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
@@ -134,10 +134,10 @@ def _rows_read_later(
 
 def _sampled_row_bytes(row_groups: RowGroups, frames: Mapping[str, Frame]) -> float | None:
     """Return the bytes of rows per change, measured on the first changes; None if that fails."""
-    row_group = next(iter(row_groups))
-    keyed_changes = row_groups.read(row_group, CHANGE_COLUMNS).slice(0, _SAMPLE_ROWS)
-    if not len(keyed_changes):
+    first = _first_rows(row_groups, CHANGE_COLUMNS)
+    if first is None:
         return None
+    row_group, keyed_changes = first[0], first[1].slice(0, _SAMPLE_ROWS)
     found = row_groups.read(row_group, _columns_of(frames)).slice(0, _SAMPLE_ROWS)
     keyed_changes = keyed_changes.append_column(KEY, keyed_changes[Log.KEYS])
     keyed_changes = keyed_changes.append_column(VERSION, keyed_changes[Log.VERSION])
@@ -160,7 +160,17 @@ def _view_types(row_groups: RowGroups, frames: Mapping[str, Frame]) -> frozenset
     """
     if not any(frame.field_names.reads_old_images for frame in frames.values()):
         return frozenset()
-    return view_types_of(row_groups.read(next(iter(row_groups)), [Log.VIEW_TYPE]))
+    first = _first_rows(row_groups, [Log.VIEW_TYPE])
+    return frozenset() if first is None else view_types_of(first[1])
+
+
+def _first_rows(row_groups: RowGroups, columns: Sequence[str]) -> tuple[RowGroup, pa.Table] | None:
+    """Return the first row group with rows, and those; one may have no key of the bucket."""
+    for row_group in row_groups:
+        rows = row_groups.read(row_group, columns)
+        if len(rows):
+            return row_group, rows
+    return None
 
 
 def _columns_of(frames: Mapping[str, Frame]) -> list[str]:

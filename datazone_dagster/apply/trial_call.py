@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from datazone_dagster.api import Transform
+from datazone_dagster.apply.change_scan import FullChunkNeededError
 from datazone_dagster.apply.first_changes import FirstChanges
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.latest_parts import LatestPart
-from datazone_dagster.apply.row_wise_check import check_row_wise
+from datazone_dagster.apply.row_wise_promise import Promise
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
 
@@ -40,6 +41,7 @@ def trial_call(
     transform: Transform,
     function: Function,
     first: FirstChanges,
+    promise: Promise,
     outputs: Sequence[str],
     lookups: Mapping[str, pa.Table],
 ) -> Trial | None:
@@ -50,6 +52,7 @@ def trial_call(
             says that the function is row-wise, that is checked where the frames don't show it.
         function: Its function.
         first: The changes.
+        promise: Its promise to be row-wise, which is checked on the changes.
         outputs: Outputs to prepare.
         lookups: Lookup tables by parameter.
 
@@ -74,16 +77,25 @@ def trial_call(
             return None
         images = first.images_read
         changes = first.changes_with(images)
-        if not is_by_change:
-
-            def evaluate(some: pa.Table) -> Mapping[str, pa.Table]:
-                part = LatestPart(some, images, *first.batches)
-                return function.read(outputs, function.returned(part, lookups))
-
-            check_row_wise(transform.name, changes, evaluate, first.location)
+        promise.begin()
+        promise.add(LatestPart(changes, images, *first.batches), rows)
+        try:
+            promise.check(outputs, lookups)
+        except FullChunkNeededError:  # some of the changes need further images
+            return None
     return Trial(images, len(changes), rows)
 
 
 def are_unread(returned: Mapping[str, object]) -> bool:
     """Return whether all values are frames that were not read yet."""
-    return all(isinstance(value, Frame) and value.is_unread for value in returned.values())
+    return unread(returned) is not None
+
+
+def unread(returned: Mapping[str, object]) -> dict[str, Frame] | None:
+    """Return the values if all of them are frames that were not read yet, else None."""
+    frames = {
+        output: value
+        for output, value in returned.items()
+        if isinstance(value, Frame) and value.is_unread
+    }
+    return frames if len(frames) == len(returned) else None

@@ -351,3 +351,25 @@ def test_a_restored_table_is_applied_again_by_each_bucket(tmp_path: Path) -> Non
     assert [backlog("orders", "d", layout, bucket=one).position for one in key_buckets(2)] == [2, 1]
     apply_transform(path_flow("d", 2), layout, bucket=KeyBucket(2, 2))
     assert same_as_one_run(layout)
+
+
+def test_each_bucket_tells_that_there_are_no_old_images(tmp_path: Path) -> None:
+    """The first row group of a run need not have a key of its bucket."""
+    layout = Layout(str(tmp_path))
+    for key in range(8):
+        one = record(key, key, "x")._replace(view_type="NEW_IMAGE")
+        log = ChangeLog(layout, "orders").open_or_create()
+        log.append(1, [ShardRecords("arn", "s", None, [one])])
+
+    @transform(
+        name="d",
+        input_mapping={"orders": Input(Stream(source=SOURCE))},
+        output_mapping={"out": Output(Dataset("d", buckets=2))},
+    )
+    def function(orders: Frame) -> Frame:
+        return orders.select("dynamodb.Keys.id.S as id", "dynamodb.OldImage.a0.S as before")
+
+    for bucket in key_buckets(2):
+        (report,) = apply_transform(function, layout, bucket=bucket).values()
+        assert 0 < report.records < 8
+        assert report.lacks_old_images

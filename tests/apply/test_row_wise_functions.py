@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.apply.chunk_size import ApplySettings
+from datazone_dagster.apply.first_changes import MOST_ROW_GROUPS, MOST_ROWS
+from datazone_dagster.apply.row_wise_check import CHECKED_CHANGES
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.errors import DefinitionError, ResultError
@@ -118,7 +120,7 @@ def needs_three(orders: Frame) -> pa.Table:
     [
         (counted, "of the first one: the columns 'together' differ"),
         (only_first, "0 at once, 1 in halves"),
-        (needs_three, "it fails on a half: "),
+        (needs_three, "it fails on some of them: "),
     ],
 )
 def test_a_function_that_is_not_row_wise_stops_before_anything_is_written(
@@ -162,13 +164,49 @@ def test_columns_and_types_that_follow_from_the_values_are_no_difference(tmp_pat
     assert applied(layout, inferred).row_count == 4
 
 
-def test_a_single_change_shows_nothing_and_the_next_chunk_does(tmp_path: Path) -> None:
+ONE: list[tuple[str, Item | None]] = [("a", {"status": {"S": "x"}})]
+TEN: list[tuple[str, Item | None]] = [(f"k{at}", {"status": {"S": "x"}}) for at in range(10)]
+DELETES: list[tuple[str, Item | None]] = [(f"d{at}", None) for at in range(CHECKED_CHANGES)]
+
+
+@pytest.mark.parametrize(("function", "bounds"), [(counted, BATCH), (only_first, ALL)])
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [ONE, TEN],
+        [ONE * (MOST_ROWS + 76) + TEN],
+        [ONE] * (MOST_ROW_GROUPS + 1) + [TEN],
+        [DELETES, TEN],
+        [[*DELETES, *DELETES, *TEN]],
+    ],
+    ids=["one first", "hot key first", "hot key in many batches", "deletes first", "deletes"],
+)
+def test_first_changes_that_show_nothing_do_not_settle_it(
+    tmp_path: Path,
+    function: Callable[[Frame], pa.Table],
+    bounds: ApplySettings,
+    batches: list[list[tuple[str, Item | None]]],
+) -> None:
     layout = Layout(str(tmp_path))
-    land(layout, [[("a", {"status": {"S": "x"}})]])
-    land(layout, [[(key, {"status": {"S": "x"}}) for key in "abcd"]])
+    land(layout, batches)
     with pytest.raises(ResultError, match="row_wise=True"):
-        applied(layout, counted, BATCH)
-    assert [row["together"] for row in contents(layout, "rows")] == [1]
+        applied(layout, function, bounds)
+    if Path(layout.dataset("rows")).exists():
+        assert len(contents(layout, "rows")) <= 1, "nothing of several changes was written"
+
+
+def test_a_row_wise_function_is_called_no_more_once_that_is_shown(tmp_path: Path) -> None:
+    layout, sizes = Layout(str(tmp_path)), list[int]()
+    land(layout, [DELETES, TEN, TEN, TEN])
+
+    def watched(orders: Frame) -> pa.Table:
+        rows = statuses(orders)
+        sizes.append(orders.select("1 as one").arrow().num_rows)
+        return rows
+
+    assert applied(layout, watched, BATCH).row_count == len(TEN)
+    of_ten = [size for size in sizes if size <= len(TEN)]
+    assert sorted(of_ten) == [5, 5, 10, 10, 10, 10], "the check calls it thrice, once"
 
 
 def test_a_function_that_now_and_then_reads_the_old_image_gets_it(tmp_path: Path) -> None:

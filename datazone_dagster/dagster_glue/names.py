@@ -51,6 +51,9 @@ RETRIES_TAG = ".dagster/datazone_retries"
 `model.retries`."""
 FAILED_TAG = ".dagster/datazone_failed"
 """Hidden tag of such a run, too: those that have failed in it."""
+TURN_TAG = ".dagster/datazone_turn"
+"""Hidden tag of such a run: the transform whose first turn it is; empty once all had theirs. If the
+process dies, that one is to blame."""
 DATASET_METADATA = "datazone/dataset"
 """Metadata of an asset whose key is not that of its table: the id of its dataset."""
 

@@ -22,6 +22,7 @@ from datazone_dagster.dagster_glue.names import (
     FAILED_TAG,
     FAILURE_TAG,
     RETRIES_TAG,
+    TURN_TAG,
     pool_name,
     source_job_name,
 )
@@ -167,15 +168,16 @@ class _SourceRun:
         self._stays = stays(context.run)
         pools = [pool_name(one.transform) for one in seats.values()]
         self._told = told_to_end(self._instance, self._run_id, pools, self._clock)
+        self._before = retries.from_json(context.run.tags.get(RETRIES_TAG))
         self._turns = Turns(
-            seats,
+            sorted(seats, key=self._before.__contains__),  # what may kill the process comes last
             time.monotonic(),
             pause_seconds=self._shared.look_every_seconds,
             idle_seconds=settings.idle_seconds,
             longest_seconds=settings.max_run_minutes * 60,
         )
-        self._before = retries.from_json(context.run.tags.get(RETRIES_TAG))
         self._failed: dict[str, Retry] = {}
+        self._noted = ""
 
     def events(self) -> Iterator[Event]:
         """Apply until the run must end; yield what is reported meanwhile."""
@@ -190,7 +192,9 @@ class _SourceRun:
                 elif self._must_end():
                     self._leave_out_what_rests()
                 else:
+                    self._note_turn("")
                     self._pause(step)
+        self._note_turn("")
         yield from self._told_for_skipped_steps()
 
     def _must_end(self) -> bool:
@@ -200,6 +204,16 @@ class _SourceRun:
         for name in self._turns.left:
             if self._seats[name].turns is None:
                 self._turns.is_over(name)
+
+    def _note_turn(self, name: str) -> None:
+        """Note whose first turn it is, for the run after one whose process dies."""
+        if name == self._noted:
+            return
+        try:
+            self._instance.add_run_tags(self._run_id, {TURN_TAG: name})
+            self._noted = name
+        except Exception as error:  # noqa: BLE001 - whatever the storage raises: it is a note only
+            self._context.log.info("The turn of %s could not be noted: %s", name or "all", error)
 
     def _turn(self, name: str, seat: Seat) -> Iterator[Event]:
         """Give a transform its turn: one chunk, a look, or a report."""
@@ -217,6 +231,9 @@ class _SourceRun:
                     return
                 must_end = self._must_end if self._stays else None
                 seat.turns = seat.lazy_apply.turns(self._shared, self._context.log, must_end)
+                self._note_turn(name)
+            else:
+                self._note_turn("")
             done = next(seat.turns)
         except StopIteration as end:
             seat.turns = None

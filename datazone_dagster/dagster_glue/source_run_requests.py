@@ -17,6 +17,7 @@ from datazone_dagster.dagster_glue.names import (
     RETRIES_TAG,
     SHARED_TAG,
     SOURCE_TAG,
+    TURN_TAG,
     VERSION_TAG,
     pool_name,
     source_job_name,
@@ -40,6 +41,12 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.retries import Retry
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.text import without_secrets
+
+DIED_IN_TURN = (
+    "The process of the run ended while this transform had its turn: it may need more memory than "
+    "there is, or crash."
+)
+"""Error of a transform whose run died."""
 
 
 def decide_source_run(
@@ -150,6 +157,10 @@ def _retries_after(
                 name: Retry(before[name].failures + 1 if name in before else 1, ended, error, "")
                 for name in heads
             }
+        name = run.tags.get(TURN_TAG)
+        if name and name not in failed and ended is not None:  # the process died in its turn
+            failures = 1 + (before[name].failures if name in before else 0)
+            failed[name] = Retry(failures, ended, DIED_IN_TURN, run.run_id)
     counted = retries.carried_on(before, failed, ended)
     return {name: one for name, one in counted.items() if name in heads}
 

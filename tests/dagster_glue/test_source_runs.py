@@ -25,12 +25,12 @@ from dagster import (
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.apply import run as apply_run
 from datazone_dagster.dagster_glue import source_run, staying_runs
-from datazone_dagster.dagster_glue.names import END_TAG, FAILURE_TAG, VERSION_TAG
+from datazone_dagster.dagster_glue.names import END_TAG, FAILURE_TAG, TURN_TAG, VERSION_TAG
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model import retries
 from datazone_dagster.pipeline import ApplySettings, apply_transform, backlog
 from datazone_dagster.sources import DynamoDBSource
-from datazone_dagster.testing import FixedClock, ScriptedStream
+from datazone_dagster.testing import Crash, FixedClock, ScriptedStream
 from tests.dagster_glue.conftest import (
     ITEM_COLUMNS,
     KEYS,
@@ -172,6 +172,46 @@ def test_a_transform_that_failed_waits_while_the_others_get_runs(make_world: Mak
     lag = world.tick().checks()["b:lag"]
     assert "Failures in a row: 2, the last one: TransformError" in (lag.description or "")
     assert lag.metadata["failed_run_id"].value == result.run_id
+
+
+def test_a_transform_that_kills_the_process_holds_back_no_other(make_world: MakeWorld) -> None:
+    """It fails on its own: it has a wait of its own, and comes last in the next run."""
+    deadly, calls = [True], list[str]()
+
+    def call(name: str) -> None:
+        calls.append(name)
+        if name == "a" and deadly:
+            raise Crash
+
+    def dies() -> None:
+        [request] = world.tick().requests
+        with pytest.raises(Crash):
+            world.run(JOB, tags=request.tags)
+        record = world.instance.get_run_records(limit=1)[0]
+        if record.dagster_run.status is not DagsterRunStatus.FAILURE:
+            world.instance.report_run_failed(record.dagster_run)  # as the drain sensor does
+
+    world = shared(make_world, *(flow(name, call) for name in NAMES))
+    world.put("first")
+    dies()
+    assert calls == ["a"]
+    assert not world.tick().requests
+    world.clock.advance(retries.FIRST_WAIT + timedelta(seconds=5))
+    dies()
+    assert calls == ["a", "b", "c", "a"]
+    assert positions(world) == {"a": 0, "b": 1, "c": 1}
+    assert "a failed 2 times in a row and is retried in" in (world.tick().skip or "")
+    deadly.clear()
+    world.put("second")
+    assert requested(world).success
+    assert positions(world) == {"a": 0, "b": 2, "c": 2}
+    world.clock.advance(2 * retries.FIRST_WAIT)
+    lag = world.tick().checks()["a:lag"].description or ""
+    assert "Failures in a row: 2, the last one: The process of the run ended" in lag
+    assert requested(world).success
+    assert set(world.rows("a")) == {"first", "second"}
+    record = world.instance.get_run_records(limit=1)[0]
+    assert not record.dagster_run.tags[TURN_TAG]
 
 
 def test_a_run_ends_as_failed_once_the_transform_is_to_be_tried_again(

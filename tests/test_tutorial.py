@@ -58,6 +58,7 @@ class Reader:
     def __init__(self) -> None:
         self.output = ""
         self.dagster_works = False
+        self._has_worked = False
 
     def write(self, block: str) -> None:
         """Write a file, or replace a line of it and insert the lines that follow it."""
@@ -79,7 +80,9 @@ class Reader:
     def run(self, commands: str) -> None:
         self.output = ""
         for line in commands.splitlines():
-            if self.dagster_works and line == "python show.py":
+            if line != "python show.py":
+                self._has_worked = False
+            elif self.dagster_works:
                 self.let_dagster_work()
             if line.startswith("mkdir"):
                 Path("home").mkdir()
@@ -106,7 +109,13 @@ class Reader:
         self.output += printed.getvalue()
 
     def let_dagster_work(self) -> None:
-        """One tick of the sensor, and the runs of the transform that it requests."""
+        """One tick of the sensor, and the runs of the transform that it requests.
+
+        Nothing happens if no command came since the last one.
+        """
+        if self._has_worked:
+            return
+        self._has_worked = True
         defs: Any = runpy.run_path("definitions.py")["defs"]
         sensor = defs.resolve_sensor_def("drain_orders")
         with DagsterInstance.get() as instance:

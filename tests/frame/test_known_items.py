@@ -19,7 +19,7 @@ from datazone_dagster.frame.items import ImageChoice
 from datazone_dagster.frame.parsed_images import parse_images
 from datazone_dagster.model.attributes import AttributeMapping
 from tests.dynamodb_values import NUMBERS, TEXTS, TYPED
-from tests.examples import examples
+from tests.examples import LONG
 from tests.frame.chunks import Image, chunk
 
 TYPES = {
@@ -197,7 +197,7 @@ def outcome(
     return rows.to_pylist(), after
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=60 if LONG else 8, deadline=None)
 @given(st.lists(ITEMS | ITEMS | RAW, min_size=1, max_size=3))
 def test_rows_are_those_by_discovery_whatever_the_images(images: list[Image]) -> None:
     known, mapping = learnt()
@@ -207,7 +207,7 @@ def test_rows_are_those_by_discovery_whatever_the_images(images: list[Image]) ->
     assert repr(fast) == repr(slow)
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=60 if LONG else 8, deadline=None)
 @given(st.lists(ITEMS | ITEMS | RAW, min_size=1, max_size=4), st.sampled_from(["new", "both"]))
 def test_first_items_show_what_all_have_or_all_are_looked_at(
     images: list[Image], image: ImageChoice

@@ -28,7 +28,7 @@ from datazone_dagster.drain.late_changes import epoch_begins_at
 from datazone_dagster.drain.maintain_source import maintain_once
 from datazone_dagster.drain.masked_sink import masked_sink
 from datazone_dagster.drain.outcome import ShardOutcome
-from datazone_dagster.drain.plan import ShardRead, oldest_unread, plan_drain, pruned
+from datazone_dagster.drain.plan import DrainPlan, ShardRead, oldest_unread, plan_drain, pruned
 from datazone_dagster.drain.polling import POLLING, Intervals, Poll, due, record_activity
 from datazone_dagster.drain.process_state import (
     ProcessState,
@@ -156,7 +156,7 @@ class BatchDrain:
             landed = self._commit(tables, owner, writer, plan.checkpoint, stream, outcomes)
         finished_seconds = time.monotonic()
 
-        self._warn_of_masked_whole(masks)
+        self._warn(plan, masks)
         self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
         self.progressed = landed.batch is not None or any(map(_moved_on, outcomes))
         if not landed.lost_race:
@@ -304,7 +304,14 @@ class BatchDrain:
             self._client, reads, iterators, budget, self._now, self._logger, sink, unseen
         )
 
-    def _warn_of_masked_whole(self, masks: Masks | None) -> None:
+    def _warn(self, plan: DrainPlan, masks: Masks | None) -> None:
+        if plan.is_stuck:
+            self._logger.warning(
+                "Drain of %s reads nothing: %s has open shards, and all of them count as read to "
+                "their end. If it goes on for minutes, report it, and give the source a new name.",
+                self._source.name,
+                plan.checkpoint.stream_arn,
+            )
         if masks is not None and masks.masked_whole:
             self._logger.warning(
                 "Drain of %s: %s had values that are neither map nor list, where the mask names an "
@@ -368,10 +375,12 @@ def _record_gaps(
 ) -> None:
     """Save gaps before the records after them land: those rows alone would move the position.
 
-    If this process dies in between, the next drain finds the same gap again.
+    If this process dies in between, the next drain finds the same gap again. The gap before a
+    stream that replaces another is found only while no row of the new one has landed.
     """
     found = [with_gap(one.row, one.gap, now) for one in outcomes if one.gap is not None]
-    if found:
+    replaces = bool(saved.checkpoint.shards) and saved.checkpoint.stream_arn != planned.stream_arn
+    if found or replaces:
         saved.save(planned.with_shards(*found))
         crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
 

@@ -70,7 +70,8 @@ def drain_report(
         get_records_calls=sum(outcome.calls for outcome in outcomes),
         shards_open=plan.shards_open,
         shards_unfinished=sum(not row.is_done for row in reached.of_stream(stream.stream_arn)),
-        caught_up=not lost_race and plan.waiting == 0 and all(one.at_latest for one in outcomes),
+        caught_up=not (lost_race or plan.waiting or plan.is_stuck)
+        and all(one.at_latest for one in outcomes),
         lost_race=lost_race,
         event_time_min=_time(min((at for at in created_from if at is not None), default=None)),
         event_time_max=_time(max((at for at in created_to if at is not None), default=None)),

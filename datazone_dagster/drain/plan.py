@@ -12,6 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
 from datazone_dagster.drain.restarts import replaced_reason
+from datazone_dagster.drain.switches import (
+    ended_by_switch,
+    landed_before_switch,
+    skipping,
+    unread_since,
+)
 from datazone_dagster.drain.unsent import with_unsent
 from datazone_dagster.errors import LineageError, SourceError
 from datazone_dagster.model.checkpoint import (
@@ -28,6 +34,7 @@ from datazone_dagster.model.shard import (
     Shard,
     StreamDescription,
     after,
+    is_switch,
     parents_in,
 )
 
@@ -69,6 +76,11 @@ class DrainPlan:
     waiting: int
     shards_open: int
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether shards can still grow, but our checkpoint has every listed shard as read."""
+        return bool(self.shards_open) and not self.reads and not self.waiting
+
 
 def plan_drain(
     stream: StreamDescription, checkpoint: Checkpoint, *, start: str, now: datetime
@@ -94,6 +106,7 @@ def plan_drain(
     replaces = first_listing and bool(checkpoint.shards)
     if first_listing:
         rows = _first_rows(stream, start="trim_horizon" if replaces else start, now=now)
+        rows = skipping(rows, landed_before_switch(checkpoint, stream.stream_arn))
     else:
         rows = _later_rows(stream, checkpoint, now)
     checkpoint = checkpoint.with_shards(*rows)
@@ -265,20 +278,23 @@ def vanished_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
 
 def _replaced(checkpoint: Checkpoint, stream_arn: str, now: datetime) -> Checkpoint:
     """Record a stream that replaced a drained one: changes between the two are unknown."""
+    checkpoint = ended_by_switch(checkpoint, stream_arn, now)
     old = max(
         (row for row in checkpoint.shards.values() if row.stream_arn != stream_arn),
         key=lambda row: (row.first_listed_at, row.shard_id),
     )
+    made_at = None if is_switch(old.stream_arn, stream_arn) else created_at(stream_arn)
     gap = Gap(
         old.stream_arn,
         old.shard_id,
         replaced_reason(old.stream_arn, stream_arn),
         after_sequence_number=old.sequence_number,
         since=old.event_time,
-        until=min(created_at(stream_arn) or now, now),
+        until=min(made_at or now, now),
     )
     if all(
-        row.gap is None or row.gap.gap.reason != gap.reason for row in checkpoint.shards.values()
+        row.gap is None or gap.reason not in row.gap.gap.reason
+        for row in checkpoint.shards.values()
     ):
         checkpoint = checkpoint.with_shards(with_gap(old, gap, now))
     return replace(
@@ -308,18 +324,7 @@ def oldest_unread(
     waiting = [
         row for key, row in checkpoint.shards.items() if not row.is_done and key not in at_latest
     ]
-    return min((_unread_since(row, checkpoint) for row in waiting), default=None)
-
-
-def _unread_since(row: ShardCheckpoint, checkpoint: Checkpoint) -> datetime:
-    """Return the time of a shard's first unread change; an unread shard starts at its parent's end.
-
-    The time is a lower bound.
-    """
-    if row.sequence_number is not None or row.tip_at is not None:
-        return row.read_through
-    found = (checkpoint.get(row.stream_arn, one) for one in parents_in(row.parent_shard_id))
-    return min([row.read_through, *(one.read_through for one in found if one is not None)])
+    return min((unread_since(row, checkpoint) for row in waiting), default=None)
 
 
 def _with_lost_parents(

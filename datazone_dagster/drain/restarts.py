@@ -15,7 +15,7 @@ from datazone_dagster.model.checkpoint import Checkpoint, ShardState, with_gap
 from datazone_dagster.model.report import Gap
 from datazone_dagster.model.shard import (
     StreamDescription,
-    is_kinesis,
+    is_switch,
     parents_in,
     service_arn,
 )
@@ -28,10 +28,11 @@ def replaced_reason(old_arn: str, new_arn: str) -> str:
             "the stream was made again under the same ARN; changes that were not read from it "
             f"before are lost, and changes between it and {new_arn} were recorded nowhere"
         )
-    if is_kinesis(old_arn) != is_kinesis(new_arn):
+    if is_switch(old_arn, new_arn):
         return (
-            "the source was switched between a stream of DynamoDB and Kinesis; changes of the old "
-            f"stream that were not read are missing unless {new_arn} has them"
+            f"the source was switched to {new_arn}; changes of the stream read before that were "
+            "not read are missing unless the new one has them: a resync makes sure, an acceptance "
+            "alone repairs nothing"
         )
     return (
         "the stream was disabled and enabled again, or the table was made anew; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from datazone_dagster.drain.switches import name_after_switch
 from datazone_dagster.errors import (
     ShardNotFoundError,
     StreamDisabledError,
@@ -11,7 +12,7 @@ from datazone_dagster.errors import (
 )
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.protocols import KnowsTable, StreamClient
-from datazone_dagster.model.shard import StreamDescription, service_arn
+from datazone_dagster.model.shard import StreamDescription, is_switch, service_arn
 from datazone_dagster.model.source_identity import SourceIdentity
 
 
@@ -45,11 +46,20 @@ def list_streams(client: StreamClient) -> Listing:
 def stream_to_read(
     client: StreamClient, listing: Listing, checkpoint: Checkpoint
 ) -> StreamDescription:
-    """Return the oldest stream that is not drained to its end yet, else the current one."""
+    """Return the oldest stream that is not drained to its end yet, else the current one.
+
+    A stream that the source was switched away from is not read to its end: this client can't.
+    """
     rows = sorted(checkpoint.shards.values(), key=lambda row: row.first_listed_at)
     stream_arns = tuple(map(checkpoint.name_of_stream, listing.stream_arns))
     new = _new_streams(stream_arns, {row.stream_arn for row in rows})
-    unfinished = dict.fromkeys(row.stream_arn for row in rows if not row.is_done)
+    if new:
+        new = (*new[:-1], name_after_switch(checkpoint, new[-1]))
+    unfinished = dict.fromkeys(
+        row.stream_arn
+        for row in rows
+        if not row.is_done and not (new and is_switch(row.stream_arn, new[-1]))
+    )
     for stream_arn in dict.fromkeys((*unfinished, *new)):
         try:
             # A stream that was made again under its ARN has a name of its own in our tables.

@@ -248,5 +248,11 @@ def with_gap(shard: ShardCheckpoint, gap: Gap, now: datetime) -> ShardCheckpoint
             reason=reasons,
             after_sequence_number=first.after_sequence_number,
             since=first.since or gap.since,
+            until=_later_end(first.until, gap.until),
         )
     return replace(shard, gap=GapNote(gap, open_note.detected_at if open_note else now))
+
+
+def _later_end(first: datetime | None, second: datetime | None) -> datetime | None:
+    """Return the later end of two gaps; an end that is not known counts as the latest."""
+    return None if first is None or second is None else max(first, second)

@@ -70,6 +70,16 @@ def is_kinesis(stream_arn: str) -> bool:
     return stream_arn.startswith("arn:") and stream_arn.split(":")[2:3] == ["kinesis"]
 
 
+def is_switch(old_arn: str, new_arn: str) -> bool:
+    """Return whether a client of the new stream can't read the old one, though it may be there.
+
+    A table's own streams follow one another, and one client reads them all.
+    """
+    return service_arn(old_arn) != service_arn(new_arn) and (
+        is_kinesis(old_arn) or is_kinesis(new_arn)
+    )
+
+
 _RESTART = "#"
 
 

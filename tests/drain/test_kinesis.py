@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 
 from datazone_dagster.changelog import log
 from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.changelog.gap_acceptance import gap_notes
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.model.version import split_version
 from datazone_dagster.process import crash_points
+from datazone_dagster.snapshot.gap_resync import resync_after_gap
 from datazone_dagster.source import kinesis_wire
+from datazone_dagster.source.table_client import BotoTableClient
 from datazone_dagster.source.wire import NotAStreamRecordError
 from datazone_dagster.testing import Crash, crash_at
 from tests.drain.kinesis_flow import Flow, Service, layout_in
@@ -308,6 +311,87 @@ def test_a_switch_of_kinds_is_a_gap_and_a_new_epoch(flow: Flow, to_kinesis: bool
     flow.drain_all()
     flow.apply("merge")
     assert flow.current() == {"a": "3"}
+
+
+@pytest.mark.parametrize("first", ["kinesis", "dynamodb"])
+def test_a_stream_that_comes_back_is_read_again(flow: Flow, first: str) -> None:
+    kinesis = flow.source
+
+    def to_kinesis() -> None:
+        flow.source = kinesis
+        flow.new_process()
+
+    uses = [to_kinesis, flow.switch_to_the_stream_of_the_table] * 2
+    for n, use in enumerate(uses if first == "kinesis" else uses[::-1]):
+        use()
+        for twice in range(2):
+            flow.put("a", 2 * n + twice)
+            report = flow.drain_all()[-1]
+            flow.apply("merge")
+            assert flow.current() == flow.items() == {"a": str(2 * n + twice)}
+    assert len(report.gaps) == 3
+    assert all("switched to" in gap.reason for gap in report.gaps)
+    assert all(gap.since <= gap.until for gap in report.gaps if gap.since and gap.until)
+    epochs = {split_version(one)[0] for one in flow.log_rows()[Log.VERSION].to_pylist()}
+    assert epochs == {1, 2, 3, 4}
+
+
+def test_a_switch_is_a_gap_though_the_drain_died_after_it_landed(flow: Flow) -> None:
+    flow.put("a", 1)
+    flow.drain_all()
+    flow.switch_to_the_stream_of_the_table()
+    flow.put("a", 2)
+    with pytest.raises(Crash), crash_at(crash_points.AFTER_CHANGE_LOG_COMMIT):
+        flow.drain()
+    (gap,) = flow.drain_all()[-1].gaps
+    assert "switched to" in gap.reason
+
+
+def test_what_the_stream_of_the_table_landed_is_not_landed_again_from_kinesis(
+    flow: Flow,
+) -> None:
+    kinesis = flow.source
+    flow.put("a", 1)
+    flow.disable()
+    flow.put("a", 2)  # not in Kinesis
+    flow.enable()
+    flow.service.admin.advance_clock(120)
+    flow.put("b", 1)
+    flow.switch_to_the_stream_of_the_table()
+    flow.drain_all()
+    flow.source = kinesis
+    flow.new_process()
+    flow.put("b", 2)
+    flow.drain_all()
+    flow.apply("merge", "append")
+    assert flow.current() == flow.items() == {"a": "2", "b": "2"}
+    # What was made in the last minute before the end of the drained stream lands twice.
+    assert Counter(row["id"] + row["n"] for row in flow.rows("append")) == Counter(
+        ["a1", "a2", "b1", "b1", "b2"]
+    )
+
+
+def test_a_resync_from_before_a_switch_does_not_repair_it(service: Service, tmp_path: Path) -> None:
+    flow = Flow(service, layout_in(tmp_path), start="snapshot")
+
+    def step() -> Phase:
+        service.admin.advance_clock(40)
+        flow.drain_all()
+        return flow.snapshot().phase
+
+    flow.put("a", 1)
+    while step() is not Phase.DONE:
+        pass
+    flow.put("a", 2)  # not drained, and not kept for a day
+    service.admin.advance_clock(30 * 3600)
+    flow.put("b", 1)
+    flow.switch_to_the_stream_of_the_table()
+    flow.drain_all()
+    table = BotoTableClient(flow.table, service.clients)
+    resync_after_gap(flow.source, flow.layout, table, clock=flow.now)
+    flow.snapshot()
+    (note,) = gap_notes("orders", flow.layout)
+    assert note.is_open
 
 
 def test_what_comes_late_after_the_announcement_does_not_win(

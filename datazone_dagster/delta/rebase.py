@@ -34,8 +34,9 @@ def rebased(
         independent: Which writers change other rows.
 
     Returns:
-        None if the commit has to be planned again: files that it removes are gone, or a writer
-        without an application id has changed rows.
+        None if the commit has to be planned again: files that it removes are gone, a writer
+        without an application id has changed rows, or files that no version has were deleted,
+        those of a commit that waited too long among them.
 
     Raises:
         ConcurrentWriterError: A writer that is not independent, or a change of the table's
@@ -55,7 +56,7 @@ def rebased(
                 hint="This attempt lost the commit race; the next one continues from the new "
                 "state.",
             )
-        if not _leaves_alone(actions, removes):
+        if _is_vacuum(actions) or not _leaves_alone(actions, removes):
             return None
         entries.append(actions)
         anchor = Anchor(entry_path(version), found[1])
@@ -79,6 +80,12 @@ def _leaves_alone(actions: Sequence[Action], removes: Collection[Identity]) -> b
     changes = (one for action in actions for name, one in action.items() if name in _FILES)
     only_moves = all(not change.get("dataChange", True) for change in changes)
     return only_moves or any("txn" in action for action in actions)
+
+
+def _is_vacuum(actions: Sequence[Action]) -> bool:
+    """Return whether an entry says that files without a version were deleted, or will be."""
+    infos = (action.get("commitInfo") or {} for action in actions)
+    return any(str(info.get("operation")).startswith("VACUUM") for info in infos)
 
 
 _FILES = ("add", "remove")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,6 +35,7 @@ from datazone_dagster.pipeline import (
 )
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.bucket_files import tag_in
+from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import Crash, at_point, crash_at
 from tests.examples import LONG, examples
@@ -373,3 +375,25 @@ def test_each_bucket_tells_that_there_are_no_old_images(tmp_path: Path) -> None:
         (report,) = apply_transform(function, layout, bucket=bucket).values()
         assert 0 < report.records < 8
         assert report.lacks_old_images
+
+
+def test_a_run_frozen_longer_than_the_retention_writes_its_files_again(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    land(layout, MANY)
+    apply_all(layout, 2)
+    land(layout, LATER)
+    first, second = key_buckets(2)
+    often = ApplySettings(
+        maintenance=MaintenanceSettings(checkpoint_commits=1, clean_every=timedelta(0))
+    )
+    later = datetime.now(timezone.utc) + timedelta(days=8)
+
+    def other() -> None:
+        apply_transform(
+            path_flow("d", 2), layout, bucket=second, clock=lambda: later, settings=often
+        )
+
+    with at_point(crash_points.BEFORE_LOG_ENTRY, other):
+        apply_transform(path_flow("d", 2), layout, bucket=first)
+    assert "VACUUM END" in operations(layout)
+    assert same_as_one_run(layout)

@@ -93,6 +93,23 @@ def test_a_commit_is_planned_again_after_rows_of_a_stranger(start: Snapshot) -> 
         put(start, "a", [10], (1,), independent=B)
 
 
+def test_a_commit_is_planned_again_after_a_search_for_files_without_a_version(
+    start: Snapshot,
+) -> None:
+    """Its own files are such files: a commit that waited longer than the retention has none."""
+    commit_files(
+        start,
+        FileActions([], []),
+        operation="VACUUM END",
+        parameters={},
+        metrics={},
+        properties=transaction("maintain/cleaned_at", 1),
+    )
+    with pytest.raises(LostRaceError):
+        put(start, "a", [10], (1,), independent=B)
+    assert numbers(start) == [1, 2]
+
+
 @pytest.mark.parametrize("other", ["a", "c"])
 def test_a_commit_gives_way_to_one_that_may_have_its_rows(start: Snapshot, other: str) -> None:
     put(put(start, "b", [20]), other, [30])

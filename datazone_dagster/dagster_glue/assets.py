@@ -56,10 +56,11 @@ from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import limit_pools
 from datazone_dagster.dagster_glue.rendering import (
     Event,
+    as_results,
     check_results,
     state_check_results,
 )
-from datazone_dagster.dagster_glue.repeated_checks import RepeatedChecks, events_so_far
+from datazone_dagster.dagster_glue.repeated_checks import RepeatedChecks, events_so_far, last_events
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.dagster_glue.shared import Companions
 from datazone_dagster.dagster_glue.source_run import appliers_in, handed_over, lead
@@ -189,6 +190,7 @@ def _applied(
         else:
             lazy_apply = seat.lazy_apply
             if not seat.is_done():
+                yield from as_results(last_events(lazy_apply, context.instance))
                 return
         found = {
             one.id: lazy_apply.to_dataset(one.id, layout, context.log) for one in chosen.values()

@@ -14,8 +14,8 @@ from datazone_dagster.errors import ExpectationError
 from datazone_dagster.model.report import RuleCount
 from datazone_dagster.observe.expectation_status import expectation_statuses, known_count
 
-LOOKED_AT = 20
-"""Records of a check that are looked at for its last evaluation."""
+LOOKED_AT = 100
+"""Records of a check that are read at once, in search of its last evaluation."""
 
 _ON_VIOLATION = {
     "warn": "Rows that violate it are written, and the check warns.",
@@ -50,12 +50,28 @@ def known_expectations(
 def last_evaluation(instance: DagsterInstance, key: AssetCheckKey) -> AssetCheckEvaluation | None:
     """Return the last evaluation of a check; what runs have only planned is passed over."""
     storage = instance.event_log_storage
-    for record in storage.get_asset_check_execution_history(key, limit=LOOKED_AT):
-        event = record.event.dagster_event if record.event else None
-        facts = event.event_specific_data if event is not None else None
-        if isinstance(facts, AssetCheckEvaluation):
-            return facts
+    records = storage.get_asset_check_execution_history(key, limit=LOOKED_AT)
+    while records:
+        for record in records:
+            event = record.event.dagster_event if record.event else None
+            facts = event.event_specific_data if event is not None else None
+            if isinstance(facts, AssetCheckEvaluation):
+                return facts
+        cursor = records[-1].id
+        records = storage.get_asset_check_execution_history(key, limit=LOOKED_AT, cursor=cursor)
     return None
+
+
+def repeated(last: AssetCheckEvaluation) -> AssetCheckEvaluation:
+    """Return an evaluation to report again, by a run that neither confirms nor clears it."""
+    return AssetCheckEvaluation(
+        asset_key=last.asset_key,
+        check_name=last.check_name,
+        passed=last.passed,
+        severity=last.severity,
+        description=last.description,
+        metadata=last.metadata,
+    )
 
 
 def results_of_failure(

@@ -13,8 +13,8 @@ from dagster import (
 )
 
 from datazone_dagster.api import Dataset
-from datazone_dagster.dagster_glue.expectation_checks import last_evaluation
-from datazone_dagster.dagster_glue.rendering import evaluation, rendered, severity
+from datazone_dagster.dagster_glue.expectation_checks import last_evaluation, repeated
+from datazone_dagster.dagster_glue.rendering import as_results, evaluation, rendered, severity
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.observe.table_status import NOT_CHECKED, TableStatus, unique_keys_status
 from datazone_dagster.pipeline import key_report
@@ -53,15 +53,7 @@ def last_keys_results(
     dataset: Dataset, key: AssetCheckKey, instance: DagsterInstance
 ) -> Iterator[AssetCheckResult]:
     """Yield the last result again: a run that reads no keys neither confirms nor clears it."""
-    for last in last_keys_events(dataset, key, instance):
-        yield AssetCheckResult(
-            asset_key=last.asset_key,
-            check_name=last.check_name,
-            passed=last.passed,
-            severity=last.severity,
-            description=last.description,
-            metadata=last.metadata,
-        )
+    yield from as_results(last_keys_events(dataset, key, instance))
 
 
 def last_keys_events(
@@ -77,11 +69,4 @@ def last_keys_events(
     if last is None:
         yield keys_evaluation(key, NOT_CHECKED)
         return
-    yield AssetCheckEvaluation(
-        asset_key=last.asset_key,
-        check_name=last.check_name,
-        passed=last.passed,
-        severity=last.severity,
-        description=last.description,
-        metadata=last.metadata,
-    )
+    yield repeated(last)

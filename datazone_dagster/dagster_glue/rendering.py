@@ -177,6 +177,19 @@ def as_evaluations(results: Iterable[AssetCheckResult]) -> Iterator[AssetCheckEv
         )
 
 
+def as_results(evaluations: Iterable[AssetCheckEvaluation]) -> Iterator[AssetCheckResult]:
+    """Yield events of checks as results, for checks of the own step."""
+    for one in evaluations:
+        yield AssetCheckResult(
+            asset_key=one.asset_key,
+            check_name=one.check_name,
+            passed=one.passed,
+            severity=one.severity,
+            description=one.description,
+            metadata=one.metadata,
+        )
+
+
 def severity(level: Level) -> AssetCheckSeverity:
     """Return the severity of a failed check of this level."""
     return AssetCheckSeverity.WARN if level is Level.WARN else AssetCheckSeverity.ERROR

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance
 
+from datazone_dagster.dagster_glue.expectation_checks import last_evaluation, repeated
 from datazone_dagster.dagster_glue.key_checks import last_keys_events
 from datazone_dagster.dagster_glue.lazy_apply import Applied, LazyApply
 from datazone_dagster.dagster_glue.names import UNIQUE_KEYS_CHECK
@@ -44,6 +45,20 @@ class RepeatedChecks:
             if event.passed:
                 self._passed_seconds[key] = now
             yield event
+
+
+def last_events(lazy_apply: LazyApply, instance: DagsterInstance) -> Iterator[AssetCheckEvaluation]:
+    """Yield the last evaluation of each check again, for a transform that has to wait.
+
+    A run plans the checks of all its transforms. Without this, a check that fails would be hidden
+    by the planned one.
+    """
+    keys = lazy_apply.keys
+    for dataset in lazy_apply.datasets:
+        for key in keys.checks_of(lazy_apply.transform, dataset):
+            last = last_evaluation(instance, key)
+            if last is not None:
+                yield repeated(last)
 
 
 def events_so_far(

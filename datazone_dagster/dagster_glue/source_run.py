@@ -16,6 +16,7 @@ from dagster import AssetExecutionContext
 
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.applier import Applier
+from datazone_dagster.dagster_glue.expectation_checks import results_of_failure
 from datazone_dagster.dagster_glue.held_slots import HeldSlots
 from datazone_dagster.dagster_glue.lazy_apply import Applied, LazyApply
 from datazone_dagster.dagster_glue.names import (
@@ -32,11 +33,15 @@ from datazone_dagster.dagster_glue.rendering import (
     as_evaluations,
     state_check_results,
 )
-from datazone_dagster.dagster_glue.repeated_checks import RepeatedChecks, events_so_far
+from datazone_dagster.dagster_glue.repeated_checks import (
+    RepeatedChecks,
+    events_so_far,
+    last_events,
+)
 from datazone_dagster.dagster_glue.run_requests import waits_for_lookups
 from datazone_dagster.dagster_glue.shared import Companions
 from datazone_dagster.dagster_glue.staying_runs import stays, told_to_end
-from datazone_dagster.errors import DatazoneError, StoreUnavailableError
+from datazone_dagster.errors import DatazoneError, ExpectationError, StoreUnavailableError
 from datazone_dagster.model import retries
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.retries import Retry
@@ -59,6 +64,7 @@ class Seat:
     error: Exception | None = None
     turns: Generator[dict[str, Applied] | Turn, None, bool] | None = None
     checks: RepeatedChecks = field(default_factory=RepeatedChecks)
+    is_repeated: bool = False
 
     @property
     def transform(self) -> Transform:
@@ -185,6 +191,7 @@ class _SourceRun:
         for name, retry in self._before.items():
             if name in self._seats and retry.until > now:
                 self._turns.rest(name, now_seconds + (retry.until - now).total_seconds())
+                yield from self._repeated(self._seats[name])
         with self._shared.reading() if len(self._seats) > 1 else nullcontext():
             while (step := self._turns.next(time.monotonic())) is not None:
                 if isinstance(step, str):
@@ -223,11 +230,12 @@ class _SourceRun:
                     self._turns.is_over(name)
                     return
                 again_seconds = time.monotonic() + AGAIN_SECONDS
-                if not self._has_slot(seat):
-                    self._turns.rest(name, again_seconds, counts=True)
-                    return
-                if self._stays and waits_for_lookups(seat.transform, self._layout):
-                    self._turns.rest(name, again_seconds)
+                has_slot = self._has_slot(seat)
+                if not has_slot or (
+                    self._stays and waits_for_lookups(seat.transform, self._layout)
+                ):
+                    self._turns.rest(name, again_seconds, counts=not has_slot)
+                    yield from self._repeated(seat)
                     return
                 must_end = self._must_end if self._stays else None
                 seat.turns = seat.lazy_apply.turns(self._shared, self._context.log, must_end)
@@ -254,6 +262,12 @@ class _SourceRun:
     def _events_of(self, seat: Seat, so_far: Mapping[str, Applied]) -> Iterator[Event]:
         return events_so_far(so_far, seat.lazy_apply, seat.checks, self._instance)
 
+    def _repeated(self, seat: Seat) -> Iterator[Event]:
+        """Yield the last checks of a transform that waits, once."""
+        if not seat.is_repeated:
+            seat.is_repeated = True
+            yield from last_events(seat.lazy_apply, self._instance)
+
     def _has_slot(self, seat: Seat) -> bool:
         """Return whether no other run has the pool of a transform."""
         name = seat.transform.name  # that of its step as well
@@ -278,8 +292,12 @@ class _SourceRun:
             },
         )
         self._context.log.error("%s failed, the others go on. %s", name, error)
+        yield from last_events(seat.lazy_apply, self._instance)
         if isinstance(error, StoreUnavailableError):
             return
+        if isinstance(error, ExpectationError):
+            lazy = seat.lazy_apply
+            yield from as_evaluations(results_of_failure(lazy.datasets, error, lazy.keys))
         try:
             states = seat.lazy_apply.states(self._layout)
         except DatazoneError as unreadable:
@@ -290,9 +308,11 @@ class _SourceRun:
             yield from as_evaluations(state_check_results(key, state))
 
     def _told_for_skipped_steps(self) -> Iterator[Event]:
-        """Yield the reports whose steps Dagster skips, because those of their lookups fail."""
+        """Yield the reports whose steps Dagster skips, as those of their lookups fail or wait."""
         for name in self.skipped():
             seat = self._seats[name]
+            if not seat.lazy_apply.done and seat.error is None:
+                yield from self._repeated(seat)
             yield from self._events_of(seat, seat.lazy_apply.done)
 
     def skipped(self) -> list[str]:
@@ -303,6 +323,6 @@ class _SourceRun:
             is_skipped = any(one.id in absent for one in seat.transform.lookups.values())
             if is_skipped:
                 found.append(name)
-            if is_skipped or seat.error is not None:
+            if is_skipped or seat.error is not None or not seat.lazy_apply.done:
                 absent |= {one.id for one in seat.transform.outputs.values()}
         return found

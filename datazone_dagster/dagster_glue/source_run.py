@@ -253,8 +253,11 @@ class _SourceRun:
         except Exception as error:  # noqa: BLE001 - whatever ended one transform, the others go on
             seat.error, seat.turns = error, None
             yield from self._fails(name, seat, error)
+            self._turns.count_as_busy(time.monotonic())  # nobody had a turn meanwhile
         else:
             if isinstance(done, Turn):
+                if done is Turn.WORKED:
+                    self._recovers(name)
                 self._turns.took(name, done, time.monotonic())
                 return
             yield from self._events_of(seat, done)
@@ -267,6 +270,7 @@ class _SourceRun:
         if not seat.is_repeated:
             seat.is_repeated = True
             yield from last_events(seat.lazy_apply, self._instance)
+            self._turns.count_as_busy(time.monotonic())  # nobody had a turn meanwhile
 
     def _has_slot(self, seat: Seat) -> bool:
         """Return whether no other run has the pool of a transform."""
@@ -306,6 +310,12 @@ class _SourceRun:
         for dataset_id, state in states.items():
             key = seat.lazy_apply.keys.dataset(dataset_id)
             yield from as_evaluations(state_check_results(key, state))
+
+    def _recovers(self, name: str) -> None:
+        """Forget the failures of a transform that has applied a chunk."""
+        if self._before.pop(name, None) is not None:
+            tags = {RETRIES_TAG: retries.to_json(self._before)}
+            self._instance.add_run_tags(self._run_id, tags)
 
     def _told_for_skipped_steps(self) -> Iterator[Event]:
         """Yield the reports whose steps Dagster skips, as those of their lookups fail or wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance, ExecuteInProcessResult
@@ -9,7 +10,7 @@ from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance, Execut
 from datazone_dagster import Dataset, Expect, Input, Output, Stream, Transform, transform
 from datazone_dagster.dagster_glue import expectation_checks
 from tests.dagster_glue.conftest import ITEM_COLUMNS, KEYS, SOURCE, MakeWorld
-from tests.dagster_glue.test_source_runs import flow, requested, shared
+from tests.dagster_glue.test_source_runs import JOB, flow, requested, shared
 
 PLACED = AssetCheckKey(KEYS.dataset("b"), "expect_placed")
 
@@ -148,3 +149,28 @@ def test_a_failed_check_is_found_behind_many_planned_ones(
     last = expectation_checks.last_evaluation(world.instance, key)
     assert last is not None
     assert not last.passed
+
+
+def test_a_transform_that_recovered_no_longer_counts_as_failed(make_world: MakeWorld) -> None:
+    broken, calls, reasons = [True], list[str](), list[str]()
+
+    def call(name: str) -> None:
+        if broken and name == "b":
+            raise ValueError("boom")
+        calls.append(name)
+        if calls[-2:] == ["b", "a"] and not broken and not reasons:  # b has applied its chunk
+            world.put("later")
+            reasons.append(world.tick().skip or "")
+
+    world = shared(make_world, flow("a", call), flow("b", call))
+    world.put("first")
+    requested(world, raise_on_error=False)
+    broken.clear()
+    world.clock.advance(timedelta(seconds=16))
+    for key in ("second", "third"):
+        world.put(key)
+        world.tick()
+    requested(world)
+    [reason] = reasons
+    assert f"{JOB} is running or queued" in reason
+    assert "failed" not in reason

@@ -48,6 +48,21 @@ def position_of_bucket(table: Snapshot, source: str, bucket: KeyBucket) -> int:
     return applied_through(batches, bucket)
 
 
+def restored_positions(table: Snapshot, source: str) -> dict[str, int]:
+    """Return the positions that a RESTORE took back and that no commit has said since.
+
+    Only of tables with several: the next commit of a run says the only one by itself.
+
+    Raises:
+        StorageError: As in `position_of_bucket`.
+    """
+    app_ids = apply_app_ids(table, source)
+    if len(app_ids) == 1:
+        return {}
+    rows = {app_id: version_of_rows(table, source, app_id) for app_id in app_ids}
+    return {app_id: at.transaction(app_id) for app_id, at in rows.items() if at is not table}
+
+
 def marks_of(table: Snapshot, source: str, bucket: KeyBucket = WHOLE) -> dict[str, int]:
     """Return the transactions that a run, redrive or erasure of the same keys changes."""
     marks = {

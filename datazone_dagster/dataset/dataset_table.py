@@ -29,6 +29,7 @@ from datazone_dagster.dataset.facts import TableFacts, facts_of
 from datazone_dagster.dataset.modes import AppendMode, ChunkRows, check_mode, mode_of
 from datazone_dagster.dataset.properties import FUNCTION, MODE, PATHS, apply_app_id, generation_of
 from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.dataset.settled_positions import settle_positions
 from datazone_dagster.dataset.stored_state import (
     FunctionState,
     store_state,
@@ -201,6 +202,7 @@ class DatasetTable:
         facts = commit, now, state, through_batch, made_by, start, merges_left
         for attempts_left in reversed(range(self._attempts)):
             table = self._open() or self._create(rows, state)
+            settle_positions(table, self._source)
             if generation is None:
                 generation = generation_of(table.at, self._source)
             progress = Progress(before, erasures, generation)
@@ -223,6 +225,7 @@ class DatasetTable:
         table = self._open()
         if table is None:
             return
+        settle_positions(table, self._source)
         require_progress(table.at, self._source, progress, self._bucket)
         commit = transaction(self.app_id, batch)
         rows = table.schema.empty_table()

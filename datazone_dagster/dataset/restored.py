@@ -7,6 +7,8 @@ a run has committed again, the position is the one of the version that was resto
 
 from __future__ import annotations
 
+from threading import Lock
+
 from datazone_dagster.dataset.properties import apply_app_id, erase_app_id, rebuild_app_id
 from datazone_dagster.delta.log_files import entry_actions, entry_path
 from datazone_dagster.delta.restore import Restore, restore_in
@@ -60,29 +62,39 @@ def _last_restore(snapshot: Snapshot, app_id: str) -> Restore | None:
     if snapshot.restore is not None or snapshot.checkpoint_version is None:
         return snapshot.restore
     newest = snapshot.checkpoint_version
-    key = (str(snapshot.metadata.get("id")), newest, app_id)
-    if key not in _below_checkpoints:
-        if len(_below_checkpoints) >= _REMEMBERED:
-            _below_checkpoints.clear()
-        _below_checkpoints[key] = _below(snapshot.store, newest, app_id)
-    return _below_checkpoints[key]
+    key = (str(snapshot.metadata.get("id")), newest)
+    with _lock:
+        if key not in _below_checkpoints:
+            if len(_below_checkpoints) >= _REMEMBERED:
+                _below_checkpoints.clear()
+            _below_checkpoints[key] = _Below(newest)
+        return _below_checkpoints[key].last_restore(snapshot.store, app_id)
+
+
+class _Below:
+    """Entries from a checkpoint downwards, each read once, and only as far as was asked."""
+
+    def __init__(self, newest: int) -> None:
+        self._next = newest
+        self._end = max(newest - LOOKED_BACK, -1)
+        self._committed = set[str]()
+        self._restore: Restore | None = None
+
+    def last_restore(self, store: TableStore, app_id: str) -> Restore | None:
+        """Return what `_last_restore` does, of these entries."""
+        while app_id not in self._committed and self._next > self._end:
+            content = store.read(entry_path(self._next))
+            actions = [] if content is None else entry_actions(content)
+            self._committed.update(one["txn"]["appId"] for one in actions if one.get("txn"))
+            self._restore = restore_in(self._next, actions)
+            self._next = self._end if self._restore or not actions else self._next - 1
+        return None if app_id in self._committed else self._restore
 
 
 _REMEMBERED = 1000
-_below_checkpoints: dict[tuple[str, int, str], Restore | None] = {}
-"""What was found below checkpoints, by table, version and application: it does not change."""
-
-
-def _below(store: TableStore, newest: int, app_id: str) -> Restore | None:
-    for version in range(newest, max(newest - LOOKED_BACK, -1), -1):
-        content = store.read(entry_path(version))
-        actions = [] if content is None else entry_actions(content)
-        if not actions or any(one.get("txn", {}).get("appId") == app_id for one in actions):
-            return None
-        restore = restore_in(version, actions)
-        if restore is not None:
-            return restore
-    return None
+_below_checkpoints: dict[tuple[str, int], _Below] = {}
+"""What was found below checkpoints, by table and version: it does not change."""
+_lock = Lock()
 
 
 def _unknown(table: Snapshot, restore: Restore, reason: str) -> StorageError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.api import DynamoDBSource, KinesisSource
 from datazone_dagster.changelog.erase_log import erasable_log, key_names
 from datazone_dagster.dataset.erase_dataset import datasets_of, erasable_tables
 from datazone_dagster.delta.store import TableStore
@@ -31,14 +31,30 @@ from datazone_dagster.rows.erase_rows import (
 PASSES = 5
 """Passes over all tables; the last one has to find nothing."""
 
-UNREACHABLE = (
-    "DynamoDB itself: the item has to be deleted there first, or its next change brings it back.",
-    "The DynamoDB stream: it holds the changes of the item, its deletion included, for 24 hours.",
-    "Exports, backups and point-in-time recovery of the DynamoDB table.",
-    "Copies that your functions made: values of the item in rows of other keys, and tables that "
-    "others derived from these.",
-    "Versions, snapshots and backups of deleted files in your object store or file system.",
+_STREAM = (
+    "The DynamoDB stream: it holds the changes of the item, its deletion included, for 24 hours."
 )
+_KINESIS = (
+    "The Kinesis stream {stream}: it holds the changes of the item, its deletion included, for its "
+    "retention, which is 24 hours to a year; datazone-dagster doctor shows it. Kinesis may deliver "
+    "a change again, and what recognised it is erased: it lands anew, and the row may come back. "
+    "Run this command again once the retention has passed, or after you shortened it."
+)
+
+
+def _unreachable(source: DynamoDBSource) -> tuple[str, ...]:
+    """Return the places that an erasure does not reach."""
+    return (
+        "DynamoDB itself: the item has to be deleted there first, or its next change brings it "
+        "back.",
+        _KINESIS.format(stream=source.stream_name)
+        if isinstance(source, KinesisSource)
+        else _STREAM,
+        "Exports, backups and point-in-time recovery of the DynamoDB table.",
+        "Copies that your functions made: values of the item in rows of other keys, and tables "
+        "that others derived from these.",
+        "Versions, snapshots and backups of deleted files in your object store or file system.",
+    )
 
 
 class Erasure:
@@ -108,7 +124,7 @@ class Erasure:
 
     def _report(self) -> ErasureReport:
         return ErasureReport(
-            self._source.name, len(self._keys.keys), (), (), unreachable=UNREACHABLE
+            self._source.name, len(self._keys.keys), (), (), unreachable=_unreachable(self._source)
         )
 
     def _tables(self) -> Iterator[tuple[str, ErasableTable]]:

@@ -22,6 +22,7 @@ from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.model.version import split_version
+from datazone_dagster.pipeline import open_erasure
 from datazone_dagster.process import crash_points
 from datazone_dagster.snapshot.gap_resync import resync_after_gap
 from datazone_dagster.source import kinesis_wire
@@ -185,6 +186,25 @@ def test_what_is_no_change_is_quarantined_once(flow: Flow) -> None:
     flow.drain()
     reasons = flow.log_rows()[Log.REASON].to_pylist()
     assert sum(reason is not None for reason in reasons) == 1
+
+
+def test_an_erasure_says_that_the_stream_may_bring_the_item_back(flow: Flow) -> None:
+    flow.put("a", 1)
+    flow.delete("a")
+    flow.drain_all()
+    flow.apply("merge")
+    report = open_erasure(flow.source, ["id=a"], flow.layout, clock=flow.now).run()
+    assert report.done
+    (stream,) = (one for one in report.unreachable if "stream" in one)
+    for words in (flow.table, "24 hours to a year", "again", "doctor"):
+        assert words in stream
+    flow.new_process()
+    flow.again(0)
+    flow.drain_all()
+    flow.apply("merge")
+    assert flow.current() == {"a": "1"}  # what the report warns of
+    assert open_erasure(flow.source, ["id=a"], flow.layout, clock=flow.now).run().done
+    assert flow.current() == {}
 
 
 def test_a_shard_that_was_not_read_for_the_retention_is_a_gap(flow: Flow) -> None:

@@ -256,6 +256,7 @@ class _ShardCursor:
         # A renewed iterator or a repeated answer must not land a record twice.
         records = ChangeRecords.of(page.records)
         new = records.newer_than(outcome.sequence_number)
+        malformed = _after(page.malformed, outcome.sequence_number)
         if new is not records and self._is_ordered:
             self._note_older(records)
         new, undated = new.dated(max(int(self._now.timestamp()), self._skip_before or 0))
@@ -274,9 +275,9 @@ class _ShardCursor:
             known, landed = len(landed), self._unseen(landed)
             outcome.repeated += known - len(landed)
             outcome.tied += tied(landed)
-        if not landed and not page.malformed:
+        if not landed and not malformed:
             return
-        outcome.malformed += len(page.malformed)
+        outcome.malformed += len(malformed)
         if landed:
             outcome.records += len(landed)
             outcome.record_bytes += sum(landed.size_bytes)
@@ -286,7 +287,7 @@ class _ShardCursor:
             if outcome.created_to_seconds is not None:
                 last = max(last, outcome.created_to_seconds)
             outcome.created_from_seconds, outcome.created_to_seconds = first, last
-        quarantined = self._sink(self._read.shard, landed, page.malformed)
+        quarantined = self._sink(self._read.shard, landed, malformed)
         outcome.records -= quarantined
         outcome.malformed += quarantined
 
@@ -299,6 +300,11 @@ class _ShardCursor:
                 for record in records.created_from(self._skip_before)
                 if record.sequence_number <= position
             ]
+
+
+def _after(malformed: list[MalformedRecord], position: int | None) -> list[MalformedRecord]:
+    """Return the malformed records that are not known to be at or before a position."""
+    return [one for one in malformed if one.position is None or one.position > (position or 0)]
 
 
 def read_shards(

@@ -242,11 +242,15 @@ def _padded(number: int, width: int = SEQUENCE_DIGITS) -> str:
 
 
 class MalformedRecord(NamedTuple):
-    """A record that is not a stream record: its raw bytes and the reason."""
+    """A record that is not a stream record: its raw bytes and the reason.
+
+    `position` is its number in the shard, if that is known whatever is in the record.
+    """
 
     raw: bytes
     reason: str
     sequence_number: int | None = None
+    position: int | None = None
 
 
 class RecordsPage(NamedTuple):

@@ -136,7 +136,7 @@ def parse_kinesis_page(body: bytes, table_name: str, call: str = "GetRecords") -
                 others += 1
                 continue
             reason = TOO_DEEP if isinstance(error, RecursionError) else str(error)
-            malformed.append(MalformedRecord(data, reason, _salvaged_number(data)))
+            malformed.append(MalformedRecord(data, reason, _salvaged_number(data), position))
     return RecordsPage(
         ChangeRecords.of(changes),
         page.next_shard_iterator,

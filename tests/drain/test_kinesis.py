@@ -188,6 +188,21 @@ def test_what_is_no_change_is_quarantined_once(flow: Flow) -> None:
     assert sum(reason is not None for reason in reasons) == 1
 
 
+def test_what_is_no_change_is_quarantined_once_where_a_shard_is_read_from_its_start(
+    flow: Flow,
+) -> None:
+    flow.put("a", 1)
+    flow.service.kinesis.put_record(StreamName=flow.table, PartitionKey="x", Data=b"no change")
+    flow.drain_all()
+    flow.service.admin.advance_clock(12 * 3600)
+    flow.drain_all()
+    for seconds in (11.5 * 3600, 60):  # its last record is gone soon: see `plan`
+        flow.service.admin.advance_clock(seconds)
+        flow.new_process()
+        assert [one.malformed for one in flow.drain_all()] == [0]
+    assert len(flow.log_rows()) == 2
+
+
 def test_an_erasure_says_that_the_stream_may_bring_the_item_back(flow: Flow) -> None:
     flow.put("a", 1)
     flow.delete("a")

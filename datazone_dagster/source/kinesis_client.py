@@ -17,6 +17,7 @@ from datazone_dagster.source import capture
 from datazone_dagster.source.client import endless, identity_of, require_kind
 from datazone_dagster.source.failures import Call, translated
 from datazone_dagster.source.kinesis_wire import VIEW_TYPE, parse_kinesis_page
+from datazone_dagster.source.page_size import PageSizes
 from datazone_dagster.source.read_pace import ReadPace
 from datazone_dagster.source.service_time import served_at
 from datazone_dagster.source.session import KinesisClientFactory, KinesisClients
@@ -58,6 +59,7 @@ class KinesisStreamClient:
         self.table_name, self.stream_name = table_name, stream_name
         self._role_arn = role_arn
         self._pace = pace or ReadPace()
+        self._sizes = PageSizes()
         self._lock = threading.Lock()
         self._factory = None if isinstance(clients, KinesisClients) else clients
         self._clients: KinesisClients | None = None
@@ -156,7 +158,7 @@ class KinesisStreamClient:
         return iterator
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
-        """Return the next page of a shard: at most 10,000 records or 10 MB.
+        """Return the next page of a shard: about 1 MB, at most 10,000 records or 10 MB.
 
         Raises:
             ExpiredIteratorError: The iterator is older than 5 minutes.
@@ -174,7 +176,7 @@ class KinesisStreamClient:
         ask = self._connected().kinesis.get_records
         shard = self._pace.wait(shard_iterator)
         with translated(call), capture.capturing() as answer:
-            ask(ShardIterator=shard_iterator)
+            ask(ShardIterator=shard_iterator, Limit=self._sizes.limit(shard))
         body = answer.body(call.summary)
         assert body is not None, "the handler was installed"
         self._pace.was_read(shard, len(body) * 3 // 4)
@@ -188,6 +190,8 @@ class KinesisStreamClient:
 
     def _parsed(self, body: bytes, summary: str, shard: tuple[str, str] | None) -> RecordsPage:
         page = parse_kinesis_page(body, self.table_name, summary)
+        records = len(page.records) + len(page.malformed) + page.others
+        self._sizes.was_read(shard, records, len(body) * 3 // 4)
         self._pace.issued(page.next_iterator, shard)
         return page
 

@@ -296,6 +296,27 @@ def test_reads_keep_the_limits_of_a_shard(world: KinesisWorld) -> None:
     assert sorted(waits) == [0.2, 0.6]
 
 
+def test_a_page_has_about_a_megabyte_whatever_the_size_of_records(world: KinesisWorld) -> None:
+    table = world.create_table()
+    for size, count in ((200_000, 24), (10, 60)):
+        for _ in range(count):
+            world.kinesis.put_record(StreamName=table, Data=b"x" * size, PartitionKey="one shard")
+    client = world.reader(table)
+    stream = client.stream_arns()[-1]
+    found = []
+    for shard_id in world.shard_ids(table):
+        iterator = client.shard_iterator(stream, shard_id, TRIM_HORIZON)
+        behind: int | None = 1
+        while behind:
+            page = client.get_records(iterator)
+            iterator, behind = page.next_iterator or "", page.behind_milliseconds
+            if page.malformed:
+                found.append((len(page.malformed), page.body_bytes))
+    assert sum(records for records, _ in found) == 84
+    assert max(size_bytes for _, size_bytes in found[1:]) < 1_500_000
+    assert len(found) < 10
+
+
 def test_credentials_and_a_region_that_is_missing_are_told() -> None:
     with pytest.raises(SourceError, match="no AWS region"):
         build_kinesis_clients(ConnectionSettings(), table_name="orders")

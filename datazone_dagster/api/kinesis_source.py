@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from datazone_dagster.api.mask import Masked, MaskKind
 from datazone_dagster.api.source import DynamoDBSource
 from datazone_dagster.errors import DefinitionError
+from datazone_dagster.model.service_limits import RETENTION
 
 _STREAM_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -106,3 +108,8 @@ class KinesisSource(DynamoDBSource):
 def stream_name_of(source: DynamoDBSource) -> str | None:
     """Return the Kinesis stream of a source; None for the stream of the table itself."""
     return source.stream_name if isinstance(source, KinesisSource) else None
+
+
+def known_retention(source: DynamoDBSource) -> timedelta | None:
+    """Return the time that the stream of a source keeps changes; None: a setting of Kinesis."""
+    return None if isinstance(source, KinesisSource) else RETENTION

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from datazone_dagster.api import Dataset, DynamoDBSource
+from datazone_dagster.api.kinesis_source import known_retention
 from datazone_dagster.commands.output import json_option, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.commands.status_screen import screen
@@ -81,7 +82,13 @@ def _source(project: Project, source: DynamoDBSource, now: datetime) -> dict[str
     gaps = [note.gap for note in state.gaps if note.is_open]
     snapshot = state.snapshot
     interval = timedelta(seconds=project.tick_seconds)
-    sign = drain_sign(sensor_name(source), state.drained_at, now=now, interval=interval)
+    sign = drain_sign(
+        sensor_name(source),
+        state.drained_at,
+        now=now,
+        interval=interval,
+        retention=known_retention(source),
+    )
     datasets = [
         _dataset(project, state, dataset)
         for transform in project.transforms

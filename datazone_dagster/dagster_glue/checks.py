@@ -16,7 +16,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.api.kinesis_source import stream_name_of
+from datazone_dagster.api.kinesis_source import known_retention, stream_name_of
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.names import (
@@ -134,7 +134,7 @@ def _drain_result(
     facts = drain_facts(context.instance, name, None)
     drain = drain_evaluation(
         keys.source_check(source, DRAIN_CHECK),
-        drain_status(name, facts, now=now, watched_since=now),
+        drain_status(name, facts, now=now, watched_since=now, retention=known_retention(source)),
     )
     if drain.asset_check_key in context.selected_asset_check_keys:
         yield AssetCheckResult(

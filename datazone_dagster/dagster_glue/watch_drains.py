@@ -23,6 +23,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.api.kinesis_source import known_retention
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.names import (
@@ -40,7 +41,6 @@ from datazone_dagster.dagster_glue.shared import Group, Member, shared
 from datazone_dagster.dagster_glue.ui_links import sensor_link
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
-from datazone_dagster.model.service_limits import RETENTION
 from datazone_dagster.observe.drain_watch import (
     DrainStatus,
     SensorFacts,
@@ -153,7 +153,13 @@ class _Watch:
         }
         for source, keys in sources.items():
             facts = drain_facts(context.instance, sensor_name(source), context.repository_name)
-            status = drain_status(sensor_name(source), facts, now=now, watched_since=self._since)
+            status = drain_status(
+                sensor_name(source),
+                facts,
+                now=now,
+                watched_since=self._since,
+                retention=known_retention(source),
+            )
             key = keys.source_check(source, DRAIN_CHECK)
             found = [drain_evaluation(key, status, sensor_link(context, sensor_name(source)))]
             if not status.level.passed:
@@ -187,10 +193,12 @@ def _in_its_place(
     caught_up_at = known_caught_up_at(instance, source, keys)
     if caught_up_at is None:
         return
-    left = max(0.0, (RETENTION - (now - caught_up_at)).total_seconds())
-    headroom = headroom_status(StreamHealth(Level.OK, "", headroom_seconds=left))
-    key = keys.source_check(source, HEADROOM_CHECK)
-    yield evaluation(key, headroom.level, headroom.reason, headroom_metadata(headroom))
+    retention = known_retention(source)
+    if retention is not None:  # else only a drain knows it
+        left = max(0.0, (retention - (now - caught_up_at)).total_seconds())
+        headroom = headroom_status(StreamHealth(Level.OK, "", headroom_seconds=left))
+        key = keys.source_check(source, HEADROOM_CHECK)
+        yield evaluation(key, headroom.level, headroom.reason, headroom_metadata(headroom))
     lags = lag_checks(transforms, keys, layout, None, now=now, caught_up_at=caught_up_at, look=True)
     for check in lags.values():
         yield check.event()

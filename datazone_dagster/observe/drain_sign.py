@@ -41,7 +41,12 @@ class DrainSign:
 
 
 def drain_sign(
-    sensor: str, drained_at: datetime | None, *, now: datetime, interval: timedelta
+    sensor: str,
+    drained_at: datetime | None,
+    *,
+    now: datetime,
+    interval: timedelta,
+    retention: timedelta | None = RETENTION,
 ) -> DrainSign:
     """Return what the last sign of a drain means.
 
@@ -52,6 +57,7 @@ def drain_sign(
         drained_at: Time of the last sign.
         now: Present time.
         interval: Shortest time between two ticks of the sensor.
+        retention: Time that the stream keeps changes; None if it is unknown, as with Kinesis.
     """
     if drained_at is None:
         line = "no drain has read the stream to its end yet"
@@ -63,10 +69,15 @@ def drain_sign(
     if age < every + max(TICK_GRACE, MISSED_TICKS * interval):
         line = f"stream last read {ago} by what the lakehouse shows; {noted}"
         return DrainSign(DrainState.READS, line, drained_at, seconds)
-    left = RETENTION - age
-    lost = f"in {in_words(left)} changes are lost" if left > timedelta(0) else "changes are lost"
     line = (
-        f"NOT DRAINED: stream last read {ago}, and {noted}; {lost}. Is sensor {sensor} on, and "
-        "Dagster's daemon running?"
+        f"NOT DRAINED: stream last read {ago}, and {noted}; {_lost(age, retention)}. "
+        f"Is sensor {sensor} on, and Dagster's daemon running?"
     )
     return DrainSign(DrainState.SILENT, line, drained_at, seconds)
+
+
+def _lost(age: timedelta, retention: timedelta | None) -> str:
+    if retention is None:
+        return "changes are lost once the retention of the Kinesis stream has passed"
+    left = retention - age
+    return f"in {in_words(left)} changes are lost" if left > timedelta(0) else "changes are lost"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from datazone_dagster.model.service_limits import RETENTION
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.metadata import Plain
@@ -50,7 +51,12 @@ class DrainStatus:
 
 
 def drain_status(
-    sensor: str, facts: SensorFacts, *, now: datetime, watched_since: datetime
+    sensor: str,
+    facts: SensorFacts,
+    *,
+    now: datetime,
+    watched_since: datetime,
+    retention: timedelta | None = RETENTION,
 ) -> DrainStatus:
     """Return the status of a drain sensor.
 
@@ -60,11 +66,15 @@ def drain_status(
         now: The current time.
         watched_since: Time since when somebody watches; a sensor without a tick has until 5
             minutes later, or three of its intervals if that is more.
+        retention: Time that the stream keeps changes; None if it is unknown, as with Kinesis.
     """
     age = None if facts.ticked_at is None else max(timedelta(0), now - facts.ticked_at)
     ago = "It has not ticked yet." if age is None else f"Its last tick began {in_words(age)} ago."
     level, reason = Level.OK, f"Sensor {sensor} ticks. {ago}"
-    lost = "DynamoDB keeps changes for 24 hours; what is not read by then is lost."
+    keeps = "Kinesis keeps changes for the retention of the stream"
+    if retention is not None:
+        keeps = f"DynamoDB keeps changes for {retention / timedelta(hours=1):g} hours"
+    lost = f"{keeps}; what is not read by then is lost."
     if facts.is_running is False:
         level = Level.ERROR
         reason = f"Sensor {sensor} is stopped: nothing is read. {ago} {lost} Start it in the UI."

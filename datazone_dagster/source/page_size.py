@@ -13,8 +13,8 @@ from datazone_dagster.model.service_limits import KINESIS_PAGE_RECORDS
 PAGE_BYTES = 1_000_000
 """Bytes of data that a page is meant to have."""
 
-FIRST_RECORDS = 10
-"""Records asked of a shard whose records are unknown: 4 MB if each has an item of 400 KB."""
+FIRST_RECORDS = 4
+"""Records asked of a shard whose records are unknown: 4 MB at most, and many shards at a time."""
 
 GROWTH = 8
 """Most times the records of a page that the next one of the shard is asked for."""

@@ -1,7 +1,7 @@
 """Number of records to ask a Kinesis shard for, so that a page is about 1 MB.
 
 A page of Kinesis has up to 10 MB, and many are in memory at a time. Of 1 MB, as a DynamoDB stream
-has them, a shard serves two in a second: the bytes that it serves at all. Pure.
+has them, a shard serves two in a second: the bytes that it serves at all.
 """
 
 from __future__ import annotations

@@ -13,12 +13,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from datazone_dagster.apply.chunk import ChunkFacts
+from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.pacing import Stay
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.changelog.slot_parts import BY_SLOTS
 from datazone_dagster.dataset.dataset_progress import Progress
 from datazone_dagster.dataset.dataset_table import DatasetTable
-from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.errors import ConcurrentWriterError, SchemaChangeError
 from datazone_dagster.model.key_bucket import KeyBucket
 from datazone_dagster.model.report import ApplyReport
 from datazone_dagster.model.run_report import RunReport
@@ -96,6 +97,20 @@ class BucketRun:
                 continue
             progress[output] = known._replace(position=report.position)
         self._saved_seconds = now_seconds
+
+    def steps(self, chunks: Iterator[None], function: Function) -> Iterator[None]:
+        """Apply chunks; one that does not fit the columns of another bucket has lost a race.
+
+        Raises:
+            ConcurrentWriterError: Another bucket has added columns of items meanwhile.
+            SchemaChangeError: A column changed to a type that the table can't take.
+        """
+        try:
+            yield from chunks
+        except SchemaChangeError as error:
+            if all(table.knows_columns(function.state) for table in self._tables.values()):
+                raise
+            raise ConcurrentWriterError(f"Another bucket came first: {error.what}") from error
 
     def lost(self, progress: Mapping[str, Progress], begins: Collection[str]) -> None:
         """Find out to whom a run has lost a race: to a run of this bucket, or to others."""

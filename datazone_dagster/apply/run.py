@@ -101,7 +101,7 @@ class ApplyRun:
         self.bucket_run = BucketRun(bucket, self._tables, logger)
         # Before the change log is opened: what is read from it may have keys erased meanwhile.
         progress = {output: table.progress() for output, table in self._tables.items()}
-        state = next(iter(self._tables.values())).state(look=False)
+        state, *_ = [table.state(look=False) for table in self._tables.values()]
         self._function = Function(transform, state, limit, logger)
         self._partition_by = {
             output: partition_columns(dataset, self._tables[output].facts(look=False))
@@ -205,7 +205,7 @@ class ApplyRun:
                 self._progress[output] = self._progress[output]._replace(position=start)
         self.bucket_run.lay_out(log)
         try:
-            for _ in self._apply_to_head(log):
+            for _ in self.bucket_run.steps(self._apply_to_head(log), self._function):
                 if self._must_report(following):
                     yield self._report()
                 yield Turn.WORKED

@@ -304,7 +304,7 @@ def _asset_out(transform: Transform, dataset: Dataset, options: RunOptions) -> A
         },
     )
     spec = translated(options.translator, DatazoneAssetData(source, spec, transform, dataset))
-    if options.keys.prefix:
+    if options.keys.prefix or transform.buckets > 1:
         spec = spec.merge_attributes(metadata={DATASET_METADATA: dataset.id})
     return AssetOut.from_spec(
         spec,

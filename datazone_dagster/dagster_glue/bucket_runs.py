@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dagster import AssetExecutionContext, DagsterInstance, StaticPartitionsDefinition
+from dagster import AssetExecutionContext, DagsterInstance, RunsFilter, StaticPartitionsDefinition
 
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.options import RunOptions
-from datazone_dagster.dagster_glue.run_requests import RunDecision, decide_run
+from datazone_dagster.dagster_glue.run_requests import (
+    ACTIVE,
+    PARTITION_TAG,
+    RunDecision,
+    decide_run,
+)
+from datazone_dagster.dagster_glue.staying_runs import end_run_of_other_code
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, bucket_named, key_buckets
 from datazone_dagster.model.layout import Layout
@@ -65,6 +71,7 @@ def decide_runs(
     if transform.buckets > 1:
         ids = [one.id for one in transform.outputs.values()]
         buckets = buckets_behind(transform.source.name, ids, layout, transform.buckets)
+        _end_runs_of_other_numbers(transform, instance, version)
     return [
         decide_run(
             transform,
@@ -79,3 +86,15 @@ def decide_runs(
         )
         for bucket in buckets
     ]
+
+
+def _end_runs_of_other_numbers(
+    transform: Transform, instance: DagsterInstance, version: str
+) -> None:
+    """Tell runs with a former number of buckets to end: they have the former code too."""
+    names = {one.name for one in key_buckets(transform.buckets)}
+    for record in instance.get_run_records(
+        RunsFilter(job_name=transform.job_name, statuses=ACTIVE)
+    ):
+        if record.dagster_run.tags.get(PARTITION_TAG) not in names:
+            end_run_of_other_code(instance, record, version)

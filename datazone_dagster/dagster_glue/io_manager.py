@@ -20,6 +20,7 @@ from datazone_dagster.dagster_glue.asset_parts import (
     write_of,
 )
 from datazone_dagster.dagster_glue.lazy_apply import DatasetWrite
+from datazone_dagster.dagster_glue.names import DATASET_METADATA
 from datazone_dagster.dagster_glue.rendering import (
     FEW_COLUMNS,
     RawMetadata,
@@ -116,10 +117,11 @@ class DatasetIOManager(ConfigurableIOManager):
                 "names.",
                 hint='Give one: AssetIn(metadata={"columns": ["id", "total"]}).',
             )
-        if not context.has_asset_partitions:
-            part, by_key = None, []
+        metadata = upstream.definition_metadata if upstream else None
+        if not context.has_asset_partitions or DATASET_METADATA in (metadata or {}):
+            part, by_key = None, []  # the partitions of a dataset are its buckets: all are read
         else:
-            write = write_of(context, upstream.definition_metadata if upstream else None)
+            write = write_of(context, metadata)
             part, by_key = slice_of(context, write), partitions_of(context, write)
         return load_table(
             self.lakehouse.layout,

@@ -28,7 +28,7 @@ from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.staying_runs import end_run_of_other_code
 from datazone_dagster.errors import StorageError
-from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
+from datazone_dagster.model.key_bucket import SLOTS, WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.retries import wait_after
 from datazone_dagster.observe.lag import in_words
@@ -102,10 +102,12 @@ def decide_run(
     free_pools(instance, pools)
     past = _past_failures(instance, transform, of_bucket, loaded_at)
     active = instance.get_run_records(
-        RunsFilter(job_name=transform.job_name, statuses=ACTIVE, tags=of_bucket), limit=1
+        RunsFilter(job_name=transform.job_name, statuses=ACTIVE, tags=of_bucket),
+        limit=1 if of_bucket else SLOTS,
     )
     if active:
-        ends = end_run_of_other_code(instance, active[0], version)
+        told = [end_run_of_other_code(instance, one, version) for one in active]
+        ends = next(filter(None, told), None)
         job = f"{transform.job_name}{'' if bucket.is_whole else f' of bucket {bucket.name}'}"
         return _decided(past, ends or f"{job} is running or queued")
     waits = waits_for_lookups(transform, layout)

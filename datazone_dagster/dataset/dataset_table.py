@@ -29,13 +29,13 @@ from datazone_dagster.dataset.facts import TableFacts, facts_of
 from datazone_dagster.dataset.modes import AppendMode, ChunkRows, check_mode, mode_of
 from datazone_dagster.dataset.properties import FUNCTION, MODE, PATHS, apply_app_id, generation_of
 from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.dataset.seen_columns import SeenColumns
 from datazone_dagster.dataset.settled_positions import settle_positions
 from datazone_dagster.dataset.stored_state import (
     FunctionState,
     store_state,
     stored_property,
     stored_start,
-    stored_state,
     unexpected_columns,
 )
 from datazone_dagster.dataset.table_shape import KIND, change_schema, create_dataset
@@ -104,6 +104,7 @@ class DatasetTable:
         self._bucket = bucket
         self._independent = independent_of(source, bucket)
         self._attempts = 1 if bucket.is_whole else ATTEMPTS
+        self._columns = SeenColumns(source, bucket)
         self.app_id = apply_app_id(source, bucket)
         self.redrive_app_id = f"redrive/{source}"
         self._storage_options = dict(layout.storage_options)
@@ -153,9 +154,13 @@ class DatasetTable:
         return facts_of(table.at, table.schema, unexpected, stored_start(table.at, self._source))
 
     def state(self, *, look: bool = True) -> FunctionState:
-        """Return the state of the function that is stored with the table."""
+        """Return the state of the function that is stored with the table; a run begins with it."""
         table = self._open(look=look)
-        return FunctionState() if table is None else stored_state(table.at, self._source)
+        return FunctionState() if table is None else self._columns.see(table.at)
+
+    def knows_columns(self, state: FunctionState) -> bool:
+        """Return whether others have added no columns of items since a run began."""
+        return (table := self._open()) is None or self._columns.cover(table.at, state)
 
     def apply(
         self,
@@ -207,11 +212,11 @@ class DatasetTable:
                 generation = generation_of(table.at, self._source)
             progress = Progress(before, erasures, generation)
             require_progress(table.at, self._source, progress, self._bucket)
+            self._columns.require(table.at, state)
             try:
                 return self._put(table, changes, rows, *facts)
             except ConcurrentWriterError:
-                # Another bucket may have changed columns or properties: the rows are cast again.
-                if not attempts_left or not state.knows_columns_of(self.state()):
+                if not attempts_left:  # else others changed columns or properties: cast again
                     raise
         raise AssertionError("the last attempt returns or raises")
 
@@ -347,8 +352,7 @@ class DatasetTable:
         added = change_schema(table, conformed, self._dataset_id)
         record = FunctionRecord.from_json(self._stored(table, FUNCTION)).after(made_by, returned)
         state = replace(state, function=record)
-        unexpected = conformed.unexpected
-        store_state(table, self._source, state, unexpected, batch, start)
+        store_state(table, self._source, state, conformed.unexpected, batch, start)
         # Those of these commits that delta-rs makes may come after a commit of another run.
         require_marks(table.at, self._source, applied, self._bucket)
         target = MergeTarget(
@@ -362,6 +366,7 @@ class DatasetTable:
             watched=tuple(applied),
         )
         counts = self._mode.write(target, ChunkRows(changes, rows, now), commit)
+        self._columns.see(table.at)
         crash_points.reach(crash_points.AFTER_DATASET_COMMIT)
         return ChunkWritten(
             counts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from datazone_dagster.dataset.properties import (
     ATTRIBUTES,
@@ -38,13 +38,6 @@ class FunctionState:
     attributes: AttributeMapping = AttributeMapping()
     paths: PathHistory = PathHistory()
     function: FunctionRecord = field(default_factory=FunctionRecord)
-
-    def knows_columns_of(self, saved: FunctionState) -> bool:
-        """Return whether rows made with this state fit a table that has the saved one."""
-        ours, stored = (
-            {replace(column, since=None) for column in one.attributes} for one in (self, saved)
-        )
-        return stored <= ours
 
 
 def stored_property(table: Snapshot, source: str, name: str) -> str | None:

@@ -7,10 +7,25 @@ import uuid
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import (
+    AssetIn,
+    AssetKey,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    Definitions,
+    asset,
+)
 
-from datazone_dagster.dagster_glue.names import FAILURE_TAG
+from datazone_dagster.dagster_glue.names import (
+    END_TAG,
+    FAILURE_TAG,
+    IO_MANAGER_KEY,
+    SOURCE_TAG,
+    VERSION_TAG,
+)
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.key_bucket import key_buckets
 from datazone_dagster.pipeline import bucket_positions
@@ -107,3 +122,45 @@ def test_outputs_of_a_transform_have_one_number_of_buckets() -> None:
     for mode in ({"mode": "append"}, {"mode": "history"}, {"deletes": "soft"}):
         with pytest.raises(DefinitionError, match="mode='merge' with deletes='hard'"):
             orders_transform(buckets=2, **mode)
+
+
+def test_an_asset_that_takes_a_dataset_gets_the_rows_of_every_bucket(world: World) -> None:
+    expected = put_many(world)
+    world.run_until_idle()
+    seen: list[int] = []
+
+    @asset(ins={"orders": AssetIn(input_manager_key=IO_MANAGER_KEY)})
+    def summary(orders: pa.Table) -> None:
+        seen.append(len(orders))
+
+    definitions = Definitions.merge(world.defs, Definitions(assets=[summary]))
+    job = definitions.resolve_implicit_global_asset_job_def()
+    assert job.execute_in_process(
+        asset_selection=[AssetKey("summary")], instance=world.instance
+    ).success
+    assert seen == [len(expected)]
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 8])
+def test_runs_of_a_former_number_of_buckets_are_told_to_end(
+    make_world: MakeWorld, buckets: int
+) -> None:
+    world = make_world(orders_transform(buckets=buckets))
+    put_many(world)
+    former = [{}, {"dagster/partition": NAMES[1]}, {"dagster/partition": NAMES[2]}]
+    if buckets == 1:
+        del former[0]
+    ids = []
+    for tags in former:
+        ids.append(str(uuid.uuid4()))
+        world.instance.add_run(
+            DagsterRun(
+                job_name="apply_orders",
+                run_id=ids[-1],
+                status=DagsterRunStatus.STARTED,
+                tags={SOURCE_TAG: "orders", VERSION_TAG: "former", **tags},
+            )
+        )
+    assert len(world.tick().requests) == (0 if buckets == 1 else buckets)
+    found = [world.instance.get_run_by_id(one) for one in ids]
+    assert all(run is not None and END_TAG in run.tags for run in found)

@@ -113,7 +113,7 @@ STAGES: tuple[tuple[object, str, str], ...] = (
     (Preparation, "next_chunk", "prepare chunks"),
     (FullChunk, "changes_with", _PARQUET),
     (RowGroups, "read", _PARQUET),
-    (RowGroups, "_in_range", _PARQUET),
+    (RowGroups, "_inside", _PARQUET),
     (ChangeScan, "run", _SCAN),
     (ChangeScan, "changes", _SCAN),
     (change_scan, "only_latest", "collapse keys"),

@@ -50,6 +50,8 @@ class Database:
         }
         self.connection = duckdb.connect(config=config)
         self.connection.execute("SET TimeZone = 'UTC'")
+        # It would be drawn on the user's output, where DuckDB takes the process for a shell.
+        self.connection.execute("SET enable_progress_bar = false")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")
 

@@ -111,7 +111,8 @@ class Live:
             row.set_column(at, "_dz_key", pa.array([name(number)], pa.string()))
             for number in (-1, -2)
         ]
-        write_deltalake(uri, pa.concat_tables(extra), mode="append")
+        rows = pa.concat_tables(extra)
+        before_a_run_commits(lambda: write_deltalake(uri, rows, mode="append"))
 
     def audit(self, **settings: Any) -> AuditReport:
         return audit_source(

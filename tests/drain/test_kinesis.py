@@ -20,6 +20,7 @@ from datazone_dagster.changelog.gap_acceptance import gap_notes
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import ChangeRecord
+from datazone_dagster.model.snapshot_report import SnapshotReport
 from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.model.version import split_version
 from datazone_dagster.pipeline import open_erasure
@@ -28,6 +29,7 @@ from datazone_dagster.snapshot.gap_resync import resync_after_gap
 from datazone_dagster.source import kinesis_wire
 from datazone_dagster.source.table_client import BotoTableClient
 from datazone_dagster.source.wire import NotAStreamRecordError
+from datazone_dagster.sources import KinesisSource
 from datazone_dagster.testing import Crash, crash_at
 from tests.drain.kinesis_flow import Flow, Service, layout_in
 
@@ -264,10 +266,63 @@ def test_a_destination_that_is_off_is_one_gap_that_grows(flow: Flow) -> None:
     assert longer.until is not None
     assert gap.until is not None
     assert longer.until > gap.until
+    flow.service.admin.advance_clock(60)
     flow.enable()
     flow.put("a", 3)
-    (kept,) = flow.drain().gaps
-    assert kept == longer
+    (ended,) = flow.drain().gaps
+    assert ended.since == gap.since
+    assert ended.until is not None
+    assert ended.until > longer.until
+    assert "sends its changes again" in ended.reason
+    flow.service.admin.advance_clock(1200)
+    assert flow.drain().gaps == (ended,)
+    flow.disable()
+    (again,) = flow.drain().gaps
+    assert again.until is not None
+    assert again.until > ended.until
+    assert "again" not in again.reason
+
+
+def test_a_resync_while_the_destination_is_off_does_not_repair_what_is_not_sent(
+    service: Service, tmp_path: Path
+) -> None:
+    flow = Flow(service, layout_in(tmp_path), start="snapshot")
+    client = BotoTableClient(flow.table, service.clients)
+    flow.source = KinesisSource(
+        flow.table,
+        flow.table,
+        name="orders",
+        start="snapshot",
+        on_gap="resync",
+        resync_max_items=1_000_000,
+        resync_max_read_units=1e9,
+    )
+
+    def step(seconds: float) -> SnapshotReport:
+        service.admin.advance_clock(seconds)
+        flow.drain_all()
+        resync_after_gap(flow.source, flow.layout, client, clock=flow.now)
+        report = flow.snapshot()
+        flow.apply()
+        return report
+
+    flow.put("a", 1)
+    while step(30).phase is not Phase.DONE:
+        pass
+    flow.disable()
+    step(5)
+    while not step(31).rows:  # the resync scans
+        pass
+    flow.put("a", 2)  # recorded nowhere
+    service.admin.advance_clock(60)
+    flow.enable()
+    for _ in range(20):
+        if step(30).phase is Phase.DONE and not any(
+            note.is_open for note in gap_notes("orders", flow.layout)
+        ):
+            break
+    assert flow.current() == flow.items() == {"a": "2"}
+    assert not any(note.is_open for note in gap_notes("orders", flow.layout))
 
 
 def test_a_stream_made_again_is_a_gap_and_a_new_epoch(flow: Flow) -> None:

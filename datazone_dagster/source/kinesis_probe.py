@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from datazone_dagster.api.kinesis_source import KinesisSource
-from datazone_dagster.errors import SourceError
 from datazone_dagster.model.source_facts import KinesisFacts
-from datazone_dagster.source.failures import Call, translated
+from datazone_dagster.source.failures import Call
 from datazone_dagster.source.session import KinesisClients, is_local
+from datazone_dagster.source.tried_calls import TriedCalls
 
 T = TypeVar("T")
 
@@ -27,8 +27,7 @@ class KinesisProbe:
         self, source: KinesisSource, clients: KinesisClients, *, role_arn: str | None = None
     ) -> None:
         self._source, self._clients, self._role_arn = source, clients, role_arn
-        self._asked: list[str] = []
-        self._failures: dict[str, SourceError] = {}
+        self._tried = TriedCalls()
 
     def facts(self) -> KinesisFacts:
         """Try every call, and return what they say. No call raises."""
@@ -52,8 +51,8 @@ class KinesisProbe:
             source=source.name,
             stream_name=source.stream_name,
             is_local=is_local(dynamodb.meta.endpoint_url),
-            asked=tuple(self._asked),
-            failures=self._failures,
+            asked=tuple(self._tried.asked),
+            failures=self._tried.failures,
             reads_items=reads_items,
             status=sent[0]["DestinationStatus"] if sent else "",
             is_coarse=bool(sent)
@@ -104,10 +103,4 @@ class KinesisProbe:
             self._role_arn,
             service="dynamodb" if is_table else "kinesis",
         )
-        self._asked.append(action)
-        try:
-            with translated(call):
-                return ask()
-        except SourceError as error:
-            self._failures[action] = error
-            return None
+        return self._tried.make(action, call, ask)

@@ -29,10 +29,10 @@ from datazone_dagster.source.wire import (
     NotAStreamRecordError,
     UserIdentity,
     check_utf8,
+    checked_keys,
     json_object,
     not_an_answer,
 )
-from datazone_dagster.text import shown
 
 VIEW_TYPE = "NEW_AND_OLD_IMAGES"
 """Kinesis always gets both images."""
@@ -204,13 +204,8 @@ def _change(record: _Record) -> ChangeRecord:
     time = _microseconds(change)
     if not record.event_id:
         raise NotAStreamRecordError("eventID is empty")
-    keys = _item(change.keys, "Keys")
-    if keys is None or not keys[1:-1].strip():
-        raise NotAStreamRecordError("Keys is empty")
     new_image = _item(change.new_image, "NewImage")
-    if new_image is None and record.event_name != "REMOVE":
-        # Reading it as an empty image would blank the row.
-        raise NotAStreamRecordError(f"{shown(record.event_name, 60)} without NewImage")
+    keys = checked_keys(_item(change.keys, "Keys"), new_image, record.event_name)
     identity = record.user_identity
     return ChangeRecord(
         event_id=record.event_id,

@@ -8,14 +8,15 @@ from typing import Any, TypeVar, cast
 import boto3
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.errors import ServiceUnavailableError, SourceError
+from datazone_dagster.errors import ServiceUnavailableError
 from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.source_facts import SourceFacts
 from datazone_dagster.source.assumed_role import assuming, base_session
 from datazone_dagster.source.connection_settings import ConnectionSettings
-from datazone_dagster.source.failures import Call, translated
+from datazone_dagster.source.failures import Call
 from datazone_dagster.source.service_time import served_at
 from datazone_dagster.source.session import Clients, client_config, is_local
+from datazone_dagster.source.tried_calls import TriedCalls
 
 CALLER = "sts:GetCallerIdentity"
 LAMBDAS = "lambda:ListEventSourceMappings"
@@ -49,8 +50,7 @@ class SourceProbe:
     ) -> None:
         self._source, self._clients, self._other = source, clients, other
         self._role_arn, self._clock = role_arn, clock
-        self._asked: list[str] = []
-        self._failures: dict[str, SourceError] = {}
+        self._tried = TriedCalls()
         self._stream_arn: str | None = None
 
     def facts(self) -> SourceFacts:
@@ -80,8 +80,8 @@ class SourceProbe:
             source=source.name,
             is_local=local,
             caller=caller,
-            asked=tuple(self._asked),
-            failures=self._failures,
+            asked=tuple(self._tried.asked),
+            failures=self._tried.failures,
             reads_items=reads_items,
             view_type=stream.get("StreamViewType") if arn else None,
             streams=streams,
@@ -105,13 +105,7 @@ class SourceProbe:
             None,
             self._role_arn,
         )
-        self._asked.append(action)
-        try:
-            with translated(call):
-                return ask()
-        except SourceError as error:
-            self._failures[action] = error
-            return None
+        return self._tried.make(action, call, ask)
 
     def _streams(self, arn: str | None) -> int | None:
         """Try the calls on the stream, and return the number of streams."""
@@ -120,7 +114,7 @@ class SourceProbe:
         listed = self._try(
             "dynamodb:ListStreams", lambda: ask.list_streams(TableName=name)["Streams"]
         )
-        if isinstance(self._failures.get("dynamodb:ListStreams"), ServiceUnavailableError):
+        if isinstance(self._tried.failures.get("dynamodb:ListStreams"), ServiceUnavailableError):
             return None  # the endpoint does not answer: each other call would wait as long
         self._stream_arn = arn = arn or (listed[-1]["StreamArn"] if listed else None)
         if arn is not None:

@@ -204,13 +204,8 @@ def _change(record: _Record) -> ChangeRecord:
     created_at = stream_record.approximate_creation_date_time
     if created_at is not None and not 0 <= created_at < YEAR_10000:
         raise NotAStreamRecordError(f"ApproximateCreationDateTime {created_at} is not a time")
-    keys = json_object(stream_record.keys, "Keys")
-    if keys is None or not keys[1:-1].strip():
-        raise NotAStreamRecordError("Keys is empty")
     new_image = json_object(stream_record.new_image, "NewImage")
-    if new_image is None and record.event_name != "REMOVE":
-        # Reading it as an empty image would blank the row.
-        raise NotAStreamRecordError(f"{shown(record.event_name, 60)} without NewImage")
+    keys = checked_keys(json_object(stream_record.keys, "Keys"), new_image, record.event_name)
     identity = record.user_identity
     return ChangeRecord(
         event_id=record.event_id,
@@ -226,6 +221,20 @@ def _change(record: _Record) -> ChangeRecord:
         user_type=(identity.type or identity.lower_type) if identity else None,
         user_principal=(identity.principal_id or identity.lower_principal_id) if identity else None,
     )
+
+
+def checked_keys(keys: bytes | None, new_image: bytes | None, event_name: str) -> bytes:
+    """Return the keys of a change that has all that its kind needs.
+
+    Raises:
+        NotAStreamRecordError: The keys are empty, or the new image of a write is missing: reading
+            it as an empty image would blank the row.
+    """
+    if keys is None or not keys[1:-1].strip():
+        raise NotAStreamRecordError("Keys is empty")
+    if new_image is None and event_name != "REMOVE":
+        raise NotAStreamRecordError(f"{shown(event_name, 60)} without NewImage")
+    return keys
 
 
 def json_object(raw: msgspec.Raw, name: str) -> bytes | None:

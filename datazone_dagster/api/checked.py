@@ -66,18 +66,12 @@ def key_prefix(where: str, value: object) -> tuple[str, ...]:
     )
 
 
-def buckets(where: str, value: object, *, mode: str, deletes: str) -> int:
-    """Check for a number of buckets, which only some modes can have."""
+def buckets(where: str, value: object) -> int:
+    """Check for a number of buckets."""
     if not isinstance(value, int) or isinstance(value, bool) or not is_bucket_count(value):
         raise DefinitionError(
             f"{where}: buckets={value!r} is not a number of buckets.",
             hint=f"Give a power of two up to {SLOTS}, such as 16; 1 is no buckets.",
-        )
-    if value > 1 and (mode, deletes) != ("merge", "hard"):
-        raise DefinitionError(
-            f"{where}: buckets={value} is for mode='merge' with deletes='hard', not for "
-            f"mode={mode!r} with deletes={deletes!r}.",
-            hint="Leave buckets out, or choose mode='merge' and deletes='hard'.",
         )
     return value
 

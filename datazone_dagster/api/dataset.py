@@ -71,9 +71,8 @@ class Dataset:
             an `Expect`, which says what a violation does. Each has a check `expect_<name>`. Rows
             of deleted items are not checked.
         buckets: Number of shares of the keys that runs apply independently of one another: a power
-            of two, up to 256, only for `mode="merge"` with `deletes="hard"`. The asset has a static
-            partition per bucket. Another number takes effect with the next run; no row is written
-            anew.
+            of two, up to 256. The asset has a static partition per bucket. Another number takes
+            effect with the next run; no row is written anew.
 
     Raises:
         DefinitionError: An argument is invalid; the message names it and its allowed values.
@@ -142,7 +141,7 @@ class Dataset:
             "track": _tracked(where, mode, track),
             "ttl_deletes": checked.choice(where, "ttl_deletes", ttl_deletes),
             "expect": checked_expectations(where, expect),
-            "buckets": checked.buckets(where, buckets, mode=mode, deletes=deletes),
+            "buckets": checked.buckets(where, buckets),
         }
         if (mode, deletes) == ("append", "soft"):
             raise DefinitionError(

@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.api import Dataset
+from datazone_dagster.apply.applied_parts import are_applied
 from datazone_dagster.apply.bad_records import refused_rows, without
 from datazone_dagster.apply.chunk import FunctionResult
+from datazone_dagster.dataset.dataset_progress import Progress
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.quarantine import Quarantine
+from datazone_dagster.items.key_slots import slots_of
 from datazone_dagster.items.keys import key_column
 from datazone_dagster.model.column_names import KEY, VERSION, Log
 from datazone_dagster.model.layout import Layout
@@ -27,6 +30,7 @@ from datazone_dagster.model.quarantine_policy import (
     waits,
 )
 from datazone_dagster.rows.change_ids import are_among
+from datazone_dagster.rows.partition_values import has_refused
 
 
 def waiting_keys(quarantined: pa.Table) -> set[str]:
@@ -35,17 +39,36 @@ def waiting_keys(quarantined: pa.Table) -> set[str]:
 
 
 def keys_waited_for(
-    dataset: Dataset, table: DatasetTable, layout: Layout, position: int
+    dataset: Dataset, table: DatasetTable, layout: Layout, progress: Progress
 ) -> set[str]:
-    """Return the keys that later changes of a dataset wait behind, as of a position."""
+    """Return the keys that later changes of a dataset wait behind, as of its progress."""
     if not keeps_order(dataset.mode):
         return set()
+    columns = (Log.KEYS, Log.VERSION, Log.REASON, Log.BATCH)
+    ahead = progress.ahead
     # Keys quarantined by an earlier attempt at this chunk are decided again.
-    return waiting_keys(
-        Quarantine(layout, dataset.id).waiting(
-            table.redriven(), through_batch=position, columns=(Log.KEYS, Log.VERSION, Log.REASON)
-        )
+    waiting = Quarantine(layout, dataset.id).waiting(
+        table.redriven(),
+        through_batch=max([progress.position, *(batch for _, batch in ahead)]),
+        columns=columns,
     )
+    if ahead:
+        passed = pc.less_equal(waiting[Log.BATCH], progress.position).to_numpy()
+        applied = are_applied(slots_of(waiting[Log.KEYS]), waiting, ahead)
+        waiting = waiting.filter(pa.array(passed | applied))
+    return waiting_keys(waiting)
+
+
+def fit_contract(
+    result: FunctionResult,
+    dataset: Dataset,
+    table: DatasetTable,
+    output: str,
+    partition_by: Collection[str],
+) -> FunctionResult:
+    """Return the result without the changes that the dataset, or a partition column, refuses."""
+    refuses = dataset.contract.may_refuse or has_refused(result.rows[output], partition_by)
+    return apply_contract(result, table, output) if refuses else result
 
 
 def apply_contract(result: FunctionResult, table: DatasetTable, output: str) -> FunctionResult:

@@ -95,7 +95,7 @@ class BucketRun:
             except ConcurrentWriterError as error:
                 self._logger.info("The position is stored by a later run: %s", error)
                 continue
-            progress[output] = known._replace(position=report.position)
+            progress[output] = known.moved_to(report.position)
         self._saved_seconds = now_seconds
 
     def steps(self, chunks: Iterator[None], function: Function) -> Iterator[None]:

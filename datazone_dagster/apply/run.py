@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
-from datazone_dagster.apply.append_order import apply_contract, defer_later_changes, keys_waited_for
+from datazone_dagster.apply.append_order import defer_later_changes, fit_contract, keys_waited_for
+from datazone_dagster.apply.applied_parts import not_applied
 from datazone_dagster.apply.bucket_run import BucketRun
 from datazone_dagster.apply.chunk import ChunkFacts, FunctionResult
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
@@ -44,7 +45,6 @@ from datazone_dagster.model.run_report import RunReport
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.model.turns import Turn
 from datazone_dagster.process import crash_points
-from datazone_dagster.rows.partition_values import has_refused
 from datazone_dagster.rows.removal_policy import merges_left
 
 REOPEN_AFTER = timedelta(hours=RETENTION_HOURS) / 3
@@ -287,9 +287,9 @@ class ApplyRun:
         behind = {name: one for name, one in self._reports.items() if one.position <= start}
         waiting = {
             output: keys_waited_for(
-                self._datasets[output], self._tables[output], self._target, report.position
+                self._datasets[output], self._tables[output], self._target, self._progress[output]
             )
-            for output, report in behind.items()
+            for output in behind
         }
         prepared = self._preparation.next_chunk(
             log,
@@ -356,12 +356,13 @@ class ApplyRun:
             state=self._function.state,
             erasures=began.erasures,
             generation=began.generation,
+            ahead=began.ahead,
             version=function_version(self._transform),
             start=self._starts.get(output),
             merges_left=merges_left(waits, chunk.records),
         )
         self._starts.pop(output, None)
-        self._progress[output] = began._replace(position=chunk.last_batch)
+        self._progress[output] = began.moved_to(chunk.last_batch)
         return written
 
     def _accepted(
@@ -369,10 +370,9 @@ class ApplyRun:
     ) -> FunctionResult:
         """Return the result without the changes that go to the dataset's quarantine."""
         dataset = self._datasets[output]
-        if dataset.contract.may_refuse or has_refused(
-            result.rows[output], self._partition_by[output]
-        ):
-            result = apply_contract(result, self._tables[output], output)
+        result = not_applied(result, output, dataset.mode, self._progress[output].ahead)
+        facts = dataset, self._tables[output], output, self._partition_by[output]
+        result = fit_contract(result, *facts)
         result = self._expectations.accepted(result, output)
         if keeps_order(dataset.mode):
             result = defer_later_changes(result, waiting, output)

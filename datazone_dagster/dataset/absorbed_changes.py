@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 import pyarrow as pa
 
@@ -21,6 +22,7 @@ from datazone_dagster.delta.write_table import add_columns
 from datazone_dagster.errors import SchemaChangeError
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.contract import OPEN
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, bucket_named
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.conform import conform
@@ -35,16 +37,21 @@ _PUT = "_dz_put"
 """Number of the commit: if a change is stored twice, the later commit counts."""
 _CAUSE = "_dz_cause"
 _APP_ID = "unseen"
+"""Application id of the puts; those of a bucket have its name behind it."""
 
 _OURS = frozenset({_STAMPS.day, _STAMPS.epoch, _STAMPS.rank, _PUT, _CAUSE})
 """Columns that a change does not have."""
 
 
 class AbsorbedChanges:
-    """The absorbed changes of one history dataset."""
+    """The absorbed changes of one history dataset, as a run of a bucket stores them."""
 
-    def __init__(self, layout: Layout, dataset_id: str, source: str) -> None:
+    def __init__(
+        self, layout: Layout, dataset_id: str, source: str, bucket: KeyBucket = WHOLE
+    ) -> None:
         self._dataset_id = dataset_id
+        self._app_id = _app_id_of(bucket)
+        self._independent = None if bucket.is_whole else partial(_is_of_others, bucket)
         self._companion = CompanionTable(
             layout,
             dataset_id,
@@ -83,7 +90,7 @@ class AbsorbedChanges:
         except SchemaChangeError:
             own = self._companion.open()
             assert own is not None  # only an existing table has other columns
-            put = own.transaction(_APP_ID) + 1
+            put = _last_put(own) + 1
             rows = _stamped(changes, put, now)
             doing = f"Replacing absorbed changes of dataset {self._dataset_id!r}"
             with guarded(self._companion.uri, doing), own.by_delta_rs() as handle:
@@ -91,7 +98,7 @@ class AbsorbedChanges:
                     handle,
                     iter([rows]),
                     rows.schema,
-                    transaction(_APP_ID, put),
+                    transaction(self._app_id, put),
                     partition_by=[_STAMPS.day],
                 )
 
@@ -115,10 +122,17 @@ class AbsorbedChanges:
         )
         doing = f"Storing absorbed changes of dataset {self._dataset_id!r}"
         with guarded(self._companion.uri, doing):
-            put = table.transaction(_APP_ID) + 1
+            put = _last_put(table) + 1
             schema, added = self._fitted(table, rows)
             rows = aligned(rows, schema, {_PUT: pa.scalar(put)})
-            self._companion.append(table, rows, now, transaction(_APP_ID, put), added=added)
+            self._companion.append(
+                table,
+                rows,
+                now,
+                transaction(self._app_id, put),
+                added=added,
+                independent=self._independent,
+            )
 
     def _fitted(self, table: Table, rows: pa.Table) -> tuple[pa.Schema, Sequence[pa.Field]]:
         """Widen the table's columns, and add those that can't come with the rows.
@@ -154,6 +168,26 @@ class AbsorbedChanges:
         wanted = payload.append(pa.field(CAUSE, pa.string()))
         rows = self._companion.read(table, table.schema, keys, lowest=lowest)
         return aligned(_renamed(_stored_last(rows), {_CAUSE: CAUSE}), wanted)
+
+
+def _app_id_of(bucket: KeyBucket) -> str:
+    return _APP_ID if bucket.is_whole else f"{_APP_ID}/{bucket.name}"
+
+
+def _last_put(table: Table) -> int:
+    """Return the highest number of a put so far, of any bucket: a key's next one is higher."""
+    return max((put for of, put in table.at.transactions.items() if _bucket_of(of)), default=0)
+
+
+def _bucket_of(app_id: str) -> KeyBucket | None:
+    own = app_id == _APP_ID
+    return WHOLE if own else bucket_named(app_id.removeprefix(f"{_APP_ID}/"))
+
+
+def _is_of_others(bucket: KeyBucket, app_id: str) -> bool:
+    """Return whether an application id stores changes of other keys than those of a bucket."""
+    of = _bucket_of(app_id)
+    return of is not None and not of.overlaps(bucket)
 
 
 def _stamped(changes: pa.Table, put: int, now: datetime) -> pa.Table:

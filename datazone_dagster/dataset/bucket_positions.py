@@ -35,17 +35,25 @@ def apply_app_ids(table: Snapshot, source: str) -> dict[str, KeyBucket]:
     return {app_id: bucket for app_id, bucket in found if bucket is not None}
 
 
-def position_of_bucket(table: Snapshot, source: str, bucket: KeyBucket) -> int:
-    """Return the last batch whose changes of a bucket are in a table; 0: none.
+def applied_batches(table: Snapshot, source: str) -> dict[KeyBucket, int]:
+    """Return the last batch whose changes are in a table, by bucket of any number of buckets.
 
     Raises:
         StorageError: The table was restored, and the position of the rows is not known.
     """
-    batches = {
+    return {
         of: version_of_rows(table, source, app_id).transaction(app_id)
         for app_id, of in apply_app_ids(table, source).items()
     }
-    return applied_through(batches, bucket)
+
+
+def position_of_bucket(table: Snapshot, source: str, bucket: KeyBucket) -> int:
+    """Return the last batch whose changes of a bucket are in a table; 0: none.
+
+    Raises:
+        StorageError: As in `applied_batches`.
+    """
+    return applied_through(applied_batches(table, source), bucket)
 
 
 def restored_positions(table: Snapshot, source: str) -> dict[str, int]:
@@ -54,7 +62,7 @@ def restored_positions(table: Snapshot, source: str) -> dict[str, int]:
     Only of tables with several: the next commit of a run says the only one by itself.
 
     Raises:
-        StorageError: As in `position_of_bucket`.
+        StorageError: As in `applied_batches`.
     """
     app_ids = apply_app_ids(table, source)
     if len(app_ids) == 1:

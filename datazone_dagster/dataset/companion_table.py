@@ -21,6 +21,7 @@ from datazone_dagster.delta.live_file import LiveFile
 from datazone_dagster.delta.log_upkeep import NO_CLEANING
 from datazone_dagster.delta.orphans import orphan_files
 from datazone_dagster.delta.read_file import live_batches
+from datazone_dagster.delta.rebase import Independent
 from datazone_dagster.delta.table import Table, created, opened
 from datazone_dagster.delta.write_table import drop_partitions
 from datazone_dagster.errors import ConcurrentWriterError
@@ -149,6 +150,7 @@ class CompanionTable:
         commit: Commit | None = None,
         *,
         added: Sequence[pa.Field] = (),
+        independent: Independent | None = None,
     ) -> None:
         """Append rows, then drop the days that have expired.
 
@@ -159,8 +161,10 @@ class CompanionTable:
             commit: Properties that the commit carries: it fails if another one comes first. None:
                 the rows are right for any version.
             added: Columns that the table gets with the rows.
+            independent: Writers of other keys, which do not count as others.
         """
-        append(table, rows, commit, added=added, attempts=1 if commit else ATTEMPTS)
+        attempts = 1 if commit else ATTEMPTS
+        append(table, rows, commit, added=added, attempts=attempts, independent=independent)
         self._expire(table, now)
         table.keep_short(_REPLACED_STAY)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from datazone_dagster.dataset.bucket_positions import (
+    applied_batches,
     apply_app_ids,
     marks_of,
-    position_of_bucket,
 )
 from datazone_dagster.dataset.properties import (
     SCAN,
@@ -19,15 +19,30 @@ from datazone_dagster.dataset.properties import (
 from datazone_dagster.dataset.restored import version_of_rows
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
-from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
+from datazone_dagster.model.key_bucket import (
+    WHOLE,
+    Ahead,
+    KeyBucket,
+    applied_through,
+    parts_ahead,
+)
 
 
 class Progress(NamedTuple):
-    """Position of a dataset, how often keys were erased from it, and how often it was rebuilt."""
+    """Position of a dataset, how often keys were erased from it, and how often it was rebuilt.
+
+    `ahead` has the parts of a bucket of which more is applied: the number of buckets was larger.
+    """
 
     position: int = 0
     erasures: int = 0
     generation: int = 0
+    ahead: Ahead = ()
+
+    def moved_to(self, position: int) -> Progress:
+        """Return the progress after a commit of this position."""
+        ahead = tuple(part for part in self.ahead if part[1] > position)
+        return self._replace(position=position, ahead=ahead)
 
 
 def progress_of(table: Snapshot, source: str, bucket: KeyBucket = WHOLE) -> Progress:
@@ -38,10 +53,12 @@ def progress_of(table: Snapshot, source: str, bucket: KeyBucket = WHOLE) -> Prog
             table was restored, and the position of the rows is not known.
     """
     require_changes(table, source)
+    batches = applied_batches(table, source)
     return Progress(
-        position_of_bucket(table, source, bucket),
+        applied_through(batches, bucket),
         erasures_of(table, source),
         generation_of(table, source),
+        parts_ahead(batches, bucket),
     )
 
 
@@ -70,11 +87,18 @@ def require_progress(
     Raises:
         ConcurrentWriterError: Another run has applied changes, or keys were erased.
     """
-    position = progress_of(table, source, bucket).position
+    found = progress_of(table, source, bucket)
+    position = found.position
     if position != expected.position:
         raise ConcurrentWriterError(
             f"The dataset at {table.store.uri} is at batch {position}, not at "
             f"{expected.position}: another run has applied changes meanwhile.",
+            safe="Nothing of this attempt was written; the other run's commit is in effect.",
+        )
+    if found.ahead != expected.ahead:
+        raise ConcurrentWriterError(
+            f"The dataset at {table.store.uri}: a run of a former number of buckets has applied "
+            "changes meanwhile.",
             safe="Nothing of this attempt was written; the other run's commit is in effect.",
         )
     require_erasures(table, source, expected.erasures)

@@ -6,7 +6,7 @@ the rows, so rows and position can't diverge.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES
 from datazone_dagster.dataset.bucket_positions import independent_of, marks_of
+from datazone_dagster.dataset.chunk_written import ChunkWritten
 from datazone_dagster.dataset.contract_refusals import rows_of_deletes, without_refused
 from datazone_dagster.dataset.dataset_progress import (
     Progress,
@@ -47,9 +48,8 @@ from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import HIDDEN, Log
 from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.function_record import FunctionRecord, MadeBy
-from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
+from datazone_dagster.model.key_bucket import WHOLE, Ahead, KeyBucket
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.report import DeleteCounts, MergeCounts
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
@@ -65,17 +65,6 @@ __all__ = ["KIND", "ChunkWritten", "DatasetTable"]
 
 ATTEMPTS = 20
 """Attempts of a bucket at one chunk while others change columns or properties of the table."""
-
-
-@dataclass(frozen=True)
-class ChunkWritten:
-    """Result of writing one chunk: the changes to the dataset and the table's new state."""
-
-    counts: MergeCounts
-    table_version: int
-    added_columns: tuple[str, ...]
-    quarantined: int = 0
-    deletes: DeleteCounts = field(default_factory=DeleteCounts)
 
 
 class DatasetTable:
@@ -125,6 +114,7 @@ class DatasetTable:
             engine=engine or engine_for(deletion_vectors),
             tombstones=self._tombstones,
             memory_limit_bytes=memory_limit_bytes,
+            bucket=bucket,
         )
 
     def position(self) -> int:
@@ -173,6 +163,7 @@ class DatasetTable:
         state: FunctionState = FunctionState(),
         erasures: int = 0,
         generation: int | None = None,
+        ahead: Ahead = (),
         version: str | None = None,
         start: SnapshotBase | None = None,
         merges_left: float = 0.0,
@@ -189,6 +180,7 @@ class DatasetTable:
                 rows then fails.
             erasures: Count of erasures from before the chunk was read: it may have erased keys.
             generation: Count of rebuilds from before the chunk was read; None: any.
+            ahead: Parts of the bucket that were ahead of it before the chunk was read.
             version: Version of the function, to store like the mapping; None stores none.
             start: Snapshot that the dataset begins with, for its first chunk: the table has no
                 position before it.
@@ -210,7 +202,7 @@ class DatasetTable:
             settle_positions(table, self._source)
             if generation is None:
                 generation = generation_of(table.at, self._source)
-            progress = Progress(before, erasures, generation)
+            progress = Progress(before, erasures, generation, ahead)
             require_progress(table.at, self._source, progress, self._bucket)
             self._columns.require(table.at, state)
             try:

@@ -36,11 +36,13 @@ from datazone_dagster.model.column_names import (
     KEY,
     VERSION,
 )
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
 from datazone_dagster.rows.append import append
+from datazone_dagster.rows.bucket_files import tag_of
 from datazone_dagster.rows.engine import MergeEngine, MergeTarget
 from datazone_dagster.rows.existing_rows import find_rows, read_existing, read_located
 
@@ -91,7 +93,14 @@ class AppendMode:
         """See `Mode.write`."""
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         with guarded(target.uri, f"Appending to dataset {target.dataset_id!r}"):
-            append(target.table, _oldest_first(chunk.rows), commit, added=target.added)
+            append(
+                target.table,
+                _oldest_first(chunk.rows),
+                commit,
+                added=target.added,
+                independent=target.independent,
+                tag=tag_of(target.bucket),
+            )
         return MergeCounts(inserted=len(chunk.rows))
 
 
@@ -256,12 +265,13 @@ def mode_of(
     engine: MergeEngine,
     tombstones: Tombstones,
     memory_limit_bytes: int,
+    bucket: KeyBucket = WHOLE,
 ) -> Mode:
-    """Return the mode of a dataset, as it is declared."""
+    """Return the mode of a dataset, as it is declared, for the keys of a bucket."""
     if mode == "append":
         return AppendMode()
     if mode == "history":
-        absorbed = AbsorbedChanges(layout, dataset_id, source)
+        absorbed = AbsorbedChanges(layout, dataset_id, source, bucket)
         soft = deletes == "soft"
         return HistoryMode(
             engine, absorbed, track, soft=soft, memory_limit_bytes=memory_limit_bytes

@@ -64,6 +64,9 @@ class KeyBucket:
         return KeyBucket((self.number + 1) // 2, self.of // 2)
 
 
+Ahead = tuple[tuple[KeyBucket, int], ...]
+"""Parts of a bucket of which more is applied than of the bucket, each with its last batch."""
+
 WHOLE = KeyBucket()
 """The bucket of a dataset without buckets."""
 
@@ -103,6 +106,21 @@ def applied_through(batches: Mapping[KeyBucket, int], bucket: KeyBucket) -> int:
         larger = larger.half_of()
         found = max(found, batches.get(larger, 0))
     return found
+
+
+def parts_ahead(batches: Mapping[KeyBucket, int], bucket: KeyBucket) -> Ahead:
+    """Return the parts of a bucket of which more is applied than of the bucket.
+
+    A dataset that gets a smaller number of buckets has some, until the new bucket has caught up.
+
+    Args:
+        batches: Last batch applied by bucket, of any number of buckets; absent: none.
+        bucket: The bucket.
+    """
+    position = applied_through(batches, bucket)
+    found = (one for one in batches if one.of > bucket.of and one.overlaps(bucket))
+    ahead = ((one, batches[one]) for one in found if batches[one] > position)
+    return tuple(sorted(ahead, key=lambda part: (part[0].of, part[0].number)))
 
 
 def _by_parts(batches: Mapping[KeyBucket, int], bucket: KeyBucket) -> int:

@@ -15,6 +15,7 @@ from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.write_table import append_rows
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import KEY, VERSION
+from datazone_dagster.rows.bucket_files import tagged
 
 
 def append(
@@ -25,6 +26,7 @@ def append(
     added: Sequence[pa.Field] = (),
     attempts: int = 1,
     independent: Independent | None = None,
+    tag: str | None = None,
 ) -> None:
     """Append rows; the table is at the new version afterwards.
 
@@ -36,6 +38,7 @@ def append(
         attempts: Attempts at the commit while others commit first; 1 if the rows are right for
             that version only.
         independent: Writers of other rows, which do not count as others.
+        tag: Tag of the file, as of `bucket_files.tag_of`.
 
     Raises:
         ConcurrentWriterError: Another commit came first; nothing was written.
@@ -51,7 +54,7 @@ def append(
         write_data_file(store, rows.schema, values, part.to_batches(), plain_columns=(KEY, VERSION))
         for values, part in by_partition(rows, table.partition_columns)
     )
-    adds = [add for add in written if add is not None]
+    adds = [tagged(add, tag) for add in written if add is not None]
     for attempts_left in reversed(range(attempts)):
         try:
             after = commit_files(

@@ -68,7 +68,7 @@ class RowEngine:
         try:
             change_rows(
                 target,
-                lambda table: replaced(table, removed, rows),
+                lambda table: replaced(table, removed, rows, target.bucket),
                 commit,
                 self._choose,
                 attempts=1,
@@ -159,13 +159,16 @@ def merged(snapshot: Snapshot, batch: MergeBatch, bucket: KeyBucket = WHOLE) -> 
     )
 
 
-def replaced(snapshot: Snapshot, removed: pa.Table, rows: pa.Table) -> RowChanges:
+def replaced(
+    snapshot: Snapshot, removed: pa.Table, rows: pa.Table, bucket: KeyBucket = WHOLE
+) -> RowChanges:
     """Plan the replacement of rows of certain keys and versions by others.
 
     Args:
         snapshot: Snapshot of the table.
         removed: Key and version of the rows to remove, or their locations in the snapshot.
         rows: The rows to add.
+        bucket: Bucket of the keys of the rows to remove.
 
     Raises:
         OSError: The store failed.
@@ -174,7 +177,7 @@ def replaced(snapshot: Snapshot, removed: pa.Table, rows: pa.Table) -> RowChange
     if {FILE, POSITION} <= set(removed.column_names):
         return RowChanges(positions(removed, snapshot.files), rows)
     keys = pa.chunked_array([removed[KEY].unique()])
-    found = locate(snapshot, keys)
+    found = locate(snapshot, keys, bucket=bucket)
     existing = pa.table({KEY: keys.take(found[CHANGE_ROW]), VERSION: found[VERSION]})
     leaving = are_among(existing, removed)
     return RowChanges(positions(found.filter(leaving), snapshot.files), rows)

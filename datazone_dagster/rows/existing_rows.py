@@ -44,7 +44,7 @@ def find_rows(
     schema = pa.schema([target.schema.field(name) for name in columns])
     with guarded(target.uri, f"Reading {target.title}"):
         snapshot = target.table.at
-        found = locate(snapshot, keys)
+        found = locate(snapshot, keys, bucket=target.bucket)
         if set(columns) <= {KEY, VERSION}:
             values = {KEY: keys.take(found[CHANGE_ROW]), VERSION: found[VERSION]}
             rows = pa.table(

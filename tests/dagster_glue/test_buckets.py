@@ -119,9 +119,6 @@ def test_outputs_of_a_transform_have_one_number_of_buckets() -> None:
     for dataset in ({"buckets": 3}, {"buckets": 512}, {"buckets": True}, {"buckets": 0}):
         with pytest.raises(DefinitionError, match="power of two"):
             orders_transform(**dataset)
-    for mode in ({"mode": "append"}, {"mode": "history"}, {"deletes": "soft"}):
-        with pytest.raises(DefinitionError, match="mode='merge' with deletes='hard'"):
-            orders_transform(buckets=2, **mode)
 
 
 def test_an_asset_that_takes_a_dataset_gets_the_rows_of_every_bucket(world: World) -> None:

@@ -12,6 +12,7 @@ from datazone_dagster.model.key_bucket import (
     bucket_named,
     is_bucket_count,
     key_buckets,
+    parts_ahead,
 )
 
 COUNTS = [count for count in range(1, SLOTS + 1) if is_bucket_count(count)]
@@ -41,7 +42,12 @@ def test_a_bucket_is_applied_as_far_as_each_of_its_slots(
         return max(known, default=0)
 
     slots = range(bucket.first_slot, bucket.last_slot + 1)
-    assert applied_through(batches, bucket) == min(map(of_slot, slots))
+    position = applied_through(batches, bucket)
+    assert position == min(map(of_slot, slots))
+    ahead = parts_ahead(batches, bucket)
+    for slot in slots:
+        known = [at for one, at in ahead if one.has_some_of(slot, slot)]
+        assert max(known, default=position) == of_slot(slot)
 
 
 def test_the_number_of_buckets_changes_without_a_loss_of_progress() -> None:

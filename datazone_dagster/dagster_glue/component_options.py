@@ -45,6 +45,13 @@ class ComponentOptions(dg.Resolvable):
     partition_by: Annotated[
         list[str] | None, described("Columns that partition the table.", ["order_date"])
     ] = None
+    buckets: Annotated[
+        int,
+        described(
+            "Number of shares of the keys that runs apply independently: a power of two up to 256.",
+            16,
+        ),
+    ] = 1
     max_lag_seconds: Annotated[
         float, described("Lag from which the check `lag` fails, in seconds.", 600.0)
     ] = 300.0
@@ -163,6 +170,7 @@ class ComponentOptions(dg.Resolvable):
         dataset = Dataset(
             dataset_id,
             partition_by=self.partition_by or (),
+            buckets=self.buckets,
             max_lag=timedelta(seconds=self.max_lag_seconds),
             description=self.description,
             owners=self.owners or (),

@@ -159,6 +159,7 @@ def test_the_version_is_that_of_function_and_columns() -> None:
         ("transform: shop_functions.NUMBER", "Name a function"),
         ("transform: shop_functions.decorated", "decorated one"),
         ("mode: upsert", "upsert"),
+        ("buckets: 3", "power of two"),
         ("default_status: SLEEPING", "Allowed: RUNNING, STOPPED"),
     ],
 )
@@ -206,6 +207,12 @@ def test_components_of_one_table_share_its_drain(tmp_path: Path) -> None:
     merged = dg.Definitions.merge(one, other)
     names = [sensor.name for sensor in merged.sensors or ()]
     assert names.count("drain_orders") == names.count("watch_drains") == len(names) / 2
+
+
+def test_a_dataset_with_buckets_has_a_partition_for_each(tmp_path: Path) -> None:
+    made = component(f"{SELECT}lakehouse: {{uri: {tmp_path}}}\nbuckets: 4\nmode: history\n")
+    asset = made.build_defs(None).resolve_asset_graph().get(dg.AssetKey("current-orders"))
+    assert asset.partitions_def.get_partition_keys() == [f"{one}-of-4" for one in range(1, 5)]
 
 
 class Around(DynamoDBStreamComponent):

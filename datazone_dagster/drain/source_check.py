@@ -5,6 +5,7 @@ from __future__ import annotations
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.drain.stream_choice import Listing
 from datazone_dagster.model.checkpoint import Checkpoint
+from datazone_dagster.model.shard import is_kinesis
 from datazone_dagster.model.source_identity import (
     Relation,
     SourceIdentity,
@@ -40,7 +41,15 @@ def owner_to_record(
 def _check_stream_arns(
     source_name: str, log: ChangeLogSnapshot, listing: Listing, checkpoint: Checkpoint
 ) -> None:
-    """Compare stream ARNs, for a change log of an earlier version, which has no owner yet."""
+    """Compare the tables in ARNs, for a change log of an earlier version, which has no owner yet.
+
+    The ARN of a Kinesis stream does not name the table; that of the table, which is asked, does.
+    """
     known, found = checkpoint.stream_arn, listing.stream_arns[-1:]
-    if known and found and table_of_stream(known) != table_of_stream(found[0]):
-        raise mismatch(source_name, log.uri, table_of_stream(known) or known, found[0])
+    if not known or not found:
+        return
+    table = table_of_stream(found[0])
+    if is_kinesis(found[0]) and listing.identity is not None:
+        table = listing.identity.table_arn
+    if table_of_stream(known) != table:
+        raise mismatch(source_name, log.uri, table_of_stream(known) or known, table or found[0])

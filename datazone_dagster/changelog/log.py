@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake.transaction import AddAction
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog import gap_notes, ranges
+from datazone_dagster.changelog.batch_epoch import epoch_of
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
@@ -47,7 +47,6 @@ from datazone_dagster.model.snapshot_state import SnapshotState
 from datazone_dagster.model.source_identity import PROPERTY as OWNER_PROPERTY
 from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.model.table_file import DataFile
-from datazone_dagster.model.version import split_version
 
 
 class ChangeLog:
@@ -342,12 +341,9 @@ class ChangeLogSnapshot:
         return RowGroups(store, files, after_batch, through_batch, bucket)
 
     def epoch_of(self, batch: int) -> int | None:
-        """Return the epoch of the changes of a batch; None if the batch has no changes."""
-        for rows in self._read(batch - 1, batch, [Log.BATCH, Log.VERSION]):
-            version = pc.max(rows[Log.VERSION]).as_py()
-            if version is not None:
-                return split_version(version)[0]
-        return None
+        """Return the epoch of a batch, also without changes; None if it is not known for sure."""
+        notes = (one.content for one in self._head.at.notes)
+        return epoch_of(batch, self.truncated_through, self.head, notes, self._read)
 
     def oldest_event_time_after(self, batch: int) -> datetime | None:
         """Return the oldest event time in the batches after `batch`, from file statistics."""

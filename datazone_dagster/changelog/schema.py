@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import ChangeRecord, ChangeRecords, MalformedRecord, Texts
-from datazone_dagster.model.version import epoch_digits, row_version
+from datazone_dagster.model.version import SEQUENCE_DIGITS, epoch_digits
 
 BATCHES_PER_BUCKET = 4096
 """Batches in one partition: about six hours at a tick every 5 seconds."""
@@ -108,7 +108,8 @@ class BatchRows:
     def add(self, shard: ShardRecords) -> Iterator[pa.Table]:
         """Add records, and yield the tables in `WRITTEN_SCHEMA` that they fill."""
         if shard.malformed:
-            yield _malformed_table(self._batch, self._epoch, replace(shard, records=()))
+            only = replace(shard, records=())
+            yield _malformed_table(self._batch, self._epoch, self.epoch_from, only)
         for piece in _cut(shard):
             self._pieces.append(piece)
             self._rows += len(piece.records)
@@ -204,25 +205,24 @@ def _constant(value: str | None, rows: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, pa.array([value or ""], pa.string()))
 
 
-def _malformed_table(batch: int, epoch: int, shard: ShardRecords) -> pa.Table:
+def _malformed_table(
+    batch: int, epoch: int, epoch_from: str | None, shard: ShardRecords
+) -> pa.Table:
     records = shard.malformed
+    digits = pa.array([_digits(record.sequence_number) for record in records], pa.string())
     columns: dict[str, pa.Array] = {
         **_batch_and_shard(batch, [shard], len(records)),
-        Log.VERSION: pa.array(
-            [
-                None
-                if record.sequence_number is None
-                else row_version(epoch, record.sequence_number)
-                for record in records
-            ],
-            pa.string(),
-        ),
+        Log.VERSION: _versions(digits, epoch, epoch_from),
         Log.RAW: pa.array(
             [record.raw.decode("utf-8", "backslashreplace") for record in records], pa.string()
         ),
         Log.REASON: pa.array([record.reason for record in records], pa.string()),
     }
     return _filled(columns, len(records))
+
+
+def _digits(sequence_number: int | None) -> str | None:
+    return None if sequence_number is None else f"{sequence_number:0{SEQUENCE_DIGITS}d}"
 
 
 def _batch_and_shard(batch: int, pieces: Sequence[ShardRecords], rows: int) -> dict[str, pa.Array]:

@@ -4,6 +4,9 @@ A snapshot raises the epoch in one commit. A stream of DynamoDB is read in order
 after that commit is newer than what landed before. Through Kinesis an older change may land after
 it, and would beat a newer one that landed before. So the time of a change decides: what was made
 before the scan could begin keeps the epoch before. The scan shows what it led to (invariant 6).
+
+That time is by the clock of the service: the announcement has it from there, since the clock of
+the machine may be behind, and would give changes made before the announcement the new epoch.
 """
 
 from __future__ import annotations
@@ -38,6 +41,6 @@ def _raised_at(snapshot: SnapshotState | None, epoch: int) -> datetime | None:
     if snapshot is None:
         return None
     if snapshot.announced_at is not None and snapshot.epoch == epoch:
-        return snapshot.announced_at
+        return snapshot.raised_at
     base = snapshot.base
-    return base.announced_at if base is not None and base.epoch == epoch else None
+    return base.raised_at if base is not None and base.epoch == epoch else None

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import enum
 import json
-import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from datazone_dagster.model.scan_segments import nth_segment
 from datazone_dagster.model.snapshot_base import SnapshotBase
 
 PROPERTY = "datazone.snapshot"
@@ -36,6 +36,7 @@ SETTLE = timedelta(seconds=60)
 
 _TIMES = (
     "announced_at",
+    "announced_served_at",
     "scan_started_at",
     "scanned_at",
     "done_at",
@@ -145,6 +146,8 @@ class SnapshotState:
         announced_batch: Head of the change log at the announcement; None: not announced, or by an
             earlier version of the library.
         base: Latest snapshot of the whole table that was handed over; None: there is none.
+        announced_served_at: Time of the announcement by the clock of the service, which the times
+            of changes are by as well; None: the service did not say, or as `announced_batch`.
     """
 
     id: str
@@ -175,6 +178,7 @@ class SnapshotState:
     was_consistent: bool = False
     announced_batch: int | None = None
     base: SnapshotBase | None = None
+    announced_served_at: datetime | None = None
 
     @property
     def as_base(self) -> SnapshotBase | None:
@@ -182,7 +186,13 @@ class SnapshotState:
         if self.announced_batch is None or self.announced_at is None or self.reads == "windows":
             return None
         repairs = self.reason == "resync"
-        return SnapshotBase(self.announced_batch, self.epoch, self.announced_at, repairs)
+        served_at = self.announced_served_at
+        return SnapshotBase(self.announced_batch, self.epoch, self.announced_at, repairs, served_at)
+
+    @property
+    def raised_at(self) -> datetime | None:
+        """Time of the announcement to compare with times of the service; None: not announced."""
+        return self.announced_served_at or self.announced_at
 
     @property
     def is_active(self) -> bool:
@@ -192,8 +202,8 @@ class SnapshotState:
     @property
     def drain_must_pass(self) -> datetime | None:
         """Time up to which every change must be drained before the next phase; None: no such."""
-        if self.phase is Phase.ANNOUNCED and self.announced_at is not None:
-            return self.announced_at + SETTLE
+        if self.phase is Phase.ANNOUNCED and self.raised_at is not None:
+            return self.raised_at + SETTLE
         if self.phase is Phase.SCANNED and self.scanned_at is not None:
             return self.scanned_at + _CUT
         return None
@@ -211,9 +221,9 @@ class SnapshotState:
         None before the announcement. Every change that was drained before the announcement is in
         such an export: no older row wins.
         """
-        if self.announced_at is None:
+        if self.raised_at is None:
             return None
-        at = self.announced_at + EXPORT_SETTLE
+        at = self.raised_at + EXPORT_SETTLE
         return at.replace(microsecond=0) + (_CUT if at.microsecond else timedelta(0))
 
     @property
@@ -268,7 +278,13 @@ def is_consistent(state: SnapshotState | None) -> bool:
 
 
 def announced(
-    state: SnapshotState, *, epoch: int, at: datetime, consistent_reads: bool, table_id: str
+    state: SnapshotState,
+    *,
+    epoch: int,
+    at: datetime,
+    consistent_reads: bool,
+    table_id: str,
+    served_at: datetime | None = None,
 ) -> SnapshotState:
     """Return the state after the announcement, as a new attempt: nothing is scanned yet.
 
@@ -278,6 +294,7 @@ def announced(
         at: Current time.
         consistent_reads: Whether the scan reads consistently.
         table_id: Id of the table.
+        served_at: Current time by the clock of the service; None if it does not say.
     """
     return SnapshotState(
         wanted(state.reason).id,
@@ -292,6 +309,7 @@ def announced(
         lost_from=state.lost_from,
         was_consistent=state.was_consistent,
         base=state.base,
+        announced_served_at=served_at,
     )
 
 
@@ -311,24 +329,12 @@ def scan_started(
 def opened(state: SnapshotState, most: int) -> SnapshotState:
     """Return the state with the next segments begun, until `most` are open."""
     end = min(state.segments, state.next_segment + most - len(state.open))
-    begun = [_nth_segment(state.segments, number) for number in range(state.next_segment, end)]
+    begun = [nth_segment(state.segments, number) for number in range(state.next_segment, end)]
     return replace(
         state,
         open={**state.open, **dict.fromkeys(begun)},
         next_segment=state.next_segment + len(begun),
     )
-
-
-def _nth_segment(segments: int, number: int) -> int:
-    """Return the segment that is begun at a place in the order.
-
-    Neighbouring segments are parts of the same partition, which serves a limited rate. So the
-    order goes through all segments in strides of about 0.618 of them, which spreads any few.
-    """
-    stride = max(1, round(segments * 0.618))
-    while math.gcd(stride, segments) != 1:
-        stride += 1
-    return number * stride % segments
 
 
 def landed(state: SnapshotState, scanned: Scanned) -> SnapshotState:

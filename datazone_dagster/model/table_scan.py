@@ -24,6 +24,7 @@ class TableDescription:
             of its warm throughput; None if the service reports neither.
         max_read_units: Limit of an on-demand table (`MaxReadRequestUnits`), per second; None
             without one.
+        served_at: Time of the response by the clock of the service; None if it does not say.
     """
 
     table_name: str
@@ -34,6 +35,7 @@ class TableDescription:
     size_bytes: int
     read_units_per_second: float | None
     max_read_units: float | None
+    served_at: datetime | None = None
 
 
 class ScannedItem(NamedTuple):

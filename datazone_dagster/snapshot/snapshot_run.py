@@ -136,7 +136,7 @@ class SnapshotRun:
         if why:
             self._began_again = why
             self._logger.warning("The snapshot of %s begins again: %s.", self._source.name, why)
-        now = self._clock()
+        now, served_at = self._clock(), self._client.describe_table().served_at
 
         def to(state: SnapshotState | None, checkpoint: Checkpoint) -> SnapshotState:
             return announced(
@@ -145,6 +145,7 @@ class SnapshotRun:
                 at=now,
                 consistent_reads=CONSISTENT_READS,
                 table_id=self._description.table_id or "",
+                served_at=served_at,
             )
 
         announce(self._source, self._layout, now, to)

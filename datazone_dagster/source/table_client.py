@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -72,7 +73,10 @@ class BotoTableClient:
         call = self._call("DescribeTable")
         ask: Any = self._connected().dynamodb.describe_table
         with translated(call):
-            return _description(self.table_name, ask(TableName=self.table_name)["Table"])
+            answer = ask(TableName=self.table_name)
+            return replace(
+                _description(self.table_name, answer["Table"]), served_at=served_at(answer)
+            )
 
     def scan_page(
         self, segment: int, segments: int, start_key: str | None, *, consistent: bool

@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class Flow:
     start: Any = "trim_horizon"
     precision: str = "MICROSECOND"
     shards: int = 1
+    clock_behind: timedelta = timedelta(0)
     table: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
 
     def __post_init__(self) -> None:
@@ -166,7 +167,9 @@ class Flow:
         )
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self.service.admin.now(), timezone.utc)
+        """Return the time of the machine, which may be behind the service."""
+        served = datetime.fromtimestamp(self.service.admin.now(), timezone.utc)
+        return served - self.clock_behind
 
     def drain(self) -> DrainReport:
         return drain_once(self.source, self.client, self.layout, clock=self.now)

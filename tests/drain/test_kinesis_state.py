@@ -1,0 +1,157 @@
+"""What a Kinesis source stores: epochs by the clock of the service, owner, malformed records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from datazone_dagster.changelog import owner
+from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.errors import SourceMismatchError
+from datazone_dagster.local import LocalDynamoDB
+from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.record import ChangeRecord
+from datazone_dagster.model.snapshot_base import SnapshotBase
+from datazone_dagster.model.snapshot_state import Phase
+from datazone_dagster.model.version import split_version
+from datazone_dagster.source import kinesis_wire
+from datazone_dagster.source.wire import NotAStreamRecordError
+from tests.drain.kinesis_flow import FIRST, Flow, Service, layout_in
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with LocalDynamoDB(shards=1) as server:
+        yield Service(server)
+
+
+@pytest.fixture
+def flow(service: Service, tmp_path: Path) -> Flow:
+    return Flow(service, layout_in(tmp_path))
+
+
+def hand_over(flow: Flow, seconds: float) -> None:
+    """Drain and take the snapshot until it is done."""
+    for _ in range(12):
+        flow.drain_all()
+        flow.apply("merge")
+        if flow.snapshot().phase is Phase.DONE:
+            return
+        flow.service.admin.advance_clock(seconds)
+    raise AssertionError("the snapshot was not done")
+
+
+def test_what_comes_late_does_not_win_where_the_clock_is_behind(
+    service: Service, tmp_path: Path
+) -> None:
+    behind = timedelta(minutes=10)
+    flow = Flow(service, layout_in(tmp_path), start="snapshot", clock_behind=behind)
+    flow.put("a", 1)
+    flow.hold()
+    for n in (2, 3):
+        flow.put("a", n)
+    flow.put("late", 1)
+    flow.deliver([1])
+    flow.drain()
+    flow.snapshot()  # announced: the epoch is raised
+    flow.deliver([0])
+    flow.drain()
+    flow.apply("merge")
+    assert flow.current() == {"a": "3"}
+    hand_over(flow, 300)
+    flow.deliver()
+    flow.drain_all()
+    flow.apply("merge")
+    assert flow.current() == flow.items() == {"a": "3", "late": "1"}
+    by_name = {
+        (row[Log.EVENT_NAME], split_version(row[Log.VERSION])[0])
+        for row in flow.log_rows().to_pylist()
+    }
+    assert by_name == {("INSERT", 1), ("MODIFY", 1), ("SNAPSHOT", 2)}
+
+
+def test_a_base_of_an_earlier_version_is_read() -> None:
+    base = SnapshotBase(3, 2, FIRST, repairs=False, announced_served_at=FIRST)
+    assert SnapshotBase.from_json(base.to_json()) == base
+    text = f'{{"batch": 3, "epoch": 2, "announced_at": "{FIRST.isoformat()}", "repairs": false}}'
+    assert SnapshotBase.from_json(text) == SnapshotBase(3, 2, FIRST, repairs=False)
+
+
+def test_what_is_malformed_and_late_keeps_the_epoch_before(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> ChangeRecord:
+        raise NotAStreamRecordError("not known to this version")
+
+    flow = Flow(service, layout_in(tmp_path), start="snapshot")
+    flow.put("a", 1)
+    flow.hold()
+    for n in (2, 3):
+        flow.put("a", n)
+    flow.deliver([1])
+    flow.drain()
+    flow.snapshot()
+    flow.deliver([0])
+    with monkeypatch.context() as older_version:
+        older_version.setattr(kinesis_wire, "_change", refuse)
+        assert flow.drain().malformed == 1
+    flow.apply("merge")
+    assert flow.redrive("merge").waiting == 0
+    assert flow.current() == {"a": "3"}
+    hand_over(flow, 40)
+    assert flow.current() == flow.items()
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_record_without_an_order_alone_in_its_batch_is_redriven(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, noted: bool
+) -> None:
+    def refuse(_: object) -> ChangeRecord:
+        raise NotAStreamRecordError("not known to this version")
+
+    flow.put("a", 1)
+    flow.drain()
+    flow.put("a", 2)
+    with monkeypatch.context() as older_version:
+        older_version.setattr(kinesis_wire, "_change", refuse)
+        older_version.setattr(kinesis_wire, "_salvaged_number", lambda _: None)
+        assert flow.drain().malformed == 1
+    flow.put("b", 1)
+    flow.drain()
+    flow.apply("merge")
+    assert flow.current() == {"a": "1", "b": "1"}
+    if not noted:
+        monkeypatch.setattr("datazone_dagster.changelog.batch_epoch.landed_in", lambda *_: None)
+    assert flow.redrive("merge").waiting == 0
+    assert flow.current() == {"a": "2", "b": "1"}
+
+
+def test_a_log_of_an_earlier_version_goes_on_with_kinesis_of_the_same_table(
+    flow: Flow, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinesis, create_log = flow.source, owner.create_log
+    flow.switch_to_the_stream_of_the_table()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(
+            "datazone_dagster.changelog.log.create_log",
+            lambda uri, options, _, **others: create_log(uri, options, None, **others),
+        )
+        earlier.setattr("datazone_dagster.drain.batch.owner_to_record", lambda *_: None)
+        flow.put("a", 1)
+        flow.drain()
+    other = Flow(service, flow.layout)
+    with pytest.raises(SourceMismatchError, match=f"{flow.table}.*{other.table}"):
+        other.drain()
+    flow.source = kinesis
+    flow.new_process()
+    flow.put("a", 2)
+    flow.drain_all()
+    flow.apply("merge")
+    assert flow.current() == {"a": "2"}
+    log = ChangeLog(flow.layout, "orders").open()
+    assert log is not None
+    assert log.owner is not None
+    assert log.owner.table_name == flow.table

@@ -4,20 +4,33 @@ Positions are a fold over the change log, and the checkpoint table is a snapshot
 may be erased only where the checkpoint has all positions of the log: otherwise a drain that finds
 no note of them would compute a lower position from the remaining rows. So the erasure saves the
 fold first, as a drain does; a drain that saves at the same time wins the race.
+
+Drains recognise changes that they read again by their rows. So the order numbers of those that a
+stream may still have are stored before the rows go: see `erased_events`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date
+from datazone_dagster.changelog.erased_events import (
+    KEPT_DAYS_OF_DYNAMODB,
+    from_text,
+    number_of,
+    to_text,
+    with_erased,
+)
+from datazone_dagster.changelog.erased_events import PROPERTY as ERASED_EVENTS
 from datazone_dagster.changelog.files import write_file
-from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.owner import KIND
 from datazone_dagster.changelog.schema import WRITTEN_SCHEMA
 from datazone_dagster.delta.read_table import last_transaction
@@ -25,8 +38,12 @@ from datazone_dagster.delta.transaction_log import Action, LiveFile, Snapshot
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import utc_now
+from datazone_dagster.model.shard import is_kinesis
 from datazone_dagster.model.snapshot_state import PROPERTY, SnapshotState
+from datazone_dagster.model.version import EPOCH_DIGITS
 from datazone_dagster.rows.erase_rows import ErasableTable, Search
+
+_FIRST, _LAST = (one.replace(tzinfo=timezone.utc) for one in (datetime.min, datetime.max))
 
 
 def erasable_log(layout: Layout, source: str, search: Search) -> ErasableTable:
@@ -37,9 +54,12 @@ def erasable_log(layout: Layout, source: str, search: Search) -> ErasableTable:
         head = last_transaction(table, f"drain/{source}")
         saved = CheckpointTable(layout, source).open_or_create()
         newest = log.open()
-        if newest is not None and saved.checkpoint.batch < head:
+        if newest is None:
+            return
+        if saved.checkpoint.batch < head:
             # A drain saves positions now and then only. Here every one has to be saved.
             saved.save(up_to_date(saved.checkpoint, newest, utc_now()))
+        _store_numbers(newest, search)
 
     def left(snapshot: Snapshot) -> str | None:
         text = snapshot.configuration.get(PROPERTY)
@@ -63,6 +83,36 @@ def erasable_log(layout: Layout, source: str, search: Search) -> ErasableTable:
         properties=(PROPERTY,),
         write=_written,
     )
+
+
+def _store_numbers(log: ChangeLogSnapshot, search: Search) -> None:
+    """Store the order numbers of the changes to erase, unless they are stored.
+
+    The erasure loses the commit race to this commit, and begins again on the version that has it.
+
+    Raises:
+        ConcurrentWriterError: Another commit came first.
+    """
+    stored = from_text(log.properties.get(ERASED_EVENTS))
+    wanted = with_erased(stored, _numbers(log, search), utc_now())
+    if wanted != stored:
+        doing = "Storing the order numbers of erased changes"
+        log.set_property(ERASED_EVENTS, to_text(wanted), doing)
+
+
+def _numbers(log: ChangeLogSnapshot, search: Search) -> Iterator[str]:
+    """Yield the order numbers of the searched changes that their stream may still have."""
+    recent = utc_now() - timedelta(days=KEPT_DAYS_OF_DYNAMODB)
+    of_row = [Log.STREAM_ARN, Log.VERSION, Log.EVENT_TIME, Log.EVENT_ID]
+    for rows in log.rows_of_time(_FIRST, _LAST, (Log.KEYS, Log.RAW, *of_row)):
+        for batch in rows.to_batches():
+            found = search.find(batch.select([Log.KEYS, Log.RAW]))
+            for row in batch.filter(pc.is_valid(found)).select(of_row).to_pylist():
+                if is_kinesis(row[Log.STREAM_ARN]):
+                    if row[Log.VERSION] is not None:
+                        yield row[Log.VERSION][EPOCH_DIGITS:]
+                elif row[Log.EVENT_ID] is not None and row[Log.EVENT_TIME] > recent:
+                    yield number_of(row[Log.EVENT_TIME], row[Log.EVENT_ID])
 
 
 def _written(

@@ -3,7 +3,8 @@
 A change that comes through Kinesis has the same order number in each delivery, whatever its
 position. The numbers of the latest changes are kept in the process. For an older one the change
 log is asked: its files are pruned by time, and all deliveries of a change have its time. So a
-change is recognised as far back as the change log reaches.
+change is recognised as far back as the change log reaches. The numbers of erased changes are a
+property of the log: see `changelog.erased_events`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.changelog import erased_events
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import ChangeRecords
@@ -46,6 +48,7 @@ class KnownEvents:
         self._by_second: dict[int, set[str]] = {}
         self._since: int | None = None
         self._older: set[str] = set()
+        self._erased: tuple[str | None, frozenset[str]] = (None, frozenset())
         self._head = 0
         self._log: ChangeLogSnapshot | None = None
 
@@ -57,6 +60,9 @@ class KnownEvents:
         """
         self._log = log
         self._older.clear()
+        erased = log.properties.get(erased_events.PROPERTY)
+        if erased != self._erased[0]:
+            self._erased = erased, erased_events.from_text(erased)
         # Batches of a scan have no change of the stream.
         if log.head < self._head or (log.head > self._head and log.landed_since(self._head)):
             self._by_second.clear()
@@ -71,7 +77,7 @@ class KnownEvents:
         self._shrink()
 
     def unseen(self, records: ChangeRecords) -> ChangeRecords:
-        """Return the records whose change neither the change log nor this batch has.
+        """Return the records whose change neither the change log nor this batch has, nor had.
 
         Raises:
             StorageError: The store failed.
@@ -93,6 +99,8 @@ class KnownEvents:
         ):
             known = self._older if second < since else self._by_second.setdefault(second, set())
             if digits in known or (second < since and digits in landed):
+                continue
+            if digits in self._erased[1]:
                 continue
             known.add(digits)
             fresh.append(at)

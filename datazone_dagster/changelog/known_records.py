@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.changelog import erased_events
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.model.checkpoint import ShardCheckpoint
 from datazone_dagster.model.column_names import Log
@@ -40,7 +41,8 @@ def any_landed(
     """Return whether the change log has at least one of these records of a shard.
 
     The sequence number alone does not tell: it begins again where a stream is made again. A row
-    without an event is a record that could not be parsed or masked, and counts.
+    without an event is a record that could not be parsed or masked, and counts. So does one that
+    was erased.
 
     Args:
         log: The change log.
@@ -51,6 +53,13 @@ def any_landed(
     Raises:
         StorageError: The store failed.
     """
+    erased = erased_events.from_text(log.properties.get(erased_events.PROPERTY))
+    if erased and any(
+        erased_events.number_of(_time(record.created_at), record.event_id) in erased
+        for record in records
+        if record.created_at != NO_TIME
+    ):
+        return True
     wanted = {record.sequence_number: record for record in records}
     for rows in log.rows_of_time(*_span(records), _COLUMNS):
         of_shard = rows.filter(

@@ -36,9 +36,10 @@ _STREAM = (
 )
 _KINESIS = (
     "The Kinesis stream {stream}: it holds the changes of the item, its deletion included, for its "
-    "retention, which is 24 hours to a year; datazone-dagster doctor shows it. Kinesis may deliver "
-    "a change again, and what recognised it is erased: it lands anew, and the row may come back. "
-    "Run this command again once the retention has passed, or after you shortened it."
+    "retention, which is 24 hours to a year; datazone-dagster doctor shows it. A change that had "
+    "landed is refused if it comes again, by the number of its event. One that comes late, for the "
+    "first time, lands, and the row may come back: run this command again once the retention has "
+    "passed, or after you shortened it."
 )
 
 

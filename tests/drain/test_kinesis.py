@@ -205,9 +205,15 @@ def test_what_is_no_change_is_quarantined_once_where_a_shard_is_read_from_its_st
     assert len(flow.log_rows()) == 2
 
 
-def test_an_erasure_says_that_the_stream_may_bring_the_item_back(flow: Flow) -> None:
+def test_an_erased_item_does_not_come_back_by_a_second_delivery(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flow.put("a", 1)
+    flow.put("b", 1)
+    flow.hold()
+    flow.put("a", 2)
     flow.delete("a")
+    flow.deliver([1])
     flow.drain_all()
     flow.apply("merge")
     report = open_erasure(flow.source, ["id=a"], flow.layout, clock=flow.now).run()
@@ -215,13 +221,28 @@ def test_an_erasure_says_that_the_stream_may_bring_the_item_back(flow: Flow) -> 
     (stream,) = (one for one in report.unreachable if "stream" in one)
     for words in (flow.table, "24 hours to a year", "again", "doctor"):
         assert words in stream
-    flow.new_process()
-    flow.again(0)
+    for new_process in (False, True):
+        if new_process:
+            flow.service.admin.advance_clock(7200)
+            flow.new_process()
+        flow.again(0)
+        flow.again(2)
+        assert sum(one.arrival.repeated for one in flow.drain_all()) == 2
+        flow.apply("merge")
+        assert flow.current() == {"b": "1"}
+    with monkeypatch.context() as lost:  # the stream is read again from its start
+        lost.setattr(log, "landed_in", lambda *_: None)
+        shutil.rmtree(flow.layout.checkpoint("orders"))
+        flow.new_process()
+        assert sum(one.arrival.repeated for one in flow.drain_all()) == 7
+    flow.apply("merge")
+    assert flow.current() == {"b": "1"}
+    flow.deliver()  # for the first time: what the report warns of
     flow.drain_all()
     flow.apply("merge")
-    assert flow.current() == {"a": "1"}  # what the report warns of
+    assert flow.current() == {"a": "2", "b": "1"}
     assert open_erasure(flow.source, ["id=a"], flow.layout, clock=flow.now).run().done
-    assert flow.current() == {}
+    assert flow.current() == {"b": "1"}
 
 
 def test_a_shard_that_was_not_read_for_the_retention_is_a_gap(flow: Flow) -> None:

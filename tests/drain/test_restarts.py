@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,16 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import KnowsTable, StreamClient
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.shard import next_restart, restart_of, service_arn
-from datazone_dagster.pipeline import apply_transform, drain_tick, open_gaps, read_dataset
+from datazone_dagster.pipeline import (
+    apply_transform,
+    drain_tick,
+    open_erasure,
+    open_gaps,
+    read_dataset,
+)
 from datazone_dagster.process import crash_points
 from datazone_dagster.sources import DynamoDBSource
-from datazone_dagster.testing import Crash, ScriptedStream, crash_at
+from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, crash_at
 from tests.new_process import NewProcess
 
 SOURCE = DynamoDBSource("orders")
@@ -189,6 +196,24 @@ def test_the_same_stream_read_by_a_new_process_is_no_other_stream(layout: Layout
         stream.trim_through(stream.shard_ids()[0], stream.changes[number].sequence_number)
     assert open_gaps(SOURCE.name, layout) == ()
     assert len(rows(layout)[1]) == 8
+
+
+def test_a_stream_whose_records_are_all_erased_is_no_other_stream(layout: Layout) -> None:
+    stream = ScriptedStream()
+    put(stream, "a", total=1)
+    stream.delete({"id": {"S": "a"}})
+    drain(stream, layout)
+    apply_transform(flow, layout)
+    assert open_erasure(SOURCE, ["id=a"], layout).run().done
+    assert drain(NewProcess(stream), layout).records == 0
+    assert open_gaps(SOURCE.name, layout) == ()
+    assert rows(layout) == ({}, [])
+    later = FixedClock()
+    later.advance(timedelta(seconds=1))
+    new = ScriptedStream(clock=later)
+    put(new, "b", total=2)
+    assert drain(NewProcess(new), layout).records == 1
+    assert rows(layout)[0] == {"b": "2"}
 
 
 def test_masked_records_are_recognised(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

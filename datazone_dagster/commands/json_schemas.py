@@ -170,7 +170,16 @@ SCHEMAS: Mapping[str, Schema] = {
         daemon_cpu_seconds=number("CPU time of the daemon, in seconds; not in the price."),
         cpu_seconds=number("CPU time together, in seconds."),
         cores=number("Busy CPU cores on average."),
-        price=number("Price of service and store together."),
+        price=number("Price of services and store together."),
+        kinesis=nullable(
+            record(
+                "Kinesis; with `--kinesis`.",
+                units=number("Change data capture units that DynamoDB sends."),
+                units_price=number("Price."),
+                stream_price=number("Price of the stream, its writes and reads."),
+                kept_price=number("Price of its retention of more than a day."),
+            )
+        ),
     ),
     "demo": record(
         "One line of the demo.",

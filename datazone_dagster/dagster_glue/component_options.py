@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 import dagster as dg
 
-from datazone_dagster.api import Dataset, DynamoDBSource, Input, Output, Stream, Transform
+from datazone_dagster.api import (
+    Dataset,
+    DynamoDBSource,
+    Input,
+    KinesisSource,
+    Output,
+    Stream,
+    Transform,
+)
 from datazone_dagster.api import transform as declare
 from datazone_dagster.dagster_glue.component_fields import (
     DynamoDBCredentials,
@@ -141,9 +149,13 @@ class ComponentOptions(dg.Resolvable):
         _ = context
         yield from events
 
-    def _source_of(self, table_name: str, **more: Any) -> DynamoDBSource:
+    def _source_of(
+        self, table_name: str, kinesis_stream: str | None = None, **more: Any
+    ) -> DynamoDBSource:
         """Return the source of a table; `more` adds to the fields, or wins over them."""
         options: Any = {"region": self.region, "start": self.start, "mask": self.mask or (), **more}
+        if kinesis_stream is not None:
+            return KinesisSource(table_name, kinesis_stream, **options)
         return DynamoDBSource(table_name, **options)
 
     def _transform_of(

@@ -27,6 +27,7 @@ attributes:
   # Or a function of yours, which takes the frame of changes and returns rows.
   # transform: my_project.transforms.{dataset_name}
 
+  # kinesis_stream: orders-changes   # the table sends its changes there; unset: its own stream
   # mode: history                # merge: the newest state; append: every event
   # credentials: {{profile_name: shop}}
   # lakehouse: {{uri: s3://acme-lake/orders}}

@@ -60,6 +60,14 @@ class DynamoDBStreamComponent(ComponentOptions, dg.Component):
     stream_enabled: Annotated[
         bool, described("Whether the table has a stream; false: each run scans the table.", False)
     ] = True
+    kinesis_stream: Annotated[
+        str | None,
+        described(
+            "Name of the Kinesis stream that the table sends its changes to; unset: its own stream "
+            "is read.",
+            "orders-changes",
+        ),
+    ] = None
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
@@ -77,9 +85,13 @@ class DynamoDBStreamComponent(ComponentOptions, dg.Component):
 
     def build_transform(self) -> Transform:
         """Return the transform: source, function and dataset."""
-        source = self._source_of(
-            self.table_name, stream_enabled=self.stream_enabled, name=self.source_name or ""
-        )
+        kind: dict[str, Any] = {"stream_enabled": self.stream_enabled}
+        if self.kinesis_stream is not None:
+            if not self.stream_enabled:
+                hint = "It has a stream: leave `stream_enabled` out."
+                raise self._refused("kinesis_stream", self.kinesis_stream, hint)
+            kind = {"kinesis_stream": self.kinesis_stream}
+        source = self._source_of(self.table_name, name=self.source_name or "", **kind)
         parameter, function = self._function()
         version = listed(self.select)
         if self.transform is not None:

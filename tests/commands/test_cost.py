@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from datazone_dagster.observe.cost import (
     monthly_cost,
     monthly_runs,
 )
+from datazone_dagster.observe.kinesis_cost import KinesisStream, kinesis_cost
 from datazone_dagster.pipeline import LISTENING, POLLING, ApplySettings, drain_once
 from tests.drain.test_polling import TICK, outcome, read
 from tests.faults.orders import SOURCE
@@ -122,6 +124,39 @@ def test_the_command_prints_a_table() -> None:
     assert f"{calls:,.0f}" in listening.output
     refused = CliRunner().invoke(cost, ["--shards", "0", "--writes", "1"])
     assert refused.exit_code == 2
+
+
+def test_kinesis_adds_what_its_pages_of_prices_say() -> None:
+    """By hand: 100 changes a second of 1,800 bytes are 259.2 million a month, of 494.4 GB."""
+    changes = 100 * SECONDS_A_MONTH
+    week = kinesis_cost(KinesisStream("provisioned", 4, 7), changes, 1800)
+    assert week.units == changes  # an image has less than 1 KB
+    assert week.units_price == pytest.approx(25.92)
+    assert week.stream_price == pytest.approx(4 * 720 * 0.015 + 259.2 * 0.014)
+    assert week.kept_price == pytest.approx(4 * 720 * 0.02)
+    year = kinesis_cost(KinesisStream("provisioned", 4, 365), changes, 1800)
+    assert year.kept_price - week.kept_price == pytest.approx(494.4 / 30 * 358 * 0.023, rel=1e-4)
+    day = kinesis_cost(KinesisStream("on-demand", 4), changes, 1800)
+    assert day.stream_price == pytest.approx(720 * 0.04 + 494.4 * 0.12, rel=1e-4)
+    assert day.kept_price == 0
+    week = kinesis_cost(KinesisStream("on-demand", 4, 7), changes, 1800)
+    assert week.kept_price == pytest.approx(494.4 / 30 * 6 * 0.10, rel=1e-4)
+    large = kinesis_cost(KinesisStream("provisioned", 0), 1e6, 60_000)
+    assert large.units == 30e6
+    assert large.stream_price == pytest.approx(3 * 0.014)
+
+
+def test_the_command_adds_kinesis() -> None:
+    arguments = ["--shards", "4", "--writes", "100", "--kinesis", "provisioned"]
+    printed = CliRunner().invoke(cost, arguments).output
+    through = kinesis_cost(KinesisStream("provisioned", 4), 100 * SECONDS_A_MONTH, 1800)
+    month = monthly_cost(StreamSize(4, 100), POLLING)
+    price = month.price - month.calls_price + through.price
+    assert "all are free" in printed
+    assert f"total${price:,.2f}" in printed.replace(" ", "")
+    shown = json.loads(CliRunner().invoke(cost, [*arguments, "--json"]).output)
+    assert shown["price"] == pytest.approx(price)
+    assert shown["kinesis"]["stream_price"] == pytest.approx(through.stream_price)
 
 
 @pytest.mark.parametrize("writes", [0.1, 0.2, 1.0, 5.0])

@@ -19,6 +19,7 @@ from datazone_dagster.dagster_glue.component_fields import DynamoDBCredentials
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import drain_once, read_dataset
+from datazone_dagster.sources import KinesisSource
 from datazone_dagster.testing import ScriptedStream, run_transform
 
 SELECT = """
@@ -110,6 +111,17 @@ def test_columns_listed_in_yaml(tmp_path: Path) -> None:
 def test_a_single_column_needs_no_list(tmp_path: Path) -> None:
     text = "{table_name: orders, dataset: rows, start: trim_horizon, select: eventName as name}"
     assert rows(text, tmp_path) == [{"name": "INSERT"}] * 2
+
+
+def test_changes_come_through_kinesis_where_yaml_names_a_stream() -> None:
+    text = "{table_name: orders, dataset: rows, region: eu-west-1, kinesis_stream: orders-changes}"
+    source = component(text).build_transform().source
+    assert isinstance(source, KinesisSource)
+    assert (source.table_name, source.stream_name) == ("orders", "orders-changes")
+    assert source.region == "eu-west-1"
+    component(text).build_defs(None)
+    with pytest.raises(DefinitionError, match="kinesis_stream"):
+        component(text[:-1] + ", stream_enabled: false}").build_transform()
 
 
 def test_the_keys_have_the_prefix() -> None:

@@ -56,6 +56,7 @@ class SnapshotReport:
         lost_from: Start of the lost window that incremental exports repair.
         shows_table: Whether the landed rows are all items of the table; incremental exports repair
             a gap of datasets that were so before, or not.
+        given_up: As in `SnapshotState`.
     """
 
     source: str
@@ -85,6 +86,7 @@ class SnapshotReport:
     exports: tuple[str, ...] = ()
     lost_from: datetime | None = None
     shows_table: bool = True
+    given_up: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -153,4 +155,5 @@ def report_of(source: str, state: SnapshotState) -> SnapshotReport:
         exports=state.exports,
         lost_from=state.lost_from,
         shows_table=state.reads != "windows" or state.was_consistent,
+        given_up=state.given_up,
     )

@@ -143,6 +143,8 @@ class SnapshotState:
         exported_from: Start of the first window of the incremental exports that are read.
         was_consistent: Whether the source's datasets were handed over before, so that they are
             consistent again once incremental exports have repaired them.
+        given_up: Whether the last snapshot of the whole table was cancelled: incremental exports
+            do not show the items that it did not read.
         announced_batch: Head of the change log at the announcement; None: not announced, or by an
             earlier version of the library.
         base: Latest snapshot of the whole table that was handed over; None: there is none.
@@ -176,6 +178,7 @@ class SnapshotState:
     lost_from: datetime | None = None
     exported_from: datetime | None = None
     was_consistent: bool = False
+    given_up: bool = False
     announced_batch: int | None = None
     base: SnapshotBase | None = None
     announced_served_at: datetime | None = None
@@ -267,16 +270,6 @@ def wanted(
     return SnapshotState(uuid.uuid4().hex, reason, epoch=epoch, asked_at=at, base=base)
 
 
-def is_consistent(state: SnapshotState | None) -> bool:
-    """Return whether the datasets of the source were handed over with the items of the table.
-
-    Incremental exports repair what was lost; they show no item that never changed meanwhile.
-    """
-    if state is None or state.phase is not Phase.DONE:
-        return False
-    return state.reads != "windows" or state.was_consistent
-
-
 def announced(
     state: SnapshotState,
     *,
@@ -308,6 +301,7 @@ def announced(
         reads=state.reads,
         lost_from=state.lost_from,
         was_consistent=state.was_consistent,
+        given_up=state.given_up,
         base=state.base,
         announced_served_at=served_at,
     )

@@ -52,11 +52,13 @@ def completeness(
     """
     consistent: bool | None = None
     since: datetime | None = None
-    if snapshot is not None and not snapshot.shows_table and snapshot.is_over:
+    only_windows = snapshot is not None and not snapshot.shows_table and snapshot.is_over
+    if snapshot is not None and only_windows and not snapshot.given_up:
         # Incremental exports repair a gap; they don't say that the dataset has every item.
         snapshot = None if position >= snapshot.last_batch else snapshot
     if snapshot is not None:
-        consistent = snapshot.phase is Phase.DONE and position >= snapshot.last_batch
+        is_applied = snapshot.phase is Phase.DONE and position >= snapshot.last_batch
+        consistent = is_applied and not only_windows
         since = snapshot.consistent_since if consistent else None
     if gaps:
         return Completeness(
@@ -119,6 +121,13 @@ def completeness_of_scan(table_name: str, scan: ScanFacts | None) -> Completenes
 
 
 def _not_yet(source: str, snapshot: SnapshotReport) -> str:
+    if snapshot.given_up:
+        return (
+            f"The snapshot of source {source!r} was cancelled, and the incremental exports that "
+            "were read since show only what changed in their windows. Items that have not changed "
+            "since may be missing, and deleted ones may still be there: `datazone-dagster resync "
+            f"{source}` takes a new snapshot."
+        )
     rows = f" ({snapshot.rows:,} rows so far)" if snapshot.rows else ""
     return (
         f"The snapshot of source {source!r} {PHASES[snapshot.phase]}{rows}. Items that have not "

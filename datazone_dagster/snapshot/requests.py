@@ -21,7 +21,6 @@ from datazone_dagster.model.snapshot_state import (
     Reason,
     SnapshotState,
     cancelled,
-    is_consistent,
     wanted,
 )
 from datazone_dagster.model.table_scan import TableClient
@@ -91,10 +90,29 @@ def want_exports(
             wanted("start" if state is None else "resync", state),
             reads=reads,
             lost_from=lost_from,
-            was_consistent=is_consistent(state),
+            was_consistent=_is_consistent(state),
+            given_up=_is_given_up(state),
         )
     scan_log.move(state, after)
     return after
+
+
+def _is_consistent(state: SnapshotState | None) -> bool:
+    """Return whether the datasets of the source were handed over with the items of the table.
+
+    Incremental exports repair what was lost; they show no item that never changed meanwhile.
+    """
+    if state is None or state.phase is not Phase.DONE:
+        return False
+    return state.reads != "windows" or state.was_consistent
+
+
+def _is_given_up(state: SnapshotState | None) -> bool:
+    if state is None:
+        return False
+    if state.reads == "windows":
+        return state.given_up
+    return state.phase is Phase.CANCELLED
 
 
 def note_exports(

@@ -51,6 +51,15 @@ def test_a_dataset_is_consistent_once_it_has_applied_all_of_the_snapshot() -> No
     assert completeness_metadata(found)["consistent_since"] == AT
 
 
+def test_windows_do_not_make_up_for_a_snapshot_that_was_given_up() -> None:
+    windows = replace(snapshot(Phase.DONE), reads="windows", shows_table=False)
+    assert completeness("orders", (), windows, position=7).level is Level.OK
+    found = completeness("orders", (), replace(windows, given_up=True), position=7)
+    assert (found.level, found.consistent) == (Level.WARN, False)
+    assert "was cancelled" in found.reason
+    assert "resync orders" in found.reason
+
+
 def test_a_gap_is_an_error_whatever_the_snapshot_says() -> None:
     gap = Gap("arn", "shard-1", "trimmed")
     found = completeness("orders", (gap,), snapshot(Phase.SCANNING))

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from datazone_dagster.errors import ExportError, SnapshotError
 from datazone_dagster.model.report import Gap
 from datazone_dagster.model.snapshot_state import EXPORT_SETTLE, Phase
+from datazone_dagster.observe.completeness import completeness
+from datazone_dagster.observe.level import Level
 from datazone_dagster.pipeline import (
     cancel_snapshot,
     lost_window_start,
@@ -69,6 +71,7 @@ def test_writes_and_deletes_of_a_gap_come_back(tmp_path: Path) -> None:
     report = world.finish(exports)
     assert (report.phase, report.reads) == (Phase.DONE, "windows")
     assert report.consistent_since is None, "it never was"
+    assert completeness(SOURCE.name, (), report, report.last_batch).level is Level.WARN
     for dataset_id in ("current", "soft", "past"):
         assert rows_of(world.layout, dataset_id) == world.items()
     soft = read_dataset(world.layout, "soft").to_pylist()
@@ -163,6 +166,7 @@ def test_a_source_that_was_consistent_is_so_again(tmp_path: Path) -> None:
         want_exports(SOURCE.name, world.layout)
     report = world.finish(world.windows(*world.wanted_windows()))
     assert report.consistent_since == report.scanned_at
+    assert completeness(SOURCE.name, (), report, report.last_batch).level is Level.OK
     assert world.rows() == {"k0": "1", "k1": "2"}
 
 

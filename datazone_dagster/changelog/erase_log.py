@@ -35,13 +35,17 @@ from datazone_dagster.changelog.owner import KIND
 from datazone_dagster.changelog.schema import WRITTEN_SCHEMA
 from datazone_dagster.delta.read_table import last_transaction
 from datazone_dagster.delta.transaction_log import Action, LiveFile, Snapshot
+from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import utc_now
 from datazone_dagster.model.shard import is_kinesis
-from datazone_dagster.model.snapshot_state import PROPERTY, SnapshotState
+from datazone_dagster.model.snapshot_state import PROPERTY, SCAN_SHARD_ID, SnapshotState
 from datazone_dagster.model.version import EPOCH_DIGITS
 from datazone_dagster.rows.erase_rows import ErasableTable, Search
+
+ATTEMPTS = 8
+"""Attempts to store the numbers of erased changes while drains commit to the same change log."""
 
 _FIRST, _LAST = (one.replace(tzinfo=timezone.utc) for one in (datetime.min, datetime.max))
 
@@ -59,7 +63,7 @@ def erasable_log(layout: Layout, source: str, search: Search) -> ErasableTable:
         if saved.checkpoint.batch < head:
             # A drain saves positions now and then only. Here every one has to be saved.
             saved.save(up_to_date(saved.checkpoint, newest, utc_now()))
-        _store_numbers(newest, search)
+        _store_numbers(log, search)
 
     def left(snapshot: Snapshot) -> str | None:
         text = snapshot.configuration.get(PROPERTY)
@@ -85,34 +89,58 @@ def erasable_log(layout: Layout, source: str, search: Search) -> ErasableTable:
     )
 
 
-def _store_numbers(log: ChangeLogSnapshot, search: Search) -> None:
+def _store_numbers(change_log: ChangeLog, search: Search) -> None:
     """Store the order numbers of the changes to erase, unless they are stored.
 
     The erasure loses the commit race to this commit, and begins again on the version that has it.
 
     Raises:
-        ConcurrentWriterError: Another commit came first.
+        ConcurrentWriterError: Others committed first in every attempt.
     """
-    stored = from_text(log.properties.get(ERASED_EVENTS))
-    wanted = with_erased(stored, _numbers(log, search), utc_now())
-    if wanted != stored:
-        doing = "Storing the order numbers of erased changes"
-        log.set_property(ERASED_EVENTS, to_text(wanted), doing)
+    doing = "Storing the order numbers of erased changes"
+    for attempts_left in reversed(range(ATTEMPTS)):
+        log = change_log.open()
+        assert log is not None, "it is erased from"
+        stored = from_text(log.properties.get(ERASED_EVENTS))
+        wanted = with_erased(stored, _numbers(log, search), utc_now())
+        if wanted == stored:
+            return
+        try:
+            log.set_property(ERASED_EVENTS, to_text(wanted), doing)
+        except ConcurrentWriterError:
+            if not attempts_left:
+                raise
+        else:
+            return
 
 
 def _numbers(log: ChangeLogSnapshot, search: Search) -> Iterator[str]:
     """Yield the order numbers of the searched changes that their stream may still have."""
     recent = utc_now() - timedelta(days=KEPT_DAYS_OF_DYNAMODB)
-    of_row = [Log.STREAM_ARN, Log.VERSION, Log.EVENT_TIME, Log.EVENT_ID]
-    for rows in log.rows_of_time(_FIRST, _LAST, (Log.KEYS, Log.RAW, *of_row)):
+    first = _FIRST if _has_kinesis(log) else recent
+    of_row = [Log.STREAM_ARN, Log.SHARD_ID, Log.VERSION, Log.EVENT_TIME, Log.EVENT_ID]
+    for rows in log.rows_of_time(first, _LAST, (Log.KEYS, Log.RAW, *of_row)):
         for batch in rows.to_batches():
             found = search.find(batch.select([Log.KEYS, Log.RAW]))
             for row in batch.filter(pc.is_valid(found)).select(of_row).to_pylist():
                 if is_kinesis(row[Log.STREAM_ARN]):
                     if row[Log.VERSION] is not None:
                         yield row[Log.VERSION][EPOCH_DIGITS:]
-                elif row[Log.EVENT_ID] is not None and row[Log.EVENT_TIME] > recent:
+                elif (
+                    # The event id of a scanned row is a hash of its key.
+                    row[Log.SHARD_ID] != SCAN_SHARD_ID
+                    and row[Log.EVENT_ID] is not None
+                    and row[Log.EVENT_TIME] > recent
+                ):
                     yield number_of(row[Log.EVENT_TIME], row[Log.EVENT_ID])
+
+
+def _has_kinesis(log: ChangeLogSnapshot) -> bool:
+    return any(
+        is_kinesis(stream_arn)
+        for rows in log.rows_of_time(_FIRST, _LAST, (Log.STREAM_ARN,))
+        for stream_arn in pc.unique(rows[Log.STREAM_ARN]).to_pylist()
+    )
 
 
 def _written(

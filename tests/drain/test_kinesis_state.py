@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from datazone_dagster.changelog import owner
+from datazone_dagster.changelog import erased_events, owner
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import SourceMismatchError
 from datazone_dagster.local import LocalDynamoDB
@@ -16,7 +16,8 @@ from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.model.snapshot_state import Phase
-from datazone_dagster.model.version import split_version
+from datazone_dagster.model.version import EPOCH_DIGITS, split_version
+from datazone_dagster.pipeline import open_erasure
 from datazone_dagster.source import kinesis_wire
 from datazone_dagster.source.wire import NotAStreamRecordError
 from tests.drain.kinesis_flow import FIRST, Flow, Service, layout_in
@@ -127,6 +128,28 @@ def test_a_record_without_an_order_alone_in_its_batch_is_redriven(
         monkeypatch.setattr("datazone_dagster.changelog.batch_epoch.landed_in", lambda *_: None)
     assert flow.redrive("merge").waiting == 0
     assert flow.current() == {"a": "2", "b": "1"}
+
+
+def test_an_erasure_stores_numbers_of_events_and_none_of_a_scanned_row(
+    service: Service, tmp_path: Path
+) -> None:
+    """The event id of a scanned row is a hash of its key."""
+    flow = Flow(service, layout_in(tmp_path), start="snapshot")
+    flow.put("a", 1)
+    hand_over(flow, 40)
+    flow.delete("a")
+    flow.drain_all()
+    landed = {
+        row[Log.VERSION][EPOCH_DIGITS:]
+        for row in flow.log_rows().to_pylist()
+        if row[Log.EVENT_NAME] != "SNAPSHOT"
+    }
+    assert len(landed) == 2
+    assert len(flow.log_rows()) == 3
+    assert open_erasure(flow.source, ["id=a"], flow.layout, clock=flow.now).run().done
+    log = ChangeLog(flow.layout, "orders").open()
+    assert log is not None
+    assert erased_events.from_text(log.properties[erased_events.PROPERTY]) == landed
 
 
 def test_a_log_of_an_earlier_version_goes_on_with_kinesis_of_the_same_table(

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-long test-faults test-faults-again test-store test-spark test-browser lint types imports docs command-page lock clean
+.PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-long test-faults test-faults-again test-store test-spark test-celery test-browser lint types imports docs command-page lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,12 @@ test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pyspark>=4.0,<4.1'; \
 	mvn -q -B -f tests/spark/pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(SPARK_JARS)); \
 	DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark tests/spark
+
+DAGSTER_SATELLITES := dagster-celery dagster-k8s dagster-postgres
+test-celery: $(STAMP) ## settings of the launchers of Kubernetes and Celery, read by their classes
+	@set -e; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'celery>=5.6' redis $(foreach one,$(DAGSTER_SATELLITES),'$(one)>=0.29,<0.30'); \
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m celery tests/dagster_glue/test_launcher_pages.py
 
 test-browser: $(STAMP) ## Dagster's pages of the demo in Chromium; screenshots in .datazone/screenshots
 	@if ! { command -v chromium || command -v chromium-browser; } >/dev/null; then \

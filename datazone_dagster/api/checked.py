@@ -160,6 +160,20 @@ def tags(where: str, value: object) -> tuple[str, ...]:
     return found
 
 
+def run_tags(where: str, value: object) -> dict[str, str]:
+    """Return tags of runs: a mapping of texts, whose values may be JSON for a launcher."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping) and all(
+        isinstance(key, str) and key and isinstance(text, str) for key, text in value.items()
+    ):
+        return dict(value)
+    raise DefinitionError(
+        f"{where}: run_tags={value!r} is not a mapping from tag to value, both strings.",
+        hint='Write run_tags={"ecs/cpu": "1024"}; a value that is JSON is a string, too.',
+    )
+
+
 def owners(where: str, value: object) -> tuple[str, ...]:
     """Return owners: e-mail addresses or `team:<name>`."""
     found = texts(where, "owners", value)

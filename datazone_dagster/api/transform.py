@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, TypeVar
 
@@ -52,6 +52,7 @@ class Transform(Generic[P, R_co]):
             a path reads.
         version: Version of the function, if the user gave one.
         row_wise: Whether the function computes the rows of a change from that change alone.
+        run_tags: Tags of its runs, beside those of `build_definitions`.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Transform(Generic[P, R_co]):
     on_mismatch: str = "null"
     version: str | None = None
     row_wise: bool = False
+    run_tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Copy the function's name, module, docstring and signature."""
@@ -108,6 +110,7 @@ def transform(
     on_mismatch: Literal["null", "quarantine", "fail"] = "null",
     version: str | None = None,
     row_wise: bool = False,
+    run_tags: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[Params, Result]], Transform[Params, Result]]:
     """Turn a function into a transform from one stream to one or more datasets.
 
@@ -146,6 +149,9 @@ def transform(
             `filter`, `with_columns` and `items()` show it by themselves and need no statement.
             Refused with datasets that every change counts for: `mode="append"` or `"history"`,
             `deletes="soft"`, `ttl_deletes="ignore"`.
+        run_tags: Tags of the runs of this transform, for launchers and run queues, such as
+            `{"ecs/cpu": "2048"}`: those of each of its buckets, too. They come before the
+            `run_tags` of `build_definitions`. Runs that transforms share have only the latter.
 
     Returns:
         A decorator that returns a `Transform`, which is still callable as the plain function.
@@ -202,6 +208,7 @@ def transform(
             on_mismatch=checked.choice(where, "on_mismatch", on_mismatch),
             version=checked.optional_text(where, "version", version),
             row_wise=row_wise,
+            run_tags=MappingProxyType(checked.run_tags(where, run_tags)),
         )
 
     return decorate

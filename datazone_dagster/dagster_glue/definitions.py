@@ -40,6 +40,7 @@ from datazone_dagster.dagster_glue.on_check_sensor import on_check_sensor
 from datazone_dagster.dagster_glue.options import RunOptions, default_tick_seconds
 from datazone_dagster.dagster_glue.repair_jobs import repair_jobs
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.run_requests import tags_of_runs
 from datazone_dagster.dagster_glue.shared import Companions, Member, shared_job, shared_resource
 from datazone_dagster.dagster_glue.source_definitions import source_definitions
 from datazone_dagster.dagster_glue.topology import Topology, refuse_job_names
@@ -127,8 +128,9 @@ def build_definitions(
             Dagster's daemon looks for due sensors every five seconds.
         min_run_interval: Shortest time between the starts of two runs of a transform that its
             sensor requests. Changes wait in the change log meanwhile; `lag` counts that time.
-        run_tags: Tags of the runs that the sensors request, for launchers and run queues, such as
-            `{"dagster/priority": "5"}`.
+        run_tags: Tags of the runs that the sensors request, and of those that are started as the
+            jobs of the transforms, for launchers and run queues, such as
+            `{"dagster/priority": "5"}`. Those of a transform come first.
         op_tags: Tags of the ops of the transforms, such as a Kubernetes configuration.
         executor: Executor of the jobs `apply_<transform>`. Defaults to the run's own process.
         retry_policy: Retry policy of the ops. Defaults to none: after a failure the sensor requests
@@ -301,13 +303,15 @@ def _apply_job(
     transform: Transform, options: RunOptions
 ) -> Any:  # define_asset_job's type has no public name
     dataset_ids = [dataset.id for dataset in transform.outputs.values()]
-    job = shared_job(transform.name, set(dataset_ids), options.keys, options.executor)
+    tags = tags_of_runs(transform, options)
+    job = shared_job(transform.name, set(dataset_ids), options.keys, options.executor, tags)
     if job is not None:
         return job
     return define_asset_job(
         transform.job_name,
         selection=options.keys.selection(dataset_ids),
         executor_def=options.executor,
+        run_tags=tags,
         description=f"Applies the backlog of {transform.name}. Safe at any time."
         if transform.source.stream_enabled
         else f"Scans {transform.source.table_name} and replaces what {transform.name} makes of it.",

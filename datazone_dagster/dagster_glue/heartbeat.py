@@ -4,27 +4,37 @@ Dagster notices the death of a run's process as long as the code server that sta
 If both die at once (the machine, the container, its memory), the default run launcher leaves the
 run as started for ever: the run occupies its pool, and no run of the transform starts again. So
 each run writes heartbeats to one of its tags, and the drain sensor ends a run without them.
+
+An executor that hands its steps to others (a broker's workers, pods) leaves a run as started while
+its step waits for one of them, and for ever if that message is lost. Such a run gets more time
+before its first heartbeat, unless one that began later has overtaken it.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
+from datazone_dagster.dagster_glue.left_processes import kill_left_process
 from datazone_dagster.dagster_glue.names import ALIVE_TAG, hidden_tag
 from datazone_dagster.model.protocols import Clock
 
-HEARTBEAT_SECONDS = 15.0
-SILENCE_SECONDS = 120.0
-"""Time without a heartbeat after which a run is marked as failed.
+HEARTBEAT_SECONDS = 10.0
+SILENCE_SECONDS = 35.0
+"""Time without a heartbeat after which a run is marked as failed: three were missed.
 
-A run that was only suspended and continues is then one run too many, which is harmless.
+A run that was only suspended and continues is then one run too many, which is harmless: it gives
+way to commits of the next one, and ends when it looks at its status. With the next tick, and the
+start of a process, another run is at work within a minute.
 """
+
+FIRST_HEARTBEAT_SECONDS = 180.0
+"""Time for the first heartbeat where an executor hands the step to others, which may be busy."""
 
 _RUNS_CHECKED = 200
 
@@ -48,10 +58,13 @@ def heartbeats(
 
     def send_heartbeats() -> None:
         while not ended.wait(HEARTBEAT_SECONDS):
-            try:
-                send_heartbeat()
-            except Exception as error:  # noqa: BLE001 - whatever the storage raises: one heartbeat is missed
-                _logger.info("Run %s could not send a heartbeat: %s", run_id, error)
+            send_another()
+
+    def send_another() -> None:
+        try:
+            send_heartbeat()
+        except Exception as error:  # noqa: BLE001 - whatever the storage raises: one heartbeat is missed
+            _logger.info("Run %s could not send a heartbeat: %s", run_id, error)
 
     def send_heartbeat() -> None:
         instance.add_run_tags(run_id, {ALIVE_TAG: clock().isoformat()})
@@ -64,34 +77,67 @@ def heartbeats(
     finally:
         ended.set()
         thread.join()
-        if not rest_is_quick:
+        if rest_is_quick:
+            send_another()  # the rest has the full time of silence
+        else:
             instance.add_run_tags(run_id, {ALIVE_TAG: ""})
 
 
-def end_silent_runs(instance: DagsterInstance, job_names: Collection[str], now: datetime) -> None:
+def end_silent_runs(
+    instance: DagsterInstance,
+    job_names: Collection[str],
+    now: datetime,
+    *,
+    handed_on: Collection[str] = (),
+) -> None:
     """Mark started runs without a recent heartbeat as failed.
 
     Runs of all jobs are checked, since they may occupy the same pools. A run that never sent a
     heartbeat is ended only if its job is one of `job_names`: other jobs may not send any.
+
+    Args:
+        instance: Dagster instance with the runs.
+        job_names: Jobs whose steps send heartbeats from their start on.
+        now: Current time.
+        handed_on: Those of them whose executor hands steps on, to workers or pods.
     """
     started = RunsFilter(statuses=[DagsterRunStatus.STARTED])
-    for record in instance.get_run_records(started, limit=_RUNS_CHECKED):
-        alive_at = _last_alive_at(record, job_names)
-        if alive_at is None or now - alive_at < timedelta(seconds=SILENCE_SECONDS):
+    records = instance.get_run_records(started, limit=_RUNS_CHECKED)
+    begun = {job_name: _last_begun(records, job_name) for job_name in handed_on}
+    for record in records:
+        run, alive_at = record.dagster_run, _last_alive_at(record, job_names)
+        allowed_seconds = SILENCE_SECONDS
+        if run.job_name in begun and hidden_tag(run.tags, ALIVE_TAG) is None:
+            overtaken = record.storage_id < begun[run.job_name]
+            allowed_seconds = SILENCE_SECONDS if overtaken else FIRST_HEARTBEAT_SECONDS
+        if alive_at is None or now - alive_at < timedelta(seconds=allowed_seconds):
             continue
-        run = record.dagster_run
         instance.report_run_failed(
             run,
             f"This run has sent no heartbeat since {alive_at.isoformat(timespec='seconds')}: its "
             "process is gone. Nothing is lost: its commits are safe, and the next run continues "
             "after them.",
         )
+        if run.job_name in begun:
+            kill_left_process(instance, run)
+
+
+def last_sign_of_life(record: RunRecord) -> datetime | None:
+    """Return the time of the last heartbeat of a run; None if it sent none, or stopped to."""
+    heartbeat = hidden_tag(record.dagster_run.tags, ALIVE_TAG)
+    return datetime.fromisoformat(heartbeat) if heartbeat else None
+
+
+def _last_begun(records: Sequence[RunRecord], job_name: str) -> int:
+    """Return the number of the newest run of a job that has sent a heartbeat; 0 if none has."""
+    of_job = (one for one in records if one.dagster_run.job_name == job_name)
+    return max((one.storage_id for one in of_job if last_sign_of_life(one)), default=0)
 
 
 def _last_alive_at(record: RunRecord, job_names: Collection[str]) -> datetime | None:
-    heartbeat = hidden_tag(record.dagster_run.tags, ALIVE_TAG)
-    if heartbeat:
-        return datetime.fromisoformat(heartbeat)
+    alive_at, heartbeat = last_sign_of_life(record), hidden_tag(record.dagster_run.tags, ALIVE_TAG)
+    if alive_at is not None:
+        return alive_at
     if heartbeat == "" or record.dagster_run.job_name not in job_names or record.start_time is None:
         return None
     return datetime.fromtimestamp(record.start_time, timezone.utc)

@@ -16,6 +16,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import Transform
+from datazone_dagster.dagster_glue.heartbeat import last_sign_of_life
 from datazone_dagster.dagster_glue.names import (
     BATCH_TAG,
     FAILURE_TAG,
@@ -130,7 +131,7 @@ def decide_run(
         job_name=transform.job_name,
         partition_key=None if bucket.is_whole else bucket.name,
         tags={
-            **options.run_tags,
+            **tags_of_runs(transform, options),
             SOURCE_TAG: transform.source.name,
             BATCH_TAG: str(head),
             LAKEHOUSE_TAG: without_secrets(layout.uri),
@@ -138,6 +139,11 @@ def decide_run(
         },
     )
     return _decided(past, f"{name} has a backlog", request)
+
+
+def tags_of_runs(transform: Transform, options: RunOptions) -> dict[str, str]:
+    """Return the tags that users give the runs of a transform."""
+    return {**options.run_tags, **transform.run_tags}
 
 
 def too_early(
@@ -209,13 +215,22 @@ def _past_failures(
             run_id = run_id or run.run_id
     if last_end is None:
         return _PastFailures()
-    until = last_end + wait_after(len(errors))
+    until = (last_end if errors else died_at(records[0])) + wait_after(len(errors))
     return _PastFailures(len(errors), errors[0] if errors else "", until, run_id)
 
 
 def has_applied(instance: DagsterInstance, run_id: str) -> bool:
     """Return whether a run has materialized anything."""
     return bool(instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION))
+
+
+def died_at(record: RunRecord) -> datetime:
+    """Return when a run without an end of its own was last alive, as far as is known.
+
+    A run that was ended for its silence died before that: nobody waits for the same thing twice.
+    """
+    alive_at, ended = last_sign_of_life(record), end_of(record)
+    return ended if alive_at is None else min(alive_at, ended)
 
 
 def end_of(record: RunRecord) -> datetime:

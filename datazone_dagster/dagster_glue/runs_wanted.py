@@ -6,7 +6,7 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dagster import DagsterInstance, RunRequest
+from dagster import DagsterInstance, RunRequest, in_process_executor
 
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.bucket_runs import decide_runs
@@ -60,7 +60,9 @@ class RunsWanted:
             loaded_at: Time when the code location was loaded.
         """
         jobs = {one(self.source) for one in (snapshot_job_name, resync_job_name, source_job_name)}
-        end_silent_runs(self.instance, {*jobs, *(one.job_name for one in transforms)}, now)
+        own = {one.job_name for one in transforms}
+        handed_on = set() if self.options.executor is in_process_executor else own
+        end_silent_runs(self.instance, jobs | own, now, handed_on=handed_on)
         heads: dict[str, int] = {}
         for transform in transforms:
             known = (lags[dataset.id].lag for dataset in transform.outputs.values())

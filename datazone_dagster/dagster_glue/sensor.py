@@ -305,7 +305,12 @@ class DrainSensor:
     ) -> tuple[SensorCheck, SnapshotDecision]:
         instance = tick.context.instance
         decision = decide_snapshot(
-            self._source, report.snapshot, instance, now=now, loaded_at=self._loaded_at
+            self._source,
+            report.snapshot,
+            instance,
+            now=now,
+            loaded_at=self._loaded_at,
+            run_tags=self._options.run_tags,
         )
         if report.gaps:
             health = after_gap(health, self._source, tick.layout, tick.dynamodb, self._clock)

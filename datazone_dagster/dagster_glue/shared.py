@@ -225,9 +225,13 @@ def shared(
 
 
 def shared_job(
-    name: str, dataset_ids: set[str], keys: AssetKeys, executor: ExecutorDefinition
+    name: str,
+    dataset_ids: set[str],
+    keys: AssetKeys,
+    executor: ExecutorDefinition,
+    run_tags: Mapping[str, str],
 ) -> Any:
-    """Return the job in use of a transform of this name, these datasets and executor, else None."""
+    """Return the job in use of a transform with this name, executor and more, else None."""
     for group in list(_groups.values()):
         member = group.members.get(name)
         if (
@@ -235,6 +239,7 @@ def shared_job(
             and member.dataset_ids == dataset_ids
             and member.keys == keys
             and member.job.executor_def is executor
+            and member.job.run_tags == run_tags
         ):
             return member.job
     return None

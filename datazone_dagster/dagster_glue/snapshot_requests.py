@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunRequest, RunsFilter
 
@@ -61,6 +63,7 @@ def decide_snapshot(
     *,
     now: datetime,
     loaded_at: datetime,
+    run_tags: Mapping[str, str] = MappingProxyType({}),
 ) -> SnapshotDecision:
     """Decide whether a source whose snapshot is not complete gets a run.
 
@@ -77,6 +80,7 @@ def decide_snapshot(
         instance: Dagster instance, for the latest runs.
         now: Current time.
         loaded_at: Time when the code location was loaded.
+        run_tags: Tags that users give the runs.
     """
     if snapshot is None or snapshot.is_over or _reads_exports(snapshot):
         return SnapshotDecision(None, "")
@@ -104,7 +108,7 @@ def decide_snapshot(
             text = f"the snapshot of {source.name} goes on in {in_words(remaining)}"
             return SnapshotDecision(None, text, failures, error)
     limit_pools(instance, pools)
-    request = RunRequest(job_name=job, tags={SOURCE_TAG: source.name})
+    request = RunRequest(job_name=job, tags={**run_tags, SOURCE_TAG: source.name})
     text = f"the snapshot of {source.name} {'goes on' if records else 'begins'}"
     return SnapshotDecision(request, text, failures, error)
 

@@ -81,7 +81,7 @@ def _of_source(
         return {
             "name": group.name,
             "evaluation_fn": DrainSensor(source, group, settings, options, clock).evaluate,
-            "jobs": [*group.jobs, *_job_of_all(source, group), group.beside[2]],
+            "jobs": [*group.jobs, *_job_of_all(source, group, options), group.beside[2]],
             "minimum_interval_seconds": options.tick_seconds,
             "default_status": options.default_status,
             "required_resource_keys": {LAKEHOUSE_KEY, DYNAMODB_KEY},
@@ -119,7 +119,9 @@ def _of_source(
     return SourceDefinitions(sensor, spec, check, tuple(jobs))
 
 
-def _job_of_all(source: DynamoDBSource, group: Group) -> list[Any]:  # of no public type
+def _job_of_all(
+    source: DynamoDBSource, group: Group, options: RunOptions
+) -> list[Any]:  # of no public type
     """Return the job that applies the transforms which share runs; none without any.
 
     The sensor brings it into the code location: other calls add their transforms to it.
@@ -133,6 +135,7 @@ def _job_of_all(source: DynamoDBSource, group: Group) -> list[Any]:  # of no pub
             source_job_name(source),
             selection=together[0].keys.selection(ids),  # one source has one prefix
             executor_def=in_process_executor,  # the transforms take turns in one process
+            run_tags=dict(options.run_tags),
             description=f"Applies the backlogs of all transforms of {source.table_name}, in turns. "
             "Safe at any time.",
         )

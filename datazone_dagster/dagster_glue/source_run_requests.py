@@ -27,6 +27,7 @@ from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.run_requests import (
     ACTIVE,
     RunDecision,
+    died_at,
     end_of,
     has_applied,
     too_early,
@@ -180,7 +181,7 @@ def _wait_after_death(
         run, ended = one.dagster_run, end_of(one)
         died = run.status is DagsterRunStatus.FAILURE and FAILURE_TAG not in run.tags
         if died and ended >= loaded_at and not has_applied(instance, run.run_id):
-            return ended + retries.FIRST_WAIT - now
+            return died_at(one) + retries.FIRST_WAIT - now
     return timedelta(0)
 
 

@@ -9,13 +9,19 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
 
 from datazone_dagster.api import Transform
 from datazone_dagster.api.function_version import function_version
-from datazone_dagster.dagster_glue.names import END_TAG, SOURCE_TAG, VERSION_TAG, hidden_tag
+from datazone_dagster.dagster_glue.names import (
+    ALIVE_TAG,
+    END_TAG,
+    SOURCE_TAG,
+    VERSION_TAG,
+    hidden_tag,
+)
 from datazone_dagster.model.protocols import Clock
 
 ASK_EVERY_SECONDS = 5.0
@@ -24,6 +30,9 @@ ASK_EVERY_SECONDS = 5.0
 QUEUED_LONG = timedelta(seconds=10)
 """Time in the queue after which a run of anybody makes those that stay end: it may need the place
 of one of them."""
+STARTING_LONG = timedelta(seconds=60)
+"""Time after which a run of the same job that has not begun makes those that stay end: it may wait
+for a worker in a queue that is not Dagster's. A pod or a task starts sooner as a rule."""
 QUEUED_READ = 100
 """Most runs of the queue that a run looks at, the newest ones."""
 
@@ -44,6 +53,7 @@ def definition_version(transform: Transform, *of_runs: object) -> str:
     """
     settings = (transform.source, *transform.outputs.values(), *transform.lookups.values())
     handling = (transform.on_error, transform.on_mismatch, transform.row_wise)
+    of_runs = (*of_runs, sorted(transform.run_tags.items()))
     text = repr((function_version(transform), settings, *handling, *of_runs))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -57,9 +67,10 @@ def told_to_end(
 ) -> Callable[[], bool]:
     """Return a function that tells whether a run that stays must end.
 
-    It must if it has got the tag for that, if another run waits for one of its pools (a redrive,
-    the nightly maintenance), or if a run of anybody waits in the queue for long. The instance is
-    asked at most every five seconds.
+    It must if it has got the tag for that, or was taken for dead, if another run waits for one of
+    its pools (a redrive, the nightly maintenance), if a run of anybody waits in the queue for long,
+    or if one of its job, such as that of another bucket, does not begin. The instance is asked at
+    most every five seconds.
     """
     asked_seconds, found = monotonic(), False
 
@@ -77,9 +88,11 @@ def told_to_end(
         run = instance.get_run_by_id(run_id)
         return (
             run is None
+            or run.is_finished
             or END_TAG in run.tags
             or _are_waited_for(instance, pools, run_id)
             or _queue_is_long(instance, clock)
+            or _one_does_not_begin(instance, run, clock)
         )
 
     return ask
@@ -103,6 +116,28 @@ def _are_waited_for(instance: DagsterInstance, pools: Collection[str], run_id: s
 def _queue_is_long(instance: DagsterInstance, clock: Clock) -> bool:
     queued = RunsFilter(statuses=[DagsterRunStatus.QUEUED], created_before=clock() - QUEUED_LONG)
     return bool(instance.get_run_records(queued, limit=1))
+
+
+def _one_does_not_begin(instance: DagsterInstance, run: DagsterRun, clock: Clock) -> bool:
+    """Return whether another run of the job was launched long ago and has sent no heartbeat yet."""
+    launched = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    records = instance.get_run_records(
+        RunsFilter(job_name=run.job_name, statuses=launched), limit=QUEUED_READ
+    )
+    since = clock() - STARTING_LONG
+    return any(
+        _launched_at(one) < since
+        for one in records
+        if one.dagster_run.run_id != run.run_id
+        and hidden_tag(one.dagster_run.tags, ALIVE_TAG) is None
+    )
+
+
+def _launched_at(record: RunRecord) -> datetime:
+    """Return when a run without a heartbeat was started, or was last changed before that."""
+    if record.start_time is not None:
+        return datetime.fromtimestamp(record.start_time, timezone.utc)
+    return record.update_timestamp.replace(tzinfo=timezone.utc)
 
 
 def end_run_of_other_code(instance: DagsterInstance, record: RunRecord, version: str) -> str | None:

@@ -123,6 +123,8 @@ def positional(changes: Any, /) -> Any:
         (plain, {"owners": "nobody"}, ["owners", "team:"]),
         (plain, {"group_name": "a b"}, ["group_name"]),
         (plain, {"description": 7}, ["description"]),
+        (plain, {"run_tags": {"ecs/cpu": 1024}}, ["run_tags", "strings"]),
+        (plain, {"run_tags": ["ecs/cpu"]}, ["run_tags", "mapping"]),
         (plain, {"on_error": "ignore"}, ["on_error='ignore'", "'fail'"]),
         (waiting, {}, ["async"]),
         (yielding, {}, ["yields"]),

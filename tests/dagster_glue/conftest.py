@@ -45,12 +45,19 @@ SOURCE = DynamoDBSource("orders", start="trim_horizon")
 ITEM_COLUMNS = ("dynamodb.Keys.id.S as id", "dynamodb.NewImage.status.S as status")
 
 
-def orders_transform(name: str = "orders", **dataset: Any) -> Transform:
+def orders_transform(
+    name: str = "orders",
+    *,
+    source: DynamoDBSource = SOURCE,
+    run_tags: Mapping[str, str] | None = None,
+    **dataset: Any,
+) -> Transform:
     """Return a transform that merges item id and status into a dataset of the same name."""
 
     @transform(
         name=name,
-        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        run_tags=run_tags,
+        input_mapping={"changes": Input(Stream(source=source))},
         output_mapping={"rows": Output(Dataset(name, **dataset))},
     )
     def orders(changes: Any) -> object:

@@ -19,6 +19,7 @@ from dagster import (
 
 from datazone_dagster import Lakehouse, build_definitions
 from datazone_dagster.errors import DefinitionError
+from datazone_dagster.sources import DynamoDBSource
 from tests.dagster_glue.conftest import MakeWorld, World, orders_transform
 
 
@@ -71,6 +72,32 @@ def test_runs_have_the_tags_and_the_interval(world: World) -> None:
     assert "the next run of orders starts in" in (tick.skip or "")
     world.clock.advance(timedelta(minutes=5, seconds=30))
     assert world.tick().requests
+
+
+def test_tags_of_a_transform_come_before_those_of_all(make_world: MakeWorld) -> None:
+    tags = {"ecs/cpu": "2048", "team": "shop"}
+    world = make_world(
+        orders_transform("large", buckets=2, run_tags={"ecs/cpu": "4096"}),
+        orders_transform("small"),
+        run_tags=tags,
+    )
+    world.put("a")
+    requests = world.tick().requests
+    assert len(requests) == 3
+    for request in requests:
+        cpu = "4096" if request.job_name == "apply_large" else "2048"
+        assert (request.tags["ecs/cpu"], request.tags["team"]) == (cpu, "shop")
+    # So do runs that somebody starts as a job: of single buckets, for example.
+    for name, cpu in (("apply_large", "4096"), ("apply_small", "2048")):
+        assert world.defs.resolve_job_def(name).run_tags == {**tags, "ecs/cpu": cpu}
+
+
+def test_runs_of_snapshots_have_the_tags(make_world: MakeWorld) -> None:
+    source = DynamoDBSource("orders")
+    world = make_world(orders_transform(source=source), run_tags={"ecs/cpu": "2048"})
+    world.put("a")
+    [request] = [one for one in world.tick().requests if one.job_name == "snapshot_orders"]
+    assert request.tags["ecs/cpu"] == "2048"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dagster._core.storage.dagster_run import RunOpConcurrency
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.apply import run as apply_run
 from datazone_dagster.dagster_glue import assets, staying_runs
-from datazone_dagster.dagster_glue.names import END_TAG, VERSION_TAG, pool_name
+from datazone_dagster.dagster_glue.names import ALIVE_TAG, END_TAG, VERSION_TAG, pool_name
 from datazone_dagster.dagster_glue.staying_runs import told_to_end
 from datazone_dagster.pipeline import ApplySettings
 from datazone_dagster.testing import FixedClock, ScriptedStream
@@ -217,6 +217,33 @@ def test_a_run_gives_way_to_runs_that_wait_for_long(world: World) -> None:
     )
     assert not ask()
     world.clock.advance(staying_runs.QUEUED_LONG + timedelta(seconds=5))
+    assert ask()
+
+
+def test_a_run_gives_way_to_one_of_its_job_that_finds_no_worker(world: World) -> None:
+    """As with fewer workers of a broker than buckets: that queue is not Dagster's."""
+    job = world.defs.resolve_job_def("apply_orders")
+    world.clock.now = datetime.now(timezone.utc)
+    run = world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
+    now = iter(range(0, 1000, 10))
+    ask = told_to_end(world.instance, run.run_id, [POOL], world.clock, lambda: float(next(now)))
+    other = world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTING)
+    assert not ask()
+    world.clock.advance(staying_runs.STARTING_LONG + timedelta(seconds=5))
+    world.instance.add_run_tags(other.run_id, {ALIVE_TAG: world.clock.now.isoformat()})
+    assert not ask()
+    world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTING)
+    world.clock.advance(staying_runs.STARTING_LONG + timedelta(seconds=5))
+    assert ask()
+
+
+def test_a_run_that_was_taken_for_dead_ends(world: World) -> None:
+    job = world.defs.resolve_job_def("apply_orders")
+    run = world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
+    now = iter(range(0, 1000, 10))
+    ask = told_to_end(world.instance, run.run_id, [POOL], world.clock, lambda: float(next(now)))
+    assert not ask()
+    world.instance.report_run_failed(run, "it was silent")
     assert ask()
 
 

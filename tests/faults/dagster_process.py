@@ -60,8 +60,8 @@ class DagsterHome:
         }
 
     @contextmanager
-    def daemon(self) -> Iterator[Daemon]:
-        """Run a daemon with a code server until the block or this process ends."""
+    def daemon(self, module: str = "tests.faults.dagster_project") -> Iterator[Daemon]:
+        """Run a daemon with a code server of a module until the block or this process ends."""
         # For the sockets of Dagster's servers. Not below the home: their paths must be short.
         with (
             tempfile.TemporaryDirectory(prefix="dz-", ignore_cleanup_errors=True) as temporary,
@@ -71,7 +71,7 @@ class DagsterHome:
                 [
                     *[sys.executable, "-m", "datazone_dagster.demo.guard"],
                     *[sys.executable, "-m", "dagster._daemon", "run"],
-                    *["-m", "tests.faults.dagster_project", "-d", str(PROJECT)],
+                    *["-m", module, "-d", str(PROJECT)],
                 ],
                 stdin=subprocess.PIPE,
                 stdout=log,

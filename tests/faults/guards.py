@@ -362,7 +362,7 @@ GUARDS = (
     Guard(
         "A run without heartbeats is ended, and another one is requested",
         "dagster_glue/runs_wanted.py",
-        "end_silent_runs(self.instance, {*jobs, *(one.job_name for one in transforms)}, now)",
+        "end_silent_runs(self.instance, jobs | own, now, handed_on=handed_on)",
         "_ = now",
         "dagster_glue/test_heartbeat.py::test_a_silent_run_is_ended_and_another_one_requested",
     ),

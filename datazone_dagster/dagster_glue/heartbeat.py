@@ -6,8 +6,9 @@ run as started for ever: the run occupies its pool, and no run of the transform 
 each run writes heartbeats to one of its tags, and the drain sensor ends a run without them.
 
 An executor that hands its steps to others (a broker's workers, pods) leaves a run as started while
-its step waits for one of them, and for ever if that message is lost. Such a run gets more time
-before its first heartbeat, unless one that began later has overtaken it.
+its step waits for one of them, and for ever if that message is lost. So does a run whose step waits
+for a slot of its pool. A run gets more time before its first heartbeat, unless, with such an
+executor, one that began later has overtaken it.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ way to commits of the next one, and ends when it looks at its status. With the n
 start of a process, another run is at work within a minute.
 """
 
-FIRST_HEARTBEAT_SECONDS = 180.0
-"""Time for the first heartbeat where an executor hands the step to others, which may be busy."""
+FIRST_HEARTBEAT_SECONDS = 120.0
+"""Time for the first heartbeat: a step may wait for a slot of its pool, or for a worker."""
 
 _RUNS_CHECKED = 200
 
@@ -107,8 +108,8 @@ def end_silent_runs(
     for record in records:
         run, alive_at = record.dagster_run, _last_alive_at(record, job_names)
         allowed_seconds = SILENCE_SECONDS
-        if run.job_name in begun and hidden_tag(run.tags, ALIVE_TAG) is None:
-            overtaken = record.storage_id < begun[run.job_name]
+        if hidden_tag(run.tags, ALIVE_TAG) is None:
+            overtaken = record.storage_id < begun.get(run.job_name, 0)
             allowed_seconds = SILENCE_SECONDS if overtaken else FIRST_HEARTBEAT_SECONDS
         if alive_at is None or now - alive_at < timedelta(seconds=allowed_seconds):
             continue

@@ -85,11 +85,11 @@ def test_a_run_that_died_before_its_first_heartbeat_is_ended(world: World) -> No
     run = world.instance.create_run_for_job(world.defs.resolve_job_def("apply_orders"))
     start = DagsterEvent(DagsterEventType.PIPELINE_START.value, job_name="apply_orders")
     world.instance.report_dagster_event(start, run.run_id)
-    for passed, expected in (
-        (SILENCE / 2, DagsterRunStatus.STARTED),
-        (SILENCE, DagsterRunStatus.FAILURE),
+    for seconds, expected in (
+        (FIRST_HEARTBEAT_SECONDS - 10, DagsterRunStatus.STARTED),
+        (20, DagsterRunStatus.FAILURE),
     ):
-        world.clock.advance(passed)
+        world.clock.advance(timedelta(seconds=seconds))
         world.tick()
         assert status(world, run) is expected
 

@@ -24,6 +24,7 @@ from datazone_dagster.dataset.dataset_progress import require_changes
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import erasures_of, generation_of
 from datazone_dagster.dataset.rebuild_proof import RebuildProof
+from datazone_dagster.dataset.stale_keys import count_stale
 from datazone_dagster.dataset.swap import swap_in
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.table import opened
@@ -43,13 +44,16 @@ class RebuildReport:
     """Result of a rebuild.
 
     `applied` is about the rebuilt table; `generation` counts rebuilds; `proof` is the comparison
-    with the change log that was made before the swap.
+    with the change log that was made before the swap. `unshown_keys` counts keys with rows that
+    neither the last resync nor a change since has shown: the function left them out then, so
+    nobody asked whether they were deleted while changes were lost.
     """
 
     applied: ApplyReport
     generation: int
     attempts: int
     proof: RebuildProof
+    unshown_keys: int = 0
 
 
 class Rebuild:
@@ -110,6 +114,7 @@ class Rebuild:
                     applied.position,
                     after_batch=applied.start.batch if applied.start else 0,
                 )
+                unshown_keys = self._unshown_keys()
                 swapped = swap_in(
                     self._layout,
                     self._target,
@@ -128,13 +133,22 @@ class Rebuild:
                 continue
             if swapped:
                 self._clean_up()
-                return RebuildReport(applied, generation + 1, attempt, proof)
+                return RebuildReport(applied, generation + 1, attempt, proof, unshown_keys)
             self._check()  # the missing batches may have been truncated meanwhile
         raise ConcurrentWriterError(
             f"Dataset {self._dataset_id!r}: runs were faster {SWAPS} times in a row.",
             safe="The dataset is as those runs left it; the rebuilt table is discarded.",
             hint="Stop the sensor of its source, or wait for a quieter time, and rebuild again.",
         )
+
+    def _unshown_keys(self) -> int:
+        """Return `RebuildReport.unshown_keys`; others begin with the snapshot that shows all."""
+        log = ChangeLog(self._layout, self._transform.source).open()
+        base = None if log is None or log.snapshot is None else log.snapshot.base
+        if base is None or not base.repairs or not keeps_the_past(self._dataset):
+            return 0
+        name = self._transform.source.name
+        return count_stale(name, self._dataset_id, self._target, base.epoch).keys
 
     def _overtaken(self) -> ConcurrentWriterError:
         return ConcurrentWriterError(

@@ -297,6 +297,7 @@ SCHEMAS: Mapping[str, Schema] = {
             rows_keys=count("Keys with rows."),
             without_rows=count("Keys that were not deleted and have no rows."),
         ),
+        unshown_keys=count("Keys with rows that the last resync did not ask for: resync again."),
         not_reported=nullable(text("Why Dagster was not told; null if it was.")),
     ),
     "redrive": record(

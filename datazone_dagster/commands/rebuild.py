@@ -47,6 +47,7 @@ def rebuild(project: Project, dataset_id: str, as_json: bool) -> None:
                 "head_batch": applied.head,
                 "quarantined": applied.quarantined,
                 "proof": {name: getattr(proof, name) for name in compared},
+                "unshown_keys": report.unshown_keys,
                 "not_reported": not_reported,
             }
         )
@@ -60,4 +61,10 @@ def rebuild(project: Project, dataset_id: str, as_json: bool) -> None:
         f"Checked before the swap, with {proof.changes:,} changes: {proof.rows_keys:,} of "
         f"{proof.keys:,} keys have rows; {proof.without_rows:,} were not deleted and have none."
     )
+    if report.unshown_keys:
+        say(
+            f"{report.unshown_keys:,} keys have rows that neither the last resync nor a change "
+            "since has shown. They may have been deleted while changes were lost: "
+            f"`datazone-dagster resync {transform.source.name}` deletes those that are gone."
+        )
     note(not_reported)

@@ -100,6 +100,7 @@ class Repair:
             "rebuild": done.generation,
             "keys_checked": done.proof.keys,
             "keys_without_rows": done.proof.without_rows,
+            "keys_unshown": done.unshown_keys,
         }
         yield from self._events(report, instance, more, changed=True)
 

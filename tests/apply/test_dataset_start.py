@@ -242,6 +242,35 @@ def test_keys_that_only_a_later_dataset_shows_do_not_come_back(tmp_path: Path) -
     assert len(rows(world, "events")) == 5, "an append dataset has every event"
 
 
+@pytest.mark.parametrize("options", [{"deletes": "soft"}, {"mode": "history"}])
+def test_a_rebuild_counts_keys_that_the_resync_did_not_ask_for(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Their deletes were lost, and the function left them out at the sweep."""
+
+    def second(orders: Any) -> Any:
+        return orders.select("dynamodb.Keys.id.S as id").filter("id = 'k2'")
+
+    world = World(Layout(str(tmp_path)), into("past", second, **options))
+    for number in (1, 2):
+        world.stream.put(item(number))
+    world.drain()
+    world.hand_over()
+    world.table.delete_unseen(key(1))
+    want_snapshot("orders", world.layout, "resync", clock=world.clock)
+    world.hand_over()
+    done = rebuild_dataset(world.flow, "past", world.layout, clock=world.clock)
+    assert done.unshown_keys == 0
+    world.flow = into("past", **options)
+    done = rebuild_dataset(world.flow, "past", world.layout, clock=world.clock)
+    assert done.unshown_keys == 1
+    want_snapshot("orders", world.layout, "resync", clock=world.clock)
+    world.hand_over()
+    assert rows_of(world.layout, "past") == {"k2": "0"}
+    done = rebuild_dataset(world.flow, "past", world.layout, clock=world.clock)
+    assert done.unshown_keys == 0
+
+
 def test_it_says_from_where_on_it_has_changes(tmp_path: Path) -> None:
     world = copied(tmp_path)
     state = opened(world).snapshot

@@ -37,7 +37,13 @@ class DagsterHome:
     """A Dagster instance on disk, and the environment of its processes."""
 
     def __init__(
-        self, home: Path, endpoint_url: str, lakehouse_uri: str, *, max_concurrent_runs: int = 10
+        self,
+        home: Path,
+        endpoint_url: str,
+        lakehouse_uri: str,
+        *,
+        max_concurrent_runs: int = 10,
+        start_timeout_seconds: int = 20,
     ) -> None:
         home.mkdir()
         text = dagster_yaml()
@@ -45,7 +51,7 @@ class DagsterHome:
             ("max_concurrent_runs: 10", f"max_concurrent_runs: {max_concurrent_runs}"),
             # Notice soon that a run does not start because its code server died.
             ("poll_interval_seconds: 30", "poll_interval_seconds: 1"),
-            ("start_timeout_seconds: 180", "start_timeout_seconds: 20"),
+            ("start_timeout_seconds: 180", f"start_timeout_seconds: {start_timeout_seconds}"),
         ):
             assert shipped in text
             text = text.replace(shipped, here)

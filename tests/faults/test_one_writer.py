@@ -35,7 +35,10 @@ def test_runs_of_one_transform_wait_for_each_other(
 ) -> None:
     table = OrdersTable(server.endpoint_url, seed=29)
     table.create()
-    home = DagsterHome(tmp_path / "home", server.endpoint_url, layout.uri)
+    # Nothing dies here, and a busy machine may start a run late.
+    home = DagsterHome(
+        tmp_path / "home", server.endpoint_url, layout.uri, start_timeout_seconds=180
+    )
     client = stream_client(table.endpoint_url)
     table.write(2)
     drain_once(SOURCE, client, layout)

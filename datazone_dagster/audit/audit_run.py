@@ -302,7 +302,9 @@ class AuditRun:
         shown = ShownDataset(self.layout, self.source.name, dataset_id)
         known = payload_names(shown.schema)
         columns = [name for name in known if name in comparable.columns]
-        unkeyed = self._add_rows(rows, shown, columns, comparable.not_compared)
+        sampled, most = self.settings.sample < 1, self.settings.most_looked_at
+        wanted = self.hashes.keys(items) if sampled else None
+        unkeyed = self._add_rows(rows, shown, columns, comparable.not_compared, wanted)
         scanned, _ = self.hashes.totals(items)
         _, row_count = self.hashes.totals(rows)
         result = DatasetAudit(
@@ -313,7 +315,6 @@ class AuditRun:
         )
         for _ in range(unkeyed):
             result = result.differing(EXTRA, NO_KEY, self.settings.examples)
-        sampled, most = self.settings.sample < 1, self.settings.most_looked_at
         keys = self.hashes.differing(items, rows, only_left=sampled, most=most)
         more = self.hashes.count_differing(items, rows, only_left=sampled) - len(keys)
         result = result.undecided_for(TOO_MANY, more)
@@ -323,14 +324,27 @@ class AuditRun:
         return replace(result, looked_again=len(keys)), keys
 
     def _add_rows(
-        self, side: str, shown: ShownDataset, columns: Collection[str], without: Collection[str]
+        self,
+        side: str,
+        shown: ShownDataset,
+        columns: Collection[str],
+        without: Collection[str],
+        wanted: pa.Array | None,
     ) -> int:
-        """Store the fingerprints of a dataset's rows; return the number of rows without a key."""
+        """Store the fingerprints of a dataset's rows; return the number of rows without a key.
+
+        Of rows with other keys than the wanted ones, only the key counts.
+        """
         unkeyed = 0
         pending: list[pa.RecordBatch] = []
 
         def flush() -> None:
             table = pa.Table.from_batches(pending)
+            if wanted is not None:
+                is_wanted = pc.is_in(table[KEY], wanted)
+                others = table.select([KEY]).filter(pc.invert(is_wanted))
+                self.hashes.add(side, self.hashes.of(others))
+                table = table.filter(is_wanted)
             self.hashes.add(side, self.hashes.of(table, without))
             pending.clear()
 

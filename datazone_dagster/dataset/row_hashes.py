@@ -114,6 +114,12 @@ class RowHashes:
         )
         return self._texts(query)
 
+    def keys(self, side: str) -> pa.Array:
+        """Return the keys of a side."""
+        self._open(side)
+        query = f"SELECT DISTINCT k FROM {side}"  # noqa: S608 - our own names
+        return pa.table(self._connection.sql(query))["k"].combine_chunks().cast(pa.string())
+
     def totals(self, side: str) -> tuple[int, int]:
         """Return the numbers of keys and of rows of a side."""
         self._open(side)

@@ -11,5 +11,7 @@ class NewProcess:
     def __init__(self, stream: ScriptedStream) -> None:
         self.stream_arns = stream.stream_arns
         self.describe = stream.describe
+        self.describe_page = stream.describe_page
+        self.children = stream.children
         self.shard_iterator = stream.shard_iterator
         self.get_records = stream.get_records

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from benchmarks import apply, decode, drain, typed_peers
+from benchmarks import apply, decode, drain, scale, typed_peers
 from benchmarks.measure import Measured, Stages
 from benchmarks.orders import DATASET
 from benchmarks.pages import Workload, generated
@@ -80,3 +80,25 @@ def test_the_typed_peers_make_the_same_dataset(pages: Path, tmp_path: Path) -> N
     for name, peer in (("fold", typed_peers.fold), ("merges", typed_peers.merges)):
         assert peer(pages, str(tmp_path / name)) == 300
         assert rows(tmp_path / name) == expected
+
+
+def test_the_simulation_of_many_shards() -> None:
+    """Few calls, and children that wait for a tick only: with every page that is 6 calls a tick."""
+    phases, per_tick, drains = scale.a_day(80)
+    first, steady, all_end, restart = phases
+    assert drains.stream.listed > 500
+    assert set(per_tick) == {
+        "fold",
+        "listing",
+        "plan",
+        "poll",
+        "advance",
+        "is a save due",
+        "report",
+    }
+    assert first["most_calls_of_a_tick"] == 6
+    assert steady["most_calls_of_a_tick"] <= 2 * 2
+    assert all_end["children"] == 80
+    assert all_end["longest_wait_seconds"] <= scale.TICK_SECONDS
+    assert all_end["most_calls_of_a_tick"] <= 25
+    assert restart["calls"] <= 6 + 3 + 4

@@ -1,15 +1,17 @@
-"""The checkpoint table: one current row per shard; each commit replaces all rows."""
+"""The checkpoint table: one current row per shard. Each commit replaces all that may change."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datazone_dagster.changelog.checkpoint_parts import DoneRows, Rows, done_rows, parts_of
+from datazone_dagster.changelog.checkpoint_rows import SCHEMA, checkpoint_of, keys_in, rows_of
 from datazone_dagster.changelog.orphan_files import delete_orphan_files
 from datazone_dagster.delta import create_table, guarded, transaction
 from datazone_dagster.delta.commit import FileActions, commit_files
@@ -25,42 +27,13 @@ from datazone_dagster.delta.log_upkeep import (
 from datazone_dagster.delta.table_state import KeptTable, kept_table
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
-from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, ShardState
+from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.report import Gap
 
 KIND = "checkpoint"
 
 RETENTION_HOURS = 1
 LOG_RETENTION = timedelta(hours=1)
-
-_TIME = pa.timestamp("us", tz="UTC")
-_SEQUENCE = pa.string()
-
-SCHEMA = pa.schema(
-    [
-        pa.field("stream_arn", pa.string(), nullable=False),
-        pa.field("shard_id", pa.string(), nullable=False),
-        pa.field("parent_shard_id", pa.string()),
-        pa.field("state", pa.string(), nullable=False),
-        pa.field("sequence_number", _SEQUENCE),
-        pa.field("event_time", _TIME),
-        pa.field("first_listed_at", _TIME, nullable=False),
-        pa.field("tip_at", _TIME),
-        pa.field("skip_before", _TIME),
-        pa.field("gap_reason", pa.string()),
-        pa.field("gap_after_sequence_number", _SEQUENCE),
-        pa.field("gap_since", _TIME),
-        pa.field("gap_until", _TIME),
-        pa.field("gap_detected_at", _TIME),
-        pa.field("gap_accepted_by", pa.string()),
-        pa.field("gap_accepted_at", _TIME),
-        pa.field("gap_accepted_why", pa.string()),
-        pa.field("batch", pa.int64(), nullable=False),
-        pa.field("epoch", pa.int64(), nullable=False),
-        pa.field("current_stream_arn", pa.string(), nullable=False),
-    ]
-)
 
 _CONFIGURATION = {
     **NO_CLEANING,
@@ -161,14 +134,19 @@ class CheckpointSnapshot:
             StorageError: The store failed.
         """
         app_id = self._checkpoints.app_id
+        known = _done.get(self._table)
+        if known is not None and known.path not in {file.path for file in self._at.files}:
+            known = None
+        parts = parts_of(checkpoint, known)
         with guarded(self._checkpoints.uri, "Saving the checkpoint"):
-            rows = pa.Table.from_pylist(_to_rows(checkpoint), schema=SCHEMA)
-            add = write_data_file(self._table.store, SCHEMA, {}, rows.to_batches())
-            adds = [] if add is None else [add]
+            written = [self._written(checkpoint, rows) for rows in (parts.rows, parts.done or {})]
+            adds = [add for add in written if add is not None]
+            kept = known.path if known is not None and parts.keeps else None
+            removes = [file for file in self._at.files if file.path != kept]
             self._at = self._table.took(
                 commit_files(
                     self._at,
-                    FileActions(adds, self._at.files, [one["path"] for one in adds]),
+                    FileActions(adds, removes, [one["path"] for one in adds]),
                     operation="WRITE",
                     parameters={"mode": "Overwrite"},
                     metrics={},
@@ -177,6 +155,17 @@ class CheckpointSnapshot:
             )
         self.checkpoint = checkpoint
         _parsed[self._table] = (self._at.by_identity, checkpoint)
+        if not parts.keeps:
+            _done.pop(self._table, None)
+            if parts.done is not None and written[-1] is not None:
+                path = unquote(written[-1]["path"])
+                _done[self._table] = DoneRows(
+                    path, checkpoint.epoch, checkpoint.stream_arn, parts.done
+                )
+
+    def _written(self, checkpoint: Checkpoint, rows: Rows) -> dict[str, Any] | None:
+        found = rows_of(checkpoint, rows.values())
+        return write_data_file(self._table.store, SCHEMA, {}, found.to_batches())
 
     def maintain_once(self) -> bool:
         """Write a checkpoint of the table if one is due; return whether one was.
@@ -216,6 +205,10 @@ _parsed: WeakKeyDictionary[KeptTable, tuple[Any, Checkpoint]] = WeakKeyDictionar
 """Checkpoint of each table, with the mapping of the snapshot whose files it was read from."""
 
 
+_done: WeakKeyDictionary[KeptTable, DoneRows] = WeakKeyDictionary()
+"""Rows of finished shards of each table that are in a file of their own."""
+
+
 def _checkpoint_in(table: KeptTable, at: Snapshot) -> Checkpoint:
     """Return the checkpoint at a version; its file is read once.
 
@@ -226,93 +219,17 @@ def _checkpoint_in(table: KeptTable, at: Snapshot) -> Checkpoint:
     if known is not None and known[0] is at.by_identity:
         return known[1]
     with guarded(table.uri, "Reading the checkpoint"):
-        rows = [row for file in at.files for row in _rows_of(table, file)]
-    found = _from_rows(rows)
+        files = [(file.path, _rows_in(table, file)) for file in at.files]
+        found = checkpoint_of([rows for _, rows in files])
     _parsed[table] = (at.by_identity, found)
+    _done.pop(table, None)
+    for path, rows in files:
+        done = done_rows(path, {key: found.shards[key] for key in keys_in(rows)}, found)
+        if done is not None:
+            _done[table] = done
     return found
 
 
-def _rows_of(table: KeptTable, file: LiveFile) -> list[dict[str, Any]]:
+def _rows_in(table: KeptTable, file: LiveFile) -> pa.Table:
     with table.store.open(file.path, file.size_bytes) as handle:
-        rows: list[dict[str, Any]] = pq.ParquetFile(handle).read().to_pylist()
-    return rows
-
-
-def _from_rows(rows: list[dict[str, Any]]) -> Checkpoint:
-    if not rows:
-        return Checkpoint()
-    return Checkpoint(
-        batch=max(row["batch"] for row in rows),
-        epoch=max(row["epoch"] for row in rows),
-        stream_arn=rows[0]["current_stream_arn"],
-        shards={(row["stream_arn"], row["shard_id"]): _shard(row) for row in rows},
-    )
-
-
-def _shard(row: dict[str, Any]) -> ShardCheckpoint:
-    return ShardCheckpoint(
-        stream_arn=row["stream_arn"],
-        shard_id=row["shard_id"],
-        first_listed_at=row["first_listed_at"],
-        parent_shard_id=row["parent_shard_id"],
-        state=ShardState(row["state"]),
-        sequence_number=_number(row["sequence_number"]),
-        event_time=row["event_time"],
-        tip_at=row["tip_at"],
-        skip_before=row["skip_before"],
-        gap=None if row["gap_reason"] is None else _gap_note(row),
-    )
-
-
-def _gap_note(row: dict[str, Any]) -> GapNote:
-    detected_at: datetime = row["gap_detected_at"]
-    return GapNote(
-        Gap(
-            row["stream_arn"],
-            row["shard_id"],
-            row["gap_reason"],
-            _number(row["gap_after_sequence_number"]),
-            row["gap_since"],
-            row["gap_until"],
-        ),
-        detected_at,
-        row["gap_accepted_by"],
-        row["gap_accepted_at"],
-        row["gap_accepted_why"],
-    )
-
-
-def _to_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    return [_row(checkpoint, shard) for shard in checkpoint.shards.values()]
-
-
-def _row(checkpoint: Checkpoint, shard: ShardCheckpoint) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        field.name: getattr(shard, field.name) for field in fields(shard) if field.name != "gap"
-    }
-    row["state"] = shard.state.value
-    row["sequence_number"] = _text(shard.sequence_number)
-    row["batch"] = checkpoint.batch
-    row["epoch"] = checkpoint.epoch
-    row["current_stream_arn"] = checkpoint.stream_arn
-    note = shard.gap
-    if note is not None:
-        row |= {
-            "gap_reason": note.gap.reason,
-            "gap_after_sequence_number": _text(note.gap.after_sequence_number),
-            "gap_since": note.gap.since,
-            "gap_until": note.gap.until,
-            "gap_detected_at": note.detected_at,
-            "gap_accepted_by": note.accepted_by,
-            "gap_accepted_at": note.accepted_at,
-            "gap_accepted_why": note.accepted_why,
-        }
-    return row
-
-
-def _number(text: str | None) -> int | None:
-    return None if text is None else int(text)
-
-
-def _text(number: int | None) -> str | None:
-    return None if number is None else str(number)
+        return pq.ParquetFile(handle).read()

@@ -10,11 +10,9 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.batch_writer import BatchWriter
-from datazone_dagster.changelog.checkpoints import CheckpointSnapshot
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.mask_salt import check_salt, record_salt
 from datazone_dagster.drain.checkpoint_update import (
@@ -23,12 +21,12 @@ from datazone_dagster.drain.checkpoint_update import (
     positions_due,
     updated_checkpoint,
 )
-from datazone_dagster.drain.drain_report import drain_report
+from datazone_dagster.drain.drain_report import drain_report, report_of_listing
 from datazone_dagster.drain.late_changes import epoch_begins_at
 from datazone_dagster.drain.maintain_source import maintain_once
 from datazone_dagster.drain.masked_sink import masked_sink
-from datazone_dagster.drain.outcome import ShardOutcome
-from datazone_dagster.drain.plan import DrainPlan, ShardRead, oldest_unread, plan_drain, pruned
+from datazone_dagster.drain.outcome import ShardOutcome, raise_if_locked_out
+from datazone_dagster.drain.plan import DrainPlan, ShardRead, oldest_unread, plan_drain
 from datazone_dagster.drain.polling import POLLING, Intervals, Poll, due, record_activity
 from datazone_dagster.drain.process_state import (
     ProcessState,
@@ -36,6 +34,7 @@ from datazone_dagster.drain.process_state import (
     memory_pressure,
     save_state,
 )
+from datazone_dagster.drain.pruning import pruned
 from datazone_dagster.drain.reader import (
     IteratorCache,
     ReadBudget,
@@ -48,16 +47,11 @@ from datazone_dagster.drain.restart_check import stream_of_new_table, was_made_a
 from datazone_dagster.drain.restarts import ended_by_restart
 from datazone_dagster.drain.settings import DrainSettings
 from datazone_dagster.drain.source_check import owner_to_record
-from datazone_dagster.drain.source_tables import Tables
+from datazone_dagster.drain.source_tables import Tables, record_gaps
 from datazone_dagster.drain.stream_choice import list_streams
-from datazone_dagster.errors import (
-    AccessDeniedError,
-    ConcurrentWriterError,
-    CredentialsError,
-    ThrottledError,
-)
+from datazone_dagster.errors import ConcurrentWriterError, ThrottledError
 from datazone_dagster.items.masking import Masks
-from datazone_dagster.model.checkpoint import Checkpoint, with_gap
+from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
@@ -133,12 +127,14 @@ class BatchDrain:
         tables, masks = self._opened(tables)
         checkpoint = up_to_date(tables.saved.checkpoint, tables.log, now)
 
-        listed = RecentListing(self._client, recent=listed_recently)
+        listed = RecentListing(self._client, recent=listed_recently, now=now, logger=self._logger)
         owner = owner_to_record(source.name, tables.log, listed.streams, checkpoint)
         again = stream_of_new_table(self._client, listed.streams, owner, checkpoint)
         if again is not None:
             return self._begin_again(tables, owner, checkpoint, again)
         stream = listed.stream(checkpoint)
+        if not listed.is_whole:
+            return self._goes_on_listing(tables, checkpoint, stream)
         plan = plan_drain(stream, checkpoint, start=source.start, now=now)
         state = load_state(self._client, settings)
         reading_seconds = time.monotonic()
@@ -152,16 +148,14 @@ class BatchDrain:
             writer.finish()
             written_seconds = time.monotonic()
             if was_made_again(source, tables.log, stream, checkpoint, outcomes):
-                return self._begin_again(tables, owner, checkpoint, stream)
+                return self._begin_again(tables, owner, checkpoint, listed.anew())
             landed = self._commit(tables, owner, writer, plan.checkpoint, stream, outcomes)
         finished_seconds = time.monotonic()
 
         self._warn(plan, masks)
-        self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
-        self.progressed = landed.batch is not None or any(map(_moved_on, outcomes))
+        self._look_back(landed, outcomes)
         if not landed.lost_race:
-            if not any(one.ended or one.error or one.gap or one.older for one in outcomes):
-                listed.keep()
+            listed.learn(outcomes)
             record_activity(state.activities, outcomes, reading_seconds)
             body_bytes = sum(outcome.body_bytes for outcome in outcomes)
             measured = BatchMeasured(
@@ -174,7 +168,7 @@ class BatchDrain:
                 throttled=self.throttled,
             )
             self._end(tables, state, measured)
-        _raise_if_locked_out(outcomes)
+        raise_if_locked_out(outcomes)
         return drain_report(
             source.name,
             stream,
@@ -186,7 +180,7 @@ class BatchDrain:
             head=tables.log.head,
             log_version=tables.log.version if landed.batch is not None else None,
             lost_race=landed.lost_race,
-            duration_seconds=time.monotonic() - self._started_seconds,
+            duration_seconds=self._took(),
             snapshot=tables.log.snapshot,
         )
 
@@ -267,11 +261,30 @@ class BatchDrain:
             head=tables.log.head,
             log_version=None,
             lost_race=lost_race,
-            duration_seconds=time.monotonic() - self._started_seconds,
+            duration_seconds=self._took(),
             snapshot=tables.log.snapshot,
         )
         unread_at = oldest_unread(plan.checkpoint, ())
         return replace(report, caught_up=False, oldest_unread_at=unread_at)
+
+    def _goes_on_listing(
+        self, tables: Tables, checkpoint: Checkpoint, stream: StreamDescription
+    ) -> DrainReport:
+        """Report a drain that reads nothing yet: the first listing has to be whole."""
+        name, count, log = self._source.name, len(stream.shards), tables.log
+        self._logger.info("Drain of %s lists its shards: %d are known so far.", name, count)
+        return report_of_listing(
+            name,
+            stream,
+            checkpoint,
+            head=log.head,
+            duration_seconds=self._took(),
+            snapshot=log.snapshot,
+        )
+
+    def _took(self) -> float:
+        """Return the time since this drain began, in seconds."""
+        return time.monotonic() - self._started_seconds
 
     def _identify(self) -> SourceIdentity | None:
         """Return the table that the client reads, before there is a change log.
@@ -304,6 +317,10 @@ class BatchDrain:
             self._client, reads, iterators, budget, self._now, self._logger, sink, unseen
         )
 
+    def _look_back(self, landed: _Landed, outcomes: Sequence[ShardOutcome]) -> None:
+        self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
+        self.progressed = landed.batch is not None or any(one.moved_on for one in outcomes)
+
     def _warn(self, plan: DrainPlan, masks: Masks | None) -> None:
         if plan.is_stuck:
             self._logger.warning(
@@ -335,7 +352,7 @@ class BatchDrain:
         reached = updated_checkpoint(planned, outcomes, now, stream.served_at)
         batch: int | None = None
         try:
-            _record_gaps(saved, planned, outcomes, now)
+            record_gaps(saved, planned, outcomes, now)
             if owner is not None:
                 log.record_owner(owner)
             record_salt(log, self._salt)
@@ -368,29 +385,3 @@ class BatchDrain:
             self._logger.info("Drain of %s lost the commit race: %s", self._source.name, error)
             return _Landed(reached, batch, lost_race=True)
         return _Landed(reached, batch)
-
-
-def _record_gaps(
-    saved: CheckpointSnapshot, planned: Checkpoint, outcomes: list[ShardOutcome], now: datetime
-) -> None:
-    """Save gaps before the records after them land: those rows alone would move the position.
-
-    If this process dies in between, the next drain finds the same gap again. The gap before a
-    stream that replaces another is found only while no row of the new one has landed.
-    """
-    found = [with_gap(one.row, one.gap, now) for one in outcomes if one.gap is not None]
-    replaces = bool(saved.checkpoint.shards) and saved.checkpoint.stream_arn != planned.stream_arn
-    if found or replaces:
-        saved.save(planned.with_shards(*found))
-        crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
-
-
-def _moved_on(outcome: ShardOutcome) -> bool:
-    """Return whether a shard was read further without a record that landed."""
-    return outcome.ended or bool(outcome.repeated or outcome.others)
-
-
-def _raise_if_locked_out(outcomes: list[ShardOutcome]) -> None:
-    for outcome in outcomes:
-        if isinstance(outcome.error, (AccessDeniedError, CredentialsError)):
-            raise outcome.error

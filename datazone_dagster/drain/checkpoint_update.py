@@ -41,18 +41,18 @@ def updated_checkpoint(
 
 
 def _updated_row(outcome: ShardOutcome, now: datetime, read_at: datetime) -> ShardCheckpoint:
-    row = replace(outcome.row, sequence_number=outcome.sequence_number)
-    if outcome.event_time_seconds is not None:
-        row = replace(
-            row, event_time=datetime.fromtimestamp(outcome.event_time_seconds, timezone.utc)
-        )
-    if outcome.at_latest or outcome.ended:
-        row = replace(row, tip_at=max(read_at, row.tip_at or read_at))
-    if outcome.gap is not None:
-        row = with_gap(row, outcome.gap, now)
-    if outcome.ended:
-        row = replace(row, state=ShardState.FINISHED)
-    return row
+    row, seconds = outcome.row, outcome.event_time_seconds
+    at_end = outcome.at_latest or outcome.ended
+    row = replace(
+        row,
+        sequence_number=outcome.sequence_number,
+        event_time=row.event_time
+        if seconds is None
+        else datetime.fromtimestamp(seconds, timezone.utc),
+        tip_at=max(read_at, row.tip_at or read_at) if at_end else row.tip_at,
+        state=ShardState.FINISHED if outcome.ended else row.state,
+    )
+    return row if outcome.gap is None else with_gap(row, outcome.gap, now)
 
 
 def moved_positions(reached: Checkpoint, outcomes: Sequence[ShardOutcome]) -> list[Landed]:
@@ -130,14 +130,19 @@ def is_worth_saving(
         return True
     if positions and saved.batch != current.batch:
         return True
-    return any(_differs(saved.shards[key], row, positions) for key, row in current.shards.items())
+    return any(
+        row is not saved.shards[key] and _differs(saved.shards[key], row, positions)
+        for key, row in current.shards.items()
+    )
 
 
 def _differs(saved: ShardCheckpoint, current: ShardCheckpoint, positions: bool) -> bool:
-    if not positions:
-        position = current.sequence_number
-        saved = replace(saved, sequence_number=position, event_time=current.event_time)
-    if replace(saved, tip_at=None) != replace(current, tip_at=None):
+    if positions:
+        same = replace(saved, tip_at=current.tip_at)
+    else:
+        number, time = current.sequence_number, current.event_time
+        same = replace(saved, tip_at=current.tip_at, sequence_number=number, event_time=time)
+    if same != current:
         return True
     if saved.tip_at is None or current.tip_at is None:
         return saved.tip_at is not current.tip_at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from datazone_dagster.drain.outcome import ShardOutcome
@@ -69,7 +70,7 @@ def drain_report(
         undated=sum(outcome.undated for outcome in landed),
         get_records_calls=sum(outcome.calls for outcome in outcomes),
         shards_open=plan.shards_open,
-        shards_unfinished=sum(not row.is_done for row in reached.of_stream(stream.stream_arn)),
+        shards_unfinished=sum(row.stream_arn == stream.stream_arn for row in reached.unfinished),
         caught_up=not (lost_race or plan.waiting or plan.is_stuck)
         and all(one.at_latest for one in outcomes),
         lost_race=lost_race,
@@ -98,6 +99,43 @@ def drain_report(
             failing={outcome.row.shard_id for outcome in outcomes if outcome.error},
         ),
     )
+
+
+def report_of_listing(
+    source: str,
+    stream: StreamDescription,
+    checkpoint: Checkpoint,
+    *,
+    head: int,
+    duration_seconds: float,
+    snapshot: SnapshotState | None,
+) -> DrainReport:
+    """Build the report of a drain that read nothing: the first listing of the shards goes on.
+
+    Args:
+        source: Name of the source.
+        stream: Stream with the shards listed so far.
+        checkpoint: Checkpoint of everything landed so far.
+        head: Last batch of the change log.
+        duration_seconds: Time from start to end.
+        snapshot: The last snapshot of the source.
+    """
+    shards_open = sum(shard.is_open for shard in stream.shards)
+    report = drain_report(
+        source,
+        stream,
+        DrainPlan(checkpoint, (), waiting=0, shards_open=shards_open),
+        Poll((), 0, 0.0),
+        (),
+        checkpoint,
+        batch=None,
+        head=head,
+        log_version=None,
+        lost_race=False,
+        duration_seconds=duration_seconds,
+        snapshot=snapshot,
+    )
+    return replace(report, caught_up=False)
 
 
 def _time(seconds: int | None) -> datetime | None:

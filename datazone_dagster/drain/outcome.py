@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from datazone_dagster.errors import SourceError
+from datazone_dagster.errors import AccessDeniedError, CredentialsError, SourceError
 from datazone_dagster.model.checkpoint import ShardCheckpoint
 from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.model.report import Gap
@@ -40,3 +40,20 @@ class ShardOutcome:
     repeated: int = 0
     others: int = 0
     tied: int = 0
+
+    @property
+    def moved_on(self) -> bool:
+        """Whether the shard was read further without a record that landed."""
+        return self.ended or bool(self.repeated or self.others)
+
+
+def raise_if_locked_out(outcomes: Iterable[ShardOutcome]) -> None:
+    """Raise the error of a shard that no retry will read.
+
+    Raises:
+        AccessDeniedError: The credentials lack an action.
+        CredentialsError: They are not valid.
+    """
+    for outcome in outcomes:
+        if isinstance(outcome.error, (AccessDeniedError, CredentialsError)):
+            raise outcome.error

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
+from datazone_dagster.drain.pruning import parents_of
 from datazone_dagster.drain.restarts import replaced_reason
 from datazone_dagster.drain.switches import (
     ended_by_switch,
@@ -88,7 +89,7 @@ def plan_drain(
     """Plan a drain of one stream.
 
     Args:
-        stream: Stream as listed now, all pages.
+        stream: Stream as listed. The first listing of a stream has all pages.
         checkpoint: Checkpoint of everything landed so far.
         start: "snapshot", "trim_horizon" or "latest". Only "latest" skips anything, and only in
             the first listing of the very first stream. A stream that replaces an earlier one is
@@ -100,7 +101,7 @@ def plan_drain(
         LineageError: A child starts before its parent's end.
     """
     listed = {shard.shard_id: shard for shard in stream.shards}
-    _check_sequence(listed, stream.stream_arn, checkpoint)
+    _check_sequence(_unread(stream, checkpoint), listed, stream.stream_arn, checkpoint)
     known = checkpoint.of_stream(stream.stream_arn)
     first_listing = not known
     replaces = first_listing and bool(checkpoint.shards)
@@ -113,28 +114,42 @@ def plan_drain(
     if replaces:
         checkpoint = _replaced(checkpoint, stream.stream_arn, now)
     checkpoint = replace(checkpoint, stream_arn=stream.stream_arn)
-    checkpoint = _with_lost_parents(stream.stream_arn, listed, checkpoint, now)
+    checkpoint = _with_lost_parents(stream, listed, checkpoint, now)
     checkpoint = with_unsent(checkpoint, stream, now)
 
-    unfinished = [row for row in checkpoint.of_stream(stream.stream_arn) if not row.is_done]
+    unfinished = _unfinished(stream.stream_arn, checkpoint)
     ready = [row for row in unfinished if _parent_is_done(row, checkpoint)]
-    # A shard that is missing from the listing may be open, and then has no end to read to.
-    closed = {shard.shard_id for shard in stream.shards if not shard.is_open}
-    listed_open = listed.keys() - closed
     return DrainPlan(
         checkpoint=checkpoint,
-        reads=tuple(
-            ShardRead(
-                row,
-                start_of(row, stream, now),
-                closed=row.shard_id in closed,
-                listed_open=row.shard_id in listed_open,
-            )
-            for row in ready
-        ),
+        reads=tuple(_read_of(row, stream, listed.get(row.shard_id), now) for row in ready),
         waiting=len(unfinished) - len(ready),
         shards_open=sum(shard.is_open for shard in stream.shards),
     )
+
+
+def _unfinished(stream_arn: str, checkpoint: Checkpoint) -> list[ShardCheckpoint]:
+    return [row for row in checkpoint.unfinished if row.stream_arn == stream_arn]
+
+
+def _unread(stream: StreamDescription, checkpoint: Checkpoint) -> list[Shard]:
+    """Return the listed shards that are not known as read to their end: most of many are."""
+    arn, rows = stream.stream_arn, checkpoint.shards
+    return [
+        shard
+        for shard in stream.shards
+        if (row := rows.get((arn, shard.shard_id))) is None
+        or row.state is not ShardState.FINISHED
+        or (row.parent_shard_id is None and shard.parent_shard_id is not None)
+    ]
+
+
+def _read_of(
+    row: ShardCheckpoint, stream: StreamDescription, shard: Shard | None, now: datetime
+) -> ShardRead:
+    # A shard that is missing from the listing may be open, and then has no end to read to.
+    is_open = shard is not None and shard.is_open
+    is_closed = shard is not None and not is_open
+    return ShardRead(row, start_of(row, stream, now), closed=is_closed, listed_open=is_open)
 
 
 def start_of(row: ShardCheckpoint, stream: StreamDescription, now: datetime) -> IteratorStart:
@@ -156,7 +171,7 @@ def _row(stream_arn: str, shard: Shard, now: datetime) -> ShardCheckpoint:
 def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list[ShardCheckpoint]:
     """Return rows for the first listing: parents absent from it are older than our start."""
     listed_ids = {shard.shard_id for shard in stream.shards}
-    absent = _parents_of(stream.shards) - listed_ids
+    absent = parents_of(stream.shards) - listed_ids
     trimmed_ancestors = [
         ShardCheckpoint(stream.stream_arn, parent_id, now, state=ShardState.TRIMMED_ANCESTOR)
         for parent_id in sorted(absent)
@@ -174,10 +189,6 @@ def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list
     return trimmed_ancestors + rows
 
 
-def _parents_of(shards: Iterable[Shard | ShardCheckpoint]) -> set[str]:
-    return {parent for shard in shards for parent in parents_in(shard.parent_shard_id)}
-
-
 def _no_time(stream_arn: str) -> SourceError:
     return SourceError(
         f"The stream {stream_arn} can't be read from start='latest': the response of "
@@ -193,7 +204,7 @@ def _later_rows(
 ) -> list[ShardCheckpoint]:
     """Return rows of newly listed shards, and of known shards that the listing changes."""
     rows = []
-    for shard in stream.shards:
+    for shard in _unread(stream, checkpoint):
         known = checkpoint.get(stream.stream_arn, shard.shard_id)
         if known is None:
             rows.append(_row(stream.stream_arn, shard, now))
@@ -206,7 +217,7 @@ def _later_rows(
     fresh = {row.shard_id for row in rows}
     rows += [
         _overdue(known, stream, now)
-        for known in checkpoint.of_stream(stream.stream_arn)
+        for known in _unfinished(stream.stream_arn, checkpoint)
         if known.shard_id not in fresh and _is_overdue(known, stream, now)
     ]
     return rows
@@ -322,19 +333,23 @@ def oldest_unread(
         at_latest: Stream ARN and shard id of the shards just read to their latest position.
     """
     waiting = [
-        row for key, row in checkpoint.shards.items() if not row.is_done and key not in at_latest
+        row for row in checkpoint.unfinished if (row.stream_arn, row.shard_id) not in at_latest
     ]
     return min((unread_since(row, checkpoint) for row in waiting), default=None)
 
 
 def _with_lost_parents(
-    stream_arn: str, listed: Mapping[str, Shard], checkpoint: Checkpoint, now: datetime
+    stream: StreamDescription, listed: Mapping[str, Shard], checkpoint: Checkpoint, now: datetime
 ) -> Checkpoint:
-    """Record gaps for parents that were never listed nor recorded, after a grace period."""
+    """Record gaps for parents that were never listed nor recorded, after a grace period.
+
+    A whole listing that began after that time has to lack them as well.
+    """
+    stream_arn, listed_at = stream.stream_arn, stream.listed_at or now
     waiting = [
         (row, parent_id)
-        for row in checkpoint.of_stream(stream_arn)
-        if not row.is_done and now - row.first_listed_at >= LATE_PARENT_GRACE
+        for row in _unfinished(stream_arn, checkpoint)
+        if listed_at - row.first_listed_at >= LATE_PARENT_GRACE
         for parent_id in parents_in(row.parent_shard_id)
     ]
     for row, parent_id in waiting:
@@ -356,8 +371,11 @@ def _parent_is_done(row: ShardCheckpoint, checkpoint: Checkpoint) -> bool:
     return all(parent is not None and parent.is_done for parent in parents)
 
 
-def _check_sequence(listed: Mapping[str, Shard], stream_arn: str, checkpoint: Checkpoint) -> None:
-    for child in listed.values():
+def _check_sequence(
+    unread: Iterable[Shard], listed: Mapping[str, Shard], stream_arn: str, checkpoint: Checkpoint
+) -> None:
+    """Compare the first numbers of shards that are still to be read with their parents' ends."""
+    for child in unread:
         if child.parent_shard_id is None or child.starting_sequence_number is None:
             continue
         parent = listed.get(child.parent_shard_id)
@@ -379,21 +397,3 @@ def _check_sequence(listed: Mapping[str, Shard], stream_arn: str, checkpoint: Ch
                 hint="Reading further could reorder changes of one key. Check that the endpoint "
                 "is DynamoDB Streams; if it is, report this with the output of DescribeStream.",
             )
-
-
-def pruned(checkpoint: Checkpoint, stream: StreamDescription, *, now: datetime) -> Checkpoint:
-    """Return the checkpoint without shards that are done, unlisted, childless and two days old."""
-    listed = {shard.shard_id for shard in stream.shards}
-    parents = _parents_of(stream.shards) | _parents_of(
-        row for row in checkpoint.shards.values() if not row.is_done
-    )
-    remaining = {
-        key: row
-        for key, row in checkpoint.shards.items()
-        if not row.is_done
-        or row.shard_id in listed
-        or row.shard_id in parents
-        or row.gap is not None
-        or now - row.first_listed_at < 2 * RETENTION
-    }
-    return replace(checkpoint, shards=remaining)

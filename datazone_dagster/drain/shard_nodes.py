@@ -8,6 +8,9 @@ from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.shard import StreamDescription, parents_in
 from datazone_dagster.model.shard_tree import NodeState, ShardNode
 
+PARENTS_SHOWN = 200
+"""Unfinished shards whose parents are shown as well."""
+
 
 def shard_nodes(
     stream: StreamDescription,
@@ -17,6 +20,8 @@ def shard_nodes(
     failing: Collection[str],
 ) -> tuple[ShardNode, ...]:
     """Return the unfinished shards and their parents, by their ids, which begin with their time.
+
+    The parents of many shards are left out: the picture has no room for them.
 
     Args:
         stream: Stream as listed.
@@ -30,8 +35,14 @@ def shard_nodes(
         for name, row in rows.items()
         if not row.is_done or (row.gap is not None and row.gap.is_open)
     }
-    parents = {name: parents_in(row.parent_shard_id) for name, row in rows.items()}
-    shown |= {parent for name in shown for parent in parents[name] if parent in rows}
+    if len(shown) <= PARENTS_SHOWN:
+        shown |= {
+            parent
+            for name in shown
+            for parent in parents_in(rows[name].parent_shard_id)
+            if parent in rows
+        }
+    parents = {name: parents_in(rows[name].parent_shard_id) for name in shown}
     listed_open = {shard.shard_id for shard in stream.shards if shard.is_open}
     return tuple(
         ShardNode(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot, CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
+from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.errors import StorageError
+from datazone_dagster.model.checkpoint import Checkpoint, with_gap
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.source_identity import SourceIdentity
+from datazone_dagster.process import crash_points
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +66,18 @@ def _behind_its_checkpoint(source: str, batch: int, head: int, layout: Layout) -
         f"copy, or move {layout.checkpoint(source)} away to read the stream again from "
         "its trim horizon.",
     )
+
+
+def record_gaps(
+    saved: CheckpointSnapshot, planned: Checkpoint, outcomes: Sequence[ShardOutcome], now: datetime
+) -> None:
+    """Save gaps before the records after them land: those rows alone would move the position.
+
+    If this process dies in between, the next drain finds the same gap again. The gap before a
+    stream that replaces another is found only while no row of the new one has landed.
+    """
+    found = [with_gap(one.row, one.gap, now) for one in outcomes if one.gap is not None]
+    replaces = bool(saved.checkpoint.shards) and saved.checkpoint.stream_arn != planned.stream_arn
+    if found or replaces:
+        saved.save(planned.with_shards(*found))
+        crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from datazone_dagster.drain.switches import name_after_switch
 from datazone_dagster.errors import (
@@ -12,7 +13,7 @@ from datazone_dagster.errors import (
 )
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.protocols import KnowsTable, StreamClient
-from datazone_dagster.model.shard import StreamDescription, is_switch, service_arn
+from datazone_dagster.model.shard import StreamDescription, is_switch
 from datazone_dagster.model.source_identity import SourceIdentity
 
 
@@ -44,27 +45,28 @@ def list_streams(client: StreamClient) -> Listing:
 
 
 def stream_to_read(
-    client: StreamClient, listing: Listing, checkpoint: Checkpoint
+    describe: Callable[[str], StreamDescription], listing: Listing, checkpoint: Checkpoint
 ) -> StreamDescription:
     """Return the oldest stream that is not drained to its end yet, else the current one.
 
     A stream that the source was switched away from is not read to its end: this client can't.
+
+    Args:
+        describe: Lists the shards of a stream, given our name of it.
+        listing: The streams of the table.
+        checkpoint: Checkpoint of everything landed so far.
     """
-    rows = sorted(checkpoint.shards.values(), key=lambda row: row.first_listed_at)
+    unread = sorted(checkpoint.unfinished, key=lambda row: row.first_listed_at)
     stream_arns = tuple(map(checkpoint.name_of_stream, listing.stream_arns))
-    new = _new_streams(stream_arns, {row.stream_arn for row in rows})
+    new = _new_streams(stream_arns, checkpoint.stream_arns)
     if new:
         new = (*new[:-1], name_after_switch(checkpoint, new[-1]))
     unfinished = dict.fromkeys(
-        row.stream_arn
-        for row in rows
-        if not row.is_done and not (new and is_switch(row.stream_arn, new[-1]))
+        row.stream_arn for row in unread if not (new and is_switch(row.stream_arn, new[-1]))
     )
     for stream_arn in dict.fromkeys((*unfinished, *new)):
         try:
-            # A stream that was made again under its ARN has a name of its own in our tables.
-            described = client.describe(service_arn(stream_arn))
-            return replace(described, stream_arn=stream_arn)
+            return describe(stream_arn)
         except ShardNotFoundError:
             if stream_arn not in unfinished:
                 raise
@@ -75,7 +77,7 @@ def stream_to_read(
     raise listing.missing
 
 
-def _new_streams(stream_arns: tuple[str, ...], known: set[str]) -> tuple[str, ...]:
+def _new_streams(stream_arns: tuple[str, ...], known: Collection[str]) -> tuple[str, ...]:
     """Return the streams after the known ones, and always the current one.
 
     A stream may have been replaced twice between two drains. In the very first drain only the

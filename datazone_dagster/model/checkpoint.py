@@ -9,9 +9,10 @@ grow and finished shards stay finished, so an older snapshot is never wrong, onl
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from datazone_dagster.model.report import Gap
 from datazone_dagster.model.shard import parents_in, restart_of, service_arn
@@ -123,13 +124,31 @@ class Checkpoint:
     stream_arn: str = ""
     shards: Mapping[tuple[str, str], ShardCheckpoint] = field(default_factory=dict)
 
-    def of_stream(self, stream_arn: str) -> list[ShardCheckpoint]:
+    @cached_property
+    def _by_stream(self) -> dict[str, list[ShardCheckpoint]]:
+        """The known shards by stream: a stream of many has a hundred thousand, asked for often."""
+        found: dict[str, list[ShardCheckpoint]] = {}
+        for (arn, _), shard in self.shards.items():
+            found.setdefault(arn, []).append(shard)
+        return found
+
+    @cached_property
+    def unfinished(self) -> Sequence[ShardCheckpoint]:
+        """The shards that are not read to their end, of all streams."""
+        return [row for row in self.shards.values() if row.state is ShardState.READING]
+
+    @property
+    def stream_arns(self) -> Collection[str]:
+        """The streams of the known shards."""
+        return self._by_stream.keys()
+
+    def of_stream(self, stream_arn: str) -> Sequence[ShardCheckpoint]:
         """Return the known shards of one stream."""
-        return [shard for (arn, _), shard in self.shards.items() if arn == stream_arn]
+        return self._by_stream.get(stream_arn, ())
 
     def name_of_stream(self, arn: str) -> str:
         """Return the stream that has an ARN of the service now: the last one made under it."""
-        known = {self.stream_arn, *(row.stream_arn for row in self.shards.values())}
+        known = {self.stream_arn, *self.stream_arns}
         return max((one for one in known if service_arn(one) == arn), key=restart_of, default=arn)
 
     def without_ended_streams(self) -> Checkpoint:
@@ -139,9 +158,10 @@ class Checkpoint:
         """
         ended = [
             replace(row, state=ShardState.FINISHED)
-            for row in self.shards.values()
+            for arn in self.stream_arns
+            if self.name_of_stream(service_arn(arn)) != arn
+            for row in self.of_stream(arn)
             if not row.is_done
-            and self.name_of_stream(service_arn(row.stream_arn)) != row.stream_arn
         ]
         return self.with_shards(*ended) if ended else self
 
@@ -151,6 +171,8 @@ class Checkpoint:
 
     def with_shards(self, *changed: ShardCheckpoint) -> Checkpoint:
         """Return a copy with these rows added or replaced."""
+        if not changed:
+            return self
         return replace(
             self,
             shards={**self.shards, **{(row.stream_arn, row.shard_id): row for row in changed}},
@@ -209,11 +231,12 @@ def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: date
     A shard that is missing from the checkpoint (because its table was lost) gets a new row. If
     rows of its child were landed, it is finished: children are read only after their parents.
     """
-    folded = checkpoint
+    if not landed:
+        return replace(checkpoint, batch=max(batch, checkpoint.batch))
+    shards, epoch, stream_arn = dict(checkpoint.shards), checkpoint.epoch, checkpoint.stream_arn
     for row in landed:
-        known = folded.get(row.stream_arn, row.shard_id) or ShardCheckpoint(
-            row.stream_arn, row.shard_id, now, row.parent_shard_id
-        )
+        key = (row.stream_arn, row.shard_id)
+        known = shards.get(key) or ShardCheckpoint(*key, now, row.parent_shard_id)
         if row.sequence_number is None:
             known = replace(known, event_time=known.event_time or row.event_time)
         elif known.sequence_number is None or row.sequence_number > known.sequence_number:
@@ -222,19 +245,14 @@ def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: date
                 sequence_number=row.sequence_number,
                 event_time=row.event_time or known.event_time,
             )
-        folded = replace(
-            folded.with_shards(known),
-            epoch=max(folded.epoch, row.epoch),
-            stream_arn=folded.stream_arn or row.stream_arn,
-        )
+        shards[key] = known
+        epoch, stream_arn = max(epoch, row.epoch), stream_arn or row.stream_arn
     parents = {
         (row.stream_arn, parent) for row in landed for parent in parents_in(row.parent_shard_id)
     }
-    recovered = [
-        folded.shards[key] for key in parents - set(checkpoint.shards) if key in folded.shards
-    ]
-    finished = [replace(row, state=ShardState.FINISHED) for row in recovered]
-    return replace(folded.with_shards(*finished), batch=max(batch, checkpoint.batch))
+    for key in (parents - checkpoint.shards.keys()) & shards.keys():
+        shards[key] = replace(shards[key], state=ShardState.FINISHED)
+    return Checkpoint(max(batch, checkpoint.batch), epoch, stream_arn, shards)
 
 
 def with_gap(shard: ShardCheckpoint, gap: Gap, now: datetime) -> ShardCheckpoint:

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Protocol, runtime_checkable
 
 from datazone_dagster.model.record import RecordsPage
-from datazone_dagster.model.shard import IteratorStart, StreamDescription
+from datazone_dagster.model.shard import IteratorStart, Shard, ShardPage, StreamDescription
 from datazone_dagster.model.source_identity import SourceIdentity
 
 Clock = Callable[[], datetime]
@@ -61,6 +61,31 @@ class KnowsTable(Protocol):
 
     def identity(self) -> SourceIdentity | None:
         """Return the table as of the last `stream_arns`, without a call; None before that."""
+        ...
+
+
+@runtime_checkable
+class ListsInParts(Protocol):
+    """A stream client that can list a stream page by page, or the children of one shard.
+
+    Each is one call, of which the service allows ten a second for all streams of an account.
+    """
+
+    def describe_page(self, stream_arn: str, after: str | None) -> ShardPage:
+        """Return the shards after one of them, or the first ones.
+
+        Raises:
+            ShardNotFoundError: The service does not know the stream.
+            ViewTypeError: The stream carries no new images.
+        """
+        ...
+
+    def children(self, stream_arn: str, shard_id: str) -> tuple[Shard, ...] | None:
+        """Return the children of a shard that are known so far; None: it can't be asked for them.
+
+        Raises:
+            ShardNotFoundError: The service does not know the shard, or the stream.
+        """
         ...
 
 

@@ -20,7 +20,9 @@ def joined_parents(first: str | None, second: str | None) -> str | None:
 
 def parents_in(text: str | None) -> tuple[str, ...]:
     """Return the ids of the parents in such a text."""
-    return tuple(text.split(_BOTH)) if text else ()
+    if not text:
+        return ()
+    return tuple(text.split(_BOTH)) if _BOTH in text else (text,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class StreamDescription:
     `served_at` is the time of the response by the service's own clock; None if it does not say.
     `retention` is the time that the stream keeps a record. `enabled` says whether changes of the
     table still reach the stream. `is_coarse` says whether their times have milliseconds only,
-    where times order them.
+    where times order them. `listed_at` is the time at which the listing began that shows every
+    shard; None: now. Shards that it lacks may be there since.
     """
 
     stream_arn: str
@@ -58,11 +61,25 @@ class StreamDescription:
     served_at: datetime | None = None
     retention: timedelta = RETENTION
     is_coarse: bool = False
+    listed_at: datetime | None = None
 
     @property
     def is_ordered(self) -> bool:
         """Whether a shard has each change of an item once, in order. Kinesis promises neither."""
         return not is_kinesis(self.stream_arn)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPage:
+    """One page of a listing.
+
+    Args:
+        stream: The stream with the shards of this page alone.
+        last: Id of the shard after which the next page begins; None: this page is the last one.
+    """
+
+    stream: StreamDescription
+    last: str | None
 
 
 def is_kinesis(stream_arn: str) -> bool:

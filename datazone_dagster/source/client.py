@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 from datazone_dagster.errors import (
     ServiceUnavailableError,
@@ -15,11 +19,19 @@ from datazone_dagster.errors import (
 from datazone_dagster.model.protocols import Answer
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.service_limits import SHARDS_PER_PAGE
-from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription, is_kinesis
+from datazone_dagster.model.shard import (
+    IteratorStart,
+    Shard,
+    ShardPage,
+    StreamDescription,
+    is_kinesis,
+)
 from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.model.tagged_table import NEW_IMAGE_VIEWS
 from datazone_dagster.source import capture
-from datazone_dagster.source.failures import Call, not_found, origin, translated
+from datazone_dagster.source.failure_codes import REFUSED_CODES
+from datazone_dagster.source.failures import Call, not_found, translated
+from datazone_dagster.source.listed_streams import ListedStreams, identity_of, is_enabled
 from datazone_dagster.source.parsed import page_from_parsed
 from datazone_dagster.source.service_time import served_at
 from datazone_dagster.source.session import ClientFactory, Clients
@@ -29,7 +41,7 @@ _SEQUENCE_NUMBER_MIN_DIGITS = 21  # API minimum; leading zeros are legal and get
 
 
 class BotoStreamClient:
-    """`StreamClient`, `KnowsTable` and `ParsesLater` of `model.protocols`, on botocore.
+    """`StreamClient` and the other protocols of `model.protocols`, on botocore.
 
     Safe to call from several threads. They share the HTTP connections of one pair of clients, at
     most `ConnectionSettings.max_pool_connections`.
@@ -65,6 +77,7 @@ class BotoStreamClient:
         self._factory: ClientFactory | None = None
         self._clients: Clients | None = None
         self._identity: SourceIdentity | None = None
+        self._listed: ListedStreams | None = None
         if isinstance(clients, Clients):
             self._clients = self._prepared(clients)
         else:
@@ -80,22 +93,32 @@ class BotoStreamClient:
             TableNotFoundError: The table does not exist.
             StreamDisabledError: The table has no readable stream.
         """
-        # List before describing the table: a stream enabled in between is then the latest.
         call = self._call("DescribeTable")
         self._identity = identity_of({}, call, exists=False)
+        listed = self._listed
+        is_recent = listed is not None and listed.is_recent(time.monotonic())
+        if listed is None or not is_recent or not listed.are_of(self._described_table(call)):
+            self._listed = listed = self._list_and_describe(call)
+        if not listed.arns:
+            raise _no_stream(call)
+        return listed.arns
+
+    def _list_and_describe(self, call: Call) -> ListedStreams:
+        # List before describing the table: a stream enabled in between is then the latest.
         arns = self._listed_arns()
-        ask = self._connected().dynamodb.describe_table
-        with translated(call):
-            table = ask(TableName=self.table_name)["Table"]
-            latest = table.get("LatestStreamArn")
-            enabled = table.get("StreamSpecification", {}).get("StreamEnabled", False)
-            self._identity = identity_of(table, call)
+        table = self._described_table(call)
+        latest, enabled = table.get("LatestStreamArn"), is_enabled(table)
         # The table still names its last stream long after that stream is gone.
         if latest is not None and (enabled or latest in arns):
             arns = [arn for arn in arns if arn != latest] + [latest]
-        if not arns:
-            raise _no_stream(call)
-        return tuple(arns)
+        return ListedStreams.of(table, arns, time.monotonic())
+
+    def _described_table(self, call: Call) -> Any:
+        ask = self._connected().dynamodb.describe_table
+        with translated(call):
+            table = ask(TableName=self.table_name)["Table"]
+            self._identity = identity_of(table, call)
+        return table
 
     def identity(self) -> SourceIdentity | None:
         """See `KnowsTable`."""
@@ -107,35 +130,81 @@ class BotoStreamClient:
         Raises:
             ViewTypeError: The stream does not carry new images.
         """
-        call = self._call("DescribeStream", stream_arn=stream_arn)
-        require_kind(call, is_kinesis(stream_arn))
-        ask: Any = self._connected().streams.describe_stream
         shards: dict[str, Shard] = {}
-        start: dict[str, str] = {}
         tokens: set[str] = set()
         first_served_at: datetime | None = None
+        last: str | None = None
         while True:
-            with translated(call):
-                answer = ask(StreamArn=stream_arn, Limit=SHARDS_PER_PAGE, **start)
-                first_served_at = first_served_at or served_at(answer)
-                page = answer["StreamDescription"]
-                view_type = page["StreamViewType"]
-                shards.update((shard["ShardId"], _shard(shard)) for shard in page.get("Shards", ()))
-                last = page.get("LastEvaluatedShardId")
-            _require_new_images(view_type, call)
+            page = self.describe_page(stream_arn, last)
+            first_served_at = first_served_at or page.stream.served_at
+            shards.update((shard.shard_id, shard) for shard in page.stream.shards)
+            last = page.last
             if last is None:
                 break
             if last in tokens:
+                raise endless(self._call("DescribeStream", stream_arn=stream_arn))
+            tokens.add(last)
+        return replace(page.stream, shards=tuple(shards.values()), served_at=first_served_at)
+
+    def describe_page(self, stream_arn: str, after: str | None) -> ShardPage:
+        """See `ListsInParts`: at most 100 shards.
+
+        Raises:
+            ShardNotFoundError: The service does not know the stream.
+            ViewTypeError: The stream does not carry new images.
+        """
+        call = self._call("DescribeStream", stream_arn=stream_arn)
+        require_kind(call, is_kinesis(stream_arn))
+        ask: Any = self._connected().streams.describe_stream
+        start = {} if after is None else {"ExclusiveStartShardId": after}
+        with translated(call):
+            answer = ask(StreamArn=stream_arn, Limit=SHARDS_PER_PAGE, **start)
+            page = answer["StreamDescription"]
+            described = StreamDescription(
+                stream_arn=stream_arn,
+                view_type=page["StreamViewType"],
+                enabled=page.get("StreamStatus") in ("ENABLED", "ENABLING"),
+                shards=tuple(_shard(shard) for shard in page.get("Shards", ())),
+                served_at=served_at(answer),
+            )
+            last = page.get("LastEvaluatedShardId")
+        _require_new_images(described.view_type, call)
+        return ShardPage(described, last)
+
+    def children(self, stream_arn: str, shard_id: str) -> tuple[Shard, ...] | None:
+        """See `ListsInParts`.
+
+        Returns:
+            The children; None if the endpoint refuses the filter of DescribeStream, or ignores it.
+
+        Raises:
+            ShardNotFoundError: The service no longer knows the shard.
+        """
+        call = self._call("DescribeStream", stream_arn=stream_arn, shard_id=shard_id)
+        require_kind(call, is_kinesis(stream_arn))
+        ask: Any = self._connected().streams.describe_stream
+        request: dict[str, Any] = {"StreamArn": stream_arn, "ShardFilter": _children_of(shard_id)}
+        found: dict[str, Shard] = {}
+        tokens: set[str] = set()
+        while True:
+            with translated(call):
+                try:
+                    page = ask(**request)["StreamDescription"]
+                except ClientError as error:
+                    if error.response.get("Error", {}).get("Code") in REFUSED_CODES:
+                        return None
+                    raise
+                listed = [_shard(shard) for shard in page.get("Shards", ())]
+                last = page.get("LastEvaluatedShardId")
+            if any(shard.parent_shard_id != shard_id for shard in listed):
+                return None
+            found.update((shard.shard_id, shard) for shard in listed)
+            if last is None:
+                return tuple(found.values())
+            if last in tokens:
                 raise endless(call)
             tokens.add(last)
-            start = {"ExclusiveStartShardId": last}
-        return StreamDescription(
-            stream_arn=stream_arn,
-            view_type=view_type,
-            enabled=page.get("StreamStatus") in ("ENABLED", "ENABLING"),
-            shards=tuple(shards.values()),
-            served_at=first_served_at,
-        )
+            request["ExclusiveStartShardId"] = last
 
     def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
         """Return a shard iterator, valid for 15 minutes.
@@ -256,18 +325,8 @@ def require_kind(call: Call, is_of_other_kind: bool) -> None:
         raise not_found(call)
 
 
-def identity_of(table: Any, call: Call, *, exists: bool = True) -> SourceIdentity:
-    """Return the identity of the table in a DescribeTable response."""
-    enabled = table.get("StreamSpecification", {}).get("StreamEnabled", False)
-    return SourceIdentity(
-        table_name=call.table_name,
-        region=call.region or "",
-        endpoint=origin(call.endpoint_url),
-        exists=exists,
-        table_arn=table.get("TableArn", ""),
-        table_id=table.get("TableId", ""),
-        stream_arn=table.get("LatestStreamArn", "") if enabled else "",
-    )
+def _children_of(shard_id: str) -> dict[str, str]:
+    return {"Type": "CHILD_SHARDS", "ShardId": shard_id}
 
 
 def _shard(answer: Any) -> Shard:

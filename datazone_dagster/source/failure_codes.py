@@ -54,3 +54,15 @@ UNAVAILABLE_CODES = frozenset(
         "ServiceUnavailableException",
     ]
 )
+REFUSED_CODES = frozenset(
+    [
+        "InvalidParameterCombination",
+        "InvalidParameterException",
+        "InvalidParameterValue",
+        "SerializationException",
+        "UnknownParameter",
+        "ValidationError",
+        "ValidationException",
+    ]
+)
+"""Answers to a request with an argument that the endpoint does not know."""

@@ -14,9 +14,10 @@ from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription, joined_parents
 from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.source import capture
-from datazone_dagster.source.client import endless, identity_of, require_kind
+from datazone_dagster.source.client import endless, require_kind
 from datazone_dagster.source.failures import Call, translated
 from datazone_dagster.source.kinesis_wire import VIEW_TYPE, parse_kinesis_page
+from datazone_dagster.source.listed_streams import identity_of
 from datazone_dagster.source.page_size import PageSizes
 from datazone_dagster.source.read_pace import ReadPace
 from datazone_dagster.source.service_time import served_at

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
 import uuid
 from collections.abc import Callable
 from datetime import datetime
-from functools import wraps
-from typing import ParamSpec, TypeVar
 
 from datazone_dagster.errors import (
     DefinitionError,
@@ -18,18 +15,21 @@ from datazone_dagster.errors import (
     SourceError,
     StreamDisabledError,
     TableNotFoundError,
-    ViewTypeError,
 )
 from datazone_dagster.local.faults import FaultPlan
 from datazone_dagster.model.record import ChangeRecord, MalformedRecord, RecordsPage
-from datazone_dagster.model.service_limits import ITERATOR_LIFETIME_SECONDS, PAGE_RECORDS
-from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
+from datazone_dagster.model.service_limits import (
+    ITERATOR_LIFETIME_SECONDS,
+    PAGE_RECORDS,
+)
+from datazone_dagster.model.shard import IteratorStart, Shard
 from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.testing.clock import FixedClock
 from datazone_dagster.testing.scripted_faults import FaultFunction, faults_of_plan
+from datazone_dagster.testing.scripted_listing import ScriptedListing
+from datazone_dagster.testing.scripted_lock import LOCK, locked
 from datazone_dagster.testing.scripted_record import (
     BOTH_IMAGES,
-    NEW_IMAGE_VIEWS,
     REGION,
     VIEW_TYPES,
     Item,
@@ -41,23 +41,9 @@ from datazone_dagster.testing.scripted_record import (
 from datazone_dagster.testing.scripted_shards import ScriptedShard, ScriptedShards
 
 _FIRST_SEQUENCE = 100 * 10**18
-_LOCK = threading.RLock()
-"""One lock for all streams, so that a stream can be copied. Fault functions run outside it."""
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 
-def _locked(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    @wraps(method)
-    def locked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with _LOCK:
-            return method(*args, **kwargs)
-
-    return locked
-
-
-class ScriptedStream:
+class ScriptedStream(ScriptedListing):
     """Table with a stream, in memory. Implements `model.protocols.StreamClient`.
 
     The conformance suite of the clients for DynamoDB runs against it too. It differs from the
@@ -136,7 +122,7 @@ class ScriptedStream:
             raise self._no_stream()
         return list(self._streams)[-1]
 
-    @_locked
+    @locked
     def put(self, item: Item) -> None:
         """Write an item. An unchanged item makes no record, as in the service."""
         self._require_table()
@@ -147,7 +133,7 @@ class ScriptedStream:
         self._record(self._keys_of(item), item, old)
         self.items[name] = copy.deepcopy(item)
 
-    @_locked
+    @locked
     def delete(self, key: Item, *, ttl: bool = False) -> None:
         """Delete an item; an absent item makes no record."""
         self._require_table()
@@ -155,45 +141,45 @@ class ScriptedStream:
         if old is not None:
             self._record(self._keys_of(key), None, old, ttl=ttl)
 
-    @_locked
+    @locked
     def split(self, index: int = 0) -> None:
         """Close an open shard; two children take over its keys."""
         self._replace_shard(self._open_shards()[index], children=2)
 
-    @_locked
+    @locked
     def roll(self, index: int = 0) -> None:
         """Close an open shard; one child takes over its keys."""
         self._replace_shard(self._open_shards()[index], children=1)
 
-    @_locked
+    @locked
     def empty_page(self, index: int = 0) -> None:
         """Append an empty page to an open shard."""
         self._open_shards()[index].append(self._next_sequence(), None)
 
-    @_locked
+    @locked
     def rewrite(self, record: ChangeRecord, instead: ChangeRecord) -> None:
         """Make the stream deliver another record instead of this one, at the same position."""
         for shard in self._all_shards():
             if record in shard.entries:
                 shard.entries[shard.entries.index(record)] = instead
 
-    @_locked
+    @locked
     def malformed(self, raw: bytes, index: int = 0) -> None:
         """Append bytes that are not a stream record to an open shard."""
         self._open_shards()[index].append(self._next_sequence(), malformed_record(raw))
 
-    @_locked
+    @locked
     def trim(self) -> None:
         """Trim all records so far, and closed shards with them."""
         for shard in self._all_shards():
             shard.trim()
 
-    @_locked
+    @locked
     def trim_through(self, shard_id: str, sequence_number: int) -> None:
         """Trim one shard of the current stream up to and including a sequence number."""
         self._shard(self.stream_arn, shard_id).trim(sequence_number)
 
-    @_locked
+    @locked
     def disable(self) -> None:
         """Disable the stream: changes are recorded nowhere, records so far stay readable."""
         stream = self._enabled()
@@ -202,7 +188,7 @@ class ScriptedStream:
                 shard.close(self._next_sequence())
             stream.is_enabled = False
 
-    @_locked
+    @locked
     def enable(self, view_type: str = BOTH_IMAGES) -> None:
         """Enable a stream: a new ARN, and sequence numbers start over.
 
@@ -224,33 +210,25 @@ class ScriptedStream:
         for _ in range(self._initial_shards):
             self._add_shard(arn, parent=None)
 
-    @_locked
+    @locked
     def replace(self) -> None:
         """Disable the stream and enable it again: a new ARN, and sequence numbers start over."""
         self.disable()
         self.enable(self._streams[self.stream_arn].view_type)
 
-    @_locked
+    @locked
     def delete_table(self) -> None:
         """Delete the table. Its items make no records; records so far stay readable."""
         self.disable()
         self.items.clear()
         self._table_exists = False
 
-    def hide(self, shard_id: str) -> None:
-        """Leave a shard out of the listing, as DescribeStream may for a while."""
-        self._hidden.add(shard_id)
-
-    def show_all(self) -> None:
-        """List every shard again."""
-        self._hidden.clear()
-
-    @_locked
+    @locked
     def shard_ids(self) -> list[str]:
         """Return the shards of the current stream that are still listed, oldest first."""
         return [shard.shard.shard_id for shard in self._streams[self.stream_arn].listed()]
 
-    @_locked
+    @locked
     def shard_index(self, item: Item) -> int:
         """Return the index of the open shard that takes the changes of an item's key."""
         stream = self._streams[self.stream_arn]
@@ -262,40 +240,24 @@ class ScriptedStream:
         """See `StreamClient`."""
         self._maybe_fail("ListStreams", "")
         self._maybe_fail("DescribeTable", "")
-        with _LOCK:
+        with LOCK:
             self._require_table()
             arns = [arn for arn, stream in self._streams.items() if stream.is_readable()]
         if not arns:
             raise self._no_stream()
         return tuple(arns)
 
-    @_locked
+    @locked
     def identity(self) -> SourceIdentity:
         """See `KnowsTable`. It has no name: it may stand in for the table of any source."""
         arn = self.stream_arn if self._enabled() else ""
         own = table_arn(self.table_name)
         return SourceIdentity("", "", "", self._table_exists, own, self._table_id, arn)
 
-    def describe(self, stream_arn: str) -> StreamDescription:
-        """See `StreamClient`."""
-        self._maybe_fail("DescribeStream", "")
-        with _LOCK:
-            stream = self._streams.get(stream_arn)
-            if stream is None or not stream.is_readable():
-                raise ShardNotFoundError(f"Stream {stream_arn} does not exist.")
-            if stream.view_type not in NEW_IMAGE_VIEWS:
-                raise ViewTypeError(
-                    f"Stream {stream_arn} has view type {stream.view_type}: no new images."
-                )
-            listed = [shard.shard for shard in stream.listed()]
-            shards = tuple(shard for shard in listed if shard.shard_id not in self._hidden)
-            status = (stream.view_type, stream.is_enabled)
-            return StreamDescription(stream_arn, *status, shards, served_at=self._clock())
-
     def shard_iterator(self, stream_arn: str, shard_id: str, start: IteratorStart) -> str:
         """See `StreamClient`."""
         self._maybe_fail("GetShardIterator", shard_id)
-        with _LOCK:
+        with LOCK:
             position = self._shard(stream_arn, shard_id).position(start)
             return self._iterator(stream_arn, shard_id, position)
 
@@ -308,7 +270,7 @@ class ScriptedStream:
         self._maybe_fail("GetRecords", shard_id)
         if self._clock().timestamp() - issued_at > ITERATOR_LIFETIME_SECONDS:
             raise ExpiredIteratorError(f"The iterator of shard {shard_id} has expired.")
-        with _LOCK:
+        with LOCK:
             shard = self._shard(stream_arn, shard_id)
             page, body_bytes, position = shard.page(position, self._page_records)
             at_end = shard.ends_at(position)
@@ -320,13 +282,6 @@ class ScriptedStream:
             )
 
     # -- internals ---------------------------------------------------------------------
-
-    def _maybe_fail(self, operation: str, shard_id: str) -> None:
-        with _LOCK:
-            self.calls[operation] = count = self.calls.get(operation, 0) + 1
-        error = self._faults and self._faults(operation, shard_id, count)
-        if error:
-            raise error
 
     def _require_table(self) -> None:
         if not self._table_exists:

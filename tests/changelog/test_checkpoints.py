@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datazone_dagster.changelog import checkpoint_parts
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, ShardState
@@ -88,3 +91,82 @@ def test_a_drain_whose_checkpoint_is_not_the_newest_is_told(tmp_path: Path) -> N
         one.require_newest()
     with pytest.raises(ConcurrentWriterError):
         one.save(Checkpoint(1, 1, "arn", {}))
+
+
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+def large(root: Path, done: int, reading: int) -> Checkpoint:
+    """Save and return a checkpoint of many finished shards."""
+    rows = [
+        ShardCheckpoint("arn", f"d{number}", NOW, state=ShardState.FINISHED)
+        for number in range(done)
+    ]
+    rows += [ShardCheckpoint("arn", f"r{number}", NOW) for number in range(reading)]
+    checkpoint = Checkpoint(1, 1, "arn").with_shards(*rows)
+    checkpoints_in(root).open_or_create().save(checkpoint)
+    return checkpoint
+
+
+def files(root: Path) -> set[str]:
+    return set(DeltaTable(root / "_checkpoints" / "orders").file_uris())
+
+
+def read_anew(root: Path) -> Checkpoint:
+    """Read as a process does that has not saved."""
+    checkpoints_in(root).table.forget()
+    found = checkpoints_in(root).open()
+    assert found is not None
+    return found.checkpoint
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_the_rows_of_finished_shards_are_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: bool
+) -> None:
+    monkeypatch.setattr(checkpoint_parts, "FEW_ROWS", 4)
+    checkpoint = large(tmp_path, 40, 3)
+    before = files(tmp_path)
+    assert len(before) == 2
+    for number in range(1, 5):  # moved positions, and one more finished shard each time
+        row = replace(checkpoint.shards["arn", "r0"], sequence_number=number)
+        ended = ShardCheckpoint("arn", f"e{number}", NOW, state=ShardState.FINISHED)
+        checkpoint = replace(checkpoint.with_shards(row, ended), batch=1 + number)
+        if forgotten:
+            assert read_anew(tmp_path).batch == number
+        checkpoints_in(tmp_path).open_or_create().save(checkpoint)
+        assert len(files(tmp_path)) == 2
+        assert len(files(tmp_path) & before) == 1
+        assert read_anew(tmp_path) == checkpoint
+    more = [ShardCheckpoint("arn", f"m{n}", NOW, state=ShardState.FINISHED) for n in range(9)]
+    checkpoint = checkpoint.with_shards(*more)
+    checkpoints_in(tmp_path).open_or_create().save(checkpoint)
+    assert not files(tmp_path) & before, "they go to the file of the others"
+    assert read_anew(tmp_path) == checkpoint
+
+
+GAP = GapNote(Gap("arn", "d0", "lost"), NOW)
+CHANGES: dict[str, Callable[[Checkpoint], Checkpoint]] = {
+    "a gap": lambda one: one.with_shards(replace(one.shards["arn", "d0"], gap=GAP)),
+    "an epoch": lambda one: replace(one, epoch=2),
+    "a stream": lambda one: replace(one, stream_arn="other"),
+    "a shard left": lambda one: replace(
+        one, shards={key: row for key, row in one.shards.items() if key[1] != "d7"}
+    ),
+    "nothing is read": lambda one: replace(
+        one, shards={key: row for key, row in one.shards.items() if key[1][0] == "d"}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_finished_shards_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(checkpoint_parts, "FEW_ROWS", 4)
+    checkpoint = large(tmp_path, 40, 3)
+    before = files(tmp_path)
+    changed = replace(CHANGES[change](checkpoint), batch=2)
+    checkpoints_in(tmp_path).open_or_create().save(changed)
+    assert not files(tmp_path) & before
+    assert read_anew(tmp_path) == changed

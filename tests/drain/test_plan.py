@@ -13,9 +13,9 @@ from datazone_dagster.drain.plan import (
     created_at,
     oldest_unread,
     plan_drain,
-    pruned,
     trim_gap,
 )
+from datazone_dagster.drain.pruning import pruned
 from datazone_dagster.errors import LineageError, SourceError
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, ShardState
 from datazone_dagster.model.shard import TRIM_HORIZON, Shard, StreamDescription, after

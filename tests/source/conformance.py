@@ -33,7 +33,7 @@ from datazone_dagster.errors import (
     ViewTypeError,
 )
 from datazone_dagster.local import Fault, FaultKind
-from datazone_dagster.model.protocols import StreamClient
+from datazone_dagster.model.protocols import ListsInParts, StreamClient
 from datazone_dagster.model.record import ChangeRecord, RecordsPage
 from datazone_dagster.model.service_limits import (
     ITERATOR_LIFETIME_SECONDS,
@@ -49,6 +49,7 @@ from datazone_dagster.model.shard import (
     after,
     is_kinesis,
 )
+from datazone_dagster.source import listed_streams
 from datazone_dagster.source.client import BotoStreamClient
 from datazone_dagster.source.session import Clients, ConnectionSettings, build_clients
 
@@ -549,8 +550,27 @@ class ShardedStreamConformance(AnyShardedConformance, StreamClientConformance):
         for _ in range(105):
             world.roll(table)
         client = world.reader(table)
-        shards = client.describe(client.stream_arns()[-1]).shards
+        stream_arn = client.stream_arns()[-1]
+        shards = client.describe(stream_arn).shards
         assert len({shard.shard_id for shard in shards}) == 107
+        assert isinstance(client, ListsInParts)
+        first = client.describe_page(stream_arn, None)
+        second = client.describe_page(stream_arn, first.last)
+        assert (first.stream.shards + second.stream.shards, second.last) == (shards, None)
+
+    def test_the_children_of_a_shard(self, world: ControlledWorld) -> None:
+        table = world.create_table()
+        world.split(table)
+        world.roll(table)
+        client = world.reader(table)
+        assert isinstance(client, ListsInParts)
+        stream_arn = client.stream_arns()[-1]
+        shards = client.describe(stream_arn).shards
+        for parent in shards:
+            found = client.children(stream_arn, parent.shard_id)
+            assert found == tuple(
+                shard for shard in shards if shard.parent_shard_id == parent.shard_id
+            )
 
     def test_more_records_than_a_page(self, world: ControlledWorld) -> None:
         table = world.create_table()
@@ -710,7 +730,10 @@ class ShardedStreamConformance(AnyShardedConformance, StreamClientConformance):
         assert all(bad.reason for page in pages for bad in page.malformed)
 
     @pytest.mark.parametrize("operation", ["ListStreams", "DescribeTable", "DescribeStream"])
-    def test_a_listing_that_fails(self, world: ControlledWorld, operation: str) -> None:
+    def test_a_listing_that_fails(
+        self, world: ControlledWorld, operation: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(listed_streams, "STREAMS_LISTED_SECONDS", 0.0)
         client = world.reader(world.create_table())
         stream_arn = client.stream_arns()[-1]
 
@@ -721,7 +744,10 @@ class ShardedStreamConformance(AnyShardedConformance, StreamClientConformance):
         _fails_under(world, call, Fault(operation, FaultKind.INTERNAL_ERROR, times=None))
 
     @pytest.mark.parametrize("operation", ["ListStreams", "DescribeTable"])
-    def test_a_table_that_is_not_found(self, world: ControlledWorld, operation: str) -> None:
+    def test_a_table_that_is_not_found(
+        self, world: ControlledWorld, operation: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(listed_streams, "STREAMS_LISTED_SECONDS", 0.0)
         client = world.reader(world.create_table())
         missing = Fault(operation, FaultKind.NOT_FOUND, times=None)
         _fails_under(world, client.stream_arns, missing, TableNotFoundError)

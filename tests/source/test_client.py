@@ -11,14 +11,16 @@ import pytest
 
 from datazone_dagster.errors import (
     ServiceUnavailableError,
+    ShardNotFoundError,
     StreamDisabledError,
     ViewTypeError,
 )
 from datazone_dagster.model.protocols import StreamClient
 from datazone_dagster.model.shard import TRIM_HORIZON, IteratorStart, Shard, StartAt, after
+from datazone_dagster.source import listed_streams
 from datazone_dagster.source.client import BotoStreamClient
 from datazone_dagster.source.session import Clients
-from tests.source.scripted import ScriptedService, ok
+from tests.source.scripted import ScriptedService, error, ok
 
 A, B, C = (f"shardId-0000000000000000000{n}-0123456" for n in (1, 2, 3))
 TABLE = "arn:aws:dynamodb:us-west-2:123456789012:table/orders"
@@ -83,6 +85,22 @@ def test_a_disabled_stream_is_readable_while_it_is_listed(
     service.script("ListStreams", ok(_listed(OLD)))
     service.script("DescribeTable", ok(_table(OLD, enabled=False)))
     assert client.stream_arns() == (OLD,)
+
+
+def test_streams_are_listed_again_when_the_table_has_another_one_or_after_a_minute(
+    service: ScriptedService, client: BotoStreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.script("ListStreams", ok(_listed(OLD)))
+    service.script("DescribeTable", ok(_table(OLD, enabled=True)))
+    assert [client.stream_arns() for _ in range(5)] == [(OLD,)] * 5
+    assert len(service.calls("ListStreams")) == 1
+    service.script("ListStreams", ok(_listed(OLD, NEW)))
+    service.script("DescribeTable", ok(_table(NEW, enabled=True)))
+    assert [client.stream_arns() for _ in range(2)] == [(OLD, NEW)] * 2
+    assert len(service.calls("ListStreams")) == 2
+    service.script("ListStreams", ok(_listed(NEW)))
+    monkeypatch.setattr(listed_streams, "STREAMS_LISTED_SECONDS", 0.0)
+    assert client.stream_arns() == (NEW,)
 
 
 @pytest.mark.parametrize("latest", [None, OLD])
@@ -247,3 +265,47 @@ def test_close_before_first_use() -> None:
         raise AssertionError("nothing to connect for")
 
     BotoStreamClient("orders", factory).close()
+
+
+def _child(shard_id: str, parent: str) -> dict[str, Any]:
+    return {"ShardId": shard_id, "ParentShardId": parent}
+
+
+def test_the_children_of_a_shard_take_a_filter(
+    service: ScriptedService, client: BotoStreamClient
+) -> None:
+    service.script(
+        "DescribeStream",
+        ok(_described(LastEvaluatedShardId=A)),
+        ok(_described(_child(B, A), _child(C, A))),
+    )
+    assert client.children(NEW, A) == (Shard(B, A), Shard(C, A))
+    first, second = (request.json for request in service.calls("DescribeStream"))
+    assert first == {"StreamArn": NEW, "ShardFilter": {"Type": "CHILD_SHARDS", "ShardId": A}}
+    assert second == {**first, "ExclusiveStartShardId": A}
+
+
+@pytest.mark.parametrize("code", ["ValidationException", "SerializationException"])
+def test_an_endpoint_that_refuses_the_filter(
+    service: ScriptedService, client: BotoStreamClient, code: str
+) -> None:
+    service.script("DescribeStream", error(code))
+    assert client.children(NEW, A) is None
+
+
+def test_an_endpoint_that_ignores_the_filter(
+    service: ScriptedService, client: BotoStreamClient
+) -> None:
+    service.script("DescribeStream", ok(_described({"ShardId": A}, _child(B, A))))
+    assert client.children(NEW, A) is None
+
+
+def test_other_errors_of_a_filtered_listing_are_raised(
+    service: ScriptedService, client: BotoStreamClient
+) -> None:
+    service.script("DescribeStream", error("ResourceNotFoundException"))
+    with pytest.raises(ShardNotFoundError):
+        client.children(NEW, A)
+    service.script("DescribeStream", ok(_described(LastEvaluatedShardId=A)))
+    with pytest.raises(ServiceUnavailableError, match="again and again"):
+        client.children(NEW, A)

@@ -48,20 +48,21 @@ class Applier:
     def lazy_apply(self, context: AssetExecutionContext, only: Collection[str]) -> LazyApply:
         """Return the apply of a run to the datasets of these ids."""
         source, keys = self.transform.source, self.keys
+        bucket = bucket_of_run(context, self.transform)
         return LazyApply(
             self.transform,
             keys,
             self.settings,
             lambda: known_caught_up_at(context.instance, source, keys),
             lambda dataset_id: known_columns(context.instance, keys.dataset(dataset_id)),
-            lambda dataset: known_expectations(context.instance, dataset, keys),
+            lambda dataset: known_expectations(context.instance, dataset, keys, bucket),
             heartbeats=self.heartbeats(context),
             table_client=lambda: self._table_client(context),
             snapshot_settings=self.snapshot_settings,
             preview=self.preview,
             clock=self.clock,
             only=only,
-            bucket=bucket_of_run(context, self.transform),
+            bucket=bucket,
         )
 
     def heartbeats(

@@ -21,6 +21,7 @@ from datazone_dagster.api import Dataset, DynamoDBSource, Transform
 from datazone_dagster.api.function_version import function_version
 from datazone_dagster.dagster_glue.applier import Applier
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
+from datazone_dagster.dagster_glue.bucket_checks import across_buckets
 from datazone_dagster.dagster_glue.bucket_runs import partitions_of_buckets
 from datazone_dagster.dagster_glue.code_references import code_references
 from datazone_dagster.dagster_glue.expectation_checks import (
@@ -156,6 +157,7 @@ def transform_asset(
         }
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
         events = _applied(context, applier, companions, lakehouse.layout, chosen)
+        events = across_buckets(events, context, transform, keys)
         if isinstance(options.translator, ExecutingTranslator):
             events = options.translator.execute(context, transform, events)
         for event in events:

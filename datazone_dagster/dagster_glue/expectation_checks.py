@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 from dagster import AssetCheckEvaluation, AssetCheckKey, AssetCheckResult, DagsterInstance
 
@@ -11,7 +12,9 @@ from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.names import expectation_check_name
 from datazone_dagster.dagster_glue.rendering import expectation_results
 from datazone_dagster.errors import ExpectationError
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.report import RuleCount
+from datazone_dagster.observe.bucket_verdicts import BUCKET, facts_of
 from datazone_dagster.observe.expectation_status import expectation_statuses, known_count
 
 LOOKED_AT = 100
@@ -33,22 +36,50 @@ def expectation_text(expected: Expect) -> str:
 
 
 def known_expectations(
-    instance: DagsterInstance, dataset: Dataset, keys: AssetKeys
+    instance: DagsterInstance, dataset: Dataset, keys: AssetKeys, bucket: KeyBucket = WHOLE
 ) -> tuple[RuleCount, ...]:
-    """Return the counts of the last evaluations, for a report that wrote no row."""
+    """Return the counts of the last evaluations, for a report that wrote no row.
+
+    Args:
+        instance: Dagster instance.
+        dataset: The dataset.
+        keys: Keys of its checks.
+        bucket: Bucket of the run: the counts are of its own last report.
+    """
     found = []
     for rule, expected in dataset.expect:
         key = keys.dataset_check(dataset.id, expectation_check_name(rule))
-        last = last_evaluation(instance, key)
-        values = {name: entry.value for name, entry in last.metadata.items()} if last else {}
-        count = known_count(rule, expected, values)
+        count = known_count(rule, expected, _last_values(instance, key, bucket))
         if count is not None:
             found.append(count)
     return tuple(found)
 
 
+def _last_values(
+    instance: DagsterInstance, key: AssetCheckKey, bucket: KeyBucket
+) -> Mapping[str, object]:
+    """Return the metadata of the last evaluation of a bucket, or what later ones keep of it."""
+    if bucket.is_whole:
+        last = last_evaluation(instance, key)
+        return values_of(last) if last else {}
+    newest = [values_of(one) for one in islice(evaluations(instance, key), LOOKED_AT)]
+    own = (one for one in newest if one.get(BUCKET) == bucket.name)
+    return next(own, None) or facts_of(newest[0] if newest else {}, bucket)
+
+
+def values_of(evaluation: AssetCheckEvaluation | AssetCheckResult) -> dict[str, object]:
+    """Return the plain values of the metadata of an evaluation."""
+    entries = evaluation.metadata or {}
+    return {name: getattr(entry, "value", entry) for name, entry in entries.items()}
+
+
 def last_evaluation(instance: DagsterInstance, key: AssetCheckKey) -> AssetCheckEvaluation | None:
     """Return the last evaluation of a check; what runs have only planned is passed over."""
+    return next(evaluations(instance, key), None)
+
+
+def evaluations(instance: DagsterInstance, key: AssetCheckKey) -> Iterator[AssetCheckEvaluation]:
+    """Yield the evaluations of a check, newest first."""
     storage = instance.event_log_storage
     records = storage.get_asset_check_execution_history(key, limit=LOOKED_AT)
     while records:
@@ -56,10 +87,9 @@ def last_evaluation(instance: DagsterInstance, key: AssetCheckKey) -> AssetCheck
             event = record.event.dagster_event if record.event else None
             facts = event.event_specific_data if event is not None else None
             if isinstance(facts, AssetCheckEvaluation):
-                return facts
+                yield facts
         cursor = records[-1].id
         records = storage.get_asset_check_execution_history(key, limit=LOOKED_AT, cursor=cursor)
-    return None
 
 
 def repeated(last: AssetCheckEvaluation) -> AssetCheckEvaluation:

@@ -54,6 +54,9 @@ FEW_COLUMNS = 100
 """Columns up to which every materialization shows the schema, as the asset's page shows the last
 one's. A wider schema takes 200 bytes a column of the event log and comes when it has changed."""
 
+VALUES_NOT_FITTING = "values_not_fitting"
+"""Metadata of the check `schema`: values of the run that did not fit their column or path."""
+
 Event = AssetMaterialization | AssetCheckEvaluation
 
 RawMetadata = dict[str, int | float | str | MetadataValue[Any]]
@@ -203,7 +206,11 @@ def check_results(key: AssetKey, applied: Applied) -> Iterator[AssetCheckResult]
         key,
         SCHEMA_CHECK,
         schema,
-        {"columns_changed": len(schema.changes), "columns_kept_out": len(schema.unexpected)},
+        {
+            "columns_changed": len(schema.changes),
+            "columns_kept_out": len(schema.unexpected),
+            VALUES_NOT_FITTING: schema.values_not_fitting,
+        },
     )
     small = small_files_status(applied.report.files, applied.report.size_bytes)
     yield _result(key, SMALL_FILES_CHECK, small, rendered(small.plain))

@@ -31,7 +31,8 @@ class ColumnChange:
 class SchemaStatus:
     """Result of the `schema` check of a dataset.
 
-    `shown_before`: a materialization shows exactly these columns already.
+    `shown_before`: a materialization shows exactly these columns already. `values_not_fitting`:
+    values of the run that did not fit their column or the type of their path.
     """
 
     level: Level
@@ -39,6 +40,7 @@ class SchemaStatus:
     changes: tuple[ColumnChange, ...] = ()
     unexpected: tuple[tuple[str, str, int], ...] = ()
     shown_before: bool = False
+    values_not_fitting: int = 0
 
 
 def schema_changes(before: Columns | None, after: Columns) -> tuple[ColumnChange, ...]:
@@ -119,7 +121,8 @@ def schema_status(
         )
     reason = " ".join(sentences) or "The columns are the same as at the last materialization."
     shown_before = before is not None and not changes
-    return SchemaStatus(level, reason, changes, tuple(unexpected), shown_before)
+    not_fitting = sum(count for _, count in sibling_values) + sum(one.changes for one in mismatches)
+    return SchemaStatus(level, reason, changes, tuple(unexpected), shown_before, not_fitting)
 
 
 def _sentences_about_paths(

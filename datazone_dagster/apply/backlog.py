@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.dataset.known_position import dataset_state, position_in
+from datazone_dagster.dataset.known_position import dataset_state, position_in, positions_in
 from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, key_buckets
 from datazone_dagster.model.layout import Layout
@@ -65,7 +65,7 @@ def bucket_positions(
         StorageError: The dataset can't be read.
     """
     known = dataset_state(layout, dataset_id).seen()
-    return {one: position_in(known, source_name, one) for one in key_buckets(buckets)}
+    return positions_in(known, source_name, key_buckets(buckets))
 
 
 @converts_errors("Looking for buckets with changes that wait")

@@ -7,22 +7,16 @@ the fences of the table make the second of two runs of one bucket give way.
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from dagster import AssetExecutionContext, DagsterInstance, RunsFilter, StaticPartitionsDefinition
+from dagster import AssetExecutionContext, StaticPartitionsDefinition
 
 from datazone_dagster.api import Transform
-from datazone_dagster.dagster_glue.options import RunOptions
-from datazone_dagster.dagster_glue.run_requests import (
-    ACTIVE,
-    PARTITION_TAG,
-    RunDecision,
-    decide_run,
-)
+from datazone_dagster.dagster_glue.job_runs import PARTITION_TAG
+from datazone_dagster.dagster_glue.names import pool_name
+from datazone_dagster.dagster_glue.pools import limit_pools
+from datazone_dagster.dagster_glue.run_requests import RunDecider, RunDecision
 from datazone_dagster.dagster_glue.staying_runs import end_run_of_other_code
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, bucket_named, key_buckets
-from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import buckets_behind
 
 
@@ -52,49 +46,23 @@ def bucket_of_run(context: AssetExecutionContext, transform: Transform) -> KeyBu
     return bucket
 
 
-def decide_runs(
-    transform: Transform,
-    layout: Layout,
-    instance: DagsterInstance,
-    options: RunOptions,
-    *,
-    version: str,
-    head: int,
-    now: datetime,
-    loaded_at: datetime,
-) -> list[RunDecision]:
-    """Decide whether a transform with a backlog gets runs now: one, or one for each bucket.
-
-    Arguments are as for `decide_run`.
-    """
+def decide_runs(decider: RunDecider) -> list[RunDecision]:
+    """Decide whether a transform with a backlog gets runs now: one, or one for each bucket."""
+    transform, instance = decider.transform, decider.instance
     buckets: tuple[KeyBucket, ...] = (WHOLE,)
     if transform.buckets > 1:
         ids = [one.id for one in transform.outputs.values()]
-        buckets = buckets_behind(transform.source.name, ids, layout, transform.buckets)
-        _end_runs_of_other_numbers(transform, instance, version)
-    return [
-        decide_run(
-            transform,
-            layout,
-            instance,
-            options,
-            version=version,
-            head=head,
-            now=now,
-            loaded_at=loaded_at,
-            bucket=bucket,
-        )
-        for bucket in buckets
-    ]
+        buckets = buckets_behind(transform.source.name, ids, decider.layout, transform.buckets)
+        _end_runs_of_other_numbers(decider)
+    decisions = [decider.of(bucket) for bucket in buckets]
+    if any(one.request is not None for one in decisions):
+        limit_pools(instance, [pool_name(transform)], transform.buckets)
+    return decisions
 
 
-def _end_runs_of_other_numbers(
-    transform: Transform, instance: DagsterInstance, version: str
-) -> None:
+def _end_runs_of_other_numbers(decider: RunDecider) -> None:
     """Tell runs with a former number of buckets to end: they have the former code too."""
-    names = {one.name for one in key_buckets(transform.buckets)}
-    for record in instance.get_run_records(
-        RunsFilter(job_name=transform.job_name, statuses=ACTIVE)
-    ):
+    names = {one.name for one in key_buckets(decider.transform.buckets)}
+    for record in decider.runs.all_active:
         if record.dagster_run.tags.get(PARTITION_TAG) not in names:
-            end_run_of_other_code(instance, record, version)
+            end_run_of_other_code(decider.instance, record, decider.version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 
 from dagster import (
     DagsterEventType,
@@ -17,6 +18,7 @@ from dagster import (
 
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.heartbeat import last_sign_of_life
+from datazone_dagster.dagster_glue.job_runs import PARTITION_TAG, JobRuns
 from datazone_dagster.dagster_glue.names import (
     BATCH_TAG,
     FAILURE_TAG,
@@ -26,25 +28,15 @@ from datazone_dagster.dagster_glue.names import (
     pool_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
-from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
+from datazone_dagster.dagster_glue.pools import free_pools
 from datazone_dagster.dagster_glue.staying_runs import end_run_of_other_code
 from datazone_dagster.errors import StorageError
-from datazone_dagster.model.key_bucket import SLOTS, WHOLE, KeyBucket
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.retries import wait_after
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.pipeline import dataset_exists
 from datazone_dagster.text import without_secrets
-
-ACTIVE = [
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
-PARTITION_TAG = "dagster/partition"
-"""Tag by which Dagster marks the runs of a partition."""
 
 _FAILURES_COUNTED = 6
 
@@ -64,19 +56,9 @@ class RunDecision:
     failed_run_id: str = ""
 
 
-def decide_run(
-    transform: Transform,
-    layout: Layout,
-    instance: DagsterInstance,
-    options: RunOptions,
-    *,
-    version: str,
-    head: int,
-    now: datetime,
-    loaded_at: datetime,
-    bucket: KeyBucket = WHOLE,
-) -> RunDecision:
-    """Decide whether a transform with a backlog gets a run now.
+@dataclass(frozen=True)
+class RunDecider:
+    """Decides whether a transform with a backlog, or each of its buckets, gets a run now.
 
     It gets none while a run of its job is queued, starting or started: that run goes on with what
     lands. If that run has another version of the function, it is told to end. A transform gets no
@@ -95,50 +77,73 @@ def decide_run(
         head: Latest batch of the change log, for the run's tags.
         now: Current time.
         loaded_at: Time when the code location was loaded.
-        bucket: Bucket with the backlog: only runs of its partition count.
     """
-    of_bucket = {} if bucket.is_whole else {PARTITION_TAG: bucket.name}
-    name = transform.name if bucket.is_whole else f"{transform.name}, bucket {bucket.name},"
-    pools = [pool_name(transform)]
-    free_pools(instance, pools)
-    past = _past_failures(instance, transform, of_bucket, loaded_at)
-    active = instance.get_run_records(
-        RunsFilter(job_name=transform.job_name, statuses=ACTIVE, tags=of_bucket),
-        limit=1 if of_bucket else SLOTS,
-    )
-    if active:
-        told = [end_run_of_other_code(instance, one, version) for one in active]
-        ends = next(filter(None, told), None)
-        job = f"{transform.job_name}{'' if bucket.is_whole else f' of bucket {bucket.name}'}"
-        return _decided(past, ends or f"{job} is running or queued")
-    waits = waits_for_lookups(transform, layout)
-    if waits:
-        return _decided(past, waits)
-    remaining = past.wait_until - now if past.wait_until is not None else timedelta(0)
-    if remaining > timedelta(0) and not past.failures:
-        return _decided(
-            past,
-            f"the last run of {name} ended early; the next starts in {in_words(remaining)}",
+
+    transform: Transform
+    layout: Layout
+    instance: DagsterInstance
+    options: RunOptions
+    version: str
+    head: int
+    now: datetime
+    loaded_at: datetime
+
+    @cached_property
+    def runs(self) -> JobRuns:
+        """Runs of the transform's job; the slots of ended ones are free."""
+        free_pools(self.instance, [pool_name(self.transform)])
+        recent = self.now - self.options.min_run_interval
+        return JobRuns(self.instance, self.transform.job_name, self.loaded_at, recent)
+
+    def of(self, bucket: KeyBucket = WHOLE) -> RunDecision:
+        """Return the decision for a bucket: only runs of its partition count."""
+        of_bucket = {} if bucket.is_whole else {PARTITION_TAG: bucket.name}
+        name = self.transform.name
+        name = name if bucket.is_whole else f"{name}, bucket {bucket.name},"
+        active, past = self.runs.active(bucket), _PastFailures()
+        if self.runs.may_have_failed(bucket):
+            past = _past_failures(self.instance, self.transform, of_bucket, self.loaded_at)
+        if active:
+            told = [end_run_of_other_code(self.instance, one, self.version) for one in active]
+            ends = next(filter(None, told), None)
+            of = "" if bucket.is_whole else f" of bucket {bucket.name}"
+            return _decided(past, ends or f"{self.transform.job_name}{of} is running or queued")
+        if self._waits:
+            return _decided(past, self._waits)
+        remaining = past.wait_until - self.now if past.wait_until is not None else timedelta(0)
+        if remaining > timedelta(0) and not past.failures:
+            return _decided(
+                past,
+                f"the last run of {name} ended early; the next starts in {in_words(remaining)}",
+            )
+        if remaining > timedelta(0):
+            times = "once" if past.failures == 1 else f"{past.failures} times in a row"
+            return _decided(past, f"{name} failed {times} and is retried in {in_words(remaining)}")
+        if (early := self._too_early(bucket)) > timedelta(0):
+            return _decided(past, f"the next run of {name} starts in {in_words(early)}")
+        return _decided(past, f"{name} has a backlog", self._request(bucket))
+
+    @cached_property
+    def _waits(self) -> str:
+        return waits_for_lookups(self.transform, self.layout)
+
+    def _too_early(self, bucket: KeyBucket) -> timedelta:
+        interval = self.options.min_run_interval
+        last = self.runs.last_start(bucket) if interval else None
+        return timedelta(0) if last is None else last + interval - self.now
+
+    def _request(self, bucket: KeyBucket) -> RunRequest:
+        return RunRequest(
+            job_name=self.transform.job_name,
+            partition_key=None if bucket.is_whole else bucket.name,
+            tags={
+                **tags_of_runs(self.transform, self.options),
+                SOURCE_TAG: self.transform.source.name,
+                BATCH_TAG: str(self.head),
+                LAKEHOUSE_TAG: without_secrets(self.layout.uri),
+                VERSION_TAG: self.version,
+            },
         )
-    if remaining > timedelta(0):
-        times = "once" if past.failures == 1 else f"{past.failures} times in a row"
-        return _decided(past, f"{name} failed {times} and is retried in {in_words(remaining)}")
-    early = too_early(instance, transform.job_name, options.min_run_interval, now, of_bucket)
-    if early > timedelta(0):
-        return _decided(past, f"the next run of {name} starts in {in_words(early)}")
-    limit_pools(instance, pools, transform.buckets)
-    request = RunRequest(
-        job_name=transform.job_name,
-        partition_key=None if bucket.is_whole else bucket.name,
-        tags={
-            **tags_of_runs(transform, options),
-            SOURCE_TAG: transform.source.name,
-            BATCH_TAG: str(head),
-            LAKEHOUSE_TAG: without_secrets(layout.uri),
-            VERSION_TAG: version,
-        },
-    )
-    return _decided(past, f"{name} has a backlog", request)
 
 
 def tags_of_runs(transform: Transform, options: RunOptions) -> dict[str, str]:

@@ -17,7 +17,7 @@ from datazone_dagster.dagster_glue.names import (
     source_job_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
-from datazone_dagster.dagster_glue.run_requests import RunDecision
+from datazone_dagster.dagster_glue.run_requests import RunDecider, RunDecision
 from datazone_dagster.dagster_glue.sensor_checks import SensorCheck, with_failures
 from datazone_dagster.dagster_glue.shared import Group
 from datazone_dagster.dagster_glue.source_run_requests import decide_source_run, end_source_run
@@ -94,16 +94,17 @@ class RunsWanted:
             reasons.append(ends)
             alone = []
         for transform in alone:
-            of_buckets = decide_runs(
+            decider = RunDecider(
                 transform,
                 self.layout,
                 self.instance,
                 self.options,
-                version=versions[transform.name],
-                head=heads[transform.name],
-                now=now,
-                loaded_at=loaded_at,
+                versions[transform.name],
+                heads[transform.name],
+                now,
+                loaded_at,
             )
+            of_buckets = decide_runs(decider)
             reasons += [one.reason for one in of_buckets]
             requests += [one.request for one in of_buckets if one.request is not None]
             if of_buckets:

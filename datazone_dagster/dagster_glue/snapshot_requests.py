@@ -10,6 +10,7 @@ from types import MappingProxyType
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunRequest, RunsFilter
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.job_runs import ACTIVE
 from datazone_dagster.dagster_glue.names import (
     FAILURE_TAG,
     SOURCE_TAG,
@@ -19,7 +20,7 @@ from datazone_dagster.dagster_glue.names import (
     snapshot_pool_name,
 )
 from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
-from datazone_dagster.dagster_glue.run_requests import ACTIVE, end_of
+from datazone_dagster.dagster_glue.run_requests import end_of
 from datazone_dagster.errors import SnapshotError
 from datazone_dagster.model.retries import FIRST_WAIT
 from datazone_dagster.model.snapshot_report import SnapshotReport

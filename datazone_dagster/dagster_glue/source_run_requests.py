@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunRequest, RunsFilter
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.job_runs import ACTIVE
 from datazone_dagster.dagster_glue.names import (
     BATCH_TAG,
     FAILED_TAG,
@@ -25,7 +26,6 @@ from datazone_dagster.dagster_glue.names import (
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.run_requests import (
-    ACTIVE,
     RunDecision,
     died_at,
     end_of,
@@ -64,7 +64,7 @@ def decide_source_run(
 ) -> tuple[RunRequest | None, str, dict[str, RunDecision]]:
     """Decide whether a source whose transforms share runs gets a run now.
 
-    The rules are those of `decide_run`, for each transform: one that failed waits, and the run
+    The rules are those of `RunDecider`, for each transform: one that failed waits, and the run
     takes it in once its wait is over. The run is requested for those that need not wait. A run of
     one of the transforms alone, which the sensor requested before they shared runs, is told to end.
 

@@ -6,6 +6,7 @@ import json
 import uuid
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,6 +17,7 @@ from dagster import (
     DagsterRun,
     DagsterRunStatus,
     Definitions,
+    RunsFilter,
     asset,
 )
 
@@ -88,6 +90,36 @@ def test_a_failing_bucket_waits_and_the_others_go_on(world: World) -> None:
     add_run(world, DagsterRunStatus.FAILURE, **{FAILURE_TAG: "boom"})
     tick = world.tick()
     assert [one.partition_key for one in tick.requests] == [*NAMES[:2], NAMES[3]]
+
+
+def test_a_tick_asks_the_database_once_for_the_runs_of_all_buckets(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(orders_transform(buckets=64), min_run_interval=timedelta(seconds=5))
+    put_many(world)
+    asked: list[RunsFilter] = []
+    original = DagsterInstance.get_run_records
+
+    def get(self: DagsterInstance, filters: RunsFilter | None = None, **more: Any) -> Any:
+        if filters is not None and filters.job_name == "apply_orders":
+            asked.append(filters)
+        return original(self, filters, **more)
+
+    monkeypatch.setattr(DagsterInstance, "get_run_records", get)
+    assert len(world.tick().requests) == 64
+    assert len(asked) == 3  # active, failed and recent ones
+    asked.clear()
+    failed = {"dagster/partition": "02-of-64", FAILURE_TAG: "boom"}
+    world.instance.add_run(
+        DagsterRun(
+            job_name="apply_orders",
+            run_id=str(uuid.uuid4()),
+            status=DagsterRunStatus.FAILURE,
+            tags=failed,
+        )
+    )
+    assert "02-of-64" not in {one.partition_key for one in world.tick().requests}
+    assert len(asked) == 4  # and how often the one that failed has failed in a row
 
 
 def test_the_pool_has_a_slot_for_each_bucket(world: World, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.changelog.empty_ranges import surely_lacks
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.known_position import dataset_state, position_in, positions_in
 from datazone_dagster.delta.store_errors import converts_errors
@@ -74,8 +75,9 @@ def buckets_behind(
 ) -> tuple[KeyBucket, ...]:
     """Return the buckets of some datasets that have not reached the head of the change log.
 
-    What this process knows of the tables is enough: `backlog` has just looked at them. A bucket may
-    have no changes in the batches that it has not passed; its run finds out.
+    What this process knows of the tables is enough: `backlog` has just looked at them. A bucket
+    that surely has no changes in the batches that it has not passed is left out, as long as another
+    one may have some. Where that is not known, its run finds out.
 
     Raises:
         StorageError: A dataset or the change log can't be read.
@@ -86,7 +88,10 @@ def buckets_behind(
     of_each = [bucket_positions(source_name, one, layout, buckets) for one in dataset_ids]
     lowest = {one: min(of[one] for of in of_each) for one in key_buckets(buckets)}
     waits = {position: log.has_rows(position, log.head) for position in set(lowest.values())}
-    return tuple(one for one, position in lowest.items() if waits[position])
+    behind = [one for one, position in lowest.items() if waits[position]]
+    may_have = [one for one in behind if not surely_lacks(log, lowest[one], log.head, one)]
+    # Positions of buckets without changes are moved by a run of any bucket.
+    return tuple(may_have or behind[:1])
 
 
 @converts_errors("Looking at a table")

@@ -10,11 +10,13 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from datazone_dagster.apply.chunk import ChunkFacts
 from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.pacing import Stay
+from datazone_dagster.changelog.empty_ranges import surely_lacks
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.changelog.slot_parts import BY_SLOTS
 from datazone_dagster.dataset.dataset_progress import Progress
@@ -47,11 +49,13 @@ class BucketRun:
         self._tables = tables
         self._logger = logger
         self._saved_seconds = time.monotonic()
+        self._log: ChangeLogSnapshot | None = None
         self.lost_to_others = False
         """Whether the run ended because another bucket changed the columns or properties."""
 
     def lay_out(self, log: ChangeLogSnapshot) -> None:
-        """Have large batches of the change log laid out for buckets from now on."""
+        """Have batches of the change log laid out for buckets from now on."""
+        self._log = log
         if self._bucket.is_whole or BY_SLOTS in log.properties:
             return
         try:
@@ -73,7 +77,7 @@ class BucketRun:
         *,
         at_once: bool = False,
     ) -> None:
-        """Store the positions of batches without changes, if that is due.
+        """Store the positions of batches without changes, if that is due, of idle buckets as well.
 
         Args:
             reports: Reports of the datasets, with the positions that the run has reached.
@@ -87,15 +91,16 @@ class BucketRun:
         ):
             return
         for output, report in reports.items():
-            known = progress[output]
-            if report.position <= known.position:
-                continue
+            table = self._tables[output]
             try:
-                self._tables[output].pass_to(report.position, _stored(output, known, begins))
+                known = progress[output] = _moved(progress[output], table, report.position)
+                if report.position > known.position:
+                    table.pass_to(report.position, _stored(output, known, begins))
+                    progress[output] = known.moved_to(report.position)
+                if self._log is not None:
+                    table.pass_idle(report.position, partial(surely_lacks, self._log))
             except ConcurrentWriterError as error:
                 self._logger.info("The position is stored by a later run: %s", error)
-                continue
-            progress[output] = known.moved_to(report.position)
         self._saved_seconds = now_seconds
 
     def steps(self, chunks: Iterator[None], function: Function) -> Iterator[None]:
@@ -118,6 +123,13 @@ class BucketRun:
             table.progress() == _stored(output, progress[output], begins)
             for output, table in self._tables.items()
         )
+
+
+def _moved(known: Progress, table: DatasetTable, position: int) -> Progress:
+    """Return the progress, as far as a run of another bucket has moved it to a position."""
+    found = table.progress(look=False)
+    is_moved = known.position < found.position <= position
+    return found if is_moved and known.moved_to(found.position) == found else known
 
 
 def _stored(output: str, progress: Progress, begins: Collection[str]) -> Progress:

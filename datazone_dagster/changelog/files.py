@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
+from datazone_dagster.changelog.key_slots_note import slots_tag
 from datazone_dagster.changelog.schema import REPEATING, WRITTEN_SCHEMA, bucket_of
 from datazone_dagster.changelog.slot_parts import SLOTS_NOTE, SlotParts, notes_to_json, slots_in
 from datazone_dagster.delta.store import TableStore
@@ -32,6 +33,13 @@ ROW_GROUP_BYTES = 16 << 20
 """Bounds of a row group, decoded: a reader has one in memory at a time, however large an item."""
 
 _WITH_STATISTICS = (Log.BATCH, Log.EVENT_TIME)
+
+
+@dataclass
+class LogFile(AddAction):
+    """File to commit; `slot_bits` has the slots of its keys, as bits: None if it may have any."""
+
+    slot_bits: int | None = None
 
 
 @dataclass
@@ -104,7 +112,7 @@ class FileWriter:
         else:
             self._write_parts(self._parts.add(rows))
 
-    def finish(self) -> AddAction | None:
+    def finish(self) -> LogFile | None:
         """Write the remaining rows, and close the file.
 
         Returns:
@@ -124,13 +132,14 @@ class FileWriter:
         size_bytes = self._sink.tell()
         self._sink.close()
         self._writer = self._sink = None
-        return AddAction(
+        return LogFile(
             path=self._path,
             size=size_bytes,
             partition_values={Log.BUCKET: str(self._bucket)},
             modification_time=time.time_ns() // 1_000_000,
             data_change=self._data_change,
             stats=self._statistics.to_json(),
+            slot_bits=None if self._parts is None else self._parts.slot_bits,
         )
 
     def __enter__(self) -> FileWriter:
@@ -224,7 +233,7 @@ def write_file(
     *,
     data_change: bool = True,
     by_slots: bool = False,
-) -> AddAction | None:
+) -> LogFile | None:
     """Write the rows of `tables` into one file of a bucket: see `FileWriter`."""
     with FileWriter(store, bucket, data_change=data_change, by_slots=by_slots) as file:
         for rows in tables:
@@ -258,7 +267,8 @@ def renumbered(store: TableStore, file: AddAction, batch: int) -> AddAction:
             bucket_of(batch),
             groups(),
             data_change=file.data_change,
-            by_slots=any(slots_in(parquet.metadata)),
+            by_slots=any(slots_in(parquet.metadata))
+            or (isinstance(file, LogFile) and file.slot_bits is not None),
         )
     assert written is not None, "a file of a batch has rows"
     return written
@@ -266,6 +276,7 @@ def renumbered(store: TableStore, file: AddAction, batch: int) -> AddAction:
 
 def add_action(file: AddAction) -> dict[str, Any]:
     """Return the value of the add action of a file, as in a log entry."""
+    tags = slots_tag(file.slot_bits) if isinstance(file, LogFile) else {}
     return {
         "path": file.path,
         "partitionValues": dict(file.partition_values),
@@ -273,6 +284,7 @@ def add_action(file: AddAction) -> dict[str, Any]:
         "modificationTime": file.modification_time,
         "dataChange": file.data_change,
         "stats": file.stats,
+        **({"tags": tags} if tags else {}),
     }
 
 

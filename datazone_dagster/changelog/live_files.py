@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from datazone_dagster.changelog import ranges
+from datazone_dagster.changelog.key_slots_note import slot_bits_in
 from datazone_dagster.delta.live_file import LiveFile
 from datazone_dagster.delta.table_state import KeptTable
 from datazone_dagster.delta.transaction_log import Snapshot
@@ -45,6 +46,7 @@ def _data_file(file: LiveFile) -> DataFile:
             name: None if value is None else int(value)
             for name, value in file.partition_values.items()
         },
+        slots=slot_bits_in(file.add),
     )
 
 

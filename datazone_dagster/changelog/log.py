@@ -225,7 +225,7 @@ class ChangeLogSnapshot:
             with guarded(self.uri, "Writing a checkpoint of the change log's table"):
                 self._head.move_to(make_checkpoint(self._table, self._head.at))
             return True
-        if not (files := files_to_join(self._files, self.head)):
+        if not (files := files_to_join(self.files, self.head)):
             return False
         self._head.move_to(self._table.took(join_files(self._head.at, files)))
         return True
@@ -243,7 +243,7 @@ class ChangeLogSnapshot:
         Raises:
             StorageError: The store failed; the next call deletes the remaining files.
         """
-        first_batch = self._files[0].minimum[Log.BATCH] if self._files else self.head
+        first_batch = self.files[0].minimum[Log.BATCH] if self.files else self.head
         delete_unreferenced_files(self._table, self._head.at, first_batch, self.head)
 
     def truncate(self, applied_batch: int, created_before: datetime) -> int:
@@ -262,8 +262,7 @@ class ChangeLogSnapshot:
             ConcurrentWriterError: Another commit came first; nothing changed.
             StorageError: The store failed.
         """
-        files = expired_files(self._files, applied_batch, created_before)
-        if files:
+        if files := expired_files(self.files, applied_batch, created_before):
             removed = remove_files(self._head.at, files, self._log.truncate_app_id)
             self._head.move_to(self._table.took(removed))
         return sum(file.num_records for file in files)
@@ -313,7 +312,7 @@ class ChangeLogSnapshot:
 
     def has_rows(self, after_batch: int, through_batch: int) -> bool:
         """Return whether the batches in (after_batch, through_batch] contain any change."""
-        files = ranges.files_between(self._files, after_batch, through_batch)
+        files = ranges.files_between(self.files, after_batch, through_batch, self._log.bucket)
         if self._log.bucket.is_whole and ranges.surely_between(files, after_batch, through_batch):
             return True
         return any(True for _ in self._read(after_batch, through_batch, [Log.BATCH]))
@@ -322,12 +321,12 @@ class ChangeLogSnapshot:
         self, first: datetime, last: datetime, columns: Sequence[str]
     ) -> Iterator[pa.Table]:
         """Yield columns of the files that may have changes of this time, by their statistics."""
-        files = ranges.files_of_time(self._files, first, last)
+        files = ranges.files_of_time(self.files, first, last)
         return looked_up(self._table.store, files, columns)
 
     def rows_at(self, seconds: Sequence[int], columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield columns of the files that may have changes of these seconds since 1970."""
-        return looked_up(self._table.store, ranges.files_at(self._files, seconds), columns)
+        return looked_up(self._table.store, ranges.files_at(self.files, seconds), columns)
 
     def row_groups(self, after_batch: int, through_batch: int) -> RowGroups:
         """Return the row groups of the batches in (after_batch, through_batch].
@@ -337,7 +336,7 @@ class ChangeLogSnapshot:
         """
         self._check_range(after_batch, through_batch)
         store, bucket = self._table.store, self._log.bucket
-        files = ranges.files_between(self._files, after_batch, through_batch)
+        files = ranges.files_between(self.files, after_batch, through_batch, bucket)
         return RowGroups(store, files, after_batch, through_batch, bucket)
 
     def epoch_of(self, batch: int) -> int | None:
@@ -347,7 +346,7 @@ class ChangeLogSnapshot:
 
     def oldest_event_time_after(self, batch: int) -> datetime | None:
         """Return the oldest event time in the batches after `batch`, from file statistics."""
-        files = ranges.files_between(self._files, batch, self.head)
+        files = ranges.files_between(self.files, batch, self.head)
         times = [one.minimum[Log.EVENT_TIME] for one in files if Log.EVENT_TIME in one.minimum]
         return min(times, default=None)
 
@@ -355,13 +354,13 @@ class ChangeLogSnapshot:
         """Return the number of records up to a batch, from file statistics; None: of all."""
         return sum(
             file.num_records
-            for file in self._files
+            for file in self.files
             if through_batch is None or file.maximum[Log.BATCH] <= through_batch
         )
 
     def stored_bytes(self, after_batch: int, through_batch: int) -> int:
         """Return the approximate file size of the batches in (after_batch, through_batch]."""
-        return ranges.stored_bytes(self._files, after_batch, through_batch)
+        return ranges.stored_bytes(self.files, after_batch, through_batch)
 
     @property
     def truncated_through(self) -> int:
@@ -369,7 +368,8 @@ class ChangeLogSnapshot:
         return self._head.at.transaction(self._log.truncate_app_id)
 
     @property
-    def _files(self) -> list[DataFile]:
+    def files(self) -> list[DataFile]:
+        """Files in the order of their batches. Not to be changed."""
         return files_by_batches(self._table, self._head.at)
 
     def set_property(self, name: str, value: str, doing: str) -> None:
@@ -392,5 +392,5 @@ class ChangeLogSnapshot:
     ) -> Iterator[tuple[pa.Table, float]]:
         """As `_read`, with the approximate bytes that a row's other columns would take."""
         store, bucket = self._table.store, self._log.bucket
-        files = ranges.files_between(self._files, after_batch, through_batch)
+        files = ranges.files_between(self.files, after_batch, through_batch, bucket)
         yield from range_rows(store, files, after_batch, through_batch, columns, bucket)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.table_file import DataFile
 
 
@@ -44,13 +45,16 @@ def files_at(files: Iterable[DataFile], seconds: Iterable[int]) -> list[DataFile
 
 
 def files_between(
-    files: Iterable[DataFile], after_batch: int, through_batch: int
+    files: Iterable[DataFile], after_batch: int, through_batch: int, bucket: KeyBucket = WHOLE
 ) -> list[DataFile]:
-    """Return the files that may contain batches in (after_batch, through_batch]."""
+    """Return the files that may have keys of a bucket in (after_batch, through_batch]."""
+    bits = bucket.slot_bits
     return [
         file
         for file in files
-        if file.maximum[Log.BATCH] > after_batch and file.minimum[Log.BATCH] <= through_batch
+        if file.maximum[Log.BATCH] > after_batch
+        and file.minimum[Log.BATCH] <= through_batch
+        and (file.slots is None or file.slots & bits)
     ]
 
 

@@ -30,6 +30,9 @@ SLOTS_NOTE = "datazone.slots"
 RANGES = 16
 RANGE_SLOTS = SLOTS // RANGES
 
+NOTED_ROWS = 1024
+"""Largest batch whose slots are noted: a larger one has keys of nearly every bucket."""
+
 PART_ROWS = 4096
 PART_BYTES = 2 << 20
 """Bounds of a row group of a range, decoded: one of each range is in memory while they fill."""
@@ -54,10 +57,12 @@ class SlotParts:
     Args:
         unsplit_rows: Rows of a batch up to which it is not split.
         unsplit_bytes: The same, in bytes.
+        slot_bits: Slots of the keys of all rows so far, as bits; None: of any.
     """
 
     unsplit_rows: int
     unsplit_bytes: int
+    slot_bits: int | None = 0
     _batch: int | None = None
     _unsplit: list[pa.Table] = field(default_factory=list)
     _ranges: list[_Waiting] = field(default_factory=list)
@@ -81,12 +86,24 @@ class SlotParts:
 
     def flush(self) -> Iterator[Part]:
         """Yield the rows that are in no part yet."""
+        self._note()
         for rows in self._unsplit:
             yield rows, None
         for number, waiting in enumerate(self._ranges):
             if waiting.tables:
                 yield pa.concat_tables(waiting.tables), _slots_of_range(number)
         self._unsplit, self._ranges, self._batch = [], [], None
+
+    def _note(self) -> None:
+        """Note the slots of the batch that ends."""
+        if self._ranges or sum(map(len, self._unsplit)) > NOTED_ROWS:
+            self.slot_bits = None
+        if self.slot_bits is not None and self._unsplit:
+            keys = pa.chunked_array(
+                [chunk for rows in self._unsplit for chunk in rows[Log.KEYS].chunks]
+            )
+            for slot in np.unique(slots_of(keys)).tolist():
+                self.slot_bits |= 1 << slot
 
     def _is_large(self) -> bool:
         rows, size_bytes = (sum(map(of, self._unsplit)) for of in (len, lambda one: one.nbytes))

@@ -79,13 +79,15 @@ def marks_of(table: Snapshot, source: str, bucket: KeyBucket = WHOLE) -> dict[st
     return {mark: table.transaction(mark) for mark in sorted(marks)}
 
 
-def independent_of(source: str, bucket: KeyBucket) -> Independent | None:
+def independent_of(source: str, *buckets: KeyBucket) -> Independent | None:
     """Return which application ids change other keys; None for all keys: there are none."""
-    if bucket.is_whole:
+    if any(one.is_whole for one in buckets):
         return None
 
     def independent(app_id: str) -> bool:
         of = bucket_of_app_id(app_id, source)
-        return app_id.startswith(_MAINTENANCE) if of is None else not of.overlaps(bucket)
+        if of is None:
+            return app_id.startswith(_MAINTENANCE)
+        return not any(of.overlaps(one) for one in buckets)
 
     return independent

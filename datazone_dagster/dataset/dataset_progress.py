@@ -80,15 +80,29 @@ def require_not_restored(table: Snapshot, source: str) -> None:
 
 
 def require_progress(
-    table: Snapshot, source: str, expected: Progress, bucket: KeyBucket = WHOLE
+    table: Snapshot,
+    source: str,
+    expected: Progress,
+    bucket: KeyBucket = WHOLE,
+    empty_through: int = 0,
 ) -> None:
     """Check that a dataset, or a bucket of it, is where a run left it.
+
+    Args:
+        table: The dataset's table.
+        source: Its source.
+        expected: Progress that the run knows.
+        bucket: Bucket of the run.
+        empty_through: Batch through which the run has seen no change since that progress: a run of
+            another bucket may have moved the position as far.
 
     Raises:
         ConcurrentWriterError: Another run has applied changes, or keys were erased.
     """
     found = progress_of(table, source, bucket)
     position = found.position
+    if expected.position < position <= empty_through:
+        expected = expected.moved_to(position)
     if position != expected.position:
         raise ConcurrentWriterError(
             f"The dataset at {table.store.uri} is at batch {position}, not at "

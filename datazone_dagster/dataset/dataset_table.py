@@ -27,6 +27,7 @@ from datazone_dagster.dataset.dataset_progress import (
 )
 from datazone_dagster.dataset.deletes import counted_deletes, without_ttl_deletes
 from datazone_dagster.dataset.facts import TableFacts, facts_of
+from datazone_dagster.dataset.idle_buckets import IsEmpty, pass_idle
 from datazone_dagster.dataset.modes import AppendMode, ChunkRows, check_mode, mode_of
 from datazone_dagster.dataset.properties import FUNCTION, MODE, PATHS, apply_app_id, generation_of
 from datazone_dagster.dataset.quarantine import Quarantine
@@ -48,7 +49,7 @@ from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import HIDDEN, Log
 from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.function_record import FunctionRecord, MadeBy
-from datazone_dagster.model.key_bucket import WHOLE, Ahead, KeyBucket
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.process import crash_points
@@ -161,9 +162,8 @@ class DatasetTable:
         through_batch: int,
         now: datetime,
         state: FunctionState = FunctionState(),
-        erasures: int = 0,
-        generation: int | None = None,
-        ahead: Ahead = (),
+        known: Progress | None = None,
+        empty_through: int = 0,
         version: str | None = None,
         start: SnapshotBase | None = None,
         merges_left: float = 0.0,
@@ -178,9 +178,9 @@ class DatasetTable:
             now: The current time, for tombstones.
             state: State to store with the table before the rows; it is harmless if writing the
                 rows then fails.
-            erasures: Count of erasures from before the chunk was read: it may have erased keys.
-            generation: Count of rebuilds from before the chunk was read; None: any.
-            ahead: Parts of the bucket that were ahead of it before the chunk was read.
+            known: Progress from before the chunk was read, which may have keys erased since; None:
+                only `after_batch` counts, and that no key was ever erased.
+            empty_through: Batch before the first change of the chunk.
             version: Version of the function, to store like the mapping; None stores none.
             start: Snapshot that the dataset begins with, for its first chunk: the table has no
                 position before it.
@@ -200,10 +200,10 @@ class DatasetTable:
         for attempts_left in reversed(range(self._attempts)):
             table = self._open() or self._create(rows, state)
             settle_positions(table, self._source)
-            if generation is None:
-                generation = generation_of(table.at, self._source)
-            progress = Progress(before, erasures, generation, ahead)
-            require_progress(table.at, self._source, progress, self._bucket)
+            if known is None:
+                known = Progress(generation=generation_of(table.at, self._source))
+            progress = known._replace(position=before)
+            require_progress(table.at, self._source, progress, self._bucket, empty_through)
             self._columns.require(table.at, state)
             try:
                 return self._put(table, changes, rows, *facts)
@@ -228,6 +228,13 @@ class DatasetTable:
         rows = table.schema.empty_table()
         with guarded(self.uri, f"Moving the position of dataset {self._dataset_id!r}"):
             append(table, rows, commit, independent=self._independent)
+
+    def pass_idle(self, batch: int, is_empty: IsEmpty) -> None:
+        """Move the positions of other buckets without changes: see `idle_buckets`."""
+        table = self._open(look=False)
+        if table is not None:
+            with guarded(self.uri, f"Moving idle buckets of dataset {self._dataset_id!r}"):
+                pass_idle(table, self._source, self._bucket, batch, is_empty)
 
     def redrive(
         self,

@@ -43,6 +43,11 @@ class KeyBucket:
         """Its last slot."""
         return self.number * SLOTS // self.of - 1
 
+    @property
+    def slot_bits(self) -> int:
+        """Its slots as bits."""
+        return ((1 << (self.last_slot - self.first_slot + 1)) - 1) << self.first_slot
+
     def has_some_of(self, first_slot: int, last_slot: int) -> bool:
         """Return whether the bucket has a slot of a range."""
         return self.first_slot <= last_slot and first_slot <= self.last_slot

@@ -14,6 +14,7 @@ class DataFile:
 
     `path` is percent-encoded, as in the log. `num_records` includes rows that a deletion vector
     hides: for tables that may have vectors, use `datazone_dagster.delta.transaction_log`.
+    `slots` has a bit for each slot that keys of its rows have; None: any.
     """
 
     path: str
@@ -23,3 +24,4 @@ class DataFile:
     minimum: Mapping[str, Any]
     maximum: Mapping[str, Any]
     partition: Mapping[str, Any]
+    slots: int | None = None

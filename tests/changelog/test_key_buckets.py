@@ -139,7 +139,7 @@ def test_joined_files_keep_their_row_groups_by_slots(tmp_path: Path) -> None:
         log = log_of(tmp_path, [10, 500, 500], by_slots=True)
         while log.maintain_once():
             pass
-    (file,) = log._files
+    (file,) = log.files
     with pq.ParquetFile(tmp_path / "_changelog" / "orders" / file.path) as parquet:
         known = slots_in(parquet.metadata)
         for number, slots in enumerate(known):
@@ -153,7 +153,7 @@ def test_joined_files_keep_their_row_groups_by_slots(tmp_path: Path) -> None:
 
 def test_a_log_without_the_property_is_written_as_before(tmp_path: Path) -> None:
     log = log_of(tmp_path, [200], by_slots=False)
-    (file,) = log._files
+    (file,) = log.files
     with pq.ParquetFile(tmp_path / "_changelog" / "orders" / file.path) as parquet:
         assert slots_in(parquet.metadata) == [None] * parquet.num_row_groups
         assert parquet.num_row_groups <= 200 // 64 + 2

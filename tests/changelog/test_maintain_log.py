@@ -258,7 +258,7 @@ def most_of_ticks(root: Path, ticks: int) -> Opening:
         log = log_in(root)
         log.append(1, [shard(number)])
         log.maintain_once()
-        found.append(opening(root, len(log._files)))
+        found.append(opening(root, len(log.files)))
     return Opening(*map(max, zip(*found, strict=True)))
 
 
@@ -316,10 +316,10 @@ def test_every_replaced_file_is_deleted_before_its_log_entry_expires(
     while log.maintain_once():
         pass
     folder = tmp_path / "_changelog" / "orders"
-    assert len(list(folder.rglob("*.parquet"))) > len(log._files)
+    assert len(list(folder.rglob("*.parquet"))) > len(log.files)
     log.delete_orphan_files()
     on_disk = {path for path in folder.rglob("*.parquet") if "_delta_log" not in path.parts}
-    assert len(on_disk) == len(log_in(tmp_path)._files)
+    assert len(on_disk) == len(log_in(tmp_path).files)
     assert len(events(list(log_in(tmp_path).chunks(0, 24, 1)))) == 24
 
 

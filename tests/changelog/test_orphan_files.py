@@ -147,7 +147,7 @@ def test_a_folder_of_someone_else_is_not_searched(tmp_path: Path) -> None:
 
 
 def _live(root: Path) -> list[str]:
-    return [str(root / "_changelog" / "orders" / file.path) for file in log_in(root)._files]
+    return [str(root / "_changelog" / "orders" / file.path) for file in log_in(root).files]
 
 
 def test_the_file_of_a_checkpoint_that_lost_the_race_is_deleted(tmp_path: Path) -> None:

@@ -85,6 +85,20 @@ def test_a_bucket_with_a_run_gets_no_other(world: World) -> None:
     assert [one.partition_key for one in tick.requests] == [*NAMES[:2], NAMES[3]]
 
 
+def test_a_stream_of_one_key_has_runs_of_its_bucket_only(world: World) -> None:
+    put_many(world)
+    world.run_until_idle()
+    for status in ("shipped", "delivered"):
+        world.put("k7", status)
+        (request,) = world.tick().requests
+        world.run("apply_orders", partition=request.partition_key)
+        world.clock.advance(timedelta(seconds=70))
+        tick = world.tick()
+        assert not tick.requests
+        assert tick.checks()["orders:lag"].passed
+    assert set(bucket_positions("orders", "orders", world.layout, 4).values()) == {3}
+
+
 def test_a_failing_bucket_waits_and_the_others_go_on(world: World) -> None:
     put_many(world)
     add_run(world, DagsterRunStatus.FAILURE, **{FAILURE_TAG: "boom"})

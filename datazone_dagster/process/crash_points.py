@@ -35,6 +35,7 @@ AFTER_SCAN_COMMIT = "after scan commit"
 AFTER_SNAPSHOT_STATE = "after snapshot state"
 AFTER_ERASED_ROWS = "after erased rows"
 AFTER_ERASED_LOG = "after erased log"
+BEFORE_CLEANING = "before cleaning"
 
 POINTS = (
     AFTER_READ,
@@ -59,6 +60,7 @@ OPERATOR_POINTS = (
     AFTER_SWAP,
     AFTER_ERASED_ROWS,
     AFTER_ERASED_LOG,
+    BEFORE_CLEANING,
 )
 """Points in commands that someone runs by hand."""
 

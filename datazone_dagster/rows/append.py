@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -16,6 +17,10 @@ from datazone_dagster.delta.write_table import append_rows
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.rows.bucket_files import tagged
+
+FRESH_SECONDS = 3600.0
+"""Time after which a file is not put again after commits of others: it may be deleted as one that
+no version has, where its writer was frozen for a day."""
 
 
 def append(
@@ -49,7 +54,7 @@ def append(
         with table.by_delta_rs() as handle:
             append_rows(handle, rows, commit, adds_columns=bool(added))
         return
-    store = table.at.store
+    store, begun_seconds = table.at.store, time.monotonic()
     written = (
         write_data_file(store, rows.schema, values, part.to_batches(), plain_columns=(KEY, VERSION))
         for values, part in by_partition(rows, table.partition_columns)
@@ -68,7 +73,8 @@ def append(
                 independent=independent,
             )
         except (LostRaceError, ConcurrentWriterError) as lost:
-            if attempts_left and isinstance(lost, LostRaceError):
+            is_fresh = time.monotonic() - begun_seconds < FRESH_SECONDS
+            if attempts_left and is_fresh and isinstance(lost, LostRaceError):
                 table.refresh()
                 continue
             store.delete(LiveFile(add, None).path for add in adds)

@@ -67,6 +67,17 @@ class Share:
         is_wide = last - first >= SLOTS // self.buckets
         return is_wide and self.bucket.has_some_of(first, first)
 
+    def tag_of(self, file: LiveFile) -> str | None:
+        """Return the tag of files that a file may be joined with: that of its present bucket.
+
+        Files of a larger former number of buckets come together again.
+        """
+        slots = _slots(file)
+        if slots is None or self.buckets == 1:
+            return None
+        bucket = KeyBucket(slots[0] * self.buckets // SLOTS + 1, self.buckets)
+        return tag_of(bucket) if bucket.has_all_of(*slots) else tag_in(file)
+
 
 ALL_FILES = Share()
 

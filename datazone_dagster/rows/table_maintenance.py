@@ -8,7 +8,7 @@ wins, and the piece is done in a later run.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -32,6 +32,7 @@ from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MaintenanceReport
 from datazone_dagster.process import crash_points
+from datazone_dagster.rows.append import FRESH_SECONDS
 from datazone_dagster.rows.bucket_files import ALL_FILES, TAG, Share, tag_in, tagged
 from datazone_dagster.rows.kept_indexes import KEPT_INDEXES
 from datazone_dagster.rows.maintenance_plan import (
@@ -198,7 +199,8 @@ class _Run:
             self._compact_by_delta_rs(snapshot)
             return
         files = [file for file in snapshot.files if self._share.has(file)]
-        plans = plan_rewrites([_facts(snapshot, file) for file in files], self._settings)
+        facts = [_facts(snapshot, file, self._share.tag_of(file)) for file in files]
+        plans = plan_rewrites(facts, self._settings)
         splits = [file for file in snapshot.files if self._share.splits(file)]
         works: list[Callable[[], _Rewritten | None]] = [
             *(partial(self._split, snapshot, file) for file in splits),
@@ -237,7 +239,8 @@ class _Run:
         )
         if add is not None and indexed is not None:
             KEPT_INDEXES.written(snapshot, LiveFile(add, None), indexed)
-        tag = tag_in(files[0])
+        tags = {tag_in(file) for file in files}
+        tag = tags.pop() if len(tags) == 1 else self._share.tag_of(files[0])
         return _Rewritten(files, [] if add is None else [tagged(add, tag)])
 
     def _split(self, snapshot: Snapshot, file: LiveFile) -> _Rewritten:
@@ -270,7 +273,7 @@ class _Run:
         crash_points.reach(crash_points.AFTER_DATA_FILES)
         adds = [add for one in rewrites for add in one.adds]
         removes = [file for one in rewrites for file in one.files]
-        schema_text = self._table.at.schema_text
+        schema_text, written_seconds = self._table.at.schema_text, time.monotonic()
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
                 after = commit_files(
@@ -285,7 +288,8 @@ class _Run:
                 self._table.refresh()
                 at = self._table.at
                 is_as_read = at.schema_text == schema_text and why_not(at) is None
-                if not attempts_left or not is_as_read or not _has_all(at, removes):
+                is_fresh = time.monotonic() - written_seconds < FRESH_SECONDS
+                if not (attempts_left and is_as_read and is_fresh and _has_all(at, removes)):
                     at.store.delete(LiveFile(add, None).path for add in adds)
                     raise
         self._table.move_to(after)
@@ -309,7 +313,7 @@ class _Run:
 
     def _compact_by_delta_rs(self, snapshot: Snapshot) -> None:
         """Compact a table whose rules our commits do not support, such as a change data feed."""
-        facts = [_facts(snapshot, file) for file in snapshot.files]
+        facts = [_facts(snapshot, file, tag_in(file)) for file in snapshot.files]
         small = [file for file in facts if file.size_bytes < SIZES[-1]]
         if len(small) < self._settings.join_files:
             return
@@ -334,21 +338,38 @@ class _Run:
             clean_log(self._table.at, log_retention(self._table.properties, self._settings))
 
     def _clean(self, snapshot: Snapshot) -> None:
+        """Delete files that no version has, and announce it before: a commit that was based on an
+        earlier version may add one of them, and is refused from then on.
+        """
         paths = orphan_files(snapshot, self._now - self._settings.retention)
+        commits = why_not(snapshot) is None
+        if commits and paths:
+            self._note("VACUUM START", {}, {"numFilesToDelete": len(paths)})
+        crash_points.reach(crash_points.BEFORE_CLEANING)
         snapshot.store.delete(paths)
         self.done.files_deleted += len(paths)
-        if why_not(snapshot) is None:
-            after = commit_files(
-                snapshot,
-                FileActions(adds=[], removes=[], data_change=False),
-                operation="VACUUM END",
-                parameters={"status": "COMPLETED"},
-                metrics={"numDeletedFiles": len(paths)},
-                properties=CommitProperties(
-                    app_transactions=[Transaction(CLEANED_AT, int(self._now.timestamp()))]
-                ),
-            )
-            self._table.move_to(after)
+        if commits:
+            cleaned_at = Transaction(CLEANED_AT, int(self._now.timestamp()))
+            deleted = {"numDeletedFiles": len(paths)}
+            self._note("VACUUM END", {"status": "COMPLETED"}, deleted, cleaned_at)
+
+    def _note(
+        self,
+        operation: str,
+        parameters: Mapping[str, str],
+        metrics: Mapping[str, int],
+        *marks: Transaction,
+    ) -> None:
+        """Commit an entry without files on top of the version that was looked at."""
+        after = commit_files(
+            self._table.at,
+            FileActions(adds=[], removes=[], data_change=False),
+            operation=operation,
+            parameters=parameters,
+            metrics=metrics,
+            properties=CommitProperties(app_transactions=list(marks)),
+        )
+        self._table.move_to(after)
 
 
 _NO_RETRY = CommitProperties(max_commit_retries=0)
@@ -368,10 +389,10 @@ def _one_chunk(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches(batches, schema).combine_chunks()
 
 
-def _facts(snapshot: Snapshot, file: LiveFile) -> FileFacts:
+def _facts(snapshot: Snapshot, file: LiveFile, tag: str | None) -> FileFacts:
     return FileFacts(
         size_bytes=file.size_bytes,
         rows=snapshot.rows_in(file),
         hidden=file.deleted,
-        partition=(*sorted(file.partition_values.items()), (TAG, tag_in(file))),
+        partition=(*sorted(file.partition_values.items()), (TAG, tag)),
     )

@@ -26,6 +26,8 @@
     │   │   ├── StoreAccessError         it denies access to files
     │   │   └── StoreLocationError       there is no such bucket, or it is in another region
     │   └── ConcurrentWriterError     another writer committed first; nothing was written
+    │       └── MakesWayError         a run makes way for a rebuild that is about to be swapped in
+    │                                 (datazone_dagster.dataset.swap_fence)
     ├── SnapshotError                 a snapshot stops and asks how to go on
     ├── LocalServerError              the local DynamoDB can't be started
     ├── DemoError                     the demo can't run (datazone_dagster.demo.servers)

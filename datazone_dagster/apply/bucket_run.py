@@ -21,8 +21,10 @@ from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.changelog.slot_parts import BY_SLOTS
 from datazone_dagster.dataset.dataset_progress import Progress
 from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.swap_fence import MakesWayError
 from datazone_dagster.errors import ConcurrentWriterError, SchemaChangeError
 from datazone_dagster.model.key_bucket import KeyBucket
+from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport
 from datazone_dagster.model.run_report import RunReport
 
@@ -40,14 +42,21 @@ class BucketRun:
         bucket: Bucket of the run.
         tables: Tables of the datasets, by output.
         logger: Logger of lost races.
+        clock: Returns the current time.
     """
 
     def __init__(
-        self, bucket: KeyBucket, tables: Mapping[str, DatasetTable], logger: logging.Logger
+        self,
+        bucket: KeyBucket,
+        tables: Mapping[str, DatasetTable],
+        logger: logging.Logger,
+        clock: Clock,
     ) -> None:
         self._bucket = bucket
         self._tables = tables
         self._logger = logger
+        self._clock = clock
+        self._makes_way = False
         self._saved_seconds = time.monotonic()
         self._log: ChangeLogSnapshot | None = None
         self.lost_to_others = False
@@ -95,10 +104,11 @@ class BucketRun:
             try:
                 known = progress[output] = _moved(progress[output], table, report.position)
                 if report.position > known.position:
-                    table.pass_to(report.position, _stored(output, known, begins))
+                    table.pass_to(report.position, _stored(output, known, begins), self._clock())
                     progress[output] = known.moved_to(report.position)
                 if self._log is not None:
-                    table.pass_idle(report.position, partial(surely_lacks, self._log))
+                    is_empty = partial(surely_lacks, self._log)
+                    table.pass_idle(report.position, is_empty, self._clock())
             except ConcurrentWriterError as error:
                 self._logger.info("The position is stored by a later run: %s", error)
         self._saved_seconds = now_seconds
@@ -107,11 +117,15 @@ class BucketRun:
         """Apply chunks; one that does not fit the columns of another bucket has lost a race.
 
         Raises:
-            ConcurrentWriterError: Another bucket has added columns of items meanwhile.
+            ConcurrentWriterError: Another bucket has added columns of items meanwhile, or a rebuild
+                is about to be swapped in.
             SchemaChangeError: A column changed to a type that the table can't take.
         """
         try:
             yield from chunks
+        except MakesWayError:
+            self._makes_way = True
+            raise
         except SchemaChangeError as error:
             if all(table.knows_columns(function.state) for table in self._tables.values()):
                 raise
@@ -119,7 +133,8 @@ class BucketRun:
 
     def lost(self, progress: Mapping[str, Progress], begins: Collection[str]) -> None:
         """Find out to whom a run has lost a race: to a run of this bucket, or to others."""
-        self.lost_to_others = not self._bucket.is_whole and all(
+        has_others = not (self._bucket.is_whole or self._makes_way)
+        self.lost_to_others = has_others and all(
             table.progress() == _stored(output, progress[output], begins)
             for output, table in self._tables.items()
         )

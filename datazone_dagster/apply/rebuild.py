@@ -9,9 +9,11 @@ starts over, at another path.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.apply.chunk_size import ApplySettings
@@ -26,8 +28,9 @@ from datazone_dagster.dataset.properties import erasures_of, generation_of
 from datazone_dagster.dataset.rebuild_proof import RebuildProof
 from datazone_dagster.dataset.stale_keys import count_stale
 from datazone_dagster.dataset.swap import swap_in
+from datazone_dagster.dataset.swap_fence import lower_fence, raise_fence
 from datazone_dagster.delta.store import TableStore
-from datazone_dagster.delta.table import opened
+from datazone_dagster.delta.table import Table, opened
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
@@ -35,6 +38,13 @@ from datazone_dagster.model.report import ApplyReport, ChunkReport
 
 SWAPS = 20
 """Attempts to swap: each time a run of the dataset is faster, the rebuild applies the rest."""
+
+UNFENCED = 3
+"""Attempts while runs go on; then they make way."""
+
+SHORTEST_FENCE = timedelta(minutes=10)
+FENCED_ATTEMPTS = 4
+"""Attempts, of the longest so far, for which runs make way: a rebuild that dies ends no fence."""
 
 _logger = logging.getLogger(__name__)
 
@@ -102,43 +112,26 @@ class Rebuild:
             TransformError: The function or its result can't be applied.
         """
         require_stream(self._transform, self._dataset_id, "rebuilt")
-        began = generation, erasures = self._check()
-        for attempt in range(1, SWAPS + 1):
-            try:
-                applied = self._apply()
-                proof = proven(
-                    self._transform,
-                    self._dataset,
-                    self._layout,
-                    self._target,
-                    applied.position,
-                    after_batch=applied.start.batch if applied.start else 0,
-                )
-                unshown_keys = self._unshown_keys()
-                swapped = swap_in(
-                    self._layout,
-                    self._target,
-                    self._dataset_id,
-                    self._transform.source.name,
-                    generation=generation,
-                    erasures=erasures,
-                    now=self._clock(),
-                )
-            except StorageError as error:
-                if self._state() != began:
-                    raise self._overtaken() from error
-                if not isinstance(error, ConcurrentWriterError):
-                    raise
-                self._logger.info("Rebuilding %s: %s", self._dataset_id, error)
-                continue
-            if swapped:
-                self._clean_up()
-                return RebuildReport(applied, generation + 1, attempt, proof, unshown_keys)
-            self._check()  # the missing batches may have been truncated meanwhile
+        began = self._check()
+        longest = timedelta(0)
+        try:
+            for attempt in range(1, SWAPS + 1):
+                begun_seconds = time.monotonic()
+                found = self._attempt(began, longest if attempt == UNFENCED + 1 else None)
+                if found is not None:
+                    self._clean_up()
+                    applied, proof, unshown_keys = found
+                    return RebuildReport(applied, began[0] + 1, attempt, proof, unshown_keys)
+                longest = max(longest, timedelta(seconds=time.monotonic() - begun_seconds))
+        except BaseException:
+            self._lower_fence()
+            raise
+        self._lower_fence()
         raise ConcurrentWriterError(
-            f"Dataset {self._dataset_id!r}: runs were faster {SWAPS} times in a row.",
+            f"Dataset {self._dataset_id!r}: others were faster {SWAPS} times in a row.",
             safe="The dataset is as those runs left it; the rebuilt table is discarded.",
-            hint="Stop the sensor of its source, or wait for a quieter time, and rebuild again.",
+            hint="Find out who writes to it beside its runs, which waited for the rebuild; or wait "
+            "for a quieter time, and rebuild again.",
         )
 
     def _unshown_keys(self) -> int:
@@ -149,6 +142,72 @@ class Rebuild:
             return 0
         name = self._transform.source.name
         return count_stale(name, self._dataset_id, self._target, base.epoch).keys
+
+    def _attempt(
+        self, began: tuple[int, int], fence_after: timedelta | None
+    ) -> tuple[ApplyReport, RebuildProof, int] | None:
+        """Apply what is missing, and swap; return None if a run was faster.
+
+        Args:
+            began: Counts of rebuilds and erasures when the rebuild began.
+            fence_after: Longest attempt so far, if runs have to make way from now on.
+        """
+        generation, erasures = began
+        try:
+            if fence_after is not None:
+                self._fence(fence_after)
+            applied = self._apply()
+            proof = proven(
+                self._transform,
+                self._dataset,
+                self._layout,
+                self._target,
+                applied.position,
+                after_batch=applied.start.batch if applied.start else 0,
+            )
+            unshown_keys = self._unshown_keys()
+            swapped = swap_in(
+                self._layout,
+                self._target,
+                self._dataset_id,
+                self._transform.source.name,
+                generation=generation,
+                erasures=erasures,
+                now=self._clock(),
+            )
+        except StorageError as error:
+            if self._state() != began:
+                raise self._overtaken() from error
+            if not isinstance(error, ConcurrentWriterError):
+                raise
+            self._logger.info("Rebuilding %s: %s", self._dataset_id, error)
+            return None
+        if swapped:
+            return applied, proof, unshown_keys
+        self._check()  # the missing batches may have been truncated meanwhile
+        return None
+
+    def _fence(self, longest: timedelta) -> None:
+        """Make runs of the dataset wait for the swap."""
+        until = self._clock() + max(SHORTEST_FENCE, FENCED_ATTEMPTS * longest)
+        self._logger.warning(
+            "Rebuilding %s: runs were faster %d times. They wait now until the rebuilt table is "
+            "swapped in, or until %s.",
+            *(self._dataset_id, UNFENCED, f"{until:%Y-%m-%d %H:%M:%S} UTC"),
+        )
+        if (table := self._table()) is not None:
+            raise_fence(table, self._transform.source.name, until)
+
+    def _lower_fence(self) -> None:
+        """Let runs go on after a rebuild that failed. It ends by itself, too."""
+        try:
+            if (table := self._table()) is not None:
+                lower_fence(table)
+        except StorageError as error:
+            self._logger.warning("Rebuilding %s: runs wait longer: %s", self._dataset_id, error)
+
+    def _table(self) -> Table | None:
+        return opened(self._layout.dataset(self._dataset_id), self._layout.storage_options, KIND)
 
     def _overtaken(self) -> ConcurrentWriterError:
         return ConcurrentWriterError(
@@ -195,8 +254,7 @@ class Rebuild:
         return f"With a new snapshot it can be rebuilt from there: {resync}, then rebuild again."
 
     def _state(self) -> tuple[int, int] | None:
-        uri, options = self._layout.dataset(self._dataset_id), self._layout.storage_options
-        table = opened(uri, options, KIND)
+        table = self._table()
         if table is None:
             return None
         source = self._transform.source.name

@@ -98,7 +98,7 @@ class ApplyRun:
         self._maintenance = MaintenanceInRun(
             layout, self._datasets, settings.maintenance, clock, logger, bucket
         )
-        self.bucket_run = BucketRun(bucket, self._tables, logger)
+        self.bucket_run = BucketRun(bucket, self._tables, logger, clock)
         # Before the change log is opened: what is read from it may have keys erased meanwhile.
         progress = {output: table.progress() for output, table in self._tables.items()}
         state, *_ = [table.state(look=False) for table in self._tables.values()]

@@ -32,7 +32,6 @@ from datazone_dagster.dataset.modes import AppendMode, ChunkRows, check_mode, mo
 from datazone_dagster.dataset.properties import FUNCTION, MODE, PATHS, apply_app_id, generation_of
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.seen_columns import SeenColumns
-from datazone_dagster.dataset.settled_positions import settle_positions
 from datazone_dagster.dataset.stored_state import (
     FunctionState,
     store_state,
@@ -40,6 +39,7 @@ from datazone_dagster.dataset.stored_state import (
     stored_start,
     unexpected_columns,
 )
+from datazone_dagster.dataset.swap_fence import begin_commit
 from datazone_dagster.dataset.table_shape import KIND, change_schema, create_dataset
 from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import Commit, guarded, transaction
@@ -199,7 +199,7 @@ class DatasetTable:
         facts = commit, now, state, through_batch, made_by, start, merges_left
         for attempts_left in reversed(range(self._attempts)):
             table = self._open() or self._create(rows, state)
-            settle_positions(table, self._source)
+            begin_commit(table, self._source, now)
             if known is None:
                 known = Progress(generation=generation_of(table.at, self._source))
             progress = known._replace(position=before)
@@ -212,29 +212,30 @@ class DatasetTable:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    def pass_to(self, batch: int, progress: Progress) -> None:
+    def pass_to(self, batch: int, progress: Progress, now: datetime) -> None:
         """Move the position past batches without rows for this bucket, in a commit of its own.
 
         Raises:
-            ConcurrentWriterError: The table is not at this progress; nothing was written.
+            ConcurrentWriterError: The table is not at this progress, or a rebuild is about to be
+                swapped in; nothing was written.
             StorageError: The store failed.
         """
         table = self._open()
         if table is None:
             return
-        settle_positions(table, self._source)
+        begin_commit(table, self._source, now)
         require_progress(table.at, self._source, progress, self._bucket)
         commit = transaction(self.app_id, batch)
         rows = table.schema.empty_table()
         with guarded(self.uri, f"Moving the position of dataset {self._dataset_id!r}"):
             append(table, rows, commit, independent=self._independent)
 
-    def pass_idle(self, batch: int, is_empty: IsEmpty) -> None:
+    def pass_idle(self, batch: int, is_empty: IsEmpty, now: datetime) -> None:
         """Move the positions of other buckets without changes: see `idle_buckets`."""
         table = self._open(look=False)
         if table is not None:
             with guarded(self.uri, f"Moving idle buckets of dataset {self._dataset_id!r}"):
-                pass_idle(table, self._source, self._bucket, batch, is_empty)
+                pass_idle(table, self._source, self._bucket, batch, is_empty, now)
 
     def redrive(
         self,

@@ -7,6 +7,7 @@ change log says of small batches which slots their keys have, so a run of any bu
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from datazone_dagster.dataset.bucket_positions import (
     applied_batches,
@@ -15,6 +16,7 @@ from datazone_dagster.dataset.bucket_positions import (
 )
 from datazone_dagster.dataset.properties import apply_app_id
 from datazone_dagster.dataset.stored_state import stored_start
+from datazone_dagster.dataset.swap_fence import fenced_until
 from datazone_dagster.delta import transactions
 from datazone_dagster.delta.table import Table
 from datazone_dagster.model.key_bucket import KeyBucket, applied_through, key_buckets
@@ -25,7 +27,12 @@ IsEmpty = Callable[[int, int, KeyBucket], bool]
 
 
 def pass_idle(
-    table: Table, source: str, bucket: KeyBucket, through_batch: int, is_empty: IsEmpty
+    table: Table,
+    source: str,
+    bucket: KeyBucket,
+    through_batch: int,
+    is_empty: IsEmpty,
+    now: datetime,
 ) -> int:
     """Move the positions of buckets without changes, in one commit; return how many were moved.
 
@@ -37,13 +44,14 @@ def pass_idle(
         bucket: Bucket of the run, which moves its own position.
         through_batch: Batch that the others may be moved to.
         is_empty: Which ranges have nothing of a bucket.
+        now: The current time.
 
     Raises:
         ConcurrentWriterError: A run of one of these buckets, or a rebuild, came first; nothing was
             moved.
         StorageError: The store failed.
     """
-    if restored_positions(table.at, source):
+    if restored_positions(table.at, source) or fenced_until(table.at, source, now) is not None:
         return 0
     batches, starts = applied_batches(table.at, source), stored_start(table.at, source) is not None
     positions = {one: applied_through(batches, one) for one in key_buckets(bucket.of)}

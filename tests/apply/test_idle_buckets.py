@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,7 @@ def test_a_move_is_no_move_if_a_run_of_that_bucket_came_first(tmp_path: Path) ->
     land(layout, [(8, "z")])
     apply_transform(path_flow("d", OF), layout, bucket=bucket_of(8))
     with pytest.raises(ConcurrentWriterError):
-        pass_idle(stale, "orders", bucket_of(7), 2, lambda *_: True)
+        pass_idle(stale, "orders", bucket_of(7), 2, lambda *_: True, datetime.now(timezone.utc))
     assert bucket_positions("orders", "d", layout, OF)[bucket_of(8)] == 3
 
 

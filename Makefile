@@ -35,7 +35,7 @@ test-fresh: ## the README's commands on a fresh Debian with the newest Python (n
 	tests/fresh_machine.sh
 
 LEDGER := .datazone/faults.jsonl
-FAULTS := tests/faults tests/test_whole_flow.py tests/apply/test_dataset_start.py tests/snapshot/test_long_snapshot.py tests/snapshot/test_quarantined_keys.py
+FAULTS := tests/faults tests/test_whole_flow.py tests/apply/test_dataset_start.py tests/snapshot/test_long_snapshot.py tests/snapshot/test_quarantined_keys.py tests/snapshot/test_bucket_resync.py tests/apply/test_bucket_modes.py
 test-faults: $(STAMP) ## the long fault runs, and docs/reliability.md made from them
 	@mkdir -p .datazone; test ! -e $(LEDGER) || mv $(LEDGER) $(LEDGER).before
 	@$(MAKE) --no-print-directory test-faults-again

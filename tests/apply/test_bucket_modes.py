@@ -49,7 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "soft": {"deletes": "soft"},
 }
 KINDS = list(SETTINGS)
-FEW = KINDS if LONG else ["append", "history"]
+FEW = KINDS if LONG else ["history"]
 
 
 def flow(dataset_id: str, buckets: int, kind: str, fails_on: str = "") -> Transform:
@@ -98,7 +98,7 @@ POINTS = [
 
 
 @settings(
-    max_examples=40 if LONG else 4,
+    max_examples=40 if LONG else 3,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -164,7 +164,8 @@ def test_another_bucket_that_commits_meanwhile_does_not_make_a_run_fail(
     "others", [[WHOLE], *([[KeyBucket(1, 4), KeyBucket(2, 4)]] if LONG else [])]
 )
 @pytest.mark.parametrize(
-    "point", [crash_points.BEFORE_DATASET_COMMIT, crash_points.BEFORE_LOG_ENTRY]
+    "point",
+    [crash_points.BEFORE_LOG_ENTRY, *([crash_points.BEFORE_DATASET_COMMIT] if LONG else [])],
 )
 def test_a_run_that_was_frozen_gives_way_to_another_number_of_buckets(
     tmp_path: Path, kind: str, others: list[KeyBucket], point: str
@@ -246,21 +247,17 @@ def test_buckets_store_absorbed_changes_at_once(
     monkeypatch.undo()
     assert same_as_one_run(layout, "history")
     land(layout, MANY)
-    apply_all(layout, 4, "history")
+    apply_all(layout, 1, "history")  # its changes are stored after those of both
     puts = DeltaTable(layout.absorbed_changes("d"))
-    assert [puts.transaction_version(f"unseen/{one.name}") for one in key_buckets(4)] == [
-        2,
-        3,
-        4,
-        5,
-    ]
+    assert puts.transaction_version("unseen") == 2
 
 
 def erase(layout: Layout, keys: Iterable[int]) -> None:
     assert open_erasure(SOURCE, [f"id=k{key}" for key in keys], layout).run().done
 
 
-@pytest.mark.parametrize("kind", KINDS if LONG else ["append"])
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", KINDS)
 def test_repairs_of_a_dataset_with_buckets(tmp_path: Path, kind: str) -> None:
     layout = Layout(str(tmp_path))
     land(layout, MANY, [(key, "bad") for key in range(0, 60, 7)], LATER)

@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Bytecode is written whatever the environment says: each of many processes would compile the package.
+export PYTHONDONTWRITEBYTECODE =
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-stop test test-wheel test-fresh bench bench-merge test-long test-faults test-faults-again test-store test-spark test-celery test-browser lint types imports docs command-page lock clean
 
@@ -15,8 +18,9 @@ setup: $(STAMP) ## make .venv and install the locked dependencies
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "datazone_dagster needs Python 3.10 or newer; set PYTHON=python3.x")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: on Debian and Ubuntu install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true # pip would do it on one core
 	@touch $(STAMP)
 
 demo: $(STAMP) ## local DynamoDB with live orders, Dagster on top; Ctrl-C ends it
@@ -64,6 +68,11 @@ $(AZURITE): | $(STAMP)
 	@if ! npm --version >/dev/null 2>&1; then \
 	  echo "test-store: no Azure server here, it is installed by npm; its tests are skipped"; exit 0; fi; \
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.35.0
+
+test-long: $(STAMP) ## what else is too long for make test: memory, properties with all their examples
+	DATAZONE_TEST_PROFILE=long $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+	  -m "(faults or not faults) and not wheel and not store and not browser" \
+	  --ignore=tests/faults --ignore=tests/test_whole_flow.py
 
 SWEEP := .datazone/sweep.jsonl
 test-store: $(STAMP) $(BIN)/versitygw $(AZURITE) ## all tests on object stores that run here (Go 1.25, npm), and their table in docs/reliability.md

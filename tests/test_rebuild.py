@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 import signal
 from collections.abc import Callable
 from datetime import timedelta
@@ -115,10 +117,19 @@ class World:
         return self.table(dataset).transaction_version("apply/orders") or 0
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    world = World(tmp_path)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World(tmp_path_factory.mktemp("written"))
     world.write_some()
+    return world
+
+
+@pytest.fixture
+def world(tmp_path: Path, written: World) -> World:
+    """A copy of a world with three batches in its change log."""
+    shutil.copytree(written.root / "lake", tmp_path / "lake")
+    world = World(tmp_path)
+    world.clock, world.stream = copy.deepcopy((written.clock, written.stream))
     return world
 
 

@@ -118,7 +118,8 @@ def test_a_backlog_fits_where_every_change_counts(backlog: Path, way: str) -> No
     assert ran.peak_bytes < BUDGET
 
 
-@pytest.mark.parametrize("way", ["row_wise", pytest.param("full", marks=LONG)])
+@LONG  # the default run has test_large_items.py
+@pytest.mark.parametrize("way", ["row_wise", "full"])
 def test_items_of_the_largest_size_fit(large_items: Path, way: str) -> None:
     ran = run(large_items, way, BUDGET)
     assert (ran.records, ran.rows) == (900, 300)

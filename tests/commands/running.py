@@ -1,7 +1,6 @@
-"""Commands in a project's folder: as a user runs them in a process, or called in this one.
+"""Commands in a project's folder: called in this process, or in one that is forked for it.
 
-A process takes seconds to import Dagster, so most tests call the command. Processes run the page
-docs/operations.md, and what is killed.
+Those of the page docs/operations.md, and what is killed, run in a process of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator, FormatChecker, validate
@@ -24,7 +24,9 @@ from datazone_dagster.commands.project import load_project
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import apply_transform, drain_once, utc_now
+from datazone_dagster.process import crash_points
 from datazone_dagster.testing import ScriptedStream
+from tests.forked import forked
 
 FORMATS = FormatChecker(formats=())
 
@@ -79,7 +81,7 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Run `datazone-dagster <arguments>` to its end, in this process unless it is to be killed."""
     if "DATAZONE_CRASH_AT" in environment:
-        return run_process(*arguments, cwd=cwd, environment=environment)
+        return run_forked(*arguments, cwd=cwd, environment=environment)
     with _as_at_the_start(cwd):
         done = CliRunner().invoke(
             main, arguments, input=answers, env=environment, catch_exceptions=False
@@ -103,21 +105,34 @@ def _as_at_the_start(cwd: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def run_process(
+def run_forked(
     *arguments: str, cwd: Path, timeout_seconds: float = 240, environment: Mapping[str, str] = {}
 ) -> subprocess.CompletedProcess[str]:
-    """Run `datazone-dagster <arguments>` to its end, in a process of its own."""
-    done = subprocess.run(
-        [str(PROGRAM), *arguments],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout_seconds,
-        check=False,
-    )
-    _validate(arguments, done.stdout)
-    return done
+    """Run `datazone-dagster <arguments>` to its end, in a process forked for it."""
+    with TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("stdout", "stderr")]
+        process = forked().Process(
+            target=_run_into, args=(files, arguments, cwd, dict(environment)), daemon=True
+        )
+        process.start()
+        process.join(timeout_seconds)
+        assert process.exitcode is not None, "it does not end"
+        stdout, stderr = (file.read_text("utf-8") for file in files)
+    _validate(arguments, stdout)
+    return subprocess.CompletedProcess(arguments, process.exitcode, stdout, stderr)
+
+
+def _run_into(
+    files: Sequence[Path], arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]
+) -> None:
+    for number, file in enumerate(files, 1):
+        with file.open("wb") as opened:
+            os.dup2(opened.fileno(), number)
+    os.chdir(cwd)
+    os.environ.update(environment)
+    if "DATAZONE_CRASH_AT" in environment:
+        crash_points.hook = crash_points.killer(environment["DATAZONE_CRASH_AT"])
+    main(arguments, prog_name="datazone-dagster")
 
 
 def _validate(arguments: Sequence[str], stdout: str) -> None:

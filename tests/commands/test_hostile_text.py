@@ -48,9 +48,18 @@ def assert_harmless(text: str) -> None:
     assert max(map(len, text.split()), default=0) <= 300
 
 
-@pytest.mark.parametrize("definitions", [DEFINITIONS, SQL], ids=["python", "sql"])
+LONG = "x" * 390_000
+
+
 @pytest.mark.parametrize(
-    "value", [CLEAR_SCREEN, CLIPBOARD, "\n2026-01-01 ERROR forged", "\u202e", "x" * 390_000]
+    ("definitions", "value"),
+    [
+        (DEFINITIONS, f"{CLEAR_SCREEN}{CLIPBOARD}\n2026-01-01 ERROR forged\u202e"),
+        (DEFINITIONS, LONG),
+        (SQL, f"{CLEAR_SCREEN}{CLIPBOARD}\n2026-01-01 ERROR forged\u202e"),
+        (SQL, LONG),
+    ],
+    ids=["python-hostile", "python-long", "sql-hostile", "sql-long"],
 )
 def test_a_quarantined_value_is_shown_escaped_and_short(
     tmp_path: Path, definitions: str, value: str

@@ -8,7 +8,7 @@ from deltalake import DeltaTable
 from datazone_dagster.model.asset_write import AssetWrite
 from datazone_dagster.pipeline import read_dataset
 from datazone_dagster.pipeline.table_calls import write_table
-from tests.commands.running import ProjectFolder, run_process
+from tests.commands.running import ProjectFolder, run_forked
 
 
 def test_all_datasets_or_one(project: ProjectFolder) -> None:
@@ -25,13 +25,13 @@ def test_all_datasets_or_one(project: ProjectFolder) -> None:
         project.apply()
     before = read_dataset(project.layout, "events").sort_by("_dz_version")
     # In a process of its own: it joins no more than fits in memory beside what is there.
-    done = run_process("maintain", "events", cwd=project.path)
+    done = run_forked("maintain", "events", cwd=project.path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("events: joined 3 files, made a checkpoint; 3 rows, 0 hidden")
     assert len(DeltaTable(project.layout.dataset("events")).file_uris()) == 1
     assert read_dataset(project.layout, "events").sort_by("_dz_version").equals(before)
 
-    again = run_process("maintain", "events", cwd=project.path)
+    again = run_forked("maintain", "events", cwd=project.path)
     assert again.stdout.startswith("events: nothing to do; 3 rows")
 
     write_table(project.layout, "report", AssetWrite(), pa.table({"n": [1]}))

@@ -10,7 +10,7 @@ from pathlib import Path
 from datazone_dagster.commands.project import load_project
 from datazone_dagster.pipeline import apply_transform, drain_once, open_gaps, read_dataset
 from datazone_dagster.testing import FixedClock, ScriptedStream
-from tests.commands.running import run_process
+from tests.commands.running import run_forked
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
 
@@ -45,7 +45,7 @@ def test_the_commands_of_the_page(tmp_path: Path) -> None:
     for line in "".join(blocks("sh")).splitlines():
         program, *arguments = shlex.split(line)
         assert program == "datazone-dagster"
-        done = run_process(*arguments, cwd=tmp_path, environment=environment)
+        done = run_forked(*arguments, cwd=tmp_path, environment=environment)
         assert done.returncode == 0, done.stderr
     rows = read_dataset(project.layout, "order_totals")
     assert sorted(rows["order_id"].to_pylist()) == ["o-1", "o-3"]

@@ -181,7 +181,8 @@ def test_an_older_build_that_is_still_in_use_does_not_come_between(place: Place)
         Definitions.validate_loadable(defs)
     place.put("a")
     with DagsterInstance.ephemeral() as instance:
-        assert requested(tick(merged, instance)) == {"apply_renamed", "apply_second"}
+        found = tick(merged, instance)
+        assert requested(found) == {"apply_renamed", "apply_second"}, found.skip_message
 
 
 def renamed_transform(dataset_id: str) -> Transform:

@@ -22,6 +22,7 @@ from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.table_state import KeptTable, kept_table
 from datazone_dagster.delta.transaction_log import Snapshot, newest_snapshot
 from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
+from tests.examples import examples
 
 SCHEMA = pa.schema([("n", pa.int64())])
 TEST_KIND = "test"
@@ -178,7 +179,9 @@ OPERATIONS: list[Callable[[World], None]] = [
 @pytest.mark.parametrize("local", [True, False], ids=["disk", "objects"])
 @given(steps=st.lists(st.sampled_from(OPERATIONS), max_size=14))
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_the_kept_state_equals_a_cold_read(
     local: bool, steps: list[Callable[[World], None]], monkeypatch: pytest.MonkeyPatch

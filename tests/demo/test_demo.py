@@ -89,7 +89,7 @@ def test_stopping_leaves_no_process(demo: subprocess.Popen[str], folder: Path) -
         [*COMMAND, "--stop"], cwd=folder, capture_output=True, text=True, timeout=90, check=True
     )
     assert "The demo has stopped." in stopped.stdout
-    assert demo.wait(10) == 0
+    assert demo.wait(30) == 0
     assert processes_of(folder) == []
     again = subprocess.run(
         [*COMMAND, "--stop"], cwd=folder, capture_output=True, text=True, timeout=60, check=True

@@ -1,10 +1,10 @@
-"""Another process on the same lakehouse: drains or applies once, and prints what happened."""
+"""Another process on the same lakehouse: drains or applies once, and sends what happened."""
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
+import os
+from multiprocessing.connection import Connection
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.errors import DatazoneError
@@ -43,11 +43,11 @@ def main(uri: str, action: str, dataset_id: str, options: dict[str, str]) -> dic
     return {"rows": applied.row_count, "position": applied.position}
 
 
-if __name__ == "__main__":
+def answer(sender: Connection, uri: str, action: str, dataset_id: str, **options: str) -> None:
+    """Do it, and send what happened, or the error, as its class and its text."""
     logging.disable(logging.CRITICAL)
+    os.environ.update(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s")
     try:
-        _, uri, action, dataset_id, options = sys.argv
-        found = main(uri, action, dataset_id, json.loads(options))
+        sender.send(main(uri, action, dataset_id, options))
     except DatazoneError as error:
-        found = {"error": type(error).__name__, "text": str(error)}
-    print(json.dumps(found))  # noqa: T201  # the answer of the process
+        sender.send({"error": type(error).__name__, "text": str(error)})

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,8 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.source_identity import Relation, SourceIdentity, relation
 from datazone_dagster.pipeline import ConnectionSettings, connect, drain_once, open_gaps
 from datazone_dagster.sources import DynamoDBSource
+from tests.drain.identity_child import answer
+from tests.forked import forked
 
 EAST, WEST = "us-east-1", "eu-west-1"
 
@@ -76,29 +74,26 @@ class Table:
             self._wire.put_item(TableName=self.name, Item=item)
 
     def process(self, action: str, **options: str) -> dict[str, Any]:
-        """Drain or apply once in a process of its own; return what it printed."""
+        """Drain or apply once in a process of its own; return what it sent."""
         options = {
             "table_name": self.name,
             "connect_to": self._server.endpoint_url,
             "connect_in": self.region,
             **options,
         }
-        child = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "tests.drain.identity_child",
-                self._layout.uri,
-                action,
-                f"rows_{self.region}_{self.name.replace('.', '_')}",
-                json.dumps(options),
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"},
+        context = forked()
+        receiver, sender = context.Pipe(duplex=False)
+        dataset_id = f"rows_{self.region}_{self.name.replace('.', '_')}"
+        process = context.Process(
+            target=answer,
+            args=(sender, self._layout.uri, action, dataset_id),
+            kwargs=options,
+            daemon=True,
         )
-        found: dict[str, Any] = json.loads(child.stdout)
+        process.start()
+        sender.close()
+        found: dict[str, Any] = receiver.recv()
+        process.join()
         return found
 
 

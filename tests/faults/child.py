@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from typing import Literal
 
@@ -14,6 +13,7 @@ from datazone_dagster.process import crash_points
 from tests.faults.dagster_child import evaluate_sensor, run_job, run_shared_job
 from tests.faults.orders import SOURCE, flow, wider_flow
 from tests.faults.world import stream_client
+from tests.forked import forked
 
 SMALL_CHUNKS = ApplySettings(chunk_bytes=1)
 SHORT_DRAINS = DrainSettings(budget_bytes=4096, max_workers=4)
@@ -43,10 +43,7 @@ def start(
         crash_at: Name of a point in `crash_points`, or its nth time: "after read#2".
         wider: Whether the transform adds a column and widens another.
     """
-    context = get_context("forkserver")
-    # Loaded once, before anything starts a thread; each process is forked from there.
-    context.set_forkserver_preload(["tests.faults.child"])
-    process = context.Process(
+    process = forked().Process(
         target=_work, args=(endpoint_url, layout, role, home, crash_at, wider), daemon=True
     )
     process.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from types import FrameType
 
@@ -23,6 +22,7 @@ from tests.faults.world import (
     grace_seconds,
     stream_client,
 )
+from tests.forked import forked
 
 
 def drain_slowly(endpoint_url: str, root: str, sender: Connection) -> None:
@@ -52,8 +52,7 @@ def test_a_drain_commits_what_it_read_before_a_shutdown(
     table.create()
     written = table.write_many_pages(pages=8)
     table.admin.set_faults([Fault("GetRecords", FaultKind.SLOW, times=None, delay_seconds=0.7)])
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.child"])
+    context = forked()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
         target=drain_slowly, args=(server.endpoint_url, layout.uri, sender), daemon=True

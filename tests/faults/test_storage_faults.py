@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -42,6 +41,7 @@ from tests.faults.orders import (
     ids,
     order,
 )
+from tests.forked import forked
 
 NOBODY = 65534
 
@@ -220,8 +220,7 @@ def ticks_of_nobody(root: str, sender: Connection) -> None:
 
 
 def as_nobody(root: str) -> Refused:
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.child"])
+    context = forked()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=ticks_of_nobody, args=(root, sender), daemon=True)
     process.start()

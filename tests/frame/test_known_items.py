@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 from typing import Any
 
@@ -82,6 +84,13 @@ def by_discovery() -> KnownItems:
 
 
 def learnt(image: ImageChoice = "new") -> tuple[KnownItems, AttributeMapping]:
+    """Return what a chunk of two full items teaches; each test may learn more."""
+    known, mapping = learnt_once(image)
+    return copy.deepcopy(known), mapping
+
+
+@functools.cache
+def learnt_once(image: ImageChoice) -> tuple[KnownItems, AttributeMapping]:
     known = KnownItems()
     _, mapping = read(chunk((FULL, FULL)), known, AttributeMapping(), image)
     assert known.is_worth_trying

@@ -44,9 +44,15 @@ def table(clients: Clients) -> Table:
     return create_table(clients, f"table-{next(_numbers)}")
 
 
+@pytest.fixture(scope="package")
+def second_clients(second_server: LocalDynamoDB) -> Clients:
+    return clients_of(second_server)
+
+
 @pytest.fixture
-def own_clients(own_server: LocalDynamoDB) -> Clients:
-    return clients_of(own_server)
+def own_clients(own_server: LocalDynamoDB, second_clients: Clients) -> Clients:
+    """Clients of that server."""
+    return second_clients
 
 
 @pytest.fixture

@@ -23,6 +23,11 @@ from pathlib import Path
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 pytestmark = [pytest.mark.wheel, pytest.mark.timeout(900)]
 
 PROJECT = Path(__file__).parents[2]
@@ -80,7 +85,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("environment")
     venv.create(home, with_pip=True)
     interpreter = home / "bin" / "python"
-    run([str(interpreter), "-m", "pip", "install", "--quiet", str(wheel)])
+    run([str(interpreter), "-m", "pip", "install", "--quiet", "--no-compile", str(wheel)])
     return interpreter
 
 
@@ -89,10 +94,23 @@ def test_the_sdist_holds_what_readme_and_tests_need(wheel: Path, tmp_path: Path)
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (tree,) = tmp_path.iterdir()
-    collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests"]
-    assert "error" not in run(collect, tree).lower().splitlines()[-1]
-    run([sys.executable, "-m", "pytest", "-q", "tests/test_documentation.py"], tree)
+    # They run in the project's folder: here it is enough that each file is there, as it is.
+    there = files(tree)
+    assert [name for name, text in files(PROJECT).items() if there.get(name) != text] == []
     assert "help" in run(["make", "help"], tree)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Return what is to be in the sdist, by path; of what Python and tools write, nothing."""
+    config = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
+    names = config["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {"tests", "docs", "README.md", "Makefile"} <= set(names)
+    found = [path for name in names for path in (root / name, *(root / name).rglob("*"))]
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in found
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
 def test_every_module_is_importable(python: Path, tmp_path: Path) -> None:

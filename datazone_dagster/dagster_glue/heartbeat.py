@@ -46,7 +46,7 @@ _logger = logging.getLogger(__name__)
 def heartbeats(
     instance: DagsterInstance, run_id: str, clock: Clock, *, rest_is_quick: bool
 ) -> Iterator[None]:
-    """Send a heartbeat of the run every 15 seconds while the block runs.
+    """Send a heartbeat of the run every 10 seconds while the block runs, or until the run ends.
 
     Args:
         instance: Instance whose run gets the tag.
@@ -63,9 +63,14 @@ def heartbeats(
 
     def send_another() -> None:
         try:
-            send_heartbeat()
+            if not is_over():
+                send_heartbeat()
         except Exception as error:  # noqa: BLE001 - whatever the storage raises: one heartbeat is missed
             _logger.info("Run %s could not send a heartbeat: %s", run_id, error)
+
+    def is_over() -> bool:
+        run = instance.get_run_by_id(run_id)
+        return run is not None and run.is_finished
 
     def send_heartbeat() -> None:
         instance.add_run_tags(run_id, {ALIVE_TAG: clock().isoformat()})

@@ -8,6 +8,7 @@ count runs, Dagster's queue has done it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from dagster import DagsterInstance
 
@@ -44,9 +45,15 @@ class HeldSlots:
             _logger.info("Run %s could not ask for a slot of %s: %s", self._run_id, pool, error)
             return True
 
-    def free(self) -> None:
-        """Give the slots back: the steps claim their own."""
-        for step_key in self._asked:
+    def free(self, but: Collection[str] = ()) -> None:
+        """Give slots back, and places in the queues for them.
+
+        Args:
+            but: Steps that keep theirs: they start in this run, find their slots claimed or go on
+                waiting for them, and free them at their ends.
+        """
+        freed, self._asked = self._asked.difference(but), set()
+        for step_key in sorted(freed):
             # Broad on purpose: the sensor frees the slots of runs that have ended.
             try:
                 self._storage.free_concurrency_slot_for_step(self._run_id, step_key)

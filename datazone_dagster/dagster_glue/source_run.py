@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, nullcontext
 
 from dagster import AssetExecutionContext
 
 from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.applier import Applier
 from datazone_dagster.dagster_glue.expectation_checks import results_of_failure
+from datazone_dagster.dagster_glue.handed_seats import HandedSeats, Seat
 from datazone_dagster.dagster_glue.held_slots import HeldSlots
 from datazone_dagster.dagster_glue.lazy_apply import Applied, LazyApply
 from datazone_dagster.dagster_glue.names import (
@@ -34,7 +34,6 @@ from datazone_dagster.dagster_glue.rendering import (
     state_check_results,
 )
 from datazone_dagster.dagster_glue.repeated_checks import (
-    RepeatedChecks,
     events_so_far,
     last_events,
 )
@@ -54,32 +53,6 @@ AGAIN_SECONDS = 5.0
 
 AFTER_LOST_RACE_SECONDS = 30.0
 """Time for which a transform is left out after another run of it came first."""
-
-
-@dataclass
-class Seat:
-    """One transform of such a run. Its `error` is what it failed with."""
-
-    lazy_apply: LazyApply
-    error: Exception | None = None
-    turns: Generator[dict[str, Applied] | Turn, None, bool] | None = None
-    checks: RepeatedChecks = field(default_factory=RepeatedChecks)
-    is_repeated: bool = False
-
-    @property
-    def transform(self) -> Transform:
-        """The transform."""
-        return self.lazy_apply.transform
-
-    def is_done(self) -> bool:
-        """Return whether it was applied; False if it had to wait all the time.
-
-        Raises:
-            Exception: That of the transform.
-        """
-        if self.error is not None:
-            raise self.error
-        return bool(self.lazy_apply.done)
 
 
 def appliers_in(
@@ -103,17 +76,13 @@ def appliers_in(
 _led: set[str] = set()
 """Runs whose first step has worked for all: a step that is repeated applies its own transform."""
 
-_seats: dict[str, dict[str, Seat]] = {}
-"""Results that wait for their steps, by run and transform."""
+_handed = HandedSeats()
+"""What the first steps have done for others."""
 
 
 def handed_over(context: AssetExecutionContext, transform: Transform) -> Seat | None:
     """Return what another step of the run has done for a transform; None if none has."""
-    waiting = _seats.get(context.run.run_id, {})
-    seat = waiting.pop(transform.name, None)
-    if not waiting:
-        _seats.pop(context.run.run_id, None)
-    return seat
+    return _handed.take(context.run.run_id, transform.name)
 
 
 def lead(
@@ -126,7 +95,8 @@ def lead(
 ) -> Generator[Event, None, Seat]:
     """Apply all transforms of the run, in turns; yield what is reported, return the own result.
 
-    Those of the others are handed over to their steps.
+    Those of the others are handed over to their steps, with the slots that the run has claimed for
+    them: nothing comes between, and the run sends heartbeats until the last one has its own.
     """
     seats: dict[str, Seat] = {}
     for one in appliers:
@@ -138,15 +108,15 @@ def lead(
     slots = HeldSlots(context.instance, context.run.run_id)
     _led.add(context.run.run_id)
     run = _SourceRun(context, own.transform.name, seats, appliers[0], slots, layout, pause)
-    try:
-        with appliers[0].heartbeats(context)():
-            yield from run.events()
-    finally:
-        slots.free()
-    others = {name: one for name, one in seats.items() if name not in run.skipped()}
-    mine = others.pop(own.transform.name)
-    if others:
-        _seats[context.run.run_id] = others
+    with ExitStack() as ends:
+        ends.callback(slots.free)
+        ends.enter_context(appliers[0].heartbeats(context)())
+        yield from run.events()
+        others = {name: one for name, one in seats.items() if name not in run.skipped()}
+        mine = others.pop(own.transform.name)
+        if others:
+            slots.free(but=others)
+            _handed.hand_over(context.run.run_id, others, ends.pop_all().close)
     return mine
 
 

@@ -26,7 +26,8 @@ class Turns:
         names: Transforms, in the order of their first turns.
         now_seconds: Start of the run.
         pause_seconds: Pause after a round in which nobody had anything to do.
-        idle_seconds: Time without changes for anybody after which the run ends.
+        idle_seconds: Time without changes for anybody after which the run ends; not before each
+            transform has had its first turn.
         longest_seconds: Time after its start at which the run ends.
     """
 
@@ -40,6 +41,7 @@ class Turns:
         longest_seconds: float = math.inf,
     ) -> None:
         self._order = list(names)
+        self._unseen = set(self._order)
         self._wakes_seconds: dict[str, float] = {}
         self._paused: set[str] = set()
         self._pause_seconds = pause_seconds
@@ -95,6 +97,7 @@ class Turns:
 
     def is_over(self, name: str) -> None:
         """Leave a transform out for the rest of the run."""
+        self._unseen.discard(name)
         self._order.remove(name)
         self._paused.discard(name)
 
@@ -104,9 +107,10 @@ class Turns:
 
     def must_end(self, now_seconds: float) -> bool:
         """Return whether a run that stays must end: its time is over, or nobody has any changes."""
-        is_idle = now_seconds - self._busy_seconds >= self._idle_seconds
+        is_idle = not self._unseen and now_seconds - self._busy_seconds >= self._idle_seconds
         return is_idle or now_seconds >= self._ends_seconds
 
     def _to_the_end(self, name: str) -> None:
+        self._unseen.discard(name)
         self._order.remove(name)
         self._order.append(name)

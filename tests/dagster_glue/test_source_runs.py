@@ -504,7 +504,7 @@ def test_a_terminated_run_is_followed_by_one_that_goes_on(make_world: MakeWorld)
     [request] = world.tick().requests
     with pytest.raises(DagsterExecutionInterruptedError):
         world.run(JOB, tags=request.tags)
-    assert not source_run._seats
+    assert not source_run._handed
     world.clock.advance(timedelta(minutes=1))
     requested(world)
     assert world.rows("a") == world.rows("b") == {"first": "placed"}

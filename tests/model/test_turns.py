@@ -69,6 +69,8 @@ def test_a_pause_comes_only_after_a_round_without_work() -> None:
 
 def test_a_run_ends_when_nobody_has_changes_or_its_time_is_over() -> None:
     found = turns(idle_seconds=30.0, longest_seconds=100.0)
+    for name in found.left:
+        found.took(name, Turn.IDLE, 0.0)
     assert not found.must_end(29.0)
     assert found.must_end(30.0)
     found.took("a", Turn.WAITS, 30.0)
@@ -83,3 +85,17 @@ def test_a_run_ends_when_nobody_has_changes_or_its_time_is_over() -> None:
     found.end_by(80.0)
     found.end_by(90.0)
     assert found.must_end(80.0)
+
+
+def test_a_run_does_not_end_before_each_transform_has_had_a_turn() -> None:
+    """A process that is slow to start, or a long first chunk, is no time without changes."""
+    found = turns(idle_seconds=30.0, longest_seconds=100.0)
+    first, second, *others = found.left
+    assert not found.must_end(90.0)
+    found.took(first, Turn.IDLE, 90.0)
+    found.rest(second, 95.0)
+    assert not found.must_end(90.0)
+    for name in others:
+        found.is_over(name)
+    assert found.must_end(90.0)
+    assert turns(idle_seconds=30.0, longest_seconds=100.0).must_end(100.0)

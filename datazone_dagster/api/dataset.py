@@ -28,7 +28,8 @@ class Dataset:
     Frozen and hashable. Collections given as arguments are stored as tuples.
 
     Args:
-        id: Name of the folder and of the asset: letters, digits, `_` and `-`.
+        id: Name of the folder and of the asset: letters, digits, `_` and `-`. On macOS and Windows,
+            two ids of a local lakehouse must differ in more than case.
         tags: Dagster tags: strings `key` or `key=value`, or a mapping; stored as such strings.
         mode: `"merge"` stores the newest rows of each item. `"append"` stores every event.
             `"history"` stores a row per interval in which an item did not change (SCD2), with

@@ -2,12 +2,14 @@
 
 # No postponed annotations here: Dagster makes the schema of the YAML file from them.
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import dagster as dg
 
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.errors import DefinitionError
 
 
 def described(description: str, example: object) -> Any:  # Dagster's function has no types
@@ -18,6 +20,22 @@ def described(description: str, example: object) -> Any:  # Dagster's function h
 def listed(given: list[str] | str | None) -> list[str]:
     """Return the texts of a field that takes several; Dagster lets a single text pass, too."""
     return [given] if isinstance(given, str) else list(given or ())
+
+
+def mapped(where: str, field: str, given: object) -> dict[str, str]:
+    """Return the texts by name of a field that takes a mapping; Dagster lets a single text pass.
+
+    Raises:
+        DefinitionError: It is no mapping.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise DefinitionError(
+            f"{where}: {field}: {given!r} is not a mapping.",
+            hint=f"Write {field}: {{name: value}}, or a line `name: value` for each below it.",
+        )
+    return dict(given)
 
 
 @dataclass
@@ -79,7 +97,12 @@ class LakehouseAttributes(dg.Resolvable):
     ] = None
 
     def resource(self) -> Lakehouse:
-        """Return the resource."""
+        """Return the resource.
+
+        Raises:
+            DefinitionError: `storage_options` is no mapping.
+        """
+        mapped("lakehouse", "storage_options", self.storage_options)
         return Lakehouse(**_given(self))
 
 

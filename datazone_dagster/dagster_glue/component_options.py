@@ -24,6 +24,7 @@ from datazone_dagster.dagster_glue.component_fields import (
     DynamoDBCredentials,
     LakehouseAttributes,
     described,
+    mapped,
 )
 from datazone_dagster.dagster_glue.definitions import build_definitions
 from datazone_dagster.dagster_glue.maintenance import QUIET_HOUR
@@ -153,7 +154,8 @@ class ComponentOptions(dg.Resolvable):
         self, table_name: str, kinesis_stream: str | None = None, **more: Any
     ) -> DynamoDBSource:
         """Return the source of a table; `more` adds to the fields, or wins over them."""
-        options: Any = {"region": self.region, "start": self.start, "mask": self.mask or (), **more}
+        mask = mapped(self._titled, "mask", self.mask)
+        options: Any = {"region": self.region, "start": self.start, "mask": mask, **more}
         if kinesis_stream is not None:
             return KinesisSource(table_name, kinesis_stream, **options)
         return DynamoDBSource(table_name, **options)
@@ -178,7 +180,8 @@ class ComponentOptions(dg.Resolvable):
             version: Texts that make another version of the function when they change.
             row_wise: As for `transform`.
         """
-        settings: Any = {"mode": self.mode, "deletes": self.deletes, "tags": self.tags or ()}
+        tags = mapped(self._titled, "tags", self.tags)
+        settings: Any = {"mode": self.mode, "deletes": self.deletes, "tags": tags}
         dataset = Dataset(
             dataset_id,
             partition_by=self.partition_by or (),

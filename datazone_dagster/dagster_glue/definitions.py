@@ -29,6 +29,7 @@ from datazone_dagster.dagster_glue.assets import transform_asset
 from datazone_dagster.dagster_glue.audit_check import audit_definitions
 from datazone_dagster.dagster_glue.built import Built, record
 from datazone_dagster.dagster_glue.dev_guard import guarded
+from datazone_dagster.dagster_glue.folder_names import refuse_shared_folders
 from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
 from datazone_dagster.dagster_glue.maintenance import QUIET_HOUR, maintenance_schedules
 from datazone_dagster.dagster_glue.names import (
@@ -174,6 +175,7 @@ def build_definitions(
     _check_kinds(lakehouse, dynamodb, drain_settings, apply_settings, snapshot_settings)
     _warn_of_plain_secrets(lakehouse)
     _check_calls(on_check, keep_runs)
+    refuse_shared_folders(topology, lakehouse)
     options = RunOptions(
         default_status or DefaultSensorStatus.RUNNING,
         default_tick_seconds(lakehouse) if tick_seconds is None else tick_seconds,

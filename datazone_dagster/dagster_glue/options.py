@@ -32,11 +32,15 @@ REMOTE_TICK_SECONDS = 15
 """Time between two drains where none is given; in an object store, each batch has a price."""
 
 
-def default_tick_seconds(lakehouse: Lakehouse) -> int:
-    """Return the time between two drains for a lakehouse, by its location as of now."""
+def is_remote_now(lakehouse: Lakehouse) -> bool:
+    """Return whether a lakehouse is in an object store, by its location as of now."""
     uri = lakehouse.uri.get_value() if isinstance(lakehouse.uri, EnvVar) else lakehouse.uri
-    uri = uri or os.environ.get(LAKEHOUSE_URI_VARIABLE) or ""
-    return REMOTE_TICK_SECONDS if is_remote(uri) else LOCAL_TICK_SECONDS
+    return is_remote(uri or os.environ.get(LAKEHOUSE_URI_VARIABLE) or "")
+
+
+def default_tick_seconds(lakehouse: Lakehouse) -> int:
+    """Return the time between two drains for a lakehouse."""
+    return REMOTE_TICK_SECONDS if is_remote_now(lakehouse) else LOCAL_TICK_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

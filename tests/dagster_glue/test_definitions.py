@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from datazone_dagster import (
     dagster_yaml,
     transform,
 )
+from datazone_dagster.dagster_glue import folder_names
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.sources import DynamoDBSource
 from tests.dagster_glue.conftest import SOURCE, MakeWorld, orders_transform
@@ -110,6 +112,23 @@ def test_a_clash_names_both_sides(transforms: Callable[[], Any], words: list[str
         build_definitions(transforms())
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("ignores_case", [True, False])
+@pytest.mark.parametrize("uri", ["lake", "s3://lake"])
+@pytest.mark.parametrize("kind", ["datasets", "sources"])
+def test_folders_that_a_file_system_takes_for_one(
+    monkeypatch: pytest.MonkeyPatch, ignores_case: bool, uri: str, kind: str
+) -> None:
+    assert {"darwin", "win32"} <= set(folder_names.IGNORE_CASE)
+    monkeypatch.setattr(folder_names, "IGNORE_CASE", [sys.platform] if ignores_case else [])
+    second = ("Orders", SOURCE) if kind == "datasets" else ("two", DynamoDBSource("Orders"))
+    transforms = [named("a", "orders"), named("b", *second)]
+    if not ignores_case or uri != "lake":
+        build_definitions(transforms, lakehouse=Lakehouse(uri=uri))
+        return
+    with pytest.raises(DefinitionError, match=f"The {kind} 'orders' and 'Orders' would share"):
+        build_definitions(transforms, lakehouse=Lakehouse(uri=uri))
 
 
 def test_one_sensor_and_one_change_log_for_all_transforms_of_a_source() -> None:

@@ -172,6 +172,9 @@ def test_the_version_is_that_of_function_and_columns() -> None:
         ("transform: shop_functions.decorated", "decorated one"),
         ("mode: upsert", "upsert"),
         ("buckets: 3", "power of two"),
+        ("tags: prod", "tags: 'prod' is not a mapping"),
+        ("mask: email", "mask: 'email' is not a mapping"),
+        ("lakehouse: {storage_options: quick}", "storage_options: 'quick' is not a mapping"),
         ("default_status: SLEEPING", "Allowed: RUNNING, STOPPED"),
     ],
 )

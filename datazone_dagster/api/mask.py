@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from datazone_dagster.api import checked
 from datazone_dagster.errors import DefinitionError
@@ -15,7 +15,14 @@ MASK_KINDS: tuple[str, ...] = get_args(MaskKind)
 SALT_VARIABLE = "DATAZONE_MASK_SALT"
 """Environment variable with the salt: the secret key of all hashes."""
 
+HIDDEN = "****"
+SHOWN_CHARACTERS = 4
+"""What `"last4"` makes: this, and so many characters of the end of a long text."""
+
 Masked = tuple[tuple[str, MaskKind], ...]
+
+Tree = dict[str, "MaskKind | Tree"]
+"""Masks below an attribute, by attribute name."""
 
 _STEP = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
@@ -42,6 +49,18 @@ def mask_steps(path: str) -> tuple[str, ...]:
         if path[at] != ".":
             raise ValueError("not a path")
         at += 1
+
+
+def mask_tree(mask: Masked) -> Tree:
+    """Return the kinds of mask below each attribute name."""
+    tree: Tree = {}
+    for path, kind in mask:
+        *outer, last = mask_steps(path)
+        branch = tree
+        for step in outer:
+            branch = cast("Tree", branch.setdefault(step, {}))
+        branch[last] = kind
+    return tree
 
 
 def checked_mask(where: str, mask: object) -> Masked:

@@ -110,6 +110,7 @@ TAIL = record(
     old=nullable(mapped({}, "Item before, in DynamoDB JSON; null: absent, or not in the stream.")),
     new=nullable(mapped({}, "Item after, in DynamoDB JSON; null: deleted, or not in the stream.")),
     malformed=nullable(text("Why the record can't be parsed; null if it can.")),
+    hidden=flag("Whether it landed before a mask of today, and values are hidden only here."),
 )
 
 DOCTOR = record(

@@ -62,8 +62,9 @@ def tail(
     """Show the changes of SOURCE as the drain lands them in the change log. Ctrl-C stops.
 
     It reads the change log, not the stream, which has room for two readers: the drain is not
-    disturbed, and Dagster has to run. Masks of the source have been applied when a change landed;
-    changes from before a mask was set are as they were.
+    disturbed, and Dagster has to run. Masks of the source have been applied when a change landed.
+    Values that landed before a mask was set are hidden here, and the line says so: the change log
+    and the datasets still have them.
     """
     source = project.source_of(source_name)
     project.require_change_log(source)
@@ -111,7 +112,8 @@ def line(change: LandedChange) -> str:
         return f"{at}  batch {change.batch}  not a stream record: {shown(change.malformed)}"
     key = ",".join(f"{shown(name)}={_plain(value)}" for name, value in change.keys.items())
     kind = f"{change.event_name}{' (time to live)' if change.by_ttl else ''}"
-    return "  ".join(part for part in (at, kind, key, _differences(change)) if part)
+    hidden = "(landed before its mask)" if change.hidden else ""
+    return "  ".join(part for part in (at, kind, key, _differences(change), hidden) if part)
 
 
 def _differences(change: LandedChange) -> str:

@@ -14,20 +14,26 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.api.mask import SALT_VARIABLE, Masked, MaskKind, mask_steps
+from datazone_dagster.api.mask import (
+    HIDDEN,
+    SALT_VARIABLE,
+    SHOWN_CHARACTERS,
+    Masked,
+    MaskKind,
+    Tree,
+    mask_tree,
+)
 from datazone_dagster.errors import MaskError
 from datazone_dagster.model.number import canonical_number
 from datazone_dagster.model.record import ChangeRecord, ChangeRecords, MalformedRecord
 
 MIN_SALT_CHARACTERS = 16
 
-HIDDEN = "****"
-SHOWN_CHARACTERS = 4
 _SHORTEST_SHOWN = 8
 """Minimum length to show any characters: of a shorter value, four would be most of it."""
 
@@ -36,9 +42,6 @@ _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _SETS = {"SS": "S", "NS": "N", "BS": "B"}
 
 _FINGERPRINT_OF = b"datazone_dagster: which salt is this"
-
-Tree = dict[str, "MaskKind | Tree"]
-"""Masks below an attribute, by attribute name."""
 
 
 class _UnreadableError(ValueError):
@@ -54,13 +57,7 @@ class Masks:
     """
 
     def __init__(self, mask: Masked, salt: str | None) -> None:
-        self._tree: Tree = {}
-        for path, kind in mask:
-            *outer, last = mask_steps(path)
-            branch = self._tree
-            for step in outer:
-                branch = cast("Tree", branch.setdefault(step, {}))
-            branch[last] = kind
+        self._tree = mask_tree(mask)
         self._salt = salt.encode() if salt is not None else None
         self.masked_whole: set[str] = set()
         """Attributes on a masked path that were neither map nor list, and are null now."""

@@ -12,7 +12,7 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class LandedChange:
-    """A change as it landed. Masks have been applied.
+    """A change as it landed, with the masks of today.
 
     Args:
         batch: Batch of the change log.
@@ -26,6 +26,8 @@ class LandedChange:
         old: The item before; None if it was absent, or the stream has no old images.
         new: The item after; None if it is deleted, or the stream has no new images.
         malformed: Why the record can't be parsed; None if it can.
+        hidden: Whether values are hidden here that the change log shows: the change landed before
+            a mask of today covered them.
     """
 
     batch: int
@@ -39,6 +41,7 @@ class LandedChange:
     old: Item | None
     new: Item | None
     malformed: str | None
+    hidden: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the change as values of JSON, but for its time."""

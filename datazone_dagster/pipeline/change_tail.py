@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.api.mask import Masked
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
 from datazone_dagster.changelog.log_errors import missing_error
 from datazone_dagster.dataset.deletes import TTL_PRINCIPAL
@@ -18,6 +19,7 @@ from datazone_dagster.delta import guarded
 from datazone_dagster.erase.erased_keys import parse_keys
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.items.masking import Masks
+from datazone_dagster.items.shown_masks import hide
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.landed_change import LandedChange
 from datazone_dagster.model.layout import Layout
@@ -44,7 +46,7 @@ class ChangeTail:
     """Reads the changes of a source in the order in which they landed; writes nothing.
 
     It does not read the stream: a shard has two readers at most, and the drain is one. Masks have
-    been applied when a change landed, so it shows what the change log has.
+    been applied when a change landed; what landed before a mask is hidden here, and says so.
 
     Args:
         source: The source.
@@ -67,6 +69,7 @@ class ChangeTail:
         key: str | None = None,
     ) -> None:
         self._log = ChangeLog(layout, source)
+        self._masked = source.masked
         self._is_wanted = _filter(source, key)
         self._since = since
         log = self._opened()
@@ -86,7 +89,8 @@ class ChangeTail:
                 if self._since is not None:
                     recent = pc.greater_equal(rows.column(Log.EVENT_TIME), pa.scalar(self._since))
                     wanted = pc.and_(wanted, pc.fill_null(recent, True))
-                yield from map(_change, rows.filter(wanted).to_pylist())
+                for row in rows.filter(wanted).to_pylist():
+                    yield _change(row, self._masked)
             self._after_batch = chunk.last_batch
         self._after_batch = head
 
@@ -120,7 +124,9 @@ def _filter(source: DynamoDBSource, key: str | None) -> Callable[[pa.RecordBatch
     return lambda rows: pc.is_valid(keys.in_records(rows))
 
 
-def _change(row: dict[str, Any]) -> LandedChange:
+def _change(row: dict[str, Any], masked: Masked) -> LandedChange:
+    keys, old, new = (_json(row[name]) for name in (Log.KEYS, Log.OLD_IMAGE, Log.NEW_IMAGE))
+    hidden = [hide(one, masked) for one in (keys, old, new) if one is not None]
     version = row[Log.VERSION]
     sequence_number = 0 if version is None else split_version(version)[1]
     return LandedChange(
@@ -131,10 +137,11 @@ def _change(row: dict[str, Any]) -> LandedChange:
         event_time=row[Log.EVENT_TIME],
         sequence_number=str(sequence_number) if sequence_number else None,
         by_ttl=row[Log.USER_PRINCIPAL] == TTL_PRINCIPAL,
-        keys=_json(row[Log.KEYS]),
-        old=_json(row[Log.OLD_IMAGE]),
-        new=_json(row[Log.NEW_IMAGE]),
+        keys=keys,
+        old=old,
+        new=new,
         malformed=row[Log.REASON],
+        hidden=any(hidden),
     )
 
 

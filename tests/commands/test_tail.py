@@ -78,6 +78,31 @@ def test_masks_are_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     [line] = done.stdout.splitlines()
     assert "secret" not in line
     assert json.loads(line)["new"]["total"] == {"NULL": True}
+    assert json.loads(line)["hidden"] is False
+
+
+def test_what_landed_before_a_mask_is_hidden_and_the_line_says_so(tmp_path: Path) -> None:
+    project = ProjectFolder(tmp_path)
+    project.put("secret", 1234567890)
+    project.drain()
+    masked = '("orders", mask={"id": "hash", "total": "last4"})'
+    text = DEFINITIONS.replace('("orders")', masked, 1)
+    (tmp_path / "definitions.py").write_text(text, "utf-8")
+    arguments = ("tail", "orders", "--from", "start", "--no-follow")
+    [line] = project.run(*arguments).stdout.splitlines()
+    assert line.endswith("INSERT  id=****  total: ****  (landed before its mask)")
+    [change] = project.run(*arguments, "--json").stdout.splitlines()
+    assert json.loads(change)["hidden"] is True
+    assert "secret" not in change
+    assert "7890" not in change
+    environment = {"DATAZONE_MASK_SALT": "a salt of sixteen characters"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*environment.popitem())
+        project.put("other", 1234567890)
+        project.drain()
+    [_, line] = project.run(*arguments).stdout.splitlines()
+    assert "before its mask" not in line
+    assert line.endswith("total: ****7890")
 
 
 def test_what_retention_has_removed_is_not_asked_for(project: ProjectFolder) -> None:

@@ -198,8 +198,8 @@ GUARDS = (
     Guard(
         "A child shard waits for a parent that no listing shows, then the parent is a gap",
         "drain/plan.py",
-        "if not row.is_done and now - row.first_listed_at >= LATE_PARENT_GRACE",
-        "if not row.is_done and now == row.first_listed_at",
+        "if listed_at - row.first_listed_at >= LATE_PARENT_GRACE",
+        "if listed_at == row.first_listed_at",
         "drain/test_plan.py",
     ),
     Guard(

@@ -18,6 +18,7 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
     "ttl_deletes": ("apply", "ignore"),
     "on_violation": ("warn", "fail", "quarantine"),
     "on_gap": ("stop", "resync"),
+    "drain": ("tick", "runs"),
     "start": ("snapshot", "trim_horizon", "latest"),
     "on_error": ("fail", "quarantine"),
     "on_mismatch": ("null", "quarantine", "fail"),

@@ -12,6 +12,7 @@ from datazone_dagster.api import checked
 from datazone_dagster.api.mask import Masked, MaskKind, checked_mask
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import source_name
+from datazone_dagster.model.shard_set import MOST_SETS
 
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
@@ -66,6 +67,12 @@ class DynamoDBSource:
         owners: E-mail addresses or `team:<name>` of those who own that asset.
         group_name: Group of that asset, and of the datasets whose transform has none of its own.
             Defaults to the name of the source.
+        drain: Who reads the shards. `"tick"`, the default: the sensor, in its ticks. `"runs"`: runs
+            of the job `drain_shards_<source>` that stay, each with a share of the shards, for a
+            stream with more shards or traffic than one process drains. The sensor lists the shards
+            and starts these runs.
+        drain_workers: Number of these runs, 1 to 32. Required with `drain="runs"`, not allowed
+            without.
 
     Raises:
         DefinitionError: An argument is invalid; the message names it and its allowed values.
@@ -86,6 +93,8 @@ class DynamoDBSource:
     tags: Sequence[str] | Mapping[str, str] = ()
     owners: str | Sequence[str] = ()
     group_name: str | None = None
+    drain: Literal["tick", "runs"] = "tick"
+    drain_workers: int | None = None
 
     def __post_init__(self) -> None:
         """Check every argument."""
@@ -117,6 +126,32 @@ class DynamoDBSource:
         object.__setattr__(self, "tags", checked.tags(where, self.tags))
         object.__setattr__(self, "owners", checked.owners(where, self.owners))
         checked.group_name(where, self.group_name)
+        checked.choice(where, "drain", self.drain)
+        self._check_workers(where)
+
+    def _check_workers(self, where: str) -> None:
+        workers = self.drain_workers
+        if self.drain == "tick":
+            if workers is not None:
+                raise DefinitionError(
+                    f"{where}: drain_workers={workers!r} does not go with drain='tick'.",
+                    hint='Leave it out, or give drain="runs", too.',
+                )
+            return
+        if (
+            isinstance(workers, bool)
+            or not isinstance(workers, int)
+            or not (1 <= workers <= MOST_SETS)
+        ):
+            raise DefinitionError(
+                f"{where}: drain_workers={workers!r} is not a number from 1 to {MOST_SETS}.",
+                hint='drain="runs" needs the number of runs that drain at a time.',
+            )
+        if not self.stream_enabled:
+            raise DefinitionError(
+                f"{where}: drain='runs' does not go with stream_enabled=False.",
+                hint="Leave drain out: without a stream, there is nothing to drain.",
+            )
 
     def _check_budget(self, where: str) -> None:
         for name in ("resync_max_items", "resync_max_read_units"):

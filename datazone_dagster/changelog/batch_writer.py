@@ -29,12 +29,13 @@ class BatchWriter:
     Args:
         uri: Location of the table, for error texts.
         store: The table's folder.
-        batch: Number of the batch.
+        batch: Number of the batch; where its rows have none, that of the batch to come next.
         epoch: Epoch of the batch's rows.
         commit: Function called once with the file, if there were any rows, and the positions
             that it reaches; returns the number under which the batch landed, which is higher if a
             scan landed batches meanwhile.
         by_slots: As for `FileWriter`.
+        by_commit: Whether the commit gives the rows their number: see `numbering`.
     """
 
     def __init__(
@@ -46,11 +47,12 @@ class BatchWriter:
         commit: Callable[[AddAction, Sequence[Landed] | None], int],
         *,
         by_slots: bool = False,
+        by_commit: bool = False,
     ) -> None:
         self.batch = batch
         self._doing = (uri, f"Landing batch {batch}")
         self._store = store
-        self._rows = BatchRows(batch, epoch)
+        self._rows = BatchRows(None if by_commit else batch, epoch)
         self._commit = commit
         self._by_slots = by_slots
         self._writer: FileWriter | None = None

@@ -28,12 +28,16 @@ from datazone_dagster.delta.table_state import KeptTable, kept_table
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.checkpoint import Checkpoint
+from datazone_dagster.model.checkpoint_merge import with_changes
 from datazone_dagster.model.layout import Layout
 
 KIND = "checkpoint"
 
 RETENTION_HOURS = 1
 LOG_RETENTION = timedelta(hours=1)
+
+SAVE_ATTEMPTS = 30
+"""Attempts at one save while other processes save, too."""
 
 _CONFIGURATION = {
     **NO_CLEANING,
@@ -122,6 +126,18 @@ class CheckpointSnapshot:
         if newest is None or newest.anchor != self._at.anchor:
             raise self._overtaken()
 
+    def newest(self) -> Checkpoint:
+        """Return the checkpoint as saved last, by any process.
+
+        Raises:
+            ConcurrentWriterError: The table is gone.
+            StorageError: The store failed.
+        """
+        newest = self._table.now()
+        if newest is None:
+            raise self._overtaken()
+        return _checkpoint_in(self._table, newest)
+
     def forget(self) -> None:
         """Let the next one who opens the checkpoint read it anew."""
         self._table.forget()
@@ -166,6 +182,33 @@ class CheckpointSnapshot:
     def _written(self, checkpoint: Checkpoint, rows: Rows) -> dict[str, Any] | None:
         found = rows_of(checkpoint, rows.values())
         return write_data_file(self._table.store, SCHEMA, {}, found.to_batches())
+
+    def save_changes(self, checkpoint: Checkpoint) -> None:
+        """Save what `checkpoint` has changed, on top of what other processes have saved.
+
+        Raises:
+            ConcurrentWriterError: The table was made again, or others were faster all the time.
+            StorageError: The store failed.
+        """
+        base, wanted, number = self.checkpoint, checkpoint, self._number
+        for attempts_left in reversed(range(SAVE_ATTEMPTS)):
+            try:
+                self.save(wanted)
+                return
+            except ConcurrentWriterError:
+                self._table.forget()
+                newest = self._checkpoints.open()
+                if not attempts_left or newest is None or newest._number < number:
+                    raise
+            self._at, self.checkpoint = newest._at, newest.checkpoint
+            wanted = with_changes(newest.checkpoint, base, checkpoint)
+            if wanted == newest.checkpoint:
+                return
+
+    @property
+    def _number(self) -> int:
+        """Number of saves."""
+        return self._at.transaction(self._checkpoints.app_id)
 
     def maintain_once(self) -> bool:
         """Write a checkpoint of the table if one is due; return whether one was.

@@ -31,8 +31,10 @@ from datazone_dagster.changelog.erased_events import (
 from datazone_dagster.changelog.erased_events import PROPERTY as ERASED_EVENTS
 from datazone_dagster.changelog.files import write_file
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
+from datazone_dagster.changelog.numbering import number_in
 from datazone_dagster.changelog.owner import KIND
 from datazone_dagster.changelog.schema import WRITTEN_SCHEMA
+from datazone_dagster.delta.read_rows import filled
 from datazone_dagster.delta.read_table import last_transaction
 from datazone_dagster.delta.transaction_log import Action, LiveFile, Snapshot
 from datazone_dagster.errors import ConcurrentWriterError
@@ -147,8 +149,12 @@ def _written(
     snapshot: Snapshot, file: LiveFile, rows: Iterator[pa.RecordBatch], schema: pa.Schema
 ) -> Action | None:
     """Write the remaining changes of a file in the form that drains write."""
+    number = number_in(file.add)
+    constants = {} if number is None else {Log.BATCH: number}
     tables = (
-        pa.Table.from_batches([batch], schema).select(WRITTEN_SCHEMA.names).cast(WRITTEN_SCHEMA)
+        filled(pa.Table.from_batches([batch], schema), constants)
+        .select(WRITTEN_SCHEMA.names)
+        .cast(WRITTEN_SCHEMA)
         for batch in rows
         if batch.num_rows
     )

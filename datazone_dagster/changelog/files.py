@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.key_slots_note import slots_tag
+from datazone_dagster.changelog.numbering import is_numbered, numbered
 from datazone_dagster.changelog.schema import REPEATING, WRITTEN_SCHEMA, bucket_of
 from datazone_dagster.changelog.slot_parts import SLOTS_NOTE, SlotParts, notes_to_json, slots_in
 from datazone_dagster.delta.store import TableStore
@@ -274,10 +275,15 @@ def renumbered(store: TableStore, file: AddAction, batch: int) -> AddAction:
     return written
 
 
-def add_action(file: AddAction) -> dict[str, Any]:
-    """Return the value of the add action of a file, as in a log entry."""
+def add_action(file: AddAction, batch: int | None = None) -> dict[str, Any]:
+    """Return the value of the add action of a file, as in a log entry.
+
+    Args:
+        file: The file.
+        batch: Number of its only batch, if the rows do not have it.
+    """
     tags = slots_tag(file.slot_bits) if isinstance(file, LogFile) else {}
-    return {
+    action = {
         "path": file.path,
         "partitionValues": dict(file.partition_values),
         "size": file.size,
@@ -286,6 +292,7 @@ def add_action(file: AddAction) -> dict[str, Any]:
         "stats": file.stats,
         **({"tags": tags} if tags else {}),
     }
+    return action if batch is None or is_numbered(file) else numbered(action, batch)
 
 
 def folder_of(bucket: int) -> str:

@@ -40,6 +40,14 @@ def is_of_drain(note: Mapping[str, Any]) -> bool:
     return bool(note.get(_LANDED))
 
 
+def shards_in(note: Mapping[str, Any] | None) -> set[tuple[str, str]] | None:
+    """Return stream ARN and id of the shards that the batch of a note moved; None: it has none."""
+    try:
+        return None if note is None else {(str(row[0]), str(row[1])) for row in note[_LANDED]}
+    except (KeyError, TypeError, IndexError):
+        return None
+
+
 def landed_in(
     notes: Iterable[Mapping[str, Any]], after_batch: int, through_batch: int
 ) -> list[Landed] | None:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from datazone_dagster.changelog import ranges
 from datazone_dagster.changelog.key_slots_note import slot_bits_in
+from datazone_dagster.changelog.numbering import number_in
 from datazone_dagster.delta.live_file import LiveFile
 from datazone_dagster.delta.table_state import KeptTable
 from datazone_dagster.delta.transaction_log import Snapshot
@@ -35,6 +36,7 @@ def files_by_batches(table: KeptTable, snapshot: Snapshot) -> list[DataFile]:
 
 
 def _data_file(file: LiveFile) -> DataFile:
+    number = number_in(file.add)
     return DataFile(
         path=file.add["path"],
         size_bytes=file.size_bytes,
@@ -47,6 +49,7 @@ def _data_file(file: LiveFile) -> DataFile:
             for name, value in file.partition_values.items()
         },
         slots=slot_bits_in(file.add),
+        constants={} if number is None else {Log.BATCH: number},
     )
 
 

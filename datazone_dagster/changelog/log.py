@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import pyarrow as pa
-from deltalake.transaction import AddAction
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog import gap_notes, ranges
 from datazone_dagster.changelog.batch_epoch import epoch_of
 from datazone_dagster.changelog.batch_writer import BatchWriter
+from datazone_dagster.changelog.begin_batch import begin_batch
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk, cut_into_chunks
 from datazone_dagster.changelog.compaction import files_to_join
 from datazone_dagster.changelog.landed_notes import landed_in
@@ -29,12 +29,13 @@ from datazone_dagster.changelog.maintain_log import (
     join_files,
     remove_files,
 )
+from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.changelog.owner import KIND, check_owner, create_log, owner_of
 from datazone_dagster.changelog.positions import POSITION_COLUMNS, landed
 from datazone_dagster.changelog.range_rows import looked_up, range_rows
 from datazone_dagster.changelog.row_groups import RowGroups
 from datazone_dagster.changelog.schema import ShardRecords
-from datazone_dagster.changelog.slot_parts import BY_SLOTS
+from datazone_dagster.changelog.set_commits import sets_in
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.log_upkeep import checkpoint_due, make_checkpoint
 from datazone_dagster.delta.table_state import KeptTable, kept_table
@@ -179,33 +180,17 @@ class ChangeLogSnapshot:
         if wanted != stored:
             self.set_property(gap_notes.PROPERTY, gap_notes.to_json(wanted), "Storing the gaps")
 
-    def begin(self, epoch: int) -> BatchWriter:
-        """Begin the next batch, `head + 1`, to put records into. Nothing counts before its commit.
+    def begin(self, epoch: int, set_name: str | None = None) -> BatchWriter:
+        """Begin the next batch, to put records into: see `begin_batch`.
 
         Its `put` and `commit` raise:
-            ConcurrentWriterError: Another drain landed a batch since this snapshot.
-            StorageError: The store failed. The next snapshot's head shows whether the batch
-                landed.
+            ConcurrentWriterError: Another drain landed a batch, with `set_name` of the same shards.
+            StorageError: The store failed; the next snapshot's head shows whether it landed.
         """
-        based_on, batch = self._head.fence, self.head + 1
-
-        def commit(file: AddAction, landed: Sequence[Landed] | None) -> int:
-            return self._head.append(file, batch, based_on, landed)
-
-        store, by_slots = self._table.store, BY_SLOTS in self.properties
-        return BatchWriter(self._log.uri, store, batch, epoch, commit, by_slots=by_slots)
+        return begin_batch(self.uri, self._table, self._head, epoch, set_name)
 
     def append(self, epoch: int, shards: Iterable[ShardRecords]) -> int | None:
-        """Land one batch, once: `begin`, its records, `commit`.
-
-        Returns:
-            Number of the batch, or None if there were no records.
-
-        Raises:
-            ConcurrentWriterError: Another drain landed a batch since this snapshot.
-            StorageError: The store failed. The next snapshot's head shows whether the batch
-                landed.
-        """
+        """Land one batch, once, and return its number: `begin`, its records, `commit`."""
         with self.begin(epoch) as writer:
             for shard in shards:
                 writer.put(shard)
@@ -227,7 +212,8 @@ class ChangeLogSnapshot:
             return True
         if not (files := files_to_join(self.files, self.head)):
             return False
-        self._head.move_to(self._table.took(join_files(self._head.at, files)))
+        joined = join_files(self._head.at, files, self._head.source)
+        self._head.move_to(self._table.took(joined))
         return True
 
     @property
@@ -263,7 +249,9 @@ class ChangeLogSnapshot:
             StorageError: The store failed.
         """
         if files := expired_files(self.files, applied_batch, created_before):
-            removed = remove_files(self._head.at, files, self._log.truncate_app_id)
+            removed = remove_files(
+                self._head.at, files, self._log.truncate_app_id, self._head.source
+            )
             self._head.move_to(self._table.took(removed))
         return sum(file.num_records for file in files)
 
@@ -368,6 +356,11 @@ class ChangeLogSnapshot:
         return self._head.at.transaction(self._log.truncate_app_id)
 
     @property
+    def batches_of_sets(self) -> dict[str, int]:
+        """Last batch of each set of shards, by its name."""
+        return sets_in(self._head.at.transactions, self.name)
+
+    @property
     def files(self) -> list[DataFile]:
         """Files in the order of their batches. Not to be changed."""
         return files_by_batches(self._table, self._head.at)
@@ -376,6 +369,12 @@ class ChangeLogSnapshot:
         """Store a table property; `doing` is for errors."""
         with guarded(self.uri, doing):
             self._head.set_property(name, value)
+
+    def number_by_commit(self) -> None:
+        """Have commits number the batches from now on, for several drains: see `numbering`."""
+        if BY_COMMIT not in self.properties:
+            with guarded(self.uri, "Preparing the change log for several drains"):
+                self._head.number_by_commit()
 
     def _check_range(self, after_batch: int, through_batch: int) -> None:
         if after_batch < min(self.truncated_through, through_batch):

@@ -62,3 +62,21 @@ def replaced_error(uri: str) -> ConcurrentWriterError:
         safe="The chunks applied before are in the datasets, with their positions.",
         hint="Restore the newest change log: older ones end before those positions.",
     )
+
+
+def other_scan_error(uri: str) -> ConcurrentWriterError:
+    """Return the error for a snapshot that another process has moved on."""
+    return ConcurrentWriterError(
+        f"Another process has moved the snapshot in the change log at {uri} on.",
+        safe="Nothing of this attempt counts; what the other process landed is in the change log.",
+        hint="Let one process take the snapshot; this one continues from the new state.",
+    )
+
+
+def never_first_error(uri: str, attempts: int) -> ConcurrentWriterError:
+    """Return the error for a commit that lost the race each time."""
+    return ConcurrentWriterError(
+        f"Other commits to the change log at {uri} came first {attempts} times in a row.",
+        safe="Nothing of this attempt counts; the snapshot continues after its last commit.",
+        hint="Check for a process that commits to this table without a pause.",
+    )

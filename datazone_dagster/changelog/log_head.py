@@ -7,16 +7,24 @@ so a batch that lost the commit race to scan batches only takes the next free nu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import pyarrow as pa
 from deltalake.transaction import AddAction
 
 from datazone_dagster.changelog.files import add_action, renumbered
 from datazone_dagster.changelog.landed_notes import note_of
-from datazone_dagster.changelog.log_errors import overtaken_error
+from datazone_dagster.changelog.log_errors import (
+    never_first_error,
+    other_scan_error,
+    overtaken_error,
+)
+from datazone_dagster.changelog.numbering import BY_COMMIT, is_numbered, with_optional_number
+from datazone_dagster.changelog.set_commits import ATTEMPTS as SET_ATTEMPTS
+from datazone_dagster.changelog.set_commits import SetBatch
 from datazone_dagster.delta import LostRaceError, transactions
 from datazone_dagster.delta.commit import FileActions, commit_files, why_not
 from datazone_dagster.delta.log_upkeep import NO_CLEANING
@@ -65,6 +73,7 @@ class LogHead:
 
     def __init__(self, table: KeptTable, at: Snapshot, source: str) -> None:
         self._table = table
+        self.source = source
         self._app_id = f"drain/{source}"
         self._scan_app_id = f"scan/{source}"
         self.move_to(at)
@@ -100,22 +109,26 @@ class LogHead:
         """
         for attempts_left in reversed(range(ATTEMPTS)):
             try:
-                self.move_to(
-                    self._table.took(
-                        commit_files(
-                            self._writable(),
-                            FileActions([], []),
-                            operation="SET TBLPROPERTIES",
-                            parameters={"properties": name},
-                            metrics={},
-                            table_properties={**NO_CLEANING, name: value},
-                        )
-                    )
-                )
+                self._set_property(name, value)
                 return
             except (LostRaceError, ConcurrentWriterError):
-                if not attempts_left or not self.pass_scans():
+                if not attempts_left or not (self.pass_scans() or self._passes_drains(name)):
                     raise
+
+    def _set_property(self, name: str, value: str, schema: pa.Schema | None = None) -> None:
+        self.move_to(
+            self._table.took(
+                commit_files(
+                    self._writable(self.at),
+                    FileActions([], []),
+                    operation="SET TBLPROPERTIES",
+                    parameters={"properties": name},
+                    metrics={},
+                    table_properties={**NO_CLEANING, name: value},
+                    new_schema=schema,
+                )
+            )
+        )
 
     def append(
         self,
@@ -154,6 +167,55 @@ class LogHead:
                     raise
         raise AssertionError("unreachable")
 
+    def append_of_set(self, file: AddAction, of_set: SetBatch, landed: Sequence[Landed]) -> int:
+        """Commit a batch of one set of shards, after those of other shards that came first.
+
+        Args:
+            file: File of the batch, without numbers.
+            of_set: The set, and the version that the batch is based on.
+            landed: Positions that the batch reaches, for the note of the commit.
+
+        Returns:
+            Number of the batch.
+
+        Raises:
+            ConcurrentWriterError: A commit that came first concerns the shards of this batch.
+            StorageError: The store failed.
+        """
+        at = of_set.based_on
+        for _ in range(SET_ATTEMPTS):
+            of_set.check_age(self._table.uri)
+            batch = at.transaction(self._app_id) + 1
+            try:
+                at = self._append(file, batch, landed, at, {of_set.app_id: batch})
+            except (LostRaceError, ConcurrentWriterError):
+                moved = of_set.after_others(at, landed)
+                if moved is at:  # nobody came first: it is another table now
+                    raise
+                at = moved
+            else:
+                of_set.check_age(self._table.uri)
+                self.move_to(self._table.took(at))
+                return batch
+        raise LostRaceError(f"others were faster {SET_ATTEMPTS} times at {self._table.uri}")
+
+    def number_by_commit(self) -> None:
+        """Set the property `BY_COMMIT`, and let the column of the number be null.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first.
+            StorageError: The store failed.
+        """
+        for attempts_left in reversed(range(ATTEMPTS)):
+            if BY_COMMIT in self.at.configuration:
+                return
+            try:
+                self._set_property(BY_COMMIT, "true", with_optional_number(self.at.schema))
+            except (LostRaceError, ConcurrentWriterError):
+                if not attempts_left:
+                    raise
+                self.move_on()
+
     def pass_scans(self) -> bool:
         """Advance to the newest version if only a snapshot has made progress since.
 
@@ -166,6 +228,24 @@ class LogHead:
         if newest.metadata.get("id") != self.at.metadata.get("id"):  # made again
             return False
         if newest.configuration.get(PROPERTY) == self.at.configuration.get(PROPERTY):
+            return False
+        self.move_to(newest)
+        return True
+
+    def _passes_drains(self, name: str) -> bool:
+        """As `pass_scans`, past batches of several drains, if nobody has set this property since.
+
+        A batch is fenced by the version that it is based on, not by this one.
+        """
+        newest, at = self._table.now(), self.at
+        if newest is None or BY_COMMIT not in newest.configuration or newest.version == at.version:
+            return False
+        before, now = self.fence, self._fence_in(newest)
+        if newest.metadata.get("id") != at.metadata.get("id"):  # made again
+            return False
+        if (now.epoch, now.owner) != (before.epoch, before.owner):
+            return False
+        if newest.configuration.get(name) != at.configuration.get(name):
             return False
         self.move_to(newest)
         return True
@@ -200,7 +280,7 @@ class LogHead:
         for attempts_left in reversed(range(1 if only_now else ATTEMPTS)):
             if self.snapshot != before:
                 self._delete(file)
-                raise _other_scan(self._table.uri)
+                raise other_scan_error(self._table.uri)
             try:
                 last = after.last_scan_batch if file is None else batch
                 self._put_scan(file, replace(after, last_scan_batch=last))
@@ -208,7 +288,7 @@ class LogHead:
             except (LostRaceError, ConcurrentWriterError) as lost:
                 if not attempts_left:
                     self._delete(file)
-                    raise _never_first(self._table.uri) from lost
+                    raise never_first_error(self._table.uri, ATTEMPTS) from lost
             self.move_on()
             if file is not None and batch != self.number + 1:
                 batch = self.number + 1
@@ -238,8 +318,8 @@ class LogHead:
         versions = {self._app_id: self.number + 1, self._scan_app_id: self._scans_in(self.at) + 1}
         self._table.took(
             commit_files(
-                self._writable(),
-                FileActions([] if file is None else [add_action(file)], []),
+                self._writable(self.at),
+                FileActions([] if file is None else [add_action(file, self.number + 1)], []),
                 operation="WRITE",
                 parameters={"mode": "Append", "partitionBy": f'["{Log.BUCKET}"]'},
                 metrics={},
@@ -249,25 +329,32 @@ class LogHead:
             )
         )
 
-    def _append(self, file: AddAction, batch: int, landed: Sequence[Landed] | None) -> Snapshot:
+    def _append(
+        self,
+        file: AddAction,
+        batch: int,
+        landed: Sequence[Landed] | None,
+        at: Snapshot | None = None,
+        of_set: Mapping[str, int] | None = None,
+    ) -> Snapshot:
         """Put the next entry after `at`: it exists at most once, so a batch lands at most once."""
         return commit_files(
-            self._writable(),
-            FileActions([add_action(file)], []),
+            self._writable(at or self.at),
+            FileActions([add_action(file, batch)], []),
             operation="WRITE",
             parameters={"mode": "Append", "partitionBy": f'["{Log.BUCKET}"]'},
             metrics={},
-            properties=transactions({self._app_id: batch}),
+            properties=transactions({self._app_id: batch, **(of_set or {})}),
             note=None if landed is None else note_of(batch, landed),
         )
 
-    def _writable(self) -> Snapshot:
-        """Return `at`, if its table has no rule that a commit of ours would break.
+    def _writable(self, at: Snapshot) -> Snapshot:
+        """Return a version, if its table has no rule that a commit of ours would break.
 
         Raises:
             StorageError: It has such a rule.
         """
-        rule = why_not(self.at)
+        rule = why_not(at)
         if rule is not None:
             raise StorageError(
                 f"The change log at {self._table.uri} can't be written: {rule}.",
@@ -275,9 +362,11 @@ class LogHead:
                 hint="Nobody else may change the table or its properties: take the change back. "
                 "The store must have conditional writes.",
             )
-        return self.at
+        return at
 
     def _renumbered(self, file: AddAction, batch: int) -> AddAction:
+        if not is_numbered(file):
+            return file
         new = renumbered(self._table.store, file, batch)
         self._delete(file)
         crash_points.reach(crash_points.AFTER_RENUMBERING)
@@ -304,19 +393,3 @@ class LogHead:
 def _state_in(at: Snapshot) -> SnapshotState | None:
     text = at.configuration.get(PROPERTY)
     return None if text is None else SnapshotState.from_json(text)
-
-
-def _other_scan(uri: str) -> ConcurrentWriterError:
-    return ConcurrentWriterError(
-        f"Another process has moved the snapshot in the change log at {uri} on.",
-        safe="Nothing of this attempt counts; what the other process landed is in the change log.",
-        hint="Let one process take the snapshot; this one continues from the new state.",
-    )
-
-
-def _never_first(uri: str) -> ConcurrentWriterError:
-    return ConcurrentWriterError(
-        f"Other commits to the change log at {uri} came first {ATTEMPTS} times in a row.",
-        safe="Nothing of this attempt counts; the snapshot continues after its last commit.",
-        hint="Check for a process that commits to this table without a pause.",
-    )

@@ -17,11 +17,13 @@ from deltalake.transaction import AddAction
 from datazone_dagster.changelog.files import add_action, folder_of, write_file
 from datazone_dagster.changelog.orphan_files import buckets_to_search, delete_orphan_files
 from datazone_dagster.changelog.schema import SCHEMA, WRITTEN_SCHEMA, bucket_of
+from datazone_dagster.changelog.set_commits import sets_in
 from datazone_dagster.changelog.slot_parts import BY_SLOTS
 from datazone_dagster.delta import Commit, guarded, transaction
 from datazone_dagster.delta.commit import FileActions, commit_files
 from datazone_dagster.delta.log_upkeep import NO_CLEANING, clean_log, vacuum
 from datazone_dagster.delta.read_rows import read_rows
+from datazone_dagster.delta.rebase import Independent
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.table_state import KeptTable
 from datazone_dagster.delta.transaction_log import Snapshot
@@ -45,7 +47,7 @@ CONFIGURATION = {
 _READ_SCHEMA = pa.schema([SCHEMA.field(name) for name in WRITTEN_SCHEMA.names])
 
 
-def join_files(snapshot: Snapshot, files: Sequence[DataFile]) -> Snapshot:
+def join_files(snapshot: Snapshot, files: Sequence[DataFile], source: str) -> Snapshot:
     """Replace neighbouring files of one bucket with one file of the same rows.
 
     Returns:
@@ -60,10 +62,12 @@ def join_files(snapshot: Snapshot, files: Sequence[DataFile]) -> Snapshot:
         tables = _rows(snapshot.store, files)
         by_slots = BY_SLOTS in snapshot.configuration
         joined = write_file(snapshot.store, bucket, tables, data_change=False, by_slots=by_slots)
-        return _commit(snapshot, joined, files, operation="OPTIMIZE", data_change=False)
+        return _commit(snapshot, joined, files, source, operation="OPTIMIZE", data_change=False)
 
 
-def remove_files(snapshot: Snapshot, files: Sequence[DataFile], truncate_app_id: str) -> Snapshot:
+def remove_files(
+    snapshot: Snapshot, files: Sequence[DataFile], truncate_app_id: str, source: str
+) -> Snapshot:
     """Remove files, and the changes in them, from the change log for good.
 
     The last batch removed is recorded as the transaction version of `truncate_app_id`.
@@ -78,7 +82,9 @@ def remove_files(snapshot: Snapshot, files: Sequence[DataFile], truncate_app_id:
     with guarded(snapshot.store.uri, f"Removing {len(files)} files of applied changes"):
         through_batch = max(file.maximum[Log.BATCH] for file in files)
         commit = transaction(truncate_app_id, through_batch)
-        return _commit(snapshot, None, files, operation="DELETE", data_change=True, commit=commit)
+        return _commit(
+            snapshot, None, files, source, operation="DELETE", data_change=True, commit=commit
+        )
 
 
 def delete_unreferenced_files(
@@ -130,6 +136,7 @@ def _commit(
     snapshot: Snapshot,
     added: AddAction | None,
     removed: Sequence[DataFile],
+    source: str,
     *,
     operation: str,
     data_change: bool,
@@ -144,4 +151,10 @@ def _commit(
         parameters={"predicate": "[]"},
         metrics={"numRemovedFiles": len(removes), "numAddedFiles": len(adds)},
         properties=commit,
+        independent=_lets_land(source) if sets_in(snapshot.transactions, source) else None,
     )
+
+
+def _lets_land(source: str) -> Independent:
+    """Return which writers add files only: with several drains, one nearly always comes first."""
+    return lambda app_id: app_id.startswith((f"drain/{source}", f"scan/{source}"))

@@ -19,6 +19,7 @@ from datazone_dagster.changelog.ranges import rows_between
 from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.changelog.slot_parts import slots_in
 from datazone_dagster.delta import rows_at_a_time
+from datazone_dagster.delta.read_rows import filled
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.items.key_slots import slots_of
 from datazone_dagster.model.column_names import Log
@@ -142,7 +143,8 @@ class RowGroups:
             taken = self._taken(row_group)[first_row : first_row + len(rows)]
             rows = rows if taken.all() else rows.filter(pa.array(taken))
         schema = pa.schema([SCHEMA.field(name) for name in columns])
-        rows = rows_between(rows, self._files[row_group.file], *self._range)
+        file = self._files[row_group.file]
+        rows = rows_between(filled(rows, file.constants), file, *self._range)
         return rows.select(schema.names).cast(schema)
 
     def _taken(self, row_group: RowGroup) -> Taken:

@@ -13,6 +13,7 @@ from deltalake.transaction import AddAction
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.log_head import LogHead
+from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.changelog.slot_parts import BY_SLOTS
 from datazone_dagster.delta import guarded
@@ -103,9 +104,15 @@ class ScanLog:
             return self._head.land_scan(file, before, after)
 
         store = self._table.store
-        by_slots = BY_SLOTS in self._head.at.configuration
+        properties = self._head.at.configuration
         with BatchWriter(
-            self.uri, store, self.head + 1, after.epoch, commit, by_slots=by_slots
+            self.uri,
+            store,
+            self.head + 1,
+            after.epoch,
+            commit,
+            by_slots=BY_SLOTS in properties,
+            by_commit=BY_COMMIT in properties,
         ) as writer:
             for shard in records:
                 writer.put(shard)

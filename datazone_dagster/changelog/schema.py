@@ -60,12 +60,13 @@ WRITTEN_SCHEMA = pa.schema(
     [
         field.with_type(pa.dictionary(pa.int32(), pa.string()))
         if field.name in REPEATING
-        else field
+        else field.with_nullable(field.nullable or field.name == Log.BATCH)
         for field in SCHEMA
         if field.name != Log.BUCKET
     ]
 )
-"""Schema of rows to write: no partition column, dictionaries for the `REPEATING` columns."""
+"""Schema of rows to write: no partition column, dictionaries for the `REPEATING` columns, and a
+number that may be left to the commit: see `numbering`."""
 
 T = TypeVar("T")
 
@@ -91,14 +92,14 @@ class BatchRows:
     Many small pieces of many shards become one table: the cost of Arrow is per array.
 
     Args:
-        batch: Number of the batch.
+        batch: Number of the batch; None: its commit gives it.
         epoch: Epoch of the batch's rows.
 
     Attributes:
         epoch_from: Padded sequence number below which rows get the epoch before; None: none does.
     """
 
-    def __init__(self, batch: int, epoch: int) -> None:
+    def __init__(self, batch: int | None, epoch: int) -> None:
         self._batch = batch
         self._epoch = epoch
         self.epoch_from: str | None = None
@@ -137,7 +138,7 @@ def _cut(shard: ShardRecords) -> Iterator[ShardRecords]:
 
 
 def _changes_table(
-    batch: int, epoch: int, epoch_from: str | None, pieces: Sequence[ShardRecords]
+    batch: int | None, epoch: int, epoch_from: str | None, pieces: Sequence[ShardRecords]
 ) -> pa.Table:
     records = [ChangeRecords.of(piece.records) for piece in pieces]
     sequence_digits = _chained(page.sequence_digits for page in records)
@@ -206,7 +207,7 @@ def _constant(value: str | None, rows: int) -> pa.Array:
 
 
 def _malformed_table(
-    batch: int, epoch: int, epoch_from: str | None, shard: ShardRecords
+    batch: int | None, epoch: int, epoch_from: str | None, shard: ShardRecords
 ) -> pa.Table:
     records = shard.malformed
     digits = pa.array([_digits(record.sequence_number) for record in records], pa.string())
@@ -225,7 +226,9 @@ def _digits(sequence_number: int | None) -> str | None:
     return None if sequence_number is None else f"{sequence_number:0{SEQUENCE_DIGITS}d}"
 
 
-def _batch_and_shard(batch: int, pieces: Sequence[ShardRecords], rows: int) -> dict[str, pa.Array]:
+def _batch_and_shard(
+    batch: int | None, pieces: Sequence[ShardRecords], rows: int
+) -> dict[str, pa.Array]:
     """Return batch and shard of each row; the pieces follow one another."""
     lengths = [len(piece.records) or len(piece.malformed) for piece in pieces]
     return {

@@ -70,7 +70,7 @@ class SlotParts:
     def add(self, rows: pa.Table) -> Iterator[Part]:
         """Add rows, sorted by batch, and yield the parts that are complete."""
         for of_batch in _by_batch(rows):
-            batch = int(of_batch[Log.BATCH][0].as_py())
+            batch: int | None = of_batch[Log.BATCH][0].as_py()
             if batch != self._batch:
                 yield from self.flush()
                 self._batch = batch
@@ -145,6 +145,9 @@ def _slots_of_range(number: int) -> tuple[int, int]:
 
 
 def _by_batch(rows: pa.Table) -> Iterator[pa.Table]:
+    if rows[Log.BATCH].null_count:  # one batch, whose commit gives the number
+        yield rows
+        return
     batches = rows[Log.BATCH].to_numpy()
     bounds = np.flatnonzero(np.diff(batches, prepend=batches[:1] - 1, append=batches[-1:] + 1))
     for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):

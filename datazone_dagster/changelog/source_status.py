@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
@@ -11,16 +12,25 @@ from datazone_dagster.changelog.landed_notes import is_of_drain
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.delta.transaction_log import Snapshot
-from datazone_dagster.model.checkpoint import Checkpoint
+from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.log_reach import LogReach, usable_base
+from datazone_dagster.model.shard_set import shard_sets
 from datazone_dagster.model.snapshot_report import report_of
-from datazone_dagster.model.source_state import SourceStatus
+from datazone_dagster.model.source_state import SetProgress, SourceStatus
 
 
 @converts_errors("Looking at a source")
-def source_status(source_name: str, layout: Layout, now: datetime) -> SourceStatus | None:
+def source_status(
+    source_name: str, layout: Layout, now: datetime, sets: int = 0
+) -> SourceStatus | None:
     """Return the status of a source from its tables alone; None if it has no change log.
+
+    Args:
+        source_name: Name of the source.
+        layout: Locations of the tables.
+        now: Current time.
+        sets: Number of sets of shards that drain runs read; 0: ticks drain.
 
     Raises:
         StorageError: The lakehouse can't be read.
@@ -45,7 +55,19 @@ def source_status(source_name: str, layout: Layout, now: datetime) -> SourceStat
             log.oldest_event_time_after(log.truncated_through),
             usable_base(log.snapshot, log.truncated_through),
         ),
+        _progress(reading, log.batches_of_sets, sets),
     )
+
+
+def _progress(
+    reading: Sequence[ShardCheckpoint], batches: Mapping[str, int], sets: int
+) -> tuple[SetProgress, ...]:
+    found = []
+    for one in shard_sets(sets):
+        times = [row.read_through for row in reading if one.has(row.shard_id)]
+        last = batches.get(one.name, 0)
+        found.append(SetProgress(one.name, len(times), last, min(times, default=None)))
+    return tuple(found)
 
 
 def _drained_at(checkpoint: Checkpoint, log: Snapshot | None) -> datetime | None:

@@ -92,6 +92,18 @@ STATUS = record(
             ),
             change_log_line=optional(text("The same in one line.")),
             gaps=optional(listed(text("A gap."), "Open gaps, each in one line.")),
+            sets=optional(
+                listed(
+                    record(
+                        "A set.",
+                        name=text("Name, and partition of its run."),
+                        shards=count("Its open shards."),
+                        last_batch=count("Last batch that it landed; 0: none."),
+                        read_through=nullable(time("Its changes up to this time are landed.")),
+                    ),
+                    'Sets of shards that drain runs read (drain="runs").',
+                )
+            ),
         ),
         "Sources of the project.",
     ),

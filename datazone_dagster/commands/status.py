@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 import click
@@ -75,7 +76,7 @@ def _watch(project: Project, *, as_json: bool) -> None:
 
 
 def _source(project: Project, source: DynamoDBSource, now: datetime) -> dict[str, object]:
-    state = source_status(source.name, project.layout, now)
+    state = source_status(source.name, project.layout, now, source.drain_workers or 0)
     if state is None:
         read = "never drained" if source.stream_enabled else "no stream: each run scans the table"
         return {"source": source.name, "drained": False, "read": read, "datasets": []}
@@ -110,6 +111,7 @@ def _source(project: Project, source: DynamoDBSource, now: datetime) -> dict[str
         "change_log": reach_metadata(state.reach),
         "change_log_line": reach_line(source.name, state.reach),
         "gaps": [describe_gap(gap) for gap in gaps],
+        "sets": [asdict(one) for one in state.sets],
         "datasets": datasets,
     }
 
@@ -141,11 +143,17 @@ def _show(found: dict[str, object]) -> None:
     say(f"  {found['drain_line']}")
     say(f"  {found['snapshot_line']}")
     say(f"  {found['change_log_line']}")
-    gaps, datasets = found["gaps"], found["datasets"]
+    gaps, datasets, sets = found["gaps"], found["datasets"], found["sets"]
     assert isinstance(gaps, list)
+    assert isinstance(sets, list)
     assert isinstance(datasets, list)
     for gap in gaps:
         say(f"  open gap: {gap}")
+    for one in sets:
+        say(
+            f"  set {one['name']}: {one['shards']} shards, last batch {one['last_batch']}, read "
+            f"through {_text(one['read_through'])}"
+        )
     for one in datasets:
         since = f", consistent since {_text(one['consistent_since'])}"
         say(

@@ -47,6 +47,17 @@ def _source(source: Found, now: datetime) -> list[RenderableType]:
         Text(shown(source["drain_line"], MESSAGE_CHARS), style=_DRAINS[source["drain"]]),
         *(Text(shown(one, MESSAGE_CHARS)) for one in lines),
         *gaps,
+        *(
+            Text(
+                f"set {one['name']}: {one['shards']} shards, last batch {one['last_batch']}, "
+                + (
+                    "nothing to read"
+                    if one["read_through"] is None
+                    else f"read through {_ago(one['read_through'], now)}"
+                )
+            )
+            for one in source["sets"]
+        ),
         _datasets(source["datasets"]),
     ]
 

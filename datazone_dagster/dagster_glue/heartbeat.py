@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
@@ -44,7 +44,12 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def heartbeats(
-    instance: DagsterInstance, run_id: str, clock: Clock, *, rest_is_quick: bool
+    instance: DagsterInstance,
+    run_id: str,
+    clock: Clock,
+    *,
+    rest_is_quick: bool,
+    tags: Callable[[], Mapping[str, str]] = dict,
 ) -> Iterator[None]:
     """Send a heartbeat of the run every 10 seconds while the block runs, or until the run ends.
 
@@ -54,6 +59,7 @@ def heartbeats(
         clock: Clock of the heartbeats; the sensor that reads them uses the same one.
         rest_is_quick: Whether the rest of the run takes seconds, so that silence after the block
             means that the run is dead, too. Not so in a job with steps of others.
+        tags: Function that returns further tags to write with each heartbeat.
     """
     ended = threading.Event()
 
@@ -73,7 +79,7 @@ def heartbeats(
         return run is not None and run.is_finished
 
     def send_heartbeat() -> None:
-        instance.add_run_tags(run_id, {ALIVE_TAG: clock().isoformat()})
+        instance.add_run_tags(run_id, {ALIVE_TAG: clock().isoformat(), **tags()})
 
     send_heartbeat()
     thread = threading.Thread(target=send_heartbeats, name="datazone-heartbeat", daemon=True)
@@ -95,6 +101,7 @@ def end_silent_runs(
     now: datetime,
     *,
     handed_on: Collection[str] = (),
+    only: str | None = None,
 ) -> None:
     """Mark started runs without a recent heartbeat as failed.
 
@@ -106,8 +113,9 @@ def end_silent_runs(
         job_names: Jobs whose steps send heartbeats from their start on.
         now: Current time.
         handed_on: Those of them whose executor hands steps on, to workers or pods.
+        only: Job whose runs are checked; None: those of all jobs.
     """
-    started = RunsFilter(statuses=[DagsterRunStatus.STARTED])
+    started = RunsFilter(job_name=only, statuses=[DagsterRunStatus.STARTED])
     records = instance.get_run_records(started, limit=_RUNS_CHECKED)
     begun = {job_name: _last_begun(records, job_name) for job_name in handed_on}
     for record in records:

@@ -44,6 +44,10 @@ VERSION_TAG = ".dagster/datazone_version"
 ALIVE_TAG = ".dagster/datazone_alive_at"
 """Hidden tag: time of a run's last heartbeat; empty once steps go on that send none."""
 
+READ_TAG = ".dagster/datazone_read_at"
+"""Hidden tag of a drain run: time at which it had last read all its shards to the latest
+position."""
+
 SHARED_TAG = ".dagster/datazone_shared"
 """Hidden tag of a requested run of all transforms of a source: the source."""
 RETRIES_TAG = ".dagster/datazone_retries"
@@ -98,6 +102,16 @@ def resync_job_name(source: DynamoDBSource) -> str:
 def source_job_name(source: DynamoDBSource) -> str:
     """Return the name of the job that applies all transforms of a source in one run."""
     return f"apply_source_{source.name}"
+
+
+def drain_job_name(source: DynamoDBSource) -> str:
+    """Return the name of the job whose runs drain the shards of a source with `drain="runs"`."""
+    return f"drain_shards_{source.name}"
+
+
+def drain_pool_name(source: DynamoDBSource) -> str:
+    """Return the name of the pool of these runs; each number of runs has a pool of its own."""
+    return f"datazone/{drain_job_name(source)}/{source.drain_workers}_sets"
 
 
 def pool_name(transform: Transform) -> str:

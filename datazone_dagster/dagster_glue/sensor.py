@@ -21,6 +21,7 @@ from dagster import (
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.api.kinesis_source import stream_name_of
 from datazone_dagster.dagster_glue.cursor import SensorCursor
+from datazone_dagster.dagster_glue.drain_runs import DrainRuns
 from datazone_dagster.dagster_glue.findings import Findings
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.listening import (
@@ -57,6 +58,7 @@ from datazone_dagster.dagster_glue.tick_maintenance import TickMaintenance
 from datazone_dagster.dagster_glue.tick_summary import batches_text, counted, tick_summary
 from datazone_dagster.dagster_glue.ui_links import sensor_link
 from datazone_dagster.errors import DatazoneError, SourceMismatchError, StoreUnavailableError
+from datazone_dagster.model.drain_part import DrainPart
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
@@ -124,6 +126,7 @@ class DrainSensor:
         self._client: tuple[dict[str, object], StreamClient] | None = None
         self._unsaved: SensorCursor | None = None
         self._drained_at: datetime | None = None
+        self._reported_batch: int | None = None
         self._landed_seconds = -BUSY_FOR_SECONDS
         self._maintenance = TickMaintenance(source.name, settings.keep_changes, clock)
         self._loaded_at = clock()
@@ -136,7 +139,9 @@ class DrainSensor:
         cursor = self._unsaved or SensorCursor.parse(context.cursor, now=self._clock())
         drained = self._drain(tick)
         found = self._found(tick, drained, cursor)
-        if may_listen(context.instance, layout, self._settings, self._options.tick_seconds):
+        if self._source.drain == "tick" and may_listen(
+            context.instance, layout, self._settings, self._options.tick_seconds
+        ):
             drained, found = self._listened(tick, drained, found, cursor, until_seconds)
 
         now = self._clock()
@@ -250,6 +255,10 @@ class DrainSensor:
             checks[0], decision = self._snapshot(tick, drained.report, checks[0], now)
             checks.append(snapshot_check(source, keys, drained.report.snapshot, decision))
             requests, reasons = requests + decision.requests, reasons + decision.reasons
+            if (runs := self._runs(tick)) is not None:
+                of_sets = runs.requested(drained.report, now, self._loaded_at)
+                requests, reasons = of_sets.requests + requests, reasons + of_sets.reasons
+                checks[0] = of_sets.told_in(checks[0])
         return Findings(drained.report, caught_up_at, never_read, checks, requests, reasons)
 
     def _drain(self, tick: _Tick, left: DrainSettings | None = None) -> _Succeeded | _Failed:
@@ -263,13 +272,27 @@ class DrainSensor:
                 clock=self._clock,
                 logger=context.log,
                 listening=left is not None,
+                part=self._part(tick),
             )
         except DatazoneError as error:
             # The next tick builds a new client: credentials and endpoints may have changed.
             self._client = None
             return _Failed(error)
         self._maintenance.after(report, context, layout, transforms)
+        self._reported_batch = report.head_batch
         return _Succeeded(report)
+
+    def _runs(self, tick: _Tick) -> DrainRuns | None:
+        """Return what decides on drain runs; None where ticks drain."""
+        if self._source.drain == "tick":
+            return None
+        instance = tick.context.instance
+        return DrainRuns(self._source, self._settings, self._options, instance, tick.layout)
+
+    def _part(self, tick: _Tick) -> DrainPart | None:
+        """Return what a tick does of a drain: everything, or what drain runs do not."""
+        runs = self._runs(tick)
+        return None if runs is None else runs.part(self._clock(), self._reported_batch)
 
     def _client_of(self, dynamodb: DynamoDBStreamsResource) -> StreamClient:
         """Return the client of all ticks of this process, with its connections and iterators."""

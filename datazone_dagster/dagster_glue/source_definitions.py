@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from dagster import (
     AssetChecksDefinition,
+    AssetKey,
     AssetSpec,
     JobDefinition,
     SensorDefinition,
@@ -17,6 +18,7 @@ from dagster import (
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.dagster_glue.assets import change_log_spec
 from datazone_dagster.dagster_glue.checks import stream_check
+from datazone_dagster.dagster_glue.drain_jobs import drain_job
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     LAKEHOUSE_KEY,
@@ -81,7 +83,12 @@ def _of_source(
         return {
             "name": group.name,
             "evaluation_fn": DrainSensor(source, group, settings, options, clock).evaluate,
-            "jobs": [*group.jobs, *_job_of_all(source, group, options), group.beside[2]],
+            "jobs": [
+                *group.jobs,
+                *_job_of_all(source, group, options),
+                group.beside[2],
+                *group.beside[4:],
+            ],
             "minimum_interval_seconds": options.tick_seconds,
             "default_status": options.default_status,
             "required_resource_keys": {LAKEHOUSE_KEY, DYNAMODB_KEY},
@@ -111,12 +118,26 @@ def _of_source(
         spec,
         stream_check(source, options.keys, settings, clock),
         *snapshot_jobs(source, spec.key, wanted, snapshot_settings, clock=clock),
+        *_drain_jobs(source, spec.key, settings, options, clock),
     )
     sensor, group = shared(wanted, members, SensorDefinition, arguments)
     spec, check, *jobs = group.beside
     for one in members:
         one.companions.group = group
     return SourceDefinitions(sensor, spec, check, tuple(jobs))
+
+
+def _drain_jobs(
+    source: DynamoDBSource,
+    change_log: AssetKey,
+    settings: DrainSettings,
+    options: RunOptions,
+    clock: Clock,
+) -> list[JobDefinition]:
+    """Return the job whose runs drain the shards; none where ticks do."""
+    if source.drain == "tick":
+        return []
+    return [drain_job(source, change_log, settings, options.tick_seconds, clock=clock)]
 
 
 def _job_of_all(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -39,8 +40,19 @@ def read_sized_rows(
                 facts = parquet.metadata.row_group(group)
                 size, others = rows_at_a_time(facts), _row_bytes_of_others(facts, schema)
                 for batch in parquet.iter_batches(size, row_groups=[group], columns=schema.names):
-                    rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+                    read = filled(pa.Table.from_batches([batch]), file.constants)
+                    rows = read.select(schema.names).cast(schema)
                     yield file, rows, others
+
+
+def filled(rows: pa.Table, constants: Mapping[str, Any]) -> pa.Table:
+    """Return the rows of a file with the values of columns that the log has for all of them."""
+    for name, value in constants.items():
+        at = rows.schema.get_field_index(name)
+        if at >= 0:
+            kind = rows.schema.field(at).type
+            rows = rows.set_column(at, name, pa.repeat(pa.scalar(value, kind), len(rows)))
+    return rows
 
 
 def _row_bytes_of_others(group: pq.RowGroupMetaData, schema: pa.Schema) -> float:

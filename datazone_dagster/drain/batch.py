@@ -9,18 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.current_checkpoint import up_to_date
-from datazone_dagster.changelog.mask_salt import check_salt, record_salt
-from datazone_dagster.drain.checkpoint_update import (
-    is_worth_saving,
-    moved_positions,
-    positions_due,
-    updated_checkpoint,
-)
+from datazone_dagster.changelog.mask_salt import check_salt
+from datazone_dagster.drain.commit_batch import BatchCommit, Committed
 from datazone_dagster.drain.drain_report import drain_report, report_of_listing
 from datazone_dagster.drain.late_changes import epoch_begins_at
 from datazone_dagster.drain.maintain_source import maintain_once
@@ -34,7 +30,6 @@ from datazone_dagster.drain.process_state import (
     memory_pressure,
     save_state,
 )
-from datazone_dagster.drain.pruning import pruned
 from datazone_dagster.drain.reader import (
     IteratorCache,
     ReadBudget,
@@ -47,7 +42,7 @@ from datazone_dagster.drain.restart_check import stream_of_new_table, was_made_a
 from datazone_dagster.drain.restarts import ended_by_restart
 from datazone_dagster.drain.settings import DrainSettings
 from datazone_dagster.drain.source_check import owner_to_record
-from datazone_dagster.drain.source_tables import Tables, record_gaps
+from datazone_dagster.drain.source_tables import Tables
 from datazone_dagster.drain.stream_choice import list_streams
 from datazone_dagster.errors import ConcurrentWriterError, ThrottledError
 from datazone_dagster.items.masking import Masks
@@ -66,23 +61,21 @@ MAINTENANCE_SHARE = 0.25
 """Share of a drain's time for maintenance; after it, only one piece is done: landing goes first."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Landed:
-    """Result of the commits of one batch.
+class Planned(NamedTuple):
+    """Plan of a batch, and what it was made from."""
 
-    Args:
-        reached: Checkpoint after the batch.
-        batch: Number of the batch; None if there was nothing to land.
-        lost_race: Whether another drain committed first.
-    """
-
-    reached: Checkpoint
-    batch: int | None
-    lost_race: bool = False
+    checkpoint: Checkpoint
+    stream: StreamDescription
+    plan: DrainPlan
+    owner: SourceIdentity | None
+    listed: RecentListing | None
 
 
 class BatchDrain:
     """One batch: plan, read and write, commit."""
+
+    set_name: str | None = None
+    """Set of shards that is read next to others; None: this drain is the only one."""
 
     def __init__(
         self,
@@ -123,7 +116,7 @@ class BatchDrain:
             intervals: How soon a shard is read again.
             listed_recently: Whether a listing of the last seconds will do.
         """
-        source, settings, now = self._source, self._settings, self._now
+        source, now = self._source, self._now
         tables, masks = self._opened(tables)
         checkpoint = up_to_date(tables.saved.checkpoint, tables.log, now)
 
@@ -136,9 +129,21 @@ class BatchDrain:
         if not listed.is_whole:
             return self._goes_on_listing(tables, checkpoint, stream)
         plan = plan_drain(stream, checkpoint, start=source.start, now=now)
+        planned = Planned(checkpoint, stream, plan, owner, listed)
+        return self._read_and_land(tables, masks, planned, intervals)
+
+    def _read_and_land(
+        self, tables: Tables, masks: Masks | None, planned: Planned, intervals: Intervals
+    ) -> DrainReport:
+        """Read what is planned and due, and commit it."""
+        source, settings, (before, stream, plan, owner, listed) = (
+            self._source,
+            self._settings,
+            planned,
+        )
         state = load_state(self._client, settings)
         reading_seconds = time.monotonic()
-        poll = due(plan.reads, state.activities, reading_seconds, intervals)
+        poll = due(self._reads(plan), state.activities, reading_seconds, intervals)
         budget_bytes = settings.budget_bytes or state.size.bytes
         with self._begun(tables, stream, plan.checkpoint.epoch) as writer:
             sink = masked_sink(writer, masks)
@@ -147,15 +152,19 @@ class BatchDrain:
             crash_points.reach(crash_points.AFTER_READ)
             writer.finish()
             written_seconds = time.monotonic()
-            if was_made_again(source, tables.log, stream, checkpoint, outcomes):
-                return self._begin_again(tables, owner, checkpoint, listed.anew())
-            landed = self._commit(tables, owner, writer, plan.checkpoint, stream, outcomes)
+            if was_made_again(source, tables.log, stream, before, outcomes):
+                anew = stream if listed is None else listed.anew()
+                return self._begin_again(tables, owner, before, anew)
+            landed = self._committer().commit(
+                tables, owner, writer, plan.checkpoint, stream, outcomes
+            )
         finished_seconds = time.monotonic()
 
         self._warn(plan, masks)
         self._look_back(landed, outcomes)
         if not landed.lost_race:
-            listed.learn(outcomes)
+            if listed is not None:
+                listed.learn(outcomes)
             record_activity(state.activities, outcomes, reading_seconds)
             body_bytes = sum(outcome.body_bytes for outcome in outcomes)
             measured = BatchMeasured(
@@ -192,16 +201,26 @@ class BatchDrain:
         """
         masks = Masks.of(self._source)
         if tables is None:
-            tables = Tables.opened(self._layout, self._source, self._identify)
+            tables = Tables.opened(
+                self._layout, self._source, self._identify, shared=self.set_name is not None
+            )
         else:
             tables.log.pass_scans()
         self._salt = None if masks is None else masks.salt_fingerprint
         check_salt(self._source.name, tables.log, self._salt)
         return tables, masks
 
+    def _reads(self, plan: DrainPlan) -> Sequence[ShardRead]:
+        """Return the planned reads that are for this drain."""
+        return plan.reads
+
+    def _committer(self) -> BatchCommit:
+        """Return what commits the batch."""
+        return BatchCommit(self._source.name, self._salt, self._now, self._logger)
+
     def _begun(self, tables: Tables, stream: StreamDescription, epoch: int) -> BatchWriter:
         """Begin a batch, in which changes that come late keep the epoch before."""
-        writer = tables.log.begin(epoch)
+        writer = tables.log.begin(epoch, self.set_name)
         writer.begin_epoch_at(epoch_begins_at(stream, tables.log.snapshot, epoch))
         return writer
 
@@ -317,7 +336,7 @@ class BatchDrain:
             self._client, reads, iterators, budget, self._now, self._logger, sink, unseen
         )
 
-    def _look_back(self, landed: _Landed, outcomes: Sequence[ShardOutcome]) -> None:
+    def _look_back(self, landed: Committed, outcomes: Sequence[ShardOutcome]) -> None:
         self.throttled = any(isinstance(one.error, ThrottledError) for one in outcomes)
         self.progressed = landed.batch is not None or any(one.moved_on for one in outcomes)
 
@@ -337,51 +356,3 @@ class BatchDrain:
                 self._source.name,
                 ", ".join(shown(name) for name in sorted(masks.masked_whole)),
             )
-
-    def _commit(
-        self,
-        tables: Tables,
-        owner: SourceIdentity | None,
-        writer: BatchWriter,
-        planned: Checkpoint,
-        stream: StreamDescription,
-        outcomes: list[ShardOutcome],
-    ) -> _Landed:
-        """Commit the batch, then the checkpoint that it reaches; another drain may win the race."""
-        saved, log, now = tables.saved, tables.log, self._now
-        reached = updated_checkpoint(planned, outcomes, now, stream.served_at)
-        batch: int | None = None
-        try:
-            record_gaps(saved, planned, outcomes, now)
-            if owner is not None:
-                log.record_owner(owner)
-            record_salt(log, self._salt)
-            moved = moved_positions(reached, outcomes)
-            if writer.has_rows:
-                saved.require_newest()
-            batch = writer.commit(moved)
-            if batch is not None:
-                crash_points.reach(crash_points.AFTER_CHANGE_LOG_COMMIT)
-            reached = pruned(replace(reached, batch=log.head), stream, now=now)
-            due = positions_due(
-                saved.checkpoint,
-                reached,
-                landed=batch is not None,
-                moved=bool(moved),
-                saved_at=saved.saved_at,
-                now=now,
-            )
-            if is_worth_saving(
-                saved.checkpoint,
-                reached,
-                log.drain_must_pass,
-                positions=due or log.is_checkpoint_due,
-            ):
-                saved.save(reached)
-                crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)
-            log.record_gaps(reached.gap_notes())
-        except ConcurrentWriterError as error:
-            saved.forget()
-            self._logger.info("Drain of %s lost the commit race: %s", self._source.name, error)
-            return _Landed(reached, batch, lost_race=True)
-        return _Landed(reached, batch)

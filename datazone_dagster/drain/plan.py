@@ -118,7 +118,7 @@ def plan_drain(
     checkpoint = with_unsent(checkpoint, stream, now)
 
     unfinished = _unfinished(stream.stream_arn, checkpoint)
-    ready = [row for row in unfinished if _parent_is_done(row, checkpoint)]
+    ready = [row for row in unfinished if parent_is_done(row, checkpoint)]
     return DrainPlan(
         checkpoint=checkpoint,
         reads=tuple(_read_of(row, stream, listed.get(row.shard_id), now) for row in ready),
@@ -366,7 +366,8 @@ def _with_lost_parents(
     return checkpoint
 
 
-def _parent_is_done(row: ShardCheckpoint, checkpoint: Checkpoint) -> bool:
+def parent_is_done(row: ShardCheckpoint, checkpoint: Checkpoint) -> bool:
+    """Return whether every parent of a shard is finished in the checkpoint."""
     parents = [checkpoint.get(row.stream_arn, one) for one in parents_in(row.parent_shard_id)]
     return all(parent is not None and parent.is_done for parent in parents)
 

@@ -34,6 +34,8 @@ class Tables:
         layout: Layout,
         source: DynamoDBSource,
         identify: Callable[[], SourceIdentity | None],
+        *,
+        shared: bool = False,
     ) -> Tables:
         """Open both tables at their newest versions.
 
@@ -41,14 +43,20 @@ class Tables:
             layout: Locations of the tables.
             source: Source of the tables.
             identify: Returns the table that a new change log belongs to.
+            shared: Whether several drains write: what others have saved is read, and the change log
+                is made ready for them.
 
         Raises:
             SourceMismatchError: The change log belongs to another table than the source.
             StorageError: A table can't be read, or the two contradict each other.
         """
         # The order matters: another drain may land and save a batch between the two.
-        saved = CheckpointTable(layout, source.name).known_or_created()
+        checkpoints = CheckpointTable(layout, source.name)
+        opening = checkpoints.open_or_create if shared else checkpoints.known_or_created
+        saved = opening()
         log = ChangeLog(layout, source, identify).open_or_create()
+        if shared:
+            log.number_by_commit()
         if log.head < saved.checkpoint.batch:  # perhaps both were made again
             saved.forget()
             saved = CheckpointTable(layout, source.name).open_or_create()
@@ -69,7 +77,11 @@ def _behind_its_checkpoint(source: str, batch: int, head: int, layout: Layout) -
 
 
 def record_gaps(
-    saved: CheckpointSnapshot, planned: Checkpoint, outcomes: Sequence[ShardOutcome], now: datetime
+    saved: CheckpointSnapshot,
+    planned: Checkpoint,
+    outcomes: Sequence[ShardOutcome],
+    now: datetime,
+    save: Callable[[CheckpointSnapshot, Checkpoint], None] = CheckpointSnapshot.save,
 ) -> None:
     """Save gaps before the records after them land: those rows alone would move the position.
 
@@ -79,5 +91,5 @@ def record_gaps(
     found = [with_gap(one.row, one.gap, now) for one in outcomes if one.gap is not None]
     replaces = bool(saved.checkpoint.shards) and saved.checkpoint.stream_arn != planned.stream_arn
     if found or replaces:
-        saved.save(planned.with_shards(*found))
+        save(saved, planned.with_shards(*found))
         crash_points.reach(crash_points.AFTER_CHECKPOINT_COMMIT)

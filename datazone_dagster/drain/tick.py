@@ -17,9 +17,11 @@ from datazone_dagster.drain.polling import (
     seconds_to_next,
 )
 from datazone_dagster.drain.process_state import activities_of
+from datazone_dagster.drain.set_batch import SetDrain, StreamDrain
 from datazone_dagster.drain.settings import DrainSettings
 from datazone_dagster.drain.source_tables import Tables
 from datazone_dagster.errors import DatazoneError
+from datazone_dagster.model.drain_part import DrainPart, SetPart, StreamPart
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient, utc_now
 from datazone_dagster.model.report import DrainReport
@@ -40,6 +42,7 @@ def drain_tick(
     clock: Clock = utc_now,
     logger: logging.Logger = _logger,
     listening: bool = False,
+    part: DrainPart | None = None,
 ) -> DrainReport:
     """Land batch after batch until the source is caught up or the time budget is spent.
 
@@ -54,6 +57,7 @@ def drain_tick(
         logger: Logger of warnings.
         listening: Whether another drain of this client came just before: busy shards are asked
             every second, the others as rarely as ever, and the streams are not listed each time.
+        part: What this drain does where several drain the source; None: it is the only one.
 
     Returns:
         One report over all batches.
@@ -66,7 +70,9 @@ def drain_tick(
     total: DrainReport | None = None
     tables: Tables | None = None
     while True:
-        drain = BatchDrain(source, client, layout, settings, clock, logger, deadline_seconds)
+        drain = _batch_drain(
+            source, client, layout, settings, clock, logger, deadline_seconds, part
+        )
         try:
             with guarded(layout.uri, f"Draining {source.name}"):
                 report = drain.run(
@@ -87,10 +93,27 @@ def drain_tick(
         if (
             report.caught_up
             or stuck
+            or isinstance(part, StreamPart)  # drain runs read on
             or shutdown_requested()
             or time.monotonic() >= deadline_seconds
         ):
             return total
+
+
+def _batch_drain(
+    source: DynamoDBSource,
+    client: StreamClient,
+    layout: Layout,
+    settings: DrainSettings,
+    clock: Clock,
+    logger: logging.Logger,
+    deadline_seconds: float,
+    part: DrainPart | None,
+) -> BatchDrain:
+    common = (source, client, layout, settings, clock, logger, deadline_seconds)
+    if isinstance(part, SetPart):
+        return SetDrain(*common, part)
+    return BatchDrain(*common) if part is None else StreamDrain(*common, part)
 
 
 def next_drain_seconds(client: StreamClient) -> float:

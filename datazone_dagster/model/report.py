@@ -8,6 +8,7 @@ from datetime import datetime
 
 from datazone_dagster.model.arrival import Arrival
 from datazone_dagster.model.scan_facts import ScanFacts
+from datazone_dagster.model.set_state import SetState
 from datazone_dagster.model.shard_tree import ShardNode
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.model.snapshot_report import SnapshotReport
@@ -43,6 +44,7 @@ class DrainReport:
     `latest_age_seconds` before. No unread change is older than `oldest_unread_at`. Times are UTC.
     `undated` counts records without a time: theirs is that of the drain. `snapshot` is the last
     one of the source, None without one. `shards` are the unfinished ones and their parents.
+    `sets` are those that drain runs read; empty where the sensor reads all shards.
     """
 
     source: str
@@ -70,6 +72,7 @@ class DrainReport:
     arrival: Arrival = field(default_factory=Arrival)
     snapshot: SnapshotReport | None = None
     shards: tuple[ShardNode, ...] = ()
+    sets: tuple[SetState, ...] = ()
 
     def then(self, later: DrainReport) -> DrainReport:
         """Combine this report with that of the next drain: sums of both, the state of the later."""

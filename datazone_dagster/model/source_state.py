@@ -11,6 +11,24 @@ from datazone_dagster.model.snapshot_report import SnapshotReport
 
 
 @dataclass(frozen=True, slots=True)
+class SetProgress:
+    """Progress of a set of shards, by the tables alone.
+
+    Args:
+        name: Name of the set.
+        shards: Number of its unfinished shards.
+        last_batch: Last batch that it landed; 0: none.
+        read_through: Time before which every change of its shards is landed, by what was recorded
+            last; None without shards.
+    """
+
+    name: str
+    shards: int
+    last_batch: int
+    read_through: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class SourceStatus:
     """What the change log and the checkpoint of a source show. Times are UTC.
 
@@ -25,6 +43,7 @@ class SourceStatus:
         snapshot: The last snapshot; None if there never was one.
         gaps: Every gap, open or not.
         reach: How far back the change log reaches.
+        sets: Sets of shards that drain runs read; empty where ticks drain.
     """
 
     source: str
@@ -35,3 +54,4 @@ class SourceStatus:
     snapshot: SnapshotReport | None
     gaps: tuple[GapNote, ...]
     reach: LogReach
+    sets: tuple[SetProgress, ...] = ()

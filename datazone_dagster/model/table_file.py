@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,8 @@ from typing import Any
 class DataFile:
     """One live file of a table, with its statistics by column.
 
-    `path` is percent-encoded, as in the log. `num_records` includes rows that a deletion vector
+    `path` is percent-encoded, as in the log. `constants` are columns whose value the log has, and
+    not the file. `num_records` includes rows that a deletion vector
     hides: for tables that may have vectors, use `datazone_dagster.delta.transaction_log`.
     `slots` has a bit for each slot that keys of its rows have; None: any.
     """
@@ -25,3 +26,4 @@ class DataFile:
     maximum: Mapping[str, Any]
     partition: Mapping[str, Any]
     slots: int | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)

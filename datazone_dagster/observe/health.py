@@ -30,6 +30,9 @@ _TEXT_CHARS = 2_000
 
 LOW_HEADROOM = timedelta(hours=6)
 
+SET_BEHIND = timedelta(minutes=2)
+"""Time after the last read to the latest positions from which on a set of shards is behind."""
+
 _COARSE = (
     "The times of changes have milliseconds only, and Kinesis delivers in any order: of two "
     "changes of one item in a millisecond the wrong one may win. Set the precision: aws dynamodb "
@@ -89,6 +92,10 @@ def health_of_report(
         level = Level.ERROR if _lasts(now, caught_up_at) else Level.WARN
         errors = "; ".join(f"{shard}: {text}" for shard, text in report.shard_errors[:_SHOWN])
         sentences.append(f"{len(report.shard_errors)} shards can't be read. {errors}")
+    if behind := sets_behind(report, now):
+        level = level if level is Level.ERROR else Level.WARN
+        state = "BEHIND" if state == "OK" else state
+        sentences.append(behind)
     if report.gaps:
         level, state = Level.ERROR, "GAP"
         sentences.append(f"{describe_gaps(report.gaps)} {ways_out(report.source)}")
@@ -107,6 +114,35 @@ def health_of_report(
         shards_unread=max(0, report.shards_unfinished - report.shards_open),
         retention_seconds=retention.total_seconds(),
     )
+
+
+def sets_behind(report: DrainReport, now: datetime) -> str:
+    """Return which sets of shards have no run, or are not read to their end; empty if none."""
+    of_sets = [one for one in report.sets if one.shards]
+    alone = [one.name for one in of_sets if not one.has_run]
+    late = [
+        f"{one.name} by {in_words(now - one.read_at)}"
+        for one in of_sets
+        if one.has_run and one.read_at is not None and now - one.read_at > SET_BEHIND
+    ]
+    parts = []
+    if alone:
+        parts.append(
+            f"No run reads {len(alone)} of {len(report.sets)} sets: {_first(alone)}. Each "
+            "gets one within a minute if Dagster's queue and launcher have room: look at the "
+            f"runs of the job drain_shards_{report.source}."
+        )
+    if late:
+        parts.append(
+            f"Behind the latest position: {_first(late)}. If that goes on, raise drain_workers, or "
+            "look at the shards that fail."
+        )
+    return " ".join(parts)
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def health_of_error(

@@ -38,15 +38,17 @@ def drain_metadata(
     seconds = max(report.duration_seconds, since_seconds, 0.001)
     found: dict[str, Plain | None] = {
         "records_landed": report.records,
-        "bytes_landed": report.record_bytes,
+        "bytes_landed": None if report.sets else report.record_bytes,
         "records_per_second": round(report.records / seconds, 3),
-        "bytes_per_second": round(report.record_bytes / seconds, 1),
+        "bytes_per_second": None if report.sets else round(report.record_bytes / seconds, 1),
         "records_malformed": report.malformed or None,
         "records_without_time": report.undated or None,
         "records_repeated": report.arrival.repeated or None,
         "records_of_other_tables": report.arrival.others or None,
         "records_with_equal_times": report.arrival.tied or None,
-        "get_records_calls": report.get_records_calls,
+        "get_records_calls": None if report.sets else report.get_records_calls,
+        "drain_workers": sum(one.has_run for one in report.sets) if report.sets else None,
+        "sets_without_worker": _without_run(report) or None,
         "shards_open": report.shards_open,
         "shards_unfinished": _if_other(report.shards_unfinished, report.shards_open),
         "shards_failing": len(report.shard_errors) or None,
@@ -64,6 +66,10 @@ def drain_metadata(
         "dagster/uri": uri,
     }
     return _known(found)
+
+
+def _without_run(report: DrainReport) -> int:
+    return sum(bool(one.shards) and not one.has_run for one in report.sets)
 
 
 def apply_metadata(

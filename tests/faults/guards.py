@@ -40,9 +40,32 @@ GUARDS = (
     Guard(
         "Files joined by another drain are not joined again",
         "changelog/log.py",
-        "join_files(self._head.at, files)",
-        "join_files(self._table.now(), files)",
+        "join_files(self._head.at, files, self._head.source)",
+        "join_files(self._table.now(), files, self._head.source)",
         "changelog/test_maintain_log.py::test_files_that_another_drain_joined_are_not_joined_again",
+    ),
+    Guard(
+        "A batch of a set is put again only after commits of other shards",
+        "changelog/set_commits.py",
+        'return "another drain read one of the same shards" if moved & shards else None',
+        "return None",
+        "changelog/test_set_commits.py::"
+        "test_every_interleaving_lands_each_record_once_and_whoever_meets_no_other_wins",
+    ),
+    Guard(
+        "A drain run that was frozen lands nothing of a set that was taken over",
+        "changelog/set_commits.py",
+        "        if self.app_id in app_ids:\n",
+        "        if False:\n",
+        "changelog/test_set_commits.py::"
+        "test_a_drain_whose_set_was_taken_over_while_it_slept_lands_nothing",
+    ),
+    Guard(
+        "A checkpoint of one of several drains is saved on top of the others'",
+        "changelog/checkpoints.py",
+        "wanted = with_changes(newest.checkpoint, base, checkpoint)",
+        "wanted = checkpoint",
+        "drain/test_sets.py::test_a_save_keeps_what_another_drain_saved_meanwhile",
     ),
     Guard(
         "A batch is not committed once its log moved past another drain's batch",
@@ -133,10 +156,10 @@ GUARDS = (
     Guard(
         "The checkpoint is opened before the change log",
         "drain/source_tables.py",
-        "        saved = CheckpointTable(layout, source.name).known_or_created()\n"
+        "        saved = opening()\n"
         "        log = ChangeLog(layout, source, identify).open_or_create()\n",
         "        log = ChangeLog(layout, source, identify).open_or_create()\n"
-        "        saved = CheckpointTable(layout, source.name).known_or_created()\n",
+        "        saved = opening()\n",
         "faults/test_overlap.py::test_another_drain_commits_while_this_one_opens_its_tables",
     ),
     Guard(

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.numbering import with_optional_number
 from datazone_dagster.changelog.schema import SCHEMA
 from datazone_dagster.dataset.quarantine import KIND as QUARANTINE_KIND
 from datazone_dagster.delta import data_files, open_table
@@ -121,7 +122,7 @@ def landed(layout: Layout) -> pa.Table:
     log = ChangeLog(layout, SOURCE.name)
     table = open_table(log.uri, log.storage_options, "change log")
     columns = [Log.BATCH, Log.SHARD_ID, Log.EVENT_ID, Log.VERSION, Log.KEYS, Log.RAW, Log.REASON]
-    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    schema = with_optional_number(pa.schema([SCHEMA.field(name) for name in columns]))
     if table is None:
         return schema.empty_table()
     files = sorted(data_files(table), key=lambda file: file.minimum[Log.BATCH])

@@ -1,0 +1,41 @@
+"""Parts of a drain, where several processes drain one source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from datazone_dagster.model.shard_set import ShardSet
+
+
+@dataclass(frozen=True)
+class SetPart:
+    """Part of a drain run: the shards of a set.
+
+    Args:
+        shards: The set.
+        is_first: Whether the table of the client is compared with that of the change log.
+    """
+
+    shards: ShardSet
+    is_first: bool = False
+
+
+@dataclass(frozen=True)
+class StreamPart:
+    """Part of the sensor, where drain runs read the shards.
+
+    Args:
+        sets: Number of sets.
+        read_at: Time at which a set was last read to the latest positions, by the name of the sets
+            that have a run; None: not since the run began.
+        reported_batch: Last batch that the sensor has reported; None: it has reported none yet.
+    """
+
+    sets: int
+    read_at: Mapping[str, datetime | None] = field(default_factory=dict)
+    reported_batch: int | None = None
+
+
+DrainPart = SetPart | StreamPart

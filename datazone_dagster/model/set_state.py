@@ -1,0 +1,26 @@
+"""States of the sets of shards of a source, as its sensor sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SetState:
+    """State of one set of shards.
+
+    Args:
+        name: Name of the set, such as `2-of-4`.
+        shards: Number of its unfinished shards.
+        last_batch: Last batch that it landed; 0: none.
+        has_run: Whether a run reads it, or is queued or starting.
+        read_at: Time at which its run has last read all shards to their latest position; None: not
+            since it began.
+    """
+
+    name: str
+    shards: int
+    last_batch: int
+    has_run: bool
+    read_at: datetime | None

@@ -1,0 +1,213 @@
+"""Drain runs: the sensor starts one for each set of shards, and replaces it when it dies."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+from dagster import DagsterRun, DagsterRunStatus, RunRequest
+
+from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
+from datazone_dagster.dagster_glue import drain_jobs
+from datazone_dagster.dagster_glue.heartbeat import SILENCE_SECONDS
+from datazone_dagster.dagster_glue.names import ALIVE_TAG, END_TAG, FAILURE_TAG, READ_TAG
+from datazone_dagster.errors import DefinitionError, LakehouseMismatchError
+from datazone_dagster.observe.level import Level
+from datazone_dagster.sources import DynamoDBSource
+from tests.dagster_glue.conftest import ITEM_COLUMNS, MakeWorld, Tick, World
+
+JOB = "drain_shards_orders"
+HEALTH = "dynamodb/orders:stream_health"
+
+
+def orders_of(workers: int) -> Transform:
+    source = DynamoDBSource("orders", start="trim_horizon", drain="runs", drain_workers=workers)
+
+    @transform(
+        input_mapping={"changes": Input(Stream(source=source))},
+        output_mapping={"rows": Output(Dataset("orders"))},
+        version="1",
+    )
+    def orders(changes: Any) -> object:
+        return changes.select(*ITEM_COLUMNS)
+
+    return orders
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """Four shards, two workers."""
+    made = make_world(orders_of(2))
+    for _ in range(3):
+        made.stream.split(0)
+    for number in range(20):
+        made.put(str(number))
+    return made
+
+
+def drain_requests(tick: Tick) -> list[RunRequest]:
+    return [one for one in tick.requests if one.job_name == JOB]
+
+
+def started(world: World, request: RunRequest, **tags: str) -> DagsterRun:
+    """Create the run of a request, as a process that drains has it."""
+    return world.instance.create_run_for_job(
+        world.defs.resolve_job_def(JOB),
+        status=DagsterRunStatus.STARTED,
+        tags={
+            **request.tags,
+            "dagster/partition": request.partition_key or "",
+            ALIVE_TAG: world.clock.now.isoformat(),
+            READ_TAG: world.clock.now.isoformat(),
+            **tags,
+        },
+    )
+
+
+def status_of(world: World, run: DagsterRun) -> DagsterRunStatus:
+    found = world.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
+
+
+def run_set(world: World, request: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a requested run drain once, then tell it to end."""
+    asked = count()
+    monkeypatch.setattr(drain_jobs, "told_to_end", lambda *_: lambda: next(asked) > 0)
+    assert world.run(JOB, tags=request.tags, partition=request.partition_key).success
+
+
+def test_each_set_gets_a_run_and_no_second_one(world: World) -> None:
+    tick = world.tick()
+    requests = drain_requests(tick)
+    assert [one.partition_key for one in requests] == ["1-of-2", "2-of-2"]
+    assert "GetRecords" not in world.stream.calls
+    for one in requests:
+        started(world, one)
+    tick = world.tick()
+    assert drain_requests(tick) == []
+    health = tick.checks().get(HEALTH)
+    assert health is None or health.passed
+
+
+def test_runs_drain_and_the_sensor_reports_and_applies_what_they_land(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for request in 3 * drain_requests(world.tick()):  # children wait for parents in other sets
+        run_set(world, request, monkeypatch)
+    tick = world.tick()
+    [landed] = tick.materializations()
+    assert landed.metadata["records_landed"].value == 20
+    assert landed.metadata["drain_workers"].value == 0
+    [apply] = [one for one in tick.requests if one.job_name == "apply_orders"]
+    assert apply.tags
+    world.run("apply_orders")  # without its tags it does not stay
+    assert len(world.rows()) == 20
+    assert world.tick().materializations() == []
+
+
+def test_a_silent_run_is_replaced_within_a_minute(world: World) -> None:
+    first, second = (started(world, one) for one in drain_requests(world.tick()))
+    world.clock.advance(timedelta(seconds=SILENCE_SECONDS - 1))
+    assert drain_requests(world.tick()) == []
+    world.instance.add_run_tags(second.run_id, {ALIVE_TAG: world.clock.now.isoformat()})
+    world.clock.advance(timedelta(seconds=1))
+    tick = world.tick()
+    assert [one.partition_key for one in drain_requests(tick)] == ["1-of-2"]
+    assert status_of(world, first) is DagsterRunStatus.FAILURE
+    assert status_of(world, second) is DagsterRunStatus.STARTED
+    health = tick.checks()[HEALTH]
+    assert health.severity.value == "WARN"
+    assert "No run reads 1 of 2 sets: 1-of-2" in str(health.description)
+
+
+def test_a_run_that_was_replaced_ends_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_jobs, "ASK_EVERY_SECONDS", 0.0)
+    run = started(world, drain_requests(world.tick())[0])
+    told = drain_jobs.told_to_end(world.instance, run.run_id, world.clock)
+    assert not told()
+    world.instance.report_run_failed(run, "silent")
+    assert told()
+
+
+def test_a_run_ends_after_hours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain_jobs, "ASK_EVERY_SECONDS", 0.0)
+    run = started(world, drain_requests(world.tick())[0])
+    told = drain_jobs.told_to_end(world.instance, run.run_id, world.clock)
+    world.clock.advance(drain_jobs.LONGEST - timedelta(seconds=1))
+    assert not told()
+    world.clock.advance(timedelta(seconds=1))
+    assert told()
+
+
+def test_runs_that_fail_in_a_row_wait(world: World) -> None:
+    request = drain_requests(world.tick())[0]
+    for _ in range(3):
+        run = started(world, request, **{FAILURE_TAG: "AccessDeniedError: no"})
+        world.instance.report_run_failed(run)
+    world.clock.advance(timedelta(seconds=35))
+    tick = world.tick()
+    assert [one.partition_key for one in drain_requests(tick)] == ["2-of-2"]
+    assert "The last run of set 1-of-2 failed: AccessDeniedError: no" in str(
+        tick.checks()[HEALTH].description
+    )
+    world.clock.advance(timedelta(seconds=31))
+    assert len(drain_requests(world.tick())) == 2
+
+
+def test_another_number_of_workers_ends_the_runs_of_the_former(
+    world: World, make_world: MakeWorld
+) -> None:
+    runs = [started(world, one) for one in drain_requests(world.tick())]
+    stream, changed = world.stream, make_world(orders_of(3))
+    changed.stream = stream
+    type(changed.defs.resources["datazone_dynamodb"]).streams = {"orders": stream}  # type: ignore[index]
+    requests = drain_requests(changed.tick())
+    assert {one.partition_key for one in requests} <= {"1-of-3", "2-of-3", "3-of-3"}
+    assert requests
+    for run in runs:
+        found = world.instance.get_run_by_id(run.run_id)
+        assert found is not None
+        assert END_TAG in found.tags
+
+
+def test_a_run_in_another_lakehouse_lands_nothing(world: World) -> None:
+    request = drain_requests(world.tick())[0]
+    tags = {**request.tags, ".dagster/datazone_batch": "99"}
+    with pytest.raises(LakehouseMismatchError):
+        world.run(JOB, tags=tags, partition=request.partition_key)
+
+
+def test_a_set_behind_warns(world: World) -> None:
+    for one in drain_requests(world.tick()):
+        started(world, one)
+    world.clock.advance(timedelta(minutes=3))
+    for run in world.instance.get_runs():
+        world.instance.add_run_tags(run.run_id, {ALIVE_TAG: world.clock.now.isoformat()})
+    health = world.tick().checks()[HEALTH]
+    assert "Behind the latest position: 1-of-2 by 3 min" in str(health.description)
+    assert not health.passed or health.severity.value == Level.WARN.value
+
+
+def test_arguments_of_a_source() -> None:
+    for wrong in (None, 0, 33, True, "2"):
+        with pytest.raises(DefinitionError, match="1 to 32"):
+            DynamoDBSource("orders", drain="runs", drain_workers=wrong)  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="drain='tick'"):
+        DynamoDBSource("orders", drain_workers=2)
+    with pytest.raises(DefinitionError, match="drain="):
+        DynamoDBSource("orders", drain="often")  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="stream_enabled"):
+        DynamoDBSource("orders", stream_enabled=False, drain="runs", drain_workers=2)
+
+
+def test_a_source_is_drained_by_its_sensor_unless_it_says_so(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.put("1")
+    tick = world.tick()
+    assert [one.job_name for one in tick.requests] == ["apply_orders"]
+    assert JOB not in {one.name for one in world.defs.resolve_all_job_defs()}

@@ -1,0 +1,286 @@
+"""Several drains of one source: a sensor that lists, and runs that read a set of shards each."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datazone_dagster.changelog.checkpoints import CheckpointTable
+from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.drain import DrainSettings, drain_tick
+from datazone_dagster.errors import SourceMismatchError
+from datazone_dagster.model.column_names import Log
+from datazone_dagster.model.drain_part import SetPart, StreamPart
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.report import DrainReport
+from datazone_dagster.model.shard_set import ShardSet, shard_sets
+from datazone_dagster.process import crash_points
+from datazone_dagster.sources import DynamoDBSource
+from datazone_dagster.testing import Crash, ScriptedStream, at_point
+from tests.examples import examples
+from tests.new_process import NewProcess
+
+SOURCE = DynamoDBSource("orders", "eu-west-1", start="trim_horizon", drain="runs", drain_workers=2)
+TWO_SETS = StreamPart(2)
+SMALL = DrainSettings(budget_bytes=300, max_workers=1)
+POINTS = (
+    crash_points.AFTER_READ,
+    crash_points.AFTER_CHANGE_LOG_COMMIT,
+    crash_points.AFTER_CHECKPOINT_COMMIT,
+)
+
+
+@dataclass
+class World:
+    """A stream, its lakehouse, and the processes that drain it."""
+
+    layout: Layout
+    stream: ScriptedStream = field(default_factory=lambda: ScriptedStream(page_records=2, shards=3))
+    puts: int = 0
+
+    def put(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.stream.put({"id": {"S": str(self.puts % 7)}, "n": {"N": str(self.puts)}})
+            self.puts += 1
+
+    def tick(self, part: StreamPart | None = TWO_SETS, *, new: bool = False) -> DrainReport:
+        client = NewProcess(self.stream) if new else self.stream
+        return drain_tick(SOURCE, client, self.layout, settings=SMALL, part=part)
+
+    def work(self, shards: ShardSet, bounds: DrainSettings = SMALL) -> DrainReport:
+        client = NewProcess(self.stream)
+        return drain_tick(SOURCE, client, self.layout, settings=bounds, part=SetPart(shards))
+
+    def rows(self) -> list[dict[str, object]]:
+        log = ChangeLog(self.layout, SOURCE.name).open()
+        assert log is not None
+        columns = [Log.BATCH, Log.SHARD_ID, Log.EVENT_ID, Log.KEYS]
+        chunks = log.chunks(0, log.head, 1 << 30, columns=columns)
+        return [row for chunk in chunks for row in chunk.rows.to_pylist()]
+
+    def catch_up(self, sets: int = 2) -> None:
+        for _ in range(30):
+            self.tick(StreamPart(sets))
+            reports = [self.work(one, DrainSettings()) for one in shard_sets(sets)]
+            if len(self.rows()) >= len(self.stream.changes) and all(
+                one.caught_up for one in reports
+            ):
+                return
+        raise AssertionError("the stream is not read to its end")
+
+    def check(self) -> None:
+        """Every change once, those of an item oldest first."""
+        rows = self.rows()
+        ids = [row[Log.EVENT_ID] for row in rows]
+        assert sorted(map(str, ids)) == sorted(one.event_id for one in self.stream.changes)
+        for key in {row[Log.KEYS] for row in rows}:
+            found = [row[Log.EVENT_ID] for row in rows if row[Log.KEYS] == key]
+            of_key = [one.event_id for one in self.stream.changes if one.keys.decode() == key]
+            assert found == of_key
+        numbers = {int(str(row[Log.BATCH])) for row in rows}
+        assert sorted(numbers) == list(range(1, max(numbers) + 1))
+
+
+def world_in(root: Path) -> World:
+    return World(Layout(str(root)))
+
+
+SETS = (*shard_sets(2), *shard_sets(3))
+WHO = st.sampled_from([None, *SETS])
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(1, 6)),
+        st.tuples(st.sampled_from(["split", "roll"]), st.integers(0, 2)),
+        st.tuples(st.just("drain"), WHO, WHO, st.sampled_from(POINTS), st.booleans()),
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=examples(12), deadline=None)
+@given(STEPS)
+def test_any_overlap_and_any_death_lands_each_change_once_and_in_order(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[object, ...]]
+) -> None:
+    """The other drain runs in the middle of the first, which may die then; K changes on the way."""
+    world = world_in(tmp_path_factory.mktemp("lake"))
+    world.put(5)
+    for what, *more in steps:
+        if what == "put":
+            world.put(int(str(more[0])))
+        elif what in ("split", "roll"):
+            getattr(world.stream, str(what))(int(str(more[0])))
+        else:
+            first, other, point, dies = more
+            assert isinstance(point, str)
+
+            def interrupted(other: object = other, dies: object = dies) -> None:
+                drain(world, other)
+                if dies:
+                    raise Crash
+
+            with suppress(Crash), at_point(point, interrupted):
+                drain(world, first)
+    world.put(3)
+    world.catch_up()
+    world.check()
+
+
+def drain(world: World, who: object) -> None:
+    if isinstance(who, ShardSet):
+        world.work(who)
+    else:
+        world.tick(new=True)
+
+
+def test_children_in_another_set_are_read_once_their_parent_is_finished(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(9)
+    for _ in range(3):
+        world.stream.split(0)
+        world.put(9)
+    sets = {name: next(one for one in shard_sets(2) if one.has(name)) for name in all_ids(world)}
+    assert len(set(sets.values())) == 2
+    world.tick()
+    first, second = shard_sets(2)
+    for _ in range(12):
+        world.work(first, DrainSettings())
+        world.work(second, DrainSettings())
+    world.check()
+
+
+def all_ids(world: World) -> list[str]:
+    found = world.stream.describe(world.stream.stream_arn)
+    return [one.shard_id for one in found.shards]
+
+
+def listings(world: World) -> dict[str, int]:
+    reads = {"GetRecords", "GetShardIterator"}
+    return {name: times for name, times in world.stream.calls.items() if name not in reads}
+
+
+def test_a_drain_run_lists_nothing_and_the_sensor_reads_nothing(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(9)
+    world.tick()
+    assert "GetRecords" not in world.stream.calls
+    before = listings(world)
+    for one in shard_sets(2):
+        world.work(one)
+    assert listings(world) == before
+    world.check()
+
+
+def test_the_sensor_finds_the_gap_of_a_shard_that_vanished(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(9)
+    world.tick()
+    for one in shard_sets(2):
+        world.work(one)
+    world.put(9)
+    gone = world.stream.shard_ids()[0]
+    world.stream.roll(0)
+    world.stream.hide(gone)
+    world.stream.trim()
+    report = world.tick()
+    assert [gap.shard_id for gap in report.gaps] == [gone]
+
+
+def test_the_sensor_tells_what_the_runs_have_landed_and_how_far_they_are(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(9)
+    report = world.tick(StreamPart(2, {}, None))
+    assert (report.batch, report.caught_up) == (None, False)
+    assert [one.has_run for one in report.sets] == [False, False]
+    assert sum(one.shards for one in report.sets) == 3
+    assert report.oldest_unread_at is not None
+    for one in shard_sets(2):
+        world.work(one)
+    now = datetime.now(timezone.utc)
+    read_at = {"1-of-2": now, "2-of-2": now - timedelta(seconds=20)}
+    report = world.tick(StreamPart(2, read_at, 0))
+    assert (report.records, report.caught_up, report.oldest_unread_at) == (9, True, None)
+    assert report.batch == report.batches == report.head_batch >= 2
+    assert 20 <= report.latest_age_seconds < 40
+    late = world.tick(StreamPart(2, {**read_at, "2-of-2": now - timedelta(minutes=9)}, 0))
+    assert (late.caught_up, late.batch) == (False, report.batch)
+
+
+def test_a_snapshot_that_waits_is_passed_when_every_set_has_read_its_shards(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(9)
+    world.tick()
+    log = ChangeLog(world.layout, SOURCE.name).open_or_create()
+    awaited = datetime.now(timezone.utc) - timedelta(seconds=30)
+    for one in shard_sets(2):
+        world.work(one)
+    log = ChangeLog(world.layout, SOURCE.name).open_or_create()
+    log.set_property("datazone.drain_awaited", awaited.isoformat(), "Testing")
+    for one in shard_sets(2):
+        world.work(one)
+    saved = CheckpointTable(world.layout, SOURCE.name).open()
+    assert saved is not None
+    assert saved.checkpoint.has_passed(awaited)
+
+
+def test_a_run_that_reads_another_table_lands_nothing(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(3)
+    world.tick()
+    other = ScriptedStream("payments", shards=3)
+    other.put({"id": {"S": "1"}})
+    with pytest.raises(SourceMismatchError):
+        drain_tick(SOURCE, other, world.layout, part=SetPart(shard_sets(2)[0], is_first=True))
+
+
+def test_back_to_ticks_and_to_runs_again(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    for _ in range(2):
+        world.put(9)
+        world.catch_up()
+        world.put(9)
+        while not world.tick(None).caught_up:
+            pass
+        world.check()
+
+
+def test_a_save_keeps_what_another_drain_saved_meanwhile(tmp_path: Path) -> None:
+    """That a parent is finished is in no row of the change log: only the checkpoint says so."""
+    world = world_in(tmp_path)
+    world.put(9)
+    for _ in range(3):
+        world.stream.roll(0)
+    world.tick()
+    first, second = shard_sets(2)
+    with at_point(crash_points.AFTER_READ, lambda: world.work(second, DrainSettings())):
+        world.work(first, DrainSettings())
+    saved = CheckpointTable(world.layout, SOURCE.name).open()
+    assert saved is not None
+    finished = {one.shard_id for one in saved.checkpoint.shards.values() if one.is_done}
+    assert finished == set(all_ids(world)[:3])
+    assert len({next(one for one in shard_sets(2) if one.has(name)) for name in finished}) == 2
+
+
+def test_a_frozen_run_wakes_up_after_its_set_was_taken_over(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(12)
+    world.tick()
+    (frozen,) = [one for one in shard_sets(2) if one.has(world.stream.shard_ids()[0])]
+
+    def others() -> None:
+        for _ in range(3):
+            world.work(frozen)
+            world.put(6)
+        world.tick(new=True)
+
+    with at_point(crash_points.AFTER_READ, others):
+        report = world.work(frozen)
+    assert report.lost_race
+    world.catch_up()
+    world.check()

@@ -82,13 +82,15 @@ test-store: $(STAMP) $(BIN)/versitygw $(AZURITE) ## all tests on object stores t
 	@test ! -e $(SWEEP) || $(BIN)/python -m tests.store.sweep_table $(SWEEP) docs/reliability.md
 
 SPARK_JARS := $(VENV)/spark-jars
-test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake (needs Java 17 and Maven)
+test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake, and Spark as an engine (needs Java 17 and Maven)
 	@if ! java -version >/dev/null 2>&1 || ! mvn -v >/dev/null 2>&1; then \
 	  echo "test-spark: skipped, it needs java (17) and mvn on the PATH"; exit 0; fi; \
 	set -e; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pyspark>=4.0,<4.1'; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pyspark[connect]>=4.0,<4.1'; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pysail || echo "test-spark: no Sail here, its test is skipped"; \
 	mvn -q -B -f tests/spark/pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(SPARK_JARS)); \
-	DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark tests/spark
+	DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark tests/spark; \
+	DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark tests/spark_engine
 
 DAGSTER_SATELLITES := dagster-celery dagster-k8s dagster-postgres
 test-celery: $(STAMP) ## settings of the launchers of Kubernetes and Celery, read by their classes

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datazone_dagster.api.expect import Expect
     from datazone_dagster.api.mapping import Input, Output, Stream
     from datazone_dagster.api.source import DynamoDBSource
+    from datazone_dagster.api.spark_engine import SparkEngine
     from datazone_dagster.api.transform import Transform, transform
     from datazone_dagster.dagster_glue.alerting import alert_sensor
     from datazone_dagster.dagster_glue.alerts import CheckEvent, slack_alert
@@ -46,6 +47,7 @@ __all__ = [
     "Input",
     "Lakehouse",
     "Output",
+    "SparkEngine",
     "Stream",
     "Transform",
     "alert_sensor",
@@ -74,6 +76,7 @@ _MODULES = {
     "Input": "api.mapping",
     "Lakehouse": "dagster_glue.resources",
     "Output": "api.mapping",
+    "SparkEngine": "api.spark_engine",
     "Stream": "api.mapping",
     "Transform": "api.transform",
     "alert_sensor": "dagster_glue.alerting",

@@ -25,6 +25,7 @@
     │   │   ├── StoreCredentialsError    its credentials are missing, invalid or expired
     │   │   ├── StoreAccessError         it denies access to files
     │   │   └── StoreLocationError       there is no such bucket, or it is in another region
+    │   ├── SparkError                the Spark server of a dataset failed, or is not fit for it
     │   └── ConcurrentWriterError     another writer committed first; nothing was written
     │       └── MakesWayError         a run makes way for a rebuild that is about to be swapped in
     │                                 (datazone_dagster.dataset.swap_fence)
@@ -197,6 +198,10 @@ class StoreAccessError(StoreError):
 
 class StoreLocationError(StoreError):
     """There is no such bucket or container, or it is in another region."""
+
+
+class SparkError(StorageError):
+    """The Spark server of a dataset can't be reached, has failed, or is not fit for it."""
 
 
 class ConcurrentWriterError(StorageError):

@@ -35,6 +35,7 @@ def test_the_names_are_these() -> None:
         "Input",
         "Lakehouse",
         "Output",
+        "SparkEngine",
         "Stream",
         "Transform",
         "alert_sensor",
@@ -239,7 +240,7 @@ def test_settings_have_these_fields_each_with_a_text(name: str) -> None:
 def test_a_frame_has_these_methods() -> None:
     public = {"arrow", "columns", "df", "filter", "items", "pl", "select", "sql", "with_columns"}
     for_the_stages = {"attributes", "images_needed", "is_row_wise", "is_unread", "of_changes"}
-    for_the_stages |= {"is_by_change", "rows_of", "sibling_values", "field_names", "mixing"}
+    for_the_stages |= {"is_by_change", "rows_of", "sibling_values", "field_names", "mixing", "plan"}
     assert {name for name in dir(Frame) if not name.startswith("_")} == public | for_the_stages
     assert hasattr(Frame, "__arrow_c_stream__")
 

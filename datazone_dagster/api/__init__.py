@@ -9,6 +9,7 @@ from datazone_dagster.api.expect import Expect
 from datazone_dagster.api.kinesis_source import KinesisSource
 from datazone_dagster.api.mapping import Input, Output, Stream
 from datazone_dagster.api.source import DynamoDBSource
+from datazone_dagster.api.spark_engine import SparkEngine
 from datazone_dagster.api.transform import Transform, transform
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Input",
     "KinesisSource",
     "Output",
+    "SparkEngine",
     "Stream",
     "Transform",
     "transform",

@@ -10,6 +10,7 @@ from typing import Literal
 from datazone_dagster.api import checked
 from datazone_dagster.api.columns import checked_columns, checked_policies
 from datazone_dagster.api.expect import Expect, Expectations, checked_expectations
+from datazone_dagster.api.spark_engine import SparkEngine, checked_engine
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.column_names import RESERVED_PREFIX, has_refused_characters
 from datazone_dagster.model.contract import Column, Contract, Policies, SchemaPolicy
@@ -74,6 +75,9 @@ class Dataset:
         buckets: Number of shares of the keys that runs apply independently of one another: a power
             of two, up to 256. The asset has a static partition per bucket. Another number takes
             effect with the next run; no row is written anew.
+        engine: Engine that applies the changes: a `SparkEngine`, for `mode="merge"` with
+            `deletes="hard"` and for `mode="append"`, without `partition_by`, `schema`, `expect` and
+            `buckets`. None: the library's own.
 
     Raises:
         DefinitionError: An argument is invalid; the message names it and its allowed values.
@@ -98,6 +102,7 @@ class Dataset:
     ttl_deletes: Literal["apply", "ignore"]
     expect: Expectations
     buckets: int
+    engine: SparkEngine | None
 
     def __init__(
         self,
@@ -121,6 +126,7 @@ class Dataset:
         ttl_deletes: Literal["apply", "ignore"] = "apply",
         expect: Mapping[str, str | Expect] | Expectations = (),
         buckets: int = 1,
+        engine: SparkEngine | None = None,
     ) -> None:
         where = f"Dataset({checked_dataset_id(id)!r})"
         values: dict[str, object] = {
@@ -144,6 +150,7 @@ class Dataset:
             "expect": checked_expectations(where, expect),
             "buckets": checked.buckets(where, buckets),
         }
+        values["engine"] = checked_engine(where, engine, values)
         if (mode, deletes) == ("append", "soft"):
             raise DefinitionError(
                 f"{where}: mode='append' stores every event, deletes included, so deletes='soft' "

@@ -12,6 +12,7 @@ from datazone_dagster.api import checked, signature
 from datazone_dagster.api.dataset import Dataset
 from datazone_dagster.api.mapping import Input, Output, Stream
 from datazone_dagster.api.source import DynamoDBSource
+from datazone_dagster.api.spark_engine import SparkEngine
 from datazone_dagster.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -87,6 +88,11 @@ class Transform(Generic[P, R_co]):
     def buckets(self) -> int:
         """Number of buckets of each output."""
         return next(iter(self.outputs.values())).buckets
+
+    @property
+    def engine(self) -> SparkEngine | None:
+        """Engine of each output; None: the library's own."""
+        return next(iter(self.outputs.values())).engine
 
     @property
     def job_name(self) -> str:
@@ -187,6 +193,13 @@ def transform(
         datasets = {output: given.dataset for output, given in outputs.items()}
         _check_datasets(where, lookups, datasets)
         _check_buckets(where, datasets, has_stream=stream.source.stream_enabled)
+        _check_engines(
+            where,
+            datasets,
+            has_stream=stream.source.stream_enabled,
+            has_lookups=bool(lookups),
+            row_wise=row_wise,
+        )
         if not stream.source.stream_enabled:
             _check_replaced(where, datasets)
         if checked.flag(where, "row_wise", row_wise):
@@ -288,6 +301,32 @@ def _check_buckets(where: str, datasets: Mapping[str, Dataset], *, has_stream: b
             f"{where}: buckets={max(counts.values())}, but the source has stream_enabled=False.",
             hint="A scan replaces all rows at once: leave buckets out.",
         )
+
+
+def _check_engines(
+    where: str,
+    datasets: Mapping[str, Dataset],
+    *,
+    has_stream: bool,
+    has_lookups: bool,
+    row_wise: bool,
+) -> None:
+    """Refuse outputs with different engines, and what Spark does not do."""
+    engines = {dataset.engine for dataset in datasets.values()}
+    if engines == {None}:
+        return
+    if len(engines) > 1:
+        raise DefinitionError(
+            f"{where}: the outputs have different engines.",
+            hint="Give all outputs of a transform the same engine, or write two transforms.",
+        )
+    for is_so, what, hint in (
+        (not has_stream, "a source with stream_enabled=False", "Leave engine out."),
+        (has_lookups, "inputs to look up", "Join them downstream of the dataset."),
+        (row_wise, "row_wise=True", "Return select(), filter(), with_columns() or sql()."),
+    ):
+        if is_so:
+            raise DefinitionError(f"{where}: a SparkEngine does not support {what}.", hint=hint)
 
 
 def _check_replaced(where: str, datasets: Mapping[str, Dataset]) -> None:

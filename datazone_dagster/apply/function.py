@@ -22,12 +22,10 @@ from datazone_dagster.apply.one_key import check_one_key
 from datazone_dagster.apply.parts import PartResult, evaluated_in_parts
 from datazone_dagster.apply.path_mismatches import quarantined, view_types_of
 from datazone_dagster.apply.reads import Reads
+from datazone_dagster.apply.remote_chunk import RemoteChunk
 from datazone_dagster.database.database import Databases
 from datazone_dagster.dataset.stored_state import FunctionState
-from datazone_dagster.errors import (
-    OutOfMemoryError,
-    TransformError,
-)
+from datazone_dagster.errors import OutOfMemoryError, TransformError
 from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.lookup import Lookup
@@ -320,7 +318,9 @@ class Function:
         return min(self._transform.outputs[output].quarantine_limit for output in outputs)
 
     def returned(
-        self, chunk: FullChunk | LatestPart | FirstChanges, lookups: Mapping[str, pa.Table]
+        self,
+        chunk: FullChunk | LatestPart | FirstChanges | RemoteChunk,
+        lookups: Mapping[str, pa.Table],
     ) -> dict[str, object]:
         """Call the function on a chunk, perhaps without reading it; return its values by output.
 

@@ -75,9 +75,19 @@ class Reads:
         rows: Mapping[str, pa.Table],
     ) -> None:
         """Add a chunk that was evaluated to the history, and make its report."""
-        self.paths = self.paths.after(self.names.found(), len(changes))
+        columns = {name for table in rows.values() for name in table.column_names}
+        self.record_counted(len(changes), mismatches, view_types, columns)
+
+    def record_counted(
+        self,
+        changes: int,
+        mismatches: tuple[PathMismatch, ...],
+        view_types: Collection[str],
+        columns: Collection[str],
+    ) -> None:
+        """Add a chunk as `record` does, by its number of changes and the columns of its rows."""
+        self.paths = self.paths.after(self.names.found(), changes)
         unfound = self.paths.never_found(self.names.paths())
         lacks_old = self.names.reads_old_images and NO_OLD_IMAGES in view_types
-        columns = {name for table in rows.values() for name in table.column_names}
         sources = {name: self.names.sources(name) for name in columns}
         self.report = ReadReport(self.names.sibling_values, mismatches, unfound, lacks_old, sources)

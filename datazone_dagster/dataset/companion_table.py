@@ -165,6 +165,10 @@ class CompanionTable:
         """
         attempts = 1 if commit else ATTEMPTS
         append(table, rows, commit, added=added, attempts=attempts, independent=independent)
+        self.maintain(table, now)
+
+    def maintain(self, table: Table, now: datetime) -> None:
+        """Drop the days that have expired, and keep the table's log short."""
         self._expire(table, now)
         table.keep_short(_REPLACED_STAY)
 

@@ -61,6 +61,26 @@ class Tombstones:
             contents="tombstones",
         )
 
+    @property
+    def uri(self) -> str:
+        """Location of the table."""
+        return self._companion.uri
+
+    def exist(self) -> bool:
+        """Return whether there is a table."""
+        return self._companion.open() is not None
+
+    def prepare(self) -> None:
+        """Create the table if there is none, for another engine that writes to it."""
+        self._companion.open_or_create(SCHEMA, f"Keys that left dataset {self._dataset_id}")
+
+    def maintain(self, now: datetime) -> None:
+        """Do what follows a write: another engine has written tombstones."""
+        table = self._companion.open()
+        if table is not None:
+            with guarded(self.uri, f"Expiring tombstones of dataset {self._dataset_id!r}"):
+                self._companion.maintain(table, now)
+
     def superseded(self, keyed_changes: pa.Table) -> pa.Table:
         """Return the keyed changes that are older than a tombstone of their key.
 

@@ -216,6 +216,11 @@ class Frame(Relation):
         return Frame(replace(read, bound=tuple(bound)))
 
     @property
+    def plan(self) -> Plan:
+        """The computation of the rows, for an engine that is not DuckDB."""
+        return self._plan
+
+    @property
     def mixing(self) -> tuple[Mixing, ...]:
         """Operations over the changes of several rows, in the order of the calls."""
         return self._plan.mixing

@@ -7,7 +7,7 @@ that descriptor, or the attribute as a unit: then the function looks at both its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from datazone_dagster.frame.paths import ImagePath, extracted
@@ -41,23 +41,23 @@ class PathFields:
         parsed: SQL of the parsed value that contains each path, probes included.
         read: The paths that the frame reads.
         unfound: Fields whose attribute no record had so far: they are looked for.
+        extract: Function that returns the SQL of a field inside a parsed value.
     """
 
     column: str
     parsed: Mapping[ImagePath, str]
     read: Mapping[ImagePath, str]
     unfound: frozenset[str]
+    extract: Callable[[str, Sequence[str]], str] = extracted
 
     def sql(self, path: ImagePath) -> str:
         """Return the SQL of a path's field."""
-        name, value = self.read[path], extracted(self.parsed[path], path.column_steps)
-        levels = [level for level in _levels(path) if not self._covered(path, level[0])]
+        name, value = self.read[path], self.value(path)
+        levels = self._checked_levels(path)
         sql = self._checked(path, name, value, levels) if levels else value
         if name not in self.unfound:
             return sql
-        attribute = _attributes(path)[-1]
-        present = f"{self._at(path, attribute)} IS NOT NULL"
-        found = f"{FOUND}({text_literal(name)}, {present})"
+        found = f"{FOUND}({text_literal(name)}, {self.is_present(path)})"
         return f"CASE WHEN {self.column} IS NOT NULL AND NOT {found} THEN NULL ELSE {sql} END"
 
     def _checked(
@@ -70,21 +70,47 @@ class PathFields:
         fits, note = "", ""
         for level, (attribute, descriptor) in reversed(list(enumerate(levels))):
             below = self._at(path, (*attribute, descriptor))
-            null = _null_of(path.image, attribute)
-            expected = [
-                f"{self._at(path, attribute)} IS NULL",
-                f"{self._at(null, null.column_steps)} IS NOT NULL",
-                *self._others_read(attribute, descriptor),
-                f"({below} IS NOT NULL AND ({fits}))" if fits else f"{below} IS NOT NULL",
-            ]
+            fits = self._fits(path, attribute, descriptor, fits)
             keys = f"json_keys({self.column}, {text_literal(_pointer(attribute))})"
             called = f"{OTHER_TYPE}({text_literal(name)}, {level}, {KEY}, {VERSION}, {keys}[1])"
             note = f"CASE WHEN {below} IS NULL THEN {called} ELSE {note} END" if note else called
-            fits = " OR ".join(expected)
         return f"CASE WHEN {fits} THEN {value} WHEN {note} THEN {value} END"
 
+    def fits(self, path: ImagePath) -> str:
+        """Return the SQL of whether the attributes of a path have the types that it expects."""
+        fits = ""
+        for attribute, descriptor in reversed(self._checked_levels(path)):
+            fits = self._fits(path, attribute, descriptor, fits)
+        return fits or "true"
+
+    def value(self, path: ImagePath) -> str:
+        """Return the SQL of the value of a path, without any check."""
+        return self._at(path, path.column_steps)
+
+    def is_present(self, path: ImagePath) -> str:
+        """Return the SQL of whether the record has the last attribute of a path."""
+        return f"{self._at(path, _attributes(path)[-1])} IS NOT NULL"
+
+    def _checked_levels(self, path: ImagePath) -> list[tuple[tuple[str, ...], str]]:
+        return [level for level in _levels(path) if not self._covered(path, level[0])]
+
+    def _fits(
+        self, path: ImagePath, attribute: tuple[str, ...], descriptor: str, inner: str
+    ) -> str:
+        """Return the SQL of whether an attribute, and those inside of it, fit the path."""
+        below = self._at(path, (*attribute, descriptor))
+        null = _null_of(path.image, attribute)
+        return " OR ".join(
+            [
+                f"{self._at(path, attribute)} IS NULL",
+                f"{self._at(null, null.column_steps)} IS NOT NULL",
+                *self._others_read(attribute, descriptor),
+                f"({below} IS NOT NULL AND ({inner}))" if inner else f"{below} IS NOT NULL",
+            ]
+        )
+
     def _at(self, path: ImagePath, steps: tuple[str, ...]) -> str:
-        return extracted(self.parsed[path], steps)
+        return self.extract(self.parsed[path], steps)
 
     def _covered(self, path: ImagePath, attribute: tuple[str, ...]) -> bool:
         """Return whether the frame reads the attribute, or one around it, as a unit."""

@@ -8,9 +8,10 @@ from functools import partial
 
 from datazone_dagster.api import Transform
 from datazone_dagster.api.source import require_stream
-from datazone_dagster.apply import ApplyRun, ApplySettings
+from datazone_dagster.apply import ApplySettings
 from datazone_dagster.apply.bucket_run import bucket_steps
 from datazone_dagster.apply.pacing import Stay
+from datazone_dagster.apply.run_choice import run_of
 from datazone_dagster.delta.store_errors import converts_errors, guarded
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
@@ -54,7 +55,7 @@ def apply_transform(
     """
     require_stream(transform.source, "apply_transform")
     facts = transform, layout, settings, clock, on_chunk, logger
-    run = partial(ApplyRun, *facts, only=only, bucket=bucket)
+    run = partial(run_of(transform), *facts, only=only, bucket=bucket)
     return dict(list(bucket_steps(run, None))[-1].datasets)
 
 
@@ -89,5 +90,5 @@ def follow_changes(
     stay = told_to_end and Stay(settings.idle_seconds, longest_seconds, told_to_end)
     with guarded(layout.uri, "Following the changes of a source"):
         facts = transform, layout, settings, clock, on_chunk, logger
-        run = partial(ApplyRun, *facts, only=only, bucket=bucket)
+        run = partial(run_of(transform), *facts, only=only, bucket=bucket)
         yield from bucket_steps(run, stay)

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from datazone_dagster.api import DynamoDBSource, Transform
-from datazone_dagster.apply import ApplyRun, ApplySettings
+from datazone_dagster.apply import ApplySettings
 from datazone_dagster.apply.pacing import Following, SharedLooks, Stay, look_every_seconds
+from datazone_dagster.apply.run_choice import run_of
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.delta.store_errors import guarded
 from datazone_dagster.model.layout import Layout
@@ -80,7 +81,7 @@ def apply_in_turns(
     layout = shared.layout
     stay = must_end and Stay(float("inf"), float("inf"), must_end)
     with guarded(layout.uri, "Following the changes of a source"):
-        run = ApplyRun(
+        run = run_of(transform)(
             transform,
             layout,
             settings,

@@ -1,0 +1,271 @@
+"""The run of a transform whose datasets Spark writes.
+
+Spark takes all changes up to the head at once. Changes that it might read in another way than the
+library's own engine are applied by that one: values of another type than a path reads, records
+that are no changes, texts that no number can be made of. So the result, the quarantine and the
+errors are the same, whoever applies a chunk.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from datazone_dagster.api import Transform
+from datazone_dagster.api.function_version import function_version
+from datazone_dagster.api.spark_engine import SparkEngine
+from datazone_dagster.apply.chunk import CHANGES_SCHEMA, ChunkFacts
+from datazone_dagster.apply.pacing import ChunkCost
+from datazone_dagster.apply.progress import advanced
+from datazone_dagster.apply.remote_chunk import RemoteChunk, python_error
+from datazone_dagster.apply.run import ApplyRun
+from datazone_dagster.apply.trial_call import unread
+from datazone_dagster.changelog.log import ChangeLogSnapshot
+from datazone_dagster.dataset.dataset_table import ChunkWritten
+from datazone_dagster.errors import SparkError
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.frame.result import rows_of
+from datazone_dagster.model.column_names import HIDDEN
+from datazone_dagster.model.report import DeleteCounts, MergeCounts
+from datazone_dagster.spark.frame_query import FrameQuery, frame_query
+from datazone_dagster.spark.probe_server import require_fit
+from datazone_dagster.spark.spark_mode import SparkBatch, SparkDatasetTable
+from datazone_dagster.spark.spark_server import (
+    FailingValuesError,
+    SparkServer,
+    connected,
+    disconnected,
+)
+from datazone_dagster.spark.statements import (
+    HAS_ATTRIBUTE,
+    HAS_IMAGE,
+    LogRange,
+    batch_facts,
+    batch_query,
+    carried_columns,
+)
+
+FAILURES = 3
+"""Chunks with failing values after which a run leaves the rest to the library's own engine."""
+
+
+class LeftToOurselvesError(Exception):
+    """Spark does not apply a chunk. The message says why.
+
+    Args:
+        reason: Why.
+        through_batch: Last batch that the library's own engine has to apply.
+    """
+
+    def __init__(self, reason: str, through_batch: int) -> None:
+        super().__init__(reason)
+        self.through_batch = through_batch
+
+
+class SparkRun(ApplyRun):
+    """One run of a transform, as `ApplyRun`."""
+
+    def __init__(self, transform: Transform, *args: Any, **options: Any) -> None:
+        super().__init__(transform, *args, **options)
+        engine = transform.engine
+        assert engine is not None, "the caller has looked"
+        self._engine = engine
+        self._server: SparkServer | None = None
+        self._spark_tables: dict[str, SparkDatasetTable] = {}
+        self._ours_through = self._recorded_through = 0
+        self._failures = 0
+
+    def _apply_chunk(
+        self, log: ChangeLogSnapshot, start: int, end: int, lookups: Mapping[str, pa.Table]
+    ) -> int:
+        if start >= self._ours_through:
+            try:
+                return self._by_spark(log, start, end)
+            except LeftToOurselvesError as left:
+                self._ours_through = left.through_batch
+                self._logger.warning(
+                    "Batches %d to %d of %s are applied without Spark: %s",
+                    *(start + 1, left.through_batch, self._transform.name, left),
+                )
+            except SparkError:
+                disconnected(self._engine)
+                raise
+        return super()._apply_chunk(log, start, end, lookups)
+
+    def _connect(self) -> SparkServer:
+        if self._server is None:
+            server = connected(self._engine)
+            require_fit(server, self._engine, self._layout, self._reached)
+            self._spark_tables = {
+                output: SparkDatasetTable(
+                    self._layout, dataset, self._transform.source.name, server, self._reached
+                )
+                for output, dataset in self._datasets.items()
+            }
+            self._server = server
+        return self._server
+
+    def _reached(self, uri: str) -> str:
+        return location_for(self._engine, self._layout.uri, uri)
+
+    def _by_spark(self, log: ChangeLogSnapshot, start: int, end: int) -> int:
+        """Apply a range to the datasets at its start.
+
+        Raises:
+            LeftToOurselvesError: The library's own engine has to apply some batches of it.
+        """
+        started_seconds, server = time.monotonic(), self._connect()
+        behind = {name: one for name, one in self._reports.items() if one.position <= start}
+        for output in behind:
+            known = self._progress[output]
+            if known.ahead or not self._spark_tables[output].follows_transaction(known.position):
+                raise LeftToOurselvesError("the table was restored, or had buckets.", start + 1)
+        chunk = RemoteChunk(self._transform.name, start + 1, end)
+        frames = unread(self._function.returned(chunk, {}))
+        if frames is None or not all(frame.is_row_wise for frame in frames.values()):
+            raise python_error(self._transform.name)
+        counts = MergeCounts()
+        try:
+            for output in behind:
+                ignore_ttl = self._datasets[output].ttl_deletes == "ignore"
+                log_range = LogRange(self._reached(log.uri), log.version, start, end, ignore_ttl)
+                facts, written = self._write_by_spark(server, log_range, output, frames[output])
+                counts += written
+        except FailingValuesError as error:
+            self._failures += 1
+            through = end if self._failures >= FAILURES else start + 1
+            raise LeftToOurselvesError(f"{error}", through) from error
+        self._maintenance.merged_into(behind)
+        seconds = time.monotonic() - started_seconds
+        self._last_cost = ChunkCost(log.stored_bytes(start, end), seconds / 2, seconds / 2)
+        self._report_chunk(facts, counts, seconds)
+        return end
+
+    def _write_by_spark(
+        self, server: SparkServer, log_range: LogRange, output: str, frame: Frame
+    ) -> tuple[ChunkFacts, MergeCounts]:
+        """Apply a range to one dataset."""
+        dataset = self._datasets[output]
+        (found,) = server.run(log_range.facts()).to_pylist()
+        if found["unclear_through"] is not None:
+            raise LeftToOurselvesError(
+                "some records are no changes, or have keys of another form.",
+                found["unclear_through"],
+            )
+        query, rows = self._query(output, frame)
+        text = batch_query(log_range, query, latest_only=dataset.mode == "merge")
+        with cached(server, text) as view:
+            (batch,) = server.run(batch_facts(view, len(query.view.found))).to_pylist()
+            if batch["problem_through"] is not None:
+                raise LeftToOurselvesError(
+                    "some values have another type than the function reads, or are no JSON.",
+                    batch["problem_through"],
+                )
+            if log_range.through_batch > self._recorded_through:  # outputs share their paths
+                self._record(frame, query, batch, found["view_types"], rows)
+                self._recorded_through = log_range.through_batch
+            versions = (found["lowest"] or "", found["highest"] or "")
+            columns = tuple(name for name in rows.column_names if name not in HIDDEN)
+            self._spark_tables[output].spark.take(
+                SparkBatch(view, columns, versions, batch["removed"], log_range.through_batch)
+            )
+            written = self._committed(output, rows, log_range.through_batch)
+        deletes = DeleteCounts(ttl_ignored=found["expired"] if log_range.ignore_ttl else 0)
+        if dataset.mode != "append":
+            deletes += DeleteCounts(batch["filtered"], batch["filtered_by_ttl"])
+        facts = _chunk_facts(found, log_range)
+        self._reports[output] = advanced(
+            self._reports[output],
+            facts,
+            rows,
+            counts=written.counts,
+            deletes=deletes,
+            quarantined=0,
+            table_version=written.table_version,
+            new_columns=written.added_columns,
+            read=self._function.reads.report,
+        )
+        return facts, written.counts
+
+    def _committed(self, output: str, rows: pa.Table, through_batch: int) -> ChunkWritten:
+        """Commit the batch that the table of a dataset was given."""
+        began = self._progress[output]
+        written = self._spark_tables[output].apply(
+            CHANGES_SCHEMA.empty_table(),
+            rows,
+            after_batch=began.position,
+            through_batch=through_batch,
+            now=self._clock(),
+            state=self._function.state,
+            known=began,
+            version=function_version(self._transform),
+            start=self._starts.get(output),
+        )
+        self._starts.pop(output, None)
+        self._progress[output] = began.moved_to(through_batch)
+        return written
+
+    def _query(self, output: str, frame: Frame) -> tuple[FrameQuery, pa.Table]:
+        """Return the frame as Spark SQL, and its columns as a table without rows."""
+        dataset = self._datasets[output]
+        raw = frame.rows_of(CHANGES_SCHEMA.empty_table())
+        names = [name for name in frame.columns if not pt.is_null(raw.schema.field(name).type)]
+        rows = rows_of(raw, dataset_id=dataset.id, mode=dataset.mode)
+        where = f"Dataset {dataset.id!r}"
+        plan = frame.plan
+        carried = carried_columns(len(plan.names.unfound(plan.needs)))
+        return frame_query(frame, names, rows.schema, carried, where), rows
+
+    def _record(
+        self,
+        frame: Frame,
+        query: FrameQuery,
+        batch: Mapping[str, Any],
+        view_types: list[str],
+        rows: pa.Table,
+    ) -> None:
+        """Record in which records the paths of the frame found their attributes."""
+        notes = frame.field_names.notes
+        for at, (name, _, _) in enumerate(query.view.found):
+            notes.records[name] += batch[HAS_IMAGE.format(at)]
+            notes.present[name] += batch[HAS_ATTRIBUTE.format(at)]
+        self._function.reads.record_counted(
+            batch["changes"], (), view_types, set(rows.column_names)
+        )
+
+
+def _chunk_facts(found: Mapping[str, Any], log_range: LogRange) -> ChunkFacts:
+    return ChunkFacts(
+        found["first_batch"] or log_range.after_batch + 1,
+        log_range.through_batch,
+        records=found["records"],
+        record_bytes=found["record_bytes"],
+        decoded_bytes=found["record_bytes"],
+        event_time_min=found["event_time_min"],
+        event_time_max=found["event_time_max"],
+    )
+
+
+@contextmanager
+def cached(server: SparkServer, query: str) -> Iterator[str]:
+    """Have the rows of a query computed once and kept by the server; yield their name."""
+    view = f"dz_batch_{uuid.uuid4().hex}"
+    try:
+        server.run(f"CACHE TABLE {view} AS {query}")
+        yield view
+    finally:
+        server.run(f"DROP VIEW IF EXISTS {view}")
+
+
+def location_for(engine: SparkEngine, lakehouse: str, uri: str) -> str:
+    """Return the location of a table as Spark reaches it."""
+    if engine.lakehouse is not None:
+        return engine.lakehouse.rstrip("/") + uri.removeprefix(lakehouse.rstrip("/"))
+    return uri if "://" in uri else os.path.abspath(uri)

@@ -1,0 +1,246 @@
+"""A dataset's table that Spark writes: everything but the rows is as for our own engine.
+
+The MERGE carries the position as Delta's transaction (`txnAppId`, `txnVersion`). Delta skips it if
+the table has that position already, and fails it if another commit moves the position meanwhile.
+Each commit has a token, so that what another writer has committed is not taken for ours.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from datazone_dagster.api import Dataset
+from datazone_dagster.dataset.bucket_positions import marks_of
+from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.modes import ChunkRows
+from datazone_dagster.dataset.properties import apply_app_id
+from datazone_dagster.dataset.tombstones import Tombstones
+from datazone_dagster.delta import Commit, guarded
+from datazone_dagster.delta.write_table import add_columns
+from datazone_dagster.errors import ConcurrentWriterError, SchemaChangeError, StorageError
+from datazone_dagster.model.column_names import HIDDEN
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.report import MergeCounts
+from datazone_dagster.process import crash_points
+from datazone_dagster.rows.append import append
+from datazone_dagster.rows.engine import MergeTarget
+from datazone_dagster.spark.spark_server import APP_ID, APP_VERSION, USER_METADATA, SparkServer
+from datazone_dagster.spark.statements import (
+    MergeSource,
+    append_statement,
+    doubled_query,
+    history_query,
+    merge_statement,
+    tombstones_statement,
+)
+
+
+@dataclass(frozen=True)
+class SparkBatch:
+    """The changes of a chunk, which a session of Spark has by a name.
+
+    Args:
+        view: Name of the view.
+        columns: Columns of its rows that go to the dataset.
+        versions: Lowest and highest version of its changes.
+        removed: Number of changes that remove their key.
+        through_batch: Position of the dataset after it.
+    """
+
+    view: str
+    columns: tuple[str, ...]
+    versions: tuple[str, str]
+    removed: int
+    through_batch: int
+
+
+class SparkMode:
+    """Implements `Mode` for chunks that a session of Spark holds.
+
+    Args:
+        server: The session.
+        uri: The dataset, as Spark reaches it.
+        source: Name of the dataset's source.
+        tombstones: Tombstones of the dataset; None for a dataset that stores every event.
+        tombstones_uri: Their table, as Spark reaches it.
+    """
+
+    fields: tuple[pa.Field, ...] = ()
+
+    def __init__(
+        self,
+        server: SparkServer,
+        uri: str,
+        source: str,
+        tombstones: Tombstones | None,
+        tombstones_uri: str,
+    ) -> None:
+        self.name = "append" if tombstones is None else "merge"
+        self._server = server
+        self._uri = uri
+        self._source = source
+        self._tombstones = tombstones
+        self._tombstones_uri = tombstones_uri
+        self._batch: SparkBatch | None = None
+
+    def take(self, batch: SparkBatch) -> None:
+        """Have a chunk ready, which the next call of `write` writes."""
+        self._batch = batch
+
+    def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
+        """Write the chunk that was taken; the rows of `chunk` are not used.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first; the table is as it was.
+            FailingValuesError: A value does not fit its column; the table is as it was.
+            SchemaChangeError: The table has several rows of a key.
+            SparkError: The server failed.
+            StorageError: The store failed, or keys were erased while Spark wrote.
+        """
+        batch, self._batch = self._batch, None
+        assert batch is not None, "a chunk was taken"
+        table = target.table
+        if target.added:
+            with (
+                guarded(target.uri, f"Adding columns to {target.title}"),
+                table.by_delta_rs() as handle,
+            ):
+                add_columns(handle, target.added)
+        crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
+        statement = self._statement(target, batch, chunk)
+        crash_points.reach(crash_points.AFTER_TOMBSTONES)
+        before, token = table.at, str(uuid.uuid4())
+        settings = {
+            APP_ID: apply_app_id(self._source),
+            APP_VERSION: str(batch.through_batch),
+            USER_METADATA: token,
+        }
+        self._server.run(statement, settings)
+        table.refresh()
+        if table.at.version == before.version:  # no row has changed: some versions commit nothing
+            with guarded(target.uri, f"Moving the position of {target.title}"):
+                append(table, table.schema.empty_table(), commit)
+            return MergeCounts()
+        return self._counts(target, before.version, marks_of(before, self._source), token)
+
+    def _statement(self, target: MergeTarget, batch: SparkBatch, chunk: ChunkRows) -> str:
+        columns = (*batch.columns, *HIDDEN)
+        if self._tombstones is None:
+            return append_statement(self._uri, target.schema, columns, batch.view, batch.versions)
+        if target.table.at.files and self._uri not in _one_row_per_key:
+            found = self._server.run(doubled_query(self._uri))
+            if len(found):
+                raise _several_rows(target)
+        _one_row_per_key.add(self._uri)
+        known = self._tombstones_uri if self._tombstones.exist() else None
+        source = MergeSource(batch.view, known, batch.versions[0])
+        if batch.removed:
+            self._tombstones.prepare()
+            self._server.run(tombstones_statement(self._tombstones_uri, source.sql, chunk.now))
+            self._tombstones.maintain(chunk.now)
+        return merge_statement(self._uri, target.schema, columns, source.sql)
+
+    def _counts(
+        self, target: MergeTarget, version: int, marks: Mapping[str, int], token: str
+    ) -> MergeCounts:
+        """Return what our commit changed, or find out that there is none."""
+        history = self._server.run(history_query(self._uri)).to_pylist()
+        ours = next((one for one in history if one.get("userMetadata") == token), None)
+        if ours is None:
+            raise ConcurrentWriterError(
+                f"{target.title} has been moved by another run: Spark has skipped the commit.",
+                safe="Nothing of this attempt was written; the other run's commit is in effect.",
+                hint="The next run continues from the new state.",
+            )
+        if ours.get("readVersion") != version:
+            self._require_same(target, marks)
+        metrics = dict(ours.get("operationMetrics") or {})
+        return MergeCounts(
+            _number(metrics, "numTargetRowsInserted"),
+            _number(metrics, "numTargetRowsUpdated"),
+            _number(metrics, "numTargetRowsDeleted"),
+        )
+
+    def _require_same(self, target: MergeTarget, marks: Mapping[str, int]) -> None:
+        """Check that nobody erased or redrove keys just before Spark began.
+
+        Raises:
+            StorageError: Somebody did, so erased keys may be back.
+        """
+        own = apply_app_id(self._source)
+        now = dict(marks_of(target.table.at, self._source).items())
+        if any(at != marks.get(name, 0) for name, at in now.items() if name != own):
+            raise StorageError(
+                f"{target.title}: keys were erased or redriven in the moment between the look at "
+                "the table and the commit of Spark.",
+                safe="The position and all other rows are right.",
+                hint="Repeat the erasure or the redrive, or run `datazone-dagster rebuild "
+                f"{target.dataset_id}`.",
+            )
+
+
+_one_row_per_key: set[str] = set()
+"""Tables of which this process knows that no key has several rows."""
+
+
+def _several_rows(target: MergeTarget) -> SchemaChangeError:
+    return SchemaChangeError(
+        f"{target.title} has several rows of a key, which a SparkEngine can't replace as one.",
+        safe="Nothing was written; the table is as it was.",
+        hint=f"Run `datazone-dagster rebuild {target.dataset_id}`, or leave engine out.",
+    )
+
+
+def _number(metrics: Mapping[str, Any], name: str) -> int:
+    return int(metrics.get(name) or 0)
+
+
+class SparkDatasetTable(DatasetTable):
+    """The table of a dataset that a session of Spark writes.
+
+    Args:
+        layout: Locations of the tables.
+        dataset: The dataset.
+        source: Name of its source.
+        server: The session.
+        reached: The location of a table as Spark reaches it.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        dataset: Dataset,
+        source: str,
+        server: SparkServer,
+        reached: Callable[[str], str],
+    ) -> None:
+        super().__init__(
+            layout,
+            dataset.id,
+            source,
+            mode=dataset.mode,
+            ttl_deletes="apply",  # Spark leaves out what is ignored
+            deletion_vectors=dataset.deletion_vectors,
+            description=dataset.description,
+        )
+        tombstones = None if dataset.mode == "append" else self._tombstones
+        self.spark = self._mode = SparkMode(
+            server,
+            reached(self.uri),
+            source,
+            tombstones,
+            reached(self._tombstones.uri),
+        )
+
+    def follows_transaction(self, position: int) -> bool:
+        """Return whether Delta's transaction of the table is this position.
+
+        It is another one after a RESTORE, and where buckets had positions of their own.
+        """
+        table = self._open()
+        return table is None or table.transaction(self.app_id) == position

@@ -1,0 +1,93 @@
+"""SparkEngine and what a dataset with it can be: refused where it is declared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from datazone_dagster import Dataset, Input, Output, SparkEngine, Stream, Transform, transform
+from datazone_dagster.errors import DefinitionError
+from datazone_dagster.sources import DynamoDBSource
+
+ENGINE = SparkEngine(remote="sc://spark.example.com:15002")
+
+
+def transform_with(*datasets: Dataset, lookup: bool = False, **options: Any) -> Transform:
+    source = DynamoDBSource("orders", stream_enabled=options.pop("stream_enabled", True))
+    inputs = {"changes": Input(Stream(source=source))}
+    if lookup:
+        inputs["other"] = Input(Dataset("other"))
+
+    def kept(changes: Any, other: Any = None) -> Any:
+        return changes
+
+    return transform(
+        input_mapping=inputs,
+        output_mapping={one.id: Output(one) for one in datasets},
+        **options,
+    )(kept)
+
+
+def test_it_is_a_value_that_never_shows_its_parameters() -> None:
+    secret = SparkEngine("sc://host:443/;use_ssl=true;token=secret", lakehouse="s3a://b/lake")
+    assert secret == SparkEngine(
+        "sc://host:443/;use_ssl=true;token=secret", lakehouse="s3a://b/lake"
+    )
+    assert {secret: 1}[secret] == 1
+    assert "secret" not in repr(secret)
+    assert "secret" not in repr(Dataset("d", engine=secret))
+    assert secret.address == "sc://host:443"
+
+
+@pytest.mark.parametrize("remote", ["", "http://host", "sc://", "sc://a b", "sc:///;x", None, 3])
+def test_another_url_is_refused(remote: Any) -> None:
+    with pytest.raises(DefinitionError, match="Spark Connect"):
+        SparkEngine(remote=remote)
+
+
+@pytest.mark.parametrize("lakehouse", ["", "lake", 3])
+def test_another_lakehouse_is_refused(lakehouse: Any) -> None:
+    with pytest.raises(DefinitionError, match="folder"):
+        SparkEngine("sc://host", lakehouse=lakehouse)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"mode": "history"},
+        {"deletes": "soft"},
+        {"buckets": 16},
+        {"partition_by": "region"},
+        {"schema_policy": "freeze"},
+        {"schema_policy": {"*": "evolve", "a": "quarantine"}},
+        {"expect": {"positive": "total > 0"}},
+        {"engine": "sc://host"},
+    ],
+    ids=str,
+)
+def test_settings_that_it_does_not_support_are_refused(setting: dict[str, Any]) -> None:
+    (name,) = setting
+    with pytest.raises(DefinitionError, match=name) as refused:
+        Dataset("d", **{"engine": ENGINE, **setting})
+    assert "engine" in str(refused.value)
+
+
+def test_the_others_are_not() -> None:
+    for options in ({}, {"mode": "append"}, {"ttl_deletes": "ignore"}, {"deletion_vectors": True}):
+        assert Dataset("d", engine=ENGINE, **options).engine == ENGINE
+    assert Dataset("d").engine is None
+
+
+def test_a_transform_has_one_engine() -> None:
+    spark, ours = Dataset("spark", engine=ENGINE), Dataset("ours")
+    assert transform_with(spark).engine == ENGINE
+    assert transform_with(ours).engine is None
+    with pytest.raises(DefinitionError, match="different engines"):
+        transform_with(spark, ours)
+    with pytest.raises(DefinitionError, match="stream_enabled"):
+        transform_with(spark, stream_enabled=False)
+    with pytest.raises(DefinitionError, match="look up"):
+        transform_with(spark, lookup=True)
+    with pytest.raises(DefinitionError, match="row_wise"):
+        transform_with(spark, row_wise=True)

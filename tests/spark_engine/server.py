@@ -1,0 +1,187 @@
+"""A Spark Connect server with Delta Lake on this machine, and changes for both engines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import util
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from datazone_dagster import Dataset, Input, Output, SparkEngine, Stream, Transform, transform
+from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.schema import ShardRecords
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.record import ChangeRecord
+from datazone_dagster.pipeline import apply_transform, read_dataset
+from datazone_dagster.sources import DynamoDBSource
+from datazone_dagster.testing.scripted_record import change_record
+
+JARS = "DATAZONE_SPARK_JARS"
+MASTER = os.environ.get("DATAZONE_SPARK_MASTER", "local-cluster[2,1,1024]")
+START_SECONDS = 180
+SOURCE = DynamoDBSource("orders", start="trim_horizon")
+
+Item = dict[str, Any]
+Change = tuple[int, str, Item | None]
+"""Sequence number, key, and the new item without its key; None: a delete."""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def connect_server(work: Path) -> Iterator[str]:
+    """Run a server with executors in processes of their own; yield its URL."""
+    spec = util.find_spec("pyspark")
+    assert spec is not None
+    assert spec.origin is not None
+    home, port = Path(spec.origin).parent, free_port()
+    jars = ",".join(map(str, Path(os.environ[JARS]).glob("*.jar")))
+    settings = {
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": str(port),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.executor.memory": "640m",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.sql.warehouse.dir": str(work / "warehouse"),
+        "spark.ui.enabled": "false",
+    }
+    environment = {
+        **os.environ,
+        "SPARK_HOME": str(home),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_LOCAL_DIRS": str(work / "local"),
+        "SPARK_WORKER_DIR": str(work / "worker"),
+        "TZ": "UTC",
+    }
+    command = [
+        *(str(home / "bin" / "spark-submit"), "--master", MASTER, "--driver-memory", "768m"),
+        *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--jars", jars),
+        *(part for name, value in settings.items() for part in ("--conf", f"{name}={value}")),
+        "spark-internal",
+    ]
+    with (work / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, cwd=work, start_new_session=True
+        )
+    try:
+        wait_for(port, process)
+        yield f"sc://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+@contextmanager
+def sail_server(work: Path) -> Iterator[str]:
+    """Run a server of Sail, which is a wheel; yield its URL."""
+    port = free_port()
+    start = "from pysail.cli import main; main()"
+    command = [sys.executable, "-c", start, "spark", "server"]
+    command += ["--ip", "127.0.0.1", "--port", str(port)]
+    with (work / "sail.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=work)
+    try:
+        wait_for(port, process)
+        yield f"sc://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + START_SECONDS
+    while True:
+        assert process.poll() is None, "the server ended; see server.log"
+        with socket.socket() as one:
+            one.settimeout(1)
+            if one.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < until, "the server does not listen"
+        time.sleep(0.5)
+
+
+def land(root: Path | str, changes: Sequence[Change]) -> None:
+    """Land changes as one batch of the change log."""
+    records = []
+    for number, key, item in changes:
+        keys = {"id": {"S": key}}
+        record: ChangeRecord = change_record(
+            "arn",
+            10**25 + number,
+            1_790_000_000 + number,
+            keys=keys,
+            new=None if item is None else {**keys, **item},
+            old={} if item is None else None,
+            view_type="NEW_AND_OLD_IMAGES",
+            ttl=False,
+        )
+        records.append(record)
+    ChangeLog(Layout(str(root)), SOURCE).open_or_create().append(
+        1, [ShardRecords("arn", "shard", None, records)]
+    )
+
+
+def columns(changes: Any) -> Any:
+    """One column of each kind."""
+    return changes.filter(
+        "dynamodb.NewImage.status.S is distinct from 'hidden' and eventName <> 'none'"
+    ).select(
+        "dynamodb.Keys.id.S as id",
+        "eventName as event",
+        "dynamodb.SequenceNumber as number",
+        "dynamodb.NewImage.status.S as status",
+        "cast(dynamodb.NewImage.total.N as decimal(12, 2)) as total",
+        "cast(dynamodb.NewImage.count.N as bigint) + 1 as more",
+        "cast(dynamodb.NewImage.share.N as double) as share",
+        "dynamodb.NewImage.open.BOOL as open",
+        "dynamodb.NewImage.tags.SS as tags",
+        "dynamodb.NewImage.address.M.city.S as city",
+        "case when dynamodb.NewImage.status.S like 'p%' then 'P' else 'other' end as letter",
+        "coalesce(dynamodb.NewImage.raw.B, '-') || '!' as raw",
+        "cast(dynamodb.NewImage.day.S as date) as day",
+        "cast(dynamodb.NewImage.at.S as timestamp) as at",
+        "epoch_ms(cast(dynamodb.NewImage.ms.N as bigint)) as ms",
+    )
+
+
+def flow(
+    engine: SparkEngine | None,
+    function: Any = columns,
+    mode: Literal["merge", "append"] = "merge",
+    on_error: Literal["fail", "quarantine"] = "fail",
+    **dataset: Any,
+) -> Transform:
+    return transform(
+        name="flow",
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"rows": Output(Dataset("d", mode=mode, engine=engine, **dataset))},
+        on_error=on_error,
+    )(function)
+
+
+def rows(root: Path | str) -> tuple[pa.Schema, list[str]]:
+    """Return schema and rows of the dataset, in no order."""
+    found = read_dataset(Layout(str(root)), "d")
+    return found.schema, sorted(map(repr, found.to_pylist()))
+
+
+def applied(root: Path | str, flowing: Transform) -> tuple[pa.Schema, list[str]]:
+    apply_transform(flowing, Layout(str(root)))
+    return rows(root)

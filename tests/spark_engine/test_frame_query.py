@@ -1,0 +1,99 @@
+"""Frames as Spark SQL: what is translated, and what is refused. The results: tests/spark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pytest
+
+from datazone_dagster.apply.chunk import CHANGES_SCHEMA
+from datazone_dagster.apply.remote_chunk import RemoteChunk
+from datazone_dagster.errors import DefinitionError
+from datazone_dagster.frame.frame import Frame
+from datazone_dagster.frame.result import rows_of
+from datazone_dagster.spark.frame_query import FrameQuery, frame_query
+
+CITY = "dynamodb.NewImage.city.S"
+TOTAL = "cast(dynamodb.NewImage.total.N as decimal(12, 2))"
+
+
+def translated(build: Callable[[Frame], Frame]) -> FrameQuery:
+    frame = build(Frame.of_changes(RemoteChunk("t", 1, 2).unread()))
+    assert frame.is_row_wise
+    rows = rows_of(frame.rows_of(CHANGES_SCHEMA.empty_table()), dataset_id="d", mode="merge")
+    return frame_query(frame, frame.columns, rows.schema, ("_dz_key",), "Dataset 'd'")
+
+
+def test_columns_filters_and_types() -> None:
+    query = translated(
+        lambda frame: frame.filter(f"{CITY} = 'it''s'").select(
+            f"{CITY} as city", f"{TOTAL} as total", "eventName"
+        )
+    )
+    assert query.schema.names[:3] == ["city", "total", "eventName"]
+    assert query.schema.field("total").type == pa.decimal128(12, 2)
+    first, second = query.stages
+    assert r"= 'it\'s'" in first
+    assert first.endswith("FROM dz_stage_0 AS `changes`")
+    assert "CASE WHEN `changes`.`_dz_kept` THEN" in second
+    assert "RLIKE" in second
+    assert query.columns[1] == "CAST(`total` AS DECIMAL(12,2)) AS `total`"
+
+
+def test_sql_and_with_columns_are_stages_too() -> None:
+    query = translated(
+        lambda frame: frame.with_columns(f"{CITY} || '!' as city").sql(
+            "select city, eventID as id from changes where city is not null"
+        )
+    )
+    assert query.schema.names[:2] == ["city", "id"]
+    assert "concat(" in query.stages[0]
+    assert "IS NOT NULL" in query.stages[1]
+
+
+def test_attribute_names_are_data() -> None:
+    query = translated(
+        lambda frame: frame.select('dynamodb.NewImage."a`b\'c\\d".S as x', f"{CITY} as y")
+    )
+    ((_, parsed),) = query.view.parsed
+    assert r"`a``b\'c\\d`" in parsed
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        (f"lower({CITY})", "lower: they change other letters"),
+        (f"trim({CITY})", "trim: they take other characters"),
+        (f"{TOTAL} / 3", "/: they divide"),
+        (f"try_cast({CITY} as int)", "try_cast gives null"),
+        (f"regexp_extract({CITY}, 'a.')", "function regexp_extract is not supported"),
+        (f"{CITY} = 3", "INTEGER and VARCHAR are compared"),
+        (f"{CITY} like eventID", "constant text"),
+        (f"substring({CITY}, -1)", "constant position"),
+        (f"cast(cast({CITY} as time) as varchar)", "TIME is not supported"),
+        (f"cast(cast({TOTAL} as decimal(30, 2)) as double)", "which rounds"),
+        ("dynamodb.NewImage.lines.L[1].M.sku.S", "element of a list"),
+        ("dynamodb.NewImage.address.M", "read as JSON text"),
+        ("unnest([1, 2])", "unnest is not supported"),
+        ("list_value(1)", "list_value is not supported"),
+        ("userIdentity", "has the type struct"),
+    ],
+    ids=str,
+)
+def test_what_may_differ_is_refused_with_the_call_and_the_reason(
+    expression: str, reason: str
+) -> None:
+    with pytest.raises(DefinitionError) as refused:
+        translated(lambda frame: frame.select(f"{expression} as x"))
+    text = str(refused.value)
+    assert reason in text
+    assert "Dataset 'd'" in text
+    assert "leave engine out" in text
+
+
+def test_rows_in_python_are_refused_before_any_is_read() -> None:
+    frame = Frame.of_changes(RemoteChunk("orders", 1, 2).unread())
+    for read in (frame.arrow, frame.df, frame.pl, frame.items):
+        with pytest.raises(DefinitionError, match="orders"):
+            read()

@@ -38,6 +38,10 @@ CHANGE_COLUMNS = (
 
 _COLLAPSE_BYTES = 32 << 20
 
+_TRUSTED_SHARE = 1 / 2
+"""Number of changes, as a share of the latest ones, among which new keys are expected to be as rare
+as before. Were all of them new, their rows would still fit `ChunkBounds.most_bytes`."""
+
 
 class FullChunkNeededError(Exception):
     """The batches up to `through_batch` have to be read in full; nothing was written."""
@@ -76,7 +80,8 @@ class ChangeScan:
     _latest: pa.Table | None = None
     _pending: list[pa.Table] = field(default_factory=list)
     _pending_bytes: int = 0
-    _retained_rows: int = 0
+    _pending_rows: int = 0
+    _new_share: float = 1.0
 
     def run(self, row_groups: RowGroups) -> None:
         """Read on until the bounds are reached and the last batch is complete.
@@ -162,7 +167,7 @@ class ChangeScan:
         changes = changes.append_column(ROW_GROUP, number).append_column(ROW, position)
         self._pending.append(changes)
         self._pending_bytes += changes.nbytes
-        self._retained_rows += len(changes)
+        self._pending_rows += len(changes)
         if self.latest_only and self._pending_bytes > max(_COLLAPSE_BYTES, self._latest_bytes()):
             self._collapsed()
 
@@ -170,9 +175,12 @@ class ChangeScan:
         """Collapse what was read; return the latest change of each key."""
         tables = [*([self._latest] if self._latest is not None else []), *self._pending]
         both = pa.concat_tables(tables)
-        self._latest = only_latest(both, both[Log.KEYS], both[Log.VERSION])
-        self._pending, self._pending_bytes, self._retained_rows = [], 0, len(self._latest)
-        return self._latest
+        latest = only_latest(both, both[Log.KEYS], both[Log.VERSION])
+        if self._pending_rows:
+            self._new_share = (len(latest) - self._latest_rows) / self._pending_rows
+        self._latest = latest
+        self._pending, self._pending_bytes, self._pending_rows = [], 0, 0
+        return latest
 
     def _decoded_bytes(self, row_group: RowGroup, rows: pa.Table) -> int:
         if self.reads_later:
@@ -200,7 +208,19 @@ class ChangeScan:
         return retained_bytes >= NEARLY * most_bytes
 
     def _retained_bytes(self, row_bytes: float) -> int:
-        return self._latest_bytes() + self._pending_bytes + int(self._retained_rows * row_bytes)
+        """Return the estimated memory for the changes that will be left, and for their rows.
+
+        A collapse would tell how many will, but takes as long as the changes of many row groups.
+        So new keys are expected among some further changes as often as among those before.
+        """
+        is_trusted = self._pending_rows <= _TRUSTED_SHARE * self._latest_rows
+        share = self._new_share if is_trusted else 1.0
+        rows = self._latest_rows + share * self._pending_rows
+        return self._latest_bytes() + int(share * self._pending_bytes + rows * row_bytes)
+
+    @property
+    def _latest_rows(self) -> int:
+        return 0 if self._latest is None else len(self._latest)
 
     def _latest_bytes(self) -> int:
         return 0 if self._latest is None else int(self._latest.nbytes)

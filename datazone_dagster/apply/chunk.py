@@ -91,3 +91,10 @@ class Prepared:
     reads_later: bool = False
     is_clean: bool = False
     view_types: frozenset[str] = frozenset()
+
+    @property
+    def superseded(self) -> float:
+        """Share of the changes that a later one of their key superseded before they were parsed."""
+        if not self.reads_later or self.is_clean or not self.facts.records:
+            return 0.0
+        return 1 - len(self.result.changes) / self.facts.records

@@ -19,7 +19,7 @@ LONGEST_WAIT_SECONDS = 6.0
 """Longest time that a landed change waits for further changes."""
 
 WORTH_SHARE = 0.1
-"""Share of a chunk's time for its merge at which a run stops waiting for a larger chunk."""
+"""Share of a chunk's fixed time at which a run stops waiting for a larger chunk."""
 
 QUIET_SECONDS = 0.6
 """Time without a new batch after which a run stops waiting."""
@@ -62,16 +62,29 @@ class ChunkCost:
         stored_bytes: Size of the chunk as stored in the change log.
         work_seconds: Time from the change log to rows that are ready to be merged.
         merge_seconds: Time from there to the last commit.
+        superseded: Share of its changes that a later one of their key superseded before they were
+            parsed. Where keys repeat, every chunk parses most of them again, however small it is.
     """
 
     stored_bytes: int
     work_seconds: float
     merge_seconds: float
+    superseded: float = 0.0
 
     def merge_share(self, stored_bytes: float) -> float:
         """Return the merge's share of the time of a chunk with this many bytes."""
         work_seconds = self.work_seconds * stored_bytes / max(self.stored_bytes, 1)
         return self.merge_seconds / max(work_seconds + self.merge_seconds, 1e-6)
+
+    def fixed_share(self, stored_bytes: float) -> float:
+        """Return the share of a chunk's time that a larger chunk would save, about.
+
+        That is its merge, and the work that it repeats for the keys of the chunk before.
+        """
+        fixed_seconds = self.merge_seconds + self.work_seconds * self.superseded
+        work_seconds = self.work_seconds * (1 - self.superseded)
+        work_seconds *= stored_bytes / max(self.stored_bytes, 1)
+        return fixed_seconds / max(work_seconds + fixed_seconds, 1e-6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,7 @@ def is_enough(waiting: Waiting, last: ChunkCost, *, wait_seconds: float = 0.0) -
         return False
     if waiting.age_seconds >= LONGEST_WAIT_SECONDS or waiting.quiet_seconds >= QUIET_SECONDS:
         return True
-    if last.merge_share(waiting.stored_bytes) <= WORTH_SHARE:
+    if last.fixed_share(waiting.stored_bytes) <= WORTH_SHARE:
         return True
     expected_bytes = waiting.stored_bytes * LONGEST_WAIT_SECONDS / max(waiting.age_seconds, 1e-3)
     return last.merge_share(expected_bytes) > HOPELESS_SHARE

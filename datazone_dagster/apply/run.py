@@ -337,9 +337,8 @@ class ApplyRun:
         self._sizes.measured(
             chunk.decoded_bytes, work_seconds, merge_seconds, reads_later=prepared.reads_later
         )
-        self._last_cost = ChunkCost(
-            log.stored_bytes(start, chunk.last_batch), work_seconds, merge_seconds
-        )
+        stored_bytes = log.stored_bytes(start, chunk.last_batch)
+        self._last_cost = ChunkCost(stored_bytes, work_seconds, merge_seconds, prepared.superseded)
         self._report_chunk(chunk, counts, committed_seconds - started_seconds)
         return chunk.last_batch
 

@@ -84,7 +84,8 @@ def _blocks(images: pa.ChunkedArray) -> Iterator[pa.StringArray]:
 
 
 def _joined(chunks: list[pa.StringArray]) -> pa.StringArray:
-    return pc.fill_null(chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks), "{}")
+    joined = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+    return pc.fill_null(joined, "{}") if joined.null_count else joined  # it copies in any case
 
 
 def _contiguous(texts: pa.StringArray) -> pa.Buffer:

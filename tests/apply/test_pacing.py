@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ COST = ChunkCost(stored_bytes=100 * MEBIBYTE, work_seconds=1.8, merge_seconds=0.
 """A chunk that was barely worth its merge."""
 
 positive = st.floats(1e-3, 1e3)
-COSTS = st.builds(ChunkCost, st.integers(1, 1 << 30), positive, positive)
+COSTS = st.builds(ChunkCost, st.integers(1, 1 << 30), positive, positive, st.floats(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,20 @@ COSTS = st.builds(ChunkCost, st.integers(1, 1 << 30), positive, positive)
 )
 def test_what_is_enough(waiting: Waiting, enough: bool) -> None:
     assert is_enough(waiting, COST) == enough
+
+
+def test_chunks_are_larger_where_keys_repeat() -> None:
+    """Each chunk parses the latest change of most keys again: fewer chunks save that, too."""
+    once = ChunkCost(100 * MEBIBYTE, 1.9, 0.1)
+    again = replace(once, superseded=0.5)
+    worth = Waiting(100 * MEBIBYTE, 2.0, 0.25)
+    assert is_enough(worth, once)
+    assert not is_enough(worth, again)
+    assert is_enough(replace(worth, age_seconds=LONGEST_WAIT_SECONDS), again)
+    many, _ = simulated(45 * MEBIBYTE, replace(once, stored_bytes=90 * MEBIBYTE))
+    few, longest = simulated(45 * MEBIBYTE, replace(again, stored_bytes=90 * MEBIBYTE))
+    assert few < many
+    assert longest <= LONGEST_WAIT_SECONDS + LOOK_EVERY_SECONDS
 
 
 @given(cost=COSTS, stored_bytes=st.integers(1, 1 << 30), age=positive)
@@ -339,6 +354,16 @@ def test_a_run_applies_what_lands_while_it_works(world: World) -> None:
     report = apply_transform(copies, world.layout, on_chunk=land_once)["copies"]
     assert (report.chunks, report.head, report.position, report.records) == (2, 2, 2, 6)
     assert len(read_dataset(world.layout, "copies")) == 6
+
+
+def test_a_run_knows_the_share_of_changes_that_it_did_not_parse(world: World) -> None:
+    records = [change(number)._replace(keys=change(0).keys) for number in range(4)]
+    world.log.open_or_create().append(1, [ShardRecords("arn", "s", None, records)])
+    settings = ApplySettings(linger_seconds=0)
+    run = ApplyRun(copies, world.layout, settings, utc_now, None, LOGGER)
+    run.run()
+    assert run._last_cost is not None
+    assert run._last_cost.superseded == 0.75
 
 
 def test_without_lingering_a_run_ends_at_the_head_that_it_found(world: World) -> None:

@@ -196,7 +196,7 @@ def transform(
         _check_engines(
             where,
             datasets,
-            has_stream=stream.source.stream_enabled,
+            source=stream.source,
             has_lookups=bool(lookups),
             row_wise=row_wise,
         )
@@ -307,7 +307,7 @@ def _check_engines(
     where: str,
     datasets: Mapping[str, Dataset],
     *,
-    has_stream: bool,
+    source: DynamoDBSource,
     has_lookups: bool,
     row_wise: bool,
 ) -> None:
@@ -321,7 +321,8 @@ def _check_engines(
             hint="Give all outputs of a transform the same engine, or write two transforms.",
         )
     for is_so, what, hint in (
-        (not has_stream, "a source with stream_enabled=False", "Leave engine out."),
+        (not source.stream_enabled, "a source with stream_enabled=False", "Leave engine out."),
+        (source.drain == "runs", 'a source with drain="runs"', "Leave engine or drain out."),
         (has_lookups, "inputs to look up", "Join them downstream of the dataset."),
         (row_wise, "row_wise=True", "Return select(), filter(), with_columns() or sql()."),
     ):

@@ -28,6 +28,7 @@ from datazone_dagster.apply.remote_chunk import RemoteChunk, python_error
 from datazone_dagster.apply.run import ApplyRun
 from datazone_dagster.apply.trial_call import unread
 from datazone_dagster.changelog.log import ChangeLogSnapshot
+from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.dataset.dataset_table import ChunkWritten
 from datazone_dagster.errors import SparkError
 from datazone_dagster.frame.frame import Frame
@@ -121,6 +122,12 @@ class SparkRun(ApplyRun):
         Raises:
             LeftToOurselvesError: The library's own engine has to apply some batches of it.
         """
+        if BY_COMMIT in log.properties:
+            raise LeftToOurselvesError(
+                'the source has drain="runs", or had it: new files of its change log have no '
+                "numbers of batches, which Spark would need.",
+                end,
+            )
         started_seconds, server = time.monotonic(), self._connect()
         behind = {name: one for name, one in self._reports.items() if one.position <= start}
         for output in behind:

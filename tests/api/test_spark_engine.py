@@ -14,7 +14,10 @@ ENGINE = SparkEngine(remote="sc://spark.example.com:15002")
 
 
 def transform_with(*datasets: Dataset, lookup: bool = False, **options: Any) -> Transform:
-    source = DynamoDBSource("orders", stream_enabled=options.pop("stream_enabled", True))
+    given = ("stream_enabled", "drain", "drain_workers")
+    source = DynamoDBSource(
+        "orders", **{name: options.pop(name) for name in given if name in options}
+    )
     inputs = {"changes": Input(Stream(source=source))}
     if lookup:
         inputs["other"] = Input(Dataset("other"))
@@ -91,3 +94,5 @@ def test_a_transform_has_one_engine() -> None:
         transform_with(spark, lookup=True)
     with pytest.raises(DefinitionError, match="row_wise"):
         transform_with(spark, row_wise=True)
+    with pytest.raises(DefinitionError, match="drain="):
+        transform_with(spark, drain="runs", drain_workers=2)

@@ -40,7 +40,7 @@ def numbered(action: Mapping[str, Any], batch: int) -> dict[str, Any]:
         **action,
         "partitionValues": {Log.BUCKET: str(bucket_of(batch))},
         "stats": json.dumps(stats),
-        "tags": {NUMBER_TAG: str(batch)},
+        "tags": {**(action.get("tags") or {}), NUMBER_TAG: str(batch)},
     }
 
 

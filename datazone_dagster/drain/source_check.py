@@ -43,10 +43,11 @@ def _check_stream_arns(
 ) -> None:
     """Compare the tables in ARNs, for a change log of an earlier version, which has no owner yet.
 
-    The ARN of a Kinesis stream does not name the table; that of the table, which is asked, does.
+    The ARN of a Kinesis stream does not name the table; that of the table, which is asked, does. A
+    stream that was read before is the same one, whatever its ARN names.
     """
     known, found = checkpoint.stream_arn, listing.stream_arns[-1:]
-    if not known or not found:
+    if not known or not found or known == found[0]:
         return
     table = table_of_stream(found[0])
     if is_kinesis(found[0]) and listing.identity is not None:

@@ -19,6 +19,7 @@ from datazone_dagster.dataset.known_position import dataset_state
 from datazone_dagster.dataset.table_shape import KIND
 from datazone_dagster.delta.table import Table, opened
 from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.key_bucket import KeyBucket, key_buckets
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import (
@@ -162,3 +163,14 @@ def test_files_note_the_slots_of_small_batches_also_when_they_are_joined(
     while log.maintain_once():
         pass
     assert [one.slots for one in log.files] == [None, seven | eight]
+
+
+def test_a_file_that_its_commit_numbers_notes_its_slots_as_well(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    log = ChangeLog(layout, "orders").open_or_create()
+    log.set_property(BY_SLOTS, "true", "Laying out")
+    log.number_by_commit()
+    land(layout, [(7, "z")])
+    log.move_on()
+    (seven,) = slots_of_ids(["k7"])
+    assert [(one.slots, one.constants) for one in log.files] == [(1 << seven, {Log.BATCH: 1})]

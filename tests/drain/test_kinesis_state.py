@@ -152,6 +152,28 @@ def test_an_erasure_stores_numbers_of_events_and_none_of_a_scanned_row(
     assert erased_events.from_text(log.properties[erased_events.PROPERTY]) == landed
 
 
+def test_a_log_that_has_no_owner_yet_goes_on_with_the_same_stream_of_kinesis(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ARN of that stream names no table, neither the one stored nor the one found."""
+    create_log = owner.create_log
+    with monkeypatch.context() as crashed:
+        crashed.setattr(
+            "datazone_dagster.changelog.log.create_log",
+            lambda uri, options, _, **others: create_log(uri, options, None, **others),
+        )
+        crashed.setattr("datazone_dagster.drain.batch.owner_to_record", lambda *_: None)
+        flow.put("a", 1)
+        flow.drain_all()
+    flow.put("b", 1)
+    flow.drain_all()
+    flow.apply("merge")
+    assert flow.current() == {"a": "1", "b": "1"}
+    log = ChangeLog(flow.layout, "orders").open()
+    assert log is not None
+    assert log.owner is not None
+
+
 def test_a_log_of_an_earlier_version_goes_on_with_kinesis_of_the_same_table(
     flow: Flow, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

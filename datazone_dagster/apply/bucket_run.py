@@ -72,6 +72,15 @@ class BucketRun:
         except ConcurrentWriterError as error:
             self._logger.info("The next run lays out the change log by buckets: %s", error)
 
+    def make_way(self) -> None:
+        """Check that no rebuild is about to be swapped in, before a chunk is read for nothing.
+
+        Raises:
+            MakesWayError: One is, as far as this process knows.
+        """
+        for table in self._tables.values():
+            table.make_way(self._clock())
+
     def through(self, log: ChangeLogSnapshot, chunk: ChunkFacts, end: int) -> ChunkFacts:
         """Return the facts of a chunk, with the end of its range if no more changes are in it."""
         if self._bucket.is_whole or log.has_rows(chunk.last_batch, end):

@@ -9,16 +9,15 @@ starts over, at another path.
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.apply.chunk_size import ApplySettings
 from datazone_dagster.apply.dataset_start import keeps_the_past, start_of
 from datazone_dagster.apply.prove_rebuild import proven
+from datazone_dagster.apply.rebuild_fence import RebuildFence
 from datazone_dagster.apply.run import ApplyRun
 from datazone_dagster.apply.tables import require_stream
 from datazone_dagster.changelog.log import ChangeLog
@@ -28,7 +27,6 @@ from datazone_dagster.dataset.properties import erasures_of, generation_of
 from datazone_dagster.dataset.rebuild_proof import RebuildProof
 from datazone_dagster.dataset.stale_keys import count_stale
 from datazone_dagster.dataset.swap import swap_in
-from datazone_dagster.dataset.swap_fence import lower_fence, raise_fence
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.table import Table, opened
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
@@ -38,13 +36,6 @@ from datazone_dagster.model.report import ApplyReport, ChunkReport
 
 SWAPS = 20
 """Attempts to swap: each time a run of the dataset is faster, the rebuild applies the rest."""
-
-UNFENCED = 3
-"""Attempts while runs go on; then they make way."""
-
-SHORTEST_FENCE = timedelta(minutes=10)
-FENCED_ATTEMPTS = 4
-"""Attempts, of the longest so far, for which runs make way: a rebuild that dies ends no fence."""
 
 _logger = logging.getLogger(__name__)
 
@@ -99,6 +90,7 @@ class Rebuild:
         self._on_chunk = on_chunk
         self._logger = logger
         self._target = layout.rebuild(dataset.id, uuid.uuid4().hex)
+        self._fence = RebuildFence(layout, dataset.id, transform.source.name, clock, logger)
 
     def run(self) -> RebuildReport:
         """Apply the full change log, or that since a snapshot, then swap the tables.
@@ -113,20 +105,17 @@ class Rebuild:
         """
         require_stream(self._transform, self._dataset_id, "rebuilt")
         began = self._check()
-        longest = timedelta(0)
         try:
             for attempt in range(1, SWAPS + 1):
-                begun_seconds = time.monotonic()
-                found = self._attempt(began, longest if attempt == UNFENCED + 1 else None)
+                found = self._attempt(began)
                 if found is not None:
                     self._clean_up()
                     applied, proof, unshown_keys = found
                     return RebuildReport(applied, began[0] + 1, attempt, proof, unshown_keys)
-                longest = max(longest, timedelta(seconds=time.monotonic() - begun_seconds))
         except BaseException:
-            self._lower_fence()
+            self._fence.lower()
             raise
-        self._lower_fence()
+        self._fence.lower()
         raise ConcurrentWriterError(
             f"Dataset {self._dataset_id!r}: others were faster {SWAPS} times in a row.",
             safe="The dataset is as those runs left it; the rebuilt table is discarded.",
@@ -143,20 +132,17 @@ class Rebuild:
         name = self._transform.source.name
         return count_stale(name, self._dataset_id, self._target, base.epoch).keys
 
-    def _attempt(
-        self, began: tuple[int, int], fence_after: timedelta | None
-    ) -> tuple[ApplyReport, RebuildProof, int] | None:
+    def _attempt(self, began: tuple[int, int]) -> tuple[ApplyReport, RebuildProof, int] | None:
         """Apply what is missing, and swap; return None if a run was faster.
 
         Args:
             began: Counts of rebuilds and erasures when the rebuild began.
-            fence_after: Longest attempt so far, if runs have to make way from now on.
         """
         generation, erasures = began
         try:
-            if fence_after is not None:
-                self._fence(fence_after)
+            self._fence.begin_attempt()
             applied = self._apply()
+            self._fence.renew()
             proof = proven(
                 self._transform,
                 self._dataset,
@@ -166,6 +152,7 @@ class Rebuild:
                 after_batch=applied.start.batch if applied.start else 0,
             )
             unshown_keys = self._unshown_keys()
+            self._fence.renew()
             swapped = swap_in(
                 self._layout,
                 self._target,
@@ -187,24 +174,10 @@ class Rebuild:
         self._check()  # the missing batches may have been truncated meanwhile
         return None
 
-    def _fence(self, longest: timedelta) -> None:
-        """Make runs of the dataset wait for the swap."""
-        until = self._clock() + max(SHORTEST_FENCE, FENCED_ATTEMPTS * longest)
-        self._logger.warning(
-            "Rebuilding %s: runs were faster %d times. They wait now until the rebuilt table is "
-            "swapped in, or until %s.",
-            *(self._dataset_id, UNFENCED, f"{until:%Y-%m-%d %H:%M:%S} UTC"),
-        )
-        if (table := self._table()) is not None:
-            raise_fence(table, self._transform.source.name, until)
-
-    def _lower_fence(self) -> None:
-        """Let runs go on after a rebuild that failed. It ends by itself, too."""
-        try:
-            if (table := self._table()) is not None:
-                lower_fence(table)
-        except StorageError as error:
-            self._logger.warning("Rebuilding %s: runs wait longer: %s", self._dataset_id, error)
+    def _chunk_applied(self, report: ChunkReport) -> None:
+        self._fence.renew()
+        if self._on_chunk is not None:
+            self._on_chunk(report)
 
     def _table(self) -> Table | None:
         return opened(self._layout.dataset(self._dataset_id), self._layout.storage_options, KIND)
@@ -267,7 +240,7 @@ class Rebuild:
             self._layout,
             self._settings,
             self._clock,
-            self._on_chunk,
+            self._chunk_applied,
             self._logger,
             only=self._dataset_id,
             target=self._target,

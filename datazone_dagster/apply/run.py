@@ -248,8 +248,9 @@ class ApplyRun:
             end = positions[1] if len(positions) > 1 else head
             if start >= head:
                 return
-            lookups = self._lookups.read() if lookups is None else lookups
             while log.has_rows(start, end):
+                self.bucket_run.make_way()
+                lookups = self._lookups.read() if lookups is None else lookups
                 start = self._apply_chunk(log, start, end, lookups)
                 yield
                 if self._clock() - opened_at >= REOPEN_AFTER:

@@ -39,7 +39,7 @@ from datazone_dagster.dataset.stored_state import (
     stored_start,
     unexpected_columns,
 )
-from datazone_dagster.dataset.swap_fence import begin_commit
+from datazone_dagster.dataset.swap_fence import begin_commit, make_way
 from datazone_dagster.dataset.table_shape import KIND, change_schema, create_dataset
 from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import Commit, guarded, transaction
@@ -138,8 +138,7 @@ class DatasetTable:
 
     def facts(self, *, look: bool = True) -> TableFacts | None:
         """Return version, size and columns of the table, without reading its data."""
-        table = self._open(look=look)
-        if table is None:
+        if (table := self._open(look=look)) is None:
             return None
         unexpected = unexpected_columns(table.at, self._source)
         return facts_of(table.at, table.schema, unexpected, stored_start(table.at, self._source))
@@ -152,6 +151,11 @@ class DatasetTable:
     def knows_columns(self, state: FunctionState) -> bool:
         """Return whether others have added no columns of items since a run began."""
         return (table := self._open()) is None or self._columns.cover(table.at, state)
+
+    def make_way(self, now: datetime) -> None:
+        """Raise `MakesWayError` if a rebuild is known to be about to be swapped in."""
+        if (table := self._open(look=False)) is not None:
+            make_way(table.at, self.uri, self._source, now)
 
     def apply(
         self,
@@ -220,20 +224,17 @@ class DatasetTable:
                 swapped in; nothing was written.
             StorageError: The store failed.
         """
-        table = self._open()
-        if table is None:
+        if (table := self._open()) is None:
             return
         begin_commit(table, self._source, now)
         require_progress(table.at, self._source, progress, self._bucket)
         commit = transaction(self.app_id, batch)
-        rows = table.schema.empty_table()
         with guarded(self.uri, f"Moving the position of dataset {self._dataset_id!r}"):
-            append(table, rows, commit, independent=self._independent)
+            append(table, table.schema.empty_table(), commit, independent=self._independent)
 
     def pass_idle(self, batch: int, is_empty: IsEmpty, now: datetime) -> None:
         """Move the positions of other buckets without changes: see `idle_buckets`."""
-        table = self._open(look=False)
-        if table is not None:
+        if (table := self._open(look=False)) is not None:
             with guarded(self.uri, f"Moving idle buckets of dataset {self._dataset_id!r}"):
                 pass_idle(table, self._source, self._bucket, batch, is_empty, now)
 
@@ -291,8 +292,7 @@ class DatasetTable:
             StorageError: The table can't be read.
         """
         known = [self._tombstones.for_keys(keys)]
-        table = self._open()
-        if table is not None:
+        if (table := self._open()) is not None:
             target = MergeTarget(self._dataset_id, table, table.schema)
             known.append(find_rows(target, keys).locations)
         return highest_versions(known)

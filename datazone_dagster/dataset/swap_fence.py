@@ -7,6 +7,7 @@ swap, and by itself if the rebuild dies. What runs would have applied is in the 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from datazone_dagster.dataset.properties import generation_of
@@ -17,7 +18,7 @@ from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError
 
 PROPERTY = "datazone.swap_fence"
-"""Table property with the generation whose runs make way, and until when."""
+"""Table property with the generation whose runs make way, and until when for which rebuild."""
 
 ATTEMPTS = 50
 """Attempts at setting the property while runs commit first."""
@@ -27,30 +28,57 @@ class MakesWayError(ConcurrentWriterError):
     """A rebuild is about to be swapped in, and the run makes way for it."""
 
 
-def raise_fence(table: Table, source: str, until: datetime) -> None:
-    """Make runs of a dataset wait until a time, or until it is rebuilt.
+def raise_fence(table: Table, source: str, rebuild: str, until: datetime, now: datetime) -> None:
+    """Make runs of a dataset wait until a time, or until it is rebuilt; renew a fence by that.
+
+    Args:
+        table: Table of the dataset.
+        source: Name of its source.
+        rebuild: Id of the rebuild that they wait for: others have fences of their own.
+        until: When runs go on.
+        now: The current time: fences that have ended are dropped.
 
     Raises:
         ConcurrentWriterError: Others committed first each time.
         StorageError: The store failed.
     """
-    generation = generation_of(table.at, source)
-    _set(table, json.dumps({"generation": generation, "until": until.isoformat()}))
+
+    def added(at: Snapshot) -> Mapping[str, datetime]:
+        standing = {one: end for one, end in _fences(at, source).items() if now < end}
+        return {**standing, rebuild: until}
+
+    _set(table, source, added)
 
 
-def lower_fence(table: Table) -> None:
-    """Let runs go on; errors as for `raise_fence`."""
-    if table.properties.get(PROPERTY):
-        _set(table, "")
+def lower_fence(table: Table, source: str, rebuild: str) -> None:
+    """Let runs go on as far as a rebuild is concerned; errors as for `raise_fence`."""
+
+    def others(at: Snapshot) -> Mapping[str, datetime]:
+        return {one: end for one, end in _fences(at, source).items() if one != rebuild}
+
+    if rebuild in _fences(table.at, source):
+        _set(table, source, others)
 
 
 def fenced_until(table: Snapshot, source: str, now: datetime) -> datetime | None:
     """Return until when runs make way; None if they need not."""
-    found = json.loads(table.configuration.get(PROPERTY) or "{}")
-    if not found or found["generation"] != generation_of(table, source):
-        return None
-    until = datetime.fromisoformat(found["until"])
+    until = max(_fences(table, source).values(), default=now)
     return until if now < until else None
+
+
+def make_way(table: Snapshot, uri: str, source: str, now: datetime) -> None:
+    """Check that a run may apply something.
+
+    Raises:
+        MakesWayError: A rebuild is about to be swapped in.
+    """
+    until = fenced_until(table, source, now)
+    if until is not None:
+        raise MakesWayError(
+            f"The dataset at {uri}: a rebuild is about to be swapped in.",
+            safe="Nothing of this attempt was written; the change log keeps the changes.",
+            hint=f"Runs go on after the swap, or at {until:%Y-%m-%d %H:%M:%S} UTC.",
+        )
 
 
 def begin_commit(table: Table, source: str, now: datetime) -> None:
@@ -61,20 +89,25 @@ def begin_commit(table: Table, source: str, now: datetime) -> None:
         ConcurrentWriterError: As in `settle_positions`.
         StorageError: As in `settle_positions`.
     """
-    until = fenced_until(table.at, source, now)
-    if until is not None:
-        raise MakesWayError(
-            f"The dataset at {table.uri}: a rebuild is about to be swapped in.",
-            safe="Nothing of this attempt was written; the change log keeps the changes.",
-            hint=f"Runs go on after the swap, or at {until:%Y-%m-%d %H:%M:%S} UTC.",
-        )
+    make_way(table.at, table.uri, source, now)
     settle_positions(table, source)
 
 
-def _set(table: Table, value: str) -> None:
+def _fences(table: Snapshot, source: str) -> dict[str, datetime]:
+    """Return until when the fences of the present generation stand, by rebuild."""
+    found = json.loads(table.configuration.get(PROPERTY) or "{}")
+    if not found or found["generation"] != generation_of(table, source):
+        return {}
+    return {one: datetime.fromisoformat(end) for one, end in found.get("until_of", {}).items()}
+
+
+def _set(table: Table, source: str, new: Callable[[Snapshot], Mapping[str, datetime]]) -> None:
+    """Set the fences to those that the newest version asks for."""
     for attempts_left in reversed(range(ATTEMPTS)):
+        ends = {one: end.isoformat() for one, end in new(table.at).items()}
+        fences = {"generation": generation_of(table.at, source), "until_of": ends}
         try:
-            set_properties(table, {PROPERTY: value})
+            set_properties(table, {PROPERTY: json.dumps(fences) if ends else ""})
         except ConcurrentWriterError:
             if not attempts_left:
                 raise

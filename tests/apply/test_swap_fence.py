@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from datazone_dagster.apply import rebuild
-from datazone_dagster.dataset.swap_fence import PROPERTY, fenced_until, raise_fence
-from datazone_dagster.errors import StorageError
+from datazone_dagster.apply import rebuild, rebuild_fence
+from datazone_dagster.dataset.swap_fence import PROPERTY, fenced_until, lower_fence, raise_fence
+from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.key_bucket import KeyBucket, key_buckets
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform, bucket_positions, rebuild_dataset
 from datazone_dagster.process import crash_points
+from datazone_dagster.testing import FixedClock
 from tests.apply.test_buckets import (
     MANY,
     apply_all,
@@ -44,6 +49,15 @@ class BusyStream:
         crash_points.hook = self
 
 
+@contextmanager
+def crash_points_seen(seen: list[str]) -> Iterator[None]:
+    crash_points.hook = seen.append
+    try:
+        yield
+    finally:
+        crash_points.hook = None
+
+
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     layout = Layout(str(tmp_path))
@@ -59,36 +73,108 @@ def test_runs_make_way_after_some_attempts_in_vain(
     monkeypatch.setattr(crash_points, "hook", busy)
     report = rebuild_dataset(path_flow("d", 2), "d", layout)
     monkeypatch.setattr(crash_points, "hook", None)
-    assert report.attempts == busy.swaps == rebuild.UNFENCED + 1
+    assert report.attempts == busy.swaps == rebuild_fence.UNFENCED + 1
     assert "runs were faster 3 times. They wait now" in caplog.text
     # The last changes landed while the runs waited; now these go on.
-    assert set(bucket_positions("orders", "d", layout, 2).values()) == {rebuild.UNFENCED + 1}
+    assert set(bucket_positions("orders", "d", layout, 2).values()) == {rebuild_fence.UNFENCED + 1}
     apply_all(layout, 2)
-    assert set(bucket_positions("orders", "d", layout, 2).values()) == {rebuild.UNFENCED + 2}
+    assert set(bucket_positions("orders", "d", layout, 2).values()) == {rebuild_fence.UNFENCED + 2}
     assert same_as_one_run(layout)
 
 
-def test_a_fence_ends_by_itself(layout: Layout) -> None:
+def raised(layout: Layout, by: str, until: datetime, now: datetime) -> None:
+    raise_fence(table_of(layout), "orders", by, until, now)
+
+
+def fence_of(layout: Layout, now: datetime) -> datetime | None:
+    return fenced_until(table_of(layout).at, "orders", now)
+
+
+def test_a_fence_ends_by_itself_and_runs_read_nothing_before(layout: Layout) -> None:
     now = datetime.now(timezone.utc)
-    raise_fence(table_of(layout), "orders", now + timedelta(minutes=10))
+    raised(layout, "a", now + timedelta(minutes=10), now)
     land(layout, [(key, "y") for key in range(30)])
-    apply_transform(path_flow("d", 2), layout, bucket=FIRST)
+    seen: list[str] = []
+    with crash_points_seen(seen):
+        apply_transform(path_flow("d", 2), layout, bucket=FIRST)
+    assert crash_points.AFTER_QUARANTINE not in seen
     assert bucket_positions("orders", "d", layout, 2)[FIRST] == 1
     later = now + timedelta(minutes=11)
-    assert fenced_until(table_of(layout).at, "orders", later) is None
+    assert fence_of(layout, later) is None
     for bucket in (FIRST, SECOND):
         apply_transform(path_flow("d", 2), layout, bucket=bucket, clock=lambda: later)
     assert same_as_one_run(layout)
 
 
+def test_a_rebuild_lowers_its_own_fence_only(layout: Layout) -> None:
+    now = datetime.now(timezone.utc)
+    sooner, later = now + timedelta(minutes=1), now + timedelta(minutes=2)
+    raised(layout, "a", later, now)
+    raised(layout, "b", sooner, now)
+    assert fence_of(layout, now) == later
+    lower_fence(table_of(layout), "orders", "b")
+    assert fence_of(layout, now) == later
+    lower_fence(table_of(layout), "orders", "a")
+    assert fence_of(layout, now) is None
+    assert table_of(layout).properties[PROPERTY] == ""
+
+
+def test_a_long_first_attempt_makes_no_long_fence_and_a_long_rebuild_renews_its_own(
+    layout: Layout,
+) -> None:
+    clock = FixedClock()
+    fence = rebuild_fence.RebuildFence(
+        layout, "d", "orders", clock, logging.getLogger("test_swap_fence")
+    )
+    fence.begin_attempt()
+    clock.advance(timedelta(hours=3))
+    for _ in range(2):
+        fence.begin_attempt()
+        fence.renew()
+        clock.advance(timedelta(seconds=5))
+    assert fence_of(layout, clock()) is None
+    fence.begin_attempt()
+    first = fence_of(layout, clock())
+    assert first == clock() + rebuild_fence.SHORTEST
+    clock.advance(timedelta(seconds=20))
+    fence.renew()
+    assert fence_of(layout, clock()) == first
+    clock.advance(timedelta(hours=1))
+    fence.renew()
+    assert fence_of(layout, clock()) == clock() + rebuild_fence.SHORTEST
+    fence.begin_attempt()
+    assert fence_of(layout, clock()) == clock() + rebuild_fence.LONGEST
+    fence.lower()
+    assert fence_of(layout, clock()) is None
+
+
+def test_a_fence_that_could_not_be_raised_is_raised_at_the_next_attempt(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = BusyStream(layout)
+    failed: list[str] = []
+
+    def fails_once(*facts: Any) -> None:
+        if not failed:
+            failed.append("once")
+            raise ConcurrentWriterError("Others were faster.")
+        raise_fence(*facts)
+
+    monkeypatch.setattr(rebuild_fence, "raise_fence", fails_once)
+    monkeypatch.setattr(crash_points, "hook", busy)
+    report = rebuild_dataset(path_flow("d", 2), "d", layout)
+    monkeypatch.setattr(crash_points, "hook", None)
+    assert report.attempts == rebuild_fence.UNFENCED + 2
+
+
 def test_a_rebuild_that_fails_lets_runs_go_on(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raise_fence(table_of(layout), "orders", datetime.now(timezone.utc) + timedelta(minutes=10))
-
     def fails(*_: object, **__: object) -> None:
+        assert fence_of(layout, datetime.now(timezone.utc)) is not None
         raise StorageError("The disk is full.")
 
+    monkeypatch.setattr(rebuild_fence, "UNFENCED", 0)
     monkeypatch.setattr(rebuild, "swap_in", fails)
     with pytest.raises(StorageError, match="The disk is full"):
         rebuild_dataset(path_flow("d", 2), "d", layout)

@@ -105,7 +105,7 @@ class CheckpointSnapshot:
         self._checkpoints = checkpoints
         self._table = table
         self._at = at
-        self.checkpoint = _checkpoint_in(table, at)
+        self.checkpoint = self._base = _checkpoint_in(table, at)
 
     @property
     def saved_at(self) -> datetime | None:
@@ -169,7 +169,7 @@ class CheckpointSnapshot:
                     properties=transaction(app_id, self._at.transaction(app_id) + 1),
                 )
             )
-        self.checkpoint = checkpoint
+        self.checkpoint = self._base = checkpoint
         _parsed[self._table] = (self._at.by_identity, checkpoint)
         if not parts.keeps:
             _done.pop(self._table, None)
@@ -186,14 +186,20 @@ class CheckpointSnapshot:
     def save_changes(self, checkpoint: Checkpoint) -> None:
         """Save what `checkpoint` has changed, on top of what other processes have saved.
 
+        Of two saves by one plan, the second one does not know what the first one was merged with:
+        it is merged with that again.
+
         Raises:
             ConcurrentWriterError: The table was made again, or others were faster all the time.
             StorageError: The store failed.
         """
-        base, wanted, number = self.checkpoint, checkpoint, self._number
+        base, wanted, number = self._base, checkpoint, self._number
+        if self.checkpoint is not base:
+            wanted = with_changes(self.checkpoint, base, checkpoint)
         for attempts_left in reversed(range(SAVE_ATTEMPTS)):
             try:
                 self.save(wanted)
+                self._base = checkpoint
                 return
             except ConcurrentWriterError:
                 self._table.forget()
@@ -203,6 +209,7 @@ class CheckpointSnapshot:
             self._at, self.checkpoint = newest._at, newest.checkpoint
             wanted = with_changes(newest.checkpoint, base, checkpoint)
             if wanted == newest.checkpoint:
+                self._base = checkpoint
                 return
 
     @property

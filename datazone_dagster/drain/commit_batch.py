@@ -71,7 +71,7 @@ class BatchCommit:
         reached = updated_checkpoint(planned, outcomes, self.now, stream.served_at)
         batch: int | None = None
         try:
-            record_gaps(saved, planned, outcomes, self.now, self.save)
+            self.record_gaps(tables, planned, outcomes)
             if owner is not None:
                 log.record_owner(owner)
             record_salt(log, self.salt)
@@ -91,6 +91,17 @@ class BatchCommit:
             self.logger.info("Drain of %s lost the commit race: %s", self.source, error)
             return Committed(reached, batch, lost_race=True)
         return Committed(reached, batch)
+
+    def record_gaps(
+        self, tables: Tables, planned: Checkpoint, outcomes: Sequence[ShardOutcome]
+    ) -> None:
+        """Save the gaps that reading has found, before the records after them land.
+
+        Raises:
+            ConcurrentWriterError: Another process saved.
+            StorageError: The store failed.
+        """
+        record_gaps(tables.saved, planned, outcomes, self.now, self.save)
 
     def check(self, tables: Tables, planned: Checkpoint, moved: Sequence[Landed]) -> None:  # noqa: ARG002  # others need them
         """Check that the batch may land on the checkpoint that it was planned with.

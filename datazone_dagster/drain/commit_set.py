@@ -14,6 +14,7 @@ from datazone_dagster.changelog.checkpoints import CheckpointSnapshot
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.drain.checkpoint_update import is_worth_saving, positions_due
 from datazone_dagster.drain.commit_batch import BatchCommit
+from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.pruning import pruned
 from datazone_dagster.drain.source_tables import Tables
 from datazone_dagster.errors import ConcurrentWriterError
@@ -24,6 +25,24 @@ from datazone_dagster.model.shard import StreamDescription
 @dataclass(frozen=True)
 class SetCommit(BatchCommit):
     """Commits the batches of one of several drains."""
+
+    def record_gaps(
+        self, tables: Tables, planned: Checkpoint, outcomes: Sequence[ShardOutcome]
+    ) -> None:
+        """See `BatchCommit.record_gaps`: records that others have landed meanwhile are no gap.
+
+        Raises:
+            ConcurrentWriterError: They have read on one of the shards: the gap may be none.
+            StorageError: The store failed.
+        """
+        rows = [one.row for one in outcomes if one.gap is not None]
+        if rows:
+            tables.log.move_on()
+            newest = up_to_date(tables.saved.newest(), tables.log, self.now)
+            for row in rows:
+                if _has_moved(row, newest.get(row.stream_arn, row.shard_id), tables):
+                    raise _outdated(self.source, f"others have read shard {row.shard_id} further")
+        super().record_gaps(tables, planned, outcomes)
 
     def check(self, tables: Tables, planned: Checkpoint, moved: Sequence[Landed]) -> None:
         """Check that the newest checkpoint has the same stream and epoch, and the shards unread.
@@ -74,6 +93,15 @@ class SetCommit(BatchCommit):
             StorageError: The store failed.
         """
         saved.save_changes(checkpoint)
+
+
+def _has_moved(row: ShardCheckpoint, newest: ShardCheckpoint | None, tables: Tables) -> bool:
+    """Return whether others have read a shard further than the plan; dropped rows were read."""
+    if newest is None:
+        return tables.saved.checkpoint.get(row.stream_arn, row.shard_id) is not None
+    if newest.is_done or newest.sequence_number is None:
+        return newest.is_done
+    return row.sequence_number is None or newest.sequence_number > row.sequence_number
 
 
 def _passes(saved: Checkpoint, reached: Checkpoint, awaited: datetime | None) -> bool:

@@ -170,3 +170,28 @@ def test_a_change_of_finished_shards_is_saved(
     checkpoints_in(tmp_path).open_or_create().save(changed)
     assert not files(tmp_path) & before
     assert read_anew(tmp_path) == changed
+
+
+def test_a_second_save_by_one_plan_keeps_what_the_first_was_merged_with(tmp_path: Path) -> None:
+    rows = [ShardCheckpoint("arn", name, NOW, sequence_number=10) for name in "abc"]
+    planned = Checkpoint(1, 1, "arn").with_shards(*rows)
+    checkpoints_in(tmp_path).open_or_create().save(planned)
+    mine, other = checkpoints_in(tmp_path).open_or_create(), checkpoints_in(tmp_path).open()
+    assert other is not None
+    others = (
+        replace(rows[1], sequence_number=50, state=ShardState.FINISHED),
+        replace(rows[2], sequence_number=99, gap=GapNote(Gap("arn", "c", "lost"), NOW)),
+        ShardCheckpoint("arn", "d", NOW, "b"),
+    )
+    other.save_changes(planned.with_shards(*others))
+    with_gap = replace(rows[0], gap=GapNote(Gap("arn", "a", "lost"), NOW))
+    mine.save_changes(planned.with_shards(with_gap))
+    accepted = replace(
+        with_gap, gap=replace(GapNote(Gap("arn", "a", "lost"), NOW), accepted_at=NOW)
+    )
+    last = checkpoints_in(tmp_path).open()
+    assert last is not None
+    last.save_changes(last.checkpoint.with_shards(accepted))
+    mine.save_changes(planned.with_shards(replace(with_gap, sequence_number=70)))
+    expected = planned.with_shards(*others, replace(accepted, sequence_number=70))
+    assert read_anew(tmp_path) == expected

@@ -19,6 +19,7 @@ from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.drain_part import SetPart, StreamPart
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DrainReport
+from datazone_dagster.model.shard import IteratorStart
 from datazone_dagster.model.shard_set import ShardSet, shard_sets
 from datazone_dagster.process import crash_points
 from datazone_dagster.sources import DynamoDBSource
@@ -284,3 +285,48 @@ def test_a_frozen_run_wakes_up_after_its_set_was_taken_over(tmp_path: Path) -> N
     assert report.lost_race
     world.catch_up()
     world.check()
+
+
+@dataclass
+class Frozen:
+    """A process that stops before its first read, until others have read all and it is trimmed."""
+
+    world: World
+    process: NewProcess = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.process = NewProcess(self.world.stream)
+        real = self.process.shard_iterator
+
+        def shard_iterator(stream_arn: str, shard_id: str, start: IteratorStart) -> str:
+            self.process.shard_iterator = real
+            self.world.catch_up()
+            self.world.stream.trim()
+            return real(stream_arn, shard_id, start)
+
+        self.process.shard_iterator = shard_iterator
+
+
+def test_what_others_landed_while_a_run_was_frozen_is_no_gap(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(12)
+    world.catch_up()
+    world.put(12)
+    frozen = Frozen(world).process
+    (own,) = [one for one in shard_sets(2) if one.has(world.stream.shard_ids()[0])]
+    report = drain_tick(SOURCE, frozen, world.layout, settings=SMALL, part=SetPart(own))
+    assert report.lost_race
+    assert world.tick(new=True).gaps == ()
+    world.check()
+
+
+def test_what_nobody_has_landed_is_a_gap(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(12)
+    world.catch_up()
+    world.put(12)
+    world.stream.trim()
+    for one in shard_sets(2):
+        assert not world.work(one, DrainSettings()).lost_race
+    with_records = {row[Log.SHARD_ID] for row in world.rows()}
+    assert {gap.shard_id for gap in world.tick(new=True).gaps} == with_records

@@ -178,6 +178,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "start_exports",
         "truncate_applied",
         "utc_now",
+        "waits_for_rebuild",
         "want_exports",
         "want_snapshot",
     ]

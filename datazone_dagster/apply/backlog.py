@@ -7,11 +7,13 @@ log, and a dataset that had applied everything before it can't have applied what
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.empty_ranges import surely_lacks
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.known_position import dataset_state, position_in, positions_in
+from datazone_dagster.dataset.swap_fence import fenced_until
 from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, key_buckets
 from datazone_dagster.model.layout import Layout
@@ -69,15 +71,42 @@ def bucket_positions(
     return positions_in(known, source_name, key_buckets(buckets))
 
 
+@converts_errors("Looking for a rebuild that runs wait for")
+def waits_for_rebuild(
+    source_name: str, dataset_ids: Sequence[str], layout: Layout, now: datetime
+) -> datetime | None:
+    """Return until when runs of some datasets make way for a rebuild, as this process knows.
+
+    Raises:
+        StorageError: A dataset can't be read.
+    """
+    known = [dataset_state(layout, one).seen() for one in dataset_ids]
+    ends = [fenced_until(one, source_name, now) for one in known if one is not None]
+    return max((one for one in ends if one is not None), default=None)
+
+
 @converts_errors("Looking for buckets with changes that wait")
 def buckets_behind(
-    source_name: str, dataset_ids: Sequence[str], layout: Layout, buckets: int
+    source_name: str,
+    dataset_ids: Sequence[str],
+    layout: Layout,
+    buckets: int,
+    *,
+    some_run: bool = False,
 ) -> tuple[KeyBucket, ...]:
     """Return the buckets of some datasets that have not reached the head of the change log.
 
     What this process knows of the tables is enough: `backlog` has just looked at them. A bucket
     that surely has no changes in the batches that it has not passed is left out, as long as another
-    one may have some. Where that is not known, its run finds out.
+    one may have some, or is being applied. Where that is not known, its run finds out.
+
+    Args:
+        source_name: Name of the source.
+        dataset_ids: Ids of the datasets.
+        layout: Locations of the tables.
+        buckets: Number of buckets.
+        some_run: Whether a run of some bucket is active: it moves the positions of those without
+            changes.
 
     Raises:
         StorageError: A dataset or the change log can't be read.
@@ -91,7 +120,7 @@ def buckets_behind(
     behind = [one for one, position in lowest.items() if waits[position]]
     may_have = [one for one in behind if not surely_lacks(log, lowest[one], log.head, one)]
     # Positions of buckets without changes are moved by a run of any bucket.
-    return tuple(may_have or behind[:1])
+    return tuple(may_have or ([] if some_run else behind[:1]))
 
 
 @converts_errors("Looking at a table")

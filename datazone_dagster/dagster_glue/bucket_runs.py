@@ -52,7 +52,13 @@ def decide_runs(decider: RunDecider) -> list[RunDecision]:
     buckets: tuple[KeyBucket, ...] = (WHOLE,)
     if transform.buckets > 1:
         ids = [one.id for one in transform.outputs.values()]
-        buckets = buckets_behind(transform.source.name, ids, decider.layout, transform.buckets)
+        buckets = buckets_behind(
+            transform.source.name,
+            ids,
+            decider.layout,
+            transform.buckets,
+            some_run=bool(decider.runs.all_active),
+        )
         _end_runs_of_other_numbers(decider)
     decisions = [decider.of(bucket) for bucket in buckets]
     if any(one.request is not None for one in decisions):

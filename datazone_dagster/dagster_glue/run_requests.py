@@ -35,7 +35,7 @@ from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.retries import wait_after
 from datazone_dagster.observe.lag import in_words
-from datazone_dagster.pipeline import dataset_exists
+from datazone_dagster.pipeline import dataset_exists, waits_for_rebuild
 from datazone_dagster.text import without_secrets
 
 _FAILURES_COUNTED = 6
@@ -62,11 +62,11 @@ class RunDecider:
 
     It gets none while a run of its job is queued, starting or started: that run goes on with what
     lands. If that run has another version of the function, it is told to end. A transform gets no
-    run before its lookups exist. After applications that failed, it gets one only after a wait that
-    doubles, from 15 seconds to 5 minutes. A run that ended before it applied anything (its process
-    died) is followed by one after 15 seconds. Runs that ended before this code was loaded do not
-    count: the next code may be the cure. Duplicate and lost requests are harmless: a run applies
-    from the datasets' own positions.
+    run before its lookups exist, nor while a rebuild makes its runs wait. After applications that
+    failed, it gets one only after a wait that doubles, from 15 seconds to 5 minutes. A run that
+    ended before it applied anything (its process died) is followed by one after 15 seconds. Runs
+    that ended before this code was loaded do not count: the next code may be the cure. Duplicate
+    and lost requests are harmless: a run applies from the datasets' own positions.
 
     Args:
         transform: Transform with a backlog.
@@ -125,7 +125,7 @@ class RunDecider:
 
     @cached_property
     def _waits(self) -> str:
-        return waits_for_lookups(self.transform, self.layout)
+        return why_it_waits(self.transform, self.layout, self.now)
 
     def _too_early(self, bucket: KeyBucket) -> timedelta:
         interval = self.options.min_run_interval
@@ -176,6 +176,20 @@ class _PastFailures:
 
 def _decided(past: _PastFailures, reason: str, request: RunRequest | None = None) -> RunDecision:
     return RunDecision(request, reason, past.failures, past.last_error, past.run_id)
+
+
+def why_it_waits(transform: Transform, layout: Layout, now: datetime) -> str:
+    """Return what keeps a transform with a backlog from a run; empty if nothing does."""
+    if text := waits_for_lookups(transform, layout):
+        return text
+    ids = [one.id for one in transform.outputs.values()]
+    try:
+        until = waits_for_rebuild(transform.source.name, ids, layout, now)
+    except StorageError as error:
+        return f"{transform.name} waits for its datasets, which can't be opened: {error.what}"
+    if until is None:
+        return ""
+    return f"{transform.name} waits for a rebuild, until {until:%Y-%m-%d %H:%M:%S} UTC at most"
 
 
 def waits_for_lookups(transform: Transform, layout: Layout) -> str:

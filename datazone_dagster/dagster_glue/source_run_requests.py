@@ -31,7 +31,7 @@ from datazone_dagster.dagster_glue.run_requests import (
     end_of,
     has_applied,
     too_early,
-    waits_for_lookups,
+    why_it_waits,
 )
 from datazone_dagster.dagster_glue.staying_runs import (
     end_run,
@@ -102,7 +102,7 @@ def decide_source_run(
         return decided(ends or f"{job} is running or queued")
     if former := _end_runs_of_one(instance, source, transforms):
         return decided(former)
-    why_not = {one.name: waits_for_lookups(one, layout) for one in transforms if one.name in heads}
+    why_not = {one.name: why_it_waits(one, layout, now) for one in transforms if one.name in heads}
     ready = [
         name
         for name, text in why_not.items()

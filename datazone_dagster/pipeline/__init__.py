@@ -22,6 +22,7 @@ from datazone_dagster.apply.backlog import (
     bucket_positions,
     buckets_behind,
     look_in_turn,
+    waits_for_rebuild,
 )
 from datazone_dagster.apply.chunk_size import ChunkSizes
 from datazone_dagster.apply.expectations import check_expectations
@@ -163,6 +164,7 @@ __all__ = [
     "start_exports",
     "truncate_applied",
     "utc_now",
+    "waits_for_rebuild",
     "want_exports",
     "want_snapshot",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from datazone_dagster.dagster_glue.names import (
     VERSION_TAG,
 )
 from datazone_dagster.errors import DefinitionError
-from datazone_dagster.model.key_bucket import key_buckets
-from datazone_dagster.pipeline import bucket_positions
+from datazone_dagster.model.key_bucket import bucket_named, key_buckets
+from datazone_dagster.pipeline import apply_transform, bucket_positions
+from datazone_dagster.process import crash_points
+from datazone_dagster.testing import Crash, crash_at
 from tests.dagster_glue.conftest import MakeWorld, World, orders_transform
 
 NAMES = [one.name for one in key_buckets(4)]
@@ -97,6 +100,21 @@ def test_a_stream_of_one_key_has_runs_of_its_bucket_only(world: World) -> None:
         assert not tick.requests
         assert tick.checks()["orders:lag"].passed
     assert set(bucket_positions("orders", "orders", world.layout, 4).values()) == {3}
+
+
+def test_positions_of_idle_buckets_wait_for_the_run_of_another_one(world: World) -> None:
+    put_many(world)
+    world.run_until_idle()
+    world.put("k7", "shipped")
+    (request,) = world.tick().requests
+    bucket = bucket_named(str(request.partition_key))
+    assert bucket is not None
+    with suppress(Crash), crash_at(crash_points.AFTER_DATASET_COMMIT):
+        apply_transform(world.transforms[0], world.layout, bucket=bucket)
+    assert sorted(bucket_positions("orders", "orders", world.layout, 4).values()) == [1, 1, 1, 2]
+    assert len(world.tick().requests) == 1
+    add_run(world, DagsterRunStatus.STARTED)
+    assert not world.tick().requests
 
 
 def test_a_failing_bucket_waits_and_the_others_go_on(world: World) -> None:

@@ -15,3 +15,4 @@ class NewProcess:
         self.children = stream.children
         self.shard_iterator = stream.shard_iterator
         self.get_records = stream.get_records
+        self.told_time = stream.told_time

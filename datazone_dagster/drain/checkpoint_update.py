@@ -25,7 +25,7 @@ def updated_checkpoint(
     checkpoint: Checkpoint,
     outcomes: Sequence[ShardOutcome],
     now: datetime,
-    served_at: datetime | None = None,
+    read_at: datetime | None,
 ) -> Checkpoint:
     """Return the checkpoint after everything that was read is committed.
 
@@ -33,23 +33,23 @@ def updated_checkpoint(
         checkpoint: Checkpoint of the plan.
         outcomes: Outcomes of the planned shards.
         now: Start of the drain: later changes may not have been read.
-        served_at: The same moment by the clock of the service, if known. The earlier of the two
-            counts: a clock that is ahead must not claim changes that are still to come.
+        read_at: Time up to which a shard that was read to its latest position is read: a clock that
+            is ahead must not claim changes that are still to come. None: it is not known.
     """
-    read_at = now if served_at is None else min(now, served_at)
     return checkpoint.with_shards(*(_updated_row(outcome, now, read_at) for outcome in outcomes))
 
 
-def _updated_row(outcome: ShardOutcome, now: datetime, read_at: datetime) -> ShardCheckpoint:
+def _updated_row(outcome: ShardOutcome, now: datetime, read_at: datetime | None) -> ShardCheckpoint:
     row, seconds = outcome.row, outcome.event_time_seconds
     at_end = outcome.at_latest or outcome.ended
+    times = [time for time in (row.tip_at, read_at if at_end else None) if time is not None]
     row = replace(
         row,
         sequence_number=outcome.sequence_number,
         event_time=row.event_time
         if seconds is None
         else datetime.fromtimestamp(seconds, timezone.utc),
-        tip_at=max(read_at, row.tip_at or read_at) if at_end else row.tip_at,
+        tip_at=max(times, default=None),
         state=ShardState.FINISHED if outcome.ended else row.state,
     )
     return row if outcome.gap is None else with_gap(row, outcome.gap, now)

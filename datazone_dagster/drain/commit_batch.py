@@ -68,7 +68,7 @@ class BatchCommit:
     ) -> Committed:
         """Commit the batch, then the checkpoint that it reaches; another drain may win the race."""
         saved, log = tables.saved, tables.log
-        reached = updated_checkpoint(planned, outcomes, self.now, stream.served_at)
+        reached = updated_checkpoint(planned, outcomes, self.now, self.read_at(stream))
         batch: int | None = None
         try:
             self.record_gaps(tables, planned, outcomes)
@@ -91,6 +91,10 @@ class BatchCommit:
             self.logger.info("Drain of %s lost the commit race: %s", self.source, error)
             return Committed(reached, batch, lost_race=True)
         return Committed(reached, batch)
+
+    def read_at(self, stream: StreamDescription) -> datetime | None:
+        """Return the start of the drain: of its clock and the service's, the earlier one counts."""
+        return self.now if stream.served_at is None else min(self.now, stream.served_at)
 
     def record_gaps(
         self, tables: Tables, planned: Checkpoint, outcomes: Sequence[ShardOutcome]

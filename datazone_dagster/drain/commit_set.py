@@ -95,6 +95,21 @@ class SetCommit(BatchCommit):
         saved.save_changes(checkpoint)
 
 
+@dataclass(frozen=True)
+class RunCommit(SetCommit):
+    """Commits the batches of a drain run, whose clock may be ahead: it has no listing to tell.
+
+    Args:
+        served_at: Start of the drain by the clock of the service; None: no answer has told it.
+    """
+
+    served_at: datetime | None = None
+
+    def read_at(self, stream: StreamDescription) -> datetime | None:  # noqa: ARG002  # not listed
+        """See `BatchCommit.read_at`; None if the service does not say."""
+        return None if self.served_at is None else min(self.now, self.served_at)
+
+
 def _has_moved(row: ShardCheckpoint, newest: ShardCheckpoint | None, tables: Tables) -> bool:
     """Return whether others have read a shard further than the plan; dropped rows were read."""
     if newest is None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.drain.batch import BatchDrain, Planned
 from datazone_dagster.drain.commit_batch import BatchCommit
-from datazone_dagster.drain.commit_set import SetCommit
+from datazone_dagster.drain.commit_set import RunCommit, SetCommit
 from datazone_dagster.drain.plan import DrainPlan, ShardRead, oldest_unread, parent_is_done
 from datazone_dagster.drain.polling import POLLING, Intervals
 from datazone_dagster.drain.process_state import ProcessState, save_state
@@ -29,7 +29,7 @@ from datazone_dagster.drain.stream_choice import list_streams, stream_to_read
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.drain_part import SetPart, StreamPart
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.protocols import Clock, StreamClient
+from datazone_dagster.model.protocols import Clock, StreamClient, TellsTime
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.set_state import SetState
 from datazone_dagster.model.shard import StreamDescription, service_arn
@@ -68,6 +68,7 @@ class SetDrain(_SharedDrain):
         super().__init__(source, client, layout, settings, clock, logger, deadline_seconds)
         self._part = part
         self.set_name = part.shards.name
+        self._told = _told_time(client)
 
     def run(
         self,
@@ -98,6 +99,13 @@ class SetDrain(_SharedDrain):
 
         listed = stream_to_read(describe, list_streams(self._client), checkpoint)
         return super()._begin_again(tables, owner, checkpoint, listed)
+
+    def _committer(self) -> BatchCommit:
+        told = self._told or _told_time(self._client)  # that of the first reads, in a new process
+        served_at = None
+        if told is not None:
+            served_at = told[0] + timedelta(seconds=self._started_seconds - told[1])
+        return RunCommit(self._source.name, self._salt, self._now, self._logger, served_at)
 
     def _end(self, tables: Tables, state: ProcessState, measured: BatchMeasured) -> None:
         state.known.committed(tables.log)
@@ -196,3 +204,7 @@ class StreamDrain(_SharedDrain):
 
     def _age(self, at: datetime) -> float:
         return max(0.0, (self._now - at).total_seconds())
+
+
+def _told_time(client: StreamClient) -> tuple[datetime, float] | None:
+    return client.told_time() if isinstance(client, TellsTime) else None

@@ -89,6 +89,18 @@ class ListsInParts(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsTime(Protocol):
+    """A stream client whose answers tell the time by the clock of the service."""
+
+    def told_time(self) -> tuple[datetime, float] | None:
+        """Return the time in the last answer, and when it came by this process's monotonic clock.
+
+        None: no answer to a read has told it. It costs no call.
+        """
+        ...
+
+
 Answer = Callable[[], RecordsPage]
 """Parses a GetRecords response, or raises a `SourceError` if the response can't be used."""
 

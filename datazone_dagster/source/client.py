@@ -33,7 +33,7 @@ from datazone_dagster.source.failure_codes import REFUSED_CODES
 from datazone_dagster.source.failures import Call, not_found, translated
 from datazone_dagster.source.listed_streams import ListedStreams, identity_of, is_enabled
 from datazone_dagster.source.parsed import page_from_parsed
-from datazone_dagster.source.service_time import served_at
+from datazone_dagster.source.service_time import LastAnswer, served_at
 from datazone_dagster.source.session import ClientFactory, Clients
 from datazone_dagster.source.wire import parse_page
 
@@ -78,6 +78,7 @@ class BotoStreamClient:
         self._clients: Clients | None = None
         self._identity: SourceIdentity | None = None
         self._listed: ListedStreams | None = None
+        self._last_answer = LastAnswer()
         if isinstance(clients, Clients):
             self._clients = self._prepared(clients)
         else:
@@ -221,12 +222,15 @@ class BotoStreamClient:
         require_kind(call, is_kinesis(stream_arn))
         ask = self._connected().streams.get_shard_iterator
         with translated(call):
-            return ask(
+            answer = ask(
                 StreamArn=stream_arn,
                 ShardId=shard_id,
                 ShardIteratorType=start.at.value,
                 **position,
-            )["ShardIterator"]
+            )
+            iterator = answer["ShardIterator"]
+        self._last_answer.note(answer)
+        return iterator
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
         """Return the next page of a shard: at most 1,000 records or 1 MB.
@@ -248,14 +252,21 @@ class BotoStreamClient:
         ask = self._connected().streams.get_records
         if not self._raw_pages:
             with translated(call):
-                page = page_from_parsed(ask(ShardIterator=shard_iterator), call.summary)
+                parsed = ask(ShardIterator=shard_iterator)
+                page = page_from_parsed(parsed, call.summary)
+            self._last_answer.note(parsed)
             return lambda: page
         with translated(call), capture.capturing() as answer:
             parsed = ask(ShardIterator=shard_iterator)
+        self._last_answer.note(parsed)
         body = answer.body(call.summary)
         if body is None:  # no HTTP response: the session is stubbed, for instance
             return partial(page_from_parsed, parsed, call.summary)
         return partial(parse_page, body, call.summary)
+
+    def told_time(self) -> tuple[datetime, float] | None:
+        """See `TellsTime`."""
+        return self._last_answer.time()
 
     def close(self) -> None:
         """Close the HTTP connections. The client must not be used afterwards."""

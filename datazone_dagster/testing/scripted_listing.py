@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -65,6 +66,10 @@ class ScriptedListing:
         with LOCK:
             shown = self._shown(self._readable(stream_arn))
             return tuple(one for one in shown if one.parent_shard_id == shard_id)
+
+    def told_time(self) -> tuple[datetime, float] | None:
+        """See `TellsTime`."""
+        return self._clock(), time.monotonic()
 
     def _maybe_fail(self, operation: str, shard_id: str) -> None:
         with LOCK:

@@ -93,7 +93,7 @@ class Drains:
         outcomes = read_shards(
             self.client, plan.reads, self.iterators, budget, self.now, LOGGER, self._land
         )
-        reached = updated_checkpoint(plan.checkpoint, outcomes, self.now)
+        reached = updated_checkpoint(plan.checkpoint, outcomes, self.now, self.now)
         self.checkpoint = pruned(reached, described, now=self.now)
         self.plan, self.outcomes = plan, outcomes
 

@@ -23,7 +23,7 @@ from datazone_dagster.model.shard import IteratorStart
 from datazone_dagster.model.shard_set import ShardSet, shard_sets
 from datazone_dagster.process import crash_points
 from datazone_dagster.sources import DynamoDBSource
-from datazone_dagster.testing import Crash, ScriptedStream, at_point
+from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, at_point
 from tests.examples import examples
 from tests.new_process import NewProcess
 
@@ -330,3 +330,37 @@ def test_what_nobody_has_landed_is_a_gap(tmp_path: Path) -> None:
         assert not world.work(one, DrainSettings()).lost_race
     with_records = {row[Log.SHARD_ID] for row in world.rows()}
     assert {gap.shard_id for gap in world.tick(new=True).gaps} == with_records
+
+
+def tips(world: World, clock: FixedClock, client: NewProcess) -> set[datetime | None]:
+    one = SetPart(shard_sets(1)[0])
+    drain_tick(SOURCE, client, world.layout, clock=clock, part=one)
+    saved = CheckpointTable(world.layout, SOURCE.name).open()
+    assert saved is not None
+    assert len(world.rows()) == world.puts
+    return {row.tip_at for row in saved.checkpoint.shards.values()}
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=3), -timedelta(hours=3)])
+def test_the_earlier_of_two_clocks_says_up_to_when_a_run_has_read(
+    tmp_path: Path, ahead: timedelta
+) -> None:
+    world = world_in(tmp_path)
+    served = world.stream.describe(world.stream.stream_arn).served_at
+    assert served is not None
+    world.put(12)
+    world.tick(StreamPart(1))
+    found = tips(world, FixedClock(served + ahead), NewProcess(world.stream))
+    expected = min(served, served + ahead)
+    assert all(one and expected - timedelta(minutes=1) < one <= expected for one in found)
+
+
+def test_without_the_time_of_the_service_a_run_does_not_say_up_to_when_it_has_read(
+    tmp_path: Path,
+) -> None:
+    world = world_in(tmp_path)
+    world.put(12)
+    world.tick(StreamPart(1))
+    silent = NewProcess(world.stream)
+    silent.told_time = lambda: None
+    assert tips(world, FixedClock(), silent) == {None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -309,3 +310,22 @@ def test_other_errors_of_a_filtered_listing_are_raised(
     service.script("DescribeStream", ok(_described(LastEvaluatedShardId=A)))
     with pytest.raises(ServiceUnavailableError, match="again and again"):
         client.children(NEW, A)
+
+
+@pytest.mark.parametrize("raw_pages", [True, False])
+def test_the_last_answer_to_a_read_tells_the_time(
+    service: ScriptedService, clients: Clients, raw_pages: bool
+) -> None:
+    client = BotoStreamClient("orders", clients, raw_pages=raw_pages)
+    assert client.told_time() is None
+    service.script("GetShardIterator", ok({"ShardIterator": "i"}))
+    client.shard_iterator(NEW, A, TRIM_HORIZON)
+    first = client.told_time()
+    service.script("GetRecords", ok({"Records": []}))
+    client.get_records("i")
+    second = client.told_time()
+    assert first is not None
+    assert second is not None
+    assert abs(datetime.now(timezone.utc) - second[0]) < timedelta(minutes=1)
+    assert second[0] >= first[0]
+    assert second[1] > first[1]

@@ -181,6 +181,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "waits_for_rebuild",
         "want_exports",
         "want_snapshot",
+        "was_drained_by_runs",
     ]
     assert local.__all__ == ["AdminClient", "Fault", "FaultKind", "FaultPlan", "LocalDynamoDB"]
     for name in (*pipeline.__all__, *local.__all__):

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunRequest, RunsFilter
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.dagster_glue.heartbeat import end_silent_runs
+from datazone_dagster.dagster_glue.heartbeat import end_silent_runs, last_sign_of_life
 from datazone_dagster.dagster_glue.job_runs import ACTIVE, PARTITION_TAG
 from datazone_dagster.dagster_glue.names import (
     BATCH_TAG,
@@ -26,7 +26,7 @@ from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.run_requests import end_of
 from datazone_dagster.dagster_glue.sensor_checks import SensorCheck
-from datazone_dagster.dagster_glue.staying_runs import end_run, end_run_of_other_code
+from datazone_dagster.dagster_glue.staying_runs import end_run_of_other_code, tell_to_end
 from datazone_dagster.model.drain_part import StreamPart
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DrainReport
@@ -88,19 +88,25 @@ class DrainRuns:
     def part(self, now: datetime, reported_batch: int | None) -> StreamPart:
         """Return what the sensor has to know of the runs; runs without a heartbeat are ended.
 
-        A run of former code, or of another number of sets, is told to end.
+        A run of former code, or of another number of sets, is told to end. Of several runs of a
+        set that have begun, all but the newest are: they would take turns to lose.
         """
         job, sets = drain_job_name(self.source), self._sets
         end_silent_runs(self.instance, {job}, now, only=job)
         read_at: dict[str, datetime | None] = {}
+        begun = set[str]()
         version = drain_version(self.source, self.settings)
         active = RunsFilter(job_name=job, statuses=ACTIVE)
         for record in self.instance.get_run_records(active, limit=_ACTIVE_MOST):
             tags = record.dagster_run.tags
             name = tags.get(PARTITION_TAG, "")
             if name not in sets:
-                end_run(self.instance, record, "the number of drain workers has changed")
+                tell_to_end(self.instance, record, "the number of drain workers has changed")
                 continue
+            if record.dagster_run.status is DagsterRunStatus.STARTED and last_sign_of_life(record):
+                if name in begun:
+                    tell_to_end(self.instance, record, "a newer run drains the same set")
+                begun.add(name)
             end_run_of_other_code(self.instance, record, version)
             text = tags.get(READ_TAG)
             known, found = read_at.get(name), datetime.fromisoformat(text) if text else None

@@ -23,6 +23,7 @@ from datazone_dagster.api.kinesis_source import stream_name_of
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.drain_runs import DrainRuns
 from datazone_dagster.dagster_glue.findings import Findings
+from datazone_dagster.dagster_glue.former_drain_runs import FormerDrainRuns
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.listening import (
     BUSY_FOR_SECONDS,
@@ -129,6 +130,7 @@ class DrainSensor:
         self._reported_batch: int | None = None
         self._landed_seconds = -BUSY_FOR_SECONDS
         self._maintenance = TickMaintenance(source.name, settings.keep_changes, clock)
+        self._former_runs = FormerDrainRuns(source, clock)
         self._loaded_at = clock()
 
     def evaluate(self, context: SensorEvaluationContext) -> SensorResult:
@@ -292,7 +294,10 @@ class DrainSensor:
     def _part(self, tick: _Tick) -> DrainPart | None:
         """Return what a tick does of a drain: everything, or what drain runs do not."""
         runs = self._runs(tick)
-        return None if runs is None else runs.part(self._clock(), self._reported_batch)
+        if runs is not None:
+            return runs.part(self._clock(), self._reported_batch)
+        instance, layout = tick.context.instance, tick.layout
+        return self._former_runs.part(instance, layout, self._reported_batch)
 
     def _client_of(self, dynamodb: DynamoDBStreamsResource) -> StreamClient:
         """Return the client of all ticks of this process, with its connections and iterators."""

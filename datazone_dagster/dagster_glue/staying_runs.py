@@ -154,5 +154,12 @@ def end_run_of_other_code(instance: DagsterInstance, record: RunRecord, version:
 def end_run(instance: DagsterInstance, record: RunRecord, why: str) -> None:
     """Tell a run to end, if it stays and is not told already."""
     run = record.dagster_run
-    if stays(run) and run.status is DagsterRunStatus.STARTED and END_TAG not in run.tags:
+    if stays(run) and run.status is DagsterRunStatus.STARTED:
+        tell_to_end(instance, record, why)
+
+
+def tell_to_end(instance: DagsterInstance, record: RunRecord, why: str) -> None:
+    """Tell a run of a job whose runs all stay to end, whoever started it, unless it is told."""
+    run = record.dagster_run
+    if END_TAG not in run.tags:
         instance.add_run_tags(run.run_id, {END_TAG: why})

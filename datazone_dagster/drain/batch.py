@@ -16,6 +16,7 @@ from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.mask_salt import check_salt
+from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.drain.commit_batch import BatchCommit, Committed
 from datazone_dagster.drain.drain_report import drain_report, report_of_listing
 from datazone_dagster.drain.late_changes import epoch_begins_at
@@ -204,6 +205,12 @@ class BatchDrain:
             tables = Tables.opened(
                 self._layout, self._source, self._identify, shared=self.set_name is not None
             )
+            if self.set_name is not None and BY_COMMIT not in tables.log.properties:
+                # The log of another project must stay as it is.
+                known = up_to_date(tables.saved.checkpoint, tables.log, self._now)
+                listing = list_streams(self._client)
+                owner_to_record(self._source.name, tables.log, listing, known)
+                tables.log.number_by_commit()
         else:
             tables.log.pass_scans()
         self._salt = None if masks is None else masks.salt_fingerprint

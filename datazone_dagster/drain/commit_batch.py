@@ -9,7 +9,9 @@ from datetime import datetime
 
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot
+from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.mask_salt import record_salt
+from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.drain.checkpoint_update import (
     is_worth_saving,
     moved_positions,
@@ -118,7 +120,11 @@ class BatchCommit:
 
     def folded(self, tables: Tables, reached: Checkpoint, stream: StreamDescription) -> Checkpoint:
         """Return the checkpoint after the commit, as far as the change log goes now."""
-        return pruned(replace(reached, batch=tables.log.head), stream, now=self.now)
+        if BY_COMMIT in tables.log.properties:  # a property may have been set after others' batches
+            found = up_to_date(reached, tables.log, self.now)
+        else:
+            found = replace(reached, batch=tables.log.head)
+        return pruned(found, stream, now=self.now)
 
     def is_due(self, tables: Tables, reached: Checkpoint, *, landed: bool, moved: bool) -> bool:
         """Return whether the checkpoint is saved now."""

@@ -43,8 +43,7 @@ class Tables:
             layout: Locations of the tables.
             source: Source of the tables.
             identify: Returns the table that a new change log belongs to.
-            shared: Whether several drains write: what others have saved is read, and the change log
-                is made ready for them.
+            shared: Whether several drains write: what others have saved is read.
 
         Raises:
             SourceMismatchError: The change log belongs to another table than the source.
@@ -55,8 +54,6 @@ class Tables:
         opening = checkpoints.open_or_create if shared else checkpoints.known_or_created
         saved = opening()
         log = ChangeLog(layout, source, identify).open_or_create()
-        if shared:
-            log.number_by_commit()
         if log.head < saved.checkpoint.batch:  # perhaps both were made again
             saved.forget()
             saved = CheckpointTable(layout, source.name).open_or_create()

@@ -68,6 +68,7 @@ from datazone_dagster.pipeline.reading import (
     open_gaps,
     read_dataset,
     records_waiting,
+    was_drained_by_runs,
 )
 from datazone_dagster.rows.maintenance_plan import THOROUGH, MaintenanceSettings
 from datazone_dagster.snapshot import (
@@ -167,6 +168,7 @@ __all__ = [
     "waits_for_rebuild",
     "want_exports",
     "want_snapshot",
+    "was_drained_by_runs",
 ]
 
 _logger = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from datazone_dagster.changelog.gap_acceptance import gap_notes
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.known_position import dataset_state
 from datazone_dagster.dataset.quarantine import Quarantine
@@ -78,6 +79,19 @@ def change_log_head(source_name: str, layout: Layout) -> int | None:
     """
     log = ChangeLog(layout, source_name).open()
     return None if log is None else log.head
+
+
+@converts_errors("Opening a change log")
+def was_drained_by_runs(layout: Layout, source_name: str) -> bool:
+    """Return whether drain runs have ever written the change log of a source, or may have.
+
+    It costs no request where this process has opened the change log before.
+
+    Raises:
+        StorageError: The lakehouse can't be read.
+    """
+    log = ChangeLog(layout, source_name).known()
+    return log is not None and BY_COMMIT in log.properties
 
 
 @converts_errors("Opening a dataset")

@@ -10,13 +10,21 @@ import pytest
 from dagster import DagsterRun, DagsterRunStatus, RunRequest
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
+from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.dagster_glue import drain_jobs
 from datazone_dagster.dagster_glue.heartbeat import SILENCE_SECONDS
 from datazone_dagster.dagster_glue.names import ALIVE_TAG, END_TAG, FAILURE_TAG, READ_TAG
 from datazone_dagster.errors import DefinitionError, LakehouseMismatchError
 from datazone_dagster.observe.level import Level
 from datazone_dagster.sources import DynamoDBSource
-from tests.dagster_glue.conftest import ITEM_COLUMNS, MakeWorld, Tick, World
+from tests.dagster_glue.conftest import (
+    ITEM_COLUMNS,
+    SOURCE,
+    MakeWorld,
+    Tick,
+    World,
+    orders_transform,
+)
 
 JOB = "drain_shards_orders"
 HEALTH = "dynamodb/orders:stream_health"
@@ -163,9 +171,7 @@ def test_another_number_of_workers_ends_the_runs_of_the_former(
     world: World, make_world: MakeWorld
 ) -> None:
     runs = [started(world, one) for one in drain_requests(world.tick())]
-    stream, changed = world.stream, make_world(orders_of(3))
-    changed.stream = stream
-    type(changed.defs.resources["datazone_dynamodb"]).streams = {"orders": stream}  # type: ignore[index]
+    changed = taken_over(world, make_world, orders_of(3))
     requests = drain_requests(changed.tick())
     assert {one.partition_key for one in requests} <= {"1-of-3", "2-of-3", "3-of-3"}
     assert requests
@@ -173,6 +179,55 @@ def test_another_number_of_workers_ends_the_runs_of_the_former(
         found = world.instance.get_run_by_id(run.run_id)
         assert found is not None
         assert END_TAG in found.tags
+
+
+def taken_over(world: World, make_world: MakeWorld, transform: Transform) -> World:
+    """Return the same stream, lakehouse and instance after a deployment."""
+    stream, changed = world.stream, make_world(transform)
+    changed.stream = stream
+    type(changed.defs.resources["datazone_dynamodb"]).streams = {"orders": stream}  # type: ignore[index]
+    return changed
+
+
+def test_back_to_ticks_the_runs_are_told_to_end_and_ticks_wait_for_them(
+    world: World, make_world: MakeWorld
+) -> None:
+    runs = [started(world, one) for one in drain_requests(world.tick())]
+    ticks = taken_over(world, make_world, orders_transform(source=SOURCE))
+    world.stream.roll(0)
+    child = world.stream.shard_ids()[-1]
+    tick = ticks.tick()
+    assert drain_requests(tick) == []
+    assert all(END_TAG in one.tags for one in world.instance.get_runs())
+    assert "GetRecords" not in world.stream.calls
+    saved = CheckpointTable(world.layout, "orders").open()
+    assert saved is not None
+    assert child in {one.shard_id for one in saved.checkpoint.shards.values()}
+    for run in runs:
+        world.instance.report_run_failed(run, "ended")
+    ticks.run_until_idle()
+    assert len(ticks.rows()) == 20
+
+
+def test_back_to_ticks_a_dead_run_holds_nobody_up(world: World, make_world: MakeWorld) -> None:
+    (run, *_) = [started(world, one) for one in drain_requests(world.tick())]
+    world.clock.advance(timedelta(seconds=SILENCE_SECONDS))
+    ticks = taken_over(world, make_world, orders_transform(source=SOURCE))
+    ticks.run_until_idle()
+    assert len(ticks.rows()) == 20
+    assert status_of(world, run) is DagsterRunStatus.FAILURE
+
+
+def test_of_two_runs_of_a_set_the_older_one_is_told_to_end(world: World) -> None:
+    """Also where somebody started them by hand: those have no tag of the sensor."""
+    request = drain_requests(world.tick())[0]
+    by_hand = RunRequest(partition_key=request.partition_key, tags={})
+    older, newer = started(world, by_hand), started(world, by_hand)
+    begins = started(world, request, **{ALIVE_TAG: ""})
+    world.tick()
+    told = {run.run_id for run in world.instance.get_runs() if END_TAG in run.tags}
+    assert told == {older.run_id}
+    assert begins.run_id != newer.run_id
 
 
 def test_a_run_in_another_lakehouse_lands_nothing(world: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datazone_dagster.api.mask import SALT_VARIABLE
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.drain import DrainSettings, drain_tick
 from datazone_dagster.errors import SourceMismatchError
 from datazone_dagster.model.column_names import Log
@@ -238,6 +240,50 @@ def test_a_run_that_reads_another_table_lands_nothing(tmp_path: Path) -> None:
     other.put({"id": {"S": "1"}})
     with pytest.raises(SourceMismatchError):
         drain_tick(SOURCE, other, world.layout, part=SetPart(shard_sets(2)[0], is_first=True))
+
+
+@pytest.mark.parametrize("part", [TWO_SETS, SetPart(shard_sets(2)[0], is_first=True)])
+def test_the_change_log_of_another_table_stays_as_it_is(
+    tmp_path: Path, part: StreamPart | SetPart
+) -> None:
+    world = world_in(tmp_path)
+    world.put(3)
+    world.tick(None)
+    other = ScriptedStream("payments", shards=3)
+    with pytest.raises(SourceMismatchError):
+        drain_tick(SOURCE, other, world.layout, part=part)
+    log = ChangeLog(world.layout, SOURCE.name).open()
+    assert log is not None
+    assert BY_COMMIT not in log.properties
+
+
+def test_a_tick_that_stores_the_salt_after_a_worker_keeps_what_that_one_landed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SALT_VARIABLE, "0123456789abcdef0123456789abcdef")
+    world = world_in(tmp_path)
+    world.put(9)
+    world.catch_up()
+    rolled = world.stream.shard_ids()[1]
+    world.stream.roll(1)  # a new shard: the tick saves the checkpoint
+    (other,) = [one for one in shard_sets(2) if not one.has(rolled)]
+
+    def lands() -> None:
+        world.put(9)
+        assert world.work(other, DrainSettings()).batch is not None
+
+    hashing = replace(SOURCE, drain="tick", drain_workers=None, mask={"x": "hash"})
+    with at_point(crash_points.AFTER_READ, lands):
+        drain_tick(hashing, NewProcess(world.stream), world.layout)
+    saved = CheckpointTable(world.layout, SOURCE.name).open()
+    log = ChangeLog(world.layout, SOURCE.name).open()
+    assert saved is not None
+    assert log is not None
+    reached = {one.shard_id: one.sequence_number for one in saved.checkpoint.shards.values()}
+    for one in log.landed_since(0):
+        assert (reached[one.shard_id] or 0) >= (one.sequence_number or 0)
+    world.catch_up()
+    world.check()
 
 
 def test_back_to_ticks_and_to_runs_again(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ stream may still have are stored before the rows go: see `erased_events`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 
 import pyarrow as pa
@@ -22,7 +22,9 @@ from deltalake import DeltaTable
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.erased_events import (
+    KEPT_DAYS,
     KEPT_DAYS_OF_DYNAMODB,
+    TABLE_PROPERTY,
     from_text,
     number_of,
     to_text,
@@ -52,8 +54,18 @@ ATTEMPTS = 8
 _FIRST, _LAST = (one.replace(tzinfo=timezone.utc) for one in (datetime.min, datetime.max))
 
 
-def erasable_log(layout: Layout, source: str, search: Search) -> ErasableTable:
-    """Return the change log of a source as a table to erase rows from."""
+def erasable_log(
+    layout: Layout, source: str, search: Search, on_forgotten: Callable[[int], None]
+) -> ErasableTable:
+    """Return the change log of a source as a table to erase rows from.
+
+    Args:
+        layout: Locations of the tables.
+        source: Name of the source.
+        search: The rows.
+        on_forgotten: Called with the number of erased changes that are no longer recognised, as
+            there are too many.
+    """
     log = ChangeLog(layout, source)
 
     def check(table: DeltaTable) -> None:
@@ -65,7 +77,7 @@ def erasable_log(layout: Layout, source: str, search: Search) -> ErasableTable:
         if saved.checkpoint.batch < head:
             # A drain saves positions now and then only. Here every one has to be saved.
             saved.save(up_to_date(saved.checkpoint, newest, utc_now()))
-        _store_numbers(log, search)
+        _store_numbers(log, search, on_forgotten)
 
     def left(snapshot: Snapshot) -> str | None:
         text = snapshot.configuration.get(PROPERTY)
@@ -91,7 +103,9 @@ def erasable_log(layout: Layout, source: str, search: Search) -> ErasableTable:
     )
 
 
-def _store_numbers(change_log: ChangeLog, search: Search) -> None:
+def _store_numbers(
+    change_log: ChangeLog, search: Search, on_forgotten: Callable[[int], None]
+) -> None:
     """Store the order numbers of the changes to erase, unless they are stored.
 
     The erasure loses the commit race to this commit, and begins again on the version that has it.
@@ -103,12 +117,17 @@ def _store_numbers(change_log: ChangeLog, search: Search) -> None:
     for attempts_left in reversed(range(ATTEMPTS)):
         log = change_log.open()
         assert log is not None, "it is erased from"
-        stored = from_text(log.properties.get(ERASED_EVENTS))
-        wanted = with_erased(stored, _numbers(log, search), utc_now())
-        if wanted == stored:
-            return
+        found: dict[str, set[str]] = {name: set() for name in KEPT_DAYS}
+        for name, number in _numbers(log, search):
+            found[name].add(number)
         try:
-            log.set_property(ERASED_EVENTS, to_text(wanted), doing)
+            for name, days in KEPT_DAYS.items():
+                stored = from_text(log.properties.get(name))
+                wanted, forgotten = with_erased(stored, found[name], utc_now(), days)
+                if forgotten:
+                    on_forgotten(forgotten)
+                if wanted != stored:
+                    log.set_property(name, to_text(wanted), doing)
         except ConcurrentWriterError:
             if not attempts_left:
                 raise
@@ -116,8 +135,11 @@ def _store_numbers(change_log: ChangeLog, search: Search) -> None:
             return
 
 
-def _numbers(log: ChangeLogSnapshot, search: Search) -> Iterator[str]:
-    """Yield the order numbers of the searched changes that their stream may still have."""
+def _numbers(log: ChangeLogSnapshot, search: Search) -> Iterator[tuple[str, str]]:
+    """Yield the order numbers of the searched changes that their stream may still have.
+
+    Each comes with the table property that stores it.
+    """
     recent = utc_now() - timedelta(days=KEPT_DAYS_OF_DYNAMODB)
     first = _FIRST if _has_kinesis(log) else recent
     of_row = [Log.STREAM_ARN, Log.SHARD_ID, Log.VERSION, Log.EVENT_TIME, Log.EVENT_ID]
@@ -127,14 +149,14 @@ def _numbers(log: ChangeLogSnapshot, search: Search) -> Iterator[str]:
             for row in batch.filter(pc.is_valid(found)).select(of_row).to_pylist():
                 if is_kinesis(row[Log.STREAM_ARN]):
                     if row[Log.VERSION] is not None:
-                        yield row[Log.VERSION][EPOCH_DIGITS:]
+                        yield ERASED_EVENTS, row[Log.VERSION][EPOCH_DIGITS:]
                 elif (
                     # The event id of a scanned row is a hash of its key.
                     row[Log.SHARD_ID] != SCAN_SHARD_ID
                     and row[Log.EVENT_ID] is not None
                     and row[Log.EVENT_TIME] > recent
                 ):
-                    yield number_of(row[Log.EVENT_TIME], row[Log.EVENT_ID])
+                    yield TABLE_PROPERTY, number_of(row[Log.EVENT_TIME], row[Log.EVENT_ID])
 
 
 def _has_kinesis(log: ChangeLogSnapshot) -> bool:

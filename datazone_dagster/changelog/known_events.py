@@ -48,7 +48,7 @@ class KnownEvents:
         self._by_second: dict[int, set[str]] = {}
         self._since: int | None = None
         self._older: set[str] = set()
-        self._erased: tuple[str | None, frozenset[str]] = (None, frozenset())
+        self._erased: tuple[list[str | None], frozenset[str]] = ([], frozenset())
         self._head = 0
         self._log: ChangeLogSnapshot | None = None
 
@@ -60,9 +60,9 @@ class KnownEvents:
         """
         self._log = log
         self._older.clear()
-        erased = log.properties.get(erased_events.PROPERTY)
+        erased = [log.properties.get(one) for one in erased_events.KEPT_DAYS]
         if erased != self._erased[0]:
-            self._erased = erased, erased_events.from_text(erased)
+            self._erased = erased, erased_events.erased_in(log.properties)
         # Batches of a scan have no change of the stream.
         if log.head < self._head or (log.head > self._head and log.landed_since(self._head)):
             self._by_second.clear()

@@ -53,7 +53,7 @@ def any_landed(
     Raises:
         StorageError: The store failed.
     """
-    erased = erased_events.from_text(log.properties.get(erased_events.PROPERTY))
+    erased = erased_events.erased_in(log.properties)
     if erased and any(
         erased_events.number_of(_time(record.created_at), record.event_id) in erased
         for record in records

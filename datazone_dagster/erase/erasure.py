@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from datazone_dagster.api import DynamoDBSource, KinesisSource
 from datazone_dagster.changelog.erase_log import erasable_log, key_names
+from datazone_dagster.changelog.erased_events import KEPT_NUMBERS
 from datazone_dagster.dataset.erase_dataset import datasets_of, erasable_tables
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.erase.erased_keys import ErasedKeys, check_names
@@ -40,6 +41,13 @@ _KINESIS = (
     "landed is refused if it comes again, by the number of its event. One that comes late, for the "
     "first time, lands, and the row may come back: run this command again once the retention has "
     "passed, or after you shortened it."
+)
+
+
+_FORGOTTEN = (
+    "A second delivery of {count:,} older changes of erased items: the change log keeps the newest "
+    "{kept:,} numbers of events. They come back if the stream delivers them again: run this "
+    "command again once its retention has passed."
 )
 
 
@@ -79,6 +87,7 @@ class Erasure:
         self._layout = layout
         self._keys = keys
         self._clock = clock
+        self._forgotten = 0
         self._by_key = Search((KEY,), keys.in_rows)
         self._by_record = Search((Log.KEYS, Log.RAW), keys.in_records)
         check_names(keys, key_names(layout, source.name))
@@ -112,8 +121,18 @@ class Erasure:
             report = _added(report, again)
             if not any(one.files or one.old_files for one in again.tables):
                 is_left = bool(again.young_files or again.blocked)
-                return replace(report, done=not is_left)
-        return report
+                return self._told(replace(report, done=not is_left))
+        return self._told(report)
+
+    def _forgets(self, count: int) -> None:
+        self._forgotten = max(self._forgotten, count)  # each attempt counts anew
+
+    def _told(self, report: ErasureReport) -> ErasureReport:
+        """Return the report with what a stream may bring back, if that is known."""
+        if not self._forgotten:
+            return report
+        text = _FORGOTTEN.format(count=self._forgotten, kept=KEPT_NUMBERS)
+        return replace(report, unreachable=(*report.unreachable, text))
 
     def _pass(self, *, marked: bool) -> ErasureReport:
         report = self._report()
@@ -129,7 +148,8 @@ class Erasure:
         )
 
     def _tables(self) -> Iterator[tuple[str, ErasableTable]]:
-        yield "change log", erasable_log(self._layout, self._source.name, self._by_record)
+        log = self._layout, self._source.name, self._by_record, self._forgets
+        yield "change log", erasable_log(*log)
         for dataset_id in self._datasets():
             yield from erasable_tables(
                 self._layout,

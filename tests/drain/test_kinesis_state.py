@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -150,6 +150,44 @@ def test_an_erasure_stores_numbers_of_events_and_none_of_a_scanned_row(
     log = ChangeLog(flow.layout, "orders").open()
     assert log is not None
     assert erased_events.from_text(log.properties[erased_events.PROPERTY]) == landed
+
+
+def test_an_erasure_says_how_many_changes_are_no_longer_recognised(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erased_events, "KEPT_NUMBERS", 2)
+    for n in range(5):
+        flow.put("a", n)
+    flow.put("b", 1)
+    flow.drain_all()
+    assert _forgotten(flow, "b") == []
+    (text,) = _forgotten(flow, "a")
+    assert text.startswith("A second delivery of 4 older changes")
+    log = ChangeLog(flow.layout, "orders").open()
+    assert log is not None
+    assert len(erased_events.erased_in(log.properties)) == 2
+
+
+def _forgotten(flow: Flow, key: str) -> list[str]:
+    report = open_erasure(flow.source, [f"id={key}"], flow.layout, clock=flow.now).run()
+    assert report.done
+    return [one for one in report.unreachable if "second delivery" in one]
+
+
+def test_numbers_of_a_stream_of_dynamodb_are_dropped_after_two_days() -> None:
+    now = datetime(2026, 1, 10, tzinfo=timezone.utc)
+    old, new = (
+        erased_events.number_of(now - timedelta(days=days), f"event {days}") for days in (3, 1)
+    )
+    of_table = erased_events.KEPT_DAYS[erased_events.TABLE_PROPERTY]
+    assert erased_events.with_erased([old], [new], now, of_table) == (frozenset([new]), 0)
+    of_kinesis = erased_events.KEPT_DAYS[erased_events.PROPERTY]
+    assert erased_events.with_erased([old], [new], now, of_kinesis) == (frozenset([old, new]), 0)
+    properties = {
+        erased_events.PROPERTY: erased_events.to_text([old]),
+        erased_events.TABLE_PROPERTY: erased_events.to_text([new]),
+    }
+    assert erased_events.erased_in(properties) == {old, new}
 
 
 def test_a_log_that_has_no_owner_yet_goes_on_with_the_same_stream_of_kinesis(

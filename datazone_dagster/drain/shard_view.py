@@ -29,6 +29,7 @@ class Round:
 
     Args:
         began_at: Time of its first page.
+        served_at: The same moment by the clock of the service; None if it does not say.
         shards: Shards of its pages so far.
         lasts: Ids of the shards after which its pages began, the next one's last.
         pages: Number of its pages so far that had shards.
@@ -38,6 +39,7 @@ class Round:
     shards: Mapping[str, Shard] = field(default_factory=dict)
     lasts: tuple[str, ...] = ()
     pages: int = 0
+    served_at: datetime | None = None
 
     @property
     def last(self) -> str | None:
@@ -156,16 +158,21 @@ def with_newer(view: ShardView, page: ShardPage, checkpoint: Checkpoint) -> Shar
 
 
 def with_page(view: ShardView, page: ShardPage, checkpoint: Checkpoint, now: datetime) -> ShardView:
-    """Return the view with the next page of its round; the last one replaces all that is known."""
-    before = view.round or Round(now)
+    """Return the view with the next page of its round; the last one replaces all that is known.
+
+    A first listing counts as of its first page: changes since then are landed (start="latest").
+    """
+    before = view.round or Round(now, served_at=page.stream.served_at)
     shards = {**before.shards, **{shard.shard_id: shard for shard in page.stream.shards}}
     pages = before.pages + bool(page.stream.shards)
     view = with_newer(view, page, checkpoint)
     if page.last is not None:
-        after = Round(before.began_at, shards, (*before.lasts, page.last), pages)
-        return replace(view, round=after)
+        lasts = (*before.lasts, page.last)
+        return replace(view, round=replace(before, shards=shards, lasts=lasts, pages=pages))
+    is_first = view.listed_at is None
     return replace(
         view,
+        stream=replace(view.stream, served_at=before.served_at) if is_first else view.stream,
         shards=shards,
         listed_at=before.began_at,
         pages=pages,

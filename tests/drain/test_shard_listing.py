@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from datazone_dagster.model.record import ChangeRecord, RecordsPage
 from datazone_dagster.model.shard import IteratorStart, Shard, ShardPage, StreamDescription
 from datazone_dagster.pipeline import open_gaps
 from datazone_dagster.sources import DynamoDBSource
-from datazone_dagster.testing import ScriptedStream
+from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.drain.listing_flow import Drains, drains_of, many_shards
 from tests.examples import examples
 
@@ -314,6 +315,27 @@ def test_a_tick_of_a_large_stream_reads_children_at_once(tmp_path: Path) -> None
     report = drain_tick(SOURCE, stream, layout)
     assert (report.records, report.caught_up, report.shards_open) == (40, True, 13)
     assert stream.calls["DescribeStream"] - calls <= 3
+
+
+def test_latest_begins_at_the_first_page_of_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FixedClock(datetime.now(timezone.utc).replace(microsecond=0))
+    stream = ScriptedStream(shards=12, clock=clock)
+    stream.shards_per_page = 4
+    put(stream, 20)
+    clock.advance(timedelta(seconds=10))
+    listed = stream.describe_page
+
+    def page(stream_arn: str, after: str | None) -> ShardPage:
+        found = listed(stream_arn, after)
+        clock.advance(timedelta(seconds=10))
+        put(stream, 20, value=stream.calls["DescribeStream"])
+        return found
+
+    monkeypatch.setattr(stream, "describe_page", page)
+    latest = replace(SOURCE, start="latest")
+    assert drain_tick(latest, stream, Layout(str(tmp_path)), clock=clock).records == 60
 
 
 def test_a_large_stream_made_again_under_its_arn_is_recognised(tmp_path: Path) -> None:

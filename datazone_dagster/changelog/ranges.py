@@ -58,6 +58,12 @@ def files_between(
     ]
 
 
+def newest_time_after(files: Iterable[DataFile], batch: int) -> datetime | None:
+    """Return the latest event time of the files with batches after one, by their statistics."""
+    later = (one.maximum for one in files if one.maximum[Log.BATCH] > batch)
+    return max((one[Log.EVENT_TIME] for one in later if Log.EVENT_TIME in one), default=None)
+
+
 def surely_between(files: Iterable[DataFile], after_batch: int, through_batch: int) -> bool:
     """Return whether the bounds of the files show a batch in (after_batch, through_batch]."""
     bounds = ((file.minimum[Log.BATCH], file.maximum[Log.BATCH]) for file in files)

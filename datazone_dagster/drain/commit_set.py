@@ -12,6 +12,7 @@ from datetime import datetime
 
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot
 from datazone_dagster.changelog.current_checkpoint import up_to_date
+from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.drain.checkpoint_update import is_worth_saving, positions_due
 from datazone_dagster.drain.commit_batch import BatchCommit
 from datazone_dagster.drain.outcome import ShardOutcome
@@ -82,8 +83,15 @@ class SetCommit(BatchCommit):
             now=self.now,
         )
         return _passes(saved.checkpoint, reached, log.drain_must_pass) or is_worth_saving(
-            saved.checkpoint, reached, positions=due
+            saved.checkpoint, reached, positions=due or self.drops_notes(log)
         )
+
+    def drops_notes(self, log: ChangeLogSnapshot) -> bool:
+        """Return whether this drain is about to write a checkpoint of the change log's table.
+
+        It drops the notes of the commits: positions that are not saved are read from rows then.
+        """
+        return log.is_checkpoint_due
 
     def save(self, saved: CheckpointSnapshot, checkpoint: Checkpoint) -> None:
         """Save a checkpoint on top of those of other processes.
@@ -108,6 +116,10 @@ class RunCommit(SetCommit):
     def read_at(self, stream: StreamDescription) -> datetime | None:  # noqa: ARG002  # not listed
         """See `BatchCommit.read_at`; None if the service does not say."""
         return None if self.served_at is None else min(self.now, self.served_at)
+
+    def drops_notes(self, log: ChangeLogSnapshot) -> bool:  # noqa: ARG002  # the sensor does it
+        """See `SetCommit.drops_notes`: it maintains nothing."""
+        return False
 
 
 def _has_moved(row: ShardCheckpoint, newest: ShardCheckpoint | None, tables: Tables) -> bool:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLogSnapshot
+from datazone_dagster.changelog.ranges import newest_time_after
 from datazone_dagster.drain.batch import BatchDrain, Planned
 from datazone_dagster.drain.commit_batch import BatchCommit
 from datazone_dagster.drain.commit_set import RunCommit, SetCommit
@@ -191,7 +192,6 @@ class StreamDrain(_SharedDrain):
         known = self._part.reported_batch
         since = log.head if known is None else min(known, log.head)
         batches = log.head - since
-        times = [one.event_time for one in log.landed_since(since) if one.event_time is not None]
         return replace(
             report,
             batch=log.head if batches else None,
@@ -199,7 +199,7 @@ class StreamDrain(_SharedDrain):
             head_batch=log.head,
             log_version=log.version if batches else None,
             records=log.record_count() - log.record_count(since) if batches else 0,
-            event_time_max=max(times, default=None),
+            event_time_max=newest_time_after(log.files, since),
         )
 
     def _age(self, at: datetime) -> float:

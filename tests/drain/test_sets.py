@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster.api.mask import SALT_VARIABLE
+from datazone_dagster.changelog import ranges
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.numbering import BY_COMMIT
@@ -23,6 +26,7 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.shard import IteratorStart
 from datazone_dagster.model.shard_set import ShardSet, shard_sets
+from datazone_dagster.model.table_file import DataFile
 from datazone_dagster.process import crash_points
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, at_point
@@ -410,3 +414,30 @@ def test_without_the_time_of_the_service_a_run_does_not_say_up_to_when_it_has_re
     silent = NewProcess(world.stream)
     silent.told_time = lambda: None
     assert tips(world, FixedClock(), silent) == {None}
+
+
+def test_the_sensor_reads_no_landed_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here each tick is of a new process, which opens the log at the checkpoint of its table."""
+    world = world_in(tmp_path)
+    world.put(3)
+    world.catch_up()
+    known = world.tick().head_batch
+    read: list[str] = []
+    real = ranges.files_between
+
+    def files_between(files: Iterable[DataFile], *bounds: Any) -> list[DataFile]:
+        found = real(files, *bounds)
+        read.extend(one.path for one in found)
+        return found
+
+    for _ in range(9):
+        world.put()
+        for one in shard_sets(2):
+            world.work(one)
+        ChangeLog(world.layout, SOURCE.name).table.forget()
+        monkeypatch.setattr(ranges, "files_between", files_between)
+        report = world.tick(StreamPart(2, reported_batch=known), new=True)
+        monkeypatch.setattr(ranges, "files_between", real)
+    assert report.batches == 9
+    assert report.event_time_max is not None
+    assert read == []

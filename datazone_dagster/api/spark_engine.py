@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from datazone_dagster.errors import DefinitionError
 
-_REMOTE = re.compile(r"sc://[^\s/;]+(/(;[^\s]*)?)?")
+_REMOTE = re.compile(r"sc://[^\s/;:]+(:[0-9]{1,5})?(/(;[^\s]*)?)?")
 _ROOT = re.compile(r"[a-z0-9]+://[^\s]+|/[^\s]*", re.ASCII)
 
 
@@ -24,8 +24,9 @@ class SparkEngine:
     Args:
         remote: Spark Connect URL: `sc://host:port`, with parameters such as `/;use_ssl=true`. They
             are never shown.
-        lakehouse: The lakehouse as the server reaches it, where its URI differs: `s3a://bucket/lake`
-            for `s3://bucket/lake`. The server has access to the store by its own configuration.
+        lakehouse: The lakehouse as the server reaches it, where its URI differs:
+            `/mnt/shared/lake` for `/data/lake`. The server has access to the store by its own
+            configuration. Not on S3, where commits of Spark can overwrite those of others.
 
     Raises:
         DefinitionError: An argument is invalid.
@@ -40,12 +41,25 @@ class SparkEngine:
                 "SparkEngine: remote is not the URL of a Spark Connect server.",
                 hint='Write SparkEngine(remote="sc://spark.example.com:15002").',
             )
+        parameters = remote.partition("/;")[2]
+        if parameters and any(one.count("=") != 1 for one in parameters.split(";")):
+            raise DefinitionError(
+                "SparkEngine: a parameter of remote is not name=value. Its text is not shown.",
+                hint="Write one = in each, such as /;use_ssl=true;token=..., with %3D for an = of "
+                "a value, and no ; at the end.",
+            )
         if lakehouse is not None and (
             not isinstance(lakehouse, str) or _ROOT.fullmatch(lakehouse) is None
         ):
             raise DefinitionError(
                 f"SparkEngine: lakehouse={lakehouse!r} is not the URI of a folder.",
-                hint='Write lakehouse="s3a://bucket/lake", or leave it out.',
+                hint='Write lakehouse="/mnt/shared/lake", or leave it out.',
+            )
+        if lakehouse is not None and is_on_s3(lakehouse):
+            raise DefinitionError(
+                f"SparkEngine: lakehouse={lakehouse!r} is on S3, where commits of Spark's Delta "
+                "Lake can overwrite those of other writers.",
+                hint="Leave engine out: the library's own engine commits safely on S3.",
             )
         object.__setattr__(self, "remote", remote)
         object.__setattr__(self, "lakehouse", lakehouse)
@@ -57,6 +71,11 @@ class SparkEngine:
 
     def __repr__(self) -> str:
         return f"SparkEngine(remote={self.address!r}, lakehouse={self.lakehouse!r})"
+
+
+def is_on_s3(uri: str) -> bool:
+    """Return whether a location is on S3, where Spark's Delta Lake has no put-if-absent."""
+    return uri.partition("://")[0].casefold() in {"s3", "s3a", "s3n"}
 
 
 def checked_engine(where: str, engine: object, values: Mapping[str, object]) -> SparkEngine | None:

@@ -8,19 +8,21 @@ errors are the same, whoever applies a chunk.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.types as pt
 
 from datazone_dagster.api import Transform
 from datazone_dagster.api.function_version import function_version
-from datazone_dagster.api.spark_engine import SparkEngine
+from datazone_dagster.api.spark_engine import SparkEngine, is_on_s3
+from datazone_dagster.apply.append_order import keys_waited_for
 from datazone_dagster.apply.chunk import CHANGES_SCHEMA, ChunkFacts
 from datazone_dagster.apply.pacing import ChunkCost
 from datazone_dagster.apply.progress import advanced
@@ -30,11 +32,13 @@ from datazone_dagster.apply.trial_call import unread
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.dataset.dataset_table import ChunkWritten
-from datazone_dagster.errors import SparkError
+from datazone_dagster.errors import ConcurrentWriterError, SparkError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.result import rows_of
 from datazone_dagster.model.column_names import HIDDEN
+from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DeleteCounts, MergeCounts
+from datazone_dagster.rows.stored_form import in_stored_form
 from datazone_dagster.spark.frame_query import FrameQuery, frame_query
 from datazone_dagster.spark.probe_server import require_fit
 from datazone_dagster.spark.spark_mode import SparkBatch, SparkDatasetTable
@@ -55,6 +59,25 @@ from datazone_dagster.spark.statements import (
 
 FAILURES = 3
 """Chunks with failing values after which a run leaves the rest to the library's own engine."""
+
+
+class _Asked(NamedTuple):
+    """What a dataset takes of a chunk: its frame, as Spark SQL, and its columns without rows."""
+
+    frame: Frame
+    query: FrameQuery
+    rows: pa.Table
+
+
+class _Ready(NamedTuple):
+    """Changes of a range that the server has computed for a dataset, and facts of them."""
+
+    output: str
+    log_range: LogRange
+    asked: _Asked
+    view: str
+    found: Mapping[str, Any]
+    batch: Mapping[str, Any]
 
 
 class LeftToOurselvesError(Exception):
@@ -86,6 +109,7 @@ class SparkRun(ApplyRun):
     def _apply_chunk(
         self, log: ChangeLogSnapshot, start: int, end: int, lookups: Mapping[str, pa.Table]
     ) -> int:
+        require_safe_commits(self._layout)
         if start >= self._ours_through:
             try:
                 return self._by_spark(log, start, end)
@@ -122,29 +146,28 @@ class SparkRun(ApplyRun):
         Raises:
             LeftToOurselvesError: The library's own engine has to apply some batches of it.
         """
+        started_seconds = time.monotonic()
+        behind = {name: one for name, one in self._reports.items() if one.position <= start}
+        chunk = RemoteChunk(self._transform.name, start + 1, end)
+        frames = unread(self._function.returned(chunk, {}))
+        if frames is None or not all(frame.is_row_wise for frame in frames.values()):
+            raise python_error(self._transform.name)
+        queries = {output: self._query(output, frames[output]) for output in behind}
         if BY_COMMIT in log.properties:
             raise LeftToOurselvesError(
                 'the source has drain="runs", or had it: new files of its change log have no '
                 "numbers of batches, which Spark would need.",
                 end,
             )
-        started_seconds, server = time.monotonic(), self._connect()
-        behind = {name: one for name, one in self._reports.items() if one.position <= start}
+        for output, asked in queries.items():
+            self._require_plain(output, asked.rows, end)
+        server = self._connect()
         for output in behind:
             known = self._progress[output]
             if known.ahead or not self._spark_tables[output].follows_transaction(known.position):
                 raise LeftToOurselvesError("the table was restored, or had buckets.", start + 1)
-        chunk = RemoteChunk(self._transform.name, start + 1, end)
-        frames = unread(self._function.returned(chunk, {}))
-        if frames is None or not all(frame.is_row_wise for frame in frames.values()):
-            raise python_error(self._transform.name)
-        counts = MergeCounts()
         try:
-            for output in behind:
-                ignore_ttl = self._datasets[output].ttl_deletes == "ignore"
-                log_range = LogRange(self._reached(log.uri), log.version, start, end, ignore_ttl)
-                facts, written = self._write_by_spark(server, log_range, output, frames[output])
-                counts += written
+            facts, counts = self._all_by_spark(server, log, start, end, queries)
         except FailingValuesError as error:
             self._failures += 1
             through = end if self._failures >= FAILURES else start + 1
@@ -155,43 +178,88 @@ class SparkRun(ApplyRun):
         self._report_chunk(facts, counts, seconds)
         return end
 
-    def _write_by_spark(
-        self, server: SparkServer, log_range: LogRange, output: str, frame: Frame
+    def _require_plain(self, output: str, rows: pa.Table, end: int) -> None:
+        """Check that a table is one that Spark writes as the library's own engine does.
+
+        Raises:
+            LeftToOurselvesError: It is not.
+        """
+        dataset, table = self._datasets[output], self._tables[output]
+        if self._partition_by[output]:
+            raise LeftToOurselvesError("the table is partitioned.", end)
+        if keys_waited_for(dataset, table, self._target, self._progress[output]):
+            raise LeftToOurselvesError("changes wait in the quarantine.", end)
+        stored = in_stored_form(rows, table.columns_with(rows.schema), {})
+        if not stored.schema.equals(rows.schema):
+            raise LeftToOurselvesError(
+                "the table has names or times of an older version of the library.", end
+            )
+
+    def _all_by_spark(
+        self,
+        server: SparkServer,
+        log: ChangeLogSnapshot,
+        start: int,
+        end: int,
+        queries: Mapping[str, _Asked],
     ) -> tuple[ChunkFacts, MergeCounts]:
-        """Apply a range to one dataset."""
-        dataset = self._datasets[output]
+        """Apply a range: the changes of every dataset are ready before one is written."""
+        counts = MergeCounts()
+        with ExitStack() as kept:
+            ready = []
+            for output, asked in queries.items():
+                ignore_ttl = self._datasets[output].ttl_deletes == "ignore"
+                log_range = LogRange(self._reached(log.uri), log.version, start, end, ignore_ttl)
+                ready.append(self._ready(server, log_range, output, asked, kept))
+            if end > self._recorded_through:
+                self._record(ready)
+                self._recorded_through = end
+            for one in ready:
+                counts += self._write_by_spark(one)
+        return _chunk_facts(ready[-1].found, ready[-1].log_range), counts
+
+    def _ready(
+        self,
+        server: SparkServer,
+        log_range: LogRange,
+        output: str,
+        asked: _Asked,
+        kept: ExitStack,
+    ) -> _Ready:
+        """Have the changes of a range for one dataset computed; nothing is written."""
         (found,) = server.run(log_range.facts()).to_pylist()
         if found["unclear_through"] is not None:
             raise LeftToOurselvesError(
                 "some records are no changes, or have keys of another form.",
                 found["unclear_through"],
             )
-        query, rows = self._query(output, frame)
-        text = batch_query(log_range, query, latest_only=dataset.mode == "merge")
-        with cached(server, text) as view:
-            (batch,) = server.run(batch_facts(view, len(query.view.found))).to_pylist()
-            if batch["problem_through"] is not None:
-                raise LeftToOurselvesError(
-                    "some values have another type than the function reads, or are no JSON.",
-                    batch["problem_through"],
-                )
-            if log_range.through_batch > self._recorded_through:  # outputs share their paths
-                self._record(frame, query, batch, found["view_types"], rows)
-                self._recorded_through = log_range.through_batch
-            versions = (found["lowest"] or "", found["highest"] or "")
-            columns = tuple(name for name in rows.column_names if name not in HIDDEN)
-            self._spark_tables[output].spark.take(
-                SparkBatch(view, columns, versions, batch["removed"], log_range.through_batch)
+        query, latest_only = asked.query, self._datasets[output].mode == "merge"
+        text = batch_query(log_range, query, latest_only=latest_only)
+        view = kept.enter_context(cached(server, text, self._logger))
+        (batch,) = server.run(batch_facts(view, len(query.view.found))).to_pylist()
+        if batch["problem_through"] is not None:
+            raise LeftToOurselvesError(
+                "some values have another type than the function reads, or are no JSON.",
+                batch["problem_through"],
             )
-            written = self._committed(output, rows, log_range.through_batch)
+        return _Ready(output, log_range, asked, view, found, batch)
+
+    def _write_by_spark(self, ready: _Ready) -> MergeCounts:
+        """Write what is ready into one dataset."""
+        output, log_range, asked, view, found, batch = ready
+        versions = (found["lowest"] or "", found["highest"] or "")
+        columns = tuple(name for name in asked.rows.column_names if name not in HIDDEN)
+        self._spark_tables[output].spark.take(
+            SparkBatch(view, columns, versions, batch["removed"], log_range.through_batch)
+        )
+        written = self._committed(output, asked.rows, log_range.through_batch)
         deletes = DeleteCounts(ttl_ignored=found["expired"] if log_range.ignore_ttl else 0)
-        if dataset.mode != "append":
+        if self._datasets[output].mode != "append":
             deletes += DeleteCounts(batch["filtered"], batch["filtered_by_ttl"])
-        facts = _chunk_facts(found, log_range)
         self._reports[output] = advanced(
             self._reports[output],
-            facts,
-            rows,
+            _chunk_facts(found, log_range),
+            asked.rows,
             counts=written.counts,
             deletes=deletes,
             quarantined=0,
@@ -199,7 +267,7 @@ class SparkRun(ApplyRun):
             new_columns=written.added_columns,
             read=self._function.reads.report,
         )
-        return facts, written.counts
+        return written.counts
 
     def _committed(self, output: str, rows: pa.Table, through_batch: int) -> ChunkWritten:
         """Commit the batch that the table of a dataset was given."""
@@ -219,7 +287,7 @@ class SparkRun(ApplyRun):
         self._progress[output] = began.moved_to(through_batch)
         return written
 
-    def _query(self, output: str, frame: Frame) -> tuple[FrameQuery, pa.Table]:
+    def _query(self, output: str, frame: Frame) -> _Asked:
         """Return the frame as Spark SQL, and its columns as a table without rows."""
         dataset = self._datasets[output]
         raw = frame.rows_of(CHANGES_SCHEMA.empty_table())
@@ -228,23 +296,23 @@ class SparkRun(ApplyRun):
         where = f"Dataset {dataset.id!r}"
         plan = frame.plan
         carried = carried_columns(len(plan.names.unfound(plan.needs)))
-        return frame_query(frame, names, rows.schema, carried, where), rows
+        return _Asked(frame, frame_query(frame, names, rows.schema, carried, where), rows)
 
-    def _record(
-        self,
-        frame: Frame,
-        query: FrameQuery,
-        batch: Mapping[str, Any],
-        view_types: list[str],
-        rows: pa.Table,
-    ) -> None:
-        """Record in which records the paths of the frame found their attributes."""
-        notes = frame.field_names.notes
-        for at, (name, _, _) in enumerate(query.view.found):
-            notes.records[name] += batch[HAS_IMAGE.format(at)]
-            notes.present[name] += batch[HAS_ATTRIBUTE.format(at)]
+    def _record(self, ready: Sequence[_Ready]) -> None:
+        """Record in which records the paths of a range found their attributes, each path once."""
+        columns: set[str] = set()
+        counted: set[str] = set()
+        for one in ready:
+            columns |= set(one.asked.rows.column_names)
+            notes = one.asked.frame.field_names.notes
+            for at, (name, _, _) in enumerate(one.asked.query.view.found):
+                if name not in counted:
+                    counted.add(name)
+                    notes.records[name] += one.batch[HAS_IMAGE.format(at)]
+                    notes.present[name] += one.batch[HAS_ATTRIBUTE.format(at)]
+        first = ready[0]
         self._function.reads.record_counted(
-            batch["changes"], (), view_types, set(rows.column_names)
+            first.batch["changes"], (), first.found["view_types"], columns
         )
 
 
@@ -261,14 +329,43 @@ def _chunk_facts(found: Mapping[str, Any], log_range: LogRange) -> ChunkFacts:
 
 
 @contextmanager
-def cached(server: SparkServer, query: str) -> Iterator[str]:
+def cached(server: SparkServer, query: str, logger: logging.Logger) -> Iterator[str]:
     """Have the rows of a query computed once and kept by the server; yield their name."""
-    view = f"dz_batch_{uuid.uuid4().hex}"
+    view, is_lost = f"dz_batch_{uuid.uuid4().hex}", False
     try:
         server.run(f"CACHE TABLE {view} AS {query}")
         yield view
+    except SparkError:  # the session is given up, and its views end with it
+        is_lost = True
+        raise
     finally:
+        if not is_lost:
+            _drop(server, view, logger)
+
+
+def _drop(server: SparkServer, view: str, logger: logging.Logger) -> None:
+    """Drop a view. A failure is told only: the chunk is written, or another error says why not."""
+    try:
         server.run(f"DROP VIEW IF EXISTS {view}")
+    except (SparkError, ConcurrentWriterError, FailingValuesError) as error:
+        logger.warning("The Spark server keeps the view %s until its session ends: %s", view, error)
+
+
+def require_safe_commits(layout: Layout) -> None:
+    """Check that commits of Spark to a lakehouse can't overwrite those of others.
+
+    Raises:
+        SparkError: They can.
+    """
+    if not is_on_s3(layout.uri):
+        return
+    raise SparkError(
+        f"The lakehouse at {layout.uri} is on S3, where commits of Spark's Delta Lake can "
+        "overwrite those of other writers: its log store there does not put only what is absent.",
+        safe="Nothing was applied; the change log keeps the changes.",
+        hint="Leave engine out: the library's own engine commits safely on S3. Spark does on "
+        "ADLS, GCS, HDFS and local disks.",
+    )
 
 
 def location_for(engine: SparkEngine, lakehouse: str, uri: str) -> str:

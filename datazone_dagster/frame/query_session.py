@@ -167,6 +167,13 @@ class Session:
             rows = self._connection.execute(f"DESCRIBE {query}").fetchall()
         return [(str(row[0]), str(row[1])) for row in rows]
 
+    def types(self, query: str) -> list[str] | None:
+        """Return the DuckDB types of a query's columns; None if it does not bind."""
+        try:
+            return [kind for _, kind in self.columns(query)]
+        except duckdb.Error:
+            return None
+
     def columns_of(self, query: str, name: str, schema: pa.Schema) -> list[tuple[str, str]]:
         """Return names and DuckDB types of a query's columns over one more table.
 

@@ -103,7 +103,13 @@ def _stage(before: Plan, text: str, call: str) -> Stage:
         listed = [{**node, "alias": f"t{number}"} for number, node in enumerate(typed)]
         asked = {**tree, "select_list": listed, "where_clause": None}
         head, _, tail = print_query(session.ask, asked).partition(PREVIOUS)
-        types = [kind for _, kind in session.columns(f"{head}({before.query()}){tail}")]
+        found = session.types(f"{head}({before.query()}){tail}")
+        if found is None:
+            raise NotTheSameError(
+                "a part of it can't be typed by itself, such as one with the name of another "
+                "column of the same SELECT; give that column its name in a select() before"
+            )
+        types = found
     return Stage(
         tree,
         [name for name, _ in bound if name not in HIDDEN],

@@ -179,11 +179,16 @@ def cast_sql(value: Typed, duckdb_type: str) -> str:
         value.type == duckdb_type
         or source.name == "null"
         or (source.is_exact and target.name in {"decimal", "float"})
-        or (source.is_exact and target.name == "text" and source.scale <= PLAIN_SCALE)
+        or (source.is_exact and target.name == "text" and _is_plain(source))
         or (source.name, target.name) in _SAME_CASTS
     ):
         raise NotTheSameError(f"{value.type} is cast to {duckdb_type}")
     return f"CAST({value.sql} AS {spark})"
+
+
+def _is_plain(number: Kind) -> bool:
+    """Return whether both engines write a number alike: DuckDB writes .5 if no digit is before."""
+    return number.scale <= PLAIN_SCALE and number.precision > number.scale
 
 
 def _from_text(sql: str, target: Kind, duckdb_type: str, spark: str) -> str:

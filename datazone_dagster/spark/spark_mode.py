@@ -18,9 +18,10 @@ from datazone_dagster.api import Dataset
 from datazone_dagster.dataset.bucket_positions import marks_of
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.modes import ChunkRows
-from datazone_dagster.dataset.properties import apply_app_id
+from datazone_dagster.dataset.properties import apply_app_id, generation_of, rebuild_app_id
 from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import Commit, guarded
+from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.delta.write_table import add_columns
 from datazone_dagster.errors import ConcurrentWriterError, SchemaChangeError, StorageError
 from datazone_dagster.model.column_names import HIDDEN
@@ -96,7 +97,8 @@ class SparkMode:
         """Write the chunk that was taken; the rows of `chunk` are not used.
 
         Raises:
-            ConcurrentWriterError: Another commit came first; the table is as it was.
+            ConcurrentWriterError: Another commit came first, keys were erased or redriven, or the
+                table was rebuilt; no row was written.
             FailingValuesError: A value does not fit its column; the table is as it was.
             SchemaChangeError: The table has several rows of a key.
             SparkError: The server failed.
@@ -105,6 +107,7 @@ class SparkMode:
         batch, self._batch = self._batch, None
         assert batch is not None, "a chunk was taken"
         table = target.table
+        marks = self._marks(table.at)
         if target.added:
             with (
                 guarded(target.uri, f"Adding columns to {target.title}"),
@@ -113,6 +116,14 @@ class SparkMode:
                 add_columns(handle, target.added)
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
         statement = self._statement(target, batch, chunk)
+        table.refresh()
+        if self._marks(table.at) != marks:
+            raise ConcurrentWriterError(
+                f"{target.title} has been written by another run, erased from, redriven or rebuilt "
+                "meanwhile.",
+                safe="No row of this attempt was written; the other commit is in effect.",
+                hint="The next run continues from the new state.",
+            )
         crash_points.reach(crash_points.AFTER_TOMBSTONES)
         before, token = table.at, str(uuid.uuid4())
         settings = {
@@ -126,7 +137,12 @@ class SparkMode:
             with guarded(target.uri, f"Moving the position of {target.title}"):
                 append(table, table.schema.empty_table(), commit)
             return MergeCounts()
-        return self._counts(target, before.version, marks_of(before, self._source), token)
+        return self._counts(target, before.version, marks, token)
+
+    def _marks(self, table: Snapshot) -> dict[str, int]:
+        """Return what a run, redrive, erasure or rebuild of the dataset changes."""
+        rebuilds = {rebuild_app_id(self._source): generation_of(table, self._source)}
+        return marks_of(table, self._source) | rebuilds
 
     def _statement(self, target: MergeTarget, batch: SparkBatch, chunk: ChunkRows) -> str:
         columns = (*batch.columns, *HIDDEN)
@@ -167,20 +183,21 @@ class SparkMode:
         )
 
     def _require_same(self, target: MergeTarget, marks: Mapping[str, int]) -> None:
-        """Check that nobody erased or redrove keys just before Spark began.
+        """Check that nobody erased or redrove keys, or rebuilt the table, just before Spark began.
 
         Raises:
-            StorageError: Somebody did, so erased keys may be back.
+            StorageError: Somebody did: erased keys may be back, or rows of the rebuild missing.
         """
         own = apply_app_id(self._source)
-        now = dict(marks_of(target.table.at, self._source).items())
+        now = self._marks(target.table.at)
         if any(at != marks.get(name, 0) for name, at in now.items() if name != own):
             raise StorageError(
-                f"{target.title}: keys were erased or redriven in the moment between the look at "
-                "the table and the commit of Spark.",
-                safe="The position and all other rows are right.",
+                f"{target.title}: keys were erased or redriven, or the table was rebuilt, in the "
+                "moment between the look at it and the commit of Spark.",
+                safe="The change log has every change; after an erasure or a redrive, the position "
+                "and all other rows are right.",
                 hint="Repeat the erasure or the redrive, or run `datazone-dagster rebuild "
-                f"{target.dataset_id}`.",
+                f"{target.dataset_id}`, which makes all rows again.",
             )
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from datazone_dagster.api.spark_engine import SparkEngine
 from datazone_dagster.errors import ConcurrentWriterError, DefinitionError, SparkError
-from datazone_dagster.spark.functions import REFUSED
 from datazone_dagster.text import shown
 
 SETTINGS = {
@@ -23,6 +23,10 @@ SETTINGS = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.mapKeyDedupPolicy": "EXCEPTION",
+    "spark.sql.timestampType": "TIMESTAMP_LTZ",
+    "spark.sql.parser.escapedStringLiterals": "false",
+    "spark.sql.storeAssignmentPolicy": "ANSI",
+    "spark.databricks.delta.autoCompact.enabled": "false",
 }
 """Settings of a session, on which the meaning of the statements depends."""
 
@@ -42,8 +46,13 @@ _NOT_VALUES = (
     "CANNOT_PARSE_TIMESTAMP",
     "USER_RAISED_EXCEPTION",
     "DUPLICATED_MAP_KEY",
-    REFUSED,
 )
+"""Classes of errors about a value. Spark begins a message with its class, in brackets: a statement
+that an error of another class quotes is not one of these."""
+
+RETRIES = 7
+"""Retries of a call that the server does not answer: about two minutes."""
+
 _LOST_RACES = (
     "DELTA_CONCURRENT",
     "DELTA_METADATA_CHANGED",
@@ -86,24 +95,40 @@ class ConnectServer:
         self._address = engine.address
         self._errors = _loaded("pyspark.errors"), _loaded("grpc")
         sql = _loaded("pyspark.sql")
-        with self._guarded("Connecting"):
-            self._session: Any = sql.SparkSession.builder.remote(engine.remote).create()
-            for name, value in SETTINGS.items():
-                self._session.conf.set(name, value)
+        failed: SparkError | None = None
+        try:
+            with self._guarded("Connecting"):
+                self._session: Any = sql.SparkSession.builder.remote(engine.remote).create()
+                for policy in self._session.client.get_retry_policies():
+                    policy.max_retries = RETRIES
+                for name, value in SETTINGS.items():
+                    self._session.conf.set(name, value)
+        except SparkError as error:
+            failed = without_parameters(error, engine)
+        if failed is not None:  # without its cause, which may show the parameters of the URL
+            raise failed
 
     def run(self, statement: str, settings: Mapping[str, str] | None = None) -> pa.Table:
         """See `SparkServer.run`."""
-        given = settings or {}
-        with self._guarded("Running a statement"):
-            for name, value in given.items():
-                self._session.conf.set(name, value)
-            try:
+        given, is_lost = settings or {}, False
+        try:
+            with self._guarded("Running a statement"):
+                for name, value in given.items():
+                    self._session.conf.set(name, value)
                 found = self._session.sql(statement).toArrow()
-            finally:
-                for name in given:
-                    self._session.conf.unset(name)
+        except SparkError:  # the session is given up: a dead server would be waited for again
+            is_lost = True
+            raise
+        finally:
+            if not is_lost:
+                self._unset(given)
         assert isinstance(found, pa.Table)  # pyspark has no types here
         return found
+
+    def _unset(self, names: Iterable[str]) -> None:
+        with self._guarded("Ending a statement"):
+            for name in names:
+                self._session.conf.unset(name)
 
     @contextmanager
     def _guarded(self, doing: str) -> Iterator[None]:
@@ -112,12 +137,13 @@ class ConnectServer:
         try:
             yield
         except (errors.PySparkException, grpc.RpcError) as error:
-            raise _converted(error, f"{doing} on the Spark server at {self._address}") from error
+            raise converted(error, f"{doing} on the Spark server at {self._address}") from error
 
 
-def _converted(error: Exception, doing: str) -> Exception:
+def converted(error: Exception, doing: str) -> Exception:
+    """Return an error of the client as ours: see `SparkServer.run`."""
     text = str(error).partition("\n\nJVM stacktrace")[0]
-    if any(one in text for one in _NOT_VALUES):
+    if any(f"[{one}" in text for one in _NOT_VALUES):
         return FailingValuesError(shown(text, 300))
     if any(one in text for one in _LOST_RACES):
         return ConcurrentWriterError(
@@ -126,11 +152,29 @@ def _converted(error: Exception, doing: str) -> Exception:
             hint="The next run continues from the new state.",
         )
     return SparkError(
-        f"{doing} failed: {shown(text, 600)}",
+        f"{doing} failed: {shown(text, 600)}{_cause(error)}",
         safe="The position tells whether the chunk was committed; the next run looks.",
         hint="Check that the server runs, that it reaches the lakehouse, and that it has Delta "
         "Lake: spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension.",
     )
+
+
+def _cause(error: Exception) -> str:
+    """Return what a client that has given up was told last."""
+    details = getattr(error.__cause__, "details", None)  # of gRPC
+    text = details() if callable(details) else error.__cause__
+    return f" ({shown(str(text), 300)})" if text else ""
+
+
+def without_parameters(error: SparkError, engine: SparkEngine) -> SparkError:
+    """Return an error without the parameters of the URL, of which values may be secret."""
+    what, parameters = error.what, engine.remote.partition("/;")[2]
+    parts = parameters.split(";")
+    values = [one.partition("=")[2] for one in parts]
+    for part in (parameters, *parts, *values, *map(unquote, values)):
+        if len(part) > len("false"):
+            what = what.replace(part, "...")
+    return SparkError(what, safe=error.safe, hint=error.hint)
 
 
 def _loaded(name: str) -> Any:

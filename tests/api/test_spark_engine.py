@@ -33,10 +33,8 @@ def transform_with(*datasets: Dataset, lookup: bool = False, **options: Any) -> 
 
 
 def test_it_is_a_value_that_never_shows_its_parameters() -> None:
-    secret = SparkEngine("sc://host:443/;use_ssl=true;token=secret", lakehouse="s3a://b/lake")
-    assert secret == SparkEngine(
-        "sc://host:443/;use_ssl=true;token=secret", lakehouse="s3a://b/lake"
-    )
+    secret = SparkEngine("sc://host:443/;use_ssl=true;token=secret", lakehouse="/mnt/lake")
+    assert secret == SparkEngine("sc://host:443/;use_ssl=true;token=secret", lakehouse="/mnt/lake")
     assert {secret: 1}[secret] == 1
     assert "secret" not in repr(secret)
     assert "secret" not in repr(Dataset("d", engine=secret))
@@ -47,6 +45,28 @@ def test_it_is_a_value_that_never_shows_its_parameters() -> None:
 def test_another_url_is_refused(remote: Any) -> None:
     with pytest.raises(DefinitionError, match="Spark Connect"):
         SparkEngine(remote=remote)
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "sc://host:abc",
+        "sc://host/;token=secret==",
+        "sc://host/;secret",
+        "sc://host/;token=secret;",
+        "sc://host:1:2",
+    ],
+)
+def test_a_url_that_its_client_would_show_in_an_error_is_refused(remote: str) -> None:
+    with pytest.raises(DefinitionError, match="remote") as refused:
+        SparkEngine(remote=remote)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "s3a", "s3n", "S3A"])
+def test_a_lakehouse_on_s3_is_refused(scheme: str) -> None:
+    with pytest.raises(DefinitionError, match=r"on S3|folder"):
+        SparkEngine("sc://host", lakehouse=f"{scheme}://bucket/lake")
 
 
 @pytest.mark.parametrize("lakehouse", ["", "lake", 3])

@@ -78,6 +78,8 @@ def test_attribute_names_are_data() -> None:
         ("unnest([1, 2])", "unnest is not supported"),
         ("list_value(1)", "list_value is not supported"),
         ("userIdentity", "has the type struct"),
+        ("cast(cast(dynamodb.NewImage.a.N as decimal(4, 4)) as varchar)", "is cast to VARCHAR"),
+        (f"{CITY} as city, city || 'x'", "in a select() before"),
     ],
     ids=str,
 )

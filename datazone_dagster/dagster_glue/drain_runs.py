@@ -92,7 +92,7 @@ class DrainRuns:
         set that have begun, all but the newest are: they would take turns to lose.
         """
         job, sets = drain_job_name(self.source), self._sets
-        end_silent_runs(self.instance, {job}, now, only=job)
+        end_silent_runs(self.instance, {job}, now, quick_to_end={job}, only=job)
         read_at: dict[str, datetime | None] = {}
         begun = set[str]()
         version = drain_version(self.source, self.settings)

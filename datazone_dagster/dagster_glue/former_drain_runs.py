@@ -49,7 +49,7 @@ class FormerDrainRuns:
             self._are_gone = True
             return None
         job = drain_job_name(self._source)
-        end_silent_runs(instance, {job}, self._clock(), only=job)
+        end_silent_runs(instance, {job}, self._clock(), quick_to_end={job}, only=job)
         active = RunsFilter(job_name=job, statuses=ACTIVE)
         records = instance.get_run_records(active, limit=_ACTIVE_MOST)
         for record in records:

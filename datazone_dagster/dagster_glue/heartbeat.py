@@ -3,12 +3,13 @@
 Dagster notices the death of a run's process as long as the code server that started it lives.
 If both die at once (the machine, the container, its memory), the default run launcher leaves the
 run as started for ever: the run occupies its pool, and no run of the transform starts again. So
-each run writes heartbeats to one of its tags, and the drain sensor ends a run without them.
+each run writes heartbeats to one of its tags, and the drain sensor ends a run without them. It
+believes the time in the tag only together with what it has seen itself, see `silence.py`.
 
 An executor that hands its steps to others (a broker's workers, pods) leaves a run as started while
 its step waits for one of them, and for ever if that message is lost. So does a run whose step waits
-for a slot of its pool. A run gets more time before its first heartbeat, unless, with such an
-executor, one that began later has overtaken it.
+for a slot of its pool. A run gets more time before its first heartbeat, unless, with a broker, one
+that began later has overtaken it.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
-from datazone_dagster.dagster_glue.left_processes import kill_left_process
 from datazone_dagster.dagster_glue.names import ALIVE_TAG, hidden_tag
+from datazone_dagster.dagster_glue.silence import SilenceWatch
 from datazone_dagster.model.protocols import Clock
 
 HEARTBEAT_SECONDS = 10.0
+AGAIN_SECONDS = 2.0
+"""Time after which a heartbeat that the storage refused is sent again."""
 SILENCE_SECONDS = 35.0
 """Time without a heartbeat after which a run is marked as failed: three were missed.
 
@@ -37,7 +40,13 @@ start of a process, another run is at work within a minute.
 FIRST_HEARTBEAT_SECONDS = 120.0
 """Time for the first heartbeat: a step may wait for a slot of its pool, or for a worker."""
 
-_RUNS_CHECKED = 200
+OTHER_SILENCE_SECONDS = 120.0
+"""Silence allowed to runs that do not look at their status, so that they would go on when marked as
+failed: snapshots, rebuilds, maintenance, audits."""
+
+_NEWEST_RUNS = 200
+
+_watch = SilenceWatch()
 
 _logger = logging.getLogger(__name__)
 
@@ -64,24 +73,29 @@ def heartbeats(
     ended = threading.Event()
 
     def send_heartbeats() -> None:
-        while not ended.wait(HEARTBEAT_SECONDS):
-            send_another()
+        was_sent = first_was_sent
+        while not ended.wait(
+            HEARTBEAT_SECONDS if was_sent else min(AGAIN_SECONDS, HEARTBEAT_SECONDS)
+        ):
+            was_sent = send(heartbeat)
 
-    def send_another() -> None:
+    def send(what: Callable[[], Mapping[str, str]]) -> bool:
         try:
             if not is_over():
-                send_heartbeat()
+                instance.add_run_tags(run_id, dict(what()))
         except Exception as error:  # noqa: BLE001 - whatever the storage raises: one heartbeat is missed
             _logger.info("Run %s could not send a heartbeat: %s", run_id, error)
+            return False
+        return True
 
     def is_over() -> bool:
         run = instance.get_run_by_id(run_id)
         return run is not None and run.is_finished
 
-    def send_heartbeat() -> None:
-        instance.add_run_tags(run_id, {ALIVE_TAG: clock().isoformat(), **tags()})
+    def heartbeat() -> Mapping[str, str]:
+        return {**tags(), ALIVE_TAG: clock().isoformat()}
 
-    send_heartbeat()
+    first_was_sent = send(heartbeat)
     thread = threading.Thread(target=send_heartbeats, name="datazone-heartbeat", daemon=True)
     thread.start()
     try:
@@ -89,10 +103,8 @@ def heartbeats(
     finally:
         ended.set()
         thread.join()
-        if rest_is_quick:
-            send_another()  # the rest has the full time of silence
-        else:
-            instance.add_run_tags(run_id, {ALIVE_TAG: ""})
+        # The rest has the full time of silence, or all time.
+        send(heartbeat if rest_is_quick else lambda: {ALIVE_TAG: ""})
 
 
 def end_silent_runs(
@@ -100,6 +112,7 @@ def end_silent_runs(
     job_names: Collection[str],
     now: datetime,
     *,
+    quick_to_end: Collection[str] = (),
     handed_on: Collection[str] = (),
     only: str | None = None,
 ) -> None:
@@ -112,19 +125,23 @@ def end_silent_runs(
         instance: Dagster instance with the runs.
         job_names: Jobs whose steps send heartbeats from their start on.
         now: Current time.
-        handed_on: Those of them whose executor hands steps on, to workers or pods.
+        quick_to_end: Those of them that look at their status, and end soon after they were marked
+            as failed by mistake. They are allowed the shorter silence.
+        handed_on: Those of them whose executor hands steps to a broker.
         only: Job whose runs are checked; None: those of all jobs.
     """
-    started = RunsFilter(job_name=only, statuses=[DagsterRunStatus.STARTED])
-    records = instance.get_run_records(started, limit=_RUNS_CHECKED)
+    records = _started_runs(instance, job_names, only)
     begun = {job_name: _last_begun(records, job_name) for job_name in handed_on}
     for record in records:
         run, alive_at = record.dagster_run, _last_alive_at(record, job_names)
-        allowed_seconds = SILENCE_SECONDS
-        if hidden_tag(run.tags, ALIVE_TAG) is None:
-            overtaken = record.storage_id < begun.get(run.job_name, 0)
-            allowed_seconds = SILENCE_SECONDS if overtaken else FIRST_HEARTBEAT_SECONDS
-        if alive_at is None or now - alive_at < timedelta(seconds=allowed_seconds):
+        heartbeat = hidden_tag(run.tags, ALIVE_TAG)
+        allowed_seconds = _allowed_seconds(record, quick_to_end, begun)
+        # Seen by ourselves at least: one heartbeat less, as a tick sees the last one late.
+        least_seconds = allowed_seconds - HEARTBEAT_SECONDS
+        seen_seconds = _watch.look(run.run_id, heartbeat, now, least_seconds / 2)
+        if alive_at is None or seen_seconds < least_seconds:
+            continue
+        if max((now - alive_at).total_seconds(), seen_seconds) < allowed_seconds:
             continue
         instance.report_run_failed(
             run,
@@ -132,14 +149,41 @@ def end_silent_runs(
             "process is gone. Nothing is lost: its commits are safe, and the next run continues "
             "after them.",
         )
-        if run.job_name in begun:
-            kill_left_process(instance, run)
 
 
 def last_sign_of_life(record: RunRecord) -> datetime | None:
     """Return the time of the last heartbeat of a run; None if it sent none, or stopped to."""
     heartbeat = hidden_tag(record.dagster_run.tags, ALIVE_TAG)
     return datetime.fromisoformat(heartbeat) if heartbeat else None
+
+
+def _started_runs(
+    instance: DagsterInstance, job_names: Collection[str], only: str | None
+) -> list[RunRecord]:
+    """Return the started runs: all of `only` or of `job_names`, and the newest of other jobs."""
+
+    def of(job_name: str | None, limit: int | None = None) -> Sequence[RunRecord]:
+        started = RunsFilter(job_name=job_name, statuses=[DagsterRunStatus.STARTED])
+        return instance.get_run_records(started, limit=limit)
+
+    if only is not None:
+        return list(of(only))
+    newest = of(None, _NEWEST_RUNS)
+    found = {one.storage_id: one for one in newest}
+    if len(newest) >= _NEWEST_RUNS:
+        found.update((one.storage_id, one) for job_name in job_names for one in of(job_name))
+    return list(found.values())
+
+
+def _allowed_seconds(
+    record: RunRecord, quick_to_end: Collection[str], begun: Mapping[str, int]
+) -> float:
+    """Return the silence after which a run is dead."""
+    run = record.dagster_run
+    if hidden_tag(run.tags, ALIVE_TAG) is None:
+        overtaken = record.storage_id < begun.get(run.job_name, 0)
+        return SILENCE_SECONDS if overtaken else FIRST_HEARTBEAT_SECONDS
+    return SILENCE_SECONDS if run.job_name in quick_to_end else OTHER_SILENCE_SECONDS
 
 
 def _last_begun(records: Sequence[RunRecord], job_name: str) -> int:

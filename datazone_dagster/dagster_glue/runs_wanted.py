@@ -6,7 +6,7 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dagster import DagsterInstance, RunRequest, in_process_executor
+from dagster import DagsterInstance, ExecutorDefinition, RunRequest
 
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.bucket_runs import decide_runs
@@ -61,8 +61,9 @@ class RunsWanted:
         """
         jobs = {one(self.source) for one in (snapshot_job_name, resync_job_name, source_job_name)}
         own = {one.job_name for one in transforms}
-        handed_on = set() if self.options.executor is in_process_executor else own
-        end_silent_runs(self.instance, jobs | own, now, handed_on=handed_on)
+        quick = own | {source_job_name(self.source)}
+        handed_on = own if _has_broker(self.options.executor) else set()
+        end_silent_runs(self.instance, jobs | own, now, quick_to_end=quick, handed_on=handed_on)
         heads: dict[str, int] = {}
         for transform in transforms:
             known = (lags[dataset.id].lag for dataset in transform.outputs.values())
@@ -121,3 +122,8 @@ class RunsWanted:
         applier, tags = self.group.members[transform.name].applier, self.options.op_tags
         of_runs = (applier.settings, applier.preview, applier.keys.prefix)
         return definition_version(transform, *of_runs, sorted(tags.items()))
+
+
+def _has_broker(executor: ExecutorDefinition) -> bool:
+    """Return whether an executor hands steps to a broker's workers: those of Celery do."""
+    return executor.name.startswith("celery")

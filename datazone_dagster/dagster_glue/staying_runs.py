@@ -85,14 +85,14 @@ def told_to_end(
         return found
 
     def must_end() -> bool:
-        run = instance.get_run_by_id(run_id)
+        record = instance.get_run_record_by_id(run_id)
         return (
-            run is None
-            or run.is_finished
-            or END_TAG in run.tags
+            record is None
+            or record.dagster_run.is_finished
+            or END_TAG in record.dagster_run.tags
             or _are_waited_for(instance, pools, run_id)
             or _queue_is_long(instance, clock)
-            or _one_does_not_begin(instance, run, clock)
+            or _one_does_not_begin(instance, record, clock)
         )
 
     return ask
@@ -118,15 +118,21 @@ def _queue_is_long(instance: DagsterInstance, clock: Clock) -> bool:
     return bool(instance.get_run_records(queued, limit=1))
 
 
-def _one_does_not_begin(instance: DagsterInstance, run: DagsterRun, clock: Clock) -> bool:
-    """Return whether another run of the job was launched long ago and has sent no heartbeat yet."""
+def _one_does_not_begin(instance: DagsterInstance, own: RunRecord, clock: Clock) -> bool:
+    """Return whether another run of the job was launched long ago and has sent no heartbeat yet.
+
+    One that can't begin at all makes each run of the job end once, not the runs that follow these,
+    too: they were created when it had been launched long ago.
+    """
     launched = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    run = own.dagster_run
     records = instance.get_run_records(
         RunsFilter(job_name=run.job_name, statuses=launched), limit=QUEUED_READ
     )
     since = clock() - STARTING_LONG
+    created = own.create_timestamp.replace(tzinfo=timezone.utc)
     return any(
-        _launched_at(one) < since
+        created - STARTING_LONG < _launched_at(one) < since
         for one in records
         if one.dagster_run.run_id != run.run_id
         and hidden_tag(one.dagster_run.tags, ALIVE_TAG) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -146,6 +146,13 @@ class World:
             self.instance.report_runless_asset_event(event)
         self.cursors[sensor] = found.cursor
         return Tick(found.cursor, found.skip_message, found.run_requests or [], found.asset_events)
+
+    def watch(self, duration: timedelta) -> None:
+        """Let time pass with a tick now and every 12 seconds, up to the one that is due then."""
+        ends = self.clock.now + duration
+        while self.clock.now < ends:
+            self.tick()
+            self.clock.advance(min(timedelta(seconds=12), ends - self.clock.now))
 
     def run(
         self,

@@ -118,7 +118,7 @@ def test_runs_drain_and_the_sensor_reports_and_applies_what_they_land(
 
 def test_a_silent_run_is_replaced_within_a_minute(world: World) -> None:
     first, second = (started(world, one) for one in drain_requests(world.tick()))
-    world.clock.advance(timedelta(seconds=SILENCE_SECONDS - 1))
+    world.watch(timedelta(seconds=SILENCE_SECONDS - 1))
     assert drain_requests(world.tick()) == []
     world.instance.add_run_tags(second.run_id, {ALIVE_TAG: world.clock.now.isoformat()})
     world.clock.advance(timedelta(seconds=1))
@@ -211,8 +211,8 @@ def test_back_to_ticks_the_runs_are_told_to_end_and_ticks_wait_for_them(
 
 def test_back_to_ticks_a_dead_run_holds_nobody_up(world: World, make_world: MakeWorld) -> None:
     (run, *_) = [started(world, one) for one in drain_requests(world.tick())]
-    world.clock.advance(timedelta(seconds=SILENCE_SECONDS))
     ticks = taken_over(world, make_world, orders_transform(source=SOURCE))
+    ticks.watch(timedelta(seconds=SILENCE_SECONDS))
     ticks.run_until_idle()
     assert len(ticks.rows()) == 20
     assert status_of(world, run) is DagsterRunStatus.FAILURE

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import math
 import threading
-import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
@@ -17,17 +16,18 @@ from dagster import (
     DagsterRunStatus,
     multiprocess_executor,
 )
-from dagster._core.events import EngineEventData
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 
 from datazone_dagster.dagster_glue import heartbeat
 from datazone_dagster.dagster_glue.heartbeat import (
     FIRST_HEARTBEAT_SECONDS,
+    OTHER_SILENCE_SECONDS,
     SILENCE_SECONDS,
     heartbeats,
 )
 from datazone_dagster.dagster_glue.names import ALIVE_TAG
 from datazone_dagster.dagster_glue.options import REMOTE_TICK_SECONDS
+from datazone_dagster.dagster_glue.silence import SilenceWatch
 from datazone_dagster.testing import FixedClock
 from tests.dagster_glue.conftest import MakeWorld, World
 
@@ -58,7 +58,7 @@ def status(world: World, run: DagsterRun) -> DagsterRunStatus:
 def test_a_silent_run_is_ended_and_another_one_requested(world: World) -> None:
     world.put("a")
     run = started_run(world, "apply_orders", world.clock.now)
-    world.clock.advance(SILENCE - timedelta(seconds=1))
+    world.watch(SILENCE - timedelta(seconds=1))
     assert "apply_orders is running or queued" in (world.tick().skip or "")
     assert status(world, run) is DagsterRunStatus.STARTED
 
@@ -77,8 +77,56 @@ def test_a_silent_run_is_ended_and_another_one_requested(world: World) -> None:
 
 def test_another_run_is_at_work_within_a_minute_of_a_death() -> None:
     """In an object store, where a tick comes each 15 seconds, with 8 for the start of a process."""
+    seen = SILENCE_SECONDS - heartbeat.HEARTBEAT_SECONDS  # after the tick that sees the last one
+    ticks = 1 + math.ceil(seen / min(REMOTE_TICK_SECONDS, seen / 2))
+    assert max(SILENCE_SECONDS, ticks * REMOTE_TICK_SECONDS) + 8 < 60
     assert SILENCE_SECONDS + REMOTE_TICK_SECONDS + 8 < 60
     assert 3 * heartbeat.HEARTBEAT_SECONDS < SILENCE_SECONDS
+    # Up to a heartbeat before a pause of everything, half of the time for it, one sent again.
+    assert heartbeat.HEARTBEAT_SECONDS + seen / 2 + heartbeat.AGAIN_SECONDS < seen
+
+
+def test_a_pause_of_everything_ends_no_run(world: World) -> None:
+    """The machine was suspended, or the database stood still, before the next heartbeat."""
+    run = started_run(world, "apply_orders", world.clock.now)
+    world.watch(timedelta(seconds=9))
+    world.tick()
+    world.clock.advance(timedelta(minutes=10))
+    for _ in range(3):
+        world.tick()
+        world.clock.advance(timedelta(seconds=1))
+    assert status(world, run) is DagsterRunStatus.STARTED
+    world.watch(SILENCE)
+    world.tick()
+    assert status(world, run) is DagsterRunStatus.FAILURE
+
+
+@pytest.mark.parametrize("behind", [timedelta(minutes=10), timedelta(minutes=-10)])
+def test_clocks_of_runs_may_differ(world: World, behind: timedelta) -> None:
+    run = started_run(world, "apply_orders", world.clock.now - behind)
+    for _ in range(10):
+        world.watch(timedelta(seconds=10))
+        beat = (world.clock.now - behind).isoformat()
+        world.instance.add_run_tags(run.run_id, {ALIVE_TAG: beat})
+    assert status(world, run) is DagsterRunStatus.STARTED
+    world.watch(SILENCE)
+    world.tick()
+    assert status(world, run) is DagsterRunStatus.FAILURE
+
+
+def test_silence_is_counted_from_the_first_look_of_the_process() -> None:
+    watch, now = SilenceWatch(), FixedClock().now
+
+    def look(heartbeat: str | None, seconds: float, longest: float = 12.5) -> float:
+        return watch.look("run", heartbeat, now + timedelta(seconds=seconds), longest)
+
+    assert [look("a", 0), look("a", 10), look("a", 20)] == [0, 10, 20]
+    assert look("a", 15) == 20  # our clock was set back: nothing is added or lost
+    assert look("a", 100) == 32.5  # nobody looked
+    assert look("a", 100, longest=55) == 0  # another sensor allows longer gaps
+    assert look("b", 101) == 0
+    assert look("b", 3600 * 2, longest=55) == 0
+    assert look("b", 3600 * 2) == 0  # forgotten
 
 
 def test_a_run_that_died_before_its_first_heartbeat_is_ended(world: World) -> None:
@@ -89,7 +137,7 @@ def test_a_run_that_died_before_its_first_heartbeat_is_ended(world: World) -> No
         (FIRST_HEARTBEAT_SECONDS - 10, DagsterRunStatus.STARTED),
         (20, DagsterRunStatus.FAILURE),
     ):
-        world.clock.advance(timedelta(seconds=seconds))
+        world.watch(timedelta(seconds=seconds))
         world.tick()
         assert status(world, run) is expected
 
@@ -110,44 +158,35 @@ def test_a_step_that_waits_for_a_worker_has_time(make_world: MakeWorld) -> None:
         (FIRST_HEARTBEAT_SECONDS - 10, DagsterRunStatus.STARTED),
         (20, DagsterRunStatus.FAILURE),
     ):
-        world.clock.advance(timedelta(seconds=seconds))
+        world.watch(timedelta(seconds=seconds))
         world.tick()
         assert status(world, run) is expected
 
 
 def test_a_step_that_later_ones_have_overtaken_is_lost(make_world: MakeWorld) -> None:
-    world = make_world(executor=multiprocess_executor)
+    world = make_world(executor=multiprocess_executor.configured({}, name="celery"))
     world.clock.now = datetime.now(timezone.utc)
     before, lost = started_run(world, "apply_orders", world.clock.now), run_that_waits(world)
-    world.clock.advance(SILENCE + timedelta(seconds=5))
+    world.watch(SILENCE - timedelta(seconds=5))
     world.instance.add_run_tags(before.run_id, {ALIVE_TAG: world.clock.now.isoformat()})
+    world.watch(timedelta(seconds=10))
     world.tick()
     assert status(world, lost) is DagsterRunStatus.STARTED  # it may wait for the one before it
     later = started_run(world, "apply_orders", world.clock.now)
+    world.watch(timedelta(seconds=30))
     world.tick()
     assert status(world, lost) is DagsterRunStatus.FAILURE
     assert status(world, later) is DagsterRunStatus.STARTED
 
 
-def test_a_process_that_waits_for_a_lost_step_ends_with_its_run(make_world: MakeWorld) -> None:
+def test_a_late_process_without_a_broker_is_not_overtaken(make_world: MakeWorld) -> None:
     world = make_world(executor=multiprocess_executor)
-    silent, alive = (started_run(world, "apply_orders", world.clock.now) for _ in range(2))
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=time.sleep, args=(300,)) for _ in range(2)]
-    try:
-        for run, process in zip((silent, alive), processes, strict=True):
-            process.start()
-            assert process.pid is not None
-            started = EngineEventData.in_process(process.pid)
-            world.instance.report_engine_event("Started process for run.", run, started)
-        world.clock.advance(SILENCE)
-        world.instance.add_run_tags(alive.run_id, {ALIVE_TAG: world.clock.now.isoformat()})
-        world.tick()
-        processes[0].join(30)
-        assert [one.is_alive() for one in processes] == [False, True]
-    finally:
-        for process in processes:
-            process.kill()
+    world.clock.now = datetime.now(timezone.utc)
+    late = run_that_waits(world)
+    started_run(world, "apply_orders", world.clock.now)
+    world.watch(SILENCE + timedelta(seconds=30))
+    world.tick()
+    assert status(world, late) is DagsterRunStatus.STARTED
 
 
 def test_a_dead_run_of_another_job_does_not_block_the_pool_for_ever(world: World) -> None:
@@ -155,10 +194,22 @@ def test_a_dead_run_of_another_job_does_not_block_the_pool_for_ever(world: World
     waiting = world.instance.create_run_for_job(
         world.defs.resolve_job_def("apply_orders"), status=DagsterRunStatus.NOT_STARTED
     )
-    world.clock.advance(SILENCE)
+    world.watch(timedelta(seconds=OTHER_SILENCE_SECONDS - 1))  # it would go on if taken for dead
+    world.tick()
+    assert status(world, maintenance) is DagsterRunStatus.STARTED
+    world.clock.advance(timedelta(seconds=1))
     world.tick()
     assert status(world, maintenance) is DagsterRunStatus.FAILURE
     assert status(world, waiting) is DagsterRunStatus.NOT_STARTED
+
+
+def test_every_run_of_its_jobs_is_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_NEWEST_RUNS", 1)
+    run = started_run(world, "apply_orders", world.clock.now)
+    started_run(world, "datazone_maintenance", world.clock.now)
+    world.watch(SILENCE)
+    world.tick()
+    assert status(world, run) is DagsterRunStatus.FAILURE
 
 
 @pytest.mark.parametrize("tags", [{}, {ALIVE_TAG: ""}])
@@ -172,7 +223,7 @@ def test_a_run_of_another_job_without_heartbeats_is_not_ended(
         tags=tags,
     )
     started_run(world, "apply_orders", None)
-    world.clock.advance(10 * SILENCE)
+    world.watch(10 * SILENCE)
     world.tick()
     assert status(world, other) is DagsterRunStatus.STARTED
 
@@ -210,6 +261,36 @@ def test_heartbeats_go_on_and_end_with_the_block(
     assert "datazone-heartbeat" not in {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.parametrize("rest_is_quick", [True, False])
+def test_a_storage_that_is_down_ends_no_run(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, rest_is_quick: bool
+) -> None:
+    refused: list[str] = []
+
+    def add_run_tags(run_id: str, tags: dict[str, str]) -> None:
+        refused.append(tags[ALIVE_TAG])
+        raise OSError("the database is down")
+
+    monkeypatch.setattr(instance, "add_run_tags", add_run_tags)
+    with heartbeats(instance, "run", FixedClock(), rest_is_quick=rest_is_quick):
+        pass
+    assert len(refused) == 2
+
+
+def test_a_heartbeat_has_the_time_after_the_further_tags(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, sent = FixedClock(), list[dict[str, str]]()
+
+    def slow_tags() -> dict[str, str]:
+        clock.advance(timedelta(seconds=30))
+        return {"more": "1"}
+
+    monkeypatch.setattr(instance, "add_run_tags", lambda _, tags: sent.append(tags))
+    with heartbeats(instance, "run", clock, rest_is_quick=True, tags=slow_tags):
+        assert sent == [{"more": "1", ALIVE_TAG: clock.now.isoformat()}]
+
+
 def test_a_run_of_an_earlier_version_is_judged_by_its_own_tag(world: World) -> None:
     def run(alive_at: str) -> DagsterRun:
         return world.instance.create_run_for_job(
@@ -218,8 +299,9 @@ def test_a_run_of_an_earlier_version_is_judged_by_its_own_tag(world: World) -> N
             tags={"datazone/alive_at": alive_at},
         )
 
-    alive, silent = run((world.clock.now + SILENCE).isoformat()), run(world.clock.now.isoformat())
-    world.clock.advance(SILENCE)
+    alive, silent = (run(world.clock.now.isoformat()) for _ in range(2))
+    world.watch(SILENCE)
+    world.instance.add_run_tags(alive.run_id, {"datazone/alive_at": world.clock.now.isoformat()})
     world.tick()
     assert status(world, alive) is DagsterRunStatus.STARTED
     assert status(world, silent) is DagsterRunStatus.FAILURE

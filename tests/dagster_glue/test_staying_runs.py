@@ -220,7 +220,9 @@ def test_a_run_gives_way_to_runs_that_wait_for_long(world: World) -> None:
     assert ask()
 
 
-def test_a_run_gives_way_to_one_of_its_job_that_finds_no_worker(world: World) -> None:
+def test_a_run_gives_way_to_one_of_its_job_that_finds_no_worker(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As with fewer workers of a broker than buckets: that queue is not Dagster's."""
     job = world.defs.resolve_job_def("apply_orders")
     world.clock.now = datetime.now(timezone.utc)
@@ -235,6 +237,11 @@ def test_a_run_gives_way_to_one_of_its_job_that_finds_no_worker(world: World) ->
     world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTING)
     world.clock.advance(staying_runs.STARTING_LONG + timedelta(seconds=5))
     assert ask()
+    # The run that follows this one does not end for the same reason: it was in vain.
+    monkeypatch.setattr(staying_runs, "STARTING_LONG", timedelta(0))
+    after = world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
+    ask = told_to_end(world.instance, after.run_id, [POOL], world.clock, lambda: float(next(now)))
+    assert not ask()
 
 
 def test_a_run_that_was_taken_for_dead_ends(world: World) -> None:

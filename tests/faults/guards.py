@@ -393,7 +393,7 @@ GUARDS = (
     Guard(
         "A run without heartbeats is ended, and another one is requested",
         "dagster_glue/runs_wanted.py",
-        "end_silent_runs(self.instance, jobs | own, now, handed_on=handed_on)",
+        "end_silent_runs(self.instance, jobs | own, now, quick_to_end=quick, handed_on=handed_on)",
         "_ = now",
         "dagster_glue/test_heartbeat.py::test_a_silent_run_is_ended_and_another_one_requested",
     ),

@@ -34,9 +34,18 @@ from datazone_dagster import (
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import read_dataset
+from datazone_dagster.process import shutdown
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.snapshot.scripted_table import ScriptedTable
+
+
+@pytest.fixture(autouse=True)
+def signals_of_others() -> Iterator[None]:
+    """Forget a Ctrl-C that a test sends to this process: for a process it is the last one."""
+    yield
+    shutdown.ending()
+    shutdown._interrupted.clear()
 
 KEYS = AssetKeys()
 """Keys without a prefix, as by default."""

@@ -47,6 +47,7 @@ def signals_of_others() -> Iterator[None]:
     shutdown.ending()
     shutdown._interrupted.clear()
 
+
 KEYS = AssetKeys()
 """Keys without a prefix, as by default."""
 

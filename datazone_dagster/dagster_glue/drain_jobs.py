@@ -7,7 +7,6 @@ frozen finds that others have read its shards, lands nothing and ends.
 
 # No postponed annotations here: Dagster reads the real one of `context`.
 
-import logging
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -38,6 +37,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import LOCAL_TICK_SECONDS
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
+from datazone_dagster.dagster_glue.staying_runs import ASK_EVERY_SECONDS, asked_at_times
 from datazone_dagster.dagster_glue.tick_summary import counted
 from datazone_dagster.errors import ConcurrentWriterError, DatazoneError, DefinitionError
 from datazone_dagster.model.drain_part import SetPart
@@ -49,9 +49,6 @@ from datazone_dagster.observe.health import TRANSIENT
 from datazone_dagster.pipeline import DrainSettings, drain_tick, next_drain_seconds
 from datazone_dagster.process.shutdown import ending
 from datazone_dagster.text import shown
-
-ASK_EVERY_SECONDS = 5.0
-"""Interval at which a run asks the instance whether to end."""
 
 LOG_EVERY_SECONDS = 300.0
 """Interval at which a run tells what it has landed: each line is a row in Dagster's storage."""
@@ -66,8 +63,6 @@ WAITS_SECONDS = (1.0, 5.0, 10.0, 20.0)
 """Waits after failures in a row that usually pass by themselves; after one more, the run fails."""
 
 _LOOK_EVERY_SECONDS = 0.2
-
-_logger = logging.getLogger(__name__)
 
 
 def drain_job(
@@ -163,17 +158,7 @@ def told_to_end(
     It must if it has the tag for that, if Dagster does not count it as started any more (the
     sensor has replaced it), or after six hours. The instance is asked at most every five seconds.
     """
-    began_at, asked_seconds, found = clock(), monotonic(), False
-
-    def ask() -> bool:
-        nonlocal asked_seconds, found
-        if not found and monotonic() - asked_seconds >= ASK_EVERY_SECONDS:
-            asked_seconds = monotonic()
-            try:
-                found = must_end()
-            except Exception as error:  # noqa: BLE001 - whatever the storage raises: asked again
-                _logger.info("Run %s could not ask whether to end: %s", run_id, error)
-        return found or ending()
+    began_at = clock()
 
     def must_end() -> bool:
         run = instance.get_run_by_id(run_id)
@@ -184,7 +169,8 @@ def told_to_end(
             or clock() - began_at >= LONGEST
         )
 
-    return ask
+    ask = asked_at_times(must_end, run_id, ASK_EVERY_SECONDS, monotonic)
+    return lambda: ask() or ending()
 
 
 class SetWorker:

@@ -72,17 +72,6 @@ def told_to_end(
     or if one of its job, such as that of another bucket, does not begin. The instance is asked at
     most every five seconds.
     """
-    asked_seconds, found = monotonic(), False
-
-    def ask() -> bool:
-        nonlocal asked_seconds, found
-        if not found and monotonic() - asked_seconds >= ASK_EVERY_SECONDS:
-            asked_seconds = monotonic()
-            try:
-                found = must_end()
-            except Exception as error:  # noqa: BLE001 - whatever the storage raises: asked again
-                _logger.info("Run %s could not ask whether to end: %s", run_id, error)
-        return found
 
     def must_end() -> bool:
         record = instance.get_run_record_by_id(run_id)
@@ -94,6 +83,35 @@ def told_to_end(
             or _queue_is_long(instance, clock)
             or _one_does_not_begin(instance, record, clock)
         )
+
+    return asked_at_times(must_end, run_id, ASK_EVERY_SECONDS, monotonic)
+
+
+def asked_at_times(
+    must_end: Callable[[], bool],
+    run_id: str,
+    every_seconds: float,
+    monotonic: Callable[[], float],
+) -> Callable[[], bool]:
+    """Return a function that asks now and then whether a run must end, and remembers that it must.
+
+    Args:
+        must_end: Function that asks Dagster's storage. An error of it counts as no.
+        run_id: Id of the run, for the log.
+        every_seconds: Shortest time between two questions.
+        monotonic: Monotonic clock, in seconds.
+    """
+    asked_seconds, found = monotonic(), False
+
+    def ask() -> bool:
+        nonlocal asked_seconds, found
+        if not found and monotonic() - asked_seconds >= every_seconds:
+            asked_seconds = monotonic()
+            try:
+                found = must_end()
+            except Exception as error:  # noqa: BLE001 - whatever the storage raises: asked again
+                _logger.info("Run %s could not ask whether to end: %s", run_id, error)
+        return found
 
     return ask
 

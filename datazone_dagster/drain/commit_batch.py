@@ -129,19 +129,25 @@ class BatchCommit:
     def is_due(self, tables: Tables, reached: Checkpoint, *, landed: bool, moved: bool) -> bool:
         """Return whether the checkpoint is saved now."""
         saved, log = tables.saved, tables.log
-        due = positions_due(
+        due = self.positions_due(saved, reached, landed=landed, moved=moved)
+        return is_worth_saving(
+            saved.checkpoint,
+            reached,
+            log.drain_must_pass,
+            positions=due or log.is_checkpoint_due,
+        )
+
+    def positions_due(
+        self, saved: CheckpointSnapshot, reached: Checkpoint, *, landed: bool, moved: bool
+    ) -> bool:
+        """Return whether positions alone are a reason to save the checkpoint."""
+        return positions_due(
             saved.checkpoint,
             reached,
             landed=landed,
             moved=moved,
             saved_at=saved.saved_at,
             now=self.now,
-        )
-        return is_worth_saving(
-            saved.checkpoint,
-            reached,
-            log.drain_must_pass,
-            positions=due or log.is_checkpoint_due,
         )
 
     def save(self, saved: CheckpointSnapshot, checkpoint: Checkpoint) -> None:

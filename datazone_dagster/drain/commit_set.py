@@ -13,7 +13,7 @@ from datetime import datetime
 from datazone_dagster.changelog.checkpoints import CheckpointSnapshot
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLogSnapshot
-from datazone_dagster.drain.checkpoint_update import is_worth_saving, positions_due
+from datazone_dagster.drain.checkpoint_update import is_worth_saving
 from datazone_dagster.drain.commit_batch import BatchCommit
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.pruning import pruned
@@ -74,14 +74,7 @@ class SetCommit(BatchCommit):
         What this process knows of other sets is behind, and says nothing of how far they have read.
         """
         saved, log = tables.saved, tables.log
-        due = positions_due(
-            saved.checkpoint,
-            reached,
-            landed=landed,
-            moved=moved,
-            saved_at=saved.saved_at,
-            now=self.now,
-        )
+        due = self.positions_due(saved, reached, landed=landed, moved=moved)
         return _passes(saved.checkpoint, reached, log.drain_must_pass) or is_worth_saving(
             saved.checkpoint, reached, positions=due or self.drops_notes(log)
         )

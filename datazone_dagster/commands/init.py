@@ -106,6 +106,14 @@ def installed_requirement() -> str:
     return f"{PACKAGE}[webserver] @ {location}"
 
 
+def webserver_requirement() -> str:
+    """Return the requirement on Dagster's UI that fits the installed Dagster.
+
+    The packages of Dagster pin one another exactly, so the newest one may not fit.
+    """
+    return f"dagster-webserver=={metadata.version('dagster')}"
+
+
 def _filled(template: str, words: Mapping[str, str]) -> str:
     text = files("datazone_dagster.commands") / "new_project" / f"{template}.txt"
     return Template(text.read_text("utf-8")).substitute(words)
@@ -131,7 +139,7 @@ def _written(path: Path, text: str) -> bool:
 def _next_commands(directory: Path, source: DynamoDBSource | None) -> list[str]:
     commands = [] if directory == Path() else [f"cd {directory}"]
     if find_spec("dagster_webserver") is None:
-        commands.append("pip install dagster-webserver")
+        commands.append(f"pip install {webserver_requirement()}")
     if source is None:
         commands.append(f"{EMULATOR}    # then, in a second terminal:")
     return [*commands, "dagster dev    # http://127.0.0.1:3000"]

@@ -63,11 +63,11 @@ def drain_sign(
         line = "no drain has read the stream to its end yet"
         return DrainSign(DrainState.UNKNOWN, line, None, None)
     every = max(LATEST_RECORDED_EVERY, interval)
-    noted = f"an idle drain notes it every {in_words(every)}"
+    noted = f"an idle drain leaves a note every {in_words(every)}"
     age = max(timedelta(0), now - drained_at)
     ago, seconds = f"{in_words(age)} ago", age.total_seconds()
     if age < every + max(TICK_GRACE, MISSED_TICKS * interval):
-        line = f"stream last read {ago} by what the lakehouse shows; {noted}"
+        line = f"stream last read {ago}, as the lakehouse shows; {noted}"
         return DrainSign(DrainState.READS, line, drained_at, seconds)
     line = (
         f"NOT DRAINED: stream last read {ago}, and {noted}; {_lost(age, retention)}. "

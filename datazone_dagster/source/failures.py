@@ -28,6 +28,7 @@ from datazone_dagster.errors import (
     ThrottledError,
     TrimmedDataError,
 )
+from datazone_dagster.source.endpoints import is_local
 from datazone_dagster.source.failure_codes import (
     ACCESS_CODES,
     CREDENTIAL_CODES,
@@ -234,11 +235,13 @@ def _no_answer(error: Exception, call: Call) -> ServiceUnavailableError:
     else:
         # The parser's message is left out: it quotes the body, which is a table's data.
         what = f"the response is not one of DynamoDB ({type(error).__name__})"
-    return ServiceUnavailableError(
-        f"{call.summary}: {what}.",
-        safe=call.safe,
-        hint="Check region, endpoint URL and network (VPC endpoint, proxy, security group).",
-    )
+    hint = "Check region, endpoint URL and network (VPC endpoint, proxy, security group)."
+    if is_local(call.endpoint_url or ""):
+        hint = (
+            "Start the server at this endpoint, such as `datazone-dagster emulator`, or correct "
+            "endpoint_url and the AWS_ENDPOINT_URL variables."
+        )
+    return ServiceUnavailableError(f"{call.summary}: {what}.", safe=call.safe, hint=hint)
 
 
 def no_region(call: Call) -> SourceError:

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from datazone_dagster.api.kinesis_source import KinesisSource
 from datazone_dagster.model.source_facts import KinesisFacts
+from datazone_dagster.source.endpoints import is_local
 from datazone_dagster.source.failures import Call
-from datazone_dagster.source.session import KinesisClients, is_local
+from datazone_dagster.source.session import KinesisClients
 from datazone_dagster.source.tried_calls import TriedCalls
 
 T = TypeVar("T")

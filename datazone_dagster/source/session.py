@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -16,6 +14,7 @@ from datazone_dagster.errors import SourceError
 from datazone_dagster.model.tagged_table import TableTag
 from datazone_dagster.source.assumed_role import assuming, base_session
 from datazone_dagster.source.connection_settings import ConnectionSettings
+from datazone_dagster.source.endpoints import is_local, is_of_aws
 from datazone_dagster.source.failures import BOTO_FAILURES, Call, no_region, origin, source_error
 
 if TYPE_CHECKING:
@@ -30,13 +29,11 @@ __all__ = [
     "KinesisClients",
     "build_clients",
     "build_kinesis_clients",
-    "is_local",
 ]
 
 _LOCAL_KEY = "local"  # an emulator requires a signature, but accepts any
 _LOCAL_REGION = "us-east-1"
 _TAGGING = "resourcegroupstaggingapi"
-_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".ic.gov", ".sgov.gov")
 
 _Create = Callable[..., Any]
 """Creates a client by the name of its service; `endpoint_url` overrides that of the settings."""
@@ -71,22 +68,6 @@ class Searchers(NamedTuple):
 
     dynamodb: Any  # the stubs of the tagging API are not among our requirements: both are plain
     tagging: Any
-
-
-def is_local(url: str) -> bool:
-    """Return whether an endpoint is on this machine: `localhost` or a loopback address."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_of_aws(url: str) -> bool:
-    """Return whether an endpoint is one of AWS, VPC endpoints included."""
-    return (urlsplit(url).hostname or "").endswith(_AWS_DOMAINS)
 
 
 def build_clients(settings: ConnectionSettings, *, table_name: str = "") -> Clients:

@@ -13,9 +13,10 @@ from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.source_facts import SourceFacts
 from datazone_dagster.source.assumed_role import assuming, base_session
 from datazone_dagster.source.connection_settings import ConnectionSettings
+from datazone_dagster.source.endpoints import is_local
 from datazone_dagster.source.failures import Call
 from datazone_dagster.source.service_time import served_at
-from datazone_dagster.source.session import Clients, client_config, is_local
+from datazone_dagster.source.session import Clients, client_config
 from datazone_dagster.source.tried_calls import TriedCalls
 
 CALLER = "sts:GetCallerIdentity"

@@ -23,8 +23,9 @@ from datazone_dagster.model.store_identity import StoreCredentials
 from datazone_dagster.model.store_options import EXTERNAL_ID, PROFILE, ROLE_ARN, ROLE_SESSION_NAME
 from datazone_dagster.source.assumed_role import assuming, base_session
 from datazone_dagster.source.connection_settings import ConnectionSettings
+from datazone_dagster.source.endpoints import is_local
 from datazone_dagster.source.failures import origin
-from datazone_dagster.source.session import client_config, is_local
+from datazone_dagster.source.session import client_config
 
 _DEFAULT_REGION = "us-east-1"  # of S3 clients that are told none
 _SESSION_NAME = "datazone-dagster"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from datazone_dagster import dagster_yaml
-from datazone_dagster.commands.init import installed_requirement, project_files
+from datazone_dagster.commands.init import (
+    installed_requirement,
+    project_files,
+    webserver_requirement,
+)
 from datazone_dagster.commands.project import load_project
 from tests.commands.running import run_command
 
@@ -122,3 +127,10 @@ def test_the_project_can_be_installed_wherever_this_package_came_from() -> None:
     assert re.match(r"datazone-dagster\[webserver\]( @ \S+|>=\d)", requirement)
     named_like_ours = project_files("datazone-dagster", None, "x")["pyproject.toml"]
     assert 'name = "datazone-dagster-project"' in named_like_ours
+
+
+def test_the_webserver_that_is_named_fits_the_installed_dagster() -> None:
+    """Its packages pin one another: the newest one would break an installation of last week."""
+    name, _, version = webserver_requirement().partition("==")
+    assert version == metadata.version(name)
+    assert f"dagster=={version}" in (metadata.requires(name) or [])

@@ -230,6 +230,13 @@ def test_failures_without_a_response(raised: Exception, kind: type[SourceError])
     assert ours.hint
 
 
+def test_a_server_of_this_machine_that_does_not_answer_is_to_be_started() -> None:
+    refused = boto.EndpointConnectionError(endpoint_url="http://127.0.0.1:8000/")
+    here = Call("DescribeTable", "orders", endpoint_url="http://127.0.0.1:8000")
+    assert "datazone-dagster emulator" in source_error(refused, here).hint
+    assert "VPC" in source_error(refused, CALL).hint
+
+
 def test_an_endpoint_is_shown_without_its_user() -> None:
     assert origin("https://user:pass@proxy.example:8443/x?y") == "https://proxy.example:8443"
     assert origin(None) == "of AWS"

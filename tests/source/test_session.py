@@ -14,11 +14,11 @@ from datazone_dagster.errors import (
     SourceError,
 )
 from datazone_dagster.source.client import BotoStreamClient
+from datazone_dagster.source.endpoints import is_local
 from datazone_dagster.source.session import (
     Clients,
     ConnectionSettings,
     build_clients,
-    is_local,
 )
 from tests.source.scripted import Answer, ScriptedService, ok
 

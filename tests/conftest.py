@@ -7,8 +7,11 @@ import gc
 from collections.abc import Iterable
 
 import botocore.session
+import pytest
 from alembic.script import Script, ScriptDirectory
 from hypothesis import HealthCheck, settings
+
+from datazone_dagster.process.shutdown import shutdown_requested
 
 # How long an example takes says nothing on a machine that is busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -37,3 +40,15 @@ def pytest_collection_finish() -> None:
     """Leave modules and collected tests out of garbage collections: a tenth of the time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """End a run of tests that was told to end, as by its time limit.
+
+    Dagster makes SIGTERM a KeyboardInterrupt, and one that meets a callback of the garbage
+    collection is lost. From then on the drains of the process read nothing, as they should: tests
+    would fail for that.
+    """
+    if shutdown_requested():
+        pytest.exit("This process was told to end (SIGTERM).", returncode=143)

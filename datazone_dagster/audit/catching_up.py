@@ -65,8 +65,10 @@ class CatchingUp:
         """
         began, asked = self.until.monotonic(), False
         while True:
-            log = self.opened()
+            # The order matters: a drain may land and save a batch between the two, and a head
+            # from before it would leave out changes that its checkpoint counts as read.
             saved = CheckpointTable(self.layout, self.change_log.name).open()
+            log = self.opened()
             checkpoint = up_to_date(
                 Checkpoint() if saved is None else saved.checkpoint, log, self.now()
             )

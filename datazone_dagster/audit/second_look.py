@@ -187,7 +187,7 @@ class SecondLook:
             group = keys[start : start + _PROBED_KEYS]
             rows = shown.of_keys(group).rows
             found = self._fingerprints(rows, _without(comparable, rows.schema))
-            landed = self._landed(output, group, head, shown.position)
+            landed = self._landed(output, group, head, shown.newest)
             for key in group:
                 look = Look(
                     self._looks[output].get(key, NO_ROWS),
@@ -222,14 +222,17 @@ class SecondLook:
         return result.differing(decision.value, key, self.settings.examples)
 
     def _landed(
-        self, output: str, keys: Sequence[str], head: int, position: int
+        self, output: str, keys: Sequence[str], head: int, newest_batch: int
     ) -> dict[str, Fingerprint | None]:
-        """Return, for keys that changed since the look, the rows of their newest change."""
-        if position <= head:
+        """Return, for keys that changed since the look, the rows of their newest change.
+
+        Of a dataset with buckets, it may not be applied yet: then the key is looked at again.
+        """
+        if newest_batch <= head:
             return {}
         log, wanted = self.catching_up.opened(), pa.array(keys, pa.string())
         found = [CHANGES_SCHEMA.empty_table()]
-        for chunk in log.chunks(head, position, _CHUNK_BYTES):
+        for chunk in log.chunks(head, newest_batch, _CHUNK_BYTES):
             changes = keyed(chunk.rows)[0].select(CHANGES_SCHEMA.names)
             found.append(changes.filter(pc.is_in(changes[KEY], wanted)))
         changes = pa.concat_tables(found)

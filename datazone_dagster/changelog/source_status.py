@@ -36,10 +36,11 @@ def source_status(
         StorageError: The lakehouse can't be read.
     """
     change_log = ChangeLog(layout, source_name)
+    # The order matters: a drain may land and save a batch between the two.
+    saved = CheckpointTable(layout, source_name).open()
     log = change_log.open()
     if log is None:
         return None
-    saved = CheckpointTable(layout, source_name).open()
     checkpoint = up_to_date(Checkpoint() if saved is None else saved.checkpoint, log, now)
     reading = [row for row in checkpoint.shards.values() if not row.is_done]
     return SourceStatus(

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from dagster import DagsterInstance
 
+from datazone_dagster.dagster_glue.dev_guard import DEV_VARIABLE
 from datazone_dagster.dagster_glue.options import LOCAL_TICK_SECONDS
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import DrainSettings
@@ -40,6 +41,10 @@ storage. Like the default for others, two seconds before the daemon looks for du
 IDLE_FROM_SECONDS = 10.0
 """Ticks that listen no longer than this do not so without traffic, either."""
 
+DEV_IDLE_UNTIL_SECONDS = 18.0
+"""The same in `dagster dev`, whose daemon waits for its ticks before it ends. On SIGTERM to
+`dagster dev` the code server gets no signal before that."""
+
 RESERVED_SECONDS = 10.0
 """Time for which a place that an idle stream gave up is for one with traffic: two looks of the
 daemon."""
@@ -59,6 +64,14 @@ def may_listen(
         and tick_seconds <= LOCAL_TICK_SECONDS
         and bool(instance.get_settings("sensors").get("use_threads"))
     )
+
+
+def idle_until_seconds(settings: DrainSettings) -> float:
+    """Return the age up to which a tick of a stream without traffic listens, in seconds."""
+    if settings.listen_seconds <= IDLE_FROM_SECONDS:
+        return settings.listen_seconds
+    is_dev = bool(os.environ.get(DEV_VARIABLE))
+    return max(settings.listen_seconds, DEV_IDLE_UNTIL_SECONDS if is_dev else IDLE_UNTIL_SECONDS)
 
 
 def most_listeners(instance: DagsterInstance) -> int:

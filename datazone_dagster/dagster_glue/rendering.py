@@ -83,10 +83,8 @@ def dataset_metadata(
     """
     report = applied.report
     found = rendered(apply_metadata(report, applied.state.lag, now=applied.at))
-    if applied.state.quarantine.waiting:
-        found["records_waiting"] = applied.state.quarantine.waiting
-    complete = completeness_metadata(applied.state.complete)
-    found |= rendered({key: value for key, value in complete.items() if value or key == "complete"})
+    found["records_waiting"] = applied.state.quarantine.waiting
+    found |= rendered(completeness_metadata(applied.state.complete))
     if applied.expectations:
         found["rows_violating"] = sum(one.count.violations for one in applied.expectations)
     if report.columns and not (len(report.columns) > FEW_COLUMNS and applied.schema.shown_before):

@@ -29,6 +29,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import free_pools
+from datazone_dagster.dagster_glue.queued_runs import held_pools
 from datazone_dagster.dagster_glue.staying_runs import end_run_of_other_code
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
@@ -107,7 +108,10 @@ class RunDecider:
             told = [end_run_of_other_code(self.instance, one, self.version) for one in active]
             ends = next(filter(None, told), None)
             of = "" if bucket.is_whole else f" of bucket {bucket.name}"
-            return _decided(past, ends or f"{self.transform.job_name}{of} is running or queued")
+            pools = [pool_name(self.transform)]
+            waits = "" if ends else held_pools(self.instance, active[0].dagster_run, pools)
+            is_active = f"{self.transform.job_name}{of} is running or queued"
+            return _decided(past, ends or waits or is_active)
         if self._waits:
             return _decided(past, self._waits)
         remaining = past.wait_until - self.now if past.wait_until is not None else timedelta(0)

@@ -27,9 +27,8 @@ from datazone_dagster.dagster_glue.former_drain_runs import FormerDrainRuns
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
 from datazone_dagster.dagster_glue.listening import (
     BUSY_FOR_SECONDS,
-    IDLE_FROM_SECONDS,
-    IDLE_UNTIL_SECONDS,
     LISTENERS,
+    idle_until_seconds,
     may_listen,
     most_listeners,
 )
@@ -70,6 +69,7 @@ from datazone_dagster.pipeline import (
     next_drain_seconds,
 )
 from datazone_dagster.process import crash_points
+from datazone_dagster.process.shutdown import shutdown_requested
 
 
 class _Tick(NamedTuple):
@@ -175,7 +175,8 @@ class DrainSensor:
         self._unsaved = None
         if drained.error is not None:
             context.log.error("The drain failed: %s", drained.error)
-        summary = "; ".join((tick_summary(drained.report), *found.reasons))
+        did = tick_summary(drained.report, told_to_end=shutdown_requested())
+        summary = "; ".join((did, *found.reasons))
         if found.requests:
             context.log.info("%s", summary)
         crash_points.reach(crash_points.BEFORE_CURSOR)
@@ -201,8 +202,8 @@ class DrainSensor:
         """
         began_seconds = until_seconds - self._settings.listen_seconds
         most, busy = most_listeners(tick.context.instance), self._is_busy(drained.report)
-        if not busy and self._settings.listen_seconds > IDLE_FROM_SECONDS:
-            until_seconds = max(until_seconds, began_seconds + IDLE_UNTIL_SECONDS)
+        if not busy:
+            until_seconds = began_seconds + idle_until_seconds(self._settings)
         with LISTENERS.place(most, busy=busy) as place:
             while place is not None and drained.report is not None and found.is_quiet(cursor):
                 client = self._client_of(tick.dynamodb)

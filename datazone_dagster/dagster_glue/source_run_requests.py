@@ -25,6 +25,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
+from datazone_dagster.dagster_glue.queued_runs import held_pools
 from datazone_dagster.dagster_glue.run_requests import (
     RunDecision,
     died_at,
@@ -99,7 +100,8 @@ def decide_source_run(
 
     if records:
         ends = end_run_of_other_code(instance, records[0], version)
-        return decided(ends or f"{job} is running or queued")
+        waits = held_pools(instance, records[0].dagster_run, pools)
+        return decided(ends or waits or f"{job} is running or queued")
     if former := _end_runs_of_one(instance, source, transforms):
         return decided(former)
     why_not = {one.name: why_it_waits(one, layout, now) for one in transforms if one.name in heads}

@@ -5,8 +5,13 @@ from __future__ import annotations
 from datazone_dagster.model.report import DrainReport
 
 
-def tick_summary(report: DrainReport | None) -> str:
-    """Return what a tick did, in one line; None: its drain failed."""
+def tick_summary(report: DrainReport | None, *, told_to_end: bool = False) -> str:
+    """Return what a tick did, in one line.
+
+    Args:
+        report: Report of its drain; None: the drain failed.
+        told_to_end: Whether its process was told to end, so that it reads no further.
+    """
     if report is None:
         return "The drain failed"
     parts = []
@@ -14,7 +19,10 @@ def tick_summary(report: DrainReport | None) -> str:
         parts.append(f"read {counted(report.records, 'record')} in {batches_text(report).lower()}")
     if report.lost_race:
         parts.append("another drain committed first")
-    parts.append("caught up" if report.caught_up else "more to read")
+    if told_to_end and not report.caught_up:
+        parts.append("reads no further, as its process was told to end")
+    else:
+        parts.append("caught up" if report.caught_up else "more to read")
     parts.append(f"{counted(report.shards_open, 'shard')} open")
     if report.shard_errors:
         parts.append(f"{counted(len(report.shard_errors), 'shard')} failing")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.dataset.bucket_positions import applied_batches
 from datazone_dagster.dataset.dataset_progress import progress_of
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import MODE, generation_of, property_of
@@ -54,6 +55,8 @@ class ShownDataset:
         self._source = source
         self.position = progress_of(table.at, source).position
         """Last batch that is in the table."""
+        self.newest = max(applied_batches(table.at, source).values(), default=0)
+        """Last batch that has changes in the table: some buckets may be further than others."""
         self.schema = table.schema
         """Schema of the table."""
         self.partition_by = list(table.partition_columns)

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from datazone_dagster.model.report import ApplyReport, DeleteCounts, DrainReport, MaintenanceReport
 from datazone_dagster.model.scan_facts import ScanFacts
+from datazone_dagster.model.shard import is_kinesis
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.observe.completeness import Completeness
 from datazone_dagster.observe.health import StreamHealth, headroom_seconds
@@ -25,8 +26,9 @@ def drain_metadata(
 ) -> dict[str, Plain]:
     """Return the metadata of a materialization of the change log.
 
-    Counts of what should not be, such as gaps, are left out while they are 0: their plots would be
-    flat lines. `shards_unfinished` is left out while only open shards are unfinished.
+    Counts of what should not be, such as gaps, are there while they are 0, too: a check of bounds
+    fails where it finds no number. Those that only a stream of Kinesis or drain runs can have come
+    with these.
 
     Args:
         report: The drain.
@@ -36,23 +38,24 @@ def drain_metadata(
             of this time, or of the drain if it took longer.
     """
     seconds = max(report.duration_seconds, since_seconds, 0.001)
+    arrival = report.arrival if is_kinesis(report.stream_arn) else None
     found: dict[str, Plain | None] = {
         "records_landed": report.records,
         "bytes_landed": None if report.sets else report.record_bytes,
         "records_per_second": round(report.records / seconds, 3),
         "bytes_per_second": None if report.sets else round(report.record_bytes / seconds, 1),
-        "records_malformed": report.malformed or None,
-        "records_without_time": report.undated or None,
-        "records_repeated": report.arrival.repeated or None,
-        "records_of_other_tables": report.arrival.others or None,
-        "records_with_equal_times": report.arrival.tied or None,
+        "records_malformed": report.malformed,
+        "records_without_time": report.undated,
+        "records_repeated": None if arrival is None else arrival.repeated,
+        "records_of_other_tables": None if arrival is None else arrival.others,
+        "records_with_equal_times": None if arrival is None else arrival.tied,
         "get_records_calls": None if report.sets else report.get_records_calls,
         "drain_workers": sum(one.has_run for one in report.sets) if report.sets else None,
-        "sets_without_worker": _without_run(report) or None,
+        "sets_without_worker": _without_run(report) if report.sets else None,
         "shards_open": report.shards_open,
-        "shards_unfinished": _if_other(report.shards_unfinished, report.shards_open),
-        "shards_failing": len(report.shard_errors) or None,
-        "gaps": len(report.gaps) or None,
+        "shards_unfinished": report.shards_unfinished,
+        "shards_failing": len(report.shard_errors),
+        "gaps": len(report.gaps),
         "headroom_seconds": headroom_seconds(report, now),
         "batch": report.batch,
         "caught_up": int(report.caught_up),
@@ -79,16 +82,17 @@ def apply_metadata(
 
     `lag_seconds` is the time from event to row of the oldest change of the report,
     `lag_seconds_newest` that of the newest one. Rows of a scan have neither. Counts of what should
-    not be, such as values in sibling columns, are left out while they are 0, and so are hidden rows
-    where nothing hides any.
+    not be, such as values in sibling columns, are there while they are 0, too: a check of bounds
+    fails where it finds no number. Those of changes are not there for rows of a scan.
     """
     seconds = max(report.duration_seconds, 0.001)
+    deletes = report.deletes if report.scan is None else None
     found: dict[str, Plain | None] = {
         "rows_inserted": report.counts.inserted,
         "rows_updated": report.counts.updated,
         "rows_deleted": report.counts.deleted,
         "records_read": report.records,
-        "records_quarantined": report.quarantined or None,
+        "records_quarantined": report.quarantined,
         "bytes_read": report.record_bytes,
         "records_per_second": round(report.records / seconds, 3),
         "bytes_per_second": round(report.record_bytes / seconds, 1),
@@ -104,22 +108,23 @@ def apply_metadata(
         "table_version": report.table_version,
         "duration_seconds": round(report.duration_seconds, 3),
         "deletion_vectors": "on" if report.deletion_vectors else "off",
-        **_hidden_rows(report),
+        "rows_hidden": report.rows_hidden,
+        "hidden_share": _share(report.rows_hidden, report.rows_hidden + report.row_count),
         "files": report.files,
         "bytes": report.size_bytes,
         "maintenance": (report.maintenance.did if report.maintenance else "") or None,
         "columns_added": ", ".join(map(shown, report.new_columns)) or None,
-        "values_in_sibling_columns": sum(count for _, count in report.sibling_values) or None,
-        "values_of_another_type": sum(one.changes for one in report.mismatches) or None,
+        "values_in_sibling_columns": sum(count for _, count in report.sibling_values),
+        "values_of_another_type": sum(one.changes for one in report.mismatches),
         "paths_never_found": ", ".join(shown(path) for path, _ in report.unfound_paths) or None,
         "old_images": "none: the stream's view type is NEW_IMAGE"
         if report.lacks_old_images
         else None,
         "setting_ignored": report.setting_ignored,
         "lookups": ", ".join(map(_looked_up, report.lookups)) or None,
-        "deletes_filtered": report.deletes.filtered or None,
+        "deletes_filtered": None if deletes is None else deletes.filtered,
         "deletes_filtered_note": _filtered_deletes(report.deletes),
-        "ttl_deletes_ignored": report.deletes.ttl_ignored or None,
+        "ttl_deletes_ignored": None if deletes is None else deletes.ttl_ignored,
         **_scan_metadata(report.scan),
         "begins_with": _begins_with(report.start),
         "dagster/row_count": report.row_count,
@@ -127,13 +132,6 @@ def apply_metadata(
         "dagster/uri": report.uri,
     }
     return _known(found)
-
-
-def _hidden_rows(report: ApplyReport) -> dict[str, Plain]:
-    if not (report.deletion_vectors or report.rows_hidden):
-        return {}
-    share = _share(report.rows_hidden, report.rows_hidden + report.row_count)
-    return {"rows_hidden": report.rows_hidden, "hidden_share": share}
 
 
 def _scan_metadata(scan: ScanFacts | None) -> dict[str, Plain | None]:
@@ -254,10 +252,6 @@ def completeness_metadata(complete: Completeness) -> dict[str, Plain]:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
-
-
-def _if_other(count: int, usual: int) -> int | None:
-    return None if count == usual else count
 
 
 def _share(count: int, total: int) -> float:

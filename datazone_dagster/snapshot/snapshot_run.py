@@ -34,7 +34,7 @@ from datazone_dagster.process import crash_points
 from datazone_dagster.snapshot.announce import announce
 from datazone_dagster.snapshot.export_step import exports_begun, with_exports
 from datazone_dagster.snapshot.export_table import ExportedTable
-from datazone_dagster.snapshot.next_step import Action, Facts, next_step
+from datazone_dagster.snapshot.next_step import Action, Facts, Step, next_step
 from datazone_dagster.snapshot.rate import TokenBucket, units_per_second
 from datazone_dagster.snapshot.scan import Scan, Until, segments_for
 from datazone_dagster.snapshot.scanned_records import ScannedRecords, hides_keys
@@ -88,7 +88,8 @@ class SnapshotRun:
         while True:
             self._scan_log.refresh()
             state = self._scan_log.state
-            step = next_step(state, self._facts(state))
+            facts = self._facts(state)
+            step = next_step(state, facts)
             if state is None:
                 raise _no_snapshot(self._source.name)
             step = with_exports(step, state, self._exports)
@@ -100,20 +101,22 @@ class SnapshotRun:
             if self._until.reached() and step.action in (Action.SCAN, Action.SWEEP):
                 return self._reported(state, "")
             try:
-                self._take(step.action, state, step.why)
+                self._take(step, state, facts)
             except ConcurrentWriterError as error:
                 self._logger.info("Snapshot of %s: %s", self._source.name, error)
                 return self._reported(state, "the process that takes this snapshot already")
 
-    def _take(self, action: Action, state: SnapshotState, why: str) -> None:
+    def _take(self, step: Step, state: SnapshotState, facts: Facts) -> None:
+        action = step.action
         if action is Action.ANNOUNCE:
-            self._announce(why)
+            self._announce(step.why)
         elif action is Action.START_SCAN:
             self._start_scan(state)
         elif action is Action.SCAN:
             self._scan(state)
         elif action is Action.MARK_CAUGHT_UP:
-            self._move(state, caught_up(state, self._scan_log.head))
+            # Not the head of the scan log: what landed since it was read counts as passed, too.
+            self._move(state, caught_up(state, facts.checkpoint.batch))
         else:
             self._sweep(state)
 

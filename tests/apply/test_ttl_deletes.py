@@ -205,7 +205,7 @@ def test_a_filter_that_hides_deletes_is_reported(tmp_path: Path, mode: str) -> N
     world.put("a", 1)
     world.drain()
     shown = shown_by(world, world.apply(flow(without_expiries, **MODES[mode])))
-    assert not {"deletes_filtered", "deletes_filtered_note"} & shown.keys()
+    assert (shown["deletes_filtered"], "deletes_filtered_note" in shown) == (0, False)
     world.expire("a")
     world.put("b", 1)
     world.delete("b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,31 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from datazone_dagster.audit.second_look import KEEPS_CHANGING, NO_KEY, NOT_DRAINED
+from datazone_dagster import Dataset, Input, Output, Stream, transform
+from datazone_dagster.audit.second_look import KEEPS_CHANGING, NO_KEY, NOT_DRAINED, SecondLook
 from datazone_dagster.changelog.log_head import AWAITED_PROPERTY
 from datazone_dagster.errors import AccessDeniedError, DefinitionError, SnapshotError
+from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.audit_report import KINDS
-from datazone_dagster.pipeline import AuditSettings, plan_audit, read_dataset, want_snapshot
+from datazone_dagster.model.key_bucket import KeyBucket, key_buckets
+from datazone_dagster.pipeline import (
+    AuditSettings,
+    apply_transform,
+    plan_audit,
+    read_dataset,
+    want_snapshot,
+)
 from datazone_dagster.sources import DynamoDBSource
-from tests.audit.worlds import ITEMS, audit, copied, handed_over, name, result_of
+from tests.audit.worlds import (
+    ITEMS,
+    audit,
+    copied,
+    handed_over,
+    name,
+    result_of,
+)
 from tests.snapshot.flow import SOURCE, World, flow, item, key, small_flow
+from tests.snapshot.positions import before_positions_are_read
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +121,75 @@ def test_live_traffic_raises_no_alarm_and_hides_nothing(world: World) -> None:
     assert one.looked_again > 6
     assert one.changed == one.looked_again - 6 - sum(one.undecided.values())
     assert set(one.undecided) <= {KEEPS_CHANGING}
+
+
+def test_what_lands_while_the_audit_reads_the_positions_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions that pass the look belong to a head that has the changes before it."""
+    world.stream.put(item(5, 1234))
+
+    def land() -> None:
+        world.clock.advance(timedelta(minutes=1))
+        world.drain()
+
+    before_positions_are_read(monkeypatch, land)
+    report = audit(world)
+    assert report.is_clean
+    assert result_of(report, "current").changed == 1
+
+
+@transform(
+    input_mapping={"orders": Input(Stream(source=SOURCE))},
+    output_mapping={"current": Output(Dataset(id="current", buckets=2))},
+)
+def in_buckets(orders: Frame) -> Frame:
+    return orders.select("dynamodb.Keys.id.S as id", "dynamodb.NewImage.total.N as total")
+
+
+class Buckets(World):
+    """A world whose dataset has a run for each of two buckets."""
+
+    def apply(self) -> None:
+        for bucket in key_buckets(2):
+            self.apply_bucket(bucket)
+
+    def apply_bucket(self, bucket: KeyBucket) -> None:
+        apply_transform(self.flow, self.layout, clock=self.clock, bucket=bucket)
+
+
+def test_buckets_that_are_not_equally_far_raise_no_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = handed_over(tmp_path / "lake", in_buckets, Buckets)
+    assert isinstance(world, Buckets)
+    first, _ = key_buckets(2)
+    look_again, decide = SecondLook.run, SecondLook._decided
+    totals = iter([1000, 2000, 3000])
+
+    def write() -> None:
+        total = next(totals)
+        for number in range(2, 10):
+            world.stream.put(item(number, total))
+
+    def after_the_scan_was_applied(*given: Any) -> Any:
+        world.drain()
+        world.apply()
+        return look_again(*given)
+
+    def while_one_bucket_goes_on(*given: Any) -> Any:
+        if world.rows()["k2"] == "1000":
+            write()
+            world.drain()
+            world.apply_bucket(first)
+        return decide(*given)
+
+    write()
+    monkeypatch.setattr(SecondLook, "run", after_the_scan_was_applied)
+    monkeypatch.setattr(SecondLook, "_decided", while_one_bucket_goes_on)
+    report = audit(world)
+    assert report.is_clean
+    assert result_of(report, "current").changed == 8
 
 
 def test_a_key_that_changes_all_the_time_is_known_by_its_newest_change(world: World) -> None:

@@ -19,9 +19,9 @@ from tests.snapshot.scripted_table import compact
 ITEMS = 40
 
 
-def handed_over(root: Path, function: Any) -> World:
+def handed_over(root: Path, function: Any, kind: type[World] = World) -> World:
     """Return a world with rows of both, scan and stream: item 1 is deleted."""
-    world = World(Layout(str(root)), function, page_items=4)
+    world = kind(Layout(str(root)), function, page_items=4)
     for number in range(ITEMS):
         world.table.put_unseen(item(number))
     world.drain()

@@ -386,6 +386,39 @@ def test_a_drain_while_a_tick_listens_gets_what_is_left_of_the_tick(
     assert all(5.0 < budget <= 12.0 for budget in budgets[1:])
 
 
+@pytest.mark.parametrize(
+    ("listen_seconds", "is_dev", "until"),
+    [
+        (18.0, "", listening.IDLE_UNTIL_SECONDS),
+        (18.0, "1", 18.0),
+        (30.0, "1", 30.0),
+        (5.0, "", 5.0),
+        (5.0, "1", 5.0),
+    ],
+)
+def test_a_tick_of_an_idle_stream_does_not_hold_up_the_end_of_dagster_dev(
+    monkeypatch: pytest.MonkeyPatch,
+    listening_world: Callable[..., World],
+    listen_seconds: float,
+    is_dev: str,
+    until: float,
+) -> None:
+    """The daemon waits for its ticks, and the code server gets no signal before that."""
+    monkeypatch.setenv("DAGSTER_IS_DEV_CLI", is_dev)
+    world = listening_world(settings=DrainSettings(listen_seconds=listen_seconds))
+    monkeypatch.setattr(sensor, "BUSY_FOR_SECONDS", 0.0)
+    asked: list[float] = []
+
+    def waits(_place: listening.Place, _seconds: float, until_seconds: float) -> bool:
+        asked.append(until_seconds - began)
+        return False
+
+    monkeypatch.setattr(listening.Place, "waits", waits)
+    began = time.monotonic()
+    world.tick()
+    assert asked == [pytest.approx(until, abs=1.0)]
+
+
 def test_a_tick_that_listens_for_long_makes_no_dataset_late() -> None:
     daemon_looks_every_seconds = 5
     between_ends_seconds = listening.IDLE_UNTIL_SECONDS + 2 * daemon_looks_every_seconds

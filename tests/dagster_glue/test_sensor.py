@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from datetime import timedelta
 
@@ -27,6 +28,7 @@ from datazone_dagster.errors import (
 )
 from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.pipeline import DrainSettings
+from datazone_dagster.process import shutdown
 from datazone_dagster.testing import Fault, FaultKind, FaultPlan
 from tests.dagster_glue.conftest import (
     ITEM_COLUMNS,
@@ -477,3 +479,18 @@ def test_a_change_log_shows_its_shards_as_a_picture(world: World) -> None:
     assert isinstance(shards, str)
     # Dagster's pages render an image of a data URI in Markdown, not one in HTML.
     assert shards.startswith("Shards: 1 open\n\n![1 open](data:image/svg+xml;base64,")
+
+
+def test_a_tick_whose_process_was_told_to_end_says_why_it_read_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    told.set()
+    world.put("first")
+    with monkeypatch.context() as patched:
+        patched.setattr(shutdown, "_requested", told)
+        tick = world.tick()
+    assert not tick.requests
+    assert tick.skip is not None
+    assert tick.skip.startswith("Reads no further, as its process was told to end")
+    assert world.tick().requests

@@ -5,10 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance, ExecuteInProcessResult
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    ExecuteInProcessResult,
+)
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.dagster_run import RunOpConcurrency
 
 from datazone_dagster import Dataset, Expect, Input, Output, Stream, Transform, transform
 from datazone_dagster.dagster_glue import expectation_checks
+from datazone_dagster.dagster_glue.names import pool_name
 from tests.dagster_glue.conftest import ITEM_COLUMNS, KEYS, SOURCE, MakeWorld
 from tests.dagster_glue.test_source_runs import JOB, flow, requested, shared
 
@@ -174,3 +184,36 @@ def test_a_transform_that_recovered_no_longer_counts_as_failed(make_world: MakeW
     [reason] = reasons
     assert f"{JOB} is running or queued" in reason
     assert "failed" not in reason
+
+
+def test_a_shared_run_in_the_queue_says_what_it_waits_for(make_world: MakeWorld) -> None:
+    """Where pools count runs, Dagster starts it when the pools of all its transforms are free."""
+    world = shared(make_world, flow("a"), flow("b"))
+    world.put("first")
+    location = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name="here")
+    repository = RemoteRepositoryOrigin(location, "__repository__")
+    pools = {name: pool_name(flow(name)) for name in ("a", "b")}
+
+    def add(job: str, status: DagsterRunStatus, *needed: str) -> None:
+        run = DagsterRun(
+            job,
+            status=status,
+            remote_job_origin=repository.get_job_origin(job),
+            run_op_concurrency=RunOpConcurrency(
+                root_key_counts={}, has_unconstrained_root_nodes=False, all_pools=set(needed)
+            ),
+        )
+        world.instance.add_run(run)
+
+    add(JOB, DagsterRunStatus.QUEUED, *pools.values())
+    add("other", DagsterRunStatus.STARTED, "other")
+    assert (
+        world.tick().skip
+        == f"Read 1 record in batch 1, caught up, 1 shard open; {JOB} is running or queued"
+    )
+    add("redrive_a", DagsterRunStatus.STARTED, pools["a"])
+    skip = world.tick().skip
+    assert skip is not None
+    assert skip.endswith(
+        f"{JOB} waits in the queue for the pool of a run at work: redrive_a, which has {pools['a']}"
+    )

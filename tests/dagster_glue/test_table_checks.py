@@ -183,6 +183,27 @@ def test_bounds_of_dagster_work_on_the_numbers(make_world: MakeWorld) -> None:
     assert not latest(world, key.asset_key, key.name).passed
 
 
+def test_bounds_of_dagster_find_numbers_that_are_0(make_world: MakeWorld) -> None:
+    world = make_world()
+    watched = {
+        KEYS.change_log("orders"): ("gaps", "shards_failing", "records_malformed"),
+        KEYS.dataset("orders"): ("records_quarantined", "records_waiting", "rows_hidden"),
+    }
+    bounds = [
+        one
+        for asset, names in watched.items()
+        for name in names
+        for one in dg.build_metadata_bounds_checks(assets=[asset], metadata_key=name, max_value=0)
+    ]
+    keys = [key for one in bounds for key in one.check_keys]
+    job = dg.define_asset_job("bounds", selection=dg.AssetSelection.checks(*keys))
+    world.defs = dg.Definitions.merge(world.defs, dg.Definitions(asset_checks=bounds, jobs=[job]))
+    world.put("a")
+    world.run_until_idle()
+    found = world.run("bounds").get_asset_check_evaluations()
+    assert {one.check_name: one.passed for one in found} == {key.name: True for key in keys}
+
+
 def test_a_run_by_hand_evaluates_every_check_of_the_change_log(make_world: MakeWorld) -> None:
     world = make_world()
     world.put("a")

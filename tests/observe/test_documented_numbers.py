@@ -22,6 +22,7 @@ from datazone_dagster.model.report import (
     RuleCount,
 )
 from datazone_dagster.model.scan_facts import ScanFacts
+from datazone_dagster.model.set_state import SetState
 from datazone_dagster.observe.completeness import completeness
 from datazone_dagster.observe.drain_watch import SensorFacts, drain_status, drain_status_metadata
 from datazone_dagster.observe.expectation_status import expectation_metadata, expectation_status
@@ -78,6 +79,7 @@ FULL = ApplyReport(
 
 FAULTS = replace(
     REPORT,
+    stream_arn="arn:aws:kinesis:eu-west-1:1:stream/orders",
     malformed=1,
     undated=1,
     arrival=Arrival(repeated=1, others=1, tied=1),
@@ -85,6 +87,7 @@ FAULTS = replace(
     shard_errors=(("shard-1", "throttled"),),
     gaps=(GAP,),
 )
+BY_RUNS = replace(REPORT, sets=(SetState("1-of-1", 2, 0, has_run=True, read_at=None),))
 
 
 def table(heading: str) -> list[str]:
@@ -128,10 +131,17 @@ WRITTEN_BY_GLUE = {
 @pytest.mark.parametrize(
     ("heading", "emitted"),
     [
-        ("Materialization of a change log", numbers(drain_metadata(FAULTS, "/lake", now=NOW))),
+        (
+            "Materialization of a change log",
+            numbers(*(drain_metadata(one, "/lake", now=NOW) for one in (FAULTS, BY_RUNS))),
+        ),
         (
             "Materialization of a dataset",
-            numbers(apply_metadata(FULL, LAG, now=NOW), completeness_metadata(COMPLETE)),
+            numbers(
+                apply_metadata(FULL, LAG, now=NOW),
+                apply_metadata(replace(FULL, scan=None), LAG, now=NOW),
+                completeness_metadata(COMPLETE),
+            ),
         ),
         ("Checks", numbers(*of_checks())),
     ],

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from datazone_dagster.model.report import ApplyReport, Gap, MergeCounts
+from datazone_dagster.model.set_state import SetState
 from datazone_dagster.observe.lag import lag_status
 from datazone_dagster.observe.metadata import apply_metadata, drain_metadata
 from tests.observe.test_health import REPORT
@@ -27,7 +28,7 @@ def test_a_drain_in_numbers() -> None:
     assert type(found["caught_up"]) is int  # Dagster plots no booleans
 
 
-def test_faults_of_a_drain_are_numbers_while_there_are_any() -> None:
+def test_faults_of_a_drain_are_numbers_while_there_are_none_too() -> None:
     gap = Gap("arn", "shard-1", "trimmed")
     one_closed = replace(
         REPORT,
@@ -45,13 +46,41 @@ def test_faults_of_a_drain_are_numbers_while_there_are_any() -> None:
         "shards_unfinished": 5,
     }
     assert drain_metadata(one_closed, "/lake", now=NOW).items() >= counts.items()
-    assert not drain_metadata(REPORT, "/lake", now=NOW).keys() & counts.keys()
+    usual = {**dict.fromkeys(counts, 0), "shards_unfinished": REPORT.shards_unfinished}
+    assert drain_metadata(REPORT, "/lake", now=NOW).items() >= usual.items()
 
 
-def test_hidden_rows_are_numbers_where_something_hides_rows() -> None:
+def test_numbers_of_kinesis_come_with_kinesis_and_those_of_drain_runs_with_these() -> None:
+    of_kinesis = {"records_repeated", "records_of_other_tables", "records_with_equal_times"}
+    assert not drain_metadata(REPORT, "/lake", now=NOW).keys() & {
+        *of_kinesis,
+        "sets_without_worker",
+    }
+    arn = "arn:aws:kinesis:eu-west-1:1:stream/orders"
+    found = drain_metadata(replace(REPORT, stream_arn=arn), "/lake", now=NOW)
+    assert {found[key] for key in of_kinesis} == {0}
+    running = SetState("1-of-1", 2, 0, has_run=True, read_at=None)
+    found = drain_metadata(replace(REPORT, sets=(running,)), "/lake", now=NOW)
+    assert (found["drain_workers"], found["sets_without_worker"]) == (1, 0)
+
+
+def test_counts_of_what_should_not_be_are_numbers_while_they_are_0() -> None:
+    """A check of bounds fails where it finds no number."""
+    found = apply_metadata(ApplyReport("o", "o", "/lake/o", position=1, head=1), LAG, now=NOW)
+    counts = (
+        "records_quarantined",
+        "values_in_sibling_columns",
+        "values_of_another_type",
+        "deletes_filtered",
+        "ttl_deletes_ignored",
+    )
+    assert [found[key] for key in counts] == [0] * len(counts)
+
+
+def test_hidden_rows_are_numbers_where_nothing_hides_rows_too() -> None:
     plain = ApplyReport("o", "o", "/lake/o", position=1, head=1, row_count=3)
-    assert not apply_metadata(plain, LAG, now=NOW).keys() & {"rows_hidden", "hidden_share"}
     for report, expected in (
+        (plain, (0, 0.0)),
         (replace(plain, deletion_vectors=True), (0, 0.0)),
         (replace(plain, rows_hidden=1), (1, 0.25)),
     ):

@@ -30,6 +30,7 @@ from datazone_dagster.pipeline import (
 from datazone_dagster.process import crash_points
 from datazone_dagster.testing import Crash, at_point, crash_at
 from tests.snapshot.flow import SOURCE, World, flow, item, key, rows_of, small_flow
+from tests.snapshot.positions import before_positions_are_read
 
 
 def world_in(tmp_path: Path, *, before: int = 0, flow: object = small_flow) -> World:
@@ -93,6 +94,27 @@ def test_the_scan_waits_for_the_drain_and_the_handover_for_the_datasets(tmp_path
     report = world.snapshot()
     assert report.phase is Phase.DONE
     assert report.consistent_since is not None
+
+
+def test_the_handover_waits_for_what_lands_while_the_positions_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_in(tmp_path, before=3)
+    world.drain()
+    world.snapshot()
+    world.wait()
+    assert world.snapshot().phase is Phase.SCANNED
+    world.apply()
+
+    def land() -> None:
+        world.stream.put(item(1, 5))
+        world.wait()
+
+    before_positions_are_read(monkeypatch, land)
+    report = world.snapshot()
+    assert report.waits_for.startswith("current, events to have applied")
+    world.apply()
+    assert world.snapshot().phase is Phase.DONE
 
 
 def test_keys_deleted_while_nobody_listened_are_swept(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def parts_of(checkpoint: Checkpoint, known: DoneRows | None) -> Parts:
     return Parts({key: row for key, row in shards.items() if key not in done}, done)
 
 
-def done_rows(path: str, rows: Rows, checkpoint: Checkpoint) -> DoneRows | None:
+def done_rows(path: str, rows: Rows, checkpoint: Checkpoint, *, are_done: bool) -> DoneRows | None:
     """Return the rows of a file if it is one of finished shards."""
-    if len(rows) <= FEW_ROWS or not all(row.is_done for row in rows.values()):
+    if len(rows) <= FEW_ROWS or not are_done:
         return None
     return DoneRows(path, checkpoint.epoch, checkpoint.stream_arn, rows)

@@ -40,6 +40,11 @@ SCHEMA = pa.schema(
     ]
 )
 
+OF_A_ROW = tuple(
+    name for name in SCHEMA.names if name not in ("batch", "epoch", "current_stream_arn")
+)
+"""Columns of the shard itself: the others are of the whole checkpoint."""
+
 _GAP = [field for field in SCHEMA if field.name.startswith("gap_")]
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _STATES = {state.value: state for state in ShardState}
@@ -89,28 +94,13 @@ def _gap_row(note: GapNote | None) -> dict[str, Any]:
     }
 
 
-def checkpoint_of(files: Sequence[pa.Table]) -> Checkpoint:
-    """Return the checkpoint whose rows these files have."""
-    files = [rows for rows in files if rows.num_rows]
-    if not files:
-        return Checkpoint()
-    newest = max(files, key=lambda rows: pc.max(rows["batch"]).as_py())
-    return Checkpoint(
-        batch=pc.max(newest["batch"]).as_py(),
-        epoch=max(pc.max(rows["epoch"]).as_py() for rows in files),
-        stream_arn=newest["current_stream_arn"][0].as_py(),
-        shards={
-            (shard.stream_arn, shard.shard_id): shard for rows in files for shard in _shards(rows)
-        },
-    )
-
-
 def keys_in(rows: pa.Table) -> Iterator[tuple[str, str]]:
     """Yield stream ARN and shard id of each row."""
     return zip(rows["stream_arn"].to_pylist(), rows["shard_id"].to_pylist(), strict=True)
 
 
-def _shards(rows: pa.Table) -> Iterator[ShardCheckpoint]:
+def shards_in(rows: pa.Table) -> Iterator[ShardCheckpoint]:
+    """Yield the shard of each row."""
     gaps = {
         (row["stream_arn"], row["shard_id"]): _gap_note(row)
         for row in rows.filter(pc.is_valid(rows["gap_reason"])).to_pylist()

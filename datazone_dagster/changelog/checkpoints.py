@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datazone_dagster.changelog.checkpoint_files import (
+    CheckpointFile,
+    checkpoint_of,
+    file_in,
+    file_of,
+)
 from datazone_dagster.changelog.checkpoint_parts import DoneRows, Rows, done_rows, parts_of
-from datazone_dagster.changelog.checkpoint_rows import SCHEMA, checkpoint_of, keys_in, rows_of
+from datazone_dagster.changelog.checkpoint_rows import SCHEMA, rows_of
 from datazone_dagster.changelog.orphan_files import delete_orphan_files
 from datazone_dagster.delta import create_table, guarded, transaction
 from datazone_dagster.delta.commit import FileActions, commit_files
@@ -45,6 +52,14 @@ _CONFIGURATION = {
     # Longer than the time between two deletions of replaced files, as for the change log.
     "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS + 2} hours",
 }
+
+
+class _Written(NamedTuple):
+    """A file that a save has written; none if there were no rows."""
+
+    add: dict[str, Any] | None
+    path: str | None
+    file: CheckpointFile
 
 
 class CheckpointTable:
@@ -156,7 +171,7 @@ class CheckpointSnapshot:
         parts = parts_of(checkpoint, known)
         with guarded(self._checkpoints.uri, "Saving the checkpoint"):
             written = [self._written(checkpoint, rows) for rows in (parts.rows, parts.done or {})]
-            adds = [add for add in written if add is not None]
+            adds = [one.add for one in written if one.add is not None]
             kept = known.path if known is not None and parts.keeps else None
             removes = [file for file in self._at.files if file.path != kept]
             self._at = self._table.took(
@@ -171,17 +186,25 @@ class CheckpointSnapshot:
             )
         self.checkpoint = self._base = checkpoint
         _parsed[self._table] = (self._at.by_identity, checkpoint)
+        files = {one.path: one.file for one in written if one.path is not None}
+        before = _files.get(self._table, {})
+        _files[self._table] = {
+            **{path: file for path, file in before.items() if path == kept},
+            **files,
+        }
         if not parts.keeps:
             _done.pop(self._table, None)
-            if parts.done is not None and written[-1] is not None:
-                path = unquote(written[-1]["path"])
+            path = written[-1].path
+            if parts.done is not None and path is not None:
                 _done[self._table] = DoneRows(
                     path, checkpoint.epoch, checkpoint.stream_arn, parts.done
                 )
 
-    def _written(self, checkpoint: Checkpoint, rows: Rows) -> dict[str, Any] | None:
+    def _written(self, checkpoint: Checkpoint, rows: Rows) -> _Written:
         found = rows_of(checkpoint, rows.values())
-        return write_data_file(self._table.store, SCHEMA, {}, found.to_batches())
+        add = write_data_file(self._table.store, SCHEMA, {}, found.to_batches())
+        path = None if add is None else unquote(add["path"])
+        return _Written(add, path, file_of(rows, checkpoint, found))
 
     def save_changes(self, checkpoint: Checkpoint) -> None:
         """Save what `checkpoint` has changed, on top of what other processes have saved.
@@ -255,26 +278,35 @@ _parsed: WeakKeyDictionary[KeptTable, tuple[Any, Checkpoint]] = WeakKeyDictionar
 """Checkpoint of each table, with the mapping of the snapshot whose files it was read from."""
 
 
+_files: WeakKeyDictionary[KeptTable, Mapping[str, CheckpointFile]] = WeakKeyDictionary()
+"""Files of each table's checkpoint as they were last known, by path."""
+
+
 _done: WeakKeyDictionary[KeptTable, DoneRows] = WeakKeyDictionary()
 """Rows of finished shards of each table that are in a file of their own."""
 
 
 def _checkpoint_in(table: KeptTable, at: Snapshot) -> Checkpoint:
-    """Return the checkpoint at a version; its file is read once.
+    """Return the checkpoint at a version; a file is read once.
 
     Raises:
-        StorageError: The file can't be read.
+        StorageError: A file can't be read.
     """
-    known = _parsed.get(table)
-    if known is not None and known[0] is at.by_identity:
-        return known[1]
+    parsed = _parsed.get(table)
+    if parsed is not None and parsed[0] is at.by_identity:
+        return parsed[1]
+    known = _files.get(table, {})
     with guarded(table.uri, "Reading the checkpoint"):
-        files = [(file.path, _rows_in(table, file)) for file in at.files]
-        found = checkpoint_of([rows for _, rows in files])
+        files = {
+            file.path: known.get(file.path) or file_in(_rows_in(table, file), known.values())
+            for file in at.files
+        }
+    found = checkpoint_of(files.values())
     _parsed[table] = (at.by_identity, found)
+    _files[table] = files
     _done.pop(table, None)
-    for path, rows in files:
-        done = done_rows(path, {key: found.shards[key] for key in keys_in(rows)}, found)
+    for path, file in files.items():
+        done = done_rows(path, file.rows, found, are_done=file.is_done)
         if done is not None:
             _done[table] = done
     return found

@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 from dagster import (
     AssetCheckExecutionContext,
@@ -19,6 +20,7 @@ from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.api.kinesis_source import known_retention, stream_name_of
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.cursor import SensorCursor
+from datazone_dagster.dagster_glue.drain_runs import DrainRuns
 from datazone_dagster.dagster_glue.names import (
     DRAIN_CHECK,
     DYNAMODB_KEY,
@@ -29,6 +31,7 @@ from datazone_dagster.dagster_glue.names import (
     WATCH_SENSOR,
     sensor_name,
 )
+from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.rendering import rendered, severity
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.dagster_glue.sensor_checks import StreamReads, snapshot_check, stream_checks
@@ -38,16 +41,18 @@ from datazone_dagster.model.protocols import Clock
 from datazone_dagster.observe.drain_watch import drain_status
 from datazone_dagster.observe.health import health_of_report
 from datazone_dagster.observe.metadata import drain_metadata
-from datazone_dagster.pipeline import DrainSettings, drain_once
+from datazone_dagster.pipeline import DrainSettings, drain_once, drain_tick
 
 
 def stream_check(
-    source: DynamoDBSource, keys: AssetKeys, settings: DrainSettings, clock: Clock
+    source: DynamoDBSource, options: RunOptions, settings: DrainSettings, clock: Clock
 ) -> AssetChecksDefinition:
     """Return the checks of the change log of a source. The sensor evaluates them all the time.
 
-    A run by hand drains once, which is safe at any time, and reports the result.
+    A run by hand drains once, which is safe at any time, and reports the result. With
+    `drain="runs"`, it does what a tick of the sensor does of a drain.
     """
+    keys = options.keys
     key = keys.change_log(source)
 
     @multi_asset_check(
@@ -65,9 +70,13 @@ def stream_check(
             endpoint_url=source.endpoint_url,
             stream_name=stream_name_of(source),
         )
-        report = drain_once(
-            source, client, lakehouse.layout, settings=settings, clock=clock, logger=context.log
-        )
+        layout = lakehouse.layout
+        bounds: Any = {"settings": settings, "clock": clock, "logger": context.log}
+        if source.drain == "runs":
+            runs = DrainRuns(source, settings, options, context.instance, layout)
+            report = drain_tick(source, client, layout, part=runs.part(clock(), None), **bounds)
+        else:
+            report = drain_once(source, client, layout, **bounds)
         now = clock()
         if report.batch is not None:
             metadata = drain_metadata(report, lakehouse.layout.change_log(source.name), now=now)

@@ -49,6 +49,17 @@ class ComponentOptions(dg.Resolvable):
         dict[str, str] | None,
         described("Kind of mask by attribute path: hash, last4, null or drop.", {"email": "hash"}),
     ] = None
+    drain: Annotated[
+        str,
+        described(
+            "Who reads the shards of a stream: tick, the sensor; runs, a number of runs that stay.",
+            "runs",
+        ),
+    ] = "tick"
+    drain_workers: Annotated[
+        int | None,
+        described("With `drain: runs`: number of these runs of each table, 1 to 32.", 4),
+    ] = None
     mode: Annotated[str, described("Mode: merge, append or history.", "history")] = "merge"
     deletes: Annotated[str, described("Deletes: hard or soft.", "soft")] = "hard"
     partition_by: Annotated[
@@ -156,9 +167,15 @@ class ComponentOptions(dg.Resolvable):
         """Return the source of a table; `more` adds to the fields, or wins over them."""
         mask = mapped(self._titled, "mask", self.mask)
         options: Any = {"region": self.region, "start": self.start, "mask": mask, **more}
-        if kinesis_stream is not None:
-            return KinesisSource(table_name, kinesis_stream, **options)
-        return DynamoDBSource(table_name, **options)
+        if kinesis_stream is None:
+            workers: Any = {"drain": self.drain, "drain_workers": self.drain_workers}
+            return DynamoDBSource(table_name, **workers, **options)
+        hint = "Leave it out: ticks of the sensor read a stream of Kinesis."
+        if self.drain != "tick":
+            raise self._refused("drain", self.drain, hint)
+        if self.drain_workers is not None:
+            raise self._refused("drain_workers", self.drain_workers, hint)
+        return KinesisSource(table_name, kinesis_stream, **options)
 
     def _transform_of(
         self,

@@ -8,7 +8,7 @@ frozen finds that others have read its shards, lands nothing and ends.
 # No postponed annotations here: Dagster reads the real one of `context`.
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from dagster import (
@@ -24,6 +24,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue import stopped_sensor
 from datazone_dagster.dagster_glue.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.lakehouse_check import check_lakehouse
 from datazone_dagster.dagster_glue.names import (
@@ -32,12 +33,15 @@ from datazone_dagster.dagster_glue.names import (
     FAILURE_TAG,
     LAKEHOUSE_KEY,
     READ_TAG,
+    UNKNOWN_TAG,
     drain_job_name,
     drain_pool_name,
+    sensor_name,
 )
 from datazone_dagster.dagster_glue.options import LOCAL_TICK_SECONDS
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
 from datazone_dagster.dagster_glue.staying_runs import ASK_EVERY_SECONDS, asked_at_times
+from datazone_dagster.dagster_glue.stopped_sensor import was_stopped
 from datazone_dagster.dagster_glue.tick_summary import counted
 from datazone_dagster.errors import ConcurrentWriterError, DatazoneError, DefinitionError
 from datazone_dagster.model.drain_part import SetPart
@@ -63,6 +67,7 @@ WAITS_SECONDS = (1.0, 5.0, 10.0, 20.0)
 """Waits after failures in a row that usually pass by themselves; after one more, the run fails."""
 
 _LOOK_EVERY_SECONDS = 0.2
+_UNKNOWN_TOLD = 5
 
 
 def drain_job(
@@ -113,7 +118,8 @@ def drain_job(
                 rest_is_quick=True,
                 tags=worker.signs,
             ):
-                worker.drain(told_to_end(context.instance, context.run_id, clock))
+                sensor = sensor_name(source)
+                worker.drain(told_to_end(context.instance, context.run_id, clock, sensor))
         except Exception as error:
             what = error.what if isinstance(error, DatazoneError) else str(error)
             reason = shown(f"{type(error).__name__}: {what}")
@@ -151,14 +157,24 @@ def told_to_end(
     instance: DagsterInstance,
     run_id: str,
     clock: Clock,
+    sensor: str,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Callable[[], bool]:
     """Return a function that tells whether a drain run must end.
 
     It must if it has the tag for that, if Dagster does not count it as started any more (the
-    sensor has replaced it), or after six hours. The instance is asked at most every five seconds.
+    sensor has replaced it), if its sensor was stopped, or after six hours. The instance is asked at
+    most every five seconds, for the sensor every thirty.
     """
     began_at = clock()
+
+    def has_no_sensor() -> bool:
+        run = instance.get_run_by_id(run_id)
+        return run is not None and was_stopped(instance, run, sensor)
+
+    ask_for_sensor = asked_at_times(
+        has_no_sensor, run_id, stopped_sensor.ASK_EVERY_SECONDS, monotonic
+    )
 
     def must_end() -> bool:
         run = instance.get_run_by_id(run_id)
@@ -167,6 +183,7 @@ def told_to_end(
             or END_TAG in run.tags
             or run.status is not DagsterRunStatus.STARTED
             or clock() - began_at >= LONGEST
+            or ask_for_sensor()
         )
 
     ask = asked_at_times(must_end, run_id, ASK_EVERY_SECONDS, monotonic)
@@ -196,13 +213,16 @@ class SetWorker:
         self._pause_seconds = pause_seconds
         self._clock = clock
         self._read_at: datetime | None = None
+        self._unknown: Sequence[str] | None = None
         self._failures = 0
         self._landed = (0, 0)
         self._logged_seconds = self._busy_seconds = time.monotonic()
 
     def signs(self) -> dict[str, str]:
         """Return the tags that tell the sensor how far this run is."""
-        return {} if self._read_at is None else {READ_TAG: self._read_at.isoformat()}
+        read = {} if self._read_at is None else {READ_TAG: self._read_at.isoformat()}
+        unknown = {} if self._unknown is None else {UNKNOWN_TAG: ",".join(self._unknown)}
+        return {**read, **unknown}
 
     def drain(self, must_end: Callable[[], bool]) -> None:
         """Drain until the run must end, or has had no shard for a minute.
@@ -242,6 +262,8 @@ class SetWorker:
             self._log.warning("A drain failed, and is tried again: %s", error)
             return None
         self._failures = 0
+        if report.shards_unknown or self._unknown:
+            self._unknown = report.shards_unknown[:_UNKNOWN_TOLD]
         if report.shards_open or not report.caught_up:
             self._busy_seconds = time.monotonic()
         if report.caught_up:

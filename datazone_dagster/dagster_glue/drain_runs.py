@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunRequest, RunsFilter
 
@@ -18,6 +18,7 @@ from datazone_dagster.dagster_glue.names import (
     LAKEHOUSE_TAG,
     READ_TAG,
     SOURCE_TAG,
+    UNKNOWN_TAG,
     VERSION_TAG,
     drain_job_name,
     drain_pool_name,
@@ -29,8 +30,8 @@ from datazone_dagster.dagster_glue.sensor_checks import SensorCheck
 from datazone_dagster.dagster_glue.staying_runs import end_run_of_other_code, tell_to_end
 from datazone_dagster.model.drain_part import StreamPart
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.retries import wait_after
+from datazone_dagster.model.set_state import KnownSets
 from datazone_dagster.model.shard_set import shard_sets
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.observe.level import Level
@@ -94,7 +95,8 @@ class DrainRuns:
         job, sets = drain_job_name(self.source), self._sets
         end_silent_runs(self.instance, {job}, now, quick_to_end={job}, only=job)
         read_at: dict[str, datetime | None] = {}
-        begun = set[str]()
+        run_since: dict[str, datetime] = {}
+        begun, unknown = set[str](), set[str]()
         version = drain_version(self.source, self.settings)
         active = RunsFilter(job_name=job, statuses=ACTIVE)
         for record in self.instance.get_run_records(active, limit=_ACTIVE_MOST):
@@ -111,11 +113,14 @@ class DrainRuns:
             text = tags.get(READ_TAG)
             known, found = read_at.get(name), datetime.fromisoformat(text) if text else None
             read_at[name] = max(filter(None, (known, found)), default=None)
-        return StreamPart(len(sets), read_at, reported_batch)
+            created_at = record.create_timestamp.replace(tzinfo=timezone.utc)
+            run_since[name] = min(run_since.get(name, created_at), created_at)
+            unknown.update(filter(None, tags.get(UNKNOWN_TAG, "").split(",")))
+        return StreamPart(len(sets), read_at, reported_batch, run_since, frozenset(unknown))
 
-    def requested(self, report: DrainReport, now: datetime, loaded_at: datetime) -> DrainDecision:
+    def requested(self, known: KnownSets, now: datetime, loaded_at: datetime) -> DrainDecision:
         """Return a run for each set that has shards to read and no run, and why, or why not."""
-        waiting = [one.name for one in report.sets if one.shards and not one.has_run]
+        waiting = [one.name for one in known.sets if one.shards and not one.has_run]
         if not waiting:
             return DrainDecision()
         pools = [drain_pool_name(self.source)]
@@ -132,7 +137,7 @@ class DrainRuns:
                 )
                 continue
             found.reasons.append(f"set {name} of the shards has no run")
-            found.requests.append(self._request(name, report.head_batch))
+            found.requests.append(self._request(name, known.head_batch))
         return found
 
     @property

@@ -48,6 +48,10 @@ READ_TAG = ".dagster/datazone_read_at"
 """Hidden tag of a drain run: time at which it had last read all its shards to the latest
 position."""
 
+UNKNOWN_TAG = ".dagster/datazone_unknown_shards"
+"""Hidden tag of a drain run: shards that the service did not know when it read them last; the first
+few, separated by commas."""
+
 SHARED_TAG = ".dagster/datazone_shared"
 """Hidden tag of a requested run of all transforms of a source: the source."""
 RETRIES_TAG = ".dagster/datazone_retries"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.api.kinesis_source import stream_name_of
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.drain_runs import DrainRuns
+from datazone_dagster.dagster_glue.drained import Failed, Succeeded, failed_with, health_of
 from datazone_dagster.dagster_glue.findings import Findings
 from datazone_dagster.dagster_glue.former_drain_runs import FormerDrainRuns
 from datazone_dagster.dagster_glue.freshness import known_caught_up_at
@@ -62,7 +62,6 @@ from datazone_dagster.model.drain_part import DrainPart
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
-from datazone_dagster.observe.health import StreamHealth, health_of_error, health_of_report
 from datazone_dagster.pipeline import (
     DrainSettings,
     drain_tick,
@@ -84,22 +83,6 @@ class _Tick(NamedTuple):
         """Connection to the service."""
         resource: DynamoDBStreamsResource = getattr(self.context.resources, DYNAMODB_KEY)
         return resource
-
-
-@dataclass(frozen=True, slots=True)
-class _Succeeded:
-    """The drain of this tick succeeded."""
-
-    report: DrainReport
-    error: None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """The drain of this tick failed."""
-
-    error: DatazoneError
-    report: None = None
 
 
 class DrainSensor:
@@ -190,11 +173,11 @@ class DrainSensor:
     def _listened(
         self,
         tick: _Tick,
-        drained: _Succeeded | _Failed,
+        drained: Succeeded | Failed,
         found: Findings,
         cursor: SensorCursor,
         until_seconds: float,
-    ) -> tuple[_Succeeded | _Failed, Findings]:
+    ) -> tuple[Succeeded | Failed, Findings]:
         """Drain again and again until something is to be told, or the tick must end.
 
         Each drain is one of its own: what it landed stays, whatever happens to the next one, which
@@ -217,7 +200,7 @@ class DrainSensor:
                 if self._is_busy(more.report):
                     place.set_busy()
                 found = self._found(tick, more, cursor)
-                drained = _Succeeded(drained.report.then(more.report))
+                drained = Succeeded(drained.report.then(more.report))
         return drained, found
 
     def _is_busy(self, report: DrainReport | None) -> bool:
@@ -226,11 +209,11 @@ class DrainSensor:
             self._landed_seconds = time.monotonic()
         return time.monotonic() - self._landed_seconds < BUSY_FOR_SECONDS
 
-    def _found(self, tick: _Tick, drained: _Succeeded | _Failed, cursor: SensorCursor) -> Findings:
+    def _found(self, tick: _Tick, drained: Succeeded | Failed, cursor: SensorCursor) -> Findings:
         """Return what a drain has found: the checks, and the runs that must be requested."""
         layout, instance, now = tick.layout, tick.context.instance, self._clock()
         caught_up_at, never_read = self._last_read(drained.report, cursor, instance, now)
-        health = _health(drained, now, caught_up_at, never_read=never_read)
+        health = health_of(drained, self._source, now, caught_up_at, never_read=never_read)
         # A store that is down has used up the time of the drain: nothing else asks it in this tick.
         asked = () if isinstance(drained.error, StoreUnavailableError) else tick.transforms
         lags = lag_checks(
@@ -258,15 +241,17 @@ class DrainSensor:
             checks[0], decision = self._snapshot(tick, drained.report, checks[0], now)
             checks.append(snapshot_check(source, keys, drained.report.snapshot, decision))
             requests, reasons = requests + decision.requests, reasons + decision.reasons
-            if (runs := self._runs(tick)) is not None:
-                of_sets = runs.requested(drained.report, now, self._loaded_at)
-                requests, reasons = of_sets.requests + requests, reasons + of_sets.reasons
-                checks[0] = of_sets.told_in(checks[0])
+        if (runs := self._runs(tick)) is not None:
+            of_sets = runs.requested(drained.known, now, self._loaded_at)
+            requests, reasons = of_sets.requests + requests, reasons + of_sets.reasons
+            checks[0] = of_sets.told_in(checks[0])
         return Findings(drained.report, caught_up_at, never_read, checks, requests, reasons)
 
-    def _drain(self, tick: _Tick, left: DrainSettings | None = None) -> _Succeeded | _Failed:
+    def _drain(self, tick: _Tick, left: DrainSettings | None = None) -> Succeeded | Failed:
         context, layout, transforms = tick
+        part: DrainPart | None = None
         try:
+            part = self._part(tick)
             report = drain_tick(
                 self._source,
                 self._client_of(tick.dynamodb),
@@ -275,15 +260,15 @@ class DrainSensor:
                 clock=self._clock,
                 logger=context.log,
                 listening=left is not None,
-                part=self._part(tick),
+                part=part,
             )
         except DatazoneError as error:
             # The next tick builds a new client: credentials and endpoints may have changed.
             self._client = None
-            return _Failed(error)
+            return failed_with(error, part, self._source, layout, self._clock(), context.log)
         self._maintenance.after(report, context, layout, transforms)
         self._reported_batch = report.head_batch
-        return _Succeeded(report)
+        return Succeeded(report)
 
     def _runs(self, tick: _Tick) -> DrainRuns | None:
         """Return what decides on drain runs; None where ticks drain."""
@@ -360,11 +345,3 @@ class DrainSensor:
                     report, uri, now, since_seconds=since, sensor_link=link
                 ),
             )
-
-
-def _health(
-    drained: _Succeeded | _Failed, now: datetime, caught_up_at: datetime, *, never_read: bool
-) -> StreamHealth:
-    if drained.report is not None:
-        return health_of_report(drained.report, now=now, caught_up_at=caught_up_at)
-    return health_of_error(drained.error, now=now, caught_up_at=caught_up_at, never_read=never_read)

@@ -116,7 +116,7 @@ def _of_source(
     )
     wanted.beside = (
         spec,
-        stream_check(source, options.keys, settings, clock),
+        stream_check(source, options, settings, clock),
         *snapshot_jobs(source, spec.key, wanted, snapshot_settings, clock=clock),
         *_drain_jobs(source, spec.key, settings, options, clock),
     )

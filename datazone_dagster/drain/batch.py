@@ -6,18 +6,17 @@ committed. A batch never waits for a merge.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.mask_salt import check_salt
 from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.drain.commit_batch import BatchCommit, Committed
+from datazone_dagster.drain.drain_call import DrainCall
 from datazone_dagster.drain.drain_report import drain_report, report_of_listing
 from datazone_dagster.drain.late_changes import epoch_begins_at
 from datazone_dagster.drain.maintain_source import maintain_once
@@ -41,15 +40,12 @@ from datazone_dagster.drain.reader import (
 from datazone_dagster.drain.recent_listing import RecentListing
 from datazone_dagster.drain.restart_check import stream_of_new_table, was_made_again
 from datazone_dagster.drain.restarts import ended_by_restart
-from datazone_dagster.drain.settings import DrainSettings
 from datazone_dagster.drain.source_check import owner_to_record
 from datazone_dagster.drain.source_tables import Tables
 from datazone_dagster.drain.stream_choice import list_streams
 from datazone_dagster.errors import ConcurrentWriterError, ThrottledError
 from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.checkpoint import Checkpoint
-from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.shard import StreamDescription, next_restart
 from datazone_dagster.model.size_policy import BatchMeasured
@@ -78,23 +74,17 @@ class BatchDrain:
     set_name: str | None = None
     """Set of shards that is read next to others; None: this drain is the only one."""
 
-    def __init__(
-        self,
-        source: DynamoDBSource,
-        client: StreamClient,
-        layout: Layout,
-        settings: DrainSettings,
-        clock: Clock,
-        logger: logging.Logger,
-        deadline_seconds: float,
-    ) -> None:
-        self._source = source
-        self._client = client
-        self._layout = layout
-        self._settings = settings
-        self._now = clock()
-        self._logger = logger
-        self._deadline_seconds = deadline_seconds
+    unknown_shards: Collection[str] = ()
+    """Shards that the service did not know when others read them: the listing is asked for them."""
+
+    def __init__(self, call: DrainCall) -> None:
+        self._source = call.source
+        self._client = call.client
+        self._layout = call.layout
+        self._settings = call.settings
+        self._now = call.clock()
+        self._logger = call.logger
+        self._deadline_seconds = call.deadline_seconds
         self._started_seconds = time.monotonic()
         self._salt: str | None = None
         self.progressed = False
@@ -102,6 +92,8 @@ class BatchDrain:
         self.throttled = False
         self.tables: Tables | None = None
         """Tables for the next batch of the tick; None: the next batch opens them again."""
+        self.landed_before: Mapping[str, int] = {}
+        """Last batch of each set of shards when this batch began; empty without drain runs."""
 
     def run(
         self,
@@ -121,7 +113,13 @@ class BatchDrain:
         tables, masks = self._opened(tables)
         checkpoint = up_to_date(tables.saved.checkpoint, tables.log, now)
 
-        listed = RecentListing(self._client, recent=listed_recently, now=now, logger=self._logger)
+        listed = RecentListing(
+            self._client,
+            recent=listed_recently,
+            now=now,
+            logger=self._logger,
+            unknown_shards=self.unknown_shards,
+        )
         owner = owner_to_record(source.name, tables.log, listed.streams, checkpoint)
         again = stream_of_new_table(self._client, listed.streams, owner, checkpoint)
         if again is not None:
@@ -213,6 +211,7 @@ class BatchDrain:
                 tables.log.number_by_commit()
         else:
             tables.log.pass_scans()
+        self.landed_before = tables.log.batches_of_sets
         self._salt = None if masks is None else masks.salt_fingerprint
         check_salt(self._source.name, tables.log, self._salt)
         return tables, masks

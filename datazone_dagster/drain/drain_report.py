@@ -10,6 +10,7 @@ from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import DrainPlan, oldest_unread
 from datazone_dagster.drain.polling import Poll
 from datazone_dagster.drain.shard_nodes import shard_nodes
+from datazone_dagster.errors import ShardNotFoundError
 from datazone_dagster.model.arrival import Arrival
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.report import DrainReport
@@ -80,6 +81,11 @@ def drain_report(
         duration_seconds=duration_seconds,
         shard_errors=tuple(
             (outcome.row.shard_id, str(outcome.error)) for outcome in outcomes if outcome.error
+        ),
+        shards_unknown=tuple(
+            outcome.row.shard_id
+            for outcome in outcomes
+            if isinstance(outcome.error, ShardNotFoundError)
         ),
         gaps=reached.open_gaps(),
         latest_age_seconds=poll.latest_age_seconds,

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
+from datazone_dagster.drain.latest_start import closed_since
 from datazone_dagster.drain.pruning import parents_of
 from datazone_dagster.drain.restarts import replaced_reason
 from datazone_dagster.drain.switches import (
@@ -180,9 +181,10 @@ def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list
     if start == "latest":
         if stream.served_at is None:
             raise _no_time(stream.stream_arn)
+        closed = closed_since(stream, stream.served_at)
         rows = [
             replace(row, skip_before=stream.served_at)
-            if shard.is_open
+            if shard.is_open or shard.shard_id in closed
             else replace(row, state=ShardState.FINISHED)
             for row, shard in zip(rows, stream.shards, strict=True)
         ]

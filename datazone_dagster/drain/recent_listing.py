@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from weakref import WeakKeyDictionary
@@ -47,6 +47,7 @@ class RecentListing:
         recent: Whether a listing of the last seconds will do.
         now: Current time.
         logger: Logger of warnings.
+        unknown_shards: Shards that the service did not know when others read them.
         monotonic: Monotonic clock, in seconds.
     """
 
@@ -57,11 +58,13 @@ class RecentListing:
         recent: bool,
         now: datetime,
         logger: logging.Logger,
+        unknown_shards: Collection[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._now = now
         self._logger = logger
+        self._unknown_shards = unknown_shards
         self._seconds = monotonic()
         self._is_whole = True
         found = _listed.pop(client, None)
@@ -125,6 +128,7 @@ class RecentListing:
             now=self._now,
             seconds=self._seconds,
             logger=self._logger,
+            unknown_shards=self._unknown_shards,
         )
         try:
             shards.look()

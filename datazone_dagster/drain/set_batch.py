@@ -7,34 +7,30 @@ listing does not show any more, since only it can tell whether they are gone.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.changelog.ranges import newest_time_after
 from datazone_dagster.drain.batch import BatchDrain, Planned
 from datazone_dagster.drain.commit_batch import BatchCommit
 from datazone_dagster.drain.commit_set import RunCommit, SetCommit
+from datazone_dagster.drain.drain_call import DrainCall
 from datazone_dagster.drain.plan import DrainPlan, ShardRead, oldest_unread, parent_is_done
 from datazone_dagster.drain.polling import POLLING, Intervals
 from datazone_dagster.drain.process_state import ProcessState, save_state
 from datazone_dagster.drain.set_plan import plan_set, stream_of_checkpoint
-from datazone_dagster.drain.settings import DrainSettings
+from datazone_dagster.drain.set_states import ShardsBySet
 from datazone_dagster.drain.source_check import owner_to_record
 from datazone_dagster.drain.source_tables import Tables
 from datazone_dagster.drain.stream_choice import list_streams, stream_to_read
-from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
+from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.drain_part import SetPart, StreamPart
-from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.protocols import Clock, StreamClient, TellsTime
+from datazone_dagster.model.protocols import StreamClient, TellsTime
 from datazone_dagster.model.report import DrainReport
-from datazone_dagster.model.set_state import SetState
 from datazone_dagster.model.shard import StreamDescription, service_arn
-from datazone_dagster.model.shard_set import set_number, shard_sets
 from datazone_dagster.model.size_policy import BatchMeasured
 from datazone_dagster.model.source_identity import SourceIdentity
 
@@ -55,21 +51,11 @@ class _SharedDrain(BatchDrain):
 class SetDrain(_SharedDrain):
     """One batch of the shards of a set. It lists nothing, and maintains nothing."""
 
-    def __init__(
-        self,
-        source: DynamoDBSource,
-        client: StreamClient,
-        layout: Layout,
-        settings: DrainSettings,
-        clock: Clock,
-        logger: logging.Logger,
-        deadline_seconds: float,
-        part: SetPart,
-    ) -> None:
-        super().__init__(source, client, layout, settings, clock, logger, deadline_seconds)
+    def __init__(self, call: DrainCall, part: SetPart) -> None:
+        super().__init__(call)
         self._part = part
         self.set_name = part.shards.name
-        self._told = _told_time(client)
+        self._told = _told_time(call.client)
 
     def run(
         self,
@@ -119,19 +105,10 @@ class StreamDrain(_SharedDrain):
 
     set_name = UNLISTED
 
-    def __init__(
-        self,
-        source: DynamoDBSource,
-        client: StreamClient,
-        layout: Layout,
-        settings: DrainSettings,
-        clock: Clock,
-        logger: logging.Logger,
-        deadline_seconds: float,
-        part: StreamPart,
-    ) -> None:
-        super().__init__(source, client, layout, settings, clock, logger, deadline_seconds)
+    def __init__(self, call: DrainCall, part: StreamPart) -> None:
+        super().__init__(call)
         self._part = part
+        self.unknown_shards = part.unknown_shards
 
     def run(
         self,
@@ -152,21 +129,10 @@ class StreamDrain(_SharedDrain):
         """Return the report with what the drain runs have landed since the last one."""
         log, part = tables.log, self._part
         checkpoint = up_to_date(tables.saved.checkpoint, log, self._now)
-        unfinished = [one for one in checkpoint.of_stream(checkpoint.stream_arn) if not one.is_done]
-        by_set: dict[int, list[ShardCheckpoint]] = {}
-        for row in unfinished:
-            by_set.setdefault(set_number(row.shard_id, part.sets), []).append(row)
-        batches = log.batches_of_sets
-        states = tuple(
-            SetState(
-                one.name,
-                len(by_set.get(one.number, ())),
-                batches.get(one.name, 0),
-                one.name in part.read_at,
-                part.read_at.get(one.name),
-            )
-            for one in shard_sets(part.sets)
-        )
+        shards = ShardsBySet(checkpoint, part.sets)
+        by_set = shards.rows
+        unfinished = [row for rows in by_set.values() for row in rows]
+        states = shards.states(log.batches_of_sets, part)
         ages = [None if one.read_at is None else self._age(one.read_at) for one in states]
         is_read = [age is not None and age < READ_WITHIN_SECONDS for age in ages]
         at_latest = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -48,10 +48,12 @@ class Hurry:
     Args:
         children: Shards whose children are looked for.
         parents: Parents that are looked for.
+        unknown: Shards that the service did not know when others read them.
     """
 
     children: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class ListingState:
         view: The shards.
         childless: Questions for children.
         parents: Questions for parents.
+        unknown: Questions for shards that the service did not know when others read them.
         hurry: What the present round is in a hurry for; None: it is in none.
         is_doubted: Whether a read has contradicted the listing.
         can_filter: Whether children can be asked for by themselves.
@@ -73,6 +76,7 @@ class ListingState:
     view: ShardView
     childless: Questions = field(default_factory=dict)
     parents: Questions = field(default_factory=dict)
+    unknown: Questions = field(default_factory=dict)
     hurry: Hurry | None = None
     is_doubted: bool = False
     can_filter: bool = True
@@ -102,6 +106,7 @@ class ShardListing:
         now: Current time.
         seconds: Time on the monotonic clock.
         logger: Logger of warnings.
+        unknown_shards: Shards that the service did not know when others read them.
     """
 
     def __init__(
@@ -114,6 +119,7 @@ class ShardListing:
         now: datetime,
         seconds: float,
         logger: logging.Logger,
+        unknown_shards: Collection[str] = (),
     ) -> None:
         self._client = client
         self._stream_arn = stream_arn
@@ -121,6 +127,7 @@ class ShardListing:
         self._now = now
         self._seconds = seconds
         self._logger = logger
+        self._unknown_shards = unknown_shards
         self._is_known = bool(checkpoint.of_stream(stream_arn))
         self.state = state or ListingState(first_view(stream_arn, checkpoint))
 
@@ -159,7 +166,9 @@ class ShardListing:
             return
         self._took(with_ends(state.view, self._checkpoint))
         is_first = state.view.listed_at is None and state.view.round is None
-        wanted = Hurry() if is_first else Hurry(self._find_children(), self._find_parents())
+        wanted = Hurry()
+        if not is_first:
+            wanted = Hurry(self._find_children(), self._find_parents(), self._find_unknown())
         state = self.state
         must_hurry = state.view.listed_at is None or state.is_doubted or wanted != Hurry()
         if must_hurry and state.hurry is None:
@@ -194,6 +203,12 @@ class ShardListing:
         names = unknown_parents(self.state.view, self._checkpoint)
         self.state = replace(self.state, parents=still_open(self.state.parents, names))
         return tuple(due(self.state.parents, names, self._seconds))
+
+    def _find_unknown(self) -> tuple[str, ...]:
+        shards = self.state.view.shards
+        names = [one for one in self._unknown_shards if one in shards and shards[one].is_open]
+        self.state = replace(self.state, unknown=still_open(self.state.unknown, names))
+        return tuple(due(self.state.unknown, names, self._seconds))
 
     def _ask_one_by_one(self, names: Iterable[str]) -> None:
         arn = service_arn(self._stream_arn)
@@ -262,6 +277,7 @@ class ShardListing:
                 hurry=None,
                 childless=after_asking(state.childless, hurry.children, self._seconds),
                 parents=after_asking(state.parents, hurry.parents, self._seconds),
+                unknown=after_asking(state.unknown, hurry.unknown, self._seconds),
             )
 
     def _page(self, after: str | None) -> ShardPage:

@@ -33,6 +33,7 @@ class Round:
         shards: Shards of its pages so far.
         lasts: Ids of the shards after which its pages began, the next one's last.
         pages: Number of its pages so far that had shards.
+        closed_late: Ids of the shards that are closed on a page after the first one.
     """
 
     began_at: datetime
@@ -40,6 +41,7 @@ class Round:
     lasts: tuple[str, ...] = ()
     pages: int = 0
     served_at: datetime | None = None
+    closed_late: frozenset[str] = frozenset()
 
     @property
     def last(self) -> str | None:
@@ -160,19 +162,26 @@ def with_newer(view: ShardView, page: ShardPage, checkpoint: Checkpoint) -> Shar
 def with_page(view: ShardView, page: ShardPage, checkpoint: Checkpoint, now: datetime) -> ShardView:
     """Return the view with the next page of its round; the last one replaces all that is known.
 
-    A first listing counts as of its first page: changes since then are landed (start="latest").
+    A first listing counts as of its first page: changes since then are landed (start="latest"),
+    also those of shards that have closed since.
     """
     before = view.round or Round(now, served_at=page.stream.served_at)
     shards = {**before.shards, **{shard.shard_id: shard for shard in page.stream.shards}}
     pages = before.pages + bool(page.stream.shards)
+    closed_late = before.closed_late
+    if before.last is not None and view.listed_at is None:
+        closed_late |= {shard.shard_id for shard in page.stream.shards if not shard.is_open}
     view = with_newer(view, page, checkpoint)
     if page.last is not None:
         lasts = (*before.lasts, page.last)
-        return replace(view, round=replace(before, shards=shards, lasts=lasts, pages=pages))
-    is_first = view.listed_at is None
+        going_on = replace(before, shards=shards, lasts=lasts, pages=pages, closed_late=closed_late)
+        return replace(view, round=going_on)
+    stream = view.stream
+    if view.listed_at is None:
+        stream = replace(stream, served_at=before.served_at, closed_late=closed_late)
     return replace(
         view,
-        stream=replace(view.stream, served_at=before.served_at) if is_first else view.stream,
+        stream=stream,
         shards=shards,
         listed_at=before.began_at,
         pages=pages,

@@ -9,6 +9,8 @@ from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.api.source import require_stream
 from datazone_dagster.delta import guarded
 from datazone_dagster.drain.batch import BatchDrain
+from datazone_dagster.drain.beside_runs import refuse_beside_runs
+from datazone_dagster.drain.drain_call import DrainCall
 from datazone_dagster.drain.polling import (
     LISTENING,
     LISTENING_SECONDS,
@@ -63,16 +65,16 @@ def drain_tick(
         One report over all batches.
 
     Raises:
-        DatazoneError: As in `drain_once`, if the first batch fails.
+        DatazoneError: As in `drain_once`, if the first batch fails. Of a source with
+            `drain="tick"`, a batch that drain runs were faster than is reported as lost.
     """
     require_stream(source, "drain_tick")
     deadline_seconds = time.monotonic() + settings.budget_seconds
+    call = DrainCall(source, client, layout, settings, clock, logger, deadline_seconds)
     total: DrainReport | None = None
     tables: Tables | None = None
     while True:
-        drain = _batch_drain(
-            source, client, layout, settings, clock, logger, deadline_seconds, part
-        )
+        drain = _batch_drain(call, part)
         try:
             with guarded(layout.uri, f"Draining {source.name}"):
                 report = drain.run(
@@ -80,6 +82,8 @@ def drain_tick(
                     intervals=SAME_TICK if total else LISTENING if listening else POLLING,
                     listed_recently=listening and total is None,
                 )
+                if report.lost_race and part is None and source.drain == "runs":  # by hand
+                    refuse_beside_runs(call, drain.landed_before)
         except DatazoneError as error:
             if total is None:
                 raise
@@ -100,20 +104,10 @@ def drain_tick(
             return total
 
 
-def _batch_drain(
-    source: DynamoDBSource,
-    client: StreamClient,
-    layout: Layout,
-    settings: DrainSettings,
-    clock: Clock,
-    logger: logging.Logger,
-    deadline_seconds: float,
-    part: DrainPart | None,
-) -> BatchDrain:
-    common = (source, client, layout, settings, clock, logger, deadline_seconds)
+def _batch_drain(call: DrainCall, part: DrainPart | None) -> BatchDrain:
     if isinstance(part, SetPart):
-        return SetDrain(*common, part)
-    return BatchDrain(*common) if part is None else StreamDrain(*common, part)
+        return SetDrain(call, part)
+    return BatchDrain(call) if part is None else StreamDrain(call, part)
 
 
 def next_drain_seconds(client: StreamClient) -> float:
@@ -142,6 +136,7 @@ def drain_once(
     commit race, and the next drain continues from the committed state.
 
     Raises:
+        ConcurrentWriterError: Drain runs (`drain="runs"`) have landed batches meanwhile.
         DefinitionError: The source has `stream_enabled=False`.
         SourceError: The stream can't be read at all.
         MaskError: The source's mask can't be applied; nothing was landed.
@@ -150,5 +145,10 @@ def drain_once(
     """
     require_stream(source, "drain_once")
     deadline_seconds = time.monotonic() + settings.budget_seconds
+    call = DrainCall(source, client, layout, settings, clock, logger, deadline_seconds)
     with guarded(layout.uri, f"Draining {source.name}"):
-        return BatchDrain(source, client, layout, settings, clock, logger, deadline_seconds).run()
+        drain = BatchDrain(call)
+        report = drain.run()
+        if report.lost_race:
+            refuse_beside_runs(call, drain.landed_before)
+    return report

@@ -44,7 +44,11 @@ def with_changes(newest: Checkpoint, base: Checkpoint, mine: Checkpoint) -> Chec
         base: Checkpoint that `mine` was made from.
         mine: Checkpoint of this process: rows that it left out are left out, unless they changed.
     """
-    changed = {key: row for key, row in mine.shards.items() if base.shards.get(key) != row}
+    changed = {
+        key: row
+        for key, row in mine.shards.items()
+        if (known := base.shards.get(key)) is not row and known != row
+    }
     found = merged(newest, replace(mine, shards=changed))
     dropped = {
         key

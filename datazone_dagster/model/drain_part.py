@@ -31,11 +31,15 @@ class StreamPart:
         read_at: Time at which a set was last read to the latest positions, by the name of the sets
             that have a run; None: not since the run began.
         reported_batch: Last batch that the sensor has reported; None: it has reported none yet.
+        run_since: Time at which the run of a set was requested, by the name of the set.
+        unknown_shards: Shards that the service did not know when a run read them.
     """
 
     sets: int
     read_at: Mapping[str, datetime | None] = field(default_factory=dict)
     reported_batch: int | None = None
+    run_since: Mapping[str, datetime] = field(default_factory=dict)
+    unknown_shards: frozenset[str] = frozenset()
 
 
 DrainPart = SetPart | StreamPart

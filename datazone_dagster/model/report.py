@@ -44,7 +44,8 @@ class DrainReport:
     `latest_age_seconds` before. No unread change is older than `oldest_unread_at`. Times are UTC.
     `undated` counts records without a time: theirs is that of the drain. `snapshot` is the last
     one of the source, None without one. `shards` are the unfinished ones and their parents.
-    `sets` are those that drain runs read; empty where the sensor reads all shards.
+    `sets` are those that drain runs read; empty where the sensor reads all shards. The service did
+    not know the `shards_unknown`, although they were listed as open.
     """
 
     source: str
@@ -73,6 +74,7 @@ class DrainReport:
     snapshot: SnapshotReport | None = None
     shards: tuple[ShardNode, ...] = ()
     sets: tuple[SetState, ...] = ()
+    shards_unknown: tuple[str, ...] = ()
 
     def then(self, later: DrainReport) -> DrainReport:
         """Combine this report with that of the next drain: sums of both, the state of the later."""

@@ -17,6 +17,8 @@ class SetState:
         has_run: Whether a run reads it, or is queued or starting.
         read_at: Time at which its run has last read all shards to their latest position; None: not
             since it began.
+        run_since: Time at which its run was requested; None: it has none, or that is not known.
+        unread_since: Time of its first unread change, a lower bound; None: no shard can be read.
     """
 
     name: str
@@ -24,3 +26,13 @@ class SetState:
     last_batch: int
     has_run: bool
     read_at: datetime | None
+    run_since: datetime | None = None
+    unread_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSets:
+    """Sets of a source whose shards can't be listed now, and the last batch of its change log."""
+
+    sets: tuple[SetState, ...] = ()
+    head_batch: int = 0

@@ -51,7 +51,9 @@ class StreamDescription:
     `retention` is the time that the stream keeps a record. `enabled` says whether changes of the
     table still reach the stream. `is_coarse` says whether their times have milliseconds only,
     where times order them. `listed_at` is the time at which the listing began that shows every
-    shard; None: now. Shards that it lacks may be there since.
+    shard; None: now. Shards that it lacks may be there since. `closed_late` are ids of the shards
+    that a first listing shows as closed on a page after its first: some may have been open when it
+    began.
     """
 
     stream_arn: str
@@ -62,6 +64,7 @@ class StreamDescription:
     retention: timedelta = RETENTION
     is_coarse: bool = False
     listed_at: datetime | None = None
+    closed_late: frozenset[str] = frozenset()
 
     @property
     def is_ordered(self) -> bool:

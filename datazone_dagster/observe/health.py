@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -16,8 +16,10 @@ from datazone_dagster.errors import (
 )
 from datazone_dagster.model.report import DrainReport, Gap
 from datazone_dagster.model.service_limits import RETENTION
+from datazone_dagster.model.set_state import SetState
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.observe.level import Level
+from datazone_dagster.observe.set_health import sets_behind
 from datazone_dagster.text import shortened
 
 TRANSIENT = (ServiceUnavailableError, ThrottledError, StoreUnavailableError)
@@ -29,9 +31,6 @@ _SHOWN = 5
 _TEXT_CHARS = 2_000
 
 LOW_HEADROOM = timedelta(hours=6)
-
-SET_BEHIND = timedelta(minutes=2)
-"""Time after the last read to the latest positions from which on a set of shards is behind."""
 
 _COARSE = (
     "The times of changes have milliseconds only, and Kinesis delivers in any order: of two "
@@ -49,8 +48,10 @@ class StreamHealth:
 
     `state` is the worst that applies: `GAP` while a gap is open, `STORAGE` while the store of the
     lakehouse fails, `FAILING` while a shard can't be read, `BEHIND` while unread changes are close
-    to being trimmed. `headroom_seconds` is the time until DynamoDB may trim the oldest unread
-    change; None if unknown. `retention_seconds` is the time that the stream keeps a change.
+    to being trimmed, or a set of shards is behind. `headroom_seconds` is the time until DynamoDB
+    may trim the oldest unread change; None if unknown. `retention_seconds` is the time that the
+    stream keeps a change. `sets_behind` counts the sets of drain runs that are behind; None without
+    such runs.
     """
 
     level: Level
@@ -63,6 +64,7 @@ class StreamHealth:
     shards_open: int | None = None
     shards_unread: int | None = None
     retention_seconds: float = RETENTION.total_seconds()
+    sets_behind: int | None = None
 
 
 def health_of_report(
@@ -92,17 +94,13 @@ def health_of_report(
         level = Level.ERROR if _lasts(now, caught_up_at) else Level.WARN
         errors = "; ".join(f"{shard}: {text}" for shard, text in report.shard_errors[:_SHOWN])
         sentences.append(f"{len(report.shard_errors)} shards can't be read. {errors}")
-    if behind := sets_behind(report, now):
-        level = level if level is Level.ERROR else Level.WARN
-        state = "BEHIND" if state == "OK" else state
-        sentences.append(behind)
     if report.gaps:
         level, state = Level.ERROR, "GAP"
         sentences.append(f"{describe_gaps(report.gaps)} {ways_out(report.source)}")
     if not sentences:
         progress = "read to their end" if report.caught_up else "not read to their end yet"
         sentences.append(f"{report.shards_open} open shards, {progress}.")
-    return StreamHealth(
+    health = StreamHealth(
         level,
         shortened(" ".join(sentences), _TEXT_CHARS),
         state=state,
@@ -114,35 +112,25 @@ def health_of_report(
         shards_unread=max(0, report.shards_unfinished - report.shards_open),
         retention_seconds=retention.total_seconds(),
     )
+    return with_sets(health, report.source, report.sets, now)
 
 
-def sets_behind(report: DrainReport, now: datetime) -> str:
-    """Return which sets of shards have no run, or are not read to their end; empty if none."""
-    of_sets = [one for one in report.sets if one.shards]
-    alone = [one.name for one in of_sets if not one.has_run]
-    late = [
-        f"{one.name} by {in_words(now - one.read_at)}"
-        for one in of_sets
-        if one.has_run and one.read_at is not None and now - one.read_at > SET_BEHIND
-    ]
-    parts = []
-    if alone:
-        parts.append(
-            f"No run reads {len(alone)} of {len(report.sets)} sets: {_first(alone)}. Each "
-            "gets one within a minute if Dagster's queue and launcher have room: look at the "
-            f"runs of the job drain_shards_{report.source}."
-        )
-    if late:
-        parts.append(
-            f"Behind the latest position: {_first(late)}. If that goes on, raise drain_workers, or "
-            "look at the shards that fail."
-        )
-    return " ".join(parts)
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def with_sets(
+    health: StreamHealth, source: str, sets: Sequence[SetState], now: datetime
+) -> StreamHealth:
+    """Return the health with that of the sets of shards that drain runs read, if there are any."""
+    if not sets:
+        return health
+    behind = sets_behind(source, sets, now)
+    if not behind.count:
+        return replace(health, sets_behind=0)
+    return replace(
+        health,
+        level=health.level if health.level is Level.ERROR else Level.WARN,
+        reason=shortened(f"{health.reason} {behind.text}", _TEXT_CHARS),
+        state="BEHIND" if health.state == "OK" else health.state,
+        sets_behind=behind.count,
+    )
 
 
 def health_of_error(

@@ -229,6 +229,7 @@ def health_metadata(
             "shards_failing": health.failing_shards,
             "shards_open": health.shards_open,
             "shards_unread": health.shards_unread,
+            "sets_behind": health.sets_behind,
             "caught_up_at": caught_up_at,
             "polled_at": polled_at,
             "source_age_seconds": None if now is None else _age_seconds(newest_at, now),

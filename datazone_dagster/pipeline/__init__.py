@@ -43,6 +43,7 @@ from datazone_dagster.delta.store_access import resolve_access_with
 from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.delta.unfinished_uploads import abort_uploads_with
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick, next_drain_seconds
+from datazone_dagster.drain.known_sets import known_sets
 from datazone_dagster.drain.polling import LISTENING, POLLING
 from datazone_dagster.erase import Erasure, open_erasure
 from datazone_dagster.model.audit_report import AuditSettings
@@ -139,6 +140,7 @@ __all__ = [
     "function_facts",
     "gap_notes",
     "key_report",
+    "known_sets",
     "last_scan",
     "look_in_turn",
     "lost_window_start",

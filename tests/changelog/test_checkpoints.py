@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datazone_dagster.changelog import checkpoint_parts
+from datazone_dagster.changelog import checkpoint_parts, checkpoints
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.checkpoint import Checkpoint, GapNote, ShardCheckpoint, ShardState
@@ -115,6 +115,7 @@ def files(root: Path) -> set[str]:
 def read_anew(root: Path) -> Checkpoint:
     """Read as a process does that has not saved."""
     checkpoints_in(root).table.forget()
+    checkpoints._files.clear()
     found = checkpoints_in(root).open()
     assert found is not None
     return found.checkpoint

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterRun, DagsterRunStatus, RunRequest
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    AssetKey,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    RunRequest,
+)
+from dagster._core.code_pointer import CodePointer
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    SensorInstigatorData,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.dagster_glue import drain_jobs
 from datazone_dagster.dagster_glue.heartbeat import SILENCE_SECONDS
 from datazone_dagster.dagster_glue.names import ALIVE_TAG, END_TAG, FAILURE_TAG, READ_TAG
-from datazone_dagster.errors import DefinitionError, LakehouseMismatchError
+from datazone_dagster.errors import (
+    DefinitionError,
+    LakehouseMismatchError,
+    SourceMismatchError,
+    ThrottledError,
+)
+from datazone_dagster.model.set_state import SetState
 from datazone_dagster.observe.level import Level
+from datazone_dagster.observe.set_health import sets_behind
 from datazone_dagster.sources import DynamoDBSource
+from datazone_dagster.testing import Fault, FaultKind, FaultPlan, ScriptedStream
 from tests.dagster_glue.conftest import (
     ITEM_COLUMNS,
     SOURCE,
@@ -27,6 +56,7 @@ from tests.dagster_glue.conftest import (
 )
 
 JOB = "drain_shards_orders"
+SENSOR = "drain_orders"
 HEALTH = "dynamodb/orders:stream_health"
 
 
@@ -136,7 +166,7 @@ def test_a_run_that_was_replaced_ends_by_itself(
 ) -> None:
     monkeypatch.setattr(drain_jobs, "ASK_EVERY_SECONDS", 0.0)
     run = started(world, drain_requests(world.tick())[0])
-    told = drain_jobs.told_to_end(world.instance, run.run_id, world.clock)
+    told = drain_jobs.told_to_end(world.instance, run.run_id, world.clock, SENSOR)
     assert not told()
     world.instance.report_run_failed(run, "silent")
     assert told()
@@ -145,11 +175,50 @@ def test_a_run_that_was_replaced_ends_by_itself(
 def test_a_run_ends_after_hours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain_jobs, "ASK_EVERY_SECONDS", 0.0)
     run = started(world, drain_requests(world.tick())[0])
-    told = drain_jobs.told_to_end(world.instance, run.run_id, world.clock)
+    told = drain_jobs.told_to_end(world.instance, run.run_id, world.clock, SENSOR)
     world.clock.advance(drain_jobs.LONGEST - timedelta(seconds=1))
     assert not told()
     world.clock.advance(timedelta(seconds=1))
     assert told()
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_run_ends_soon_after_its_sensor_was_stopped(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by_hand: bool
+) -> None:
+    monkeypatch.setattr(drain_jobs, "ASK_EVERY_SECONDS", 0.0)
+    request = drain_requests(world.tick())[0]
+    home = tmp_path / "home"
+    home.mkdir()
+    with DagsterInstance.local_temp(str(home)) as instance:
+        location = InProcessCodeLocationOrigin(
+            LoadableTargetOrigin(python_file="definitions.py"), location_name="shop"
+        )
+        repository = RemoteRepositoryOrigin(location, "__repository__")
+        code = CodePointer.from_python_file("definitions.py", "defs", None)
+        run = instance.create_run_for_job(
+            world.defs.resolve_job_def(JOB),
+            status=DagsterRunStatus.STARTED,
+            tags={} if by_hand else request.tags,
+            remote_job_origin=repository.get_job_origin(JOB),
+            job_code_origin=JobPythonOrigin(JOB, RepositoryPythonOrigin("python", code)),
+        )
+        seconds = [0.0]
+        told = drain_jobs.told_to_end(instance, run.run_id, world.clock, SENSOR, lambda: seconds[0])
+        state = InstigatorState(
+            repository.get_instigator_origin(SENSOR),
+            InstigatorType.SENSOR,
+            InstigatorStatus.RUNNING,
+            SensorInstigatorData(min_interval=5),
+        )
+        instance.add_instigator_state(state)
+        seconds[0] = 31.0
+        assert not told()
+        instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
+        seconds[0] = 60.0
+        assert not told(), "it asks every 30 seconds"
+        seconds[0] = 62.0
+        assert told() is not by_hand
 
 
 def test_runs_that_fail_in_a_row_wait(world: World) -> None:
@@ -237,6 +306,35 @@ def test_a_run_in_another_lakehouse_lands_nothing(world: World) -> None:
         world.run(JOB, tags=tags, partition=request.partition_key)
 
 
+@pytest.mark.parametrize("refused", ["DescribeStream", "ListStreams"])
+def test_a_run_that_dies_while_listings_fail_is_replaced(world: World, refused: str) -> None:
+    first, second = (started(world, one) for one in drain_requests(world.tick()))
+    world.stream.faults = FaultPlan([Fault(refused, FaultKind.THROTTLING, times=None)])
+    with pytest.raises(ThrottledError):  # nothing to request: the tick fails
+        world.watch(timedelta(seconds=SILENCE_SECONDS))
+    for _ in range(3):
+        world.clock.advance(timedelta(seconds=12))
+        world.instance.add_run_tags(second.run_id, {ALIVE_TAG: world.clock.now.isoformat()})
+        with suppress(ThrottledError):
+            tick = world.tick()
+    assert [one.partition_key for one in drain_requests(tick)] == ["1-of-2"]
+    assert status_of(world, first) is DagsterRunStatus.FAILURE
+    health = tick.checks()[HEALTH]
+    assert "No run reads 1 of 2 sets: 1-of-2" in str(health.description)
+    assert "Scripted: ThrottlingException" in str(health.description)
+
+
+def test_no_run_is_requested_for_the_change_log_of_another_table(
+    world: World, make_world: MakeWorld
+) -> None:
+    world.tick()
+    other = world.stream = ScriptedStream("payments", shards=3)
+    world = taken_over(world, make_world, orders_of(2))
+    other.faults = FaultPlan([Fault("DescribeStream", FaultKind.THROTTLING, times=None)])
+    with pytest.raises(SourceMismatchError):
+        world.tick()
+
+
 def test_a_set_behind_warns(world: World) -> None:
     for one in drain_requests(world.tick()):
         started(world, one)
@@ -246,6 +344,40 @@ def test_a_set_behind_warns(world: World) -> None:
     health = world.tick().checks()[HEALTH]
     assert "Behind the latest position: 1-of-2 by 3 min" in str(health.description)
     assert not health.passed or health.severity.value == Level.WARN.value
+
+
+def test_a_set_that_was_never_read_to_its_end_warns_after_two_minutes(world: World) -> None:
+    first, second = (started(world, one) for one in drain_requests(world.tick()))
+
+    def alive(seconds: int) -> AssetCheckEvaluation:
+        world.clock.advance(timedelta(seconds=seconds))
+        now = world.clock.now.isoformat()
+        world.instance.add_run_tags(first.run_id, {ALIVE_TAG: now, READ_TAG: now})
+        world.instance.add_run_tags(second.run_id, {ALIVE_TAG: now, READ_TAG: ""})
+        world.tick()
+        found = world.latest(AssetCheckKey(AssetKey(["dynamodb", "orders"]), "stream_health"))
+        assert found is not None
+        return found
+
+    assert alive(100).passed
+    health = alive(30)
+    assert health.severity.value == "WARN"
+    text = str(health.description)
+    assert "Never read to the latest position by the present run: 2-of-2 (its run is 2 min" in text
+    assert "raise drain_workers" in text
+    assert health.metadata["sets_behind"].value == 1
+
+
+def test_a_new_run_of_a_set_that_was_behind_before_does_not_hide_it() -> None:
+    now = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    begun = now - timedelta(seconds=5)
+    state = SetState("1-of-2", 3, 7, has_run=True, read_at=None, run_since=begun)
+    behind = replace(state, unread_since=now - timedelta(hours=3))
+    idle = replace(state, unread_since=now - timedelta(minutes=11))
+    assert sets_behind("orders", [behind], now).count == 1
+    assert "its oldest unread change up to 3 h" in sets_behind("orders", [behind], now).text
+    for fine in (state, idle, replace(behind, read_at=now), replace(behind, shards=0)):
+        assert sets_behind("orders", [fine], now).count == 0
 
 
 def test_arguments_of_a_source() -> None:

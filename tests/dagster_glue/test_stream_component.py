@@ -172,6 +172,11 @@ def test_the_version_is_that_of_function_and_columns() -> None:
         ("transform: shop_functions.decorated", "decorated one"),
         ("mode: upsert", "upsert"),
         ("buckets: 3", "power of two"),
+        ("drain: often", "drain='often'"),
+        ("drain: runs", "1 to 32"),
+        ("drain_workers: 2", "drain='tick'"),
+        ("kinesis_stream: changes\ndrain: runs", "drain: 'runs' is not allowed"),
+        ("kinesis_stream: changes\ndrain_workers: 2", "drain_workers: 2 is not allowed"),
         ("tags: prod", "tags: 'prod' is not a mapping"),
         ("mask: email", "mask: 'email' is not a mapping"),
         ("lakehouse: {storage_options: quick}", "storage_options: 'quick' is not a mapping"),
@@ -228,6 +233,14 @@ def test_a_dataset_with_buckets_has_a_partition_for_each(tmp_path: Path) -> None
     made = component(f"{SELECT}lakehouse: {{uri: {tmp_path}}}\nbuckets: 4\nmode: history\n")
     asset = made.build_defs(None).resolve_asset_graph().get(dg.AssetKey("current-orders"))
     assert asset.partitions_def.get_partition_keys() == [f"{one}-of-4" for one in range(1, 5)]
+
+
+def test_drain_workers_have_a_job_with_a_partition_for_each(tmp_path: Path) -> None:
+    lake = f"lakehouse: {{uri: {tmp_path}}}\n"
+    made = component(f"{SELECT}{lake}drain: runs\ndrain_workers: 3\n")
+    job = made.build_defs(None).resolve_job_def("drain_shards_orders")
+    assert job.partitions_def is not None
+    assert job.partitions_def.get_partition_keys() == [f"{one}-of-3" for one in range(1, 4)]
 
 
 class Around(DynamoDBStreamComponent):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta, timezone
 
 from datazone_dagster.drain.checkpoint_update import updated_checkpoint
@@ -43,6 +43,7 @@ class Drains:
         self.landed: list[ChangeRecord] = []
         self.plan: DrainPlan | None = None
         self.outcomes: list[ShardOutcome] = []
+        self.unknown_shards: Collection[str] = ()
 
     @property
     def now(self) -> datetime:
@@ -63,6 +64,7 @@ class Drains:
             now=self.now,
             seconds=self.seconds,
             logger=LOGGER,
+            unknown_shards=self.unknown_shards,
         )
         try:
             listing.look()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -18,8 +18,8 @@ from datazone_dagster.changelog import ranges
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.numbering import BY_COMMIT
-from datazone_dagster.drain import DrainSettings, drain_tick
-from datazone_dagster.errors import SourceMismatchError
+from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
+from datazone_dagster.errors import ConcurrentWriterError, SourceMismatchError
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.drain_part import SetPart, StreamPart
 from datazone_dagster.model.layout import Layout
@@ -197,6 +197,44 @@ def test_the_sensor_finds_the_gap_of_a_shard_that_vanished(tmp_path: Path) -> No
     world.stream.trim()
     report = world.tick()
     assert [gap.shard_id for gap in report.gaps] == [gone]
+
+
+def test_the_sensor_looks_at_once_for_a_shard_that_a_run_finds_gone(tmp_path: Path) -> None:
+    world = World(Layout(str(tmp_path)), ScriptedStream(page_records=2, shards=12))
+    world.stream.shards_per_page = 4
+    world.put(40)
+    world.catch_up()
+    gone = world.stream.shard_ids()[5]
+    world.put(40)
+    world.stream.roll(5)
+    world.stream.trim()
+    (own,) = [one for one in shard_sets(2) if one.has(gone)]
+    unknown = world.work(own, DrainSettings()).shards_unknown
+    assert unknown == (gone,)
+    assert gone not in {gap.shard_id for gap in world.tick().gaps}
+    told = world.tick(StreamPart(2, unknown_shards=frozenset(unknown)))
+    assert gone in {gap.shard_id for gap in told.gaps}
+
+
+@pytest.mark.parametrize("drain", [drain_once, drain_tick])
+def test_a_drain_by_hand_next_to_runs_says_that_they_drain(
+    tmp_path: Path, drain: Callable[..., DrainReport]
+) -> None:
+    world = world_in(tmp_path)
+    world.put(9)
+    world.tick()
+    (other, *_) = [one for one in shard_sets(2) if one.has(world.stream.shard_ids()[0])]
+    with (
+        at_point(crash_points.AFTER_READ, lambda: world.work(other)),
+        pytest.raises(
+            ConcurrentWriterError, match=f"Drain runs drain source.*{other.name}"
+        ) as found,
+    ):
+        drain(SOURCE, NewProcess(world.stream), world.layout)
+    assert "stop the sensor drain_orders" in str(found.value)
+    while not drain(SOURCE, NewProcess(world.stream), world.layout).caught_up:
+        pass
+    world.check()
 
 
 def test_the_sensor_tells_what_the_runs_have_landed_and_how_far_they_are(tmp_path: Path) -> None:

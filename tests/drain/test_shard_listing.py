@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster.drain import drain_tick, listing_policy
+from datazone_dagster.drain.latest_start import closed_since
 from datazone_dagster.drain.listing_policy import CALLS_IN_A_WINDOW, CHILD_CALLS
 from datazone_dagster.errors import (
     ServiceUnavailableError,
@@ -317,6 +318,17 @@ def test_a_tick_of_a_large_stream_reads_children_at_once(tmp_path: Path) -> None
     assert stream.calls["DescribeStream"] - calls <= 3
 
 
+def test_a_shard_that_others_did_not_find_is_asked_for_ever_more_rarely() -> None:
+    """Also if the listing goes on to show it: it may lag, or the reads may."""
+    drains = drained(many_shards())
+    drains.drain(TICK)
+    drains.unknown_shards = [drains.client.shard_ids()[3], "shardId-unlisted"]  # type: ignore[attr-defined]
+    calls = [drains.drain(TICK) for _ in range(9)]
+    assert [number for number, count in enumerate(calls) if count == 3] == [0, 1, 4]
+    drains.unknown_shards = ()
+    assert drains.drain(TICK) == 1
+
+
 def test_latest_begins_at_the_first_page_of_the_listing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +348,55 @@ def test_latest_begins_at_the_first_page_of_the_listing(
     monkeypatch.setattr(stream, "describe_page", page)
     latest = replace(SOURCE, start="latest")
     assert drain_tick(latest, stream, Layout(str(tmp_path)), clock=clock).records == 60
+
+
+def test_latest_reads_a_shard_that_closes_while_the_first_listing_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FixedClock(datetime.now(timezone.utc).replace(microsecond=0))
+    stream = ScriptedStream(shards=12, clock=clock)
+    stream.shards_per_page = 4
+    put(stream, 20)
+    stream.roll(11)  # closed before the listing
+    put(stream, 20, value=1)
+    clock.advance(timedelta(seconds=10))
+    listed = stream.describe_page
+
+    def page(stream_arn: str, after: str | None) -> ShardPage:
+        found = listed(stream_arn, after)
+        if after is None:
+            clock.advance(timedelta(seconds=10))
+            put(stream, 40, value=2)
+            stream.roll(8)
+        return found
+
+    monkeypatch.setattr(stream, "describe_page", page)
+    latest = replace(SOURCE, start="latest")
+    layout = Layout(str(tmp_path))
+    records = 0
+    for _ in range(5):
+        records += drain_tick(latest, stream, layout, clock=clock).records
+    assert records == 40
+
+
+def test_latest_leaves_out_what_closed_before_by_the_ids_of_the_children() -> None:
+    began = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+    def name(seconds: int) -> str:
+        at = began + timedelta(seconds=seconds)
+        return f"shardId-{int(at.timestamp() * 1000):020d}-0a1b2c3d"
+
+    shards = [
+        Shard(name(-9000), None, 1, 10),
+        Shard(name(-3600), name(-9000), 11, 20),
+        Shard(name(5), name(-3600), 21),
+        Shard(name(-8000), None, 1, 30),
+        Shard("shardId-00000000000000000007-00000001", name(-8000), 31),
+    ]
+    stream = StreamDescription("arn", "", enabled=True, shards=tuple(shards))
+    late = replace(stream, closed_late=frozenset(one.shard_id for one in shards if not one.is_open))
+    assert closed_since(stream, began) == set()
+    assert closed_since(late, began) == {name(-3600), name(-8000)}
 
 
 def test_a_large_stream_made_again_under_its_arn_is_recognised(tmp_path: Path) -> None:

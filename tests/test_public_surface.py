@@ -152,6 +152,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "function_facts",
         "gap_notes",
         "key_report",
+        "known_sets",
         "last_scan",
         "look_in_turn",
         "lost_window_start",

@@ -7,9 +7,12 @@ page is shown: what it got meanwhile is on no other shard.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
+from datazone_dagster.errors import SourceError
+from datazone_dagster.model.checkpoint import ShardCheckpoint, ShardState
 from datazone_dagster.model.shard import Shard, StreamDescription, parents_in
 
 MARGIN = timedelta(minutes=1)
@@ -20,6 +23,34 @@ _ID = re.compile(r"shardId-(\d{20})-[0-9a-f]+")
 _FIRST = datetime(2012, 1, 1, tzinfo=timezone.utc)
 _LAST_MS = 10**13
 """Before there were streams, and the year 2286: another number is no time in milliseconds."""
+
+
+def from_now(stream: StreamDescription, rows: Sequence[ShardCheckpoint]) -> list[ShardCheckpoint]:
+    """Return the rows of the listed shards for start="latest".
+
+    Args:
+        stream: The stream as first listed.
+        rows: A row for each of its shards, in their order.
+
+    Raises:
+        SourceError: The service does not say what time it is.
+    """
+    began_at = stream.served_at
+    if began_at is None:
+        raise SourceError(
+            f"The stream {stream.stream_arn} can't be read from start='latest': the response of "
+            "DescribeStream has no Date header, and the clock of this machine may differ from the "
+            "one that stamps the changes.",
+            safe="Nothing was read or written.",
+            hint="Use start='trim_horizon', or an endpoint that sends the header.",
+        )
+    closed = closed_since(stream, began_at)
+    return [
+        replace(row, skip_before=began_at)
+        if shard.is_open or shard.shard_id in closed
+        else replace(row, state=ShardState.FINISHED)
+        for row, shard in zip(rows, stream.shards, strict=True)
+    ]
 
 
 def closed_since(stream: StreamDescription, began_at: datetime) -> set[str]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
-from datazone_dagster.drain.latest_start import closed_since
+from datazone_dagster.drain.latest_start import from_now
 from datazone_dagster.drain.pruning import parents_of
 from datazone_dagster.drain.restarts import replaced_reason
 from datazone_dagster.drain.switches import (
@@ -21,7 +21,7 @@ from datazone_dagster.drain.switches import (
     unread_since,
 )
 from datazone_dagster.drain.unsent import with_unsent
-from datazone_dagster.errors import LineageError, SourceError
+from datazone_dagster.errors import LineageError
 from datazone_dagster.model.checkpoint import (
     Checkpoint,
     ShardCheckpoint,
@@ -179,26 +179,8 @@ def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list
     ]
     rows = [_row(stream.stream_arn, shard, now) for shard in stream.shards]
     if start == "latest":
-        if stream.served_at is None:
-            raise _no_time(stream.stream_arn)
-        closed = closed_since(stream, stream.served_at)
-        rows = [
-            replace(row, skip_before=stream.served_at)
-            if shard.is_open or shard.shard_id in closed
-            else replace(row, state=ShardState.FINISHED)
-            for row, shard in zip(rows, stream.shards, strict=True)
-        ]
+        rows = from_now(stream, rows)
     return trimmed_ancestors + rows
-
-
-def _no_time(stream_arn: str) -> SourceError:
-    return SourceError(
-        f"The stream {stream_arn} can't be read from start='latest': the response of "
-        "DescribeStream has no Date header, and the clock of this machine may differ from the one "
-        "that stamps the changes.",
-        safe="Nothing was read or written.",
-        hint="Use start='trim_horizon', or an endpoint that sends the header.",
-    )
 
 
 def _later_rows(

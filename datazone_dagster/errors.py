@@ -27,7 +27,7 @@
     │   │   └── StoreLocationError       there is no such bucket, or it is in another region
     │   ├── SparkError                the Spark server of a dataset failed, or is not fit for it
     │   └── ConcurrentWriterError     another writer committed first; nothing was written
-    │       └── MakesWayError         a run makes way for a rebuild that is about to be swapped in
+    │       └── MakesWayError         a run makes way for a rewrite of the whole table
     │                                 (datazone_dagster.dataset.swap_fence)
     ├── SnapshotError                 a snapshot stops and asks how to go on
     ├── LocalServerError              the local DynamoDB can't be started

@@ -169,6 +169,32 @@ def test_it_is_what_the_function_makes_from_the_start(
     assert not (world.root / "lake" / "_rebuild" / "d").exists()
 
 
+def test_a_rebuild_makes_no_other_output_whose_id_is_part_of_its_own(world: World) -> None:
+    def both(changes: Any) -> dict[str, object]:
+        return {"d": as_number(changes), "all_d": as_number(changes)}
+
+    flow = transform(
+        name="flow",
+        input_mapping={"changes": Input(Stream(source=SOURCE))},
+        output_mapping={"d": Output(Dataset("d")), "all_d": Output(Dataset("all_d"))},
+    )(both)
+    apply_transform(flow, world.layout, clock=world.clock)
+    made: list[str] = []
+
+    def look() -> None:
+        made.extend(one.name for one in (world.root / "lake" / "_rebuild" / "all_d").glob("*/*d"))
+
+    with at_point(crash_points.BEFORE_SWAP, look):
+        Rebuild(
+            flow,
+            flow.outputs["all_d"],
+            world.layout,
+            settings=EVERY_BATCH,
+            clock=world.clock,
+        ).run()
+    assert made == ["all_d"]
+
+
 def test_a_changed_partition_by_is_told_once_a_run_until_the_rebuild(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

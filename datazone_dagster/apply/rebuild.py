@@ -242,7 +242,7 @@ class Rebuild:
             self._clock,
             self._chunk_applied,
             self._logger,
-            only=self._dataset_id,
+            only=[self._dataset_id],
             target=self._target,
         )
         return apply_run.run()[self._dataset_id]

@@ -7,7 +7,7 @@ import uuid
 from datetime import datetime, timedelta
 
 from datazone_dagster.dataset.dataset_table import KIND
-from datazone_dagster.dataset.swap_fence import lower_fence, raise_fence
+from datazone_dagster.dataset.swap_fence import length_of, lower_fence, raise_fence
 from datazone_dagster.delta.table import Table, opened
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
@@ -15,18 +15,6 @@ from datazone_dagster.model.protocols import Clock
 
 UNFENCED = 3
 """Attempts while runs go on; then they make way."""
-
-FENCED_ATTEMPTS = 4
-"""Attempts, of the longest so far, for which runs make way at a time, within these bounds."""
-
-SHORTEST = timedelta(minutes=1)
-LONGEST = timedelta(minutes=10)
-"""Bounds of the fence: a rebuild whose process dies stops its dataset for no longer."""
-
-
-def length_of(longest_attempt: timedelta) -> timedelta:
-    """Return for how long runs make way at a time. Pure."""
-    return min(LONGEST, max(SHORTEST, FENCED_ATTEMPTS * longest_attempt))
 
 
 class RebuildFence:

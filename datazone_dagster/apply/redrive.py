@@ -30,6 +30,8 @@ from datazone_dagster.apply.reparse import as_changes
 from datazone_dagster.apply.tables import dataset_table, read_lookups, require_stream
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.mask_salt import check_salt
+from datazone_dagster.dataset.known_position import dataset_state
+from datazone_dagster.dataset.passed_records import are_passed
 from datazone_dagster.dataset.quarantine import Quarantine, Redrive
 from datazone_dagster.dataset.quarantine_rows import RECORD_ID
 from datazone_dagster.errors import ConcurrentWriterError
@@ -175,10 +177,12 @@ class Redriving:
         """Return the oldest waiting records, up to the size of a chunk, without their images.
 
         Only batches that the dataset has passed count: the others are still to be applied, and a
-        run of the transform may take their records then.
+        run of the transform may take their records then. A bucket that is behind does not keep the
+        records of others.
         """
         records = redrive.records(finished_redrive)
-        passed = pc.less_equal(records[Log.BATCH], self._table.position())
+        table = dataset_state(self._layout, self._dataset.id).now()
+        passed = are_passed(table, self._transform.source.name, records)
         tried = pc.is_in(records[RECORD_ID], pa.array(list(self._tried), pa.string()))
         records = records.filter(pc.and_not(passed, tried))
         sizes = pc.add(pc.fill_null(records[Log.SIZE_BYTES], 0), 1024)

@@ -87,7 +87,7 @@ class ApplyRun:
         self._sizes = ChunkSizes(settings)
         limit = self._sizes.frame_memory_bytes
         self._tables = {
-            output: dataset_table(dataset, transform, self._target, limit, bucket)
+            output: dataset_table(dataset, transform, self._target, limit, bucket, clock)
             for output, dataset in self._datasets.items()
         }
         self._linger_seconds = settings.linger_seconds

@@ -14,6 +14,7 @@ from datazone_dagster.dataset.read_dataset import DatasetReader, read
 from datazone_dagster.errors import DefinitionError, TransformError
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock, utc_now
 
 
 def dataset_table(
@@ -22,6 +23,7 @@ def dataset_table(
     layout: Layout,
     memory_limit_bytes: int,
     bucket: KeyBucket = WHOLE,
+    clock: Clock = utc_now,
 ) -> DatasetTable:
     """Return the table of a dataset, as its transform writes it, with DuckDB's memory limit."""
     return DatasetTable(
@@ -38,6 +40,7 @@ def dataset_table(
         contract=dataset.contract,
         memory_limit_bytes=memory_limit_bytes,
         bucket=bucket,
+        clock=clock,
     )
 
 

@@ -193,7 +193,8 @@ def why_it_waits(transform: Transform, layout: Layout, now: datetime) -> str:
         return f"{transform.name} waits for its datasets, which can't be opened: {error.what}"
     if until is None:
         return ""
-    return f"{transform.name} waits for a rebuild, until {until:%Y-%m-%d %H:%M:%S} UTC at most"
+    at = f"{until:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{transform.name} waits for a rebuild or for wider columns, until {at} at most"
 
 
 def waits_for_lookups(transform: Transform, layout: Layout) -> str:

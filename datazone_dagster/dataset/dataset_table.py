@@ -29,6 +29,7 @@ from datazone_dagster.dataset.deletes import counted_deletes, without_ttl_delete
 from datazone_dagster.dataset.facts import TableFacts, facts_of
 from datazone_dagster.dataset.idle_buckets import IsEmpty, pass_idle
 from datazone_dagster.dataset.modes import AppendMode, ChunkRows, check_mode, mode_of
+from datazone_dagster.dataset.passed_records import are_passed
 from datazone_dagster.dataset.properties import FUNCTION, MODE, PATHS, apply_app_id, generation_of
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.seen_columns import SeenColumns
@@ -40,8 +41,9 @@ from datazone_dagster.dataset.stored_state import (
     unexpected_columns,
 )
 from datazone_dagster.dataset.swap_fence import begin_commit, make_way
-from datazone_dagster.dataset.table_shape import KIND, change_schema, create_dataset
+from datazone_dagster.dataset.table_shape import KIND, create_dataset
 from datazone_dagster.dataset.tombstones import Tombstones
+from datazone_dagster.dataset.widening_fence import WideningFence
 from datazone_dagster.delta import Commit, guarded, transaction
 from datazone_dagster.delta.log_upkeep import NO_CLEANING
 from datazone_dagster.delta.table import Table, opened
@@ -51,6 +53,7 @@ from datazone_dagster.model.contract import OPEN, Contract
 from datazone_dagster.model.function_record import FunctionRecord, MadeBy
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock, utc_now
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.align import aligned
@@ -88,6 +91,7 @@ class DatasetTable:
         engine: MergeEngine | None = None,
         memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
         bucket: KeyBucket = WHOLE,
+        clock: Clock = utc_now,
     ) -> None:
         self.uri = layout.dataset(dataset_id)
         self._source = source
@@ -95,6 +99,7 @@ class DatasetTable:
         self._independent = independent_of(source, bucket)
         self._attempts = 1 if bucket.is_whole else ATTEMPTS
         self._columns = SeenColumns(source, bucket)
+        self._widening = WideningFence(source, bucket, clock)
         self.app_id = apply_app_id(source, bucket)
         self.redrive_app_id = f"redrive/{source}"
         self._storage_options = dict(layout.storage_options)
@@ -153,9 +158,9 @@ class DatasetTable:
         return (table := self._open()) is None or self._columns.cover(table.at, state)
 
     def make_way(self, now: datetime) -> None:
-        """Raise `MakesWayError` if a rebuild is known to be about to be swapped in."""
+        """Raise `MakesWayError` if a rewrite of the table is known to be about to come."""
         if (table := self._open(look=False)) is not None:
-            make_way(table.at, self.uri, self._source, now)
+            make_way(table.at, self.uri, self._source, now, self._widening.name)
 
     def apply(
         self,
@@ -203,7 +208,7 @@ class DatasetTable:
         facts = commit, now, state, through_batch, made_by, start, merges_left
         for attempts_left in reversed(range(self._attempts)):
             table = self._open() or self._create(rows, state)
-            begin_commit(table, self._source, now)
+            begin_commit(table, self._source, now, self._widening.name)
             if known is None:
                 known = Progress(generation=generation_of(table.at, self._source))
             progress = known._replace(position=before)
@@ -266,15 +271,14 @@ class DatasetTable:
         Raises:
             ConcurrentWriterError: The table has another redrive or erasure, has not passed the
                 changes, or another writer commits meanwhile. Nothing was written.
-            SchemaChangeError: As for `apply`.
-            StorageError: The store failed.
+            SchemaChangeError, StorageError: As for `apply`.
         """
         table = self._open() or self._create(rows, state)
         require_not_restored(table.at, self._source)
         newest = pc.max(changes[Log.BATCH]).as_py() or 0
         redriven = table.transaction(self.redrive_app_id)
-        position = progress_of(table.at, self._source).position
-        if redriven != after_redrive or position < newest:
+        is_passed = pc.all(are_passed(table.at, self._source, changes), min_count=0).as_py()
+        if redriven != after_redrive or not is_passed:
             raise ConcurrentWriterError(
                 f"Dataset {self._dataset_id!r} changed just before its records were redriven.",
                 safe="Nothing of this attempt was written; the records wait in the quarantine.",
@@ -349,7 +353,7 @@ class DatasetTable:
         conformed = self._conformed(table, changes, rows)
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
-        added = change_schema(table, conformed, self._dataset_id)
+        added = self._widening.change_schema(table, conformed, self._dataset_id)
         record = FunctionRecord.from_json(self._stored(table, FUNCTION)).after(made_by, returned)
         state = replace(state, function=record)
         store_state(table, self._source, state, conformed.unexpected, batch, start)
@@ -367,14 +371,10 @@ class DatasetTable:
         )
         counts = self._mode.write(target, ChunkRows(changes, rows, now), commit)
         self._columns.see(table.at)
+        self._widening.lower(table)
         crash_points.reach(crash_points.AFTER_DATASET_COMMIT)
-        return ChunkWritten(
-            counts,
-            table.at.version,
-            tuple(field.name for field in conformed.added),
-            quarantined,
-            deletes,
-        )
+        names = tuple(field.name for field in conformed.added)
+        return ChunkWritten(counts, table.at.version, names, quarantined, deletes)
 
     def _stored(self, table: Table, name: str) -> str | None:
         return stored_property(table.at, self._source, name)

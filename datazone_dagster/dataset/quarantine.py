@@ -51,7 +51,10 @@ KIND = "quarantine"
 ROW = "row"
 """Number of the row of a record in one version of the quarantine."""
 
-_OF_A_REDRIVE = (RECORD_ID, Log.BATCH, Log.VERSION, Log.SIZE_BYTES, REDRIVE, REDRIVEN_AT)
+_OF_A_REDRIVE = (
+    *(RECORD_ID, Log.BATCH, Log.VERSION, Log.KEYS, Log.SIZE_BYTES),
+    *(REDRIVE, REDRIVEN_AT),
+)
 """Columns of all records that a redrive holds in memory."""
 
 _CONFIGURATION = {
@@ -246,7 +249,7 @@ class Redrive:
         """The number under which the dataset has to commit these records."""
 
     def records(self, finished_redrive: int) -> pa.Table:
-        """Return the records that wait, oldest first: id, batch, version, size and `ROW`.
+        """Return the records that wait, oldest first: id, batch, version, keys, size, `ROW`.
 
         Args:
             finished_redrive: The last redrive that the dataset has committed: records pinned

@@ -1,14 +1,16 @@
-"""Fence of a rebuild: runs of a dataset make way for a swap that they were faster than repeatedly.
+"""Fence of a rewrite of the table: runs of a dataset make way for it, as they were faster before.
 
-It is a property of the table, for a limited time and for the present generation: it ends with the
-swap, and by itself if the rebuild dies. What runs would have applied is in the change log.
+A rebuild raises one, and a bucket that gives columns wider types. It is a property of the table,
+for a limited time and for the present generation: it ends with the swap of a rebuild, and by itself
+if its process dies. What runs would have applied is in the change log. Of two fences, the one that
+was raised first counts.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from datazone_dagster.dataset.properties import generation_of
 from datazone_dagster.dataset.settled_positions import settle_positions
@@ -23,9 +25,24 @@ PROPERTY = "datazone.swap_fence"
 ATTEMPTS = 50
 """Attempts at setting the property while runs commit first."""
 
+COLUMNS = "columns/"
+"""Start of the name of a fence that a bucket raises; a rebuild has a random id."""
+
+FENCED_ATTEMPTS = 4
+"""Attempts, of the longest so far, for which runs make way at a time, within these bounds."""
+
+SHORTEST = timedelta(minutes=1)
+LONGEST = timedelta(minutes=10)
+"""Bounds of the fence: a rebuild whose process dies stops its dataset for no longer."""
+
 
 class MakesWayError(ConcurrentWriterError):
-    """A rebuild is about to be swapped in, and the run makes way for it."""
+    """The table is about to be rewritten, and the run makes way for it."""
+
+
+def length_of(longest_attempt: timedelta) -> timedelta:
+    """Return for how long runs make way at a time. Pure."""
+    return min(LONGEST, max(SHORTEST, FENCED_ATTEMPTS * longest_attempt))
 
 
 def raise_fence(table: Table, source: str, rebuild: str, until: datetime, now: datetime) -> None:
@@ -60,37 +77,58 @@ def lower_fence(table: Table, source: str, rebuild: str) -> None:
         _set(table, source, others)
 
 
-def fenced_until(table: Snapshot, source: str, now: datetime) -> datetime | None:
-    """Return until when runs make way; None if they need not."""
-    until = max(_fences(table, source).values(), default=now)
-    return until if now < until else None
+def fenced_until(table: Snapshot, source: str, now: datetime, own: str = "") -> datetime | None:
+    """Return until when runs make way; None if they need not.
+
+    Args:
+        table: The dataset's table.
+        source: Name of its source.
+        now: The current time.
+        own: Fence of the run itself: it makes way for those that were raised before only.
+    """
+    return max(_before(table, source, now, own).values(), default=None)
 
 
-def make_way(table: Snapshot, uri: str, source: str, now: datetime) -> None:
-    """Check that a run may apply something.
+def make_way(table: Snapshot, uri: str, source: str, now: datetime, own: str = "") -> None:
+    """Check that a run may apply something; arguments as for `fenced_until`.
 
     Raises:
-        MakesWayError: A rebuild is about to be swapped in.
+        MakesWayError: A rebuild is about to be swapped in, or a bucket widens columns.
     """
-    until = fenced_until(table, source, now)
-    if until is not None:
+    found = _before(table, source, now, own)
+    if found:
+        name, until = max(found.items(), key=lambda one: one[1])
+        bucket = name.removeprefix(COLUMNS)
         raise MakesWayError(
-            f"The dataset at {uri}: a rebuild is about to be swapped in.",
+            f"The dataset at {uri}: "
+            + (
+                "a rebuild is about to be swapped in."
+                if bucket == name
+                else f"bucket {bucket} gives columns wider types."
+            ),
             safe="Nothing of this attempt was written; the change log keeps the changes.",
-            hint=f"Runs go on after the swap, or at {until:%Y-%m-%d %H:%M:%S} UTC.",
+            hint=f"Runs go on when it is done, or at {until:%Y-%m-%d %H:%M:%S} UTC.",
         )
 
 
-def begin_commit(table: Table, source: str, now: datetime) -> None:
+def begin_commit(table: Table, source: str, now: datetime, own: str = "") -> None:
     """Check that a run may commit, and settle the positions of a restored table before it does.
 
     Raises:
-        MakesWayError: A rebuild is about to be swapped in.
+        MakesWayError: As in `make_way`.
         ConcurrentWriterError: As in `settle_positions`.
         StorageError: As in `settle_positions`.
     """
-    make_way(table.at, table.uri, source, now)
+    make_way(table.at, table.uri, source, now, own)
     settle_positions(table, source)
+
+
+def _before(table: Snapshot, source: str, now: datetime, own: str) -> dict[str, datetime]:
+    """Return the fences that stand and that a run makes way for."""
+    standing = {one: end for one, end in _fences(table, source).items() if now < end}
+    names = list(standing)
+    first = names[: names.index(own)] if own in standing else names
+    return {one: standing[one] for one in first}
 
 
 def _fences(table: Snapshot, source: str) -> dict[str, datetime]:

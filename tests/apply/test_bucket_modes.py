@@ -222,6 +222,26 @@ def test_events_wait_behind_those_of_their_key_in_another_number_of_buckets(
     assert same_as_one_run(layout, "append")
 
 
+def test_a_bucket_that_is_behind_does_not_keep_the_records_of_others(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    first, second = key_buckets(2)
+    land(layout, MANY, [(key, "bad") for key in range(0, 60, 7)])
+    apply_transform(flow("d", 2, "soft", "bad"), layout, bucket=first)
+    waiting = records_waiting("orders", "d", layout)
+    assert waiting > 2
+    # The run of the second bucket dies between its quarantine and its rows.
+    with suppress(Crash), crash_at(crash_points.AFTER_QUARANTINE):
+        apply_transform(flow("d", 2, "soft", "bad"), layout, bucket=second)
+    behind = records_waiting("orders", "d", layout) - waiting
+    assert behind > 2
+    report = redrive_dataset(flow("d", 2, "soft"), "d", layout)
+    assert (report.redriven, report.waiting) == (waiting, behind)
+    apply_all(layout, 2, "soft")
+    redrive_dataset(flow("d", 2, "soft"), "d", layout)
+    assert records_waiting("orders", "d", layout) == 0
+    assert same_as_one_run(layout, "soft")
+
+
 def test_buckets_store_absorbed_changes_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

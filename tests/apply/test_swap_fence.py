@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from datazone_dagster.apply import rebuild, rebuild_fence
-from datazone_dagster.dataset.swap_fence import PROPERTY, fenced_until, lower_fence, raise_fence
+from datazone_dagster.dataset.swap_fence import (
+    LONGEST,
+    PROPERTY,
+    SHORTEST,
+    fenced_until,
+    lower_fence,
+    raise_fence,
+)
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.key_bucket import KeyBucket, key_buckets
 from datazone_dagster.model.layout import Layout
@@ -135,15 +142,15 @@ def test_a_long_first_attempt_makes_no_long_fence_and_a_long_rebuild_renews_its_
     assert fence_of(layout, clock()) is None
     fence.begin_attempt()
     first = fence_of(layout, clock())
-    assert first == clock() + rebuild_fence.SHORTEST
+    assert first == clock() + SHORTEST
     clock.advance(timedelta(seconds=20))
     fence.renew()
     assert fence_of(layout, clock()) == first
     clock.advance(timedelta(hours=1))
     fence.renew()
-    assert fence_of(layout, clock()) == clock() + rebuild_fence.SHORTEST
+    assert fence_of(layout, clock()) == clock() + SHORTEST
     fence.begin_attempt()
-    assert fence_of(layout, clock()) == clock() + rebuild_fence.LONGEST
+    assert fence_of(layout, clock()) == clock() + LONGEST
     fence.lower()
     assert fence_of(layout, clock()) is None
 

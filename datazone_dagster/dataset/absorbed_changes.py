@@ -140,8 +140,13 @@ class AbsorbedChanges:
         Returns:
             The schema with all columns of the rows, and the columns that come with them.
         """
-        nothing = pa.repeat(pa.scalar(False), len(rows))
-        plan = conform(rows, table.schema, OPEN, exempt=nothing, dataset_id=self._dataset_id)
+        plan = conform(
+            rows,
+            table.schema,
+            OPEN,
+            exempt=lambda: pa.repeat(pa.scalar(False), len(rows)),
+            dataset_id=self._dataset_id,
+        )
         if plan.widened:
             doing = f"Widening columns of the absorbed changes of {self._dataset_id!r}"
             rewritten(table, plan.schema, doing=doing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -326,7 +327,7 @@ class DatasetTable:
             aligned(rows, self._with_mode_fields(rows.schema)),
             schema,
             self._contract,
-            exempt=rows_of_deletes(changes, rows),
+            exempt=partial(rows_of_deletes, changes, rows),
             dataset_id=self._dataset_id,
             partition_by=self._partition_by if table is None else table.partition_columns,
         )

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -83,6 +84,10 @@ class Mode(Protocol):
         ...
 
 
+_COPIED_RUN_ROWS = 256
+"""Average length of runs from which on rows are not copied one by one to sort them."""
+
+
 class AppendMode:
     """Stores every event once."""
 
@@ -105,11 +110,18 @@ class AppendMode:
 
 
 def _oldest_first(rows: pa.Table) -> pa.Table:
-    """Sort rows by the time of their change; not copied if they are sorted."""
+    """Sort rows by the time of their change; long runs of them are not copied."""
     times = rows[EVENT_TIME]
     if pc.all(pc.less_equal(times.slice(0, max(len(rows) - 1, 0)), times.slice(1))).as_py():
         return rows
-    return rows.take(pc.sort_indices(times))  # half the time of `sort_by`; stable, too
+    order = pc.sort_indices(times)  # half the time of `sort_by`; stable, too
+    at = order.to_numpy().astype(np.int64)
+    starts = np.append(0, np.flatnonzero(np.diff(at) != 1) + 1)
+    if len(rows) < _COPIED_RUN_ROWS * len(starts):
+        return rows.take(order)
+    lengths = np.diff(np.append(starts, len(rows)))
+    runs = zip(at[starts].tolist(), lengths.tolist(), strict=True)
+    return pa.concat_tables([rows.slice(start, length) for start, length in runs])
 
 
 class MergeMode:

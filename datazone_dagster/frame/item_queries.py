@@ -15,6 +15,7 @@ from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.record_view import RECORD_COLUMN
 from datazone_dagster.frame.syntax import quoted
 from datazone_dagster.frame.typed import canonical_integer, reading
+from datazone_dagster.frame.usual_texts import usual_values
 
 COLUMNS_AT_ONCE = 64
 """Columns per query: DuckDB allocates every column for 2,048 rows, in each step and thread."""
@@ -120,3 +121,11 @@ def scalar_reading(value: ItemValue, text: str) -> str | None:
     scalar = parse_type(value.column.type)
     assert isinstance(scalar, Scalar)
     return reading(scalar, text)
+
+
+def usual_scalar(value: ItemValue, texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Return the values of scalars without SQL, None if that takes SQL for one of them."""
+    if holds_key_numbers(value.column):
+        return None
+    scalar = parse_type(value.column.type)
+    return usual_values(scalar, texts) if isinstance(scalar, Scalar) else None

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from datazone_dagster.frame.discovery import KnownItems, Seen
 from datazone_dagster.frame.item_columns import ItemColumns
-from datazone_dagster.frame.item_queries import COLUMNS_AT_ONCE, scalar_reading
+from datazone_dagster.frame.item_queries import COLUMNS_AT_ONCE, scalar_reading, usual_scalar
 from datazone_dagster.frame.item_types import parse_type
 from datazone_dagster.frame.item_values import ItemValue
 from datazone_dagster.frame.parsed_content import (
@@ -177,6 +177,7 @@ def _converted(
         listed: list[str] = []
         for at, source in enumerate(sources[start : start + COLUMNS_AT_ONCE], start):
             values, text = column(source), f"t{at}"
+            usual = None if source.content else usual_scalar(source.value, values)
             sql = None if source.content else scalar_reading(source.value, text)
             if source.content is not None:
                 try:
@@ -184,8 +185,8 @@ def _converted(
                 except UnfitContentError:
                     return None
                 read[f"v{at}"] = pa.chunked_array([found])
-            elif sql is None:
-                read[f"v{at}"] = values
+            elif sql is None or usual is not None:
+                read[f"v{at}"] = values if usual is None else usual
             else:
                 given[text] = values
                 listed += [f"{sql} AS v{at}", f"CASE WHEN v{at} IS NULL THEN {text} END AS x{at}"]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
@@ -20,13 +19,12 @@ import pyarrow.types as kinds
 from datazone_dagster.frame.item_types import ItemType, ListOf, MapOf, Scalar, descriptors_of
 from datazone_dagster.frame.paths import SETS
 from datazone_dagster.frame.structure import Structure
+from datazone_dagster.frame.text_bytes import Bytes, are_within, bytes_of, offsets_of
 from datazone_dagster.frame.typed import reading
+from datazone_dagster.frame.usual_texts import usual_values
 
 _JSON_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
-_IS_ESCAPED = np.zeros(256, bool)
-_IS_ESCAPED[[*range(32), ord('"'), ord("\\"), 127]] = True
-_IS_DIGIT = np.zeros(256, bool)
-_IS_DIGIT[ord("0") : ord("9") + 1] = True
+_ESCAPED = (ord('"'), ord("\\"), 127)
 _UNUSUAL = r"[\x00-\x07\x0b\x0e-\x1f\x7f]"
 """Characters that not all writers of JSON escape alike."""
 
@@ -86,7 +84,10 @@ def _scalar(scalar: Scalar, descriptor: str) -> Content:
     sql = reading(scalar, "t")
 
     def read(values: pa.Array, query: Query) -> pa.Array:
-        return values if sql is None else _all_read(values, query(sql, values))
+        if sql is None:
+            return values
+        usual = usual_values(scalar, pa.chunked_array([values]))
+        return _all_read(values, query(sql, values)) if usual is None else usual.combine_chunks()
 
     return Content(pa.string(), read)
 
@@ -237,36 +238,29 @@ def _plain_value(structure: Structure, *, nulls: bool) -> Content:
 
 
 def _json_text(values: pa.Array, query: Query) -> pa.Array:
-    if not np.any(_IS_ESCAPED[_bytes_of(values)]):
+    if not _has_escaped(bytes_of(values)):
         return pc.binary_join_element_wise('"', values, '"', "")
     if _any_match(values, _UNUSUAL):
         raise UnfitContentError
     return query("to_json(t)::VARCHAR", values)
 
 
+def _has_escaped(found: Bytes) -> bool:
+    """Return whether JSON has, or may have, an escape for one of these bytes of texts."""
+    return bool(len(found)) and bool(
+        found.min() < ord(" ") or any(np.any(found == code) for code in _ESCAPED)
+    )
+
+
 def _any_match(values: pa.Array, pattern: str) -> bool:
     return bool(pc.any(pc.match_substring_regex(values, pattern)).as_py())
 
 
-def _bytes_of(texts: pa.Array) -> npt.NDArray[np.uint8]:
-    """Return the bytes of all texts, one after the other; a null may have some, too."""
-    _, _, data = texts.buffers()
-    offsets = _offsets(texts)
-    whole = np.frombuffer(b"" if data is None else data, np.uint8)
-    return whole[offsets[0] : offsets[-1]]
-
-
-def _offsets(texts: pa.Array) -> npt.NDArray[np.int32]:
-    if not len(texts):
-        return np.zeros(1, np.int32)
-    return np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
-
-
 def _are_usual_integers(values: pa.Array) -> bool:
     """Return whether all texts are digits without a leading zero, which needs no pattern."""
-    digits, offsets = _bytes_of(values), _offsets(values)
+    digits, offsets = bytes_of(values), offsets_of(values)
     lengths = np.diff(offsets)
-    if values.null_count or not np.all(_IS_DIGIT[digits]) or not np.all(lengths):
+    if values.null_count or not are_within(digits, "0", "9") or not np.all(lengths):
         return False
     firsts = digits[offsets[:-1] - offsets[0]]
     return not np.any((firsts == ord("0")) & (lengths > 1))

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import duckdb
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from datazone_dagster.errors import HiddenColumnsError, ResultError
 from datazone_dagster.frame.arrow_types import as_delta
 from datazone_dagster.frame.relation import Relation
 from datazone_dagster.frame.sql_errors import one_line
+from datazone_dagster.frame.text_bytes import are_within, bytes_of, offsets_of
 from datazone_dagster.model.attributes import safe_name
 from datazone_dagster.model.column_names import (
     ATTRIBUTE,
@@ -41,7 +42,7 @@ _KEEP = {
     "pandas": "Keep them: df[[..., '_dz_key', '_dz_version', '_dz_event_time']].",
     "Arrow": "Keep the columns _dz_key, _dz_version and _dz_event_time of frame.arrow().",
 }
-_VERSION = f"^[0-9]{{{EPOCH_DIGITS + SEQUENCE_DIGITS}}}$"
+_VERSION_CHARS = EPOCH_DIGITS + SEQUENCE_DIGITS
 
 
 def split_outputs(returned: object, outputs: Sequence[tuple[str, ...]]) -> list[object]:
@@ -230,9 +231,13 @@ def _check_hidden(table: pa.Table, where: str) -> None:
             raise _changed(where, name, f"is {column.type}, not {expected}")
         if column.null_count:
             raise _changed(where, name, f"is null in {column.null_count} rows")
-    versions = pc.match_substring_regex(table.column(VERSION), _VERSION)
-    if len(table) and not pc.all(versions).as_py():
+    if not all(map(_are_versions, table.column(VERSION).chunks)):
         raise _changed(where, VERSION, "holds values that are not versions of changes")
+
+
+def _are_versions(texts: pa.StringArray) -> bool:
+    lengths = np.diff(offsets_of(texts))
+    return bool(np.all(lengths == _VERSION_CHARS)) and are_within(bytes_of(texts), "0", "9")
 
 
 def _changed(where: str, name: str, what: str) -> HiddenColumnsError:

@@ -6,9 +6,10 @@ holds the values. Refused values do not reach the table; the change log has all 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -97,7 +98,7 @@ def conform(
     table: pa.Schema,
     contract: Contract,
     *,
-    exempt: pa.Array | pa.ChunkedArray,
+    exempt: Callable[[], pa.Array | pa.ChunkedArray],
     dataset_id: str,
     partition_by: Sequence[str] = (),
 ) -> Conformed:
@@ -107,7 +108,8 @@ def conform(
         rows: Rows that the function returned, with the hidden columns.
         table: Schema of the table.
         contract: Rules for the table's columns.
-        exempt: Whether the contract ignores the row's values, per row: true for deletes.
+        exempt: Returns whether the contract ignores the row's values, per row: true for deletes.
+            Called only if a row's values are not as they have to be.
         dataset_id: Dataset to name in errors.
         partition_by: Columns that the table is partitioned by.
 
@@ -134,7 +136,7 @@ class _Conforming:
     rows: pa.Table
     table: pa.Schema
     contract: Contract
-    exempt: pa.Array | pa.ChunkedArray
+    exempt: Callable[[], pa.Array | pa.ChunkedArray]
     dataset_id: str
     added: list[pa.Field] = field(default_factory=list)
     widened: dict[str, pa.DataType] = field(default_factory=dict)
@@ -183,7 +185,7 @@ class _Conforming:
         if values is not None and self.refused is not None:
             # A value that could not be converted is null by now, and its row is already refused.
             missing = pc.and_(missing, pc.is_null(self.refused))
-        missing = pc.and_(missing, pc.invert(self.exempt))
+        missing = self._not_exempt(missing)
         self._refuse_or_fail(
             missing,
             column.name,
@@ -261,7 +263,7 @@ class _Conforming:
             return number_texts(values)
         converted = exact_values(values, wanted)
         lost = pc.and_(pc.is_valid(values), pc.is_null(converted))
-        lost = pc.and_(lost, pc.invert(self.exempt))
+        lost = self._not_exempt(lost)
         if pc.any(lost).as_py():
             if not self.contract.refuses(new.name):
                 raise self._changed(new, wanted, f"is now {new.type}", lost)
@@ -274,8 +276,10 @@ class _Conforming:
         `items()` puts values of another type there. Without it, they would be lost in the table.
         """
         column = (sibling.metadata or {}).get(SIBLING_OF.encode(), b"").decode()
-        lost = pc.and_(has_value, pc.invert(self.exempt))
-        if column not in self.table.names or not pc.any(lost).as_py():
+        if column not in self.table.names:
+            return
+        lost = self._not_exempt(has_value)
+        if not pc.any(lost).as_py():
             return
         kind = self.table.field(column).type
         if self.contract.refuses(column):
@@ -292,6 +296,14 @@ class _Conforming:
             hint=f"Allow that column: schema_policy={{{sibling.name!r}: 'evolve', ...}}; or "
             f"quarantine such records: schema_policy={{{column!r}: 'quarantine', ...}}.",
         )
+
+    def _not_exempt(self, wrong: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+        """Return the rows among these whose values count."""
+        return pc.and_(wrong, pc.invert(self._exempt)) if pc.any(wrong).as_py() else wrong
+
+    @cached_property
+    def _exempt(self) -> pa.Array | pa.ChunkedArray:
+        return self.exempt()
 
     def _refuse_or_fail(self, wrong: pa.Array, column: str, reason: str, hint: str) -> None:
         if not pc.any(wrong).as_py():

@@ -390,3 +390,27 @@ def test_absorbed_changes_are_stored_with_columns_of_any_type_and_name(tmp_path:
         ("new", same.version),
         ("paid", paid.version),
     ]
+
+
+@pytest.mark.parametrize("run_rows", [1, 300])
+def test_events_are_appended_by_time_and_else_as_they_came(tmp_path: Path, run_rows: int) -> None:
+    seconds = [3, 1, 2, 1, 3]
+    changes = [
+        {
+            "_dz_key": f"k{number}",
+            "_dz_version": f"{number:046d}",
+            "_dz_event_time": START + timedelta(seconds=seconds[number // run_rows % 5]),
+            "event_name": "INSERT",
+            "user_principal": None,
+        }
+        for number in range(len(seconds) * run_rows)
+    ]
+    given = pa.Table.from_pylist(changes, CHANGES)
+    rows = given.select(["_dz_key", "_dz_version", "_dz_event_time"])
+    rows = rows.add_column(0, "tags", pa.array([[one["_dz_key"]] for one in changes]))
+    table = DatasetTable(Layout(str(tmp_path)), "t", "source", mode="append")
+    table.apply(given, rows, after_batch=0, through_batch=1, now=START)
+    found = DeltaTable(table.uri).to_pyarrow_table()
+    assert found.select(rows.column_names).to_pylist() == (
+        sorted(rows.to_pylist(), key=lambda row: row["_dz_event_time"])
+    )

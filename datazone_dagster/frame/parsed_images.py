@@ -15,6 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from datazone_dagster.frame.json_bytes import bytes_of_objects
+from datazone_dagster.frame.text_bytes import offsets_of
+
 Layout = Mapping[str, Mapping[str, pa.DataType]]
 """Attributes of an image, each with its descriptors and the Arrow types of their values."""
 
@@ -58,41 +61,61 @@ def _read(images: pa.ChunkedArray, layout: Layout) -> pa.Table | None:
         if not pc.all(pc.starts_with(block, "{"), min_count=0).as_py():
             return None  # each text then is one object or more
         texts = _contiguous(block)
-        if _NULL.search(texts) and pc.any(pc.match_substring_regex(block, _JSON_NULL)).as_py():
-            return None
         # One block: the reader looks for line ends only between blocks.
         options = pj.ReadOptions(use_threads=False, block_size=texts.size + 1)
         strict = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
         try:
-            tables.append(pj.read_json(pa.BufferReader(texts), options, strict))
+            rows = pj.read_json(pa.BufferReader(texts), options, strict)
         except pa.ArrowInvalid:
             return None
+        if not _is_all_of(rows, texts) and _have_nulls(block, texts):
+            return None
+        tables.append(rows)
     return pa.concat_tables(tables)
 
 
+def _is_all_of(rows: pa.Table, texts: pa.Buffer) -> bool:
+    return bool(sum(map(bytes_of_objects, rows.to_batches())) == texts.size)
+
+
+def _have_nulls(block: pa.StringArray, texts: pa.Buffer) -> bool:
+    """Return whether a member or an element is null: the reader takes it for absent."""
+    has_word = _NULL.search(texts) is not None
+    return has_word and bool(pc.any(pc.match_substring_regex(block, _JSON_NULL)).as_py())
+
+
 def _blocks(images: pa.ChunkedArray) -> Iterator[pa.StringArray]:
-    """Yield the images in arrays of about `_BLOCK_BYTES`, an empty object in place of a null."""
+    """Yield the images in arrays of about `_BLOCK_BYTES`."""
     pending: list[pa.StringArray] = []
+    pending_bytes = 0
     for chunk in images.chunks:
-        if pending and sum(one.nbytes for one in pending) + chunk.nbytes > _BLOCK_BYTES:
-            yield _joined(pending)
-            pending = []
+        if pending and pending_bytes + chunk.nbytes > _BLOCK_BYTES:
+            yield pa.concat_arrays(pending)
+            pending, pending_bytes = [], 0
         if len(chunk):
             pending.append(chunk)
+            pending_bytes += chunk.nbytes
     if pending:
-        yield _joined(pending)
-
-
-def _joined(chunks: list[pa.StringArray]) -> pa.StringArray:
-    joined = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
-    return pc.fill_null(joined, "{}") if joined.null_count else joined  # it copies in any case
+        yield pending[0] if len(pending) == 1 else pa.concat_arrays(pending)
 
 
 def _contiguous(texts: pa.StringArray) -> pa.Buffer:
-    """Return the bytes of texts, none of them null, one after the other, without a copy."""
-    _, offsets, data = texts.buffers()
-    first, last = np.frombuffer(offsets, np.int32)[[texts.offset, texts.offset + len(texts)]]
-    return pa.py_buffer(b"") if data is None else data.slice(int(first), int(last - first))
+    """Return the bytes of texts, one after the other: an empty object for a null.
+
+    They are copied only if there are nulls.
+    """
+    data, offsets = texts.buffers()[2], offsets_of(texts)
+    if data is None:
+        return pa.py_buffer(b"{}" * texts.null_count)
+    start, last = int(offsets[0]), int(offsets[-1])
+    if not texts.null_count:
+        return data.slice(start, last - start)
+    view, pieces = memoryview(data), list[bytes | memoryview]()
+    nulls = np.flatnonzero(texts.is_null().to_numpy(zero_copy_only=False))
+    for end, after in zip(offsets[nulls].tolist(), offsets[nulls + 1].tolist(), strict=True):
+        pieces += [view[start:end], b"{}"]
+        start = after
+    return pa.py_buffer(b"".join([*pieces, view[start:last]]))
 
 
 def _have_one_each(attribute: pa.ChunkedArray, values: list[pa.ChunkedArray]) -> bool:

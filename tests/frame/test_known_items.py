@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame import items as items_module
-from datazone_dagster.frame import query_session
+from datazone_dagster.frame import parsed_images, query_session
 from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.items import ImageChoice
@@ -206,11 +207,20 @@ def outcome(
     return rows.to_pylist(), after
 
 
+def compact(image: Image) -> Image:
+    """Return an image as the service writes it, a raw one as it is."""
+    if not isinstance(image, Mapping):
+        return image
+    return json.dumps(image, ensure_ascii=False, separators=(",", ":"))
+
+
 @settings(max_examples=60 if LONG else 8, deadline=None)
-@given(st.lists(ITEMS | ITEMS | RAW, min_size=1, max_size=3))
-def test_rows_are_those_by_discovery_whatever_the_images(images: list[Image]) -> None:
+@given(st.lists(ITEMS | ITEMS | RAW, min_size=1, max_size=3), st.booleans())
+def test_rows_are_those_by_discovery_whatever_the_images(
+    images: list[Image], is_compact: bool
+) -> None:
     known, mapping = learnt()
-    changes = chunk(*((image, None) for image in images))
+    changes = chunk(*((compact(one) if is_compact else one, None) for one in images))
     fast = outcome(changes, known, mapping)
     slow = outcome(changes, by_discovery(), mapping)
     assert repr(fast) == repr(slow)
@@ -308,6 +318,48 @@ def test_malformed_images_are_not_parsed(text: str) -> None:
     good = json.dumps({"a": {"S": "x"}})
     assert parse_images(pa.chunked_array([[good, None]]), layout) is not None
     assert parse_images(pa.chunked_array([[good, text]]), layout) is None
+
+
+TEXT = {"S": pa.string()}
+NESTED = {
+    "id": TEXT,
+    "é": {"S": pa.string(), "N": pa.string()},
+    "flag": {"BOOL": pa.bool_(), "NULL": pa.bool_()},
+    "names": {"SS": pa.list_(pa.string())},
+    "rows": {
+        "L": pa.list_(
+            pa.struct([("M", pa.struct([("b", pa.struct(TEXT)), ("a", pa.struct(TEXT))]))])
+        )
+    },
+}
+ROWS = [{"M": {"b": {"S": "x"}, "a": {"S": ""}}}, {"M": {"a": {"S": "y"}}}, {"M": {}}]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"id": {"S": "k"}, "é": {"S": ": null 😀"}, "flag": {"BOOL": True}},
+        {"id": {"S": ""}, "é": {"N": "1"}, "flag": {"NULL": True}, "names": {"SS": ["b", "é"]}},
+        {"flag": {"BOOL": False}, "names": {"SS": []}, "rows": {"L": ROWS}},
+        {"rows": {"L": [{"M": {}}]}},
+        {"rows": {"L": []}},
+        {},
+        None,
+    ],
+    ids=json.dumps,
+)
+def test_nulls_are_searched_only_where_not_every_byte_is_accounted_for(
+    monkeypatch: pytest.MonkeyPatch, image: Image
+) -> None:
+    asked = list[object]()
+    monkeypatch.setattr(parsed_images, "_have_nulls", lambda *_: asked.append(1))
+    some = pa.array([compact(image), compact({"id": {"S": "k"}, "rows": {"L": ROWS}}), None])
+    for images in (some, some.slice(0, 1), some.slice(2)):
+        assert parse_images(pa.chunked_array([images]), NESTED) is not None
+    assert not asked
+    odd = pa.chunked_array([some, pa.array(['{"id":{"S":"k"},"names":null}'])])
+    parse_images(odd, NESTED)
+    assert asked
 
 
 def test_bytes_of_nulls_and_of_slices_are_left_out() -> None:

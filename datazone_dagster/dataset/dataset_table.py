@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -327,7 +326,7 @@ class DatasetTable:
             aligned(rows, self._with_mode_fields(rows.schema)),
             schema,
             self._contract,
-            exempt=partial(rows_of_deletes, changes, rows),
+            exempt=lambda: rows_of_deletes(changes, rows),
             dataset_id=self._dataset_id,
             partition_by=self._partition_by if table is None else table.partition_columns,
         )

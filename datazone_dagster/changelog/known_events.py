@@ -9,7 +9,7 @@ property of the log: see `changelog.erased_events`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 
 import pyarrow as pa
@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from datazone_dagster.changelog import erased_events
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.model.column_names import Log
-from datazone_dagster.model.record import ChangeRecords
-from datazone_dagster.model.version import EPOCH_DIGITS
+from datazone_dagster.model.record import ChangeRecords, MalformedRecord
+from datazone_dagster.model.version import EPOCH_DIGITS, SEQUENCE_DIGITS
 
 KEPT_CHANGES = 200_000
 """Number of changes kept in a process, about 30 MB."""
@@ -52,8 +52,8 @@ class KnownEvents:
         self._head = 0
         self._log: ChangeLogSnapshot | None = None
 
-    def begin(self, log: ChangeLogSnapshot) -> Callable[[ChangeRecords], ChangeRecords]:
-        """Begin a batch that is based on this version of the change log; return `unseen`.
+    def begin(self, log: ChangeLogSnapshot) -> KnownEvents:
+        """Begin a batch that is based on this version of the change log; return itself.
 
         Raises:
             StorageError: The store failed.
@@ -68,7 +68,7 @@ class KnownEvents:
             self._by_second.clear()
             self._since = None
         self._head = log.head
-        return self.unseen
+        return self
 
     def committed(self, log: ChangeLogSnapshot) -> None:
         """Record that the batch is committed; forget the oldest changes beyond the limit."""
@@ -105,6 +105,18 @@ class KnownEvents:
             known.add(digits)
             fresh.append(at)
         return records if len(fresh) == len(records) else records.taken(fresh)
+
+    def not_erased(self, malformed: Iterable[MalformedRecord]) -> list[MalformedRecord]:
+        """Return the malformed records whose change was not erased, as far as it can be told.
+
+        One without an order number can't be told.
+        """
+        return [
+            one
+            for one in malformed
+            if one.sequence_number is None
+            or f"{one.sequence_number:0{SEQUENCE_DIGITS}d}" not in self._erased[1]
+        ]
 
     def _load(self, newest: int) -> None:
         """Read the changes of the last minutes from the change log."""

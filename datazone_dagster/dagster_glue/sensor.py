@@ -51,6 +51,7 @@ from datazone_dagster.dagster_glue.sensor_checks import (
     snapshot_check,
     stream_checks,
     with_snapshot,
+    with_unwatched,
 )
 from datazone_dagster.dagster_glue.shared import Group
 from datazone_dagster.dagster_glue.snapshot_requests import SnapshotDecision, decide_snapshot
@@ -238,6 +239,7 @@ class DrainSensor:
         checks = [*stream_checks(source, keys, health, known_at, reads, now), *lags.values()]
         if drained.report is not None:
             checks += complete_checks(source, keys, drained.report, lags)
+            checks[0] = with_unwatched(checks[0], source, cursor.polled_at, now)
             checks[0], decision = self._snapshot(tick, drained.report, checks[0], now)
             checks.append(snapshot_check(source, keys, drained.report.snapshot, decision))
             requests, reasons = requests + decision.requests, reasons + decision.reasons

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dagster import AssetCheckEvaluation, AssetCheckKey, DagsterInstance
 
 from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.api.kinesis_source import stream_name_of
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.cursor import SensorCursor
 from datazone_dagster.dagster_glue.dataset_checks import dataset_lag
@@ -46,6 +47,7 @@ from datazone_dagster.observe.snapshot_progress import (
     snapshot_level,
     snapshot_metadata,
 )
+from datazone_dagster.observe.unwatched import unwatched
 from datazone_dagster.pipeline import resync_after_gap
 
 STREAM = ":stream"  # not a valid dataset id
@@ -174,6 +176,14 @@ def stream_checks(
             hourly=True,
         ),
     ]
+
+
+def with_unwatched(
+    check: SensorCheck, source: DynamoDBSource, polled_at: datetime | None, now: datetime
+) -> SensorCheck:
+    """Return a `stream_health` check that also tells when nobody looked at a source of Kinesis."""
+    text = "" if stream_name_of(source) is None else unwatched(polled_at, now)
+    return replace(check, reason=f"{check.reason} {text}") if text else check
 
 
 def snapshot_check(

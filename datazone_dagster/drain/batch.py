@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.current_checkpoint import up_to_date
+from datazone_dagster.changelog.known_events import KnownEvents
 from datazone_dagster.changelog.mask_salt import check_salt
 from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.drain.commit_batch import BatchCommit, Committed
@@ -34,7 +35,6 @@ from datazone_dagster.drain.reader import (
     IteratorCache,
     ReadBudget,
     Sink,
-    Unseen,
     read_shards,
 )
 from datazone_dagster.drain.recent_listing import RecentListing
@@ -146,8 +146,8 @@ class BatchDrain:
         budget_bytes = settings.budget_bytes or state.size.bytes
         with self._begun(tables, stream, plan.checkpoint.epoch) as writer:
             sink = masked_sink(writer, masks)
-            unseen = None if stream.is_ordered else state.known.begin(tables.log)
-            outcomes = self._read(poll.reads, state.iterators, budget_bytes, sink, unseen)
+            known = None if stream.is_ordered else state.known.begin(tables.log)
+            outcomes = self._read(poll.reads, state.iterators, budget_bytes, sink, known)
             crash_points.reach(crash_points.AFTER_READ)
             writer.finish()
             written_seconds = time.monotonic()
@@ -328,7 +328,7 @@ class BatchDrain:
         iterators: IteratorCache,
         budget_bytes: int,
         sink: Sink,
-        unseen: Unseen | None,
+        known: KnownEvents | None,
     ) -> list[ShardOutcome]:
         """Read the shards that are due within the budget; records go to the sink."""
         budget = ReadBudget(
@@ -339,7 +339,7 @@ class BatchDrain:
             shutdown_requested=shutdown_requested,
         )
         return read_shards(
-            self._client, reads, iterators, budget, self._now, self._logger, sink, unseen
+            self._client, reads, iterators, budget, self._now, self._logger, sink, known
         )
 
     def _look_back(self, landed: Committed, outcomes: Sequence[ShardOutcome]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from queue import SimpleQueue
 
-from datazone_dagster.changelog.known_events import tied
+from datazone_dagster.changelog.known_events import KnownEvents, tied
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import ShardRead, trim_gap, vanished_gap
 from datazone_dagster.errors import (
@@ -92,9 +92,6 @@ FEWEST_CALLS = 2
 """Concurrent calls when answers arrive faster than they are parsed: the next page is ready in time,
 and no answer waits until it has left the processor's cache."""
 
-Unseen = Callable[[ChangeRecords], ChangeRecords]
-"""Returns the records that have not landed yet, where a stream may deliver one again."""
-
 Sink = Callable[[ShardCheckpoint, ChangeRecords, list[MalformedRecord]], int]
 """Takes the records of one page; pages of one shard come in order, in the thread of the drain.
 
@@ -113,11 +110,11 @@ class _ShardCursor:
         now: datetime,
         monotonic: Callable[[], float],
         sink: Sink,
-        unseen: Unseen | None,
+        known: KnownEvents | None,
     ) -> None:
         self._client = client
         self._sink = sink
-        self._unseen = unseen
+        self._known = known
         self._read = read
         self._now = now
         self._monotonic = monotonic
@@ -271,9 +268,10 @@ class _ShardCursor:
         outcome.body_bytes += page.body_bytes
         outcome.others += page.others
         landed = new.created_from(self._skip_before)
-        if self._unseen is not None:
-            known, landed = len(landed), self._unseen(landed)
-            outcome.repeated += known - len(landed)
+        if self._known is not None:
+            came = len(landed) + len(malformed)
+            landed, malformed = self._known.unseen(landed), self._known.not_erased(malformed)
+            outcome.repeated += came - len(landed) - len(malformed)
             outcome.tied += tied(landed)
         if not landed and not malformed:
             return
@@ -315,7 +313,7 @@ def read_shards(
     now: datetime,
     logger: logging.Logger,
     sink: Sink,
-    unseen: Unseen | None = None,
+    known: KnownEvents | None = None,
 ) -> list[ShardOutcome]:
     """Read the shards until each is at its latest position or end, or the budget is spent.
 
@@ -325,7 +323,7 @@ def read_shards(
     """
     cursors = [
         _ShardCursor(
-            client, read, _usable(iterators, read, budget), now, budget.monotonic, sink, unseen
+            client, read, _usable(iterators, read, budget), now, budget.monotonic, sink, known
         )
         for read in reads
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import DrainSettings, read_dataset
 from datazone_dagster.sources import KinesisSource
+from datazone_dagster.testing import FixedClock
 from tests.drain.kinesis_flow import Flow, Service
 
 
@@ -61,11 +63,13 @@ def test_a_kinesis_source_is_drained_applied_and_checked(
     def current(orders: Any) -> Any:
         return orders.items()
 
+    clock = FixedClock(datetime.now(timezone.utc).replace(microsecond=0))
     defs = build_definitions(
         [current],
         lakehouse=Lakehouse(uri=layout.uri),
         dynamodb=DynamoDBStreamsResource(),
         drain_settings=DrainSettings(listen_seconds=0),
+        clock=clock,
     )
     flow.hold()
     flow.put("a", 1)
@@ -90,5 +94,18 @@ def test_a_kinesis_source_is_drained_applied_and_checked(
         assert (health.passed, health.severity) == (False, AssetCheckSeverity.WARN)
         assert "MICROSECOND" in (health.description or "")
         defs.resolve_job_def("apply_current").execute_in_process(instance=instance)
+        assert "No drain looked" not in (health.description or "")
+        clock.advance(timedelta(minutes=20))
+        with build_sensor_context(
+            instance=instance, definitions=defs, resources=needed, cursor=found.cursor
+        ) as context:
+            found = definition.evaluate_tick(context)
+        (told,) = [
+            one.description or ""
+            for one in found.asset_events
+            if isinstance(one, AssetCheckEvaluation) and one.check_name == "stream_health"
+        ]
+        assert "No drain looked from " in told
+        assert "DisableKinesisStreamingDestination" in told
     rows = read_dataset(layout, "current").to_pylist()
     assert [(row["id"], row["n"]) for row in rows] == [("a", 2)]

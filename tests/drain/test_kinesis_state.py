@@ -130,6 +130,28 @@ def test_a_record_without_an_order_alone_in_its_batch_is_redriven(
     assert flow.current() == {"a": "2", "b": "1"}
 
 
+def test_an_erased_change_that_could_not_be_parsed_is_not_quarantined_again(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> ChangeRecord:
+        raise NotAStreamRecordError("not known to this version")
+
+    flow.put("b", 1)
+    flow.drain()
+    monkeypatch.setattr(kinesis_wire, "_change", refuse)
+    flow.put("a", 1)
+    assert flow.drain().malformed == 1
+    assert open_erasure(flow.source, ["id=a"], flow.layout, clock=flow.now).run().done
+    assert len(flow.log_rows()) == 1
+    for new_process in (False, True):
+        if new_process:
+            flow.new_process()
+        flow.again(1)
+        report = flow.drain()
+        assert (report.malformed, report.arrival.repeated) == (0, 1)
+    assert len(flow.log_rows()) == 1
+
+
 def test_an_erasure_stores_numbers_of_events_and_none_of_a_scanned_row(
     service: Service, tmp_path: Path
 ) -> None:

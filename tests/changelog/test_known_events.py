@@ -63,7 +63,7 @@ class Drains:
 
     def land(self, *pages: Sequence[ChangeRecord]) -> None:
         log = self.open()
-        unseen = self.known.begin(log)
+        unseen = self.known.begin(log).unseen
         fresh = [unseen(ChangeRecords.of(page)) for page in pages]
         log.append(1, [ShardRecords("arn:stream/1", "s", None, one, []) for one in fresh if one])
         self.known.committed(log)

@@ -12,6 +12,7 @@ expectation fails a run: it must not keep the others of its portion back.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -34,6 +35,8 @@ from datazone_dagster.dataset.known_position import dataset_state
 from datazone_dagster.dataset.passed_records import are_passed
 from datazone_dagster.dataset.quarantine import Quarantine, Redrive
 from datazone_dagster.dataset.quarantine_rows import RECORD_ID
+from datazone_dagster.dataset.repair_fence import RepairFence
+from datazone_dagster.dataset.swap_fence import REDRIVE
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.items.masking import Masks
 from datazone_dagster.model.column_names import Log
@@ -71,6 +74,7 @@ class Redriving:
         limit = self._sizes.frame_memory_bytes
         self._table = dataset_table(dataset, transform, layout, limit)
         self._quarantine = Quarantine(layout, dataset.id)
+        self._fence = RepairFence(layout, dataset.id, transform.source.name, clock, REDRIVE)
         # Most records of a quarantine may still fail: that is no sign of a broken function.
         self._function = Function(
             transform, self._table.state(), limit, logger, quarantine_limit=1.0
@@ -99,11 +103,16 @@ class Redriving:
 
     def run(self) -> RedriveReport:
         """Redrive the waiting records of batches that the dataset has passed."""
-        report = RedriveReport(self._dataset.id)
         require_stream(self._transform, self._dataset.id, "redriven")
-        lookups = read_lookups(self._transform, self._layout).tables
-        failures = 0
+        try:
+            return self._run(read_lookups(self._transform, self._layout).tables)
+        finally:
+            self._fence.lower()
+
+    def _run(self, lookups: Mapping[str, pa.Table]) -> RedriveReport:
+        report, failures = RedriveReport(self._dataset.id), 0
         while True:
+            began_seconds = time.monotonic()
             try:
                 done = self._next_portion(lookups, report)
             except ConcurrentWriterError as error:
@@ -111,6 +120,7 @@ class Redriving:
                 if failures >= ATTEMPTS:
                     raise
                 self._logger.info("A portion of the redrive is tried again: %s", error)
+                self._fence.lost(failures, time.monotonic() - began_seconds)
                 continue
             failures = 0
             if done is None:

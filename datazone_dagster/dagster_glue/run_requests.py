@@ -194,7 +194,7 @@ def why_it_waits(transform: Transform, layout: Layout, now: datetime) -> str:
     if until is None:
         return ""
     at = f"{until:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{transform.name} waits for a rebuild or for wider columns, until {at} at most"
+    return f"{transform.name} waits for a rebuild, a repair or wider columns, until {at} at most"
 
 
 def waits_for_lookups(transform: Transform, layout: Layout) -> str:

@@ -7,23 +7,27 @@ would write the erased rows again; it finds another count than at its start, and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from datazone_dagster.dataset import absorbed_changes, dataset_table, quarantine, tombstones
 from datazone_dagster.dataset.dataset_progress import require_not_restored
 from datazone_dagster.dataset.properties import apply_app_id, erase_app_id
+from datazone_dagster.dataset.repair_fence import RepairFence
+from datazone_dagster.dataset.swap_fence import ERASURE
 from datazone_dagster.delta import Table
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.table import opened
 from datazone_dagster.delta.transaction_log import read_snapshot
 from datazone_dagster.errors import DefinitionError, UnrecognisedTableError
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock
 from datazone_dagster.rows.erase_rows import ErasableTable, Search
 
 _COMPANIONS = ("_tombstones", "_unseen", "_quarantine", "_rebuild")
 
 
 def erasable_tables(
-    layout: Layout, dataset_id: str, source: str, *, by_key: Search, by_record: Search
+    layout: Layout, dataset_id: str, source: str, clock: Clock, *, by_key: Search, by_record: Search
 ) -> dict[str, ErasableTable]:
     """Return the tables of a dataset in the order in which rows have to be erased, by name.
 
@@ -31,6 +35,7 @@ def erasable_tables(
         layout: Layout of the lakehouse.
         dataset_id: The dataset.
         source: The source that the dataset is made from.
+        clock: Returns the current time.
         by_key: Search by canonical key.
         by_record: Search in changes as the change log has them.
     """
@@ -39,7 +44,8 @@ def erasable_tables(
     def check(handle: Table) -> None:
         require_not_restored(read_snapshot(handle, options), source)
 
-    return {
+    fence = RepairFence(layout, dataset_id, source, clock, ERASURE)
+    found = {
         f"dataset {dataset_id}": ErasableTable(
             layout.dataset(dataset_id),
             options,
@@ -59,6 +65,7 @@ def erasable_tables(
             layout.quarantine(dataset_id), options, quarantine.KIND, by_record
         ),
     }
+    return {name: replace(one, lost=fence.lost, done=fence.lower) for name, one in found.items()}
 
 
 def datasets_of(layout: Layout, source: str) -> list[str]:

@@ -1,9 +1,9 @@
 """Fence of a rewrite of the table: runs of a dataset make way for it, as they were faster before.
 
-A rebuild raises one, and a bucket that gives columns wider types. It is a property of the table,
-for a limited time and for the present generation: it ends with the swap of a rebuild, and by itself
-if its process dies. What runs would have applied is in the change log. Of two fences, the one that
-was raised first counts.
+Rebuilds, erasures and redrives raise one, and buckets that give columns wider types. It is a
+property of the table, for a limited time and for the present generation: it ends with the swap of a
+rebuild, and by itself if its process dies. What runs would have applied is in the change log. Of
+two fences, the one that was raised first counts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PROPERTY = "datazone.swap_fence"
 ATTEMPTS = 50
 """Attempts at setting the property while runs commit first."""
 
-COLUMNS = "columns/"
-"""Start of the name of a fence that a bucket raises; a rebuild has a random id."""
+COLUMNS, ERASURE, REDRIVE = "columns/", "erasure/", "redrive/"
+"""Starts of the names of fences of buckets, erasures and redrives; a rebuild has a random id."""
 
 FENCED_ATTEMPTS = 4
 """Attempts, of the longest so far, for which runs make way at a time, within these bounds."""
@@ -93,22 +93,26 @@ def make_way(table: Snapshot, uri: str, source: str, now: datetime, own: str = "
     """Check that a run may apply something; arguments as for `fenced_until`.
 
     Raises:
-        MakesWayError: A rebuild is about to be swapped in, or a bucket widens columns.
+        MakesWayError: A rebuild, a repair or wider columns come first.
     """
     found = _before(table, source, now, own)
     if found:
         name, until = max(found.items(), key=lambda one: one[1])
-        bucket = name.removeprefix(COLUMNS)
         raise MakesWayError(
-            f"The dataset at {uri}: "
-            + (
-                "a rebuild is about to be swapped in."
-                if bucket == name
-                else f"bucket {bucket} gives columns wider types."
-            ),
+            f"The dataset at {uri}: {_reason(name)}.",
             safe="Nothing of this attempt was written; the change log keeps the changes.",
             hint=f"Runs go on when it is done, or at {until:%Y-%m-%d %H:%M:%S} UTC.",
         )
+
+
+def _reason(fence: str) -> str:
+    if fence.startswith(COLUMNS):
+        return f"bucket {fence.removeprefix(COLUMNS)} gives columns wider types"
+    if fence.startswith(ERASURE):
+        return "keys are being erased from it"
+    if fence.startswith(REDRIVE):
+        return "quarantined records are being redriven into it"
+    return "a rebuild is about to be swapped in"
 
 
 def begin_commit(table: Table, source: str, now: datetime, own: str = "") -> None:

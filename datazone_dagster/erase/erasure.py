@@ -155,6 +155,7 @@ class Erasure:
                 self._layout,
                 dataset_id,
                 self._source.name,
+                self._clock,
                 by_key=self._by_key,
                 by_record=self._by_record,
             ).items()

@@ -8,6 +8,7 @@ that still has a searched row shows the next attempt that the work is not done.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -74,6 +75,9 @@ class ErasableTable:
             them can commit on top of it what it planned before.
         check: Called with the version to commit on; raises `ConcurrentWriterError` if it has to
             wait for another commit.
+        lost: Called after each attempt that others were faster than, with the number of these and
+            the seconds that this one took.
+        done: Called once after the last attempt, whatever its end.
         left: Returns what the newest version still has beside its rows; None if it has nothing.
         properties: Table properties that may have a value of a row.
         write: Writes a file.
@@ -86,6 +90,8 @@ class ErasableTable:
     mark: str | None = None
     writers: tuple[str, ...] = ()
     check: Callable[[DeltaTable], None] = lambda table: None  # noqa: ARG005
+    lost: Callable[[int, float], None] = lambda attempts, seconds: None  # noqa: ARG005
+    done: Callable[[], None] = lambda: None
     left: Callable[[Snapshot], str | None] = lambda snapshot: None  # noqa: ARG005
     properties: tuple[str, ...] = ()
     write: WriteFile | None = None
@@ -139,7 +145,7 @@ def look(target: ErasableTable, now: datetime) -> RowsErased | None:
         return None
     with guarded(target.uri, "Searching for rows to erase"):
         snapshot = read_snapshot(table, target.storage_options)
-        found = _search(snapshot, target.search, now)
+        found = _search(snapshot, target.search, now, {})
     return _summary(found, why_not(snapshot) if found.live else None)
 
 
@@ -161,25 +167,47 @@ def erase_rows(target: ErasableTable, now: datetime, *, marked: bool) -> RowsEra
     if table is None:
         return None
     with guarded(target.uri, "Erasing rows"):
-        for attempt in range(ATTEMPTS):
-            snapshot = read_snapshot(table, target.storage_options)
-            found = _search(snapshot, target.search, now)
-            blocked = why_not(snapshot)
-            if blocked is not None:
-                return _summary(found, blocked)
-            mark = target.mark if marked or found.live else None
-            if not found.live and mark is None:
-                break
-            target.check(table)
-            try:
-                _commit(target, table, snapshot, found, mark)
-                crash_points.reach(crash_points.AFTER_ERASED_ROWS)
-                break
-            except (LostRaceError, ConcurrentWriterError) as error:
-                if attempt == ATTEMPTS - 1:
-                    raise _overtaken(target.uri) from error
-                table.update_incremental()
+        try:
+            found = _erased(target, table, now, marked=marked)
+        finally:
+            target.done()
+        if isinstance(found, RowsErased):
+            return found
         return _clean(table, target, found)
+
+
+def _erased(
+    target: ErasableTable, table: DeltaTable, now: datetime, *, marked: bool
+) -> FilesWithRows | RowsErased:
+    """Commit the files without the rows; return what was found, or why our commits are refused.
+
+    No file is searched twice: where others write all the time, an attempt that began with every
+    file would lose to them each time.
+    """
+    searched = dict[str, _Searched]()
+    attempt, began_seconds = 0, time.monotonic()
+    while True:
+        snapshot = read_snapshot(table, target.storage_options)
+        found = _search(snapshot, target.search, now, searched)
+        blocked = why_not(snapshot)
+        if blocked is not None:
+            return _summary(found, blocked)
+        mark = target.mark if marked or found.live else None
+        if not found.live and mark is None:
+            return found
+        target.check(table)
+        try:
+            _commit(target, table, snapshot, found, mark)
+        except (LostRaceError, ConcurrentWriterError) as error:
+            attempt += 1
+            if attempt == ATTEMPTS:
+                raise _overtaken(target.uri) from error
+            target.lost(attempt, time.monotonic() - began_seconds)
+            began_seconds = time.monotonic()
+            table.update_incremental()
+        else:
+            crash_points.reach(crash_points.AFTER_ERASED_ROWS)
+            return found
 
 
 def _clean(table: DeltaTable, target: ErasableTable, found: FilesWithRows) -> RowsErased:
@@ -258,7 +286,14 @@ def _written(
     return None if add is None else tagged(add, tag_in(file))
 
 
-def _search(snapshot: Snapshot, search: Search, now: datetime) -> FilesWithRows:
+_Searched = tuple[BitMap64, set[str]]
+"""Positions of the searched rows in a file, and what was found there."""
+
+
+def _search(
+    snapshot: Snapshot, search: Search, now: datetime, searched: dict[str, _Searched]
+) -> FilesWithRows:
+    """Search all files but those in `searched`, which have their results; a file never changes."""
     live = {file.path: file for file in snapshot.files}
     known = {_path(action) for action in removed_files(snapshot)}
     in_live: list[tuple[LiveFile, BitMap64]] = []
@@ -268,7 +303,9 @@ def _search(snapshot: Snapshot, search: Search, now: datetime) -> FilesWithRows:
     found: set[str] = set()
     for info in _stored(snapshot.store):
         try:
-            positions, names = _positions(snapshot.store, info, search)
+            if info.path not in searched:
+                searched[info.path] = _positions(snapshot.store, info, search)
+            positions, names = searched[info.path]
             has_rows = bool(positions)
         except (FileNotFoundError, pa.ArrowInvalid):
             if info.path in live:
@@ -308,7 +345,7 @@ def _stored(store: TableStore) -> list[StoredFile]:
     ]
 
 
-def _positions(store: TableStore, file: StoredFile, search: Search) -> tuple[BitMap64, set[str]]:
+def _positions(store: TableStore, file: StoredFile, search: Search) -> _Searched:
     """Return the positions of the searched rows in a file, and what was found."""
     positions, start = BitMap64(), 0
     names: set[str] = set()

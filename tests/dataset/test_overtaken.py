@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 
-from datazone_dagster.dataset import dataset_table
+from datazone_dagster.dataset import widening_fence
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.table_shape import change_schema
 from datazone_dagster.delta.commit import set_properties
@@ -80,7 +80,7 @@ def overtaken_by_another(
             moves(table)
         return change_schema(table, conformed, dataset_id)
 
-    monkeypatch.setattr(dataset_table, "change_schema", overtaken)
+    monkeypatch.setattr(widening_fence, "change_schema", overtaken)
     return slow
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import dagster as dg
 
+from datazone_dagster.dagster_glue.component_secrets import secret, secrets
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
 from datazone_dagster.errors import DefinitionError
 
@@ -42,7 +43,8 @@ def mapped(where: str, field: str, given: object) -> dict[str, str]:
 class DynamoDBCredentials(dg.Resolvable):
     """Connection to DynamoDB: fields of dagster-aws' `Boto3CredentialsComponent`, and a role.
 
-    Prefer a role or a profile over keys: Dagster stores and shows the settings of resources.
+    Prefer a role or a profile over keys. A secret as `{{ env.NAME }}` stays the name of the
+    variable in what Dagster stores and shows of a resource.
     """
 
     region_name: Annotated[str | None, described("AWS region.", "us-west-2")] = None
@@ -51,15 +53,15 @@ class DynamoDBCredentials(dg.Resolvable):
     ] = None
     aws_access_key_id: Annotated[
         str | None,
-        described("Access key id.", "{{ env.AWS_ACCESS_KEY_ID }}"),
+        secret("Access key id.", "{{ env.AWS_ACCESS_KEY_ID }}"),
     ] = None
     aws_secret_access_key: Annotated[
         str | None,
-        described("Secret access key.", "{{ env.AWS_SECRET_ACCESS_KEY }}"),
+        secret("Secret access key.", "{{ env.AWS_SECRET_ACCESS_KEY }}"),
     ] = None
     aws_session_token: Annotated[
         str | None,
-        described("Session token of temporary credentials.", "{{ env.AWS_SESSION_TOKEN }}"),
+        secret("Session token of temporary credentials.", "{{ env.AWS_SESSION_TOKEN }}"),
     ] = None
     profile_name: Annotated[str | None, described("Profile of ~/.aws/config.", "shop")] = None
     use_ssl: Annotated[bool, described("Whether to use TLS.", False)] = True
@@ -71,12 +73,20 @@ class DynamoDBCredentials(dg.Resolvable):
         described("ARN of a role to assume.", "arn:aws:iam::123456789012:role/orders-reader"),
     ] = None
     external_id: Annotated[
-        str | None, described("External id that the role asks for.", "{{ env.EXTERNAL_ID }}")
+        str | None, secret("External id that the role asks for.", "{{ env.EXTERNAL_ID }}")
     ] = None
 
     def resource(self) -> DynamoDBStreamsResource:
         """Return the resource."""
         return DynamoDBStreamsResource(**_given(self))
+
+    def initialized(self) -> DynamoDBStreamsResource:
+        """Return the resource with the values of its variables, for calls outside of Dagster."""
+        values = {
+            name: one.get_value() if isinstance(one, dg.EnvVar) else one
+            for name, one in _given(self).items()
+        }
+        return DynamoDBStreamsResource(**values)
 
 
 @dataclass
@@ -88,7 +98,7 @@ class LakehouseAttributes(dg.Resolvable):
     )
     storage_options: Annotated[
         dict[str, str] | None,
-        described("Settings of the store, under delta-rs' names.", {"AWS_REGION": "us-west-2"}),
+        secrets("Settings of the store, under delta-rs' names.", {"AWS_REGION": "us-west-2"}),
     ] = None
     profile_name: Annotated[str | None, described("Profile of ~/.aws/config.", "shop")] = None
     role_to_assume: Annotated[

@@ -123,7 +123,7 @@ class DynamoDBTablesByTagComponent(ComponentOptions, dg.StateBackedComponent):
                 dataset, source, transform or job. The former state stays.
             SourceError: A call of AWS failed. The former state stays.
         """
-        resource = self.credentials.resource() if self.credentials else DynamoDBStreamsResource()
+        resource = self.credentials.initialized() if self.credentials else DynamoDBStreamsResource()
         found = tables_with_tag(self._tag, resource.connection_settings(region=self.region))
         tables = refreshed(self._former(state_path), found, self._is_excluded)
         check_required(tables, listed(self.required_tables))

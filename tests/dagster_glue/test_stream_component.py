@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster.components.testing import create_defs_folder_sandbox
 from dagster_aws.components import Boto3CredentialsComponent
 
@@ -99,6 +100,42 @@ def test_the_credentials_are_named_as_those_of_dagster_aws() -> None:
     made = component(SELECT + "credentials: {region_name: eu-west-1, max_attempts: 4}")
     resource = made.credentials.resource()
     assert (resource.region_name, resource.max_attempts) == ("eu-west-1", 4)
+
+
+def test_a_secret_stays_the_name_of_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster stores and shows the settings of resources."""
+    names = ("SHOP_KEY", "SHOP_SECRET", "SHOP_TOKEN", "LAKE_SECRET")
+    for name in names:
+        monkeypatch.setenv(name, f"hidden-{name}")
+    made = component(
+        f"""{SELECT}
+credentials:
+  aws_access_key_id: "{{{{ env.SHOP_KEY }}}}"
+  aws_secret_access_key: "{{{{ env('SHOP_SECRET') }}}}"
+  aws_session_token: "{{{{env.SHOP_TOKEN}}}}"
+  external_id: "{{{{ env.NOT_SET }}}}"
+  region_name: "{{{{ env.SHOP_KEY }}}}"
+lakehouse:
+  uri: s3://acme/lake
+  storage_options: {{AWS_SECRET_ACCESS_KEY: "{{{{ env.LAKE_SECRET }}}}", AWS_REGION: eu-west-1}}
+"""
+    )
+    resource, lakehouse = made.credentials.resource(), made.lakehouse.resource()
+    assert resource.external_id is None
+    assert resource.region_name == "hidden-SHOP_KEY"  # no secret: a value, as ever
+    defs = made.build_defs(None)
+    stored = RepositorySnap.from_def(defs.get_repository_def())
+    text = dg.serialize_value(stored)
+    for name in ("SHOP_SECRET", "SHOP_TOKEN", "LAKE_SECRET"):
+        assert f"hidden-{name}" not in text
+        assert name in text
+    for used in (resource.process_config_and_initialize(), made.credentials.initialized()):
+        assert used.aws_secret_access_key == "hidden-SHOP_SECRET"
+        assert used.aws_session_token == "hidden-SHOP_TOKEN"
+    options = lakehouse.process_config_and_initialize().storage_options
+    assert options == {"AWS_SECRET_ACCESS_KEY": "hidden-LAKE_SECRET", "AWS_REGION": "eu-west-1"}
 
 
 def test_columns_listed_in_yaml(tmp_path: Path) -> None:

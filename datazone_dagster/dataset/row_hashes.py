@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -134,12 +133,7 @@ class RowHashes:
     def __enter__(self) -> RowHashes:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self.close()
 
     def _open(self, side: str) -> None:

@@ -27,7 +27,7 @@ from datazone_dagster.delta.store_errors import guarded as guarded
 from datazone_dagster.delta.store_errors import in_one_line as in_one_line
 from datazone_dagster.delta.store_errors import is_of_store as is_of_store
 from datazone_dagster.delta.store_errors import storage_error as storage_error
-from datazone_dagster.errors import StoreUnavailableError, UnrecognisedTableError
+from datazone_dagster.errors import StorageError, StoreUnavailableError, UnrecognisedTableError
 from datazone_dagster.model.table_file import DataFile
 
 Table = DeltaTable
@@ -56,22 +56,32 @@ def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> Delta
     except TableNotFoundError:
         return None
     except TABLE_ERRORS as error:
-        raise storage_error(
-            f"The Delta table at {uri} can't be opened",
-            error,
-            safe="Nothing was written.",
-            hint="Check the store and the storage options; if the table's log is damaged, "
-            "restore it from a backup or move the folder away.",
-        ) from error
+        raise unreadable_error(uri, error) from error
     found = table.metadata().configuration.get(KIND)
     if found != kind:
-        raise UnrecognisedTableError(
-            f"The Delta table at {uri} is not a {kind} table of datazone_dagster"
-            + (f" but its {found} table." if found else "."),
-            safe="Nothing was overwritten.",
-            hint="Move that table away, or choose another lakehouse uri or dataset id.",
-        )
+        raise unrecognised_error(uri, kind, found)
     return table
+
+
+def unreadable_error(uri: str, error: BaseException) -> StorageError:
+    """Return the error for a table that is there but can't be opened."""
+    return storage_error(
+        f"The Delta table at {uri} can't be opened",
+        error,
+        safe="Nothing was written.",
+        hint="Check the store and the storage options; if the table's log is damaged, "
+        "restore it from a backup or move the folder away.",
+    )
+
+
+def unrecognised_error(uri: str, kind: str, found: str | None) -> UnrecognisedTableError:
+    """Return the error for a table of another kind than this one; None: not one of ours."""
+    return UnrecognisedTableError(
+        f"The Delta table at {uri} is not a {kind} table of datazone_dagster"
+        + (f" but its {found} table." if found else "."),
+        safe="Nothing was overwritten.",
+        hint="Move that table away, or choose another lakehouse uri or dataset id.",
+    )
 
 
 def create_table(

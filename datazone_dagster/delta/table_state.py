@@ -18,18 +18,16 @@ from threading import Lock, RLock
 
 from deltalake import DeltaTable
 
-from datazone_dagster.delta import KIND
+from datazone_dagster.delta import KIND, unreadable_error, unrecognised_error
 from datazone_dagster.delta.log_files import ENTRY, LOG, entry_actions, entry_path
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_access import delta_rs_options
-from datazone_dagster.delta.store_errors import storage_error
 from datazone_dagster.delta.transaction_log import (
     UNREADABLE,
     Anchor,
     Snapshot,
     newest_snapshot,
 )
-from datazone_dagster.errors import StorageError, UnrecognisedTableError
 
 FORWARD_MOST = 20
 """Entries that a state is moved forward by; from further behind, it is read anew."""
@@ -77,7 +75,7 @@ class KeptTable:
             try:
                 self._look()
             except UNREADABLE as error:
-                raise self._unreadable(error) from error
+                raise unreadable_error(self.uri, error) from error
             return self._snapshot
 
     def known(self) -> Snapshot | None:
@@ -233,21 +231,7 @@ class KeptTable:
             self.forget()
             if found is not None:  # what was read is not read again under its own kind
                 kept_table(self.uri, self.storage_options, found).took(snapshot)
-            raise UnrecognisedTableError(
-                f"The Delta table at {self.uri} is not a {self.kind} table of datazone_dagster"
-                + (f" but its {found} table." if found else "."),
-                safe="Nothing was overwritten.",
-                hint="Move that table away, or choose another lakehouse uri or dataset id.",
-            )
-
-    def _unreadable(self, error: BaseException) -> StorageError:
-        return storage_error(
-            f"The Delta table at {self.uri} can't be opened",
-            error,
-            safe="Nothing was written.",
-            hint="Check the store and the storage options; if the table's log is damaged, "
-            "restore it from a backup or move the folder away.",
-        )
+            raise unrecognised_error(self.uri, self.kind, found)
 
 
 def _as_uri(uri: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
-from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,12 +37,7 @@ class KeyColumns:
         """Return itself; nothing is opened."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         """Close the file."""
         self._stack.close()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
-from types import TracebackType
 from typing import NamedTuple
 
 import msgspec
@@ -145,12 +144,7 @@ class ExportedTable:
     def __enter__(self) -> ExportedTable:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         for _, rows in self._open.values():
             rows.close()
         self._open.clear()

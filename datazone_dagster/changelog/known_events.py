@@ -19,10 +19,8 @@ from datazone_dagster.changelog import erased_events
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.record import ChangeRecords, MalformedRecord
+from datazone_dagster.model.size_policy import MOST_KNOWN_CHANGES
 from datazone_dagster.model.version import EPOCH_DIGITS, SEQUENCE_DIGITS
-
-KEPT_CHANGES = 200_000
-"""Number of changes kept in a process, about 30 MB."""
 
 LOADED = timedelta(minutes=10)
 """Age of the changes that a new process reads from the change log at first."""
@@ -43,8 +41,8 @@ class KnownEvents:
         most: Number of changes kept.
     """
 
-    def __init__(self, most: int = KEPT_CHANGES) -> None:
-        self._most = most
+    def __init__(self, most: int = MOST_KNOWN_CHANGES) -> None:
+        self.most = most
         self._by_second: dict[int, set[str]] = {}
         self._since: int | None = None
         self._older: set[str] = set()
@@ -149,7 +147,7 @@ class KnownEvents:
         return found
 
     def _shrink(self) -> None:
-        excess = sum(map(len, self._by_second.values())) - self._most
+        excess = sum(map(len, self._by_second.values())) - self.most
         for second in sorted(self._by_second):
             if excess <= 0:
                 return

@@ -16,6 +16,7 @@ from datazone_dagster.model.size_policy import (
     BatchSize,
     batch_limits,
     batch_memory_share,
+    known_changes,
 )
 from datazone_dagster.process.memory import release_memory, resident_bytes, retain_freed_memory
 
@@ -59,8 +60,15 @@ def load_state(client: StreamClient, settings: DrainSettings) -> ProcessState:
     state = _states.pop(client, None)
     if state is None or state.size.limits != limits:
         retain_freed_memory()
-        state = ProcessState(BatchSize.first(limits), resident_bytes())
-    _states[client] = ProcessState(state.size, state.base_bytes, state.clean_up_at_seconds)
+        base_bytes = resident_bytes()
+        known = KnownEvents(known_changes(settings.memory_budget, base_bytes))
+        state = ProcessState(BatchSize.first(limits), base_bytes, known=known)
+    _states[client] = ProcessState(
+        state.size,
+        state.base_bytes,
+        state.clean_up_at_seconds,
+        known=KnownEvents(state.known.most),
+    )
     return state
 
 

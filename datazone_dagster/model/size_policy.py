@@ -43,6 +43,12 @@ BATCH_SECONDS = 4.0
 BATCHES_SHARE_OF_BUDGET = 1 / 4
 """Share of the memory budget that batches always get, even if the process alone is near it."""
 
+KNOWN_CHANGE_BYTES = 170
+KNOWN_CHANGES_SHARE = 1 / 10
+MOST_KNOWN_CHANGES = 200_000
+"""Memory of one number of a landed change; share of the memory beside the process that they get;
+their most, which is what a drain of the default budget keeps."""
+
 APPLY_BUDGET_BYTES = 1 << 30
 """Default memory budget of a run."""
 
@@ -233,8 +239,22 @@ def batch_memory_share(memory_budget: int, base_bytes: int, resident_bytes: int)
         base_bytes: Resident memory of the process before its first drain.
         resident_bytes: Resident memory of the process now.
     """
-    available = max(memory_budget - base_bytes, memory_budget * BATCHES_SHARE_OF_BUDGET)
+    available = _beside_the_process(memory_budget, base_bytes)
     return max(0.0, (resident_bytes - base_bytes) / available)
+
+
+def known_changes(memory_budget: int, base_bytes: int) -> int:
+    """Return how many landed changes of Kinesis a drain's process keeps the numbers of.
+
+    Others are looked up in the change log: fewer cost time, not rows. Arguments are as for
+    `batch_memory_share`.
+    """
+    available = _beside_the_process(memory_budget, base_bytes)
+    return min(MOST_KNOWN_CHANGES, int(available * KNOWN_CHANGES_SHARE / KNOWN_CHANGE_BYTES))
+
+
+def _beside_the_process(memory_budget: int, base_bytes: int) -> float:
+    return max(memory_budget - base_bytes, memory_budget * BATCHES_SHARE_OF_BUDGET)
 
 
 def available_bytes(memory_budget: int, retained_bytes: int, *, first_chunk: bool) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from datazone_dagster.changelog import erased_events, owner
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.drain.process_state import load_state
 from datazone_dagster.errors import SourceMismatchError
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.column_names import Log
@@ -17,9 +18,11 @@ from datazone_dagster.model.record import ChangeRecord
 from datazone_dagster.model.snapshot_base import SnapshotBase
 from datazone_dagster.model.snapshot_state import Phase
 from datazone_dagster.model.version import EPOCH_DIGITS, split_version
-from datazone_dagster.pipeline import open_erasure
+from datazone_dagster.pipeline import DrainSettings, open_erasure
+from datazone_dagster.process.memory import resident_bytes
 from datazone_dagster.source import kinesis_wire
 from datazone_dagster.source.wire import NotAStreamRecordError
+from datazone_dagster.testing import ScriptedStream
 from tests.drain.kinesis_flow import FIRST, Flow, Service, layout_in
 
 
@@ -128,6 +131,17 @@ def test_a_record_without_an_order_alone_in_its_batch_is_redriven(
         monkeypatch.setattr("datazone_dagster.changelog.batch_epoch.landed_in", lambda *_: None)
     assert flow.redrive("merge").waiting == 0
     assert flow.current() == {"a": "2", "b": "1"}
+
+
+def test_a_drain_with_a_small_budget_keeps_the_numbers_of_fewer_changes() -> None:
+    most = {}
+    for mebibytes in (256, 512):
+        client = ScriptedStream("orders")
+        settings = DrainSettings(memory_budget=resident_bytes() // 2 + (mebibytes << 20))
+        kept = [load_state(client, settings).known.most for _ in range(2)]  # the first one failed
+        assert kept[0] == kept[1]
+        most[mebibytes] = kept[0]
+    assert most[256] < most[512]
 
 
 def test_an_erased_change_that_could_not_be_parsed_is_not_quarantined_again(

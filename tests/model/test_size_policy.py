@@ -27,6 +27,7 @@ from datazone_dagster.model.size_policy import (
     chunk_bounds,
     frame_memory_bytes,
     full_chunk_limits,
+    known_changes,
     rows_chunk_limits,
     working_bytes,
 )
@@ -152,6 +153,15 @@ def test_memory_that_a_drain_found_is_not_its_own() -> None:
     assert batch_memory_share(512 * MIB, 112 * MIB, 100 * MIB) == 0.0
     # A process near its budget drains too: batches count against a quarter of the budget.
     assert batch_memory_share(512 * MIB, 500 * MIB, 564 * MIB) == 0.5
+
+
+def test_a_small_budget_keeps_the_numbers_of_fewer_changes() -> None:
+    process = 150 * MIB
+    assert known_changes(512 * MIB, process) == size_policy.MOST_KNOWN_CHANGES
+    of_small = known_changes(256 * MIB, process)
+    assert of_small * size_policy.KNOWN_CHANGE_BYTES < 12 * MIB
+    assert known_changes(64 * MIB, process) > 5_000  # the process alone is larger
+    assert known_changes(64 * MIB, process) < of_small
 
 
 def test_working_memory_is_what_the_process_leaves_but_enough_for_a_batch() -> None:

@@ -82,7 +82,7 @@ class DynamoDBCredentials(dg.Resolvable):
 
     def initialized(self) -> DynamoDBStreamsResource:
         """Return the resource with the values of its variables, for calls outside of Dagster."""
-        values = {
+        values: dict[str, Any] = {
             name: one.get_value() if isinstance(one, dg.EnvVar) else one
             for name, one in _given(self).items()
         }

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import apply, batch_plot, decode, drain, end_to_end, snapshot, ticks
+from benchmarks import apply, batch_plot, decode, drain, end_to_end, scale, snapshot, ticks
 from benchmarks.measure import PAGES, RESULTS
 
 TICKS = 1500
@@ -21,6 +21,7 @@ def main(share: float) -> None:
     for piece in (drain, apply, end_to_end, decode, snapshot):
         piece.main(RESULTS, PAGES, int(piece.DEFAULT_RECORDS * share))
     ticks.main(RESULTS, int(TICKS * share))
+    scale.main(RESULTS, int(scale.SHARDS * share))
     batch_plot.main(Path("docs"))
     print(f"All benchmarks: {time.monotonic() - started:.0f} s")
 

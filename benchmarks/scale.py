@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from benchmarks.batch_simulation import World, simulated
 from benchmarks.many_shards import ARN, ManyShards
+from benchmarks.measure import RESULTS, child_variant
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.drain.checkpoint_update import (
     is_worth_saving,
@@ -116,7 +117,7 @@ class Drains:
             reached = updated_checkpoint(plan.checkpoint, outcomes, now, now)
             moved_positions(reached, outcomes)
             batch = checkpoint.batch + 1
-            reached = pruned(replace(reached, batch=batch), described, now=now)
+            reached = pruned(reached.at(batch=batch), described, now=now)
         with spent.on("is a save due"):
             self.saves += is_worth_saving(self.saved, reached, positions=False)
             self.saved = reached
@@ -158,7 +159,9 @@ class Drains:
             row = read.shard
             parent = row.parent_shard_id
             if row.sequence_number is None and parent is not None and self.stream.is_closed(parent):
-                self.waits.append(self.stream.seconds - self.stream.ended_at(parent))
+                ended_at = self.stream.ended_at(parent)
+                if ended_at > 0:  # since the first tick
+                    self.waits.append(self.stream.seconds - ended_at)
 
 
 def phase(name: str, drains: Drains, ticks: int) -> dict[str, Any]:
@@ -190,17 +193,17 @@ def a_day(shards: int) -> tuple[list[dict[str, Any]], dict[str, Any], Drains]:
     drains = Drains(stream)
     phases = [phase("first listing", drains, 32)]
     drains.spent, drains.ticks = Spent(), 0
-    phases.append(phase("steady", drains, 12))
+    phases.append(phase("steady", drains, 6))
     per_tick = {step: took / drains.ticks for step, took in drains.spent.seconds.items()}
     stream.end_all_within(60.0)
-    phases.append(phase("all shards end within a minute", drains, 16))
+    phases.append(phase("all shards end within a minute", drains, 14))
     drains.state = None
-    phases.append(phase("a new process", drains, 4))
+    phases.append(phase("a new process", drains, 2))
     return phases, per_tick, drains
 
 
 def saved(drains: Drains) -> dict[str, float]:
-    """Save the checkpoint once and once more, and read it as a new process does."""
+    """Save the checkpoint once and once more, and read it in a new process."""
     with tempfile.TemporaryDirectory(prefix="bench-scale-") as folder:
         layout = Layout(folder)
         CheckpointTable(layout, "orders").open_or_create().save(drains.checkpoint)
@@ -210,16 +213,20 @@ def saved(drains: Drains) -> dict[str, float]:
         opened.save(drains.checkpoint)
         save_seconds = time.process_time() - started
         sizes = [path.stat().st_size for path in Path(folder).rglob("*.parquet")]
-        opened.forget()
-        started = time.process_time()
-        CheckpointTable(layout, "orders").open()
-        read_seconds = time.process_time() - started
+        read_seconds = json.loads(_in_child("read", folder))
     return {
         "rows": len(drains.checkpoint.shards),
         "bytes": min(sizes),
         "save_cpu_seconds": save_seconds,
         "read_cpu_seconds": read_seconds,
     }
+
+
+def read_seconds_of(folder: str) -> float:
+    started = time.process_time()
+    opened = CheckpointTable(Layout(folder), "orders").open()
+    assert opened is not None
+    return time.process_time() - started
 
 
 def lag_of_workers(
@@ -346,8 +353,15 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _in_child(what: str, argument: str) -> str:
+    command = [sys.executable, "-m", "benchmarks.scale", "--child", what, argument]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
 def main(results: Path, shards: int = SHARDS) -> None:
-    found = measured(shards)
+    """Simulate in a process of its own, whose memory is measured as well."""
+    found = json.loads(_in_child("measured", str(shards)))
     results.mkdir(parents=True, exist_ok=True)
     (results / "scale.json").write_text(json.dumps(found, indent=1))
     (results / "scale.md").write_text(table(found))
@@ -355,4 +369,9 @@ def main(results: Path, shards: int = SHARDS) -> None:
 
 
 if __name__ == "__main__":
-    main(Path("benchmarks/results"), int(sys.argv[1]) if len(sys.argv) > 1 else SHARDS)
+    asked = child_variant(sys.argv)
+    if asked:
+        what, (argument,) = asked
+        print(json.dumps(read_seconds_of(argument) if what == "read" else measured(int(argument))))
+    else:
+        main(RESULTS, *map(int, sys.argv[1:]))

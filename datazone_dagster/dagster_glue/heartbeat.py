@@ -26,19 +26,23 @@ from datazone_dagster.dagster_glue.names import ALIVE_TAG, hidden_tag
 from datazone_dagster.dagster_glue.silence import SilenceWatch
 from datazone_dagster.model.protocols import Clock
 
-HEARTBEAT_SECONDS = 10.0
+HEARTBEAT_SECONDS = 5.0
 AGAIN_SECONDS = 2.0
 """Time after which a heartbeat that the storage refused is sent again."""
-SILENCE_SECONDS = 35.0
+SILENCE_SECONDS = 20.0
 """Time without a heartbeat after which a run is marked as failed: three were missed.
 
 A run that was only suspended and continues is then one run too many, which is harmless: it gives
 way to commits of the next one, and ends when it looks at its status. With the next tick, and the
-start of a process, another run is at work within a minute.
+start of a process, another run is at work within a minute, also where the machine is so busy that a
+process takes half of that to start.
 """
 
 FIRST_HEARTBEAT_SECONDS = 120.0
 """Time for the first heartbeat: a step may wait for a slot of its pool, or for a worker."""
+
+OVERTAKEN_SECONDS = 35.0
+"""The same once a later step has begun: the worker of this one may have to load the code first."""
 
 OTHER_SILENCE_SECONDS = 120.0
 """Silence allowed to runs that do not look at their status, so that they would go on when marked as
@@ -60,7 +64,7 @@ def heartbeats(
     rest_is_quick: bool,
     tags: Callable[[], Mapping[str, str]] = dict,
 ) -> Iterator[None]:
-    """Send a heartbeat of the run every 10 seconds while the block runs, or until the run ends.
+    """Send a heartbeat of the run every 5 seconds while the block runs, or until the run ends.
 
     Args:
         instance: Instance whose run gets the tag.
@@ -182,7 +186,7 @@ def _allowed_seconds(
     run = record.dagster_run
     if hidden_tag(run.tags, ALIVE_TAG) is None:
         overtaken = record.storage_id < begun.get(run.job_name, 0)
-        return SILENCE_SECONDS if overtaken else FIRST_HEARTBEAT_SECONDS
+        return OVERTAKEN_SECONDS if overtaken else FIRST_HEARTBEAT_SECONDS
     return SILENCE_SECONDS if run.job_name in quick_to_end else OTHER_SILENCE_SECONDS
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from datazone_dagster.changelog.batch_writer import BatchWriter
@@ -123,7 +123,7 @@ class BatchCommit:
         if BY_COMMIT in tables.log.properties:  # a property may have been set after others' batches
             found = up_to_date(reached, tables.log, self.now)
         else:
-            found = replace(reached, batch=tables.log.head)
+            found = reached.at(batch=tables.log.head)
         return pruned(found, stream, now=self.now)
 
     def is_due(self, tables: Tables, reached: Checkpoint, *, landed: bool, moved: bool) -> bool:

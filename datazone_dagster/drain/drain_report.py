@@ -71,7 +71,7 @@ def drain_report(
         undated=sum(outcome.undated for outcome in landed),
         get_records_calls=sum(outcome.calls for outcome in outcomes),
         shards_open=plan.shards_open,
-        shards_unfinished=sum(row.stream_arn == stream.stream_arn for row in reached.unfinished),
+        shards_unfinished=len(reached.rows_of_stream(stream.stream_arn).unfinished),
         caught_up=not (lost_race or plan.waiting or plan.is_stuck)
         and all(one.at_latest for one in outcomes),
         lost_race=lost_race,

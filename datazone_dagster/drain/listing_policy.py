@@ -57,30 +57,25 @@ Questions = Mapping[str, Asked]
 
 def childless_shards(view: ShardView, checkpoint: Checkpoint) -> list[str]:
     """Return the listed shards that were read to their end and have no known child."""
-    arn, parents = view.stream.stream_arn, view.parents
+    rows = checkpoint.rows_of_stream(view.stream.stream_arn).rows
     return [
         name
-        for name, shard in view.shards.items()
-        if shard.ending_sequence_number is not None
-        and name not in parents
-        and (row := checkpoint.get(arn, name)) is not None
-        and row.state is ShardState.FINISHED
+        for name in sorted(view.shards.keys() - view.parents - view.described().open_ids)
+        if (row := rows.get(name)) is not None and row.state is ShardState.FINISHED
     ]
 
 
 def unknown_parents(view: ShardView, checkpoint: Checkpoint) -> list[str]:
     """Return the parents of listed, unfinished shards that no listing has shown."""
-    arn = view.stream.stream_arn
-    rows = checkpoint.shards
-    missing = {parent for parent in view.parents if (arn, parent) not in rows}
-    missing -= view.shards.keys()
+    rows = checkpoint.rows_of_stream(view.stream.stream_arn).rows
+    missing = view.parents - rows.keys() - view.shards.keys()
     if not missing:
         return []
     waiting = {
         parent
         for name, shard in view.shards.items()
         for parent in missing.intersection(parents_in(shard.parent_shard_id))
-        if (row := checkpoint.get(arn, name)) is None or not row.is_done
+        if (row := rows.get(name)) is None or not row.is_done
     }
     return sorted(waiting)
 

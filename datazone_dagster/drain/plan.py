@@ -101,8 +101,8 @@ def plan_drain(
         SourceError: `start` is "latest", and the service does not say what time it is.
         LineageError: A child starts before its parent's end.
     """
-    listed = {shard.shard_id: shard for shard in stream.shards}
-    _check_sequence(_unread(stream, checkpoint), listed, stream.stream_arn, checkpoint)
+    listed, unread = stream.by_id, _unread(stream, checkpoint)
+    _check_sequence(unread, listed, stream.stream_arn, checkpoint)
     known = checkpoint.of_stream(stream.stream_arn)
     first_listing = not known
     replaces = first_listing and bool(checkpoint.shards)
@@ -110,11 +110,11 @@ def plan_drain(
         rows = _first_rows(stream, start="trim_horizon" if replaces else start, now=now)
         rows = skipping(rows, landed_before_switch(checkpoint, stream.stream_arn))
     else:
-        rows = _later_rows(stream, checkpoint, now)
+        rows = _later_rows(unread, stream, checkpoint, now)
     checkpoint = checkpoint.with_shards(*rows)
     if replaces:
         checkpoint = _replaced(checkpoint, stream.stream_arn, now)
-    checkpoint = replace(checkpoint, stream_arn=stream.stream_arn)
+    checkpoint = checkpoint.at(stream_arn=stream.stream_arn)
     checkpoint = _with_lost_parents(stream, listed, checkpoint, now)
     checkpoint = with_unsent(checkpoint, stream, now)
 
@@ -124,24 +124,29 @@ def plan_drain(
         checkpoint=checkpoint,
         reads=tuple(_read_of(row, stream, listed.get(row.shard_id), now) for row in ready),
         waiting=len(unfinished) - len(ready),
-        shards_open=sum(shard.is_open for shard in stream.shards),
+        shards_open=len(stream.open_ids),
     )
 
 
-def _unfinished(stream_arn: str, checkpoint: Checkpoint) -> list[ShardCheckpoint]:
-    return [row for row in checkpoint.unfinished if row.stream_arn == stream_arn]
+def _unfinished(stream_arn: str, checkpoint: Checkpoint) -> Collection[ShardCheckpoint]:
+    return checkpoint.rows_of_stream(stream_arn).unfinished.values()
 
 
 def _unread(stream: StreamDescription, checkpoint: Checkpoint) -> list[Shard]:
     """Return the listed shards that are not known as read to their end: most of many are."""
-    arn, rows = stream.stream_arn, checkpoint.shards
-    return [
+    known, listed = checkpoint.rows_of_stream(stream.stream_arn), stream.by_id
+    loose = [
         shard
-        for shard in stream.shards
-        if (row := rows.get((arn, shard.shard_id))) is None
-        or row.state is not ShardState.FINISHED
-        or (row.parent_shard_id is None and shard.parent_shard_id is not None)
+        for shard in map(listed.get, known.loose)
+        if shard is not None
+        and (
+            shard.parent_shard_id is not None
+            or known.rows[shard.shard_id].state is not ShardState.FINISHED
+        )
     ]
+    unfinished = [shard for shard in map(listed.get, known.unfinished) if shard is not None]
+    new = [listed[name] for name in sorted(listed.keys() - known.rows.keys())]
+    return [*loose, *unfinished, *new]
 
 
 def _read_of(
@@ -184,11 +189,11 @@ def _first_rows(stream: StreamDescription, *, start: str, now: datetime) -> list
 
 
 def _later_rows(
-    stream: StreamDescription, checkpoint: Checkpoint, now: datetime
+    unread: Iterable[Shard], stream: StreamDescription, checkpoint: Checkpoint, now: datetime
 ) -> list[ShardCheckpoint]:
     """Return rows of newly listed shards, and of known shards that the listing changes."""
     rows = []
-    for shard in _unread(stream, checkpoint):
+    for shard in unread:
         known = checkpoint.get(stream.stream_arn, shard.shard_id)
         if known is None:
             rows.append(_row(stream.stream_arn, shard, now))

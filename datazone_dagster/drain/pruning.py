@@ -8,7 +8,7 @@ from datetime import datetime
 
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.service_limits import RETENTION
-from datazone_dagster.model.shard import Shard, StreamDescription, parents_in
+from datazone_dagster.model.shard import Shard, StreamDescription, parents_in_all
 
 FEW_SHARDS = 1_000
 """Rows of a checkpoint that is looked through each time."""
@@ -16,7 +16,7 @@ FEW_SHARDS = 1_000
 
 def parents_of(shards: Iterable[Shard | ShardCheckpoint]) -> set[str]:
     """Return the ids of the parents of these shards."""
-    return {parent for shard in shards for parent in parents_in(shard.parent_shard_id)}
+    return parents_in_all([shard.parent_shard_id for shard in shards])
 
 
 def pruned(checkpoint: Checkpoint, stream: StreamDescription, *, now: datetime) -> Checkpoint:

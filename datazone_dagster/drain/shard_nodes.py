@@ -29,12 +29,10 @@ def shard_nodes(
         ready: Ids of the shards whose parents were finished.
         failing: Ids of the shards that could not be read.
     """
-    rows = {row.shard_id: row for row in reached.of_stream(stream.stream_arn)}
-    shown = {
-        name
-        for name, row in rows.items()
-        if not row.is_done or (row.gap is not None and row.gap.is_open)
-    }
+    known = reached.rows_of_stream(stream.stream_arn)
+    rows = known.rows
+    shown = {*known.unfinished}
+    shown |= {name for name, row in known.noted.items() if row.gap is not None and row.gap.is_open}
     if len(shown) <= PARENTS_SHOWN:
         shown |= {
             parent
@@ -43,12 +41,11 @@ def shard_nodes(
             if parent in rows
         }
     parents = {name: parents_in(rows[name].parent_shard_id) for name in shown}
-    listed_open = {shard.shard_id for shard in stream.shards if shard.is_open}
     return tuple(
         ShardNode(
             name,
             next((parent for parent in parents[name] if parent in shown), None),
-            _state(rows, name, ready, failing, listed_open),
+            _state(rows, name, ready, failing, stream.open_ids),
         )
         for name in sorted(shown)
     )

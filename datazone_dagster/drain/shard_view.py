@@ -18,7 +18,13 @@ from datetime import datetime, timezone
 from functools import cached_property
 
 from datazone_dagster.model.checkpoint import Checkpoint, ShardState
-from datazone_dagster.model.shard import Shard, ShardPage, StreamDescription, parents_in
+from datazone_dagster.model.shard import (
+    Shard,
+    ShardPage,
+    StreamDescription,
+    parents_in,
+    parents_in_all,
+)
 
 NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -77,15 +83,14 @@ class ShardView:
     @cached_property
     def parents(self) -> frozenset[str]:
         """Ids of the parents of the known shards."""
-        return frozenset(
-            parent
-            for shard in self.shards.values()
-            if shard.parent_shard_id is not None
-            for parent in parents_in(shard.parent_shard_id)
-        )
+        return frozenset(parents_in_all([one.parent_shard_id for one in self.shards.values()]))
 
     def described(self) -> StreamDescription:
         """Return the stream with all shards that are known."""
+        return self._described
+
+    @cached_property
+    def _described(self) -> StreamDescription:
         return replace(
             self.stream, shards=tuple(self.shards.values()), listed_at=self.listed_at or NEVER
         )
@@ -112,14 +117,13 @@ def first_view(stream_arn: str, checkpoint: Checkpoint) -> ShardView:
 
 def with_ends(view: ShardView, checkpoint: Checkpoint) -> ShardView:
     """Return the view in which shards that were read to their end since are closed."""
-    arn = view.stream.stream_arn
+    known = checkpoint.rows_of_stream(view.stream.stream_arn)
     closed: dict[str, Shard] = {}
-    for name, shard in view.shards.items():
-        if shard.ending_sequence_number is None and name not in view.contradicted:
-            row = checkpoint.get(arn, name)
-            if row is not None and row.state is ShardState.FINISHED:
-                ending = row.sequence_number or shard.starting_sequence_number or 0
-                closed[name] = replace(shard, ending_sequence_number=ending)
+    for name in view.described().open_ids.difference(known.unfinished, view.contradicted):
+        row, shard = known.rows.get(name), view.shards[name]
+        if row is not None and row.state is ShardState.FINISHED:
+            ending = row.sequence_number or shard.starting_sequence_number or 0
+            closed[name] = replace(shard, ending_sequence_number=ending)
     return replace(view, shards={**view.shards, **closed}) if closed else view
 
 

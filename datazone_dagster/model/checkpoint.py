@@ -9,7 +9,7 @@ grow and finished shards stay finished, so an older snapshot is never wrong, onl
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -108,6 +108,49 @@ class Landed:
     event_time: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class StreamRows:
+    """The known shards of one stream, by id, and the few of many that most decisions look at.
+
+    Args:
+        rows: All of them.
+        unfinished: Those that are not read to their end.
+        loose: Others that a listing may still change: trimmed ancestors and those without a
+            parent.
+        noted: Those with a gap, accepted or not.
+    """
+
+    rows: Mapping[str, ShardCheckpoint] = field(default_factory=dict)
+    unfinished: Mapping[str, ShardCheckpoint] = field(default_factory=dict)
+    loose: Set[str] = frozenset()
+    noted: Mapping[str, ShardCheckpoint] = field(default_factory=dict)
+
+    def with_rows(self, changed: Iterable[ShardCheckpoint]) -> StreamRows:
+        """Return a copy with these rows added or replaced."""
+        rows, unfinished = dict(self.rows), dict(self.unfinished)
+        loose, noted = set(self.loose), dict(self.noted)
+        for row in changed:
+            name, state = row.shard_id, row.state
+            rows[name] = row
+            if state is ShardState.READING:
+                unfinished[name] = row
+                loose.discard(name)
+            else:
+                unfinished.pop(name, None)
+                if row.parent_shard_id is None or state is ShardState.TRIMMED_ANCESTOR:
+                    loose.add(name)
+                else:
+                    loose.discard(name)
+            if row.gap is not None:
+                noted[name] = row
+            elif noted:
+                noted.pop(name, None)
+        return StreamRows(rows, unfinished, loose, noted)
+
+
+_NO_ROWS = StreamRows()
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """All shards of one source, as of one batch of its change log.
@@ -125,26 +168,30 @@ class Checkpoint:
     shards: Mapping[tuple[str, str], ShardCheckpoint] = field(default_factory=dict)
 
     @cached_property
-    def _by_stream(self) -> dict[str, list[ShardCheckpoint]]:
-        """The known shards by stream: a stream of many has a hundred thousand, asked for often."""
-        found: dict[str, list[ShardCheckpoint]] = {}
-        for (arn, _), shard in self.shards.items():
-            found.setdefault(arn, []).append(shard)
-        return found
+    def _by_stream(self) -> Mapping[str, StreamRows]:
+        """The known shards by stream: a stream of many has a hundred thousand, asked for often.
+
+        Copies of a checkpoint keep them as they are, or with the rows that have changed.
+        """
+        return _with_rows({}, self.shards.values())
 
     @cached_property
     def unfinished(self) -> Sequence[ShardCheckpoint]:
         """The shards that are not read to their end, of all streams."""
-        return [row for row in self.shards.values() if row.state is ShardState.READING]
+        return [row for one in self._by_stream.values() for row in one.unfinished.values()]
 
     @property
     def stream_arns(self) -> Collection[str]:
         """The streams of the known shards."""
         return self._by_stream.keys()
 
-    def of_stream(self, stream_arn: str) -> Sequence[ShardCheckpoint]:
+    def of_stream(self, stream_arn: str) -> Collection[ShardCheckpoint]:
         """Return the known shards of one stream."""
-        return self._by_stream.get(stream_arn, ())
+        return self.rows_of_stream(stream_arn).rows.values()
+
+    def rows_of_stream(self, stream_arn: str) -> StreamRows:
+        """Return the known shards of one stream, by id and by kind."""
+        return self._by_stream.get(stream_arn, _NO_ROWS)
 
     def name_of_stream(self, arn: str) -> str:
         """Return the stream that has an ARN of the service now: the last one made under it."""
@@ -173,10 +220,26 @@ class Checkpoint:
         """Return a copy with these rows added or replaced."""
         if not changed:
             return self
-        return replace(
-            self,
-            shards={**self.shards, **{(row.stream_arn, row.shard_id): row for row in changed}},
+        rows = dict(self.shards)
+        rows.update(((row.stream_arn, row.shard_id), row) for row in changed)
+        found = replace(self, shards=rows)
+        if (known := self.__dict__.get(_BY_STREAM)) is not None:
+            found.__dict__[_BY_STREAM] = _with_rows(known, changed)
+        return found
+
+    def at(
+        self, *, batch: int | None = None, epoch: int | None = None, stream_arn: str | None = None
+    ) -> Checkpoint:
+        """Return a copy with the same shards and another batch, epoch or current stream."""
+        found = Checkpoint(
+            self.batch if batch is None else batch,
+            self.epoch if epoch is None else epoch,
+            self.stream_arn if stream_arn is None else stream_arn,
+            self.shards,
         )
+        if (known := self.__dict__.get(_BY_STREAM)) is not None:
+            found.__dict__[_BY_STREAM] = known
+        return found
 
     def has_passed(self, time: datetime) -> bool:
         """Return whether every change up to `time` is landed or recorded as lost.
@@ -197,7 +260,8 @@ class Checkpoint:
 
     def gap_notes(self) -> tuple[GapNote, ...]:
         """Return every gap recorded on a shard, accepted or not."""
-        return tuple(shard.gap for shard in self.shards.values() if shard.gap is not None)
+        noted = (row for one in self._by_stream.values() for row in one.noted.values())
+        return tuple(row.gap for row in noted if row.gap is not None)
 
     def with_notes(self, notes: Iterable[GapNote]) -> Checkpoint:
         """Return a copy with these notes on shards without a newer one, after a rebuild.
@@ -218,11 +282,23 @@ class Checkpoint:
 
     def open_gaps(self) -> tuple[Gap, ...]:
         """Return the gaps that nobody accepted or repaired."""
-        return tuple(
-            shard.gap.gap
-            for shard in self.shards.values()
-            if shard.gap is not None and shard.gap.is_open
-        )
+        return tuple(note.gap for note in self.gap_notes() if note.is_open)
+
+
+_BY_STREAM = "_by_stream"
+"""Where a checkpoint keeps its shards by stream, once they were asked for."""
+
+
+def _with_rows(
+    known: Mapping[str, StreamRows], changed: Iterable[ShardCheckpoint]
+) -> Mapping[str, StreamRows]:
+    of_streams: dict[str, list[ShardCheckpoint]] = {}
+    for row in changed:
+        of_streams.setdefault(row.stream_arn, []).append(row)
+    found = dict(known)
+    for arn, rows in of_streams.items():
+        found[arn] = known.get(arn, _NO_ROWS).with_rows(rows)
+    return found
 
 
 def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: datetime) -> Checkpoint:
@@ -231,12 +307,13 @@ def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: date
     A shard that is missing from the checkpoint (because its table was lost) gets a new row. If
     rows of its child were landed, it is finished: children are read only after their parents.
     """
-    if not landed:
-        return replace(checkpoint, batch=max(batch, checkpoint.batch))
-    shards, epoch, stream_arn = dict(checkpoint.shards), checkpoint.epoch, checkpoint.stream_arn
+    batch = max(batch, checkpoint.batch)
+    changed: dict[tuple[str, str], ShardCheckpoint] = {}
+    epoch, stream_arn = checkpoint.epoch, checkpoint.stream_arn
     for row in landed:
         key = (row.stream_arn, row.shard_id)
-        known = shards.get(key) or ShardCheckpoint(*key, now, row.parent_shard_id)
+        known = changed.get(key) or checkpoint.shards.get(key)
+        known = known or ShardCheckpoint(*key, now, row.parent_shard_id)
         if row.sequence_number is None:
             known = replace(known, event_time=known.event_time or row.event_time)
         elif known.sequence_number is None or row.sequence_number > known.sequence_number:
@@ -245,14 +322,15 @@ def fold(checkpoint: Checkpoint, landed: Sequence[Landed], batch: int, now: date
                 sequence_number=row.sequence_number,
                 event_time=row.event_time or known.event_time,
             )
-        shards[key] = known
+        changed[key] = known
         epoch, stream_arn = max(epoch, row.epoch), stream_arn or row.stream_arn
     parents = {
         (row.stream_arn, parent) for row in landed for parent in parents_in(row.parent_shard_id)
     }
-    for key in (parents - checkpoint.shards.keys()) & shards.keys():
-        shards[key] = replace(shards[key], state=ShardState.FINISHED)
-    return Checkpoint(max(batch, checkpoint.batch), epoch, stream_arn, shards)
+    for key in (parents - checkpoint.shards.keys()) & changed.keys():
+        changed[key] = replace(changed[key], state=ShardState.FINISHED)
+    found = checkpoint.with_shards(*changed.values())
+    return found.at(batch=batch, epoch=epoch, stream_arn=stream_arn)
 
 
 def with_gap(shard: ShardCheckpoint, gap: Gap, now: datetime) -> ShardCheckpoint:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from datazone_dagster.model.service_limits import RETENTION
 
@@ -25,6 +27,13 @@ def parents_in(text: str | None) -> tuple[str, ...]:
     return tuple(text.split(_BOTH)) if _BOTH in text else (text,)
 
 
+def parents_in_all(texts: Iterable[str | None]) -> set[str]:
+    """Return the ids of the parents in many such texts."""
+    found = {text for text in texts if text}
+    merged = [text for text in found if _BOTH in text]
+    return found.difference(merged).union(*map(parents_in, merged)) if merged else found
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """One shard in a listing of a stream. Open while it has no ending sequence number.
@@ -43,7 +52,7 @@ class Shard:
         return self.ending_sequence_number is None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StreamDescription:
     """All pages of a DescribeStream or ListShards response, combined.
 
@@ -70,6 +79,18 @@ class StreamDescription:
     def is_ordered(self) -> bool:
         """Whether a shard has each change of an item once, in order. Kinesis promises neither."""
         return not is_kinesis(self.stream_arn)
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Shard]:
+        """The shards by id."""
+        return {shard.shard_id: shard for shard in self.shards}
+
+    @cached_property
+    def open_ids(self) -> frozenset[str]:
+        """Ids of the shards that are listed as open."""
+        return frozenset(
+            [one.shard_id for one in self.shards if one.ending_sequence_number is None]
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,8 +89,11 @@ test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake, and Spark as
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pyspark[connect]>=4.0,<4.1'; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pysail || echo "test-spark: no Sail here, its test is skipped"; \
 	mvn -q -B -f tests/spark/pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(SPARK_JARS)); \
-	DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark tests/spark; \
-	DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark tests/spark_engine
+	failed=0; \
+	for folder in tests/spark tests/spark_engine; do \
+	  DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark $$folder || failed=1; \
+	done; \
+	exit $$failed
 
 DAGSTER_SATELLITES := dagster-celery dagster-k8s dagster-postgres
 test-celery: $(STAMP) ## buckets on Celery's workers, some killed and frozen; settings of launchers (Redis and Postgres, by apt if root)

@@ -75,9 +75,9 @@ class Dataset:
         buckets: Number of shares of the keys that runs apply independently of one another: a power
             of two, up to 256. The asset has a static partition per bucket. Another number takes
             effect with the next run; no row is written anew.
-        engine: Engine that applies the changes: a `SparkEngine`, for `mode="merge"` with
-            `deletes="hard"` and for `mode="append"`, without `partition_by`, `schema`, `expect` and
-            `buckets`. None: the library's own.
+        engine: Engine that applies the changes: a `SparkEngine`, for `mode="merge"` and
+            `mode="append"`, without `schema`, `schema_policy`, `expect` and `buckets`. None: the
+            library's own.
 
     Raises:
         DefinitionError: An argument is invalid; the message names it and its allowed values.

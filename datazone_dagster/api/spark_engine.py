@@ -107,18 +107,14 @@ def checked_engine(where: str, engine: object, values: Mapping[str, object]) -> 
 
 _ALLOWED: Mapping[str, tuple[object, ...]] = {
     "mode": ("merge", "append"),
-    "deletes": ("hard",),
     "buckets": (1,),
-    "partition_by": ((),),
     "schema": ((),),
     "schema_policy": ((("*", "evolve"),),),
     "expect": ((),),
 }
 _WAYS_OUT = {
     "mode": 'Write mode="merge" or mode="append".',
-    "deletes": 'Write deletes="hard".',
     "buckets": "Spark spreads the keys by itself: leave buckets out.",
-    "partition_by": "Leave partition_by out: files are pruned by their statistics.",
     "schema": "Cast the columns in the function.",
     "schema_policy": 'Write schema_policy="evolve".',
     "expect": "Leave expect out, and check the table downstream.",

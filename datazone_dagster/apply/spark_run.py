@@ -8,12 +8,10 @@ errors are the same, whoever applies a chunk.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -32,15 +30,17 @@ from datazone_dagster.apply.trial_call import unread
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.dataset.dataset_table import ChunkWritten
-from datazone_dagster.errors import ConcurrentWriterError, SparkError
+from datazone_dagster.errors import SparkError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.result import rows_of
-from datazone_dagster.model.column_names import HIDDEN
+from datazone_dagster.model.column_names import KEY, Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DeleteCounts, MergeCounts
 from datazone_dagster.rows.stored_form import in_stored_form
+from datazone_dagster.spark.cached_view import cached
 from datazone_dagster.spark.frame_query import FrameQuery, frame_query
-from datazone_dagster.spark.probe_server import require_fit
+from datazone_dagster.spark.partition_sql import is_spelled_alike
+from datazone_dagster.spark.probe_server import require_fit, require_folders
 from datazone_dagster.spark.spark_mode import SparkBatch, SparkDatasetTable
 from datazone_dagster.spark.spark_server import (
     FailingValuesError,
@@ -59,6 +59,13 @@ from datazone_dagster.spark.statements import (
 
 FAILURES = 3
 """Chunks with failing values after which a run leaves the rest to the library's own engine."""
+
+
+_LEFT_BY_VALUES = {
+    "problem_through": "some values have another type than the function reads, or are no JSON.",
+    "no_folder_through": "some values can't be those of a partition.",
+}
+"""Why a batch with some values is left to the library's own engine, by the fact that tells."""
 
 
 class _Asked(NamedTuple):
@@ -128,6 +135,8 @@ class SparkRun(ApplyRun):
         if self._server is None:
             server = connected(self._engine)
             require_fit(server, self._engine, self._layout, self._reached)
+            if any(self._partition_by.values()):
+                require_folders(server, self._engine, self._layout, self._reached)
             self._spark_tables = {
                 output: SparkDatasetTable(
                     self._layout, dataset, self._transform.source.name, server, self._reached
@@ -185,11 +194,14 @@ class SparkRun(ApplyRun):
             LeftToOurselvesError: It is not.
         """
         dataset, table = self._datasets[output], self._tables[output]
-        if self._partition_by[output]:
-            raise LeftToOurselvesError("the table is partitioned.", end)
+        columns = table.columns_with(rows.schema)
+        for name in {*self._partition_by[output]} & {*columns.names}:
+            kind = columns.field(name).type
+            if not is_spelled_alike(kind):
+                raise LeftToOurselvesError(f"the table is partitioned by {name!r}, a {kind}.", end)
         if keys_waited_for(dataset, table, self._target, self._progress[output]):
             raise LeftToOurselvesError("changes wait in the quarantine.", end)
-        stored = in_stored_form(rows, table.columns_with(rows.schema), {})
+        stored = in_stored_form(rows, columns, {})
         if not stored.schema.equals(rows.schema):
             raise LeftToOurselvesError(
                 "the table has names or times of an older version of the library.", end
@@ -233,24 +245,27 @@ class SparkRun(ApplyRun):
                 "some records are no changes, or have keys of another form.",
                 found["unclear_through"],
             )
-        query, latest_only = asked.query, self._datasets[output].mode == "merge"
-        text = batch_query(log_range, query, latest_only=latest_only)
-        view = kept.enter_context(cached(server, text, self._logger))
-        (batch,) = server.run(batch_facts(view, len(query.view.found))).to_pylist()
-        if batch["problem_through"] is not None:
-            raise LeftToOurselvesError(
-                "some values have another type than the function reads, or are no JSON.",
-                batch["problem_through"],
-            )
+        query, dataset = asked.query, self._datasets[output]
+        latest_of: tuple[str, ...] = () if dataset.mode == "append" else (KEY,)
+        if dataset.deletes == "soft":
+            latest_of = (KEY, Log.VERSION)
+        view = kept.enter_context(cached(server, batch_query(log_range, query, latest_of)))
+        names = asked.rows.schema.names
+        partitions = [query.schema.field(one) for one in self._partition_by[output] if one in names]
+        facts = batch_facts(view, len(query.view.found), partitions)
+        (batch,) = server.run(facts).to_pylist()
+        for through, reason in _LEFT_BY_VALUES.items():
+            if batch[through] is not None:
+                raise LeftToOurselvesError(reason, batch[through])
         return _Ready(output, log_range, asked, view, found, batch)
 
     def _write_by_spark(self, ready: _Ready) -> MergeCounts:
         """Write what is ready into one dataset."""
         output, log_range, asked, view, found, batch = ready
         versions = (found["lowest"] or "", found["highest"] or "")
-        columns = tuple(name for name in asked.rows.column_names if name not in HIDDEN)
+        columns, removed = asked.query.schema, batch["removed"]
         self._spark_tables[output].spark.take(
-            SparkBatch(view, columns, versions, batch["removed"], log_range.through_batch)
+            SparkBatch(view, columns, versions, removed, log_range.through_batch)
         )
         written = self._committed(output, asked.rows, log_range.through_batch)
         deletes = DeleteCounts(ttl_ignored=found["expired"] if log_range.ignore_ttl else 0)
@@ -326,29 +341,6 @@ def _chunk_facts(found: Mapping[str, Any], log_range: LogRange) -> ChunkFacts:
         event_time_min=found["event_time_min"],
         event_time_max=found["event_time_max"],
     )
-
-
-@contextmanager
-def cached(server: SparkServer, query: str, logger: logging.Logger) -> Iterator[str]:
-    """Have the rows of a query computed once and kept by the server; yield their name."""
-    view, is_lost = f"dz_batch_{uuid.uuid4().hex}", False
-    try:
-        server.run(f"CACHE TABLE {view} AS {query}")
-        yield view
-    except SparkError:  # the session is given up, and its views end with it
-        is_lost = True
-        raise
-    finally:
-        if not is_lost:
-            _drop(server, view, logger)
-
-
-def _drop(server: SparkServer, view: str, logger: logging.Logger) -> None:
-    """Drop a view. A failure is told only: the chunk is written, or another error says why not."""
-    try:
-        server.run(f"DROP VIEW IF EXISTS {view}")
-    except (SparkError, ConcurrentWriterError, FailingValuesError) as error:
-        logger.warning("The Spark server keeps the view %s until its session ends: %s", view, error)
 
 
 def require_safe_commits(layout: Layout) -> None:

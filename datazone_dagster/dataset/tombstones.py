@@ -16,6 +16,7 @@ from datazone_dagster.delta import guarded
 from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.rows.align import aligned
+from datazone_dagster.rows.append import append
 from datazone_dagster.rows.merge_batch import CAUSE
 from datazone_dagster.rows.versions import HIGHEST, versions_in, with_highest
 
@@ -71,8 +72,16 @@ class Tombstones:
         return self._companion.open() is not None
 
     def prepare(self) -> None:
-        """Create the table if there is none, for another engine that writes to it."""
-        self._companion.open_or_create(SCHEMA, f"Keys that left dataset {self._dataset_id}")
+        """Create the table if there is none, or add columns, for another engine that writes to it.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        table = self._companion.open_or_create(SCHEMA, f"Keys that left dataset {self._dataset_id}")
+        added = [field for field in SCHEMA if field.name not in table.schema.names]
+        if added:
+            with guarded(self.uri, f"Adding columns to tombstones of dataset {self._dataset_id!r}"):
+                append(table, pa.schema([*table.schema, *added]).empty_table(), added=added)
 
     def maintain(self, now: datetime) -> None:
         """Do what follows a write: another engine has written tombstones."""

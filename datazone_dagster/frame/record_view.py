@@ -17,12 +17,11 @@ from datazone_dagster.frame.path_notes import PathNotes
 from datazone_dagster.frame.paths import ImagePath, from_json, grouped
 from datazone_dagster.frame.syntax import quoted
 from datazone_dagster.model.attributes import AttributeMapping
-from datazone_dagster.model.column_names import HIDDEN, Log
+from datazone_dagster.model.column_names import HIDDEN, RECORD_MARKER, Log
 from datazone_dagster.model.version import EPOCH_DIGITS
 
 CHUNK_TABLE = "_dz_chunk"
 RECORD_COLUMN = "dynamodb"
-MARKER = "_dz_record"
 
 OLD_IMAGE = "OldImage"
 IMAGES = {"Keys": Log.KEYS, "NewImage": Log.NEW_IMAGE, OLD_IMAGE: Log.OLD_IMAGE}
@@ -200,7 +199,7 @@ def record_query(needs: Iterable[str], names: FieldNames) -> str:
         names: Paths behind the generated names.
     """
     needs = set(needs)
-    fields = [f"{MARKER} := true"]
+    fields = [f"{RECORD_MARKER} := true"]
     fields += [f"{quoted(name)} := {sql}" for name, sql in FIELDS.items() if name in needs]
     parsed: list[str] = []
     paths, unfound = names.needed(needs), names.unfound(needs)
@@ -238,4 +237,4 @@ def record_value(column: str) -> str:
 
 def is_record(duckdb_type: str) -> bool:
     """Return whether a column of this type is the record struct."""
-    return duckdb_type.startswith("STRUCT(") and MARKER in duckdb_type
+    return duckdb_type.startswith("STRUCT(") and RECORD_MARKER in duckdb_type

@@ -21,6 +21,9 @@ DELETE_CAUSE = "_dz_delete_cause"
 DELETION = (DELETED, DELETE_CAUSE)
 """Columns of a dataset with soft deletes; the cause is user or ttl."""
 
+RECORD_MARKER = "_dz_record"
+"""Field that only the struct `dynamodb` of a frame's record has."""
+
 REST = "_dz_rest"
 """Attributes of an item beyond the limit on columns, as one JSON object."""
 

@@ -41,5 +41,10 @@ def value_problem(column: str, value: str) -> str | None:
     return None
 
 
+def encoded_bytes(text: str) -> int:
+    """Return the length of a text in a folder's name."""
+    return len(quote(text, safe=""))
+
+
 def _name(column: str, value: str | None) -> str:
     return f"{quote(column, safe='')}={NULL_PARTITION if value is None else quote(value, safe='')}"

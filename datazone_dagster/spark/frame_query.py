@@ -10,6 +10,7 @@ import pyarrow as pa
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.frame.expressions import PREVIOUS
 from datazone_dagster.frame.frame import Frame
+from datazone_dagster.frame.record_view import is_record
 from datazone_dagster.frame.relation import Plan
 from datazone_dagster.frame.syntax import Node, parse_query, print_query
 from datazone_dagster.model.column_names import HIDDEN
@@ -74,8 +75,9 @@ def frame_query(
         except NotTheSameError as error:
             raise _refused(where, str(error), call) from error
     columns = []
+    types = dict(plan.session.columns(plan.query()))
     for name, field in zip(names, result, strict=False):
-        kind = type_of(field.type)
+        kind = None if is_record(types[name]) else type_of(field.type)
         if kind is None:
             raise _refused(where, f"column {name!r} has the type {field.type}", "")
         columns.append(f"CAST({name_of(name)} AS {kind}) AS {name_of(field.name)}")

@@ -20,8 +20,8 @@ class Kind(NamedTuple):
     """A type of a value, by what can be done with it.
 
     Args:
-        name: `text`, `bool`, `integer`, `decimal`, `float`, `date`, `time`, `binary`, `null` or
-            `other`.
+        name: `text`, `bool`, `integer`, `decimal`, `float`, `date`, `time`, `binary`, `null`,
+            `list`, `struct` or `other`.
         precision: Digits of a number.
         scale: Digits after the point.
     """
@@ -39,6 +39,10 @@ class Kind(NamedTuple):
     def family(self) -> str:
         """Name that is the same for types whose values can be compared."""
         return "number" if self.is_exact else self.name
+
+
+NOT_COMPARED = frozenset({"list", "struct", "other"})
+"""Names of kinds whose values are not compared, and not cast."""
 
 
 class Typed(NamedTuple):
@@ -94,6 +98,10 @@ def kind_of(duckdb_type: str) -> Kind:
     match = _DECIMAL.fullmatch(duckdb_type)
     if match is not None:
         return Kind("decimal", int(match[1]), int(match[2]))
+    if duckdb_type.endswith("[]"):
+        return Kind("list")
+    if duckdb_type.startswith("STRUCT("):
+        return Kind("struct")
     return _KINDS.get(duckdb_type, Kind("other"))
 
 
@@ -104,7 +112,7 @@ def spark_type(duckdb_type: str) -> str:
         NotTheSameError: There is none.
     """
     kind = kind_of(duckdb_type)
-    if kind.name == "other":
+    if kind.name in NOT_COMPARED:
         raise NotTheSameError(f"the type {duckdb_type} is not supported")
     return _SPARK.get(duckdb_type, duckdb_type)
 
@@ -130,7 +138,7 @@ def comparable(*values: Typed) -> None:
         NotTheSameError: They are of different kinds.
     """
     families = {value.kind.family for value in values} - {"null"}
-    if len(families) > 1 or "other" in families:
+    if len(families) > 1 or families & NOT_COMPARED:
         kinds = " and ".join(sorted({value.type for value in values}))
         raise NotTheSameError(f"{kinds} are compared; cast one of them")
 
@@ -212,21 +220,27 @@ Rule = Callable[[Sequence[Typed], str], str]
 
 def _texts(form: str, count: int) -> Rule:
     def rule(given: Sequence[Typed], _: str) -> str:
-        _require(len(given) == count, f"it takes {count} texts")
-        _require(all(one.kind.name in {"text", "null"} for one in given), "it takes texts only")
+        require(len(given) == count, f"it takes {count} texts")
+        require(all(one.kind.name in {"text", "null"} for one in given), "it takes texts only")
         return form.format(*(one.sql for one in given))
 
     return rule
 
 
+def _length(given: Sequence[Typed], kind: str) -> str:
+    if given[0].kind.name == "list":
+        return f"CASE WHEN {given[0].sql} IS NOT NULL THEN CAST(size({given[0].sql}) AS BIGINT) END"
+    return _texts("length({})", 1)(given, kind)
+
+
 def _replace(given: Sequence[Typed], kind: str) -> str:
-    _require(len(given) == 3 and bool(given[1].text), "what it replaces is a constant text")
+    require(len(given) == 3 and bool(given[1].text), "what it replaces is a constant text")
     return _texts("replace({}, {}, {})", 3)(given, kind)
 
 
 def _substring(given: Sequence[Typed], _: str) -> str:
     numbers = [one.number for one in given[1:]]
-    _require(
+    require(
         len(numbers) in {1, 2}
         and given[0].kind.name == "text"
         and all(one is not None for one in numbers)
@@ -240,7 +254,7 @@ def _substring(given: Sequence[Typed], _: str) -> str:
 def _like(form: str) -> Rule:
     def rule(given: Sequence[Typed], _: str) -> str:
         pattern = given[1].text
-        _require(
+        require(
             given[0].kind.name == "text" and pattern is not None and "\\" not in pattern,
             "the pattern is a constant text without a backslash",
         )
@@ -251,15 +265,15 @@ def _like(form: str) -> Rule:
 
 def _sum(operator: str) -> Rule:
     def rule(given: Sequence[Typed], kind: str) -> str:
-        _require(all(one.kind.is_exact for one in given), "it takes integers and decimals only")
+        require(all(one.kind.is_exact for one in given), "it takes integers and decimals only")
         target = kind_of(kind)
-        _require(target.is_exact, f"its result is {kind}")
+        require(target.is_exact, f"its result is {kind}")
         if len(given) == 1:
-            _require(operator == "-", "it takes two numbers")
+            require(operator == "-", "it takes two numbers")
             return f"CAST(-({given[0].sql}) AS {spark_type(kind)})"
         if target.name == "integer":
             return f" {operator} ".join(f"CAST({one.sql} AS {spark_type(kind)})" for one in given)
-        _require(_digits(operator, [one.kind for one in given]) <= 38, "it has over 38 digits")
+        require(_digits(operator, [one.kind for one in given]) <= 38, "it has over 38 digits")
         sides = [
             f"CAST({one.sql} AS DECIMAL({one.kind.precision},{one.kind.scale}))" for one in given
         ]
@@ -285,7 +299,7 @@ def _same_family(form: str) -> Rule:
 
 
 def _concat(given: Sequence[Typed], _: str) -> str:
-    _require(all(one.kind.name in {"text", "null"} for one in given), "it takes texts only")
+    require(all(one.kind.name in {"text", "null"} for one in given), "it takes texts only")
     return f"concat_ws('', {', '.join(one.sql for one in given)})"
 
 
@@ -295,11 +309,12 @@ def _nullif(given: Sequence[Typed], _: str) -> str:
 
 
 def _milliseconds(given: Sequence[Typed], kind: str) -> str:
-    _require(given[0].kind.name == "integer" and kind == "TIMESTAMP", "it takes an integer")
+    require(given[0].kind.name == "integer" and kind == "TIMESTAMP", "it takes an integer")
     return f"timestamp_millis({given[0].sql})"
 
 
-def _require(is_so: bool, reason: str) -> None:
+def require(is_so: bool, reason: str) -> None:
+    """Raise `NotTheSameError` for a reason unless something is so."""
     if not is_so:
         raise NotTheSameError(reason)
 
@@ -307,8 +322,8 @@ def _require(is_so: bool, reason: str) -> None:
 FUNCTIONS: dict[str, Rule] = {
     "||": _texts("concat({}, {})", 2),
     "concat": _concat,
-    "length": _texts("length({})", 1),
-    "len": _texts("length({})", 1),
+    "length": _length,
+    "len": _length,
     "strlen": _texts("octet_length({})", 1),
     "contains": _texts("contains({}, {})", 2),
     "starts_with": _texts("startswith({}, {})", 2),

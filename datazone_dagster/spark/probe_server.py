@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 
 from datazone_dagster.api.spark_engine import SparkEngine
-from datazone_dagster.delta.table import created
-from datazone_dagster.errors import SparkError
+from datazone_dagster.delta import guarded
+from datazone_dagster.delta.table import Table, created
+from datazone_dagster.errors import SparkError, StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.spark.spark_server import APP_ID, APP_VERSION, SparkServer
+from datazone_dagster.spark.spark_text import text_of
 from datazone_dagster.spark.statements import table_of
 
 FOLDER = "_spark_probe"
 KIND = "spark probe"
 _APP = "probe"
 _SCHEMA = pa.schema([("key", pa.string())])
+_PARTITION = "part"
+_VALUE = "\u00fc/%= \u20ac"
+"""A partition value of letters that a server may not be able to write into a folder's name."""
 
 _fit: set[tuple[str, str]] = set()
+_names_folders: set[tuple[str, str]] = set()
 _lock = threading.Lock()
 
 
@@ -47,22 +54,70 @@ def require_fit(
         _fit.add(probed)
 
 
+def require_folders(
+    server: SparkServer, engine: SparkEngine, layout: Layout, reached: Callable[[str], str]
+) -> None:
+    """Check that a server names the folders of partitions so that others find them, once likewise.
+
+    A JVM whose locale has no Unicode writes other letters than ASCII as `?`, without an error.
+
+    Raises:
+        SparkError: It does not, or failed.
+    """
+    probed = (engine.remote, layout.uri)
+    with _lock:
+        if probed in _names_folders:
+            return
+        schema = pa.schema([*_SCHEMA, (_PARTITION, pa.string())])
+        with _scratch(layout, schema, (_PARTITION,)) as table:
+            server.run(
+                f"INSERT INTO {table_of(reached(table.uri))} VALUES ('a', {text_of(_VALUE)})"
+            )
+            table.refresh()
+            if not _has_its_row(table):
+                raise SparkError(
+                    f"The Spark server at {engine.address} names the folder of a partition so that "
+                    "others do not find it: its locale has no Unicode.",
+                    safe="Nothing of a dataset was written; the scratch table is deleted.",
+                    hint="Start the server, and its executors, with LC_ALL=C.UTF-8, or leave "
+                    "partition_by out.",
+                )
+        _names_folders.add(probed)
+
+
+def _has_its_row(table: Table) -> bool:
+    try:
+        with guarded(table.uri, "Reading the scratch table"):
+            found: list[dict[str, object]] = pa.table(table.scan()).to_pylist()
+    except StorageError:  # no file is where the log says
+        return False
+    return found == [{"key": "a", _PARTITION: _VALUE}]
+
+
+@contextmanager
+def _scratch(layout: Layout, schema: pa.Schema, partition_by: tuple[str, ...]) -> Iterator[Table]:
+    """Provide a new table, which is deleted afterwards."""
+    uri = f"{layout.uri.rstrip('/')}/{FOLDER}/{uuid.uuid4().hex}"
+    options = dict(layout.storage_options)
+    table = created(uri, options, KIND, schema, partition_by=partition_by)
+    try:
+        yield table
+    finally:
+        table.at.store.delete_all()
+
+
 def _probe(
     server: SparkServer, engine: SparkEngine, layout: Layout, reached: Callable[[str], str]
 ) -> None:
-    uri = f"{layout.uri.rstrip('/')}/{FOLDER}/{uuid.uuid4().hex}"
-    table = created(uri, dict(layout.storage_options), KIND, _SCHEMA)
-    try:
+    with _scratch(layout, _SCHEMA, ()) as table:
         merge = (
-            f"MERGE INTO {table_of(reached(uri))} AS t USING (SELECT 'a' AS key) AS s ON false "
-            "WHEN NOT MATCHED THEN INSERT (key) VALUES (s.key)"
+            f"MERGE INTO {table_of(reached(table.uri))} AS t USING (SELECT 'a' AS key) AS s "
+            "ON false WHEN NOT MATCHED THEN INSERT (key) VALUES (s.key)"
         )
         for _ in range(2):
             server.run(merge, {APP_ID: _APP, APP_VERSION: "7"})
         table.refresh()
         rows, recorded = table.at.live_rows, table.transaction(_APP)
-    finally:
-        table.at.store.delete_all()
     if (rows, recorded) != (1, 7):
         raise _unfit(engine, rows, recorded)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from datazone_dagster.frame.path_checks import PathFields, with_null_probes
 from datazone_dagster.frame.paths import ImagePath, Shape, grouped
-from datazone_dagster.frame.record_view import FIELDS, IMAGES, MARKER, RECORD_COLUMN, FieldNames
-from datazone_dagster.model.column_names import Log
+from datazone_dagster.frame.record_view import FIELDS, IMAGES, RECORD_COLUMN, FieldNames
+from datazone_dagster.model.column_names import RECORD_MARKER, Log
 from datazone_dagster.model.version import EPOCH_DIGITS
 from datazone_dagster.spark.spark_text import any_of, name_of, text_of
 
@@ -98,13 +98,11 @@ def record_view(needs: Iterable[str], names: FieldNames) -> RecordView:
     needs = set(needs)
     paths, unfound = names.needed(needs), names.unfound(needs)
     for _, path in paths:
-        if None in path.steps:
-            raise ValueError(f"{path} picks an element of a list")
         if path.leaf_is_list and path.steps[-1] == "L":
             raise ValueError(f"{path} is read as a list")
-        if (len(path.steps) > 1 and path.steps[-1] in {"L", "M"}) or len(path.steps) % 2:
+        if _is_text(path):
             raise ValueError(f"{path} is read as JSON text")
-    fields = [f"{text_of(MARKER)}, true"]
+    fields = [f"{text_of(RECORD_MARKER)}, true"]
     fields += [f"{text_of(name)}, {_field(name)}" for name in FIELDS if name in needs]
     parsed: list[tuple[str, str]] = []
     problems: list[str] = []
@@ -129,6 +127,16 @@ def record_view(needs: Iterable[str], names: FieldNames) -> RecordView:
         ]
     record = f"named_struct({', '.join(fields)})"
     return RecordView(tuple(parsed), record, any_of(problems), tuple(found))
+
+
+def _is_text(path: ImagePath) -> bool:
+    """Return whether a path ends at a map, a list or an attribute: its value is JSON text."""
+    expects_type = False
+    for step in path.steps:
+        if expects_type and step not in {"L", "M"}:
+            return False
+        expects_type = not expects_type  # after L comes None, for an element, and after M a name
+    return True
 
 
 def view_columns(view: RecordView) -> list[str]:

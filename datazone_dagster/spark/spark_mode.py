@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 from datazone_dagster.api import Dataset
 from datazone_dagster.dataset.bucket_positions import marks_of
 from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.history import DELETION_FIELDS
 from datazone_dagster.dataset.modes import ChunkRows
 from datazone_dagster.dataset.properties import apply_app_id, generation_of, rebuild_app_id
 from datazone_dagster.dataset.tombstones import Tombstones
@@ -24,12 +26,13 @@ from datazone_dagster.delta import Commit, guarded
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.delta.write_table import add_columns
 from datazone_dagster.errors import ConcurrentWriterError, SchemaChangeError, StorageError
-from datazone_dagster.model.column_names import HIDDEN
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.append import append
 from datazone_dagster.rows.engine import MergeTarget
+from datazone_dagster.spark.cached_view import cached
+from datazone_dagster.spark.soft_statements import SoftStatements
 from datazone_dagster.spark.spark_server import APP_ID, APP_VERSION, USER_METADATA, SparkServer
 from datazone_dagster.spark.statements import (
     MergeSource,
@@ -47,14 +50,14 @@ class SparkBatch:
 
     Args:
         view: Name of the view.
-        columns: Columns of its rows that go to the dataset.
+        columns: Columns of its rows that go to the dataset, with the hidden ones.
         versions: Lowest and highest version of its changes.
         removed: Number of changes that remove their key.
         through_batch: Position of the dataset after it.
     """
 
     view: str
-    columns: tuple[str, ...]
+    columns: pa.Schema
     versions: tuple[str, str]
     removed: int
     through_batch: int
@@ -69,9 +72,8 @@ class SparkMode:
         source: Name of the dataset's source.
         tombstones: Tombstones of the dataset; None for a dataset that stores every event.
         tombstones_uri: Their table, as Spark reaches it.
+        soft: Whether the rows of deleted items stay, marked.
     """
-
-    fields: tuple[pa.Field, ...] = ()
 
     def __init__(
         self,
@@ -80,8 +82,12 @@ class SparkMode:
         source: str,
         tombstones: Tombstones | None,
         tombstones_uri: str,
+        *,
+        soft: bool = False,
     ) -> None:
         self.name = "append" if tombstones is None else "merge"
+        self.fields: tuple[pa.Field, ...] = DELETION_FIELDS if soft else ()
+        self._soft = soft
         self._server = server
         self._uri = uri
         self._source = source
@@ -115,7 +121,21 @@ class SparkMode:
             ):
                 add_columns(handle, target.added)
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
-        statement = self._statement(target, batch, chunk)
+        with ExitStack() as views:
+            statement, counts = self._statement(target, batch, chunk, views)
+            found = self._merged(target, batch, statement, marks, commit)
+            return found if counts is None else counts
+
+    def _merged(
+        self,
+        target: MergeTarget,
+        batch: SparkBatch,
+        statement: str,
+        marks: Mapping[str, int],
+        commit: Commit,
+    ) -> MergeCounts:
+        """Run the MERGE, if nobody has written the table since it was looked at."""
+        table = target.table
         table.refresh()
         if self._marks(table.at) != marks:
             raise ConcurrentWriterError(
@@ -144,22 +164,46 @@ class SparkMode:
         rebuilds = {rebuild_app_id(self._source): generation_of(table, self._source)}
         return marks_of(table, self._source) | rebuilds
 
-    def _statement(self, target: MergeTarget, batch: SparkBatch, chunk: ChunkRows) -> str:
-        columns = (*batch.columns, *HIDDEN)
+    def _statement(
+        self, target: MergeTarget, batch: SparkBatch, chunk: ChunkRows, views: ExitStack
+    ) -> tuple[str, MergeCounts | None]:
+        """Return the MERGE, and its counts if Spark's are others; write the tombstones."""
+        table, columns = target.schema, batch.columns
         if self._tombstones is None:
-            return append_statement(self._uri, target.schema, columns, batch.view, batch.versions)
+            merge = append_statement(self._uri, table, columns, batch.view, batch.versions)
+            return merge, None
         if target.table.at.files and self._uri not in _one_row_per_key:
             found = self._server.run(doubled_query(self._uri))
             if len(found):
                 raise _several_rows(target)
         _one_row_per_key.add(self._uri)
+        if self._soft:
+            return self._soft_statement(self._tombstones, target, batch, chunk, views)
         known = self._tombstones_uri if self._tombstones.exist() else None
         source = MergeSource(batch.view, known, batch.versions[0])
         if batch.removed:
             self._tombstones.prepare()
             self._server.run(tombstones_statement(self._tombstones_uri, source.sql, chunk.now))
             self._tombstones.maintain(chunk.now)
-        return merge_statement(self._uri, target.schema, columns, source.sql)
+        return merge_statement(self._uri, table, columns, source.sql), None
+
+    def _soft_statement(
+        self,
+        tombstones: Tombstones,
+        target: MergeTarget,
+        batch: SparkBatch,
+        chunk: ChunkRows,
+        views: ExitStack,
+    ) -> tuple[str, MergeCounts]:
+        tombstones.prepare()
+        soft = SoftStatements(batch.view, self._uri, self._tombstones_uri)
+        decided = views.enter_context(cached(self._server, soft.decided()))
+        (facts,) = self._server.run(soft.facts(decided)).to_pylist()
+        if facts["removed"]:
+            self._server.run(soft.tombstones_statement(decided, chunk.now))
+            tombstones.maintain(chunk.now)
+        counts = MergeCounts(facts["inserted"], facts["updated"], facts["deleted"])
+        return soft.merge(decided, target.schema, batch.columns), counts
 
     def _counts(
         self, target: MergeTarget, version: int, marks: Mapping[str, int], token: str
@@ -242,6 +286,8 @@ class SparkDatasetTable(DatasetTable):
             source,
             mode=dataset.mode,
             ttl_deletes="apply",  # Spark leaves out what is ignored
+            deletes=dataset.deletes,
+            partition_by=dataset.partition_by,
             deletion_vectors=dataset.deletion_vectors,
             description=dataset.description,
         )
@@ -252,6 +298,7 @@ class SparkDatasetTable(DatasetTable):
             source,
             tombstones,
             reached(self._tombstones.uri),
+            soft=dataset.deletes == "soft",
         )
 
     def follows_transaction(self, position: int) -> bool:

@@ -102,7 +102,8 @@ class ConnectServer:
                 for policy in self._session.client.get_retry_policies():
                     policy.max_retries = RETRIES
                 for name, value in SETTINGS.items():
-                    self._session.conf.set(name, value)
+                    if self._session.conf.get(name, None) != value:  # Spark warns of some
+                        self._session.conf.set(name, value)
         except SparkError as error:
             failed = without_parameters(error, engine)
         if failed is not None:  # without its cause, which may show the parameters of the URL

@@ -39,7 +39,38 @@ def type_of(kind: pa.DataType) -> str | None:
     if pt.is_list(kind):
         inner = type_of(kind.value_type)
         return None if inner is None else f"ARRAY<{inner}>"
+    if pt.is_struct(kind):
+        fields = [(one.name, type_of(one.type)) for one in kind]
+        if not fields or any(of is None for _, of in fields):
+            return None
+        return f"STRUCT<{', '.join(f'{name_of(name)}: {of}' for name, of in fields)}>"
     return _TYPES.get(kind)
+
+
+def converted(value: str, source: pa.DataType, target: pa.DataType, depth: int = 0) -> str:
+    """Return the SQL of a value in a column's type, which may be wider or have more fields.
+
+    Args:
+        value: SQL of the value.
+        source: Its type.
+        target: Type of the column; both are supported.
+        depth: Number of lists that the value is inside of.
+    """
+    if pt.is_struct(source) and pt.is_struct(target):
+        fields = {one.name: one.type for one in source}
+        parts = []
+        for one in target:
+            field = f"CAST(NULL AS {type_of(one.type)})"
+            if one.name in fields:
+                inside = f"{value}.{name_of(one.name)}"
+                field = converted(inside, fields[one.name], one.type, depth)
+            parts.append(f"{text_of(one.name)}, {field}")
+        return f"CASE WHEN {value} IS NOT NULL THEN named_struct({', '.join(parts)}) END"
+    if pt.is_list(source) and pt.is_list(target) and not source.equals(target):
+        one = f"dz_{depth}"
+        inner = converted(one, source.value_type, target.value_type, depth + 1)
+        return f"transform({value}, {one} -> {inner})"
+    return f"CAST({value} AS {type_of(target)})"
 
 
 def any_of(conditions: list[str]) -> str:

@@ -5,7 +5,7 @@ A chunk is read from one version of the change log, so every statement over it g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,8 +18,9 @@ from datazone_dagster.model.snapshot_state import ABSENT
 from datazone_dagster.model.version import EPOCH_DIGITS, split_version
 from datazone_dagster.rows.merge_batch import CAUSE
 from datazone_dagster.spark.frame_query import FrameQuery, relation
+from datazone_dagster.spark.partition_sql import has_no_folder
 from datazone_dagster.spark.record_sql import KEY_MAP, KEY_MAP_SQL, key_sql, view_columns
-from datazone_dagster.spark.spark_text import name_of, text_of, type_of
+from datazone_dagster.spark.spark_text import converted, name_of, text_of
 from datazone_dagster.spark.translate import KEPT
 
 REMOVED, EXPIRED, SWEPT = "_dz_removed", "_dz_expired", "_dz_swept"
@@ -85,7 +86,7 @@ _EXPIRED = f"({_IS_REMOVED} AND coalesce({Log.USER_PRINCIPAL} = {text_of(TTL_PRI
 _SWEPT = f"({_IS_REMOVED} AND coalesce({Log.USER_PRINCIPAL} = {text_of(ABSENT)}, false))"
 
 
-def batch_query(log: LogRange, query: FrameQuery, *, latest_only: bool) -> str:
+def batch_query(log: LogRange, query: FrameQuery, latest_of: Sequence[str]) -> str:
     """Return the query of the changes of a chunk with their rows: one row each.
 
     Its columns are those of the frame, the hidden ones, `CAUSE` (null: the change has a row), and
@@ -94,12 +95,13 @@ def batch_query(log: LogRange, query: FrameQuery, *, latest_only: bool) -> str:
     Args:
         log: The range.
         query: Query of the frame.
-        latest_only: Whether only the latest change of each key counts.
+        latest_of: Columns of which only the latest change counts: `KEY`, or `KEY` and `Log.VERSION`
+            for each change once; none: a change log that has each once.
     """
     ignored = f" WHERE NOT {_EXPIRED}" if log.ignore_ttl else ""
     rank = (
-        f"row_number() OVER (PARTITION BY {KEY} ORDER BY {Log.VERSION} DESC)"
-        if latest_only
+        f"row_number() OVER (PARTITION BY {', '.join(latest_of)} ORDER BY {Log.VERSION} DESC)"
+        if latest_of
         else "1"
     )
     parsed = ", ".join(["*", *(f"{sql} AS {name}" for name, sql in query.view.parsed)])
@@ -132,8 +134,14 @@ def batch_query(log: LogRange, query: FrameQuery, *, latest_only: bool) -> str:
     return f"WITH {', '.join(parts)} SELECT {', '.join(listed)} FROM {last}"
 
 
-def batch_facts(view: str, fields: int) -> str:
-    """Return the query of what is known of a batch."""
+def batch_facts(view: str, fields: int, partition_by: Sequence[pa.Field]) -> str:
+    """Return the query of what is known of a batch.
+
+    Args:
+        view: Name of the batch.
+        fields: Number of fields whose attribute is looked for.
+        partition_by: Columns of the batch that the dataset is partitioned by.
+    """
     counted = {
         "removed": f"{CAUSE} IS NOT NULL",
         "filtered": f"{REMOVED} AND NOT {KEPT}",
@@ -144,8 +152,12 @@ def batch_facts(view: str, fields: int) -> str:
         image, attribute = HAS_IMAGE.format(at), HAS_ATTRIBUTE.format(at)
         counted |= {image: image, attribute: f"{image} AND {attribute}"}
     listed = [f"count_if({sql}) AS {name}" for name, sql in counted.items()]
-    problem = f"max(CASE WHEN {PROBLEM} THEN {BATCH} END) AS problem_through"
-    return f"SELECT count(*) AS changes, {problem}, {', '.join(listed)} FROM {view}"
+    reasons = {
+        "problem_through": PROBLEM,
+        "no_folder_through": f"{KEPT} AND ({has_no_folder(partition_by)})",
+    }
+    last = [f"max(CASE WHEN {sql} THEN {BATCH} END) AS {name}" for name, sql in reasons.items()]
+    return f"SELECT count(*) AS changes, {', '.join([*last, *listed])} FROM {view}"
 
 
 @dataclass(frozen=True)
@@ -176,9 +188,9 @@ class MergeSource:
         )
 
 
-def merge_statement(uri: str, table: pa.Schema, result: Sequence[str], source: str) -> str:
+def merge_statement(uri: str, table: pa.Schema, result: pa.Schema, source: str) -> str:
     """Return the MERGE of a batch into a dataset: winning changes replace the row of their key."""
-    values = _values(table, result)
+    values = values_of(table, result)
     listed, given = ", ".join(values), ", ".join(values.values())
     wins = f"(t.{VERSION} IS NULL OR s.{VERSION} > t.{VERSION})"
     assigned = ", ".join(f"t.{name} = {value}" for name, value in values.items())
@@ -191,7 +203,7 @@ def merge_statement(uri: str, table: pa.Schema, result: Sequence[str], source: s
 
 
 def append_statement(
-    uri: str, table: pa.Schema, result: Sequence[str], view: str, versions: tuple[str, str]
+    uri: str, table: pa.Schema, result: pa.Schema, view: str, versions: tuple[str, str]
 ) -> str:
     """Return the MERGE that adds the events of a batch that a dataset does not have yet.
 
@@ -202,7 +214,7 @@ def append_statement(
         view: Name of the batch.
         versions: Lowest and highest version of the batch: other rows of the dataset are not read.
     """
-    values = _values(table, result)
+    values = values_of(table, result)
     lowest, highest = map(text_of, versions)
     return (
         f"MERGE INTO {table_of(uri)} AS t "
@@ -212,36 +224,48 @@ def append_statement(
     )
 
 
-def _values(table: pa.Schema, result: Sequence[str]) -> dict[str, str]:
-    """Return the SQL of each column of a dataset, by its quoted name."""
+def values_of(
+    table: pa.Schema, result: pa.Schema, given: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the SQL of each column of a dataset, by its quoted name.
+
+    Args:
+        table: Schema of the dataset.
+        result: Columns of the batch that go there.
+        given: SQL of columns that are not those of the batch.
+    """
     values = {}
     for field in table:
-        kind = type_of(field.type)
-        if field.name in result:
-            value = f"s.{name_of(field.name)}"
-            values[name_of(field.name)] = value if kind is None else f"CAST({value} AS {kind})"
+        name = name_of(field.name)
+        if given and field.name in given:
+            values[name] = given[field.name]
+        elif field.name in result.names:
+            values[name] = converted(f"s.{name}", result.field(field.name).type, field.type)
         else:
-            values[name_of(field.name)] = "false" if field.name == DELETED else "NULL"
+            values[name] = "false" if field.name == DELETED else "NULL"
     return values
 
 
 def tombstones_statement(uri: str, source: str, now: datetime) -> str:
     """Return the INSERT of a tombstone for each change of a batch that has a cause."""
-    rank = f"CAST(substr({VERSION}, {EPOCH_DIGITS + 1}) AS DOUBLE)"
-    epoch = f"CAST(substr({VERSION}, 1, {EPOCH_DIGITS}) AS BIGINT)"
-    values = {
+    values = tombstone_values(now)
+    return (
+        f"INSERT INTO {table_of(uri)} ({', '.join(values)}) "
+        f"SELECT {', '.join(values.values())} FROM ({source}) WHERE {CAUSE} IS NOT NULL"
+    )
+
+
+def tombstone_values(now: datetime) -> dict[str, str]:
+    """Return the SQL of the columns of a tombstone, by their names."""
+    return {
         "day": text_of(f"{now:%Y-%m-%d}"),
         KEY: KEY,
         VERSION: VERSION,
         CAUSE: CAUSE,
         "deleted_at": f"CAST({text_of(f'{now:%Y-%m-%d %H:%M:%S.%f}')} AS TIMESTAMP)",
-        "epoch": epoch,
-        "sequence_rank": rank,
+        "epoch": f"CAST(substr({VERSION}, 1, {EPOCH_DIGITS}) AS BIGINT)",
+        "sequence_rank": f"CAST(substr({VERSION}, {EPOCH_DIGITS + 1}) AS DOUBLE)",
     }
-    return (
-        f"INSERT INTO {table_of(uri)} ({', '.join(values)}) "
-        f"SELECT {', '.join(values.values())} FROM ({source}) WHERE {CAUSE} IS NOT NULL"
-    )
 
 
 def doubled_query(uri: str) -> str:

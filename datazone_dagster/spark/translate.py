@@ -17,12 +17,20 @@ from datazone_dagster.spark.functions import (
     FUNCTIONS,
     NOT_THE_SAME,
     NotTheSameError,
+    Rule,
     Typed,
     as_type,
     cast_sql,
     comparable,
     kind_of,
     spark_type,
+)
+from datazone_dagster.spark.nested_values import (
+    contained_in,
+    element_of,
+    field_of,
+    list_of,
+    struct_of,
 )
 from datazone_dagster.spark.spark_text import name_of, text_of
 
@@ -216,6 +224,8 @@ class _Printer:
             comparable(value, *others)
             negated = "NOT " if kind == "COMPARE_NOT_IN" else ""
             return f"({value.sql} {negated}IN ({', '.join(one.sql for one in others)}))"
+        if kind in _PARTS:
+            return _PARTS[kind](*self.all(children))
         raise NotTheSameError(f"{kind.lower().replace('_', ' ')} is not supported")
 
     def _case(self, node: Node, duckdb_type: str) -> str:
@@ -234,13 +244,16 @@ class _Printer:
 
     def _function(self, node: Node, duckdb_type: str) -> str:
         name = str(node["function_name"]).casefold()
-        rule = FUNCTIONS.get(name)
+        rule = FUNCTIONS.get(name) or _OF_LISTS.get(name)
+        arguments = node.get("arguments") or node.get("children") or ()
+        names = [str(one.get("name") or one.get("alias") or "") for one in arguments]
+        if rule is None and name == "struct_pack":
+            rule = lambda values, _: struct_of(names, values)  # noqa: E731
         if rule is None:
             reason = NOT_THE_SAME.get(name)
             raise NotTheSameError(
                 f"{name}: {reason}" if reason else f"the function {name} is not supported"
             )
-        arguments = node.get("arguments") or node.get("children") or ()
         given = [one.get("expression", one) for one in arguments]
         try:
             return rule(self.all(given), duckdb_type)
@@ -263,6 +276,12 @@ def _constant_value(node: Node) -> str:
 def _excluded(one: object) -> object:
     return one.get("column") if isinstance(one, dict) else one
 
+
+_PARTS = {"STRUCT_EXTRACT": field_of, "ARRAY_EXTRACT": element_of}
+_OF_LISTS: Mapping[str, Rule] = {
+    "list_value": list_of,
+    **dict.fromkeys(("list_contains", "array_contains", "list_has", "array_has"), contained_in),
+}
 
 _BY_CLASS: Mapping[str, Callable[[_Printer, Node, str], str]] = {
     "BETWEEN": _Printer._between,

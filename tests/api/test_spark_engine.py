@@ -79,9 +79,7 @@ def test_another_lakehouse_is_refused(lakehouse: Any) -> None:
     "setting",
     [
         {"mode": "history"},
-        {"deletes": "soft"},
         {"buckets": 16},
-        {"partition_by": "region"},
         {"schema_policy": "freeze"},
         {"schema_policy": {"*": "evolve", "a": "quarantine"}},
         {"expect": {"positive": "total > 0"}},
@@ -96,10 +94,21 @@ def test_settings_that_it_does_not_support_are_refused(setting: dict[str, Any]) 
     assert "engine" in str(refused.value)
 
 
-def test_the_others_are_not() -> None:
-    for options in ({}, {"mode": "append"}, {"ttl_deletes": "ignore"}, {"deletion_vectors": True}):
-        assert Dataset("d", engine=ENGINE, **options).engine == ENGINE
-    assert Dataset("d").engine is None
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {},
+        {"mode": "append"},
+        {"deletes": "soft"},
+        {"partition_by": "region"},
+        {"ttl_deletes": "ignore"},
+        {"deletion_vectors": True},
+    ],
+    ids=str,
+)
+def test_the_others_are_not(setting: dict[str, Any]) -> None:
+    assert Dataset("d", engine=ENGINE, **setting).engine == ENGINE
+    assert Dataset("d", **setting).engine is None
 
 
 def test_a_transform_has_one_engine() -> None:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import util
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pytest
 
 from datazone_dagster import Dataset, Input, Output, SparkEngine, Stream, Transform, transform
 from datazone_dagster.changelog.log import ChangeLog
@@ -28,6 +29,9 @@ from datazone_dagster.testing.scripted_record import change_record
 JARS = "DATAZONE_SPARK_JARS"
 MASTER = os.environ.get("DATAZONE_SPARK_MASTER", "local-cluster[2,1,1024]")
 START_SECONDS = 180
+QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=200m -XX:+UseSerialGC"
+"""Options for processes that live for minutes: optimizing their code would take most of them."""
+
 SOURCE = DynamoDBSource("orders", start="trim_horizon")
 
 Item = dict[str, Any]
@@ -41,51 +45,101 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-@contextmanager
-def connect_server(work: Path) -> Iterator[str]:
-    """Run a server with executors in processes of their own; yield its URL."""
-    spec = util.find_spec("pyspark")
-    assert spec is not None
-    assert spec.origin is not None
-    home, port = Path(spec.origin).parent, free_port()
-    jars = ",".join(map(str, Path(os.environ[JARS]).glob("*.jar")))
-    settings = {
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.connect.grpc.binding.address": "127.0.0.1",
-        "spark.connect.grpc.binding.port": str(port),
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.executor.memory": "640m",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.databricks.delta.snapshotPartitions": "1",
-        "spark.sql.warehouse.dir": str(work / "warehouse"),
-        "spark.ui.enabled": "false",
-    }
-    environment = {
-        **os.environ,
-        "SPARK_HOME": str(home),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_LOCAL_DIRS": str(work / "local"),
-        "SPARK_WORKER_DIR": str(work / "worker"),
-        "TZ": "UTC",
-    }
-    command = [
-        *(str(home / "bin" / "spark-submit"), "--master", MASTER, "--driver-memory", "768m"),
-        *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--jars", jars),
-        *(part for name, value in settings.items() for part in ("--conf", f"{name}={value}")),
-        "spark-internal",
-    ]
-    with (work / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, cwd=work, start_new_session=True
-        )
-    try:
-        wait_for(port, process)
-        yield f"sc://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+class Server:
+    """A server whose executors are processes of their own, always at one port.
+
+    Args:
+        work: Folder for its files.
+    """
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+        self._port = free_port()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"sc://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        spec = util.find_spec("pyspark")
+        assert spec is not None
+        assert spec.origin is not None
+        home = Path(spec.origin).parent
+        jars = ",".join(map(str, Path(os.environ[JARS]).glob("*.jar")))
+        settings = {
+            "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+            "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+            "spark.connect.grpc.binding.address": "127.0.0.1",
+            "spark.connect.grpc.binding.port": str(self._port),
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.executor.memory": "640m",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.databricks.delta.snapshotPartitions": "1",
+            "spark.sql.warehouse.dir": str(self._work / "warehouse"),
+            "spark.ui.enabled": "false",
+            "spark.log.level": "WARN",
+            "spark.executor.extraJavaOptions": QUICK_JVM,
+        }
+        environment = {
+            **os.environ,
+            "SPARK_HOME": str(home),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_LOCAL_DIRS": str(self._work / "local"),
+            "SPARK_WORKER_DIR": str(self._work / "worker"),
+            "TZ": "UTC",
+            "LC_ALL": "C.UTF-8",
+        }
+        command = [
+            *(str(home / "bin" / "spark-submit"), "--master", MASTER, "--driver-memory", "768m"),
+            *("--driver-java-options", QUICK_JVM),
+            *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer"),
+            *("--jars", jars),
+            *(part for name, value in settings.items() for part in ("--conf", f"{name}={value}")),
+            "spark-internal",
+        ]
+        with (self._work / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=self._work,
+                start_new_session=True,
+            )
+        try:
+            wait_for(self._port, self._process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def kill(self) -> None:
+        """End the driver at once, as a machine that is gone; its executors find out."""
+        self._process.kill()
+        self._process.wait(60)
+
+    def executors(self) -> list[int]:
+        """Return the processes of the executors."""
+        group = self._process.pid
+        found = []
+        for one in Path("/proc").glob("[0-9]*"):
+            try:
+                is_ours = os.getpgid(int(one.name)) == group
+                command = (one / "cmdline").read_bytes()
+            except OSError:  # it has ended
+                continue
+            if is_ours and b"CoarseGrainedExecutorBackend" in command:
+                found.append(int(one.name))
+        return found
+
+    def stop(self) -> None:
+        """End all of its processes."""
+        for end in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, end)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(60)
 
 
 @contextmanager
@@ -136,6 +190,34 @@ def land(root: Path | str, changes: Sequence[Change]) -> None:
     ChangeLog(Layout(str(root)), SOURCE).open_or_create().append(
         1, [ShardRecords("arn", "shard", None, records)]
     )
+
+
+ORDER: Item = {
+    "status": {"S": "placed"},
+    "total": {"N": "1.005"},
+    "count": {"N": "7"},
+    "share": {"N": "0.1"},
+    "open": {"BOOL": True},
+    "tags": {"SS": ["b", "a"]},
+    "address": {"M": {"city": {"S": 'Zü"r\\ich\n'}, "City": {"S": "other"}}},
+    "raw": {"B": "AAE="},
+    "day": {"S": "2026-02-28"},
+    "at": {"S": "2026-02-28T23:59:59.123456"},
+    "ms": {"N": "1790000000123"},
+}
+"""An item with all that `columns` reads."""
+
+
+def both(root: Path, changes: Sequence[Change]) -> tuple[Path, Path]:
+    """Land changes in two lakehouses; return the one for Spark and the one for ourselves."""
+    for one in (root / "spark", root / "ours"):
+        land(one, changes)
+    return root / "spark", root / "ours"
+
+
+def uses_spark(caplog: pytest.LogCaptureFixture) -> bool:
+    """Return whether all chunks so far were applied by Spark."""
+    return "without Spark" not in caplog.text
 
 
 def columns(changes: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,34 +20,19 @@ from datazone_dagster.process import crash_points
 from datazone_dagster.rows.merge_batch import KEYED_CHANGES_SCHEMA
 from datazone_dagster.spark import probe_server, spark_server
 from datazone_dagster.testing import Crash, at_point, crash_at
-from tests.spark_engine.server import Change, Item, applied, flow, land, rows, sail_server
+from tests.spark_engine.server import (
+    ORDER,
+    Change,
+    applied,
+    both,
+    flow,
+    land,
+    rows,
+    sail_server,
+    uses_spark,
+)
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(1800)]
-
-
-ORDER: Item = {
-    "status": {"S": "placed"},
-    "total": {"N": "1.005"},
-    "count": {"N": "7"},
-    "share": {"N": "0.1"},
-    "open": {"BOOL": True},
-    "tags": {"SS": ["b", "a"]},
-    "address": {"M": {"city": {"S": 'Zü"r\\ich\n'}, "City": {"S": "other"}}},
-    "raw": {"B": "AAE="},
-    "day": {"S": "2026-02-28"},
-    "at": {"S": "2026-02-28T23:59:59.123456"},
-    "ms": {"N": "1790000000123"},
-}
-
-
-def both(root: Path, changes: Sequence[Change]) -> tuple[Path, Path]:
-    for one in (root / "spark", root / "ours"):
-        land(one, changes)
-    return root / "spark", root / "ours"
-
-
-def uses_spark(caplog: pytest.LogCaptureFixture) -> bool:
-    return "without Spark" not in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["merge", "append"])

@@ -13,6 +13,7 @@ from datazone_dagster.errors import DefinitionError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.result import rows_of
 from datazone_dagster.spark.frame_query import FrameQuery, frame_query
+from datazone_dagster.spark.spark_text import converted
 
 CITY = "dynamodb.NewImage.city.S"
 TOTAL = "cast(dynamodb.NewImage.total.N as decimal(12, 2))"
@@ -52,6 +53,36 @@ def test_sql_and_with_columns_are_stages_too() -> None:
     assert "IS NOT NULL" in query.stages[1]
 
 
+def test_lists_and_structs() -> None:
+    query = translated(
+        lambda frame: frame.select(
+            "dynamodb.NewImage.lines.L[2].M.sku.S as sku",
+            f"{{'city': {CITY}, 'n': [1, 2]}} as place",
+            "len(dynamodb.NewImage.tags.SS) as tags",
+            "userIdentity.principalId as who",
+        )
+    )
+    (stage,) = query.stages
+    assert "try_element_at(`changes`.`dynamodb`.`_dz_p0`, 2).`M`.`sku`.`S`" in stage
+    assert "named_struct('city', `changes`.`dynamodb`.`_dz_p1`, 'n', array(" in stage
+    assert query.columns[1] == (
+        "CAST(`place` AS STRUCT<`city`: STRING, `n`: ARRAY<INT>>) AS `place`"
+    )
+
+
+def test_a_value_gets_the_fields_that_its_column_has() -> None:
+    one = pa.struct([("a", pa.int32())])
+    both = pa.struct([("b", pa.string()), ("a", pa.int64())])
+    assert converted("s.x", one, both) == (
+        "CASE WHEN s.x IS NOT NULL THEN "
+        "named_struct('b', CAST(NULL AS STRING), 'a', CAST(s.x.`a` AS BIGINT)) END"
+    )
+    of_lists = converted("s.x", pa.list_(one), pa.list_(both))
+    assert of_lists.startswith(
+        "transform(s.x, dz_0 -> CASE WHEN dz_0 IS NOT NULL THEN named_struct"
+    )
+
+
 def test_attribute_names_are_data() -> None:
     query = translated(
         lambda frame: frame.select('dynamodb.NewImage."a`b\'c\\d".S as x', f"{CITY} as y")
@@ -73,11 +104,19 @@ def test_attribute_names_are_data() -> None:
         (f"substring({CITY}, -1)", "constant position"),
         (f"cast(cast({CITY} as time) as varchar)", "TIME is not supported"),
         (f"cast(cast({TOTAL} as decimal(30, 2)) as double)", "which rounds"),
-        ("dynamodb.NewImage.lines.L[1].M.sku.S", "element of a list"),
+        ("dynamodb.NewImage.lines.L[1].M", "read as JSON text"),
+        ("dynamodb.NewImage.lines.L[1]", "read as JSON text"),
+        ("dynamodb.NewImage.lines", "read as JSON text"),
         ("dynamodb.NewImage.address.M", "read as JSON text"),
         ("unnest([1, 2])", "unnest is not supported"),
-        ("list_value(1)", "list_value is not supported"),
-        ("userIdentity", "has the type struct"),
+        ("dynamodb", "has the type struct"),
+        ("[1, 2][0]", "a constant position from 1"),
+        (f"{CITY}[1]", "it takes a list"),
+        ("list_contains(dynamodb.NewImage.tags.SS, eventID)", "a constant text"),
+        ("list_contains([1, 2], 'a')", "are compared"),
+        (f"row({CITY})", "row is not supported"),
+        ("[1] = [2]", "are compared"),
+        ("cast(dynamodb.NewImage.tags.SS as integer[])", "is not supported"),
         ("cast(cast(dynamodb.NewImage.a.N as decimal(4, 4)) as varchar)", "is cast to VARCHAR"),
         (f"{CITY} as city, city || 'x'", "in a select() before"),
     ],

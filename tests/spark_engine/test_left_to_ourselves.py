@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,10 +13,11 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from datazone_dagster import Dataset, SparkEngine
 from datazone_dagster.apply.chunk import CHANGES_SCHEMA
-from datazone_dagster.apply.spark_run import cached, require_safe_commits
+from datazone_dagster.apply.spark_run import require_safe_commits
 from datazone_dagster.errors import ConcurrentWriterError, SparkError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.process import crash_points
+from datazone_dagster.spark.cached_view import cached
 from datazone_dagster.spark.spark_mode import SparkBatch, SparkDatasetTable
 from datazone_dagster.spark.spark_server import SparkServer
 from datazone_dagster.testing import at_point
@@ -47,14 +47,22 @@ def test_a_change_does_not_overtake_a_quarantined_one_of_its_key(
     assert "wait in the quarantine" in caplog.text
 
 
-def test_a_table_that_is_partitioned_already(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("cast(dynamodb.NewImage.total.N as double)", "a double"),
+        ("dynamodb.ApproximateCreationDateTime", "a timestamp[us, tz=UTC]"),
+    ],
+)
+def test_a_partition_of_a_type_that_spark_spells_otherwise(
+    tmp_path: Path, value: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def parted(changes: Any) -> Any:
+        return changes.select(f"{value} as part")
+
     land(tmp_path, [(1, "a", OPEN)])
-    applied(tmp_path, flow(None, total, partition_by="id"))
-    land(tmp_path, [(2, "b", OPEN)])
-    assert len(applied(tmp_path, flow(NOBODY, total))[1]) == 2
-    assert "is partitioned" in caplog.text
+    assert len(applied(tmp_path, flow(NOBODY, parted, partition_by="part"))[1]) == 1
+    assert f"partitioned by 'part', {kind}" in caplog.text
 
 
 def test_a_table_with_a_name_of_an_older_version(
@@ -93,8 +101,8 @@ def test_an_erasure_a_redrive_or_a_rebuild_before_the_merge_stops_it(
     land(tmp_path, [(1, "a", OPEN)])
     applied(tmp_path, flow(None, total))
     table = spark_table(tmp_path, StopsAtTheMerge())
-    table.spark.take(SparkBatch("view", ("id",), ("", ""), 0, 2))
     row = DeltaTable(table.uri).to_pyarrow_table().slice(0, 0)
+    table.spark.take(SparkBatch("view", row.schema, ("", ""), 0, 2))
 
     def meanwhile() -> None:
         other = DeltaTable(str(tmp_path / "d"))
@@ -121,7 +129,7 @@ def test_a_server_that_is_gone_is_not_asked_to_clean_up() -> None:
             asked.append(statement)
             raise SparkError("gone")
 
-    with pytest.raises(SparkError, match="gone"), cached(Gone(), "SELECT 1", logging.getLogger()):
+    with pytest.raises(SparkError, match="gone"), cached(Gone(), "SELECT 1"):
         pass
     assert len(asked) == 1
 
@@ -133,7 +141,7 @@ def test_a_view_that_stays_is_only_told(caplog: pytest.LogCaptureFixture) -> Non
                 raise SparkError("no")
             return pa.table({})
 
-    with cached(DropsNothing(), "SELECT 1", logging.getLogger()):
+    with cached(DropsNothing(), "SELECT 1"):
         pass
     assert "until its session ends" in caplog.text
 

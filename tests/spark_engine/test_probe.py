@@ -13,7 +13,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from datazone_dagster import SparkEngine
 from datazone_dagster.errors import DefinitionError, SparkError
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.spark.probe_server import require_fit
+from datazone_dagster.spark.probe_server import require_fit, require_folders
 from datazone_dagster.spark.spark_server import APP_ID, APP_VERSION, ConnectServer
 
 Settings = Mapping[str, str] | None
@@ -88,6 +88,41 @@ def test_one_that_keeps_them_is_probed_once(tmp_path: Path) -> None:
     for _ in range(2):
         require_fit(fake, SparkEngine("sc://keeping"), Layout(str(tmp_path)), str)
     assert fake.merges == 2
+
+
+class NamesFolders:
+    """A server that inserts the probe's row into a partition."""
+
+    def __init__(self, lakehouse: Path, *, unicode: bool) -> None:
+        self._lakehouse = lakehouse
+        self._unicode = unicode
+        self.inserts = 0
+
+    def run(self, statement: str, settings: Settings = None) -> pa.Table:
+        self.inserts += 1
+        (table,) = (self._lakehouse / "_spark_probe").iterdir()
+        value = statement.rpartition("('a', '")[2].removesuffix("')")
+        write_deltalake(table, pa.table({"key": ["a"], "part": [value]}), mode="append")
+        if not self._unicode:
+            (folder,) = table.glob("part=*")
+            folder.rename(table / "part=?")
+        return pa.table({})
+
+
+def test_a_server_whose_locale_has_no_unicode_writes_no_partitions(tmp_path: Path) -> None:
+    server, engine = NamesFolders(tmp_path, unicode=False), SparkEngine("sc://posix")
+    for _ in range(2):  # a refusal is not remembered
+        with pytest.raises(SparkError, match=r"names the folder .* LC_ALL=C.UTF-8"):
+            require_folders(server, engine, Layout(str(tmp_path)), str)
+    assert server.inserts == 2
+    assert not list((tmp_path / "_spark_probe").iterdir())
+
+
+def test_one_whose_locale_has_is_probed_once(tmp_path: Path) -> None:
+    server = NamesFolders(tmp_path, unicode=True)
+    for _ in range(2):
+        require_folders(server, SparkEngine("sc://unicode"), Layout(str(tmp_path)), str)
+    assert server.inserts == 1
 
 
 def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

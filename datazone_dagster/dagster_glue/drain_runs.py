@@ -35,6 +35,7 @@ from datazone_dagster.model.set_state import KnownSets
 from datazone_dagster.model.shard_set import shard_sets
 from datazone_dagster.observe.lag import in_words
 from datazone_dagster.observe.level import Level
+from datazone_dagster.observe.set_health import SET_BEHIND
 from datazone_dagster.pipeline import DrainSettings
 from datazone_dagster.text import shortened, without_secrets
 
@@ -110,13 +111,29 @@ class DrainRuns:
                     tell_to_end(self.instance, record, "a newer run drains the same set")
                 begun.add(name)
             end_run_of_other_code(self.instance, record, version)
-            text = tags.get(READ_TAG)
-            known, found = read_at.get(name), datetime.fromisoformat(text) if text else None
+            known, found = read_at.get(name), _last_read(record, now)
             read_at[name] = max(filter(None, (known, found)), default=None)
             created_at = record.create_timestamp.replace(tzinfo=timezone.utc)
             run_since[name] = min(run_since.get(name, created_at), created_at)
             unknown.update(filter(None, tags.get(UNKNOWN_TAG, "").split(",")))
-        return StreamPart(len(sets), read_at, reported_batch, run_since, frozenset(unknown))
+        between = self._ended_lately(now) if len(read_at) < len(sets) else set[str]()
+        return StreamPart(
+            len(sets),
+            read_at,
+            reported_batch,
+            run_since,
+            frozenset(unknown),
+            frozenset(between - read_at.keys()),
+        )
+
+    def _ended_lately(self, now: datetime) -> set[str]:
+        """Return the sets with a run that has just ended as planned: after hours, or told to."""
+        job = drain_job_name(self.source)
+        ended = RunsFilter(
+            job_name=job, statuses=[DagsterRunStatus.SUCCESS], updated_after=now - SET_BEHIND
+        )
+        records = self.instance.get_run_records(ended, limit=_ACTIVE_MOST)
+        return {record.dagster_run.tags.get(PARTITION_TAG, "") for record in records}
 
     def requested(self, known: KnownSets, now: datetime, loaded_at: datetime) -> DrainDecision:
         """Return a run for each set that has shards to read and no run, and why, or why not."""
@@ -173,6 +190,18 @@ class DrainRuns:
             return timedelta(0), ""
         error = next(filter(None, errors), "its process died")
         return end_of(failed[0]) + wait_after(times) - now, error
+
+
+def _last_read(record: RunRecord, now: datetime) -> datetime | None:
+    """Return when a run has last read all its shards to the latest position; None: not yet.
+
+    Where the clock of its host is ahead, as its heartbeat shows, that is the time by our clock.
+    """
+    text, alive_at = record.dagster_run.tags.get(READ_TAG), last_sign_of_life(record)
+    if not text:
+        return None
+    ahead = timedelta(0) if alive_at is None else max(alive_at - now, timedelta(0))
+    return datetime.fromisoformat(text) - ahead
 
 
 def _failed_in_a_row(records: Sequence[RunRecord], loaded_at: datetime) -> list[RunRecord]:

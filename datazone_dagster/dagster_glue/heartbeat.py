@@ -49,6 +49,7 @@ OTHER_SILENCE_SECONDS = 120.0
 failed: snapshots, rebuilds, maintenance, audits."""
 
 _NEWEST_RUNS = 200
+_WITH_A_PROCESS = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 _watch = SilenceWatch()
 
@@ -120,7 +121,10 @@ def end_silent_runs(
     handed_on: Collection[str] = (),
     only: str | None = None,
 ) -> None:
-    """Mark started runs without a recent heartbeat as failed.
+    """Mark started runs without a recent heartbeat as failed, and those to be canceled as canceled.
+
+    A process that died, or was gone before somebody terminated its run, cancels nothing: Dagster
+    would show the run as canceling for ever, and it would keep its place.
 
     Runs of all jobs are checked, since they may occupy the same pools. A run that never sent a
     heartbeat is ended only if its job is one of `job_names`: other jobs may not send any.
@@ -147,7 +151,9 @@ def end_silent_runs(
             continue
         if max((now - alive_at).total_seconds(), seen_seconds) < allowed_seconds:
             continue
-        instance.report_run_failed(
+        is_canceling = run.status is DagsterRunStatus.CANCELING
+        end = instance.report_run_canceled if is_canceling else instance.report_run_failed
+        end(
             run,
             f"This run has sent no heartbeat since {alive_at.isoformat(timespec='seconds')}: its "
             "process is gone. Nothing is lost: its commits are safe, and the next run continues "
@@ -167,7 +173,7 @@ def _started_runs(
     """Return the started runs: all of `only` or of `job_names`, and the newest of other jobs."""
 
     def of(job_name: str | None, limit: int | None = None) -> Sequence[RunRecord]:
-        started = RunsFilter(job_name=job_name, statuses=[DagsterRunStatus.STARTED])
+        started = RunsFilter(job_name=job_name, statuses=_WITH_A_PROCESS)
         return instance.get_run_records(started, limit=limit)
 
     if only is not None:

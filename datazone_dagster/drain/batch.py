@@ -92,6 +92,8 @@ class BatchDrain:
         self.throttled = False
         self.tables: Tables | None = None
         """Tables for the next batch of the tick; None: the next batch opens them again."""
+        self.opened: Tables | None = None
+        """Tables that this batch has opened."""
         self.landed_before: Mapping[str, int] = {}
         """Last batch of each set of shards when this batch began; empty without drain runs."""
 
@@ -211,7 +213,7 @@ class BatchDrain:
                 tables.log.number_by_commit()
         else:
             tables.log.pass_scans()
-        self.landed_before = tables.log.batches_of_sets
+        self.opened, self.landed_before = tables, tables.log.batches_of_sets
         self._salt = None if masks is None else masks.salt_fingerprint
         check_salt(self._source.name, tables.log, self._salt)
         return tables, masks
@@ -238,9 +240,13 @@ class BatchDrain:
         state.known.committed(tables.log)
         state.size = state.size.after(measured)
         save_state(self._client, state)
-        until_seconds = self._started_seconds + self._settings.budget_seconds * MAINTENANCE_SHARE
-        if not maintain_once(tables.log, tables.saved, state, until_seconds, self._logger):
+        if not self._maintain(tables, state):
             self.tables = tables
+
+    def _maintain(self, tables: Tables, state: ProcessState) -> bool:
+        """Maintain the tables for a while; return whether that may have changed them."""
+        until_seconds = self._started_seconds + self._settings.budget_seconds * MAINTENANCE_SHARE
+        return maintain_once(tables.log, tables.saved, state, until_seconds, self._logger)
 
     def _begin_again(
         self,

@@ -20,12 +20,13 @@ from datazone_dagster.drain.commit_set import RunCommit, SetCommit
 from datazone_dagster.drain.drain_call import DrainCall
 from datazone_dagster.drain.plan import DrainPlan, ShardRead, oldest_unread, parent_is_done
 from datazone_dagster.drain.polling import POLLING, Intervals
-from datazone_dagster.drain.process_state import ProcessState, save_state
+from datazone_dagster.drain.process_state import ProcessState, load_state, save_state
 from datazone_dagster.drain.set_plan import plan_set, stream_of_checkpoint
 from datazone_dagster.drain.set_states import ShardsBySet
 from datazone_dagster.drain.source_check import owner_to_record
 from datazone_dagster.drain.source_tables import Tables
 from datazone_dagster.drain.stream_choice import list_streams, stream_to_read
+from datazone_dagster.errors import ConcurrentWriterError, SourceError, StorageError
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.drain_part import SetPart, StreamPart
 from datazone_dagster.model.protocols import StreamClient, TellsTime
@@ -117,13 +118,33 @@ class StreamDrain(_SharedDrain):
         intervals: Intervals = POLLING,
         listed_recently: bool = False,
     ) -> DrainReport:
-        """See `BatchDrain.run`; the report counts what all drains have landed."""
-        report = super().run(tables, intervals=intervals, listed_recently=listed_recently)
+        """See `BatchDrain.run`; the report counts what all drains have landed.
+
+        Where the service refuses listings, the runs go on landing, so maintenance goes on as well.
+        """
+        try:
+            report = super().run(tables, intervals=intervals, listed_recently=listed_recently)
+        except SourceError:
+            if self.opened is not None:
+                self._maintain_alone(self.opened)
+            raise
         opened = Tables.opened(self._layout, self._source, lambda: None, shared=True)
         return self._of_all_sets(report, opened)
 
     def _reads(self, plan: DrainPlan) -> Sequence[ShardRead]:
         return [read for read in plan.reads if not (read.closed or read.listed_open)]
+
+    def _maintain_alone(self, tables: Tables) -> None:
+        state, now = load_state(self._client, self._settings), self._now
+        try:
+            if tables.log.is_checkpoint_due:  # which drops the notes of positions
+                known = up_to_date(tables.saved.checkpoint, tables.log, now)
+                tables.saved.save_changes(known)
+        except (ConcurrentWriterError, StorageError) as error:
+            self._logger.warning("Maintenance of the change log is postponed: %s", error)
+            return
+        self._maintain(tables, state)
+        save_state(self._client, state)
 
     def _of_all_sets(self, report: DrainReport, tables: Tables) -> DrainReport:
         """Return the report with what the drain runs have landed since the last one."""

@@ -52,6 +52,7 @@ class ShardsBySet:
                 part.read_at.get(one.name),
                 part.run_since.get(one.name),
                 self._unread_since(one.number),
+                one.name in part.between_runs,
             )
             for one in shard_sets(self.sets)
         )

@@ -19,6 +19,7 @@ class SetState:
             since it began.
         run_since: Time at which its run was requested; None: it has none, or that is not known.
         unread_since: Time of its first unread change, a lower bound; None: no shard can be read.
+        is_between_runs: Whether it has no run, and the last one has just ended as planned.
     """
 
     name: str
@@ -28,6 +29,7 @@ class SetState:
     read_at: datetime | None
     run_since: datetime | None = None
     unread_since: datetime | None = None
+    is_between_runs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def sets_behind(source: str, sets: Sequence[SetState], now: datetime) -> SetsBeh
         now: Current time.
     """
     of_sets = [one for one in sets if one.shards]
-    alone = [one.name for one in of_sets if not one.has_run]
+    alone = [one.name for one in of_sets if not (one.has_run or one.is_between_runs)]
     late = [
         f"{one.name} by {in_words(now - one.read_at)}"
         for one in of_sets

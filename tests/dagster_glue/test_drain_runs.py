@@ -146,6 +146,20 @@ def test_runs_drain_and_the_sensor_reports_and_applies_what_they_land(
     assert world.tick().materializations() == []
 
 
+def test_a_run_that_ends_as_planned_is_replaced_without_a_warning(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = drain_requests(world.tick())
+    started(world, second)
+    run_set(world, first, monkeypatch)
+    tick = world.tick()
+    assert [one.partition_key for one in drain_requests(tick)] == ["1-of-2"]
+    assert tick.checks()[HEALTH].passed
+    world.clock.advance(timedelta(minutes=3))  # and nobody starts it
+    health = world.tick().checks()[HEALTH]
+    assert "No run reads" in str(health.description)
+
+
 def test_a_silent_run_is_replaced_within_a_minute(world: World) -> None:
     first, second = (started(world, one) for one in drain_requests(world.tick()))
     world.watch(timedelta(seconds=SILENCE_SECONDS - 1))
@@ -159,6 +173,34 @@ def test_a_silent_run_is_replaced_within_a_minute(world: World) -> None:
     health = tick.checks()[HEALTH]
     assert health.severity.value == "WARN"
     assert "No run reads 1 of 2 sets: 1-of-2" in str(health.description)
+
+
+def test_a_run_that_was_terminated_after_its_process_died_is_replaced(world: World) -> None:
+    first, second = (started(world, one) for one in drain_requests(world.tick()))
+    world.instance.report_run_canceling(first)
+    world.watch(timedelta(seconds=SILENCE_SECONDS - 1))
+    assert status_of(world, first) is DagsterRunStatus.CANCELING
+    world.instance.add_run_tags(second.run_id, {ALIVE_TAG: world.clock.now.isoformat()})
+    world.clock.advance(timedelta(seconds=1))
+    assert [one.partition_key for one in drain_requests(world.tick())] == ["1-of-2"]
+    assert status_of(world, first) is DagsterRunStatus.CANCELED
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(minutes=5)])
+def test_a_run_whose_clock_is_ahead_does_not_hide_that_it_is_behind(
+    world: World, ahead: timedelta
+) -> None:
+    """Both times in its tags are of its own clock."""
+    for one in drain_requests(world.tick()):
+        started(world, one)
+    world.clock.advance(timedelta(seconds=31))
+    alive = world.clock.now + ahead
+    for run in world.instance.get_runs():
+        read = alive - timedelta(minutes=3)
+        tags = {ALIVE_TAG: alive.isoformat(), READ_TAG: read.isoformat()}
+        world.instance.add_run_tags(run.run_id, tags)
+    health = world.tick().checks()[HEALTH]
+    assert "Behind the latest position: 1-of-2 by 3 min" in str(health.description)
 
 
 def test_a_run_that_was_replaced_ends_by_itself(

@@ -19,7 +19,7 @@ from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.drain import DrainSettings, drain_once, drain_tick
-from datazone_dagster.errors import ConcurrentWriterError, SourceMismatchError
+from datazone_dagster.errors import ConcurrentWriterError, SourceMismatchError, ThrottledError
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.drain_part import SetPart, StreamPart
 from datazone_dagster.model.layout import Layout
@@ -29,7 +29,15 @@ from datazone_dagster.model.shard_set import ShardSet, shard_sets
 from datazone_dagster.model.table_file import DataFile
 from datazone_dagster.process import crash_points
 from datazone_dagster.sources import DynamoDBSource
-from datazone_dagster.testing import Crash, FixedClock, ScriptedStream, at_point
+from datazone_dagster.testing import (
+    Crash,
+    Fault,
+    FaultKind,
+    FaultPlan,
+    FixedClock,
+    ScriptedStream,
+    at_point,
+)
 from tests.examples import examples
 from tests.new_process import NewProcess
 
@@ -214,6 +222,29 @@ def test_the_sensor_looks_at_once_for_a_shard_that_a_run_finds_gone(tmp_path: Pa
     assert gone not in {gap.shard_id for gap in world.tick().gaps}
     told = world.tick(StreamPart(2, unknown_shards=frozenset(unknown)))
     assert gone in {gap.shard_id for gap in told.gaps}
+
+
+def test_while_listings_fail_the_sensor_maintains_what_runs_land(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(3)
+    world.catch_up()
+    world.stream.faults = FaultPlan([Fault("ListStreams", FaultKind.THROTTLING, times=None)])
+    log = ChangeLog(world.layout, SOURCE.name)
+    before = log.table.now()
+    for _ in range(40):
+        world.put()
+        for one in shard_sets(2):
+            world.work(one)
+    log.table.forget()
+    with pytest.raises(ThrottledError):
+        world.tick(new=True)
+    after = log.table.now()
+    assert before is not None
+    assert after is not None
+    assert (after.checkpoint_version or 0) > max(before.version, before.checkpoint_version or 0)
+    world.stream.faults = None
+    world.tick(new=True)
+    world.check()
 
 
 @pytest.mark.parametrize("drain", [drain_once, drain_tick])

@@ -36,7 +36,6 @@ def numbered(action: Mapping[str, Any], batch: int) -> dict[str, Any]:
     stats = json.loads(action["stats"])
     for bounds in ("minValues", "maxValues"):
         stats[bounds][Log.BATCH] = batch
-    stats["tightBounds"] = False  # no row has them: Spark would take them for max(batch)
     return {
         **action,
         "partitionValues": {Log.BUCKET: str(bucket_of(batch))},

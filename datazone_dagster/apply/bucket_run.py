@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -27,6 +27,7 @@ from datazone_dagster.model.key_bucket import KeyBucket
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.report import ApplyReport
 from datazone_dagster.model.run_report import RunReport
+from datazone_dagster.model.snapshot_base import SnapshotBase
 
 SAVE_EVERY_SECONDS = 20.0
 """Shortest time between two commits that only move the position of a bucket without changes."""
@@ -91,7 +92,7 @@ class BucketRun:
         self,
         reports: Mapping[str, ApplyReport],
         progress: dict[str, Progress],
-        begins: Collection[str],
+        begins: MutableMapping[str, SnapshotBase],
         *,
         at_once: bool = False,
     ) -> None:
@@ -100,7 +101,7 @@ class BucketRun:
         Args:
             reports: Reports of the datasets, with the positions that the run has reached.
             progress: Progress that the tables have stored; it is moved.
-            begins: Outputs that begin with a snapshot, and have no position yet.
+            begins: Outputs that begin with a snapshot, and have no position yet; they get one.
             at_once: Whether it is due in any case.
         """
         now_seconds = time.monotonic()
@@ -112,9 +113,10 @@ class BucketRun:
             table = self._tables[output]
             try:
                 known = progress[output] = _moved(progress[output], table, report.position)
-                if report.position > known.position:
-                    table.pass_to(report.position, _stored(output, known, begins), self._clock())
-                    progress[output] = known.moved_to(report.position)
+                stored, at = _stored(output, known, begins), report.position
+                if at > known.position and table.pass_to(at, stored, self._clock()):
+                    progress[output] = known.moved_to(at)
+                    begins.pop(output, None)
                 if self._log is not None:
                     is_empty = partial(surely_lacks, self._log)
                     table.pass_idle(report.position, is_empty, self._clock())

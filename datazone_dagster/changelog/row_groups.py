@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +26,9 @@ from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.table_file import DataFile
 from datazone_dagster.rows.key_hash import Taken, are_of
+
+Packed = np.ndarray[Any, np.dtype[np.uint8]]
+"""Which rows of a row group are of the bucket, as bits: there is one for every row of a range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class RowGroups:
         self._files = files
         self._range = (after_batch, through_batch)
         self._bucket = bucket
-        self._of_bucket: dict[tuple[int, int], Taken] = {}
+        self._of_bucket: dict[tuple[int, int], Packed] = {}
         self._open: tuple[int, Any, pq.ParquetFile] | None = None
 
     def __enter__(self) -> RowGroups:
@@ -148,8 +152,9 @@ class RowGroups:
             keys = self._parquet(row_group.file).read_row_group(
                 row_group.group, columns=[Log.KEYS], use_threads=False
             )[Log.KEYS]
-            self._of_bucket[at] = are_of(self._bucket, slots_of(keys))
-        return self._of_bucket[at]
+            self._of_bucket[at] = np.packbits(are_of(self._bucket, slots_of(keys)))
+        taken: Taken = np.unpackbits(self._of_bucket[at], count=row_group.rows).astype(bool)
+        return taken
 
     def _parquet(self, number: int) -> pq.ParquetFile:
         if self._open is None or self._open[0] != number:

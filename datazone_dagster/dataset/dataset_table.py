@@ -221,8 +221,8 @@ class DatasetTable:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    def pass_to(self, batch: int, progress: Progress, now: datetime) -> None:
-        """Move the position past batches without rows for this bucket, in a commit of its own.
+    def pass_to(self, batch: int, progress: Progress, now: datetime) -> bool:
+        """Move the position past batches without rows for this bucket; False: there is no table.
 
         Raises:
             ConcurrentWriterError: The table is not at this progress, or a rebuild is about to be
@@ -230,12 +230,13 @@ class DatasetTable:
             StorageError: The store failed.
         """
         if (table := self._open()) is None:
-            return
+            return False
         begin_commit(table, self._source, now)
         require_progress(table.at, self._source, progress, self._bucket)
         commit = transaction(self.app_id, batch)
         with guarded(self.uri, f"Moving the position of dataset {self._dataset_id!r}"):
             append(table, table.schema.empty_table(), commit, independent=self._independent)
+        return True
 
     def pass_idle(self, batch: int, is_empty: IsEmpty, now: datetime) -> None:
         """Move the positions of other buckets without changes: see `idle_buckets`."""
@@ -276,9 +277,8 @@ class DatasetTable:
         table = self._open() or self._create(rows, state)
         require_not_restored(table.at, self._source)
         newest = pc.max(changes[Log.BATCH]).as_py() or 0
-        redriven = table.transaction(self.redrive_app_id)
         is_passed = pc.all(are_passed(table.at, self._source, changes), min_count=0).as_py()
-        if redriven != after_redrive or not is_passed:
+        if table.transaction(self.redrive_app_id) != after_redrive or not is_passed:
             raise ConcurrentWriterError(
                 f"Dataset {self._dataset_id!r} changed just before its records were redriven.",
                 safe="Nothing of this attempt was written; the records wait in the quarantine.",

@@ -17,6 +17,9 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIXERS = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
 _HALF, _TOP = np.uint64(33), np.uint64(64 - (SLOTS - 1).bit_length())
 
+_KEYS_AT_ONCE = 1 << 14
+"""Keys that are hashed at once: the sums take some forty times the bytes of their keys."""
+
 
 def are_of(bucket: KeyBucket, slots: Slots) -> Taken:
     """Return per slot whether it is of a bucket."""
@@ -30,8 +33,12 @@ def slots_of_keys(keys: pa.StringArray) -> Slots:
     The hash of the bytes b[0..n) is the sum of (b[i] + 1) * m^(i+1) modulo 2^64, mixed so that the
     highest bits depend on every byte. Tables are laid out by it: it must never change.
     """
-    if not len(keys):
-        return np.zeros(0, np.uint8)
+    starts = range(0, len(keys), _KEYS_AT_ONCE)
+    some = [_slots_of_some(keys.slice(start, _KEYS_AT_ONCE)) for start in starts]
+    return np.concatenate([np.zeros(0, np.uint8), *some])
+
+
+def _slots_of_some(keys: pa.StringArray) -> Slots:
     _, offsets, data = keys.buffers()
     bounds = np.frombuffer(offsets, np.int32)[keys.offset : keys.offset + len(keys) + 1]
     bounds = bounds.astype(np.int64)

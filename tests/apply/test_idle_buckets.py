@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from datazone_dagster.apply import bucket_run
 from datazone_dagster.changelog import compaction
 from datazone_dagster.changelog.empty_ranges import surely_lacks
 from datazone_dagster.changelog.log import ChangeLog
@@ -27,6 +28,7 @@ from datazone_dagster.pipeline import (
     bucket_positions,
     buckets_behind,
     datasets_of_source,
+    follow_changes,
 )
 from datazone_dagster.process import crash_points
 from datazone_dagster.testing import Crash, crash_at
@@ -119,6 +121,30 @@ def test_a_run_goes_on_where_another_one_has_moved_its_bucket(tmp_path: Path) ->
     require_progress(at, "orders", Progress(1), idle, 2)  # its next change is in batch 3
     with pytest.raises(ConcurrentWriterError, match="at batch 2, not at 1"):
         require_progress(at, "orders", Progress(1), idle, 1)  # its next change was in batch 2
+
+
+def test_a_run_that_stays_from_before_there_is_a_table_loses_no_race(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has moved past batches without its keys, but no table could take the position."""
+    monkeypatch.setattr(bucket_run, "SAVE_EVERY_SECONDS", 0.0)
+    layout = Layout(str(tmp_path))
+    land(layout, [(7, "x")])
+    ours = next(one for one in key_buckets(OF) if one != bucket_of(7))
+    key = next(at for at in range(60) if bucket_of(at) == ours)
+    asked: list[int] = []
+
+    def told_to_end() -> bool:
+        asked.append(1)
+        if len(asked) == 3:
+            apply_transform(path_flow("d", OF), layout, bucket=bucket_of(7))
+            land(layout, [(key, "y")])
+        return len(asked) > 60 or bucket_positions("orders", "d", layout, OF)[ours] == 2
+
+    steps = follow_changes(path_flow("d", OF), layout, bucket=ours, told_to_end=told_to_end)
+    assert not any(one.lost_race for one in steps)
+    assert len(asked) < 60
+    assert same_as_one_run(layout)
 
 
 def test_a_move_is_no_move_if_a_run_of_that_bucket_came_first(tmp_path: Path) -> None:

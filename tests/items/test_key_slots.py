@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 
@@ -33,3 +35,14 @@ def test_slots_do_not_depend_on_the_other_rows() -> None:
     counts = np.bincount(whole // 16, minlength=16)
     assert counts.min() > 30
     assert counts.max() < 100
+
+
+def test_memory_does_not_grow_with_the_keys() -> None:
+    keys = pa.array([f"2:idS10:{at:010d}" for at in range(100_000)])
+    tracemalloc.start()
+    try:
+        slots_of_keys(keys)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 16 << 20

@@ -7,6 +7,7 @@ frozen finds that others have read its shards, lands nothing and ends.
 
 # No postponed annotations here: Dagster reads the real one of `context`.
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -30,6 +31,7 @@ from datazone_dagster.dagster_glue.lakehouse_check import check_lakehouse
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     END_TAG,
+    FAILING_TAG,
     FAILURE_TAG,
     LAKEHOUSE_KEY,
     READ_TAG,
@@ -40,6 +42,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import LOCAL_TICK_SECONDS
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
+from datazone_dagster.dagster_glue.seldom_log import seldom
 from datazone_dagster.dagster_glue.staying_runs import ASK_EVERY_SECONDS, asked_at_times
 from datazone_dagster.dagster_glue.stopped_sensor import was_stopped
 from datazone_dagster.dagster_glue.tick_summary import counted
@@ -52,7 +55,7 @@ from datazone_dagster.model.shard_set import ShardSet, shard_set_named, shard_se
 from datazone_dagster.observe.health import TRANSIENT
 from datazone_dagster.pipeline import DrainSettings, drain_tick, next_drain_seconds
 from datazone_dagster.process.shutdown import ending
-from datazone_dagster.text import shown
+from datazone_dagster.text import shortened, shown
 
 LOG_EVERY_SECONDS = 300.0
 """Interval at which a run tells what it has landed: each line is a row in Dagster's storage."""
@@ -67,7 +70,8 @@ WAITS_SECONDS = (1.0, 5.0, 10.0, 20.0)
 """Waits after failures in a row that usually pass by themselves; after one more, the run fails."""
 
 _LOOK_EVERY_SECONDS = 0.2
-_UNKNOWN_TOLD = 5
+_SHARDS_TOLD = 5
+_ERROR_CHARS = 200
 
 
 def drain_job(
@@ -214,6 +218,8 @@ class SetWorker:
         self._clock = clock
         self._read_at: datetime | None = None
         self._unknown: Sequence[str] | None = None
+        self._failing: Sequence[tuple[str, str]] | None = None
+        self._drain_log = seldom(context.log, LOG_EVERY_SECONDS)
         self._failures = 0
         self._landed = (0, 0)
         self._logged_seconds = self._busy_seconds = time.monotonic()
@@ -222,7 +228,8 @@ class SetWorker:
         """Return the tags that tell the sensor how far this run is."""
         read = {} if self._read_at is None else {READ_TAG: self._read_at.isoformat()}
         unknown = {} if self._unknown is None else {UNKNOWN_TAG: ",".join(self._unknown)}
-        return {**read, **unknown}
+        failing = {} if self._failing is None else {FAILING_TAG: json.dumps(self._failing)}
+        return {**read, **unknown, **failing}
 
     def drain(self, must_end: Callable[[], bool]) -> None:
         """Drain until the run must end, or has had no shard for a minute.
@@ -251,7 +258,7 @@ class SetWorker:
                 self._layout,
                 settings=self._settings,
                 clock=self._clock,
-                logger=self._log,
+                logger=self._drain_log,
                 listening=not self._pause_seconds,
                 part=SetPart(self._shards, is_first=is_first),
             )
@@ -263,7 +270,10 @@ class SetWorker:
             return None
         self._failures = 0
         if report.shards_unknown or self._unknown:
-            self._unknown = report.shards_unknown[:_UNKNOWN_TOLD]
+            self._unknown = report.shards_unknown[:_SHARDS_TOLD]
+        if report.shard_errors or self._failing:
+            errors = report.shard_errors[:_SHARDS_TOLD]
+            self._failing = [(name, shortened(text, _ERROR_CHARS)) for name, text in errors]
         if report.shards_open or not report.caught_up:
             self._busy_seconds = time.monotonic()
         if report.caught_up:

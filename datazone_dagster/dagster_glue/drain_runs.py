@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -14,6 +15,7 @@ from datazone_dagster.dagster_glue.heartbeat import end_silent_runs, last_sign_o
 from datazone_dagster.dagster_glue.job_runs import ACTIVE, PARTITION_TAG
 from datazone_dagster.dagster_glue.names import (
     BATCH_TAG,
+    FAILING_TAG,
     FAILURE_TAG,
     LAKEHOUSE_TAG,
     READ_TAG,
@@ -97,7 +99,7 @@ class DrainRuns:
         end_silent_runs(self.instance, {job}, now, quick_to_end={job}, only=job)
         read_at: dict[str, datetime | None] = {}
         run_since: dict[str, datetime] = {}
-        begun, unknown = set[str](), set[str]()
+        begun, unknown, failing = set[str](), set[str](), dict[str, str]()
         version = drain_version(self.source, self.settings)
         active = RunsFilter(job_name=job, statuses=ACTIVE)
         for record in self.instance.get_run_records(active, limit=_ACTIVE_MOST):
@@ -116,6 +118,7 @@ class DrainRuns:
             created_at = record.create_timestamp.replace(tzinfo=timezone.utc)
             run_since[name] = min(run_since.get(name, created_at), created_at)
             unknown.update(filter(None, tags.get(UNKNOWN_TAG, "").split(",")))
+            failing.update(json.loads(tags.get(FAILING_TAG, "[]")))
         between = self._ended_lately(now) if len(read_at) < len(sets) else set[str]()
         return StreamPart(
             len(sets),
@@ -123,6 +126,7 @@ class DrainRuns:
             reported_batch,
             run_since,
             frozenset(unknown),
+            tuple(failing.items()),
             frozenset(between - read_at.keys()),
         )
 

@@ -52,6 +52,10 @@ UNKNOWN_TAG = ".dagster/datazone_unknown_shards"
 """Hidden tag of a drain run: shards that the service did not know when it read them last; the first
 few, separated by commas."""
 
+FAILING_TAG = ".dagster/datazone_failing_shards"
+"""Hidden tag of a drain run: shards that it could not read last, each with the error, as JSON; the
+first few."""
+
 SHARED_TAG = ".dagster/datazone_shared"
 """Hidden tag of a requested run of all transforms of a source: the source."""
 RETRIES_TAG = ".dagster/datazone_retries"

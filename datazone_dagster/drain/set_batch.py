@@ -163,13 +163,15 @@ class StreamDrain(_SharedDrain):
             for row in rows
         }
         waiting = any(not parent_is_done(row, checkpoint) for row in unfinished)
+        errors = (*report.shard_errors, *part.shard_errors)
         return replace(
             self._with_landed(report, log),
-            caught_up=not (report.lost_race or report.shard_errors or waiting)
+            caught_up=not (report.lost_race or errors or waiting)
             and all(is_read[number - 1] for number in by_set),
             latest_age_seconds=max((ages[number - 1] or 0.0 for number in by_set), default=0.0),
             oldest_unread_at=oldest_unread(checkpoint, at_latest),
             shards_unfinished=len(unfinished),
+            shard_errors=errors,
             gaps=checkpoint.open_gaps(),
             sets=states,
         )

@@ -33,6 +33,7 @@ class StreamPart:
         reported_batch: Last batch that the sensor has reported; None: it has reported none yet.
         run_since: Time at which the run of a set was requested, by the name of the set.
         unknown_shards: Shards that the service did not know when a run read them.
+        shard_errors: Shards that a run could not read last, and why; the first few of each.
         between_runs: Names of sets whose run has just ended as planned: they get the next one.
     """
 
@@ -41,6 +42,7 @@ class StreamPart:
     reported_batch: int | None = None
     run_since: Mapping[str, datetime] = field(default_factory=dict)
     unknown_shards: frozenset[str] = frozenset()
+    shard_errors: tuple[tuple[str, str], ...] = ()
     between_runs: frozenset[str] = frozenset()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -34,7 +35,14 @@ from datazone_dagster import Dataset, Input, Output, Stream, Transform, transfor
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.dagster_glue import drain_jobs
 from datazone_dagster.dagster_glue.heartbeat import SILENCE_SECONDS
-from datazone_dagster.dagster_glue.names import ALIVE_TAG, END_TAG, FAILURE_TAG, READ_TAG
+from datazone_dagster.dagster_glue.names import (
+    ALIVE_TAG,
+    END_TAG,
+    FAILING_TAG,
+    FAILURE_TAG,
+    READ_TAG,
+)
+from datazone_dagster.dagster_glue.seldom_log import seldom
 from datazone_dagster.errors import (
     DefinitionError,
     LakehouseMismatchError,
@@ -201,6 +209,43 @@ def test_a_run_whose_clock_is_ahead_does_not_hide_that_it_is_behind(
         world.instance.add_run_tags(run.run_id, tags)
     health = world.tick().checks()[HEALTH]
     assert "Behind the latest position: 1-of-2 by 3 min" in str(health.description)
+
+
+def test_a_shard_that_a_run_can_not_read_fails_the_check_of_the_stream(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = drain_requests(world.tick())
+    names = world.stream.shard_ids()
+    fault = Fault("GetRecords", FaultKind.INTERNAL_ERROR, times=None, shard=0)
+    world.stream.faults = FaultPlan([fault])
+    for one in requests:
+        run_set(world, one, monkeypatch)
+    ended = world.instance.get_runs()
+    (told,) = {one.tags[FAILING_TAG] for one in ended if FAILING_TAG in one.tags}
+    for one in requests:
+        started(world, one, **{FAILING_TAG: told})
+    world.clock.advance(timedelta(minutes=2))
+    for run in world.instance.get_runs():
+        world.instance.add_run_tags(run.run_id, {ALIVE_TAG: world.clock.now.isoformat()})
+    health = world.tick().checks()[HEALTH]
+    assert (health.severity.value, health.metadata["state"].value) == ("ERROR", "FAILING")
+    assert health.metadata["shards_failing"].value == 1
+    assert f"1 shards can't be read. {names[0]}: " in str(health.description)
+
+
+def test_a_message_that_comes_again_and_again_is_a_row_now_and_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "run")
+    seconds = [0.0]
+    log = seldom(logging.getLogger("run"), 300.0, lambda: seconds[0])
+    for at in (0.0, 1.0, 299.0, 300.0):
+        seconds[0] = at
+        log.warning("Shard %s failed: %s", "a", at)
+        log.warning("Shard %s failed: %s", "b", at)
+        log.info("Nothing else.")
+    texts = ["Shard a failed: {}", "Shard b failed: {}", "Nothing else."]
+    assert caplog.messages == [one.format(at) for at in (0.0, 300.0) for one in texts]
 
 
 def test_a_run_that_was_replaced_ends_by_itself(

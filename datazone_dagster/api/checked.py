@@ -72,7 +72,7 @@ def buckets(where: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not is_bucket_count(value):
         raise DefinitionError(
             f"{where}: buckets={value!r} is not a number of buckets.",
-            hint=f"Give a power of two up to {SLOTS}, such as 16; 1 is no buckets.",
+            hint=f"Give a power of two up to {SLOTS}, such as 16; 1 means none.",
         )
     return value
 

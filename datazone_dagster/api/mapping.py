@@ -51,7 +51,7 @@ class Input:
         """Check the origin."""
         if not isinstance(self.origin, Stream | Dataset):
             raise DefinitionError(
-                f"Input({self.origin!r}): an input is a Stream or a Dataset.",
+                f"Input: origin is a {type(self.origin).__name__}, not a Stream or a Dataset.",
                 hint="Write Input(Stream(source=DynamoDBSource(...))) or Input(Dataset(id=...)).",
             )
 

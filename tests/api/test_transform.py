@@ -151,3 +151,11 @@ def test_a_lambda_with_a_name_is_fine() -> None:
     build = transform(input_mapping={"changes": STREAM}, output_mapping=ROWS, name="copied")
     built: Transform = build(copied)
     assert built.name == "copied"
+
+
+def test_an_input_of_another_kind_is_named_without_its_settings() -> None:
+    source: Any = DynamoDBSource("orders", endpoint_url="http://127.0.0.1:8000")
+    with pytest.raises(DefinitionError, match="origin is a DynamoDBSource") as refused:
+        Input(source)
+    assert "endpoint_url" not in str(refused.value)
+    assert "Input(Stream(source=" in refused.value.hint

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster._core.scheduler.instigation import InstigatorStatus
 
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
@@ -76,6 +78,34 @@ def test_the_sets_of_dead_and_of_frozen_runs_are_taken_over_within_a_minute(
         end(daemon)
     catch_up(table.endpoint_url, layout)
     assert_exactly_once(table, layout, fault=f"{number.name} of drain runs")
+
+
+def test_drain_runs_end_soon_after_their_sensor_was_stopped(
+    server: LocalDynamoDB, layout: Layout, tmp_path: Path
+) -> None:
+    table = OrdersTable(server.endpoint_url, seed=32)
+    table.create()
+    table.write(40)
+    path = tmp_path / "home"
+    home = DagsterHome(path, server.endpoint_url, layout.uri, start_timeout_seconds=120)
+    with home.daemon("tests.faults.drain_runs_project") as daemon:
+        wait_for(lambda: all_landed(table, layout), "the first drain runs", deadline_seconds=150)
+        with DagsterInstance.from_config(str(path)) as instance:
+            (state,) = [
+                one
+                for one in instance.all_instigator_state()
+                if one.instigator_name == "drain_orders"
+            ]
+            job = RunsFilter(job_name="drain_shards_orders")
+            assert any(not one.is_finished for one in instance.get_runs(job))
+            instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
+            wait_for(
+                lambda: all(one.is_finished for one in instance.get_runs(job)),
+                "the end of the drain runs",
+                deadline_seconds=90.0 * grace_seconds() / GRACE_SECONDS,
+            )
+            assert {one.status for one in instance.get_runs(job)} == {DagsterRunStatus.SUCCESS}
+        end(daemon)
 
 
 def rows_equal(table: OrdersTable, layout: Layout) -> bool:

@@ -82,7 +82,7 @@ test-store: $(STAMP) $(BIN)/versitygw $(AZURITE) ## all tests on object stores t
 	@test ! -e $(SWEEP) || $(BIN)/python -m tests.store.sweep_table $(SWEEP) docs/reliability.md
 
 SPARK_JARS := $(VENV)/spark-jars
-test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake, and Spark as an engine (needs Java 17 and Maven)
+test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake, and Spark as an engine (needs Java 17 and Maven; half an hour)
 	@if ! java -version >/dev/null 2>&1 || ! mvn -v >/dev/null 2>&1; then \
 	  echo "test-spark: skipped, it needs java (17) and mvn on the PATH"; exit 0; fi; \
 	set -e; \

@@ -55,6 +55,14 @@ class Server:
     def __init__(self, work: Path) -> None:
         self._work = work
         self._port = free_port()
+        spec = util.find_spec("pyspark")
+        assert spec is not None
+        assert spec.origin is not None
+        self._home = work / "home"
+        self._home.mkdir()
+        for one in Path(spec.origin).parent.iterdir():
+            if one.name != "work":  # executors write there: not into the environment
+                (self._home / one.name).symlink_to(one)
         self.start()
 
     @property
@@ -62,10 +70,6 @@ class Server:
         return f"sc://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        spec = util.find_spec("pyspark")
-        assert spec is not None
-        assert spec.origin is not None
-        home = Path(spec.origin).parent
         jars = ",".join(map(str, Path(os.environ[JARS]).glob("*.jar")))
         settings = {
             "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -84,15 +88,20 @@ class Server:
         }
         environment = {
             **os.environ,
-            "SPARK_HOME": str(home),
+            "SPARK_HOME": str(self._home),
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_LOCAL_DIRS": str(self._work / "local"),
-            "SPARK_WORKER_DIR": str(self._work / "worker"),
             "TZ": "UTC",
             "LC_ALL": "C.UTF-8",
         }
         command = [
-            *(str(home / "bin" / "spark-submit"), "--master", MASTER, "--driver-memory", "768m"),
+            *(
+                str(self._home / "bin" / "spark-submit"),
+                "--master",
+                MASTER,
+                "--driver-memory",
+                "768m",
+            ),
             *("--driver-java-options", QUICK_JVM),
             *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer"),
             *("--jars", jars),

@@ -42,6 +42,7 @@ from datazone_dagster.delta.orphans import orphan_files
 from datazone_dagster.delta.read_file import all_rows
 from datazone_dagster.delta.table import Table, created, opened
 from datazone_dagster.delta.write_table import delete_before
+from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.rows.streamed_rows import FILE_BYTES, StreamedRows
@@ -56,6 +57,9 @@ _OF_A_REDRIVE = (
     *(REDRIVE, REDRIVEN_AT),
 )
 """Columns of all records that a redrive holds in memory."""
+
+ATTEMPTS = 20
+"""Attempts at adding records while others add theirs: every bucket of the dataset may."""
 
 _CONFIGURATION = {
     **NO_CLEANING,
@@ -86,21 +90,23 @@ class Quarantine:
             The number of new records.
 
         Raises:
-            ConcurrentWriterError: Another run wrote to the quarantine meanwhile.
+            ConcurrentWriterError: Another run changed records of the quarantine meanwhile. Runs of
+                other buckets may add some.
             StorageError: The store failed.
         """
         if not len(changes):
             return 0
         ids = record_ids(changes)
-        table = self._open() or created(
-            self.uri,
-            self._storage_options,
-            KIND,
-            SCHEMA,
-            configuration=_CONFIGURATION,
-            description=f"Records that dataset {self._dataset_id} could not take. "
-            "Written by datazone_dagster only.",
-        )
+        for attempts_left in reversed(range(ATTEMPTS)):
+            table = self._open() or self._created()
+            try:
+                return self._put(table, changes, ids, now)
+            except ConcurrentWriterError:
+                if not attempts_left or not self._has_only_more(table):
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _put(self, table: Table, changes: pa.Table, ids: pa.StringArray, now: datetime) -> int:
         stored = StreamedRows(table, SCHEMA, (RECORD_ID, *MARKS))
         new = first_of_each(ids, set(stored.rows[RECORD_ID].to_pylist()))
         stored.replace(
@@ -109,6 +115,22 @@ class Quarantine:
             doing=f"Quarantining records of dataset {self._dataset_id!r}",
         )
         return int(new.sum())
+
+    def _has_only_more(self, known: Table) -> bool:
+        """Return whether others have added records only: what was erased must not come back."""
+        newest = self._open()
+        return newest is not None and known.at.by_identity.keys() <= newest.at.by_identity.keys()
+
+    def _created(self) -> Table:
+        return created(
+            self.uri,
+            self._storage_options,
+            KIND,
+            SCHEMA,
+            configuration=_CONFIGURATION,
+            description=f"Records that dataset {self._dataset_id} could not take. "
+            "Written by datazone_dagster only.",
+        )
 
     def put_again(self, records: pa.Table, now: datetime) -> None:
         """Give stored records that wait on a new `reason` and `last_seen_at`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from datazone_dagster.pipeline import (
 )
 from datazone_dagster.process import crash_points
 from datazone_dagster.rows.bucket_files import tag_in
+from datazone_dagster.rows.streamed_rows import StreamedRows
 from datazone_dagster.testing import Crash, at_point, crash_at
 from tests.apply.test_buckets import (
     BATCH,
@@ -220,6 +222,30 @@ def test_events_wait_behind_those_of_their_key_in_another_number_of_buckets(
     redrive_dataset(flow("d", 1, "append"), "d", layout)
     assert records_waiting("orders", "d", layout) == 0
     assert same_as_one_run(layout, "append")
+
+
+def test_buckets_quarantine_records_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run that comes second adds its records to those of the first, and evaluates nothing."""
+    caplog.set_level(logging.INFO)
+    layout = Layout(str(tmp_path))
+    land(layout, MANY, [(key, "bad") for key in range(0, 60, 7)])
+    first, second = key_buckets(2)
+    original, begun = StreamedRows.replace, list[str]()
+
+    def replace(self: StreamedRows, *given: Any, **named: Any) -> None:
+        if not begun:
+            begun.append(second.name)
+            apply_transform(flow("d", 2, "soft", "bad"), layout, bucket=second)
+        original(self, *given, **named)
+
+    monkeypatch.setattr(StreamedRows, "replace", replace)
+    apply_transform(flow("d", 2, "soft", "bad"), layout, bucket=first)
+    assert "lost the commit race" not in caplog.text
+    assert records_waiting("orders", "d", layout) == len(range(0, 60, 7))
+    redrive_dataset(flow("d", 2, "soft"), "d", layout)
+    assert same_as_one_run(layout, "soft")
 
 
 def test_a_bucket_that_is_behind_does_not_keep_the_records_of_others(tmp_path: Path) -> None:

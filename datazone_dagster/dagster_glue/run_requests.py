@@ -29,7 +29,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import free_pools
-from datazone_dagster.dagster_glue.queued_runs import held_pools
+from datazone_dagster.dagster_glue.queued_runs import held_pools, taken_pools
 from datazone_dagster.dagster_glue.staying_runs import end_run_of_other_code
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
@@ -125,7 +125,13 @@ class RunDecider:
             return _decided(past, f"{name} failed {times} and is retried in {in_words(remaining)}")
         if (early := self._too_early(bucket)) > timedelta(0):
             return _decided(past, f"the next run of {name} starts in {in_words(early)}")
-        return _decided(past, f"{name} has a backlog", self._request(bucket))
+        taken = self._taken if bucket.is_whole else ""
+        request = None if taken else self._request(bucket)
+        return _decided(past, f"{name} {taken or 'has a backlog'}", request)
+
+    @cached_property
+    def _taken(self) -> str:
+        return taken_pools(self.instance, [pool_name(self.transform)])
 
     @cached_property
     def _waits(self) -> str:

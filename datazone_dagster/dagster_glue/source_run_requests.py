@@ -25,7 +25,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.pools import free_pools, limit_pools
-from datazone_dagster.dagster_glue.queued_runs import held_pools
+from datazone_dagster.dagster_glue.queued_runs import held_pools, taken_pools
 from datazone_dagster.dagster_glue.run_requests import (
     RunDecision,
     died_at,
@@ -116,8 +116,10 @@ def decide_source_run(
     if wait > timedelta(0):
         return decided(f"the last run of {job} ended early; the next starts in {in_words(wait)}")
     early = too_early(instance, job, options.min_run_interval, now)
-    if early > timedelta(0):
-        return decided(f"the next run of {job} starts in {in_words(early)}")
+    taken = taken_pools(instance, pools)
+    if early > timedelta(0) or taken:
+        starts = f"the next run of {job} starts in {in_words(early)}"
+        return decided(starts if early > timedelta(0) else f"{job} {taken}")
     limit_pools(instance, pools)
     request = RunRequest(
         job_name=job,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster._core.storage.dagster_run import RunOpConcurrency
 
 from datazone_dagster import dagster_yaml
 from datazone_dagster.dagster_glue.names import pool_name, snapshot_pool_name
@@ -95,3 +96,44 @@ def test_the_slot_of_an_ended_run_holds_nobody_up(
         assert storage.get_concurrency_info(POOL).active_run_ids == (
             set() if ended else {dead.run_id}
         )
+
+
+def work_elsewhere(instance: DagsterInstance, job: str, *pools: str) -> DagsterRun:
+    """Add a run at work that needs these pools, as Dagster stores it."""
+    return instance.add_run(
+        DagsterRun(
+            job,
+            status=DagsterRunStatus.STARTED,
+            run_op_concurrency=RunOpConcurrency(
+                root_key_counts={}, has_unconstrained_root_nodes=False, all_pools=set(pools)
+            ),
+        )
+    )
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_no_run_is_requested_that_would_wait_in_the_queue_for_a_pool(
+    make_world: MakeWorld, instance: DagsterInstance, shares: bool
+) -> None:
+    """One that waits there makes the runs that stay end, those of other sources too."""
+    world = make_world(orders_transform(), one_run_per_source=shares)
+    world.instance = instance
+    world.put("a")
+    work_elsewhere(instance, "others", "theirs")
+    redrive = work_elsewhere(instance, "redrive_orders", POOL)
+    tick = world.tick()
+    assert not tick.requests
+    expected = f"waits for the pool of a run at work: redrive_orders, which has {POOL}"
+    assert (tick.skip or "").endswith(expected)
+    instance.report_run_canceled(redrive)
+    job = "apply_source_orders" if shares else "apply_orders"
+    assert [one.job_name for one in world.tick().requests] == [job]
+
+
+def test_where_pools_count_steps_a_run_is_requested_and_its_step_waits(
+    world: World, tmp_path: Path
+) -> None:
+    with home(tmp_path / "plain") as world.instance:
+        world.put("a")
+        work_elsewhere(world.instance, "redrive_orders", POOL)
+        assert [one.job_name for one in world.tick().requests] == ["apply_orders"]

@@ -9,10 +9,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from benchmarks import apply, decode, drain, scale, typed_peers
+from benchmarks import apply, buckets, decode, drain, scale, typed_peers
 from benchmarks.measure import Measured, Stages
 from benchmarks.orders import DATASET
 from benchmarks.pages import Workload, generated
+from benchmarks.stream import PagesStream
+from datazone_dagster.model.drain_part import SetPart
+from datazone_dagster.model.key_bucket import key_buckets
+from datazone_dagster.model.shard_set import shard_sets
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,21 @@ def test_the_typed_peers_make_the_same_dataset(pages: Path, tmp_path: Path) -> N
     for name, peer in (("fold", typed_peers.fold), ("merges", typed_peers.merges)):
         assert peer(pages, str(tmp_path / name)) == 300
         assert rows(tmp_path / name) == expected
+
+
+def test_two_workers_make_the_dataset_of_one(pages: Path, tmp_path: Path) -> None:
+    rows = []
+    for workers in (1, 2):
+        lake = str(tmp_path / str(workers))
+        buckets.prepare(lake, PagesStream(pages), workers)
+        for one in shard_sets(workers):
+            part = None if workers == 1 else SetPart(one)
+            buckets.drained_part(pages, lake, part, list)
+        buckets.drained_mark(lake).touch()
+        for bucket in key_buckets(workers):
+            buckets.applied_part(pages, lake, bucket, list)
+        rows.append(buckets.rows_in(lake))
+    assert rows[0] == rows[1] > 0
 
 
 def test_the_simulation_of_many_shards() -> None:

@@ -18,7 +18,7 @@ from datazone_dagster.apply.function import Function
 from datazone_dagster.apply.pacing import Stay
 from datazone_dagster.changelog.empty_ranges import surely_lacks
 from datazone_dagster.changelog.log import ChangeLogSnapshot
-from datazone_dagster.changelog.slot_parts import BY_SLOTS
+from datazone_dagster.changelog.slot_parts import BY_SLOTS, ranges_for, ranges_in
 from datazone_dagster.dataset.dataset_progress import Progress
 from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.swap_fence import MakesWayError
@@ -66,10 +66,11 @@ class BucketRun:
     def lay_out(self, log: ChangeLogSnapshot) -> None:
         """Have batches of the change log laid out for buckets from now on."""
         self._log = log
-        if self._bucket.is_whole or BY_SLOTS in log.properties:
+        ranges = ranges_for(self._bucket.of)
+        if self._bucket.is_whole or ranges_in(log.properties) >= ranges:
             return
         try:
-            log.set_property(BY_SLOTS, "true", "Laying out the change log by buckets")
+            log.set_property(BY_SLOTS, str(ranges), "Laying out the change log by buckets")
         except ConcurrentWriterError as error:
             self._logger.info("The next run lays out the change log by buckets: %s", error)
 

@@ -46,7 +46,7 @@ class BatchWriter:
         epoch: int,
         commit: Callable[[AddAction, Sequence[Landed] | None], int],
         *,
-        by_slots: bool = False,
+        by_slots: int = 0,
         by_commit: bool = False,
     ) -> None:
         self.batch = batch

@@ -10,7 +10,7 @@ from datazone_dagster.changelog.batch_writer import BatchWriter
 from datazone_dagster.changelog.log_head import LogHead
 from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.changelog.set_commits import SetBatch
-from datazone_dagster.changelog.slot_parts import BY_SLOTS
+from datazone_dagster.changelog.slot_parts import ranges_in
 from datazone_dagster.delta.table_state import KeptTable
 from datazone_dagster.model.checkpoint import Landed
 
@@ -42,6 +42,6 @@ def begin_batch(
         batch,
         epoch,
         commit,
-        by_slots=BY_SLOTS in properties,
+        by_slots=ranges_in(properties),
         by_commit=BY_COMMIT in properties,
     )

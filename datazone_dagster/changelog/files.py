@@ -24,7 +24,13 @@ from deltalake.transaction import AddAction
 from datazone_dagster.changelog.key_slots_note import slots_tag
 from datazone_dagster.changelog.numbering import is_numbered, numbered
 from datazone_dagster.changelog.schema import REPEATING, WRITTEN_SCHEMA, bucket_of
-from datazone_dagster.changelog.slot_parts import SLOTS_NOTE, SlotParts, notes_to_json, slots_in
+from datazone_dagster.changelog.slot_parts import (
+    MOST_RANGES,
+    SLOTS_NOTE,
+    SlotParts,
+    notes_to_json,
+    ranges_of,
+)
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.errors import StoreUnavailableError
 from datazone_dagster.model.column_names import Log
@@ -84,16 +90,16 @@ class FileWriter:
         store: Folder of the table.
         bucket: Partition of all rows.
         data_change: Whether the rows are new to the table.
-        by_slots: Whether the rows of a batch of several row groups are laid out by the slots of
-            their keys: see `slot_parts`.
+        by_slots: Number of ranges of slots by which the rows of a batch of several row groups are
+            laid out: see `slot_parts`. 0: in the order given.
     """
 
     def __init__(
-        self, store: TableStore, bucket: int, *, data_change: bool = True, by_slots: bool = False
+        self, store: TableStore, bucket: int, *, data_change: bool = True, by_slots: int = 0
     ) -> None:
         self._store = store
         self._bucket = bucket
-        self._parts = SlotParts(ROW_GROUP_ROWS, ROW_GROUP_BYTES) if by_slots else None
+        self._parts = SlotParts(ROW_GROUP_ROWS, ROW_GROUP_BYTES, by_slots) if by_slots else None
         self._data_change = data_change
         self._path = f"{folder_of(bucket)}/part-{uuid.uuid4()}.zstd.parquet"
         self._statistics = _Statistics()
@@ -233,7 +239,7 @@ def write_file(
     tables: Iterable[pa.Table],
     *,
     data_change: bool = True,
-    by_slots: bool = False,
+    by_slots: int = 0,
 ) -> LogFile | None:
     """Write the rows of `tables` into one file of a bucket: see `FileWriter`."""
     with FileWriter(store, bucket, data_change=data_change, by_slots=by_slots) as file:
@@ -254,6 +260,7 @@ def renumbered(store: TableStore, file: AddAction, batch: int) -> AddAction:
         OSError: The store failed.
     """
     at = WRITTEN_SCHEMA.get_field_index(Log.BATCH)
+    noted = isinstance(file, LogFile) and file.slot_bits is not None
     with store.open(file.path, file.size) as handle:
         parquet = pq.ParquetFile(handle)
 
@@ -268,8 +275,7 @@ def renumbered(store: TableStore, file: AddAction, batch: int) -> AddAction:
             bucket_of(batch),
             groups(),
             data_change=file.data_change,
-            by_slots=any(slots_in(parquet.metadata))
-            or (isinstance(file, LogFile) and file.slot_bits is not None),
+            by_slots=ranges_of(parquet.metadata) or (MOST_RANGES if noted else 0),
         )
     assert written is not None, "a file of a batch has rows"
     return written

@@ -18,7 +18,7 @@ from datazone_dagster.changelog.files import add_action, folder_of, write_file
 from datazone_dagster.changelog.orphan_files import buckets_to_search, delete_orphan_files
 from datazone_dagster.changelog.schema import SCHEMA, WRITTEN_SCHEMA, bucket_of
 from datazone_dagster.changelog.set_commits import sets_in
-from datazone_dagster.changelog.slot_parts import BY_SLOTS
+from datazone_dagster.changelog.slot_parts import ranges_in
 from datazone_dagster.delta import Commit, guarded, transaction
 from datazone_dagster.delta.commit import FileActions, commit_files
 from datazone_dagster.delta.log_upkeep import NO_CLEANING, clean_log, vacuum
@@ -60,7 +60,7 @@ def join_files(snapshot: Snapshot, files: Sequence[DataFile], source: str) -> Sn
     with guarded(snapshot.store.uri, f"Joining {len(files)} files of the change log"):
         bucket = bucket_of(files[0].minimum[Log.BATCH])
         tables = _rows(snapshot.store, files)
-        by_slots = BY_SLOTS in snapshot.configuration
+        by_slots = ranges_in(snapshot.configuration)
         joined = write_file(snapshot.store, bucket, tables, data_change=False, by_slots=by_slots)
         return _commit(snapshot, joined, files, source, operation="OPTIMIZE", data_change=False)
 

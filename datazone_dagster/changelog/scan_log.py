@@ -15,7 +15,7 @@ from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.log_head import LogHead
 from datazone_dagster.changelog.numbering import BY_COMMIT
 from datazone_dagster.changelog.schema import ShardRecords
-from datazone_dagster.changelog.slot_parts import BY_SLOTS
+from datazone_dagster.changelog.slot_parts import ranges_in
 from datazone_dagster.delta import guarded
 from datazone_dagster.delta.log_upkeep import checkpoint_due, make_checkpoint
 from datazone_dagster.errors import StorageError
@@ -111,7 +111,7 @@ class ScanLog:
             self.head + 1,
             after.epoch,
             commit,
-            by_slots=BY_SLOTS in properties,
+            by_slots=ranges_in(properties),
             by_commit=BY_COMMIT in properties,
         ) as writer:
             for shard in records:

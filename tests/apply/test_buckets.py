@@ -192,9 +192,18 @@ def test_files_have_keys_of_one_bucket_and_a_run_makes_the_log_lay_itself_out(
         "192-255",
         "64-127",
     ]
+    assert log_property(layout) == "4"
+    # Another dataset, or a larger number, makes the ranges smaller; a smaller one leaves them.
+    for buckets, ranges in ((2, "4"), (8, "8"), (64, "16"), (8, "16")):
+        land(layout, [(1, "x")])
+        apply_transform(path_flow("other", buckets), layout, bucket=KeyBucket(1, buckets))
+        assert log_property(layout) == ranges
+
+
+def log_property(layout: Layout) -> str:
     log = ChangeLog(layout, "orders").open()
     assert log is not None
-    assert BY_SLOTS in log.properties
+    return log.properties[BY_SLOTS]
 
 
 def test_a_bucket_without_changes_reaches_the_head_in_a_commit_without_rows(tmp_path: Path) -> None:

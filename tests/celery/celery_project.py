@@ -1,16 +1,8 @@
-"""Code location whose runs, or whose steps, are executed by Celery's workers.
-
-With `DATAZONE_TEST_STEPS`, the URL of Redis, a run is a process of the code server, and the
-executor of dagster-celery hands its step on. Otherwise a run is a task by itself, by the run
-launcher of dagster-celery, and the jobs are as always.
-"""
+"""Code location whose runs are executed by Celery's workers: its jobs are as always."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-
-from dagster import ExecutorDefinition, in_process_executor
 
 from datazone_dagster import (
     Dataset,
@@ -32,17 +24,6 @@ BUCKETS = 4
 staying_runs.STARTING_LONG /= 2
 
 
-def executor() -> ExecutorDefinition:
-    broker = os.environ.get("DATAZONE_TEST_STEPS")
-    if broker is None:
-        return in_process_executor
-    from dagster_celery import celery_executor
-
-    config = {"broker": broker, "backend": broker}
-    found: ExecutorDefinition = celery_executor.configured(config)
-    return found
-
-
 @transform(
     input_mapping={"orders": Input(Stream(source=replace(SOURCE, start="trim_horizon")))},
     output_mapping={
@@ -62,7 +43,6 @@ def flow(orders: Frame) -> dict[str, object]:
 
 defs = build_definitions(
     [flow],
-    executor=executor(),
     # A worker dies, or is frozen, between two of many chunks.
     apply_settings=ApplySettings(chunk_bytes=1, idle_seconds=15.0),
     dynamodb=DynamoDBStreamsResource(

@@ -26,9 +26,9 @@ COLUMNS = [Log.BATCH, Log.KEYS, Log.EVENT_ID]
 
 @pytest.fixture(autouse=True)
 def small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row groups of 64 rows, and of 16 of one range of slots."""
+    """Row groups of 64 rows, and of 16 of one of 16 ranges of slots."""
     monkeypatch.setattr(files_module, "ROW_GROUP_ROWS", 64)
-    monkeypatch.setattr(slot_parts, "PART_ROWS", 16)
+    monkeypatch.setattr(slot_parts, "WAITING_ROWS", 256)
 
 
 def record(number: int, key: int) -> ChangeRecord:
@@ -47,11 +47,11 @@ def record(number: int, key: int) -> ChangeRecord:
     )
 
 
-def log_of(root: Path, batches: Sequence[int], *, by_slots: bool) -> ChangeLogSnapshot:
+def log_of(root: Path, batches: Sequence[int], *, by_slots: str | None) -> ChangeLogSnapshot:
     """Land batches of so many changes of 300 keys; the first has a malformed record, too."""
     log = ChangeLog(Layout(str(root)), "orders").open_or_create()
     if by_slots:
-        log.set_property(BY_SLOTS, "true", "Laying the log out")
+        log.set_property(BY_SLOTS, by_slots, "Laying the log out")
     number = 0
     for position, rows in enumerate(batches):
         records = [record(number + at, (number + at) * 7 % 300) for at in range(rows)]
@@ -84,7 +84,7 @@ def read(root: Path, bucket: KeyBucket, after: int, through: int) -> list[tuple[
 @settings(max_examples=examples(12), deadline=None)
 @given(
     batches=st.lists(st.sampled_from([1, 5, 40, 200, 400]), min_size=1, max_size=4),
-    by_slots=st.booleans(),
+    by_slots=st.sampled_from([None, "true", "2", "8"]),
     joined=st.booleans(),
     of=st.sampled_from([2, 4, 16, 32]),
     data=st.data(),
@@ -92,7 +92,7 @@ def read(root: Path, bucket: KeyBucket, after: int, through: int) -> list[tuple[
 def test_every_change_is_read_in_one_bucket_and_in_the_order_of_its_key(
     tmp_path_factory: pytest.TempPathFactory,
     batches: list[int],
-    by_slots: bool,
+    by_slots: str | None,
     joined: bool,
     of: int,
     data: st.DataObject,
@@ -120,7 +120,7 @@ def test_every_change_is_read_in_one_bucket_and_in_the_order_of_its_key(
 
 
 def test_a_bucket_reads_its_own_row_groups_of_a_large_batch(tmp_path: Path) -> None:
-    log_of(tmp_path, [2000, 30], by_slots=True)
+    log_of(tmp_path, [2000, 30], by_slots="true")
     read_groups = {}
     for bucket in (WHOLE, KeyBucket(3, 4)):
         log = ChangeLog(Layout(str(tmp_path)), "orders", bucket=bucket).open()
@@ -133,10 +133,26 @@ def test_a_bucket_reads_its_own_row_groups_of_a_large_batch(tmp_path: Path) -> N
     assert [group.filtered for group in part] == [False] * (len(part) - 1) + [True]
 
 
+def test_fewer_ranges_have_larger_row_groups(tmp_path: Path) -> None:
+    notes = {}
+    for by_slots in ("true", "8", "2"):
+        root = tmp_path / by_slots
+        log = ChangeLog(Layout(str(root)), "orders").open_or_create()
+        log.set_property(BY_SLOTS, by_slots, "Laying the log out")
+        pages = [[record(at + page, at + page) for at in range(20)] for page in range(0, 2000, 20)]
+        log.append(1, [ShardRecords("arn:stream/1", "s", None, page) for page in pages])
+        [path] = root.rglob("_changelog/**/*.parquet")
+        notes[by_slots] = slots_in(pq.ParquetFile(path).metadata)
+    ranges = [len(set(one)) for one in notes.values()]
+    assert ranges == [16, 8, 2]
+    former, fewer, fewest = (len(one) for one in notes.values())
+    assert former > fewer > fewest
+
+
 def test_joined_files_keep_their_row_groups_by_slots(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compaction, "BATCHES_PER_GROUP", 4)
-        log = log_of(tmp_path, [10, 500, 500], by_slots=True)
+        log = log_of(tmp_path, [10, 500, 500], by_slots="4")
         while log.maintain_once():
             pass
     (file,) = log.files
@@ -148,11 +164,11 @@ def test_joined_files_keep_their_row_groups_by_slots(tmp_path: Path) -> None:
                 assert slots[0] <= found.min()
                 assert found.max() <= slots[1]
     assert sum(slots is None for slots in known) == 1
-    assert len(set(known)) == 17
+    assert len(set(known)) == 4 + 1
 
 
 def test_a_log_without_the_property_is_written_as_before(tmp_path: Path) -> None:
-    log = log_of(tmp_path, [200], by_slots=False)
+    log = log_of(tmp_path, [200], by_slots=None)
     (file,) = log.files
     with pq.ParquetFile(tmp_path / "_changelog" / "orders" / file.path) as parquet:
         assert slots_in(parquet.metadata) == [None] * parquet.num_row_groups

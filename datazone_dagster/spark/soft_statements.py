@@ -73,7 +73,7 @@ class SoftStatements:
             "inserted": "changes AND existing_version IS NULL",
             "updated": f"changes AND existing_version IS NOT NULL AND NOT {leaves}",
             "deleted": f"changes AND {leaves}",
-            "removed": _HAS_TOMBSTONE,
+            "removed": f"is_deleted OR ({_IS_FILTERED})",
         }
         listed = ", ".join(f"count_if({sql}) AS {name}" for name, sql in counted.items())
         return f"SELECT {listed} FROM {decided}"
@@ -81,11 +81,11 @@ class SoftStatements:
     def tombstones_statement(self, decided: str, now: datetime) -> str:
         """Return the INSERT of the tombstones that are not there yet."""
         made = (
-            f"SELECT {KEY}, if(is_deleted, delete_version, image_version) AS {VERSION}, "
-            f"if(is_deleted, delete_cause, 'filtered') AS {CAUSE}, "
-            f"if(is_deleted, delete_time, image_time) AS {EVENT_TIME}, "
-            f"if(is_deleted, image_version, NULL) AS {IMAGE_VERSION} "
-            f"FROM {decided} WHERE {_HAS_TOMBSTONE}"
+            f"SELECT {KEY}, delete_version AS {VERSION}, delete_cause AS {CAUSE}, "
+            f"delete_time AS {EVENT_TIME}, image_version AS {IMAGE_VERSION} "
+            f"FROM {decided} WHERE is_deleted "
+            f"UNION ALL SELECT {KEY}, image_version, 'filtered', image_time, NULL "
+            f"FROM {decided} WHERE {_IS_FILTERED}"
         )
         values = {
             **tombstone_values(now),
@@ -132,7 +132,7 @@ class SoftStatements:
         )
 
 
-_HAS_TOMBSTONE = "(is_deleted OR (image = 'none' AND image_version IS NOT NULL))"
+_IS_FILTERED = "image = 'none' AND image_version IS NOT NULL"
 
 
 def _newest(role: str, value: str) -> str:

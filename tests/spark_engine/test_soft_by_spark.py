@@ -26,6 +26,7 @@ KEYS = [
     "2:idS1:b",
     "2:idS1:c",
     "2:idS1:d",
+    "2:idS1:e",
     '2:idS2:"\\',
     "2:idS1:ä",
     "2:idS1:\U0001f600",
@@ -78,6 +79,9 @@ def test_rows_marks_and_tombstones_are_the_same(
     apply(None, (34, "c", OPEN), (35, "a", OPEN), (27, "b", None))
     found = apply(engine, (36, "c", HIDDEN), (36, "c", HIDDEN), (37, "a", None), (38, "b", OPEN))
     assert sum("'_dz_deleted': True" in row for row in found) == 2
+    # Deleted after an image that is filtered out: an older image must not take its place.
+    assert apply(engine, (41, "e", HIDDEN), (42, "e", None)) == found
+    assert apply(engine, (40, "e", OPEN)) == found
     assert uses_spark(caplog)
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
@@ -37,10 +38,21 @@ def _not_empty(present: int, counts: Sequence[int], members: Sequence[pa.Array])
     """Return the number of objects that have a member."""
     if len(members) == 1 or present in counts:
         return max(counts)
-    some = np.zeros(len(members[0]), bool) if members else np.zeros(0, bool)
+    some = np.zeros((len(members[0]) + 7) // 8 if members else 0, np.uint8)
     for one in members:
-        some |= one.is_valid().to_numpy(zero_copy_only=False)
-    return int(some.sum())
+        some |= _valid_bits(one)
+    return int(np.unpackbits(some).sum())
+
+
+def _valid_bits(values: pa.Array) -> npt.NDArray[np.uint8]:
+    """Return a bit per value that is not null, and zeros after the last one."""
+    bitmap = values.buffers()[0]
+    if bitmap is None or values.offset:
+        return np.packbits(values.is_valid().to_numpy(zero_copy_only=False), bitorder="little")
+    bits = np.frombuffer(bitmap, np.uint8)[: (len(values) + 7) // 8]
+    if len(values) % 8 == 0:
+        return bits
+    return np.append(bits[:-1], bits[-1] & ((1 << len(values) % 8) - 1)).astype(np.uint8)
 
 
 def _values(values: pa.Array) -> int:

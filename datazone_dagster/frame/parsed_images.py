@@ -27,6 +27,7 @@ Parsed = dict[tuple[str, str], pa.ChunkedArray]
 _BLOCK_BYTES = 2 << 20
 """The reader is slower by a third with blocks of less, and with far more than fits the cache."""
 
+_EMPTY = b"{}"
 _JSON_NULL = r"[:\[,]\s*null"
 _NULL = re.compile(b"null")
 
@@ -106,16 +107,21 @@ def _contiguous(texts: pa.StringArray) -> pa.Buffer:
     """
     data, offsets = texts.buffers()[2], offsets_of(texts)
     if data is None:
-        return pa.py_buffer(b"{}" * texts.null_count)
+        return pa.py_buffer(_EMPTY * texts.null_count)
     start, last = int(offsets[0]), int(offsets[-1])
     if not texts.null_count:
         return data.slice(start, last - start)
-    view, pieces = memoryview(data), list[bytes | memoryview]()
     nulls = np.flatnonzero(texts.is_null().to_numpy(zero_copy_only=False))
+    skipped = int((offsets[nulls + 1] - offsets[nulls]).sum())
+    joined = pa.allocate_buffer(last - start - skipped + len(_EMPTY) * len(nulls))
+    view, into, at = memoryview(data).cast("B"), memoryview(joined).cast("B"), 0
     for end, after in zip(offsets[nulls].tolist(), offsets[nulls + 1].tolist(), strict=True):
-        pieces += [view[start:end], b"{}"]
+        into[at : at + end - start] = view[start:end]
+        at += end - start + len(_EMPTY)
+        into[at - len(_EMPTY) : at] = _EMPTY
         start = after
-    return pa.py_buffer(b"".join([*pieces, view[start:last]]))
+    into[at:] = view[start:last]
+    return joined
 
 
 def _have_one_each(attribute: pa.ChunkedArray, values: list[pa.ChunkedArray]) -> bool:

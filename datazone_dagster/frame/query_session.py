@@ -96,6 +96,7 @@ class Session:
         self._tables = dict(tables)
         self._images_read: dict[str, frozenset[str]] = {}
         self._rows_read: dict[str, pa.Table] = {}
+        self._unregistered: dict[str, pa.Table] = {}  # most items are read without SQL over them
         self._memory_limit_bytes = memory_limit_bytes
         self._threads = threads
         self._databases = databases
@@ -195,7 +196,7 @@ class Session:
                 if isinstance(table, Unread) and (known is None or not images <= known):
                     wanted = images | (known or frozenset())
                     rows = _in_schema(table.read(wanted), table.schema)
-                    self._register(name, rows)
+                    self._unregistered[name] = rows
                     self._rows_read[name] = rows
                     self._images_read[name] = wanted
 
@@ -214,6 +215,8 @@ class Session:
         """
         with self._lock:
             self._retain(sum(rows.nbytes for rows in self._rows_read.values()))
+            while self._unregistered:
+                self._register(*self._unregistered.popitem())
             return self._run(query)
 
     def table_of(self, query: str, name: str, rows: pa.Table) -> pa.Table:

@@ -18,7 +18,12 @@ from datazone_dagster.model.size_policy import (
     batch_memory_share,
     known_changes,
 )
-from datazone_dagster.process.memory import release_memory, resident_bytes, retain_freed_memory
+from datazone_dagster.process.memory import (
+    release_memory,
+    resident_bytes,
+    retain_freed_memory,
+    reuse_arrow_memory,
+)
 
 CLEAN_UP_FIRST_SECONDS = 60.0
 """Time from a process's first drain to its first deletion of replaced files."""
@@ -60,6 +65,7 @@ def load_state(client: StreamClient, settings: DrainSettings) -> ProcessState:
     state = _states.pop(client, None)
     if state is None or state.size.limits != limits:
         retain_freed_memory()
+        reuse_arrow_memory()
         base_bytes = resident_bytes()
         known = KnownEvents(known_changes(settings.memory_budget, base_bytes))
         state = ProcessState(BatchSize.first(limits), base_bytes, known=known)

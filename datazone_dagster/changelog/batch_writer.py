@@ -98,7 +98,7 @@ class BatchWriter:
             Number of the batch, or None if there was nothing to land.
 
         Raises:
-            ConcurrentWriterError: Another drain landed a batch since the snapshot.
+            ConcurrentWriterError: Another commit came first: see `ChangeLogSnapshot.begin`.
             StorageError: The store failed.
         """
         self.finish()

@@ -184,7 +184,8 @@ class ChangeLogSnapshot:
         """Begin the next batch, to put records into: see `begin_batch`.
 
         Its `put` and `commit` raise:
-            ConcurrentWriterError: Another drain landed a batch, with `set_name` of the same shards.
+            ConcurrentWriterError: Another commit came first that is not of a scan, be it a property
+                alone; with `set_name`, one that concerns the same shards.
             StorageError: The store failed; the next snapshot's head shows whether it landed.
         """
         return begin_batch(self.uri, self._table, self._head, epoch, set_name)

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from datazone_dagster.api.source import DynamoDBSource
     from datazone_dagster.api.spark_engine import SparkEngine
     from datazone_dagster.api.transform import Transform, transform
-    from datazone_dagster.dagster_glue.alerting import alert_sensor
-    from datazone_dagster.dagster_glue.alerts import CheckEvent, slack_alert
-    from datazone_dagster.dagster_glue.conditions import on_applied
+    from datazone_dagster.dagster_glue.alerts.alerting import alert_sensor
+    from datazone_dagster.dagster_glue.alerts.alerts import CheckEvent, slack_alert
+    from datazone_dagster.dagster_glue.alerts.notifiers import apprise, slack, webhook
+    from datazone_dagster.dagster_glue.assets.conditions import on_applied
+    from datazone_dagster.dagster_glue.components.stream_component import DynamoDBStreamComponent
+    from datazone_dagster.dagster_glue.components.tables_by_tag_component import (
+        DynamoDBTablesByTagComponent,
+    )
     from datazone_dagster.dagster_glue.definitions import build_definitions
     from datazone_dagster.dagster_glue.instance_config import dagster_yaml
-    from datazone_dagster.dagster_glue.notifiers import apprise, slack, webhook
     from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
-    from datazone_dagster.dagster_glue.stream_component import DynamoDBStreamComponent
-    from datazone_dagster.dagster_glue.tables_by_tag_component import DynamoDBTablesByTagComponent
     from datazone_dagster.dagster_glue.translator import (
         DagsterDatazoneTranslator,
         DatazoneAssetData,
@@ -62,16 +64,16 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CheckEvent": "dagster_glue.alerts",
+    "CheckEvent": "dagster_glue.alerts.alerts",
     "DagsterDatazoneTranslator": "dagster_glue.translator",
     "Dataset": "api.dataset",
     "DatasetReader": "pipeline",
     "DatazoneAssetData": "dagster_glue.translator",
     "DatazoneError": "errors",
     "DynamoDBSource": "api.source",
-    "DynamoDBStreamComponent": "dagster_glue.stream_component",
+    "DynamoDBStreamComponent": "dagster_glue.components.stream_component",
     "DynamoDBStreamsResource": "dagster_glue.resources",
-    "DynamoDBTablesByTagComponent": "dagster_glue.tables_by_tag_component",
+    "DynamoDBTablesByTagComponent": "dagster_glue.components.tables_by_tag_component",
     "Expect": "api.expect",
     "Input": "api.mapping",
     "Lakehouse": "dagster_glue.resources",
@@ -79,15 +81,15 @@ _MODULES = {
     "SparkEngine": "api.spark_engine",
     "Stream": "api.mapping",
     "Transform": "api.transform",
-    "alert_sensor": "dagster_glue.alerting",
-    "apprise": "dagster_glue.notifiers",
+    "alert_sensor": "dagster_glue.alerts.alerting",
+    "apprise": "dagster_glue.alerts.notifiers",
     "build_definitions": "dagster_glue.definitions",
     "dagster_yaml": "dagster_glue.instance_config",
-    "on_applied": "dagster_glue.conditions",
-    "slack": "dagster_glue.notifiers",
-    "slack_alert": "dagster_glue.alerts",
+    "on_applied": "dagster_glue.assets.conditions",
+    "slack": "dagster_glue.alerts.notifiers",
+    "slack_alert": "dagster_glue.alerts.alerts",
     "transform": "api.transform",
-    "webhook": "dagster_glue.notifiers",
+    "webhook": "dagster_glue.alerts.notifiers",
 }
 
 

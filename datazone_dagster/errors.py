@@ -33,7 +33,7 @@
     ├── LocalServerError              the local DynamoDB can't be started
     ├── DemoError                     the demo can't run (datazone_dagster.demo.servers)
     ├── NotifyError                   an alert could not be sent
-    │                                 (datazone_dagster.dagster_glue.notifiers)
+    │                                 (datazone_dagster.dagster_glue.alerts.notifiers)
     └── TransformError                the function, or what it returned, can't be applied
         ├── ExpressionError           an SQL expression does not parse or bind
         │   └── FailingValueError     an expression can't take a value of the chunk

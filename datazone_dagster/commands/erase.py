@@ -9,7 +9,7 @@ import click
 
 from datazone_dagster.commands.output import note, say, say_json
 from datazone_dagster.commands.project import Project, project_options
-from datazone_dagster.dagster_glue.erased_mentions import Mention, mentions
+from datazone_dagster.dagster_glue.jobs.erased_mentions import Mention, mentions
 from datazone_dagster.model.erasure_report import ErasureReport, TableErasure
 from datazone_dagster.pipeline import open_erasure
 

@@ -10,7 +10,7 @@ import click
 
 from datazone_dagster.commands.output import json_option, note, say, say_json
 from datazone_dagster.commands.project import Project, project_options
-from datazone_dagster.dagster_glue.repairs import Repair, report_outside_runs
+from datazone_dagster.dagster_glue.jobs.repairs import Repair, report_outside_runs
 from datazone_dagster.model.report import RedriveReport
 from datazone_dagster.pipeline import quarantine_report
 from datazone_dagster.text import MESSAGE_CHARS, shown

@@ -22,31 +22,31 @@ from dagster import (
 )
 
 from datazone_dagster.api import Transform, checked
-from datazone_dagster.dagster_glue.alerts import OnCheck
+from datazone_dagster.dagster_glue.alerts.alerts import OnCheck
+from datazone_dagster.dagster_glue.alerts.on_check_sensor import on_check_sensor
 from datazone_dagster.dagster_glue.applier import Applier
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
-from datazone_dagster.dagster_glue.assets import transform_asset
-from datazone_dagster.dagster_glue.audit_check import audit_definitions
+from datazone_dagster.dagster_glue.assets.assets import transform_asset
+from datazone_dagster.dagster_glue.assets.io_manager import DatasetIOManager
 from datazone_dagster.dagster_glue.built import Built, record
-from datazone_dagster.dagster_glue.dev_guard import guarded
 from datazone_dagster.dagster_glue.folder_names import refuse_shared_folders
-from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
-from datazone_dagster.dagster_glue.maintenance import QUIET_HOUR, maintenance_schedules
+from datazone_dagster.dagster_glue.jobs.audit_check import audit_definitions
+from datazone_dagster.dagster_glue.jobs.maintenance import QUIET_HOUR, maintenance_schedules
+from datazone_dagster.dagster_glue.jobs.repair_jobs import repair_jobs
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     IO_MANAGER_KEY,
     LAKEHOUSE_KEY,
 )
-from datazone_dagster.dagster_glue.on_check_sensor import on_check_sensor
 from datazone_dagster.dagster_glue.options import RunOptions, default_tick_seconds
-from datazone_dagster.dagster_glue.repair_jobs import repair_jobs
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
-from datazone_dagster.dagster_glue.run_requests import tags_of_runs
+from datazone_dagster.dagster_glue.runs.run_requests import tags_of_runs
+from datazone_dagster.dagster_glue.sensors.dev_guard import guarded
+from datazone_dagster.dagster_glue.sensors.watch_drains import watch_sensors
 from datazone_dagster.dagster_glue.shared import Companions, Member, shared_job, shared_resource
 from datazone_dagster.dagster_glue.source_definitions import source_definitions
 from datazone_dagster.dagster_glue.topology import Topology, refuse_job_names
 from datazone_dagster.dagster_glue.translator import DagsterDatazoneTranslator
-from datazone_dagster.dagster_glue.watch_drains import watch_sensors
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import (

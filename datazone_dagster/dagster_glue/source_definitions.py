@@ -16,9 +16,9 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.dagster_glue.assets import change_log_spec
-from datazone_dagster.dagster_glue.checks import stream_check
-from datazone_dagster.dagster_glue.drain_jobs import drain_job
+from datazone_dagster.dagster_glue.assets.assets import change_log_spec
+from datazone_dagster.dagster_glue.jobs.drain_jobs import drain_job
+from datazone_dagster.dagster_glue.jobs.snapshot_jobs import snapshot_jobs
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
     LAKEHOUSE_KEY,
@@ -27,9 +27,9 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
-from datazone_dagster.dagster_glue.sensor import DrainSensor
+from datazone_dagster.dagster_glue.sensors.change_log_checks import stream_check
+from datazone_dagster.dagster_glue.sensors.sensor import DrainSensor
 from datazone_dagster.dagster_glue.shared import Group, Member, shared
-from datazone_dagster.dagster_glue.snapshot_jobs import snapshot_jobs
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.pipeline import DrainSettings, SnapshotSettings
 

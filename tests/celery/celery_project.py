@@ -13,7 +13,7 @@ from datazone_dagster import (
     build_definitions,
     transform,
 )
-from datazone_dagster.dagster_glue import staying_runs
+from datazone_dagster.dagster_glue.runs import staying_runs
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.pipeline import ApplySettings
 from tests.faults.orders import SOURCE

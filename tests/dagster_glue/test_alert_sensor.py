@@ -167,7 +167,7 @@ def test_an_answer_that_breaks_off_was_an_answer(hook: Hook) -> None:
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datazone_dagster.dagster_glue.notifiers.POST_SECONDS", 0.05)
+    monkeypatch.setattr("datazone_dagster.dagster_glue.alerts.notifiers.POST_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         post = webhook(f"http://127.0.0.1:{silent.getsockname()[1]}/secret")
         with pytest.raises(DatazoneError, match=r"no answer within 0\.05 s") as told:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from datazone_dagster import CheckEvent, DatazoneError, slack_alert
-from datazone_dagster.dagster_glue.alerts import slack_text
+from datazone_dagster.dagster_glue.alerts.alerts import slack_text
 from tests.dagster_glue.conftest import MakeWorld, World, orders_transform
 
 ALERTS = "datazone_check_alerts"

@@ -22,7 +22,7 @@ from dagster import (
 )
 
 from datazone_dagster import Dataset, Input, Output, Stream, build_definitions, transform
-from datazone_dagster.dagster_glue.code_references import CODE_REFERENCES
+from datazone_dagster.dagster_glue.assets.code_references import CODE_REFERENCES
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.sources import DynamoDBSource
 

@@ -25,7 +25,7 @@ from dagster import (
 from pydantic import BaseModel, Field
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
-from datazone_dagster.dagster_glue.rendering import FEW_COLUMNS
+from datazone_dagster.dagster_glue.checks.rendering import FEW_COLUMNS
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.observe.preview import preview_markdown
 from tests.dagster_glue.conftest import (

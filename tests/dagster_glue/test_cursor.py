@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datazone_dagster.dagster_glue.cursor import MAX_BYTES, SensorCursor
+from datazone_dagster.dagster_glue.sensors.cursor import MAX_BYTES, SensorCursor
 from datazone_dagster.observe.level import Level
 
 NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)

@@ -8,7 +8,7 @@ import pytest
 from dagster import DefaultScheduleStatus, DefaultSensorStatus, Definitions, EnvVar
 
 from datazone_dagster import DynamoDBStreamsResource, Lakehouse, build_definitions
-from datazone_dagster.dagster_glue import dev_guard
+from datazone_dagster.dagster_glue.sensors import dev_guard
 from tests.dagster_glue.conftest import orders_transform
 
 RUNNING, STOPPED = DefaultSensorStatus.RUNNING, DefaultSensorStatus.STOPPED

@@ -33,8 +33,8 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.changelog.checkpoints import CheckpointTable
-from datazone_dagster.dagster_glue import drain_jobs
-from datazone_dagster.dagster_glue.heartbeat import SILENCE_SECONDS
+from datazone_dagster.dagster_glue.jobs import drain_jobs
+from datazone_dagster.dagster_glue.jobs.seldom_log import seldom
 from datazone_dagster.dagster_glue.names import (
     ALIVE_TAG,
     END_TAG,
@@ -42,7 +42,7 @@ from datazone_dagster.dagster_glue.names import (
     FAILURE_TAG,
     READ_TAG,
 )
-from datazone_dagster.dagster_glue.seldom_log import seldom
+from datazone_dagster.dagster_glue.runs.heartbeat import SILENCE_SECONDS
 from datazone_dagster.errors import (
     DefinitionError,
     LakehouseMismatchError,

@@ -18,17 +18,17 @@ from dagster import (
 )
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 
-from datazone_dagster.dagster_glue import heartbeat
-from datazone_dagster.dagster_glue.heartbeat import (
+from datazone_dagster.dagster_glue.names import ALIVE_TAG
+from datazone_dagster.dagster_glue.options import LOCAL_TICK_SECONDS, REMOTE_TICK_SECONDS
+from datazone_dagster.dagster_glue.runs import heartbeat
+from datazone_dagster.dagster_glue.runs.heartbeat import (
     FIRST_HEARTBEAT_SECONDS,
     OTHER_SILENCE_SECONDS,
     OVERTAKEN_SECONDS,
     SILENCE_SECONDS,
     heartbeats,
 )
-from datazone_dagster.dagster_glue.names import ALIVE_TAG
-from datazone_dagster.dagster_glue.options import LOCAL_TICK_SECONDS, REMOTE_TICK_SECONDS
-from datazone_dagster.dagster_glue.silence import SilenceWatch
+from datazone_dagster.dagster_glue.runs.silence import SilenceWatch
 from datazone_dagster.testing import FixedClock
 from tests.dagster_glue.conftest import MakeWorld, World
 

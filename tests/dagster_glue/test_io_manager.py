@@ -15,7 +15,7 @@ import pytest
 from dagster import AssetIn, AssetKey, TableSchemaMetadataValue
 
 from datazone_dagster import DatasetReader, Lakehouse
-from datazone_dagster.dagster_glue.io_manager import DatasetIOManager
+from datazone_dagster.dagster_glue.assets.io_manager import DatasetIOManager
 from datazone_dagster.dagster_glue.names import IO_MANAGER_KEY
 from datazone_dagster.errors import (
     DefinitionError,

@@ -14,8 +14,8 @@ import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
-from datazone_dagster.dagster_glue import listening, sensor
-from datazone_dagster.dagster_glue.listening import Listeners, may_listen, most_listeners
+from datazone_dagster.dagster_glue.sensors import listening, sensor
+from datazone_dagster.dagster_glue.sensors.listening import Listeners, may_listen, most_listeners
 from datazone_dagster.errors import AccessDeniedError, DefinitionError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import DrainReport
@@ -267,7 +267,7 @@ def test_more_sources_than_places(make_world: MakeWorld, monkeypatch: pytest.Mon
     """Threads remain for other ticks and the UI: a tick without a place returns at once."""
     names = [f"table{number}" for number in range(6)]
     monkeypatch.setattr(listening, "LISTENERS", Listeners())
-    monkeypatch.setattr("datazone_dagster.dagster_glue.sensor.LISTENERS", listening.LISTENERS)
+    monkeypatch.setattr(sensor, "LISTENERS", listening.LISTENERS)
     monkeypatch.setattr("os.cpu_count", lambda: 2)  # six threads, so two places
     world = make_world(*map(transform_of, names), drain_settings=LONG)
     ScriptedResource.streams = {name: ScriptedStream(name, clock=world.clock) for name in names}

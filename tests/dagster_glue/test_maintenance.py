@@ -18,7 +18,7 @@ from dagster import (
 )
 from deltalake import DeltaTable
 
-from datazone_dagster.dagster_glue import old_runs
+from datazone_dagster.dagster_glue.runs import old_runs
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.pipeline import ApplySettings
 from datazone_dagster.rows.maintenance_plan import MaintenanceSettings

@@ -12,7 +12,7 @@ from dagster._core.storage.dagster_run import RunOpConcurrency
 
 from datazone_dagster import dagster_yaml
 from datazone_dagster.dagster_glue.names import pool_name, snapshot_pool_name
-from datazone_dagster.dagster_glue.pools import limit_pools
+from datazone_dagster.dagster_glue.runs.pools import limit_pools
 from tests.dagster_glue.conftest import SOURCE, MakeWorld, World, orders_transform
 from tests.dagster_glue.test_snapshots import world_of
 

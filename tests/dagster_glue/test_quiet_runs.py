@@ -7,8 +7,8 @@ import logging
 import pytest
 from dagster import AssetCheckEvaluation, AssetKey, AssetMaterialization
 
-from datazone_dagster.dagster_glue.chunk_log import ChunkLog
-from datazone_dagster.dagster_glue.repeated_checks import REPEAT_SECONDS, RepeatedChecks
+from datazone_dagster.dagster_glue.assets.chunk_log import ChunkLog
+from datazone_dagster.dagster_glue.assets.repeated_checks import REPEAT_SECONDS, RepeatedChecks
 from datazone_dagster.model.report import ChunkReport, MergeCounts
 
 KEY = AssetKey(["orders"])

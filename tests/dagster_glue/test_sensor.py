@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.dagster_glue.job_runs import ACTIVE
+from datazone_dagster.dagster_glue.runs.job_runs import ACTIVE
 from datazone_dagster.errors import (
     AccessDeniedError,
     DefinitionError,

@@ -10,8 +10,9 @@ import pytest
 from dagster import DagsterInstance
 
 from datazone_dagster import Transform
-from datazone_dagster.dagster_glue import heartbeat, source_run
+from datazone_dagster.dagster_glue.assets import source_run
 from datazone_dagster.dagster_glue.names import ALIVE_TAG
+from datazone_dagster.dagster_glue.runs import heartbeat
 from datazone_dagster.pipeline import ApplySettings
 from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.dagster_glue.conftest import World

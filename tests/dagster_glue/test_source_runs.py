@@ -24,8 +24,9 @@ from dagster import (
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.apply import run as apply_run
-from datazone_dagster.dagster_glue import source_run, staying_runs
+from datazone_dagster.dagster_glue.assets import source_run
 from datazone_dagster.dagster_glue.names import END_TAG, FAILURE_TAG, TURN_TAG, VERSION_TAG
+from datazone_dagster.dagster_glue.runs import staying_runs
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model import retries
 from datazone_dagster.pipeline import ApplySettings, apply_transform, backlog

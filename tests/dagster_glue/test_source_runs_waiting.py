@@ -17,7 +17,7 @@ from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepo
 from dagster._core.storage.dagster_run import RunOpConcurrency
 
 from datazone_dagster import Dataset, Expect, Input, Output, Stream, Transform, transform
-from datazone_dagster.dagster_glue import expectation_checks
+from datazone_dagster.dagster_glue.checks import expectation_checks
 from datazone_dagster.dagster_glue.names import pool_name
 from tests.dagster_glue.conftest import ITEM_COLUMNS, KEYS, SOURCE, MakeWorld
 from tests.dagster_glue.test_source_runs import JOB, flow, requested, shared

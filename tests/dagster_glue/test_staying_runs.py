@@ -23,9 +23,10 @@ from dagster._core.storage.dagster_run import RunOpConcurrency
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.apply import run as apply_run
-from datazone_dagster.dagster_glue import assets, staying_runs
+from datazone_dagster.dagster_glue.assets import assets
 from datazone_dagster.dagster_glue.names import ALIVE_TAG, END_TAG, VERSION_TAG, pool_name
-from datazone_dagster.dagster_glue.staying_runs import told_to_end
+from datazone_dagster.dagster_glue.runs import staying_runs
+from datazone_dagster.dagster_glue.runs.staying_runs import told_to_end
 from datazone_dagster.pipeline import ApplySettings
 from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.dagster_glue.conftest import (

@@ -16,7 +16,7 @@ from dagster_aws.components import Boto3CredentialsComponent
 
 from datazone_dagster import DatazoneAssetData, DynamoDBStreamComponent
 from datazone_dagster.api.function_version import function_version
-from datazone_dagster.dagster_glue.component_fields import DynamoDBCredentials
+from datazone_dagster.dagster_glue.components.component_fields import DynamoDBCredentials
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import drain_once, read_dataset

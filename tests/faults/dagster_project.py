@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from datazone_dagster import DynamoDBStreamsResource, build_definitions
-from datazone_dagster.dagster_glue import heartbeat
+from datazone_dagster.dagster_glue.runs import heartbeat
 from datazone_dagster.model import retries
 from datazone_dagster.pipeline import ApplySettings
 from tests.faults.orders import flow

@@ -392,7 +392,7 @@ GUARDS = (
     ),
     Guard(
         "A run without heartbeats is ended, and another one is requested",
-        "dagster_glue/runs_wanted.py",
+        "dagster_glue/sensors/runs_wanted.py",
         "end_silent_runs(self.instance, jobs | own, now, quick_to_end=quick, handed_on=handed_on)",
         "_ = now",
         "dagster_glue/test_heartbeat.py::test_a_silent_run_is_ended_and_another_one_requested",
@@ -406,7 +406,7 @@ GUARDS = (
     ),
     Guard(
         "A run of several transforms has the slot of each before it applies it",
-        "dagster_glue/source_run.py",
+        "dagster_glue/assets/source_run.py",
         "return name == self._own or self._slots.claim(pool_name(seat.transform), name)",
         "return True",
         "dagster_glue/test_source_runs.py"
@@ -414,7 +414,7 @@ GUARDS = (
     ),
     Guard(
         "A transform that failed waits, also in a run that the others get meanwhile",
-        "dagster_glue/source_run.py",
+        "dagster_glue/assets/source_run.py",
         "            if name in self._seats and retry.until > now:\n",
         "            if False:\n",
         "dagster_glue/test_source_runs.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from datazone_dagster.changelog.log import ChangeLog
-from datazone_dagster.dagster_glue.dataset_checks import state_of
+from datazone_dagster.dagster_glue.checks.dataset_checks import state_of
 from datazone_dagster.errors import (
     AccessDeniedError,
     SnapshotError,

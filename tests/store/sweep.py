@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Literal, get_args
 
-from datazone_dagster.dagster_glue.dataset_checks import state_of
+from datazone_dagster.dagster_glue.checks.dataset_checks import state_of
 from datazone_dagster.errors import DatazoneError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import utc_now

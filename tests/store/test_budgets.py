@@ -16,7 +16,7 @@ from datazone_dagster import Lakehouse, build_definitions
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
-from datazone_dagster.dagster_glue.sensor_checks import lag_checks
+from datazone_dagster.dagster_glue.sensors.sensor_checks import lag_checks
 from datazone_dagster.dataset.known_position import dataset_state
 from datazone_dagster.delta import remote_files, store, table_state
 from datazone_dagster.delta.intervals import CHECKPOINT_EVERY

@@ -13,7 +13,7 @@ import pytest
 
 from datazone_dagster import Dataset, Input, Output, Stream, transform
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
-from datazone_dagster.dagster_glue.lazy_apply import LazyApply
+from datazone_dagster.dagster_glue.assets.lazy_apply import LazyApply
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.delta.log_files import entry_path
 from datazone_dagster.delta.log_upkeep import make_checkpoint

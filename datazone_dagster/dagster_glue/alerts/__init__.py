@@ -1,0 +1,1 @@
+"""Alerts: events of checks, and where they are sent."""

@@ -1,0 +1,1 @@
+"""Assets of datasets: what a run of a transform does, and the IO manager."""

@@ -1,0 +1,1 @@
+"""Asset checks of datasets, and how values are shown."""

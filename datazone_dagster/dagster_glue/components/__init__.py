@@ -1,0 +1,1 @@
+"""Dagster components: sources and datasets declared in YAML."""

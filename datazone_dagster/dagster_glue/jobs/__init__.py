@@ -1,0 +1,1 @@
+"""Jobs beside the runs of transforms: drains of shards, snapshots, repairs, maintenance."""

@@ -1,0 +1,1 @@
+"""Runs: which transforms get one, which runs are alive, which slots they hold."""

@@ -1,0 +1,270 @@
+"""Decision on run requests: transforms with a backlog and without an active run get one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
+
+from dagster import (
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRunStatus,
+    RunRecord,
+    RunRequest,
+    RunsFilter,
+)
+
+from datazone_dagster.api import Transform
+from datazone_dagster.dagster_glue.names import (
+    BATCH_TAG,
+    FAILURE_TAG,
+    LAKEHOUSE_TAG,
+    SOURCE_TAG,
+    VERSION_TAG,
+    pool_name,
+)
+from datazone_dagster.dagster_glue.options import RunOptions
+from datazone_dagster.dagster_glue.runs.heartbeat import last_sign_of_life
+from datazone_dagster.dagster_glue.runs.job_runs import PARTITION_TAG, JobRuns
+from datazone_dagster.dagster_glue.runs.pools import free_pools
+from datazone_dagster.dagster_glue.runs.queued_runs import held_pools, taken_pools
+from datazone_dagster.dagster_glue.runs.staying_runs import end_run_of_other_code
+from datazone_dagster.errors import StorageError
+from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.retries import wait_after
+from datazone_dagster.observe.lag import in_words
+from datazone_dagster.pipeline import dataset_exists, waits_for_rebuild
+from datazone_dagster.text import without_secrets
+
+_FAILURES_COUNTED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class RunDecision:
+    """Run to request, or None; and the reason for either.
+
+    `failures` counts the applications that failed in a row, `last_error` is the start of the
+    latest one's error, `failed_run_id` its run.
+    """
+
+    request: RunRequest | None
+    reason: str
+    failures: int = 0
+    last_error: str = ""
+    failed_run_id: str = ""
+
+
+@dataclass(frozen=True)
+class RunDecider:
+    """Decides whether a transform with a backlog, or each of its buckets, gets a run now.
+
+    It gets none while a run of its job is queued, starting or started: that run goes on with what
+    lands. If that run has another version of the function, it is told to end. A transform gets no
+    run before its lookups exist, nor while a rebuild makes its runs wait. After applications that
+    failed, it gets one only after a wait that doubles, from 15 seconds to 5 minutes. A run that
+    ended before it applied anything (its process died) is followed by one after 15 seconds. Runs
+    that ended before this code was loaded do not count: the next code may be the cure. Duplicate
+    and lost requests are harmless: a run applies from the datasets' own positions.
+
+    Args:
+        transform: Transform with a backlog.
+        layout: Locations of the tables.
+        instance: Dagster instance, for the latest runs.
+        options: Tags of the run, and the shortest time between two runs.
+        version: Version of the transform and of the settings of its runs.
+        head: Latest batch of the change log, for the run's tags.
+        now: Current time.
+        loaded_at: Time when the code location was loaded.
+    """
+
+    transform: Transform
+    layout: Layout
+    instance: DagsterInstance
+    options: RunOptions
+    version: str
+    head: int
+    now: datetime
+    loaded_at: datetime
+
+    @cached_property
+    def runs(self) -> JobRuns:
+        """Runs of the transform's job; the slots of ended ones are free."""
+        free_pools(self.instance, [pool_name(self.transform)])
+        recent = self.now - self.options.min_run_interval
+        return JobRuns(self.instance, self.transform.job_name, self.loaded_at, recent)
+
+    def of(self, bucket: KeyBucket = WHOLE) -> RunDecision:
+        """Return the decision for a bucket: only runs of its partition count."""
+        of_bucket = {} if bucket.is_whole else {PARTITION_TAG: bucket.name}
+        name = self.transform.name
+        name = name if bucket.is_whole else f"{name}, bucket {bucket.name},"
+        active, past = self.runs.active(bucket), _PastFailures()
+        if self.runs.may_have_failed(bucket):
+            past = _past_failures(self.instance, self.transform, of_bucket, self.loaded_at)
+        if active:
+            told = [end_run_of_other_code(self.instance, one, self.version) for one in active]
+            ends = next(filter(None, told), None)
+            of = "" if bucket.is_whole else f" of bucket {bucket.name}"
+            pools = [pool_name(self.transform)]
+            waits = "" if ends else held_pools(self.instance, active[0].dagster_run, pools)
+            is_active = f"{self.transform.job_name}{of} is running or queued"
+            return _decided(past, ends or waits or is_active)
+        if self._waits:
+            return _decided(past, self._waits)
+        remaining = past.wait_until - self.now if past.wait_until is not None else timedelta(0)
+        if remaining > timedelta(0) and not past.failures:
+            return _decided(
+                past,
+                f"the last run of {name} ended early; the next starts in {in_words(remaining)}",
+            )
+        if remaining > timedelta(0):
+            times = "once" if past.failures == 1 else f"{past.failures} times in a row"
+            return _decided(past, f"{name} failed {times} and is retried in {in_words(remaining)}")
+        if (early := self._too_early(bucket)) > timedelta(0):
+            return _decided(past, f"the next run of {name} starts in {in_words(early)}")
+        taken = self._taken if bucket.is_whole else ""
+        request = None if taken else self._request(bucket)
+        return _decided(past, f"{name} {taken or 'has a backlog'}", request)
+
+    @cached_property
+    def _taken(self) -> str:
+        return taken_pools(self.instance, [pool_name(self.transform)])
+
+    @cached_property
+    def _waits(self) -> str:
+        return why_it_waits(self.transform, self.layout, self.now)
+
+    def _too_early(self, bucket: KeyBucket) -> timedelta:
+        interval = self.options.min_run_interval
+        last = self.runs.last_start(bucket) if interval else None
+        return timedelta(0) if last is None else last + interval - self.now
+
+    def _request(self, bucket: KeyBucket) -> RunRequest:
+        return RunRequest(
+            job_name=self.transform.job_name,
+            partition_key=None if bucket.is_whole else bucket.name,
+            tags={
+                **tags_of_runs(self.transform, self.options),
+                SOURCE_TAG: self.transform.source.name,
+                BATCH_TAG: str(self.head),
+                LAKEHOUSE_TAG: without_secrets(self.layout.uri),
+                VERSION_TAG: self.version,
+            },
+        )
+
+
+def tags_of_runs(transform: Transform, options: RunOptions) -> dict[str, str]:
+    """Return the tags that users give the runs of a transform."""
+    return {**options.run_tags, **transform.run_tags}
+
+
+def too_early(
+    instance: DagsterInstance,
+    job_name: str,
+    interval: timedelta,
+    now: datetime,
+    tags: Mapping[str, str] | None = None,
+) -> timedelta:
+    """Return the time until a run may start, for the shortest time between two runs."""
+    if interval == timedelta(0):
+        return interval
+    last = instance.get_run_records(RunsFilter(job_name=job_name, tags=tags), limit=1)
+    started = [one.create_timestamp.replace(tzinfo=timezone.utc) for one in last]
+    return max((at + interval - now for at in started), default=timedelta(0))
+
+
+@dataclass(frozen=True, slots=True)
+class _PastFailures:
+    failures: int = 0
+    last_error: str = ""
+    wait_until: datetime | None = None
+    run_id: str = ""
+
+
+def _decided(past: _PastFailures, reason: str, request: RunRequest | None = None) -> RunDecision:
+    return RunDecision(request, reason, past.failures, past.last_error, past.run_id)
+
+
+def why_it_waits(transform: Transform, layout: Layout, now: datetime) -> str:
+    """Return what keeps a transform with a backlog from a run; empty if nothing does."""
+    if text := waits_for_lookups(transform, layout):
+        return text
+    ids = [one.id for one in transform.outputs.values()]
+    try:
+        until = waits_for_rebuild(transform.source.name, ids, layout, now)
+    except StorageError as error:
+        return f"{transform.name} waits for its datasets, which can't be opened: {error.what}"
+    if until is None:
+        return ""
+    at = f"{until:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{transform.name} waits for a rebuild, a repair or wider columns, until {at} at most"
+
+
+def waits_for_lookups(transform: Transform, layout: Layout) -> str:
+    """Return why the lookups keep a transform from a run; empty if they do not."""
+    try:
+        absent = [
+            dataset.id
+            for dataset in transform.lookups.values()
+            if not dataset_exists(layout, dataset.id)
+        ]
+    except StorageError as error:
+        return f"{transform.name} waits for its lookups, which can't be opened: {error.what}"
+    return f"{transform.name} waits for the first rows of {', '.join(absent)}" if absent else ""
+
+
+def _past_failures(
+    instance: DagsterInstance,
+    transform: Transform,
+    of_bucket: Mapping[str, str],
+    loaded_at: datetime,
+) -> _PastFailures:
+    """Return the failures since the last run that applied something, and the wait they cause.
+
+    A run whose application failed has a tag. One without it failed for another reason: a check of
+    somebody else after the application, or its process died.
+    """
+    records = instance.get_run_records(
+        RunsFilter(job_name=transform.job_name, tags=of_bucket), limit=_FAILURES_COUNTED
+    )
+    errors: list[str] = []
+    last_end, run_id = None, ""
+    for record in records:
+        run, ended = record.dagster_run, end_of(record)
+        if run.status is not DagsterRunStatus.FAILURE or ended < loaded_at:
+            break
+        error = run.tags.get(FAILURE_TAG)
+        if error is None and has_applied(instance, run.run_id):
+            break
+        last_end = last_end or ended
+        if error is not None:
+            errors.append(error)
+            run_id = run_id or run.run_id
+    if last_end is None:
+        return _PastFailures()
+    until = (last_end if errors else died_at(records[0])) + wait_after(len(errors))
+    return _PastFailures(len(errors), errors[0] if errors else "", until, run_id)
+
+
+def has_applied(instance: DagsterInstance, run_id: str) -> bool:
+    """Return whether a run has materialized anything."""
+    return bool(instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION))
+
+
+def died_at(record: RunRecord) -> datetime:
+    """Return when a run without an end of its own was last alive, as far as is known.
+
+    A run that was ended for its silence died before that: nobody waits for the same thing twice.
+    """
+    alive_at, ended = last_sign_of_life(record), end_of(record)
+    return ended if alive_at is None else min(alive_at, ended)
+
+
+def end_of(record: RunRecord) -> datetime:
+    """Return the time at which a run ended, or was last changed."""
+    if record.end_time is not None:
+        return datetime.fromtimestamp(record.end_time, timezone.utc)
+    return record.update_timestamp.replace(tzinfo=timezone.utc)

@@ -1,0 +1,218 @@
+"""Decision on a run of all transforms of a source."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunRequest, RunsFilter
+
+from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.names import (
+    BATCH_TAG,
+    FAILED_TAG,
+    FAILURE_TAG,
+    LAKEHOUSE_TAG,
+    RETRIES_TAG,
+    SHARED_TAG,
+    SOURCE_TAG,
+    TURN_TAG,
+    VERSION_TAG,
+    pool_name,
+    source_job_name,
+)
+from datazone_dagster.dagster_glue.options import RunOptions
+from datazone_dagster.dagster_glue.runs.job_runs import ACTIVE
+from datazone_dagster.dagster_glue.runs.pools import free_pools, limit_pools
+from datazone_dagster.dagster_glue.runs.queued_runs import held_pools, taken_pools
+from datazone_dagster.dagster_glue.runs.run_requests import (
+    RunDecision,
+    died_at,
+    end_of,
+    has_applied,
+    too_early,
+    why_it_waits,
+)
+from datazone_dagster.dagster_glue.runs.staying_runs import (
+    end_run,
+    end_run_of_other_code,
+)
+from datazone_dagster.model import retries
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.retries import Retry
+from datazone_dagster.observe.lag import in_words
+from datazone_dagster.text import without_secrets
+
+DIED_IN_TURN = (
+    "The process of the run ended while this transform had its turn: it may need more memory than "
+    "there is, or crash."
+)
+"""Error of a transform whose run died."""
+
+
+def decide_source_run(
+    source: DynamoDBSource,
+    transforms: Sequence[Transform],
+    layout: Layout,
+    instance: DagsterInstance,
+    options: RunOptions,
+    *,
+    versions: Mapping[str, str],
+    heads: Mapping[str, int],
+    now: datetime,
+    loaded_at: datetime,
+) -> tuple[RunRequest | None, str, dict[str, RunDecision]]:
+    """Decide whether a source whose transforms share runs gets a run now.
+
+    The rules are those of `RunDecider`, for each transform: one that failed waits, and the run
+    takes it in once its wait is over. The run is requested for those that need not wait. A run of
+    one of the transforms alone, which the sensor requested before they shared runs, is told to end.
+
+    Args:
+        source: The source.
+        transforms: Transforms that share the run.
+        layout: Locations of the tables.
+        instance: Dagster instance, for the latest runs.
+        options: Tags of the run, and the shortest time between two runs.
+        versions: Version of each transform and of the settings of its runs, by name.
+        heads: Latest batch of the change log, by transform with a backlog.
+        now: Current time.
+        loaded_at: Time when the code location was loaded.
+
+    Returns:
+        Run to request, or None; the reason for either; the failures in a row, by transform.
+    """
+    job, pools = source_job_name(source), [pool_name(one) for one in transforms]
+    free_pools(instance, pools)
+    version = _version({one.name: versions[one.name] for one in transforms})
+    records = instance.get_run_records(RunsFilter(job_name=job, statuses=ACTIVE), limit=1)
+    latest = records or instance.get_run_records(RunsFilter(job_name=job), limit=1)
+    counted = _retries_after(latest[0], heads, loaded_at) if latest else {}
+    texts = {name: _retry_text(name, one, now) for name, one in counted.items()}
+    failing = {
+        name: RunDecision(None, texts[name], one.failures, one.error, one.run_id)
+        for name, one in counted.items()
+    }
+
+    def decided(reason: str, request: RunRequest | None = None) -> _Decision:
+        return request, "; ".join(filter(None, (reason, *texts.values()))), failing
+
+    if records:
+        ends = end_run_of_other_code(instance, records[0], version)
+        waits = held_pools(instance, records[0].dagster_run, pools)
+        return decided(ends or waits or f"{job} is running or queued")
+    if former := _end_runs_of_one(instance, source, transforms):
+        return decided(former)
+    why_not = {one.name: why_it_waits(one, layout, now) for one in transforms if one.name in heads}
+    ready = [
+        name
+        for name, text in why_not.items()
+        if not text and (name not in counted or counted[name].until <= now)
+    ]
+    if not ready:
+        return decided("; ".join(filter(None, why_not.values())))
+    wait = _wait_after_death(instance, latest, loaded_at, now)
+    if wait > timedelta(0):
+        return decided(f"the last run of {job} ended early; the next starts in {in_words(wait)}")
+    early = too_early(instance, job, options.min_run_interval, now)
+    taken = taken_pools(instance, pools)
+    if early > timedelta(0) or taken:
+        starts = f"the next run of {job} starts in {in_words(early)}"
+        return decided(starts if early > timedelta(0) else f"{job} {taken}")
+    limit_pools(instance, pools)
+    request = RunRequest(
+        job_name=job,
+        tags={
+            **options.run_tags,
+            SOURCE_TAG: source.name,
+            SHARED_TAG: source.name,
+            BATCH_TAG: str(max(heads[one] for one in ready)),
+            LAKEHOUSE_TAG: without_secrets(layout.uri),
+            VERSION_TAG: version,
+            **({RETRIES_TAG: retries.to_json(counted)} if counted else {}),
+        },
+    )
+    return decided(f"{', '.join(ready)} of {source.name} have a backlog", request)
+
+
+_Decision = tuple[RunRequest | None, str, dict[str, RunDecision]]
+
+
+def _version(versions: Mapping[str, str]) -> str:
+    """Return a version that changes with each of the transforms."""
+    return hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:12]
+
+
+def _retries_after(
+    latest: RunRecord, heads: Mapping[str, int], loaded_at: datetime
+) -> dict[str, Retry]:
+    """Return the failures in a row of the transforms with a backlog, after the latest run."""
+    run, is_active = latest.dagster_run, latest.dagster_run.status in ACTIVE
+    ended = None if is_active else end_of(latest)
+    if ended is not None and ended < loaded_at:
+        return {}
+    before = retries.from_json(run.tags.get(RETRIES_TAG))
+    failed: dict[str, Retry] = {}
+    if is_active or run.status is DagsterRunStatus.FAILURE:
+        failed = retries.from_json(run.tags.get(FAILED_TAG))
+        error = run.tags.get(FAILURE_TAG)
+        if not failed and error is not None and ended is not None:  # the run itself, for all
+            failed = {
+                name: Retry(before[name].failures + 1 if name in before else 1, ended, error, "")
+                for name in heads
+            }
+        name = run.tags.get(TURN_TAG)
+        if name and name not in failed and ended is not None:  # the process died in its turn
+            failures = 1 + (before[name].failures if name in before else 0)
+            failed[name] = Retry(failures, ended, DIED_IN_TURN, run.run_id)
+    counted = retries.carried_on(before, failed, ended)
+    return {name: one for name, one in counted.items() if name in heads}
+
+
+def _retry_text(name: str, retry: Retry, now: datetime) -> str:
+    times = "once" if retry.failures == 1 else f"{retry.failures} times in a row"
+    wait = retry.until - now
+    when = f" in {in_words(wait)}" if wait > timedelta(0) else ""
+    return f"{name} failed {times} and is retried{when}"
+
+
+def _wait_after_death(
+    instance: DagsterInstance, latest: Sequence[RunRecord], loaded_at: datetime, now: datetime
+) -> timedelta:
+    """Return the time until the run after one whose process died before it applied anything."""
+    for one in latest:
+        run, ended = one.dagster_run, end_of(one)
+        died = run.status is DagsterRunStatus.FAILURE and FAILURE_TAG not in run.tags
+        if died and ended >= loaded_at and not has_applied(instance, run.run_id):
+            return died_at(one) + retries.FIRST_WAIT - now
+    return timedelta(0)
+
+
+def _end_runs_of_one(
+    instance: DagsterInstance, source: DynamoDBSource, transforms: Sequence[Transform]
+) -> str:
+    """Tell the runs of single transforms to end; return their jobs as a reason, empty if none."""
+    found = []
+    for one in transforms:
+        for record in instance.get_run_records(
+            RunsFilter(job_name=one.job_name, statuses=ACTIVE), limit=1
+        ):
+            end_run(instance, record, f"the transforms of {source.name} share a run now")
+            found.append(one.job_name)
+    return f"{', '.join(found)} ends before the run of all transforms" if found else ""
+
+
+def end_source_run(instance: DagsterInstance, source: DynamoDBSource) -> str:
+    """Tell a run of all transforms of a source to end, which have runs of their own now.
+
+    Returns why no other run is requested meanwhile; empty if there is no such run.
+    """
+    job = source_job_name(source)
+    of_all = {SHARED_TAG: source.name}  # a transform of any source may have a job of this name
+    records = instance.get_run_records(
+        RunsFilter(job_name=job, tags=of_all, statuses=ACTIVE), limit=1
+    )
+    for record in records:
+        end_run(instance, record, f"the transforms of {source.name} have runs of their own now")
+    return f"{job} ends before the runs of single transforms" if records else ""

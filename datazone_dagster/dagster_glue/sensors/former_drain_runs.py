@@ -1,0 +1,62 @@
+"""Drain runs that outlive `drain="runs"`: each is told to end, and ticks leave it the shards."""
+
+from __future__ import annotations
+
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.names import drain_job_name
+from datazone_dagster.dagster_glue.runs.heartbeat import end_silent_runs, last_sign_of_life
+from datazone_dagster.dagster_glue.runs.job_runs import ACTIVE
+from datazone_dagster.dagster_glue.runs.staying_runs import tell_to_end
+from datazone_dagster.model.drain_part import StreamPart
+from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import Clock
+from datazone_dagster.model.shard_set import shard_sets
+from datazone_dagster.pipeline import was_drained_by_runs
+
+_ACTIVE_MOST = 200
+_WHY = 'the source has drain="tick" now'
+
+
+class FormerDrainRuns:
+    """Looks for drain runs of a source that ticks drain, until there are none.
+
+    Each batch that such a run commits makes that of a tick lose. So while one lives, ticks do what
+    they do next to drain runs: they list, and read no shard.
+
+    Args:
+        source: Source with `drain="tick"`.
+        clock: Function that returns the time in UTC.
+    """
+
+    def __init__(self, source: DynamoDBSource, clock: Clock) -> None:
+        self._source = source
+        self._clock = clock
+        self._are_gone = False
+
+    def part(
+        self, instance: DagsterInstance, layout: Layout, reported_batch: int | None
+    ) -> StreamPart | None:
+        """Return what a tick does of a drain while such a run lives; None: everything.
+
+        The instance is asked only if drain runs have ever written the change log.
+
+        Raises:
+            StorageError: The lakehouse can't be read.
+        """
+        if self._are_gone or not was_drained_by_runs(layout, self._source.name):
+            self._are_gone = True
+            return None
+        job = drain_job_name(self._source)
+        end_silent_runs(instance, {job}, self._clock(), quick_to_end={job}, only=job)
+        active = RunsFilter(job_name=job, statuses=ACTIVE)
+        records = instance.get_run_records(active, limit=_ACTIVE_MOST)
+        for record in records:
+            tell_to_end(instance, record, _WHY)
+        self._are_gone = not records
+        started = [one for one in records if one.dagster_run.status is DagsterRunStatus.STARTED]
+        if not any(last_sign_of_life(one) for one in started):
+            return None
+        # How far they are is not known: they end within seconds, and have sets of any number.
+        return StreamPart(1, {shard_sets(1)[0].name: None}, reported_batch)

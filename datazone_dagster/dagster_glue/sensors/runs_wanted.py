@@ -1,0 +1,129 @@
+"""The runs that a tick requests: one per transform with a backlog, or one for all of a source."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dagster import DagsterInstance, ExecutorDefinition, RunRequest
+
+from datazone_dagster.api import DynamoDBSource, Transform
+from datazone_dagster.dagster_glue.names import (
+    resync_job_name,
+    snapshot_job_name,
+    source_job_name,
+)
+from datazone_dagster.dagster_glue.options import RunOptions
+from datazone_dagster.dagster_glue.runs.bucket_runs import decide_runs
+from datazone_dagster.dagster_glue.runs.heartbeat import end_silent_runs
+from datazone_dagster.dagster_glue.runs.run_requests import RunDecider, RunDecision
+from datazone_dagster.dagster_glue.runs.source_run_requests import decide_source_run, end_source_run
+from datazone_dagster.dagster_glue.runs.staying_runs import definition_version
+from datazone_dagster.dagster_glue.sensors.sensor_checks import SensorCheck, with_failures
+from datazone_dagster.dagster_glue.shared import Group
+from datazone_dagster.model.layout import Layout
+
+
+@dataclass(frozen=True)
+class RunsWanted:
+    """Decides on the runs of one source.
+
+    Args:
+        source: The source.
+        group: Its transforms.
+        options: Tags of the runs, and the shortest time between two runs.
+        instance: Dagster instance, for the latest runs.
+        layout: Locations of the tables.
+    """
+
+    source: DynamoDBSource
+    group: Group
+    options: RunOptions
+    instance: DagsterInstance
+    layout: Layout
+
+    def requested(
+        self,
+        transforms: Sequence[Transform],
+        lags: MutableMapping[str, SensorCheck],
+        *,
+        now: datetime,
+        loaded_at: datetime,
+    ) -> tuple[list[RunRequest], list[str]]:
+        """Return the runs to request and the reasons; failures in a row are added to `lags`.
+
+        Args:
+            transforms: Transforms of the code location.
+            lags: Check `lag` of each dataset, by id.
+            now: Current time.
+            loaded_at: Time when the code location was loaded.
+        """
+        jobs = {one(self.source) for one in (snapshot_job_name, resync_job_name, source_job_name)}
+        own = {one.job_name for one in transforms}
+        quick = own | {source_job_name(self.source)}
+        handed_on = own if _has_broker(self.options.executor) else set()
+        end_silent_runs(self.instance, jobs | own, now, quick_to_end=quick, handed_on=handed_on)
+        heads: dict[str, int] = {}
+        for transform in transforms:
+            known = (lags[dataset.id].lag for dataset in transform.outputs.values())
+            found = [one.head_batch for one in known if one is not None and one.pending_batches]
+            if found:
+                heads[transform.name] = max(found)
+        versions = {one.name: self._version(one) for one in transforms}
+        requests: list[RunRequest] = []
+        reasons: list[str] = []
+        decisions: dict[str, RunDecision] = {}
+        waiting = [one for one in transforms if one.name in heads]
+        together = [one for one in transforms if self.group.members[one.name].applier.shares_runs]
+        if any(one in together for one in waiting):
+            request, reason, decisions = decide_source_run(
+                self.source,
+                together,
+                self.layout,
+                self.instance,
+                self.options,
+                versions=versions,
+                heads={one.name: heads[one.name] for one in waiting if one in together},
+                now=now,
+                loaded_at=loaded_at,
+            )
+            reasons.append(reason)
+            requests += [] if request is None else [request]
+        alone = [one for one in waiting if one not in together]
+        if alone and not together and (ends := end_source_run(self.instance, self.source)):
+            reasons.append(ends)
+            alone = []
+        for transform in alone:
+            decider = RunDecider(
+                transform,
+                self.layout,
+                self.instance,
+                self.options,
+                versions[transform.name],
+                heads[transform.name],
+                now,
+                loaded_at,
+            )
+            of_buckets = decide_runs(decider)
+            reasons += [one.reason for one in of_buckets]
+            requests += [one.request for one in of_buckets if one.request is not None]
+            if of_buckets:
+                decisions[transform.name] = max(of_buckets, key=lambda one: one.failures)
+        for transform in waiting:
+            decision = decisions.get(transform.name, RunDecision(None, ""))
+            if decision.failures:
+                for dataset in transform.outputs.values():
+                    lags[dataset.id] = with_failures(lags[dataset.id], decision)
+        return requests, reasons
+
+    def _version(self, transform: Transform) -> str:
+        """Return the version of a transform and of the settings of its runs."""
+        applier, tags = self.group.members[transform.name].applier, self.options.op_tags
+        of_runs = (applier.settings, applier.preview, applier.keys.prefix)
+        return definition_version(transform, *of_runs, sorted(tags.items()))
+
+
+def _has_broker(executor: ExecutorDefinition) -> bool:
+    """Return whether an executor hands steps to a broker's workers: those of Celery do."""
+    return executor.name.startswith("celery")

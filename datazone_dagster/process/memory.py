@@ -78,8 +78,8 @@ def reuse_arrow_memory() -> None:
     """Let Arrow allocate by jemalloc, where it has it. Process-wide.
 
     Its default allocator (mimalloc) returns more of the freed memory to the system and fetches it
-    again: that costs a drain 5 to 8 % of its CPU and 30 MiB (measured, pyarrow 26). Runs gain
-    nothing by it. Arrow's environment variable decides where it is set.
+    again: that costs a drain 30 MiB, and 1 to 8 % of its CPU, most on a busy machine (measured,
+    pyarrow 26). Runs gain nothing by it. Arrow's environment variable decides where it is set.
     """
     import pyarrow as pa
 

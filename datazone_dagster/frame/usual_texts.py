@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datazone_dagster.frame.item_types import Scalar
+from datazone_dagster.frame.item_types import MAX_DIGITS, Scalar
 from datazone_dagster.frame.text_bytes import are_within, bytes_of, offsets_of
 
 _INSTANT = pa.timestamp("us", tz="UTC")
@@ -47,6 +47,8 @@ def usual_values(scalar: Scalar, texts: pa.ChunkedArray) -> pa.ChunkedArray | No
     if not all(map(are_usual, texts.chunks)):
         return None
     try:
+        if scalar.name == "decimal" and not _have_known_powers(texts, scalar):
+            return None
         values = texts.cast(kind)
     except pa.ArrowInvalid:
         return None
@@ -59,6 +61,20 @@ _NUMBERS = {"int": pa.int32(), "long": pa.int64()}
 def _are_plain_numbers(texts: pa.StringArray) -> bool:
     """Return whether there are only digits, points and minus signs, so no `0x`, `1E2` or `nan`."""
     return are_within(bytes_of(texts), "-", "9")
+
+
+def _have_known_powers(texts: pa.ChunkedArray, scalar: Scalar) -> bool:
+    """Return whether Arrow gets all texts to the scale of a decimal by powers of ten that fit.
+
+    Arrow 26 multiplies modulo 2^128, so that a number with too many digits becomes another one that
+    fits, and makes 0 of one whose fraction is longer than the scale by more than 38 digits.
+    """
+    longest = max((int(np.diff(offsets_of(one)).max(initial=0)) for one in texts.chunks), default=0)
+    if longest <= MAX_DIGITS - scalar.scale or longest > MAX_DIGITS:
+        return longest <= MAX_DIGITS
+    span = pc.min_max(texts.cast(pa.float64())).as_py()
+    most = 10.0 ** (MAX_DIGITS - scalar.scale)
+    return span["min"] is None or bool(-most < span["min"] and span["max"] < most)
 
 
 def _have_minutes(texts: pa.StringArray) -> bool:

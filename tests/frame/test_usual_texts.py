@@ -16,7 +16,11 @@ from datazone_dagster.frame.usual_texts import usual_values
 from tests.dynamodb_values import NUMBERS
 from tests.examples import examples
 
-CONVERTED = ["int", "long", "decimal(5,2)", "decimal(18,2)", "decimal(38,18)", "timestamp"]
+CONVERTED = [
+    *("int", "long", "timestamp"),
+    *("decimal(5,2)", "decimal(18,2)", "decimal(38,18)", "decimal(38,9)", "decimal(38,0)"),
+]
+LONG_NUMBERS = st.from_regex(r"-?(0|[1-9])[0-9]{15,44}(\.[0-9]{1,60})?", fullmatch=True)
 NEAR_NUMBERS = st.text("0123456789.-/+xXeE n", max_size=8)
 NEAR_TIMES = st.from_regex(
     r"[0-9]{4}-[01][0-9]-[0-3][0-9]"
@@ -35,7 +39,8 @@ EDGES = st.sampled_from(
 )
 TEXTS = st.lists(
     st.one_of(st.none(), NUMBERS, st.integers(-1200, 1200).map(str), EDGES, NEAR_TIMES)
-    | NEAR_NUMBERS,
+    | NEAR_NUMBERS
+    | LONG_NUMBERS,
     max_size=3,
 )
 
@@ -102,7 +107,9 @@ def test_usual_notations_need_no_sql(declared: str, texts: list[str | None]) -> 
     ("declared", "text"),
     [
         *[("long", text) for text in ("0x1F", "1E2", "+5", "1.0", "", " 1")],
-        *[("decimal(5,2)", text) for text in ("nan", "1000", "0.001", "1E1")],
+        *[("decimal(5,2)", text) for text in ("nan", "1000", "0.001", "1E1", "0.1" + "0" * 40)],
+        ("decimal(38,18)", "6202786838738069560423041144"),  # modulo 2^128 it would fit
+        ("decimal(38,18)", f"0.{'0' * 56}1"),
         *[("timestamp", text) for text in ("2024-05-06T07Z", "2024-05-06", "0000-01-01T00:00Z")],
         ("timestamp", "9999-12-31T23:59:59-01"),
         ("double", "1.5"),

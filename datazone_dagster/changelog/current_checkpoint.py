@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 
 from datazone_dagster.changelog.log import ChangeLogSnapshot
@@ -20,7 +19,7 @@ def up_to_date(saved: Checkpoint, log: ChangeLogSnapshot, now: datetime) -> Chec
     checkpoint = fold(saved, log.landed_since(saved.batch), log.head, now)
     noted = with_open(checkpoint, log.gaps) if saved.shards else checkpoint.with_notes(log.gaps)
     announced = 0 if log.snapshot is None else log.snapshot.epoch
-    return replace(noted, epoch=max(noted.epoch, announced)).without_ended_streams()
+    return noted.at(epoch=max(noted.epoch, announced)).without_ended_streams()
 
 
 def with_open(checkpoint: Checkpoint, stored: Iterable[GapNote]) -> Checkpoint:

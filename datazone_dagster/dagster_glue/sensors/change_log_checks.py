@@ -32,6 +32,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.runs.run_place import RunPlace
 from datazone_dagster.dagster_glue.sensors.cursor import SensorCursor
 from datazone_dagster.dagster_glue.sensors.drain_runs import DrainRuns
 from datazone_dagster.dagster_glue.sensors.sensor_checks import (
@@ -77,7 +78,8 @@ def stream_check(
         layout = lakehouse.layout
         bounds: Any = {"settings": settings, "clock": clock, "logger": context.log}
         if source.drain == "runs":
-            runs = DrainRuns(source, settings, options, context.instance, layout)
+            place = RunPlace.of_run(context.run, layout)
+            runs = DrainRuns(source, settings, options, context.instance, place)
             report = drain_tick(source, client, layout, part=runs.part(clock(), None), **bounds)
         else:
             report = drain_once(source, client, layout, **bounds)

@@ -27,11 +27,11 @@ from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.runs.heartbeat import end_silent_runs, last_sign_of_life
 from datazone_dagster.dagster_glue.runs.job_runs import ACTIVE, PARTITION_TAG
 from datazone_dagster.dagster_glue.runs.pools import free_pools, limit_pools
+from datazone_dagster.dagster_glue.runs.run_place import RunPlace
 from datazone_dagster.dagster_glue.runs.run_requests import end_of
 from datazone_dagster.dagster_glue.runs.staying_runs import end_run_of_other_code, tell_to_end
 from datazone_dagster.dagster_glue.sensors.sensor_checks import SensorCheck
 from datazone_dagster.model.drain_part import StreamPart
-from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.retries import wait_after
 from datazone_dagster.model.set_state import KnownSets
 from datazone_dagster.model.shard_set import shard_sets
@@ -39,7 +39,7 @@ from datazone_dagster.observe.lag import in_words
 from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.set_health import SET_BEHIND
 from datazone_dagster.pipeline import DrainSettings
-from datazone_dagster.text import shortened, without_secrets
+from datazone_dagster.text import shortened
 
 _FAILURES_COUNTED = 6
 _ACTIVE_MOST = 200
@@ -80,19 +80,20 @@ class DrainRuns:
         settings: Bounds of its drains.
         options: Tags of the runs.
         instance: Dagster instance, for the latest runs.
-        layout: Locations of the tables.
+        place: Lakehouse and code location of the source.
     """
 
     source: DynamoDBSource
     settings: DrainSettings
     options: RunOptions
     instance: DagsterInstance
-    layout: Layout
+    place: RunPlace
 
     def part(self, now: datetime, reported_batch: int | None) -> StreamPart:
         """Return what the sensor has to know of the runs; runs without a heartbeat are ended.
 
-        A run of former code, or of another number of sets, is told to end. Of several runs of a
+        A run of former code, of another number of sets, or of a former lakehouse is told to end.
+        Runs of other code locations with lakehouses of their own are left alone. Of several runs of a
         set that have begun, all but the newest are: they would take turns to lose.
         """
         job, sets = drain_job_name(self.source), self._sets
@@ -105,6 +106,11 @@ class DrainRuns:
         for record in self.instance.get_run_records(active, limit=_ACTIVE_MOST):
             tags = record.dagster_run.tags
             name = tags.get(PARTITION_TAG, "")
+            if self.place.is_of_others(record.dagster_run):
+                continue
+            if self.place.has_other_lakehouse(record.dagster_run):
+                tell_to_end(self.instance, record, "the lakehouse has changed")
+                continue
             if name not in sets:
                 tell_to_end(self.instance, record, "the number of drain workers has changed")
                 continue
@@ -173,7 +179,7 @@ class DrainRuns:
                 **self.options.run_tags,
                 SOURCE_TAG: self.source.name,
                 BATCH_TAG: str(head),
-                LAKEHOUSE_TAG: without_secrets(self.layout.uri),
+                LAKEHOUSE_TAG: self.place.lakehouse,
                 VERSION_TAG: drain_version(self.source, self.settings),
             },
         )

@@ -8,6 +8,7 @@ from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.dagster_glue.names import drain_job_name
 from datazone_dagster.dagster_glue.runs.heartbeat import end_silent_runs, last_sign_of_life
 from datazone_dagster.dagster_glue.runs.job_runs import ACTIVE
+from datazone_dagster.dagster_glue.runs.run_place import RunPlace
 from datazone_dagster.dagster_glue.runs.staying_runs import tell_to_end
 from datazone_dagster.model.drain_part import StreamPart
 from datazone_dagster.model.layout import Layout
@@ -36,7 +37,11 @@ class FormerDrainRuns:
         self._are_gone = False
 
     def part(
-        self, instance: DagsterInstance, layout: Layout, reported_batch: int | None
+        self,
+        instance: DagsterInstance,
+        layout: Layout,
+        place: RunPlace,
+        reported_batch: int | None,
     ) -> StreamPart | None:
         """Return what a tick does of a drain while such a run lives; None: everything.
 
@@ -51,7 +56,8 @@ class FormerDrainRuns:
         job = drain_job_name(self._source)
         end_silent_runs(instance, {job}, self._clock(), quick_to_end={job}, only=job)
         active = RunsFilter(job_name=job, statuses=ACTIVE)
-        records = instance.get_run_records(active, limit=_ACTIVE_MOST)
+        found = instance.get_run_records(active, limit=_ACTIVE_MOST)
+        records = [one for one in found if not place.is_of_others(one.dagster_run)]
         for record in records:
             tell_to_end(instance, record, _WHY)
         self._are_gone = not records

@@ -27,6 +27,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
+from datazone_dagster.dagster_glue.runs.run_place import RunPlace
 from datazone_dagster.dagster_glue.sensors.cursor import SensorCursor
 from datazone_dagster.dagster_glue.sensors.drain_runs import DrainRuns
 from datazone_dagster.dagster_glue.sensors.drained import Failed, Succeeded, failed_with, health_of
@@ -280,7 +281,8 @@ class DrainSensor:
         if self._source.drain == "tick":
             return None
         instance = tick.context.instance
-        return DrainRuns(self._source, self._settings, self._options, instance, tick.layout)
+        place = RunPlace.of_tick(tick.context, tick.layout)
+        return DrainRuns(self._source, self._settings, self._options, instance, place)
 
     def _part(self, tick: _Tick) -> DrainPart | None:
         """Return what a tick does of a drain: everything, or what drain runs do not."""
@@ -288,7 +290,8 @@ class DrainSensor:
         if runs is not None:
             return runs.part(self._clock(), self._reported_batch)
         instance, layout = tick.context.instance, tick.layout
-        return self._former_runs.part(instance, layout, self._reported_batch)
+        place = RunPlace.of_tick(tick.context, layout)
+        return self._former_runs.part(instance, layout, place, self._reported_batch)
 
     def _client_of(self, dynamodb: DynamoDBStreamsResource) -> StreamClient:
         """Return the client of all ticks of this process, with its connections and iterators."""

@@ -223,8 +223,7 @@ class Checkpoint:
         rows = dict(self.shards)
         rows.update(((row.stream_arn, row.shard_id), row) for row in changed)
         found = replace(self, shards=rows)
-        if (known := self.__dict__.get(_BY_STREAM)) is not None:
-            found.__dict__[_BY_STREAM] = _with_rows(known, changed)
+        found.__dict__[_BY_STREAM] = _with_rows(self._by_stream, changed)
         return found
 
     def at(
@@ -237,8 +236,7 @@ class Checkpoint:
             self.stream_arn if stream_arn is None else stream_arn,
             self.shards,
         )
-        if (known := self.__dict__.get(_BY_STREAM)) is not None:
-            found.__dict__[_BY_STREAM] = known
+        found.__dict__[_BY_STREAM] = self._by_stream
         return found
 
     def has_passed(self, time: datetime) -> bool:
@@ -286,7 +284,8 @@ class Checkpoint:
 
 
 _BY_STREAM = "_by_stream"
-"""Where a checkpoint keeps its shards by stream, once they were asked for."""
+"""Where a checkpoint keeps its shards by stream. The one that was saved keeps them, too: the next
+drain begins with it."""
 
 
 def _with_rows(

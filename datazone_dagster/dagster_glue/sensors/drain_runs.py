@@ -110,6 +110,8 @@ class DrainRuns:
                 continue
             if self.place.has_other_lakehouse(record.dagster_run):
                 tell_to_end(self.instance, record, "the lakehouse has changed")
+                if name in sets:  # it keeps its pool until it has ended, and reads nothing for us
+                    read_at.setdefault(name, None)
                 continue
             if name not in sets:
                 tell_to_end(self.instance, record, "the number of drain workers has changed")

@@ -132,8 +132,8 @@ class SparkRun(ApplyRun):
         return super()._apply_chunk(log, start, end, lookups)
 
     def _connect(self) -> SparkServer:
-        if self._server is None:
-            server = connected(self._engine)
+        server = connected(self._engine)
+        if server is not self._server:
             require_fit(server, self._engine, self._layout, self._reached)
             if any(self._partition_by.values()):
                 require_folders(server, self._engine, self._layout, self._reached)
@@ -144,7 +144,7 @@ class SparkRun(ApplyRun):
                 for output, dataset in self._datasets.items()
             }
             self._server = server
-        return self._server
+        return server
 
     def _reached(self, uri: str) -> str:
         return location_for(self._engine, self._layout.uri, uri)

@@ -41,6 +41,9 @@ class Kind(NamedTuple):
         return "number" if self.is_exact else self.name
 
 
+MOST_DIGITS = 38
+"""Digits of the longest decimal, in both engines."""
+
 NOT_COMPARED = frozenset({"list", "struct", "other"})
 """Names of kinds whose values are not compared, and not cast."""
 
@@ -83,6 +86,9 @@ _KINDS = {
     "BLOB": Kind("binary"),
     '"NULL"': Kind("null"),
 }
+_LONG_IN_SPARK = Kind("integer", 20)
+"""Spark counts 20 digits of a long when it compares it with a decimal."""
+
 _SPARK = {
     "VARCHAR": "STRING",
     "INTEGER": "INT",
@@ -138,9 +144,22 @@ def comparable(*values: Typed) -> None:
         NotTheSameError: They are of different kinds.
     """
     families = {value.kind.family for value in values} - {"null"}
+    kinds = " and ".join(sorted({value.type for value in values}))
     if len(families) > 1 or families & NOT_COMPARED:
-        kinds = " and ".join(sorted({value.type for value in values}))
         raise NotTheSameError(f"{kinds} are compared; cast one of them")
+    exact = [value.kind for value in values if value.kind.is_exact]
+    exact += [_LONG_IN_SPARK] if _KINDS["BIGINT"] in exact else []
+    if exact and _common_digits(exact) > MOST_DIGITS:
+        # Spark rounds both to a type with fewer digits after the point, so 1.4 would equal 1.
+        raise NotTheSameError(
+            f"{kinds} are compared, which needs over {MOST_DIGITS} digits; cast one of them"
+        )
+
+
+def _common_digits(kinds: Sequence[Kind]) -> int:
+    """Return the digits of the type that holds numbers of all of these types."""
+    whole = max(kind.precision - kind.scale for kind in kinds)
+    return whole + max(kind.scale for kind in kinds)
 
 
 _END = "\\z"
@@ -273,7 +292,8 @@ def _sum(operator: str) -> Rule:
             return f"CAST(-({given[0].sql}) AS {spark_type(kind)})"
         if target.name == "integer":
             return f" {operator} ".join(f"CAST({one.sql} AS {spark_type(kind)})" for one in given)
-        require(_digits(operator, [one.kind for one in given]) <= 38, "it has over 38 digits")
+        digits = _digits(operator, [one.kind for one in given])
+        require(digits <= MOST_DIGITS, f"it has over {MOST_DIGITS} digits")
         sides = [
             f"CAST({one.sql} AS DECIMAL({one.kind.precision},{one.kind.scale}))" for one in given
         ]
@@ -286,8 +306,7 @@ def _digits(operator: str, kinds: Sequence[Kind]) -> int:
     """Return the digits that the result of a sum or a product of decimals may have."""
     if operator == "*":
         return sum(kind.precision for kind in kinds) + 1
-    whole, scale = max(kind.precision - kind.scale for kind in kinds), max(k.scale for k in kinds)
-    return whole + scale + 1
+    return _common_digits(kinds) + 1
 
 
 def _same_family(form: str) -> Rule:
@@ -310,7 +329,8 @@ def _nullif(given: Sequence[Typed], _: str) -> str:
 
 def _milliseconds(given: Sequence[Typed], kind: str) -> str:
     require(given[0].kind.name == "integer" and kind == "TIMESTAMP", "it takes an integer")
-    return f"timestamp_millis({given[0].sql})"
+    # timestamp_millis fails with an error without a class if this is too large.
+    return f"timestamp_micros(CAST({given[0].sql} AS BIGINT) * 1000L)"
 
 
 def require(is_so: bool, reason: str) -> None:
@@ -336,8 +356,8 @@ FUNCTIONS: dict[str, Rule] = {
     "replace": _replace,
     "substring": _substring,
     "substr": _substring,
-    "~~": _like("{} LIKE {}"),
-    "!~~": _like("{} NOT LIKE {}"),
+    "~~": _like("({} LIKE {})"),
+    "!~~": _like("({} NOT LIKE {})"),
     "+": _sum("+"),
     "-": _sum("-"),
     "*": _sum("*"),

@@ -30,15 +30,15 @@ _PARTITION = "part"
 _VALUE = "\u00fc/%= \u20ac"
 """A partition value of letters that a server may not be able to write into a folder's name."""
 
-_fit: set[tuple[str, str]] = set()
-_names_folders: set[tuple[str, str]] = set()
+_fit: set[tuple[SparkEngine, str]] = set()
+_names_folders: set[tuple[SparkEngine, str]] = set()
 _lock = threading.Lock()
 
 
 def require_fit(
     server: SparkServer, engine: SparkEngine, layout: Layout, reached: Callable[[str], str]
 ) -> None:
-    """Check a server, once per process and lakehouse.
+    """Check a server, once per process, lakehouse and location of it as the server reaches it.
 
     A scratch table gets a row by a MERGE with a transaction, which is sent twice.
 
@@ -46,7 +46,7 @@ def require_fit(
         SparkError: The row landed twice, the transaction is not in the table's log, or the server
             does not reach the lakehouse.
     """
-    probed = (engine.remote, layout.uri)
+    probed = (engine, layout.uri)
     with _lock:
         if probed in _fit:
             return
@@ -64,7 +64,7 @@ def require_folders(
     Raises:
         SparkError: It does not, or failed.
     """
-    probed = (engine.remote, layout.uri)
+    probed = (engine, layout.uri)
     with _lock:
         if probed in _names_folders:
             return

@@ -15,7 +15,7 @@ import pyarrow as pa
 from datazone_dagster.dataset.tombstones import IMAGE_VERSION
 from datazone_dagster.model.column_names import DELETE_CAUSE, DELETED, EVENT_TIME, KEY, VERSION
 from datazone_dagster.rows.merge_batch import CAUSE
-from datazone_dagster.spark.statements import table_of, tombstone_values, values_of
+from datazone_dagster.spark.statements import LEFT, table_of, tombstone_values, values_of
 
 _DELETES = f"{CAUSE} IN ('user', 'ttl', 'resync_absent')"
 _OF, _IMAGE, _FINAL_VERSION = "_dz_of", "_dz_what", "_dz_final_version"
@@ -50,7 +50,7 @@ class SoftStatements:
         of_keys = f"LEFT SEMI JOIN {self.view} AS k ON r.{KEY} = k.{KEY}"
         known = (
             f"SELECT 'chunk' AS origin, {KEY}, {VERSION} AS version, {EVENT_TIME} AS event_time, "
-            f"{CAUSE}, false AS deleted, NULL AS image_version FROM {self.view} "
+            f"{LEFT} AS {CAUSE}, false AS deleted, NULL AS image_version FROM {self.view} "
             f"UNION ALL SELECT 'table', r.{KEY}, r.{VERSION}, r.{EVENT_TIME}, r.{DELETE_CAUSE}, "
             f"coalesce(r.{DELETED}, false), NULL FROM {table_of(self.table)} AS r {of_keys} "
             f"UNION ALL SELECT 'tombstone', r.{KEY}, r.{VERSION}, r.{EVENT_TIME}, r.{CAUSE}, "
@@ -88,7 +88,7 @@ class SoftStatements:
             f"FROM {decided} WHERE {_IS_FILTERED}"
         )
         values = {
-            **tombstone_values(now),
+            **tombstone_values(now, CAUSE),
             EVENT_TIME: EVENT_TIME,
             IMAGE_VERSION: IMAGE_VERSION,
         }

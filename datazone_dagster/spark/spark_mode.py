@@ -21,6 +21,7 @@ from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.history import DELETION_FIELDS
 from datazone_dagster.dataset.modes import ChunkRows
 from datazone_dagster.dataset.properties import apply_app_id, generation_of, rebuild_app_id
+from datazone_dagster.dataset.restored import version_of_rows
 from datazone_dagster.dataset.tombstones import Tombstones
 from datazone_dagster.delta import Commit, guarded
 from datazone_dagster.delta.transaction_log import Snapshot
@@ -139,8 +140,8 @@ class SparkMode:
         table.refresh()
         if self._marks(table.at) != marks:
             raise ConcurrentWriterError(
-                f"{target.title} has been written by another run, erased from, redriven or rebuilt "
-                "meanwhile.",
+                f"{target.title} has been written by another run, erased from, redriven, rebuilt "
+                "or restored meanwhile.",
                 safe="No row of this attempt was written; the other commit is in effect.",
                 hint="The next run continues from the new state.",
             )
@@ -160,9 +161,10 @@ class SparkMode:
         return self._counts(target, before.version, marks, token)
 
     def _marks(self, table: Snapshot) -> dict[str, int]:
-        """Return what a run, redrive, erasure or rebuild of the dataset changes."""
+        """Return what a run, redrive, erasure, rebuild or RESTORE of the dataset changes."""
         rebuilds = {rebuild_app_id(self._source): generation_of(table, self._source)}
-        return marks_of(table, self._source) | rebuilds
+        rows = version_of_rows(table, self._source).transaction(apply_app_id(self._source))
+        return marks_of(table, self._source) | rebuilds | {_ROWS: rows}
 
     def _statement(
         self, target: MergeTarget, batch: SparkBatch, chunk: ChunkRows, views: ExitStack
@@ -217,8 +219,12 @@ class SparkMode:
                 safe="Nothing of this attempt was written; the other run's commit is in effect.",
                 hint="The next run continues from the new state.",
             )
-        if ours.get("readVersion") != version:
+        if ours["version"] != version + 1:
+            # Before the MERGE has read the table, or while it ran, without a conflict.
             self._require_same(target, marks)
+            between = (one for one in history if version < one["version"] < ours["version"])
+            if any(one.get("operation") == "RESTORE" for one in between):
+                raise _restored(target)
         metrics = dict(ours.get("operationMetrics") or {})
         return MergeCounts(
             _number(metrics, "numTargetRowsInserted"),
@@ -232,9 +238,9 @@ class SparkMode:
         Raises:
             StorageError: Somebody did: erased keys may be back, or rows of the rebuild missing.
         """
-        own = apply_app_id(self._source)
+        own = {apply_app_id(self._source), _ROWS}
         now = self._marks(target.table.at)
-        if any(at != marks.get(name, 0) for name, at in now.items() if name != own):
+        if any(at != marks.get(name, 0) for name, at in now.items() if name not in own):
             raise StorageError(
                 f"{target.title}: keys were erased or redriven, or the table was rebuilt, in the "
                 "moment between the look at it and the commit of Spark.",
@@ -247,6 +253,20 @@ class SparkMode:
 
 _one_row_per_key: set[str] = set()
 """Tables of which this process knows that no key has several rows."""
+
+
+_ROWS = "rows"
+"""Mark with the position of the rows: after a RESTORE, it is less than the transaction."""
+
+
+def _restored(target: MergeTarget) -> StorageError:
+    return StorageError(
+        f"{target.title} was restored to an older version in the moment between the look at it "
+        "and the commit of Spark, so changes before that commit are missing.",
+        safe="The change log has every change.",
+        hint=f"Run `datazone-dagster rebuild {target.dataset_id}`, which makes all rows again, or "
+        "restore the table again.",
+    )
 
 
 def _several_rows(target: MergeTarget) -> SchemaChangeError:

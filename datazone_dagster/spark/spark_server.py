@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -49,6 +50,9 @@ _NOT_VALUES = (
 )
 """Classes of errors about a value. Spark begins a message with its class, in brackets: a statement
 that an error of another class quotes is not one of these."""
+
+IDLE_SECONDS = 30 * 60.0
+"""Time after which a session is not used again: a server ends one after an hour, by default."""
 
 RETRIES = 7
 """Retries of a call that the server does not answer: about two minutes."""
@@ -98,7 +102,7 @@ class ConnectServer:
         failed: SparkError | None = None
         try:
             with self._guarded("Connecting"):
-                self._session: Any = sql.SparkSession.builder.remote(engine.remote).create()
+                self._begin(sql.SparkSession.builder.remote(engine.remote).create())
                 for policy in self._session.client.get_retry_policies():
                     policy.max_retries = RETRIES
                 for name, value in SETTINGS.items():
@@ -109,9 +113,26 @@ class ConnectServer:
         if failed is not None:  # without its cause, which may show the parameters of the URL
             raise failed
 
+    def _begin(self, session: Any) -> None:
+        self._session = session
+        self._one_at_a_time = threading.Lock()
+        self._used_seconds = time.monotonic()
+
     def run(self, statement: str, settings: Mapping[str, str] | None = None) -> pa.Table:
-        """See `SparkServer.run`."""
-        given, is_lost = settings or {}, False
+        """See `SparkServer.run`. Threads wait for one another: the settings are the session's."""
+        with self._one_at_a_time:
+            try:
+                return self._run(statement, settings or {})
+            finally:
+                self._used_seconds = time.monotonic()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Time since the last statement."""
+        return time.monotonic() - self._used_seconds
+
+    def _run(self, statement: str, given: Mapping[str, str]) -> pa.Table:
+        is_lost = False
         try:
             with self._guarded("Running a statement"):
                 for name, value in given.items():
@@ -199,16 +220,17 @@ _lock = threading.Lock()
 
 
 def connected(engine: SparkEngine) -> SparkServer:
-    """Return the session of this process with a server.
+    """Return the session of this process with a server; a new one after a long pause.
 
     Raises:
         DefinitionError: The extra is not installed.
         SparkError: The server can't be reached.
     """
     with _lock:
-        if engine.remote not in _servers:
-            _servers[engine.remote] = ConnectServer(engine)
-        return _servers[engine.remote]
+        server = _servers.get(engine.remote)
+        if server is None or server.idle_seconds > IDLE_SECONDS:
+            server = _servers[engine.remote] = ConnectServer(engine)
+        return server
 
 
 def disconnected(engine: SparkEngine) -> None:

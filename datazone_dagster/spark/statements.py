@@ -25,6 +25,9 @@ from datazone_dagster.spark.translate import KEPT
 
 REMOVED, EXPIRED, SWEPT = "_dz_removed", "_dz_expired", "_dz_swept"
 BATCH, PROBLEM = "_dz_batch", "_dz_problem"
+LEFT = "_dz_left"
+"""Why a change has no row, the `CAUSE` of its tombstone: results may have a column of that name."""
+
 HAS_IMAGE, HAS_ATTRIBUTE = "_dz_image_{}", "_dz_attribute_{}"
 
 
@@ -89,7 +92,7 @@ _SWEPT = f"({_IS_REMOVED} AND coalesce({Log.USER_PRINCIPAL} = {text_of(ABSENT)},
 def batch_query(log: LogRange, query: FrameQuery, latest_of: Sequence[str]) -> str:
     """Return the query of the changes of a chunk with their rows: one row each.
 
-    Its columns are those of the frame, the hidden ones, `CAUSE` (null: the change has a row), and
+    Its columns are those of the frame, the hidden ones, `LEFT` (null: the change has a row), and
     those of `carried_columns`.
 
     Args:
@@ -127,7 +130,7 @@ def batch_query(log: LogRange, query: FrameQuery, latest_of: Sequence[str]) -> s
     ]
     cause = (
         f"CASE WHEN {EXPIRED} THEN 'ttl' WHEN {SWEPT} THEN {text_of(ABSENT)} "
-        f"WHEN {REMOVED} THEN 'user' WHEN NOT {KEPT} THEN 'filtered' END AS {CAUSE}"
+        f"WHEN {REMOVED} THEN 'user' WHEN NOT {KEPT} THEN 'filtered' END AS {LEFT}"
     )
     listed = [*query.columns, *carried_columns(len(query.view.found)), KEPT, cause]
     last = relation(len(query.stages))
@@ -143,7 +146,7 @@ def batch_facts(view: str, fields: int, partition_by: Sequence[pa.Field]) -> str
         partition_by: Columns of the batch that the dataset is partitioned by.
     """
     counted = {
-        "removed": f"{CAUSE} IS NOT NULL",
+        "removed": f"{LEFT} IS NOT NULL",
         "filtered": f"{REMOVED} AND NOT {KEPT}",
         "filtered_by_ttl": f"{EXPIRED} AND NOT {KEPT}",
         "rows": KEPT,
@@ -196,9 +199,9 @@ def merge_statement(uri: str, table: pa.Schema, result: pa.Schema, source: str) 
     assigned = ", ".join(f"t.{name} = {value}" for name, value in values.items())
     return (
         f"MERGE INTO {table_of(uri)} AS t USING ({source}) AS s ON t.{KEY} = s.{KEY} "
-        f"WHEN MATCHED AND {wins} AND s.{CAUSE} IS NOT NULL THEN DELETE "
+        f"WHEN MATCHED AND {wins} AND s.{LEFT} IS NOT NULL THEN DELETE "
         f"WHEN MATCHED AND {wins} THEN UPDATE SET {assigned} "
-        f"WHEN NOT MATCHED AND s.{CAUSE} IS NULL THEN INSERT ({listed}) VALUES ({given})"
+        f"WHEN NOT MATCHED AND s.{LEFT} IS NULL THEN INSERT ({listed}) VALUES ({given})"
     )
 
 
@@ -248,20 +251,25 @@ def values_of(
 
 def tombstones_statement(uri: str, source: str, now: datetime) -> str:
     """Return the INSERT of a tombstone for each change of a batch that has a cause."""
-    values = tombstone_values(now)
+    values = tombstone_values(now, LEFT)
     return (
         f"INSERT INTO {table_of(uri)} ({', '.join(values)}) "
-        f"SELECT {', '.join(values.values())} FROM ({source}) WHERE {CAUSE} IS NOT NULL"
+        f"SELECT {', '.join(values.values())} FROM ({source}) WHERE {LEFT} IS NOT NULL"
     )
 
 
-def tombstone_values(now: datetime) -> dict[str, str]:
-    """Return the SQL of the columns of a tombstone, by their names."""
+def tombstone_values(now: datetime, cause: str) -> dict[str, str]:
+    """Return the SQL of the columns of a tombstone, by their names.
+
+    Args:
+        now: The current time.
+        cause: Column with its cause.
+    """
     return {
         "day": text_of(f"{now:%Y-%m-%d}"),
         KEY: KEY,
         VERSION: VERSION,
-        CAUSE: CAUSE,
+        CAUSE: cause,
         "deleted_at": f"CAST({text_of(f'{now:%Y-%m-%d %H:%M:%S.%f}')} AS TIMESTAMP)",
         "epoch": f"CAST(substr({VERSION}, 1, {EPOCH_DIGITS}) AS BIGINT)",
         "sequence_rank": f"CAST(substr({VERSION}, {EPOCH_DIGITS + 1}) AS DOUBLE)",

@@ -236,6 +236,7 @@ def columns(changes: Any) -> Any:
     ).select(
         "dynamodb.Keys.id.S as id",
         "eventName as event",
+        "eventName as cause",
         "dynamodb.SequenceNumber as number",
         "dynamodb.NewImage.status.S as status",
         "cast(dynamodb.NewImage.total.N as decimal(12, 2)) as total",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -14,9 +15,11 @@ from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.result import rows_of
 from datazone_dagster.spark.frame_query import FrameQuery, frame_query
 from datazone_dagster.spark.spark_text import converted
+from datazone_dagster.spark.statements import LogRange, batch_query
 
 CITY = "dynamodb.NewImage.city.S"
 TOTAL = "cast(dynamodb.NewImage.total.N as decimal(12, 2))"
+WIDE = "cast(dynamodb.NewImage.total.N as decimal(38, 18))"
 
 
 def translated(build: Callable[[Frame], Frame]) -> FrameQuery:
@@ -83,6 +86,37 @@ def test_a_value_gets_the_fields_that_its_column_has() -> None:
     )
 
 
+def test_the_result_of_like_is_a_value() -> None:
+    query = translated(lambda frame: frame.select(f"({CITY} not like 'a%') is null as x"))
+    assert "NOT LIKE 'a%') IS NULL)" in query.stages[0]
+
+
+def test_numbers_of_one_wide_type_are_compared() -> None:
+    query = translated(
+        lambda frame: frame.filter(f"{WIDE} > 0 and {WIDE} < cast(eventID as bigint)").select(
+            f"{WIDE} as x"
+        )
+    )
+    assert query.schema.field("x").type == pa.decimal128(38, 18)
+
+
+def test_milliseconds_that_are_too_large_are_an_error_about_a_value() -> None:
+    query = translated(lambda frame: frame.select("epoch_ms(cast(eventID as bigint)) as x"))
+    assert "* 1000L)" in query.stages[0]
+    assert "timestamp_millis" not in query.stages[0]
+
+
+def test_a_column_may_have_the_name_of_a_tombstones_cause() -> None:
+    query = translated(lambda frame: frame.select(f"{CITY} as cause"))
+    statement = batch_query(LogRange("log", 1, 0, 2, ignore_ttl=False), query, ("_dz_key",))
+    listed = statement.rpartition("SELECT ")[2]
+    names = [
+        one.strip("`,").casefold() for one in re.findall(r" AS (`\w+`|\w+)(?:,| FROM)", listed)
+    ]
+    assert "cause" in names
+    assert len(names) == len(set(names))
+
+
 def test_attribute_names_are_data() -> None:
     query = translated(
         lambda frame: frame.select('dynamodb.NewImage."a`b\'c\\d".S as x', f"{CITY} as y")
@@ -119,6 +153,10 @@ def test_attribute_names_are_data() -> None:
         ("cast(dynamodb.NewImage.tags.SS as integer[])", "is not supported"),
         ("cast(cast(dynamodb.NewImage.a.N as decimal(4, 4)) as varchar)", "is cast to VARCHAR"),
         (f"{CITY} as city, city || 'x'", "in a select() before"),
+        (f"{WIDE} = cast({TOTAL} as decimal(38, 0))", "over 38 digits"),
+        (f"1.5 in ({WIDE}, cast({TOTAL} as decimal(30, 2)))", "over 38 digits"),
+        (f"nullif({WIDE}, cast({TOTAL} as decimal(38, 9)))", "over 38 digits"),
+        ("cast(eventID as decimal(38, 19)) < cast(eventID as bigint)", "over 38 digits"),
     ],
     ids=str,
 )

@@ -14,12 +14,12 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from datazone_dagster import Dataset, SparkEngine
 from datazone_dagster.apply.chunk import CHANGES_SCHEMA
 from datazone_dagster.apply.spark_run import require_safe_commits
-from datazone_dagster.errors import ConcurrentWriterError, SparkError
+from datazone_dagster.errors import ConcurrentWriterError, SparkError, StorageError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.process import crash_points
 from datazone_dagster.spark.cached_view import cached
 from datazone_dagster.spark.spark_mode import SparkBatch, SparkDatasetTable
-from datazone_dagster.spark.spark_server import SparkServer
+from datazone_dagster.spark.spark_server import APP_ID, APP_VERSION, USER_METADATA, SparkServer
 from datazone_dagster.testing import at_point
 from tests.spark_engine.server import Item, applied, flow, land
 
@@ -112,9 +112,84 @@ def test_an_erasure_a_redrive_or_a_rebuild_before_the_merge_stops_it(
 
     with (
         at_point(crash_points.BEFORE_DATASET_COMMIT, meanwhile),
-        pytest.raises(ConcurrentWriterError, match="erased from, redriven or rebuilt"),
+        pytest.raises(ConcurrentWriterError, match="erased from, redriven, rebuilt"),
     ):
         table.apply(CHANGES_SCHEMA.empty_table(), row, after_batch=1, through_batch=2, now=NOW)
+
+
+def test_a_restore_before_the_merge_stops_it(tmp_path: Path) -> None:
+    """Its rows are older than the transaction says: the changes between would be missing."""
+    for number in (1, 2):
+        land(tmp_path, [(number, "a", OPEN)])
+        applied(tmp_path, flow(None, total))
+    table = spark_table(tmp_path, StopsAtTheMerge())
+    first = DeltaTable(table.uri).version() - 1
+    row = DeltaTable(table.uri).to_pyarrow_table().slice(0, 0)
+    table.spark.take(SparkBatch("view", row.schema, ("", ""), 0, 3))
+    with (
+        at_point(crash_points.BEFORE_DATASET_COMMIT, lambda: DeltaTable(table.uri).restore(first)),
+        pytest.raises(ConcurrentWriterError, match="or restored meanwhile"),
+    ):
+        table.apply(CHANGES_SCHEMA.empty_table(), row, after_batch=2, through_batch=3, now=NOW)
+
+
+class RestoredMeanwhile:
+    """A server on which the table is restored between the look at it and the commit of the MERGE.
+
+    Args:
+        uri: The dataset.
+        reads_before: Whether the MERGE has read the table before; then nothing conflicts with one
+            that only inserts.
+    """
+
+    def __init__(self, uri: str, *, reads_before: bool) -> None:
+        self._uri = uri
+        self._reads_before = reads_before
+        self._token = ""
+        self._version = -1
+
+    def run(self, statement: str, settings: Mapping[str, str] | None = None) -> pa.Table:
+        table = DeltaTable(self._uri)
+        if statement.startswith("MERGE"):
+            assert settings is not None
+            self._token, self._version = settings[USER_METADATA], table.version() + 2
+            table.restore(table.version() - 1)
+            table = DeltaTable(self._uri)
+            moved = [Transaction(settings[APP_ID], int(settings[APP_VERSION]))]
+            properties = CommitProperties(app_transactions=moved)
+            empty = table.to_pyarrow_table().slice(0, 0)
+            write_deltalake(table, empty, mode="append", commit_properties=properties)
+        if statement.startswith("DESCRIBE HISTORY"):
+            ours, restored = self._version, self._version - 1
+            return pa.Table.from_pylist(
+                [
+                    {
+                        "version": ours,
+                        "readVersion": restored - self._reads_before,
+                        "operation": "MERGE",
+                        "userMetadata": self._token,
+                    },
+                    {"version": restored, "readVersion": restored - 1, "operation": "RESTORE"},
+                ]
+            )
+        return pa.table({})
+
+
+@pytest.mark.parametrize("reads_before", [True, False])
+def test_a_restore_in_the_moment_before_the_commit_is_told(
+    tmp_path: Path, reads_before: bool
+) -> None:
+    for number in (1, 2):
+        land(tmp_path, [(number, "a", OPEN)])
+        applied(tmp_path, flow(None, total))
+    uri = str(tmp_path / "d")
+    table = spark_table(tmp_path, RestoredMeanwhile(uri, reads_before=reads_before))
+    row = DeltaTable(uri).to_pyarrow_table().slice(0, 0)
+    table.spark.take(SparkBatch("view", row.schema, ("", ""), 0, 3))
+    with pytest.raises(
+        StorageError, match=r"restored to an older version .*datazone-dagster rebuild"
+    ):
+        table.apply(CHANGES_SCHEMA.empty_table(), row, after_batch=2, through_batch=3, now=NOW)
 
 
 def spark_table(root: Path, server: SparkServer) -> SparkDatasetTable:

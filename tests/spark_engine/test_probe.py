@@ -90,6 +90,15 @@ def test_one_that_keeps_them_is_probed_once(tmp_path: Path) -> None:
     assert fake.merges == 2
 
 
+def test_each_location_of_a_lakehouse_is_probed(tmp_path: Path) -> None:
+    """The same server may reach the lakehouse by one name, and something else by another one."""
+    right = SparkEngine("sc://locations", lakehouse=str(tmp_path))
+    require_fit(Fake(tmp_path, keeping), right, Layout(str(tmp_path)), str)
+    wrong = SparkEngine("sc://locations", lakehouse="/mnt/copy")
+    with pytest.raises(SparkError, match="does not write to this lakehouse"):
+        require_fit(Fake(tmp_path, doing_nothing), wrong, Layout(str(tmp_path)), str)
+
+
 class NamesFolders:
     """A server that inserts the probe's row into a partition."""
 

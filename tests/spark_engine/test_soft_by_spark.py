@@ -35,7 +35,10 @@ KEYS = [
 
 def seen(changes: Any) -> Any:
     return changes.filter("dynamodb.NewImage.status.S is distinct from 'hidden'").select(
-        "dynamodb.Keys.id.S as id", "dynamodb.NewImage.status.S as status", "eventName as image"
+        "dynamodb.Keys.id.S as id",
+        "dynamodb.NewImage.status.S as status",
+        "eventName as image",
+        "eventName as cause",
     )
 
 

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datazone_dagster.dataset.soft_delete import plan_soft
-from datazone_dagster.rows.merge_batch import EACH_CHANGE_SCHEMA
+from datazone_dagster.rows.merge_batch import CAUSE, EACH_CHANGE_SCHEMA
 from datazone_dagster.spark.soft_statements import SoftStatements
+from datazone_dagster.spark.statements import LEFT
 from tests.examples import examples
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -95,7 +96,7 @@ def test_any_changes(
     soft = SoftStatements("batch", "rows", "tombs")
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.register("batch", keyed)
+        connection.register("batch", keyed.rename_columns({CAUSE: LEFT}))
         connection.register("existing_rows", existing)
         connection.register("tombstones", tombstones)
         run(connection, f"CREATE TABLE decided AS {soft.decided()}")

@@ -16,10 +16,11 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import utc_now
 from datazone_dagster.model.report import MergeCounts
 from datazone_dagster.rows.engine import MergeTarget
-from datazone_dagster.rows.merge_batch import MergeBatch
+from datazone_dagster.rows.merge_batch import CAUSE, MergeBatch
 from datazone_dagster.spark.spark_mode import SparkBatch, SparkMode
 from datazone_dagster.spark.spark_server import ConnectServer
 from datazone_dagster.spark.spark_text import type_of
+from datazone_dagster.spark.statements import LEFT
 from tests.rows.engine_conformance import SCHEMA, EngineConformance
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
@@ -33,7 +34,7 @@ class BySpark:
 
     def merge(self, target: MergeTarget, batch: MergeBatch, commit: Commit) -> MergeCounts:
         view = f"dz_batch_{uuid.uuid4().hex}"
-        rows = batch.keyed_changes.join(
+        rows = batch.keyed_changes.rename_columns({CAUSE: LEFT}).join(
             batch.rows.drop_columns(["_dz_version"]), keys="_dz_key", join_type="left outer"
         )
         session = self._server._session

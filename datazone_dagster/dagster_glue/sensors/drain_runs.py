@@ -93,8 +93,8 @@ class DrainRuns:
         """Return what the sensor has to know of the runs; runs without a heartbeat are ended.
 
         A run of former code, of another number of sets, or of a former lakehouse is told to end.
-        Runs of other code locations with lakehouses of their own are left alone. Of several runs of a
-        set that have begun, all but the newest are: they would take turns to lose.
+        Of several runs of a set that have begun, all but the newest are: they would take turns to
+        lose. Runs of other code locations with lakehouses of their own are left alone.
         """
         job, sets = drain_job_name(self.source), self._sets
         end_silent_runs(self.instance, {job}, now, quick_to_end={job}, only=job)

@@ -7,7 +7,7 @@ import uuid
 from datetime import timedelta
 
 from datazone_dagster.dataset import dataset_table
-from datazone_dagster.dataset.swap_fence import length_of, lower_fence, raise_fence
+from datazone_dagster.dataset.swap_fence import length_through, lower_fence, raise_fence
 from datazone_dagster.delta.table import Table, opened
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.layout import Layout
@@ -38,6 +38,7 @@ class RepairFence:
         self._source = source
         self._clock = clock
         self._name = f"{kind}{uuid.uuid4().hex}"
+        self._longest = timedelta(0)
         self._is_raised = False
 
     def lost(self, attempts: int, seconds: float) -> None:
@@ -51,10 +52,11 @@ class RepairFence:
             ConcurrentWriterError: Others committed first each time.
             StorageError: The store failed.
         """
+        self._longest = max(self._longest, timedelta(seconds=seconds))
         if attempts < UNFENCED or (table := self._table()) is None:
             return
         now = self._clock()
-        until = now + length_of(timedelta(seconds=seconds))
+        until = now + length_through(self._longest)
         raise_fence(table, self._source, self._name, until, now)
         if not self._is_raised:
             _logger.warning(

@@ -31,6 +31,9 @@ COLUMNS, ERASURE, REDRIVE = "columns/", "erasure/", "redrive/"
 FENCED_ATTEMPTS = 4
 """Attempts, of the longest so far, for which runs make way at a time, within these bounds."""
 
+ATTEMPT_AND_HALF = 1.5
+"""The same where an attempt renews no fence: one that ends before the attempt is no use."""
+
 SHORTEST = timedelta(minutes=1)
 LONGEST = timedelta(minutes=10)
 """Bounds of the fence: a rebuild whose process dies stops its dataset for no longer."""
@@ -43,6 +46,11 @@ class MakesWayError(ConcurrentWriterError):
 def length_of(longest_attempt: timedelta) -> timedelta:
     """Return for how long runs make way at a time. Pure."""
     return min(LONGEST, max(SHORTEST, FENCED_ATTEMPTS * longest_attempt))
+
+
+def length_through(longest_attempt: timedelta) -> timedelta:
+    """Return the same for an attempt that renews no fence: longer than the attempt. Pure."""
+    return max(length_of(longest_attempt), ATTEMPT_AND_HALF * longest_attempt)
 
 
 def raise_fence(table: Table, source: str, rebuild: str, until: datetime, now: datetime) -> None:

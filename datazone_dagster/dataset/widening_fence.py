@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from datazone_dagster.dataset.swap_fence import (
     COLUMNS,
-    length_of,
+    length_through,
     lower_fence,
     make_way,
     raise_fence,
@@ -25,9 +25,6 @@ from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.key_bucket import KeyBucket
 from datazone_dagster.model.protocols import Clock
 from datazone_dagster.rows.conform import Conformed
-
-ATTEMPT_AND_HALF = 1.5
-"""Shortest fence, in attempts of the longest so far: one that ends before its rewrite is no use."""
 
 _logger = logging.getLogger(__name__)
 
@@ -80,7 +77,7 @@ class WideningFence:
 
     def _raise(self, table: Table, longest: timedelta, dataset_id: str) -> None:
         now, version = self._clock(), table.at.version
-        until = now + max(length_of(longest), ATTEMPT_AND_HALF * longest)
+        until = now + length_through(longest)
         raise_fence(table, self._source, self.name, until, now)
         make_way(table.at, table.uri, self._source, now, self.name)
         if table.at.version != version + 1:  # the columns may be others by now

@@ -215,8 +215,9 @@ class Session:
         """
         with self._lock:
             self._retain(sum(rows.nbytes for rows in self._rows_read.values()))
-            while self._unregistered:
-                self._register(*self._unregistered.popitem())
+            for name, table in list(self._unregistered.items()):
+                self._register(name, table)
+                del self._unregistered[name]
             return self._run(query)
 
     def table_of(self, query: str, name: str, rows: pa.Table) -> pa.Table:

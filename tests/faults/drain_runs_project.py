@@ -13,7 +13,13 @@ defs = build_definitions(
     [
         transform(
             input_mapping={
-                "orders": Input(Stream(source=replace(SOURCE, drain="runs", drain_workers=SETS)))
+                "orders": Input(
+                    Stream(
+                        source=replace(
+                            SOURCE, drain="runs", drain_workers=SETS, start="trim_horizon"
+                        )
+                    )
+                )
             },
             output_mapping={name: flow.output_mapping[name] for name in flow.output_mapping},
         )(flow.function)

@@ -23,10 +23,16 @@ from datazone_dagster.drain.polling import POLLING, Intervals
 from datazone_dagster.drain.process_state import ProcessState, load_state, save_state
 from datazone_dagster.drain.set_plan import plan_set, stream_of_checkpoint
 from datazone_dagster.drain.set_states import ShardsBySet
-from datazone_dagster.drain.source_check import owner_to_record
+from datazone_dagster.drain.source_check import check_unlisted, owner_to_record
 from datazone_dagster.drain.source_tables import Tables
-from datazone_dagster.drain.stream_choice import list_streams, stream_to_read
-from datazone_dagster.errors import ConcurrentWriterError, SourceError, StorageError
+from datazone_dagster.drain.stream_choice import known_table, list_streams, stream_to_read
+from datazone_dagster.errors import (
+    ConcurrentWriterError,
+    ServiceUnavailableError,
+    SourceError,
+    StorageError,
+    ThrottledError,
+)
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.drain_part import SetPart, StreamPart
 from datazone_dagster.model.protocols import StreamClient, TellsTime
@@ -68,12 +74,40 @@ class SetDrain(_SharedDrain):
         """See `BatchDrain.run`."""
         tables, masks = self._opened(tables)
         checkpoint = up_to_date(tables.saved.checkpoint, tables.log, self._now)
-        if self._part.is_first:
-            owner_to_record(self._source.name, tables.log, list_streams(self._client), checkpoint)
+        unchecked = self._part.is_first and not self._is_compared(tables, checkpoint)
         stream = stream_of_checkpoint(checkpoint)
         plan = plan_set(checkpoint, self._part.shards, self._now)
         planned = Planned(checkpoint, stream, plan, None, None)
-        return self._read_and_land(tables, masks, planned, intervals)
+        report = self._read_and_land(tables, masks, planned, intervals)
+        return replace(report, table_unchecked=unchecked)
+
+    def _is_compared(self, tables: Tables, checkpoint: Checkpoint) -> bool:
+        """Compare the table of the client with that of the change log, as far as it can be.
+
+        While the service refuses listings, the run reads all the same: it asks for known shards of
+        a known stream only, and never decides that one of them is gone.
+
+        Returns:
+            Whether the table is the same for sure.
+
+        Raises:
+            SourceMismatchError: It is another one.
+            SourceError: The streams can't be listed, for a reason that does not pass by itself.
+        """
+        name, client = self._source.name, self._client
+        try:
+            owner_to_record(name, tables.log, list_streams(client), checkpoint)
+        except (ThrottledError, ServiceUnavailableError) as error:
+            check_unlisted(name, tables.log, known_table(client), checkpoint)
+            self._logger.warning(
+                "Drain of %s reads the known shards of %s; that its table is the one of the change "
+                "log is checked once its streams can be listed: %s",
+                name,
+                checkpoint.stream_arn,
+                error,
+            )
+            return False
+        return True
 
     def _begin_again(
         self,
@@ -85,7 +119,9 @@ class SetDrain(_SharedDrain):
         def describe(arn: str) -> StreamDescription:
             return replace(self._client.describe(service_arn(arn)), stream_arn=arn)
 
-        listed = stream_to_read(describe, list_streams(self._client), checkpoint)
+        listing = list_streams(self._client)
+        owner_to_record(self._source.name, tables.log, listing, checkpoint)  # perhaps unchecked yet
+        listed = stream_to_read(describe, listing, checkpoint)
         return super()._begin_again(tables, owner, checkpoint, listed)
 
     def _committer(self) -> BatchCommit:

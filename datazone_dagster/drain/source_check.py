@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.drain.stream_choice import Listing
 from datazone_dagster.model.checkpoint import Checkpoint
@@ -9,6 +11,7 @@ from datazone_dagster.model.shard import is_kinesis
 from datazone_dagster.model.source_identity import (
     Relation,
     SourceIdentity,
+    contradicts,
     mismatch,
     relation,
     table_of_stream,
@@ -36,6 +39,34 @@ def owner_to_record(
     elif relation(owner, found) is Relation.ANOTHER:
         raise mismatch(source_name, log.uri, owner, found)
     return to_record(owner, found)
+
+
+def check_unlisted(
+    source_name: str,
+    log: ChangeLogSnapshot,
+    found: SourceIdentity | None,
+    checkpoint: Checkpoint,
+) -> None:
+    """Compare what is known of the table while the service refuses to list its streams.
+
+    A table that no answer has described is known by the name and region of the definition only:
+    its endpoint may be a new one of the same table.
+
+    Args:
+        source_name: Name of the source.
+        log: Change log of the source.
+        found: Table as far as the client knows it; None if it can't tell.
+        checkpoint: Checkpoint of everything landed so far.
+
+    Raises:
+        SourceMismatchError: The change log belongs to another table.
+    """
+    if found is None:
+        return
+    if found.exists:
+        owner_to_record(source_name, log, Listing((), None, found), checkpoint)
+    elif log.owner and contradicts(log.owner, found.table_name, found.region):
+        raise mismatch(source_name, log.uri, log.owner, replace(found, exists=True))
 
 
 def _check_stream_arns(

@@ -40,8 +40,12 @@ def list_streams(client: StreamClient) -> Listing:
         stream_arns = client.stream_arns()
     except (TableNotFoundError, StreamDisabledError) as error:
         missing = error
-    identity = client.identity() if isinstance(client, KnowsTable) else None
-    return Listing(stream_arns, missing, identity)
+    return Listing(stream_arns, missing, known_table(client))
+
+
+def known_table(client: StreamClient) -> SourceIdentity | None:
+    """Return the table that the client reads, without a call; None if it can't tell."""
+    return client.identity() if isinstance(client, KnowsTable) else None
 
 
 def stream_to_read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.api.source import require_stream
@@ -93,6 +94,8 @@ def drain_tick(
             return total
         tables = drain.tables
         total = report if total is None else total.then(report)
+        if isinstance(part, SetPart):
+            part = replace(part, is_first=False)
         stuck = report.lost_race or drain.throttled or not drain.progressed
         if (
             report.caught_up

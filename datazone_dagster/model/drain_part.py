@@ -15,7 +15,7 @@ class SetPart:
 
     Args:
         shards: The set.
-        is_first: Whether the table of the client is compared with that of the change log.
+        is_first: Whether the table of the client is compared with that of the change log first.
     """
 
     shards: ShardSet

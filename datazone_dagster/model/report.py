@@ -45,7 +45,8 @@ class DrainReport:
     `undated` counts records without a time: theirs is that of the drain. `snapshot` is the last
     one of the source, None without one. `shards` are the unfinished ones and their parents.
     `sets` are those that drain runs read; empty where the sensor reads all shards. The service did
-    not know the `shards_unknown`, although they were listed as open.
+    not know the `shards_unknown`, although they were listed as open. `table_unchecked`: it refused
+    to list the streams, which tells for sure whether the table is that of the change log.
     """
 
     source: str
@@ -75,6 +76,7 @@ class DrainReport:
     shards: tuple[ShardNode, ...] = ()
     sets: tuple[SetState, ...] = ()
     shards_unknown: tuple[str, ...] = ()
+    table_unchecked: bool = False
 
     def then(self, later: DrainReport) -> DrainReport:
         """Combine this report with that of the next drain: sums of both, the state of the later."""
@@ -92,6 +94,7 @@ class DrainReport:
             event_time_max=_first(max, self.event_time_max, later.event_time_max),
             log_version=self.log_version if later.log_version is None else later.log_version,
             duration_seconds=self.duration_seconds + later.duration_seconds,
+            table_unchecked=self.table_unchecked or later.table_unchecked,
         )
 
 

@@ -19,6 +19,7 @@ from dagster import (
     DagsterRun,
     DagsterRunStatus,
     RunRequest,
+    build_op_context,
 )
 from dagster._core.code_pointer import CodePointer
 from dagster._core.definitions.run_request import InstigatorType
@@ -49,9 +50,12 @@ from datazone_dagster.errors import (
     SourceMismatchError,
     ThrottledError,
 )
+from datazone_dagster.model.drain_part import SetPart
 from datazone_dagster.model.set_state import SetState
+from datazone_dagster.model.shard_set import shard_sets
 from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.set_health import sets_behind
+from datazone_dagster.pipeline import DrainSettings, drain_tick
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import Fault, FaultKind, FaultPlan, ScriptedStream
 from tests.dagster_glue.conftest import (
@@ -409,6 +413,29 @@ def test_a_run_that_dies_while_listings_fail_is_replaced(world: World, refused: 
     health = tick.checks()[HEALTH]
     assert "No run reads 1 of 2 sets: 1-of-2" in str(health.description)
     assert "Scripted: ThrottlingException" in str(health.description)
+
+
+def test_a_run_compares_its_table_until_listings_work_and_never_again(world: World) -> None:
+    world.tick()
+    [one] = shard_sets(1)
+    while not drain_tick(SOURCE, world.stream, world.layout, part=SetPart(one)).caught_up:
+        pass
+    calls = world.stream.calls
+    before = calls["ListStreams"]
+    world.stream.faults = FaultPlan([Fault("ListStreams", FaultKind.THROTTLING, times=2)])
+    settings, clock = DrainSettings(), world.clock
+    with build_op_context() as context:
+        worker = drain_jobs.SetWorker(
+            context, SOURCE, world.stream, world.layout, one, settings, 1.0, clock
+        )
+        after: list[int] = []
+
+        def must_end() -> bool:  # true after each drain, so that nothing waits
+            after.append(calls["ListStreams"] - before)
+            return len(after) % 2 == 0 or len(after) > 10
+
+        worker.drain(must_end)
+    assert after[1::2][:5] == [1, 2, 3, 3, 3]
 
 
 def test_no_run_is_requested_for_the_change_log_of_another_table(

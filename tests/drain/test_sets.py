@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -23,9 +23,11 @@ from datazone_dagster.errors import ConcurrentWriterError, SourceMismatchError, 
 from datazone_dagster.model.column_names import Log
 from datazone_dagster.model.drain_part import SetPart, StreamPart
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.protocols import StreamClient
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.shard import IteratorStart
 from datazone_dagster.model.shard_set import ShardSet, shard_sets
+from datazone_dagster.model.source_identity import SourceIdentity
 from datazone_dagster.model.table_file import DataFile
 from datazone_dagster.process import crash_points
 from datazone_dagster.sources import DynamoDBSource
@@ -313,6 +315,117 @@ def test_a_run_that_reads_another_table_lands_nothing(tmp_path: Path) -> None:
     other.put({"id": {"S": "1"}})
     with pytest.raises(SourceMismatchError):
         drain_tick(SOURCE, other, world.layout, part=SetPart(shard_sets(2)[0], is_first=True))
+
+
+REFUSED = [FaultKind.THROTTLING, FaultKind.UNAVAILABLE]
+
+
+def begin(world: World, client: StreamClient) -> list[DrainReport]:
+    """Drain as the first batches of new runs."""
+    return [
+        drain_tick(SOURCE, client, world.layout, part=SetPart(one, is_first=True))
+        for one in shard_sets(2)
+    ]
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_new_run_reads_the_known_shards_while_listings_are_refused(
+    tmp_path: Path, kind: FaultKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = world_in(tmp_path)
+    world.put(3)
+    world.catch_up()
+    world.put(6)
+    world.stream.faults = FaultPlan([Fault("ListStreams", kind, times=None)])
+    reports = begin(world, NewProcess(world.stream))
+    assert sum(one.records for one in reports) == 6
+    assert all(one.table_unchecked for one in reports)
+    assert "is checked once its streams can be listed: " in caplog.text
+    world.stream.faults = None
+    assert not any(one.table_unchecked for one in begin(world, NewProcess(world.stream)))
+    world.check()
+
+
+def test_batches_after_the_first_of_a_run_ask_for_no_listing(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    world.put(40)
+    world.tick()
+    world.stream.faults = FaultPlan([Fault("ListStreams", FaultKind.THROTTLING, times=None)])
+    before = world.stream.calls["ListStreams"]
+    part = SetPart(shard_sets(1)[0], is_first=True)
+    bounds = replace(SMALL, budget_bytes=100)
+    report = drain_tick(SOURCE, NewProcess(world.stream), world.layout, settings=bounds, part=part)
+    assert report.batches > 1
+    assert report.table_unchecked
+    assert world.stream.calls["ListStreams"] == before + 1
+
+
+def test_a_run_that_knows_its_table_lands_nothing_of_another_while_listings_are_refused(
+    tmp_path: Path,
+) -> None:
+    world = world_in(tmp_path)
+    world.put(3)
+    world.catch_up()
+    other = ScriptedStream("payments", shards=3)
+    other.put({"id": {"S": "1"}})
+    other.faults = FaultPlan([Fault("ListStreams", FaultKind.THROTTLING, times=None)])
+    with pytest.raises(SourceMismatchError):
+        begin(world, other)
+    assert "GetShardIterator" not in other.calls
+
+
+FOUND = SourceIdentity(
+    "orders", "eu-west-1", "https://a", table_arn="arn:aws:dynamodb:eu-west-1:1:table/orders"
+)
+
+
+@pytest.mark.parametrize(
+    ("undescribed", "same"),
+    [
+        (SourceIdentity("orders", "eu-west-1", "https://a"), True),
+        (SourceIdentity("orders", "eu-west-1", "https://b"), True),
+        (SourceIdentity("orders", "", "https://a"), True),
+        (SourceIdentity("orders", "us-east-1", "https://a"), False),
+        (SourceIdentity("payments", "eu-west-1", "https://a"), False),
+    ],
+)
+def test_a_table_that_no_answer_has_described_is_known_by_name_and_region(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    undescribed: SourceIdentity,
+    same: bool,
+) -> None:
+    world = world_in(tmp_path)
+    monkeypatch.setattr(world.stream, "identity", lambda: FOUND)
+    world.put(3)
+    world.catch_up()
+    world.put(6)
+    world.stream.faults = FaultPlan([Fault("ListStreams", FaultKind.THROTTLING, times=None)])
+    monkeypatch.setattr(world.stream, "identity", lambda: replace(undescribed, exists=False))
+    expected = nullcontext() if same else pytest.raises(SourceMismatchError)
+    with expected:
+        begin(world, world.stream)
+    assert len(world.rows()) == (9 if same else 3)
+
+
+def test_a_stream_is_made_again_only_for_the_table_of_the_change_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_in(tmp_path)
+    monkeypatch.setattr(world.stream, "identity", lambda: FOUND)
+    world.put(9)
+    world.catch_up()
+    other = ScriptedStream(page_records=2, shards=3)  # the same ARN, at another endpoint
+    other.put({"id": {"S": "1"}})
+    told = iter([replace(FOUND, table_arn="", exists=False), replace(FOUND, table_arn="another")])
+    monkeypatch.setattr(other, "identity", lambda: next(told))
+    other.faults = FaultPlan([Fault("ListStreams", FaultKind.THROTTLING)])
+    part = SetPart(shard_sets(1)[0], is_first=True)
+    with pytest.raises(SourceMismatchError):
+        drain_tick(SOURCE, other, world.layout, part=part)
+    saved = CheckpointTable(world.layout, SOURCE.name).open()
+    assert saved is not None
+    assert saved.checkpoint.open_gaps() == ()
 
 
 @pytest.mark.parametrize("part", [TWO_SETS, SetPart(shard_sets(2)[0], is_first=True)])

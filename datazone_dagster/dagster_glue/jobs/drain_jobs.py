@@ -241,7 +241,7 @@ class SetWorker:
         self._log.info("Draining set %s of the shards of %s.", self._shards.name, self._source.name)
         while not must_end() and self._has_shards():
             report = self._drained(is_first=is_first)
-            is_first = is_first and report is None
+            is_first = is_first and (report is None or report.table_unchecked)
             self._wait(self._next_seconds(report), must_end)
         self._log_progress(at_end=True)
 

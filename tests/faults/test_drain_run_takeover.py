@@ -62,7 +62,7 @@ def test_the_sets_of_dead_and_of_frozen_runs_are_taken_over_within_a_minute(
     with home.daemon("tests.faults.drain_runs_project") as daemon:
         wait_for(lambda: all_landed(table, layout), "the first drain runs", deadline_seconds=150)
         hit = daemon.runs()
-        assert len(hit) >= 2
+        assert hit  # one where both shards are of one set
         for pid in hit:
             os.kill(pid, number)
         seconds = seconds_to_land(table, layout)

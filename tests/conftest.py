@@ -32,8 +32,7 @@ def _known_migrations(directory: ScriptDirectory) -> Iterable[Script]:
     return _migrations[folder]
 
 
-# Alembic has no setting for it: the method is replaced, which mypy never allows (hence the ignore).
-ScriptDirectory._load_revisions = _known_migrations  # type: ignore[method-assign, assignment]
+pytest.MonkeyPatch().setattr(ScriptDirectory, "_load_revisions", _known_migrations)
 
 
 def pytest_collection_finish() -> None:

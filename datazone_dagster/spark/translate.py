@@ -247,16 +247,14 @@ class _Printer:
         rule = FUNCTIONS.get(name) or _OF_LISTS.get(name)
         arguments = node.get("arguments") or node.get("children") or ()
         names = [str(one.get("name") or one.get("alias") or "") for one in arguments]
-        if rule is None and name == "struct_pack":
-            rule = lambda values, _: struct_of(names, values)  # noqa: E731
-        if rule is None:
+        if rule is None and name != "struct_pack":
             reason = NOT_THE_SAME.get(name)
             raise NotTheSameError(
                 f"{name}: {reason}" if reason else f"the function {name} is not supported"
             )
-        given = [one.get("expression", one) for one in arguments]
         try:
-            return rule(self.all(given), duckdb_type)
+            values = self.all([one.get("expression", one) for one in arguments])
+            return struct_of(names, values) if rule is None else rule(values, duckdb_type)
         except NotTheSameError as error:
             raise NotTheSameError(f"{name}: {error}") from None
 

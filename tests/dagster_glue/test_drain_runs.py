@@ -62,6 +62,7 @@ from tests.dagster_glue.conftest import (
     ITEM_COLUMNS,
     SOURCE,
     MakeWorld,
+    ScriptedResource,
     Tick,
     World,
     orders_transform,
@@ -345,7 +346,7 @@ def taken_over(world: World, make_world: MakeWorld, transform: Transform) -> Wor
     """Return the same stream, lakehouse and instance after a deployment."""
     stream, changed = world.stream, make_world(transform)
     changed.stream = stream
-    type(changed.defs.resources["datazone_dynamodb"]).streams = {"orders": stream}  # type: ignore[index]
+    ScriptedResource.streams = {"orders": stream}
     return changed
 
 

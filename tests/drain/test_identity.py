@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from datazone_dagster.changelog import owner
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.errors import DefinitionError, SourceMismatchError, TableNotFoundError
 from datazone_dagster.local import LocalDynamoDB
@@ -18,6 +17,7 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.source_identity import Relation, SourceIdentity, relation
 from datazone_dagster.pipeline import ConnectionSettings, connect, drain_once, open_gaps
 from datazone_dagster.sources import DynamoDBSource
+from tests.drain.earlier_log import logs_without_owner
 from tests.drain.identity_child import answer
 from tests.forked import forked
 
@@ -237,15 +237,8 @@ def test_a_log_of_an_earlier_version_takes_its_identity_once(
     server: LocalDynamoDB,
     west_server: LocalDynamoDB,
     layout: Layout,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    create_log = owner.create_log
-    with monkeypatch.context() as earlier:
-        earlier.setattr(
-            "datazone_dagster.changelog.log.create_log",
-            lambda uri, options, _, **others: create_log(uri, options, None, **others),
-        )
-        earlier.setattr("datazone_dagster.drain.batch.owner_to_record", lambda *_: None)
+    with logs_without_owner():
         east.put(1)
         drain(server, layout)
     log = ChangeLog(layout, "orders").open()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from datazone_dagster.changelog import erased_events, owner
+from datazone_dagster.changelog import erased_events
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.drain.process_state import load_state
 from datazone_dagster.errors import SourceMismatchError
@@ -23,6 +23,7 @@ from datazone_dagster.process.memory import resident_bytes
 from datazone_dagster.source import kinesis_wire
 from datazone_dagster.source.wire import NotAStreamRecordError
 from datazone_dagster.testing import ScriptedStream
+from tests.drain.earlier_log import logs_without_owner
 from tests.drain.kinesis_flow import FIRST, Flow, Service, layout_in
 
 
@@ -227,16 +228,10 @@ def test_numbers_of_a_stream_of_dynamodb_are_dropped_after_two_days() -> None:
 
 
 def test_a_log_that_has_no_owner_yet_goes_on_with_the_same_stream_of_kinesis(
-    flow: Flow, monkeypatch: pytest.MonkeyPatch
+    flow: Flow,
 ) -> None:
     """The ARN of that stream names no table, neither the one stored nor the one found."""
-    create_log = owner.create_log
-    with monkeypatch.context() as crashed:
-        crashed.setattr(
-            "datazone_dagster.changelog.log.create_log",
-            lambda uri, options, _, **others: create_log(uri, options, None, **others),
-        )
-        crashed.setattr("datazone_dagster.drain.batch.owner_to_record", lambda *_: None)
+    with logs_without_owner():
         flow.put("a", 1)
         flow.drain_all()
     flow.put("b", 1)
@@ -249,16 +244,11 @@ def test_a_log_that_has_no_owner_yet_goes_on_with_the_same_stream_of_kinesis(
 
 
 def test_a_log_of_an_earlier_version_goes_on_with_kinesis_of_the_same_table(
-    flow: Flow, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flow: Flow, service: Service
 ) -> None:
-    kinesis, create_log = flow.source, owner.create_log
+    kinesis = flow.source
     flow.switch_to_the_stream_of_the_table()
-    with monkeypatch.context() as earlier:
-        earlier.setattr(
-            "datazone_dagster.changelog.log.create_log",
-            lambda uri, options, _, **others: create_log(uri, options, None, **others),
-        )
-        earlier.setattr("datazone_dagster.drain.batch.owner_to_record", lambda *_: None)
+    with logs_without_owner():
         flow.put("a", 1)
         flow.drain()
     other = Flow(service, flow.layout)

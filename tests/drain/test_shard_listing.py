@@ -320,9 +320,10 @@ def test_a_tick_of_a_large_stream_reads_children_at_once(tmp_path: Path) -> None
 
 def test_a_shard_that_others_did_not_find_is_asked_for_ever_more_rarely() -> None:
     """Also if the listing goes on to show it: it may lag, or the reads may."""
-    drains = drained(many_shards())
+    stream = many_shards()
+    drains = drained(stream)
     drains.drain(TICK)
-    drains.unknown_shards = [drains.client.shard_ids()[3], "shardId-unlisted"]  # type: ignore[attr-defined]
+    drains.unknown_shards = [stream.shard_ids()[3], "shardId-unlisted"]
     calls = [drains.drain(TICK) for _ in range(9)]
     assert [number for number, count in enumerate(calls) if count == 3] == [0, 1, 4]
     drains.unknown_shards = ()

@@ -19,7 +19,7 @@ from dagster import (
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.api.kinesis_source import known_retention, stream_name_of
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
-from datazone_dagster.dagster_glue.checks.rendering import rendered, severity
+from datazone_dagster.dagster_glue.checks.rendering import as_results, rendered, severity
 from datazone_dagster.dagster_glue.names import (
     DRAIN_CHECK,
     DYNAMODB_KEY,
@@ -152,11 +152,4 @@ def _drain_result(
         drain_status(name, facts, now=now, watched_since=now, retention=known_retention(source)),
     )
     if drain.asset_check_key in context.selected_asset_check_keys:
-        yield AssetCheckResult(
-            asset_key=drain.asset_key,
-            check_name=drain.check_name,
-            passed=drain.passed,
-            severity=drain.severity,
-            description=drain.description,
-            metadata=drain.metadata,
-        )
+        yield from as_results([drain])

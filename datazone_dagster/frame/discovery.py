@@ -16,7 +16,7 @@ from datazone_dagster.frame.structure import Structure, learnt
 Seen = dict[tuple[str, str], None]
 """Attributes and their descriptors, in order of first appearance."""
 
-_JSON_TYPES = {
+JSON_TYPES = {
     "S": "VARCHAR",
     "N": "VARCHAR",
     "B": "VARCHAR",
@@ -28,7 +28,7 @@ _JSON_TYPES = {
     "L": "ARRAY",
     "M": "OBJECT",
 }
-_EXPECTED = ", ".join(f"('{descriptor}', '{kind}')" for descriptor, kind in _JSON_TYPES.items())
+_EXPECTED = ", ".join(f"('{descriptor}', '{kind}')" for descriptor, kind in JSON_TYPES.items())
 
 # Images with the same names, descriptors and JSON types share one layout; layouts are few.
 _QUERY = """

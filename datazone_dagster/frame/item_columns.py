@@ -135,6 +135,11 @@ class ItemColumns:
         """Return whether values of a descriptor have a column, as those of keys always have."""
         return attribute in self.key_names or self.column_for(attribute, descriptor) is not None
 
+    def are_json(self, attribute: str, descriptor: str) -> bool:
+        """Return whether values of a descriptor have a column of plain JSON text."""
+        column = self.column_for(attribute, descriptor)
+        return column is not None and column.type == "json"
+
     def first(self, attribute: str) -> AttributeColumn | None:
         """Return the first column of an attribute, None if it has none."""
         return next(iter(self._by_attribute.get(attribute, ())), None)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import duckdb
 import pyarrow as pa
 
 from datazone_dagster.errors import ExpressionError
@@ -29,6 +28,7 @@ from datazone_dagster.frame.item_rest import empty_members, joined, members_with
 from datazone_dagster.frame.item_types import arrow_type, parse_type
 from datazone_dagster.frame.item_values import ItemValue, converted
 from datazone_dagster.frame.known_items import read_known
+from datazone_dagster.frame.look_ahead import FirstImages, UnusualItemError, first_texts
 from datazone_dagster.frame.paths import SCALARS, ImagePath
 from datazone_dagster.frame.plain import NotDynamoDBJsonError, decoded
 from datazone_dagster.frame.query_session import MalformedImageError, Session
@@ -45,9 +45,6 @@ _IMAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "both": (("OldImage", "before_"), ("NewImage", "after_")),
 }
 _SAMPLE_ROWS = 200
-
-_FIRST_ROWS = 1024
-"""Items that are looked at before all are read by what these have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +121,10 @@ def read_items(
             )
         return columns
 
+    fields = {name: field_of(name) for name in ("Keys", *(name for name, _ in images))}
     is_first = known.is_empty
     if is_first:
-        _look_ahead(session, query, images, columns_of, known)
+        _look_ahead(first_texts(session, query, fields, chunk), columns_of, known)
     if known.is_worth_trying:
         columns = columns_of(known.keys)
         if is_first:
@@ -135,7 +133,7 @@ def read_items(
         raw = read_known(
             session,
             query,
-            {name: field_of(name) for name in ("Keys", *(name for name, _ in images))},
+            fields,
             values,
             known,
             columns,
@@ -165,27 +163,23 @@ def read_items(
 
 
 def _look_ahead(
-    session: Session,
-    query: str,
-    images: Sequence[tuple[str, str]],
+    first: Mapping[str, pa.ChunkedArray],
     columns_of: Callable[[Seen], ItemColumns],
     known: KnownItems,
 ) -> None:
-    """Learn what the first items have: usually, all others have nothing else.
+    """Learn what the first items have, keys included, by the name of their image.
 
-    If they do have, or these items can't be read, all are read in the way that finds it out.
+    If others have something else, or these items can't be read, all are read in the way that
+    finds it out.
     """
-    first = f"SELECT * FROM ({query}) LIMIT {_FIRST_ROWS}"  # noqa: S608  # the query is ours
     try:
-        keys = seen_in(session, first, field_of("Keys"))
+        keys = FirstImages([first["Keys"]], lambda *_: True).seen
         columns = columns_of(keys)
-        fields = [field_of(name) for name, _ in images]
-        found = discovered(session, first, fields, columns.has_column)
-        if found.empty:
-            return
+        images = [texts for name, texts in first.items() if name != "Keys"]
+        found = FirstImages(images, columns.has_column)
         columns.grow(found.seen)
-        _with_content(session, first, _values(columns, images, found.seen, keys), known)
-    except (MalformedImageError, duckdb.Error):
+        found.learn_contents(known, columns.are_json)
+    except (MalformedImageError, UnusualItemError):
         return
     known.learn(keys, found.seen)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame import items as items_module
-from datazone_dagster.frame import parsed_images, query_session
+from datazone_dagster.frame import look_ahead, parsed_images, query_session
 from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.items import ImageChoice
@@ -234,7 +234,7 @@ def test_first_items_show_what_all_have_or_all_are_looked_at(
     """Columns, their order, siblings and errors are those of a look at every image."""
     changes = chunk(*((one, None if at % 2 else FULL) for at, one in enumerate(images)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(items_module, "_FIRST_ROWS", 2)
+        patch.setattr(look_ahead, "FIRST_ROWS", 2)
         fast = outcome(changes, KnownItems(), AttributeMapping(), image)
     slow = outcome(changes, by_discovery(), AttributeMapping(), image)
     assert repr(fast) == repr(slow)

@@ -91,7 +91,7 @@ test-spark: $(STAMP) ## our tables in Apache Spark with Delta Lake, and Spark as
 	mvn -q -B -f tests/spark/pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(SPARK_JARS)); \
 	failed=0; \
 	for folder in tests/spark tests/spark_engine; do \
-	  DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark $$folder || failed=1; \
+	  DATAZONE_SPARK_JARS=$(abspath $(SPARK_JARS)) $(BIN)/python -m pytest -m spark --tb=native $$folder || failed=1; \
 	done; \
 	exit $$failed
 

@@ -95,7 +95,8 @@ def test_any_changes(
 ) -> None:
     root = tmp_path_factory.mktemp("any")
     for changes in chunks:
-        compare(root, engine, changes)
+        # Landing keeps a change out that the log has, so no chunk has one twice.
+        compare(root, engine, list({change[0]: change for change in changes}.values()))
 
 
 def test_hard_deletes_become_soft_and_hard_again(engine: SparkEngine, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@
     ├── LineageError                  the listed shards contradict the change log
     ├── StorageError                  a table of the library can't be read or written
     │   ├── UnrecognisedTableError    the path holds data that the library did not write
-    │   ├── SourceMismatchError       a change log belongs to another table of DynamoDB
+    │   ├── SourceMismatchError       a change log or a dataset belongs to another source
     │   ├── LakehouseMismatchError    a run looks for its tables in another place than its sensor
     │   ├── StoreError                the object store or the disk failed (also an OSError)
     │   │   ├── StoreUnavailableError    it can't be reached, does not answer in time, or is busy
@@ -150,7 +150,7 @@ class UnrecognisedTableError(StorageError):
 
 
 class SourceMismatchError(StorageError):
-    """A change log belongs to another DynamoDB table than the one that the process reads."""
+    """A change log or a dataset belongs to another source than the one that the process reads."""
 
 
 class LakehouseMismatchError(StorageError):

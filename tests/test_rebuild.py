@@ -217,6 +217,18 @@ def test_a_changed_partition_by_is_told_once_a_run_until_the_rebuild(
     assert not caplog.records
 
 
+def test_a_rebuild_takes_the_partitions_away(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.apply(as_number, partition_by="id")
+    world.rebuild(as_number)
+    assert world.table().metadata().partition_columns == []
+    world.write_some(3)
+    world.apply(as_number)
+    assert not caplog.records
+    assert world.rows() == world.fresh(as_number)
+
+
 LONG = pytest.mark.faults
 TO_ANOTHER = [("merge", "history"), ("history", "append"), ("append", "merge")]
 BACK = [pytest.param(after, before, marks=LONG) for before, after in TO_ANOTHER]

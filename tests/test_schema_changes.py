@@ -94,6 +94,14 @@ def number(kind: str, name: str = "n") -> str:
 # -- evolve
 
 
+def test_a_type_is_refused_by_its_values_not_by_the_example(world: World) -> None:
+    world.put("a", n=2)
+    world.apply(number("decimal(38, 20)"))
+    world.put("a", n=3)
+    with pytest.raises(SchemaChangeError, match=r"int64, for example '3': .* every value of that"):
+        world.apply(number("bigint"))
+
+
 @pytest.mark.parametrize(
     "dataset",
     [

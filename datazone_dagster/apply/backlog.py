@@ -11,8 +11,10 @@ from datetime import datetime
 
 from datazone_dagster.changelog.checkpoints import CheckpointTable
 from datazone_dagster.changelog.empty_ranges import surely_lacks
+from datazone_dagster.changelog.followed_log import require_followed
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.known_position import dataset_state, position_in, positions_in
+from datazone_dagster.dataset.stored_state import stored_state
 from datazone_dagster.dataset.swap_fence import fenced_until
 from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, key_buckets
@@ -42,6 +44,7 @@ def backlog(
             the others: it has no backlog only if there is no batch after its position.
 
     Raises:
+        SourceMismatchError: The dataset was made from another source or change log.
         StorageError: The dataset or the change log can't be read.
     """
     change_log, state = ChangeLog(layout, source_name), dataset_state(layout, dataset_id)
@@ -52,6 +55,11 @@ def backlog(
         before = log.head - just_landed
         if position < before and log.has_rows(position, before):
             position = position_in(state.now(), source_name, bucket)
+    if log is not None and known is not None:
+        if position > log.head:  # a run was faster than this look at the log
+            log = change_log.open() or log
+        made_from = stored_state(known, source_name).change_log
+        require_followed(log, layout.dataset(dataset_id), position, made_from)
     if log is None or not log.has_rows(position, log.head):  # an erasure leaves empty batches
         return Backlog(0 if log is None else position, position, None)
     waiting = log.record_count() - log.record_count(position)

@@ -46,8 +46,8 @@ class Function:
     `attributes` are the columns that `items()` has returned so far. Calls that only search for
     failing rows do not add to them. `reads` is what the frames found. `is_by_change` says whether
     the last call returned frames that compute the rows of a change from that change alone.
-    `quarantine_limit` is the share of the keys that the function may fail on; None: the smallest
-    of its datasets.
+    `change_log` is the id of the log of the changes. `quarantine_limit` is the share of the keys
+    that the function may fail on; None: the smallest of its datasets.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Function:
     ) -> None:
         self.attributes = state.attributes
         self.reads = Reads(state.paths, transform.on_mismatch)
-        self.is_by_change = False
+        self.is_by_change, self.change_log = False, ""
         self._memory_limit_bytes = memory_limit_bytes
         self._transform = transform
         self._logger = logger
@@ -73,7 +73,7 @@ class Function:
     @property
     def state(self) -> FunctionState:
         """State after the chunks so far, to be stored with the datasets."""
-        return FunctionState(self.attributes, self.reads.paths)
+        return FunctionState(self.attributes, self.reads.paths, change_log=self.change_log)
 
     @contextmanager
     def on_trial(self) -> Iterator[None]:

@@ -20,12 +20,15 @@ from datazone_dagster.apply.prove_rebuild import proven
 from datazone_dagster.apply.rebuild_fence import RebuildFence
 from datazone_dagster.apply.run import ApplyRun
 from datazone_dagster.apply.tables import require_stream
-from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.followed_log import require_followed
+from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
+from datazone_dagster.dataset.bucket_positions import apply_app_ids
 from datazone_dagster.dataset.dataset_progress import require_changes
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import erasures_of, generation_of
 from datazone_dagster.dataset.rebuild_proof import RebuildProof
 from datazone_dagster.dataset.stale_keys import count_stale
+from datazone_dagster.dataset.stored_state import stored_state
 from datazone_dagster.dataset.swap import swap_in
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.table import Table, opened
@@ -201,6 +204,7 @@ class Rebuild:
                 safe="Nothing was written.",
                 hint=f"A run of the job {self._transform.job_name} creates it.",
             )
+        self._require_followed(log)
         start = start_of(log.snapshot, log.truncated_through, self._dataset, rebuilds=True)
         if log.truncated_through and start is None:
             uri = self._layout.change_log(self._transform.source.name)
@@ -233,6 +237,13 @@ class Rebuild:
         source = self._transform.source.name
         require_changes(table.at, source)  # not its position: a restored table may have none
         return generation_of(table.at, source), erasures_of(table.at, source)
+
+    def _require_followed(self, log: ChangeLogSnapshot) -> None:
+        table, source = self._table(), self._transform.source.name
+        if table is not None:
+            position = max(map(table.transaction, apply_app_ids(table.at, source)), default=0)
+            made_from = stored_state(table.at, source).change_log
+            require_followed(log, table.uri, position, made_from)
 
     def _apply(self) -> ApplyReport:
         apply_run = ApplyRun(

@@ -30,8 +30,9 @@ from datazone_dagster.apply.tables import (
     partition_columns,
     setting_ignored,
 )
+from datazone_dagster.changelog.followed_log import require_followed
 from datazone_dagster.changelog.log import ChangeLog, ChangeLogSnapshot
-from datazone_dagster.changelog.log_errors import check_head, replaced_error, truncated_error
+from datazone_dagster.changelog.log_errors import replaced_error, truncated_error
 from datazone_dagster.changelog.maintain_log import RETENTION_HOURS
 from datazone_dagster.dataset.dataset_table import ChunkWritten
 from datazone_dagster.dataset.quarantine import Quarantine
@@ -195,8 +196,10 @@ class ApplyRun:
         self, log: ChangeLogSnapshot, following: Following
     ) -> Generator[RunReport | Turn, None, bool]:
         """Apply up to this head; return False if another run came first, or this one must end."""
+        self._function.change_log = log.table_id
         for output, report in self._reports.items():
-            check_head(log.head, report.position)
+            made_from = self._tables[output].state(look=False).change_log
+            require_followed(log, self._tables[output].uri, report.position, made_from)
             start = report.position or self._start(output, log)
             if start < log.truncated_through:
                 raise truncated_error(log.uri, log.name, start, log.truncated_through)
@@ -385,11 +388,9 @@ class ApplyRun:
             self._on_chunk(chunk_report(name, chunk, head, counts, duration_seconds))
 
     def _finished(self, output: str, report: ApplyReport, duration_seconds: float) -> ApplyReport:
-        facts = self._tables[output].facts(look=False)
-        if facts is None:
+        if (facts := self._tables[output].facts(look=False)) is None:
             return replace(report, duration_seconds=duration_seconds)
-        ignored = setting_ignored(self._datasets[output], facts)
-        if ignored is not None:
+        if (ignored := setting_ignored(self._datasets[output], facts)) is not None:
             self._logger.warning("%s", ignored)
         return replace(
             with_table(report, facts),

@@ -104,6 +104,7 @@ class ChangeLogSnapshot:
 
     def __init__(self, log: ChangeLog, table: KeptTable, at: Snapshot) -> None:
         self.uri, self.name = log.uri, log.name
+        self.table_id = str(at.metadata["id"])  # another one if the log was made again
         self._log = log
         self._table = table
         self._head = LogHead(table, at, log.name)

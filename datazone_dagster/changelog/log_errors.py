@@ -5,21 +5,6 @@ from __future__ import annotations
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 
 
-def check_head(head: int, position: int) -> None:
-    """Raise if a dataset's position is past the head: its change log was replaced.
-
-    Raises:
-        ConcurrentWriterError: `position` is past the head.
-    """
-    if position > head:
-        raise ConcurrentWriterError(
-            f"A dataset has applied batch {position}, but its change log ends at {head}.",
-            safe="Nothing was changed.",
-            hint="The change log was removed, or restored from an older copy: restore the "
-            "newest copy, or rebuild the dataset.",
-        )
-
-
 def missing_error(uri: str, source: str) -> StorageError:
     """Return the error for a change log that has to be there and is not."""
     return StorageError(

@@ -35,6 +35,13 @@ def apply_app_ids(table: Snapshot, source: str) -> dict[str, KeyBucket]:
     return {app_id: bucket for app_id, bucket in found if bucket is not None}
 
 
+def other_sources(table: Snapshot, source: str) -> list[str]:
+    """Return the names of other sources that a table has positions of."""
+    begin = apply_app_id("")
+    names = {app_id.split("/")[1] for app_id in table.transactions if app_id.startswith(begin)}
+    return sorted(names - {source})
+
+
 def applied_batches(table: Snapshot, source: str) -> dict[KeyBucket, int]:
     """Return the last batch whose changes are in a table, by bucket of any number of buckets.
 

@@ -9,6 +9,7 @@ from datazone_dagster.dataset.bucket_positions import (
     applied_batches,
     apply_app_ids,
     marks_of,
+    other_sources,
 )
 from datazone_dagster.dataset.properties import (
     SCAN,
@@ -18,7 +19,7 @@ from datazone_dagster.dataset.properties import (
 )
 from datazone_dagster.dataset.restored import version_of_rows
 from datazone_dagster.delta.transaction_log import Snapshot
-from datazone_dagster.errors import ConcurrentWriterError, StorageError
+from datazone_dagster.errors import ConcurrentWriterError, SourceMismatchError, StorageError
 from datazone_dagster.model.key_bucket import (
     WHOLE,
     Ahead,
@@ -49,6 +50,7 @@ def progress_of(table: Snapshot, source: str, bucket: KeyBucket = WHOLE) -> Prog
     """Return the progress of a dataset of this source, or of one of its buckets.
 
     Raises:
+        SourceMismatchError: Changes of another source make the dataset.
         StorageError: Scans of the table make the dataset: it has no position in a stream. Or its
             table was restored, and the position of the rows is not known.
     """
@@ -141,11 +143,21 @@ def require_marks(
 
 
 def require_changes(table: Snapshot, source: str) -> None:
-    """Check that changes of a stream make the dataset.
+    """Check that changes of this source's stream make the dataset.
 
     Raises:
+        SourceMismatchError: Changes of another source make it.
         StorageError: Scans of the table make it.
     """
+    others = other_sources(table, source)
+    if others and not apply_app_ids(table, source):
+        raise SourceMismatchError(
+            f"The dataset at {table.store.uri} is made from the changes of source "
+            f"{' and '.join(map(repr, others))}, but its transform reads source {source!r} now.",
+            safe="Nothing was written: versions of two streams can't be compared.",
+            hint="Give the dataset a new id, or read the source under its former name again: "
+            f"DynamoDBSource(..., name={others[0]!r}).",
+        )
     if property_of(SCAN, generation_of(table, source)) in table.configuration:
         raise StorageError(
             f"The dataset at {table.store.uri} is made by scans of its table, but its source "

@@ -30,11 +30,12 @@ from datazone_dagster.dataset.facts import TableFacts, facts_of
 from datazone_dagster.dataset.idle_buckets import IsEmpty, pass_idle
 from datazone_dagster.dataset.modes import AppendMode, ChunkRows, check_mode, mode_of
 from datazone_dagster.dataset.passed_records import are_passed
-from datazone_dagster.dataset.properties import FUNCTION, MODE, PATHS, apply_app_id, generation_of
+from datazone_dagster.dataset.properties import FUNCTION, MODE, apply_app_id, generation_of
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.seen_columns import SeenColumns
 from datazone_dagster.dataset.stored_state import (
     FunctionState,
+    first_properties,
     store_state,
     stored_property,
     stored_start,
@@ -344,7 +345,7 @@ class DatasetTable:
         start: SnapshotBase | None = None,
         merges_left: float = 0.0,
     ) -> ChunkWritten:
-        check_mode(self._dataset_id, self._mode.name, self._stored(table, MODE))
+        check_mode(self._dataset_id, self._mode.name, stored_property(table.at, self._source, MODE))
         returned = set(rows.column_names) - set(HIDDEN)
         changes, rows, deletes = counted_deletes(
             changes, rows, ignore_ttl=self._ignores_ttl, stored=isinstance(self._mode, AppendMode)
@@ -354,7 +355,8 @@ class DatasetTable:
         changes, rows, refused = without_refused(changes, conformed.rows, conformed.refused)
         quarantined = self._quarantine.put(refused, now)
         added = self._widening.change_schema(table, conformed, self._dataset_id)
-        record = FunctionRecord.from_json(self._stored(table, FUNCTION)).after(made_by, returned)
+        stored = FunctionRecord.from_json(stored_property(table.at, self._source, FUNCTION))
+        record = stored.after(made_by, returned)
         state = replace(state, function=record)
         store_state(table, self._source, state, conformed.unexpected, batch, start)
         # Those of these commits that delta-rs makes may come after a commit of another run.
@@ -376,9 +378,6 @@ class DatasetTable:
         names = tuple(field.name for field in conformed.added)
         return ChunkWritten(counts, table.at.version, names, quarantined, deletes)
 
-    def _stored(self, table: Table, name: str) -> str | None:
-        return stored_property(table.at, self._source, name)
-
     def _open(self, *, look: bool = True) -> Table | None:
         return opened(self.uri, self._storage_options, KIND, look=look)
 
@@ -395,6 +394,6 @@ class DatasetTable:
             self._dataset_id,
             self._first_schema(rows.schema),
             partition_by=self._partition_by,
-            configuration={**NO_CLEANING, MODE: self._mode.name, PATHS: state.paths.to_json()},
+            configuration={**NO_CLEANING, MODE: self._mode.name, **first_properties(state)},
             description=self._description,
         )

@@ -35,7 +35,10 @@ A dataset that is made from changes does not have it."""
 START = "datazone.start"
 """Snapshot that the dataset begins with, as `SnapshotBase`; absent: with the first change."""
 
-PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE, FUNCTION, PATHS, SCAN, START)
+CHANGE_LOG = "datazone.change_log"
+"""Delta id of the change log that the rows are from; absent: an earlier version made them."""
+
+PER_GENERATION = (ATTRIBUTES, UNEXPECTED, MODE, FUNCTION, PATHS, SCAN, START, CHANGE_LOG)
 
 
 def apply_app_id(source: str, bucket: KeyBucket = WHOLE) -> str:

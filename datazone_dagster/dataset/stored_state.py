@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from datazone_dagster.dataset.properties import (
     ATTRIBUTES,
+    CHANGE_LOG,
     FUNCTION,
     PATHS,
     START,
@@ -33,11 +34,13 @@ class FunctionState:
         attributes: Mapping of item attributes to columns.
         paths: History of the function's paths.
         function: Versions of the function that made the rows.
+        change_log: Delta id of the change log that the chunks are from; empty if it is not known.
     """
 
     attributes: AttributeMapping = AttributeMapping()
     paths: PathHistory = PathHistory()
     function: FunctionRecord = field(default_factory=FunctionRecord)
+    change_log: str = ""
 
 
 def stored_property(table: Snapshot, source: str, name: str) -> str | None:
@@ -53,7 +56,14 @@ def stored_state(table: Snapshot, source: str) -> FunctionState:
         AttributeMapping.from_json(attributes) if attributes else AttributeMapping(),
         PathHistory.from_json(paths) if paths else PathHistory(),
         FunctionRecord.from_json(stored_property(table, source, FUNCTION)),
+        stored_property(table, source, CHANGE_LOG) or "",
     )
+
+
+def first_properties(state: FunctionState) -> dict[str, str]:
+    """Return the properties of a new table, whose rows come after them."""
+    made_from = {CHANGE_LOG: state.change_log} if state.change_log else {}
+    return {PATHS: state.paths.to_json(), **made_from}
 
 
 def stored_start(table: Snapshot, source: str) -> SnapshotBase | None:
@@ -100,6 +110,8 @@ def store_state(
         properties[PATHS] = paths.to_json()
     if state.function.versions and state.function != saved.function:
         properties[FUNCTION] = state.function.to_json()
+    if state.change_log not in ("", saved.change_log):
+        properties[CHANGE_LOG] = state.change_log
     if start is not None and start != stored_start(table.at, source):
         properties[START] = start.to_json()
     if properties:

@@ -68,8 +68,9 @@ def _behind_its_checkpoint(source: str, batch: int, head: int, layout: Layout) -
         f"at {head}.",
         safe="Nothing was read or written.",
         hint="The change log was removed, or restored from an older copy. Restore the newest "
-        f"copy, or move {layout.checkpoint(source)} away to read the stream again from "
-        "its trim horizon.",
+        f"copy. If there is none, move {layout.checkpoint(source)} and {layout.change_log(source)} "
+        "away to read the stream again from its trim horizon. Its datasets refuse the new "
+        "change log: give them new ids then.",
     )
 
 

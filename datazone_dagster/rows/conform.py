@@ -330,7 +330,7 @@ class _Conforming:
         example = f", for example {shown(values[0], 80)!r}" if len(values) else ""
         return SchemaChangeError(
             f"Dataset {self.dataset_id!r}: column {new.name!r} is {existing} in the table and "
-            f"{conflict}{example}, which {existing} can't hold.",
+            f"{conflict}{example}: {existing} can't hold every value of that type.",
             safe=_NOTHING_LOST,
             hint=f"Three ways out: cast it to {existing} in the function; give it another name; or "
             f"run `datazone-dagster rebuild {self.dataset_id}`, which rebuilds the table from the "

@@ -65,7 +65,7 @@ def replace_rows(
             pa.RecordBatchReader.from_batches(schema, batches),
             mode="overwrite",
             schema_mode="overwrite",
-            partition_by=list(partition_by) or None,
+            partition_by=list(partition_by),  # None would keep those of the table
             writer_properties=WRITER,
             commit_properties=commit,
         )

@@ -13,12 +13,15 @@ from deltalake import write_deltalake
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
 from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.errors import SourceMismatchError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import (
     apply_transform,
     datasets_of_source,
     drain_once,
     read_dataset,
+    rebuild_dataset,
+    redrive_dataset,
     truncate_applied,
 )
 from datazone_dagster.sources import DynamoDBSource
@@ -75,6 +78,28 @@ def test_only_the_datasets_of_the_source_are_listed(world: World) -> None:
     (Path(world.layout.uri) / "empty").mkdir()
     assert datasets_of_source("orders", world.layout) == {"here": 2, "there": 1}
     assert datasets_of_source("payments", world.layout) == {"paid": 1}
+
+
+def apply_to(transform: Transform, dataset_id: str, layout: Layout) -> None:
+    apply_transform(transform, layout, only=[dataset_id])
+
+
+@pytest.mark.parametrize("write", [apply_to, rebuild_dataset, redrive_dataset])
+def test_a_dataset_takes_no_changes_of_another_source(world: World, write: Any) -> None:
+    world.land("a")
+    world.apply(into("here"))
+    world.land("a", "payments")
+    world.streams["payments"].delete({"id": {"S": "a"}})
+    world.land("p", "payments")
+    of_payments = into("here", "payments")
+    with pytest.raises(SourceMismatchError, match="from the changes of source 'orders'") as refused:
+        write(of_payments, "here", world.layout)
+    assert "Give the dataset a new id" in str(refused.value)
+    assert read_dataset(world.layout, "here")["id"].to_pylist() == ["a"]
+    assert datasets_of_source("payments", world.layout) == {}
+    world.land("b")
+    world.apply(into("here"))
+    assert sorted(read_dataset(world.layout, "here")["id"].to_pylist()) == ["a", "b"]
 
 
 def test_a_dataset_of_another_code_location_is_not_stranded(

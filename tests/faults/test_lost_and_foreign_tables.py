@@ -11,9 +11,14 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from datazone_dagster.errors import DatazoneError, StorageError, UnrecognisedTableError
+from datazone_dagster.errors import (
+    DatazoneError,
+    SourceMismatchError,
+    StorageError,
+    UnrecognisedTableError,
+)
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.pipeline import apply_transform, drain_once
+from datazone_dagster.pipeline import apply_transform, backlog, drain_once, rebuild_dataset
 from datazone_dagster.testing import ScriptedStream
 from tests.faults.ledger import record
 from tests.faults.orders import (
@@ -34,6 +39,7 @@ PATHS = {
     "tombstones": "_tombstones/current",
     "quarantine": "_quarantine/current",
 }
+DATASET = "current"
 DRAINED = ("change log", "checkpoint")
 
 
@@ -116,10 +122,17 @@ def test_a_dataset_is_not_applied_from_another_change_log(layout: Layout) -> Non
     rows = current_rows(layout)
     for path in ("_changelog", "_checkpoints"):
         shutil.rmtree(Path(layout.uri) / path)
-    drain_once(SOURCE, stream, layout)
-    with pytest.raises(StorageError, match=r"has applied batch \d+, but its change log ends at"):
-        apply_transform(flow, layout)
-    assert current_rows(layout) == rows
+    for number in range(8):  # past the dataset's position
+        write(stream, 1000 + 100 * number)
+        drain_once(SOURCE, stream, layout)
+        with pytest.raises(SourceMismatchError, match="made from another change log") as refused:
+            apply_transform(flow, layout)
+        assert "give the dataset a new id" in str(refused.value)
+        with pytest.raises(SourceMismatchError, match="made from another change log"):
+            backlog(SOURCE.name, DATASET, layout)  # as the check `lag` says it
+        with pytest.raises(SourceMismatchError, match="made from another change log"):
+            rebuild_dataset(flow, DATASET, layout)
+        assert current_rows(layout) == rows
 
 
 # -- something else is at the path of a table

@@ -23,6 +23,7 @@ from datazone_dagster.changelog.log_errors import (
     overtaken_error,
 )
 from datazone_dagster.changelog.numbering import BY_COMMIT, is_numbered, with_optional_number
+from datazone_dagster.changelog.scan_commits import only_scanned_since
 from datazone_dagster.changelog.set_commits import ATTEMPTS as SET_ATTEMPTS
 from datazone_dagster.changelog.set_commits import SetBatch
 from datazone_dagster.delta import LostRaceError, transactions
@@ -225,9 +226,7 @@ class LogHead:
         newest = self._table.now()
         if newest is None or self._fence_in(newest) != self.fence:
             return False
-        if newest.metadata.get("id") != self.at.metadata.get("id"):  # made again
-            return False
-        if newest.configuration.get(PROPERTY) == self.at.configuration.get(PROPERTY):
+        if not only_scanned_since(self.at, newest):
             return False
         self.move_to(newest)
         return True

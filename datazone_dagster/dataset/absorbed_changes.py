@@ -62,6 +62,10 @@ class AbsorbedChanges:
             contents="absorbed changes",
         )
 
+    def begin(self) -> None:
+        """See `CompanionTable.begin`."""
+        self._companion.begin()
+
     def since(self, version: str, keys: pa.Array, payload: pa.Schema) -> pa.Table:
         """Return changes of these keys: all from this version on, perhaps lower ones too."""
         return self._of_keys(keys, payload, lowest=version)
@@ -93,6 +97,7 @@ class AbsorbedChanges:
             put = _last_put(own) + 1
             rows = _stamped(changes, put, now)
             doing = f"Replacing absorbed changes of dataset {self._dataset_id!r}"
+            self._companion.require_erasures(own)
             with guarded(self._companion.uri, doing), own.by_delta_rs() as handle:
                 replace_rows(
                     handle,
@@ -158,7 +163,7 @@ class AbsorbedChanges:
         return plan.schema, plan.added
 
     def _of_keys(self, keys: pa.Array, payload: pa.Schema, lowest: str | None) -> pa.Table:
-        table = self._companion.open()
+        table = self._companion.begun()
         if table is None or not len(keys):
             return payload.append(pa.field(CAUSE, pa.string())).empty_table()
         return self._read(table, payload, keys, lowest)

@@ -14,7 +14,9 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.dataset.properties import erasures_of
 from datazone_dagster.dataset.retention import oldest_needed
+from datazone_dagster.dataset.table_shape import KIND as DATASET_KIND
 from datazone_dagster.delta import Commit, guarded
 from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files, why_not
 from datazone_dagster.delta.live_file import LiveFile
@@ -33,6 +35,9 @@ from datazone_dagster.rows.align import Values
 from datazone_dagster.rows.append import append
 
 RETENTION = timedelta(days=7)
+
+ERASED = "erase"
+"""Application id whose version counts the erasures from the table."""
 
 ATTEMPTS = 50
 """Attempts at one append while others commit first: every bucket of the dataset may."""
@@ -118,15 +123,50 @@ class CompanionTable:
         self._contents = contents
         self._layout = layout
         self._source = source
+        self._erasures: int | None = None
+        self._dataset_erasures = 0
 
     def open(self) -> Table | None:
         """Open the table; None if there is none."""
         return opened(self.uri, self.storage_options, self._kind)
 
+    def begun(self) -> Table | None:
+        """Open the table as of `begin`, or as it is now if that was not called."""
+        look = self._erasures is None
+        return opened(self.uri, self.storage_options, self._kind, look=look)
+
+    def begin(self) -> None:
+        """Look at the table: if keys are erased from it after this call, `append` fails.
+
+        The dataset counts an erasure before the table does. So call it before the dataset is found
+        to have had no erasure since the changes were read: what they have is then erased here later
+        than this call, if at all.
+
+        Raises:
+            StorageError: The table can't be read.
+        """
+        table = self.open()
+        self._erasures = 0 if table is None else table.transaction(ERASED)
+        self._dataset_erasures = self._erasures_of_dataset(look=False)
+
     def open_or_create(self, schema: pa.Schema, description: str) -> Table:
-        """Open the table, or create it with these columns, the stamps among them."""
+        """Open the table, or create it with these columns, the stamps among them.
+
+        Raises:
+            ConcurrentWriterError: Keys were erased since `begin`, when there was no table yet.
+            StorageError: The store failed.
+        """
+        table = self.open()
+        if table is None:
+            table = self._created(schema, description)
+            erasures = self._erasures_of_dataset(look=True)
+            if self._erasures is not None and erasures != self._dataset_erasures:
+                raise self._erased()
+        return table
+
+    def _created(self, schema: pa.Schema, description: str) -> Table:
         stamps = self._stamps
-        return self.open() or created(
+        return created(
             self.uri,
             self.storage_options,
             self._kind,
@@ -162,10 +202,39 @@ class CompanionTable:
                 the rows are right for any version.
             added: Columns that the table gets with the rows.
             independent: Writers of other keys, which do not count as others.
+
+        Raises:
+            ConcurrentWriterError: Another commit came first, with `commit`; or keys were erased.
+            StorageError: The store failed.
         """
-        attempts = 1 if commit else ATTEMPTS
-        append(table, rows, commit, added=added, attempts=attempts, independent=independent)
+        append(
+            table,
+            rows,
+            commit,
+            added=added,
+            attempts=1 if commit else ATTEMPTS,
+            independent=independent,
+            check=self.require_erasures,
+        )
         self.maintain(table, now)
+
+    def require_erasures(self, table: Table) -> None:
+        """Check that no key was erased since `begin`, if that was called."""
+        if self._erasures not in (None, table.transaction(ERASED)):
+            raise self._erased()
+
+    def _erasures_of_dataset(self, *, look: bool) -> int:
+        """Return how often keys were erased from the dataset, which counts before this table."""
+        uri = self._layout.dataset(self._dataset_id)
+        table = opened(uri, self.storage_options, DATASET_KIND, look=look)
+        return 0 if table is None else erasures_of(table.at, self._source)
+
+    def _erased(self) -> ConcurrentWriterError:
+        return ConcurrentWriterError(
+            f"Keys were erased from dataset {self._dataset_id!r} after the changes were read and "
+            f"before its {self._contents} were written.",
+            safe="Nothing of this attempt was written; the next one reads the changes again.",
+        )
 
     def maintain(self, table: Table, now: datetime) -> None:
         """Drop the days that have expired, and keep the table's log short."""

@@ -208,10 +208,9 @@ class DatasetTable:
         made_by = None if version is None else MadeBy(version, before + 1)
         facts = commit, now, state, through_batch, made_by, start, merges_left
         for attempts_left in reversed(range(self._attempts)):
-            table = self._open() or self._create(rows, state)
+            table = self._begin(rows, state)
             begin_commit(table, self._source, now, self._widening.name)
-            if known is None:
-                known = Progress(generation=generation_of(table.at, self._source))
+            known = known or Progress(generation=generation_of(table.at, self._source))
             progress = known._replace(position=before)
             require_progress(table.at, self._source, progress, self._bucket, empty_through)
             self._columns.require(table.at, state)
@@ -275,7 +274,7 @@ class DatasetTable:
                 changes, or another writer commits meanwhile. Nothing was written.
             SchemaChangeError, StorageError: As for `apply`.
         """
-        table = self._open() or self._create(rows, state)
+        table = self._begin(rows, state)
         require_not_restored(table.at, self._source)
         newest = pc.max(changes[Log.BATCH]).as_py() or 0
         is_passed = pc.all(are_passed(table.at, self._source, changes), min_count=0).as_py()
@@ -324,7 +323,7 @@ class DatasetTable:
         declared = {column.name: arrow_type(column.type) for column in self._contract.columns}
         rows = in_stored_form(rows, schema, declared)
         return conform(
-            aligned(rows, self._with_mode_fields(rows.schema)),
+            aligned(rows, pa.schema([*rows.schema, *self._mode.fields])),
             schema,
             self._contract,
             exempt=lambda: rows_of_deletes(changes, rows),
@@ -381,11 +380,12 @@ class DatasetTable:
     def _open(self, *, look: bool = True) -> Table | None:
         return opened(self.uri, self._storage_options, KIND, look=look)
 
-    def _with_mode_fields(self, rows: pa.Schema) -> pa.Schema:
-        return pa.schema([*rows, *self._mode.fields])
+    def _begin(self, rows: pa.Table, state: FunctionState) -> Table:
+        self._mode.begin()
+        return self._open() or self._create(rows, state)
 
     def _first_schema(self, rows: pa.Schema) -> pa.Schema:
-        return first_schema(self._with_mode_fields(rows), self._contract)
+        return first_schema(pa.schema([*rows, *self._mode.fields]), self._contract)
 
     def _create(self, rows: pa.Table, state: FunctionState) -> Table:
         return create_dataset(

@@ -2,6 +2,7 @@
 
 The dataset's own table counts the erasures. A run that read the change log before an erasure
 would write the erased rows again; it finds another count than at its start, and loses the race.
+Tombstones and absorbed changes are written before that commit: their tables count them, too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from datazone_dagster.dataset import absorbed_changes, dataset_table, quarantine, tombstones
+from datazone_dagster.dataset.companion_table import ERASED
 from datazone_dagster.dataset.dataset_progress import require_not_restored
 from datazone_dagster.dataset.properties import apply_app_id, erase_app_id
 from datazone_dagster.dataset.repair_fence import RepairFence
@@ -56,10 +58,14 @@ def erasable_tables(
             check=check,
         ),
         f"tombstones of {dataset_id}": ErasableTable(
-            layout.tombstones(dataset_id), options, tombstones.KIND, by_key
+            layout.tombstones(dataset_id), options, tombstones.KIND, by_key, mark=ERASED
         ),
         f"absorbed changes of {dataset_id}": ErasableTable(
-            layout.absorbed_changes(dataset_id), options, absorbed_changes.KIND, by_key
+            layout.absorbed_changes(dataset_id),
+            options,
+            absorbed_changes.KIND,
+            by_key,
+            mark=ERASED,
         ),
         f"quarantine of {dataset_id}": ErasableTable(
             layout.quarantine(dataset_id), options, quarantine.KIND, by_record

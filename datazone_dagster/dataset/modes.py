@@ -73,6 +73,14 @@ class Mode(Protocol):
     fields: tuple[pa.Field, ...]
     """Columns that the mode adds to those of the function's result."""
 
+    def begin(self) -> None:
+        """Look at the companion tables, before the dataset is found to be as the run knows it.
+
+        Raises:
+            StorageError: A table can't be read.
+        """
+        ...
+
     def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """Write a chunk into the table, in one commit.
 
@@ -93,6 +101,9 @@ class AppendMode:
 
     name = "append"
     fields: tuple[pa.Field, ...] = ()
+
+    def begin(self) -> None:
+        """See `Mode.begin`: there is none."""
 
     def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """See `Mode.write`."""
@@ -134,6 +145,10 @@ class MergeMode:
         self._engine = engine
         self._tombstones = tombstones
 
+    def begin(self) -> None:
+        """See `Mode.begin`."""
+        self._tombstones.begin()
+
     def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """See `Mode.write`."""
         crash_points.reach(crash_points.BEFORE_DATASET_COMMIT)
@@ -164,6 +179,10 @@ class SoftMode:
         self._engine = engine
         self._tombstones = tombstones
         self._memory_limit_bytes = memory_limit_bytes
+
+    def begin(self) -> None:
+        """See `Mode.begin`."""
+        self._tombstones.begin()
 
     def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """See `Mode.write`."""
@@ -220,6 +239,10 @@ class HistoryMode:
         self._absorbed = absorbed
         self._track = track
         self._memory_limit_bytes = memory_limit_bytes
+
+    def begin(self) -> None:
+        """See `Mode.begin`."""
+        self._absorbed.begin()
 
     def write(self, target: MergeTarget, chunk: ChunkRows, commit: Commit) -> MergeCounts:
         """See `Mode.write`."""

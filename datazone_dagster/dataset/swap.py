@@ -70,6 +70,9 @@ def swap_in(
         StorageError: The store failed; the table's version shows whether the swap happened.
     """
     app_id = apply_app_id(source)
+    companions = Tombstones(layout, dataset_id, source), AbsorbedChanges(layout, dataset_id, source)
+    for companion in companions:
+        companion.begin()
     table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
     new_table = opened(rebuilt.dataset(dataset_id), rebuilt.storage_options, KIND)
     if table is None and new_table is not None and scan is not None:
@@ -90,7 +93,9 @@ def swap_in(
         return False
     found = marks_of(table.at, source), generation_of(table.at, source)
     if scan is None:  # they are for changes that come late
-        _copy_companions(layout, rebuilt, dataset_id, source, now)
+        tombstones, absorbed = companions
+        tombstones.copy_from(Tombstones(rebuilt, dataset_id, source), now)
+        absorbed.copy_from(AbsorbedChanges(rebuilt, dataset_id, source), now)
     Quarantine(layout, dataset_id).copy_from(Quarantine(rebuilt, dataset_id), now)
     _copy_properties(new_table, table, generation, scan)
     # That commit may come after a commit of a run.
@@ -132,15 +137,6 @@ def _created(layout: Layout, dataset_id: str, new_table: Table) -> Table:
         configuration={MODE: new_table.properties[MODE], SCAN: "{}"},
         description=new_table.at.metadata.get("description"),
     )
-
-
-def _copy_companions(
-    layout: Layout, rebuilt: Layout, dataset_id: str, source: str, now: datetime
-) -> None:
-    tombstones = Tombstones(rebuilt, dataset_id, source)
-    Tombstones(layout, dataset_id, source).copy_from(tombstones, now)
-    absorbed = AbsorbedChanges(rebuilt, dataset_id, source)
-    AbsorbedChanges(layout, dataset_id, source).copy_from(absorbed, now)
 
 
 def _copy_properties(

@@ -67,6 +67,10 @@ class Tombstones:
         """Location of the table."""
         return self._companion.uri
 
+    def begin(self) -> None:
+        """See `CompanionTable.begin`."""
+        self._companion.begin()
+
     def exist(self) -> bool:
         """Return whether there is a table."""
         return self._companion.open() is not None
@@ -96,7 +100,7 @@ class Tombstones:
         A tombstone of the same version is the same change and does not supersede it: the
         function may have been fixed since it filtered that change out.
         """
-        table = self._companion.open()
+        table = self._companion.begun()
         if table is None or not len(keyed_changes):
             return keyed_changes.slice(0, 0)
         lowest = pc.min(keyed_changes[VERSION]).as_py()

@@ -12,6 +12,8 @@ from datetime import datetime, timezone
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 
+from datazone_dagster.errors import ConcurrentWriterError
+
 WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 _REPLACED_FILES_HOURS = 24
@@ -44,8 +46,24 @@ def append_rows(
 
 
 def add_columns(table: DeltaTable, fields: Iterable[pa.Field]) -> None:
-    """Add columns, which are null in the existing rows."""
+    """Add columns, which are null in the existing rows.
+
+    delta-rs commits them after the commits of others, and its handle has these then: what was
+    planned before must not be written with it.
+
+    Raises:
+        ConcurrentWriterError: Another commit came first; the columns are there all the same.
+    """
+    before = table.version()
     table.alter.add_columns(list(Schema.from_arrow(pa.schema(fields)).fields))
+    if table.version() != before + 1:
+        raise ConcurrentWriterError(
+            f"Adding columns to {table.table_uri}: another commit came first, after version "
+            f"{before}.",
+            safe="The columns were added, and no row of this attempt is in the table; the other "
+            "writer's commit is intact.",
+            hint="This attempt lost the commit race; the next one continues from the new state.",
+        )
 
 
 def drop_partitions(table: DeltaTable, column: str, values: Iterable[str]) -> None:

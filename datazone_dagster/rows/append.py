@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 from deltalake import CommitProperties
@@ -32,6 +32,7 @@ def append(
     attempts: int = 1,
     independent: Independent | None = None,
     tag: str | None = None,
+    check: Callable[[Table], None] = lambda table: None,  # noqa: ARG005
 ) -> None:
     """Append rows; the table is at the new version afterwards.
 
@@ -44,12 +45,15 @@ def append(
             that version only.
         independent: Writers of other rows, which do not count as others.
         tag: Tag of the file, as of `bucket_files.tag_of`.
+        check: Called with the version to commit on; raises `ConcurrentWriterError` if the rows are
+            not right for it.
 
     Raises:
         ConcurrentWriterError: Another commit came first; nothing was written.
         DeltaError: delta-rs, which writes to tables whose rules only it supports, has failed.
         OSError: The store failed.
     """
+    check(table)
     if why_not(table.at) is not None:
         with table.by_delta_rs() as handle:
             append_rows(handle, rows, commit, adds_columns=bool(added))
@@ -76,6 +80,7 @@ def append(
             is_fresh = time.monotonic() - begun_seconds < FRESH_SECONDS
             if attempts_left and is_fresh and isinstance(lost, LostRaceError):
                 table.refresh()
+                check(table)
                 continue
             store.delete(LiveFile(add, None).path for add in adds)
             if isinstance(lost, ConcurrentWriterError):

@@ -42,7 +42,7 @@ from datazone_dagster.rows.maintenance_plan import (
     log_retention,
     plan_rewrites,
 )
-from datazone_dagster.rows.split_file import split_file
+from datazone_dagster.rows.split_file import HELD_BYTES, split_file
 
 KIND = "dataset"
 
@@ -244,7 +244,8 @@ class _Run:
         return _Rewritten(files, [] if add is None else [tagged(add, tag)])
 
     def _split(self, snapshot: Snapshot, file: LiveFile) -> _Rewritten:
-        return _Rewritten([file], split_file(snapshot, file, self._share.buckets))
+        held_bytes = HELD_BYTES if self._most_bytes is None else min(HELD_BYTES, self._most_bytes)
+        return _Rewritten([file], split_file(snapshot, file, self._share.buckets, held_bytes))
 
     def _read_together(
         self, snapshot: Snapshot, files: Sequence[LiveFile], schema: pa.Schema

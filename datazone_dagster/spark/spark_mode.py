@@ -96,6 +96,9 @@ class SparkMode:
         self._tombstones_uri = tombstones_uri
         self._batch: SparkBatch | None = None
 
+    def begin(self) -> None:
+        """See `Mode.begin`: Spark writes tombstones by statements of its own."""
+
     def take(self, batch: SparkBatch) -> None:
         """Have a chunk ready, which the next call of `write` writes."""
         self._batch = batch

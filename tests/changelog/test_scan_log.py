@@ -174,6 +174,30 @@ def test_a_drain_that_lost_to_a_drain_and_a_scan_has_lost(tmp_path: Path) -> Non
     assert events(tmp_path) == {1: ["e1"], 2: ["s1"]}
 
 
+def test_a_drain_that_lost_to_a_property_and_a_scan_has_lost(tmp_path: Path) -> None:
+    """Whatever the property: an erasure stores one before it removes rows."""
+    state = scanning(tmp_path)
+    writer = begun(log_in(tmp_path), 1)
+    log_in(tmp_path).set_property("datazone.test", "1", "Testing")
+    land(tmp_path, state, 1)
+    with pytest.raises(ConcurrentWriterError):
+        writer.commit()
+    assert events(tmp_path) == {1: ["s1"]}
+
+
+def test_a_drain_that_lost_to_removed_files_and_a_scan_has_lost(tmp_path: Path) -> None:
+    """As an erasure removes them, or a truncation: by a commit that sets no property."""
+    state = scanning(tmp_path)
+    log_in(tmp_path).append(2, [shard(1)])
+    writer = begun(log_in(tmp_path), 2)
+    table = DeltaTable(change_log(tmp_path).uri)
+    table.delete()
+    land(tmp_path, state, 1)
+    with pytest.raises(ConcurrentWriterError):
+        writer.commit()
+    assert events(tmp_path) == {2: ["s1"]}
+
+
 def test_a_scan_that_lost_to_a_drain_takes_the_next_number(tmp_path: Path) -> None:
     state = scanning(tmp_path)
     scan_log = ScanLog(change_log(tmp_path))
@@ -230,7 +254,9 @@ def test_a_log_that_is_not_there_is_told(tmp_path: Path) -> None:
         ScanLog(change_log(tmp_path))
 
 
-STEP = st.sampled_from(["begin", "commit", "scan", "scan later", "scan now", "maintain"])
+STEP = st.sampled_from(
+    ["begin", "commit", "scan", "scan later", "scan now", "maintain", "property"]
+)
 
 
 @settings(max_examples=examples(25), deadline=None)
@@ -242,30 +268,24 @@ def test_interleaved_drains_and_scans_lose_and_double_nothing(
     state = scanning(root)
     drains: list[tuple[ChangeLogSnapshot, BatchWriter, int]] = []
     scans: list[tuple[ScanLog, SnapshotState, int]] = []
+    lost: set[int] = set()  # another commit than a scan's came after they began
     drained: list[str] = []
     scanned: list[str] = []
-    number = 0
-    for step in steps:
-        number += 1
+    for number, step in enumerate(steps, 1):
         if step == "begin":
             log = log_in(root)
             drains.append((log, begun(log, number), number))
         elif step == "commit" and drains:
             log, writer, own = drains.pop(data.draw(st.integers(0, len(drains) - 1)))
-            others = len(drained)
             positions = log_in(root).landed_since(0)
-            try:
-                assert writer.commit() == log.head
-            except ConcurrentWriterError:
-                assert log_in(root).landed_since(0) == positions
-                continue
-            assert others == len(drained)
-            drained.append(f"e{own}")
-            # Every drain that was open has lost now, whatever scans do.
-            for _, loser, _ in drains:
+            if own in lost:
                 with pytest.raises(ConcurrentWriterError):
-                    loser.commit()
-            drains.clear()
+                    writer.commit()
+                assert log_in(root).landed_since(0) == positions
+            else:
+                assert writer.commit() == log.head
+                drained.append(f"e{own}")
+                lost.update(other for _, _, other in drains)
         elif step == "scan":
             positions = log_in(root).landed_since(0)
             state = land(root, state, number)
@@ -286,8 +306,15 @@ def test_interleaved_drains_and_scans_lose_and_double_nothing(
                 assert scan_log.state is not None
                 state = scan_log.state
                 scanned.append(f"s{own}")
-        elif step == "maintain":
-            log_in(root).maintain_once()
+        elif step in ("maintain", "property"):
+            log = log_in(root)
+            before = log.version
+            if step == "maintain":
+                log.maintain_once()
+            else:
+                log.set_property("datazone.test", str(number), "Testing")
+            if log.version != before:
+                lost.update(own for _, _, own in drains)
     found = events(root)
     assert list(found) == list(range(1, len(drained) + len(scanned) + 1))
     flat = [event for batch in found.values() for event in batch]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pytest
@@ -17,6 +18,7 @@ from datazone_dagster.dataset.table_shape import change_schema
 from datazone_dagster.delta.commit import set_properties
 from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.transaction_log import Snapshot
+from datazone_dagster.delta.write_table import add_columns
 from datazone_dagster.errors import ConcurrentWriterError
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.rows.conform import Conformed
@@ -104,6 +106,37 @@ def test_a_column_that_is_added_ahead_does_not_hide_another_run(
     with pytest.raises(ConcurrentWriterError):
         apply(slow, 2, chunk(2)[1].append_column("at", NAIVE))
     assert pa.table(DeltaTable(slow.uri).scan()).num_rows == 2
+
+
+@pytest.mark.parametrize("mode", ["merge", "history"])
+def test_columns_that_delta_rs_adds_before_rows_do_not_hide_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Literal["merge", "history"]
+) -> None:
+    """In a table with a rule of its own, the rows of a new key would be inserted again."""
+    slow, fast = (
+        DatasetTable(Layout(str(tmp_path)), "t", "source", mode=mode) for _ in ("slow", "fast")
+    )
+    none = chunk(1)[0].slice(0, 0), chunk(1)[1].slice(0, 0)
+    slow.apply(*none, after_batch=0, through_batch=1, now=NOW)
+    DeltaTable(slow.uri).alter.set_table_properties({"delta.enableChangeDataFeed": "true"})
+    calls = itertools.count()
+
+    def overtaken(handle: DeltaTable, fields: Iterable[pa.Field]) -> None:
+        if next(calls) == 0:
+            apply(fast, 2)
+        add_columns(handle, fields)
+
+    monkeypatch.setattr("datazone_dagster.rows.delta_rs_engine.add_columns", overtaken)
+    with_column = chunk(2)[1].append_column("extra", pa.array(["x"]))
+    with pytest.raises(ConcurrentWriterError, match="came first"):
+        apply(slow, 2, with_column)
+    assert next(calls) == 1
+    rows = pa.table(DeltaTable(slow.uri).scan())
+    assert rows["_dz_key"].to_pylist() == ["k"]
+    changes, plain = chunk(3)
+    extra = plain.append_column("extra", pa.array(["x"]))
+    slow.apply(changes, extra, after_batch=2, through_batch=3, now=NOW)
+    assert slow.position() == 3
 
 
 def test_a_merge_that_enables_vectors_detects_that_another_run_did_its_work(

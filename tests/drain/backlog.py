@@ -7,10 +7,12 @@ Pages are generated on request: the stream itself stores nothing.
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +22,12 @@ from datazone_dagster.model.protocols import Answer
 from datazone_dagster.model.record import RecordsPage
 from datazone_dagster.model.shard import IteratorStart, Shard, StreamDescription
 from datazone_dagster.process.memory import peak_bytes
+from datazone_dagster.source.kinesis_wire import parse_kinesis_page
 from datazone_dagster.source.wire import parse_page
 from datazone_dagster.sources import DynamoDBSource
 
 ARN = "arn:aws:dynamodb:eu-west-1:000000000000:table/orders/stream/2030-01-01T00:00:00.000"
+KINESIS_ARN = "arn:aws:kinesis:eu-west-1:000000000000:stream/orders"
 SOURCE = DynamoDBSource(table_name="orders", region="eu-west-1")
 _TEXT = random.Random(7).randbytes(400_000).hex()  # text that hardly compresses
 
@@ -41,7 +45,10 @@ KINDS = {
     "a day of small changes": Kind(shards=40, image_bytes=700, page_records=650),
     "a burst of the largest items": Kind(shards=40, image_bytes=400_000, page_records=2),
     "one key a million times": Kind(shards=1, image_bytes=60, page_records=1000),
+    "small changes through Kinesis": Kind(shards=40, image_bytes=200, page_records=1400),
+    "large items through Kinesis": Kind(shards=40, image_bytes=400_000, page_records=2),
 }
+KINESIS = "Kinesis"
 
 
 class GeneratedStream:
@@ -92,8 +99,48 @@ class GeneratedStream:
         )
 
 
+class GeneratedKinesis(GeneratedStream):
+    """The same through a Kinesis stream: in base64, and told from one another by their time."""
+
+    def stream_arns(self) -> tuple[str, ...]:
+        return (KINESIS_ARN,)
+
+    def describe(self, stream_arn: str) -> StreamDescription:
+        found = super().describe(stream_arn)
+        shards = tuple(Shard(one.shard_id, None, 1) for one in found.shards)
+        return replace(found, shards=shards, retention=timedelta(days=1))
+
+    def ask_for_records(self, shard_iterator: str) -> Answer:
+        shard_id, page = shard_iterator.split(":")
+        at, number = int(page), int(shard_id.removeprefix("shardId-"))
+        if at >= self._pages:
+            body = f'{{"NextShardIterator":"{shard_iterator}","Records":[],"MillisBehindLatest":0}}'
+            return partial(parse_kinesis_page, body.encode(), SOURCE.table_name)
+        first = at * self._kind.page_records + 1
+        records = ",".join(
+            self._in_base64(shard_id, first + n, at * 10**6 + n * 100 + number)
+            for n in range(self._kind.page_records)
+        )
+        body = (
+            f'{{"NextShardIterator":"{shard_id}:{at + 1}","Records":[{records}],'
+            '"MillisBehindLatest":1000}'
+        )
+        return partial(parse_kinesis_page, body.encode(), SOURCE.table_name)
+
+    def _in_base64(self, shard_id: str, number: int, microseconds: int) -> str:
+        text = self._record(shard_id, number).replace(
+            '"ApproximateCreationDateTime":1893456000',
+            f'"ApproximateCreationDateTime":{1893456000_000000 + microseconds},'
+            '"ApproximateCreationDateTimePrecision":"MICROSECOND"',
+        )
+        change = text.replace("{", '{"tableName":"orders","recordFormat":"application/json",', 1)
+        data = base64.b64encode(change.encode()).decode()
+        return f'{{"Data":"{data}","PartitionKey":"p","SequenceNumber":"{number}"}}'
+
+
 def main(kind: str, megabytes: int, budget_mib: int, workers: int, root: Path) -> None:
-    stream = GeneratedStream(KINDS[kind], megabytes * 10**6)
+    generated = GeneratedKinesis if KINESIS in kind else GeneratedStream
+    stream = generated(KINDS[kind], megabytes * 10**6)
     settings = DrainSettings(memory_budget=budget_mib << 20, max_workers=workers)
     records = batches = 0
     while True:

@@ -18,6 +18,7 @@ from datazone_dagster.drain import checkpoint_update
 from datazone_dagster.errors import ConcurrentWriterError, DefinitionError
 from datazone_dagster.model.snapshot_state import PROPERTY, SnapshotState
 from datazone_dagster.pipeline import (
+    apply_transform,
     backlog,
     maintain_dataset,
     open_erasure,
@@ -153,6 +154,40 @@ def test_a_run_that_has_read_the_key_loses_its_race(tmp_path: Path, point: str) 
     assert lake.traces() == []
     lake.apply()
     assert [(row["id"], row["n"]) for row in lake.rows("merged", but="")] == [("a", 2), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    "dataset", [Dataset("merged"), Dataset("soft", deletes="soft"), STATES], ids=lambda one: one.id
+)
+@pytest.mark.parametrize("exists", [True, False], ids=["companion", "no companion"])
+def test_a_run_that_has_read_the_key_leaves_nothing_of_it_beside_the_dataset(
+    tmp_path: Path, dataset: Dataset, exists: bool
+) -> None:
+    """Tombstones and absorbed changes are written before the commit that loses the race."""
+    lake = Lake(tmp_path, dataset)
+    lake.put("a", 1)
+    lake.put("b", 1)
+    if exists:
+        lake.delete("b")
+    lake.step()
+    lake.put(ERASED, 1)
+    lake.put(ERASED, 1)
+    lake.delete(ERASED)
+    lake.delete("a")
+    lake.drain()
+    with at_point(crash_points.BEFORE_DATASET_COMMIT, lambda: lake.erasure().run()):
+        attempted(lambda: apply_transform(lake.flows[0], lake.layout, clock=lake.clock))
+    assert lake.traces() == []
+    lake.apply()
+    assert lake.erasure().plan().found == ()
+    assert lake.traces() == []
+    assert [row["id"] for row in lake.rows(dataset.id, but="") if is_current(row)] == (
+        [] if exists else ["b"]
+    )
+
+
+def is_current(row: dict[str, Any]) -> bool:
+    return bool(row.get("_dz_is_current", not row.get("_dz_deleted")))
 
 
 @pytest.mark.parametrize("point", [crash_points.AFTER_READ, crash_points.AFTER_CHANGE_LOG_COMMIT])

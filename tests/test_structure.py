@@ -105,6 +105,34 @@ def test_the_files_that_the_architecture_page_names_are_there() -> None:
     assert [one for one in tests if not (PROJECT / one).is_file()] == []
 
 
+WRITTEN_BY_INIT = {"README.md", "AGENTS.md"}
+
+
+def texts(source: str) -> list[str]:
+    """Return the texts of a file's code, docstrings included, each with single spaces."""
+    tree = ast.parse(source)
+    found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return [" ".join(text.split()) for text in found if isinstance(text, str)]
+
+
+def pages_in_checkout(source: str) -> list[str]:
+    """Return names of files of the documentation, which an installed package does not have."""
+    named = re.compile(r"\bdocs/[\w/.-]*|\b[\w-]+\.md\b")
+    return [name for text in texts(source) for name in named.findall(text)]
+
+
+def test_texts_of_the_package_name_pages_by_their_title() -> None:
+    found = {file.name: pages_in_checkout(file.read_text("utf-8")) for file in FILES}
+    assert {name: set(pages) for name, pages in found.items() if set(pages) - WRITTEN_BY_INIT} == {}
+    planted = pages_in_checkout("raise E('see docs/spark.md')\n'or types.md'")
+    assert sorted(planted) == ["docs/spark.md", "types.md"]
+    titles = re.findall(r"^ +- ([^:\n]+): [\w/-]+\.md$", (PROJECT / "mkdocs.yml").read_text(), re.M)
+    said = re.compile(r"page '([^']+)' of the documentation")
+    named = {t for f in FILES for text in texts(f.read_text("utf-8")) for t in said.findall(text)}
+    assert len(named) > 3
+    assert named - set(titles) == set()
+
+
 def opened_databases(file: Path) -> list[str]:
     """Return the calls of DuckDB functions that open a database or use the process's own one."""
     tree = ast.parse(file.read_text("utf-8"))

@@ -81,7 +81,7 @@ def instance(where: str, argument: str, value: object, kind: type[T], example: s
     """Check that a value has a type; `example` is the argument as it should be written."""
     if not isinstance(value, kind):
         raise DefinitionError(
-            f"{where}: {argument} is {_described(value)}, not {_one(kind.__name__)}.",
+            f"{where}: {argument} is {described(value)}, not {_one(kind.__name__)}.",
             hint=f"Write {example}.",
         )
     return value
@@ -228,7 +228,8 @@ def quoted(values: Iterable[str]) -> str:
     return ", ".join(repr(value) for value in values)
 
 
-def _described(value: object) -> str:
+def described(value: object) -> str:
+    """Return the kind of a value for an error text: `a list`, `the class Dataset`."""
     return f"the class {value.__name__}" if isinstance(value, type) else _one(type(value).__name__)
 
 

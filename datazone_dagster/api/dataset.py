@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Literal
 
 from datazone_dagster.api import checked
+from datazone_dagster.api.calls import explained_class
 from datazone_dagster.api.columns import checked_columns, checked_policies
 from datazone_dagster.api.expect import Expect, Expectations, checked_expectations
 from datazone_dagster.api.spark_engine import SparkEngine, checked_engine
@@ -22,6 +23,17 @@ DEFAULT_QUARANTINE_LIMIT = 0.1
 DEFAULT_KINDS = ("deltalake", "dynamodb")
 
 
+_BY_KEY = "Rows are merged by the key of the DynamoDB table, which needs no argument."
+_ABSENT = {
+    **dict.fromkeys(("key", "keys", "primary_key", "unique_key", "merge_keys"), _BY_KEY),
+    **dict.fromkeys(("uri", "path", "location"), "The location is Lakehouse(uri=...)."),
+    "name": "The name of a dataset is its id.",
+    "types": "Types of attributes are declared where the function reads them: items(types={...}).",
+    "columns": "Columns that a table must have are declared by schema=.",
+}
+
+
+@explained_class('Dataset("orders", mode="merge", tags=["team"])', _ABSENT)
 @dataclass(frozen=True, init=False, slots=True)
 class Dataset:
     """A Delta table at `<lakehouse>/<id>`, and the Dagster asset of that name.

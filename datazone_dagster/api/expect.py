@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from datazone_dagster.api import checked
+from datazone_dagster.api.calls import explained_class
 from datazone_dagster.errors import DefinitionError
 
 OnViolation = Literal["warn", "fail", "quarantine"]
@@ -15,6 +16,7 @@ OnViolation = Literal["warn", "fail", "quarantine"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
+@explained_class('Expect("total >= 0", on_violation="fail")')
 @dataclass(frozen=True, slots=True)
 class Expect:
     """A condition on each row of a dataset, and what a violation does.
@@ -36,8 +38,8 @@ class Expect:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        checked.optional_text("Expect", "predicate", self.predicate)
         checked.instance("Expect", "predicate", self.predicate, str, 'Expect("total >= 0")')
+        checked.optional_text("Expect", "predicate", self.predicate)
         checked.choice("Expect", "on_violation", self.on_violation)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from datazone_dagster.api.calls import explained_class
 from datazone_dagster.api.mask import Masked, MaskKind
 from datazone_dagster.api.source import DynamoDBSource
 from datazone_dagster.errors import DefinitionError
@@ -16,6 +17,16 @@ from datazone_dagster.model.service_limits import RETENTION
 _STREAM_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
+_ABSENT = {
+    **dict.fromkeys(
+        ("drain", "drain_workers"), "A Kinesis stream is read by its sensor only: leave it out."
+    ),
+    "stream_enabled": "A KinesisSource always reads a stream: leave it out.",
+    "stream_arn": "Give the name of the Kinesis stream, stream_name=; region= has its region.",
+}
+
+
+@explained_class('KinesisSource("orders", "orders-changes", region="us-west-2")', _ABSENT)
 @dataclass(frozen=True, slots=True, init=False)
 class KinesisSource(DynamoDBSource):
     """The changes of one DynamoDB table, by way of the Kinesis stream that it sends them to.

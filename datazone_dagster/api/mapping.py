@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datazone_dagster.api import checked
+from datazone_dagster.api.calls import explained_class
 from datazone_dagster.api.dataset import Dataset
 from datazone_dagster.api.source import DynamoDBSource
 from datazone_dagster.errors import DefinitionError
 
 
+@explained_class('Stream(source=DynamoDBSource("orders"))')
 @dataclass(frozen=True, slots=True)
 class Stream:
     """The items of a source, as a stream.
@@ -32,6 +34,7 @@ class Stream:
         )
 
 
+@explained_class('Input(Stream(source=DynamoDBSource("orders")))')
 @dataclass(frozen=True, slots=True)
 class Input:
     """Input of a transform: the origin of what a parameter of the function receives.
@@ -51,11 +54,12 @@ class Input:
         """Check the origin."""
         if not isinstance(self.origin, Stream | Dataset):
             raise DefinitionError(
-                f"Input: origin is a {type(self.origin).__name__}, not a Stream or a Dataset.",
+                f"Input: origin is {checked.described(self.origin)}, not a Stream or a Dataset.",
                 hint="Write Input(Stream(source=DynamoDBSource(...))) or Input(Dataset(id=...)).",
             )
 
 
+@explained_class('Output(Dataset("orders"))')
 @dataclass(frozen=True, slots=True)
 class Output:
     """Output of a transform: the target of a result of the function.

@@ -61,7 +61,8 @@ def check_parameters(where: str, function: Function, inputs: Sequence[str]) -> N
         raise DefinitionError(
             f"{where}: input_mapping has {checked.quoted(unknown)}, but the function has no such "
             "parameter.",
-            hint=f"Parameters of the function: {checked.quoted(parameters) or 'none'}.",
+            hint=f"Parameters of the function: {checked.quoted(parameters) or 'none'}. Write "
+            f"{_renamed(inputs, unknown[0], list(parameters))}.",
         )
     missing = [
         name
@@ -71,8 +72,17 @@ def check_parameters(where: str, function: Function, inputs: Sequence[str]) -> N
     if missing:
         raise DefinitionError(
             f"{where}: input_mapping lacks parameters of the function: {checked.quoted(missing)}.",
-            hint="Give each parameter an input or a default value.",
+            hint=f'Give it an input: input_mapping={{"{missing[0]}": Input(...)}}, or a default '
+            "value. A transform gets no Dagster context.",
         )
+
+
+def _renamed(inputs: Sequence[str], unknown: str, parameters: list[str]) -> str:
+    """Return the corrected line for an input that the function has no parameter for."""
+    free = [name for name in parameters if name not in inputs]
+    if free:
+        return f'input_mapping={{"{free[0]}": ...}}, or name the parameter {unknown}'
+    return f"def function({', '.join([*parameters, unknown])})"
 
 
 def docstring(function: Function) -> str | None:

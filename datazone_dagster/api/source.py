@@ -9,6 +9,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from datazone_dagster.api import checked
+from datazone_dagster.api.calls import explained_class
 from datazone_dagster.api.mask import Masked, MaskKind, checked_mask
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.layout import source_name
@@ -18,6 +19,15 @@ _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
 
 
+_ABSENT = {
+    "table": "Perhaps table_name= is meant.",
+    "region_name": "Perhaps region= is meant.",
+    "stream_arn": "The library finds the stream by the name of the table.",
+    "types": "Types of attributes are declared where the function reads them: items(types={...}).",
+}
+
+
+@explained_class('DynamoDBSource("orders", region="us-west-2")', _ABSENT)
 @dataclass(frozen=True, slots=True)
 class DynamoDBSource:
     """The stream of one DynamoDB table. Frozen and hashable.

@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from datazone_dagster.api.calls import explained_class
 from datazone_dagster.errors import DefinitionError
 
 _REMOTE = re.compile(r"sc://[^\s/;:]+(:[0-9]{1,5})?(/(;[^\s]*)?)?")
 _ROOT = re.compile(r"[a-z0-9]+://[^\s]+|/[^\s]*", re.ASCII)
 
 
+@explained_class('SparkEngine(remote="sc://spark.example.com:15002")')
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class SparkEngine:
     """A Spark Connect server that applies changes to a dataset, with the same result as ours.

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, TypeVar
 
 from datazone_dagster.api import checked, signature
+from datazone_dagster.api.calls import explained
 from datazone_dagster.api.dataset import Dataset
 from datazone_dagster.api.mapping import Input, Output, Stream
 from datazone_dagster.api.source import DynamoDBSource
@@ -104,6 +105,14 @@ class Transform(Generic[P, R_co]):
         return f"<Transform {self.name}: {self.source.table_name} -> {datasets}>"
 
 
+@explained(
+    '@transform(input_mapping={"orders": Input(Stream(source=DynamoDBSource("orders")))}, '
+    'output_mapping={"orders": Output(Dataset("orders"))}) above a function of orders',
+    {
+        **dict.fromkeys(("input", "inputs"), "Perhaps input_mapping= is meant."),
+        **dict.fromkeys(("output", "outputs"), "Perhaps output_mapping= is meant."),
+    },
+)
 def transform(
     *,
     input_mapping: Mapping[str, Input],
@@ -227,23 +236,29 @@ def transform(
     return decorate
 
 
+_EXAMPLES: Mapping[type, str] = {
+    Input: "Input(Stream(source=DynamoDBSource(...)))",
+    Output: "Output(Dataset(...))",
+}
+
+
 def _checked_mapping(
     where: str, argument: str, mapping: object, kind: type[checked.T]
 ) -> dict[str, checked.T]:
-    example = f'{argument}={{"name": {kind.__name__}(...)}}'
+    example = f'{argument}={{"orders": {_EXAMPLES[kind]}}}'
     if not isinstance(mapping, Mapping) or not mapping:
-        raise DefinitionError(
-            f"{where}: {argument} is {'empty' if mapping == {} else repr(mapping)}.",
-            hint=f"Write {example}.",
-        )
+        found = "empty" if mapping == {} else f"{checked.described(mapping)}, not a mapping"
+        raise DefinitionError(f"{where}: {argument} is {found}.", hint=f"Write {example}.")
     for key in mapping:
         if not isinstance(key, str) or not key.isidentifier():
             raise DefinitionError(
                 f"{where}: {argument} has the key {key!r}.",
-                hint="Keys are valid Python identifiers.",
+                hint=f"Keys are valid Python identifiers: {example}.",
             )
     return {
-        key: checked.instance(where, f"{argument}[{key!r}]", value, kind, example)
+        key: checked.instance(
+            where, f"{argument}[{key!r}]", value, kind, example.replace("orders", key, 1)
+        )
         for key, value in mapping.items()
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -20,6 +21,14 @@ from datazone_dagster.model.quarantine_policy import REASON_CHARS, Failure, fail
 from datazone_dagster.text import shown
 
 R = TypeVar("R")
+
+_OF_FRAME = re.compile(r"'(Frame|Lookup)'|\b(Frame|Lookup|Relation)\.\w+\(\)")
+"""Python's errors about a use of a frame that there is not."""
+_USE = (
+    "A frame is SQL over one chunk, not rows: select(), filter(), with_columns(), sql() and "
+    "items() make another frame; pl(), df() and arrow() read its rows, as Polars, pandas and "
+    "Arrow. "
+)
 
 _KEYS_IN_AN_ERROR = 5
 
@@ -73,10 +82,11 @@ def with_context(
             hint="Raise ApplySettings(memory_budget=...), or let the function use less.",
         ) from error
     except Exception as error:
+        use = _USE if _OF_FRAME.search(str(error)) else ""
         raise TransformError(
             f"The function of transform {name!r} raised {text_of(error)} ({_context(*context())}).",
             safe=SAFE,
-            hint="Fix the function and run it again.",
+            hint=f"{use}Fix the function and run it again.",
         ) from error
 
 

@@ -89,8 +89,8 @@ def cost(
 ) -> None:
     """Estimate what draining and applying a stream costs in a month of 30 days.
 
-    Prices are those of us-east-1 in US dollars and do not include machines. See docs/cost.md for
-    the model and how it is checked.
+    Prices are those of us-east-1 in US dollars and do not include machines. The page
+    'Cost' of the documentation has the model, and how it is checked.
     """
     polling: Polling = POLLING
     rates = Rates()

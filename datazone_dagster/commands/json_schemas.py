@@ -1,4 +1,4 @@
-"""What each command prints with `--json`, and its exit codes. docs/command-line.md is made of it.
+"""What each command prints with `--json`, and its exit codes; the documentation is made of it.
 
 Names and types here are stable: members may be added, none is renamed or removed without a line in
 the changelog. The tests validate every JSON output of every command.

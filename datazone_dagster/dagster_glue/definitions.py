@@ -22,6 +22,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import Transform, checked
+from datazone_dagster.api.calls import explained
 from datazone_dagster.dagster_glue.alerts.alerts import OnCheck
 from datazone_dagster.dagster_glue.alerts.on_check_sensor import on_check_sensor
 from datazone_dagster.dagster_glue.applier import Applier
@@ -68,6 +69,10 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
+@explained(
+    "build_definitions([my_transform, another], lakehouse=Lakehouse(...))",
+    {"resources": "Other resources are merged: Definitions.merge(build_definitions(...), mine)."},
+)
 def build_definitions(
     transforms: Transform | Iterable[Transform],
     *,
@@ -169,9 +174,9 @@ def build_definitions(
     topology = Topology.of(transforms)
     lakehouse = lakehouse if lakehouse is not None else Lakehouse()
     dynamodb = dynamodb if dynamodb is not None else DynamoDBStreamsResource()
-    drain_settings = drain_settings or DrainSettings()
-    apply_settings = apply_settings or ApplySettings()
-    snapshot_settings = snapshot_settings or SnapshotSettings()
+    drain_settings = DrainSettings() if drain_settings is None else drain_settings
+    apply_settings = ApplySettings() if apply_settings is None else apply_settings
+    snapshot_settings = SnapshotSettings() if snapshot_settings is None else snapshot_settings
     _check_kinds(lakehouse, dynamodb, drain_settings, apply_settings, snapshot_settings)
     _warn_of_plain_secrets(lakehouse)
     _check_calls(on_check, keep_runs)

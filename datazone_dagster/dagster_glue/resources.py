@@ -11,6 +11,7 @@ from dagster import ConfigurableResource, EnvVar
 from dagster_aws.utils import ResourceWithBoto3Configuration
 from pydantic import Field, field_validator, model_validator
 
+from datazone_dagster.api.calls import explained_class
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.store_options import (
     EXTERNAL_ID,
@@ -44,6 +45,9 @@ def _one_of(value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+@explained_class(
+    'DynamoDBStreamsResource(region_name="us-west-2")', {"region": "Perhaps region_name= is meant."}
+)
 class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
     """Connection to DynamoDB and its streams.
 
@@ -55,6 +59,7 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
     `use_ssl` and `verify`; those of this class carry a description each.
 
     Raises:
+        DefinitionError: A field is unknown.
         pydantic.ValidationError: A value is out of range or not one of the allowed values.
 
     Example:
@@ -226,6 +231,10 @@ class DynamoDBStreamsResource(ResourceWithBoto3Configuration):
         return connect_table(table_name, settings)
 
 
+@explained_class(
+    'Lakehouse(uri="s3://acme-lake/orders")',
+    dict.fromkeys(("path", "root", "location", "url"), "Perhaps uri= is meant."),
+)
 class Lakehouse(ConfigurableResource[Any]):
     """Location of the tables: the root of datasets, change logs, checkpoints and quarantines.
 
@@ -236,6 +245,7 @@ class Lakehouse(ConfigurableResource[Any]):
     the AWS profile, the container or the instance.
 
     Raises:
+        DefinitionError: A field is unknown.
         pydantic.ValidationError: An option is unknown, refused, or contradicts another one.
 
     Example:

@@ -86,9 +86,13 @@ def _flat(transforms: object) -> Iterable[object]:
 def _checked(transform: object) -> Transform:
     if isinstance(transform, Transform):
         return transform
+    is_decorator = getattr(transform, "__module__", "") == Transform.__module__
     raise DefinitionError(
-        f"build_definitions: {transform!r} is not a transform.",
-        hint="Put @transform(input_mapping=..., output_mapping=...) above the function.",
+        "build_definitions: it got the decorator transform(...), not a transform."
+        if is_decorator
+        else f"build_definitions: {transform!r} is not a transform.",
+        hint="Put @transform(input_mapping=..., output_mapping=...) above the function, and give "
+        "the function: build_definitions([my_transform]).",
     )
 
 

@@ -88,8 +88,9 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
     for text in texts:
         items = parse_expressions(scope.ask, text, call=shown_call(method, text))
         for item in items:
-            rewriter = PathRewriter(scope.records, scope.names, shown_call(method, text))
-            node = rewriter.rewrite(item)
+            call = shown_call(method, text)
+            rewriter = PathRewriter(scope.records, scope.names, call, scope.ask)
+            node = rewriter.rewrite_output(item)
             stars = [star for star in nodes(node, subqueries=False) if star.get("type") == "STAR"]
             for star in stars:
                 exclude_hidden(star, scope.source, scope.hidden)
@@ -140,7 +141,7 @@ def predicate(scope: Scope, text: str) -> Expression:
     items = parse_expressions(scope.ask, text, call=call)
     if len(items) != 1 or items[0]["alias"]:
         raise ExpressionError(f"{call}: one condition is expected.", hint="Join them with AND.")
-    rewriter = PathRewriter(scope.records, scope.names, call)
+    rewriter = PathRewriter(scope.records, scope.names, call, scope.ask)
     sql = print_expressions(scope.ask, [rewriter.rewrite(items[0])])
     needs = frozenset(rewriter.needs)
     scope.names.decide(needs, column_names(items[0]))
@@ -161,7 +162,7 @@ def queries(scope: Scope, text: str) -> list[Expression]:
         ExpressionError: The text is not one SELECT, or names an impossible path.
     """
     call = shown_call("sql", text)
-    rewriter = PathRewriter(scope.records, scope.names, call)
+    rewriter = PathRewriter(scope.records, scope.names, call, scope.ask)
     original = parse_query(scope.ask, text, call=call)
     plain = rewriter.rewrite(original)
     _name_paths(plain, original, rewriter)
@@ -171,12 +172,12 @@ def queries(scope: Scope, text: str) -> list[Expression]:
     needs = frozenset(rewriter.needs)
     row_wise = is_row_wise_query(original, scope.source)
     deciding = _deciding_part(original, row_wise=row_wise)
-    decides = PathRewriter(scope.records, scope.names, call)
+    decides = PathRewriter(scope.records, scope.names, call, scope.ask)
     decides.rewrite(deciding)
     scope.names.decide(decides.needs, column_names(deciding))
     for item in original.get("select_list", ()):
-        of_item = PathRewriter(scope.records, scope.names, call)
-        rewritten = of_item.rewrite(item)
+        of_item = PathRewriter(scope.records, scope.names, call, scope.ask)
+        rewritten = of_item.rewrite_output(item)
         name = item["alias"] or of_item.output_name(item) or ""
         scope.names.put_behind(name, of_item.needs, column_names(item))
         scope.names.originate(name, last_names(rewritten))

@@ -160,6 +160,11 @@ class Frame(Relation):
             TransformError: An image of the chunk is not DynamoDB JSON.
         """
         needs = needs_of(image)
+        if types is not None and not isinstance(types, Mapping):
+            raise ExpressionError(
+                f"items(): types is a {type(types).__name__}, not a mapping.",
+                hint='Write items(types={"total": "decimal(18,2)"}).',
+            )
         plan = self._plan
         if not any(name == RECORD_COLUMN and is_record(kind) for name, kind in plan.bound):
             raise ExpressionError(

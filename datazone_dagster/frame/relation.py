@@ -363,9 +363,10 @@ def _check_names(call: str, bound: Sequence[tuple[str, str]]) -> None:
 def _name_error(call: str, names: Sequence[str]) -> ExpressionError:
     seen: dict[str, str] = {}
     for name in names:
-        twin = seen.setdefault(name.casefold(), name)
-        if twin is not name:
+        if name.casefold() in seen:
             break
+        seen[name.casefold()] = name
+    twin = seen[name.casefold()]
     if name in HIDDEN:
         return ExpressionError(
             f"{call}: the column {name} is selected twice.",

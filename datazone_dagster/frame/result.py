@@ -171,12 +171,14 @@ def _as_table(returned: Any, where: str) -> pa.Table:
             safe="Nothing was written.",
             hint=_ACCEPTED,
         ) from error
-    what = "nothing" if returned is None else f"a {_kind_of(returned)}"
+    kind = _kind_of(returned)
+    what = "nothing" if returned is None else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    missing = "Does it end without a return? " if returned is None else ""
     dicts = isinstance(returned, (tuple, list)) and any(isinstance(x, Mapping) for x in returned)
     raise ResultError(
         f"{where}: the function returned {what}, which is not a set of rows.",
         safe="Nothing was written.",
-        hint=f"{_ACCEPTED} {_FROM_DICTS}" if dicts else _ACCEPTED,
+        hint=f"{_ACCEPTED} {_FROM_DICTS}" if dicts else missing + _ACCEPTED,
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.paths import PathError, Step, resolve
-from datazone_dagster.frame.record_view import FIELDS, IMAGES, FieldNames
-from datazone_dagster.frame.syntax import Node, constant_text
+from datazone_dagster.frame.record_view import FIELDS, IMAGES, FieldNames, record_value
+from datazone_dagster.frame.syntax import Ask, Node, constant_text, parse_expressions, quoted
 from datazone_dagster.model.column_names import RESERVED_PREFIX
 
 _EXTRACTS = {"STRUCT_EXTRACT", "ARRAY_EXTRACT"}
@@ -33,11 +33,13 @@ class PathRewriter:
         records: Columns that hold the record (usually `dynamodb`).
         names: Generated names of the chunk.
         call: Call as the user wrote it, for errors.
+        ask: Runs a query of one text.
     """
 
     records: Iterable[str]
     names: FieldNames
     call: str
+    ask: Ask
     needs: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -45,6 +47,9 @@ class PathRewriter:
 
     def rewrite(self, tree: Any, *, as_list: bool = False) -> Any:
         """Return a copy of a tree with all paths into images replaced.
+
+        A record that is part of an expression becomes the struct that users get. As an output of
+        its own it stays what paths lead into.
 
         Raises:
             ExpressionError: A path is impossible in DynamoDB JSON, or a table name is reserved.
@@ -65,13 +70,28 @@ class PathRewriter:
                 hint=f"Names that start with {RESERVED_PREFIX!r} are reserved.",
             )
         chain = chain_of(tree)
-        if chain is not None:
-            rewritten = self._path(chain, as_list=as_list)
-            if rewritten is not None:
-                return rewritten
+        steps = None if chain is None else self._into_record(chain)
+        if chain is not None and steps is not None:
+            return self._path(chain, steps, as_list=as_list) if steps else self._full(tree)
         if "class" in tree:  # the wrapper of a function argument has no class: keep the outer value
             as_list = _takes_list(tree)
-        return {key: self.rewrite(part, as_list=as_list) for key, part in tree.items()}
+        return {
+            key: [self.rewrite_output(item) for item in part]
+            if key == "select_list"
+            else self.rewrite(part, as_list=as_list)
+            for key, part in tree.items()
+        }
+
+    def rewrite_output(self, item: Node) -> Node:
+        """Return a copy of an item of a select list, as `rewrite` does.
+
+        Raises:
+            ExpressionError: As for `rewrite`.
+        """
+        chain = chain_of(item)
+        is_record = chain is not None and self._into_record(chain) == []
+        rewritten: Node = item if is_record else self.rewrite(item)
+        return rewritten
 
     def output_name(self, item: Node) -> str | None:
         """Return the last attribute of a path as its name, None for any other expression."""
@@ -93,10 +113,15 @@ class PathRewriter:
                 return [*chain.names[position + 1 :], *chain.steps]
         return None
 
-    def _path(self, chain: Chain, *, as_list: bool) -> Node | None:
-        steps = self._into_record(chain)
-        if not steps:
-            return None
+    def _full(self, record: Node) -> Node:
+        """Return the struct that users get for a record column."""
+        self.names.read(FIELDS)
+        self.needs.update(FIELDS)
+        column = ".".join(quoted(name) for name in record["column_names"])
+        (struct,) = parse_expressions(self.ask, record_value(column), call=self.call)
+        return {**struct, "alias": record["alias"]}
+
+    def _path(self, chain: Chain, steps: list[Step], *, as_list: bool) -> Node:
         first = steps[0]
         name = _FIELDS_FOLDED.get(first.casefold()) if first is not None else None
         if name is None:
@@ -108,7 +133,7 @@ class PathRewriter:
         image_steps = steps[1:]
         if name not in IMAGES or not image_steps:
             self.needs.add(name)
-            return None
+            return chain.nodes[-1]
         try:
             path, covered, _ = resolve(name, image_steps, as_list=as_list)
         except PathError as error:

@@ -64,7 +64,10 @@ def failure(
     hint = ""
     if kind == "Binder" and "GROUP BY" in reason:
         reason = "the expression mixes an aggregate with plain columns"
-        hint = "Each row carries its key in a hidden column: aggregate in sql(), or with OVER."
+        hint = (
+            "A frame is one chunk of changes, not the table: aggregate in an asset downstream, "
+            "which reads the dataset. Per item, use sql() or OVER (PARTITION BY _dz_key)."
+        )
     elif kind == "Conversion":
         hint = "Use try_cast for a null where a value does not fit."
     elif kind in _BINDING:
@@ -73,8 +76,17 @@ def failure(
         hint = f"Available columns: {', '.join(available)}."
         if reason.startswith("there is no table"):
             hint += f" Tables: {', '.join(tables)}."
+        if reason.startswith("there is no column"):
+            hint += " Text is written in single quotes, such as 'paid'."
         if reason.startswith("there is no") and "dynamodb" in available:
-            hint += " An attribute is a path with its type, such as dynamodb.NewImage.total.N."
+            hint += (
+                " An attribute is a path with its type, such as dynamodb.NewImage.total.N; "
+                "items() makes columns of all attributes."
+            )
+        elif "VARCHAR" in reason and "type casts" in reason:
+            hint += (
+                " A path gives numbers as text: cast(dynamodb.NewImage.total.N as decimal(18, 2))."
+            )
     of_value = running and kind not in _ABOUT_SQL
     return (FailingValueError if of_value else ExpressionError)(f"{call}: {reason}.", hint=hint)
 

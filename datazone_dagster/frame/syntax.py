@@ -73,7 +73,9 @@ def parse_expressions(ask: Ask, text: str, *, call: str) -> list[Node]:
     if not isinstance(text, str):
         raise ExpressionError(
             f"{call}: an expression must be a string, not {type(text).__name__}.",
-            hint='Write select("a", "b as c"); unpack a list with *.',
+            hint='Write filter("a > 5").'
+            if call.startswith("filter(")
+            else 'Write select("a", "b as c"); unpack a list with *.',
         )
     # the line break ends a trailing comment in the user's text
     node = parse_query(ask, f"SELECT {text}\n", call=call)

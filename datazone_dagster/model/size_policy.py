@@ -8,7 +8,7 @@ same rule serves the drain's batches (`batch_limits`) and the chunks of an apply
 and ask.
 
 Steps are limited and small differences are ignored, so the size converges: see the simulation
-in tests/model/test_size_policy.py and the plot in docs/performance.md.
+in tests/model/test_size_policy.py and the page 'Performance' of the documentation.
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ class StreamSize:
 class Rates:
     """Prices in US dollars (us-east-1) and measured resource use of this library.
 
-    Measured by `benchmarks/` with records of 1.8 KB; see docs/performance.md.
+    Measured by `benchmarks/` with records of 1.8 KB; the page 'Performance' of the
+    documentation has the figures.
 
     Args:
         calls_free: Stream reads per month that are free.

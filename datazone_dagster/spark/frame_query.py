@@ -89,8 +89,8 @@ def _refused(where: str, what: str, call: str) -> DefinitionError:
     return DefinitionError(
         f"{where}: a SparkEngine can't evaluate its function as DuckDB does: {at}{what}.",
         safe=SAFE,
-        hint="Write it in another way (docs/spark.md lists what there is), do it downstream of the "
-        "dataset, or leave engine out.",
+        hint="Write it in another way (the page 'Apply with Spark' of the documentation lists what "
+        "there is), do it downstream of the dataset, or leave engine out.",
     )
 
 

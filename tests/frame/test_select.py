@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -273,3 +274,54 @@ def test_filter_takes_one_condition(text: str) -> None:
 def test_expressions_must_be_strings() -> None:
     with pytest.raises(ExpressionError, match="an expression must be a string, not int"):
         Frame.of_changes(chunk((ORDER, None))).select(1)  # type: ignore[arg-type]  # on purpose
+
+
+@pytest.mark.parametrize(
+    ("expression", "step"),
+    [
+        ("{'d': dynamodb} as x", lambda x: x["d"]),
+        ("[dynamodb] as x", lambda x: x[0]),
+        ("struct_pack(d := changes.dynamodb) as x", lambda x: x["d"]),
+        ("case when true then dynamodb end as x", lambda x: x),
+    ],
+)
+def test_a_record_within_an_expression_is_the_record_that_users_get(
+    expression: str, step: Any
+) -> None:
+    frame = Frame.of_changes(chunk((ORDER, None)))
+    plain = frame.select("dynamodb").arrow()["dynamodb"][0].as_py()
+    assert json.loads(plain["NewImage"])["orderId"] == {"S": "o-1"}
+    assert step(frame.select(expression).arrow()["x"][0].as_py()) == plain
+    query = f"select {expression}, dynamodb from changes"
+    both = frame.sql(query).select("x", "dynamodb.NewImage.orderId.S as id").arrow()
+    assert step(both["x"][0].as_py()) == plain
+    assert both["id"].to_pylist() == ["o-1"]
+
+
+def test_a_record_as_json_has_its_fields_and_no_mark_of_ours() -> None:
+    frame = Frame.of_changes(chunk((ORDER, None)))
+    found = json.loads(frame.select("to_json(dynamodb) as x").arrow()["x"][0].as_py())
+    assert "SequenceNumber" in found
+    assert not any(name.startswith("_dz_") for name in found)
+
+
+def test_two_columns_of_one_short_name_are_named_in_the_error() -> None:
+    frame = Frame.of_changes(chunk((ORDER, None)))
+    with pytest.raises(ExpressionError, match="two columns are named 's'"):
+        frame.select("eventName as s", "eventID as s")
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda frame: frame.filter("eventName = INSERT"), "single quotes"),
+        (lambda frame: frame.filter(True), r'filter\("a > 5"\)'),
+        (lambda frame: frame.select("status"), r"items\(\) makes columns"),
+        (lambda frame: frame.select("dynamodb.NewImage.total.N + 1 as t"), "numbers as text"),
+        (lambda frame: frame.select("count(*) as n"), "in an asset downstream"),
+        (lambda frame: frame.items(types=["total"]), "types is a list, not a mapping"),
+    ],
+)
+def test_a_beginners_mistake_is_answered_with_what_to_write(call: Any, text: str) -> None:
+    with pytest.raises(ExpressionError, match=text):
+        call(Frame.of_changes(chunk((ORDER, None))))

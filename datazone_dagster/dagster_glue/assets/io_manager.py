@@ -51,7 +51,8 @@ class DatasetIOManager(ConfigurableIOManager):
 
     The options are `mode` (`"overwrite"`, `"append"` or `"merge"`), `key`, `order`,
     `delete_where`, `partition_expr`, `partition_by`, `schema_mode` and `deletion_vectors`:
-    see docs/io-manager.md. A transform is applied to its datasets.
+    the page 'Write tables from your own assets' of the documentation explains them. A transform
+    is applied to its datasets.
 
     An asset receives a table in the type of its annotation: `pyarrow.Table` (the default without
     an annotation), `pyarrow.RecordBatchReader`, `polars.DataFrame`, `polars.LazyFrame`,

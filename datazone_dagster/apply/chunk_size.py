@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from datazone_dagster.model import size_policy
+from datazone_dagster.model.memory_budget import MemoryBudget, check_budget, memory_budget
 from datazone_dagster.model.size_policy import BatchMeasured, BatchSize, ChunkBounds
+from datazone_dagster.process import container
 from datazone_dagster.process.memory import release_memory, release_memory_at_once, resident_bytes
 from datazone_dagster.rows.kept_indexes import KEPT_INDEXES
 from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
@@ -24,8 +26,9 @@ class ApplySettings:
             throughput, commit cost and memory.
         memory_budget: Bytes that the process may take while it applies; DuckDB's limit, the
             largest chunk and the memory for key indexes follow from it. One batch of the change
-            log always has to fit. A budget below the default makes the process return memory at
-            once, which costs some speed.
+            log always has to fit. None, the default, is 1 GiB, and half of the memory of the
+            container or machine where that is less. A budget below 1 GiB makes the process return
+            memory at once, which costs some speed.
         maintenance: When and how much a table is maintained after merges.
         linger_seconds: Time after its start in which a run still goes on with newly landed
             changes. 0: the run ends at the head of the change log that it found.
@@ -34,15 +37,32 @@ class ApplySettings:
         max_run_minutes: Minutes after which a run that stays ends, and another one goes on.
         show_rows: Whether errors may show values of a row. `build_definitions(preview=False)` says
             no for all runs.
+
+    Raises:
+        DefinitionError: `memory_budget` is no number of bytes.
     """
 
     chunk_bytes: int | None = None
-    memory_budget: int = size_policy.APPLY_BUDGET_BYTES
+    memory_budget: int | None = None
     maintenance: MaintenanceSettings = MaintenanceSettings()
     linger_seconds: float = 60.0
     idle_seconds: float = 30.0
     max_run_minutes: float = 60.0
     show_rows: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the budget."""
+        check_budget("ApplySettings", self.memory_budget)
+
+    @property
+    def memory(self) -> MemoryBudget:
+        """Memory budget of this process."""
+        return memory_budget(
+            "ApplySettings(memory_budget=...)",
+            self.memory_budget,
+            size_policy.APPLY_BUDGET_BYTES,
+            container.memory_limit_bytes(),
+        )
 
 
 class ChunkSizes:
@@ -50,9 +70,10 @@ class ChunkSizes:
 
     def __init__(self, settings: ApplySettings) -> None:
         self._settings = settings
-        if settings.memory_budget < size_policy.APPLY_BUDGET_BYTES:
+        self._budget_bytes = container.reported(settings.memory).bytes
+        if self._budget_bytes < size_policy.APPLY_BUDGET_BYTES:
             release_memory_at_once()
-        KEPT_INDEXES.limit(size_policy.key_index_bytes(settings.memory_budget))
+        KEPT_INDEXES.limit(size_policy.key_index_bytes(self._budget_bytes))
         self._first_chunk = True
         working = self._working_bytes()
         self.frame_memory_bytes = size_policy.frame_memory_bytes(working)
@@ -63,7 +84,7 @@ class ChunkSizes:
     def available_bytes(self) -> int:
         """Memory budget left after what the process retains between chunks, in bytes."""
         return size_policy.available_bytes(
-            self._settings.memory_budget, self._retained_bytes(), first_chunk=self._first_chunk
+            self._budget_bytes, self._retained_bytes(), first_chunk=self._first_chunk
         )
 
     def _working_bytes(self) -> int:
@@ -124,13 +145,13 @@ class ChunkSizes:
             self._full = size.after(measured)
 
     def _pressure(self) -> float:
-        return self._retained_bytes() / self._settings.memory_budget
+        return self._retained_bytes() / self._budget_bytes
 
     def _retained_bytes(self) -> int:
         """Return the memory that the process retains between two chunks, in bytes.
 
         Freed memory counts as long as usage is low: the next chunk can reuse it.
         """
-        if resident_bytes() > size_policy.RELEASE_ABOVE_SHARE * self._settings.memory_budget:
+        if resident_bytes() > size_policy.RELEASE_ABOVE_SHARE * self._budget_bytes:
             release_memory()
         return resident_bytes()

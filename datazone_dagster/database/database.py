@@ -6,7 +6,6 @@ Every DuckDB database of the package is opened here: `tests/test_structure.py` f
 from __future__ import annotations
 
 import functools
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,8 @@ import duckdb
 
 from datazone_dagster.database.spill import SpillFolder, remove_abandoned
 from datazone_dagster.errors import OutOfMemoryError
+from datazone_dagster.model.memory_budget import within
+from datazone_dagster.process import container
 
 DEFAULT_MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
 
@@ -31,8 +32,9 @@ class Database:
     can't lift these limits.
 
     Args:
-        memory_limit_bytes: DuckDB's limit for intermediate results.
-        threads: Number of DuckDB threads; None for DuckDB's default (one per core).
+        memory_limit_bytes: DuckDB's limit for intermediate results; never more than half of the
+            memory of the container or machine.
+        threads: Number of DuckDB threads; None: one per core that the process may use.
     """
 
     def __init__(self, memory_limit_bytes: int, threads: int | None) -> None:
@@ -42,11 +44,11 @@ class Database:
         _clean_up_once()
         self._spill = SpillFolder()
         config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{memory_limit_bytes // 1024}KiB",
+            "memory_limit": f"{_within_container(memory_limit_bytes) // 1024}KiB",
             "temp_directory": self._spill.path,
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
-            "threads": str(threads or os.cpu_count() or 1),
+            "threads": str(threads or container.usable_cores()),
         }
         self.connection = duckdb.connect(config=config)
         self.connection.execute("SET TimeZone = 'UTC'")
@@ -59,6 +61,10 @@ class Database:
         """Free the memory and remove the spill folder now."""
         self.connection.close()
         self._spill.remove()
+
+
+def _within_container(wanted: int) -> int:
+    return within(wanted, container.memory_limit_bytes())
 
 
 class Task(NamedTuple):

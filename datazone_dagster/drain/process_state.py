@@ -18,6 +18,7 @@ from datazone_dagster.model.size_policy import (
     batch_memory_share,
     known_changes,
 )
+from datazone_dagster.process import container
 from datazone_dagster.process.memory import (
     release_memory,
     resident_bytes,
@@ -61,13 +62,14 @@ def load_state(client: StreamClient, settings: DrainSettings) -> ProcessState:
     Only a successful drain passes its iterators on (`save_state`): they are past everything that
     was read, including records that move no position.
     """
-    limits = batch_limits(settings.memory_budget)
+    budget_bytes = container.reported(settings.memory).bytes
+    limits = batch_limits(budget_bytes)
     state = _states.pop(client, None)
     if state is None or state.size.limits != limits:
         retain_freed_memory()
         reuse_arrow_memory()
         base_bytes = resident_bytes()
-        known = KnownEvents(known_changes(settings.memory_budget, base_bytes))
+        known = KnownEvents(known_changes(budget_bytes, base_bytes))
         state = ProcessState(BatchSize.first(limits), base_bytes, known=known)
     _states[client] = ProcessState(
         state.size,
@@ -93,7 +95,7 @@ def memory_pressure(state: ProcessState, settings: DrainSettings) -> float:
     """Return the share of the memory available to drains that is in use."""
 
     def in_use() -> float:
-        return batch_memory_share(settings.memory_budget, state.base_bytes, resident_bytes())
+        return batch_memory_share(settings.memory.bytes, state.base_bytes, resident_bytes())
 
     share = in_use()
     if share > PRESSURE_LOW:

@@ -50,7 +50,8 @@ MOST_KNOWN_CHANGES = 200_000
 their most, which is what a drain of the default budget keeps."""
 
 APPLY_BUDGET_BYTES = 1 << 30
-"""Default memory budget of a run."""
+DRAIN_BUDGET_BYTES = 512 << 20
+"""Default memory budgets of a run and of a drain, where the process may take twice as much."""
 
 MIN_WORKING_BYTES = 192 << 20
 """Working memory that a run always gets, even if the process alone is near the budget."""

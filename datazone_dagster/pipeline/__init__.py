@@ -248,7 +248,7 @@ def maintain_dataset(
     layout: Layout,
     *,
     settings: MaintenanceSettings = THOROUGH,
-    memory_budget: int = ApplySettings().memory_budget,
+    memory_budget: int | None = None,
     clock: Clock = utc_now,
 ) -> MaintenanceReport | None:
     """Do the maintenance of a dataset's table that is due; return None if there is no table.
@@ -261,7 +261,7 @@ def maintain_dataset(
         dataset: Dataset to maintain.
         layout: Locations of the tables.
         settings: Work that is due, and its limits; the default leaves nothing undone.
-        memory_budget: Memory limit of the process, in bytes.
+        memory_budget: Memory limit of the process, in bytes; None is the default of a run.
         clock: Clock for the retention.
 
     Raises:

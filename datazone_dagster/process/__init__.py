@@ -1,1 +1,1 @@
-"""Facts and controls of the running process: crash points for tests, memory, shutdown."""
+"""Facts and controls of the running process: crash points, memory, its container, shutdown."""

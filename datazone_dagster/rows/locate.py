@@ -8,7 +8,6 @@ being decoded, the rows found and the indexes, not the files.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from datazone_dagster.delta.read_file import rows_at
 from datazone_dagster.delta.transaction_log import LiveFile, Snapshot
 from datazone_dagster.model.column_names import KEY, VERSION
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
+from datazone_dagster.process.container import usable_cores
 from datazone_dagster.rows.bucket_files import may_have_keys
 from datazone_dagster.rows.kept_indexes import KEPT_INDEXES, KeptFile, RowGroup
 from datazone_dagster.rows.key_columns import KeyColumns
@@ -57,7 +57,7 @@ AT_ONCE_ROWS = 1 << 17
 """Rows that get their index in their first lookup: for a few, that costs less than a lookup
 without, which needs a filter and a hash table of the keys (5 to 10 ms for ten thousand keys)."""
 
-THREADS = min(4, os.cpu_count() or 1)
+THREADS = min(4, usable_cores())
 
 
 class _Wanted:

@@ -58,7 +58,8 @@ def checked_columns(where: str, schema: object) -> tuple[Column, ...]:
     else:
         raise DefinitionError(
             f"{where}: schema is {schema!r}.",
-            hint="Give a pyarrow.Schema, or a Pydantic model (the class, Pydantic 2).",
+            hint="Give a pyarrow.Schema, such as pa.schema([('total', pa.decimal128(18, 2))]), or "
+            "a Pydantic model (the class, Pydantic 2).",
         )
     if not columns:
         raise DefinitionError(

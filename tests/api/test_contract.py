@@ -127,7 +127,7 @@ class Unfinished(BaseModel):
         ({"schema_policy": "strict"}, "'evolve', 'freeze', 'quarantine'"),
         ({"schema_policy": {"total": "strict"}}, "'strict' for column 'total'"),
         ({"schema_policy": ["freeze"]}, "schema_policy=\\['freeze'\\]"),
-        ({"schema": {"id": "string"}}, "pyarrow.Schema, or a Pydantic model"),
+        ({"schema": {"id": "string"}}, "pyarrow.Schema, such as"),
         ({"schema": 7}, "schema is 7"),
         ({"schema": Odd}, "column 'when' is Any"),
         ({"schema": Unfinished}, "'Unfinished' names types that are not defined"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
@@ -254,14 +255,30 @@ def _run_user_code(load: Callable[[], Any], origin: str) -> Any:
     # Broad on purpose: user code may raise anything, and the error says that it did.
     try:
         return load()
+    except DefinitionError as error:
+        at = _line_of(error)
+        what = f"{at}: {error.what}" if at else error.what
+        raise DefinitionError(what, safe=error.safe, hint=error.hint) from error
     except DatazoneError:
         raise
     except Exception as error:
         raise DefinitionError(
-            f"{origin} can't be imported: {type(error).__name__}: {error}.",
+            f"{_line_of(error) or origin} can't be imported: {type(error).__name__}: {error}.",
             safe="Nothing was read or written.",
             hint="Fix it, or run the command in the environment and folder that Dagster runs in.",
         ) from error
+
+
+def _line_of(error: Exception) -> str:
+    """Return the project's innermost line that an exception passed; empty if there is none."""
+    here = Path.cwd()
+    for frame, number in reversed(list(traceback.walk_tb(error.__traceback__))):
+        file = Path(frame.f_code.co_filename).absolute()
+        inside = file.relative_to(here) if file.is_relative_to(here) else None
+        installed = {"site-packages", "datazone_dagster"}
+        if inside is not None and file.is_file() and not installed.intersection(inside.parts):
+            return f"{inside}, line {number}"
+    return ""
 
 
 def _transforms(built: Iterable[Built], values: Iterable[object]) -> tuple[Transform, ...]:

@@ -150,3 +150,20 @@ def test_unknown_names_list_the_known_ones(folder: Path) -> None:
         project.writer_of("orders")
     with pytest.raises(DefinitionError, match="Sources of this project: shop_orders"):
         project.source_of("customers")
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        ("\n\n@transform\ndef orders(changes): ...", "definitions.py, line "),
+        ("\nDataset('a b')", "definitions.py, line 5: Dataset(id='a b')"),
+        ("\nnot_there", "definitions.py, line 5 can't be imported: NameError"),
+        ("def of():\n    return Dataset(1)\nof()", "definitions.py, line 5: Dataset(id=1)"),
+    ],
+)
+def test_a_mistake_in_the_definitions_is_named_with_its_line(
+    folder: Path, code: str, what: str
+) -> None:
+    imports = "from datazone_dagster import *\nfrom datazone_dagster.sources import *\n\n"
+    with pytest.raises(DefinitionError, match=re.escape(what)):
+        load(folder, imports + code)

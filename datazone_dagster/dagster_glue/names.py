@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from datazone_dagster.api import DynamoDBSource, Transform
 
@@ -117,20 +117,29 @@ def drain_job_name(source: DynamoDBSource) -> str:
     return f"drain_shards_{source.name}"
 
 
-def drain_pool_name(source: DynamoDBSource) -> str:
+def drain_pool_name(source: DynamoDBSource, prefix: Sequence[str] = ()) -> str:
     """Return the name of the pool of these runs; each number of runs has a pool of its own."""
-    return f"datazone/{drain_job_name(source)}/{source.drain_workers}_sets"
+    return own_pool_name(f"{drain_job_name(source)}/{source.drain_workers}_sets", prefix)
 
 
-def pool_name(transform: Transform) -> str:
+def pool_name(transform: Transform, prefix: Sequence[str] = ()) -> str:
     """Return the name of the pool that prevents two runs of a transform at a time.
 
     Its limit is 1, or the number of buckets: each number has a pool of its own.
     """
     buckets = f"/{transform.buckets}_buckets" if transform.buckets > 1 else ""
-    return f"datazone/{transform.job_name}{buckets}"
+    return own_pool_name(f"{transform.job_name}{buckets}", prefix)
 
 
-def snapshot_pool_name(source: DynamoDBSource) -> str:
+def snapshot_pool_name(source: DynamoDBSource, prefix: Sequence[str] = ()) -> str:
     """Return the name of the pool, of limit 1, that prevents two scans of a source at a time."""
-    return f"datazone/{snapshot_job_name(source)}"
+    return own_pool_name(snapshot_job_name(source), prefix)
+
+
+def own_pool_name(name: str, prefix: Sequence[str] = ()) -> str:
+    """Return the name of a pool of the library.
+
+    Pools are those of the whole instance. The prefix of the asset keys keeps code locations apart
+    whose jobs have the same names.
+    """
+    return "/".join(("datazone", *prefix, name))

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from dagster import (
     AssetChecksDefinition,
-    AssetKey,
     AssetSpec,
     JobDefinition,
     SensorDefinition,
@@ -117,8 +116,8 @@ def _of_source(
     wanted.beside = (
         spec,
         stream_check(source, options, settings, clock),
-        *snapshot_jobs(source, spec.key, wanted, snapshot_settings, clock=clock),
-        *_drain_jobs(source, spec.key, settings, options, clock),
+        *snapshot_jobs(source, options.keys, wanted, snapshot_settings, clock=clock),
+        *_drain_jobs(source, settings, options, clock),
     )
     sensor, group = shared(wanted, members, SensorDefinition, arguments)
     spec, check, *jobs = group.beside
@@ -129,7 +128,6 @@ def _of_source(
 
 def _drain_jobs(
     source: DynamoDBSource,
-    change_log: AssetKey,
     settings: DrainSettings,
     options: RunOptions,
     clock: Clock,
@@ -137,7 +135,7 @@ def _drain_jobs(
     """Return the job whose runs drain the shards; none where ticks do."""
     if source.drain == "tick":
         return []
-    return [drain_job(source, change_log, settings, options.tick_seconds, clock=clock)]
+    return [drain_job(source, options.keys, settings, options.tick_seconds, clock=clock)]
 
 
 def _job_of_all(

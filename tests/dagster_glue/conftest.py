@@ -37,6 +37,7 @@ from datazone_dagster.pipeline import read_dataset
 from datazone_dagster.process import shutdown
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import FixedClock, ScriptedStream
+from tests.dagster_glue.locations import REPOSITORY, repository_of
 from tests.snapshot.scripted_table import ScriptedTable
 
 
@@ -123,6 +124,7 @@ class World:
     transforms: list[Transform]
     options: dict[str, Any] = field(default_factory=dict)
     extra: Definitions | None = None
+    location: str | None = None
     cursors: dict[str, str | None] = field(default_factory=dict)
     reported: list[Any] = field(default_factory=list)
 
@@ -149,8 +151,11 @@ class World:
             instance=self.instance,
             cursor=self.cursors.get(sensor),
             definitions=self.defs,
+            repository_name=None if self.location is None else REPOSITORY,
             resources={key: resources[key] for key in definition.required_resource_keys},
         ) as context:
+            if self.location is not None:  # as the daemon does
+                context._code_location_origin = repository_of(self.location).code_location_origin
             found = definition.evaluate_tick(context)
         for event in found.asset_events:
             self.instance.report_runless_asset_event(event)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, OpDefinition
 from dagster._core.storage.dagster_run import RunOpConcurrency
 
 from datazone_dagster import dagster_yaml
-from datazone_dagster.dagster_glue.names import pool_name, snapshot_pool_name
+from datazone_dagster.dagster_glue.names import LAKEHOUSE_TAG, pool_name, snapshot_pool_name
 from datazone_dagster.dagster_glue.runs.pools import limit_pools
 from tests.dagster_glue.conftest import SOURCE, MakeWorld, World, orders_transform
+from tests.dagster_glue.locations import origins_of_run
 from tests.dagster_glue.test_snapshots import world_of
 
 POOL = pool_name(orders_transform())
@@ -128,6 +129,38 @@ def test_no_run_is_requested_that_would_wait_in_the_queue_for_a_pool(
     instance.report_run_canceled(redrive)
     job = "apply_source_orders" if shares else "apply_orders"
     assert [one.job_name for one in world.tick().requests] == [job]
+
+
+def test_a_pool_that_another_code_location_has_is_said_in_the_check(
+    world: World, instance: DagsterInstance
+) -> None:
+    """Its lakehouse is its own, but pools are those of the instance."""
+    world.instance, world.location = instance, "shop"
+    world.put("a")
+    needs = RunOpConcurrency(
+        root_key_counts={}, has_unconstrained_root_nodes=False, all_pools={POOL}
+    )
+    tags = {LAKEHOUSE_TAG: "s3://eu"}
+    run = DagsterRun("apply_orders", status=DagsterRunStatus.STARTED, tags=tags)
+    origins = origins_of_run("eu", "apply_orders")
+    instance.add_run(run._replace(run_op_concurrency=needs, **origins))
+    lag = world.tick().checks()["orders:lag"]
+    assert not lag.passed
+    assert f"apply_orders of the code location eu, which has {POOL}" in str(lag.description)
+    assert "another key_prefix" in str(lag.description)
+
+
+def test_pools_have_the_prefix_of_the_keys(make_world: MakeWorld) -> None:
+    world = make_world(orders_transform(), key_prefix=["shop", "raw"])
+    nodes = [
+        node.definition
+        for job in world.defs.resolve_all_job_defs()
+        for node in job.nodes
+        if isinstance(node.definition, OpDefinition)
+    ]
+    pools = {one.pool for one in nodes if one.pool}
+    assert len(pools) == 3
+    assert all(one.startswith("datazone/shop/raw/") for one in pools)
 
 
 def test_where_pools_count_steps_a_run_is_requested_and_its_step_waits(

@@ -11,6 +11,7 @@ from dagster import DagsterRunStatus, Definitions
 from deltalake import DeltaTable, write_deltalake
 
 from datazone_dagster import Dataset, Input, Output, Stream, Transform, build_definitions, transform
+from datazone_dagster.dagster_glue.names import LAKEHOUSE_TAG
 from datazone_dagster.errors import AccessDeniedError
 from datazone_dagster.model.snapshot_state import SETTLE, Phase
 from datazone_dagster.pipeline import (
@@ -25,6 +26,7 @@ from datazone_dagster.pipeline import (
 )
 from datazone_dagster.sources import DynamoDBSource
 from tests.dagster_glue.conftest import ITEM_COLUMNS, KEYS, MakeWorld, Tick, World
+from tests.dagster_glue.locations import run_in
 
 SOURCE = DynamoDBSource("orders", start="snapshot")
 JOB = "snapshot_orders"
@@ -54,6 +56,18 @@ def world_of(make_world: MakeWorld, *transforms: Transform, before: int = 30) ->
     for number in range(before):
         world.table.put_unseen({"id": {"S": f"old{number}"}, "status": {"S": "placed"}})
     return world
+
+
+def test_a_snapshot_of_another_lakehouse_holds_nobody_up(make_world: MakeWorld) -> None:
+    world = world_of(make_world)
+    world.location = "shop"
+    run_in(world.instance, "eu", JOB, {LAKEHOUSE_TAG: "s3://eu"})
+    cancelled = run_in(world.instance, "eu", JOB, {LAKEHOUSE_TAG: "s3://eu"})
+    world.instance.report_run_canceled(cancelled)
+    [request] = world.tick().requests
+    assert (request.job_name, request.tags[LAKEHOUSE_TAG]) == (JOB, world.layout.uri)
+    run_in(world.instance, "shop", JOB, request.tags)
+    assert jobs_of(world.tick()) == []
 
 
 def jobs_of(tick: Tick) -> list[str | None]:

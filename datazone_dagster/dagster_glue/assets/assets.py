@@ -69,6 +69,7 @@ from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.dagster_glue.runs.bucket_runs import partitions_of_buckets
 from datazone_dagster.dagster_glue.runs.pools import limit_pools
+from datazone_dagster.dagster_glue.runs.run_place import name_lakehouse
 from datazone_dagster.dagster_glue.runs.staying_runs import stays, told_to_end
 from datazone_dagster.dagster_glue.shared import Companions
 from datazone_dagster.dagster_glue.translator import (
@@ -148,7 +149,7 @@ def transform_asset(
             LAKEHOUSE_KEY,
             *(() if source.stream_enabled else (DYNAMODB_KEY,)),
         },
-        pool=pool_name(transform),
+        pool=pool_name(transform, keys.prefix),
         can_subset=True,
         partitions_def=partitions_of_buckets(transform),
         op_tags={"datazone/transform": transform.name, **options.op_tags},
@@ -186,9 +187,11 @@ def _applied(
     seat = None
     # Broad on purpose: whatever ended the application, the run reports the rest and fails.
     try:
-        limit_pools(context.instance, [pool_name(transform)], transform.buckets)
+        pool = pool_name(transform, keys.prefix)
+        limit_pools(context.instance, [pool], transform.buckets)
         change_log = keys.change_log(transform.source)
         check_lakehouse(context.instance, context.run.tags, transform.source, layout, change_log)
+        name_lakehouse(context.instance, context.run, layout)
         seat = handed_over(context, transform)
         if seat is None and (appliers := appliers_in(context, transform, companions)):
             seat = yield from lead(context, appliers, lazy_apply, layout)
@@ -233,7 +236,7 @@ def _alone(
     transform, told = lazy_apply.transform, None
     is_of_all = SHARED_TAG in context.run.tags  # a part of it, repeated
     if transform.source.stream_enabled and stays(context.run) and not is_of_all:
-        pools = [pool_name(transform)]
+        pools = [pool_name(transform, lazy_apply.keys.prefix)]
         told = told_to_end(context.instance, context.run.run_id, pools, clock)
     checks = RepeatedChecks()
     for so_far in lazy_apply.progress(layout, context.log, told):

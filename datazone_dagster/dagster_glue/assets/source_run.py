@@ -106,7 +106,7 @@ def lead(
         is_own = one.transform is own.transform
         ids = [dataset.id for dataset in one.transform.outputs.values()]
         seats[name] = Seat(own if is_own else apply_of_run(one, context, ids))
-    limit_pools(context.instance, [pool_name(one.transform) for one in appliers])
+    limit_pools(context.instance, [pool_name(one.transform, one.keys.prefix) for one in appliers])
     slots = HeldSlots(context.instance, context.run.run_id)
     _led.add(context.run.run_id)
     run = _SourceRun(context, own.transform.name, seats, appliers[0], slots, layout, pause)
@@ -144,7 +144,7 @@ class _SourceRun:
         self._pause = pause
         self._shared = SharedLog.of(applier.transform.source, layout)
         self._stays = stays(context.run)
-        pools = [pool_name(one.transform) for one in seats.values()]
+        pools = [one.pool for one in seats.values()]
         self._told = told_to_end(self._instance, self._run_id, pools, self._clock)
         self._before = retries.from_json(context.run.tags.get(RETRIES_TAG))
         self._turns = Turns(
@@ -247,7 +247,7 @@ class _SourceRun:
     def _has_slot(self, seat: Seat) -> bool:
         """Return whether no other run has the pool of a transform."""
         name = seat.transform.name  # that of its step as well
-        return name == self._own or self._slots.claim(pool_name(seat.transform), name)
+        return name == self._own or self._slots.claim(seat.pool, name)
 
     def _fails(self, name: str, seat: Seat, error: Exception) -> Iterator[Event]:
         """Record a failure, at once; the run ends after the wait before the next attempt."""

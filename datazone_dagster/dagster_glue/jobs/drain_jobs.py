@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from dagster import (
-    AssetKey,
     DagsterInstance,
     DagsterRunStatus,
     GraphDefinition,
@@ -25,6 +24,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.assets.lakehouse_check import check_lakehouse
 from datazone_dagster.dagster_glue.jobs.seldom_log import seldom
 from datazone_dagster.dagster_glue.names import (
@@ -76,7 +76,7 @@ _ERROR_CHARS = 200
 
 def drain_job(
     source: DynamoDBSource,
-    change_log: AssetKey,
+    keys: AssetKeys,
     settings: DrainSettings,
     tick_seconds: int,
     *,
@@ -86,17 +86,18 @@ def drain_job(
 
     Args:
         source: The source.
-        change_log: Key of its change log.
+        keys: Keys of the assets.
         settings: Bounds of a drain.
         tick_seconds: Shortest time between two batches of a set that is read to its end, in an
             object store or where the user gave more than that of a local lakehouse.
         clock: Function that returns the time in UTC.
     """
+    change_log = keys.change_log(source)
     name, workers = drain_job_name(source), source.drain_workers or 1
 
     @op(
         name=f"{name}_op",
-        pool=drain_pool_name(source),
+        pool=drain_pool_name(source, keys.prefix),
         required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},
         ins={},
     )

@@ -107,7 +107,7 @@ def maintenance_job(
 def _maintenance_op(transform: Transform, keys: AssetKeys, clock: Clock) -> OpDefinition:
     @op(
         name=f"maintain_{transform.name}",
-        pool=pool_name(transform),
+        pool=pool_name(transform, keys.prefix),
         required_resource_keys={LAKEHOUSE_KEY},
         ins={},
     )

@@ -18,7 +18,7 @@ from dagster import (
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.dagster_glue.checks.rendering import Event
 from datazone_dagster.dagster_glue.jobs.repairs import Repair
-from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, pool_name
+from datazone_dagster.dagster_glue.names import LAKEHOUSE_KEY, own_pool_name, pool_name
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.dagster_glue.runs.heartbeat import heartbeats
 from datazone_dagster.dagster_glue.runs.pools import limit_pools
@@ -58,7 +58,7 @@ def _rebuild_job(
     name: str, transform: Transform, dataset: Dataset, options: dict[str, Any]
 ) -> JobDefinition:
     # Not in the pool of the transform: runs and a rebuild do not disturb each other.
-    pool = f"datazone/{name}"
+    pool = own_pool_name(name, options["keys"].prefix)
 
     @op(name=_op_name(name), pool=pool, required_resource_keys={LAKEHOUSE_KEY}, ins={})
     def rebuild(context: OpExecutionContext) -> None:
@@ -85,7 +85,7 @@ def _redrive_job(
 ) -> JobDefinition:
     @op(
         name=_op_name(name),
-        pool=pool_name(transform),
+        pool=pool_name(transform, options["keys"].prefix),
         required_resource_keys={LAKEHOUSE_KEY},
         ins={},
     )

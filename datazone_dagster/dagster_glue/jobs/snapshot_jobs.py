@@ -23,6 +23,7 @@ from dagster import (
 )
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.checks.rendering import rendered
 from datazone_dagster.dagster_glue.checks.sample_audit import audit_sample
 from datazone_dagster.dagster_glue.names import (
@@ -36,6 +37,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
 from datazone_dagster.dagster_glue.runs.heartbeat import heartbeats
+from datazone_dagster.dagster_glue.runs.run_place import name_lakehouse
 from datazone_dagster.dagster_glue.shared import Group
 from datazone_dagster.errors import DatazoneError, SnapshotError
 from datazone_dagster.model.layout import Layout
@@ -59,7 +61,7 @@ _REASON_CHARS = 600
 
 def snapshot_jobs(
     source: DynamoDBSource,
-    change_log: AssetKey,
+    keys: AssetKeys,
     group: Group,
     settings: SnapshotSettings,
     *,
@@ -69,13 +71,13 @@ def snapshot_jobs(
     return (
         _job(
             snapshot_job_name(source),
-            _op(source, change_log, group, settings, clock, resync=False),
+            _op(source, keys, group, settings, clock, resync=False),
             f"Copies the DynamoDB table {source.table_name} as it is into the change log, next to "
             "the stream. Goes on where an earlier run stopped. Safe at any time.",
         ),
         _job(
             resync_job_name(source),
-            _op(source, change_log, group, settings, clock, resync=True),
+            _op(source, keys, group, settings, clock, resync=True),
             f"Takes a new snapshot of the DynamoDB table {source.table_name}, which repairs lost "
             "changes in place, or goes on with the one that is under way.",
         ),
@@ -84,7 +86,7 @@ def snapshot_jobs(
 
 def _op(
     source: DynamoDBSource,
-    change_log: AssetKey,
+    keys: AssetKeys,
     group: Group,
     settings: SnapshotSettings,
     clock: Clock,
@@ -92,10 +94,11 @@ def _op(
     resync: bool,
 ) -> OpDefinition:
     name = resync_job_name(source) if resync else snapshot_job_name(source)
+    change_log = keys.change_log(source)
 
     @op(
         name=f"{name}_op",
-        pool=snapshot_pool_name(source),
+        pool=snapshot_pool_name(source, keys.prefix),
         required_resource_keys={LAKEHOUSE_KEY, DYNAMODB_KEY},
         ins={},
         config_schema={
@@ -118,6 +121,7 @@ def _op(
         if limit is not None:
             bounds = replace(settings, sweep_limit=limit)
         progress = _Progress(context, change_log, clock)
+        name_lakehouse(context.instance, context.run, layout)
         with heartbeats(context.instance, context.run_id, clock, rest_is_quick=True):
             # Broad on purpose: whatever ended the snapshot, the sensor is told, and the run fails.
             try:

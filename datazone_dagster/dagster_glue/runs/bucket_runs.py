@@ -10,11 +10,9 @@ from __future__ import annotations
 from dagster import AssetExecutionContext, StaticPartitionsDefinition
 
 from datazone_dagster.api import Transform
-from datazone_dagster.dagster_glue.names import pool_name
 from datazone_dagster.dagster_glue.runs.job_runs import PARTITION_TAG
 from datazone_dagster.dagster_glue.runs.pools import limit_pools
 from datazone_dagster.dagster_glue.runs.run_requests import RunDecider, RunDecision
-from datazone_dagster.dagster_glue.runs.staying_runs import end_run_of_other_code
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, bucket_named, key_buckets
 from datazone_dagster.pipeline import buckets_behind
@@ -62,7 +60,7 @@ def decide_runs(decider: RunDecider) -> list[RunDecision]:
         _end_runs_of_other_numbers(decider)
     decisions = [decider.of(bucket) for bucket in buckets]
     if any(one.request is not None for one in decisions):
-        limit_pools(instance, [pool_name(transform)], transform.buckets)
+        limit_pools(instance, [decider.pool], transform.buckets)
     return decisions
 
 
@@ -71,4 +69,4 @@ def _end_runs_of_other_numbers(decider: RunDecider) -> None:
     names = {one.name for one in key_buckets(decider.transform.buckets)}
     for record in decider.runs.all_active:
         if record.dagster_run.tags.get(PARTITION_TAG) not in names:
-            end_run_of_other_code(decider.instance, record, decider.version)
+            decider.placed.end_outdated(record, decider.version)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 
-from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
+from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
+from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.model.key_bucket import KeyBucket
 
 PARTITION_TAG = "dagster/partition"
@@ -31,13 +32,13 @@ class JobRuns:
     """Runs of one job, by partition: one query each for those that are active, failed or recent.
 
     Args:
-        instance: Dagster instance.
+        runs: Runs of the place that asks.
         job_name: Name of the job.
         loaded_at: Time when the code location was loaded: earlier failures do not count.
         recent_since: Time since which runs are recent.
     """
 
-    instance: DagsterInstance
+    runs: PlacedRuns
     job_name: str
     loaded_at: datetime
     recent_since: datetime
@@ -46,7 +47,7 @@ class JobRuns:
     def all_active(self) -> list[RunRecord]:
         """Runs that are queued, starting or started, newest first."""
         wanted = RunsFilter(job_name=self.job_name, statuses=ACTIVE)
-        return list(self.instance.get_run_records(wanted))
+        return self.runs.records(wanted)
 
     def active(self, bucket: KeyBucket) -> list[RunRecord]:
         """Return the active runs of a bucket; those of any partition, if it has all keys."""
@@ -72,13 +73,13 @@ class JobRuns:
         wanted = RunsFilter(
             job_name=self.job_name, statuses=[DagsterRunStatus.FAILURE], updated_after=since
         )
-        failed = self.instance.get_run_records(wanted, limit=_MOST_FAILURES)
+        failed = self.runs.records(wanted, _MOST_FAILURES)
         return None if len(failed) == _MOST_FAILURES else frozenset(_by_partition(failed))
 
     @cached_property
     def _recent(self) -> defaultdict[str, list[RunRecord]]:
         wanted = RunsFilter(job_name=self.job_name, created_after=self.recent_since)
-        return _by_partition(self.instance.get_run_records(wanted))
+        return _by_partition(self.runs.records(wanted))
 
 
 def _by_partition(records: Iterable[RunRecord]) -> defaultdict[str, list[RunRecord]]:

@@ -39,6 +39,15 @@ def limit_pools(instance: DagsterInstance, pools: Collection[str], limit: int = 
         _logger.warning("The limit of the pools %s could not be set: %s", sorted(pools), error)
 
 
+def counts_runs(instance: DagsterInstance) -> bool:
+    """Return whether pools hold whole runs in the queue; else, steps wait for slots."""
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return False
+    granularity = storage.get_pool_config().pool_granularity
+    return getattr(granularity, "value", "op") == "run"
+
+
 def free_pools(instance: DagsterInstance, pools: Collection[str]) -> None:
     """Free the slots that ended runs hold: Dagster leaves those of a process that was killed.
 

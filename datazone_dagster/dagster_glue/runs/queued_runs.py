@@ -8,65 +8,84 @@ could not start, and says which run it waits for.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-from datazone_dagster.dagster_glue.runs.pools import POOL_LIMIT
+from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
+from datazone_dagster.dagster_glue.runs.pools import POOL_LIMIT, counts_runs
+from datazone_dagster.dagster_glue.runs.run_place import repository_of
 
 AT_WORK = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 RUNS_READ = 100
 """Most runs at work that are looked at, the newest ones."""
 
 
-def held_pools(instance: DagsterInstance, run: DagsterRun, pools: Collection[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Runs at work that keep another one in the queue, as a clause; empty if none does.
+
+    `elsewhere` tells that one of them is of another code location.
+    """
+
+    text: str = ""
+    elsewhere: bool = False
+
+
+def held_pools(placed: PlacedRuns, run: DagsterRun, pools: Collection[str]) -> str:
     """Return which runs at work have a pool that a queued run needs, as a clause.
 
     Empty if the run is not queued, or no run has one of them: it waits for a place then.
 
     Args:
-        instance: Dagster instance.
+        placed: Runs, as seen from the place of the run.
         run: The run.
         pools: Pools that it needs.
     """
     if run.status is not DagsterRunStatus.QUEUED:
         return ""
-    held = _holders(instance, pools)
-    return f"{run.job_name} waits in the queue for {_named(held)}" if held else ""
+    held = _holders(placed.instance, pools)
+    return f"{run.job_name} waits in the queue for {_named(placed, held)}" if held else ""
 
 
-def taken_pools(instance: DagsterInstance, pools: Collection[str]) -> str:
-    """Return which runs at work keep a run that needs these pools in the queue, as a clause.
+def taken_pools(placed: PlacedRuns, pools: Collection[str]) -> Taken:
+    """Return which runs at work keep a run that needs these pools in the queue.
 
-    Empty if none does, and where pools count steps: the run starts, and its steps wait.
+    None does where pools count steps: the run starts, and its steps wait.
     """
-    storage = instance.event_log_storage
-    if not storage.supports_global_concurrency_limits:
-        return ""
-    granularity = storage.get_pool_config().pool_granularity
-    if getattr(granularity, "value", "op") != "run":
-        return ""
+    storage = placed.instance.event_log_storage
+    if not counts_runs(placed.instance):
+        return Taken()
     limits = {one.name: one.limit for one in storage.get_pool_limits()}
-    held = _holders(instance, pools)
-    taken = {pool: jobs for pool, jobs in held.items() if len(jobs) >= limits.get(pool, POOL_LIMIT)}
-    return f"waits for {_named(taken)}" if taken else ""
+    held = _holders(placed.instance, pools)
+    taken = {pool: runs for pool, runs in held.items() if len(runs) >= limits.get(pool, POOL_LIMIT)}
+    if not taken:
+        return Taken()
+    elsewhere = any(placed.place.is_elsewhere(run) for runs in taken.values() for run in runs)
+    return Taken(f"waits for {_named(placed, taken)}", elsewhere)
 
 
-def _holders(instance: DagsterInstance, pools: Collection[str]) -> dict[str, list[str]]:
-    """Return the jobs of the runs at work that need one of these pools, by pool."""
-    found: dict[str, list[str]] = {}
+def _holders(instance: DagsterInstance, pools: Collection[str]) -> dict[str, list[DagsterRun]]:
+    """Return the runs at work that need one of these pools, by pool."""
+    found: dict[str, list[DagsterRun]] = {}
     for run in instance.get_runs(RunsFilter(statuses=AT_WORK), limit=RUNS_READ):
         needs = run.run_op_concurrency
         for pool in set(pools).intersection((needs.all_pools or ()) if needs else ()):
-            found.setdefault(pool, []).append(run.job_name)
+            found.setdefault(pool, []).append(run)
     return found
 
 
-def _named(held: Mapping[str, Collection[str]]) -> str:
+def _named(placed: PlacedRuns, held: Mapping[str, Collection[DagsterRun]]) -> str:
     by_job: dict[str, set[str]] = {}
-    for pool, jobs in held.items():
-        for job in jobs:
-            by_job.setdefault(job, set()).add(pool)
+    cure = ""
+    for pool, runs in held.items():
+        for run in runs:
+            name, location = run.job_name, repository_of(run)
+            if location is not None and placed.place.is_elsewhere(run):
+                name = f"{name} of the code location {location[0]}"
+                cure = ". Give one of the two another key_prefix: pools have it in their names"
+            by_job.setdefault(name, set()).add(pool)
     who = "; ".join(
         f"{job}, which has {', '.join(sorted(of))}" for job, of in sorted(by_job.items())
     )
-    return f"the pool of a run at work: {who}"
+    return f"the pool of a run at work: {who}{cure}"

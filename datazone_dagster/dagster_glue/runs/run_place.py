@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dagster import DagsterRun, SensorEvaluationContext
+from dagster import DagsterInstance, DagsterRun, SensorEvaluationContext
 
 from datazone_dagster.dagster_glue.names import LAKEHOUSE_TAG, hidden_tag
 from datazone_dagster.model.layout import Layout
@@ -33,30 +33,41 @@ class RunPlace:
     @classmethod
     def of_run(cls, run: DagsterRun, layout: Layout) -> RunPlace:
         """Return the place of a run."""
-        return cls(without_secrets(layout.uri), _repository_of(run))
+        return cls(without_secrets(layout.uri), repository_of(run))
 
     def has_other_lakehouse(self, run: DagsterRun) -> bool:
         """Return whether a run was requested for another lakehouse: it lands nothing in this one.
 
-        A run that somebody started by hand does not say.
+        A run that somebody started by hand does not say, until it has begun.
         """
         return hidden_tag(run.tags, LAKEHOUSE_TAG) not in (None, self.lakehouse)
+
+    def is_elsewhere(self, run: DagsterRun) -> bool:
+        """Return whether a run is known to be of another code location."""
+        repository = repository_of(run)
+        return None not in (self.repository, repository) and repository != self.repository
 
     def is_of_others(self, run: DagsterRun) -> bool:
         """Return whether a run of another code location does not land in this lakehouse.
 
         It has the name of ours, but neither counts as one nor is it told to end.
         """
-        repository = _repository_of(run)
-        return (
-            None not in (self.repository, repository)
-            and repository != self.repository
-            and hidden_tag(run.tags, LAKEHOUSE_TAG) != self.lakehouse
-        )
+        return self.is_elsewhere(run) and hidden_tag(run.tags, LAKEHOUSE_TAG) != self.lakehouse
+
+    def is_surely_of_others(self, run: DagsterRun) -> bool:
+        """Return the same, where a run that does not name its lakehouse counts as one of ours."""
+        return self.is_elsewhere(run) and self.has_other_lakehouse(run)
 
 
-def _repository_of(run: DagsterRun) -> tuple[str, str] | None:
+def repository_of(run: DagsterRun) -> tuple[str, str] | None:
+    """Return the code location and the repository of a run; None if Dagster did not store them."""
     if run.remote_job_origin is None:
         return None
     origin = run.remote_job_origin.repository_origin
     return origin.code_location_origin.location_name, origin.repository_name
+
+
+def name_lakehouse(instance: DagsterInstance, run: DagsterRun, layout: Layout) -> None:
+    """Note the lakehouse of a run that somebody started by hand, for sensors of other places."""
+    if hidden_tag(run.tags, LAKEHOUSE_TAG) is None:
+        instance.add_run_tags(run.run_id, {LAKEHOUSE_TAG: without_secrets(layout.uri)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
@@ -28,9 +28,9 @@ from datazone_dagster.dagster_glue.names import (
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.runs.heartbeat import last_sign_of_life
 from datazone_dagster.dagster_glue.runs.job_runs import PARTITION_TAG, JobRuns
+from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.pools import free_pools
-from datazone_dagster.dagster_glue.runs.queued_runs import held_pools, taken_pools
-from datazone_dagster.dagster_glue.runs.staying_runs import end_run_of_other_code
+from datazone_dagster.dagster_glue.runs.queued_runs import Taken, held_pools, taken_pools
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
@@ -47,7 +47,8 @@ class RunDecision:
     """Run to request, or None; and the reason for either.
 
     `failures` counts the applications that failed in a row, `last_error` is the start of the
-    latest one's error, `failed_run_id` its run.
+    latest one's error, `failed_run_id` its run. `conflict` tells of another code location that does
+    the same.
     """
 
     request: RunRequest | None
@@ -55,6 +56,7 @@ class RunDecision:
     failures: int = 0
     last_error: str = ""
     failed_run_id: str = ""
+    conflict: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,29 +74,42 @@ class RunDecider:
     Args:
         transform: Transform with a backlog.
         layout: Locations of the tables.
-        instance: Dagster instance, for the latest runs.
+        placed: The latest runs in Dagster's storage.
         options: Tags of the run, and the shortest time between two runs.
         version: Version of the transform and of the settings of its runs.
         head: Latest batch of the change log, for the run's tags.
-        now: Current time.
         loaded_at: Time when the code location was loaded.
     """
 
     transform: Transform
     layout: Layout
-    instance: DagsterInstance
+    placed: PlacedRuns
     options: RunOptions
     version: str
     head: int
-    now: datetime
     loaded_at: datetime
+
+    @property
+    def instance(self) -> DagsterInstance:
+        """Dagster instance."""
+        return self.placed.instance
+
+    @property
+    def pool(self) -> str:
+        """Pool of the runs."""
+        return pool_name(self.transform, self.options.keys.prefix)
+
+    @property
+    def now(self) -> datetime:
+        """Current time."""
+        return self.placed.now
 
     @cached_property
     def runs(self) -> JobRuns:
         """Runs of the transform's job; the slots of ended ones are free."""
-        free_pools(self.instance, [pool_name(self.transform)])
+        free_pools(self.instance, [self.pool])
         recent = self.now - self.options.min_run_interval
-        return JobRuns(self.instance, self.transform.job_name, self.loaded_at, recent)
+        return JobRuns(self.placed, self.transform.job_name, self.loaded_at, recent)
 
     def of(self, bucket: KeyBucket = WHOLE) -> RunDecision:
         """Return the decision for a bucket: only runs of its partition count."""
@@ -103,35 +118,40 @@ class RunDecider:
         name = name if bucket.is_whole else f"{name}, bucket {bucket.name},"
         active, past = self.runs.active(bucket), _PastFailures()
         if self.runs.may_have_failed(bucket):
-            past = _past_failures(self.instance, self.transform, of_bucket, self.loaded_at)
+            past = _past_failures(self.placed, self.transform, of_bucket, self.loaded_at)
         if active:
-            told = [end_run_of_other_code(self.instance, one, self.version) for one in active]
-            ends = next(filter(None, told), None)
-            of = "" if bucket.is_whole else f" of bucket {bucket.name}"
-            pools = [pool_name(self.transform)]
-            waits = "" if ends else held_pools(self.instance, active[0].dagster_run, pools)
-            is_active = f"{self.transform.job_name}{of} is running or queued"
-            return _decided(past, ends or waits or is_active)
-        if self._waits:
-            return _decided(past, self._waits)
-        remaining = past.wait_until - self.now if past.wait_until is not None else timedelta(0)
-        if remaining > timedelta(0) and not past.failures:
-            return _decided(
-                past,
-                f"the last run of {name} ended early; the next starts in {in_words(remaining)}",
-            )
-        if remaining > timedelta(0):
-            times = "once" if past.failures == 1 else f"{past.failures} times in a row"
-            return _decided(past, f"{name} failed {times} and is retried in {in_words(remaining)}")
-        if (early := self._too_early(bucket)) > timedelta(0):
-            return _decided(past, f"the next run of {name} starts in {in_words(early)}")
-        taken = self._taken if bucket.is_whole else ""
-        request = None if taken else self._request(bucket)
-        return _decided(past, f"{name} {taken or 'has a backlog'}", request)
+            return self._while_active(past, active, bucket)
+        why_not = self._waits or _text_of_wait(name, past, self.now)
+        early = timedelta(0) if why_not else self._too_early(bucket)
+        if early > timedelta(0):
+            why_not = f"the next run of {name} starts in {in_words(early)}"
+        if why_not:
+            return _decided(past, why_not)
+        taken = self._taken if bucket.is_whole else Taken()
+        if taken.text:
+            return _decided(past, f"{name} {taken.text}", is_conflict=taken.elsewhere)
+        return _decided(past, f"{name} has a backlog", self._request(bucket))
+
+    def _while_active(
+        self, past: _PastFailures, active: Sequence[RunRecord], bucket: KeyBucket
+    ) -> RunDecision:
+        if conflict := self._conflict(active):
+            return _decided(past, conflict, is_conflict=True)
+        told = [self.placed.end_outdated(one, self.version) for one in active]
+        ends = next(filter(None, told), None)
+        of = "" if bucket.is_whole else f" of bucket {bucket.name}"
+        waits = "" if ends else held_pools(self.placed, active[0].dagster_run, [self.pool])
+        is_active = f"{self.transform.job_name}{of} is running or queued"
+        return _decided(past, ends or waits or is_active)
+
+    def _conflict(self, active: Sequence[RunRecord]) -> str:
+        rivals = (self.placed.rival(one.dagster_run, self.version) for one in active)
+        rival = next(filter(None, rivals), "")
+        return self.placed.conflict(rival, f"apply {self.transform.name}") if rival else ""
 
     @cached_property
-    def _taken(self) -> str:
-        return taken_pools(self.instance, [pool_name(self.transform)])
+    def _taken(self) -> Taken:
+        return taken_pools(self.placed, [self.pool])
 
     @cached_property
     def _waits(self) -> str:
@@ -161,19 +181,13 @@ def tags_of_runs(transform: Transform, options: RunOptions) -> dict[str, str]:
     return {**options.run_tags, **transform.run_tags}
 
 
-def too_early(
-    instance: DagsterInstance,
-    job_name: str,
-    interval: timedelta,
-    now: datetime,
-    tags: Mapping[str, str] | None = None,
-) -> timedelta:
+def too_early(placed: PlacedRuns, job_name: str, interval: timedelta) -> timedelta:
     """Return the time until a run may start, for the shortest time between two runs."""
     if interval == timedelta(0):
         return interval
-    last = instance.get_run_records(RunsFilter(job_name=job_name, tags=tags), limit=1)
+    last = placed.records(RunsFilter(job_name=job_name), 1)
     started = [one.create_timestamp.replace(tzinfo=timezone.utc) for one in last]
-    return max((at + interval - now for at in started), default=timedelta(0))
+    return max((at + interval - placed.now for at in started), default=timedelta(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +198,29 @@ class _PastFailures:
     run_id: str = ""
 
 
-def _decided(past: _PastFailures, reason: str, request: RunRequest | None = None) -> RunDecision:
-    return RunDecision(request, reason, past.failures, past.last_error, past.run_id)
+def _decided(
+    past: _PastFailures,
+    reason: str,
+    request: RunRequest | None = None,
+    *,
+    is_conflict: bool = False,
+) -> RunDecision:
+    conflict = reason if is_conflict else ""
+    return RunDecision(
+        request, reason, past.failures, past.last_error, past.run_id, conflict=conflict
+    )
+
+
+def _text_of_wait(name: str, past: _PastFailures, now: datetime) -> str:
+    """Return how long a transform waits after failures; empty if it does not."""
+    remaining = past.wait_until - now if past.wait_until is not None else timedelta(0)
+    if remaining <= timedelta(0):
+        return ""
+    wait = in_words(remaining)
+    if not past.failures:
+        return f"the last run of {name} ended early; the next starts in {wait}"
+    times = "once" if past.failures == 1 else f"{past.failures} times in a row"
+    return f"{name} failed {times} and is retried in {wait}"
 
 
 def why_it_waits(transform: Transform, layout: Layout, now: datetime) -> str:
@@ -217,7 +252,7 @@ def waits_for_lookups(transform: Transform, layout: Layout) -> str:
 
 
 def _past_failures(
-    instance: DagsterInstance,
+    placed: PlacedRuns,
     transform: Transform,
     of_bucket: Mapping[str, str],
     loaded_at: datetime,
@@ -227,9 +262,9 @@ def _past_failures(
     A run whose application failed has a tag. One without it failed for another reason: a check of
     somebody else after the application, or its process died.
     """
-    records = instance.get_run_records(
-        RunsFilter(job_name=transform.job_name, tags=of_bucket), limit=_FAILURES_COUNTED
-    )
+    instance = placed.instance
+    wanted = RunsFilter(job_name=transform.job_name, tags=of_bucket)
+    records = placed.records(wanted, _FAILURES_COUNTED)
     errors: list[str] = []
     last_end, run_id = None, ""
     for record in records:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunRequest, RunsFilter
@@ -24,6 +25,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.runs.job_runs import ACTIVE
+from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.runs.queued_runs import held_pools, taken_pools
 from datazone_dagster.dagster_glue.runs.run_requests import (
@@ -34,10 +36,7 @@ from datazone_dagster.dagster_glue.runs.run_requests import (
     too_early,
     why_it_waits,
 )
-from datazone_dagster.dagster_glue.runs.staying_runs import (
-    end_run,
-    end_run_of_other_code,
-)
+from datazone_dagster.dagster_glue.runs.staying_runs import end_run
 from datazone_dagster.model import retries
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.retries import Retry
@@ -55,12 +54,11 @@ def decide_source_run(
     source: DynamoDBSource,
     transforms: Sequence[Transform],
     layout: Layout,
-    instance: DagsterInstance,
+    placed: PlacedRuns,
     options: RunOptions,
     *,
     versions: Mapping[str, str],
     heads: Mapping[str, int],
-    now: datetime,
     loaded_at: datetime,
 ) -> tuple[RunRequest | None, str, dict[str, RunDecision]]:
     """Decide whether a source whose transforms share runs gets a run now.
@@ -73,21 +71,22 @@ def decide_source_run(
         source: The source.
         transforms: Transforms that share the run.
         layout: Locations of the tables.
-        instance: Dagster instance, for the latest runs.
+        placed: The latest runs in Dagster's storage.
         options: Tags of the run, and the shortest time between two runs.
         versions: Version of each transform and of the settings of its runs, by name.
         heads: Latest batch of the change log, by transform with a backlog.
-        now: Current time.
         loaded_at: Time when the code location was loaded.
 
     Returns:
         Run to request, or None; the reason for either; the failures in a row, by transform.
     """
-    job, pools = source_job_name(source), [pool_name(one) for one in transforms]
+    instance, now = placed.instance, placed.now
+    job, prefix = source_job_name(source), options.keys.prefix
+    pools = [pool_name(one, prefix) for one in transforms]
     free_pools(instance, pools)
     version = _version({one.name: versions[one.name] for one in transforms})
-    records = instance.get_run_records(RunsFilter(job_name=job, statuses=ACTIVE), limit=1)
-    latest = records or instance.get_run_records(RunsFilter(job_name=job), limit=1)
+    records = placed.records(RunsFilter(job_name=job, statuses=ACTIVE), 1)
+    latest = records or placed.records(RunsFilter(job_name=job), 1)
     counted = _retries_after(latest[0], heads, loaded_at) if latest else {}
     texts = {name: _retry_text(name, one, now) for name, one in counted.items()}
     failing = {
@@ -95,14 +94,24 @@ def decide_source_run(
         for name, one in counted.items()
     }
 
-    def decided(reason: str, request: RunRequest | None = None) -> _Decision:
-        return request, "; ".join(filter(None, (reason, *texts.values()))), failing
+    def decided(
+        reason: str, request: RunRequest | None = None, *, is_conflict: bool = False
+    ) -> _Decision:
+        text = "; ".join(filter(None, (reason, *texts.values())))
+        if not is_conflict:
+            return request, text, failing
+        told = {name: failing.get(name, RunDecision(None, reason)) for name in heads}
+        return request, text, {name: replace(one, conflict=reason) for name, one in told.items()}
 
     if records:
-        ends = end_run_of_other_code(instance, records[0], version)
-        waits = held_pools(instance, records[0].dagster_run, pools)
+        rival = placed.rival(records[0].dagster_run, version)
+        if rival:
+            does = f"apply {', '.join(one.name for one in transforms)}"
+            return decided(placed.conflict(rival, does), is_conflict=True)
+        ends = placed.end_outdated(records[0], version)
+        waits = held_pools(placed, records[0].dagster_run, pools)
         return decided(ends or waits or f"{job} is running or queued")
-    if former := _end_runs_of_one(instance, source, transforms):
+    if former := _end_runs_of_one(placed, source, transforms):
         return decided(former)
     why_not = {one.name: why_it_waits(one, layout, now) for one in transforms if one.name in heads}
     ready = [
@@ -110,16 +119,14 @@ def decide_source_run(
         for name, text in why_not.items()
         if not text and (name not in counted or counted[name].until <= now)
     ]
-    if not ready:
-        return decided("; ".join(filter(None, why_not.values())))
-    wait = _wait_after_death(instance, latest, loaded_at, now)
-    if wait > timedelta(0):
-        return decided(f"the last run of {job} ended early; the next starts in {in_words(wait)}")
-    early = too_early(instance, job, options.min_run_interval, now)
-    taken = taken_pools(instance, pools)
-    if early > timedelta(0) or taken:
-        starts = f"the next run of {job} starts in {in_words(early)}"
-        return decided(starts if early > timedelta(0) else f"{job} {taken}")
+    wait = "; ".join(filter(None, why_not.values()))
+    if ready:
+        wait = _text_of_wait(placed, latest, job, loaded_at, options)
+    if wait or not ready:
+        return decided(wait)
+    taken = taken_pools(placed, pools)
+    if taken.text:
+        return decided(f"{job} {taken.text}", is_conflict=taken.elsewhere)
     limit_pools(instance, pools)
     request = RunRequest(
         job_name=job,
@@ -177,6 +184,21 @@ def _retry_text(name: str, retry: Retry, now: datetime) -> str:
     return f"{name} failed {times} and is retried{when}"
 
 
+def _text_of_wait(
+    placed: PlacedRuns,
+    latest: Sequence[RunRecord],
+    job: str,
+    loaded_at: datetime,
+    options: RunOptions,
+) -> str:
+    """Return how long the next run waits after the last one; empty if it does not."""
+    wait = _wait_after_death(placed.instance, latest, loaded_at, placed.now)
+    if wait > timedelta(0):
+        return f"the last run of {job} ended early; the next starts in {in_words(wait)}"
+    early = too_early(placed, job, options.min_run_interval)
+    return f"the next run of {job} starts in {in_words(early)}" if early > timedelta(0) else ""
+
+
 def _wait_after_death(
     instance: DagsterInstance, latest: Sequence[RunRecord], loaded_at: datetime, now: datetime
 ) -> timedelta:
@@ -190,29 +212,27 @@ def _wait_after_death(
 
 
 def _end_runs_of_one(
-    instance: DagsterInstance, source: DynamoDBSource, transforms: Sequence[Transform]
+    placed: PlacedRuns, source: DynamoDBSource, transforms: Sequence[Transform]
 ) -> str:
     """Tell the runs of single transforms to end; return their jobs as a reason, empty if none."""
     found = []
     for one in transforms:
-        for record in instance.get_run_records(
-            RunsFilter(job_name=one.job_name, statuses=ACTIVE), limit=1
-        ):
-            end_run(instance, record, f"the transforms of {source.name} share a run now")
+        for record in placed.records(RunsFilter(job_name=one.job_name, statuses=ACTIVE), 1):
+            end_run(placed.instance, record, f"the transforms of {source.name} share a run now")
             found.append(one.job_name)
     return f"{', '.join(found)} ends before the run of all transforms" if found else ""
 
 
-def end_source_run(instance: DagsterInstance, source: DynamoDBSource) -> str:
+def end_source_run(placed: PlacedRuns, source: DynamoDBSource) -> str:
     """Tell a run of all transforms of a source to end, which have runs of their own now.
 
     Returns why no other run is requested meanwhile; empty if there is no such run.
     """
     job = source_job_name(source)
     of_all = {SHARED_TAG: source.name}  # a transform of any source may have a job of this name
-    records = instance.get_run_records(
-        RunsFilter(job_name=job, tags=of_all, statuses=ACTIVE), limit=1
-    )
+    records = placed.records(RunsFilter(job_name=job, tags=of_all, statuses=ACTIVE), 1)
     for record in records:
-        end_run(instance, record, f"the transforms of {source.name} have runs of their own now")
+        end_run(
+            placed.instance, record, f"the transforms of {source.name} have runs of their own now"
+        )
     return f"{job} ends before the runs of single transforms" if records else ""

@@ -32,6 +32,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.run_place import RunPlace
 from datazone_dagster.dagster_glue.sensors.cursor import SensorCursor
 from datazone_dagster.dagster_glue.sensors.drain_runs import DrainRuns
@@ -76,9 +77,9 @@ def stream_check(
             stream_name=stream_name_of(source),
         )
         layout = lakehouse.layout
+        place = RunPlace.of_run(context.run, layout)
         bounds: Any = {"settings": settings, "clock": clock, "logger": context.log}
         if source.drain == "runs":
-            place = RunPlace.of_run(context.run, layout)
             runs = DrainRuns(source, settings, options, context.instance, place)
             report = drain_tick(source, client, layout, part=runs.part(clock(), None), **bounds)
         else:
@@ -91,9 +92,8 @@ def stream_check(
             )
         caught_up_at = now if report.caught_up else None
         health = health_of_report(report, now=now, caught_up_at=caught_up_at)
-        decision = decide_snapshot(
-            source, report.snapshot, context.instance, now=now, loaded_at=now
-        )
+        placed = PlacedRuns(context.instance, place, sensor_name(source), now)
+        decision = decide_snapshot(source, report.snapshot, placed, keys, loaded_at=now)
         known = SensorCursor(newest_at=report.event_time_max)
         reads = StreamReads.after(report, known, now)
         found = stream_checks(source, keys, health, caught_up_at, reads, now)

@@ -152,7 +152,7 @@ class DrainRuns:
         waiting = [one.name for one in known.sets if one.shards and not one.has_run]
         if not waiting:
             return DrainDecision()
-        pools = [drain_pool_name(self.source)]
+        pools = [drain_pool_name(self.source, self.options.keys.prefix)]
         free_pools(self.instance, pools)
         limit_pools(self.instance, pools, len(self._sets))
         found = DrainDecision()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dagster import DagsterInstance, ExecutorDefinition, RunRequest
@@ -11,16 +11,23 @@ from dagster import DagsterInstance, ExecutorDefinition, RunRequest
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.names import (
     resync_job_name,
+    sensor_name,
     snapshot_job_name,
     source_job_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.runs.bucket_runs import decide_runs
 from datazone_dagster.dagster_glue.runs.heartbeat import end_silent_runs
+from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
+from datazone_dagster.dagster_glue.runs.run_place import RunPlace
 from datazone_dagster.dagster_glue.runs.run_requests import RunDecider, RunDecision
 from datazone_dagster.dagster_glue.runs.source_run_requests import decide_source_run, end_source_run
 from datazone_dagster.dagster_glue.runs.staying_runs import definition_version
-from datazone_dagster.dagster_glue.sensors.sensor_checks import SensorCheck, with_failures
+from datazone_dagster.dagster_glue.sensors.sensor_checks import (
+    SensorCheck,
+    with_failures,
+    with_warning,
+)
 from datazone_dagster.dagster_glue.shared import Group
 from datazone_dagster.model.layout import Layout
 
@@ -35,6 +42,7 @@ class RunsWanted:
         options: Tags of the runs, and the shortest time between two runs.
         instance: Dagster instance, for the latest runs.
         layout: Locations of the tables.
+        place: Lakehouse and code location of the sensor.
     """
 
     source: DynamoDBSource
@@ -42,6 +50,7 @@ class RunsWanted:
     options: RunOptions
     instance: DagsterInstance
     layout: Layout
+    place: RunPlace
 
     def requested(
         self,
@@ -64,6 +73,7 @@ class RunsWanted:
         quick = own | {source_job_name(self.source)}
         handed_on = own if _has_broker(self.options.executor) else set()
         end_silent_runs(self.instance, jobs | own, now, quick_to_end=quick, handed_on=handed_on)
+        placed = PlacedRuns(self.instance, self.place, sensor_name(self.source), now)
         heads: dict[str, int] = {}
         for transform in transforms:
             known = (lags[dataset.id].lag for dataset in transform.outputs.values())
@@ -81,40 +91,43 @@ class RunsWanted:
                 self.source,
                 together,
                 self.layout,
-                self.instance,
+                placed,
                 self.options,
                 versions=versions,
                 heads={one.name: heads[one.name] for one in waiting if one in together},
-                now=now,
                 loaded_at=loaded_at,
             )
             reasons.append(reason)
             requests += [] if request is None else [request]
         alone = [one for one in waiting if one not in together]
-        if alone and not together and (ends := end_source_run(self.instance, self.source)):
+        if alone and not together and (ends := end_source_run(placed, self.source)):
             reasons.append(ends)
             alone = []
         for transform in alone:
             decider = RunDecider(
                 transform,
                 self.layout,
-                self.instance,
+                placed,
                 self.options,
                 versions[transform.name],
                 heads[transform.name],
-                now,
                 loaded_at,
             )
             of_buckets = decide_runs(decider)
             reasons += [one.reason for one in of_buckets]
             requests += [one.request for one in of_buckets if one.request is not None]
             if of_buckets:
-                decisions[transform.name] = max(of_buckets, key=lambda one: one.failures)
+                worst = max(of_buckets, key=lambda one: one.failures)
+                conflict = next((one.conflict for one in of_buckets if one.conflict), "")
+                decisions[transform.name] = replace(worst, conflict=conflict)
         for transform in waiting:
             decision = decisions.get(transform.name, RunDecision(None, ""))
             if decision.failures:
                 for dataset in transform.outputs.values():
                     lags[dataset.id] = with_failures(lags[dataset.id], decision)
+            if decision.conflict:
+                for dataset in transform.outputs.values():
+                    lags[dataset.id] = with_warning(lags[dataset.id], decision.conflict)
         return requests, reasons
 
     def _version(self, transform: Transform) -> str:

@@ -27,6 +27,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
+from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.run_place import RunPlace
 from datazone_dagster.dagster_glue.sensors.cursor import SensorCursor
 from datazone_dagster.dagster_glue.sensors.drain_runs import DrainRuns
@@ -234,7 +235,8 @@ class DrainSensor:
         reasons: list[str] = []
         # The changes that wait in the change log of another table are not for these transforms.
         if not isinstance(drained.error, SourceMismatchError):
-            found = RunsWanted(self._source, self._group, self._options, instance, layout)
+            place = RunPlace.of_tick(tick.context, layout)
+            found = RunsWanted(self._source, self._group, self._options, instance, layout, place)
             requests, reasons = found.requested(asked, lags, now=now, loaded_at=self._loaded_at)
         # Runs read the time from this check: there is none to read before the first full read.
         known_at = None if never_read else caught_up_at
@@ -325,12 +327,13 @@ class DrainSensor:
     def _snapshot(
         self, tick: _Tick, report: DrainReport, health: SensorCheck, now: datetime
     ) -> tuple[SensorCheck, SnapshotDecision]:
-        instance = tick.context.instance
+        place = RunPlace.of_tick(tick.context, tick.layout)
+        placed = PlacedRuns(tick.context.instance, place, sensor_name(self._source), now)
         decision = decide_snapshot(
             self._source,
             report.snapshot,
-            instance,
-            now=now,
+            placed,
+            self._keys,
             loaded_at=self._loaded_at,
             run_tags=self._options.run_tags,
         )

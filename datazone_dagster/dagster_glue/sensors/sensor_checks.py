@@ -302,6 +302,13 @@ def with_failures(check: SensorCheck, decision: RunDecision) -> SensorCheck:
     )
 
 
+def with_warning(check: SensorCheck, text: str) -> SensorCheck:
+    """Return a check that also tells what somebody has to change: it warns at least."""
+    level = Level.WARN if check.level.passed else check.level
+    said = f"{check.reason} {text[0].upper()}{text[1:].rstrip('.')}."
+    return replace(check, level=level, reason=said.strip())
+
+
 def after_gap(
     check: SensorCheck,
     source: DynamoDBSource,

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunRequest, RunsFilter
+from dagster import DagsterRunStatus, RunRecord, RunRequest, RunsFilter
 
 from datazone_dagster.api import DynamoDBSource
+from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.names import (
     FAILURE_TAG,
+    LAKEHOUSE_TAG,
     SOURCE_TAG,
     WAIT_TAG,
     resync_job_name,
@@ -19,6 +21,7 @@ from datazone_dagster.dagster_glue.names import (
     snapshot_pool_name,
 )
 from datazone_dagster.dagster_glue.runs.job_runs import ACTIVE
+from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.runs.run_requests import end_of
 from datazone_dagster.errors import SnapshotError
@@ -60,9 +63,9 @@ class SnapshotDecision:
 def decide_snapshot(
     source: DynamoDBSource,
     snapshot: SnapshotReport | None,
-    instance: DagsterInstance,
+    placed: PlacedRuns,
+    keys: AssetKeys,
     *,
-    now: datetime,
     loaded_at: datetime,
     run_tags: Mapping[str, str] = MappingProxyType({}),
 ) -> SnapshotDecision:
@@ -78,16 +81,17 @@ def decide_snapshot(
     Args:
         source: The source.
         snapshot: Its snapshot; None if there never was one.
-        instance: Dagster instance, for the latest runs.
-        now: Current time.
+        placed: The latest runs in Dagster's storage.
+        keys: Keys of the assets.
         loaded_at: Time when the code location was loaded.
         run_tags: Tags that users give the runs.
     """
     if snapshot is None or snapshot.is_over or _reads_exports(snapshot):
         return SnapshotDecision(None, "")
-    pools = [snapshot_pool_name(source)]
+    pools = [snapshot_pool_name(source, keys.prefix)]
+    instance, now = placed.instance, placed.now
     free_pools(instance, pools)
-    records = _records(instance, source)
+    records = _records(placed, source)
     if any(record.dagster_run.status in ACTIVE for record in records):
         return SnapshotDecision(None, f"the snapshot of {source.name} is running or queued")
     since = max(loaded_at, snapshot.asked_at or loaded_at)
@@ -109,7 +113,8 @@ def decide_snapshot(
             text = f"the snapshot of {source.name} goes on in {in_words(remaining)}"
             return SnapshotDecision(None, text, failures, error)
     limit_pools(instance, pools)
-    request = RunRequest(job_name=job, tags={**run_tags, SOURCE_TAG: source.name})
+    tags = {**run_tags, SOURCE_TAG: source.name, LAKEHOUSE_TAG: placed.place.lakehouse}
+    request = RunRequest(job_name=job, tags=tags)
     text = f"the snapshot of {source.name} {'goes on' if records else 'begins'}"
     return SnapshotDecision(request, text, failures, error)
 
@@ -119,12 +124,12 @@ def _reads_exports(snapshot: SnapshotReport) -> bool:
     return snapshot.reads != "table" and snapshot.phase is not Phase.SCANNED
 
 
-def _records(instance: DagsterInstance, source: DynamoDBSource) -> list[RunRecord]:
+def _records(placed: PlacedRuns, source: DynamoDBSource) -> list[RunRecord]:
     """Return the latest runs of both jobs, the newest first."""
     found = [
         record
         for name in (snapshot_job_name(source), resync_job_name(source))
-        for record in instance.get_run_records(RunsFilter(job_name=name), limit=_RUNS_COUNTED)
+        for record in placed.records(RunsFilter(job_name=name), _RUNS_COUNTED)
     ]
     return sorted(found, key=lambda record: record.create_timestamp, reverse=True)
 

@@ -177,6 +177,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "snapshot_status",
         "source_status",
         "start_exports",
+        "take_over_state",
         "truncate_applied",
         "utc_now",
         "waits_for_rebuild",

@@ -15,7 +15,7 @@ from datazone_dagster.changelog.followed_log import require_followed
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.known_position import dataset_state, position_in, positions_in
 from datazone_dagster.dataset.stored_state import stored_state
-from datazone_dagster.dataset.swap_fence import fenced_until
+from datazone_dagster.dataset.swap_fence import Fence, standing_fence
 from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, key_buckets
 from datazone_dagster.model.layout import Layout
@@ -82,15 +82,21 @@ def bucket_positions(
 @converts_errors("Looking for a rebuild that runs wait for")
 def waits_for_rebuild(
     source_name: str, dataset_ids: Sequence[str], layout: Layout, now: datetime
-) -> datetime | None:
-    """Return until when runs of some datasets make way for a rebuild, as this process knows.
+) -> tuple[str, Fence] | None:
+    """Return the dataset that makes runs of these wait the longest, and what for; None: none does.
+
+    What this process knows of the tables is enough: `backlog` has just looked at them.
 
     Raises:
         StorageError: A dataset can't be read.
     """
-    known = [dataset_state(layout, one).seen() for one in dataset_ids]
-    ends = [fenced_until(one, source_name, now) for one in known if one is not None]
-    return max((one for one in ends if one is not None), default=None)
+    known = {one: dataset_state(layout, one).seen() for one in dataset_ids}
+    fences = [
+        (dataset_id, fence)
+        for dataset_id, table in known.items()
+        if table is not None and (fence := standing_fence(table, source_name, now)) is not None
+    ]
+    return max(fences, key=lambda one: one[1].until, default=None)
 
 
 @converts_errors("Looking for buckets with changes that wait")

@@ -23,7 +23,13 @@ from datazone_dagster.observe.drain_sign import drain_sign
 from datazone_dagster.observe.health import describe_gap
 from datazone_dagster.observe.reach import reach_line, reach_metadata
 from datazone_dagster.observe.snapshot_progress import progress_line, snapshot_metadata
-from datazone_dagster.pipeline import backlog, flow_counts, source_status, utc_now
+from datazone_dagster.pipeline import (
+    backlog,
+    flow_counts,
+    source_status,
+    utc_now,
+    waits_for_rebuild,
+)
 
 WATCH_SECONDS = 2.0
 REMOTE_WATCH_SECONDS = 10.0
@@ -91,7 +97,7 @@ def _source(project: Project, source: DynamoDBSource, now: datetime) -> dict[str
         retention=known_retention(source),
     )
     datasets = [
-        _dataset(project, state, dataset)
+        _dataset(project, state, dataset, now)
         for transform in project.transforms
         for dataset in transform.outputs.values()
         if transform.source == source
@@ -116,9 +122,13 @@ def _source(project: Project, source: DynamoDBSource, now: datetime) -> dict[str
     }
 
 
-def _dataset(project: Project, state: SourceStatus, dataset: Dataset) -> dict[str, object]:
+def _dataset(
+    project: Project, state: SourceStatus, dataset: Dataset, now: datetime
+) -> dict[str, object]:
     waiting = backlog(state.source, dataset.id, project.layout)
     gaps = [note.gap for note in state.gaps if note.is_open]
+    found = waits_for_rebuild(state.source, [dataset.id], project.layout, now)
+    waits = None if found is None else found[1]
     complete = completeness(state.source, gaps, state.snapshot, waiting.position)
     return {
         "dataset": dataset.id,
@@ -128,6 +138,8 @@ def _dataset(project: Project, state: SourceStatus, dataset: Dataset) -> dict[st
         "complete": complete.level.value,
         "consistent": complete.consistent,
         "consistent_since": complete.consistent_since,
+        "waits_for": None if waits is None else waits.why,
+        "waits_until": None if waits is None else waits.until,
     }
 
 
@@ -161,6 +173,9 @@ def _show(found: dict[str, object]) -> None:
             f"{one['pending_batches']} behind, complete: {one['complete']}"
             + (since if one["consistent"] else "")
         )
+        if one["waits_until"] is not None:
+            until = _text(one["waits_until"])
+            say(f"    its runs wait until {until} at most: {one['waits_for']}")
 
 
 def _text(value: object) -> str:

@@ -56,6 +56,10 @@ FAILING_TAG = ".dagster/datazone_failing_shards"
 """Hidden tag of a drain run: shards that it could not read last, each with the error, as JSON; the
 first few."""
 
+RIVAL_TAG = ".dagster/datazone_rival"
+"""Hidden tag of a drain run: when another code location last wanted to drain the same source with
+other settings, and what it says of that."""
+
 SHARED_TAG = ".dagster/datazone_shared"
 """Hidden tag of a requested run of all transforms of a source: the source."""
 RETRIES_TAG = ".dagster/datazone_retries"

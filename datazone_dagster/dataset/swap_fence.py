@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from datazone_dagster.dataset.properties import generation_of
 from datazone_dagster.dataset.settled_positions import settle_positions
@@ -37,6 +38,13 @@ ATTEMPT_AND_HALF = 1.5
 SHORTEST = timedelta(minutes=1)
 LONGEST = timedelta(minutes=10)
 """Bounds of the fence: a rebuild whose process dies stops its dataset for no longer."""
+
+
+class Fence(NamedTuple):
+    """Until when runs of a dataset wait at most, and what for."""
+
+    until: datetime
+    why: str
 
 
 class MakesWayError(ConcurrentWriterError):
@@ -95,6 +103,15 @@ def fenced_until(table: Snapshot, source: str, now: datetime, own: str = "") -> 
         own: Fence of the run itself: it makes way for those that were raised before only.
     """
     return max(_before(table, source, now, own).values(), default=None)
+
+
+def standing_fence(table: Snapshot, source: str, now: datetime) -> Fence | None:
+    """Return the last fence to end of those that runs make way for; None if there is none."""
+    found = _before(table, source, now, "")
+    if not found:
+        return None
+    name, until = max(found.items(), key=lambda one: one[1])
+    return Fence(until, _reason(name))
 
 
 def make_way(table: Snapshot, uri: str, source: str, now: datetime, own: str = "") -> None:

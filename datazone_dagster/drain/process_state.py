@@ -85,6 +85,18 @@ def save_state(client: StreamClient, state: ProcessState) -> None:
     _states[client] = state
 
 
+def take_over_state(client: StreamClient, former: StreamClient) -> None:
+    """Pass on what a client's successor may know: sizes, and when replaced files are deleted."""
+    state = _states.pop(former, None)
+    if state is not None:
+        _states[client] = ProcessState(
+            state.size,
+            state.base_bytes,
+            state.clean_up_at_seconds,
+            known=KnownEvents(state.known.most),
+        )
+
+
 def activities_of(client: StreamClient) -> Activities:
     """Return the recent activity of a client's shards; empty if none is known."""
     state = _states.get(client)

@@ -28,7 +28,7 @@ _SETTINGS: Sequence[tuple[str, str, object, str]] = (
         "pools",
         "concurrency.pools.granularity",
         "run",
-        "two runs of a transform may work at once: one of them loses each commit race",
+        "a run whose pool another one has starts all the same, and waits in a place of another run",
     ),
     (
         "run_monitoring",

@@ -42,7 +42,13 @@ from datazone_dagster.dataset.source_datasets import datasets_of_source
 from datazone_dagster.delta.store_access import resolve_access_with
 from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.delta.unfinished_uploads import abort_uploads_with
-from datazone_dagster.drain import DrainSettings, drain_once, drain_tick, next_drain_seconds
+from datazone_dagster.drain import (
+    DrainSettings,
+    drain_once,
+    drain_tick,
+    next_drain_seconds,
+    take_over_state,
+)
 from datazone_dagster.drain.known_sets import known_sets
 from datazone_dagster.drain.polling import LISTENING, POLLING
 from datazone_dagster.erase import Erasure, open_erasure
@@ -165,6 +171,7 @@ __all__ = [
     "snapshot_status",
     "source_status",
     "start_exports",
+    "take_over_state",
     "truncate_applied",
     "utc_now",
     "waits_for_rebuild",

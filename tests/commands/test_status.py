@@ -14,6 +14,9 @@ from rich.console import Console
 from datazone_dagster.commands.project import load_project
 from datazone_dagster.commands.status import sources_of
 from datazone_dagster.commands.status_screen import screen
+from datazone_dagster.dataset.swap_fence import ERASURE, raise_fence
+from datazone_dagster.dataset.table_shape import KIND
+from datazone_dagster.delta.table import opened
 from datazone_dagster.pipeline import truncate_applied, utc_now, want_snapshot
 from datazone_dagster.testing import FixedClock
 from tests.commands.running import DEFINITIONS, ProjectFolder
@@ -63,6 +66,24 @@ def test_sources_datasets_snapshots_and_gaps(project: ProjectFolder) -> None:
     assert "open gap: shard" in shown
     assert "Snapshot of orders has not begun." in shown
     assert "dataset current: 2 rows at batch 1, 1 behind, complete: error" in shown
+
+
+def test_runs_that_wait_for_a_repair_are_said(project: ProjectFolder) -> None:
+    project.put("a", 1)
+    project.drain()
+    project.apply()
+    table = opened(project.layout.dataset("current"), project.layout.storage_options, KIND)
+    assert table is not None
+    now = utc_now()
+    raise_fence(table, "orders", f"{ERASURE}1", now + timedelta(minutes=5), now)
+    [source] = json.loads(project.run("status", "--json").stdout)["sources"]
+    current, events = source["datasets"]
+    assert current["waits_for"] == "keys are being erased from it"
+    assert current["waits_until"]
+    assert (events["waits_for"], events["waits_until"]) == (None, None)
+    until = f"{now + timedelta(minutes=5):%Y-%m-%d %H:%M:%S} UTC"
+    shown = project.run("status").stdout
+    assert f"its runs wait until {until} at most: keys are being erased from it" in shown
 
 
 def test_an_idle_drain_looks_different_from_a_dead_one(project: ProjectFolder) -> None:

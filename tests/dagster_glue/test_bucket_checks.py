@@ -8,7 +8,10 @@ import pytest
 from dagster import AssetCheckEvaluation, AssetCheckKey
 
 from datazone_dagster import Expect
+from datazone_dagster.dagster_glue.checks import bucket_checks
+from datazone_dagster.dagster_glue.checks.shown_evaluation import shown_evaluation
 from datazone_dagster.model.key_bucket import KeyBucket, key_buckets
+from datazone_dagster.observe.bucket_verdicts import standing
 from tests.apply.test_buckets import slots_of_ids
 from tests.dagster_glue.conftest import KEYS, MakeWorld, ScriptedResource, World, orders_transform
 from tests.examples import LONG
@@ -64,6 +67,34 @@ def test_a_run_that_fails_by_a_rule_stands_for_its_bucket(make_world: MakeWorld)
     assert (passed, severity) == (False, "ERROR")
     assert "Bucket 2-of-2: " in text
     assert "nothing of their chunk was applied" in text
+
+
+def test_of_two_runs_that_report_at_once_the_one_that_fails_is_seen(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster shows the newer run; it began, and passed, after the other one had looked."""
+    world = make_world(orders_transform(buckets=2, expect={"known": "status <> 'lost'"}))
+    first, second = key_buckets(2)
+    others: list[bool] = []
+
+    def reports_meanwhile(reports: Any) -> Any:
+        found = standing(reports)
+        if not others:
+            others.append(True)
+            assert apply(world, first, "placed")
+        return found
+
+    monkeypatch.setattr(f"{bucket_checks.__name__}.standing", reports_meanwhile)
+    assert apply(world, second, "lost")
+    key = AssetCheckKey(KEYS.dataset("orders"), "expect_known")
+    shown = shown_evaluation(world.instance, key)
+    assert shown is not None
+    assert not shown.passed
+    assert str(shown.description).startswith("Bucket 2-of-2: 2 of 2 rows")
+    assert apply(world, second, "found")
+    shown = shown_evaluation(world.instance, key)
+    assert shown is not None
+    assert shown.passed
 
 
 @pytest.mark.parametrize("of", [4, *([1] if LONG else [])])

@@ -44,6 +44,7 @@ from datazone_dagster.dagster_glue.names import (
     READ_TAG,
 )
 from datazone_dagster.dagster_glue.runs.heartbeat import SILENCE_SECONDS
+from datazone_dagster.drain.process_state import load_state
 from datazone_dagster.errors import (
     DefinitionError,
     LakehouseMismatchError,
@@ -396,6 +397,41 @@ def test_a_run_in_another_lakehouse_lands_nothing(world: World) -> None:
     tags = {**request.tags, ".dagster/datazone_batch": "99"}
     with pytest.raises(LakehouseMismatchError):
         world.run(JOB, tags=tags, partition=request.partition_key)
+
+
+class _NewClient:
+    """A client of its own for each call, as the real resource makes."""
+
+    def __init__(self, stream: ScriptedStream) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def clean_up_of(client: Any) -> float:
+    return load_state(client, DrainSettings()).clean_up_at_seconds
+
+
+def test_ticks_that_fail_do_not_put_off_the_deletion_of_replaced_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client after a failure is a new one: it may have other credentials or endpoints."""
+    made: list[_NewClient] = []
+
+    def new_client(_: ScriptedResource, table_name: str, **__: Any) -> _NewClient:
+        made.append(_NewClient(ScriptedResource.streams[table_name]))
+        return made[-1]
+
+    monkeypatch.setattr(ScriptedResource, "stream_client", new_client)
+    world.tick()
+    due = clean_up_of(made[-1])
+    world.stream.faults = FaultPlan([Fault("DescribeStream", FaultKind.THROTTLING, times=None)])
+    for _ in range(3):
+        with suppress(ThrottledError):
+            world.tick()
+    assert len(made) == 3
+    assert clean_up_of(made[-1]) == due
 
 
 @pytest.mark.parametrize("refused", ["DescribeStream", "ListStreams"])

@@ -25,9 +25,13 @@ def test_no_run_is_requested_while_a_rebuild_makes_runs_wait(
     until = now + timedelta(minutes=5)
     raise_fence(table, "orders", "id of the rebuild", until, now)
     world.put("a", "shipped")
+    world.clock.advance(timedelta(seconds=31))  # unchanged checks are due then
     tick = world.tick()
     assert not tick.requests
     at = f"{until:%Y-%m-%d %H:%M:%S} UTC"
-    assert f"waits for a rebuild, a repair or wider columns, until {at} at most" in str(tick.skip)
+    lag = tick.checks()["orders:lag"]
+    for text in (str(tick.skip), str(lag.description)):
+        assert f"orders waits, until {at} at most, for dataset orders: a rebuild is" in text
+    assert lag.metadata["waits_until"].value == until.timestamp()
     world.clock.advance(timedelta(minutes=6))
     assert len(world.tick().requests) == 1

@@ -407,7 +407,7 @@ GUARDS = (
     Guard(
         "A run of several transforms has the slot of each before it applies it",
         "dagster_glue/assets/source_run.py",
-        "return name == self._own or self._slots.claim(seat.pool, name)",
+        "return name == self._own or self._slots.claim(seat.lazy_apply.pool, name)",
         "return True",
         "dagster_glue/test_source_runs.py"
         "::test_a_transform_whose_pool_is_taken_joins_once_it_is_free",

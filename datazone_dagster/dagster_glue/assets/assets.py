@@ -187,8 +187,7 @@ def _applied(
     seat = None
     # Broad on purpose: whatever ended the application, the run reports the rest and fails.
     try:
-        pool = pool_name(transform, keys.prefix)
-        limit_pools(context.instance, [pool], transform.buckets)
+        limit_pools(context.instance, [lazy_apply.pool], transform.buckets)
         change_log = keys.change_log(transform.source)
         check_lakehouse(context.instance, context.run.tags, transform.source, layout, change_log)
         name_lakehouse(context.instance, context.run, layout)
@@ -236,7 +235,7 @@ def _alone(
     transform, told = lazy_apply.transform, None
     is_of_all = SHARED_TAG in context.run.tags  # a part of it, repeated
     if transform.source.stream_enabled and stays(context.run) and not is_of_all:
-        pools = [pool_name(transform, lazy_apply.keys.prefix)]
+        pools = [lazy_apply.pool]
         told = told_to_end(context.instance, context.run.run_id, pools, clock)
     checks = RepeatedChecks()
     for so_far in lazy_apply.progress(layout, context.log, told):

@@ -13,7 +13,6 @@ from datazone_dagster.api import Transform
 from datazone_dagster.dagster_glue.assets.lazy_apply import LazyApply
 from datazone_dagster.dagster_glue.assets.repeated_checks import RepeatedChecks
 from datazone_dagster.dagster_glue.checks.applied import Applied
-from datazone_dagster.dagster_glue.names import pool_name
 from datazone_dagster.model.turns import Turn
 
 
@@ -31,11 +30,6 @@ class Seat:
     def transform(self) -> Transform:
         """The transform."""
         return self.lazy_apply.transform
-
-    @property
-    def pool(self) -> str:
-        """Pool of its runs."""
-        return pool_name(self.transform, self.lazy_apply.keys.prefix)
 
     def is_done(self) -> bool:
         """Return whether it was applied; False if it had to wait all the time.

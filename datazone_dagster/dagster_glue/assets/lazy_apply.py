@@ -18,6 +18,7 @@ from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.assets.chunk_log import LOG_EVERY_SECONDS, ChunkLog
 from datazone_dagster.dagster_glue.checks.applied import Applied
 from datazone_dagster.dagster_glue.checks.dataset_checks import State, schema_of, state_of
+from datazone_dagster.dagster_glue.names import pool_name
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
@@ -91,6 +92,11 @@ class LazyApply:
         self.partition = None if bucket.is_whole else bucket.name
         self._bucket = bucket
         self._applied: dict[str, Applied] | None = None
+
+    @property
+    def pool(self) -> str:
+        """Pool of the runs of the transform."""
+        return pool_name(self.transform, self.keys.prefix)
 
     def to_dataset(self, dataset_id: str, layout: Layout, logger: logging.Logger) -> Applied:
         """Return what was applied to one dataset; the first call applies the transform.

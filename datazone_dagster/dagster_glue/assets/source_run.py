@@ -144,7 +144,7 @@ class _SourceRun:
         self._pause = pause
         self._shared = SharedLog.of(applier.transform.source, layout)
         self._stays = stays(context.run)
-        pools = [one.pool for one in seats.values()]
+        pools = [one.lazy_apply.pool for one in seats.values()]
         self._told = told_to_end(self._instance, self._run_id, pools, self._clock)
         self._before = retries.from_json(context.run.tags.get(RETRIES_TAG))
         self._turns = Turns(
@@ -247,7 +247,7 @@ class _SourceRun:
     def _has_slot(self, seat: Seat) -> bool:
         """Return whether no other run has the pool of a transform."""
         name = seat.transform.name  # that of its step as well
-        return name == self._own or self._slots.claim(seat.pool, name)
+        return name == self._own or self._slots.claim(seat.lazy_apply.pool, name)
 
     def _fails(self, name: str, seat: Seat, error: Exception) -> Iterator[Event]:
         """Record a failure, at once; the run ends after the wait before the next attempt."""

@@ -2,7 +2,8 @@
 
 The rows of a run decide the checks of expectations, and `schema` where values did not fit. A bucket
 that fails stands in the check until a run of its keys has passed: each report takes over from the
-newest evaluations what they say of the other buckets.
+newest evaluations what they say of the other buckets. After its report, a run looks whether another
+one has hidden a bucket that fails.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from datazone_dagster.dagster_glue.checks.expectation_checks import (
     values_of,
 )
 from datazone_dagster.dagster_glue.checks.rendering import VALUES_NOT_FITTING, severity
+from datazone_dagster.dagster_glue.checks.shown_evaluation import shown_evaluation
 from datazone_dagster.dagster_glue.names import SCHEMA_CHECK, expectation_check_name
 from datazone_dagster.dagster_glue.runs.bucket_runs import bucket_of_run
 from datazone_dagster.model.key_bucket import KeyBucket
@@ -66,6 +68,36 @@ def across_buckets(
     bucket, of_rows = bucket_of_run(context, transform), _of_rows(transform, keys)
     for event in events:
         yield _combined(event, context.instance, of_rows, bucket)
+        key = _key_of(event)
+        if key is not None and key in of_rows:
+            _show_what_stands(context.instance, key)
+
+
+def _key_of(event: object) -> AssetCheckKey | None:
+    if not isinstance(event, AssetCheckResult | AssetCheckEvaluation) or event.asset_key is None:
+        return None
+    return AssetCheckKey(event.asset_key, event.check_name or "")
+
+
+def _show_what_stands(instance: DagsterInstance, key: AssetCheckKey) -> None:
+    """Report a bucket that fails once more, if what Dagster shows of the check passes.
+
+    Two runs that report at once do not know of each other, and the newer run is shown, whichever
+    reported last.
+    """
+    shown = shown_evaluation(instance, key)
+    if shown is None or not shown.passed:
+        return
+    newest = islice(evaluations(instance, key), LOOKED_AT)
+    failing = standing([report_in(values_of(one)) for one in newest])
+    if failing:
+        levels = {one.level for one in failing.values()}
+        level = Level.ERROR if Level.ERROR in levels else Level.WARN
+        noted = {**shown.metadata, FAILING: failing_to_json(failing)}
+        told: AssetCheckEvaluation = _copied(
+            shown, False, severity(level), reason_of(failing), noted
+        )
+        instance.report_runless_asset_event(told)
 
 
 def _of_rows(transform: Transform, keys: AssetKeys) -> frozenset[AssetCheckKey]:
@@ -80,11 +112,10 @@ def _of_rows(transform: Transform, keys: AssetKeys) -> frozenset[AssetCheckKey]:
 def _combined(
     event: E, instance: DagsterInstance, of_rows: Collection[AssetCheckKey], bucket: KeyBucket
 ) -> E:
-    if not isinstance(event, AssetCheckResult | AssetCheckEvaluation) or event.asset_key is None:
+    key = _key_of(event)
+    if key is None or key not in of_rows:
         return event
-    key = AssetCheckKey(event.asset_key, event.check_name or "")
-    if key not in of_rows:
-        return event
+    assert isinstance(event, AssetCheckResult | AssetCheckEvaluation)
     own = _failing(event, key)
     report = BucketReport(bucket, {} if own is None else {bucket: own})
     # Older verdicts are in the newest evaluation.

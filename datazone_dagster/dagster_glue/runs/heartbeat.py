@@ -7,9 +7,9 @@ each run writes heartbeats to one of its tags, and the drain sensor ends a run w
 believes the time in the tag only together with what it has seen itself, see `silence.py`.
 
 An executor that hands its steps to others (a broker's workers, pods) leaves a run as started while
-its step waits for one of them, and for ever if that message is lost. So does a run whose step waits
-for a slot of its pool. A run gets more time before its first heartbeat, unless, with a broker, one
-that began later has overtaken it.
+its step waits for one of them, and for ever if that message is lost. A run gets more time before
+its first heartbeat, unless, with a broker, one that began later has overtaken it. A run whose step
+waits for a slot of its pool is not silent: it has that time from when it gets the slot.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
 from datazone_dagster.dagster_glue.names import ALIVE_TAG, hidden_tag
 from datazone_dagster.dagster_glue.runs.silence import SilenceWatch
+from datazone_dagster.dagster_glue.runs.slot_waits import waiting_for_slots
 from datazone_dagster.model.protocols import Clock
 
 HEARTBEAT_SECONDS = 5.0
@@ -39,7 +40,7 @@ process takes half of that to start.
 """
 
 FIRST_HEARTBEAT_SECONDS = 120.0
-"""Time for the first heartbeat: a step may wait for a slot of its pool, or for a worker."""
+"""Time for the first heartbeat: a step may wait for a worker."""
 
 OVERTAKEN_SECONDS = 35.0
 """The same once a later step has begun: the worker of this one may have to load the code first."""
@@ -50,6 +51,9 @@ failed: snapshots, rebuilds, maintenance, audits."""
 
 _NEWEST_RUNS = 200
 _WITH_A_PROCESS = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+
+_WAITS = "waits for a slot"
+"""Stands for the heartbeat of a run whose step waits: its silence begins when it need not wait."""
 
 _watch = SilenceWatch()
 
@@ -140,14 +144,17 @@ def end_silent_runs(
     """
     records = _started_runs(instance, job_names, only)
     begun = {job_name: _last_begun(records, job_name) for job_name in handed_on}
+    own = [one for one in records if one.dagster_run.job_name in job_names]
+    mute = {one.dagster_run.run_id for one in own if _heartbeat_of(one) is None}
+    waiting = waiting_for_slots(instance, mute)
     for record in records:
         run, alive_at = record.dagster_run, _last_alive_at(record, job_names)
-        heartbeat = hidden_tag(run.tags, ALIVE_TAG)
+        heartbeat = _WAITS if run.run_id in waiting else _heartbeat_of(record)
         allowed_seconds = _allowed_seconds(record, quick_to_end, begun)
         # Seen by ourselves at least: one heartbeat less, as a tick sees the last one late.
         least_seconds = allowed_seconds - HEARTBEAT_SECONDS
         seen_seconds = _watch.look(run.run_id, heartbeat, now, least_seconds / 2)
-        if alive_at is None or seen_seconds < least_seconds:
+        if alive_at is None or seen_seconds < least_seconds or run.run_id in waiting:
             continue
         if max((now - alive_at).total_seconds(), seen_seconds) < allowed_seconds:
             continue
@@ -159,6 +166,10 @@ def end_silent_runs(
             "process is gone. Nothing is lost: its commits are safe, and the next run continues "
             "after them.",
         )
+
+
+def _heartbeat_of(record: RunRecord) -> str | None:
+    return hidden_tag(record.dagster_run.tags, ALIVE_TAG)
 
 
 def last_sign_of_life(record: RunRecord) -> datetime | None:

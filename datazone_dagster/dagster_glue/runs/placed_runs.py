@@ -40,6 +40,11 @@ class PlacedRuns:
     sensor: str
     now: datetime
 
+    @property
+    def location(self) -> str:
+        """Name of the code location; empty if it is not known."""
+        return self.place.repository[0] if self.place.repository else ""
+
     def records(self, wanted: RunsFilter, limit: int | None = None) -> list[RunRecord]:
         """Return runs, the newest first, but those that say that they are of another place."""
         found = self.instance.get_run_records(wanted, limit=limit)
@@ -83,7 +88,7 @@ class PlacedRuns:
             rival: Name of the other code location.
             does: What both do, such as "apply orders".
         """
-        own = self.place.repository[0] if self.place.repository else ""
+        own = self.location
         return (
             f"the code locations {own} and {rival} both {does} in {self.place.lakehouse}, with "
             f"other code or settings: the run of {rival} goes on, and {own} starts none meanwhile. "

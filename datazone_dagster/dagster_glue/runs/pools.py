@@ -39,6 +39,14 @@ def limit_pools(instance: DagsterInstance, pools: Collection[str], limit: int = 
         _logger.warning("The limit of the pools %s could not be set: %s", sorted(pools), error)
 
 
+def pool_limit(instance: DagsterInstance, pool: str) -> int | None:
+    """Return the limit of a pool; None if it has none."""
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return None
+    return next((one.limit for one in storage.get_pool_limits() if one.name == pool), None)
+
+
 def counts_runs(instance: DagsterInstance) -> bool:
     """Return whether pools hold whole runs in the queue; else, steps wait for slots."""
     storage = instance.event_log_storage

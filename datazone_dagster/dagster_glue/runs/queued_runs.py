@@ -1,8 +1,8 @@
-"""What a run waits for, where pools count runs.
+"""What a run waits for: pools that others have.
 
-Dagster starts such a run when the pools of all its steps are free. While it waits in the queue, the
-runs that stay end, whoever's they are: it may need their place. So the sensor requests no run that
-could not start, and says which run it waits for.
+Where pools count runs, Dagster starts a run when the pools of its steps are free. While it waits
+in the queue, the runs that stay end, whoever's they are: it may need their place. So the sensor
+requests no run that could not start, and says which run it waits for.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
+from datazone_dagster.dagster_glue.names import ALIVE_TAG, hidden_tag
 from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.pools import POOL_LIMIT, counts_runs
 from datazone_dagster.dagster_glue.runs.run_place import repository_of
+from datazone_dagster.dagster_glue.runs.slot_waits import slot_wait
 
 AT_WORK = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 RUNS_READ = 100
@@ -33,15 +35,17 @@ class Taken:
 
 
 def held_pools(placed: PlacedRuns, run: DagsterRun, pools: Collection[str]) -> str:
-    """Return which runs at work have a pool that a queued run needs, as a clause.
+    """Return which runs at work have a pool that a run waits for, as a clause.
 
-    Empty if the run is not queued, or no run has one of them: it waits for a place then.
+    Empty if the run has begun, or no run has one of them: it waits for a place then.
 
     Args:
         placed: Runs, as seen from the place of the run.
         run: The run.
         pools: Pools that it needs.
     """
+    if run.status is DagsterRunStatus.STARTED and hidden_tag(run.tags, ALIVE_TAG) is None:
+        return slot_wait(placed.instance, run, pools)
     if run.status is not DagsterRunStatus.QUEUED:
         return ""
     held = _holders(placed.instance, pools)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 
@@ -48,7 +48,7 @@ class RunDecision:
 
     `failures` counts the applications that failed in a row, `last_error` is the start of the
     latest one's error, `failed_run_id` its run. `conflict` tells of another code location that does
-    the same.
+    the same. `waits_until` is when the transform goes on at the latest, if its dataset is repaired.
     """
 
     request: RunRequest | None
@@ -57,6 +57,15 @@ class RunDecision:
     last_error: str = ""
     failed_run_id: str = ""
     conflict: str = ""
+    waits_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What keeps a transform from a run, empty if nothing does; until when, if that is known."""
+
+    text: str = ""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,10 @@ class RunDecider:
             past = _past_failures(self.placed, self.transform, of_bucket, self.loaded_at)
         if active:
             return self._while_active(past, active, bucket)
-        why_not = self._waits or _text_of_wait(name, past, self.now)
+        if self._waits.text:
+            decision = _decided(past, self._waits.text)
+            return replace(decision, waits_until=self._waits.until)
+        why_not = _text_of_wait(name, past, self.now)
         early = timedelta(0) if why_not else self._too_early(bucket)
         if early > timedelta(0):
             why_not = f"the next run of {name} starts in {in_words(early)}"
@@ -154,7 +166,7 @@ class RunDecider:
         return taken_pools(self.placed, [self.pool])
 
     @cached_property
-    def _waits(self) -> str:
+    def _waits(self) -> Wait:
         return why_it_waits(self.transform, self.layout, self.now)
 
     def _too_early(self, bucket: KeyBucket) -> timedelta:
@@ -223,19 +235,24 @@ def _text_of_wait(name: str, past: _PastFailures, now: datetime) -> str:
     return f"{name} failed {times} and is retried in {wait}"
 
 
-def why_it_waits(transform: Transform, layout: Layout, now: datetime) -> str:
-    """Return what keeps a transform with a backlog from a run; empty if nothing does."""
+def why_it_waits(transform: Transform, layout: Layout, now: datetime) -> Wait:
+    """Return what keeps a transform with a backlog from a run."""
     if text := waits_for_lookups(transform, layout):
-        return text
+        return Wait(text)
     ids = [one.id for one in transform.outputs.values()]
     try:
-        until = waits_for_rebuild(transform.source.name, ids, layout, now)
+        found = waits_for_rebuild(transform.source.name, ids, layout, now)
     except StorageError as error:
-        return f"{transform.name} waits for its datasets, which can't be opened: {error.what}"
-    if until is None:
-        return ""
-    at = f"{until:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{transform.name} waits for a rebuild, a repair or wider columns, until {at} at most"
+        return Wait(f"{transform.name} waits for its datasets, which can't be opened: {error.what}")
+    if found is None:
+        return Wait()
+    dataset_id, fence = found
+    return Wait(
+        f"{transform.name} waits, until {fence.until:%Y-%m-%d %H:%M:%S} UTC at most, for dataset "
+        f"{dataset_id}: {fence.why}. Its runs go on as soon as that is done, or at that time if "
+        "its process has died",
+        fence.until,
+    )
 
 
 def waits_for_lookups(transform: Transform, layout: Layout) -> str:

@@ -30,6 +30,7 @@ from datazone_dagster.dagster_glue.runs.pools import free_pools, limit_pools
 from datazone_dagster.dagster_glue.runs.queued_runs import held_pools, taken_pools
 from datazone_dagster.dagster_glue.runs.run_requests import (
     RunDecision,
+    Wait,
     died_at,
     end_of,
     has_applied,
@@ -116,34 +117,54 @@ def decide_source_run(
     why_not = {one.name: why_it_waits(one, layout, now) for one in transforms if one.name in heads}
     ready = [
         name
-        for name, text in why_not.items()
-        if not text and (name not in counted or counted[name].until <= now)
+        for name, wait in why_not.items()
+        if not wait.text and (name not in counted or counted[name].until <= now)
     ]
-    wait = "; ".join(filter(None, why_not.values()))
+    failing = _with_waits(failing, why_not)
+    text = "; ".join(one.text for one in why_not.values() if one.text)
     if ready:
-        wait = _text_of_wait(placed, latest, job, loaded_at, options)
-    if wait or not ready:
-        return decided(wait)
+        text = _text_of_wait(placed, latest, job, loaded_at, options)
+    if text or not ready:
+        return decided(text)
     taken = taken_pools(placed, pools)
     if taken.text:
         return decided(f"{job} {taken.text}", is_conflict=taken.elsewhere)
     limit_pools(instance, pools)
-    request = RunRequest(
-        job_name=job,
-        tags={
-            **options.run_tags,
-            SOURCE_TAG: source.name,
-            SHARED_TAG: source.name,
-            BATCH_TAG: str(max(heads[one] for one in ready)),
-            LAKEHOUSE_TAG: without_secrets(layout.uri),
-            VERSION_TAG: version,
-            **({RETRIES_TAG: retries.to_json(counted)} if counted else {}),
-        },
-    )
+    tags = {
+        **options.run_tags,
+        **_own_tags(source, layout, version, counted),
+        BATCH_TAG: str(max(heads[one] for one in ready)),
+    }
+    request = RunRequest(job_name=job, tags=tags)
     return decided(f"{', '.join(ready)} of {source.name} have a backlog", request)
 
 
 _Decision = tuple[RunRequest | None, str, dict[str, RunDecision]]
+
+
+def _own_tags(
+    source: DynamoDBSource, layout: Layout, version: str, counted: Mapping[str, Retry]
+) -> dict[str, str]:
+    return {
+        SOURCE_TAG: source.name,
+        SHARED_TAG: source.name,
+        LAKEHOUSE_TAG: without_secrets(layout.uri),
+        VERSION_TAG: version,
+        **({RETRIES_TAG: retries.to_json(counted)} if counted else {}),
+    }
+
+
+def _with_waits(
+    failing: Mapping[str, RunDecision], waits: Mapping[str, Wait]
+) -> dict[str, RunDecision]:
+    """Return the failures, and what keeps transforms from a run until a time that is known."""
+    until = {name: one for name, one in waits.items() if one.until is not None}
+    return dict(failing) | {
+        name: replace(
+            failing.get(name, RunDecision(None, "")), reason=one.text, waits_until=one.until
+        )
+        for name, one in until.items()
+    }
 
 
 def _version(versions: Mapping[str, str]) -> str:

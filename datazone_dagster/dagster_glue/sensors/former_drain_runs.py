@@ -5,11 +5,13 @@ from __future__ import annotations
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from datazone_dagster.api import DynamoDBSource
-from datazone_dagster.dagster_glue.names import drain_job_name
+from datazone_dagster.dagster_glue.names import drain_job_name, sensor_name
 from datazone_dagster.dagster_glue.runs.heartbeat import end_silent_runs, last_sign_of_life
 from datazone_dagster.dagster_glue.runs.job_runs import ACTIVE
+from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.run_place import RunPlace
 from datazone_dagster.dagster_glue.runs.staying_runs import tell_to_end
+from datazone_dagster.dagster_glue.sensors.drain_rivals import Rivals, rivals_in
 from datazone_dagster.model.drain_part import StreamPart
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import Clock
@@ -35,6 +37,8 @@ class FormerDrainRuns:
         self._source = source
         self._clock = clock
         self._are_gone = False
+        self.conflict = ""
+        """Sentence on another code location that drains the source by runs; empty if none does."""
 
     def part(
         self,
@@ -50,6 +54,7 @@ class FormerDrainRuns:
         Raises:
             StorageError: The lakehouse can't be read.
         """
+        self.conflict = ""
         if self._are_gone or not was_drained_by_runs(layout, self._source.name):
             self._are_gone = True
             return None
@@ -58,11 +63,25 @@ class FormerDrainRuns:
         active = RunsFilter(job_name=job, statuses=ACTIVE)
         found = instance.get_run_records(active, limit=_ACTIVE_MOST)
         records = [one for one in found if not place.is_of_others(one.dagster_run)]
+        placed = PlacedRuns(instance, place, sensor_name(self._source), self._clock())
+        rivals = rivals_in(placed, records, "")
+        self.conflict = "" if rivals is None else _conflict(self._source, placed, rivals)
+        others = () if rivals is None else rivals.records
         for record in records:
-            tell_to_end(instance, record, _WHY)
+            if record not in others:
+                tell_to_end(instance, record, _WHY)
         self._are_gone = not records
         started = [one for one in records if one.dagster_run.status is DagsterRunStatus.STARTED]
         if not any(last_sign_of_life(one) for one in started):
             return None
         # How far they are is not known: they end within seconds, and have sets of any number.
         return StreamPart(1, {shard_sets(1)[0].name: None}, reported_batch)
+
+
+def _conflict(source: DynamoDBSource, placed: PlacedRuns, rivals: Rivals) -> str:
+    return (
+        f"The code location {rivals.location} drains {source.name} into {placed.place.lakehouse} "
+        f'by runs (drain="runs"), and {placed.location} by ticks. Its runs go on, and the ticks '
+        f"of {placed.location} read nothing. Keep the source in one code location, or give both "
+        "the same DynamoDBSource."
+    )

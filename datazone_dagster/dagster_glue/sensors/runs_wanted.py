@@ -23,9 +23,11 @@ from datazone_dagster.dagster_glue.runs.run_place import RunPlace
 from datazone_dagster.dagster_glue.runs.run_requests import RunDecider, RunDecision
 from datazone_dagster.dagster_glue.runs.source_run_requests import decide_source_run, end_source_run
 from datazone_dagster.dagster_glue.runs.staying_runs import definition_version
+from datazone_dagster.dagster_glue.runs.stuck_starts import end_stuck_starts
 from datazone_dagster.dagster_glue.sensors.sensor_checks import (
     SensorCheck,
     with_failures,
+    with_wait,
     with_warning,
 )
 from datazone_dagster.dagster_glue.shared import Group
@@ -68,11 +70,7 @@ class RunsWanted:
             now: Current time.
             loaded_at: Time when the code location was loaded.
         """
-        jobs = {one(self.source) for one in (snapshot_job_name, resync_job_name, source_job_name)}
-        own = {one.job_name for one in transforms}
-        quick = own | {source_job_name(self.source)}
-        handed_on = own if _has_broker(self.options.executor) else set()
-        end_silent_runs(self.instance, jobs | own, now, quick_to_end=quick, handed_on=handed_on)
+        self._end_lost_runs(transforms, now)
         placed = PlacedRuns(self.instance, self.place, sensor_name(self.source), now)
         heads: dict[str, int] = {}
         for transform in transforms:
@@ -122,19 +120,33 @@ class RunsWanted:
                 decisions[transform.name] = replace(worst, conflict=conflict)
         for transform in waiting:
             decision = decisions.get(transform.name, RunDecision(None, ""))
-            if decision.failures:
-                for dataset in transform.outputs.values():
-                    lags[dataset.id] = with_failures(lags[dataset.id], decision)
-            if decision.conflict:
-                for dataset in transform.outputs.values():
-                    lags[dataset.id] = with_warning(lags[dataset.id], decision.conflict)
+            for dataset in transform.outputs.values():
+                lags[dataset.id] = _with_decision(lags[dataset.id], decision)
         return requests, reasons
+
+    def _end_lost_runs(self, transforms: Sequence[Transform], now: datetime) -> None:
+        """End runs whose process has died, or has not begun."""
+        jobs = {one(self.source) for one in (snapshot_job_name, resync_job_name, source_job_name)}
+        own = {one.job_name for one in transforms}
+        quick = own | {source_job_name(self.source)}
+        handed_on = own if _has_broker(self.options.executor) else set()
+        end_silent_runs(self.instance, jobs | own, now, quick_to_end=quick, handed_on=handed_on)
+        end_stuck_starts(self.instance, jobs | own, now)
 
     def _version(self, transform: Transform) -> str:
         """Return the version of a transform and of the settings of its runs."""
         applier, tags = self.group.members[transform.name].applier, self.options.op_tags
         of_runs = (applier.settings, applier.preview, applier.keys.prefix)
         return definition_version(transform, *of_runs, sorted(tags.items()))
+
+
+def _with_decision(check: SensorCheck, decision: RunDecision) -> SensorCheck:
+    """Return a `lag` check that also tells why its transform gets no run, if somebody must know."""
+    if decision.failures:
+        check = with_failures(check, decision)
+    if decision.waits_until is not None:
+        check = with_wait(check, decision.reason, decision.waits_until)
+    return with_warning(check, decision.conflict) if decision.conflict else check
 
 
 def _has_broker(executor: ExecutorDefinition) -> bool:

@@ -54,6 +54,7 @@ from datazone_dagster.dagster_glue.sensors.sensor_checks import (
     stream_checks,
     with_snapshot,
     with_unwatched,
+    with_warning,
 )
 from datazone_dagster.dagster_glue.sensors.snapshot_requests import (
     SnapshotDecision,
@@ -72,6 +73,7 @@ from datazone_dagster.pipeline import (
     DrainSettings,
     drain_tick,
     next_drain_seconds,
+    take_over_state,
 )
 from datazone_dagster.process import crash_points
 from datazone_dagster.process.shutdown import shutdown_requested
@@ -114,6 +116,8 @@ class DrainSensor:
         self._settings = settings
         self._clock = clock
         self._client: tuple[dict[str, object], StreamClient] | None = None
+        self._is_client_outdated = False
+        self._conflict = ""
         self._unsaved: SensorCursor | None = None
         self._drained_at: datetime | None = None
         self._reported_batch: int | None = None
@@ -253,6 +257,9 @@ class DrainSensor:
             of_sets = runs.requested(drained.known, now, self._loaded_at)
             requests, reasons = of_sets.requests + requests, reasons + of_sets.reasons
             checks[0] = of_sets.told_in(checks[0])
+        if self._conflict:
+            checks[0] = with_warning(checks[0], self._conflict)
+            reasons = [*reasons, self._conflict]
         return Findings(drained.report, caught_up_at, never_read, checks, requests, reasons)
 
     def _drain(self, tick: _Tick, left: DrainSettings | None = None) -> Succeeded | Failed:
@@ -272,7 +279,7 @@ class DrainSensor:
             )
         except DatazoneError as error:
             # The next tick builds a new client: credentials and endpoints may have changed.
-            self._client = None
+            self._is_client_outdated = True
             return failed_with(error, part, self._source, layout, self._clock(), context.log)
         self._maintenance.after(report, context, layout, transforms)
         self._reported_batch = report.head_batch
@@ -290,15 +297,19 @@ class DrainSensor:
         """Return what a tick does of a drain: everything, or what drain runs do not."""
         runs = self._runs(tick)
         if runs is not None:
-            return runs.part(self._clock(), self._reported_batch)
+            part, self._conflict = runs.look(self._clock(), self._reported_batch)
+            return part
         instance, layout = tick.context.instance, tick.layout
         place = RunPlace.of_tick(tick.context, layout)
-        return self._former_runs.part(instance, layout, place, self._reported_batch)
+        former = self._former_runs.part(instance, layout, place, self._reported_batch)
+        self._conflict = self._former_runs.conflict
+        return former
 
     def _client_of(self, dynamodb: DynamoDBStreamsResource) -> StreamClient:
         """Return the client of all ticks of this process, with its connections and iterators."""
         settings = dict(dynamodb)
-        if self._client is None or self._client[0] != settings:
+        former = self._client
+        if former is None or self._is_client_outdated or former[0] != settings:
             client = dynamodb.stream_client(
                 self._source.table_name,
                 region=self._source.region,
@@ -306,8 +317,11 @@ class DrainSensor:
                 stream_name=stream_name_of(self._source),
                 max_pool_connections=self._settings.max_workers,
             )
-            self._client = (settings, client)
-        return self._client[1]
+            if former is not None:
+                take_over_state(client, former[1])
+            self._client, self._is_client_outdated = (settings, client), False
+            return client
+        return former[1]
 
     def _last_read(
         self,

@@ -14,6 +14,7 @@ from datazone_dagster.api.kinesis_source import stream_name_of
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.checks.dataset_checks import dataset_lag
 from datazone_dagster.dagster_glue.checks.rendering import evaluation
+from datazone_dagster.dagster_glue.checks.shown_evaluation import is_hidden
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
     HEADROOM_CHECK,
@@ -54,6 +55,9 @@ STREAM = ":stream"  # not a valid dataset id
 FAILURES = "failures_in_a_row"
 FAILED_RUN = "failed_run_id"
 """Metadata of `lag`: the last failed run of the transform."""
+
+WAITS_UNTIL = "waits_until"
+"""Metadata of `lag`: when runs go on that wait for a rebuild or a repair of their dataset."""
 
 REPORT_EVERY = timedelta(seconds=30)
 """Interval at which unchanged checks go to the event log."""
@@ -105,27 +109,11 @@ class SensorCheck:
         """Return whether the evaluation goes to the event log; unchanged ones if they are due."""
         if cursor.has_changed(self.name, self.level):
             return True
-        if (self.quiet or self.lag is not None) and _is_hidden(instance, self.key):
+        if (self.quiet or self.lag is not None) and is_hidden(instance, self.key):
             return True
         if not self.level.passed:
             return due.now
         return due.hourly if self.hourly else due.now and not self.quiet
-
-
-def _is_hidden(instance: DagsterInstance, key: AssetCheckKey) -> bool:
-    """Return whether Dagster shows a check as not evaluated, although the sensor reported it.
-
-    It shows the newest row of a check, and a row without a run only until the next materialization.
-    A run that stays has one row, from when it was requested: what the sensor reports meanwhile
-    hides all that the run reports after it.
-    """
-    newest = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
-    if not newest or newest[0].run_id:
-        return False
-    materialized = instance.get_latest_materialization_event(key.asset_key)
-    if materialized is None or not materialized.run_id:
-        return False
-    return materialized.timestamp > newest[0].create_timestamp
 
 
 class StreamReads(NamedTuple):
@@ -300,6 +288,12 @@ def with_failures(check: SensorCheck, decision: RunDecision) -> SensorCheck:
             **({FAILED_RUN: decision.failed_run_id} if decision.failed_run_id else {}),
         },
     )
+
+
+def with_wait(check: SensorCheck, text: str, until: datetime) -> SensorCheck:
+    """Return a `lag` check that also tells what its dataset waits for, and until when."""
+    plain = {**check.plain, WAITS_UNTIL: until}
+    return replace(check, reason=f"{check.reason} {text.rstrip('.')}.", plain=plain)
 
 
 def with_warning(check: SensorCheck, text: str) -> SensorCheck:

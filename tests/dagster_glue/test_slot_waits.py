@@ -1,0 +1,101 @@
+"""Where pools count steps, a run whose step waits for a slot is not dead, and is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+
+from datazone_dagster.dagster_glue.names import pool_name
+from datazone_dagster.dagster_glue.runs.heartbeat import FIRST_HEARTBEAT_SECONDS
+from tests.dagster_glue.conftest import MakeWorld, World, orders_transform
+from tests.dagster_glue.test_drain_runs import HEALTH, drain_requests, orders_of, started
+from tests.dagster_glue.test_heartbeat import run_that_waits, status
+
+POOL = pool_name(orders_transform())
+LONG = timedelta(seconds=FIRST_HEARTBEAT_SECONDS + 60)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[DagsterInstance]:
+    """An instance with Dagster's defaults: pools count steps."""
+    (tmp_path / "home").mkdir()
+    with DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
+        yield instance
+
+
+@pytest.fixture
+def waits(world: World, plain: DagsterInstance) -> DagsterRun:
+    """A run whose step waits for the slot that a redrive has."""
+    world.instance, storage = plain, plain.event_log_storage
+    world.clock.now = datetime.now(timezone.utc)
+    storage.set_concurrency_slots(POOL, 1)
+    redrive = plain.create_run_for_job(
+        world.defs.resolve_job_def("redrive_orders"), status=DagsterRunStatus.STARTED
+    )
+    assert storage.claim_concurrency_slot(POOL, redrive.run_id, "redrive").is_claimed
+    run = run_that_waits(world)
+    assert not storage.claim_concurrency_slot(POOL, run.run_id, "orders").is_claimed
+    world.put("a")
+    return run
+
+
+def test_it_is_not_ended_while_others_have_the_slot(world: World, waits: DagsterRun) -> None:
+    world.watch(LONG)
+    tick = world.tick()
+    assert status(world, waits) is DagsterRunStatus.STARTED
+    assert tick.requests == []
+    assert f"waits for a slot of the pool {POOL}, whose limit is 1; redrive_orders" in str(
+        tick.skip
+    )
+    assert "granularity: run" in str(tick.skip)
+
+
+def test_a_dead_one_is_ended_after_it_could_have_begun(world: World, waits: DagsterRun) -> None:
+    world.watch(LONG)
+    [redrive] = [one for one in world.instance.get_runs() if one.job_name == "redrive_orders"]
+    world.instance.event_log_storage.free_concurrency_slots_for_run(redrive.run_id)
+    world.watch(timedelta(seconds=FIRST_HEARTBEAT_SECONDS - 20))
+    assert status(world, waits) is DagsterRunStatus.STARTED
+    world.watch(timedelta(seconds=40))
+    assert status(world, waits) is DagsterRunStatus.FAILURE
+
+
+def test_a_queue_that_drain_runs_fill_for_good_is_named(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = make_world(orders_of(2))
+    (tmp_path / "small").mkdir()
+    for most, passed in ((2, False), (3, True)):
+        queue = {"concurrency": {"runs": {"max_concurrent_runs": most}}}
+        with DagsterInstance.local_temp(str(tmp_path / "small"), overrides=queue) as world.instance:
+            for one in drain_requests(world.tick()):
+                started(world, one)
+            world.clock.advance(timedelta(seconds=31))
+            health = world.tick().checks()[HEALTH]
+            text = f"Dagster starts {most} runs at a time"
+            assert (text not in str(health.description)) is passed
+
+
+def test_a_pool_that_is_too_small_for_the_drain_runs_is_named(
+    make_world: MakeWorld, plain: DagsterInstance
+) -> None:
+    world = make_world(orders_of(2))
+    world.instance = plain
+    for _ in range(3):
+        world.stream.split(0)
+    pool = "datazone/drain_shards_orders/2_sets"
+    plain.event_log_storage.set_concurrency_slots(pool, 1)
+    tick = world.tick()
+    for one in drain_requests(tick):
+        started(world, one)
+    health = tick.checks()[HEALTH]
+    assert health.severity.value == "WARN"
+    text = f"The pool {pool} has a limit of 1, and 2 sets of shards need a run each: 1 of them wait"
+    assert text in str(health.description)
+    assert "Raise the limit to 2" in str(health.description)
+    plain.event_log_storage.set_concurrency_slots(pool, 2)
+    assert world.tick().checks()[HEALTH].passed

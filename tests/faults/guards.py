@@ -356,8 +356,8 @@ GUARDS = (
     ),
     Guard(
         "A dataset is not applied from another change log",
-        "changelog/log_errors.py",
-        "    if position > head:\n",
+        "changelog/followed_log.py",
+        '    if made_from not in ("", log.table_id):\n',
         "    if False:\n",
         "faults/test_lost_and_foreign_tables.py::"
         "test_a_dataset_is_not_applied_from_another_change_log",

@@ -17,12 +17,14 @@ from datazone_dagster.model.size_policy import (
     batch_limits,
     batch_memory_share,
     known_changes,
+    retains_freed_memory,
 )
 from datazone_dagster.process import container
 from datazone_dagster.process.memory import (
     release_memory,
     resident_bytes,
     retain_freed_memory,
+    return_freed_memory,
     reuse_arrow_memory,
 )
 
@@ -66,9 +68,12 @@ def load_state(client: StreamClient, settings: DrainSettings) -> ProcessState:
     limits = batch_limits(budget_bytes)
     state = _states.pop(client, None)
     if state is None or state.size.limits != limits:
-        retain_freed_memory()
         reuse_arrow_memory()
         base_bytes = resident_bytes()
+        if retains_freed_memory(budget_bytes, base_bytes):
+            retain_freed_memory()
+        else:
+            return_freed_memory()
         known = KnownEvents(known_changes(budget_bytes, base_bytes))
         state = ProcessState(BatchSize.first(limits), base_bytes, known=known)
     _states[client] = ProcessState(

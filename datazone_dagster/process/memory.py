@@ -23,6 +23,8 @@ _LARGE_BLOCK_BYTES = 8 << 20
 _RETAINED_BYTES = 16 << 20
 """More than a page of a drain takes with its columns."""
 
+_RETURNED_BLOCK_BYTES = 128 << 10
+
 
 def resident_bytes() -> int:
     """Return the resident memory of this process now, or its peak where only that is known."""
@@ -72,6 +74,19 @@ def retain_freed_memory() -> None:
         if limit is not None:
             limit(_TRIM_THRESHOLD, _RETAINED_BYTES)
             limit(_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Let glibc map blocks from 128 KiB on separately, and return them when freed. Process-wide.
+
+    For a drain with little memory. In glibc's pools the pages of a stream leave holes between small
+    blocks that stay, which `release_memory` can't return: 150 MiB of 380 (measured).
+    """
+    if sys.platform == "linux":
+        limit = getattr(ctypes.CDLL(None), "mallopt", None)
+        if limit is not None:
+            limit(_TRIM_THRESHOLD, _RETURNED_BLOCK_BYTES)
+            limit(_MMAP_THRESHOLD, _RETURNED_BLOCK_BYTES)
 
 
 def reuse_arrow_memory() -> None:

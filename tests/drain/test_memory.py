@@ -32,6 +32,13 @@ def test_a_backlog_is_drained_within_the_memory_budget(
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("kind", ["small changes through Kinesis", "a day of small changes"])
+def test_a_small_budget_is_nearly_kept(tmp_path: Path, kind: str) -> None:
+    """The process itself takes most of it; what it frees must not stay: that was 380 MiB."""
+    assert drained(kind, 60, tmp_path, budget_mib=256, workers=16)["peak_mib"] < 300
+
+
+@pytest.mark.faults
 def test_freed_memory_does_not_make_batches_small(tmp_path: Path) -> None:
     """One shard at a time: the C library retains memory that another thread allocated."""
     result = drained("a day of small changes", 400, tmp_path, budget_mib=320, workers=1)

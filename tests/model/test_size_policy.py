@@ -28,6 +28,7 @@ from datazone_dagster.model.size_policy import (
     frame_memory_bytes,
     full_chunk_limits,
     known_changes,
+    retains_freed_memory,
     rows_chunk_limits,
     working_bytes,
 )
@@ -153,6 +154,13 @@ def test_memory_that_a_drain_found_is_not_its_own() -> None:
     assert batch_memory_share(512 * MIB, 112 * MIB, 100 * MIB) == 0.0
     # A process near its budget drains too: batches count against a quarter of the budget.
     assert batch_memory_share(512 * MIB, 500 * MIB, 564 * MIB) == 0.5
+
+
+def test_a_small_budget_returns_freed_memory() -> None:
+    assert retains_freed_memory(512 * MIB, 150 * MIB)
+    assert not retains_freed_memory(512 * MIB, 300 * MIB)  # the process is large
+    assert not retains_freed_memory(256 * MIB, 150 * MIB)
+    assert retains_freed_memory(1024 * MIB, 1024 * MIB)
 
 
 def test_a_small_budget_keeps_the_numbers_of_fewer_changes() -> None:

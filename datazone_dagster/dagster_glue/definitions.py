@@ -41,6 +41,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions, default_tick_seconds
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource, Lakehouse
+from datazone_dagster.dagster_glue.runs.celery_executor import ending_with_its_run
 from datazone_dagster.dagster_glue.runs.run_requests import tags_of_runs
 from datazone_dagster.dagster_glue.sensors.dev_guard import guarded
 from datazone_dagster.dagster_glue.sensors.watch_drains import watch_sensors
@@ -311,13 +312,14 @@ def _apply_job(
 ) -> Any:  # define_asset_job's type has no public name
     dataset_ids = [dataset.id for dataset in transform.outputs.values()]
     tags = tags_of_runs(transform, options)
-    job = shared_job(transform.name, set(dataset_ids), options.keys, options.executor, tags)
+    executor = ending_with_its_run(options.executor)
+    job = shared_job(transform.name, set(dataset_ids), options.keys, executor, tags)
     if job is not None:
         return job
     return define_asset_job(
         transform.job_name,
         selection=options.keys.selection(dataset_ids),
-        executor_def=options.executor,
+        executor_def=executor,
         run_tags=tags,
         description=f"Applies the backlog of {transform.name}. Safe at any time."
         if transform.source.stream_enabled

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -106,6 +107,16 @@ class Workers:
         """Return whether the latest process of a worker takes tasks."""
         began = self._began[number]
         return " ready." in (self._folder / f"worker-{number}.log").read_text()[began:]
+
+    def at_work(self, folder: Path) -> list[int]:
+        """Return the workers that have called the function of a transform within the last second.
+
+        Args:
+            folder: Folder with a file for each worker, by its session.
+        """
+        since = time.time() - 1.0
+        called = {one.name for one in folder.iterdir() if one.stat().st_mtime > since}
+        return [number for number, one in self._by_number.items() if str(one.pid) in called]
 
     def kill(self, number: int) -> None:
         """Kill a worker with its task, as when its machine loses power."""

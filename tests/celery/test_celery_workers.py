@@ -1,6 +1,7 @@
 """A dataset with buckets on Celery's workers: one is killed in a step, one is frozen and woken.
 
-Runs are tasks, by the run launcher of dagster-celery. Dagster's daemon, its code server, Postgres,
+Once with runs as tasks, by the run launcher of dagster-celery, and once with steps as tasks, by its
+executor. Dagster's daemon, its code server, Postgres,
 Redis and the workers are real processes. With SQLite a frozen process holds the lock of a database,
 and every tick waits for it.
 """
@@ -27,13 +28,16 @@ from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import backlog, bucket_positions
 from tests.celery.celery_processes import Workers, redis_server
+from tests.celery.celery_project import AT_WORK, BUCKETS
 from tests.faults.dagster_process import Daemon, DagsterHome, wait_for
 from tests.faults.orders import SOURCE, current_rows, order
 from tests.faults.world import OrdersTable, assert_exactly_once
 
 pytestmark = [pytest.mark.celery, pytest.mark.timeout(900)]
 
-BUCKETS = 4
+WORKERS = {"runs": (1, 2, 3, 4), "steps": (1, 2, 3)}
+"""As many as there are buckets, and one more than that for the executor, as the docs say."""
+
 RECOVERED_SECONDS = 60.0
 """Time in which the bucket of a killed worker goes on, as promised."""
 
@@ -78,7 +82,8 @@ class Traffic(threading.Thread):
 class World:
     """All processes of a deployment, and what they have done so far."""
 
-    def __init__(self, root: Path, server: LocalDynamoDB, stack: ExitStack) -> None:
+    def __init__(self, root: Path, server: LocalDynamoDB, stack: ExitStack, way: str) -> None:
+        self.way = way
         self.layout = Layout(str(root / "lakehouse"))
         self.table = OrdersTable(server.endpoint_url, seed=5)
         self.table.create()
@@ -90,23 +95,50 @@ class World:
         settings["storage"] = yaml.safe_load(storage.yaml)["storage"]
         settings["run_monitoring"]["start_timeout_seconds"] = 60
         launcher = {"module": "dagster_celery.launcher", "class": "CeleryRunLauncher"}
-        settings["run_launcher"] = {**launcher, "config": config}
+        if way == "runs":
+            settings["run_launcher"] = {**launcher, "config": config}
+        else:
+            home.environment["DATAZONE_TEST_STEPS"] = broker
+            queue = settings["run_coordinator"]["config"]
+            queue |= {"dequeue_use_threads": True, "dequeue_num_workers": 4}
         (root / "home" / "dagster.yaml").write_text(yaml.safe_dump(settings))
         (root / "celery.yaml").write_text(yaml.safe_dump({"execution": {"config": config}}))
         self.home = home
+        self.at_work = root / "home" / AT_WORK
+        self.at_work.mkdir()
         # Makes the databases: workers that do so at once are in each other's way.
         self.instance = stack.enter_context(DagsterInstance.from_config(str(root / "home")))
         self.workers = stack.enter_context(Workers(root, home.environment))
-        self.workers.start(1, 2, 3, 4)
+        self.workers.start(*WORKERS[way])
 
     @contextmanager
     def daemon(self) -> Iterator[Daemon]:
         with self.home.daemon(module="tests.celery.celery_project") as daemon:
             yield daemon
 
+    def worker_at_work(self) -> int:
+        """Return the number of a worker as soon as it applies changes."""
+        found: list[int] = []
+
+        def look() -> bool:
+            found.extend(self.workers.at_work(self.at_work))
+            return bool(found)
+
+        wait_for(look, "a worker at work", every_seconds=0.05)
+        return found[0]
+
+    def silent_runs(self) -> int:
+        """Return how many runs were given up as they had stopped to send heartbeats.
+
+        That of the frozen worker may have ended by itself since.
+        """
+        logs = [self.instance.all_logs(run.run_id) for run in self.instance.get_runs()]
+        return sum(any("sent no heartbeat" in one.message for one in log) for log in logs)
+
     def all_pass(self, batch: int) -> bool:
         """Return whether every bucket has applied more than this batch."""
-        return min(bucket_positions(SOURCE.name, "current", self.layout, BUCKETS).values()) > batch
+        positions = bucket_positions(SOURCE.name, "current", self.layout, BUCKETS[self.way])
+        return min(positions.values()) > batch
 
     def waiting_records(self) -> int:
         return backlog(SOURCE.name, "current", self.layout).records
@@ -127,11 +159,11 @@ class World:
         return [one.run_id for one in self.instance.get_runs(RunsFilter(statuses=statuses))]
 
 
-@pytest.fixture
-def world(tmp_path: Path, server: LocalDynamoDB) -> Iterator[World]:
+@pytest.fixture(params=["runs", "steps"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, server: LocalDynamoDB) -> Iterator[World]:
     with ExitStack() as stack:
         try:
-            world = World(tmp_path, server, stack)
+            world = World(tmp_path, server, stack, request.param)
         except UnavailableError as reason:
             pytest.skip(f"{reason}; make test-celery installs it")
         yield world
@@ -152,21 +184,23 @@ def test_one_worker_is_killed_and_one_frozen_and_woken(world: World) -> None:
     with world.daemon() as daemon, Traffic(world.table) as traffic:
         world.wait_until(lambda: world.all_pass(3), "the first chunks of all buckets", 240)
 
+        killed = world.worker_at_work()
+        world.workers.kill(killed)
         at_kill, killed_at = world.head(), time.monotonic()
-        world.workers.kill(1)
-        world.workers.start(1)
-        world.wait_until(lambda: world.all_pass(at_kill), "the killed bucket", 150)
+        world.workers.start(killed)
+        world.wait_until(lambda: world.all_pass(at_kill), "the killed bucket", 180)
         recovered_seconds = time.monotonic() - killed_at
         load = os.getloadavg()[0]
         text = "The bucket of the killed worker went on after %.0f s, at a load of %.0f"
         _logger.warning(text, recovered_seconds, load)
 
-        world.workers.freeze(2)
+        frozen = world.worker_at_work()
+        world.workers.freeze(frozen)
         frozen_at, at_freeze = time.monotonic(), world.head()
         world.wait_until(lambda: world.all_pass(at_freeze + 1), "the frozen bucket", 180)
         left = frozen_at + FROZEN_SECONDS - time.monotonic()
         threading.Event().wait(max(0.0, left))  # the time itself is what the test is about
-        world.workers.wake(2)
+        world.workers.wake(frozen)
         at_wake = world.head()
         world.wait_until(lambda: world.all_pass(at_wake + 1), "all buckets", 180)
         assert traffic.written > 0
@@ -178,11 +212,14 @@ def test_one_worker_is_killed_and_one_frozen_and_woken(world: World) -> None:
         world.wait_until(lambda: current_rows(world.layout) == rows, "every change", 120)
         world.wait_until(lambda: not world.waiting_records(), "all positions", 60)
         wait_for(lambda: not world.active_runs(), "the end of all runs", deadline_seconds=120)
+        # With steps as tasks, those that wait for the answers of the two workers end as well.
         wait_for(lambda: not daemon.runs(), "the end of their processes", deadline_seconds=60)
+        assert world.silent_runs() >= 2, "no worker was killed, or frozen, with a run"
 
-    assert_exactly_once(world.table, world.layout, fault=FAULT, injected=2)
+    fault = f"{FAULT}: {world.way} as tasks"
+    assert_exactly_once(world.table, world.layout, fault=fault, injected=2)
     committed = positions_in_commits(world.layout)
-    assert len(committed) == BUCKETS
+    assert len(committed) == BUCKETS[world.way]
     for bucket, positions in committed.items():
         assert positions == sorted(positions), f"{bucket} went back"
     # Processes start as much slower as there are more of them than cores.

@@ -14,6 +14,7 @@ from dagster import (
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
+    RunRecord,
     multiprocess_executor,
 )
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
@@ -23,11 +24,13 @@ from datazone_dagster.dagster_glue.options import LOCAL_TICK_SECONDS, REMOTE_TIC
 from datazone_dagster.dagster_glue.runs import heartbeat
 from datazone_dagster.dagster_glue.runs.heartbeat import (
     FIRST_HEARTBEAT_SECONDS,
+    HEARTBEAT_SECONDS,
     OTHER_SILENCE_SECONDS,
     OVERTAKEN_SECONDS,
     SILENCE_SECONDS,
     heartbeats,
 )
+from datazone_dagster.dagster_glue.runs.run_requests import died_at
 from datazone_dagster.dagster_glue.runs.silence import SilenceWatch
 from datazone_dagster.testing import FixedClock
 from tests.dagster_glue.conftest import MakeWorld, World
@@ -182,6 +185,31 @@ def test_a_step_that_later_ones_have_overtaken_is_lost(make_world: MakeWorld) ->
     world.tick()
     assert status(world, lost) is DagsterRunStatus.FAILURE
     assert status(world, later) is DagsterRunStatus.STARTED
+
+
+def test_a_step_that_was_overtaken_late_has_waited_already(make_world: MakeWorld) -> None:
+    """With runs that stay, a later one begins only when one of them has made room."""
+    world = make_world(executor=multiprocess_executor.configured({}, name="celery"))
+    world.put("a")
+    world.clock.now = datetime.now(timezone.utc)
+    lost = run_that_waits(world)
+    world.watch(timedelta(seconds=OVERTAKEN_SECONDS + HEARTBEAT_SECONDS))
+    world.tick()
+    assert status(world, lost) is DagsterRunStatus.STARTED
+    started_run(world, "apply_orders", world.clock.now)
+    world.tick()
+    assert status(world, lost) is DagsterRunStatus.FAILURE
+
+
+def test_nobody_waits_again_after_a_step_that_never_began() -> None:
+    """It was silent from its start on; another run is requested as soon as that is noticed."""
+    started = datetime(2026, 3, 1, tzinfo=timezone.utc)
+    ended = started + timedelta(seconds=FIRST_HEARTBEAT_SECONDS)
+    times = (started.timestamp(), ended.timestamp())
+    lost = RunRecord(1, DagsterRun("apply_orders"), started, ended, *times)
+    assert died_at(lost) == started
+    never_started = RunRecord(1, DagsterRun("apply_orders"), started, ended, None, times[1])
+    assert died_at(never_started) == ended
 
 
 def test_a_late_process_without_a_broker_is_not_overtaken(make_world: MakeWorld) -> None:

@@ -144,3 +144,10 @@ def test_celery_takes_its_settings(tmp_path: Path) -> None:
     workers = tmp_path / "celery.yaml"
     workers.write_text(yaml.safe_dump(settings("# celery.yaml")))
     assert get_validated_config(str(workers))["broker"] == launcher.broker
+
+
+def test_a_queue_for_runs_in_processes_launches_several_at_a_time(tmp_path: Path) -> None:
+    with instance_with(tmp_path, "dequeue_use_threads") as instance:
+        queue: Any = instance.run_coordinator
+        assert (queue.dequeue_use_threads, queue.dequeue_num_workers) == (True, 4)
+        assert queue.dequeue_interval_seconds == 1

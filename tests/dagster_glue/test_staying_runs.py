@@ -210,15 +210,42 @@ def test_a_run_gives_way_to_runs_that_wait_for_long(world: World) -> None:
     run = world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
     now = iter(range(0, 1000, 10))
     ask = told_to_end(world.instance, run.run_id, [POOL], world.clock, lambda: float(next(now)))
-    # Only a daemon queues runs, and only of code that it has loaded from somewhere.
-    location = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name="other")
-    origin = RemoteRepositoryOrigin(location, "__repository__").get_job_origin("other")
-    world.instance.add_run(
-        DagsterRun("other", status=DagsterRunStatus.QUEUED, remote_job_origin=origin)
-    )
+    queued_of_another(world.instance)
     assert not ask()
     world.clock.advance(staying_runs.QUEUED_LONG + timedelta(seconds=5))
     assert ask()
+
+
+def queued_of_another(instance: DagsterInstance) -> None:
+    """Queue a run as a daemon does, which has loaded its code from somewhere."""
+    location = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name="other")
+    origin = RemoteRepositoryOrigin(location, "__repository__").get_job_origin("other")
+    instance.add_run(DagsterRun("other", status=DagsterRunStatus.QUEUED, remote_job_origin=origin))
+
+
+@pytest.mark.parametrize(
+    ("limits", "gives_way"),
+    [
+        ({"max_concurrent_runs": 2}, False),
+        ({"max_concurrent_runs": 1}, True),
+        ({"max_concurrent_runs": -1}, False),
+        ({"max_concurrent_runs": 2, "tag_concurrency_limits": [{"key": "a", "limit": 1}]}, True),
+    ],
+)
+def test_a_run_gives_way_to_a_slow_queue_only_without_places(
+    world: World, tmp_path: Path, limits: dict[str, Any], *, gives_way: bool
+) -> None:
+    """Dagster launches one run after another: each may take as long as a process to start."""
+    queue = {"module": "dagster.core.run_coordinator", "class": "QueuedRunCoordinator"}
+    job = world.defs.resolve_job_def("apply_orders")
+    coordinator = {"run_coordinator": {**queue, "config": limits}}
+    with DagsterInstance.local_temp(str(tmp_path), overrides=coordinator) as instance:
+        now = iter(range(0, 1000, 10))
+        run = instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
+        ask = told_to_end(instance, run.run_id, [POOL], world.clock, lambda: float(next(now)))
+        queued_of_another(instance)
+        world.clock.advance(staying_runs.QUEUED_LONG + timedelta(seconds=5))
+        assert ask() is gives_way
 
 
 def test_a_run_gives_way_to_one_of_its_job_that_finds_no_worker(
@@ -275,6 +302,38 @@ def test_a_run_gives_way_to_a_queued_run_that_needs_its_pool(world: World) -> No
             )
         )
         assert ask() is gives_way
+
+
+def test_a_run_goes_on_while_one_of_another_bucket_is_queued(world: World, tmp_path: Path) -> None:
+    """Buckets have one pool, with a slot for each: the queued run waits to be launched only."""
+    job = world.defs.resolve_job_def("apply_orders")
+    location = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name="here")
+    origin = RemoteRepositoryOrigin(location, "__repository__").get_job_origin("apply_orders")
+    needs = RunOpConcurrency(
+        root_key_counts={}, has_unconstrained_root_nodes=False, all_pools={POOL}
+    )
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.event_log_storage.set_concurrency_slots(POOL, 3)
+        now = iter(range(0, 1000, 10))
+        run = instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
+        ask = told_to_end(instance, run.run_id, [POOL], world.clock, lambda: float(next(now)))
+
+        def add(status: DagsterRunStatus) -> None:
+            instance.add_run(
+                DagsterRun(
+                    "apply_orders",
+                    status=status,
+                    remote_job_origin=origin,
+                    run_op_concurrency=needs,
+                )
+            )
+
+        add(DagsterRunStatus.QUEUED)
+        assert not ask()
+        add(DagsterRunStatus.STARTED)
+        assert not ask()
+        add(DagsterRunStatus.STARTING)  # the last slot
+        assert ask()
 
 
 def test_a_run_gives_way_to_what_waits_for_its_pool(world: World, tmp_path: Path) -> None:

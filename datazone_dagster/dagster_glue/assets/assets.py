@@ -68,6 +68,7 @@ from datazone_dagster.dagster_glue.names import (
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.resources import Lakehouse
 from datazone_dagster.dagster_glue.runs.bucket_runs import partitions_of_buckets
+from datazone_dagster.dagster_glue.runs.finished_runs import refuse_finished_run
 from datazone_dagster.dagster_glue.runs.pools import limit_pools
 from datazone_dagster.dagster_glue.runs.run_place import name_lakehouse
 from datazone_dagster.dagster_glue.runs.staying_runs import stays, told_to_end
@@ -161,6 +162,7 @@ def transform_asset(
             for name, dataset in outputs.items()
             if keys.dataset(dataset.id) in context.selected_asset_keys
         }
+        refuse_finished_run(context.instance, context.run.run_id)
         lakehouse: Lakehouse = getattr(context.resources, LAKEHOUSE_KEY)
         events = _applied(context, applier, companions, lakehouse.layout, chosen)
         events = across_buckets(events, context, transform, keys)

@@ -23,6 +23,7 @@ from datetime import datetime, timezone
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
 from datazone_dagster.dagster_glue.names import ALIVE_TAG, hidden_tag
+from datazone_dagster.dagster_glue.runs.finished_runs import is_over
 from datazone_dagster.dagster_glue.runs.silence import SilenceWatch
 from datazone_dagster.dagster_glue.runs.slot_waits import waiting_for_slots
 from datazone_dagster.model.protocols import Clock
@@ -90,16 +91,12 @@ def heartbeats(
 
     def send(what: Callable[[], Mapping[str, str]]) -> bool:
         try:
-            if not is_over():
+            if not is_over(instance, run_id):
                 instance.add_run_tags(run_id, dict(what()))
         except Exception as error:  # noqa: BLE001 - whatever the storage raises: one heartbeat is missed
             _logger.info("Run %s could not send a heartbeat: %s", run_id, error)
             return False
         return True
-
-    def is_over() -> bool:
-        run = instance.get_run_by_id(run_id)
-        return run is not None and run.is_finished
 
     def heartbeat() -> Mapping[str, str]:
         return {**tags(), ALIVE_TAG: clock().isoformat()}
@@ -153,7 +150,10 @@ def end_silent_runs(
         allowed_seconds = _allowed_seconds(record, quick_to_end, begun)
         # Seen by ourselves at least: one heartbeat less, as a tick sees the last one late.
         least_seconds = allowed_seconds - HEARTBEAT_SECONDS
-        seen_seconds = _watch.look(run.run_id, heartbeat, now, least_seconds / 2)
+        # The time that a step has waited so far counts, too, when a later one overtakes it.
+        waits = _heartbeat_of(record) is None and run.job_name in begun
+        counted_seconds = OVERTAKEN_SECONDS - HEARTBEAT_SECONDS if waits else least_seconds
+        seen_seconds = _watch.look(run.run_id, heartbeat, now, counted_seconds / 2)
         if alive_at is None or seen_seconds < least_seconds or run.run_id in waiting:
             continue
         if max((now - alive_at).total_seconds(), seen_seconds) < allowed_seconds:

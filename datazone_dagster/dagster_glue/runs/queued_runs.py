@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from datazone_dagster.dagster_glue.names import ALIVE_TAG, hidden_tag
+from datazone_dagster.dagster_glue.runs.full_queue import AT_WORK, RUNS_READ, pools_of
 from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.pools import POOL_LIMIT, counts_runs
 from datazone_dagster.dagster_glue.runs.run_place import repository_of
 from datazone_dagster.dagster_glue.runs.slot_waits import slot_wait
-
-AT_WORK = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-RUNS_READ = 100
-"""Most runs at work that are looked at, the newest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +70,7 @@ def _holders(instance: DagsterInstance, pools: Collection[str]) -> dict[str, lis
     """Return the runs at work that need one of these pools, by pool."""
     found: dict[str, list[DagsterRun]] = {}
     for run in instance.get_runs(RunsFilter(statuses=AT_WORK), limit=RUNS_READ):
-        needs = run.run_op_concurrency
-        for pool in set(pools).intersection((needs.all_pools or ()) if needs else ()):
+        for pool in set(pools).intersection(pools_of(run)):
             found.setdefault(pool, []).append(run)
     return found
 

@@ -31,6 +31,7 @@ from datazone_dagster.dagster_glue.runs.job_runs import PARTITION_TAG, JobRuns
 from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.pools import free_pools
 from datazone_dagster.dagster_glue.runs.queued_runs import Taken, held_pools, taken_pools
+from datazone_dagster.dagster_glue.runs.staying_runs import not_begun
 from datazone_dagster.errors import StorageError
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
@@ -153,7 +154,8 @@ class RunDecider:
         ends = next(filter(None, told), None)
         of = "" if bucket.is_whole else f" of bucket {bucket.name}"
         waits = "" if ends else held_pools(self.placed, active[0].dagster_run, [self.pool])
-        is_active = f"{self.transform.job_name}{of} is running or queued"
+        late = not_begun(active[0], self.now) or "is running or queued"
+        is_active = f"{self.transform.job_name}{of} {late}"
         return _decided(past, ends or waits or is_active)
 
     def _conflict(self, active: Sequence[RunRecord]) -> str:
@@ -309,9 +311,12 @@ def has_applied(instance: DagsterInstance, run_id: str) -> bool:
 def died_at(record: RunRecord) -> datetime:
     """Return when a run without an end of its own was last alive, as far as is known.
 
-    A run that was ended for its silence died before that: nobody waits for the same thing twice.
+    A run that was ended for its silence died before that, perhaps as it started: nobody waits for
+    the same thing twice.
     """
     alive_at, ended = last_sign_of_life(record), end_of(record)
+    if alive_at is None and record.start_time is not None:
+        alive_at = datetime.fromtimestamp(record.start_time, timezone.utc)
     return ended if alive_at is None else min(alive_at, ended)
 
 

@@ -22,7 +22,9 @@ from datazone_dagster.dagster_glue.names import (
     VERSION_TAG,
     hidden_tag,
 )
+from datazone_dagster.dagster_glue.runs.full_queue import has_full_pool, places_are_taken, pools_of
 from datazone_dagster.model.protocols import Clock
+from datazone_dagster.observe.lag import in_words
 
 ASK_EVERY_SECONDS = 5.0
 """Interval at which a run asks the instance whether to end."""
@@ -35,6 +37,8 @@ STARTING_LONG = timedelta(seconds=60)
 for a worker in a queue that is not Dagster's. A pod or a task starts sooner as a rule."""
 QUEUED_READ = 100
 """Most runs of the queue that a run looks at, the newest ones."""
+
+_LAUNCHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
 
 _logger = logging.getLogger(__name__)
 
@@ -119,7 +123,8 @@ def asked_at_times(
 def _are_waited_for(instance: DagsterInstance, pools: Collection[str], run_id: str) -> bool:
     """Return whether a step of another run waits for one of the pools, or such a run is queued.
 
-    Where pools count runs, Dagster leaves a run that needs a taken pool in the queue.
+    Where pools count runs, Dagster leaves a run that needs a taken pool in the queue. If the pool
+    has a free slot, as for another bucket, the run is only about to be launched.
     """
     storage = instance.event_log_storage
     if storage.supports_global_concurrency_limits:
@@ -127,13 +132,13 @@ def _are_waited_for(instance: DagsterInstance, pools: Collection[str], run_id: s
         if any(found - {run_id} for found in waiting):
             return True
     queued = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED]), limit=QUEUED_READ)
-    needs = (one.run_op_concurrency for one in queued)
-    return any(not set(pools).isdisjoint(one.all_pools or ()) for one in needs if one is not None)
+    wanted = {pool for one in queued for pool in pools_of(one)}.intersection(pools)
+    return bool(wanted) and has_full_pool(instance, wanted, run_id)
 
 
 def _queue_is_long(instance: DagsterInstance, clock: Clock) -> bool:
     queued = RunsFilter(statuses=[DagsterRunStatus.QUEUED], created_before=clock() - QUEUED_LONG)
-    return bool(instance.get_run_records(queued, limit=1))
+    return bool(instance.get_run_records(queued, limit=1)) and places_are_taken(instance)
 
 
 def _one_does_not_begin(instance: DagsterInstance, own: RunRecord, clock: Clock) -> bool:
@@ -142,10 +147,9 @@ def _one_does_not_begin(instance: DagsterInstance, own: RunRecord, clock: Clock)
     One that can't begin at all makes each run of the job end once, not the runs that follow these,
     too: they were created when it had been launched long ago.
     """
-    launched = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
     run = own.dagster_run
     records = instance.get_run_records(
-        RunsFilter(job_name=run.job_name, statuses=launched), limit=QUEUED_READ
+        RunsFilter(job_name=run.job_name, statuses=_LAUNCHED), limit=QUEUED_READ
     )
     since = clock() - STARTING_LONG
     created = own.create_timestamp.replace(tzinfo=timezone.utc)
@@ -154,6 +158,23 @@ def _one_does_not_begin(instance: DagsterInstance, own: RunRecord, clock: Clock)
         for one in records
         if one.dagster_run.run_id != run.run_id
         and hidden_tag(one.dagster_run.tags, ALIVE_TAG) is None
+    )
+
+
+def not_begun(record: RunRecord, now: datetime) -> str:
+    """Return since when a launched run has not begun, as a clause; empty if it has, or just began.
+
+    It may wait for a worker, a pod or a task: those that stay keep theirs.
+    """
+    run = record.dagster_run
+    waited = now - _launched_at(record)
+    has_begun = hidden_tag(run.tags, ALIVE_TAG) is not None
+    if run.status not in _LAUNCHED or has_begun or waited < STARTING_LONG / 2:
+        return ""
+    return (
+        f"was launched {in_words(waited)} ago and has not begun: it waits for a worker, a pod or a "
+        "task, or its process starts slowly. Each run at work keeps a worker: there have to be as "
+        "many of them as runs, one for each bucket"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from dagster import DagsterInstance, ExecutorDefinition, RunRequest
+from dagster import DagsterInstance, RunRequest
 
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.dagster_glue.names import (
@@ -17,6 +17,7 @@ from datazone_dagster.dagster_glue.names import (
 )
 from datazone_dagster.dagster_glue.options import RunOptions
 from datazone_dagster.dagster_glue.runs.bucket_runs import decide_runs
+from datazone_dagster.dagster_glue.runs.celery_executor import hands_steps_to_broker
 from datazone_dagster.dagster_glue.runs.heartbeat import end_silent_runs
 from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.run_place import RunPlace
@@ -129,7 +130,7 @@ class RunsWanted:
         jobs = {one(self.source) for one in (snapshot_job_name, resync_job_name, source_job_name)}
         own = {one.job_name for one in transforms}
         quick = own | {source_job_name(self.source)}
-        handed_on = own if _has_broker(self.options.executor) else set()
+        handed_on = own if hands_steps_to_broker(self.options.executor) else set()
         end_silent_runs(self.instance, jobs | own, now, quick_to_end=quick, handed_on=handed_on)
         end_stuck_starts(self.instance, jobs | own, now)
 
@@ -147,8 +148,3 @@ def _with_decision(check: SensorCheck, decision: RunDecision) -> SensorCheck:
     if decision.waits_until is not None:
         check = with_wait(check, decision.reason, decision.waits_until)
     return with_warning(check, decision.conflict) if decision.conflict else check
-
-
-def _has_broker(executor: ExecutorDefinition) -> bool:
-    """Return whether an executor hands steps to a broker's workers: those of Celery do."""
-    return executor.name.startswith("celery")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dagster import AssetCheckEvaluation, AssetCheckKey
+from dagster import AssetCheckEvaluation, AssetCheckKey, AssetMaterialization
 
 from datazone_dagster import Expect
 from datazone_dagster.dagster_glue.checks import bucket_checks
-from datazone_dagster.dagster_glue.checks.shown_evaluation import shown_evaluation
 from datazone_dagster.model.key_bucket import KeyBucket, key_buckets
-from datazone_dagster.observe.bucket_verdicts import standing
 from tests.apply.test_buckets import slots_of_ids
 from tests.dagster_glue.conftest import KEYS, MakeWorld, ScriptedResource, World, orders_transform
 from tests.examples import LONG
@@ -69,32 +69,33 @@ def test_a_run_that_fails_by_a_rule_stands_for_its_bucket(make_world: MakeWorld)
     assert "nothing of their chunk was applied" in text
 
 
-def test_of_two_runs_that_report_at_once_the_one_that_fails_is_seen(
+def test_a_run_that_stays_tells_of_another_one_that_reported_at_the_same_time(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dagster shows the newer run; it began, and passed, after the other one had looked."""
-    world = make_world(orders_transform(buckets=2, expect={"known": "status <> 'lost'"}))
+    """Its own check passes, which it repeats after minutes only."""
+    transform = orders_transform(buckets=2, expect={"known": "status <> 'lost'"})
+    world = make_world(transform)
     first, second = key_buckets(2)
-    others: list[bool] = []
-
-    def reports_meanwhile(reports: Any) -> Any:
-        found = standing(reports)
-        if not others:
-            others.append(True)
-            assert apply(world, first, "placed")
-        return found
-
-    monkeypatch.setattr(f"{bucket_checks.__name__}.standing", reports_meanwhile)
-    assert apply(world, second, "lost")
+    context: Any = SimpleNamespace(instance=world.instance)
+    monkeypatch.setattr(f"{bucket_checks.__name__}.bucket_of_run", lambda *_: first)
     key = AssetCheckKey(KEYS.dataset("orders"), "expect_known")
-    shown = shown_evaluation(world.instance, key)
-    assert shown is not None
-    assert not shown.passed
-    assert str(shown.description).startswith("Bucket 2-of-2: 2 of 2 rows")
-    assert apply(world, second, "found")
-    shown = shown_evaluation(world.instance, key)
-    assert shown is not None
-    assert shown.passed
+    passes = AssetCheckEvaluation(asset_key=key.asset_key, check_name=key.name, passed=True)
+    materialized = AssetMaterialization(key.asset_key)
+
+    def events() -> Iterator[AssetCheckEvaluation | AssetMaterialization]:
+        yield passes
+        monkeypatch.undo()
+        assert apply(world, second, "lost")
+        yield materialized
+        yield materialized
+
+    told = list(bucket_checks.across_buckets(events(), context, transform, KEYS))
+    assert [isinstance(one, AssetMaterialization) for one in told] == [False, True, False, True]
+    before, after = told[0], told[2]
+    assert isinstance(before, AssetCheckEvaluation)
+    assert isinstance(after, AssetCheckEvaluation)
+    assert (before.passed, after.passed) == (True, False)
+    assert str(after.description).startswith("Bucket 2-of-2: 2 of 2 rows")
 
 
 @pytest.mark.parametrize("of", [4, *([1] if LONG else [])])

@@ -2,8 +2,8 @@
 
 The rows of a run decide the checks of expectations, and `schema` where values did not fit. A bucket
 that fails stands in the check until a run of its keys has passed: each report takes over from the
-newest evaluations what they say of the other buckets. After its report, a run looks whether another
-one has hidden a bucket that fails.
+newest evaluations what they say of the other buckets. Two runs that report at once do not know of
+each other. So a run that stays looks again with each materialization, and reports what is new.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
     AssetExecutionContext,
+    AssetMaterialization,
     DagsterInstance,
 )
 
@@ -29,7 +30,6 @@ from datazone_dagster.dagster_glue.checks.expectation_checks import (
     values_of,
 )
 from datazone_dagster.dagster_glue.checks.rendering import VALUES_NOT_FITTING, severity
-from datazone_dagster.dagster_glue.checks.shown_evaluation import shown_evaluation
 from datazone_dagster.dagster_glue.names import SCHEMA_CHECK, expectation_check_name
 from datazone_dagster.dagster_glue.runs.bucket_runs import bucket_of_run
 from datazone_dagster.model.key_bucket import KeyBucket
@@ -66,11 +66,19 @@ def across_buckets(
         yield from events
         return
     bucket, of_rows = bucket_of_run(context, transform), _of_rows(transform, keys)
+    reported: dict[AssetCheckKey, tuple[E, object]] = {}
     for event in events:
-        yield _combined(event, context.instance, of_rows, bucket)
+        combined = _combined(event, context.instance, of_rows, bucket)
+        yield combined
         key = _key_of(event)
-        if key is not None and key in of_rows:
-            _show_what_stands(context.instance, key)
+        if isinstance(event, AssetCheckEvaluation) and key in of_rows:
+            reported[event.asset_check_key] = (event, _failing_in(combined))
+        if isinstance(event, AssetMaterialization):
+            for key, (own, failing) in list(reported.items()):
+                combined = _combined(own, context.instance, of_rows, bucket)
+                if _failing_in(combined) != failing:
+                    reported[key] = (own, _failing_in(combined))
+                    yield combined
 
 
 def _key_of(event: object) -> AssetCheckKey | None:
@@ -79,25 +87,10 @@ def _key_of(event: object) -> AssetCheckKey | None:
     return AssetCheckKey(event.asset_key, event.check_name or "")
 
 
-def _show_what_stands(instance: DagsterInstance, key: AssetCheckKey) -> None:
-    """Report a bucket that fails once more, if what Dagster shows of the check passes.
-
-    Two runs that report at once do not know of each other, and the newer run is shown, whichever
-    reported last.
-    """
-    shown = shown_evaluation(instance, key)
-    if shown is None or not shown.passed:
-        return
-    newest = islice(evaluations(instance, key), LOOKED_AT)
-    failing = standing([report_in(values_of(one)) for one in newest])
-    if failing:
-        levels = {one.level for one in failing.values()}
-        level = Level.ERROR if Level.ERROR in levels else Level.WARN
-        noted = {**shown.metadata, FAILING: failing_to_json(failing)}
-        told: AssetCheckEvaluation = _copied(
-            shown, False, severity(level), reason_of(failing), noted
-        )
-        instance.report_runless_asset_event(told)
+def _failing_in(event: object) -> object:
+    """Return the buckets that fail as an evaluation of ours tells it."""
+    assert isinstance(event, AssetCheckResult | AssetCheckEvaluation)
+    return values_of(event).get(FAILING)
 
 
 def _of_rows(transform: Transform, keys: AssetKeys) -> frozenset[AssetCheckKey]:

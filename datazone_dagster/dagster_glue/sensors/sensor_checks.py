@@ -13,8 +13,8 @@ from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.api.kinesis_source import stream_name_of
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.checks.dataset_checks import dataset_lag
+from datazone_dagster.dagster_glue.checks.hidden_evaluation import is_hidden
 from datazone_dagster.dagster_glue.checks.rendering import evaluation
-from datazone_dagster.dagster_glue.checks.shown_evaluation import is_hidden
 from datazone_dagster.dagster_glue.names import (
     COMPLETE_CHECK,
     HEADROOM_CHECK,

@@ -125,8 +125,16 @@ def test_two_locations_with_one_lakehouse_do_not_end_each_others_runs(world: Wor
     lag = tick.checks()["orders:lag"]
     for text in (str(tick.skip), str(lag.description)):
         assert "code locations shop and eu both apply orders in" in text
-        assert "with other code or settings" in text
+        assert "with other code or settings: while eu has a run, shop starts no other one" in text
     assert not lag.passed
+
+
+def test_an_own_run_of_former_code_ends_beside_that_of_another_location(world: World) -> None:
+    ticked(world.instance, "eu", SENSOR, world.clock.now)
+    theirs = at_work(world, "eu", **{LAKEHOUSE_TAG: world.layout.uri})
+    own = at_work(world, "shop", **{LAKEHOUSE_TAG: world.layout.uri})
+    assert jobs_of(world.tick()) == []
+    assert (is_told_to_end(world, own), is_told_to_end(world, theirs)) == (True, False)
 
 
 def test_a_run_of_a_location_that_is_gone_is_told_to_end(world: World) -> None:

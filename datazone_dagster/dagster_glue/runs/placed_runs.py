@@ -91,7 +91,7 @@ class PlacedRuns:
         own = self.location
         return (
             f"the code locations {own} and {rival} both {does} in {self.place.lakehouse}, with "
-            f"other code or settings: the run of {rival} goes on, and {own} starts none meanwhile. "
+            f"other code or settings: while {rival} has a run, {own} starts no other one. "
             "Keep it in one of them, give both the same code, or give one another lakehouse"
         )
 

@@ -148,9 +148,9 @@ class RunDecider:
     def _while_active(
         self, past: _PastFailures, active: Sequence[RunRecord], bucket: KeyBucket
     ) -> RunDecision:
+        told = [self.placed.end_outdated(one, self.version) for one in active]
         if conflict := self._conflict(active):
             return _decided(past, conflict, is_conflict=True)
-        told = [self.placed.end_outdated(one, self.version) for one in active]
         ends = next(filter(None, told), None)
         of = "" if bucket.is_whole else f" of bucket {bucket.name}"
         waits = "" if ends else held_pools(self.placed, active[0].dagster_run, [self.pool])

@@ -50,6 +50,7 @@ _STATUS_DATASET = record(
     complete=text("Level of the check `complete`.", "ok", "warn", "error"),
     consistent=nullable(flag("Whether it shows every item; null: there was no snapshot.")),
     consistent_since=nullable(time("Since when.")),
+    refusal=nullable(text("Why its runs are refused; null if they are not.")),
     waits_for=nullable(text("What its runs make way for: a rebuild, a repair, wider columns.")),
     waits_until=nullable(time("When they go on at the latest, if that has died.")),
 )

@@ -17,6 +17,8 @@ from datazone_dagster.commands.output import json_option, say, say_json
 from datazone_dagster.commands.project import Project, project_options
 from datazone_dagster.commands.status_screen import screen
 from datazone_dagster.dagster_glue.names import sensor_name
+from datazone_dagster.errors import ConcurrentWriterError, SourceMismatchError
+from datazone_dagster.model.report import Backlog
 from datazone_dagster.model.source_state import SourceStatus
 from datazone_dagster.observe.completeness import completeness
 from datazone_dagster.observe.drain_sign import drain_sign
@@ -25,6 +27,7 @@ from datazone_dagster.observe.reach import reach_line, reach_metadata
 from datazone_dagster.observe.snapshot_progress import progress_line, snapshot_metadata
 from datazone_dagster.pipeline import (
     backlog,
+    bucket_positions,
     flow_counts,
     source_status,
     utc_now,
@@ -125,7 +128,7 @@ def _source(project: Project, source: DynamoDBSource, now: datetime) -> dict[str
 def _dataset(
     project: Project, state: SourceStatus, dataset: Dataset, now: datetime
 ) -> dict[str, object]:
-    waiting = backlog(state.source, dataset.id, project.layout)
+    waiting, refusal = _backlog(project, state, dataset)
     gaps = [note.gap for note in state.gaps if note.is_open]
     found = waits_for_rebuild(state.source, [dataset.id], project.layout, now)
     waits = None if found is None else found[1]
@@ -135,12 +138,22 @@ def _dataset(
         "position": waiting.position,
         "pending_batches": waiting.head_batch - waiting.position,
         "rows": flow_counts(state.source, dataset.id, project.layout).rows,
-        "complete": complete.level.value,
-        "consistent": complete.consistent,
-        "consistent_since": complete.consistent_since,
+        "complete": "error" if refusal else complete.level.value,
+        "consistent": False if refusal else complete.consistent,
+        "consistent_since": None if refusal else complete.consistent_since,
+        "refusal": refusal,
         "waits_for": None if waits is None else waits.why,
         "waits_until": None if waits is None else waits.until,
     }
+
+
+def _backlog(project: Project, state: SourceStatus, dataset: Dataset) -> tuple[Backlog, str | None]:
+    """Return what a dataset waits for, and why its runs are refused; None if they are not."""
+    try:
+        return backlog(state.source, dataset.id, project.layout), None
+    except (SourceMismatchError, ConcurrentWriterError) as error:
+        [position] = bucket_positions(state.source, dataset.id, project.layout, 1).values()
+        return Backlog(max(position, state.head_batch), position, None), str(error)
 
 
 def _show(found: dict[str, object]) -> None:
@@ -173,6 +186,8 @@ def _show(found: dict[str, object]) -> None:
             f"{one['pending_batches']} behind, complete: {one['complete']}"
             + (since if one["consistent"] else "")
         )
+        if one["refusal"] is not None:
+            say(f"    its runs are refused: {one['refusal']}")
         if one["waits_until"] is not None:
             until = _text(one["waits_until"])
             say(f"    its runs wait until {until} at most: {one['waits_for']}")

@@ -109,13 +109,14 @@ def _texts(root: Path, controller: str, name: str) -> Iterator[str]:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text("ascii")
+        return file.read_text("utf-8", "surrogateescape")  # a cgroup's name may be any bytes
     except OSError:  # not Linux, or no such controller
         return ""
 
 
 def _machine_bytes() -> int | None:
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not known here
         return None
+    return pages * page_bytes if pages > 0 < page_bytes else None  # -1: not known either

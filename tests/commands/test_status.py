@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,26 @@ def test_runs_that_wait_for_a_repair_are_said(project: ProjectFolder) -> None:
     until = f"{now + timedelta(minutes=5):%Y-%m-%d %H:%M:%S} UTC"
     shown = project.run("status").stdout
     assert f"its runs wait until {until} at most: keys are being erased from it" in shown
+
+
+def test_a_dataset_whose_change_log_was_made_again_hides_nothing_else(
+    project: ProjectFolder,
+) -> None:
+    project.put("a", 1)
+    project.drain()
+    project.apply()
+    for name in ("_changelog", "_checkpoints", "events"):
+        shutil.rmtree(Path(project.layout.uri) / name)
+    project.drain()
+    found = project.run("status", "--json")
+    assert found.returncode == 0, found.stderr
+    current, events = json.loads(found.stdout)["sources"][0]["datasets"]
+    assert "was made from another change log" in current["refusal"]
+    assert (current["position"], current["rows"], current["complete"]) == (1, 1, "error")
+    assert (events["refusal"], events["pending_batches"]) == (None, 1)
+    shown = project.run("status").stdout
+    assert "its runs are refused: The dataset at" in shown
+    assert "dataset events: 0 rows at batch 0, 1 behind" in shown
 
 
 def test_an_idle_drain_looks_different_from_a_dead_one(project: ProjectFolder) -> None:

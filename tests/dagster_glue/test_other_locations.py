@@ -14,6 +14,7 @@ from datazone_dagster.dagster_glue.names import (
     END_TAG,
     FAILURE_TAG,
     LAKEHOUSE_TAG,
+    SHARED_TAG,
     SOURCE_TAG,
     VERSION_TAG,
 )
@@ -135,6 +136,44 @@ def test_an_own_run_of_former_code_ends_beside_that_of_another_location(world: W
     own = at_work(world, "shop", **{LAKEHOUSE_TAG: world.layout.uri})
     assert jobs_of(world.tick()) == []
     assert (is_told_to_end(world, own), is_told_to_end(world, theirs)) == (True, False)
+
+
+@pytest.mark.parametrize("shares", [False, True], ids=["own runs", "shared runs"])
+def test_locations_of_which_one_shares_runs_do_not_end_each_others_runs(
+    make_world: MakeWorld, disk: DagsterInstance, shares: bool
+) -> None:
+    world = make_world(orders_transform(), one_run_per_source=shares)
+    world.instance, world.location = disk, "shop"
+    world.put("a")
+    ticked(disk, "eu", SENSOR, world.clock.now)
+    tags = {SOURCE_TAG: "orders", VERSION_TAG: "0", LAKEHOUSE_TAG: world.layout.uri}
+    others = {} if shares else {SHARED_TAG: "orders"}
+    job = "apply_orders" if shares else "apply_source_orders"
+    run = run_in(disk, "eu", job, {**tags, **others, ALIVE_TAG: world.clock.now.isoformat()})
+    tick = world.tick()
+    assert jobs_of(tick) == []
+    assert not is_told_to_end(world, run)
+    lag = tick.checks()["orders:lag"]
+    assert "code locations shop and eu both apply" in str(lag.description)
+    assert not lag.passed
+
+
+def test_a_location_with_another_number_of_buckets_is_left_alone(
+    make_world: MakeWorld, disk: DagsterInstance
+) -> None:
+    world = make_world(orders_transform(buckets=2))
+    world.instance, world.location = disk, "shop"
+    for number in range(20):
+        world.put(str(number))
+    ticked(disk, "eu", SENSOR, world.clock.now)
+    tags = {SOURCE_TAG: "orders", VERSION_TAG: "0", LAKEHOUSE_TAG: world.layout.uri}
+    of_bucket = {"dagster/partition": "1-of-4", ALIVE_TAG: world.clock.now.isoformat()}
+    run = run_in(disk, "eu", "apply_orders", {**tags, **of_bucket})
+    tick = world.tick()
+    assert jobs_of(tick) == []
+    assert not is_told_to_end(world, run)
+    lag = tick.checks()["orders:lag"]
+    assert "code locations shop and eu both apply orders in" in str(lag.description)
 
 
 def test_a_run_of_a_location_that_is_gone_is_told_to_end(world: World) -> None:

@@ -64,6 +64,23 @@ def test_a_dead_one_is_ended_after_it_could_have_begun(world: World, waits: Dags
     assert status(world, waits) is DagsterRunStatus.FAILURE
 
 
+@pytest.mark.parametrize("has_slot", [True, False], ids=["assigned", "pending"])
+def test_the_slot_of_a_dead_one_goes_to_the_next_run(
+    world: World, waits: DagsterRun, has_slot: bool
+) -> None:
+    """Dagster keeps its place among those that wait, and gives it the slot that gets free."""
+    storage = world.instance.event_log_storage
+    [redrive] = [one for one in world.instance.get_runs() if one.job_name == "redrive_orders"]
+    if has_slot:
+        storage.free_concurrency_slots_for_run(redrive.run_id)
+    world.instance.report_run_failed(waits)
+    world.clock.advance(timedelta(minutes=1))
+    assert [one.job_name for one in world.tick().requests] == ["apply_orders"]
+    storage.free_concurrency_slots_for_run(redrive.run_id)
+    following = run_that_waits(world)
+    assert storage.claim_concurrency_slot(POOL, following.run_id, "orders").is_claimed
+
+
 def test_a_queue_that_drain_runs_fill_for_good_is_named(
     make_world: MakeWorld, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ def system(root: Path, groups: str, files: dict[str, str]) -> Path:
     for name, text in {"proc/self/cgroup": groups, **files}.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{text}\n")
+        file.write_text(f"{text}\n", "utf-8")
     return root
 
 
@@ -51,6 +51,11 @@ def system(root: Path, groups: str, files: dict[str, str]) -> Path:
             {"sys/fs/cgroup/memory/memory.limit_in_bytes": str(300 * MIB)},
             300 * MIB,
         ),
+        (  # a name that is not ASCII
+            "0::/user.slice/größe",
+            {"sys/fs/cgroup/user.slice/größe/memory.max": str(100 * MIB)},
+            100 * MIB,
+        ),
         ("0::/../../outside", {"sys/fs/cgroup/memory.max": str(100 * MIB)}, 100 * MIB),
     ],
 )
@@ -58,6 +63,14 @@ def test_the_memory_limit_of_a_container(
     groups: str, files: dict[str, str], limit: int | None, tmp_path: Path
 ) -> None:
     assert container_memory_bytes(system(tmp_path, groups, files)) == limit
+
+
+def test_a_system_that_does_not_say_its_memory_sets_no_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sysconf", lambda _name: -1)
+    monkeypatch.setattr(container, "container_memory_bytes", lambda: None)
+    assert container.memory_limit_bytes.__wrapped__() is None
 
 
 @pytest.mark.parametrize(

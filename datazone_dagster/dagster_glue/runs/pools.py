@@ -59,16 +59,20 @@ def counts_runs(instance: DagsterInstance) -> bool:
 def free_pools(instance: DagsterInstance, pools: Collection[str]) -> None:
     """Free the slots that ended runs hold: Dagster leaves those of a process that was killed.
 
-    Its run monitoring frees them only with `free_slots_after_run_end_seconds`.
+    It also leaves the place of a step that waited for a slot, and gives it the next free one.
+    Its run monitoring frees both only with `free_slots_after_run_end_seconds`.
     """
     storage = instance.event_log_storage
     if not storage.supports_global_concurrency_limits or not storage.get_concurrency_run_ids():
         return
-    holders = {
-        run_id for one in pools for run_id in storage.get_concurrency_info(one).active_run_ids
+    infos = [storage.get_concurrency_info(one) for one in pools]
+    found = {
+        run_id
+        for one in infos
+        for run_id in one.active_run_ids | one.assigned_run_ids | one.pending_run_ids
     }
-    if not holders:
+    if not found:
         return
-    ended = RunsFilter(run_ids=sorted(holders), statuses=_ENDED)
+    ended = RunsFilter(run_ids=sorted(found), statuses=_ENDED)
     for record in instance.get_run_records(ended):
         storage.free_concurrency_slots_for_run(record.dagster_run.run_id)

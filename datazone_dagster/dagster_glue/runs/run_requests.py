@@ -131,6 +131,8 @@ class RunDecider:
             past = _past_failures(self.placed, self.transform, of_bucket, self.loaded_at)
         if active:
             return self._while_active(past, active, bucket)
+        if conflict := self._conflict(self.runs.all_active):  # with another number of buckets
+            return _decided(past, conflict, is_conflict=True)
         if self._waits.text:
             decision = _decided(past, self._waits.text)
             return replace(decision, waits_until=self._waits.until)

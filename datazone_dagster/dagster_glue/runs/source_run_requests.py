@@ -112,7 +112,10 @@ def decide_source_run(
         ends = placed.end_outdated(records[0], version)
         waits = held_pools(placed, records[0].dagster_run, pools)
         return decided(ends or waits or f"{job} is running or queued")
-    if former := _end_runs_of_one(placed, source, transforms):
+    former, rivals = _end_runs_of_one(placed, source, transforms, versions)
+    if rivals:
+        return decided(rivals, is_conflict=True)
+    if former:
         return decided(former)
     why_not = {one.name: why_it_waits(one, layout, now) for one in transforms if one.name in heads}
     ready = [
@@ -233,27 +236,39 @@ def _wait_after_death(
 
 
 def _end_runs_of_one(
-    placed: PlacedRuns, source: DynamoDBSource, transforms: Sequence[Transform]
-) -> str:
-    """Tell the runs of single transforms to end; return their jobs as a reason, empty if none."""
+    placed: PlacedRuns,
+    source: DynamoDBSource,
+    transforms: Sequence[Transform],
+    versions: Mapping[str, str],
+) -> tuple[str, str]:
+    """Tell the runs of single transforms to end; return their jobs as a reason, empty if none.
+
+    Those of another code location go on: they are the second text.
+    """
     found = []
     for one in transforms:
         for record in placed.records(RunsFilter(job_name=one.job_name, statuses=ACTIVE), 1):
+            if rival := placed.rival(record.dagster_run, versions[one.name]):
+                return "", placed.conflict(rival, f"apply {one.name}")
             end_run(placed.instance, record, f"the transforms of {source.name} share a run now")
             found.append(one.job_name)
-    return f"{', '.join(found)} ends before the run of all transforms" if found else ""
+    return f"{', '.join(found)} ends before the run of all transforms" if found else "", ""
 
 
-def end_source_run(placed: PlacedRuns, source: DynamoDBSource) -> str:
+def end_source_run(placed: PlacedRuns, source: DynamoDBSource) -> tuple[str, str]:
     """Tell a run of all transforms of a source to end, which have runs of their own now.
 
-    Returns why no other run is requested meanwhile; empty if there is no such run.
+    Returns why no other run is requested meanwhile, empty if there is no such run; and the same
+    where it goes on, as another code location has requested it.
     """
     job = source_job_name(source)
     of_all = {SHARED_TAG: source.name}  # a transform of any source may have a job of this name
     records = placed.records(RunsFilter(job_name=job, tags=of_all, statuses=ACTIVE), 1)
     for record in records:
+        if rival := placed.rival(record.dagster_run, ""):
+            conflict = placed.conflict(rival, f"apply the transforms of {source.name}")
+            return conflict, conflict
         end_run(
             placed.instance, record, f"the transforms of {source.name} have runs of their own now"
         )
-    return f"{job} ends before the runs of single transforms" if records else ""
+    return f"{job} ends before the runs of single transforms" if records else "", ""

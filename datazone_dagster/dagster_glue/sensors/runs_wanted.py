@@ -99,8 +99,10 @@ class RunsWanted:
             reasons.append(reason)
             requests += [] if request is None else [request]
         alone = [one for one in waiting if one not in together]
-        if alone and not together and (ends := end_source_run(placed, self.source)):
+        ends, conflict = end_source_run(placed, self.source) if alone and not together else ("", "")
+        if ends:
             reasons.append(ends)
+            decisions = {one.name: RunDecision(None, ends, conflict=conflict) for one in alone}
             alone = []
         for transform in alone:
             decider = RunDecider(

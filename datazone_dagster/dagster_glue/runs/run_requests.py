@@ -131,8 +131,8 @@ class RunDecider:
             past = _past_failures(self.placed, self.transform, of_bucket, self.loaded_at)
         if active:
             return self._while_active(past, active, bucket)
-        if conflict := self._conflict(self.runs.all_active):  # with another number of buckets
-            return _decided(past, conflict, is_conflict=True)
+        if self._rival_of_any:  # with another number of buckets
+            return _decided(past, self._rival_of_any, is_conflict=True)
         if self._waits.text:
             decision = _decided(past, self._waits.text)
             return replace(decision, waits_until=self._waits.until)
@@ -159,6 +159,10 @@ class RunDecider:
         late = not_begun(active[0], self.now) or "is running or queued"
         is_active = f"{self.transform.job_name}{of} {late}"
         return _decided(past, ends or waits or is_active)
+
+    @cached_property
+    def _rival_of_any(self) -> str:
+        return self._conflict(self.runs.all_active)
 
     def _conflict(self, active: Sequence[RunRecord]) -> str:
         rivals = (self.placed.rival(one.dagster_run, self.version) for one in active)

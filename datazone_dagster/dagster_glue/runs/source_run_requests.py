@@ -113,10 +113,8 @@ def decide_source_run(
         waits = held_pools(placed, records[0].dagster_run, pools)
         return decided(ends or waits or f"{job} is running or queued")
     former, rivals = _end_runs_of_one(placed, source, transforms, versions)
-    if rivals:
-        return decided(rivals, is_conflict=True)
-    if former:
-        return decided(former)
+    if former or rivals:
+        return decided(former or rivals, is_conflict=bool(rivals))
     why_not = {one.name: why_it_waits(one, layout, now) for one in transforms if one.name in heads}
     ready = [
         name

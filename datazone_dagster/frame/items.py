@@ -28,10 +28,11 @@ from datazone_dagster.frame.item_rest import empty_members, joined, members_with
 from datazone_dagster.frame.item_types import arrow_type, parse_type
 from datazone_dagster.frame.item_values import ItemValue, converted
 from datazone_dagster.frame.known_items import read_known
-from datazone_dagster.frame.look_ahead import FirstImages, UnusualItemError, first_texts
+from datazone_dagster.frame.look_ahead import FIRST_ROWS, FirstImages, UnusualItemError
 from datazone_dagster.frame.paths import SCALARS, ImagePath
 from datazone_dagster.frame.plain import NotDynamoDBJsonError, decoded
 from datazone_dagster.frame.query_session import MalformedImageError, Session
+from datazone_dagster.frame.records import records_of
 from datazone_dagster.frame.structure import learnt
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import ATTRIBUTE, KEY_NUMBER, REST, SIBLING_OF
@@ -86,7 +87,7 @@ def read_items(
     known: KnownItems,
     chunk: pa.Table | None = None,
 ) -> Items:
-    """Read the rows of a query as typed items.
+    """Read the rows of a query, which runs once, as typed items.
 
     Args:
         session: Session that the query runs in.
@@ -121,37 +122,32 @@ def read_items(
             )
         return columns
 
-    fields = {name: field_of(name) for name in ("Keys", *(name for name, _ in images))}
+    names = ["Keys", *(name for name, _ in images)]
+    records = records_of(session, query, names, carried, chunk)
     is_first = known.is_empty
     if is_first:
-        _look_ahead(first_texts(session, query, fields, chunk), columns_of, known)
+        _look_ahead(records.first(FIRST_ROWS), columns_of, known)
     if known.is_worth_trying:
         columns = columns_of(known.keys)
         if is_first:
             columns.grow(known.images)
         values = _values(columns, images, known.images, known.keys)
-        raw = read_known(
-            session,
-            query,
-            fields,
-            values,
-            known,
-            columns,
-            carried,
-            chunk,
-        )
+        raw = read_known(session, records, values, known, columns)
         if raw is not None:
             return _of_values(columns, images, raw, values, [], added, hidden)
-    keys = seen_in(session, query, field_of("Keys"))
-    columns = columns_of(keys)
-    found = discovered(session, query, [field_of(name) for name, _ in images], columns.has_column)
-    columns.grow(found.seen)
-    seen = {**found.seen, **{(name, kind): None for _, name, kind in found.empty}}
-    has_rest = any(
-        kind != "NULL" and not columns.has_column(name, kind) for name, kind in found.seen
-    )
-    values = _with_content(session, query, _values(columns, images, seen, keys), known)
-    raw = raw_values(session, query, values, images if has_rest else (), carried)
+    with records.queried(session) as read:
+        keys = seen_in(session, read, field_of("Keys"))
+        columns = columns_of(keys)
+        found = discovered(
+            session, read, [field_of(name) for name, _ in images], columns.has_column
+        )
+        columns.grow(found.seen)
+        seen = {**found.seen, **{(name, kind): None for _, name, kind in found.empty}}
+        has_rest = any(
+            kind != "NULL" and not columns.has_column(name, kind) for name, kind in found.seen
+        )
+        values = _with_content(session, read, _values(columns, images, seen, keys), known)
+        raw = raw_values(session, read, values, images if has_rest else (), carried)
     empty = [
         (images[at][1], empty_members(name, kind, values_empty))
         for (at, name, kind), values_empty in found.empty.items()

@@ -25,8 +25,7 @@ from datazone_dagster.frame.parsed_content import (
 )
 from datazone_dagster.frame.parsed_images import Layout, Parsed, parse_images
 from datazone_dagster.frame.query_session import Session
-from datazone_dagster.frame.record_view import IMAGES
-from datazone_dagster.frame.syntax import quoted
+from datazone_dagster.frame.records import Records
 
 _PARSED = "_dz_parsed"
 
@@ -41,31 +40,27 @@ class _Source:
 
 def read_known(
     session: Session,
-    query: str,
-    images: Mapping[str, str],
+    records: Records,
     values: Sequence[ItemValue],
     known: KnownItems,
     columns: ItemColumns,
-    carried: Sequence[str],
-    chunk: pa.Table | None = None,
 ) -> pa.Table | None:
-    """Read the values of a query's records as `items` does.
+    """Read the values of records as `items` does.
 
     Args:
-        session: Session that the query runs in.
-        query: SQL that gives the records.
-        images: SQL of each image, keys included, by name.
+        session: Session that converts the values.
+        records: The records.
         values: Values to read.
         known: Attributes of the items so far.
         columns: Columns of the items.
-        carried: Columns of the query to return, too.
-        chunk: Rows of the change log, if they are the query's rows.
 
     Returns:
-        Column `v<i>` of each value, and `x<i>`, the texts of scalars that SQL could not read. None
-        if the images are not as before, or a value does not fit its type.
+        Column `v<i>` of each value, and `x<i>`, the texts of scalars that SQL could not read, with
+        the carried columns of the records. None if the images are not as before, or a value does
+        not fit its type.
     """
-    seen = {name: known.keys if name == "Keys" else known.images for name in images}
+    texts = records.images
+    seen = {name: known.keys if name == "Keys" else known.images for name in texts}
     if any(
         kind != "NULL" and not columns.has_column(name, kind)
         for every in seen.values()
@@ -75,13 +70,6 @@ def read_known(
     sources = _sources(values, known, nulls=known.has_nulls)
     if sources is None:
         return None
-    if chunk is not None:
-        rows = chunk.select(carried)
-        texts = {name: chunk.column(IMAGES[name]) for name in images}
-    else:
-        listed = [*map(quoted, carried), *(f"{sql} AS {name}" for name, sql in images.items())]
-        rows = session.table(f"SELECT {', '.join(listed)} FROM ({query})")  # noqa: S608  # the query is ours
-        texts = {name: rows.column(name) for name in images}
     parsed = _parsed(texts, seen, sources, nulls=known.has_nulls)
     if parsed is None and not known.has_nulls:
         sources = _sources(values, known, nulls=True)
@@ -93,7 +81,8 @@ def read_known(
         known.failures += 1
         return None
     known.failures = 0
-    return pa.table({**{name: rows.column(name) for name in carried}, **read})
+    carried = dict(zip(records.carried.column_names, records.carried.columns, strict=True))
+    return pa.table({**carried, **read})
 
 
 def _sources(

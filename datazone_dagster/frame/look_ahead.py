@@ -13,8 +13,6 @@ import pyarrow as pa
 from datazone_dagster.frame.discovery import JSON_TYPES, KnownItems, Seen
 from datazone_dagster.frame.paths import SETS
 from datazone_dagster.frame.plain import NotDynamoDBJsonError, decoded
-from datazone_dagster.frame.query_session import Session
-from datazone_dagster.frame.record_view import IMAGES
 
 FIRST_ROWS = 1024
 """Items that are looked at before all are read by what these have."""
@@ -28,25 +26,6 @@ _EMPTY = ("[]", "{}")
 
 _Item = Mapping[str, Mapping[str, msgspec.Raw]]
 _decode = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw]]).decode
-
-
-def first_texts(
-    session: Session, query: str, images: Mapping[str, str], chunk: pa.Table | None
-) -> dict[str, pa.ChunkedArray]:
-    """Return the first texts of each image.
-
-    Args:
-        session: Session that the query runs in.
-        query: SQL that gives the records.
-        images: SQL of each image, by name.
-        chunk: Rows of the change log, if they are the query's rows.
-    """
-    if chunk is not None:
-        first = chunk.slice(0, FIRST_ROWS)
-        return {name: first.column(IMAGES[name]) for name in images}
-    listed = ", ".join(f"{sql} AS {name}" for name, sql in images.items())
-    rows = session.table(f"SELECT {listed} FROM ({query}) LIMIT {FIRST_ROWS}")  # noqa: S608  # the query is ours
-    return {name: rows.column(name) for name in images}
 
 
 class UnusualItemError(Exception):

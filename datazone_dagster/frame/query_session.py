@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
@@ -220,19 +221,25 @@ class Session:
                 del self._unregistered[name]
             return self._run(query)
 
+    @contextmanager
+    def holding(self, name: str, rows: pa.Table) -> Iterator[None]:
+        """Have one more table while the block runs."""
+        with self._lock:
+            self._retain(rows.nbytes)
+            self._register(name, rows)
+            try:
+                yield
+            finally:
+                self._connection.unregister(name)
+
     def table_of(self, query: str, name: str, rows: pa.Table) -> pa.Table:
         """Run a query over one more table, which the session does not keep.
 
         Raises:
             duckdb.Error: The query fails.
         """
-        with self._lock:
-            self._retain(rows.nbytes)
-            self._register(name, rows)
-            try:
-                return self._run(query)
-            finally:
-                self._connection.unregister(name)
+        with self.holding(name, rows):
+            return self._run(query)
 
     def table_over(self, query: str, name: str, rows: pa.Table | Coming) -> pa.Table:
         """Run a query with the given rows instead of a table that is unread.

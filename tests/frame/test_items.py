@@ -217,3 +217,24 @@ def test_an_added_column_with_the_name_of_an_existing_one_is_an_error() -> None:
     found = Frame.of_changes(changes).items().attributes
     with pytest.raises(ExpressionError, match=r"'Status'.*attribute's column"):
         Frame.of_changes(changes, attributes=found).with_columns("eventName as Status").items()
+
+
+def test_the_values_of_a_row_are_those_of_one_item_in_any_order_of_rows() -> None:
+    names = [f"a{number}" for number in range(130)]  # more than one query reads
+    items = [
+        {"id": {"S": str(row)}, **{name: {"S": f"{row} {name}"} for name in names}}
+        for row in range(60)
+    ]
+    items[7]["odd"] = {"L": []}  # so that they are not read as the first ones
+    changes = Frame.of_changes(chunk(*((item, None) for item in items)))
+    for row in changes.sql("select * from changes order by random()").items().arrow().to_pylist():
+        assert {name: row[name] for name in names} == {n: f"{row['id']} {n}" for n in names}
+        assert row["_dz_key"].endswith(f":{row['id']}")
+        assert (row["_dz_rest"] is not None) is (row["id"] == "7")
+
+
+def test_sql_before_items_runs_once() -> None:
+    items = [{"id": {"S": str(row)}, f"a{row}": {"N": str(row)}} for row in range(40)]
+    changes = Frame.of_changes(chunk(*((item, None) for item in items)))
+    found = changes.sql("select * from changes where random() < 0.5").items().arrow().to_pylist()
+    assert [row[f"a{row['id']}"] for row in found] == [int(row["id"]) for row in found]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.carry import carry, exclude_hidden
 from datazone_dagster.frame.key_scope import Columns, KeyScope, Mixing, attribute_of, windows_in
+from datazone_dagster.frame.record_flow import Records, with_aliases
 from datazone_dagster.frame.record_view import FieldNames
 from datazone_dagster.frame.rewrite import PathRewriter
 from datazone_dagster.frame.row_wise import is_row_wise, is_row_wise_query
@@ -34,13 +35,14 @@ _SHOWN_CHARACTERS = 200
 class Scope:
     """Names that an expression may use.
 
-    `source` is the relation's own name, `records` the columns that hold the stream record,
-    `hidden` the columns that `*` leaves out, `columns` those that are exactly an attribute.
+    `source` is the relation's own name, `records` the columns that hold the stream record
+    (`frame.record_flow`), `hidden` the columns that `*` leaves out, `columns` those that are
+    exactly an attribute.
     """
 
     ask: Ask
     source: str
-    records: Sequence[str]
+    records: Records
     hidden: Sequence[str]
     names: FieldNames
     columns: Columns
@@ -162,8 +164,9 @@ def queries(scope: Scope, text: str) -> list[Expression]:
         ExpressionError: The text is not one SELECT, or names an impossible path.
     """
     call = shown_call("sql", text)
-    rewriter = PathRewriter(scope.records, scope.names, call, scope.ask)
     original = parse_query(scope.ask, text, call=call)
+    records = with_aliases(original, scope.records)
+    rewriter = PathRewriter(records, scope.names, call, scope.ask)
     plain = rewriter.rewrite(original)
     _name_paths(plain, original, rewriter)
     carried = copy.deepcopy(plain)
@@ -172,11 +175,11 @@ def queries(scope: Scope, text: str) -> list[Expression]:
     needs = frozenset(rewriter.needs)
     row_wise = is_row_wise_query(original, scope.source)
     deciding = _deciding_part(original, row_wise=row_wise)
-    decides = PathRewriter(scope.records, scope.names, call, scope.ask)
+    decides = PathRewriter(records, scope.names, call, scope.ask)
     decides.rewrite(deciding)
     scope.names.decide(decides.needs, column_names(deciding))
     for item in original.get("select_list", ()):
-        of_item = PathRewriter(scope.records, scope.names, call, scope.ask)
+        of_item = PathRewriter(records, scope.names, call, scope.ask)
         rewritten = of_item.rewrite_output(item)
         name = item["alias"] or of_item.output_name(item) or ""
         scope.names.put_behind(name, of_item.needs, column_names(item))

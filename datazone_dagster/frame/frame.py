@@ -17,14 +17,17 @@ from datazone_dagster.frame.lookup import CHANGES, lookup_table
 from datazone_dagster.frame.query_session import Coming, Session, Unread
 from datazone_dagster.frame.record_view import (
     CHUNK_TABLE,
+    FIELDS,
     RECORD_COLUMN,
     STANDARD_COLUMNS,
     FieldNames,
     images_needed,
     is_record,
+    plain_value,
     record_query,
 )
 from datazone_dagster.frame.relation import Plan, Relation
+from datazone_dagster.frame.syntax import quoted
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import ATTRIBUTE, HIDDEN, KEY
 
@@ -159,7 +162,7 @@ class Frame(Relation):
                 column, or an added column has the name of an attribute's.
             TransformError: An image of the chunk is not DynamoDB JSON.
         """
-        needs = needs_of(image)
+        needs = needs_of(image) | (frozenset(FIELDS) if self._added_records else frozenset())
         if types is not None and not isinstance(types, Mapping):
             raise ExpressionError(
                 f"items(): types is a {type(types).__name__}, not a mapping.",
@@ -173,17 +176,15 @@ class Frame(Relation):
             )
         added = [
             name
-            for name, kind in plan.bound
-            if name.casefold() not in STANDARD_COLUMNS
-            and name not in HIDDEN
-            and not is_record(kind)
+            for name, _ in plan.bound
+            if name.casefold() not in STANDARD_COLUMNS and name not in HIDDEN
         ]
         plan.names.read(needs)
         plan.session.read(images_needed(plan.needs | needs, plan.names))
         try:
             items = read_items(
                 plan.session,
-                plan.query(needs),
+                self._records_query(needs),
                 image=image,
                 mapping=plan.names.attributes,
                 types=types or {},
@@ -219,6 +220,24 @@ class Frame(Relation):
         query = read.query()
         bound = plan.session.columns_of(query, _ITEMS_TABLE, items.rows.schema)
         return Frame(replace(read, bound=tuple(bound)))
+
+    @property
+    def _added_records(self) -> dict[str, int]:
+        """Columns that a function added and that hold records, as `record_depth`."""
+        return {
+            name: depth
+            for name, depth in self._records.items()
+            if name.casefold() not in STANDARD_COLUMNS
+        }
+
+    def _records_query(self, needs: frozenset[str]) -> str:
+        """Return the SQL of the record, with the added columns as users get them."""
+        query = self._plan.query(needs)
+        plain = ", ".join(
+            f"{plain_value(quoted(name), depth)} AS {quoted(name)}"
+            for name, depth in self._added_records.items()
+        )
+        return f"SELECT * REPLACE ({plain}) FROM ({query})" if plain else query  # noqa: S608  # quoted names
 
     @property
     def plan(self) -> Plan:

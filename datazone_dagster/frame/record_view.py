@@ -232,9 +232,28 @@ def images_needed(needs: Iterable[str], names: FieldNames) -> frozenset[str]:
 def record_value(column: str) -> str:
     """Return the SQL of a record column as users get it: standard fields, images as JSON text."""
     fields = (f"{quoted(name)} := struct_extract({column}, '{name}')" for name in FIELDS)
-    return f"struct_pack({', '.join(fields)})"
+    return f"CASE WHEN {column}.{RECORD_MARKER} THEN struct_pack({', '.join(fields)}) END"
+
+
+def list_of_record_values(column: str) -> str:
+    """Return the SQL of a column of lists of records as users get it."""
+    return f"list_transform({column}, lambda _dz_one: {record_value('_dz_one')})"
+
+
+def plain_value(column: str, depth: int | None) -> str:
+    """Return the SQL of a column as users get it; `depth` as of `record_depth`."""
+    if depth is None:
+        return column
+    return list_of_record_values(column) if depth else record_value(column)
 
 
 def is_record(duckdb_type: str) -> bool:
     """Return whether a column of this type is the record struct."""
-    return duckdb_type.startswith("STRUCT(") and RECORD_MARKER in duckdb_type
+    return record_depth(duckdb_type) == 0
+
+
+def record_depth(duckdb_type: str) -> int | None:
+    """Return 0 for the type of the record struct, 1 for a list of them, None for any other."""
+    if not duckdb_type.startswith(f"STRUCT({RECORD_MARKER} "):
+        return None
+    return 1 if duckdb_type.endswith(")[]") else 0

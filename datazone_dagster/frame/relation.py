@@ -25,8 +25,8 @@ from datazone_dagster.frame.record_view import (
     FIELDS,
     FieldNames,
     images_needed,
-    is_record,
-    record_value,
+    plain_value,
+    record_depth,
 )
 from datazone_dagster.frame.sql_errors import failure
 from datazone_dagster.frame.syntax import quoted
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R", bound="Relation")
 _PREVIEW_COLUMNS = 12
+_RECORDS = ("record", "record[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class Relation:
         """Run the query for the user's result: hidden columns and full records included."""
         plan, records = self._plan, self._records
         listed = [
-            f"{record_value(quoted(name))} AS {quoted(name)}" if name in records else quoted(name)
+            f"{plain_value(quoted(name), records.get(name))} AS {quoted(name)}"
             for name in (*self.columns, *self._hidden)
         ]
         more = frozenset(FIELDS) if records else frozenset[str]()
@@ -249,9 +250,9 @@ class Relation:
         return self.arrow().__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:
-        types = dict(self._plan.bound)
+        types, records = dict(self._plan.bound), self._records
         shown = [
-            f"{name}: {'record' if is_record(types[name]) else types[name].lower()}"
+            f"{name}: {types[name].lower() if name not in records else _RECORDS[records[name]]}"
             for name in self.columns[:_PREVIEW_COLUMNS]
         ]
         more = len(self.columns) - len(shown)
@@ -273,13 +274,16 @@ class Relation:
         return [name for name in HIDDEN if name in names]
 
     @property
-    def _records(self) -> list[str]:
-        return [name for name, duckdb_type in self._plan.bound if is_record(duckdb_type)]
+    def _records(self) -> dict[str, int]:
+        """Columns that hold the record, as `record_depth`."""
+        depths = {name: record_depth(duckdb_type) for name, duckdb_type in self._plan.bound}
+        return {name: depth for name, depth in depths.items() if depth is not None}
 
     def _scope(self) -> Scope:
         plan = self._plan
         ask, columns = plan.session.ask, plan.columns
-        return Scope(ask, plan.source, self._records, self._hidden, plan.names, columns)
+        records = {name.casefold(): depth for name, depth in self._records.items()}
+        return Scope(ask, plan.source, records, self._hidden, plan.names, columns)
 
     def _selecting(self, listed: Sequence[str]) -> str:
         hidden = (f"{self._plan.source}.{name}" for name in self._hidden)

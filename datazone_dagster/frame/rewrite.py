@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.paths import PathError, Step, resolve
-from datazone_dagster.frame.record_view import FIELDS, IMAGES, FieldNames, record_value
+from datazone_dagster.frame.record_flow import Records, carriers, depth, is_of_groups, looked_for
+from datazone_dagster.frame.record_view import (
+    FIELDS,
+    IMAGES,
+    FieldNames,
+    list_of_record_values,
+    record_value,
+)
 from datazone_dagster.frame.syntax import Ask, Node, constant_text, parse_expressions, quoted
 from datazone_dagster.model.column_names import RESERVED_PREFIX
 
@@ -30,26 +37,25 @@ class PathRewriter:
     """Rewriter for the trees of one call that collects the record fields that they need.
 
     Args:
-        records: Columns that hold the record (usually `dynamodb`).
+        records: Columns that hold the record (usually `dynamodb`), or a list of records.
         names: Generated names of the chunk.
         call: Call as the user wrote it, for errors.
         ask: Runs a query of one text.
     """
 
-    records: Iterable[str]
+    records: Records
     names: FieldNames
     call: str
     ask: Ask
     needs: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self._records = {name.casefold() for name in self.records}
+    _kept: set[int] = field(default_factory=set)
+    _operands: set[int] = field(default_factory=set)
 
     def rewrite(self, tree: Any, *, as_list: bool = False) -> Any:
         """Return a copy of a tree with all paths into images replaced.
 
-        A record that is part of an expression becomes the struct that users get. As an output of
-        its own it stays what paths lead into.
+        A record that is part of an expression becomes the struct that users get. As an output, also
+        of `lag(dynamodb)` and the like (`frame.record_flow`), it stays what paths lead into.
 
         Raises:
             ExpressionError: A path is impossible in DynamoDB JSON, or a table name is reserved.
@@ -69,18 +75,18 @@ class PathRewriter:
                 f"{self.call}: there is no function {tree['function_name']!r}.",
                 hint=f"Names that start with {RESERVED_PREFIX!r} are reserved.",
             )
+        if id(tree) in self._kept and tree["class"] == "COLUMN_REF":
+            return tree
         chain = chain_of(tree)
         steps = None if chain is None else self._into_record(chain)
         if chain is not None and steps is not None:
             return self._path(chain, steps, as_list=as_list) if steps else self._full(tree)
+        if tree.get("class") == "COLUMN_REF" and depth(tree, self.records) is not None:
+            return self._full(tree, of_list=True)
         if "class" in tree:  # the wrapper of a function argument has no class: keep the outer value
             as_list = _takes_list(tree)
-        return {
-            key: [self.rewrite_output(item) for item in part]
-            if key == "select_list"
-            else self.rewrite(part, as_list=as_list)
-            for key, part in tree.items()
-        }
+        self._keep_records_in(tree)
+        return {key: self.rewrite(part, as_list=as_list) for key, part in tree.items()}
 
     def rewrite_output(self, item: Node) -> Node:
         """Return a copy of an item of a select list, as `rewrite` does.
@@ -88,10 +94,46 @@ class PathRewriter:
         Raises:
             ExpressionError: As for `rewrite`.
         """
-        chain = chain_of(item)
-        is_record = chain is not None and self._into_record(chain) == []
-        rewritten: Node = item if is_record else self.rewrite(item)
+        self._keep_outputs([item])
+        rewritten: Node = self.rewrite(item)
         return rewritten
+
+    def _keep_records_in(self, node: Node) -> None:
+        """Find the records that stay records: outputs, and those that are compared as a whole."""
+        if node.get("class") == "SUBQUERY":  # an operand, unless the expression around it keeps it
+            self._operands.add(id(node["subquery"]["node"]))
+        if node.get("type") == "SELECT_NODE":
+            if id(node) not in self._operands:
+                self._keep_outputs(node["select_list"])
+            self._compare(_compared_outputs(node))
+        if node.get("type") == "SET_OPERATION_NODE" and not node["setop_all"]:
+            self._compare(one for side in _last_selects(node) for one in side["select_list"])
+        for clause in ("group_expressions", "distinct_on_targets"):
+            self._compare(node.get(clause) or (), keep=True)
+        self._compare((order["expression"] for order in node.get("orders") or ()), keep=True)
+        for operand in looked_for(node):
+            self._keep(operand)
+
+    def _keep_outputs(self, items: Iterable[Node]) -> None:
+        for item in items:
+            for part in (item, *(one["value"] for one in item.get("replace_list") or ())):
+                self._keep(part)
+
+    def _keep(self, node: Node) -> None:
+        if depth(node, self.records) is not None:
+            self._kept.update(map(id, carriers(node)))
+
+    def _compare(self, items: Iterable[Node], *, keep: bool = False) -> None:
+        """Take all fields of the records that a query compares with each other."""
+        for item in items:
+            if item["type"] == "STAR" or depth(item, self.records) is not None:
+                self._need_all()
+                if keep:
+                    self._keep(item)
+
+    def _need_all(self) -> None:
+        self.names.read(FIELDS)
+        self.needs.update(FIELDS)
 
     def output_name(self, item: Node) -> str | None:
         """Return the last attribute of a path as its name, None for any other expression."""
@@ -109,16 +151,16 @@ class PathRewriter:
     def _into_record(self, chain: Chain) -> list[Step] | None:
         """Return the steps below the record, None if the chain does not lead into a record."""
         for position, name in enumerate(chain.names[:2]):  # a table alias may come first
-            if name.casefold() in self._records:
+            if self.records.get(name.casefold()) == 0:
                 return [*chain.names[position + 1 :], *chain.steps]
         return None
 
-    def _full(self, record: Node) -> Node:
-        """Return the struct that users get for a record column."""
-        self.names.read(FIELDS)
-        self.needs.update(FIELDS)
+    def _full(self, record: Node, *, of_list: bool = False) -> Node:
+        """Return the struct that users get for a record column, or the list of these structs."""
+        self._need_all()
         column = ".".join(quoted(name) for name in record["column_names"])
-        (struct,) = parse_expressions(self.ask, record_value(column), call=self.call)
+        text = list_of_record_values(column) if of_list else record_value(column)
+        (struct,) = parse_expressions(self.ask, text, call=self.call)
         return {**struct, "alias": record["alias"]}
 
     def _path(self, chain: Chain, steps: list[Step], *, as_list: bool) -> Node:
@@ -168,6 +210,27 @@ def chain_of(node: Node) -> Chain | None:
     if inner is None:
         return None
     return Chain(inner.names, [*inner.steps, constant_text(index)], [*inner.nodes, node])
+
+
+def _last_selects(query: Node) -> Iterator[Node]:
+    """Yield the SELECTs whose rows a query gives: several for a UNION."""
+    if query["type"] == "SELECT_NODE":
+        yield query
+    for side in query.get("children") or (query.get("left"), query.get("right")):
+        if side:
+            yield from _last_selects(side)
+
+
+def _compared_outputs(select: Node) -> Iterator[Node]:
+    """Yield the items of a select list that DISTINCT compares, or GROUP BY by position or ALL."""
+    items: list[Node] = select["select_list"]
+    distinct = [one for one in select["modifiers"] if one["type"] == "DISTINCT_MODIFIER"]
+    by_all = select["aggregate_handling"] == "FORCE_AGGREGATES"
+    by_position = any(one.get("class") == "CONSTANT" for one in select["group_expressions"])
+    if any(not one["distinct_on_targets"] for one in distinct):
+        yield from items
+    elif by_all or by_position:
+        yield from (item for item in items if not is_of_groups(item))
 
 
 def _column_of(chain_nodes: list[Node]) -> Node:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.frame.expressions import PREVIOUS
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.frame.record_view import is_record
+from datazone_dagster.frame.record_view import record_depth
 from datazone_dagster.frame.relation import Plan
 from datazone_dagster.frame.syntax import Node, parse_query, print_query
 from datazone_dagster.model.column_names import HIDDEN
@@ -77,7 +77,7 @@ def frame_query(
     columns = []
     types = dict(plan.session.columns(plan.query()))
     for name, field in zip(names, result, strict=False):
-        kind = None if is_record(types[name]) else type_of(field.type)
+        kind = None if record_depth(types[name]) is not None else type_of(field.type)
         if kind is None:
             raise _refused(where, f"column {name!r} has the type {field.type}", "")
         columns.append(f"CAST({name_of(name)} AS {kind}) AS {name_of(field.name)}")

@@ -371,6 +371,25 @@ def test_back_to_ticks_the_runs_are_told_to_end_and_ticks_wait_for_them(
     assert len(ticks.rows()) == 20
 
 
+def test_back_to_ticks_a_run_that_begins_late_is_told_to_end(
+    world: World, make_world: MakeWorld
+) -> None:
+    """As where a tick of the former code, under way at the deployment, requests it."""
+    requests = drain_requests(world.tick())
+    runs = [started(world, one) for one in requests]
+    ticks = taken_over(world, make_world, orders_transform(source=SOURCE))
+    for run in runs:
+        world.instance.report_run_failed(run, "ended")
+    ticks.tick()
+    late = started(world, requests[0])
+    for _ in range(2):
+        ticks.clock.advance(timedelta(seconds=31))
+        ticks.tick()
+    found = world.instance.get_run_by_id(late.run_id)
+    assert found is not None
+    assert END_TAG in found.tags
+
+
 def test_back_to_ticks_a_dead_run_holds_nobody_up(world: World, make_world: MakeWorld) -> None:
     (run, *_) = [started(world, one) for one in drain_requests(world.tick())]
     ticks = taken_over(world, make_world, orders_transform(source=SOURCE))

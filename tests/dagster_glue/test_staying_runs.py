@@ -266,10 +266,34 @@ def test_a_run_gives_way_to_one_of_its_job_that_finds_no_worker(
     world.clock.advance(staying_runs.STARTING_LONG + timedelta(seconds=5))
     assert ask()
     # The run that follows this one does not end for the same reason: it was in vain.
-    monkeypatch.setattr(staying_runs, "STARTING_LONG", timedelta(0))
+    monkeypatch.setattr(staying_runs, "STARTING_LONG", timedelta(microseconds=1))
     after = world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
     ask = told_to_end(world.instance, after.run_id, [POOL], world.clock, lambda: float(next(now)))
     assert not ask()
+
+
+@pytest.mark.parametrize("stuck", [1, 2])
+def test_no_more_runs_give_way_than_wait_for_a_worker(world: World, stuck: int) -> None:
+    """One stuck bucket of many made all of them end at once, though it needs one place."""
+    job, instance = world.defs.resolve_job_def("apply_orders"), world.instance
+    world.clock.now = datetime.now(timezone.utc)
+    alive = {ALIVE_TAG: world.clock.now.isoformat()}
+    started, starting = DagsterRunStatus.STARTED, DagsterRunStatus.STARTING
+    runs = [instance.create_run_for_job(job, status=started, tags=alive) for _ in range(4)]
+    for _ in range(stuck):
+        instance.create_run_for_job(job, status=starting)
+    now = iter(range(0, 10_000, 10))
+    asks = [
+        told_to_end(instance, one.run_id, [POOL], world.clock, lambda: float(next(now)))
+        for one in runs
+    ]
+    world.clock.advance(staying_runs.STARTING_LONG + timedelta(seconds=5))
+    assert [ask() for ask in asks] == [number < stuck for number in range(4)]
+    for run in runs[:stuck]:
+        instance.report_run_canceled(run)
+    assert [ask() for ask in asks[stuck:]] == [False] * (4 - stuck), "their places are free now"
+    world.clock.advance(staying_runs.STARTING_LONG)
+    assert [ask() for ask in asks[stuck:]] == [number < stuck for number in range(4 - stuck)]
 
 
 def test_a_run_that_was_taken_for_dead_ends(world: World) -> None:

@@ -39,6 +39,7 @@ QUEUED_READ = 100
 """Most runs of the queue that a run looks at, the newest ones."""
 
 _LAUNCHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+_ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
 _logger = logging.getLogger(__name__)
 
@@ -142,23 +143,39 @@ def _queue_is_long(instance: DagsterInstance, clock: Clock) -> bool:
 
 
 def _one_does_not_begin(instance: DagsterInstance, own: RunRecord, clock: Clock) -> bool:
-    """Return whether another run of the job was launched long ago and has sent no heartbeat yet.
+    """Return whether a run has to end for others of its job that were launched and do not begin.
 
-    One that can't begin at all makes each run of the job end once, not the runs that follow these,
-    too: they were created when it had been launched long ago.
+    Each of those needs one place: as many runs end as do not begin, the oldest ones first, and as
+    many again with each minute for which that did not help. One that can't begin at all makes each
+    run of the job end once, not the runs that follow these, too: they were created when it had been
+    launched long ago.
     """
-    run = own.dagster_run
-    records = instance.get_run_records(
-        RunsFilter(job_name=run.job_name, statuses=_LAUNCHED), limit=QUEUED_READ
+    now, job_name = clock(), own.dagster_run.job_name
+    launched = instance.get_run_records(
+        RunsFilter(job_name=job_name, statuses=_LAUNCHED), limit=QUEUED_READ
     )
-    since = clock() - STARTING_LONG
-    created = own.create_timestamp.replace(tzinfo=timezone.utc)
-    return any(
-        created - STARTING_LONG < _launched_at(one) < since
-        for one in records
-        if one.dagster_run.run_id != run.run_id
+    since = [
+        _launched_at(one)
+        for one in launched
+        if one.storage_id != own.storage_id
         and hidden_tag(one.dagster_run.tags, ALIVE_TAG) is None
+        and _created_at(own) - STARTING_LONG < _launched_at(one) < now - STARTING_LONG
+    ]
+    if not since:
+        return False
+    ended = instance.get_run_records(
+        RunsFilter(job_name=job_name, statuses=_ENDED, updated_after=max(since)), limit=QUEUED_READ
     )
+    older = sum(
+        one.storage_id < own.storage_id and hidden_tag(one.dagster_run.tags, ALIVE_TAG) is not None
+        for one in (*launched, *ended)
+    )
+    minutes = (now - min(since)) // STARTING_LONG
+    return older < len(since) * minutes
+
+
+def _created_at(record: RunRecord) -> datetime:
+    return record.create_timestamp.replace(tzinfo=timezone.utc)
 
 
 def not_begun(record: RunRecord, now: datetime) -> str:

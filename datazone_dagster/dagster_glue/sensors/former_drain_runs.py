@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from datazone_dagster.api import DynamoDBSource
@@ -18,12 +20,16 @@ from datazone_dagster.model.protocols import Clock
 from datazone_dagster.model.shard_set import shard_sets
 from datazone_dagster.pipeline import was_drained_by_runs
 
+LOOK_AGAIN = timedelta(minutes=1)
+"""Time between two looks while there are none: a tick of the former code may have requested one
+after a look, and somebody may start one by hand."""
+
 _ACTIVE_MOST = 200
 _WHY = 'the source has drain="tick" now'
 
 
 class FormerDrainRuns:
-    """Looks for drain runs of a source that ticks drain, until there are none.
+    """Looks for drain runs of a source that ticks drain: while one lives, and now and then.
 
     Each batch that such a run commits makes that of a tick lose. So while one lives, ticks do what
     they do next to drain runs: they list, and read no shard.
@@ -36,7 +42,7 @@ class FormerDrainRuns:
     def __init__(self, source: DynamoDBSource, clock: Clock) -> None:
         self._source = source
         self._clock = clock
-        self._are_gone = False
+        self._none_at: datetime | None = None
         self.conflict = ""
         """Sentence on another code location that drains the source by runs; empty if none does."""
 
@@ -54,23 +60,25 @@ class FormerDrainRuns:
         Raises:
             StorageError: The lakehouse can't be read.
         """
-        self.conflict = ""
-        if self._are_gone or not was_drained_by_runs(layout, self._source.name):
-            self._are_gone = True
+        self.conflict, now = "", self._clock()
+        if self._none_at is not None and now - self._none_at < LOOK_AGAIN:
+            return None
+        if not was_drained_by_runs(layout, self._source.name):
+            self._none_at = now
             return None
         job = drain_job_name(self._source)
-        end_silent_runs(instance, {job}, self._clock(), quick_to_end={job}, only=job)
+        end_silent_runs(instance, {job}, now, quick_to_end={job}, only=job)
         active = RunsFilter(job_name=job, statuses=ACTIVE)
         found = instance.get_run_records(active, limit=_ACTIVE_MOST)
         records = [one for one in found if not place.is_of_others(one.dagster_run)]
-        placed = PlacedRuns(instance, place, sensor_name(self._source), self._clock())
+        placed = PlacedRuns(instance, place, sensor_name(self._source), now)
         rivals = rivals_in(placed, records, "")
         self.conflict = "" if rivals is None else _conflict(self._source, placed, rivals)
         others = () if rivals is None else rivals.records
         for record in records:
             if record not in others:
                 tell_to_end(instance, record, _WHY)
-        self._are_gone = not records
+        self._none_at = None if records else now
         started = [one for one in records if one.dagster_run.status is DagsterRunStatus.STARTED]
         if not any(last_sign_of_life(one) for one in started):
             return None

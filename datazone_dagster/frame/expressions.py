@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.carry import carry, exclude_hidden
 from datazone_dagster.frame.key_scope import Columns, KeyScope, Mixing, attribute_of, windows_in
-from datazone_dagster.frame.record_flow import Records, with_aliases
+from datazone_dagster.frame.record_flow import Records, with_aliases, with_rows
 from datazone_dagster.frame.record_view import FieldNames
 from datazone_dagster.frame.rewrite import PathRewriter
 from datazone_dagster.frame.row_wise import is_row_wise, is_row_wise_query
@@ -37,7 +37,7 @@ class Scope:
 
     `source` is the relation's own name, `records` the columns that hold the stream record
     (`frame.record_flow`), `hidden` the columns that `*` leaves out, `columns` those that are
-    exactly an attribute.
+    exactly an attribute, `rows` the names of the relation as a row that holds a record.
     """
 
     ask: Ask
@@ -46,6 +46,7 @@ class Scope:
     hidden: Sequence[str]
     names: FieldNames
     columns: Columns
+    rows: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
         items = parse_expressions(scope.ask, text, call=shown_call(method, text))
         for item in items:
             call = shown_call(method, text)
-            rewriter = PathRewriter(scope.records, scope.names, call, scope.ask)
+            rewriter = PathRewriter(scope.records, scope.names, call, scope.ask, scope.rows)
             node = rewriter.rewrite_output(item)
             stars = [star for star in nodes(node, subqueries=False) if star.get("type") == "STAR"]
             for star in stars:
@@ -143,7 +144,7 @@ def predicate(scope: Scope, text: str) -> Expression:
     items = parse_expressions(scope.ask, text, call=call)
     if len(items) != 1 or items[0]["alias"]:
         raise ExpressionError(f"{call}: one condition is expected.", hint="Join them with AND.")
-    rewriter = PathRewriter(scope.records, scope.names, call, scope.ask)
+    rewriter = PathRewriter(scope.records, scope.names, call, scope.ask, scope.rows)
     sql = print_expressions(scope.ask, [rewriter.rewrite(items[0])])
     needs = frozenset(rewriter.needs)
     scope.names.decide(needs, column_names(items[0]))
@@ -166,7 +167,8 @@ def queries(scope: Scope, text: str) -> list[Expression]:
     call = shown_call("sql", text)
     original = parse_query(scope.ask, text, call=call)
     records = with_aliases(original, scope.records)
-    rewriter = PathRewriter(records, scope.names, call, scope.ask)
+    rows = with_rows(original, scope.rows, records)
+    rewriter = PathRewriter(records, scope.names, call, scope.ask, rows)
     plain = rewriter.rewrite(original)
     _name_paths(plain, original, rewriter)
     carried = copy.deepcopy(plain)
@@ -175,11 +177,11 @@ def queries(scope: Scope, text: str) -> list[Expression]:
     needs = frozenset(rewriter.needs)
     row_wise = is_row_wise_query(original, scope.source)
     deciding = _deciding_part(original, row_wise=row_wise)
-    decides = PathRewriter(records, scope.names, call, scope.ask)
+    decides = PathRewriter(records, scope.names, call, scope.ask, rows)
     decides.rewrite(deciding)
     scope.names.decide(decides.needs, column_names(deciding))
     for item in original.get("select_list", ()):
-        of_item = PathRewriter(records, scope.names, call, scope.ask)
+        of_item = PathRewriter(records, scope.names, call, scope.ask, rows)
         rewritten = of_item.rewrite_output(item)
         name = item["alias"] or of_item.output_name(item) or ""
         scope.names.put_behind(name, of_item.needs, column_names(item))

@@ -6,7 +6,7 @@ record is known by its column, so the names that a query gives to records are fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from datazone_dagster.frame.syntax import Node, nodes
 
@@ -98,6 +98,39 @@ def with_aliases(tree: Node, records: Records) -> Records:
                 _add(known, name, item)
         if len(known) == before:
             return known
+
+
+def with_rows(tree: Node, rows: Iterable[str], records: Records) -> frozenset[str]:
+    """Return the tables of a query, casefolded, whose rows hold a record; `rows` are the known."""
+    known = set(rows)
+    named: set[str] = set()
+    for node in nodes(tree):
+        if node.get("type") == "BASE_TABLE" and node["table_name"].casefold() in known:
+            known.add(node["alias"].casefold())
+        if node.get("type") == "SELECT_NODE":
+            named.update(name.casefold() for name, _ in _named(node))
+        for name, query in _inner(node):
+            if query["type"] == "SELECT_NODE" and _holds_record(query, known, records):
+                known.add(name.casefold())
+    return frozenset(known - named - {""})
+
+
+def _holds_record(select: Node, rows: set[str], records: Records) -> bool:
+    table = select["from_table"]
+    of_rows = table["type"] == "BASE_TABLE" and table["table_name"].casefold() in rows
+    return any(
+        of_rows if item["type"] == "STAR" else depth(item, records) is not None
+        for item in select["select_list"]
+    )
+
+
+def _inner(node: Node) -> Iterator[tuple[str, Node]]:
+    """Yield the queries that a node names."""
+    if node.get("type") == "SUBQUERY" and "class" not in node:
+        yield node["alias"], node["subquery"]["node"]
+    for entry in (node.get("cte_map") or {}).get("map", ()):
+        inner = entry["value"]
+        yield entry["key"], inner["query"]["node"] if "query" in inner else inner["query_node"]
 
 
 def _add(known: dict[str, int], name: str, item: Node) -> None:

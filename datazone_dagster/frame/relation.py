@@ -283,7 +283,9 @@ class Relation:
         plan = self._plan
         ask, columns = plan.session.ask, plan.columns
         records = {name.casefold(): depth for name, depth in self._records.items()}
-        return Scope(ask, plan.source, records, self._hidden, plan.names, columns)
+        names = {name.casefold() for name, _ in plan.bound}
+        rows = frozenset({plan.source} - names if records else ())
+        return Scope(ask, plan.source, records, self._hidden, plan.names, columns, rows)
 
     def _selecting(self, listed: Sequence[str]) -> str:
         hidden = (f"{self._plan.source}.{name}" for name in self._hidden)

@@ -41,12 +41,14 @@ class PathRewriter:
         names: Generated names of the chunk.
         call: Call as the user wrote it, for errors.
         ask: Runs a query of one text.
+        rows: Names of the tables whose rows hold a record.
     """
 
     records: Records
     names: FieldNames
     call: str
     ask: Ask
+    rows: frozenset[str] = frozenset()
     needs: set[str] = field(default_factory=set)
     _kept: set[int] = field(default_factory=set)
     _operands: set[int] = field(default_factory=set)
@@ -83,6 +85,11 @@ class PathRewriter:
             return self._path(chain, steps, as_list=as_list) if steps else self._full(tree)
         if tree.get("class") == "COLUMN_REF" and depth(tree, self.records) is not None:
             return self._full(tree, of_list=True)
+        if chain is not None and [*map(str.casefold, chain.names)] in [[row] for row in self.rows]:
+            raise ExpressionError(
+                f"{self.call}: {chain.names[0]} is a table, not a value.",
+                hint="Name its columns: to_json({'event': eventName, 'record': dynamodb}).",
+            )
         if "class" in tree:  # the wrapper of a function argument has no class: keep the outer value
             as_list = _takes_list(tree)
         self._keep_records_in(tree)
@@ -193,8 +200,12 @@ class PathRewriter:
         """Wrap the generated column in the extracts that the path leaves to DuckDB."""
         node = base
         for extract in chain.nodes[len(chain.nodes) - outer :]:
-            subject, index = extract["children"]
-            del subject
+            _, index = extract["children"]
+            if _constant(index) == "0":
+                raise ExpressionError(
+                    f"{self.call}: there is no element 0; the first one of a list is [1].",
+                    hint="[-1] is the last one.",
+                )
             node = {**extract, "children": [node, self.rewrite(index)]}
         return node if outer else {**node, "alias": chain.nodes[-1]["alias"]}
 
@@ -210,6 +221,12 @@ def chain_of(node: Node) -> Chain | None:
     if inner is None:
         return None
     return Chain(inner.names, [*inner.steps, constant_text(index)], [*inner.nodes, node])
+
+
+def _constant(node: Node) -> str:
+    """Return the text of a constant, empty for any other node."""
+    literal = node.get("literal") or node.get("value") or {}  # DuckDB 2 or 1
+    return str(literal.get("text", literal.get("value", "")))
 
 
 def _last_selects(query: Node) -> Iterator[Node]:

@@ -83,7 +83,7 @@ def failure(
                 " An attribute is a path with its type, such as dynamodb.NewImage.total.N; "
                 "items() makes columns of all attributes."
             )
-        elif "VARCHAR" in reason and "type casts" in reason:
+        elif "VARCHAR" in reason and "cast" in reason:
             hint += (
                 " A path gives numbers as text: cast(dynamodb.NewImage.total.N as decimal(18, 2))."
             )

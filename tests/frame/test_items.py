@@ -221,7 +221,7 @@ def test_an_added_column_with_the_name_of_an_existing_one_is_an_error() -> None:
 
 def test_the_values_of_a_row_are_those_of_one_item_in_any_order_of_rows() -> None:
     names = [f"a{number}" for number in range(130)]  # more than one query reads
-    items = [
+    items: list[dict[str, Any]] = [
         {"id": {"S": str(row)}, **{name: {"S": f"{row} {name}"} for name in names}}
         for row in range(60)
     ]

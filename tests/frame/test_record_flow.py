@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame import Frame
 from tests.frame.chunks import chunk
 
@@ -180,3 +181,29 @@ def test_only_what_paths_name_is_read_of_a_carried_record() -> None:
     query = f"select arg_max(dynamodb, _dz_version) as d, {GROUPED} from changes group by _dz_key"
     found = frame().sql(query).filter("d is not null").select("d.NewImage.status.S as s")
     assert found.images_needed == {"new_image"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select to_json(changes) as j from changes",
+        "select to_json(c) as j from changes c",
+        "select c as j from changes as C",
+        "with t as (select * from changes) select to_json(t) as j from t",
+        "select to_json(t) as j from (select dynamodb as d from changes) t",
+    ],
+)
+def test_a_full_row_is_no_value(query: str) -> None:
+    with pytest.raises(ExpressionError, match="is a table, not a value"):
+        frame().sql(query)
+
+
+def test_a_row_without_a_record_is_a_value() -> None:
+    query = "select to_json(t) as t from (select dynamodb.NewImage.status.S as s from changes) t"
+    assert frame().sql(query).filter("t->>'$.s' = 'done'").arrow().num_rows == 1
+    column = frame().with_columns("eventName as changes").select("upper(changes) as n")
+    assert column.arrow()["n"].to_pylist()[-1] == "MODIFY"
+    named = "select eventName as c, eventID from changes c order by c, eventID"
+    assert frame().sql(named).arrow()["eventID"].to_pylist() == ["e0", "e1", "e2", "e3", "e4"]
+    with pytest.raises(ExpressionError, match="is a table, not a value"):
+        frame().select("to_json(changes) as j")

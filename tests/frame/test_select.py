@@ -318,6 +318,8 @@ def test_two_columns_of_one_short_name_are_named_in_the_error() -> None:
         (lambda frame: frame.filter(True), r'filter\("a > 5"\)'),
         (lambda frame: frame.select("status"), r"items\(\) makes columns"),
         (lambda frame: frame.select("dynamodb.NewImage.total.N + 1 as t"), "numbers as text"),
+        (lambda frame: frame.filter("dynamodb.NewImage.total.N > 1"), "numbers as text"),
+        (lambda frame: frame.select("dynamodb.NewImage.lines.L[0].M.sku.S as s"), r"is \[1\]"),
         (lambda frame: frame.select("count(*) as n"), "in an asset downstream"),
         (lambda frame: frame.items(types=["total"]), "types is a list, not a mapping"),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
 
 from datazone_dagster.dagster_glue.names import pool_name
 from datazone_dagster.dagster_glue.runs.heartbeat import FIRST_HEARTBEAT_SECONDS
@@ -95,6 +96,62 @@ def test_a_queue_that_drain_runs_fill_for_good_is_named(
             health = world.tick().checks()[HEALTH]
             text = f"Dagster starts {most} runs at a time"
             assert (text not in str(health.description)) is passed
+
+
+@pytest.mark.parametrize(
+    ("limit", "text"),
+    [
+        ({"key": "team", "limit": 1}, "1 of the runs with the tag team at a time"),
+        (
+            {"key": "team", "value": "a", "limit": 1},
+            "2 drain runs have it and stay: 1 of them wait",
+        ),
+        (
+            {"key": "team", "value": {"applyLimitPerUniqueValue": True}, "limit": 2},
+            "team=a at a time (tag_concurrency_limits), and the 2 drain runs stay: no run of",
+        ),
+        ({"key": "team", "limit": 3}, ""),
+        ({"key": "team", "value": "b", "limit": 1}, ""),
+        ({"key": "dagster/partition", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}, ""),
+    ],
+)
+def test_a_limit_of_a_tag_that_drain_runs_fill_for_good_is_named(
+    make_world: MakeWorld, tmp_path: Path, limit: dict[str, object], text: str
+) -> None:
+    world = make_world(orders_of(2), run_tags={"team": "a"})
+    (tmp_path / "small").mkdir()
+    queue = {"concurrency": {"runs": {"tag_concurrency_limits": [limit]}}}
+    with DagsterInstance.local_temp(str(tmp_path / "small"), overrides=queue) as world.instance:
+        for one in drain_requests(world.tick()):
+            started(world, one)
+        world.clock.advance(timedelta(seconds=31))
+        health = world.tick().checks()[HEALTH]
+        assert text in str(health.description)
+        assert health.passed is not bool(text)
+
+
+def test_a_queued_run_that_a_limit_of_a_tag_keeps_there_says_so(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "small").mkdir()
+    limits = [{"key": "team", "limit": 1}]
+    queue = {"concurrency": {"runs": {"tag_concurrency_limits": limits}}}
+    world.put("a")
+    with DagsterInstance.local_temp(str(tmp_path / "small"), overrides=queue) as world.instance:
+        snapshot = world.defs.resolve_job_def("snapshot_orders")
+        location = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1, location_name="here")
+        origin = RemoteRepositoryOrigin(location, "__repository__").get_job_origin("apply_orders")
+        tags, queued = {"team": "a"}, DagsterRunStatus.QUEUED
+        world.instance.add_run(
+            DagsterRun("apply_orders", status=queued, remote_job_origin=origin, tags=tags)
+        )
+        assert "waits in the queue" not in str(world.tick().skip)
+        working = DagsterRunStatus.STARTED
+        world.instance.create_run_for_job(snapshot, status=working, tags={"team": "b"})
+        assert (
+            "apply_orders waits in the queue: Dagster starts 1 of the runs with the tag team at a "
+            "time (tag_concurrency_limits); at work: snapshot_orders"
+        ) in str(world.tick().skip)
 
 
 def test_a_pool_that_is_too_small_for_the_drain_runs_is_named(

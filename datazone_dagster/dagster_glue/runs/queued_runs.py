@@ -18,6 +18,7 @@ from datazone_dagster.dagster_glue.runs.placed_runs import PlacedRuns
 from datazone_dagster.dagster_glue.runs.pools import POOL_LIMIT, counts_runs
 from datazone_dagster.dagster_glue.runs.run_place import repository_of
 from datazone_dagster.dagster_glue.runs.slot_waits import slot_wait
+from datazone_dagster.dagster_glue.runs.tag_limits import tag_wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,9 @@ class Taken:
 
 
 def held_pools(placed: PlacedRuns, run: DagsterRun, pools: Collection[str]) -> str:
-    """Return which runs at work have a pool that a run waits for, as a clause.
+    """Return which runs at work have a pool, or reach a limit, that a run waits for, as a clause.
 
-    Empty if the run has begun, or no run has one of them: it waits for a place then.
+    Empty if the run has begun, or none does: it waits for a place then.
 
     Args:
         placed: Runs, as seen from the place of the run.
@@ -46,7 +47,9 @@ def held_pools(placed: PlacedRuns, run: DagsterRun, pools: Collection[str]) -> s
     if run.status is not DagsterRunStatus.QUEUED:
         return ""
     held = _holders(placed.instance, pools)
-    return f"{run.job_name} waits in the queue for {_named(placed, held)}" if held else ""
+    if held:
+        return f"{run.job_name} waits in the queue for {_named(placed, held)}"
+    return tag_wait(placed.instance, run)
 
 
 def taken_pools(placed: PlacedRuns, pools: Collection[str]) -> Taken:

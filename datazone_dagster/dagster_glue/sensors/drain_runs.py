@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 
@@ -33,6 +33,7 @@ from datazone_dagster.dagster_glue.runs.run_place import RunPlace
 from datazone_dagster.dagster_glue.runs.run_requests import end_of
 from datazone_dagster.dagster_glue.runs.staying_runs import end_run_of_other_code, tell_to_end
 from datazone_dagster.dagster_glue.runs.stuck_starts import end_stuck_starts
+from datazone_dagster.dagster_glue.runs.tag_limits import exceeded_limits
 from datazone_dagster.dagster_glue.sensors.drain_rivals import (
     leave_note,
     note_in,
@@ -49,6 +50,9 @@ from datazone_dagster.observe.level import Level
 from datazone_dagster.observe.set_health import SET_BEHIND
 from datazone_dagster.pipeline import DrainSettings
 from datazone_dagster.text import shortened
+
+_SENSOR_TAG = "dagster/sensor_name"
+"""Tag that Dagster gives the runs that a sensor requests."""
 
 _FAILURES_COUNTED = 6
 _ACTIVE_MOST = 200
@@ -210,7 +214,7 @@ class DrainRuns:
     def requested(self, known: KnownSets, now: datetime, loaded_at: datetime) -> DrainDecision:
         """Return a run for each set that has shards to read and no run, and why, or why not."""
         pools = [drain_pool_name(self.source, self.options.keys.prefix)]
-        short = (self._short_pool(pools[0], known), self._short_queue())
+        short = (self._short_pool(pools[0], known), self._short_queue(), *self._short_tags())
         found = DrainDecision(short=[one for one in short if one])
         waiting = [one.name for one in known.sets if one.shards and not one.has_run]
         if not waiting:
@@ -251,6 +255,30 @@ class DrainRuns:
             f"{workers} drain runs stay: no run of a transform starts while they do. Raise it "
             f"above {workers} by the number of other runs that should work at a time."
         )
+
+    def _short_tags(self) -> Iterator[str]:
+        """Yield what limits of the queue for tags keep from work while the drain runs stay."""
+        of_all = {**self.options.run_tags, _SENSOR_TAG: sensor_name(self.source)}
+        drains = [
+            {**(self._request(name, 0).tags or {}), **of_all, PARTITION_TAG: name}
+            for name in self._sets
+        ]
+        for one in exceeded_limits(self.instance, drains):
+            yield (
+                f"Dagster starts {one.limit} of the runs with the tag {one.tag} at a time "
+                f"(tag_concurrency_limits), and {one.runs} drain runs have it and stay: "
+                f"{one.runs - one.limit} of them wait. Raise the limit above {one.runs}, or give "
+                "the runs of this source another tag."
+            )
+        drained = {one.tag for one in exceeded_limits(self.instance, drains)}
+        for one in exceeded_limits(self.instance, [*drains, of_all]):
+            if one.tag not in drained:
+                yield (
+                    f"Dagster starts {one.limit} of the runs with the tag {one.tag} at a time "
+                    f"(tag_concurrency_limits), and the {one.runs - 1} drain runs stay: no run of "
+                    "a transform starts while they do. Raise the limit by the number of other runs "
+                    "that should work at a time."
+                )
 
     @property
     def _sets(self) -> Sequence[str]:

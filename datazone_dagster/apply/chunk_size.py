@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -68,9 +69,10 @@ class ApplySettings:
 class ChunkSizes:
     """Chunk sizes of one run: with images in memory, and with images that are read later."""
 
-    def __init__(self, settings: ApplySettings) -> None:
+    def __init__(self, settings: ApplySettings, logger: logging.Logger | None = None) -> None:
         self._settings = settings
-        self._budget_bytes = container.reported(settings.memory).bytes
+        self._budget_bytes = container.reported(settings.memory, logger).bytes
+        container.bound_arrow_threads()
         if self._budget_bytes < size_policy.APPLY_BUDGET_BYTES:
             release_memory_at_once()
         KEPT_INDEXES.limit(size_policy.key_index_bytes(self._budget_bytes))

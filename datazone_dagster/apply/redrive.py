@@ -67,7 +67,7 @@ class Redriving:
         self._transform = transform
         self._dataset = dataset
         self._layout = layout
-        self._sizes = ChunkSizes(settings)
+        self._sizes = ChunkSizes(settings, logger)
         self._clock = clock
         self._logger = logger
         self._output = next(name for name, one in transform.outputs.items() if one == dataset)

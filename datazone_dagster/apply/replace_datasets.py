@@ -71,7 +71,7 @@ class Replacement:
         )
         self._layout = layout
         self._settings = replace(settings, linger_seconds=0.0)
-        self._memory_bytes = ChunkSizes(settings).frame_memory_bytes
+        self._memory_bytes = ChunkSizes(settings, logger).frame_memory_bytes
         self._clock = clock
         self._on_chunk = on_chunk
         self._logger = logger

@@ -85,7 +85,7 @@ class ApplyRun:
             for output, dataset in transform.outputs.items()
             if only is None or dataset.id in only
         }
-        self._sizes = ChunkSizes(settings)
+        self._sizes = ChunkSizes(settings, logger)
         limit = self._sizes.frame_memory_bytes
         self._tables = {
             output: dataset_table(dataset, transform, self._target, limit, bucket, clock)

@@ -170,8 +170,8 @@ class DatasetReader:
         Args:
             connection: Connection whose relations can be joined with this one; None: DuckDB's
                 default connection. The rows are in memory, as Arrow; what is computed from them
-                is bounded by the `memory_limit` of this connection, 80 % of the machine's memory
-                unless it is set.
+                is bounded by the `memory_limit` of this connection, 80 % of the memory of the
+                machine or container unless it is set.
             columns: As for `batches`.
             where: As for `batches`.
         """

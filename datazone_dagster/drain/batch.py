@@ -142,7 +142,7 @@ class BatchDrain:
             self._settings,
             planned,
         )
-        state = load_state(self._client, settings)
+        state = load_state(self._client, settings, self._logger)
         reading_seconds = time.monotonic()
         poll = due(self._reads(plan), state.activities, reading_seconds, intervals)
         budget_bytes = settings.budget_bytes or state.size.bytes

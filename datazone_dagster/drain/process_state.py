@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -58,17 +59,25 @@ class ProcessState:
 _states: WeakKeyDictionary[StreamClient, ProcessState] = WeakKeyDictionary()
 
 
-def load_state(client: StreamClient, settings: DrainSettings) -> ProcessState:
+def load_state(
+    client: StreamClient, settings: DrainSettings, logger: logging.Logger | None = None
+) -> ProcessState:
     """Return the state that the last drain saved; its size stays even if this drain fails.
 
     Only a successful drain passes its iterators on (`save_state`): they are past everything that
     was read, including records that move no position.
+
+    Args:
+        client: Client of the stream.
+        settings: Bounds of the drain.
+        logger: Logger of the drain, which is told of a memory budget that a person should know of.
     """
-    budget_bytes = container.reported(settings.memory).bytes
+    budget_bytes = container.reported(settings.memory, logger).bytes
     limits = batch_limits(budget_bytes)
     state = _states.pop(client, None)
     if state is None or state.size.limits != limits:
         reuse_arrow_memory()
+        container.bound_arrow_threads()
         base_bytes = resident_bytes()
         if retains_freed_memory(budget_bytes, base_bytes):
             retain_freed_memory()

@@ -171,7 +171,8 @@ class StreamDrain(_SharedDrain):
         return [read for read in plan.reads if not (read.closed or read.listed_open)]
 
     def _maintain_alone(self, tables: Tables) -> None:
-        state, now = load_state(self._client, self._settings), self._now
+        state = load_state(self._client, self._settings, self._logger)
+        now = self._now
         try:
             if tables.log.is_checkpoint_due:  # which drops the notes of positions
                 known = up_to_date(tables.saved.checkpoint, tables.log, now)

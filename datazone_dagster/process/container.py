@@ -38,14 +38,31 @@ def usable_cores() -> int:
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
+def bound_arrow_threads() -> None:
+    """Give Arrow no more threads to compute with than `usable_cores`. Process-wide.
+
+    It knows the cores that this process may run on, but no quota. Fewer threads stay as few.
+    """
+    import pyarrow as pa
+
+    if pa.cpu_count() > usable_cores():
+        pa.set_cpu_count(usable_cores())
+
+
 _reported: set[str] = set()
 
 
-def reported(budget: MemoryBudget) -> MemoryBudget:
-    """Return a memory budget; log what a person should know of it, once per process."""
+def reported(budget: MemoryBudget, logger: logging.Logger | None = None) -> MemoryBudget:
+    """Return a memory budget; log what a person should know of it, once per process.
+
+    Args:
+        budget: The budget.
+        logger: Logger of the run or of the tick; None: that of the package.
+    """
     if budget.note and budget.note not in _reported:
         _reported.add(budget.note)
-        _logger.log(logging.WARNING if budget.is_too_large else logging.INFO, "%s", budget.note)
+        level = logging.WARNING if budget.is_too_large else logging.INFO
+        (logger or _logger).log(level, "%s", budget.note)
     return budget
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from datazone_dagster.apply.chunk_size import ApplySettings, ChunkSizes
 from datazone_dagster.database.database import Database
+from datazone_dagster.drain.process_state import load_state
 from datazone_dagster.drain.settings import DrainSettings
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.model.memory_budget import memory_budget
 from datazone_dagster.process import container
 from datazone_dagster.process.container import container_cores, container_memory_bytes
 from datazone_dagster.rows.kept_indexes import KEPT_INDEXES, MOST_BYTES
+from datazone_dagster.testing import ScriptedStream
 
 MIB = 1 << 20
 UNLIMITED = "9223372036854771712"
@@ -134,7 +137,9 @@ def in_512_mib(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(container, "usable_cores", lambda: 1)
     monkeypatch.setattr(container, "_reported", set())
     monkeypatch.setattr("datazone_dagster.apply.chunk_size.release_memory_at_once", lambda: None)
+    threads = pa.cpu_count()
     yield
+    pa.set_cpu_count(threads)
     KEPT_INDEXES.limit(MOST_BYTES)
 
 
@@ -164,6 +169,21 @@ def test_duckdb_keeps_to_the_container(in_512_mib: None) -> None:
     settings = "select current_setting('memory_limit'), current_setting('threads')"
     assert database.connection.execute(settings).fetchone() == ("256.0 MiB", 1)
     database.close()
+
+
+@pytest.mark.parametrize(
+    "begin", [ChunkSizes, lambda _: load_state(ScriptedStream("t"), DrainSettings())]
+)
+def test_arrow_keeps_to_the_quota_and_to_fewer_threads(
+    in_512_mib: None, monkeypatch: pytest.MonkeyPatch, begin: Callable[[ApplySettings], object]
+) -> None:
+    pa.set_cpu_count(7)
+    monkeypatch.setattr(container, "usable_cores", lambda: 3)
+    begin(ApplySettings())
+    assert pa.cpu_count() == 3
+    monkeypatch.setattr(container, "usable_cores", lambda: 5)
+    begin(ApplySettings())
+    assert pa.cpu_count() == 3
 
 
 @pytest.mark.parametrize("settings", [ApplySettings, DrainSettings])

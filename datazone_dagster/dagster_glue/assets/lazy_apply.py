@@ -262,6 +262,7 @@ class LazyApply:
                 now,
                 dataset.contract,
                 stands.expectations if stands else self._expectations(dataset, report),
+                self._settings.memory.note,
             )
         return applied
 

@@ -14,7 +14,10 @@ from datazone_dagster.observe.schema_change import SchemaStatus
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Report of an apply for one dataset, and the state of the dataset after it."""
+    """Report of an apply for one dataset, and the state of the dataset after it.
+
+    `memory_note` is what a person should know of the memory budget of the run.
+    """
 
     report: ApplyReport
     state: State
@@ -22,3 +25,4 @@ class Applied:
     at: datetime
     contract: Contract = OPEN
     expectations: tuple[ExpectationStatus, ...] = ()
+    memory_note: str = ""

@@ -57,6 +57,9 @@ one's. A wider schema takes 200 bytes a column of the event log and comes when i
 VALUES_NOT_FITTING = "values_not_fitting"
 """Metadata of the check `schema`: values of the run that did not fit their column or path."""
 
+MEMORY_BUDGET = "memory_budget"
+"""Metadata of materializations: the budget, where it is not the one that somebody may expect."""
+
 Event = AssetMaterialization | AssetCheckEvaluation
 
 RawMetadata = dict[str, int | float | str | MetadataValue[Any]]
@@ -85,6 +88,8 @@ def dataset_metadata(
     found = rendered(apply_metadata(report, applied.state.lag, now=applied.at))
     found["records_waiting"] = applied.state.quarantine.waiting
     found |= rendered(completeness_metadata(applied.state.complete))
+    if applied.memory_note:
+        found[MEMORY_BUDGET] = applied.memory_note
     if applied.expectations:
         found["rows_violating"] = sum(one.count.violations for one in applied.expectations)
     if report.columns and not (len(report.columns) > FEW_COLUMNS and applied.schema.shown_before):
@@ -107,13 +112,22 @@ def dataset_metadata(
 
 
 def change_log_metadata(
-    report: DrainReport, uri: str, now: datetime, *, since_seconds: float, sensor_link: str | None
+    report: DrainReport,
+    uri: str,
+    now: datetime,
+    *,
+    since_seconds: float,
+    sensor_link: str | None,
+    memory_note: str = "",
 ) -> RawMetadata:
     """Return the metadata of a materialization of a change log, with a picture of its shards."""
     found = rendered(drain_metadata(report, uri, now=now, since_seconds=since_seconds))
     picture = shards_markdown(report.shards)
-    shards: RawMetadata = {"shards": MetadataValue.md(picture)} if picture else {}
-    return {**linked_sensor(sensor_link), **found, **shards}
+    if picture:
+        found["shards"] = MetadataValue.md(picture)
+    if memory_note:
+        found[MEMORY_BUDGET] = memory_note
+    return {**linked_sensor(sensor_link), **found}
 
 
 def linked_sensor(link: str | None) -> RawMetadata:

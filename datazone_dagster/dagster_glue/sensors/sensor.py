@@ -67,6 +67,7 @@ from datazone_dagster.dagster_glue.ui_links import sensor_link
 from datazone_dagster.errors import DatazoneError, SourceMismatchError, StoreUnavailableError
 from datazone_dagster.model.drain_part import DrainPart
 from datazone_dagster.model.layout import Layout
+from datazone_dagster.model.memory_budget import MemoryBudget
 from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.pipeline import (
@@ -257,6 +258,8 @@ class DrainSensor:
             of_sets = runs.requested(drained.known, now, self._loaded_at)
             requests, reasons = of_sets.requests + requests, reasons + of_sets.reasons
             checks[0] = of_sets.told_in(checks[0])
+        if self._memory.is_too_large:
+            checks[0] = with_warning(checks[0], self._memory.note)
         if self._conflict:
             checks[0] = with_warning(checks[0], self._conflict)
             reasons = [*reasons, self._conflict]
@@ -304,6 +307,11 @@ class DrainSensor:
         former = self._former_runs.part(instance, layout, place, self._reported_batch)
         self._conflict = self._former_runs.conflict
         return former
+
+    @property
+    def _memory(self) -> MemoryBudget:
+        """Budget of the drains of this process; drain runs have processes of their own."""
+        return self._settings.memory if self._source.drain == "tick" else MemoryBudget(0)
 
     def _client_of(self, dynamodb: DynamoDBStreamsResource) -> StreamClient:
         """Return the client of all ticks of this process, with its connections and iterators."""
@@ -367,6 +375,11 @@ class DrainSensor:
                 self._keys.change_log(self._source),
                 description=f"{batches_text(report)}: {counted(report.records, 'record')}.",
                 metadata=change_log_metadata(
-                    report, uri, now, since_seconds=since, sensor_link=link
+                    report,
+                    uri,
+                    now,
+                    since_seconds=since,
+                    sensor_link=link,
+                    memory_note=self._memory.note,
                 ),
             )

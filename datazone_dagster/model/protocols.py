@@ -96,7 +96,7 @@ class TellsTime(Protocol):
     def told_time(self) -> tuple[datetime, float] | None:
         """Return the time in the last answer, and when it came by this process's monotonic clock.
 
-        None: no answer to a read has told it. It costs no call.
+        None: no answer has told it. It costs no call, and errors that the service returned count.
         """
         ...
 

@@ -33,7 +33,7 @@ from datazone_dagster.source.failure_codes import REFUSED_CODES
 from datazone_dagster.source.failures import Call, not_found, translated
 from datazone_dagster.source.listed_streams import ListedStreams, identity_of, is_enabled
 from datazone_dagster.source.parsed import page_from_parsed
-from datazone_dagster.source.service_time import LastAnswer, served_at
+from datazone_dagster.source.service_time import note_answers, served_at, told_by
 from datazone_dagster.source.session import ClientFactory, Clients
 from datazone_dagster.source.wire import parse_page
 
@@ -51,8 +51,8 @@ class BotoStreamClient:
         clients: Pair of clients, or a function that builds it; called once, on first use.
         raw_pages: Whether GetRecords bodies are captured before botocore's parser (twenty times
             faster). True installs a handler on the streams client that acts only in the calls
-            of this class. False leaves the client untouched, but a record that the parser
-            can't read then fails its page.
+            of this class. False leaves bodies to the parser, but a record that it can't read
+            then fails its page.
         role_arn: Role that the clients assume, for error texts.
         ask_for_gzip: Whether the service may compress raw pages: a fifth of the bytes on the
             wire, for half again the CPU of a drain. For slow or metered networks.
@@ -78,7 +78,6 @@ class BotoStreamClient:
         self._clients: Clients | None = None
         self._identity: SourceIdentity | None = None
         self._listed: ListedStreams | None = None
-        self._last_answer = LastAnswer()
         if isinstance(clients, Clients):
             self._clients = self._prepared(clients)
         else:
@@ -228,8 +227,7 @@ class BotoStreamClient:
                 ShardIteratorType=start.at.value,
                 **position,
             )
-            iterator = answer["ShardIterator"]
-        self._last_answer.note(answer)
+            iterator: str = answer["ShardIterator"]
         return iterator
 
     def get_records(self, shard_iterator: str) -> RecordsPage:
@@ -254,11 +252,9 @@ class BotoStreamClient:
             with translated(call):
                 parsed = ask(ShardIterator=shard_iterator)
                 page = page_from_parsed(parsed, call.summary)
-            self._last_answer.note(parsed)
             return lambda: page
         with translated(call), capture.capturing() as answer:
             parsed = ask(ShardIterator=shard_iterator)
-        self._last_answer.note(parsed)
         body = answer.body(call.summary)
         if body is None:  # no HTTP response: the session is stubbed, for instance
             return partial(page_from_parsed, parsed, call.summary)
@@ -266,7 +262,7 @@ class BotoStreamClient:
 
     def told_time(self) -> tuple[datetime, float] | None:
         """See `TellsTime`."""
-        return self._last_answer.time()
+        return None if self._clients is None else told_by(self._clients)
 
     def close(self) -> None:
         """Close the HTTP connections. The client must not be used afterwards."""
@@ -308,6 +304,7 @@ class BotoStreamClient:
     def _prepared(self, clients: Clients) -> Clients:
         if self._raw_pages:
             capture.install(clients.streams, "GetRecords", ask_for_gzip=self._ask_for_gzip)
+        note_answers(*clients)
         return clients
 
     def _call(

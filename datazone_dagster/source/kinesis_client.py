@@ -20,7 +20,7 @@ from datazone_dagster.source.kinesis_wire import VIEW_TYPE, parse_kinesis_page
 from datazone_dagster.source.listed_streams import identity_of
 from datazone_dagster.source.page_size import PageSizes
 from datazone_dagster.source.read_pace import ReadPace
-from datazone_dagster.source.service_time import served_at
+from datazone_dagster.source.service_time import note_answers, served_at, told_by
 from datazone_dagster.source.session import KinesisClientFactory, KinesisClients
 
 _FLOWING = ("ACTIVE", "ENABLING", "UPDATING")
@@ -33,7 +33,7 @@ class _Destination(NamedTuple):
 
 
 class KinesisStreamClient:
-    """`StreamClient`, `KnowsTable` and `ParsesLater` of `model.protocols`, for a Kinesis stream.
+    """`StreamClient`, `KnowsTable`, `TellsTime` and `ParsesLater` for a Kinesis stream.
 
     The ARN of a stream ends here with the time of its creation: a stream that is created again has
     the same ARN in the service, and is another stream in our tables.
@@ -183,6 +183,10 @@ class KinesisStreamClient:
         self._pace.was_read(shard, len(body) * 3 // 4)
         return partial(self._parsed, body, call.summary, shard)
 
+    def told_time(self) -> tuple[datetime, float] | None:
+        """See `TellsTime`."""
+        return None if self._clients is None else told_by(self._clients)
+
     def close(self) -> None:
         """Close the HTTP connections. The client must not be used afterwards."""
         if self._clients is not None:
@@ -238,6 +242,7 @@ class KinesisStreamClient:
 
     def _prepared(self, clients: KinesisClients) -> KinesisClients:
         capture.install(clients.kinesis, "GetRecords")
+        note_answers(*clients)
         return clients
 
     def _call(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 
 def served_at(answer: Mapping[str, Any]) -> datetime | None:
@@ -19,22 +20,36 @@ def served_at(answer: Mapping[str, Any]) -> datetime | None:
     return at.replace(tzinfo=at.tzinfo or timezone.utc)
 
 
-class LastAnswer:
-    """Time of the last answer of a service. Its header is parsed only when somebody asks."""
+class _LastAnswer:
+    """Last answer of a service, an error too. Its header is parsed only when somebody asks."""
 
     def __init__(self) -> None:
-        self._last: tuple[Mapping[str, Any], float] | None = None
+        self.last: tuple[float, Mapping[str, Any]] | None = None
 
-    def note(self, answer: Mapping[str, Any]) -> None:
-        """Keep the headers of an answer that has just arrived."""
-        metadata = answer.get("ResponseMetadata", {})
+    def note(self, parsed: Mapping[str, Any], **_: object) -> None:
+        """Keep the headers of an answer that has just arrived: a handler of botocore's events."""
+        metadata = parsed.get("ResponseMetadata", {})
         if "date" in metadata.get("HTTPHeaders", {}):
-            self._last = {"ResponseMetadata": metadata}, time.monotonic()
+            self.last = time.monotonic(), {"ResponseMetadata": metadata}
 
-    def time(self) -> tuple[datetime, float] | None:
-        """See `model.protocols.TellsTime`."""
-        if self._last is None:
-            return None
-        answer, arrived_seconds = self._last
-        at = served_at(answer)
-        return None if at is None else (at, arrived_seconds)
+
+_noted: WeakKeyDictionary[Any, _LastAnswer] = WeakKeyDictionary()
+
+
+def note_answers(*clients: Any) -> None:
+    """Note from now on when these clients of botocore got their last answers."""
+    for client in clients:
+        if client not in _noted:
+            _noted[client] = noted = _LastAnswer()
+            service = client.meta.service_model.service_id.hyphenize()
+            client.meta.events.register(f"after-call.{service}", noted.note)
+
+
+def told_by(clients: Iterable[Any]) -> tuple[datetime, float] | None:
+    """Return what the last answer to one of the clients tells: see `model.protocols.TellsTime`."""
+    found = [noted.last for one in clients if (noted := _noted.get(one)) and noted.last]
+    if not found:
+        return None
+    arrived_seconds, answer = max(found, key=lambda one: one[0])
+    at = served_at(answer)
+    return None if at is None else (at, arrived_seconds)

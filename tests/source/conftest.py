@@ -30,9 +30,19 @@ def running_service() -> Iterator[ScriptedService]:
 
 @pytest.fixture(scope="module")
 def clients(running_service: ScriptedService) -> Clients:
+    return _built(running_service)
+
+
+@pytest.fixture
+def new_clients(running_service: ScriptedService) -> Clients:
+    """Clients that have got no answer yet."""
+    return _built(running_service)
+
+
+def _built(service: ScriptedService) -> Clients:
     settings = ConnectionSettings(
         region="us-west-2",
-        endpoint_url=running_service.url,
+        endpoint_url=service.url,
         aws_access_key_id="k",
         aws_secret_access_key="s",
     )

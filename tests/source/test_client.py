@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from datazone_dagster.errors import (
     ServiceUnavailableError,
     ShardNotFoundError,
     StreamDisabledError,
+    TrimmedDataError,
     ViewTypeError,
 )
 from datazone_dagster.model.protocols import StreamClient
@@ -312,20 +314,51 @@ def test_other_errors_of_a_filtered_listing_are_raised(
         client.children(NEW, A)
 
 
+DAYS = [datetime(2026, 1, day, tzinfo=timezone.utc) for day in range(1, 7)]
+DATES = [format_datetime(day, usegmt=True) for day in DAYS]
+
+
 @pytest.mark.parametrize("raw_pages", [True, False])
-def test_the_last_answer_to_a_read_tells_the_time(
-    service: ScriptedService, clients: Clients, raw_pages: bool
+def test_the_last_answer_tells_the_time_an_error_too(
+    service: ScriptedService, new_clients: Clients, raw_pages: bool
 ) -> None:
-    client = BotoStreamClient("orders", clients, raw_pages=raw_pages)
+    client = BotoStreamClient("orders", new_clients, raw_pages=raw_pages)
     assert client.told_time() is None
-    service.script("GetShardIterator", ok({"ShardIterator": "i"}))
-    client.shard_iterator(NEW, A, TRIM_HORIZON)
-    first = client.told_time()
-    service.script("GetRecords", ok({"Records": []}))
-    client.get_records("i")
-    second = client.told_time()
-    assert first is not None
-    assert second is not None
-    assert abs(datetime.now(timezone.utc) - second[0]) < timedelta(minutes=1)
-    assert second[0] >= first[0]
-    assert second[1] > first[1]
+    service.script("ListStreams", ok(_listed(NEW), Date=DATES[0]))
+    service.script("DescribeTable", ok(_table(NEW, enabled=True), Date=DATES[1]))
+    service.script("DescribeStream", ok(_described(), Date=DATES[2]))
+    service.script("GetShardIterator", ok({"ShardIterator": "i"}, Date=DATES[3]))
+    service.script(
+        "GetRecords",
+        ok({"Records": []}, Date=DATES[4]),
+        error("TrimmedDataAccessException")._replace(headers={"Date": DATES[5]}),
+    )
+
+    def trimmed() -> None:
+        with pytest.raises(TrimmedDataError):
+            client.get_records("i")
+
+    arrived = [0.0]
+    for call, day in (
+        (client.stream_arns, 1),
+        (lambda: client.describe(NEW), 2),
+        (lambda: client.shard_iterator(NEW, A, TRIM_HORIZON), 3),
+        (lambda: client.get_records("i"), 4),
+        (trimmed, 5),
+    ):
+        call()
+        told = client.told_time()
+        assert told is not None
+        assert told[0] == DAYS[day]
+        arrived.append(told[1])
+    assert arrived == sorted(set(arrived))
+
+
+@pytest.mark.parametrize("date", ["", "yesterday"])
+def test_without_a_date_no_answer_tells_the_time(
+    service: ScriptedService, new_clients: Clients, date: str
+) -> None:
+    client = BotoStreamClient("orders", new_clients)
+    service.script("DescribeStream", ok(_described(), Date=date))
+    client.describe(NEW)
+    assert client.told_time() is None

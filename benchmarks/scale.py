@@ -133,6 +133,7 @@ class Drains:
                 batch=batch,
                 head=batch,
                 log_version=1,
+                began_at=now,
                 lost_race=False,
                 duration_seconds=1.0,
                 snapshot=None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import NamedTuple
 
 from datazone_dagster.changelog.batch_writer import BatchWriter
@@ -40,6 +41,7 @@ from datazone_dagster.drain.reader import (
 from datazone_dagster.drain.recent_listing import RecentListing
 from datazone_dagster.drain.restart_check import stream_of_new_table, was_made_again
 from datazone_dagster.drain.restarts import ended_by_restart
+from datazone_dagster.drain.service_now import told_now
 from datazone_dagster.drain.source_check import owner_to_record
 from datazone_dagster.drain.source_tables import Tables
 from datazone_dagster.drain.stream_choice import list_streams
@@ -82,7 +84,8 @@ class BatchDrain:
         self._client = call.client
         self._layout = call.layout
         self._settings = call.settings
-        self._now = call.clock()
+        self._here = call.clock()
+        self._told_at: datetime | None = None
         self._logger = call.logger
         self._deadline_seconds = call.deadline_seconds
         self._started_seconds = time.monotonic()
@@ -111,27 +114,37 @@ class BatchDrain:
             intervals: How soon a shard is read again.
             listed_recently: Whether a listing of the last seconds will do.
         """
-        source, now = self._source, self._now
+        source = self._source
         tables, masks = self._opened(tables)
-        checkpoint = up_to_date(tables.saved.checkpoint, tables.log, now)
-
         listed = RecentListing(
             self._client,
             recent=listed_recently,
-            now=now,
+            here=self._here,
             logger=self._logger,
             unknown_shards=self.unknown_shards,
         )
+        now = self._take_time()
+        checkpoint = up_to_date(tables.saved.checkpoint, tables.log, now)
         owner = owner_to_record(source.name, tables.log, listed.streams, checkpoint)
         again = stream_of_new_table(self._client, listed.streams, owner, checkpoint)
         if again is not None:
             return self._begin_again(tables, owner, checkpoint, again)
-        stream = listed.stream(checkpoint)
+        stream = listed.stream(checkpoint, now)
         if not listed.is_whole:
             return self._goes_on_listing(tables, checkpoint, stream)
         plan = plan_drain(stream, checkpoint, start=source.start, now=now)
         planned = Planned(checkpoint, stream, plan, owner, listed)
         return self._read_and_land(tables, masks, planned, intervals)
+
+    @property
+    def _now(self) -> datetime:
+        """Start of the drain, by the clock of the service once `_take_time` has asked for it."""
+        return self._told_at or self._here
+
+    def _take_time(self) -> datetime:
+        """Take the time of the service for this drain, after an answer; see `service_now`."""
+        self._told_at = told_now(self._client)
+        return self._now
 
     def _read_and_land(
         self, tables: Tables, masks: Masks | None, planned: Planned, intervals: Intervals
@@ -189,6 +202,7 @@ class BatchDrain:
             batch=landed.batch,
             head=tables.log.head,
             log_version=tables.log.version if landed.batch is not None else None,
+            began_at=self._now,
             lost_race=landed.lost_race,
             duration_seconds=self._took(),
             snapshot=tables.log.snapshot,
@@ -224,7 +238,7 @@ class BatchDrain:
 
     def _committer(self) -> BatchCommit:
         """Return what commits the batch."""
-        return BatchCommit(self._source.name, self._salt, self._now, self._logger)
+        return BatchCommit(self._source.name, self._salt, self._now, self._here, self._logger)
 
     def _begun(self, tables: Tables, stream: StreamDescription, epoch: int) -> BatchWriter:
         """Begin a batch, in which changes that come late keep the epoch before."""
@@ -291,6 +305,7 @@ class BatchDrain:
             batch=None,
             head=tables.log.head,
             log_version=None,
+            began_at=now,
             lost_race=lost_race,
             duration_seconds=self._took(),
             snapshot=tables.log.snapshot,
@@ -309,6 +324,7 @@ class BatchDrain:
             stream,
             checkpoint,
             head=log.head,
+            began_at=self._now,
             duration_seconds=self._took(),
             snapshot=log.snapshot,
         )

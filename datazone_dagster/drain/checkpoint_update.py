@@ -32,9 +32,9 @@ def updated_checkpoint(
     Args:
         checkpoint: Checkpoint of the plan.
         outcomes: Outcomes of the planned shards.
-        now: Start of the drain: later changes may not have been read.
-        read_at: Time up to which a shard that was read to its latest position is read: a clock that
-            is ahead must not claim changes that are still to come. None: it is not known.
+        now: Start of the drain by the clock of the service: later changes may not have been read.
+        read_at: Time up to which a shard that was read to its latest position is read; None: it is
+            not known.
     """
     return checkpoint.with_shards(*(_updated_row(outcome, now, read_at) for outcome in outcomes))
 
@@ -101,7 +101,8 @@ def positions_due(
         landed: Whether the drain landed a batch.
         moved: Whether it moved a position.
         saved_at: Time of the last save; None if there was none.
-        now: Time of the drain. Clocks may differ: a save in the future is no recent one.
+        now: Time of the drain by the clock of this machine. Clocks may differ: a save in the future
+            is no recent one.
     """
     if not landed:
         return moved

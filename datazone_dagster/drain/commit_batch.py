@@ -50,13 +50,15 @@ class BatchCommit:
     Args:
         source: Name of the source.
         salt: Fingerprint of the salt of the source's masks; None without masks.
-        now: Start of the drain.
+        now: Start of the drain by the clock of the service; see `service_now`.
+        here: Start of the drain by the clock of this machine, as the times of saves are.
         logger: Logger of lost races.
     """
 
     source: str
     salt: str | None
     now: datetime
+    here: datetime
     logger: logging.Logger
 
     def commit(
@@ -70,7 +72,7 @@ class BatchCommit:
     ) -> Committed:
         """Commit the batch, then the checkpoint that it reaches; another drain may win the race."""
         saved, log = tables.saved, tables.log
-        reached = updated_checkpoint(planned, outcomes, self.now, self.read_at(stream))
+        reached = updated_checkpoint(planned, outcomes, self.now, self.read_at)
         batch: int | None = None
         try:
             self.record_gaps(tables, planned, outcomes)
@@ -94,9 +96,10 @@ class BatchCommit:
             return Committed(reached, batch, lost_race=True)
         return Committed(reached, batch)
 
-    def read_at(self, stream: StreamDescription) -> datetime | None:
-        """Return the start of the drain: of its clock and the service's, the earlier one counts."""
-        return self.now if stream.served_at is None else min(self.now, stream.served_at)
+    @property
+    def read_at(self) -> datetime | None:
+        """Time up to which a shard is read that was read to its latest position; None: unknown."""
+        return self.now
 
     def record_gaps(
         self, tables: Tables, planned: Checkpoint, outcomes: Sequence[ShardOutcome]
@@ -147,7 +150,7 @@ class BatchCommit:
             landed=landed,
             moved=moved,
             saved_at=saved.saved_at,
-            now=self.now,
+            now=self.here,
         )
 
     def save(self, saved: CheckpointSnapshot, checkpoint: Checkpoint) -> None:

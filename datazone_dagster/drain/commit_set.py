@@ -98,17 +98,19 @@ class SetCommit(BatchCommit):
 
 @dataclass(frozen=True)
 class RunCommit(SetCommit):
-    """Commits the batches of a drain run, whose clock may be ahead: it has no listing to tell.
+    """Commits the batches of a drain run, on one of several hosts.
 
     Args:
-        served_at: Start of the drain by the clock of the service; None: no answer has told it.
+        told_at: Start of the drain by the clock of the service; None: no answer has told it, and
+            the clock of this host must not claim changes that are still to come.
     """
 
-    served_at: datetime | None = None
+    told_at: datetime | None = None
 
-    def read_at(self, stream: StreamDescription) -> datetime | None:  # noqa: ARG002  # not listed
-        """See `BatchCommit.read_at`; None if the service does not say."""
-        return None if self.served_at is None else min(self.now, self.served_at)
+    @property
+    def read_at(self) -> datetime | None:
+        """See `BatchCommit.read_at`; None if the service does not say what time it is."""
+        return self.told_at
 
     def drops_notes(self, log: ChangeLogSnapshot) -> bool:  # noqa: ARG002  # the sensor does it
         """See `SetCommit.drops_notes`: it maintains nothing."""

@@ -30,6 +30,7 @@ def drain_report(
     batch: int | None,
     head: int,
     log_version: int | None,
+    began_at: datetime,
     lost_race: bool,
     duration_seconds: float,
     snapshot: SnapshotState | None,
@@ -46,6 +47,7 @@ def drain_report(
         batch: Number of the committed batch, if there was one.
         head: Last batch of the change log.
         log_version: Version of the change log after the commit.
+        began_at: Start of the drain by the clock of the service.
         lost_race: Whether another drain committed first.
         duration_seconds: Time from start to end.
         snapshot: The last snapshot of the source.
@@ -90,6 +92,7 @@ def drain_report(
         gaps=reached.open_gaps(),
         latest_age_seconds=poll.latest_age_seconds,
         oldest_unread_at=oldest_unread(reached, at_latest),
+        began_at=began_at,
         arrival=Arrival(
             repeated=0 if lost_race else sum(outcome.repeated for outcome in outcomes),
             others=sum(outcome.others for outcome in outcomes),
@@ -113,6 +116,7 @@ def report_of_listing(
     checkpoint: Checkpoint,
     *,
     head: int,
+    began_at: datetime,
     duration_seconds: float,
     snapshot: SnapshotState | None,
 ) -> DrainReport:
@@ -123,6 +127,7 @@ def report_of_listing(
         stream: Stream with the shards listed so far.
         checkpoint: Checkpoint of everything landed so far.
         head: Last batch of the change log.
+        began_at: Start of the drain by the clock of the service.
         duration_seconds: Time from start to end.
         snapshot: The last snapshot of the source.
     """
@@ -137,6 +142,7 @@ def report_of_listing(
         batch=None,
         head=head,
         log_version=None,
+        began_at=began_at,
         lost_race=False,
         duration_seconds=duration_seconds,
         snapshot=snapshot,

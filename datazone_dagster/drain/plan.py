@@ -95,7 +95,7 @@ def plan_drain(
         start: "snapshot", "trim_horizon" or "latest". Only "latest" skips anything, and only in
             the first listing of the very first stream. A stream that replaces an earlier one is
             always read completely.
-        now: Current time of this machine, timezone aware. It never decides what "latest" skips.
+        now: Start of the drain by the clock of the service: see `service_now`.
 
     Raises:
         SourceError: `start` is "latest", and the service does not say what time it is.

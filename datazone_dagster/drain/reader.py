@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from datazone_dagster.changelog.known_events import KnownEvents, tied
 from datazone_dagster.drain.outcome import ShardOutcome
 from datazone_dagster.drain.plan import ShardRead, trim_gap, vanished_gap
+from datazone_dagster.drain.service_now import told_now
 from datazone_dagster.errors import (
     ExpiredIteratorError,
     ShardNotFoundError,
@@ -168,7 +169,8 @@ class _ShardCursor:
         try:
             return self._answer_in_order()
         except TrimmedDataError:
-            gap = trim_gap(self._shard_so_far(), self._now)
+            # Of the answer that says so: whatever has stood still since the drain began.
+            gap = trim_gap(self._shard_so_far(), told_now(self._client) or self._now)
             self.outcome.gap = self.outcome.gap or gap
             self._open_iterator(TRIM_HORIZON)
             return self._get_records()

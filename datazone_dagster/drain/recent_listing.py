@@ -31,8 +31,18 @@ LISTED_FOR_SECONDS = 4.5
 @dataclass(slots=True)
 class _Listed:
     at_seconds: float
+    at: datetime
     listing: Listing
     stream: StreamDescription | None = None
+
+    def is_recent(self, seconds: float, here: datetime) -> bool:
+        """Return whether it is of the last seconds by both clocks of this machine.
+
+        The monotonic one stands still while a machine sleeps. What it counts from the last answer
+        is the time of the service no more then: another answer has to tell it.
+        """
+        passed_seconds = abs((here - self.at).total_seconds())
+        return max(seconds - self.at_seconds, passed_seconds) < LISTED_FOR_SECONDS
 
 
 _listed: WeakKeyDictionary[StreamClient, _Listed] = WeakKeyDictionary()
@@ -45,7 +55,7 @@ class RecentListing:
     Args:
         client: Client of the stream.
         recent: Whether a listing of the last seconds will do.
-        now: Current time.
+        here: Time by the clock of this machine.
         logger: Logger of warnings.
         unknown_shards: Shards that the service did not know when others read them.
         monotonic: Monotonic clock, in seconds.
@@ -56,20 +66,20 @@ class RecentListing:
         client: StreamClient,
         *,
         recent: bool,
-        now: datetime,
+        here: datetime,
         logger: logging.Logger,
         unknown_shards: Collection[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
-        self._now = now
+        self._now: datetime | None = None
         self._logger = logger
         self._unknown_shards = unknown_shards
         self._seconds = monotonic()
         self._is_whole = True
         found = _listed.pop(client, None)
-        if not recent or found is None or self._seconds - found.at_seconds >= LISTED_FOR_SECONDS:
-            found = _Listed(self._seconds, list_streams(client))
+        if not recent or found is None or not found.is_recent(self._seconds, here):
+            found = _Listed(self._seconds, here, list_streams(client))
         self._found = found
 
     @property
@@ -77,11 +87,17 @@ class RecentListing:
         """Streams of the table."""
         return self._found.listing
 
-    def stream(self, checkpoint: Checkpoint) -> StreamDescription:
-        """Return the stream to read, with its shards as far as they are known: see `is_whole`."""
+    def stream(self, checkpoint: Checkpoint, now: datetime) -> StreamDescription:
+        """Return the stream to read, with its shards as far as they are known: see `is_whole`.
+
+        Args:
+            checkpoint: Checkpoint of everything landed so far.
+            now: Start of the drain by the clock of the service.
+        """
+        self._now = now
         if self._found.stream is None:
             self._found.stream = stream_to_read(
-                lambda stream_arn: self._described(stream_arn, checkpoint),
+                lambda stream_arn: self._described(stream_arn, checkpoint, now),
                 self._found.listing,
                 checkpoint,
             )
@@ -114,7 +130,9 @@ class RecentListing:
         ):
             _parts[self._client] = replace(state, is_doubted=True)
 
-    def _described(self, stream_arn: str, checkpoint: Checkpoint) -> StreamDescription:
+    def _described(
+        self, stream_arn: str, checkpoint: Checkpoint, now: datetime
+    ) -> StreamDescription:
         if not isinstance(self._client, ListsInParts):
             return replace(self._client.describe(service_arn(stream_arn)), stream_arn=stream_arn)
         state = _parts.get(self._client)
@@ -125,7 +143,7 @@ class RecentListing:
             stream_arn,
             checkpoint,
             state,
-            now=self._now,
+            now=now,
             seconds=self._seconds,
             logger=self._logger,
             unknown_shards=self._unknown_shards,

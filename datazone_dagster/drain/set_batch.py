@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from datazone_dagster.changelog.current_checkpoint import up_to_date
 from datazone_dagster.changelog.log import ChangeLogSnapshot
@@ -35,7 +35,6 @@ from datazone_dagster.errors import (
 )
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.drain_part import SetPart, StreamPart
-from datazone_dagster.model.protocols import StreamClient, TellsTime
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.model.shard import StreamDescription, service_arn
 from datazone_dagster.model.size_policy import BatchMeasured
@@ -52,7 +51,7 @@ class _SharedDrain(BatchDrain):
     """One batch of one of several drains."""
 
     def _committer(self) -> BatchCommit:
-        return SetCommit(self._source.name, self._salt, self._now, self._logger)
+        return SetCommit(self._source.name, self._salt, self._now, self._here, self._logger)
 
 
 class SetDrain(_SharedDrain):
@@ -62,7 +61,6 @@ class SetDrain(_SharedDrain):
         super().__init__(call)
         self._part = part
         self.set_name = part.shards.name
-        self._told = _told_time(call.client)
 
     def run(
         self,
@@ -76,7 +74,7 @@ class SetDrain(_SharedDrain):
         checkpoint = up_to_date(tables.saved.checkpoint, tables.log, self._now)
         unchecked = self._part.is_first and not self._is_compared(tables, checkpoint)
         stream = stream_of_checkpoint(checkpoint)
-        plan = plan_set(checkpoint, self._part.shards, self._now)
+        plan = plan_set(checkpoint, self._part.shards, self._take_time())
         planned = Planned(checkpoint, stream, plan, None, None)
         report = self._read_and_land(tables, masks, planned, intervals)
         return replace(report, table_unchecked=unchecked)
@@ -125,11 +123,9 @@ class SetDrain(_SharedDrain):
         return super()._begin_again(tables, owner, checkpoint, listed)
 
     def _committer(self) -> BatchCommit:
-        told = self._told or _told_time(self._client)  # that of the first reads, in a new process
-        served_at = None
-        if told is not None:
-            served_at = told[0] + timedelta(seconds=self._started_seconds - told[1])
-        return RunCommit(self._source.name, self._salt, self._now, self._logger, served_at)
+        return RunCommit(
+            self._source.name, self._salt, self._now, self._here, self._logger, self._told_at
+        )
 
     def _end(self, tables: Tables, state: ProcessState, measured: BatchMeasured) -> None:
         state.known.committed(tables.log)
@@ -172,7 +168,7 @@ class StreamDrain(_SharedDrain):
 
     def _maintain_alone(self, tables: Tables) -> None:
         state = load_state(self._client, self._settings, self._logger)
-        now = self._now
+        now = self._take_time()
         try:
             if tables.log.is_checkpoint_due:  # which drops the notes of positions
                 known = up_to_date(tables.saved.checkpoint, tables.log, now)
@@ -229,8 +225,4 @@ class StreamDrain(_SharedDrain):
         )
 
     def _age(self, at: datetime) -> float:
-        return max(0.0, (self._now - at).total_seconds())
-
-
-def _told_time(client: StreamClient) -> tuple[datetime, float] | None:
-    return client.told_time() if isinstance(client, TellsTime) else None
+        return max(0.0, (self._here - at).total_seconds())

@@ -25,7 +25,7 @@ def plan_set(checkpoint: Checkpoint, shards: ShardSet, now: datetime) -> DrainPl
     Args:
         checkpoint: Checkpoint of everything landed so far, by every set.
         shards: The set.
-        now: Current time.
+        now: Start of the drain by the clock of the service.
     """
     stream = stream_of_checkpoint(checkpoint)
     rows = [

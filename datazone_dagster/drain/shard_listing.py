@@ -103,7 +103,7 @@ class ShardListing:
         stream_arn: Our name of the stream.
         checkpoint: Checkpoint of everything landed so far.
         state: What is known; None for a process that has not listed the stream yet.
-        now: Current time.
+        now: Start of the drain by the clock of the service.
         seconds: Time on the monotonic clock.
         logger: Logger of warnings.
         unknown_shards: Shards that the service did not know when others read them.

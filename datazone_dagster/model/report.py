@@ -41,7 +41,8 @@ class DrainReport:
     `batch` is the last of `batches` that this drain committed, None if there was nothing to land or
     another drain committed first (`lost_race`). `caught_up` means that the last read of every
     readable shard reached its latest position, in this drain or, for quiet shards, up to
-    `latest_age_seconds` before. No unread change is older than `oldest_unread_at`. Times are UTC.
+    `latest_age_seconds` before. No unread change is older than `oldest_unread_at`; the drain began
+    at `began_at`, by the same clock, that of the service. Times are UTC.
     `undated` counts records without a time: theirs is that of the drain. `snapshot` is the last
     one of the source, None without one. `shards` are the unfinished ones and their parents.
     `sets` are those that drain runs read; empty where the sensor reads all shards. The service did
@@ -70,6 +71,7 @@ class DrainReport:
     batches: int = 0
     latest_age_seconds: float = 0.0
     oldest_unread_at: datetime | None = None
+    began_at: datetime | None = None
     undated: int = 0
     arrival: Arrival = field(default_factory=Arrival)
     snapshot: SnapshotReport | None = None

@@ -44,7 +44,7 @@ class SnapshotReport:
         began_again: Why it began again in this run; empty if it did not.
         sweep: Counts of the sweep.
         last_batch: Last batch that the snapshot landed.
-        announced_at: Time of the announcement.
+        announced_at: Time of the announcement by the clock of the service, if it says.
         scanned_at: Time of the last page.
         done_at: Time of the handover.
         asked_at: Time at which someone last asked for it, or asked to go on.
@@ -145,7 +145,7 @@ def report_of(source: str, state: SnapshotState) -> SnapshotReport:
         segments_done=state.segments_done,
         sweep=state.sweep,
         last_batch=state.last_scan_batch,
-        announced_at=state.announced_at,
+        announced_at=state.raised_at,
         scanned_at=state.scanned_at,
         done_at=state.done_at,
         asked_at=state.asked_at,

@@ -213,9 +213,9 @@ class SnapshotState:
 
     def is_broken_by(self, lost_until: datetime | None) -> bool:
         """Return whether changes were lost too late for the snapshot to show what they led to."""
-        if lost_until is None or self.announced_at is None:
+        if lost_until is None or self.raised_at is None:
             return True
-        return lost_until > self.announced_at
+        return lost_until > self.raised_at
 
     @property
     def export_after(self) -> datetime | None:

@@ -79,7 +79,7 @@ def health_of_report(
     level = Level.OK
     state: StreamState = "OK"
     retention = report.arrival.retention
-    headroom = _headroom(now, report.oldest_unread_at, retention)
+    headroom = _headroom(report.began_at or now, report.oldest_unread_at, retention)
     if headroom < LOW_HEADROOM:
         level, state = Level.WARN, "BEHIND"
         sentences.append(
@@ -195,7 +195,8 @@ def missing_seconds(gaps: Iterable[Gap]) -> float:
 
 def headroom_seconds(report: DrainReport, now: datetime) -> float:
     """Return the seconds until DynamoDB may trim the oldest change that a drain left unread."""
-    return _headroom(now, report.oldest_unread_at, report.arrival.retention).total_seconds()
+    at = report.began_at or now
+    return _headroom(at, report.oldest_unread_at, report.arrival.retention).total_seconds()
 
 
 def _headroom(

@@ -39,7 +39,7 @@ def resync_after_gap(
     if source.on_gap == "stop" or not notes or _is_unfinished(state):
         return ""
     if state is not None and state.phase is Phase.CANCELLED:
-        given_up_at = state.asked_at or state.announced_at
+        given_up_at = state.asked_at or state.raised_at
         if given_up_at is not None and all(note.detected_at <= given_up_at for note in notes):
             return "the resync of this gap was given up"
     too_much = over_budget(source, client.describe_table())

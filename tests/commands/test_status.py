@@ -19,7 +19,7 @@ from datazone_dagster.dataset.swap_fence import ERASURE, raise_fence
 from datazone_dagster.dataset.table_shape import KIND
 from datazone_dagster.delta.table import opened
 from datazone_dagster.pipeline import truncate_applied, utc_now, want_snapshot
-from datazone_dagster.testing import FixedClock
+from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.commands.running import DEFINITIONS, ProjectFolder
 
 WITHOUT_STREAM = """
@@ -108,8 +108,10 @@ def test_a_dataset_whose_change_log_was_made_again_hides_nothing_else(
 
 
 def test_an_idle_drain_looks_different_from_a_dead_one(project: ProjectFolder) -> None:
+    clock = FixedClock(utc_now())
+    project.stream = ScriptedStream(clock=clock)
     project.put("a", 1)
-    project.drain()
+    project.drain(clock)
     drained = utc_now()
     loaded = load_project(str(project.path / "definitions.py"), None, project.layout.uri)
 
@@ -127,7 +129,8 @@ def test_an_idle_drain_looks_different_from_a_dead_one(project: ProjectFolder) -
     assert "; changes are lost." in found(timedelta(hours=25))["drain_line"]
     assert _screen([dead], drained).count("NOT DRAINED") == 1
 
-    project.drain(FixedClock(drained + timedelta(hours=3)))  # there is nothing to land
+    clock.now = drained + timedelta(hours=3)
+    project.drain(clock)  # there is nothing to land
     idle = found(timedelta(hours=3, minutes=1))
     assert (idle["drain"], idle["head_batch"]) == ("reads", dead["head_batch"])
     assert "stream last read 1 min" in idle["drain_line"]
@@ -139,6 +142,7 @@ def test_a_drain_that_ticks_rarely_is_waited_for(tmp_path: Path) -> None:
     project = ProjectFolder(
         tmp_path, DEFINITIONS.replace(lakehouse, f"{lakehouse}, tick_seconds=1200")
     )
+    project.stream = ScriptedStream(clock=utc_now)
     project.put("a", 1)
     project.drain()
     loaded = load_project(str(tmp_path / "definitions.py"), None, project.layout.uri)

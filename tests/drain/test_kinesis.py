@@ -245,7 +245,15 @@ def test_an_erased_item_does_not_come_back_by_a_second_delivery(
     assert flow.current() == {"b": "1"}
 
 
-def test_a_shard_that_was_not_read_for_the_retention_is_a_gap(flow: Flow) -> None:
+SKEWS = [timedelta(0), timedelta(hours=3), timedelta(hours=-48)]
+
+
+@pytest.mark.parametrize("behind", SKEWS)
+def test_a_shard_that_was_not_read_for_the_retention_is_a_gap(
+    flow: Flow, behind: timedelta
+) -> None:
+    """By the clock of the service. From a position of that age Kinesis reads nothing."""
+    flow.clock_behind = behind
     flow.put("a", 1)
     flow.drain()
     flow.put("a", 2)
@@ -258,7 +266,9 @@ def test_a_shard_that_was_not_read_for_the_retention_is_a_gap(flow: Flow) -> Non
     assert flow.current() == {"a": "3"}
 
 
-def test_a_longer_retention_is_no_gap(flow: Flow) -> None:
+@pytest.mark.parametrize("behind", SKEWS)
+def test_a_longer_retention_is_no_gap(flow: Flow, behind: timedelta) -> None:
+    flow.clock_behind = behind
     flow.service.kinesis.increase_stream_retention_period(
         StreamName=flow.table, RetentionPeriodHours=72
     )

@@ -249,9 +249,38 @@ GUARDS = (
     Guard(
         "Trimmed records are a gap",
         "drain/reader.py",
-        "            gap = trim_gap(self._shard_so_far(), self._now)\n",
+        "            gap = trim_gap(self._shard_so_far(), told_now(self._client) or self._now)\n",
         "            gap = None\n",
         "faults/test_server_faults.py::test_trimmed_in_the_middle_of_a_shard",
+    ),
+    Guard(
+        "What is lost is decided by the clock of the service",
+        "drain/batch.py",
+        "        return self._told_at or self._here\n",
+        "        return self._here\n",
+        "drain/test_wrong_clock.py",
+    ),
+    Guard(
+        "That records are trimmed is judged at the time of the answer that says so",
+        "drain/reader.py",
+        "told_now(self._client) or self._now",
+        "self._now",
+        "drain/test_wrong_clock.py::"
+        "test_a_machine_that_sleeps_for_a_day_between_listing_and_reading",
+    ),
+    Guard(
+        "A listing from before the machine slept is not used again",
+        "drain/recent_listing.py",
+        "abs((here - self.at).total_seconds())",
+        "0.0",
+        "drain/test_wrong_clock.py::test_a_machine_that_sleeps_for_a_day_between_two_drains",
+    ),
+    Guard(
+        "A resync repairs what was lost before its announcement by the clock of the service",
+        "model/snapshot_state.py",
+        "        return lost_until > self.raised_at\n",
+        "        return lost_until > (self.announced_at or lost_until)\n",
+        "snapshot/test_next_step.py",
     ),
     Guard(
         "A shard that vanished unread is a gap",

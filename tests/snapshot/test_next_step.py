@@ -83,6 +83,23 @@ def test_each_step_follows_from_the_state(
     assert bool(step.why) == (action is Action.WAIT)
 
 
+@pytest.mark.parametrize("ahead", [timedelta(hours=-48), timedelta(hours=48)])
+def test_what_was_lost_and_the_announcement_are_compared_by_the_clock_of_the_service(
+    ahead: timedelta,
+) -> None:
+    state = announced(
+        wanted("resync"),
+        epoch=2,
+        at=NOW + ahead,
+        consistent_reads=True,
+        table_id="t1",
+        served_at=NOW,
+    )
+    assert not state.is_broken_by(NOW)
+    assert state.is_broken_by(NOW + timedelta(seconds=1))
+    assert report_of("orders", state).announced_at == NOW
+
+
 def test_the_sweep_goes_on_over_its_own_batches() -> None:
     sweeping = replace(swept(CAUGHT_UP, deleted=1, present=0, through="k"), last_scan_batch=10)
     assert next_step(sweeping, facts(timedelta(hours=1), positions={"a": 9})).action is Action.SWEEP

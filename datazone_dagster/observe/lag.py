@@ -31,6 +31,7 @@ class LagStatus:
     position. `lag_seconds` is the larger of the two. None is negative. `pending_records` counts the
     records of the pending batches. Every change made before `complete_through` is in the dataset,
     but for gaps; None if the time is not known. `buckets` has the position of each bucket.
+    `is_first_backlog` means that the level is a warning only because the dataset is new.
     """
 
     level: Level
@@ -44,6 +45,7 @@ class LagStatus:
     pending_records: int = 0
     complete_through: datetime | None = None
     buckets: Mapping[str, int] = field(default_factory=dict)
+    is_first_backlog: bool = False
 
     def of_buckets(self, positions: Mapping[KeyBucket, int]) -> LagStatus:
         """Return the lag with the positions of the buckets; the reason names the last one."""

@@ -11,6 +11,7 @@ from datazone_dagster.dagster_glue.applier import Applier
 from datazone_dagster.dagster_glue.assets.known_schema import known_columns
 from datazone_dagster.dagster_glue.assets.lazy_apply import LazyApply
 from datazone_dagster.dagster_glue.checks.expectation_checks import known_expectations
+from datazone_dagster.dagster_glue.checks.first_backlogs import FirstBacklogs
 from datazone_dagster.dagster_glue.names import DYNAMODB_KEY, source_job_name
 from datazone_dagster.dagster_glue.resources import DynamoDBStreamsResource
 from datazone_dagster.dagster_glue.runs.bucket_runs import bucket_of_run
@@ -24,7 +25,7 @@ def apply_of_run(
 ) -> LazyApply:
     """Return the apply of a run to the datasets of these ids."""
     source, keys = applier.transform.source, applier.keys
-    bucket = bucket_of_run(context, applier.transform)
+    bucket, first_backlogs = bucket_of_run(context, applier.transform), FirstBacklogs(keys)
     return LazyApply(
         applier.transform,
         keys,
@@ -39,6 +40,7 @@ def apply_of_run(
         clock=applier.clock,
         only=only,
         bucket=bucket,
+        judge=lambda now: first_backlogs.judge(context.instance, now),
     )
 
 

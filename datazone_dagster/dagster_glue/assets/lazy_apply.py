@@ -18,6 +18,7 @@ from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.assets.chunk_log import LOG_EVERY_SECONDS, ChunkLog
 from datazone_dagster.dagster_glue.checks.applied import Applied
 from datazone_dagster.dagster_glue.checks.dataset_checks import State, schema_of, state_of
+from datazone_dagster.dagster_glue.checks.first_backlogs import JudgeLag, as_it_is
 from datazone_dagster.dagster_glue.names import pool_name
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
@@ -56,6 +57,7 @@ class LazyApply:
         only: Ids of the datasets to apply to; None: all of the transform. The others stay where
             they are.
         bucket: Bucket whose changes are applied.
+        judge: Function from the current time to what gives the lags of the datasets their levels.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class LazyApply:
         clock: Clock,
         only: Collection[str] | None = None,
         bucket: KeyBucket = WHOLE,
+        judge: Callable[[datetime], JudgeLag] = lambda _: as_it_is,
     ) -> None:
         self.datasets = tuple(
             one for one in transform.outputs.values() if only is None or one.id in only
@@ -91,6 +94,7 @@ class LazyApply:
         self._clock = clock
         self.partition = None if bucket.is_whole else bucket.name
         self._bucket = bucket
+        self._judge = judge
         self._applied: dict[str, Applied] | None = None
 
     @property
@@ -212,7 +216,12 @@ class LazyApply:
         now, caught_up_at = self._clock(), self._caught_up_at()
         return {
             dataset.id: state_of(
-                self.transform, dataset, layout, now=now, caught_up_at=caught_up_at
+                self.transform,
+                dataset,
+                layout,
+                now=now,
+                caught_up_at=caught_up_at,
+                judge=self._judge(now),
             )
             for dataset in self.datasets
         }
@@ -226,7 +235,12 @@ class LazyApply:
         dataset = next(one for one in self.transform.outputs.values() if one.id == dataset_id)
         now, before = self._clock(), self._known_columns(dataset_id)
         state = state_of(
-            self.transform, dataset, layout, now=now, caught_up_at=self._caught_up_at()
+            self.transform,
+            dataset,
+            layout,
+            now=now,
+            caught_up_at=self._caught_up_at(),
+            judge=self._judge(now),
         )
         report = dataset_report(self.transform, dataset_id, layout)
         schema = schema_of(dataset, before, report)

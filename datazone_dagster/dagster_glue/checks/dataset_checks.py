@@ -7,6 +7,7 @@ from datetime import datetime
 
 from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
+from datazone_dagster.dagster_glue.checks.first_backlogs import JudgeLag, as_it_is
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import ApplyReport
 from datazone_dagster.observe.completeness import (
@@ -50,8 +51,9 @@ def state_of(
     *,
     now: datetime,
     caught_up_at: datetime | None,
+    judge: JudgeLag = as_it_is,
 ) -> State:
-    """Return the state of a dataset as it is now.
+    """Return the state of a dataset as it is now; `judge` gives the lag its level.
 
     Raises:
         StorageError: The lakehouse can't be read.
@@ -68,7 +70,7 @@ def state_of(
         )
     lag = dataset_lag(transform, dataset, layout, now=now, caught_up_at=caught_up_at)
     return State(
-        lag,
+        judge(dataset, lag),
         _quarantine(transform, dataset, layout),
         _completeness(transform.source.name, dataset, layout, lag.position),
         _function(transform, dataset, layout),

@@ -19,6 +19,7 @@ from datazone_dagster.dagster_glue.assets.known_schema import known_columns
 from datazone_dagster.dagster_glue.checks.applied import Applied
 from datazone_dagster.dagster_glue.checks.dataset_checks import schema_of, state_of
 from datazone_dagster.dagster_glue.checks.expectation_checks import known_expectations
+from datazone_dagster.dagster_glue.checks.first_backlogs import FirstBacklogs
 from datazone_dagster.dagster_glue.checks.rendering import Event, applied_events
 from datazone_dagster.dagster_glue.sensors.freshness import known_caught_up_at
 from datazone_dagster.model.layout import Layout
@@ -134,7 +135,14 @@ class Repair:
         known = report.expectations or known_expectations(instance, self.dataset, self.keys)
         applied = Applied(
             report,
-            state_of(self.transform, self.dataset, self.layout, now=now, caught_up_at=caught_up_at),
+            state_of(
+                self.transform,
+                self.dataset,
+                self.layout,
+                now=now,
+                caught_up_at=caught_up_at,
+                judge=FirstBacklogs(self.keys).judge(instance, now),
+            ),
             schema_of(self.dataset, columns, report),
             now,
             self.dataset.contract,

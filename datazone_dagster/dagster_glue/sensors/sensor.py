@@ -19,6 +19,7 @@ from dagster import (
 
 from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.api.kinesis_source import stream_name_of
+from datazone_dagster.dagster_glue.checks.first_backlogs import FirstBacklogs
 from datazone_dagster.dagster_glue.checks.rendering import change_log_metadata
 from datazone_dagster.dagster_glue.names import (
     DYNAMODB_KEY,
@@ -124,6 +125,7 @@ class DrainSensor:
         self._reported_batch: int | None = None
         self._landed_seconds = -BUSY_FOR_SECONDS
         self._maintenance = TickMaintenance(source.name, settings.keep_changes, clock)
+        self._first_backlogs = FirstBacklogs(self._keys)
         self._former_runs = FormerDrainRuns(source, clock)
         self._loaded_at = clock()
 
@@ -235,6 +237,7 @@ class DrainSensor:
             now=now,
             caught_up_at=caught_up_at,
             never_read=never_read,
+            judge=self._first_backlogs.judge(instance, now),
         )
         requests: list[RunRequest] = []
         reasons: list[str] = []

@@ -13,6 +13,7 @@ from datazone_dagster.api import DynamoDBSource, Transform
 from datazone_dagster.api.kinesis_source import stream_name_of
 from datazone_dagster.dagster_glue.asset_keys import AssetKeys
 from datazone_dagster.dagster_glue.checks.dataset_checks import dataset_lag
+from datazone_dagster.dagster_glue.checks.first_backlogs import JudgeLag, as_it_is
 from datazone_dagster.dagster_glue.checks.hidden_evaluation import is_hidden
 from datazone_dagster.dagster_glue.checks.rendering import evaluation
 from datazone_dagster.dagster_glue.names import (
@@ -236,9 +237,11 @@ def lag_checks(
     caught_up_at: datetime,
     never_read: bool = False,
     look: bool = False,
+    judge: JudgeLag = as_it_is,
 ) -> dict[str, SensorCheck]:
     """Return the `lag` check of each dataset, by id; a table that can't be read fails it.
 
+    `judge` gives the lags their levels.
     What this process knows of the tables is enough, after the drain that `report` is from; with
     `look`, they are looked at.
     Once the store does not answer, the other datasets have the same result without asking it.
@@ -265,6 +268,7 @@ def lag_checks(
                 down = error if isinstance(error, StoreUnavailableError) else None
                 checks[dataset.id] = SensorCheck(dataset.id, key, Level.ERROR, str(error))
             else:
+                lag = judge(dataset, lag)
                 checks[dataset.id] = SensorCheck(
                     dataset.id,
                     key,
@@ -278,8 +282,10 @@ def lag_checks(
 
 def with_failures(check: SensorCheck, decision: RunDecision) -> SensorCheck:
     """Return a `lag` check that also shows the failed applications of its transform."""
+    is_new = check.lag is not None and check.lag.is_first_backlog
     return replace(
         check,
+        level=Level.ERROR if is_new else check.level,
         reason=f"{check.reason.rstrip('.')}; {decision.reason}. Failures in a row: "
         f"{decision.failures}, the last one: {decision.last_error}",
         plain={

@@ -177,6 +177,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "snapshot_status",
         "source_status",
         "start_exports",
+        "stop_waiting_for",
         "take_over_state",
         "truncate_applied",
         "utc_now",

@@ -15,8 +15,10 @@ from datazone_dagster.changelog.followed_log import require_followed
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.dataset.known_position import dataset_state, position_in, positions_in
 from datazone_dagster.dataset.stored_state import stored_state
-from datazone_dagster.dataset.swap_fence import Fence, standing_fence
+from datazone_dagster.dataset.swap_fence import Fence, lower_fence, standing_fence
+from datazone_dagster.dataset.table_shape import KIND
 from datazone_dagster.delta.store_errors import converts_errors
+from datazone_dagster.delta.table import opened
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, key_buckets
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import Backlog
@@ -97,6 +99,19 @@ def waits_for_rebuild(
         if table is not None and (fence := standing_fence(table, source_name, now)) is not None
     ]
     return max(fences, key=lambda one: one[1].until, default=None)
+
+
+@converts_errors("Letting runs of a dataset go on")
+def stop_waiting_for(source_name: str, dataset_id: str, layout: Layout, fence: Fence) -> None:
+    """Let the runs of a dataset go on that make way for a run which is over.
+
+    Raises:
+        StorageError: The dataset can't be read or written, or others committed first each time.
+    """
+    table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
+    if table is not None:
+        lower_fence(table, source_name, fence.name)
+    dataset_state(layout, dataset_id).now()
 
 
 @converts_errors("Looking for buckets with changes that wait")

@@ -4,6 +4,9 @@ Rebuilds, erasures and redrives raise one, and buckets that give columns wider t
 property of the table, for a limited time and for the present generation: it ends with the swap of a
 rebuild, and by itself if its process dies. What runs would have applied is in the change log. Of
 two fences, the one that was raised first counts.
+
+It only gives a rewrite the time to win a race: each commit checks by itself that nobody came first.
+So anybody may lower the fence of a run that is over, also if its process wakes up later.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import NamedTuple
 
 from datazone_dagster.dataset.properties import generation_of
@@ -19,6 +23,7 @@ from datazone_dagster.delta.commit import set_properties
 from datazone_dagster.delta.table import Table
 from datazone_dagster.delta.transaction_log import Snapshot
 from datazone_dagster.errors import ConcurrentWriterError
+from datazone_dagster.process.current_run import current_run
 
 PROPERTY = "datazone.swap_fence"
 """Table property with the generation whose runs make way, and until when for which rebuild."""
@@ -41,10 +46,12 @@ LONGEST = timedelta(minutes=10)
 
 
 class Fence(NamedTuple):
-    """Until when runs of a dataset wait at most, and what for."""
+    """Until when runs of a dataset wait at most, what for, and for which run, if it is known."""
 
     until: datetime
     why: str
+    name: str = ""
+    run_id: str = ""
 
 
 class MakesWayError(ConcurrentWriterError):
@@ -80,7 +87,7 @@ def raise_fence(table: Table, source: str, rebuild: str, until: datetime, now: d
         standing = {one: end for one, end in _fences(at, source).items() if now < end}
         return {**standing, rebuild: until}
 
-    _set(table, source, added)
+    _set(table, source, added, {rebuild: current_run()} if current_run() else {})
 
 
 def lower_fence(table: Table, source: str, rebuild: str) -> None:
@@ -111,7 +118,7 @@ def standing_fence(table: Snapshot, source: str, now: datetime) -> Fence | None:
     if not found:
         return None
     name, until = max(found.items(), key=lambda one: one[1])
-    return Fence(until, _reason(name))
+    return Fence(until, _reason(name), name, _runs(table).get(name, ""))
 
 
 def make_way(table: Snapshot, uri: str, source: str, now: datetime, own: str = "") -> None:
@@ -168,11 +175,23 @@ def _fences(table: Snapshot, source: str) -> dict[str, datetime]:
     return {one: datetime.fromisoformat(end) for one, end in found.get("until_of", {}).items()}
 
 
-def _set(table: Table, source: str, new: Callable[[Snapshot], Mapping[str, datetime]]) -> None:
-    """Set the fences to those that the newest version asks for."""
+def _runs(table: Snapshot) -> dict[str, str]:
+    """Return the ids of the runs that raised fences, by fence; others are not of runs."""
+    found = json.loads(table.configuration.get(PROPERTY) or "{}")
+    return dict(found.get("run_of", {}))
+
+
+def _set(
+    table: Table,
+    source: str,
+    new: Callable[[Snapshot], Mapping[str, datetime]],
+    raised_by: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Set the fences to those that the newest version asks for, some of them raised by runs."""
     for attempts_left in reversed(range(ATTEMPTS)):
         ends = {one: end.isoformat() for one, end in new(table.at).items()}
-        fences = {"generation": generation_of(table.at, source), "until_of": ends}
+        runs = {one: run for one, run in {**_runs(table.at), **raised_by}.items() if one in ends}
+        fences = {"generation": generation_of(table.at, source), "until_of": ends, "run_of": runs}
         try:
             set_properties(table, {PROPERTY: json.dumps(fences) if ends else ""})
         except ConcurrentWriterError:

@@ -22,6 +22,7 @@ from datazone_dagster.apply.backlog import (
     bucket_positions,
     buckets_behind,
     look_in_turn,
+    stop_waiting_for,
     waits_for_rebuild,
 )
 from datazone_dagster.apply.chunk_size import ChunkSizes
@@ -171,6 +172,7 @@ __all__ = [
     "snapshot_status",
     "source_status",
     "start_exports",
+    "stop_waiting_for",
     "take_over_state",
     "truncate_applied",
     "utc_now",

@@ -27,6 +27,7 @@ from datazone_dagster.dagster_glue.runs.finished_runs import is_over
 from datazone_dagster.dagster_glue.runs.silence import SilenceWatch
 from datazone_dagster.dagster_glue.runs.slot_waits import waiting_for_slots
 from datazone_dagster.model.protocols import Clock
+from datazone_dagster.process.current_run import working_for
 
 HEARTBEAT_SECONDS = 5.0
 AGAIN_SECONDS = 2.0
@@ -105,7 +106,8 @@ def heartbeats(
     thread = threading.Thread(target=send_heartbeats, name="datazone-heartbeat", daemon=True)
     thread.start()
     try:
-        yield
+        with working_for(run_id):
+            yield
     finally:
         ended.set()
         thread.join()

@@ -37,7 +37,7 @@ from datazone_dagster.model.key_bucket import WHOLE, KeyBucket
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.retries import wait_after
 from datazone_dagster.observe.lag import in_words
-from datazone_dagster.pipeline import dataset_exists, waits_for_rebuild
+from datazone_dagster.pipeline import dataset_exists, stop_waiting_for, waits_for_rebuild
 from datazone_dagster.text import without_secrets
 
 _FAILURES_COUNTED = 6
@@ -175,7 +175,7 @@ class RunDecider:
 
     @cached_property
     def _waits(self) -> Wait:
-        return why_it_waits(self.transform, self.layout, self.now)
+        return why_it_waits(self.transform, self.layout, self.now, self.instance)
 
     def _too_early(self, bucket: KeyBucket) -> timedelta:
         interval = self.options.min_run_interval
@@ -243,24 +243,37 @@ def _text_of_wait(name: str, past: _PastFailures, now: datetime) -> str:
     return f"{name} failed {times} and is retried in {wait}"
 
 
-def why_it_waits(transform: Transform, layout: Layout, now: datetime) -> Wait:
-    """Return what keeps a transform with a backlog from a run."""
+def why_it_waits(
+    transform: Transform, layout: Layout, now: datetime, instance: DagsterInstance
+) -> Wait:
+    """Return what keeps a transform with a backlog from a run.
+
+    A run that is over keeps it from none: its process has died, or will not be waited for.
+    """
     if text := waits_for_lookups(transform, layout):
         return Wait(text)
     ids = [one.id for one in transform.outputs.values()]
     try:
         found = waits_for_rebuild(transform.source.name, ids, layout, now)
+        while found is not None and _is_over(instance, found[1].run_id):
+            stop_waiting_for(transform.source.name, found[0], layout, found[1])
+            found = waits_for_rebuild(transform.source.name, ids, layout, now)
     except StorageError as error:
         return Wait(f"{transform.name} waits for its datasets, which can't be opened: {error.what}")
     if found is None:
         return Wait()
     dataset_id, fence = found
+    dies = "once its run has failed" if fence.run_id else "at that time if its process has died"
     return Wait(
         f"{transform.name} waits, until {fence.until:%Y-%m-%d %H:%M:%S} UTC at most, for dataset "
-        f"{dataset_id}: {fence.why}. Its runs go on as soon as that is done, or at that time if "
-        "its process has died",
+        f"{dataset_id}: {fence.why}. Its runs go on as soon as that is done, or {dies}",
         fence.until,
     )
+
+
+def _is_over(instance: DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id) if run_id else None
+    return run is not None and run.is_finished
 
 
 def waits_for_lookups(transform: Transform, layout: Layout) -> str:

@@ -115,7 +115,8 @@ def decide_source_run(
     former, rivals = _end_runs_of_one(placed, source, transforms, versions)
     if former or rivals:
         return decided(former or rivals, is_conflict=bool(rivals))
-    why_not = {one.name: why_it_waits(one, layout, now) for one in transforms if one.name in heads}
+    waiting = [one for one in transforms if one.name in heads]
+    why_not = {one.name: why_it_waits(one, layout, now, instance) for one in waiting}
     ready = [
         name
         for name, wait in why_not.items()

@@ -18,6 +18,7 @@
     ├── LineageError                  the listed shards contradict the change log
     ├── StorageError                  a table of the library can't be read or written
     │   ├── UnrecognisedTableError    the path holds data that the library did not write
+    │   ├── NewerTableError           a newer version of the library has written the table
     │   ├── SourceMismatchError       a change log or a dataset belongs to another source
     │   ├── LakehouseMismatchError    a run looks for its tables in another place than its sensor
     │   ├── StoreError                the object store or the disk failed (also an OSError)
@@ -147,6 +148,10 @@ class StorageError(DatazoneError):
 
 class UnrecognisedTableError(StorageError):
     """The path of one of the library's tables holds data that the library did not write."""
+
+
+class NewerTableError(StorageError):
+    """A newer version of the library has written the table, and this one does not know its form."""
 
 
 class SourceMismatchError(StorageError):

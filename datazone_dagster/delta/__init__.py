@@ -27,7 +27,12 @@ from datazone_dagster.delta.store_errors import guarded as guarded
 from datazone_dagster.delta.store_errors import in_one_line as in_one_line
 from datazone_dagster.delta.store_errors import is_of_store as is_of_store
 from datazone_dagster.delta.store_errors import storage_error as storage_error
-from datazone_dagster.errors import StorageError, StoreUnavailableError, UnrecognisedTableError
+from datazone_dagster.errors import (
+    NewerTableError,
+    StorageError,
+    StoreUnavailableError,
+    UnrecognisedTableError,
+)
 from datazone_dagster.model.table_file import DataFile
 
 Table = DeltaTable
@@ -39,6 +44,16 @@ Commit = CommitProperties
 KIND = "datazone.kind"
 """Table property that marks a table as ours, and names the kind of table it is."""
 
+FORMAT = "datazone.format"
+"""Table property with the least format of our tables that a process has to know; absent: 1.
+
+A version of the library that writes what earlier ones would misread raises `KNOWN_FORMAT`, and sets
+the property in the commit before the first such one.
+"""
+
+KNOWN_FORMAT = 1
+"""Newest format that this version reads and writes."""
+
 READ_ROWS = 16384
 READ_BYTES = 32 << 20
 """Rows and bytes decoded from Parquet at a time, at most."""
@@ -49,6 +64,7 @@ def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> Delta
 
     Raises:
         UnrecognisedTableError: We did not create the table, or not for this purpose.
+        NewerTableError: A newer version of the library has written it.
         StorageError: The table exists but can't be read.
     """
     try:
@@ -57,10 +73,30 @@ def open_table(uri: str, storage_options: Mapping[str, str], kind: str) -> Delta
         return None
     except TABLE_ERRORS as error:
         raise unreadable_error(uri, error) from error
-    found = table.metadata().configuration.get(KIND)
+    configuration = table.metadata().configuration
+    found = configuration.get(KIND)
     if found != kind:
         raise unrecognised_error(uri, kind, found)
+    require_known_format(uri, configuration)
     return table
+
+
+def require_known_format(uri: str, configuration: Mapping[str, str]) -> None:
+    """Check that this version of the library knows what is in a table of ours.
+
+    Raises:
+        NewerTableError: It is older than the table.
+    """
+    found = configuration.get(FORMAT) or "1"
+    if found.isdecimal() and int(found) <= KNOWN_FORMAT:
+        return
+    raise NewerTableError(
+        f"The table at {uri} was written by a newer version of datazone-dagster: it has format "
+        f"{found}, and this version knows {KNOWN_FORMAT}.",
+        safe="Nothing was read or written.",
+        hint="Update datazone-dagster in every process: code server, runs and commands. To go back "
+        "to this version, restore a backup from before the update.",
+    )
 
 
 def unreadable_error(uri: str, error: BaseException) -> StorageError:

@@ -18,7 +18,12 @@ from threading import Lock, RLock
 
 from deltalake import DeltaTable
 
-from datazone_dagster.delta import KIND, unreadable_error, unrecognised_error
+from datazone_dagster.delta import (
+    KIND,
+    require_known_format,
+    unreadable_error,
+    unrecognised_error,
+)
 from datazone_dagster.delta.log_files import ENTRY, LOG, entry_actions, entry_path
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_access import delta_rs_options
@@ -28,6 +33,7 @@ from datazone_dagster.delta.transaction_log import (
     Snapshot,
     newest_snapshot,
 )
+from datazone_dagster.errors import NewerTableError
 
 FORWARD_MOST = 20
 """Entries that a state is moved forward by; from further behind, it is read anew."""
@@ -69,6 +75,7 @@ class KeptTable:
 
         Raises:
             UnrecognisedTableError: We did not create the table, or not for this purpose.
+            NewerTableError: A newer version of the library has written it.
             StorageError: The table exists but can't be read.
         """
         with self._lock:
@@ -163,7 +170,7 @@ class KeptTable:
         else:
             self._compare(known)
         if self._snapshot is not None and self._snapshot is not known:
-            self._check_kind(self._snapshot)
+            self._check(self._snapshot)
 
     def _look_for_a_table(self) -> None:
         recently = abs(time.time() - self._compared_at) < COMPARED_EVERY_SECONDS
@@ -225,13 +232,18 @@ class KeptTable:
                 yield number, found
             count = 1 if self.store.is_local else min(2 * count, READERS_MOST)
 
-    def _check_kind(self, snapshot: Snapshot) -> None:
+    def _check(self, snapshot: Snapshot) -> None:
         found = snapshot.configuration.get(KIND)
         if found != self.kind:
             self.forget()
             if found is not None:  # what was read is not read again under its own kind
                 kept_table(self.uri, self.storage_options, found).took(snapshot)
             raise unrecognised_error(self.uri, self.kind, found)
+        try:
+            require_known_format(self.uri, snapshot.configuration)
+        except NewerTableError:
+            self.forget()
+            raise
 
 
 def _as_uri(uri: str) -> str:

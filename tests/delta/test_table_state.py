@@ -15,13 +15,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from obstore.store import LocalStore
 
-from datazone_dagster.delta import KIND, create_table, table_state, transaction
+from datazone_dagster.delta import (
+    FORMAT,
+    KIND,
+    KNOWN_FORMAT,
+    create_table,
+    open_table,
+    table_state,
+    transaction,
+)
 from datazone_dagster.delta.commit import FileActions, LostRaceError, commit_files
 from datazone_dagster.delta.log_files import LOG, entry_path
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.table_state import KeptTable, kept_table
 from datazone_dagster.delta.transaction_log import Snapshot, newest_snapshot
-from datazone_dagster.errors import ConcurrentWriterError, StorageError, UnrecognisedTableError
+from datazone_dagster.errors import (
+    ConcurrentWriterError,
+    NewerTableError,
+    StorageError,
+    UnrecognisedTableError,
+)
 from tests.examples import examples
 
 SCHEMA = pa.schema([("n", pa.int64())])
@@ -317,6 +330,26 @@ def test_only_tables_of_the_kind_are_taken(tmp_path: Path) -> None:
     with pytest.raises(UnrecognisedTableError, match=r"not a test table of datazone_dagster\."):
         kept(tmp_path / "foreign", local=True).now()
     assert KIND == "datazone.kind"
+
+
+@pytest.mark.parametrize("found", ["2", "1.5", "-1"])
+def test_a_table_of_a_newer_version_is_refused(
+    table: KeptTable, tmp_path: Path, found: str
+) -> None:
+    """Also where the newer version wrote it while this process was at work."""
+    assert KNOWN_FORMAT == 1
+    DeltaTable(tmp_path / "t").alter.set_table_properties({FORMAT: "1"}, raise_if_not_exists=False)
+    assert table.now() is not None
+    DeltaTable(tmp_path / "t").alter.set_table_properties(
+        {FORMAT: found}, raise_if_not_exists=False
+    )
+    for _ in range(2):
+        with pytest.raises(NewerTableError, match=f"has format {found}, and this version knows 1"):
+            table.now()
+        with pytest.raises(NewerTableError, match="Update datazone-dagster in every process"):
+            table.seen()
+    with pytest.raises(NewerTableError):
+        open_table(str(tmp_path / "t"), {}, "test")
 
 
 def test_a_damaged_log_is_an_error_and_the_state_stays(table: KeptTable, tmp_path: Path) -> None:

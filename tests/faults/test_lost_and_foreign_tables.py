@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from datazone_dagster.errors import (
     DatazoneError,
+    NewerTableError,
     SourceMismatchError,
     StorageError,
     UnrecognisedTableError,
@@ -204,3 +205,25 @@ def test_a_damaged_table_is_an_error_and_not_changed(
     shutil.rmtree(path)
     shutil.copytree(tmp_path / "backup", path)
     assert_exactly_once(stream, layout, fault=f"damaged {kind}, then restored")
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_a_table_of_a_newer_version_is_refused_and_not_changed(layout: Layout, kind: str) -> None:
+    stream = caught_up_stream(layout)
+    path = Path(layout.uri) / PATHS[kind]
+    set_format(path, "2")
+    before = fingerprint(path)
+    write(stream, 100)
+    for _ in range(2):
+        with pytest.raises(NewerTableError) as found:
+            tick(stream, layout)
+        assert str(path) in str(found.value)
+    assert fingerprint(path) == before
+
+    set_format(path, "1")
+    assert_exactly_once(stream, layout, fault=f"{kind} of a newer version")
+
+
+def set_format(path: Path, number: str) -> None:
+    alter = DeltaTable(path).alter
+    alter.set_table_properties({"datazone.format": number}, raise_if_not_exists=False)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.paths import PathError, Step, resolve
-from datazone_dagster.frame.record_flow import Records, carriers, depth, is_of_groups, looked_for
+from datazone_dagster.frame.record_flow import (
+    Records,
+    arguments,
+    carriers,
+    depth,
+    is_of_groups,
+    looked_for,
+)
 from datazone_dagster.frame.record_view import (
     FIELDS,
     IMAGES,
@@ -16,7 +24,7 @@ from datazone_dagster.frame.record_view import (
     list_of_record_values,
     record_value,
 )
-from datazone_dagster.frame.syntax import Ask, Node, constant_text, parse_expressions, quoted
+from datazone_dagster.frame.syntax import Ask, Node, constant_text, nodes, parse_expressions, quoted
 from datazone_dagster.model.column_names import RESERVED_PREFIX
 
 _EXTRACTS = {"STRUCT_EXTRACT", "ARRAY_EXTRACT"}
@@ -92,6 +100,8 @@ class PathRewriter:
             )
         if "class" in tree:  # the wrapper of a function argument has no class: keep the outer value
             as_list = _takes_list(tree)
+        if tree.get("class") == "FUNCTION" and not looked_for(tree):
+            self._refuse_unnamed(tree)
         self._keep_records_in(tree)
         return {key: self.rewrite(part, as_list=as_list) for key, part in tree.items()}
 
@@ -129,6 +139,17 @@ class PathRewriter:
     def _keep(self, node: Node) -> None:
         if depth(node, self.records) is not None:
             self._kept.update(map(id, carriers(node)))
+
+    def _refuse_unnamed(self, function: Node) -> None:
+        """Refuse `columns(...)` of a record in a function: it has no name to put its value for."""
+        for star in nodes(arguments(function), subqueries=False):
+            found = _record_of_columns(star, self.records) if star.get("columns") else None
+            if found is not None:
+                raise ExpressionError(
+                    f"{self.call}: columns(...) within {function['function_name']}() takes the "
+                    f"record {found}.",
+                    hint=f"Name the columns, or leave it out: columns(* exclude ({found})).",
+                )
 
     def _compare(self, items: Iterable[Node], *, keep: bool = False) -> None:
         """Take all fields of the records that a query compares with each other."""
@@ -221,6 +242,20 @@ def chain_of(node: Node) -> Chain | None:
     if inner is None:
         return None
     return Chain(inner.names, [*inner.steps, constant_text(index)], [*inner.nodes, node])
+
+
+def _record_of_columns(star: Node, records: Records) -> str | None:
+    """Return a record that `columns(*)` or `columns('pattern')` takes; None if it takes none."""
+    excluded = {str(name).casefold() for name in star["exclude_list"]}
+    if star["expr"] is None:
+        return next((name for name in records if name not in excluded), None)
+    pattern = _constant(star["expr"])
+    try:
+        return next(
+            (name for name in records if pattern and re.search(pattern, name, re.IGNORECASE)), None
+        )
+    except re.error:  # DuckDB says what is wrong with it
+        return None
 
 
 def _constant(node: Node) -> str:

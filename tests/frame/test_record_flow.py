@@ -207,3 +207,28 @@ def test_a_row_without_a_record_is_a_value() -> None:
     assert frame().sql(named).arrow()["eventID"].to_pylist() == ["e0", "e1", "e2", "e3", "e4"]
     with pytest.raises(ExpressionError, match="is a table, not a value"):
         frame().select("to_json(changes) as j")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "to_json(columns('dyn.*'))",
+        "to_json(columns(* exclude (_dz_key, _dz_version, _dz_event_time)))",
+        "to_json(struct_pack(*columns(*)))",
+    ],
+)
+def test_columns_in_a_function_take_no_record(value: str) -> None:
+    with pytest.raises(ExpressionError, match="takes the record dynamodb"):
+        frame().sql(f"select {value}, {HIDDEN} from changes")
+
+
+def test_columns_in_a_function_take_what_is_no_record() -> None:
+    given = frame().select("dynamodb", "eventName", "dynamodb.NewImage.status.S as status")
+    found = given.sql(f"select upper(columns('eventName|stat.*')), {HIDDEN} from changes").arrow()
+    assert found.column("status").to_pylist() == ["NEW", "NEW", "PAID", "PAID", "DONE"]
+    counts = f"count(columns(* exclude ({HIDDEN})))"
+    counted = given.sql(f"select {counts}, {GROUPED} from changes group by _dz_key")
+    assert set(counted.arrow().column("dynamodb").to_pylist()) == {2, 3}
+    rest = f"columns(* exclude (dynamodb, eventName, {HIDDEN}))"
+    kept = given.sql(f"select upper({rest}), {HIDDEN} from changes").arrow()
+    assert kept.column("status").to_pylist() == ["NEW", "NEW", "PAID", "PAID", "DONE"]

@@ -121,8 +121,10 @@ def _has_moved(row: ShardCheckpoint, newest: ShardCheckpoint | None, tables: Tab
     """Return whether others have read a shard further than the plan; dropped rows were read."""
     if newest is None:
         return tables.saved.checkpoint.get(row.stream_arn, row.shard_id) is not None
-    if newest.is_done or newest.sequence_number is None:
-        return newest.is_done
+    if newest.is_done or newest.read_through > row.read_through:
+        return True
+    if newest.sequence_number is None:
+        return False
     return row.sequence_number is None or newest.sequence_number > row.sequence_number
 
 

@@ -205,37 +205,33 @@ def _later_rows(
             rows.append(replace(known, parent_shard_id=shard.parent_shard_id))
     fresh = {row.shard_id for row in rows}
     rows += [
-        _overdue(known, stream, now)
+        replace(with_gap(known, gap, now), tip_at=gap.until)
         for known in _unfinished(stream.stream_arn, checkpoint)
-        if known.shard_id not in fresh and _is_overdue(known, stream, now)
+        if known.shard_id not in fresh
+        and (known.sequence_number is None or not stream.is_ordered)
+        and (gap := overdue_gap(known, now, stream.retention)) is not None
     ]
     return rows
 
 
-def _is_overdue(row: ShardCheckpoint, stream: StreamDescription, now: datetime) -> bool:
-    """Return whether records may have been trimmed without an error.
+def overdue_gap(
+    row: ShardCheckpoint, now: datetime, retention: timedelta = RETENTION
+) -> Gap | None:
+    """Return the gap when records may have been trimmed without an error; None if they are not.
 
     Only a shard without a position starts silently at the trim horizon; with a position, the
     service raises when records after it are gone. Kinesis never does.
     """
-    return (
-        row.state is ShardState.READING
-        and (row.sequence_number is None or not stream.is_ordered)
-        and now - row.read_through > stream.retention
-    )
-
-
-def _overdue(row: ShardCheckpoint, stream: StreamDescription, now: datetime) -> ShardCheckpoint:
-    until = now - stream.retention
-    gap = Gap(
+    if row.is_done or now - row.read_through <= retention:
+        return None
+    return Gap(
         row.stream_arn,
         row.shard_id,
-        f"the shard was not read for {stream.retention.total_seconds() / 3600:.0f} hours",
+        f"the shard was not read for {retention.total_seconds() / 3600:.0f} hours",
         after_sequence_number=row.sequence_number,
         since=row.read_through,
-        until=until,
+        until=now - retention,
     )
-    return replace(with_gap(row, gap, now), tip_at=until)
 
 
 def trim_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 
 from datazone_dagster.changelog.known_events import KnownEvents, tied
 from datazone_dagster.drain.outcome import ShardOutcome
-from datazone_dagster.drain.plan import ShardRead, trim_gap, vanished_gap
+from datazone_dagster.drain.plan import ShardRead, overdue_gap, trim_gap, vanished_gap
 from datazone_dagster.drain.service_now import told_now
 from datazone_dagster.errors import (
     ExpiredIteratorError,
@@ -48,7 +48,6 @@ EMPTY_PAGES_FROM_A_NEW_ITERATOR = 8
 Stretches of empty pages do occur in the middle of a shard. A cached iterator is already past
 those it has read, so one page a drain is enough there; each call is billed.
 """
-
 
 EMPTY_PAGES_OF_A_CLOSED_SHARD = 100
 """Empty pages read in one drain of a shard whose end is told; the next drain continues there."""
@@ -169,8 +168,7 @@ class _ShardCursor:
         try:
             return self._answer_in_order()
         except TrimmedDataError:
-            # Of the answer that says so: whatever has stood still since the drain began.
-            gap = trim_gap(self._shard_so_far(), told_now(self._client) or self._now)
+            gap = trim_gap(self._shard_so_far(), self._answered_at())
             self.outcome.gap = self.outcome.gap or gap
             self._open_iterator(TRIM_HORIZON)
             return self._get_records()
@@ -213,9 +211,22 @@ class _ShardCursor:
         shard = self._read.shard
         arn = service_arn(shard.stream_arn)
         self._iterator = self._client.shard_iterator(arn, shard.shard_id, start)
+        if self._is_ordered and self.outcome.sequence_number is None:
+            self._note_overdue()
         self._issued_at_seconds = self._monotonic()
         # The new iterator is before stretches of empty pages that the old one had passed.
         self._empty_pages_left = max(self._empty_pages_left, EMPTY_PAGES_FROM_A_NEW_ITERATOR)
+
+    def _note_overdue(self) -> None:
+        """Judge what the plan may have missed: that of a run lists nothing."""
+        row, note = self._read.shard, self._read.shard.gap
+        is_known = note is not None and note.is_open and note.gap.until == row.tip_at
+        if not is_known:
+            self.outcome.gap = overdue_gap(row, self._answered_at()) or self.outcome.gap
+
+    def _answered_at(self) -> datetime:
+        """Return the time of the last answer, whatever has slept since the drain began."""
+        return told_now(self._client) or self._now
 
     def _get_records(self) -> Answer:
         assert self._iterator is not None

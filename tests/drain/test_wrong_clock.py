@@ -17,6 +17,7 @@ from datazone_dagster.model.checkpoint import ShardCheckpoint
 from datazone_dagster.model.drain_part import SetPart, StreamPart
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.protocols import StreamClient
+from datazone_dagster.model.shard import IteratorStart
 from datazone_dagster.model.shard_set import shard_sets
 from datazone_dagster.observe.health import headroom_seconds
 from datazone_dagster.pipeline import drain_once, open_gaps
@@ -251,3 +252,47 @@ def test_the_time_of_the_service_is_never_ahead(monkeypatch: pytest.MonkeyPatch)
     at, arrived_seconds = client.told
     monkeypatch.setattr(time, "monotonic", lambda: arrived_seconds + 7.9)
     assert told_now(client) == at + timedelta(seconds=7)
+
+
+def test_a_run_that_reads_before_the_sensor_after_a_day_hides_no_gap(world: World) -> None:
+    """It went on through the outage; a shard that had no record yet starts at the trim horizon."""
+    (one,) = shard_sets(1)
+    run = NewProcess(world.stream)
+
+    def work(part: StreamPart | SetPart, client: StreamClient) -> None:
+        drain_tick(BY_RUNS, client, world.layout, clock=world.service, part=part)
+
+    work(StreamPart(1), NewProcess(world.stream))
+    work(SetPart(one), run)
+    world.put("lost")
+    world.service.advance(25 * HOUR)
+    world.stream.trim()
+    world.put("kept")
+    work(SetPart(one), run)
+    work(StreamPart(1), NewProcess(world.stream))
+    assert world.gaps() == [NOT_READ]
+
+
+def test_what_others_read_while_a_run_slept_is_no_gap(world: World) -> None:
+    (one,) = shard_sets(1)
+    slept: list[str] = []
+
+    def work(part: StreamPart | SetPart, client: StreamClient) -> bool:
+        return drain_tick(BY_RUNS, client, world.layout, clock=world.service, part=part).lost_race
+
+    def after_a_sleep(stream_arn: str, shard_id: str, start: IteratorStart) -> str:
+        if not slept:
+            slept.append(shard_id)
+            world.service.advance(20 * HOUR)
+            work(SetPart(one), NewProcess(world.stream))
+            world.service.advance(5 * HOUR)
+        return world.stream.shard_iterator(stream_arn, shard_id, start)
+
+    work(StreamPart(1), NewProcess(world.stream))
+    work(SetPart(one), NewProcess(world.stream))
+    client = NewProcess(world.stream)
+    client.shard_iterator = after_a_sleep
+    assert work(SetPart(one), client)
+    work(SetPart(one), client)
+    work(StreamPart(1), NewProcess(world.stream))
+    assert world.gaps() == []

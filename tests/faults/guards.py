@@ -207,8 +207,8 @@ GUARDS = (
     Guard(
         "A Kinesis shard that was not read for its retention is a gap",
         "drain/plan.py",
-        "(row.sequence_number is None or not stream.is_ordered)",
-        "row.sequence_number is None",
+        "(known.sequence_number is None or not stream.is_ordered)",
+        "known.sequence_number is None",
         "drain/test_plan.py::test_a_shard_of_kinesis_that_was_not_read_for_its_retention_is_a_gap",
     ),
     Guard(
@@ -249,7 +249,7 @@ GUARDS = (
     Guard(
         "Trimmed records are a gap",
         "drain/reader.py",
-        "            gap = trim_gap(self._shard_so_far(), told_now(self._client) or self._now)\n",
+        "            gap = trim_gap(self._shard_so_far(), self._answered_at())\n",
         "            gap = None\n",
         "faults/test_server_faults.py::test_trimmed_in_the_middle_of_a_shard",
     ),
@@ -263,10 +263,25 @@ GUARDS = (
     Guard(
         "That records are trimmed is judged at the time of the answer that says so",
         "drain/reader.py",
-        "told_now(self._client) or self._now",
-        "self._now",
+        "        return told_now(self._client) or self._now\n",
+        "        return self._now\n",
         "drain/test_wrong_clock.py::"
         "test_a_machine_that_sleeps_for_a_day_between_listing_and_reading",
+    ),
+    Guard(
+        "A shard without a position is judged when it is read, by a drain run too",
+        "drain/reader.py",
+        "            self._note_overdue()\n",
+        "            pass\n",
+        "drain/test_wrong_clock.py::"
+        "test_a_run_that_reads_before_the_sensor_after_a_day_hides_no_gap",
+    ),
+    Guard(
+        "What others have read while a run slept is no gap",
+        "drain/commit_set.py",
+        "newest.is_done or newest.read_through > row.read_through",
+        "newest.is_done",
+        "drain/test_wrong_clock.py::test_what_others_read_while_a_run_slept_is_no_gap",
     ),
     Guard(
         "A listing from before the machine slept is not used again",

@@ -31,7 +31,8 @@ class StreamPart:
         read_at: Time at which a set was last read to the latest positions, by the name of the sets
             that have a run; None: not since the run began.
         reported_batch: Last batch that the sensor has reported; None: it has reported none yet.
-        run_since: Time at which the run of a set was requested, by the name of the set.
+        run_since: Time at which the run of a set was requested, or the first one of those in a row
+            that never began, by the name of the set.
         unknown_shards: Shards that the service did not know when a run read them.
         shard_errors: Shards that a run could not read last, and why; the first few of each.
         between_runs: Names of sets whose run has just ended as planned: they get the next one.

@@ -50,7 +50,7 @@ def sets_behind(source: str, sets: Sequence[SetState], now: datetime) -> SetsBeh
         if one.has_run and one.read_at is not None and now - one.read_at > SET_BEHIND
     ]
     never = [
-        f"{one.name} (its run is {in_words(now - one.run_since)} old{_unread(one, now)})"
+        f"{one.name} (its run was requested {in_words(now - one.run_since)} ago{_unread(one, now)})"
         for one in of_sets
         if one.run_since is not None and _was_never_read(one, one.run_since, now)
     ]

@@ -44,6 +44,7 @@ from datazone_dagster.dagster_glue.names import (
     READ_TAG,
 )
 from datazone_dagster.dagster_glue.runs.heartbeat import SILENCE_SECONDS
+from datazone_dagster.dagster_glue.sensors import drain_runs
 from datazone_dagster.drain.process_state import load_state
 from datazone_dagster.errors import (
     DefinitionError,
@@ -329,6 +330,48 @@ def test_runs_that_fail_in_a_row_wait(world: World) -> None:
     assert len(drain_requests(world.tick())) == 2
 
 
+def test_a_set_whose_runs_never_begin_stays_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster replaces each (`start_timeout_seconds`); the check passed while the next is new."""
+    created: dict[str, datetime] = {}
+    monkeypatch.setattr(
+        drain_runs, "_created_at", lambda record: created[record.dagster_run.run_id]
+    )
+    first, second = drain_requests(world.tick())
+    alive = started(world, first)
+    stuck = never_begun(world, second)
+    created |= dict.fromkeys((alive.run_id, stuck.run_id), world.clock.now)
+
+    def later(seconds: int) -> Tick:
+        world.clock.advance(timedelta(seconds=seconds))
+        now = world.clock.now.isoformat()
+        world.instance.add_run_tags(alive.run_id, {ALIVE_TAG: now, READ_TAG: now})
+        return world.tick()
+
+    health = later(180).checks()[HEALTH]
+    assert "2-of-2 (its run was requested 3 min ago" in str(health.description)
+    world.instance.report_run_failed(stuck, "start timeout")
+    [again] = drain_requests(later(31))
+    stuck = never_begun(world, again)
+    created[stuck.run_id] = world.clock.now
+    health = later(31).checks()[HEALTH]
+    assert "2-of-2 (its run was requested" in str(health.description)
+    assert not health.passed
+    now = world.clock.now.isoformat()
+    world.instance.add_run_tags(stuck.run_id, {ALIVE_TAG: now, READ_TAG: now})
+    assert later(1).checks()[HEALTH].passed
+
+
+def never_begun(world: World, request: RunRequest) -> DagsterRun:
+    """Create the run of a request, as a launcher leaves it that lost its worker."""
+    return world.instance.create_run_for_job(
+        world.defs.resolve_job_def(JOB),
+        status=DagsterRunStatus.STARTING,
+        tags={**request.tags, "dagster/partition": request.partition_key or ""},
+    )
+
+
 def test_another_number_of_workers_ends_the_runs_of_the_former(
     world: World, make_world: MakeWorld
 ) -> None:
@@ -533,7 +576,10 @@ def test_a_set_that_was_never_read_to_its_end_warns_after_two_minutes(world: Wor
     health = alive(30)
     assert health.severity.value == "WARN"
     text = str(health.description)
-    assert "Never read to the latest position by the present run: 2-of-2 (its run is 2 min" in text
+    assert (
+        "Never read to the latest position by the present run: 2-of-2 (its run was requested 2 min"
+        in text
+    )
     assert "raise drain_workers" in text
     assert health.metadata["sets_behind"].value == 1
 

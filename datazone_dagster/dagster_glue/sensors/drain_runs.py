@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 
@@ -12,6 +12,7 @@ from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunRequest, Ru
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.dagster_glue.names import (
+    ALIVE_TAG,
     BATCH_TAG,
     FAILING_TAG,
     FAILURE_TAG,
@@ -22,6 +23,7 @@ from datazone_dagster.dagster_glue.names import (
     VERSION_TAG,
     drain_job_name,
     drain_pool_name,
+    hidden_tag,
     sensor_name,
 )
 from datazone_dagster.dagster_glue.options import RunOptions
@@ -53,6 +55,9 @@ from datazone_dagster.text import shortened
 
 _SENSOR_TAG = "dagster/sensor_name"
 """Tag that Dagster gives the runs that a sensor requests."""
+
+_STARTS_COUNTED = timedelta(hours=1)
+"""Time in which runs ended that never began, for them to count."""
 
 _FAILURES_COUNTED = 6
 _ACTIVE_MOST = 200
@@ -195,11 +200,38 @@ class DrainRuns:
             len(sets),
             read_at,
             reported_batch,
-            run_since,
+            self._since_first_start(counted, run_since, now),
             unknown,
             failing,
             frozenset(between - read_at.keys()),
         )
+
+    def _since_first_start(
+        self, active: Sequence[RunRecord], run_since: Mapping[str, datetime], now: datetime
+    ) -> dict[str, datetime]:
+        """Return since when each set asks for a run, where its last ones ended before they began.
+
+        Dagster ends each of those after its `start_timeout_seconds`, and the next one is new.
+        """
+        since = dict(run_since)
+        unbegun = {one.dagster_run.tags.get(PARTITION_TAG, "") for one in active}
+        unbegun -= {one.dagster_run.tags.get(PARTITION_TAG, "") for one in active if _began(one)}
+        if not unbegun:
+            return since
+        failed = RunsFilter(
+            job_name=drain_job_name(self.source),
+            statuses=[DagsterRunStatus.FAILURE],
+            updated_after=now - _STARTS_COUNTED,
+        )
+        for record in self.instance.get_run_records(failed, limit=_ACTIVE_MOST):
+            name = record.dagster_run.tags.get(PARTITION_TAG, "")
+            if name not in unbegun or self.place.is_of_others(record.dagster_run):
+                continue
+            if _began(record):
+                unbegun.discard(name)
+            else:
+                since[name] = min(since[name], _created_at(record))
+        return since
 
     def _ended_lately(self, now: datetime) -> set[str]:
         """Return the sets with a run that has just ended as planned: after hours, or told to."""
@@ -312,6 +344,10 @@ class DrainRuns:
             return timedelta(0), ""
         error = next(filter(None, errors), "its process died")
         return end_of(failed[0]) + wait_after(times) - now, error
+
+
+def _began(record: RunRecord) -> bool:
+    return hidden_tag(record.dagster_run.tags, ALIVE_TAG) is not None
 
 
 def _created_at(record: RunRecord) -> datetime:

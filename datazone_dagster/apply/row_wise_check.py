@@ -137,7 +137,10 @@ def _counted(rows: pa.Table) -> Counter[str]:
 
 
 def _changing(rows: pa.Table, again: pa.Table, columns: pa.Table) -> list[str]:
-    """Return the columns that two calls on the same changes give different values for."""
+    """Return the columns that two calls on the same changes give different values for.
+
+    Values are compared by change: the rows of two calls may come in another order.
+    """
     if len(rows) != len(again):
         return []
     return [
@@ -146,7 +149,7 @@ def _changing(rows: pa.Table, again: pa.Table, columns: pa.Table) -> list[str]:
         if name in rows.column_names
         and name in again.column_names
         and name not in HIDDEN
-        and repr(rows[name].to_pylist()) != repr(again[name].to_pylist())
+        and _counted(rows.select([*HIDDEN, name])) != _counted(again.select([*HIDDEN, name]))
     ]
 
 

@@ -142,6 +142,7 @@ class KeyScope:
                 conditions.append(inner["where_clause"])
         if not sources:
             return None
+        self._sampled(node)
         joined: dict[str, str] = {}
         for _, columns in reversed(sources):
             joined |= columns
@@ -167,8 +168,11 @@ class KeyScope:
         elif kind == "JOIN":
             conditions.append(table["condition"])
             conditions.extend(table.get("using_columns") or ())
+            before = len(sources)
             self._from(table["left"], known, sources, conditions)
             self._from(table["right"], known, sources, conditions)
+            if table["ref_type"] == "POSITIONAL" and len(sources) > before:
+                self._note("a POSITIONAL JOIN", frozenset())
             return
         else:  # such as PIVOT: its source is somewhere inside
             columns = None
@@ -178,6 +182,7 @@ class KeyScope:
             if columns is not None:
                 self._note(f"a {kind.lower()}", frozenset())
         if columns is not None:
+            self._sampled(table)
             renamed = bool(table.get("column_name_alias"))
             sources.append((str(table.get("alias") or ""), {} if renamed else columns))
 
@@ -214,6 +219,10 @@ class KeyScope:
                 self._note("DISTINCT", _known(apart))
             elif modifier["type"] in {"LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"}:
                 self._note("LIMIT", frozenset())
+
+    def _sampled(self, node: Node) -> None:
+        if node.get("sample"):
+            self._note("a SAMPLE", frozenset())
 
     def _note(self, operation: str, apart: frozenset[str]) -> None:
         self.found.append(Mixing(self.call, operation, apart))

@@ -69,6 +69,11 @@ MIXED = [
     "select a.*, b.total as other from changes a join changes b on a.who = b.who",
     f"select distinct on (who) who, {PLAIN} from changes",
     "select * from changes order by total limit 1",
+    "select * from changes using sample 2 rows",
+    "select * from changes tablesample 50%",
+    "select * from (select * from changes using sample reservoir(2 rows)) as q",
+    "select changes.* from changes positional join (values (1), (2)) as v(x)",
+    "select changes.* from (values (1), (2)) as v(x) positional join changes",
     f"select who, sum(total) as t, {HIDDEN} from changes group by who union all "
     f"select who, total, {PLAIN} from changes",
 ]
@@ -86,6 +91,7 @@ FINE = [
     f"select distinct shop, id, total, {PLAIN} from changes",
     "select *, list_sum([total, 1]) as more, greatest(total, 3) as g from changes order by total",
     "select * from changes union all select * from changes where false",
+    "select changes.* from changes, (select 1 as one using sample 1 rows) as p",
 ]
 
 

@@ -150,6 +150,25 @@ def test_values_of_the_call_itself_are_no_difference(tmp_path: Path) -> None:
     assert applied(layout, stamped).row_count == 2
 
 
+def test_rows_in_another_order_at_each_call_hide_no_difference(tmp_path: Path) -> None:
+    """As those of a Polars `group_by`, or of SQL with a join."""
+    layout = Layout(str(tmp_path))
+    land(layout, [[(key, {"status": {"S": key * 3}}) for key in "abcdefgh"]])
+    calls = itertools.count()
+
+    def turned(rows: pa.Table) -> pa.Table:
+        at = next(calls) % len(rows)
+        return pa.concat_tables([rows.slice(at), rows.slice(0, at)])
+
+    def ranked(orders: Frame) -> pa.Table:
+        rows = statuses(orders)
+        return turned(rows.append_column("rank", pc.rank(rows["id"])))
+
+    with pytest.raises(ResultError, match="the columns 'rank' differ"):
+        applied(layout, ranked)
+    assert applied(layout, lambda orders: turned(statuses(orders))).row_count == 8
+
+
 def test_columns_and_types_that_follow_from_the_values_are_no_difference(tmp_path: Path) -> None:
     layout = Layout(str(tmp_path))
     land(layout, [[(key, {"total": {"N": key}}) for key in ("1", "2.5", "3", "4")]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from datazone_dagster.audit.expected_rows import (
     OF_THE_RECORD,
 )
 from datazone_dagster.audit.second_look import BY_LOOKUP
+from datazone_dagster.dataset.rows_of_keys import ShownDataset
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import apply_transform, drain_once
@@ -59,7 +61,9 @@ def items_of(orders: Frame) -> Frame:
     return orders.items()
 
 
-def test_columns_of_the_change_are_not_compared(tmp_path: Path) -> None:
+def test_columns_of_the_change_are_not_compared_nor_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def function(orders: Frame) -> Frame:
         return orders.select(
             "eventID",
@@ -74,7 +78,16 @@ def test_columns_of_the_change_are_not_compared(tmp_path: Path) -> None:
     world.stream.put(item(2, 9))
     drain_once(SOURCE, NewProcess(world.stream), world.layout, clock=world.clock)
     world.apply()
+    read: list[str] = []
+    batches = ShownDataset.batches
+
+    def noted(shown: ShownDataset, columns: Collection[str]) -> Iterator[pa.RecordBatch]:
+        read.extend(columns)
+        return batches(shown, columns)
+
+    monkeypatch.setattr(ShownDataset, "batches", noted)
     report = audit(world)
+    assert set(read) == {"id", "total"}
     one = result_of(report, "current")
     assert report.is_clean, report
     names = ("eventID", "eventName", "number", "total_before")

@@ -86,7 +86,7 @@ class ScriptedTable:
         self.pages[segment, start_key] += 1
         items = self.stream.items if consistent else self._items_of_before()
         own = sorted(
-            (scanned for scanned in map(_scanned, items.values())),
+            (scanned for scanned in map(_scanned, list(items.values()))),  # others write meanwhile
             key=lambda one: _hash(one.keys),
         )
         own = [one for one in own if _hash(one.keys)[0] % segments == segment]

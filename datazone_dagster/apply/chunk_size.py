@@ -12,7 +12,12 @@ from datazone_dagster.model import size_policy
 from datazone_dagster.model.memory_budget import MemoryBudget, check_budget, memory_budget
 from datazone_dagster.model.size_policy import BatchMeasured, BatchSize, ChunkBounds
 from datazone_dagster.process import container
-from datazone_dagster.process.memory import release_memory, release_memory_at_once, resident_bytes
+from datazone_dagster.process.memory import (
+    bound_arrow_threads,
+    release_memory,
+    release_memory_at_once,
+    resident_bytes,
+)
 from datazone_dagster.rows.kept_indexes import KEPT_INDEXES
 from datazone_dagster.rows.maintenance_plan import MaintenanceSettings
 
@@ -72,7 +77,7 @@ class ChunkSizes:
     def __init__(self, settings: ApplySettings, logger: logging.Logger | None = None) -> None:
         self._settings = settings
         self._budget_bytes = container.reported(settings.memory, logger).bytes
-        container.bound_arrow_threads()
+        bound_arrow_threads()
         if self._budget_bytes < size_policy.APPLY_BUDGET_BYTES:
             release_memory_at_once()
         KEPT_INDEXES.limit(size_policy.key_index_bytes(self._budget_bytes))

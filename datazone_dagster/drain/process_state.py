@@ -22,6 +22,7 @@ from datazone_dagster.model.size_policy import (
 )
 from datazone_dagster.process import container
 from datazone_dagster.process.memory import (
+    bound_arrow_threads,
     release_memory,
     resident_bytes,
     retain_freed_memory,
@@ -77,7 +78,7 @@ def load_state(
     state = _states.pop(client, None)
     if state is None or state.size.limits != limits:
         reuse_arrow_memory()
-        container.bound_arrow_threads()
+        bound_arrow_threads()
         base_bytes = resident_bytes()
         if retains_freed_memory(budget_bytes, base_bytes):
             retain_freed_memory()

@@ -38,17 +38,6 @@ def usable_cores() -> int:
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
-def bound_arrow_threads() -> None:
-    """Give Arrow no more threads to compute with than `usable_cores`. Process-wide.
-
-    It knows the cores that this process may run on, but no quota. Fewer threads stay as few.
-    """
-    import pyarrow as pa
-
-    if pa.cpu_count() > usable_cores():
-        pa.set_cpu_count(usable_cores())
-
-
 _reported: set[str] = set()
 
 

@@ -1,4 +1,4 @@
-"""Memory of this process, for the budgets of both stages."""
+"""Memory of this process, for the budgets of both stages, and the threads of Arrow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import os
 import resource
 import sys
+
+from datazone_dagster.process import container
 
 _ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1
 """Parameters of glibc's `mallopt` (malloc.h): `M_ARENA_MAX`, the number of pools that threads
@@ -118,3 +120,14 @@ def release_memory_at_once() -> None:
         if limit is not None:
             limit(_ARENA_MAX, _SMALL_ARENAS)
             limit(_MMAP_THRESHOLD, _SMALL_BLOCK_BYTES)
+
+
+def bound_arrow_threads() -> None:
+    """Give Arrow no more threads to compute with than `container.usable_cores`. Process-wide.
+
+    It knows the cores that this process may run on, but no quota. Fewer threads stay as few.
+    """
+    import pyarrow as pa
+
+    if pa.cpu_count() > container.usable_cores():
+        pa.set_cpu_count(container.usable_cores())

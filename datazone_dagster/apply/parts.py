@@ -129,12 +129,33 @@ def joined(parts: Sequence[PartResult]) -> PartResult:
 
 def _joined_rows(tables: Sequence[pa.Table], output: str) -> pa.Table:
     try:
-        return pa.concat_tables(tables, promote_options="permissive")
+        rows = pa.concat_tables(tables, promote_options="permissive")
+        for field in (field for table in tables for field in table.schema):
+            _check_exact(field.type, rows.schema.field(field.name).type)
     except pa.ArrowException as error:
         raise ResultError(
             f"Output {output!r}: the function returned other column types for one part of the "
             f"chunk than for another: {error}.",
             safe="Nothing of this chunk was applied; the change log keeps it.",
-            hint="The chunk was evaluated in parts, because it needs more memory than the budget "
-            "leaves. Give the columns fixed types, or raise ApplySettings(memory_budget=...).",
+            hint="The chunk was evaluated in parts: some thousand changes at a time for a row-wise "
+            "function, fewer where memory is short. Give the columns fixed types, such as "
+            "decimal(38, 18) for all parts.",
         ) from error
+    return rows
+
+
+def _check_exact(part: pa.DataType, whole: pa.DataType) -> None:
+    """Check that no value was rounded: Arrow refuses integers that a double can't hold only.
+
+    Raises:
+        pa.ArrowTypeError: Decimals became floats.
+    """
+    if pa.types.is_decimal(part) and pa.types.is_floating(whole):
+        raise pa.ArrowTypeError(f"{part} and {whole} have no type that holds both exactly")
+    if isinstance(part, pa.StructType) and isinstance(whole, pa.StructType):
+        for field in part:
+            _check_exact(field.type, whole.field(field.name).type)
+    elif isinstance(part, pa.MapType) and isinstance(whole, pa.MapType):
+        _check_exact(part.item_type, whole.item_type)
+    elif isinstance(part, pa.ListType) and isinstance(whole, pa.ListType):
+        _check_exact(part.value_type, whole.value_type)

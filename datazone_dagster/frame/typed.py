@@ -97,6 +97,8 @@ def exact_value(scalar: Scalar, text: str) -> object | None:
 
 
 def _number(scalar: Scalar, text: str) -> Decimal | int | None:
+    if not text.isascii():
+        return None  # digits of other scripts are numbers to Python only
     precision, scale = (scalar.precision, scalar.scale) if scalar.precision else (19, 0)
     try:
         number = _CONTEXT.create_decimal(text)

@@ -10,6 +10,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from datazone_dagster.apply.chunk import CHANGES_SCHEMA, FunctionResult, ReadReport
-from datazone_dagster.apply.parts import PartResult, evaluated_in_parts
+from datazone_dagster.apply.parts import PartResult, evaluated_in_parts, joined
 from datazone_dagster.changelog.log import ChangeLog
 from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.errors import OutOfMemoryError, ResultError
@@ -198,3 +199,29 @@ def test_types_that_never_fit_together_are_an_error() -> None:
     evaluation = Evaluation(2, lambda numbers: pa.string() if min(numbers) % 4 else pa.date64())
     with pytest.raises(ResultError, match="other column types for one part"):
         evaluated_in_parts(changes(8), evaluation.evaluate, refuse, lambda _: False)
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "kind"),
+    [
+        (lambda kind: kind, "plain"),
+        (pa.list_, "list"),
+        (lambda kind: pa.map_(pa.string(), kind), "map"),
+        (lambda kind: pa.struct([("a", kind)]), "struct"),
+    ],
+)
+def test_decimals_are_not_joined_with_floats(wrapped: Any, kind: str) -> None:
+    """A float has 17 digits: what Pandas makes of a part without values is a float."""
+    exact = Decimal("12345678901234567890.12")
+    values = {"plain": exact, "list": [exact], "map": [("a", exact)], "struct": {"a": exact}}
+    parts = [
+        pa.table({"x": pa.array([value], wrapped(of_part))})
+        for value, of_part in ((values[kind], pa.decimal128(22, 2)), (None, pa.float64()))
+    ]
+    with pytest.raises(ResultError, match="other column types for one part"):
+        joined(
+            [
+                PartResult(FunctionResult(changes(1), {"out": rows}, changes(0)), ReadReport())
+                for rows in parts
+            ]
+        )

@@ -130,6 +130,17 @@ def test_a_declared_long_stays_long(tmp_path: Path) -> None:
     assert by_key(table, "x__n") == {"1": None, "0.5": "0.5", "4": None}
 
 
+@pytest.mark.parametrize("declared", ["int", "long", "decimal(18,2)", "double"])
+@pytest.mark.parametrize("text", ["1_000", "\N{FULLWIDTH DIGIT ONE}", "\N{ARABIC-INDIC DIGIT ONE}"])
+def test_a_text_that_only_python_takes_for_a_number_is_none(
+    tmp_path: Path, declared: str, text: str
+) -> None:
+    stream = ScriptedStream()
+    stream.put({"id": {"S": "1"}, "x": {"S": text}})
+    (row,) = scripted(stream, tmp_path, types={"x": declared})
+    assert (row["x"], row["x__s"]) == (None, text)
+
+
 def test_a_table_of_an_older_version_keeps_its_columns(tmp_path: Path) -> None:
     old = AttributeMapping().with_column("id", "S", "string").with_column("x", "N", "decimal(38,9)")
     changes = chunk(

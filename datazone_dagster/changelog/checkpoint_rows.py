@@ -15,6 +15,9 @@ from datazone_dagster.model.report import Gap
 _TIME = pa.timestamp("us", tz="UTC")
 _SEQUENCE = pa.string()
 
+UNREAD_FROM = "first_listed_at"
+"""Column of `ShardCheckpoint.unread_from`: earlier versions wrote the time of any listing."""
+
 SCHEMA = pa.schema(
     [
         pa.field("stream_arn", pa.string(), nullable=False),
@@ -23,7 +26,7 @@ SCHEMA = pa.schema(
         pa.field("state", pa.string(), nullable=False),
         pa.field("sequence_number", _SEQUENCE),
         pa.field("event_time", _TIME),
-        pa.field("first_listed_at", _TIME, nullable=False),
+        pa.field(UNREAD_FROM, _TIME, nullable=False),
         pa.field("tip_at", _TIME),
         pa.field("skip_before", _TIME),
         pa.field("gap_reason", pa.string()),
@@ -61,7 +64,7 @@ def rows_of(checkpoint: Checkpoint, shards: Iterable[ShardCheckpoint]) -> pa.Tab
         "state": [row.state.value for row in rows],
         "sequence_number": [_text(row.sequence_number) for row in rows],
         "event_time": [row.event_time for row in rows],
-        "first_listed_at": [row.first_listed_at for row in rows],
+        UNREAD_FROM: [row.unread_from for row in rows],
         "tip_at": [row.tip_at for row in rows],
         "skip_before": [row.skip_before for row in rows],
         "batch": [checkpoint.batch] * count,
@@ -109,11 +112,11 @@ def shards_in(rows: pa.Table) -> Iterator[ShardCheckpoint]:
         *(_values(rows[name]) for name in _OF_A_SHARD),
         strict=True,
     ):
-        arn, name, listed_at, parent, state, number, event_time, tip_at, skip_before = values
+        arn, name, unread_from, parent, state, number, event_time, tip_at, skip_before = values
         yield ShardCheckpoint(
             arn,
             name,
-            listed_at,
+            unread_from,
             parent,
             _STATES[state],
             _number(number),
@@ -127,7 +130,7 @@ def shards_in(rows: pa.Table) -> Iterator[ShardCheckpoint]:
 _OF_A_SHARD = (
     "stream_arn",
     "shard_id",
-    "first_listed_at",
+    UNREAD_FROM,
     "parent_shard_id",
     "state",
     "sequence_number",

@@ -46,7 +46,7 @@ def _updated_row(outcome: ShardOutcome, now: datetime, read_at: datetime | None)
     row = ShardCheckpoint(  # a stream may have ten thousand: `replace` takes five times as long
         row.stream_arn,
         row.shard_id,
-        row.first_listed_at,
+        row.unread_from,
         row.parent_shard_id,
         ShardState.FINISHED if outcome.ended else row.state,
         outcome.sequence_number,

@@ -14,12 +14,8 @@ from datetime import datetime, timedelta, timezone
 from datazone_dagster.drain.latest_start import from_now
 from datazone_dagster.drain.pruning import parents_of
 from datazone_dagster.drain.restarts import replaced_reason
-from datazone_dagster.drain.switches import (
-    ended_by_switch,
-    landed_before_switch,
-    skipping,
-    unread_since,
-)
+from datazone_dagster.drain.switches import ended_by_switch, landed_before_switch, skipping
+from datazone_dagster.drain.unread_times import opened_after, unread_since
 from datazone_dagster.drain.unsent import with_unsent
 from datazone_dagster.errors import LineageError
 from datazone_dagster.model.checkpoint import (
@@ -53,13 +49,15 @@ class ShardRead:
     """One shard to read, and the position to start from.
 
     A shard listed as closed is read to its end. A shard missing from the listing is neither
-    `closed` nor `listed_open`.
+    `closed` nor `listed_open`. `unread_since` is of a shard without a position: no change of it is
+    older.
     """
 
     shard: ShardCheckpoint
     start: IteratorStart
     closed: bool
     listed_open: bool = False
+    unread_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,9 @@ def plan_drain(
     ready = [row for row in unfinished if parent_is_done(row, checkpoint)]
     return DrainPlan(
         checkpoint=checkpoint,
-        reads=tuple(_read_of(row, stream, listed.get(row.shard_id), now) for row in ready),
+        reads=tuple(
+            _read_of(row, stream, listed.get(row.shard_id), checkpoint, now) for row in ready
+        ),
         waiting=len(unfinished) - len(ready),
         shards_open=len(stream.open_ids),
     )
@@ -150,12 +150,17 @@ def _unread(stream: StreamDescription, checkpoint: Checkpoint) -> list[Shard]:
 
 
 def _read_of(
-    row: ShardCheckpoint, stream: StreamDescription, shard: Shard | None, now: datetime
+    row: ShardCheckpoint,
+    stream: StreamDescription,
+    shard: Shard | None,
+    checkpoint: Checkpoint,
+    now: datetime,
 ) -> ShardRead:
     # A shard that is missing from the listing may be open, and then has no end to read to.
     is_open = shard is not None and shard.is_open
     is_closed = shard is not None and not is_open
-    return ShardRead(row, start_of(row, stream, now), closed=is_closed, listed_open=is_open)
+    since = unread_since(row, checkpoint) if row.sequence_number is None else None
+    return ShardRead(row, start_of(row, stream, now), is_closed, is_open, since)
 
 
 def start_of(row: ShardCheckpoint, stream: StreamDescription, now: datetime) -> IteratorStart:
@@ -193,14 +198,16 @@ def _later_rows(
 ) -> list[ShardCheckpoint]:
     """Return rows of newly listed shards, and of known shards that the listing changes."""
     rows = []
+    opened = dict(checkpoint.rows_of_stream(stream.stream_arn).rows)
     for shard in unread:
         known = checkpoint.get(stream.stream_arn, shard.shard_id)
         if known is None:
-            rows.append(_row(stream.stream_arn, shard, now))
+            rows.append(_row(stream.stream_arn, shard, opened_after(shard, opened, now)))
+            opened[shard.shard_id] = rows[-1]
         elif known.state is ShardState.TRIMMED_ANCESTOR:
             # The first listing omitted the shard by mistake. Its changes come late, which their
             # versions correct; ignoring the shard would lose them.
-            rows.append(replace(known, state=ShardState.READING, first_listed_at=now))
+            rows.append(replace(known, state=ShardState.READING, unread_from=now))
         elif known.parent_shard_id is None and shard.parent_shard_id is not None:
             rows.append(replace(known, parent_shard_id=shard.parent_shard_id))
     fresh = {row.shard_id for row in rows}
@@ -209,27 +216,34 @@ def _later_rows(
         for known in _unfinished(stream.stream_arn, checkpoint)
         if known.shard_id not in fresh
         and (known.sequence_number is None or not stream.is_ordered)
-        and (gap := overdue_gap(known, now, stream.retention)) is not None
+        and now - known.read_through > stream.retention
+        and (gap := overdue_gap(known, unread_since(known, checkpoint), now, stream.retention))
     ]
     return rows
 
 
 def overdue_gap(
-    row: ShardCheckpoint, now: datetime, retention: timedelta = RETENTION
+    row: ShardCheckpoint, since: datetime, now: datetime, retention: timedelta = RETENTION
 ) -> Gap | None:
     """Return the gap when records may have been trimmed without an error; None if they are not.
 
     Only a shard without a position starts silently at the trim horizon; with a position, the
     service raises when records after it are gone. Kinesis never does.
+
+    Args:
+        row: Shard.
+        since: Lower bound for the time of its first unread change.
+        now: Time by the clock of the service.
+        retention: Time for which the service keeps records.
     """
-    if row.is_done or now - row.read_through <= retention:
+    if row.is_done or now - since <= retention:
         return None
     return Gap(
         row.stream_arn,
         row.shard_id,
         f"the shard was not read for {retention.total_seconds() / 3600:.0f} hours",
         after_sequence_number=row.sequence_number,
-        since=row.read_through,
+        since=since,
         until=now - retention,
     )
 
@@ -260,7 +274,7 @@ def trim_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
 
 def vanished_gap(row: ShardCheckpoint, now: datetime) -> Gap | None:
     """Return the gap when the service no longer knows an unfinished shard."""
-    if row.sequence_number is None and row.first_listed_at == now:
+    if row.sequence_number is None and row.unread_from == now:
         return None
     return Gap(
         row.stream_arn,
@@ -277,7 +291,7 @@ def _replaced(checkpoint: Checkpoint, stream_arn: str, now: datetime) -> Checkpo
     checkpoint = ended_by_switch(checkpoint, stream_arn, now)
     old = max(
         (row for row in checkpoint.shards.values() if row.stream_arn != stream_arn),
-        key=lambda row: (row.first_listed_at, row.shard_id),
+        key=lambda row: (row.unread_from, row.shard_id),
     )
     made_at = None if is_switch(old.stream_arn, stream_arn) else created_at(stream_arn)
     gap = Gap(
@@ -334,7 +348,7 @@ def _with_lost_parents(
     waiting = [
         (row, parent_id)
         for row in _unfinished(stream_arn, checkpoint)
-        if listed_at - row.first_listed_at >= LATE_PARENT_GRACE
+        if listed_at - row.unread_from >= LATE_PARENT_GRACE
         for parent_id in parents_in(row.parent_shard_id)
     ]
     for row, parent_id in waiting:

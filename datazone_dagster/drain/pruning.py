@@ -29,7 +29,7 @@ def pruned(checkpoint: Checkpoint, stream: StreamDescription, *, now: datetime) 
     old = {
         key
         for key, row in rows.items()
-        if row.first_listed_at <= before and row.is_done and row.gap is None
+        if row.read_through <= before and row.is_done and row.gap is None
     }
     if not old or (len(rows) > FEW_SHARDS and len(old) < len(rows) // 20):
         return checkpoint

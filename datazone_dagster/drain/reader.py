@@ -220,9 +220,9 @@ class _ShardCursor:
     def _note_overdue(self) -> None:
         """Judge what the plan may have missed: that of a run lists nothing."""
         row, note = self._read.shard, self._read.shard.gap
-        is_known = note is not None and note.is_open and note.gap.until == row.tip_at
-        if not is_known:
-            self.outcome.gap = overdue_gap(row, self._answered_at()) or self.outcome.gap
+        since = self._read.unread_since or row.read_through
+        if note is None or not note.is_open or note.gap.until != row.tip_at:
+            self.outcome.gap = overdue_gap(row, since, self._answered_at()) or self.outcome.gap
 
     def _answered_at(self) -> datetime:
         """Return the time of the last answer, whatever has slept since the drain began."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from datazone_dagster.drain.plan import DrainPlan, ShardRead, parent_is_done, start_of
+from datazone_dagster.drain.unread_times import unread_since
 from datazone_dagster.model.checkpoint import Checkpoint
 from datazone_dagster.model.shard import StreamDescription
 from datazone_dagster.model.shard_set import ShardSet
@@ -37,7 +38,13 @@ def plan_set(checkpoint: Checkpoint, shards: ShardSet, now: datetime) -> DrainPl
     return DrainPlan(
         checkpoint=checkpoint,
         reads=tuple(
-            ShardRead(row, start_of(row, stream, now), closed=False, listed_open=True)
+            ShardRead(
+                row,
+                start_of(row, stream, now),
+                closed=False,
+                listed_open=True,
+                unread_since=unread_since(row, checkpoint) if row.sequence_number is None else None,
+            )
             for row in ready
         ),
         waiting=len(rows) - len(ready),

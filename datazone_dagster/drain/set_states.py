@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cached_property
 
 from datazone_dagster.drain.plan import parent_is_done
-from datazone_dagster.drain.switches import unread_since
+from datazone_dagster.drain.unread_times import unread_since
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint
 from datazone_dagster.model.drain_part import StreamPart
 from datazone_dagster.model.set_state import SetState

@@ -60,7 +60,7 @@ def stream_to_read(
         listing: The streams of the table.
         checkpoint: Checkpoint of everything landed so far.
     """
-    unread = sorted(checkpoint.unfinished, key=lambda row: row.first_listed_at)
+    unread = sorted(checkpoint.unfinished, key=lambda row: row.unread_from)
     stream_arns = tuple(map(checkpoint.name_of_stream, listing.stream_arns))
     new = _new_streams(stream_arns, checkpoint.stream_arns)
     if new:

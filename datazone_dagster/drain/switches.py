@@ -12,14 +12,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from datazone_dagster.drain.restarts import replaced_reason
+from datazone_dagster.drain.unread_times import unread_since
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, ShardState, with_gap
 from datazone_dagster.model.report import Gap
-from datazone_dagster.model.shard import (
-    is_kinesis,
-    is_switch,
-    next_restart,
-    parents_in,
-)
+from datazone_dagster.model.shard import is_kinesis, is_switch, next_restart
 
 SKIP_MARGIN = timedelta(seconds=60)
 """Time before the end of what was drained from which on Kinesis is read again after a switch."""
@@ -82,14 +78,3 @@ def landed_before_switch(checkpoint: Checkpoint, new_arn: str) -> datetime | Non
 def skipping(rows: Iterable[ShardCheckpoint], before: datetime | None) -> list[ShardCheckpoint]:
     """Return the rows of a new stream, of which changes older than this time are skipped."""
     return [row if before is None else replace(row, skip_before=before) for row in rows]
-
-
-def unread_since(row: ShardCheckpoint, checkpoint: Checkpoint) -> datetime:
-    """Return the time of a shard's first unread change; an unread shard starts at its parent's end.
-
-    The time is a lower bound.
-    """
-    if row.sequence_number is not None or row.tip_at is not None:
-        return row.read_through
-    found = (checkpoint.get(row.stream_arn, one) for one in parents_in(row.parent_shard_id))
-    return min([row.read_through, *(one.read_through for one in found if one is not None)])

@@ -62,13 +62,15 @@ class GapNote:
 class ShardCheckpoint:
     """The current row of one shard.
 
+    `unread_from`: no change before this time counts as unread. It is the time of the first listing
+    of the stream, or for a child listed later that up to which its parents had been read.
     `tip_at`: every change up to this time is landed or recorded as lost; written now and then.
     `skip_before`: changes older than this time are skipped, not landed (start="latest").
     """
 
     stream_arn: str
     shard_id: str
-    first_listed_at: datetime
+    unread_from: datetime
     parent_shard_id: str | None = None
     state: ShardState = ShardState.READING
     sequence_number: int | None = None
@@ -86,9 +88,7 @@ class ShardCheckpoint:
     def read_through(self) -> datetime:
         """Time before which every change is landed, recorded as lost, or older than our start."""
         return max(
-            time
-            for time in (self.tip_at, self.event_time, self.first_listed_at)
-            if time is not None
+            time for time in (self.tip_at, self.event_time, self.unread_from) if time is not None
         )
 
 

@@ -67,7 +67,7 @@ def merged_row(one: ShardCheckpoint, other: ShardCheckpoint) -> ShardCheckpoint:
     return ShardCheckpoint(
         one.stream_arn,
         one.shard_id,
-        state.first_listed_at,
+        state.unread_from,
         _known(max, one.parent_shard_id, other.parent_shard_id),
         state.state,
         further.sequence_number,
@@ -84,7 +84,7 @@ def _reached(row: ShardCheckpoint) -> tuple[int, float]:
 
 
 def _stage(row: ShardCheckpoint) -> tuple[int, float]:
-    return _ORDER[row.state], -row.first_listed_at.timestamp()
+    return _ORDER[row.state], -row.unread_from.timestamp()
 
 
 def _known(choose: Callable[..., V], one: V | None, other: V | None) -> V | None:
@@ -99,7 +99,7 @@ def _later_stream(one: str, other: str, rows: Mapping[tuple[str, str], ShardChec
         return one
 
     def listed_at(arn: str) -> tuple[float, str]:
-        times = [row.first_listed_at.timestamp() for row in rows.values() if row.stream_arn == arn]
+        times = [row.unread_from.timestamp() for row in rows.values() if row.stream_arn == arn]
         return max(times, default=float("-inf")), arn
 
     return max(one, other, key=listed_at)

@@ -14,11 +14,14 @@ from datazone_dagster.drain.plan import (
     oldest_unread,
     plan_drain,
     trim_gap,
+    vanished_gap,
 )
 from datazone_dagster.drain.pruning import pruned
+from datazone_dagster.drain.set_plan import plan_set
 from datazone_dagster.errors import LineageError, SourceError
 from datazone_dagster.model.checkpoint import Checkpoint, ShardCheckpoint, ShardState
 from datazone_dagster.model.shard import TRIM_HORIZON, Shard, StreamDescription, after
+from datazone_dagster.model.shard_set import shard_sets
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -216,12 +219,49 @@ def test_unread_changes_are_no_older_than_known_reads() -> None:
     parent = ShardCheckpoint(
         ARN, "p", NOW - 9 * HOUR, state=ShardState.FINISHED, tip_at=NOW - 5 * HOUR
     )
-    child = ShardCheckpoint(ARN, "c", NOW - HOUR, "p")
+    child = ShardCheckpoint(ARN, "c", NOW - 7 * HOUR, "p")
     other = ShardCheckpoint(ARN, "o", NOW - 9 * HOUR, sequence_number=1, event_time=NOW - 2 * HOUR)
     known = Checkpoint().with_shards(parent, child, other)
     assert oldest_unread(known, {(ARN, "c"), (ARN, "o")}) is None
     assert oldest_unread(known, {(ARN, "c")}) == NOW - 2 * HOUR
-    assert oldest_unread(known, set()) == NOW - 5 * HOUR
+    assert oldest_unread(known, set()) == NOW - 7 * HOUR
+    grandchild = ShardCheckpoint(ARN, "g", NOW - 7 * HOUR, "c")
+    busy = replace(parent, sequence_number=1, event_time=NOW - 6 * HOUR)
+    known = known.with_shards(busy, grandchild)
+    assert oldest_unread(known, {(ARN, "o")}) == NOW - 6 * HOUR
+
+
+def test_the_plan_of_a_set_knows_how_old_an_unread_shard_may_be() -> None:
+    at = NOW - HOUR
+    parent = ShardCheckpoint(ARN, "p", NOW - 30 * HOUR, None, ShardState.FINISHED, 1, at)
+    child = ShardCheckpoint(ARN, "c", NOW - 30 * HOUR, "p")
+    known = replace(Checkpoint().with_shards(parent, child), stream_arn=ARN)
+    (one,) = shard_sets(1)
+    assert [read.unread_since for read in plan_set(known, one, NOW).reads] == [at]
+
+
+def test_a_child_that_is_listed_later_was_opened_after_its_parents_were_read() -> None:
+    def listed(*rows: ShardCheckpoint) -> datetime:
+        found = plan(stream(Shard("c", "p+q")), Checkpoint().with_shards(*rows), now=NOW)
+        return found.checkpoint.shards[ARN, "c"].unread_from
+
+    first = ShardCheckpoint(ARN, "p", NOW - 9 * HOUR, sequence_number=1, tip_at=NOW - 5 * HOUR)
+    second = ShardCheckpoint(ARN, "q", NOW - 9 * HOUR, event_time=NOW - 6 * HOUR)
+    assert listed(first, second) == NOW - 5 * HOUR
+    assert listed(first) == NOW, "the other parent is not known"
+    gone = replace(second, state=ShardState.TRIMMED_ANCESTOR)
+    assert listed(first, gone) == NOW, "the other parent is older than our start"
+    ahead = replace(first, tip_at=NOW + HOUR)
+    assert listed(ahead, second) == NOW
+
+
+def test_a_shard_that_vanishes_before_it_was_read_is_a_gap_unless_it_was_there_at_the_start() -> (
+    None
+):
+    at_start = ShardCheckpoint(ARN, "c", NOW)
+    assert vanished_gap(at_start, NOW) is None
+    later = replace(at_start, unread_from=NOW - HOUR)
+    assert vanished_gap(later, NOW) is not None
 
 
 KINESIS = "arn:aws:kinesis:us-west-2:000000000000:stream/orders/2029-12-01T00:00:00.000"

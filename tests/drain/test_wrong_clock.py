@@ -132,8 +132,7 @@ def test_every_time_in_the_checkpoint_is_of_the_service(world: World, ahead: tim
     world.service.advance(HOUR)
     for _ in range(3):
         world.drain(ahead)
-    first = world.service.now - HOUR
-    assert {row.first_listed_at for row in world.rows()} == {first, world.service.now}
+    assert {row.unread_from for row in world.rows()} == {world.service.now - HOUR}
     assert {row.tip_at for row in world.rows()} == {world.service.now}
 
 

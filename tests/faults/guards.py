@@ -221,8 +221,8 @@ GUARDS = (
     Guard(
         "A child shard waits for a parent that no listing shows, then the parent is a gap",
         "drain/plan.py",
-        "if listed_at - row.first_listed_at >= LATE_PARENT_GRACE",
-        "if listed_at == row.first_listed_at",
+        "if listed_at - row.unread_from >= LATE_PARENT_GRACE",
+        "if listed_at == row.unread_from",
         "drain/test_plan.py",
     ),
     Guard(
@@ -267,6 +267,13 @@ GUARDS = (
         "        return self._now\n",
         "drain/test_wrong_clock.py::"
         "test_a_machine_that_sleeps_for_a_day_between_listing_and_reading",
+    ),
+    Guard(
+        "A child that is listed late is as old as what was last read of its parents",
+        "drain/plan.py",
+        "opened_after(shard, opened, now)",
+        "now",
+        "drain/test_late_children.py::test_a_child_that_a_second_outage_leaves_unread_is_a_gap",
     ),
     Guard(
         "A shard without a position is judged when it is read, by a drain run too",

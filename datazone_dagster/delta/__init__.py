@@ -113,8 +113,8 @@ def unreadable_error(uri: str, error: BaseException) -> StorageError:
 def unrecognised_error(uri: str, kind: str, found: str | None) -> UnrecognisedTableError:
     """Return the error for a table of another kind than this one; None: not one of ours."""
     return UnrecognisedTableError(
-        f"The Delta table at {uri} is not a {kind} table of datazone_dagster"
-        + (f" but its {found} table." if found else "."),
+        f"The Delta table at {uri} is no {kind.removesuffix(' table')} table of datazone_dagster"
+        + (f" but its {found.removesuffix(' table')} table." if found else "."),
         safe="Nothing was overwritten.",
         hint="Move that table away, or choose another lakehouse uri or dataset id.",
     )

@@ -327,7 +327,7 @@ def test_only_tables_of_the_kind_are_taken(tmp_path: Path) -> None:
         with pytest.raises(UnrecognisedTableError, match="but its test table"):
             other.now()
     DeltaTable.create(tmp_path / "foreign", SCHEMA)
-    with pytest.raises(UnrecognisedTableError, match=r"not a test table of datazone_dagster\."):
+    with pytest.raises(UnrecognisedTableError, match=r"is no test table of datazone_dagster\."):
         kept(tmp_path / "foreign", local=True).now()
     assert KIND == "datazone.kind"
 

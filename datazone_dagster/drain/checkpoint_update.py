@@ -41,8 +41,9 @@ def updated_checkpoint(
 
 def _updated_row(outcome: ShardOutcome, now: datetime, read_at: datetime | None) -> ShardCheckpoint:
     row, seconds = outcome.row, outcome.event_time_seconds
-    at_end = outcome.at_latest or outcome.ended
-    times = [time for time in (row.tip_at, read_at if at_end else None) if time is not None]
+    # Not at its end, which may be read hours later: its children have changes of that time.
+    tip_at = read_at if outcome.at_latest or outcome.vanished else None
+    times = [time for time in (row.tip_at, tip_at) if time is not None]
     row = ShardCheckpoint(  # a stream may have ten thousand: `replace` takes five times as long
         row.stream_arn,
         row.shard_id,

@@ -217,6 +217,7 @@ def _later_rows(
         if known.shard_id not in fresh
         and (known.sequence_number is None or not stream.is_ordered)
         and now - known.read_through > stream.retention
+        and parent_is_done(known, checkpoint)  # the end of its parent tells how old its changes are
         and (gap := overdue_gap(known, unread_since(known, checkpoint), now, stream.retention))
     ]
     return rows

@@ -32,22 +32,15 @@ def opened_after(shard: Shard, known: Mapping[str, ShardCheckpoint], now: dateti
 
 
 def unread_since(row: ShardCheckpoint, checkpoint: Checkpoint) -> datetime:
-    """Return a lower bound for the time of the first unread change of an unfinished shard."""
+    """Return a lower bound for the time of the first change of a shard that is not read.
+
+    That of a shard which is read to its end is the time at which it was last known to be open: the
+    first changes of its children are no older.
+    """
     if row.sequence_number is not None or row.tip_at is not None:
         return row.read_through
-    return _after_parents(row, checkpoint)
-
-
-def _after_parents(row: ShardCheckpoint, checkpoint: Checkpoint) -> datetime:
     parents = (checkpoint.get(row.stream_arn, one) for one in parents_in(row.parent_shard_id))
     ours = [
         one for one in parents if one is not None and one.state is not ShardState.TRIMMED_ANCESTOR
     ]
-    return max([row.unread_from, *(_open_until(one, checkpoint) for one in ours)])
-
-
-def _open_until(row: ShardCheckpoint, checkpoint: Checkpoint) -> datetime:
-    """Return a time at which a shard was open; that of its last read may be hours after its end."""
-    if not row.is_done:
-        return unread_since(row, checkpoint)
-    return _after_parents(row, checkpoint) if row.event_time is None else row.event_time
+    return max([row.unread_from, *(unread_since(one, checkpoint) for one in ours)])

@@ -64,7 +64,8 @@ class ShardCheckpoint:
 
     `unread_from`: no change before this time counts as unread. It is the time of the first listing
     of the stream, or for a child listed later that up to which its parents had been read.
-    `tip_at`: every change up to this time is landed or recorded as lost; written now and then.
+    `tip_at`: every change up to this time is landed or recorded as lost; written now and then. The
+    shard was open then, or it has vanished.
     `skip_before`: changes older than this time are skipped, not landed (start="latest").
     """
 

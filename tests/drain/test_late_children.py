@@ -70,6 +70,56 @@ def test_a_child_that_a_second_outage_leaves_unread_is_a_gap(world: World) -> No
     assert (gap.reason, gap.since) == (NOT_READ, closed_at)
 
 
+def test_a_child_that_is_found_after_its_parents_end_is_as_old_as_that(world: World) -> None:
+    """In a listing of many pages, children are asked for once their parent is read to its end."""
+    world.stream.shards_per_page = 1
+    client = NewProcess(world.stream)
+
+    def drain() -> DrainReport:
+        return drain_once(SOURCE, client, world.layout, clock=world.clock)
+
+    def refused(stream_arn: str, shard_id: str, start: IteratorStart) -> str:
+        raise SourceError("not now")
+
+    world.stream.roll()
+    world.put()
+    while drain().records:
+        pass
+    world.clock.advance(HOUR)
+    drain()
+    closed_at = world.clock.now
+    world.stream.roll()
+    world.put()
+    world.clock.advance(20 * HOUR)
+    drain()
+    client.shard_iterator = refused
+    assert len(drain().shard_errors) == 1
+    client.shard_iterator = world.stream.shard_iterator
+    world.clock.advance(6 * HOUR)
+    world.stream.trim()
+    world.put()
+    drain()
+    [gap] = world.gaps()
+    assert (gap.reason, gap.since) == (NOT_READ, closed_at)
+
+
+def test_an_outage_of_a_day_is_a_gap_of_the_shard_that_was_open_then(world: World) -> None:
+    """The shards that followed it are judged once it is read, by its last change."""
+    world.put()
+    world.drain()
+    (first,) = world.stream.shard_ids()
+    world.clock.advance(HOUR)
+    world.put()
+    for _ in range(6):
+        world.clock.advance(4.5 * HOUR)
+        world.put()
+        world.stream.roll()
+    world.stream.trim_through(first, world.stream.changes[1].sequence_number)
+    for _ in range(8):
+        world.drain()
+    assert [gap.shard_id for gap in world.gaps()] == [first]
+
+
 def test_a_run_that_reads_such_a_child_first_hides_no_gap(world: World) -> None:
     (one,) = shard_sets(1)
 

@@ -224,11 +224,11 @@ def test_unread_changes_are_no_older_than_known_reads() -> None:
     known = Checkpoint().with_shards(parent, child, other)
     assert oldest_unread(known, {(ARN, "c"), (ARN, "o")}) is None
     assert oldest_unread(known, {(ARN, "c")}) == NOW - 2 * HOUR
-    assert oldest_unread(known, set()) == NOW - 7 * HOUR
+    assert oldest_unread(known, set()) == NOW - 5 * HOUR
     grandchild = ShardCheckpoint(ARN, "g", NOW - 7 * HOUR, "c")
-    busy = replace(parent, sequence_number=1, event_time=NOW - 6 * HOUR)
+    busy = replace(parent, sequence_number=1, event_time=NOW - 4 * HOUR)
     known = known.with_shards(busy, grandchild)
-    assert oldest_unread(known, {(ARN, "o")}) == NOW - 6 * HOUR
+    assert oldest_unread(known, {(ARN, "o")}) == NOW - 4 * HOUR
 
 
 def test_the_plan_of_a_set_knows_how_old_an_unread_shard_may_be() -> None:

@@ -6,14 +6,20 @@ taken for old ones: below the positions of the shards, and below the versions of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from datazone_dagster.drain.outcome import ShardOutcome
-from datazone_dagster.model.checkpoint import Checkpoint, ShardState, with_gap
+from datazone_dagster.model.checkpoint import (
+    Checkpoint,
+    ShardCheckpoint,
+    ShardState,
+    with_gap,
+)
 from datazone_dagster.model.report import Gap
 from datazone_dagster.model.shard import (
+    Shard,
     StreamDescription,
     is_switch,
     parents_in,
@@ -73,8 +79,9 @@ def has_other_shards(
     """Return whether the listed shards don't continue the known ones.
 
     That is so if known shards are gone unread, none of them answered, and each open shard is
-    either read to its end already, or no child of a known one. In one stream a shard that is read
-    to its end stays closed, and what follows a known shard is its child.
+    either read to its end already, or neither follows a known one nor has later numbers. In one
+    stream a shard that is read to its end stays closed, and what is opened later follows a known
+    shard; after an outage of a day, shards between the two may be gone as well.
 
     Args:
         stream: Stream as listed before the shards were read.
@@ -87,15 +94,35 @@ def has_other_shards(
         for one in outcomes
         if one.row.shard_id in known and (one.vanished or one.calls or one.error)
     ]
+    if not any(one.vanished for one in asked) or not all(one.vanished for one in asked):
+        return False
     opened = [shard for shard in stream.shards if shard.is_open]
-    return (
-        any(one.vanished for one in asked)
-        and all(one.vanished for one in asked)
-        and bool(opened)
-        and all(
-            known[shard.shard_id].state is ShardState.FINISHED
-            if shard.shard_id in known
-            else not any(parent in known for parent in parents_in(shard.parent_shard_id))
-            for shard in opened
+    new = [shard for shard in opened if shard.shard_id not in known]
+    if len(new) < len(opened):
+        is_other = all(
+            known[one.shard_id].state is ShardState.FINISHED for one in opened if one not in new
         )
-    )
+    else:
+        is_other = bool(new) and not _has_later_numbers(new, known.values())
+    return is_other and not any(_follows(one, known, stream.by_id) for one in new)
+
+
+def _has_later_numbers(new: Iterable[Shard], known: Iterable[ShardCheckpoint]) -> bool:
+    """Return whether shards begin after all that was read: those of a new stream begin again."""
+    read = max((row.sequence_number or 0 for row in known), default=0)
+    return bool(read) and all((one.starting_sequence_number or 0) > read for one in new)
+
+
+def _follows(
+    shard: Shard, known: Mapping[str, ShardCheckpoint], listed: Mapping[str, Shard]
+) -> bool:
+    """Return whether a shard descends from a known one, as far as its ancestors are listed."""
+    ancestors, seen = list(parents_in(shard.parent_shard_id)), set[str]()
+    while ancestors:
+        name = ancestors.pop()
+        if name in known:
+            return True
+        if name in listed and name not in seen:
+            seen.add(name)
+            ancestors += parents_in(listed[name].parent_shard_id)
+    return False

@@ -120,6 +120,24 @@ def test_an_outage_of_a_day_is_a_gap_of_the_shard_that_was_open_then(world: Worl
     assert [gap.shard_id for gap in world.gaps()] == [first]
 
 
+@pytest.mark.parametrize("gone", [1, 3])
+def test_shards_that_vanish_in_an_outage_are_no_new_stream(world: World, gone: int) -> None:
+    """The open shard follows them by lineage, or by its numbers where those between are gone."""
+    world.put()
+    world.drain()
+    for _ in range(4):
+        world.clock.advance(6 * HOUR)
+        world.put()
+        world.stream.roll()
+    world.clock.advance(6 * HOUR)
+    for shard in world.stream._all_shards()[:gone]:
+        shard.trim()
+    for _ in range(6):
+        world.drain()
+    assert not [gap for gap in world.gaps() if "made again" in gap.reason]
+    assert "vanished" in world.gaps()[0].reason
+
+
 def test_a_run_that_reads_such_a_child_first_hides_no_gap(world: World) -> None:
     (one,) = shard_sets(1)
 

@@ -21,7 +21,10 @@ def served_at(answer: Mapping[str, Any]) -> datetime | None:
 
 
 class _LastAnswer:
-    """Last answer of a service, an error too. Its header is parsed only when somebody asks."""
+    """Last answer of a service, an error too. Its header is parsed only when somebody asks.
+
+    An answer of status 500 and more may be that of a gateway before it, by another clock.
+    """
 
     def __init__(self) -> None:
         self.last: tuple[float, Mapping[str, Any]] | None = None
@@ -29,7 +32,8 @@ class _LastAnswer:
     def note(self, parsed: Mapping[str, Any], **_: object) -> None:
         """Keep the headers of an answer that has just arrived: a handler of botocore's events."""
         metadata = parsed.get("ResponseMetadata", {})
-        if "date" in metadata.get("HTTPHeaders", {}):
+        is_of_service = metadata.get("HTTPStatusCode", 200) < 500
+        if is_of_service and "date" in metadata.get("HTTPHeaders", {}):
             self.last = time.monotonic(), {"ResponseMetadata": metadata}
 
 

@@ -23,7 +23,7 @@ from datazone_dagster.model.shard import TRIM_HORIZON, IteratorStart, Shard, Sta
 from datazone_dagster.source import listed_streams
 from datazone_dagster.source.client import BotoStreamClient
 from datazone_dagster.source.session import Clients
-from tests.source.scripted import ScriptedService, error, ok
+from tests.source.scripted import Answer, ScriptedService, error, ok
 
 A, B, C = (f"shardId-0000000000000000000{n}-0123456" for n in (1, 2, 3))
 TABLE = "arn:aws:dynamodb:us-west-2:123456789012:table/orders"
@@ -352,6 +352,23 @@ def test_the_last_answer_tells_the_time_an_error_too(
         assert told[0] == DAYS[day]
         arrived.append(told[1])
     assert arrived == sorted(set(arrived))
+
+
+def test_a_gateway_that_answers_instead_tells_no_time(
+    service: ScriptedService, new_clients: Clients
+) -> None:
+    client = BotoStreamClient("orders", new_clients)
+    service.script(
+        "DescribeStream",
+        ok(_described(), Date=DATES[2]),
+        Answer(b"<html>Bad Gateway</html>", 502, {"Date": DATES[5]}),
+    )
+    client.describe(NEW)
+    told = client.told_time()
+    with pytest.raises(ServiceUnavailableError):
+        client.describe(NEW)
+    assert told is not None
+    assert client.told_time() == told
 
 
 @pytest.mark.parametrize("date", ["", "yesterday"])

@@ -144,6 +144,10 @@ def _joined_rows(tables: Sequence[pa.Table], output: str) -> pa.Table:
     return rows
 
 
+_LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+"""Polars gives large lists, and arrays of a fixed size."""
+
+
 def _check_exact(part: pa.DataType, whole: pa.DataType) -> None:
     """Check that no value was rounded: Arrow refuses integers that a double can't hold only.
 
@@ -157,5 +161,5 @@ def _check_exact(part: pa.DataType, whole: pa.DataType) -> None:
             _check_exact(field.type, whole.field(field.name).type)
     elif isinstance(part, pa.MapType) and isinstance(whole, pa.MapType):
         _check_exact(part.item_type, whole.item_type)
-    elif isinstance(part, pa.ListType) and isinstance(whole, pa.ListType):
+    elif isinstance(part, _LISTS) and isinstance(whole, _LISTS):
         _check_exact(part.value_type, whole.value_type)

@@ -206,6 +206,8 @@ def test_types_that_never_fit_together_are_an_error() -> None:
     [
         (lambda kind: kind, "plain"),
         (pa.list_, "list"),
+        (pa.large_list, "list"),
+        (lambda kind: pa.list_(kind, 1), "list"),
         (lambda kind: pa.map_(pa.string(), kind), "map"),
         (lambda kind: pa.struct([("a", kind)]), "struct"),
     ],

@@ -85,6 +85,7 @@ STEPS = st.lists(
     max_size=25,
 )
 SECOND = ShardSet(2, 2)
+OF_THREE = next(one for one in shard_sets(3) if any(map(one.has, filter(SECOND.has, SHARDS))))
 
 
 @settings(max_examples=examples(25), deadline=None)
@@ -92,6 +93,7 @@ SECOND = ShardSet(2, 2)
 @example([("read", TICK), ("property", TICK), ("commit", TICK), ("read", TICK), ("commit", TICK)])
 @example([("property", TICK), ("read", TICK), ("property", TICK), ("commit", TICK)])  # same value
 @example([("read", SECOND), ("property", TICK), ("commit", SECOND)])
+@example([("read", SECOND), ("read", OF_THREE), ("commit", SECOND), ("commit", OF_THREE)])
 @example([("read", TICK), ("read", SECOND), ("commit", TICK), ("commit", SECOND)])
 @example([("read", TICK), ("read", SECOND), ("commit", SECOND), ("commit", TICK)])
 def test_every_interleaving_lands_each_record_once_and_whoever_meets_no_other_wins(

@@ -187,6 +187,7 @@ def test_an_erasure_stores_numbers_of_events_and_none_of_a_scanned_row(
     log = ChangeLog(flow.layout, "orders").open()
     assert log is not None
     assert erased_events.from_text(log.properties[erased_events.PROPERTY]) == landed
+    assert erased_events.TABLE_PROPERTY not in log.properties
 
 
 def test_an_erasure_says_how_many_changes_are_no_longer_recognised(

@@ -110,7 +110,7 @@ def stop_waiting_for(source_name: str, dataset_id: str, layout: Layout, fence: F
     """
     table = opened(layout.dataset(dataset_id), layout.storage_options, KIND)
     if table is not None:
-        lower_fence(table, source_name, fence.name)
+        lower_fence(table, source_name, fence.name, fence.run_id)
     dataset_state(layout, dataset_id).now()
 
 

@@ -90,13 +90,23 @@ def raise_fence(table: Table, source: str, rebuild: str, until: datetime, now: d
     _set(table, source, added, {rebuild: current_run()} if current_run() else {})
 
 
-def lower_fence(table: Table, source: str, rebuild: str) -> None:
-    """Let runs go on as far as a rebuild is concerned; errors as for `raise_fence`."""
+def lower_fence(table: Table, source: str, rebuild: str, run_id: str | None = None) -> None:
+    """Let runs go on as far as a rebuild is concerned; errors as for `raise_fence`.
+
+    Args:
+        table: Table of the dataset.
+        source: Name of its source.
+        rebuild: Id of the rebuild.
+        run_id: Only if this run raised the fence last: the next run of a bucket uses its name.
+    """
 
     def others(at: Snapshot) -> Mapping[str, datetime]:
-        return {one: end for one, end in _fences(at, source).items() if one != rebuild}
+        fences, runs = _fences(at, source), _runs(at)
+        if run_id is not None and runs.get(rebuild) != run_id:
+            return fences
+        return {one: end for one, end in fences.items() if one != rebuild}
 
-    if rebuild in _fences(table.at, source):
+    if others(table.at) != _fences(table.at, source):
         _set(table, source, others)
 
 

@@ -23,8 +23,15 @@ from datazone_dagster.dataset.swap_fence import (
 from datazone_dagster.errors import ConcurrentWriterError, StorageError
 from datazone_dagster.model.key_bucket import KeyBucket, key_buckets
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.pipeline import apply_transform, bucket_positions, rebuild_dataset
+from datazone_dagster.pipeline import (
+    apply_transform,
+    bucket_positions,
+    rebuild_dataset,
+    stop_waiting_for,
+    waits_for_rebuild,
+)
 from datazone_dagster.process import crash_points
+from datazone_dagster.process.current_run import working_for
 from datazone_dagster.testing import FixedClock
 from tests.apply.test_buckets import (
     MANY,
@@ -124,6 +131,27 @@ def test_a_rebuild_lowers_its_own_fence_only(layout: Layout) -> None:
     lower_fence(table_of(layout), "orders", "a")
     assert fence_of(layout, now) is None
     assert table_of(layout).properties[PROPERTY] == ""
+
+
+def test_the_fence_of_a_run_that_is_over_is_left_to_the_run_that_has_raised_it_again(
+    layout: Layout,
+) -> None:
+    """The runs of a bucket use one name, and the sensor may look between two of them."""
+    now = datetime.now(timezone.utc)
+    until = now + timedelta(minutes=2)
+    with working_for("failed"):
+        raised(layout, "columns/a", until, now)
+    found = waits_for_rebuild("orders", ["d"], layout, now)
+    assert found is not None
+    with working_for("next"):
+        raised(layout, "columns/a", until, now)
+    stop_waiting_for("orders", "d", layout, found[1])
+    assert fence_of(layout, now) == until
+    found = waits_for_rebuild("orders", ["d"], layout, now)
+    assert found is not None
+    assert found[1].run_id == "next"
+    stop_waiting_for("orders", "d", layout, found[1])
+    assert fence_of(layout, now) is None
 
 
 def test_a_long_first_attempt_makes_no_long_fence_and_a_long_rebuild_renews_its_own(

@@ -210,15 +210,15 @@ def _later_rows(
             rows.append(replace(known, state=ShardState.READING, unread_from=now))
         elif known.parent_shard_id is None and shard.parent_shard_id is not None:
             rows.append(replace(known, parent_shard_id=shard.parent_shard_id))
-    fresh = {row.shard_id for row in rows}
+    changed = {row.shard_id for row in rows}
+    unchanged = _unfinished(stream.stream_arn, checkpoint)
     rows += [
-        replace(with_gap(known, gap, now), tip_at=gap.until)
-        for known in _unfinished(stream.stream_arn, checkpoint)
-        if known.shard_id not in fresh
-        and (known.sequence_number is None or not stream.is_ordered)
-        and now - known.read_through > stream.retention
-        and parent_is_done(known, checkpoint)  # the end of its parent tells how old its changes are
-        and (gap := overdue_gap(known, unread_since(known, checkpoint), now, stream.retention))
+        replace(with_gap(row, gap, now), tip_at=gap.until)
+        for row in (*rows, *(one for one in unchanged if one.shard_id not in changed))
+        if (row.sequence_number is None or not stream.is_ordered)
+        and now - row.read_through > stream.retention
+        and parent_is_done(row, checkpoint)  # the end of its parent tells how old its changes are
+        and (gap := overdue_gap(row, unread_since(row, checkpoint), now, stream.retention))
     ]
     return rows
 

@@ -28,6 +28,7 @@ HOUR = timedelta(hours=1)
 SERVED_AT = NOW - timedelta(minutes=5)
 """The clock of this machine is 5 minutes ahead of the service."""
 ARN = "arn:stream/1"
+KINESIS = "arn:aws:kinesis:us-west-2:000000000000:stream/orders/2029-12-01T00:00:00.000"
 
 
 def stream(*shards: Shard, arn: str = ARN) -> StreamDescription:
@@ -240,6 +241,19 @@ def test_the_plan_of_a_set_knows_how_old_an_unread_shard_may_be() -> None:
     assert [read.unread_since for read in plan_set(known, one, NOW).reads] == [at]
 
 
+@pytest.mark.parametrize("arn", [ARN, KINESIS])
+def test_a_child_that_is_listed_after_a_day_is_a_gap_at_once(arn: str) -> None:
+    """It is read in the same drain, and Kinesis does not say that records are gone."""
+    parent = ShardCheckpoint(
+        arn, "p", NOW - 40 * HOUR, None, ShardState.FINISHED, 1, NOW - 30 * HOUR
+    )
+    listed = replace(stream(Shard("c", "p")), stream_arn=arn)
+    found = plan(listed, Checkpoint(stream_arn=arn).with_shards(parent), now=NOW).checkpoint
+    (gap,) = found.open_gaps()
+    assert (gap.shard_id, gap.since, gap.until) == ("c", NOW - 30 * HOUR, NOW - 24 * HOUR)
+    assert found.shards[arn, "c"].tip_at == gap.until
+
+
 def test_a_child_that_is_listed_later_was_opened_after_its_parents_were_read() -> None:
     def listed(*rows: ShardCheckpoint) -> datetime:
         found = plan(stream(Shard("c", "p+q")), Checkpoint().with_shards(*rows), now=NOW)
@@ -262,9 +276,6 @@ def test_a_shard_that_vanishes_before_it_was_read_is_a_gap_unless_it_was_there_a
     assert vanished_gap(at_start, NOW) is None
     later = replace(at_start, unread_from=NOW - HOUR)
     assert vanished_gap(later, NOW) is not None
-
-
-KINESIS = "arn:aws:kinesis:us-west-2:000000000000:stream/orders/2029-12-01T00:00:00.000"
 
 
 def kinesis(*shards: Shard, **members: Any) -> StreamDescription:

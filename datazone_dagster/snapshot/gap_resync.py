@@ -45,7 +45,8 @@ def resync_after_gap(
     too_much = over_budget(source, client.describe_table())
     if too_much:
         return too_much
-    want_snapshot(source.name, layout, "resync", clock=clock)
+    found_at = max(note.detected_at for note in notes)  # by the service: our clock may be behind
+    want_snapshot(source.name, layout, "resync", clock=lambda: max(clock(), found_at))
     return "a resync was asked for, because changes were lost (on_gap)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -410,8 +411,16 @@ def test_a_gap_over_the_budget_waits_for_somebody(
     assert world.rows() == expected(world)
 
 
-def test_a_resync_that_was_given_up_is_not_asked_for_again(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("behind_seconds", [0, 30])
+def test_a_resync_that_was_given_up_is_not_asked_for_again(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, behind_seconds: int
+) -> None:
+    """Also where the clock of the machine is behind that of the service, which dates gaps."""
     world = world_with_gap(make_world, **BUDGET)
+    behind = timedelta(seconds=behind_seconds)
+    monkeypatch.setattr(
+        world.stream, "told_time", lambda: (world.clock() + behind, time.monotonic())
+    )
     world.tick()
     cancel_snapshot("orders", world.layout)
     world.clock.advance(timedelta(minutes=1))

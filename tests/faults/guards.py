@@ -208,8 +208,8 @@ GUARDS = (
     Guard(
         "A Kinesis shard that was not read for its retention is a gap",
         "drain/plan.py",
-        "(known.sequence_number is None or not stream.is_ordered)",
-        "known.sequence_number is None",
+        "(row.sequence_number is None or not stream.is_ordered)",
+        "row.sequence_number is None",
         "drain/test_plan.py::test_a_shard_of_kinesis_that_was_not_read_for_its_retention_is_a_gap",
     ),
     Guard(
@@ -275,6 +275,14 @@ GUARDS = (
         "opened_after(shard, opened, now)",
         "now",
         "drain/test_late_children.py::test_a_child_that_a_second_outage_leaves_unread_is_a_gap",
+    ),
+    Guard(
+        "A shard that is read to its end late does not make its children young",
+        "drain/checkpoint_update.py",
+        "if outcome.at_latest or outcome.vanished",
+        "if outcome.at_latest or outcome.ended",
+        "drain/test_late_children.py::"
+        "test_a_child_that_is_found_after_its_parents_end_is_as_old_as_that",
     ),
     Guard(
         "A shard without a position is judged when it is read, by a drain run too",

@@ -303,7 +303,7 @@ def test_tables_of_others_are_never_written(layout: Layout) -> None:
         put(layout, TWO)
     layout = Layout(f"{layout.uri}-2")
     write_deltalake(layout.table(NAME), TWO)
-    with pytest.raises(UnrecognisedTableError, match="is not a"):
+    with pytest.raises(UnrecognisedTableError, match="is no asset table"):
         put(layout, people((3, "c")), schema_mode="overwrite")
     assert DeltaTable(layout.table(NAME)).version() == 0
 

@@ -76,15 +76,15 @@ def windowed(orders: Frame) -> Frame:
     )
 
 
-ROW_WISE = (new, totals, old, both)
-
-
 def items(orders: Frame) -> Frame:
     return orders.filter("eventName <> 'REMOVE'").items()
 
 
 def old_items(orders: Frame) -> Frame:
     return orders.items("old")
+
+
+ROW_WISE = (new, totals, old, both, items, old_items)
 
 
 def both_items(orders: Frame) -> Frame:

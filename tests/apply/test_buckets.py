@@ -326,7 +326,7 @@ def test_maintenance_splits_files_of_several_buckets(tmp_path: Path) -> None:
     apply_transform(path_flow("d"), layout)
     (dataset,) = path_flow("d", 4).outputs.values()
     before = rows_of(layout, "d")
-    maintain_dataset(dataset, layout)
+    maintain_dataset(dataset, layout, memory_budget=8 << 30)
     table = dataset_state(layout, "d").now()
     assert table is not None
     assert len({tag_in(file) for file in table.files} - {None}) == len(table.files) == 4

@@ -283,7 +283,7 @@ def test_a_rebuild_that_has_read_the_key_is_not_swapped_in(tmp_path: Path, point
 def test_after_maintenance_the_log_is_readable_by_others(lake: Lake) -> None:
     lake.erasure().run()
     for dataset in DATASETS:
-        maintain_dataset(dataset, lake.layout, clock=lake.clock)
+        maintain_dataset(dataset, lake.layout, memory_budget=8 << 30, clock=lake.clock)
         table = DeltaTable(lake.layout.dataset(dataset.id))
         table.create_checkpoint()
         assert DeltaTable(lake.layout.dataset(dataset.id)).version() == table.version()

@@ -10,8 +10,17 @@ from dagster import DagsterRunStatus
 from datazone_dagster.dagster_glue.runs.heartbeat import heartbeats
 from datazone_dagster.dataset.swap_fence import fenced_until, raise_fence
 from datazone_dagster.dataset.table_shape import KIND
-from datazone_dagster.delta.table import opened
-from tests.dagster_glue.conftest import MakeWorld
+from datazone_dagster.delta.table import Table, opened
+from tests.dagster_glue.conftest import MakeWorld, World
+
+
+def applied_once(world: World) -> Table:
+    """Return the table of the dataset after its first run."""
+    world.put("a")
+    world.run_until_idle()
+    table = opened(world.layout.dataset("orders"), world.layout.storage_options, KIND)
+    assert table is not None
+    return table
 
 
 @pytest.mark.parametrize("one_run_per_source", [False, True])
@@ -19,11 +28,7 @@ def test_no_run_is_requested_while_a_rebuild_makes_runs_wait(
     make_world: MakeWorld, *, one_run_per_source: bool
 ) -> None:
     world = make_world(one_run_per_source=one_run_per_source)
-    world.put("a")
-    world.run_until_idle()
-    table = opened(world.layout.dataset("orders"), world.layout.storage_options, KIND)
-    assert table is not None
-    now = world.clock()
+    table, now = applied_once(world), world.clock()
     until = now + timedelta(minutes=5)
     raise_fence(table, "orders", "id of the rebuild", until, now)
     world.put("a", "shipped")
@@ -45,11 +50,7 @@ def test_runs_go_on_as_soon_as_the_run_that_they_wait_for_is_over(
 ) -> None:
     """A rebuild that was killed stopped its dataset for up to ten minutes."""
     world = make_world(one_run_per_source=one_run_per_source)
-    world.put("a")
-    world.run_until_idle()
-    table = opened(world.layout.dataset("orders"), world.layout.storage_options, KIND)
-    assert table is not None
-    now = world.clock()
+    table, now = applied_once(world), world.clock()
     job = world.defs.resolve_job_def("rebuild_orders")
     run = world.instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
     with heartbeats(world.instance, run.run_id, world.clock, rest_is_quick=True):

@@ -25,13 +25,11 @@ from datazone_dagster import (
 from datazone_dagster.dagster_glue.runs import staying_runs
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.pipeline import ApplySettings
+from tests.celery.names import AT_WORK, BUCKETS
 from tests.faults.orders import SOURCE
 
 BROKER = os.environ.get("DATAZONE_TEST_STEPS")
 WAY = "runs" if BROKER is None else "steps"
-BUCKETS = {"runs": 4, "steps": 2}
-AT_WORK = "at_work"
-"""Folder with a file for each worker, by its session, touched when it calls the function."""
 
 # The silence of a run is as it is everywhere. Runs make room for others sooner, as there is no
 # worker to spare for them.

@@ -28,7 +28,7 @@ from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.pipeline import backlog, bucket_positions
 from tests.celery.celery_processes import Workers, redis_server
-from tests.celery.celery_project import AT_WORK, BUCKETS
+from tests.celery.names import AT_WORK, BUCKETS
 from tests.faults.dagster_process import Daemon, DagsterHome, wait_for
 from tests.faults.orders import SOURCE, current_rows, order
 from tests.faults.world import OrdersTable, assert_exactly_once

@@ -188,5 +188,5 @@ def test_the_sensor_says_that_a_bucket_has_no_worker(make_world: MakeWorld) -> N
     world.instance.add_run_tags(runs[0].run_id, {ALIVE_TAG: world.clock.now.isoformat()})
     skip = world.tick().skip or ""
     assert "apply_orders of bucket 1-of-2 is running or queued" in skip
-    assert re.search(r"of bucket 2-of-2 was launched [^;]+ ago and has not begun", skip)
+    assert re.search(r"of bucket 2-of-2 was launched 3\d s ago and has not begun", skip)
     assert "as many of them as runs, one for each bucket" in skip

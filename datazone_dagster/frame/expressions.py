@@ -10,6 +10,7 @@ from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.carry import carry, exclude_hidden
 from datazone_dagster.frame.key_scope import Columns, KeyScope, Mixing, attribute_of, windows_in
 from datazone_dagster.frame.record_flow import Records, with_aliases, with_rows
+from datazone_dagster.frame.record_stars import with_fields
 from datazone_dagster.frame.record_view import FieldNames
 from datazone_dagster.frame.rewrite import PathRewriter
 from datazone_dagster.frame.row_wise import is_row_wise, is_row_wise_query
@@ -89,9 +90,10 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
     """
     found = []
     for text in texts:
-        items = parse_expressions(scope.ask, text, call=shown_call(method, text))
+        call = shown_call(method, text)
+        parsed = parse_expressions(scope.ask, text, call=call)
+        items = with_fields(parsed, scope.records, call=call)
         for item in items:
-            call = shown_call(method, text)
             rewriter = PathRewriter(scope.records, scope.names, call, scope.ask, scope.rows)
             node = rewriter.rewrite_output(item)
             stars = [star for star in nodes(node, subqueries=False) if star.get("type") == "STAR"]
@@ -118,7 +120,7 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
                 scope.names.decide(needs, columns)
             attribute = attribute_of(item, scope.columns)
             outputs = {name.casefold(): attribute} if name and attribute is not None else {}
-            mixing = tuple(windows_in(shown_call(method, text), item, scope.columns))
+            mixing = tuple(windows_in(call, item, scope.columns))
             found.append(
                 Expression(
                     method,
@@ -165,8 +167,9 @@ def queries(scope: Scope, text: str) -> list[Expression]:
         ExpressionError: The text is not one SELECT, or names an impossible path.
     """
     call = shown_call("sql", text)
-    original = parse_query(scope.ask, text, call=call)
-    records = with_aliases(original, scope.records)
+    parsed = parse_query(scope.ask, text, call=call)
+    records = with_aliases(parsed, scope.records)
+    original = with_fields(parsed, records, call=call)
     rows = with_rows(original, scope.rows, records)
     rewriter = PathRewriter(records, scope.names, call, scope.ask, rows)
     plain = rewriter.rewrite(original)

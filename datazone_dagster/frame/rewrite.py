@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import duckdb
+
 from datazone_dagster.errors import ExpressionError
 from datazone_dagster.frame.paths import PathError, Step, resolve
 from datazone_dagster.frame.record_flow import (
@@ -24,7 +26,17 @@ from datazone_dagster.frame.record_view import (
     list_of_record_values,
     record_value,
 )
-from datazone_dagster.frame.syntax import Ask, Node, constant_text, nodes, parse_expressions, quoted
+from datazone_dagster.frame.syntax import (
+    Ask,
+    Node,
+    constant_text,
+    nodes,
+    parse_expressions,
+    print_expressions,
+    quoted,
+    text_literal,
+    with_constant_text,
+)
 from datazone_dagster.model.column_names import RESERVED_PREFIX
 
 _EXTRACTS = {"STRUCT_EXTRACT", "ARRAY_EXTRACT"}
@@ -33,7 +45,10 @@ _FIELDS_FOLDED = {name.casefold(): name for name in FIELDS}
 
 
 class Chain(NamedTuple):
-    """A column and the steps into it; `nodes` are the column and its extracts, outermost last."""
+    """A column and the steps into it; `nodes` are the column and its extracts, outermost last.
+
+    A path may also lead into an expression that gives a record: then there are no `names`.
+    """
 
     names: list[str]
     steps: list[Step]
@@ -87,7 +102,7 @@ class PathRewriter:
             )
         if id(tree) in self._kept and tree["class"] == "COLUMN_REF":
             return tree
-        chain = chain_of(tree)
+        chain = self._into_expression(tree) or chain_of(tree)
         steps = None if chain is None else self._into_record(chain)
         if chain is not None and steps is not None:
             return self._path(chain, steps, as_list=as_list) if steps else self._full(tree)
@@ -143,13 +158,43 @@ class PathRewriter:
     def _refuse_unnamed(self, function: Node) -> None:
         """Refuse `columns(...)` of a record in a function: it has no name to put its value for."""
         for star in nodes(arguments(function), subqueries=False):
-            found = _record_of_columns(star, self.records) if star.get("columns") else None
+            found = self._record_of_columns(star) if star.get("columns") else None
             if found is not None:
                 raise ExpressionError(
                     f"{self.call}: columns(...) within {function['function_name']}() takes the "
                     f"record {found}.",
                     hint=f"Name the columns, or leave it out: columns(* exclude ({found})).",
                 )
+
+    def _record_of_columns(self, star: Node) -> str | None:
+        """Return a record that `columns(...)` takes; None if it takes none."""
+        chosen, excluded = star["expr"], {str(name).casefold() for name in star["exclude_list"]}
+        names = [name for name in self.records if name not in excluded]
+        if chosen is None:
+            return next(iter(names), None)
+        if chosen["class"] != "CONSTANT":
+            return next((name for name in names if self._chooses(chosen, name)), None)
+        pattern = _constant(chosen)
+        try:
+            return next(
+                (name for name in names if pattern and re.search(pattern, name, re.IGNORECASE)),
+                None,
+            )
+        except re.error:  # DuckDB says what is wrong with it
+            return None
+
+    def _chooses(self, chosen: Node, name: str) -> bool:
+        """Return whether an expression over the columns' names, in any case, gives a name."""
+        (names,) = parse_expressions(self.ask, f"[{text_literal(name)}]", call=self.call)
+        for folded in (False, True):
+            listed = print_expressions(self.ask, [_over_names(chosen, names, folded=folded)])
+            query = f"SELECT coalesce(list_contains({listed}, ?), false)"  # printed
+            try:
+                if self.ask(query, name).casefold() == "true":
+                    return True
+            except duckdb.Error:  # DuckDB says what is wrong with it
+                return False
+        return False
 
     def _compare(self, items: Iterable[Node], *, keep: bool = False) -> None:
         """Take all fields of the records that a query compares with each other."""
@@ -165,7 +210,7 @@ class PathRewriter:
 
     def output_name(self, item: Node) -> str | None:
         """Return the last attribute of a path as its name, None for any other expression."""
-        chain = chain_of(item)
+        chain = self._into_expression(item) or chain_of(item)
         if chain is None:
             return None
         steps = self._into_record(chain)
@@ -176,8 +221,22 @@ class PathRewriter:
             return resolve(name, steps[1:]).attribute
         return name
 
+    def _into_expression(self, node: Node) -> Chain | None:
+        """Return a path into an expression that gives a record; None for any other expression."""
+        steps: list[Step] = []
+        extracts: list[Node] = []
+        while node.get("class") == "OPERATOR" and node["type"] in _EXTRACTS:
+            subject, index = node["children"]
+            steps, extracts = [constant_text(index), *steps], [node, *extracts]
+            if subject["class"] != "COLUMN_REF" and depth(subject, self.records) == 0:
+                return Chain([], steps, [subject, *extracts])
+            node = subject
+        return None
+
     def _into_record(self, chain: Chain) -> list[Step] | None:
         """Return the steps below the record, None if the chain does not lead into a record."""
+        if not chain.names:
+            return chain.steps
         for position, name in enumerate(chain.names[:2]):  # a table alias may come first
             if self.records.get(name.casefold()) == 0:
                 return [*chain.names[position + 1 :], *chain.steps]
@@ -203,7 +262,9 @@ class PathRewriter:
         image_steps = steps[1:]
         if name not in IMAGES or not image_steps:
             self.needs.add(name)
-            return chain.nodes[-1]
+            if chain.names:
+                return chain.nodes[-1]
+            return self._rebuilt(self._record(chain.nodes[0]), chain, len(steps))
         try:
             path, covered, _ = resolve(name, image_steps, as_list=as_list)
         except PathError as error:
@@ -213,9 +274,26 @@ class PathRewriter:
             ) from error
         generated = self.names.name(path)
         self.needs.add(generated)
+        return self._rebuilt(
+            self._field(chain, steps, generated), chain, len(image_steps) - covered
+        )
+
+    def _field(self, chain: Chain, steps: list[Step], generated: str) -> Node:
+        """Return a generated field of the record that a path leads into."""
+        if not chain.names:
+            (extract,) = parse_expressions(self.ask, f"(NULL).{generated}", call=self.call)
+            return {
+                **extract,
+                "children": [self._record(chain.nodes[0]), extract["children"][1]],
+            }
         qualifier = chain.names[: len(chain.names) - (len(steps) - len(chain.steps))]
-        base = {**_column_of(chain.nodes), "column_names": [*qualifier, generated]}
-        return self._rebuilt(base, chain, len(image_steps) - covered)
+        return {**_column_of(chain.nodes), "column_names": [*qualifier, generated]}
+
+    def _record(self, expression: Node) -> Node:
+        """Return a copy of an expression that gives a record, which stays one."""
+        self._keep(expression)
+        record: Node = self.rewrite(expression)
+        return record
 
     def _rebuilt(self, base: Node, chain: Chain, outer: int) -> Node:
         """Wrap the generated column in the extracts that the path leaves to DuckDB."""
@@ -244,18 +322,18 @@ def chain_of(node: Node) -> Chain | None:
     return Chain(inner.names, [*inner.steps, constant_text(index)], [*inner.nodes, node])
 
 
-def _record_of_columns(star: Node, records: Records) -> str | None:
-    """Return a record that `columns(*)` or `columns('pattern')` takes; None if it takes none."""
-    excluded = {str(name).casefold() for name in star["exclude_list"]}
-    if star["expr"] is None:
-        return next((name for name in records if name not in excluded), None)
-    pattern = _constant(star["expr"])
-    try:
-        return next(
-            (name for name in records if pattern and re.search(pattern, name, re.IGNORECASE)), None
-        )
-    except re.error:  # DuckDB says what is wrong with it
-        return None
+def _over_names(tree: Any, names: Node, *, folded: bool) -> Any:
+    """Return a copy of an expression with names for `*`, perhaps with casefolded texts."""
+    if isinstance(tree, list):
+        return [_over_names(part, names, folded=folded) for part in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if tree.get("type") == "STAR":
+        return names
+    text = constant_text(tree)
+    if folded and text is not None:
+        return with_constant_text(tree, text.casefold())
+    return {key: _over_names(part, names, folded=folded) for key, part in tree.items()}
 
 
 def _constant(node: Node) -> str:

@@ -23,6 +23,7 @@ _NO_TABLE = re.compile(
 )
 _NO_COLUMN_OF_TABLE = re.compile(r'[A-Z][a-z ]+ "[^"]*" does not have a column named "([^"]*)".*')
 _NO_FIELD = re.compile(r'Could not find key "([^"]*)" in struct.*')
+_NO_STRUCT = re.compile(r"(Cannot extract field '[^']*') from expression .* because .*")
 _GENERATED = re.compile(r'(?:(?:"?\b\w{1,63}"?\.)?"?dynamodb"?\.)?"?\b(_dz_p\d+)"?')
 _BINDING = ("Binder", "Catalog")
 _ABOUT_SQL = (*_BINDING, "Parser", "Syntax")
@@ -60,6 +61,9 @@ def failure(
             safe="Nothing was written.",
             hint="Raise ApplySettings(memory_budget=...): DuckDB gets a quarter of it.",
         )
+    found = _NO_STRUCT.fullmatch(reason)
+    if found:
+        reason = f"{found[1]}: the value has no fields"
     reason = _GENERATED.sub(lambda m: shown.get(m[1], m[0]), reason)
     hint = ""
     if kind == "Binder" and "GROUP BY" in reason:
@@ -83,6 +87,10 @@ def failure(
                 " An attribute is a path with its type, such as dynamodb.NewImage.total.N; "
                 "items() makes columns of all attributes."
             )
+        elif "WHERE clause cannot contain window" in reason:
+            hint = "Name the window's result first, with with_columns(), or use QUALIFY in sql()."
+        elif found:
+            hint += " To read paths in a list of records, unnest it first."
         elif "VARCHAR" in reason and "cast" in reason:
             hint += (
                 " A path gives numbers as text: cast(dynamodb.NewImage.total.N as decimal(18, 2))."

@@ -56,7 +56,10 @@ def parse_query(ask: Ask, query: str, *, call: str) -> Node:
         reason = str(tree["error_message"]).splitlines()[0]
         if "Only SELECT" in reason:
             reason = "only SELECT statements are allowed"
-        raise ExpressionError(f"{call}: {reason}.", hint='Quote attribute names with ".')
+        hint = 'Quote attribute names with ".'
+        if "in front of a star" in reason or 'near "*"' in reason:
+            hint = "items() makes columns of all attributes; dynamodb.* has the record's fields."
+        raise ExpressionError(f"{call}: {reason}.", hint=hint)
     statements = tree["statements"]
     if len(statements) != 1:
         raise ExpressionError(f"{call}: one statement is expected, not {len(statements)}.")
@@ -117,6 +120,12 @@ def constant_text(node: Node) -> str | None:
         return str(literal["text"]) if literal["kind"] == "STRING" else None
     value = node["value"]  # DuckDB 1
     return str(value["value"]) if value["type"]["id"] == "VARCHAR" else None
+
+
+def with_constant_text(node: Node, text: str) -> Node:
+    """Return a copy of a string constant with another text."""
+    form = "literal" if node.get("literal") is not None else "value"
+    return {**node, form: {**node[form], ("text" if form == "literal" else "value"): text}}
 
 
 def nodes(tree: object, *, subqueries: bool = True) -> Iterator[Node]:

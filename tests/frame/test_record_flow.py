@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -62,8 +63,14 @@ def test_a_record_stays_one(record: str, expected: list[str | None]) -> None:
     inner = f"select {record} as previous, {HIDDEN} from changes"
     paths = f"select previous.NewImage.status.S as s, _dz_version as v from ({inner}) order by v"
     assert frame().sql(paths).arrow()["s"].to_pylist() == expected
+    straight = f"select ({record}).NewImage.status.S as s, _dz_version as v from changes order by v"
+    assert frame().sql(straight).arrow()["s"].to_pylist() == expected
     if "select" not in record:
         assert statuses(frame().with_columns(f"{record} as r"), "r") == expected
+        path = f"({record}).NewImage.status.S"
+        assert sorted(map(str, frame().select(path).arrow()["status"].to_pylist())) == sorted(
+            map(str, expected)
+        )
         assert statuses(frame().select(f"* replace ({record} as dynamodb)")) == expected
 
 
@@ -83,6 +90,89 @@ def test_a_record_of_a_group_gives_items(record: str) -> None:
     assert sorted((row["id"], row["size"]) for row in items) == [("a", 3), ("b", 6)]
     nested = f"with last as ({grouped}) select dynamodb.NewImage.status.S as s from last"
     assert sorted(frame().sql(nested).arrow()["s"].to_pylist()) == ["done", "paid"]
+
+
+def test_a_path_leads_straight_into_an_expression() -> None:
+    tags = {**NEW, "tags": {"L": [{"S": "x"}, {"S": "y"}]}}
+    changes = Frame.of_changes(chunk((tags, None), (PAID, tags), (OTHER, None)))
+    previous = f"(lag(dynamodb) {OF_KEY})"
+    found = changes.sql(
+        f"select {previous}.NewImage.tags.L[2].S as second, {previous}.SequenceNumber as number, "
+        f"{previous}.Keys as keys, len({previous}.NewImage.tags.L) as tags, _dz_version as v "
+        "from changes order by v"
+    ).arrow()
+    assert found["second"].to_pylist() == [None, "y", None]
+    assert found["number"].to_pylist() == [None, "100000000000000000000", None]
+    assert found["keys"].to_pylist() == [None, '{"id": {"S": "a"}}', None]
+    assert found["tags"].to_pylist() == [None, 2, None]
+    changed = f"eventName = 'MODIFY' and {previous}.NewImage.status.S <> 'new'"
+    kept = frame().sql(f"select * from changes qualify {changed}")
+    assert statuses(kept) == ["done"]
+    first = "list(dynamodb order by _dz_version)[1].NewImage.size.N"
+    grouped = f"select {first} as n, max_by(dynamodb, _dz_version).NewImage.status.S, {GROUPED} "
+    rows = frame().sql(grouped + "from changes group by _dz_key").arrow().to_pylist()
+    assert sorted((row["n"], row["status"]) for row in rows) == [("1", "done"), ("5", "paid")]
+    lists = frame().sql(LISTS).select("l[-1].NewImage.status.S as s").arrow()
+    assert sorted(lists["s"].to_pylist()) == ["done", "paid"]
+
+
+def test_a_path_into_an_expression_reads_only_its_image() -> None:
+    found = frame().select(f"(lag(dynamodb) {OF_KEY}).OldImage.status.S as s")
+    assert found.images_needed == {"old_image"}
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda f: f.select("(case when true then dynamodb end).New.a.S"), "no field 'New'"),
+        (lambda f: f.select("[dynamodb][1].NewImage.status.X"), "must be followed by its type"),
+        (
+            lambda f: f.sql(LISTS).select("list_transform(l, lambda r: r.Keys.id.S)"),
+            "unnest it first",
+        ),
+        (lambda f: f.select("eventID.x"), "the value has no fields"),
+        (lambda f: f.filter(f"lag(eventID) {OF_KEY} is null"), "QUALIFY"),
+        (lambda f: f.select("dynamodb.NewImage.*"), "items() makes columns"),
+        (lambda f: f.sql("select changes.dynamodb.* from changes"), "items() makes columns"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_so(call: Callable[[Frame], Frame], reason: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        call(frame())
+    assert reason in str(caught.value)
+    assert "_dz_" not in str(caught.value).replace("_dz_key", "").replace("_dz_version", "")
+
+
+FIELDS = ["ApproximateCreationDateTime", "Keys", "NewImage", "OldImage", "SequenceNumber"]
+FIELDS += ["SizeBytes", "StreamViewType"]
+
+
+def test_the_star_of_a_record_is_its_fields() -> None:
+    assert frame().select("dynamodb.*").columns == FIELDS
+    assert frame().sql("select DynamoDB.* from changes c").columns == FIELDS
+    rows = frame().select("dynamodb", "dynamodb.*").arrow().to_pylist()
+    assert [{name: row[name] for name in FIELDS} for row in rows] == [r["dynamodb"] for r in rows]
+    some = frame().with_columns("dynamodb.* exclude (newimage, OldImage)")
+    assert some.columns[-5:] == [name for name in FIELDS if "Image" not in name]
+    inner = f"select p.*, {HIDDEN} from (select lag(dynamodb) {OF_KEY} as p, {HIDDEN} from changes)"
+    assert frame().sql(inner).arrow()["NewImage"].null_count == 2
+    assert frame().sql("select dynamodb.* from changes dynamodb").columns[0] == "eventID"
+
+
+@pytest.mark.parametrize(
+    "star",
+    [
+        "dynamodb.* replace ('x' as Keys)",
+        "dynamodb.* exclude (nothing)",
+        "dynamodb.* like 'S%'",
+        "to_json(unnest([columns(dynamodb.*)]))",
+    ],
+)
+def test_another_star_of_a_record_says_what_to_write(star: str) -> None:
+    with pytest.raises(ExpressionError, match=r"Name the fields|Its fields are"):
+        frame().select(star)
+    with pytest.raises(ExpressionError, match=r"Name the fields|Its fields are"):
+        frame().sql(f"select {star} from changes")
 
 
 def test_a_list_of_records_is_unnested() -> None:
@@ -215,6 +305,9 @@ def test_a_row_without_a_record_is_a_value() -> None:
         "to_json(columns('dyn.*'))",
         "to_json(columns(* exclude (_dz_key, _dz_version, _dz_event_time)))",
         "to_json(struct_pack(*columns(*)))",
+        "to_json(columns(lambda c: c like 'Dyn%'))",
+        "to_json(columns(lambda c: c in ('eventID', 'dynamodb')))",
+        "to_json(columns(['eventID', 'dynamodb']))",
     ],
 )
 def test_columns_in_a_function_take_no_record(value: str) -> None:
@@ -226,6 +319,9 @@ def test_columns_in_a_function_take_what_is_no_record() -> None:
     given = frame().select("dynamodb", "eventName", "dynamodb.NewImage.status.S as status")
     found = given.sql(f"select upper(columns('eventName|stat.*')), {HIDDEN} from changes").arrow()
     assert found.column("status").to_pylist() == ["NEW", "NEW", "PAID", "PAID", "DONE"]
+    by_name = "upper(columns(lambda c: c in ('eventName', 'status')))"
+    again = given.sql(f"select {by_name}, {HIDDEN} from changes").arrow()
+    assert again.column("status").to_pylist() == ["NEW", "NEW", "PAID", "PAID", "DONE"]
     counts = f"count(columns(* exclude ({HIDDEN})))"
     counted = given.sql(f"select {counts}, {GROUPED} from changes group by _dz_key")
     assert set(counted.arrow().column("dynamodb").to_pylist()) == {2, 3}

@@ -246,6 +246,7 @@ def test_a_frame_has_these_methods() -> None:
     public = {"arrow", "columns", "df", "filter", "items", "pl", "select", "sql", "with_columns"}
     for_the_stages = {"attributes", "images_needed", "is_row_wise", "is_unread", "of_changes"}
     for_the_stages |= {"is_by_change", "rows_of", "sibling_values", "field_names", "mixing", "plan"}
+    for_the_stages |= {"deciding", "volatile"}
     assert {name for name in dir(Frame) if not name.startswith("_")} == public | for_the_stages
     assert hasattr(Frame, "__arrow_c_stream__")
 

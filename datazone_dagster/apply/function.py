@@ -18,11 +18,11 @@ from datazone_dagster.apply.full_scan import FullChunk
 from datazone_dagster.apply.function_errors import failure_of, reason_of, with_context
 from datazone_dagster.apply.isolate import NotIsolatedError, TooManyFailingError, failing_rows
 from datazone_dagster.apply.latest_parts import LatestPart
-from datazone_dagster.apply.one_key import check_one_key
 from datazone_dagster.apply.parts import PartResult, evaluated_in_parts
 from datazone_dagster.apply.path_mismatches import quarantined, view_types_of
 from datazone_dagster.apply.reads import Reads
 from datazone_dagster.apply.remote_chunk import RemoteChunk
+from datazone_dagster.apply.sql_checks import SqlChecks
 from datazone_dagster.database.database import Databases
 from datazone_dagster.dataset.stored_state import FunctionState
 from datazone_dagster.errors import OutOfMemoryError, TransformError
@@ -66,7 +66,7 @@ class Function:
         self._transform = transform
         self._logger = logger
         self._quarantine_limit = quarantine_limit
-        self._databases = Databases()
+        self._databases, self._sql_checks = Databases(), SqlChecks(logger)
         self._known_items = KnownItems()
         self._part_bytes: int | None = None
 
@@ -386,7 +386,7 @@ class Function:
             isinstance(value, Frame) and value.is_by_change for value in returned
         )
         for dataset, value in zip(datasets.values(), returned, strict=True):
-            check_one_key(dataset, value, changes)
+            self._sql_checks.check(dataset, value, changes)
         self.attributes = frame.attributes
         self.reads.names = frame.field_names
         return dict(zip(datasets, returned, strict=True))

@@ -25,6 +25,13 @@ from datazone_dagster.frame.syntax import (
     print_expressions,
     print_query,
 )
+from datazone_dagster.frame.volatile import (
+    Deciding,
+    VolatileColumns,
+    unnests,
+    volatile_in_query,
+    volatile_part,
+)
 
 PREVIOUS = "_dz_previous"
 """Placeholder for the query that a stage reads."""
@@ -38,7 +45,8 @@ class Scope:
 
     `source` is the relation's own name, `records` the columns that hold the stream record
     (`frame.record_flow`), `hidden` the columns that `*` leaves out, `columns` those that are
-    exactly an attribute, `rows` the names of the relation as a row that holds a record.
+    exactly an attribute, `rows` the names of the relation as a row that holds a record. `volatile`
+    are the columns with values of a volatile function, `names_of_columns` all columns, casefolded.
     """
 
     ask: Ask
@@ -48,6 +56,8 @@ class Scope:
     names: FieldNames
     columns: Columns
     rows: frozenset[str] = frozenset()
+    volatile: VolatileColumns = field(default_factory=dict)
+    names_of_columns: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,8 @@ class Expression:
 
     `text` is the user's text, `sql` the executed SQL. `name` is the name of the output, empty if
     there are several outputs (`*`) or none. `row_wise` is explained in `frame.row_wise`, `columns`
-    and `mixing` in `frame.key_scope`; the columns are those of the output.
+    and `mixing` in `frame.key_scope`, `volatile` and `deciding` in `frame.volatile`; all columns
+    are those of the output.
     """
 
     method: str
@@ -67,6 +78,8 @@ class Expression:
     row_wise: bool = False
     columns: Columns = field(default_factory=dict)
     mixing: tuple[Mixing, ...] = ()
+    volatile: VolatileColumns = field(default_factory=dict)
+    deciding: tuple[Deciding, ...] = ()
 
     @property
     def call(self) -> str:
@@ -116,8 +129,11 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
             if name:
                 scope.names.put_behind(name, needs, columns)
                 scope.names.originate(name, last_names(node))
-            if any(_unnests(part) for part in nodes(item)):
+            function = volatile_part(item, scope.volatile, scope.names_of_columns)
+            deciding: tuple[Deciding, ...] = ()
+            if any(unnests(part) for part in nodes(item)):
                 scope.names.decide(needs, columns)
+                deciding = (Deciding(call, function),) if function else ()
             attribute = attribute_of(item, scope.columns)
             outputs = {name.casefold(): attribute} if name and attribute is not None else {}
             mixing = tuple(windows_in(call, item, scope.columns))
@@ -131,6 +147,8 @@ def expressions(scope: Scope, method: str, texts: Sequence[str]) -> list[Express
                     is_row_wise(item),
                     scope.columns if stars else outputs,
                     mixing,
+                    scope.volatile if stars else {name.casefold(): function} if function else {},
+                    deciding,
                 )
             )
     return found
@@ -151,9 +169,17 @@ def predicate(scope: Scope, text: str) -> Expression:
     needs = frozenset(rewriter.needs)
     scope.names.decide(needs, column_names(items[0]))
     mixing = tuple(windows_in(call, items, scope.columns))
-    row_wise = is_row_wise(items)
+    function = volatile_part(items, scope.volatile, scope.names_of_columns)
     return Expression(
-        "filter", text, sql, needs=needs, row_wise=row_wise, columns=scope.columns, mixing=mixing
+        "filter",
+        text,
+        sql,
+        needs=needs,
+        row_wise=is_row_wise(items),
+        columns=scope.columns,
+        mixing=mixing,
+        volatile=scope.volatile,
+        deciding=(Deciding(call, function),) if function else (),
     )
 
 
@@ -189,6 +215,9 @@ def queries(scope: Scope, text: str) -> list[Expression]:
         name = item["alias"] or of_item.output_name(item) or ""
         scope.names.put_behind(name, of_item.needs, column_names(item))
         scope.names.originate(name, last_names(rewritten))
+    volatile, decide_rows = volatile_in_query(
+        original, call, scope.volatile, scope.names_of_columns
+    )
     keys = KeyScope(call)
     columns = keys.query(original, {scope.source.casefold(): scope.columns}) or {}
     return [
@@ -200,6 +229,8 @@ def queries(scope: Scope, text: str) -> list[Expression]:
             row_wise=row_wise,
             columns=columns,
             mixing=tuple(keys.found),
+            volatile=volatile,
+            deciding=decide_rows,
         )
         for node in found
     ]
@@ -207,13 +238,9 @@ def queries(scope: Scope, text: str) -> list[Expression]:
 
 def _deciding_part(query: Node, *, row_wise: bool) -> object:
     """Return the parts of a query that decide which rows there are; all of it if unknown."""
-    if not row_wise or any(_unnests(part) for part in nodes(query["select_list"])):
+    if not row_wise or any(unnests(part) for part in nodes(query["select_list"])):
         return query
     return query["where_clause"]
-
-
-def _unnests(node: Node) -> bool:
-    return str(node.get("function_name", "")).casefold() == "unnest"
 
 
 def _name_paths(node: Node, original: Node, rewriter: PathRewriter) -> None:

@@ -26,8 +26,10 @@ from datazone_dagster.frame.record_view import (
     plain_value,
     record_query,
 )
-from datazone_dagster.frame.relation import Plan, Relation
+from datazone_dagster.frame.relation import Relation
+from datazone_dagster.frame.relation_plan import Plan
 from datazone_dagster.frame.syntax import quoted
+from datazone_dagster.frame.volatile import Deciding
 from datazone_dagster.model.attributes import AttributeMapping
 from datazone_dagster.model.column_names import ATTRIBUTE, HIDDEN, KEY
 
@@ -200,6 +202,7 @@ class Frame(Relation):
         plan.names.metadata |= items.metadata
         plan.names.sibling_values.update(items.sibling_values)
         session = plan.session.with_table(_ITEMS_TABLE, items.rows)
+        folded = {name.casefold() for name in added}
         read = Plan(
             session,
             plan.names,
@@ -211,14 +214,15 @@ class Frame(Relation):
                 for name in items.rows.column_names
                 if name not in added
             }
-            | {name: one for name, one in plan.columns.items() if name in map(str.casefold, added)}
+            | {name: one for name, one in plan.columns.items() if name in folded}
             | {KEY: COMPLETE_KEY},
             row_wise=plan.row_wise,
             mixing=plan.mixing,
+            volatile={name: one for name, one in plan.volatile.items() if name in folded},
+            deciding=plan.deciding,
         )
         # The rows are there: only SQL over them needs the new session's database.
-        query = read.query()
-        bound = plan.session.columns_of(query, _ITEMS_TABLE, items.rows.schema)
+        bound = plan.session.columns_of(read.query(), _ITEMS_TABLE, items.rows.schema)
         return Frame(replace(read, bound=tuple(bound)))
 
     @property
@@ -248,6 +252,17 @@ class Frame(Relation):
     def mixing(self) -> tuple[Mixing, ...]:
         """Operations over the changes of several rows, in the order of the calls."""
         return self._plan.mixing
+
+    @property
+    def deciding(self) -> tuple[Deciding, ...]:
+        """Volatile functions that decide which rows there are, in the order of the calls."""
+        return self._plan.deciding
+
+    @property
+    def volatile(self) -> dict[str, str]:
+        """Columns with values of a volatile function, and the function."""
+        found = self._plan.volatile
+        return {name: found[name.casefold()] for name in self.columns if name.casefold() in found}
 
     @property
     def field_names(self) -> FieldNames:

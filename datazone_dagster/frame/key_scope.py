@@ -198,7 +198,7 @@ class KeyScope:
         if not (functions or groups or by_all):
             return
         if by_all:
-            groups = [item for item in select_list if not _has_aggregate(item)]
+            groups = [item for item in select_list if not has_aggregate(item)]
         several = len(node["group_sets"] or ()) > 1  # ROLLUP and CUBE have totals
         apart = () if several else (_grouped(group, select_list, columns) for group in groups)
         what = f"the aggregate {functions[0]}()" if functions else "GROUP BY"
@@ -307,7 +307,8 @@ def _own_nodes(tree: object) -> Iterator[Node]:
     return nodes(tree, subqueries=False)
 
 
-def _has_aggregate(item: Node) -> bool:
+def has_aggregate(item: Node) -> bool:
+    """Return whether an expression has an aggregate, subqueries aside."""
     return any(
         part.get("class") == "FUNCTION" and is_aggregate(str(part["function_name"]))
         for part in _own_nodes(item)
@@ -329,7 +330,7 @@ def is_aggregate(name: str) -> bool:
             return str(connection.execute(query, [value]).fetchall()[0][0])
 
         trees = [parse_expressions(ask, text, call=name) for text in texts]
-    return any(_has_aggregate(item) for tree in trees for item in tree)
+    return any(has_aggregate(item) for tree in trees for item in tree)
 
 
 @functools.cache

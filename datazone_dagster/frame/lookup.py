@@ -8,7 +8,8 @@ from datazone_dagster.database.database import DEFAULT_MEMORY_LIMIT_BYTES
 from datazone_dagster.errors import DefinitionError
 from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.record_view import FieldNames
-from datazone_dagster.frame.relation import Plan, Relation
+from datazone_dagster.frame.relation import Relation
+from datazone_dagster.frame.relation_plan import Plan
 from datazone_dagster.frame.syntax import quoted
 from datazone_dagster.model.column_names import HIDDEN, RESERVED_PREFIX
 

@@ -87,7 +87,7 @@ def with_aliases(tree: Node, records: Records) -> Records:
     """Return the columns that hold records anywhere in a query, by the names that it gives them."""
     known = dict(records)
     selects = [node for node in nodes(tree) if node.get("type") == "SELECT_NODE"]
-    renamed = list(_renamed(tree))
+    renamed = list(renamed_columns(tree))
     while True:
         before = len(known)
         for select in selects:
@@ -147,7 +147,7 @@ def _named(select: Node) -> Iterator[tuple[str, Node]]:
             yield item["alias"] or _last_name(item), item
 
 
-def _renamed(tree: Node) -> Iterator[tuple[list[str], Node]]:
+def renamed_columns(tree: Node) -> Iterator[tuple[list[str], Node]]:
     """Yield the names that a query gives to the columns of another one, as in `t(a, b)`."""
     for node in nodes(tree):
         if node.get("type") == "SUBQUERY" and node.get("column_name_alias"):

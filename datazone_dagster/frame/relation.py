@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
@@ -19,15 +18,13 @@ from datazone_dagster.frame.expressions import (
     queries,
     shown_call,
 )
-from datazone_dagster.frame.key_scope import Columns, Mixing
-from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.record_view import (
     FIELDS,
-    FieldNames,
     images_needed,
     plain_value,
     record_depth,
 )
+from datazone_dagster.frame.relation_plan import Plan
 from datazone_dagster.frame.sql_errors import failure
 from datazone_dagster.frame.syntax import quoted
 from datazone_dagster.model.column_names import HIDDEN, ITEM_RESTS, RESERVED_PREFIX
@@ -39,60 +36,6 @@ if TYPE_CHECKING:
 _R = TypeVar("_R", bound="Relation")
 _PREVIEW_COLUMNS = 12
 _RECORDS = ("record", "record[]")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Computation of a relation's rows.
-
-    `root` makes the first query from the record fields that are needed. Each of `stages` reads
-    the stage before it as `PREVIOUS`. `bound` holds the names and DuckDB types of the last stage's
-    columns, `calls` the user's calls. `row_wise` says that each row comes from one change alone.
-    `ready` holds the rows if they need no query. `columns` are the columns of the last stage that
-    are exactly an attribute, `mixing` the operations over several rows (`frame.key_scope`).
-    """
-
-    session: Session
-    names: FieldNames
-    root: Callable[[frozenset[str], FieldNames], str]
-    source: str
-    stages: tuple[str, ...] = ()
-    needs: frozenset[str] = frozenset()
-    bound: tuple[tuple[str, str], ...] = ()
-    calls: tuple[str, ...] = ()
-    row_wise: bool = False
-    ready: pa.Table | None = None
-    columns: Columns = field(default_factory=dict)
-    mixing: tuple[Mixing, ...] = ()
-
-    def query(self, more: frozenset[str] = frozenset()) -> str:
-        """Return the SQL of all stages."""
-        text = self.root(self.needs | more, self.names)
-        for stage in self.stages:
-            before, _, after = stage.partition(PREVIOUS)  # the first occurrence is always ours
-            text = f"{before}({text}){after}"
-        return text
-
-    def then(self, call: str, stage: str, found: Sequence[Expression]) -> Plan:
-        """Return this plan with one more stage, which is made of these expressions.
-
-        Raises:
-            duckdb.Error: The stage does not bind.
-        """
-        return replace(
-            self,
-            stages=(*self.stages, stage),
-            needs=self.needs.union(*(item.needs for item in found)),
-            calls=(*self.calls, call),
-            row_wise=self.row_wise and all(item.row_wise for item in found),
-            ready=None,
-            columns=_columns_after(self.columns, found),
-            mixing=(*self.mixing, *(one for item in found for one in item.mixing)),
-        ).rebound()
-
-    def rebound(self) -> Plan:
-        """Return this plan with the columns of its last stage in `bound`."""
-        return replace(self, bound=tuple(self.session.columns(self.query())))
 
 
 class Relation:
@@ -285,7 +228,17 @@ class Relation:
         records = {name.casefold(): depth for name, depth in self._records.items()}
         names = {name.casefold() for name, _ in plan.bound}
         rows = frozenset({plan.source} - names if records else ())
-        return Scope(ask, plan.source, records, self._hidden, plan.names, columns, rows)
+        return Scope(
+            ask,
+            plan.source,
+            records,
+            self._hidden,
+            plan.names,
+            columns,
+            rows,
+            volatile=plan.volatile,
+            names_of_columns=frozenset(names),
+        )
 
     def _selecting(self, listed: Sequence[str]) -> str:
         hidden = (f"{self._plan.source}.{name}" for name in self._hidden)
@@ -336,17 +289,6 @@ def _with_metadata(rows: pa.Table, metadata: Mapping[str, Mapping[str, str]]) ->
         for field in rows.schema
     ]
     return rows.cast(pa.schema(fields))
-
-
-def _columns_after(before: Columns, found: Sequence[Expression]) -> Columns:
-    """Return the columns of a stage that are exactly an attribute."""
-    after = {name: before[name] for name in map(str.casefold, HIDDEN) if name in before}
-    if found[0].method == "with_columns":
-        replaced = {item.name.casefold() for item in found}
-        after = {name: one for name, one in before.items() if name not in replaced}
-    for item in found:
-        after |= item.columns
-    return after
 
 
 def _joint_call(found: Sequence[Expression]) -> str:

@@ -12,6 +12,7 @@ import functools
 
 from datazone_dagster.database.database import opened
 from datazone_dagster.frame.syntax import Node, nodes, parse_expressions
+from datazone_dagster.frame.volatile import is_volatile
 
 _CLASSES = {
     "BETWEEN",
@@ -73,7 +74,8 @@ def _is_known(node: Node) -> bool:
         names = node["column_names"]
         return len(names) > 1 or str(names[0]).casefold() not in _CURRENT_VALUES
     if kind == "FUNCTION":
-        return _is_row_wise_function(str(node["function_name"]).casefold())
+        name = str(node["function_name"]).casefold()
+        return _is_row_wise_function(name) and not is_volatile(node)
     return kind in _CLASSES and node["type"] != "GROUPING_FUNCTION"
 
 

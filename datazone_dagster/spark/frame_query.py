@@ -11,7 +11,7 @@ from datazone_dagster.errors import DefinitionError
 from datazone_dagster.frame.expressions import PREVIOUS
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.record_view import record_depth
-from datazone_dagster.frame.relation import Plan
+from datazone_dagster.frame.relation_plan import Plan
 from datazone_dagster.frame.syntax import Node, parse_query, print_query
 from datazone_dagster.model.column_names import HIDDEN
 from datazone_dagster.spark.functions import NotTheSameError

@@ -78,13 +78,26 @@ def _carrying_table(table: Node, carriers: set[str], hidden: Sequence[str]) -> s
         plain = not table["schema_name"] and not table["column_name_alias"]
         return (table["alias"] or name) if plain and name.casefold() in carriers else None
     if kind == "JOIN":
-        return _carrying_table(table["left"], carriers, hidden) or _carrying_table(
-            table["right"], carriers, hidden
-        )
+        left = _carrying_table(table["left"], carriers, hidden)
+        return _carrying_table(table["right"], carriers, hidden) if left is None else left
+    if kind == "PIVOT" and table["unpivot_names"] and not table["column_name_alias"]:
+        return str(table["alias"]) if _unpivoted(table, carriers, hidden) else None
     if kind == "SUBQUERY" and table["alias"] and not table["column_name_alias"]:
         inner: Node = table["subquery"]["node"]
         return str(table["alias"]) if _carry(inner, carriers, hidden) else None
     return None
+
+
+def _unpivoted(table: Node, carriers: set[str], hidden: Sequence[str]) -> bool:
+    """Return whether an UNPIVOT keeps the columns, which its `*` leaves out."""
+    source = table["source"]
+    if source["type"] == "SUBQUERY":
+        carries = _carry(source["subquery"]["node"], carriers, hidden)
+    else:
+        carries = _carrying_table(source, carriers, hidden) is not None
+    for star in _stars_below(table["pivots"]):
+        exclude_hidden(star, str(source["alias"]), hidden)
+    return carries
 
 
 def _select(node: Node, qualifier: str, hidden: Sequence[str]) -> None:

@@ -174,6 +174,15 @@ class KeyScope:
             if table["ref_type"] == "POSITIONAL" and len(sources) > before:
                 self._note("a POSITIONAL JOIN", frozenset())
             return
+        elif kind == "PIVOT" and table["unpivot_names"]:  # each row gives some: none are combined
+            before = len(sources)
+            self._from(table["source"], known, sources, conditions)
+            made = {name.casefold() for name in new_columns(table)}
+            sources[before:] = [
+                (alias, {name: one for name, one in columns.items() if name not in made})
+                for alias, columns in sources[before:]
+            ]
+            return
         else:  # such as PIVOT: its source is somewhere inside
             columns = None
             for inner in nodes(table):
@@ -281,6 +290,12 @@ def _equal(conditions: list[Any], columns: Columns) -> frozenset[str]:
 
 def _known(names: Iterable[str | None]) -> frozenset[str]:
     return frozenset(name for name in names if name is not None)
+
+
+def new_columns(unpivot: Node) -> list[str]:
+    """Return the names of the columns that an UNPIVOT makes, of values and of names."""
+    names = (name for pivot in unpivot["pivots"] for name in pivot["unpivot_names"])
+    return [*unpivot["unpivot_names"], *names]
 
 
 def _conjuncts(node: Node) -> Iterator[Node]:

@@ -25,6 +25,14 @@ _NO_COLUMN_OF_TABLE = re.compile(r'[A-Z][a-z ]+ "[^"]*" does not have a column n
 _NO_FIELD = re.compile(r'Could not find key "([^"]*)" in struct.*')
 _NO_STRUCT = re.compile(r"(Cannot extract field '[^']*') from expression .* because .*")
 _GENERATED = re.compile(r'(?:(?:"?\b\w{1,63}"?\.)?"?dynamodb"?\.)?"?\b(_dz_p\d+)"?')
+_HINTS = {
+    "WHERE clause cannot contain window": "Name the window's result first, with with_columns(), or "
+    "use QUALIFY in sql().",
+    "referenced in UNPIVOT": "UNPIVOT takes columns, not paths: name them in a select() before.",
+    "the value has no fields": "To read paths in a list of records, unnest it first.",
+}
+"""Hints by a part of the reason."""
+
 _BINDING = ("Binder", "Catalog")
 _ABOUT_SQL = (*_BINDING, "Parser", "Syntax")
 """Kinds of DuckDB's errors whose texts quote SQL and names, but no values."""
@@ -61,9 +69,7 @@ def failure(
             safe="Nothing was written.",
             hint="Raise ApplySettings(memory_budget=...): DuckDB gets a quarter of it.",
         )
-    found = _NO_STRUCT.fullmatch(reason)
-    if found:
-        reason = f"{found[1]}: the value has no fields"
+    reason = _NO_STRUCT.sub(r"\1: the value has no fields", reason)
     reason = _GENERATED.sub(lambda m: shown.get(m[1], m[0]), reason)
     hint = ""
     if kind == "Binder" and "GROUP BY" in reason:
@@ -87,10 +93,8 @@ def failure(
                 " An attribute is a path with its type, such as dynamodb.NewImage.total.N; "
                 "items() makes columns of all attributes."
             )
-        elif "WHERE clause cannot contain window" in reason:
-            hint = "Name the window's result first, with with_columns(), or use QUALIFY in sql()."
-        elif found:
-            hint += " To read paths in a list of records, unnest it first."
+        elif own := next((one for text, one in _HINTS.items() if text in reason), None):
+            hint = own
         elif "VARCHAR" in reason and "cast" in reason:
             hint += (
                 " A path gives numbers as text: cast(dynamodb.NewImage.total.N as decimal(18, 2))."

@@ -74,6 +74,11 @@ MIXED = [
     "select * from (select * from changes using sample reservoir(2 rows)) as q",
     "select changes.* from changes positional join (values (1), (2)) as v(x)",
     "select changes.* from (values (1), (2)) as v(x) positional join changes",
+    "select * from changes pivot (sum(total) for shop in ('a', 'b') group by id)",
+    f"unpivot (select who, max(id) as i, {HIDDEN} from changes group by who) on who, i",
+    "select id, max(v) as v, arg_max(_dz_key, _dz_version) as _dz_key, max(_dz_version) as "
+    "_dz_version, max(_dz_event_time) as _dz_event_time from (select * exclude (total), _dz_key, "
+    "_dz_version, _dz_event_time from changes) unpivot (v for id in (who, shop)) group by id",
     f"select who, sum(total) as t, {HIDDEN} from changes group by who union all "
     f"select who, total, {PLAIN} from changes",
 ]
@@ -92,6 +97,13 @@ FINE = [
     "select *, list_sum([total, 1]) as more, greatest(total, 3) as g from changes order by total",
     "select * from changes union all select * from changes where false",
     "select changes.* from changes, (select 1 as one using sample 1 rows) as p",
+    "unpivot changes on id, who into name n value v",
+    "unpivot changes on columns(* exclude (total)) into name n value v",
+    "select shop, v from changes unpivot include nulls (v for n in (who, id)) as u",
+    "with u as (unpivot (select shop, who, id from changes) on who, id into name n value v) from u",
+    "select u.*, x from changes unpivot (v for n in (who, id)) as u, (values (1), (2)) as p(x)",
+    "select n, v, row_number() over (partition by _dz_key, n order by _dz_version) as number "
+    "from changes unpivot (v for n in (who, id))",
 ]
 
 
@@ -138,6 +150,15 @@ def test_a_window_in_select_is_refused_too(tmp_path: Path) -> None:
             lambda changes: changes.select(*SELECTED).with_columns("sum(total) over () as s"),
             "merge",
         )
+
+
+def test_an_unpivot_gives_the_rows_of_the_latest_change(tmp_path: Path) -> None:
+    query = "unpivot (select shop, id, who, total::varchar as total from changes) on who, total"
+    rows = run(tmp_path, sql(f"{query} into name n value v"), "merge")
+    found = sorted((row["shop"], row["id"], row["n"], row["v"]) for row in rows)
+    totals = {("a", "1"): "60", ("a", "2"): "10", ("b", "1"): "1"}
+    expected = [(*key, "total", total) for key, total in totals.items()]
+    assert found == sorted(expected + [(*key, "who", "Ann") for key in totals])
 
 
 def test_an_append_table_may_have_a_result_per_chunk(tmp_path: Path) -> None:

@@ -51,6 +51,10 @@ CARRIED = [
     "with k (name, n) as (values ('INSERT', 1)) select * from changes join k on name = eventName",
     "select eventID, _dz_key, _dz_version, _dz_event_time from changes",
     "select eventID, _dz_key from changes",
+    "unpivot changes on eventID, eventName into name n value v",
+    "select n, v from changes unpivot (v for n in (eventID, eventName))",
+    "select u.*, name from customers, changes unpivot (v for n in (eventID, eventName)) u",
+    "unpivot (select eventID, eventName from changes) on columns(*) into name n value v",
 ]  # fmt: skip
 
 
@@ -127,6 +131,7 @@ def test_sql_after_stages_and_stages_after_sql() -> None:
         ("select 1 as x from orders", 'no table "orders". Available columns: eventID, eventName'),
         ("select 1 as x from orders", "Tables: changes, customers."),
         ("select c.* , d.* from changes c, changes d", "two columns are named 'eventID'"),
+        ("unpivot changes on dynamodb.Keys.id.S, eventID", "name them in a select() before"),
         ("select * from read_text('/etc/hostname')", "disabled by configuration"),
         ("select * from '/etc/passwd'", "passwd"),
         ("select 1 as a; select 2 as b", "one statement is expected, not 2"),

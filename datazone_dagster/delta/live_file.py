@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import msgspec
 
 from datazone_dagster.delta.log_files import Action
-from datazone_dagster.delta.vectors import Vector
+from datazone_dagster.delta.vectors import IN_TABLE, Vector
 
 
 class _Stats(msgspec.Struct):
@@ -85,3 +85,13 @@ def live_file(action: Action) -> LiveFile:
     """Return the logical file of an add or remove action."""
     vector = action.get("deletionVector")
     return LiveFile(action, None if vector is None else Vector.of_action(vector))
+
+
+def new_files(actions: Iterable[Action]) -> list[str]:
+    """Return the paths, relative to the table, of the files that these actions of entries add."""
+    added = [live_file(action["add"]) for action in actions if action.get("add") is not None]
+    vectors = {file.vector for file in added if file.vector is not None}
+    return [
+        *(file.path for file in added),
+        *sorted({one.path for one in vectors if one.storage_type == IN_TABLE}),
+    ]

@@ -34,8 +34,18 @@ def entry_path(version: int) -> str:
 
 
 def entry_actions(content: bytes) -> list[dict[str, Any]]:
-    """Return the actions of a log entry, each a mapping from its kind to its value."""
-    return [json.loads(line) for line in content.splitlines() if line.strip()]
+    """Return the actions of a log entry, each a mapping from its kind to its value.
+
+    Raises:
+        ValueError: The entry is damaged. An empty one is, too: no commit is, but what a loss of
+            power leaves of one, and to go on without its changes would lose them.
+    """
+    actions = [json.loads(line) for line in content.splitlines() if line.strip(b"\0 \t")]
+    if not actions:
+        raise ValueError(
+            "an entry of the log is empty, as a loss of power or a full disk may leave it"
+        )
+    return actions
 
 
 @dataclass(frozen=True)

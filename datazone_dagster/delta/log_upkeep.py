@@ -59,6 +59,7 @@ def make_checkpoint(table: KeptTable, snapshot: Snapshot) -> Snapshot:
         handle = table.handle(snapshot)
         handle.create_checkpoint()
         table.give_back(handle)
+        snapshot.store.sync(f"{LOG}/{name}" for name in snapshot.store.names(LOG))
     table.checkpoint_made(snapshot.version)
     return snapshot.with_checkpoint(snapshot.version)
 
@@ -102,7 +103,9 @@ def vacuum(table: KeptTable, snapshot: Snapshot, hours: int) -> None:
     handle = table.handle(snapshot)
     handle.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False)
     table.give_back(handle)
-    table.now()  # delta-rs commits its start and its end
+    now = table.now()  # delta-rs commits its start and its end
+    if now is not None:
+        snapshot.store.sync(map(entry_path, range(snapshot.version + 1, now.version + 1)))
 
 
 def clean_log(snapshot: Snapshot, retention: timedelta) -> int:

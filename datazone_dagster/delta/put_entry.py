@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Any
 
+from datazone_dagster.delta.live_file import new_files
 from datazone_dagster.delta.log_files import entry_actions, entry_path
 from datazone_dagster.delta.store import TableStore
 from datazone_dagster.delta.store_errors import LostRaceError, storage_error
@@ -64,6 +65,7 @@ def put_entry(
         json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in actions
     )
     try:
+        snapshot.store.sync(new_files(values))
         require_same_table(snapshot)
         identity = snapshot.store.put_if_absent(entry_path(number), entry.encode()) or _ours(
             snapshot.store, number, token
@@ -71,7 +73,7 @@ def put_entry(
         if identity is not None:
             return snapshot.after([actions], Anchor(entry_path(number), identity))
         _check_for_retry(snapshot, {action["txn"]["appId"] for action in values if "txn" in action})
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise storage_error(
             f"Committing version {number} to {snapshot.store.uri} failed",
             error,

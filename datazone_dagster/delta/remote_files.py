@@ -10,7 +10,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -229,3 +229,14 @@ class _Upload(io.RawIOBase):
             upload.write(piece)
         self._pieces.clear()
         return upload
+
+
+def delete_objects(objects: ObjectStore, paths: list[str]) -> None:
+    """Delete files; stores that delete them one by one stop at the first that is gone."""
+    try:
+        if paths:
+            obstore.delete(objects, paths)
+    except FileNotFoundError:
+        for path in paths:
+            with suppress(FileNotFoundError):
+                obstore.delete(objects, path)

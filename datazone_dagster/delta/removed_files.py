@@ -52,6 +52,7 @@ def removals(snapshot: Snapshot) -> Iterator[Action]:
                 yield action["remove"]
     after = -1 if checkpoint is None else checkpoint.version
     for number in range(after + 1, snapshot.version + 1):
-        for action in entry_actions(store.read(entry_path(number)) or b""):
+        content = store.read(entry_path(number))
+        for action in () if content is None else entry_actions(content):
             if action.get("remove") is not None:
                 yield action["remove"]

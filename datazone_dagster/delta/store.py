@@ -12,20 +12,25 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import obstore
 import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, ObjectStore
+from obstore.store import ObjectStore
 
 from datazone_dagster.delta.conditional_writes import require_conditional_writes
+from datazone_dagster.delta.durable_files import (
+    create_file,
+    replace_file,
+    sync_files,
+    sync_new_table,
+)
 from datazone_dagster.delta.remote_files import (
     SMALL_BYTES,
     FileCache,
     by_blocks,
     by_ranges,
+    delete_objects,
     upload_to,
 )
 from datazone_dagster.delta.store_access import object_store
@@ -35,6 +40,7 @@ from datazone_dagster.delta.stored_files import (
     identity_of_file,
     identity_of_tag,
     local_files,
+    local_folder,
     stored_file,
 )
 from datazone_dagster.delta.time_limits import REQUESTS, UPLOADS
@@ -58,7 +64,7 @@ class TableStore:
         self.uri = uri
         self._root = uri.rstrip("/")
         self._options = dict(storage_options)
-        self._local = _local_folder(uri)
+        self._local = local_folder(uri)
         self.shares_blocks = False
         """Whether readers of large files, which follow each other, share what was read."""
 
@@ -299,7 +305,7 @@ class TableStore:
                 return
             for name in names:
                 _CACHE.remove(self._root, name)
-            _deleted(self._objects, names)
+            delete_objects(self._objects, names)
 
     def replace(self, path: str, content: bytes) -> None:
         """Write a file, atomically replacing the one that is there.
@@ -308,7 +314,20 @@ class TableStore:
             OSError: The store failed; the file is the old one or the new one.
         """
         with self._calls():
+            if self._local is not None:
+                replace_file(self._local / path, content)
+                return
             obstore.put(self._objects, path, content, use_multipart=False)
+
+    def sync(self, paths: Iterable[str], *, new_table: bool = False) -> None:
+        """Have files outlast a loss of power; an object store stores them for good at once.
+
+        Raises:
+            OSError: The store failed.
+        """
+        if self._local is not None:
+            with self._calls():
+                (sync_new_table if new_table else sync_files)(self._local, paths)
 
     def delete_empty_folders(self, folder: str) -> None:
         """Delete a folder and those above it while they are empty; object stores have none."""
@@ -331,7 +350,7 @@ class TableStore:
         with self._calls():
             if self._local is None:
                 for found in obstore.list(self._objects):
-                    _deleted(self._objects, [one["path"] for one in found])
+                    delete_objects(self._objects, [one["path"] for one in found])
             elif self._local.exists():
                 shutil.rmtree(self._local)
 
@@ -347,9 +366,11 @@ class TableStore:
         """
         require_conditional_writes(self.uri, self._options)
         with suppress(AlreadyExistsError), self._calls():
+            if self._local is not None:
+                created = create_file(self._local / path, content)
+                return self.identity_of(path) if created else None
             made = obstore.put(self._objects, path, content, mode="create", use_multipart=False)
-            tag = made["e_tag"]
-            return identity_of_tag(tag) if self._local is None else self.identity_of(path)
+            return identity_of_tag(made["e_tag"])
         return None
 
     def _calls(self) -> AbstractContextManager[None]:
@@ -357,7 +378,7 @@ class TableStore:
 
     @cached_property
     def _objects(self) -> ObjectStore:
-        return LocalStore(self._local) if self._local is not None else self._opened(REQUESTS)
+        return self._opened(REQUESTS)
 
     @cached_property
     def _patient(self) -> ObjectStore:
@@ -375,22 +396,3 @@ class TableStore:
                 safe="Nothing was written.",
                 hint="Check the storage options.",
             ) from error
-
-
-def _local_folder(uri: str) -> Path | None:
-    """Return the folder of a local URI; a plain path is taken as it is, `#`, `?` and `%` too."""
-    if "://" not in uri:
-        return Path(uri)
-    split = urlsplit(uri)
-    return Path(unquote(split.path)) if split.scheme == "file" else None
-
-
-def _deleted(objects: ObjectStore, paths: list[str]) -> None:
-    """Delete files; stores that delete them one by one stop at the first that is gone."""
-    try:
-        if paths:
-            obstore.delete(objects, paths)
-    except FileNotFoundError:
-        for path in paths:
-            with suppress(FileNotFoundError):
-                obstore.delete(objects, path)

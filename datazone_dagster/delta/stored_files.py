@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 UNKNOWN = "?"
 """Identity of the files of a store that tells no e_tag: its files are all alike."""
@@ -61,3 +62,11 @@ def identity_of_tag(e_tag: str | None) -> str:
 def identity_of_file(found: os.stat_result) -> str:
     """Return inode, time and size of a local file."""
     return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+
+
+def local_folder(uri: str) -> Path | None:
+    """Return the folder of a local URI; a plain path is taken as it is, `#`, `?` and `%` too."""
+    if "://" not in uri:
+        return Path(uri)
+    split = urlsplit(uri)
+    return Path(unquote(split.path)) if split.scheme == "file" else None

@@ -6,6 +6,7 @@ has to write or to compute, at exactly that version.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +15,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from datazone_dagster.delta import CHECKPOINT_EVERY, create_table, guarded
+from datazone_dagster.delta.live_file import new_files
 from datazone_dagster.delta.log_files import entry_actions, entry_path
 from datazone_dagster.delta.log_upkeep import checkpoint_due, clean_log, make_checkpoint
 from datazone_dagster.delta.table_state import KeptTable, kept_table
@@ -152,6 +154,7 @@ class Table:
             self.refresh()
             return self.at
         actions = [entry_actions(content) for content, _ in entries]
+        self.at.store.sync([*map(entry_path, numbers), *new_files(itertools.chain(*actions))])
         return self.at.after(actions, Anchor(entry_path(version), entries[-1][1]))
 
 
@@ -220,6 +223,8 @@ def created(
         kept = kept_table(uri, storage_options, kind)
         kept.forget()
         at = kept.now()
+        if at is not None:
+            at.store.sync([entry_path(0)], new_table=True)
     if at is None:
         raise ConcurrentWriterError(
             f"The table at {uri} was removed right after it was created.",

@@ -126,6 +126,27 @@ GUARDS = (
         "delta/test_table_state.py::test_a_commit_on_a_table_made_again_loses_and_leaves_no_hole",
     ),
     Guard(
+        "A local log has an entry only once the files that it names are on the disk",
+        "delta/put_entry.py",
+        "        snapshot.store.sync(new_files(values))\n",
+        "",
+        "faults/test_power_cuts.py",
+    ),
+    Guard(
+        "A local log entry has its name only once its content is on the disk",
+        "delta/durable_files.py",
+        "            os.fsync(handle.fileno())\n",
+        "",
+        "faults/test_power_cuts.py",
+    ),
+    Guard(
+        "An empty entry of a log is damage, not a commit without changes",
+        "delta/log_files.py",
+        "    if not actions:\n",
+        "    if False:\n",
+        "faults/test_lost_and_foreign_tables.py -k emptied_entry",
+    ),
+    Guard(
         "A checkpoint is written only into the table that was read",
         "delta/log_upkeep.py",
         "    require_same_table(snapshot)\n",

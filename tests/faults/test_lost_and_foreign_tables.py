@@ -154,6 +154,14 @@ def damaged_log(path: Path) -> None:
         entry.write_bytes(b"PAR1")
 
 
+def emptied_entry(path: Path) -> None:
+    """What a loss of power leaves of the newest commit, where nothing had put it on the disk."""
+    max((path / "_delta_log").glob("*.json")).write_bytes(b"")
+
+
+DAMAGES = [(damaged_log, "damaged {}, then restored"), (emptied_entry, "newest entry of {} empty")]
+
+
 def fingerprint(root: Path) -> dict[str, str]:
     """Return a hash of every file below, or of the file itself."""
     files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
@@ -187,13 +195,14 @@ def test_unrecognised_data_is_refused_and_not_changed(
 
 
 @pytest.mark.parametrize("kind", PATHS)
+@pytest.mark.parametrize(("damage", "fault"), DAMAGES)
 def test_a_damaged_table_is_an_error_and_not_changed(
-    layout: Layout, kind: str, tmp_path: Path
+    layout: Layout, damage: Callable[[Path], None], fault: str, kind: str, tmp_path: Path
 ) -> None:
     stream = caught_up_stream(layout)
     path = Path(layout.uri) / PATHS[kind]
     shutil.copytree(path, tmp_path / "backup")
-    damaged_log(path)
+    damage(path)
     before = fingerprint(path)
     write(stream, 100)
     with pytest.raises(DatazoneError) as found:
@@ -204,7 +213,7 @@ def test_a_damaged_table_is_an_error_and_not_changed(
 
     shutil.rmtree(path)
     shutil.copytree(tmp_path / "backup", path)
-    assert_exactly_once(stream, layout, fault=f"damaged {kind}, then restored")
+    assert_exactly_once(stream, layout, fault=fault.format(kind))
 
 
 @pytest.mark.parametrize("kind", PATHS)

@@ -12,12 +12,16 @@ import math
 import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
-from decimal import Context, Decimal, DecimalException
+from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation
 
 from datazone_dagster.frame.item_types import Scalar
 
 _RANGES = {"int": range(-(2**31), 2**31), "long": range(-(2**63), 2**63)}
-_CONTEXT = Context(prec=200)
+_CONTEXT = Context(prec=200, traps=[InvalidOperation, Inexact])
+"""Calculation that raises a `DecimalException` in place of rounding."""
+
+_MICROSECONDS = {"timestamp_s": 10**6, "timestamp_ms": 10**3}
+_MOST_DIGITS_SINCE_1970 = 15  # milliseconds of the year 9999
 
 _DATE = "([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}"
 _TIME = r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?"
@@ -83,6 +87,8 @@ def exact_value(scalar: Scalar, text: str) -> object | None:
     """Return the value of a text in any notation, None unless the type represents it exactly."""
     if scalar.name in {"decimal", "int", "long"}:
         return _number(scalar, text)
+    if scalar.name in _MICROSECONDS:
+        return _since_1970(text, _MICROSECONDS[scalar.name])
     if scalar.name == "binary":
         try:
             return base64.b64decode(text, validate=True)
@@ -92,7 +98,7 @@ def exact_value(scalar: Scalar, text: str) -> object | None:
         return None
     try:
         return _PYTHON[scalar.name](text)
-    except (ValueError, OverflowError, DecimalException):
+    except (ValueError, OverflowError):
         return None
 
 
@@ -134,9 +140,18 @@ def _timestamp(text: str) -> datetime:
     return wall + offset if zone[0] == "-" else wall - offset
 
 
-def _since_1970(text: str, unit_microseconds: int) -> datetime:
-    microseconds = int(_CONTEXT.multiply(Decimal(text), unit_microseconds))
-    return _EPOCH + timedelta(microseconds=microseconds)
+def _since_1970(text: str, unit_microseconds: int) -> datetime | None:
+    if not text.isascii():
+        return None
+    try:
+        number = _CONTEXT.create_decimal(text)
+        if not number.is_finite() or number.adjusted() >= _MOST_DIGITS_SINCE_1970:
+            return None
+        microseconds = _CONTEXT.multiply(number, Decimal(unit_microseconds))
+        whole = int(microseconds.quantize(Decimal(1), context=_CONTEXT))
+        return _EPOCH + timedelta(microseconds=whole)
+    except (DecimalException, OverflowError):
+        return None
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -145,6 +160,4 @@ _PYTHON: dict[str, Callable[[str], object]] = {
     "double": _double,
     "date": date.fromisoformat,
     "timestamp": _timestamp,
-    "timestamp_s": lambda text: _since_1970(text, 10**6),
-    "timestamp_ms": lambda text: _since_1970(text, 10**3),
 }

@@ -216,6 +216,18 @@ def test_declared_structs_are_exact(values: list[dict[str, Any]]) -> None:
         ("timestamp_s", "1700000000", "2023-11-14T22:13:20+00:00"),
         ("timestamp_s", "-0.000001", "1969-12-31T23:59:59.999999+00:00"),
         ("timestamp_s", "0.0000001", None),
+        ("timestamp_s", "1.7E9", "2023-11-14T22:13:20+00:00"),
+        ("timestamp_s", "1.7E+9", "2023-11-14T22:13:20+00:00"),
+        ("timestamp_s", "1.700000000123456E9", "2023-11-14T22:13:20.123456+00:00"),
+        ("timestamp_s", "1700000000.1230000", "2023-11-14T22:13:20.123000+00:00"),
+        ("timestamp_s", "-1E-6", "1969-12-31T23:59:59.999999+00:00"),
+        ("timestamp_s", "1E-7", None),
+        ("timestamp_s", "1E+125", None),
+        ("timestamp_s", "1E-130", None),
+        ("timestamp_ms", "1.7E+12", "2023-11-14T22:13:20+00:00"),
+        ("timestamp_ms", "253402300799999.999", "9999-12-31T23:59:59.999999+00:00"),
+        ("timestamp_ms", "2.53402300799999999E+14", "9999-12-31T23:59:59.999999+00:00"),
+        ("timestamp_ms", "2534023008E5", None),
         ("timestamp_s", "-99999999999", None),
         ("timestamp_ms", "1700000000123", "2023-11-14T22:13:20.123000+00:00"),
         ("timestamp_ms", "1.001", "1970-01-01T00:00:00.001001+00:00"),
@@ -236,3 +248,14 @@ def test_times_are_read_as_declared_from_sql_and_from_python(
     odd = {"M": {"n": {"N": "1E0"}, "t": {descriptor: text}}}
     (row,) = column([odd], {"x": f"struct<n:long,t:{declared}>"}).to_pylist()
     assert (row["x"] and row["x"]["t"].isoformat()) == expected
+
+
+@pytest.mark.parametrize("declared", ["int", "long", "decimal(38,18)", "timestamp_s"])
+def test_a_number_of_any_length_is_not_rounded(declared: str) -> None:
+    nearly_one = f"1.{'0' * 250}1"
+    descriptor = "N" if declared == "timestamp_s" else "S"
+    (row,) = column([{descriptor: nearly_one}], {"x": declared}).to_pylist()
+    assert row["x"] is None
+    assert row[f"x__{descriptor.lower()}"] == nearly_one
+    (row,) = column([{descriptor: f"1.{'0' * 150}"}], {"x": declared}).to_pylist()
+    assert row["x"] is not None

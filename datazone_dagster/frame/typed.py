@@ -7,7 +7,6 @@ decimal). A text without an exact value goes to another column, as text.
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import re
 from collections.abc import Callable
@@ -89,16 +88,11 @@ def exact_value(scalar: Scalar, text: str) -> object | None:
         return _number(scalar, text)
     if scalar.name in _MICROSECONDS:
         return _since_1970(text, _MICROSECONDS[scalar.name])
-    if scalar.name == "binary":
-        try:
-            return base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            return None
-    if not re.fullmatch(_READINGS[scalar.name][0], text):
+    if scalar.name != "binary" and not re.fullmatch(_READINGS[scalar.name][0], text):
         return None
     try:
         return _PYTHON[scalar.name](text)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError):  # an error of base64 is a ValueError
         return None
 
 
@@ -157,6 +151,7 @@ def _since_1970(text: str, unit_microseconds: int) -> datetime | None:
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _TIMESTAMP = re.compile(r"(.{10})(?:[T ]([0-9:.]+)(.+)?)?")
 _PYTHON: dict[str, Callable[[str], object]] = {
+    "binary": lambda text: base64.b64decode(text, validate=True),
     "double": _double,
     "date": date.fromisoformat,
     "timestamp": _timestamp,

@@ -19,6 +19,7 @@ from datazone_dagster.dataset.swap_fence import Fence, lower_fence, standing_fen
 from datazone_dagster.dataset.table_shape import KIND
 from datazone_dagster.delta.store_errors import converts_errors
 from datazone_dagster.delta.table import opened
+from datazone_dagster.errors import DatazoneError, StoreUnavailableError
 from datazone_dagster.model.key_bucket import WHOLE, KeyBucket, key_buckets
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.report import Backlog
@@ -66,6 +67,31 @@ def backlog(
         return Backlog(0 if log is None else position, position, None)
     waiting = log.record_count() - log.record_count(position)
     return Backlog(log.head, position, log.oldest_event_time_after(position), waiting)
+
+
+@converts_errors("Looking at what datasets have applied")
+def applied_of_logs(source_name: str, dataset_ids: Sequence[str], layout: Layout) -> dict[str, int]:
+    """Return the highest batch that one of these datasets has applied, by the id of its log.
+
+    It is as this process knows the tables: the log has that batch, or is an older copy of itself. A
+    dataset that can't be read is left out: it does not keep changes from landing.
+
+    Raises:
+        StoreUnavailableError: The store does not answer.
+    """
+    found: dict[str, int] = {}
+    for dataset_id in dataset_ids:
+        try:
+            known = dataset_state(layout, dataset_id).seen()
+            position = position_in(known, source_name)
+        except StoreUnavailableError:
+            raise
+        except DatazoneError:
+            continue
+        log_id = "" if known is None else stored_state(known, source_name).change_log
+        if log_id:
+            found[log_id] = max(position, found.get(log_id, 0))
+    return found
 
 
 @converts_errors("Looking at the buckets of a dataset")

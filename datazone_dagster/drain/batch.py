@@ -88,6 +88,7 @@ class BatchDrain:
         self._told_at: datetime | None = None
         self._logger = call.logger
         self._deadline_seconds = call.deadline_seconds
+        self._applied = call.applied
         self._started_seconds = time.monotonic()
         self._salt: str | None = None
         self.progressed = False
@@ -219,6 +220,7 @@ class BatchDrain:
             tables = Tables.opened(
                 self._layout, self._source, self._identify, shared=self.set_name is not None
             )
+            tables.require_applied(self._layout, self._applied)
             if self.set_name is not None and BY_COMMIT not in tables.log.properties:
                 # The log of another project must stay as it is.
                 known = up_to_date(tables.saved.checkpoint, tables.log, self._now)

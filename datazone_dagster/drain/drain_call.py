@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from datazone_dagster.api import DynamoDBSource
 from datazone_dagster.drain.settings import DrainSettings
@@ -23,6 +24,7 @@ class DrainCall:
         clock: Function that returns the time in UTC.
         logger: Logger of warnings.
         deadline_seconds: Time at which the last batch has to end, on the monotonic clock.
+        applied: Highest batch that a dataset has applied, by the id of its change log.
     """
 
     source: DynamoDBSource
@@ -32,3 +34,4 @@ class DrainCall:
     clock: Clock
     logger: logging.Logger
     deadline_seconds: float
+    applied: Mapping[str, int] = field(default_factory=dict)

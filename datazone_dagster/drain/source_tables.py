@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,14 +58,33 @@ class Tables:
             saved.forget()
             saved = CheckpointTable(layout, source.name).open_or_create()
         if saved.checkpoint.batch > log.head:
-            raise _behind_its_checkpoint(source.name, saved.checkpoint.batch, log.head, layout)
+            at = f"The checkpoint of source {source.name!r} is at batch {saved.checkpoint.batch}"
+            raise _older_log(at, source.name, log.head, layout)
         return cls(saved, log)
 
+    def require_applied(self, layout: Layout, applied: Mapping[str, int]) -> None:
+        """Check that the change log has what datasets have applied.
 
-def _behind_its_checkpoint(source: str, batch: int, head: int, layout: Layout) -> StorageError:
+        Both tables may be an older copy. The next batches would get numbers that datasets have
+        applied, and would be skipped.
+
+        Args:
+            layout: Locations of the tables.
+            applied: Highest batch that a dataset had applied before the tables were opened, by the
+                id of its change log.
+
+        Raises:
+            StorageError: A dataset has applied a batch that the log does not have.
+        """
+        batch, name = applied.get(self.log.table_id, 0), self.log.name
+        if batch > self.log.head:
+            at = f"A dataset has applied batch {batch} of source {name!r}"
+            raise _older_log(at, name, self.log.head, layout)
+
+
+def _older_log(at: str, source: str, head: int, layout: Layout) -> StorageError:
     return StorageError(
-        f"The checkpoint of source {source!r} is at batch {batch}, but its change log ends "
-        f"at {head}.",
+        f"{at}, but its change log ends at {head}.",
         safe="Nothing was read or written.",
         hint="The change log was removed, or restored from an older copy. Restore the newest "
         f"copy. If there is none, move {layout.checkpoint(source)} and {layout.change_log(source)} "

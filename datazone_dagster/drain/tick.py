@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from datazone_dagster.api import DynamoDBSource
@@ -46,6 +47,7 @@ def drain_tick(
     logger: logging.Logger = _logger,
     listening: bool = False,
     part: DrainPart | None = None,
+    applied: Mapping[str, int] | None = None,
 ) -> DrainReport:
     """Land batch after batch until the source is caught up or the time budget is spent.
 
@@ -61,6 +63,8 @@ def drain_tick(
         listening: Whether another drain of this client came just before: busy shards are asked
             every second, the others as rarely as ever, and the streams are not listed each time.
         part: What this drain does where several drain the source; None: it is the only one.
+        applied: Highest batch that a dataset had applied before, by the id of its change log: a log
+            that ends before it is an older copy, and its next numbers would be given twice.
 
     Returns:
         One report over all batches.
@@ -71,7 +75,9 @@ def drain_tick(
     """
     require_stream(source, "drain_tick")
     deadline_seconds = time.monotonic() + settings.budget_seconds
-    call = DrainCall(source, client, layout, settings, clock, logger, deadline_seconds)
+    call = DrainCall(
+        source, client, layout, settings, clock, logger, deadline_seconds, applied or {}
+    )
     total: DrainReport | None = None
     tables: Tables | None = None
     while True:

@@ -18,6 +18,7 @@ from datazone_dagster.api import Dataset, Transform
 from datazone_dagster.api.function_version import function_version
 from datazone_dagster.apply import ApplyRun, ApplySettings, Redriving
 from datazone_dagster.apply.backlog import (
+    applied_of_logs,
     backlog,
     bucket_positions,
     buckets_behind,
@@ -125,6 +126,7 @@ __all__ = [
     "SnapshotSettings",
     "accept_function",
     "accept_gaps",
+    "applied_of_logs",
     "apply_transform",
     "audit_source",
     "backlog",

@@ -192,6 +192,13 @@ GUARDS = (
         "faults/test_lost_and_foreign_tables.py::test_a_lost_change_log_is_not_started_again",
     ),
     Guard(
+        "A drain lands nothing in an older copy of a change log that datasets have applied",
+        "drain/source_tables.py",
+        "        if batch > self.log.head:\n",
+        "        if False:\n",
+        "dagster_glue/test_older_copies.py",
+    ),
+    Guard(
         "A child shard is read only after its parent's end is committed",
         "drain/plan.py",
         "    return all(parent is not None and parent.is_done for parent in parents)\n",

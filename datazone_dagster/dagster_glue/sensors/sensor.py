@@ -73,6 +73,7 @@ from datazone_dagster.model.protocols import Clock, StreamClient
 from datazone_dagster.model.report import DrainReport
 from datazone_dagster.pipeline import (
     DrainSettings,
+    applied_of_logs,
     drain_tick,
     next_drain_seconds,
     take_over_state,
@@ -273,6 +274,7 @@ class DrainSensor:
         part: DrainPart | None = None
         try:
             part = self._part(tick)
+            ids = [dataset.id for one in transforms for dataset in one.outputs.values()]
             report = drain_tick(
                 self._source,
                 self._client_of(tick.dynamodb),
@@ -282,6 +284,7 @@ class DrainSensor:
                 logger=context.log,
                 listening=left is not None,
                 part=part,
+                applied=applied_of_logs(self._source.name, ids, layout),
             )
         except DatazoneError as error:
             # The next tick builds a new client: credentials and endpoints may have changed.

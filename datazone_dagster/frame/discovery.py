@@ -89,14 +89,14 @@ class KnownItems:
 
     `structures` are those of lists and maps that become JSON text, by attribute and descriptor;
     None: too large. `failures` counts the attempts to rely on all this that failed in a row.
-    `has_nulls` says that a NULL came where none was before.
+    `are_accounted` says that the bytes of all images were accounted for: see `parsed_images`.
     """
 
     keys: Seen = field(default_factory=dict)
     images: Seen = field(default_factory=dict)
     structures: dict[tuple[str, str], Structure | None] = field(default_factory=dict)
     failures: int = 0
-    has_nulls: bool = False
+    are_accounted: bool = True
 
     def learn(self, keys: Seen, images: Seen) -> None:
         """Add what the images of a chunk had."""

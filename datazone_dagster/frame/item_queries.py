@@ -81,11 +81,21 @@ def _query(
     start: int,
 ) -> str:
     """Return the SELECT of one subset of the values, numbered from `start`."""
-    rests = [f"rest{position}" for position in range(len(rest_of))]
-    carried = [quoted(name) for name in hidden]
-    parsed: list[str] = [*carried, *rests]
-    read: list[str] = [*carried, *rests]
-    left: list[str] = [*carried, *rests]
+    kept = [*map(quoted, hidden), *(f"rest{position}" for position in range(len(rest_of)))]
+    texts = texts_query(query, values, hidden, " ".join(image for image, _ in rest_of))
+    return read_query(texts, values, kept, start)
+
+
+def read_query(texts: str, values: Sequence[ItemValue], kept: Sequence[str], start: int) -> str:
+    """Return a SELECT of `v<i>`, each value, and of `x<i>`, its text if SQL could not read it.
+
+    Args:
+        texts: SQL with `t<i>`, the text of each value, numbered from 0.
+        values: Values to read.
+        kept: Other columns of that SQL to select.
+        start: Number of the first value in the result.
+    """
+    parsed, read, left = list(kept), list(kept), list(kept)
     for position, value in enumerate(values):
         text = f"t{position}"
         parsed.append(text)
@@ -98,7 +108,6 @@ def _query(
         if sql is not None:
             read.append(text)
             left.append(f"CASE WHEN v{name} IS NULL THEN {text} END AS x{name}")
-    texts = texts_query(query, values, hidden, " ".join(image for image, _ in rest_of))
     steps = f"SELECT {', '.join(read)} FROM (SELECT {', '.join(parsed)} FROM ({texts}))"  # noqa: S608  # our names
     return f"SELECT {', '.join(left)} FROM ({steps})"  # noqa: S608  # our names
 
@@ -111,10 +120,10 @@ def _reading_of(value: ItemValue, text: str, parsed: str) -> str | None:
         return f"CASE WHEN {text} = '[]' THEN []::VARCHAR[] END"
     if value.is_container:
         return "NULL::VARCHAR"  # the sample had no such value
-    return scalar_reading(value, text)
+    return _scalar_reading(value, text)
 
 
-def scalar_reading(value: ItemValue, text: str) -> str | None:
+def _scalar_reading(value: ItemValue, text: str) -> str | None:
     """Return the SQL of a scalar, None if its text is the value."""
     if holds_key_numbers(value.column):
         return canonical_integer(text)
@@ -125,7 +134,9 @@ def scalar_reading(value: ItemValue, text: str) -> str | None:
 
 def usual_scalar(value: ItemValue, texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """Return the values of scalars without SQL, None if that takes SQL for one of them."""
-    if holds_key_numbers(value.column):
+    if value.is_container or holds_key_numbers(value.column):
         return None
+    if _scalar_reading(value, "t") is None:
+        return texts
     scalar = parse_type(value.column.type)
     return usual_values(scalar, texts) if isinstance(scalar, Scalar) else None

@@ -1,13 +1,16 @@
-"""Bytes of the JSON that parsed values were read from, if it has no spaces, escapes and nulls.
+"""Bytes and quotes of the JSON that parsed values were read from, if it is as short as it can be.
 
-Each value counts the bytes that it takes at least. So if all of a text is accounted for, nothing
-was dropped, and nothing was taken for absent.
+Each value counts what it takes at least. A parser that drops a member, takes the first of two equal
+names, or takes a number for a text leaves a difference: a dropped member has at least three bytes
+that are no quotes, and a number has no quotes. So if both counts are those of the text, everything
+in it was read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +18,100 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
-from datazone_dagster.frame.text_bytes import offsets_of
+from datazone_dagster.frame.text_bytes import Bytes, bytes_of, offsets_of
 
 _QUOTES = _BRACKETS = 2
+_SHORT_ESCAPES = "\b\t\n\f\r"
+_LONG_ESCAPE = len("\\u0000") - 1
 
 
-def bytes_of_objects(rows: pa.RecordBatch) -> int:
-    """Return the bytes of objects, one per row, whose members are the columns that are not null."""
-    return _objects(rows.num_rows, rows.schema.names, rows.columns)
+def count_of(found: Bytes, character: str) -> int:
+    """Return how many of these bytes are that ASCII character."""
+    return int(np.count_nonzero(found == ord(character)))
 
 
-def _objects(present: int, names: Sequence[str], members: Sequence[pa.Array]) -> int:
-    counts = [len(one) - int(one.null_count) for one in members]
-    labels = [len(json.dumps(name, ensure_ascii=False).encode()) + len(":") for name in names]
-    found = _BRACKETS * present + sum(map(_values, members)) - _not_empty(present, counts, members)
-    return found + sum(
-        count * (label + len(",")) for count, label in zip(counts, labels, strict=True)
-    )
+def _escapes_in(found: Bytes) -> int:
+    """Return the bytes that JSON adds to these, those before quotes included."""
+    controls = found[found < ord(" ")]
+    short = sum(count_of(controls, character) for character in _SHORT_ESCAPES)
+    others = _LONG_ESCAPE * (len(controls) - short)
+    return count_of(found, '"') + count_of(found, "\\") + short + others
+
+
+def booleans(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Return JSON texts as booleans, and booleans as they are; None if a text is another value."""
+    if kinds.is_boolean(texts.type):
+        return texts
+    are_true = pc.equal(texts, "true")
+    are_either = pc.or_(are_true, pc.equal(texts, "false"))
+    return are_true if pc.all(are_either, min_count=0).as_py() else None
+
+
+@dataclass(slots=True)
+class Account:
+    """Bytes and quotes of the JSON of objects, counted from the values that were read.
+
+    Values whose declared type is no text, list or object are JSON themselves.
+
+    Args:
+        has_escapes: Whether the JSON has a backslash.
+
+    Attributes:
+        bytes: Bytes without spaces.
+        quotes: How many of them are quotes.
+        has_empty: Whether an object inside of another one has no member. It may have been another
+            kind of value.
+    """
+
+    has_escapes: bool
+    bytes: int = 0
+    quotes: int = 0
+    has_empty: bool = False
+
+    def add_objects(
+        self, present: int, members: Mapping[str, pa.DataType], values: Sequence[pa.Array]
+    ) -> None:
+        """Count objects.
+
+        Args:
+            present: Number of objects.
+            members: Declared type of each member.
+            values: Values of each member, null where an object does not have it.
+        """
+        not_empty = self._add_members(present, members, values)
+        self.bytes += _BRACKETS * present - not_empty
+
+    def _add_members(
+        self, present: int, members: Mapping[str, pa.DataType], values: Sequence[pa.Array]
+    ) -> int:
+        """Count members, each with a comma; return the number of objects that have one."""
+        counts = [len(one) - int(one.null_count) for one in values]
+        for (name, kind), one, count in zip(members.items(), values, counts, strict=True):
+            label = json.dumps(name, ensure_ascii=False).encode()
+            self.bytes += count * (len(label) + len(":,"))
+            self.quotes += count * label.count(b'"')
+            self._add(kind, one, count)
+        return _not_empty(present, counts, values)
+
+    def _add(self, kind: pa.DataType, values: pa.Array, present: int) -> None:
+        if kinds.is_struct(kind):
+            members = {field.name: field.type for field in kind}
+            not_empty = self._add_members(present, members, values.flatten())
+            self.bytes += _BRACKETS * present - not_empty
+            self.has_empty |= not_empty < present
+        elif kinds.is_list(kind):
+            offsets = offsets_of(values)
+            elements = values.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+            commas = len(elements) - int(np.count_nonzero(np.diff(offsets)))
+            self.bytes += _BRACKETS * present + commas
+            self._add(kind.value_type, elements, len(elements) - int(elements.null_count))
+        else:
+            found = bytes_of(values)
+            self.bytes += len(found)
+            self.quotes += count_of(found, '"')
+            if kinds.is_string(kind):
+                self.bytes += _QUOTES * present + (_escapes_in(found) if self.has_escapes else 0)
+                self.quotes += _QUOTES * present
 
 
 def _not_empty(present: int, counts: Sequence[int], members: Sequence[pa.Array]) -> int:
@@ -53,22 +133,3 @@ def _valid_bits(values: pa.Array) -> npt.NDArray[np.uint8]:
     if len(values) % 8 == 0:
         return bits
     return np.append(bits[:-1], bits[-1] & ((1 << len(values) % 8) - 1)).astype(np.uint8)
-
-
-def _values(values: pa.Array) -> int:
-    """Return the bytes of values; a null has none."""
-    kind, present = values.type, len(values) - int(values.null_count)
-    if kinds.is_boolean(kind):
-        true = int(pc.sum(values).as_py() or 0)
-        return len("true") * true + len("false") * (present - true)
-    if kinds.is_struct(kind):
-        fields = range(kind.num_fields)
-        return _objects(
-            present, [kind.field(at).name for at in fields], list(map(values.field, fields))
-        )
-    offsets = offsets_of(values)
-    if not kinds.is_list(kind):
-        return _QUOTES * present + int(offsets[-1] - offsets[0])
-    elements = values.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
-    commas = len(elements) - int(np.count_nonzero(np.diff(offsets)))
-    return _BRACKETS * present + _values(elements) + commas

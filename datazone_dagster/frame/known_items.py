@@ -1,20 +1,21 @@
 """Items whose attributes are all known, read in one pass instead of one for each question.
 
 A run that has read items knows what the next ones look like: the attributes, and what is inside of
-lists and maps. So Arrow parses the images by a fixed schema, and DuckDB converts the scalars.
+lists and maps. So the images are parsed by a fixed schema, and whole columns are converted.
 Anything that is not as before is left to `items`, which finds out and handles it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from datazone_dagster.frame.containers import typed_content
 from datazone_dagster.frame.discovery import KnownItems, Seen
 from datazone_dagster.frame.item_columns import ItemColumns
-from datazone_dagster.frame.item_queries import COLUMNS_AT_ONCE, scalar_reading, usual_scalar
+from datazone_dagster.frame.item_queries import COLUMNS_AT_ONCE, read_query, usual_scalar
 from datazone_dagster.frame.item_types import parse_type
 from datazone_dagster.frame.item_values import ItemValue
 from datazone_dagster.frame.parsed_content import (
@@ -23,7 +24,14 @@ from datazone_dagster.frame.parsed_content import (
     content_of,
     plain_content_of,
 )
-from datazone_dagster.frame.parsed_images import Layout, Parsed, parse_images
+from datazone_dagster.frame.parsed_images import (
+    JSON_TEXT,
+    WORTH_A_QUERY,
+    Layout,
+    Parsed,
+    parse_accounted,
+    parse_strictly,
+)
 from datazone_dagster.frame.query_session import Session
 from datazone_dagster.frame.records import Records
 
@@ -32,10 +40,10 @@ _PARSED = "_dz_parsed"
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A value to read, and the conversion of its content if it is a set, list or map."""
+    """A value to read, and the conversion of its content; None: SQL or Arrow reads its text."""
 
     value: ItemValue
-    content: Content | None
+    content: Content | None = None
 
 
 def read_known(
@@ -67,15 +75,8 @@ def read_known(
         for name, kind in every
     ):
         return None
-    sources = _sources(values, known, nulls=known.has_nulls)
-    if sources is None:
-        return None
-    parsed = _parsed(texts, seen, sources, nulls=known.has_nulls)
-    if parsed is None and not known.has_nulls:
-        sources = _sources(values, known, nulls=True)
-        assert sources is not None, "the same values have a conversion"
-        parsed = _parsed(texts, seen, sources, nulls=True)
-        known.has_nulls = parsed is not None
+    sources = [_source(value, known) for value in values]
+    parsed = _parsed(session, texts, seen, sources, known)
     read = None if parsed is None else _converted(session, sources, parsed)
     if read is None:
         known.failures += 1
@@ -85,63 +86,63 @@ def read_known(
     return pa.table({**carried, **read})
 
 
-def _sources(
-    values: Sequence[ItemValue], known: KnownItems, *, nulls: bool
-) -> list[_Source] | None:
-    sources = []
-    for value in values:
-        content = None
-        if value.is_container:
-            content = _content(value, known, nulls=nulls)
-            if content is None:
-                return None
-        sources.append(_Source(value, content))
-    return sources
-
-
-def _content(value: ItemValue, known: KnownItems, *, nulls: bool) -> Content | None:
-    if value.is_empty_list:
-        return None
-    if not value.is_json:
-        return content_of(parse_type(value.column.type), value.descriptor)
-    structure = known.structures.get((value.column.attribute, value.descriptor))
-    if structure is None:
-        return None
-    return plain_content_of(structure, value.descriptor, nulls=nulls)
+def _source(value: ItemValue, known: KnownItems) -> _Source:
+    if not value.is_container or value.is_empty_list:
+        return _Source(value)
+    if value.is_json:
+        structure = known.structures.get((value.column.attribute, value.descriptor))
+        content = plain_content_of(structure, value.descriptor) if structure else None
+        return _Source(value, content)
+    kind = parse_type(value.column.type)
+    content = content_of(kind, value.descriptor)
+    if content is None:
+        return _Source(replace(value, content=typed_content(kind, value.descriptor)))
+    return _Source(value, content)
 
 
 def _parsed(
+    session: Session,
     texts: Mapping[str, pa.ChunkedArray],
     seen: Mapping[str, Seen],
     sources: Sequence[_Source],
-    *,
-    nulls: bool,
+    known: KnownItems,
 ) -> dict[str, Parsed] | None:
-    """Parse each image; `nulls` allows NULL in every place, and not only where one was seen.
-
-    The reader takes a fifth longer with a field for it in each value.
-    """
     parsed = {}
     for name, column in texts.items():
-        found = parse_images(column, _layout(name, seen[name], sources, nulls=nulls))
+        found = _parsed_column(session, column, _layout(name, seen[name], sources), known)
         if found is None:
             return None
         parsed[name] = found
     return parsed
 
 
-def _layout(
-    image: str, seen: Iterable[tuple[str, str]], sources: Sequence[_Source], *, nulls: bool
-) -> Layout:
+def _parsed_column(
+    session: Session, texts: pa.ChunkedArray, layout: Layout, known: KnownItems
+) -> Parsed | None:
+    if known.are_accounted and texts.nbytes >= WORTH_A_QUERY:
+        found = parse_accounted(session, texts, layout)
+        if found is not None:
+            return found
+        found = parse_strictly(texts, layout)
+        known.are_accounted = found is None
+        return found
+    found = parse_strictly(texts, layout)
+    return parse_accounted(session, texts, layout) if found is None else found
+
+
+def _layout(image: str, seen: Iterable[tuple[str, str]], sources: Sequence[_Source]) -> Layout:
+    """Return all that an image may have: NULL in every place, and not only where one was seen."""
     kinds = {
-        (source.value.path.steps[0], source.value.descriptor): source.content.kind
+        (source.value.path.steps[0], source.value.descriptor): (
+            source.content.kind if source.content is not None else JSON_TEXT
+        )
         for source in sources
-        if source.content is not None and source.value.path.image == image
+        if source.value.is_container and source.value.path.image == image
     }
     layout: dict[str, dict[str, pa.DataType]] = {}
     for name, descriptor in seen:
         scalar = pa.bool_() if descriptor in {"BOOL", "NULL"} else pa.string()
-        found = layout.setdefault(name, {"NULL": pa.bool_()} if nulls else {})
+        found = layout.setdefault(name, {"NULL": pa.bool_()})
         found[descriptor] = kinds.get((name, descriptor), scalar)
     return layout
 
@@ -161,29 +162,26 @@ def _converted(
         return found.column("v").combine_chunks()
 
     read: dict[str, pa.ChunkedArray] = {}
-    for start in range(0, len(sources), COLUMNS_AT_ONCE):
-        given: dict[str, pa.ChunkedArray] = {}
-        listed: list[str] = []
-        for at, source in enumerate(sources[start : start + COLUMNS_AT_ONCE], start):
-            values, text = column(source), f"t{at}"
-            usual = None if source.content else usual_scalar(source.value, values)
-            sql = None if source.content else scalar_reading(source.value, text)
-            if source.content is not None:
-                try:
-                    found = source.content.read(values.combine_chunks(), query)
-                except UnfitContentError:
-                    return None
-                read[f"v{at}"] = pa.chunked_array([found])
-            elif sql is None or usual is not None:
-                read[f"v{at}"] = values if usual is None else usual
-            else:
-                given[text] = values
-                listed += [f"{sql} AS v{at}", f"CASE WHEN v{at} IS NULL THEN {text} END AS x{at}"]
-        if listed:
-            rows = session.table_of(
-                f"SELECT {', '.join(listed)} FROM {_PARSED}",  # noqa: S608  # our names
-                _PARSED,
-                pa.table(given),
-            )
-            read |= dict(zip(rows.column_names, rows.columns, strict=True))
+    by_sql: list[tuple[int, ItemValue, pa.ChunkedArray]] = []
+    for at, source in enumerate(sources):
+        values = column(source)
+        if source.content is not None:
+            try:
+                found = source.content.read(values.combine_chunks(), query)
+            except UnfitContentError:
+                return None
+            read[f"v{at}"] = pa.chunked_array([found])
+        elif (usual := usual_scalar(source.value, values)) is not None:
+            read[f"v{at}"] = usual
+        else:
+            by_sql.append((at, source.value, values))
+    for start in range(0, len(by_sql), COLUMNS_AT_ONCE):
+        some = by_sql[start : start + COLUMNS_AT_ONCE]
+        sql = read_query(f"SELECT * FROM {_PARSED}", [value for _, value, _ in some], (), 0)  # noqa: S608  # our name
+        given = {f"t{position}": texts for position, (_, _, texts) in enumerate(some)}
+        rows = session.table_of(sql, _PARSED, pa.table(given))
+        for position, (at, _, _) in enumerate(some):
+            for kind in "vx":
+                if f"{kind}{position}" in rows.column_names:
+                    read[f"{kind}{at}"] = rows.column(f"{kind}{position}")
     return read

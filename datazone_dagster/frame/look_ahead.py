@@ -6,11 +6,12 @@ They are looked at in Python: a few hundred items take less time than one query.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import msgspec
 import pyarrow as pa
 
-from datazone_dagster.frame.discovery import JSON_TYPES, KnownItems, Seen
+from datazone_dagster.frame.discovery import KnownItems, Seen
 from datazone_dagster.frame.paths import SETS
 from datazone_dagster.frame.plain import NotDynamoDBJsonError, decoded
 
@@ -24,8 +25,9 @@ _CONTAINERS = frozenset({*SETS, "L", "M"})
 _MAY_BE_EMPTY = frozenset({"L", "M"})
 _EMPTY = ("[]", "{}")
 
-_Item = Mapping[str, Mapping[str, msgspec.Raw]]
-_decode = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw]]).decode
+_Descriptor = Literal["S", "N", "B", "BOOL", "NULL", "SS", "NS", "BS", "L", "M"]
+_Item = Mapping[str, Mapping[_Descriptor, msgspec.Raw]]
+_decode = msgspec.json.Decoder(dict[str, dict[_Descriptor, msgspec.Raw]]).decode
 
 
 class UnusualItemError(Exception):
@@ -102,6 +104,6 @@ def _item(text: str) -> _Item:
         item = _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise UnusualItemError from error
-    if any(len(value) != 1 or not JSON_TYPES.keys() >= value.keys() for value in item.values()):
+    if any(len(value) != 1 for value in item.values()):
         raise UnusualItemError
     return item

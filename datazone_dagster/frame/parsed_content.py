@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from datazone_dagster.frame.item_types import ItemType, ListOf, MapOf, Scalar, descriptors_of
+from datazone_dagster.frame.json_bytes import booleans
 from datazone_dagster.frame.paths import SETS
 from datazone_dagster.frame.structure import Structure
 from datazone_dagster.frame.text_bytes import Bytes, are_within, bytes_of, offsets_of
@@ -80,7 +81,7 @@ def _forms(item_type: ItemType) -> dict[str, Content]:
 
 def _scalar(scalar: Scalar, descriptor: str) -> Content:
     if descriptor == "BOOL":
-        return Content(pa.bool_(), lambda values, _: values)
+        return Content(pa.bool_(), _read_booleans)
     sql = reading(scalar, "t")
 
     def read(values: pa.Array, query: Query) -> pa.Array:
@@ -92,6 +93,13 @@ def _scalar(scalar: Scalar, descriptor: str) -> Content:
     return Content(pa.string(), read)
 
 
+def _read_booleans(values: pa.Array, _: Query) -> pa.Array:
+    read = booleans(values)
+    if read is None:
+        raise UnfitContentError
+    return read
+
+
 def _all_read(values: pa.Array, read: pa.Array) -> pa.Array:
     if read.null_count != values.null_count:
         raise UnfitContentError
@@ -100,23 +108,22 @@ def _all_read(values: pa.Array, read: pa.Array) -> pa.Array:
 
 def _value(item_type: ItemType) -> Content:
     """Return the conversion of a typed value, `{"S": ...}`; the value of NULL is null."""
-    return _wrapped(_forms(item_type), null=None, has_null=True)
+    return _wrapped(_forms(item_type), null=None)
 
 
-def _wrapped(forms: dict[str, Content], *, null: str | None, has_null: bool) -> Content:
+def _wrapped(forms: dict[str, Content], null: str | None) -> Content:
     """Return the conversion of a typed value, in whichever form is present.
 
     Args:
         forms: Conversion of each descriptor but NULL.
         null: Text of the value of NULL; None: null.
-        has_null: Whether the value may be NULL.
     """
 
     def read(values: pa.Array, query: Query) -> pa.Array:
         parts = values.flatten()
         if not _has_one_each(values, parts):
             raise UnfitContentError
-        nulls = parts.pop() if has_null else pa.nulls(0)
+        nulls = _read_booleans(parts.pop(), query)
         found = [
             form.read(part, query)
             for form, part in zip(forms.values(), parts, strict=True)
@@ -131,8 +138,7 @@ def _wrapped(forms: dict[str, Content], *, null: str | None, has_null: bool) -> 
         return next(iter(forms.values())).read(parts[0], query)
 
     fields = [pa.field(name, form.kind) for name, form in forms.items()]
-    if has_null:
-        fields.append(pa.field("NULL", pa.bool_()))
+    fields.append(pa.field("NULL", pa.bool_()))
     return Content(pa.struct(fields), read)
 
 
@@ -209,32 +215,28 @@ def _struct_kind(fields: dict[str, Content]) -> pa.DataType:
 # --- plain JSON
 
 
-def plain_content_of(structure: Structure, descriptor: str, *, nulls: bool) -> Content | None:
+def plain_content_of(structure: Structure, descriptor: str) -> Content | None:
     """Return the conversion of a list or map to plain JSON, None if no sample had one.
 
     Args:
-        structure: Structure of the samples.
+        structure: Structure of the samples. Any value inside may be NULL as well.
         descriptor: L or M.
-        nulls: Whether any value inside may be NULL, and not only those that were in a sample.
     """
-    return _plain_forms(structure, nulls=nulls).get(descriptor)
+    return _plain_forms(structure).get(descriptor)
 
 
-def _plain_forms(structure: Structure, *, nulls: bool) -> dict[str, Content]:
+def _plain_forms(structure: Structure) -> dict[str, Content]:
     forms = {name: _PLAIN.get(name, _PLAIN_SET) for name in sorted(structure.scalars - {"NULL"})}
     if structure.element is not None:
-        forms["L"] = _plain_list(_plain_value(structure.element, nulls=nulls))
+        forms["L"] = _plain_list(_plain_value(structure.element))
     if structure.fields:
         fields = structure.fields.items()
-        forms["M"] = _plain_map({name: _plain_value(one, nulls=nulls) for name, one in fields})
+        forms["M"] = _plain_map({name: _plain_value(one) for name, one in fields})
     return forms
 
 
-def _plain_value(structure: Structure, *, nulls: bool) -> Content:
-    forms = _plain_forms(structure, nulls=nulls)
-    # The reader needs a field: a value that was nothing but empty lists is a NULL at most.
-    has_null = nulls or "NULL" in structure.scalars or not forms
-    return _wrapped(forms, null="null", has_null=has_null)
+def _plain_value(structure: Structure) -> Content:
+    return _wrapped(_plain_forms(structure), null="null")
 
 
 def _json_text(values: pa.Array, query: Query) -> pa.Array:
@@ -272,6 +274,10 @@ def _json_number(values: pa.Array, _: Query) -> pa.Array:
     if not pc.all(pc.match_substring_regex(values, _JSON_NUMBER), min_count=0).as_py():
         raise UnfitContentError
     return values
+
+
+def _json_boolean(values: pa.Array, query: Query) -> pa.Array:
+    return _read_booleans(values, query).cast(pa.string())
 
 
 def _plain_set(values: pa.Array, query: Query) -> pa.Array:
@@ -318,6 +324,6 @@ _PLAIN = {
     "S": _TEXT,
     "B": _TEXT,
     "N": Content(pa.string(), _json_number),
-    "BOOL": Content(pa.bool_(), lambda values, _: values.cast(pa.string())),
+    "BOOL": Content(pa.bool_(), _json_boolean),
 }
 _PLAIN_SET = Content(pa.list_(pa.string()), _plain_set)

@@ -21,7 +21,12 @@ FIRST_SEQUENCE_NUMBER = 100_000_000_000_000_000_000
 
 
 def text(image: Image) -> str | None:
-    return image if image is None or isinstance(image, str) else json.dumps(image)
+    """Return the image as the service writes it, a raw one as it is."""
+    return image if image is None or isinstance(image, str) else compact(image)
+
+
+def compact(image: Mapping[str, Any]) -> str:
+    return json.dumps(image, ensure_ascii=False, separators=(",", ":"))
 
 
 def chunk(
@@ -42,7 +47,7 @@ def chunk(
                 Log.EVENT_ID: f"e{position}",
                 Log.EVENT_NAME: "REMOVE" if new is None else "INSERT" if old is None else "MODIFY",
                 Log.EVENT_TIME: EVENT_TIME_OF_ALL,
-                Log.KEYS: json.dumps(keys or {"id": {"S": str(position)}}),
+                Log.KEYS: compact(keys or {"id": {"S": str(position)}}),
                 Log.OLD_IMAGE: text(old),
                 Log.NEW_IMAGE: text(new),
                 Log.SIZE_BYTES: 100 + position,

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame import items as items_module
-from datazone_dagster.frame import look_ahead, parsed_images, query_session
+from datazone_dagster.frame import known_items, look_ahead, query_session
 from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.items import ImageChoice
-from datazone_dagster.frame.parsed_images import parse_images
 from datazone_dagster.model.attributes import AttributeMapping
 from tests.dynamodb_values import NUMBERS, TEXTS, TYPED
 from tests.examples import LONG
@@ -33,6 +32,7 @@ TYPES = {
     "day": "date",
     "seconds": "timestamp_s",
     "weight": "double",
+    "prices": "map<string,struct<net:decimal(10,2),at:timestamp>>",
 }
 FULL: dict[str, Any] = {
     "id": {"S": "k"},
@@ -68,7 +68,16 @@ FULL: dict[str, Any] = {
     "day": {"S": "2024-05-06"},
     "seconds": {"N": "1700000000"},
     "weight": {"N": "1.25"},
+    "prices": {"M": {"A-1": {"M": {"net": {"N": "1.50"}}}, "a-1": {"M": {"net": {"N": "2"}}}}},
+    "sizes": {"M": {f"sku-{number}": {"N": str(number)} for number in range(250)}},
 }
+
+
+@pytest.fixture(autouse=True, params=["query", "reader"])
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parse images of any size as many are, or as few."""
+    least = 0 if request.param == "query" else 1 << 40
+    monkeypatch.setattr(known_items, "WORTH_A_QUERY", least)
 
 
 def read(
@@ -207,11 +216,9 @@ def outcome(
     return rows.to_pylist(), after
 
 
-def compact(image: Image) -> Image:
-    """Return an image as the service writes it, a raw one as it is."""
-    if not isinstance(image, Mapping):
-        return image
-    return json.dumps(image, ensure_ascii=False, separators=(",", ":"))
+def spaced(image: Image) -> Image:
+    """Return an image with spaces and escapes that the service does not write."""
+    return json.dumps(image) if isinstance(image, Mapping) else image
 
 
 @settings(max_examples=60 if LONG else 8, deadline=None)
@@ -220,7 +227,7 @@ def test_rows_are_those_by_discovery_whatever_the_images(
     images: list[Image], is_compact: bool
 ) -> None:
     known, mapping = learnt()
-    changes = chunk(*((compact(one) if is_compact else one, None) for one in images))
+    changes = chunk(*((one if is_compact else spaced(one), None) for one in images))
     fast = outcome(changes, known, mapping)
     slow = outcome(changes, by_discovery(), mapping)
     assert repr(fast) == repr(slow)
@@ -263,6 +270,10 @@ def test_items_are_read_in_one_pass_at_first_sight(monkeypatch: pytest.MonkeyPat
         {"plain": {"M": {"b": {}}}},
         {"plain": {"M": {"b": {"S": "\u007f"}}}},
         {"plain": {"M": {"set": {"SS": ["\u0000"]}}}},
+        {"plain": {"M": {"é": {"L": [{"BOOL": "true"}]}}}},
+        {"plain": {"M": {"a": {"NULL": "true"}}}},
+        {"prices": {"M": 5}},
+        {"sizes": {"M": [5]}},
     ],
     ids=json.dumps,
 )
@@ -307,71 +318,6 @@ def test_images_that_vary_are_soon_read_by_discovery_at_once() -> None:
     for number in range(5):
         _, mapping = read(chunk(({**FULL, f"new{number}": {"S": "x"}}, None)), known, mapping)
     assert not known.is_worth_trying
-
-
-@pytest.mark.parametrize(
-    "text",
-    ['{"a":{}}', '{"a":null}', '{"a":{"S":null}}', '{"a":{"S":"x","N":"1"}}', '{"b":{"S":"x"}}'],
-)
-def test_malformed_images_are_not_parsed(text: str) -> None:
-    layout = {"a": {"NULL": pa.bool_(), "S": pa.string(), "N": pa.string()}}
-    good = json.dumps({"a": {"S": "x"}})
-    assert parse_images(pa.chunked_array([[good, None]]), layout) is not None
-    assert parse_images(pa.chunked_array([[good, text]]), layout) is None
-
-
-TEXT = {"S": pa.string()}
-NESTED = {
-    "id": TEXT,
-    "é": {"S": pa.string(), "N": pa.string()},
-    "flag": {"BOOL": pa.bool_(), "NULL": pa.bool_()},
-    "names": {"SS": pa.list_(pa.string())},
-    "rows": {
-        "L": pa.list_(
-            pa.struct([("M", pa.struct([("b", pa.struct(TEXT)), ("a", pa.struct(TEXT))]))])
-        )
-    },
-}
-ROWS = [{"M": {"b": {"S": "x"}, "a": {"S": ""}}}, {"M": {"a": {"S": "y"}}}, {"M": {}}]
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        {"id": {"S": "k"}, "é": {"S": ": null 😀"}, "flag": {"BOOL": True}},
-        {"id": {"S": ""}, "é": {"N": "1"}, "flag": {"NULL": True}, "names": {"SS": ["b", "é"]}},
-        {"flag": {"BOOL": False}, "names": {"SS": []}, "rows": {"L": ROWS}},
-        {"rows": {"L": [{"M": {}}]}},
-        {"rows": {"L": []}},
-        {},
-        None,
-    ],
-    ids=json.dumps,
-)
-def test_nulls_are_searched_only_where_not_every_byte_is_accounted_for(
-    monkeypatch: pytest.MonkeyPatch, image: Image
-) -> None:
-    asked = list[object]()
-    monkeypatch.setattr(parsed_images, "_have_nulls", lambda *_: asked.append(1))
-    some = pa.array([compact(image), compact({"id": {"S": "k"}, "rows": {"L": ROWS}}), None])
-    for images in (some, some.slice(0, 1), some.slice(2)):
-        assert parse_images(pa.chunked_array([images]), NESTED) is not None
-    assert not asked
-    odd = pa.chunked_array([some, pa.array(['{"id":{"S":"k"},"names":null}'])])
-    parse_images(odd, NESTED)
-    assert asked
-
-
-def test_bytes_of_nulls_and_of_slices_are_left_out() -> None:
-    layout = {"a": {"NULL": pa.bool_(), "S": pa.string()}}
-    texts = [json.dumps({"a": {"S": str(number)}}) for number in range(4)]
-    whole = pa.array(texts)
-    masked = pa.Array.from_buffers(
-        pa.string(), 4, [pa.py_buffer(bytes([0b1011])), *whole.buffers()[1:]]
-    )
-    parsed = parse_images(pa.chunked_array([masked.slice(1, 3), whole.slice(0, 0)]), layout)
-    assert parsed is not None
-    assert parsed["a", "S"].to_pylist() == ["1", None, "3"]
 
 
 def test_changes_without_one_of_the_images_are_read_in_one_pass() -> None:

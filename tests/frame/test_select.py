@@ -153,7 +153,7 @@ def test_the_full_record_has_the_standard_fields() -> None:
         "ApproximateCreationDateTime", "Keys", "NewImage", "OldImage", "SequenceNumber",
         "SizeBytes", "StreamViewType",
     ]  # fmt: skip
-    assert row["dynamodb"]["Keys"] == '{"id": {"S": "1"}}'
+    assert row["dynamodb"]["Keys"] == '{"id":{"S":"1"}}'
 
 
 @pytest.mark.parametrize(

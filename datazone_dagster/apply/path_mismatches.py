@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.path_notes import change_ids
@@ -14,10 +15,14 @@ from datazone_dagster.frame.record_view import FieldNames, OtherTypeRead
 from datazone_dagster.model.column_names import KEY, VERSION, Log
 from datazone_dagster.model.quarantine_policy import mismatch_reason, on_mismatch_of
 from datazone_dagster.model.report import PathMismatch
+from datazone_dagster.model.snapshot_state import ABSENT, SNAPSHOT_EVENT
 from datazone_dagster.text import shown
 
 NO_OLD_IMAGES = "NEW_IMAGE"
 """View type of a stream whose records have no old image."""
+
+VIEW_TYPE_COLUMNS = (Log.VIEW_TYPE, Log.EVENT_NAME, Log.USER_PRINCIPAL)
+"""Columns that tell the view type of a stream."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,18 @@ def quarantined(found: Iterable[Mismatches]) -> dict[int, str]:
 
 
 def view_types_of(changes: pa.Table) -> frozenset[str]:
-    """Return the view types of the streams that changes came from."""
-    return frozenset(changes[Log.VIEW_TYPE].unique().drop_null().to_pylist())
+    """Return the view types of the streams that changes came from.
+
+    Rows of a snapshot came from none: they have no old image whatever the stream carries.
+
+    Args:
+        changes: Changes with at least `VIEW_TYPE_COLUMNS`.
+    """
+    is_scanned = pc.equal(changes[Log.EVENT_NAME], SNAPSHOT_EVENT)
+    is_absent = pc.equal(changes[Log.USER_PRINCIPAL], ABSENT)
+    of_snapshot = pc.or_(pc.fill_null(is_scanned, False), pc.fill_null(is_absent, False))
+    of_stream = changes[Log.VIEW_TYPE].filter(pc.invert(of_snapshot))
+    return frozenset(of_stream.unique().drop_null().to_pylist())
 
 
 def _key_attributes(changes: pa.Table) -> Mapping[str, object]:

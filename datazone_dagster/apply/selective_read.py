@@ -17,7 +17,7 @@ import pyarrow as pa
 from datazone_dagster.apply.change_scan import CHANGE_COLUMNS, ChangeScan, FullChunkNeededError
 from datazone_dagster.apply.chunk import CHANGES_SCHEMA, NOTHING_REFUSED, FunctionResult, Prepared
 from datazone_dagster.apply.image_views import ROW, ROW_GROUP, VIEWS_SCHEMA, Images, merged_columns
-from datazone_dagster.apply.path_mismatches import view_types_of
+from datazone_dagster.apply.path_mismatches import VIEW_TYPE_COLUMNS, view_types_of
 from datazone_dagster.changelog.log import ChangeLogSnapshot
 from datazone_dagster.changelog.row_groups import RowGroup, RowGroups
 from datazone_dagster.delta import guarded
@@ -154,14 +154,17 @@ def _sampled_row_bytes(row_groups: RowGroups, frames: Mapping[str, Frame]) -> fl
 
 
 def _view_types(row_groups: RowGroups, frames: Mapping[str, Frame]) -> frozenset[str]:
-    """Return the view types of the first changes, if a frame reads old images.
+    """Return the view types of the stream's first changes, if a frame reads old images.
 
     A stream never changes its view type; the changes of another stream follow in other batches.
     """
     if not any(frame.field_names.reads_old_images for frame in frames.values()):
         return frozenset()
-    first = _first_rows(row_groups, [Log.VIEW_TYPE])
-    return frozenset() if first is None else view_types_of(first[1])
+    for row_group in row_groups:
+        types = view_types_of(row_groups.read(row_group, VIEW_TYPE_COLUMNS))
+        if types:
+            return types
+    return frozenset()
 
 
 def _first_rows(row_groups: RowGroups, columns: Sequence[str]) -> tuple[RowGroup, pa.Table] | None:

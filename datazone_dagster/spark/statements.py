@@ -14,7 +14,7 @@ import pyarrow as pa
 from datazone_dagster.changelog.schema import bucket_of
 from datazone_dagster.dataset.deletes import TTL_PRINCIPAL
 from datazone_dagster.model.column_names import DELETED, EVENT_TIME, HIDDEN, KEY, VERSION, Log
-from datazone_dagster.model.snapshot_state import ABSENT
+from datazone_dagster.model.snapshot_state import ABSENT, SNAPSHOT_EVENT
 from datazone_dagster.model.version import EPOCH_DIGITS, split_version
 from datazone_dagster.rows.merge_batch import CAUSE
 from datazone_dagster.spark.frame_query import FrameQuery, relation
@@ -80,13 +80,19 @@ class LogRange:
             f"min({Log.VERSION}) AS lowest, max({Log.VERSION}) AS highest, "
             f"max(CASE WHEN {KEY} IS NULL THEN {Log.BATCH} END) AS unclear_through, "
             f"count_if({_EXPIRED}) AS expired, "
-            f"array_sort(collect_set({Log.VIEW_TYPE})) AS view_types FROM dz_keyed"
+            f"array_sort(collect_set(CASE WHEN NOT {_OF_SNAPSHOT} THEN {Log.VIEW_TYPE} END)) "
+            "AS view_types FROM dz_keyed"
         )
 
 
 _IS_REMOVED = f"coalesce({Log.EVENT_NAME} = 'REMOVE', false)"
 _EXPIRED = f"({_IS_REMOVED} AND coalesce({Log.USER_PRINCIPAL} = {text_of(TTL_PRINCIPAL)}, false))"
 _SWEPT = f"({_IS_REMOVED} AND coalesce({Log.USER_PRINCIPAL} = {text_of(ABSENT)}, false))"
+
+_OF_SNAPSHOT = (
+    f"(coalesce({Log.EVENT_NAME} = {text_of(SNAPSHOT_EVENT)}, false) OR "
+    f"coalesce({Log.USER_PRINCIPAL} = {text_of(ABSENT)}, false))"
+)
 
 
 def batch_query(log: LogRange, query: FrameQuery, latest_of: Sequence[str]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pytest
@@ -27,8 +29,10 @@ from datazone_dagster.pipeline import (
 )
 from datazone_dagster.snapshot.scanned_records import ScannedRecords
 from datazone_dagster.sources import DynamoDBSource
+from datazone_dagster.testing import ScriptedStream
 from tests.new_process import NewProcess
-from tests.snapshot.flow import SOURCE, World, flow, item, small_flow
+from tests.snapshot.flow import SOURCE, World, flow, item, key, small_flow
+from tests.snapshot.scripted_table import ScriptedTable
 
 AT = datetime(2026, 1, 1, 12, 0, 7, tzinfo=timezone.utc)
 ARN = "arn:aws:dynamodb:eu-west-1:000000000000:table/orders"
@@ -102,6 +106,48 @@ def test_a_function_sees_the_fields_that_the_docs_name(tmp_path: Path) -> None:
     assert (row["number"], row["total"], row["old"]) == ("0", "5", None)
     assert (row["principal"], row["region"]) == (None, "eu-west-1")
     assert row["at"] == world.clock.now.replace(microsecond=0) - timedelta(seconds=62)
+
+
+@pytest.mark.parametrize(
+    ("mode", "function"),
+    [
+        ("merge", lambda orders: orders.select("dynamodb.OldImage.total.N as before")),
+        ("merge", lambda orders: orders.items("both").arrow()),
+        ("append", lambda orders: orders.items("both")),
+    ],
+)
+@pytest.mark.parametrize("view_type", ["NEW_IMAGE", "NEW_AND_OLD_IMAGES"])
+def test_only_the_stream_decides_whether_there_are_old_images(
+    tmp_path: Path,
+    view_type: str,
+    mode: Literal["merge", "append"],
+    function: Callable[[Frame], object],
+) -> None:
+    reads_old = transform(
+        input_mapping={"orders": Input(Stream(source=SOURCE))},
+        output_mapping={"shown": Output(Dataset(id="shown", mode=mode))},
+        name="reads_old",
+    )(function)
+    world = World(Layout(str(tmp_path)), reads_old)
+    world.stream = ScriptedStream("orders", key=("id",), clock=world.clock, view_type=view_type)
+    world.table = ScriptedTable(world.stream, world.clock)
+
+    def lacks_old_images() -> list[bool]:
+        reports = apply_transform(reads_old, world.layout, clock=world.clock)
+        return [report.lacks_old_images for report in reports.values() if report.records]
+
+    world.stream.put(item(1, 5))
+    world.drain()
+    assert lacks_old_images() == [view_type == "NEW_IMAGE"]
+    world.table.put_unseen(item(2, 5))
+    world.table.delete_unseen(key(1))
+    found = []
+    while not world.snapshot().is_over:
+        world.wait()
+        found += lacks_old_images()
+    found += lacks_old_images()
+    # Of the scanned item, and where deletes count, of the one that was gone.
+    assert found == [False] * (1 if mode == "append" else 2)
 
 
 def test_a_history_opens_an_interval_only_where_the_item_differs(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ class Structure:
             folded = {name.casefold(): name for name in self.fields}
             for name, attribute in inner.items():
                 # DuckDB folds the case of names: of two that differ in case, the second is left out
-                if folded.setdefault(name.casefold(), name) == name:
+                # (and an empty one, which it refuses)
+                if name and folded.setdefault(name.casefold(), name) == name:
                     self.fields.setdefault(name, Structure()).learn(attribute, depth + 1)
 
 

@@ -35,7 +35,7 @@ from tests.examples import examples
 
 THOROUGH = settings(max_examples=examples(60), deadline=None)
 
-_NAMES = st.sampled_from(["a", "b", "A", "S", 'q"q', "é"])
+_NAMES = st.sampled_from(["a", "b", "A", "S", 'q"q', "é", ""])
 _LEAVES = st.one_of(
     *(values for descriptor, values in TYPED.items() if descriptor not in {"L", "M"})
 ).map(lambda typed: next((name, compact(inner)) for name, inner in typed.items()))

@@ -48,9 +48,17 @@ def failure_of(error: TransformError) -> Failure:
 
 
 def reason_of(error: TransformError) -> str:
-    """Return the reason of a change that the function failed on."""
+    """Return the reason of a change that the function failed on.
+
+    It names no batches and no keys, so that changes with one cause have one reason.
+    """
     cause = error.__cause__
-    text = error.what if cause is None or isinstance(cause, DatazoneError) else text_of(cause)
+    if cause is None:
+        text = error.what
+    elif isinstance(cause, DatazoneError):
+        text = cause.what if type(cause) is type(error) else error.what
+    else:
+        text = text_of(cause)
     return failed_reason(text)
 
 

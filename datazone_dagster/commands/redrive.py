@@ -15,6 +15,8 @@ from datazone_dagster.model.report import RedriveReport
 from datazone_dagster.pipeline import quarantine_report
 from datazone_dagster.text import MESSAGE_CHARS, shown
 
+_SHOWN_REASONS = 20
+
 
 @click.command(short_help="Apply the quarantined records of a dataset.")
 @click.argument("dataset_id", metavar="DATASET")
@@ -53,10 +55,14 @@ def redrive(project: Project, dataset_id: str, only_list: bool, as_json: bool) -
             f"{_records(report.waiting)} left in the quarantine."
         )
         note(not_reported)
-    for (reason, count), keys in zip(report.reasons, report.keys, strict=True):
+    reasons = list(zip(report.reasons, report.keys, strict=True))
+    for (reason, count), keys in reasons[:_SHOWN_REASONS]:
         say(f"  {count:,} x {shown(reason, MESSAGE_CHARS)}")
         more = f" and {count - len(keys):,} more" if count > len(keys) else ""
         say(f"    keys: {', '.join(map(shown, keys)) or 'none'}{more}")
+    others = [count for (_, count), _ in reasons[_SHOWN_REASONS:]]
+    if others:
+        say(f"  {sum(others):,} more for {_other_reasons(len(others))}: --json shows all.")
 
 
 def _plain(report: RedriveReport) -> dict[str, object]:
@@ -75,6 +81,10 @@ def _plain(report: RedriveReport) -> dict[str, object]:
             for (reason, records), keys in reasons
         ],
     }
+
+
+def _other_reasons(count: int) -> str:
+    return "another reason" if count == 1 else f"{count:,} other reasons"
 
 
 def _records(count: int) -> str:

@@ -17,7 +17,7 @@ from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.model.layout import Layout
-from datazone_dagster.pipeline import apply_transform, drain_once, read_dataset
+from datazone_dagster.pipeline import apply_transform, drain_once, quarantine_report, read_dataset
 from datazone_dagster.sources import DynamoDBSource
 from datazone_dagster.testing import ScriptedStream
 
@@ -117,6 +117,25 @@ def test_failing_changes_are_quarantined_and_the_rest_is_applied(
     assert all(reason.startswith("the function failed: ") for _, reason in waiting(layout))
     expected = [(f"k{n}", n) for n in range(200) if n not in (17, 18, 150)]
     assert rows(layout) == expected
+
+
+def test_changes_that_fail_alike_have_one_reason(tmp_path: Path) -> None:
+    """So `redrive --list` shows one line with a count, whatever the number of keys."""
+
+    def no_number(orders: Frame) -> Frame:
+        return orders.select(
+            "dynamodb.Keys.id.S as id",
+            "case when dynamodb.NewImage.total.N like '-%' then cast('x' as bigint) end as total",
+        )
+
+    layout, stream = Layout(str(tmp_path)), ScriptedStream()
+    for number in range(200):
+        put(stream, f"k{number}", -number if number in (17, 18, 150) else number)
+    land(stream, layout)
+    apply_transform(build(no_number, "quarantine"), layout)
+    ((reason, records),) = quarantine_report(build(no_number, "fail"), "out", layout).reasons
+    assert records == 3
+    assert reason.endswith("Could not convert string 'x' to INT64.")
 
 
 def test_in_merge_mode_the_newest_change_that_passes_counts(tmp_path: Path) -> None:

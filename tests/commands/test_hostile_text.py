@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -94,6 +95,23 @@ def test_a_long_reason_is_shown_with_its_cause_and_the_keys(tmp_path: Path) -> N
     assert '    keys: {"id":{"S":"order-0"}}, {"id":{"S":"order-1"}}' in listed
     assert "order-5" not in listed
     assert "and 3 more" in listed
+
+
+def test_a_list_of_many_reasons_ends(tmp_path: Path) -> None:
+    """Values are part of many texts, so each record may have a reason of its own."""
+    project = ProjectFolder(tmp_path, DEFINITIONS)
+    for number in range(23):
+        project.stream.put({"id": {"S": f"order-{number}"}, "bad": {"S": f"value {number}"}})
+    for number in range(300):
+        project.stream.put({"id": {"S": f"good-{number}"}})
+    project.drain()
+    project.apply()
+    listed = project.run("redrive", "current", "--list").stdout
+    assert "current: 23 records in the quarantine." in listed
+    assert listed.count("1 x the function failed") == 20
+    assert listed.endswith("  3 more for 3 other reasons: --json shows all.\n")
+    (line,) = project.run("redrive", "current", "--list", "--json").stdout.splitlines()
+    assert len(json.loads(line)["reasons"]) == 23
 
 
 def test_who_accepts_a_gap_can_not_write_to_the_terminal_of_others(

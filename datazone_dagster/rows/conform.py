@@ -20,6 +20,7 @@ from datazone_dagster.model.column_names import HIDDEN, KEY, KEY_NUMBER, RESERVE
 from datazone_dagster.model.contract import Column, ColumnType, Contract
 from datazone_dagster.rows.align import aligned, number_texts
 from datazone_dagster.rows.partition_values import refused_values
+from datazone_dagster.rows.sql_types import sql_type
 from datazone_dagster.rows.widening import fits, widest
 from datazone_dagster.text import shown
 
@@ -243,7 +244,7 @@ class _Conforming:
             wanted = arrow_type(declared.type)
             if existing is None or fits(existing, wanted):
                 return wanted
-            raise self._changed(new, existing, f"is declared as {wanted}", pa.nulls(0, pa.bool_()))
+            raise self._changed(new, existing, "declared as", wanted, pa.nulls(0, pa.bool_()))
         if existing is None:
             return new.type
         if fits(new.type, existing) or self.contract.policy_of(new.name) != "evolve":
@@ -251,7 +252,7 @@ class _Conforming:
         both = _of_key_numbers(new, existing) or widest(existing, new.type)
         if both is None:
             every = pc.is_valid(self.rows[new.name])
-            raise self._changed(new, existing, f"is now {new.type}", every)
+            raise self._changed(new, existing, "now", new.type, every)
         return both
 
     def _converted(self, new: pa.Field, wanted: pa.DataType) -> pa.ChunkedArray:
@@ -266,8 +267,8 @@ class _Conforming:
         lost = self._not_exempt(lost)
         if pc.any(lost).as_py():
             if not self.contract.refuses(new.name):
-                raise self._changed(new, wanted, f"is now {new.type}", lost)
-            self._refuse(lost, f"column {new.name!r} holds a value that is no {wanted}")
+                raise self._changed(new, wanted, "now", new.type, lost)
+            self._refuse(lost, f"column {new.name!r} holds a value that is no {sql_type(wanted)}")
         return converted
 
     def _check_sibling(self, sibling: pa.Field, has_value: pa.Array) -> None:
@@ -281,7 +282,7 @@ class _Conforming:
         lost = self._not_exempt(has_value)
         if not pc.any(lost).as_py():
             return
-        kind = self.table.field(column).type
+        kind = sql_type(self.table.field(column).type)
         if self.contract.refuses(column):
             self._refuse(lost, f"column {column!r} holds a value that is no {kind}")
             return
@@ -324,17 +325,17 @@ class _Conforming:
         self.refused = reasons if self.refused is None else pc.coalesce(self.refused, reasons)
 
     def _changed(
-        self, new: pa.Field, existing: pa.DataType, conflict: str, where: pa.Array
+        self, new: pa.Field, existing: pa.DataType, how: str, other: pa.DataType, where: pa.Array
     ) -> SchemaChangeError:
         values = self.rows[new.name].filter(where) if len(where) else self.rows[new.name][:0]
         example = f", for example {shown(values[0], 80)!r}" if len(values) else ""
+        kind, again = sql_type(existing), f"`datazone-dagster rebuild {self.dataset_id}`"
         return SchemaChangeError(
-            f"Dataset {self.dataset_id!r}: column {new.name!r} is {existing} in the table and "
-            f"{conflict}{example}: {existing} can't hold every value of that type.",
+            f"Dataset {self.dataset_id!r}: column {new.name!r} is {kind} in the table and is {how} "
+            f"{sql_type(other)}{example}. Without a cast, {kind} can't hold every such value.",
             safe=_NOTHING_LOST,
-            hint=f"Three ways out: cast it to {existing} in the function; give it another name; or "
-            f"run `datazone-dagster rebuild {self.dataset_id}`, which rebuilds the table from the "
-            "change log with the new type.",
+            hint=f"Three ways out: cast it to {kind} in the function; give it another name; or run "
+            f"{again}, which makes the table with the new type.",
         )
 
 

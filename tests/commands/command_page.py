@@ -20,7 +20,8 @@ INTRODUCTION = """\
 # The command line
 
 Made by `make command-page` from the commands. `datazone-dagster COMMAND --help` and
-`--json-schema` show the same.
+`--json-schema` show the same. `python -m datazone_dagster COMMAND` works too, where the script
+is not on the PATH.
 
 Commands that take `-f` load your `definitions.py`, as Dagster does, and work on the lakehouse that
 it names. All of them are safe while Dagster runs.

@@ -33,6 +33,12 @@ def test_the_overview_imports_no_command() -> None:
     assert done.stdout.strip().endswith("['datazone_dagster.cli']")
 
 
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "datazone_dagster", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("datazone-dagster, version ")
+
+
 def test_version() -> None:
     done = CliRunner().invoke(main, ["--version"])
     assert done.output.startswith("datazone-dagster, version ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datazone_dagster.dagster_glue.instance_config import dagster_yaml
+from tests.faults.world import overload
 
 PROJECT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 90.0
@@ -26,11 +28,22 @@ def wait_for(
     deadline_seconds: float = DEADLINE_SECONDS,
     every_seconds: float = 0.1,
 ) -> None:
-    deadline = time.monotonic() + deadline_seconds
+    """Wait for a state.
+
+    Args:
+        state: Function that returns whether the state is reached.
+        what: Name of the state.
+        deadline_seconds: Longest time on a machine of its own. Time counts less where more
+            processes are runnable than there are cores: Dagster's take seconds of CPU to start.
+        every_seconds: Time between two looks.
+    """
+    left_seconds, looked_at = deadline_seconds, time.monotonic()
     pause = threading.Event()
     while not state():
-        assert time.monotonic() < deadline, f"not in time: {what}"
+        assert left_seconds > 0, f"not in time: {what}"
         pause.wait(every_seconds)
+        now = time.monotonic()
+        left_seconds, looked_at = left_seconds - (now - looked_at) / overload(), now
 
 
 class DagsterHome:
@@ -43,15 +56,16 @@ class DagsterHome:
         lakehouse_uri: str,
         *,
         max_concurrent_runs: int = 10,
-        start_timeout_seconds: int = 20,
+        start_timeout_seconds: int | None = None,
     ) -> None:
         home.mkdir()
+        start_seconds = start_timeout_seconds or math.ceil(20 * overload())
         text = dagster_yaml()
         for shipped, here in (
             ("max_concurrent_runs: 10", f"max_concurrent_runs: {max_concurrent_runs}"),
             # Notice soon that a run does not start because its code server died.
             ("poll_interval_seconds: 30", "poll_interval_seconds: 1"),
-            ("start_timeout_seconds: 180", f"start_timeout_seconds: {start_timeout_seconds}"),
+            ("start_timeout_seconds: 180", f"start_timeout_seconds: {start_seconds}"),
         ):
             assert shipped in text
             text = text.replace(shipped, here)

@@ -25,7 +25,8 @@ from moto.server import ThreadedMotoServer
 
 BUCKET = "lake"
 SCRIPT = "/_script"
-Trouble = Literal["refused", "answer lost", "killed before", "killed after"]
+DELIVER = "/_deliver"
+Trouble = Literal["refused", "answer lost", "late", "killed before", "killed after"]
 
 
 class FaultyStore:
@@ -56,9 +57,12 @@ class FaultyStore:
         """Inject a fault into the commits (PUTs of Delta log entries) of one table.
 
         Args:
-            commits_to: Substring of the path of the table.
+            commits_to: Path of the table below the lakehouse, or a part that it begins with:
+                "current/" is not "_tombstones/current/".
             trouble: `refused`: the store responds with 500 and stores nothing. `answer lost`:
                 the store stores the entry, and the connection is closed without a response.
+                `late`: the connection is closed at once, and the entry comes to the store with
+                `deliver`, as if the network had kept it.
                 `killed`: the committing process gets SIGKILL before or after the store stores
                 the entry.
             every: Every nth commit is struck.
@@ -71,10 +75,14 @@ class FaultyStore:
         """Stop the faults; return how many commits were struck."""
         return self._post({"commits_to": None, "trouble": "refused", "every": 1})
 
-    def _post(self, script: dict[str, object]) -> int:
+    def deliver(self) -> int:
+        """Let the entries that are late come to the store; return how many it stored."""
+        return self._post({}, DELIVER)
+
+    def _post(self, script: dict[str, object], path: str = SCRIPT) -> int:
         body = json.dumps(script).encode()
-        with urllib.request.urlopen(self._url + SCRIPT, body, timeout=10) as answer:
-            return int(json.load(answer)["struck"])
+        with urllib.request.urlopen(self._url + path, body, timeout=60) as answer:
+            return int(json.load(answer)["count"])
 
 
 @contextmanager
@@ -98,6 +106,7 @@ class _Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.moto = moto
         self.lock = threading.Lock()
+        self.late: list[tuple[str, bytes, dict[str, str]]] = []
         self.set_script({"commits_to": None, "trouble": "refused", "every": 1})
 
     def set_script(self, script: dict[str, object]) -> int:
@@ -112,7 +121,8 @@ class _Proxy(ThreadingHTTPServer):
         commits_to = self.script["commits_to"]
         if commits_to is None or method != "PUT" or "/_delta_log/" not in path:
             return None
-        if str(commits_to) not in path:
+        _, _, _, table_path = path.split("/", 3)  # bucket, lakehouse
+        if not table_path.startswith(str(commits_to)):
             return None
         with self.lock:
             self.commits += 1
@@ -134,7 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.path == SCRIPT:
             struck = self.server.set_script(json.loads(body))
-            self._answer(200, {}, json.dumps({"struck": struck}).encode())
+            self._answer(200, {}, json.dumps({"count": struck}).encode())
+            return
+        if self.path == DELIVER:
+            late, self.server.late = self.server.late, []
+            answers = [self._forwarded("PUT", *request)[0].status for request in late]
+            self._answer(200, {}, json.dumps({"count": answers.count(200)}).encode())
             return
         trouble = self.server.trouble_of(self.command, self.path)
         if trouble == "refused":
@@ -143,16 +158,16 @@ class _Handler(BaseHTTPRequestHandler):
         if trouble == "killed before":
             self._kill()
             return
-        connection = http.client.HTTPConnection(*self.server.moto)
-        connection.request(self.command, self.path, body, dict(self.headers.items()))
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
+        headers = dict(self.headers.items())
+        if trouble == "late":
+            self.server.late.append((self.path, body, headers))
+            self._hang_up()
+            return
+        answer, content = self._forwarded(self.command, self.path, body, headers)
         if trouble == "killed after":
             self._kill()
         if trouble in ("answer lost", "killed after"):
-            self.close_connection = True
-            self.connection.close()
+            self._hang_up()
             return
         headers = {
             name: value
@@ -160,6 +175,20 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("transfer-encoding", "connection")
         }
         self._answer(answer.status, headers, content)
+
+    def _forwarded(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection(*self.server.moto)
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer, content
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.close()
 
     def _kill(self) -> None:
         """Kill the process that sent this request; killing it twice does no harm."""

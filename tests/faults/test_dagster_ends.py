@@ -26,7 +26,8 @@ from tests.faults.world import (
     stream_client,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
+# `wait_for` gives up by itself; on a machine that is busy, it waits for longer.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 SLOW_SECONDS = 1.5
 
@@ -157,7 +158,7 @@ def test_the_machine_fails_once(table: OrdersTable, layout: Layout, home: Dagste
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_machine_fails_many_times(
     table: OrdersTable, layout: Layout, home: DagsterHome, seed: int

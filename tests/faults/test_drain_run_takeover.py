@@ -24,7 +24,7 @@ from tests.faults.world import (
     grace_seconds,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(1200)]
 
 TAKEN_OVER_WITHIN_SECONDS = 60.0
 """On a machine that has a core for each process; Dagster's own start is most of it."""

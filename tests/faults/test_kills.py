@@ -81,10 +81,10 @@ def store() -> Iterator[FaultyStore]:
         yield store
 
 
-KILLED = [("/current/", "killed before"), ("/current/", "killed after")]
+KILLED = [("current/", "killed before"), ("current/", "killed after")]
 KILLED_ELSEWHERE = [
     (table_path, trouble)
-    for table_path in ("_changelog/", "_checkpoints/", "_tombstones/", "/events/")
+    for table_path in ("_changelog/", "_checkpoints/", "_tombstones/", "events/")
     for trouble in ("killed before", "killed after")
 ]
 

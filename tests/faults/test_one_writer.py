@@ -20,7 +20,7 @@ from tests.faults.orders import SOURCE, flow
 from tests.faults.world import OrdersTable, assert_exactly_once, catch_up, stream_client
 
 # The default run has tests/dagster_glue/test_pools.py: who sets which limit, and when.
-pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(1200)]
 
 LAUNCH = ["-m", "dagster", "job", "launch", "-m", "tests.faults.dagster_project"]
 BY_HAND = 3

@@ -132,9 +132,7 @@ def test_commits_to_an_object_store(store: FaultyStore, trouble: Trouble) -> Non
 
 @pytest.mark.faults
 @pytest.mark.parametrize("trouble", ["refused", "answer lost"])
-@pytest.mark.parametrize(
-    "table_path", ["_changelog/", "_checkpoints/", "_tombstones/", "/current/"]
-)
+@pytest.mark.parametrize("table_path", ["_changelog/", "_checkpoints/", "_tombstones/", "current/"])
 def test_commits_to_each_table_in_an_object_store(
     store: FaultyStore, table_path: str, trouble: Trouble
 ) -> None:

@@ -32,9 +32,14 @@ GRACE_SECONDS = 10.0
 """Time that a process gets to shut down."""
 
 
+def overload() -> float:
+    """Return how many processes are runnable for each core; at least 1.0."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def grace_seconds() -> float:
     """Return `GRACE_SECONDS`, scaled up if more processes are runnable than there are cores."""
-    return GRACE_SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return GRACE_SECONDS * overload()
 
 
 STATUSES = ("placed", "paid", "shipped", HIDDEN_STATUS)

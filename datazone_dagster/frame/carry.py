@@ -82,7 +82,7 @@ def _carrying_table(table: Node, carriers: set[str], hidden: Sequence[str]) -> s
         return _carrying_table(table["right"], carriers, hidden) if left is None else left
     if kind == "PIVOT" and table["unpivot_names"] and not table["column_name_alias"]:
         return str(table["alias"]) if _unpivoted(table, carriers, hidden) else None
-    if kind == "SUBQUERY" and table["alias"] and not table["column_name_alias"]:
+    if kind == "SUBQUERY" and not table["column_name_alias"]:  # perhaps without a name
         inner: Node = table["subquery"]["node"]
         return str(table["alias"]) if _carry(inner, carriers, hidden) else None
     return None

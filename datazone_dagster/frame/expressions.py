@@ -199,7 +199,6 @@ def queries(scope: Scope, text: str) -> list[Expression]:
     rows = with_rows(original, scope.rows, records)
     rewriter = PathRewriter(records, scope.names, call, scope.ask, rows)
     plain = rewriter.rewrite(original)
-    _name_paths(plain, original, rewriter)
     carried = copy.deepcopy(plain)
     found = [carried] if scope.hidden and carry(carried, scope.source, scope.hidden) else []
     found.append(plain)
@@ -241,15 +240,6 @@ def _deciding_part(query: Node, *, row_wise: bool) -> object:
     if not row_wise or any(unnests(part) for part in nodes(query["select_list"])):
         return query
     return query["where_clause"]
-
-
-def _name_paths(node: Node, original: Node, rewriter: PathRewriter) -> None:
-    """Give names to the unnamed paths that a query selects, in place."""
-    for item, before in zip(
-        node.get("select_list", ()), original.get("select_list", ()), strict=True
-    ):
-        if not item["alias"]:
-            item["alias"] = rewriter.output_name(before) or ""
 
 
 def _over_previous(scope: Scope, node: Node) -> str:

@@ -118,7 +118,10 @@ class PathRewriter:
         if tree.get("class") == "FUNCTION" and not looked_for(tree):
             self._refuse_unnamed(tree)
         self._keep_records_in(tree)
-        return {key: self.rewrite(part, as_list=as_list) for key, part in tree.items()}
+        copied = {key: self.rewrite(part, as_list=as_list) for key, part in tree.items()}
+        if tree.get("type") == "SELECT_NODE":
+            self._name_paths(copied["select_list"], tree["select_list"])
+        return copied
 
     def rewrite_output(self, item: Node) -> Node:
         """Return a copy of an item of a select list, as `rewrite` does.
@@ -207,6 +210,12 @@ class PathRewriter:
     def _need_all(self) -> None:
         self.names.read(FIELDS)
         self.needs.update(FIELDS)
+
+    def _name_paths(self, copied: list[Node], items: list[Node]) -> None:
+        """Give names to the unnamed paths that a query selects, in place."""
+        for copy, item in zip(copied, items, strict=True):
+            if not copy["alias"]:
+                copy["alias"] = self.output_name(item) or ""
 
     def output_name(self, item: Node) -> str | None:
         """Return the last attribute of a path as its name, None for any other expression."""

@@ -29,7 +29,8 @@ _HINTS = {
     "WHERE clause cannot contain window": "Name the window's result first, with with_columns(), or "
     "use QUALIFY in sql().",
     "referenced in UNPIVOT": "UNPIVOT takes columns, not paths: name them in a select() before.",
-    "the value has no fields": "To read paths in a list of records, unnest it first.",
+    "the value has no fields": "An element of an L is JSON text: element->>'S'. A list of records "
+    "is unnested before its paths are read.",
 }
 """Hints by a part of the reason."""
 

@@ -51,6 +51,11 @@ CARRIED = [
     "with k (name, n) as (values ('INSERT', 1)) select * from changes join k on name = eventName",
     "select eventID, _dz_key, _dz_version, _dz_event_time from changes",
     "select eventID, _dz_key from changes",
+    "select eventID from (select * from changes)",
+    "select * from (select eventID from changes where eventName <> 'x')",
+    "select eventID, name from (select * from changes), customers",
+    "select c.eventID from customers join (select * from changes) as c on true",
+    "from (from (from changes))",
     "unpivot changes on eventID, eventName into name n value v",
     "select n, v from changes unpivot (v for n in (eventID, eventName))",
     "select u.*, name from customers, changes unpivot (v for n in (eventID, eventName)) u",
@@ -107,6 +112,25 @@ def test_a_star_in_a_subquery_is_not_a_star_of_the_expression() -> None:
     assert frame().filter(f"{RANK} = 2").arrow().num_rows == 1
     known = "exists(select * from customers c where c.id = dynamodb.Keys.id.S)"
     assert frame().select("eventID", known).columns == ["eventID", known]
+
+
+def test_an_unnamed_path_has_its_name_in_a_subquery_too() -> None:
+    named = "(select dynamodb.NewImage.n.N, dynamodb.Keys.id.S, dynamodb.SizeBytes from changes)"
+    rows = frame().sql(f"select id, n, name, sizebytes from {named} join customers using (id)")
+    assert sorted(row["n"] or "" for row in rows.arrow().to_pylist()) == ["", "5", "7"]
+    assert frame().sql(f"select * from {named}").columns == ["n", "id", "SizeBytes"]
+    both = f"with t as {named} select n from t union all select n from t"
+    assert frame().sql(both).arrow().num_rows == 6
+    twice = "(select dynamodb.NewImage.n.N, dynamodb.OldImage.n.N as before from changes)"
+    assert frame().sql(f"select before, n from {twice}").arrow().num_rows == 3
+
+
+def test_of_two_unnamed_subqueries_the_first_one_has_the_keys() -> None:
+    versions = {row["eventID"]: row["_dz_version"] for row in frame().arrow().to_pylist()}
+    two = "(select eventID as a from changes), (select eventID as b from changes)"
+    rows = frame().sql(f"select a, b from {two}").arrow().to_pylist()
+    assert len(rows) == 9
+    assert all(row["_dz_version"] == versions[row["a"]] for row in rows)
 
 
 def test_sql_after_stages_and_stages_after_sql() -> None:

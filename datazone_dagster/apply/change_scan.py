@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from datazone_dagster.apply.chunk import ChunkFacts
 from datazone_dagster.apply.image_views import ROW, ROW_GROUP
 from datazone_dagster.changelog.row_groups import RowGroup, RowGroups
-from datazone_dagster.dataset.latest import only_latest
+from datazone_dagster.dataset.latest import each_once, only_latest
 from datazone_dagster.items.keys import key_column
 from datazone_dagster.model.column_names import EVENT_TIME, KEY, VERSION, Log
 from datazone_dagster.model.size_policy import NEARLY, ChunkBounds
@@ -112,7 +112,8 @@ class ChangeScan:
         if self.latest_only:  # once more, since several texts may mean the same key
             changes = only_latest(changes, keys, changes[Log.VERSION])
         changes = changes.append_column(VERSION, changes[Log.VERSION])
-        return changes.append_column(EVENT_TIME, changes[Log.EVENT_TIME])
+        changes = changes.append_column(EVENT_TIME, changes[Log.EVENT_TIME])
+        return changes if self.latest_only else each_once(changes)
 
     def facts(self) -> ChunkFacts:
         """Return the facts of the chunk, with all changes counted."""

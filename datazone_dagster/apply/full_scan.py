@@ -16,6 +16,7 @@ from datazone_dagster.apply.bad_records import keyed
 from datazone_dagster.apply.chunk import CHANGES_SCHEMA, NOTHING_REFUSED, ChunkFacts
 from datazone_dagster.changelog.chunks import CHUNK_COLUMNS, Chunk
 from datazone_dagster.changelog.log import ChangeLogSnapshot
+from datazone_dagster.dataset.latest import each_once
 from datazone_dagster.frame.query_session import Unread
 from datazone_dagster.model.column_names import EVENT_TIME, Log
 
@@ -110,13 +111,14 @@ class FullChunk:
     def _read(self, columns: frozenset[str]) -> Chunk:
         wanted = [name for name in CHUNK_COLUMNS if name not in ON_DEMAND or name in columns]
         chunk = next(self._log.chunks(*self._range, self._chunk_bytes, columns=wanted))
-        self._changes, refused = keyed(chunk.rows)
-        if len(refused):
+        self._changes = each_once(keyed(chunk.rows)[0])
+        if len(self._changes) < len(chunk.rows):  # columns that are read later would not fit
             others = [name for name in CHUNK_COLUMNS if name not in wanted]
             rows = chunk.rows
             if others:
                 rows = _with_columns(rows, self._log.columns_of(chunk, others))
-            self._changes, self._refused = keyed(rows)
+            changes, self._refused = keyed(rows)
+            self._changes = each_once(changes)
         self._chunk = chunk
         return chunk
 

@@ -8,6 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datazone_dagster.model.column_names import VERSION
+from datazone_dagster.rows.change_ids import change_ids
+
 _RowPositions = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -17,6 +20,22 @@ def only_latest(
     """Return the rows with the highest version of their key; not copied if all rows have it."""
     latest = latest_rows(keys, versions)
     return rows if len(latest) == len(rows) else rows.take(latest)
+
+
+def each_once(changes: pa.Table) -> pa.Table:
+    """Return the changes without repetitions; not copied if there are none.
+
+    The change log has a change twice if it landed again, which a drain prevents as far as it can
+    know. A function would return rows for both. About 0.15 CPU seconds per million changes, and
+    more for the items of a scan, which share a version.
+
+    Args:
+        changes: Changes with the hidden columns.
+    """
+    versions = changes[VERSION]
+    if len(_combined(versions).unique()) == len(changes):
+        return changes
+    return only_latest(changes, change_ids(changes), versions)
 
 
 def latest_rows(keys: pa.ChunkedArray | pa.Array, versions: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Context, Decimal
 from typing import Any, NamedTuple
@@ -152,6 +152,45 @@ def intervals(changes: Sequence[Change], rows_of: RowsOf) -> list[Expected]:
             rows = rows_of(run[-1]) if states[at] else []
             found += [Expected(run[-1].number, row, of_mode) for row in rows]
     return found
+
+
+@dataclass
+class Admission:
+    """Which changes a dataset has taken, and which wait in its quarantine.
+
+    Args:
+        in_order: Whether a change waits behind an earlier one of its key, as in append mode.
+        is_refused: Whether a change is refused as things are now.
+    """
+
+    in_order: bool
+    is_refused: Callable[[Change], bool]
+    taken: list[Change] = field(default_factory=list)
+    waiting: list[Change] = field(default_factory=list)
+
+    def apply(self, changes: Iterable[Change]) -> list[Change]:
+        """Take those changes that are not known yet, oldest first; return those that are taken."""
+        known = {one.number for one in [*self.taken, *self.waiting]}
+        return self._take(one for one in changes if one.number not in known)
+
+    def redrive(self) -> list[Change]:
+        """Try those that wait once more; return those that are taken."""
+        waiting, self.waiting = self.waiting, []
+        return self._take(waiting)
+
+    def rebuild(self) -> list[Change]:
+        """Begin again with all changes; return those that are taken."""
+        changes = sorted([*self.taken, *self.waiting], key=lambda one: one.number)
+        self.taken, self.waiting = [], []
+        return self._take(changes)
+
+    def _take(self, changes: Iterable[Change]) -> list[Change]:
+        taken: list[Change] = []
+        for change in changes:
+            waits = self.in_order and change.key in {one.key for one in self.waiting}
+            (self.waiting if waits or self.is_refused(change) else taken).append(change)
+        self.taken = sorted([*self.taken, *taken], key=lambda one: one.number)
+        return taken
 
 
 def _by_key(changes: Sequence[Change]) -> list[list[Change]]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -14,42 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datazone_dagster import Dataset, Input, Output, Stream, Transform, transform
-from datazone_dagster.dataset.dataset_table import KIND
-from datazone_dagster.dataset.stored_state import stored_state
-from datazone_dagster.delta.table import opened
+from datazone_dagster.changelog.log import ChangeLog
+from datazone_dagster.changelog.schema import ShardRecords
 from datazone_dagster.frame.frame import Frame
-from datazone_dagster.model.layout import Layout
-from datazone_dagster.model.version import SEQUENCE_DIGITS
-from datazone_dagster.pipeline import (
-    ApplySettings,
-    apply_transform,
-    drain_once,
-    read_dataset,
-    rebuild_dataset,
-)
-from datazone_dagster.sources import DynamoDBSource
-from datazone_dagster.testing import FixedClock, ScriptedStream
 from tests.examples import examples
 from tests.truth.items import OPERATIONS
-from tests.truth.reference import (
-    Change,
-    Expected,
-    Item,
-    Row,
-    RowsOf,
-    appended,
-    in_text,
-    intervals,
-    marked,
-    merged,
-    plain_item,
-    shown,
-    value,
-)
-from tests.types.table_items import item_of
+from tests.truth.reference import Change, Item, Row, in_text, merged, plain_item, value
+from tests.truth.world import MODES, World
 
-SOURCE = DynamoDBSource("orders", start="trim_horizon")
 GROUPED = (
     "select _dz_key, max(_dz_version) as _dz_version, max(_dz_event_time) as _dz_event_time, "
     "arg_max(dynamodb, _dz_version) as dynamodb from changes group by _dz_key"
@@ -111,90 +80,15 @@ OF_NEWEST = {
 }
 SHAPES = ROW_BY_ROW | OF_NEWEST
 
-Reference = Callable[[Sequence[Change], RowsOf], list[Expected]]
-MODES: Mapping[str, tuple[Mapping[str, Any], Reference]] = {
-    "merge": ({}, merged),
-    "vectors": ({"deletion_vectors": True}, merged),
-    "soft": ({"deletes": "soft"}, marked),
-    "append": ({"mode": "append"}, appended),
-    "history": ({"mode": "history"}, intervals),
-}
 
+def check(world: World, shape: Shape, *, ignores: bool) -> None:
+    def rows_of(change: Change) -> Sequence[Row]:
+        if shape.rows_of is not None:
+            return shape.rows_of(change)
+        return [in_text(plain_item(change.new) | {"id": change.key})]
 
-class World:
-    """A stream, and a dataset of a mode that a function of a shape makes from it."""
-
-    def __init__(self, root: Path, mode: str, shape: str, ignores: bool, chunk_bytes: int) -> None:
-        self.layout = Layout(str(root))
-        self.clock = FixedClock(datetime(2024, 1, 1, tzinfo=timezone.utc))
-        self.stream = ScriptedStream("orders", clock=self.clock, shards=2)
-        self.shape = SHAPES[shape]
-        dataset, self.reference = MODES[mode]
-        self.ignores = ignores
-        self.settings = ApplySettings(chunk_bytes=chunk_bytes or None, linger_seconds=0)
-        ttl: Any = "ignore" if ignores else "apply"
-
-        def function(changes: Frame) -> object:
-            return self.shape.function(changes)
-
-        self.flow: Transform = transform(
-            name="flow",
-            input_mapping={"changes": Input(Stream(source=SOURCE))},
-            output_mapping={"d": Output(Dataset("d", ttl_deletes=ttl, **dataset))},
-        )(function)
-
-    def write(self, operations: Sequence[tuple[str, Item | str]]) -> None:
-        for key, written in operations:
-            if isinstance(written, str):
-                self.stream.delete({"id": {"S": key}}, ttl=written == "expire")
-            else:
-                self.stream.put({"id": {"S": key}, **written})
-            self.clock.advance(timedelta(seconds=len(key)))
-        while not drain_once(SOURCE, self.stream, self.layout, clock=self.clock).caught_up:
-            pass
-
-    def apply(self) -> None:
-        apply_transform(self.flow, self.layout, settings=self.settings, clock=self.clock)
-
-    def rebuild(self) -> None:
-        rebuild_dataset(self.flow, "d", self.layout, settings=self.settings, clock=self.clock)
-
-    def changes(self) -> list[Change]:
-        found = [
-            Change(
-                one.sequence_number,
-                json.loads(one.keys)["id"]["S"],
-                json.loads(one.new_image or "null"),
-                json.loads(one.old_image or "null"),
-                datetime.fromtimestamp(one.created_at, timezone.utc),
-                one.user_type == "Service",
-            )
-            for one in self.stream.changes
-        ]
-        return [one for one in found if not (self.ignores and one.is_ttl)]
-
-    def check(self) -> None:
-        def rows_of(change: Change) -> Sequence[Row]:
-            if self.shape.rows_of is not None:
-                return self.shape.rows_of(change)
-            return [in_text(plain_item(change.new) | {"id": change.key})]
-
-        reference = self.reference(self.changes(), rows_of)
-        expected = [{"#": one.number, "of": one.of_mode, **one.values} for one in reference]
-        of_mode = {name for one in reference for name in one.of_mode}
-        table = opened(self.layout.dataset("d"), {}, KIND)
-        assert table is not None
-        mapping = stored_state(table.at, "orders").attributes
-        found = []
-        for row in read_dataset(self.layout, "d").to_pylist():
-            values = (
-                in_text(item_of(row, mapping))
-                if self.shape.rows_of is None
-                else {name: one for name, one in row.items() if not name.startswith("_dz_")}
-            )
-            number = int(row["_dz_version"][-SEQUENCE_DIGITS:])
-            found.append({"#": number, "of": {name: row[name] for name in of_mode}, **values})
-        assert shown(found) == shown(expected)
+    changes = [one for one in world.changes() if not (ignores and one.is_ttl)]
+    world.check(world.reference(changes, rows_of), items=shape.rows_of is None)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -215,14 +109,48 @@ def test_a_dataset_holds_what_python_computes(
 ) -> None:
     latest_only = MODES[mode][1] is merged and not ignores
     shape = data.draw(st.sampled_from(list(SHAPES if latest_only else ROW_BY_ROW)))
-    world = World(tmp_path_factory.mktemp("lake"), mode, shape, ignores, chunk_bytes)
+    ttl_deletes = "ignore" if ignores else "apply"
+    world = World(
+        tmp_path_factory.mktemp("lake"),
+        mode,
+        SHAPES[shape].function,
+        dataset={"ttl_deletes": ttl_deletes},
+        chunk_bytes=chunk_bytes,
+    )
     for operations in batches:
         world.write(operations)
         if world.stream.changes:
             world.apply()
-            world.check()
+            check(world, SHAPES[shape], ignores=ignores)
     if world.stream.changes:
         world.apply()
-        world.check()
+        check(world, SHAPES[shape], ignores=ignores)
         world.rebuild()
-        world.check()
+        check(world, SHAPES[shape], ignores=ignores)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(max_examples=examples(12), deadline=None)
+@given(
+    st.data(),
+    st.lists(OPERATIONS, min_size=3, max_size=12),
+    st.lists(st.integers(0, 11), min_size=1, max_size=6),
+)
+def test_a_change_that_a_chunk_has_twice_counts_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    mode: str,
+    data: st.DataObject,
+    operations: list[tuple[str, Item | str]],
+    again: list[int],
+) -> None:
+    shape = data.draw(st.sampled_from(list(ROW_BY_ROW)))
+    world = World(tmp_path_factory.mktemp("lake"), mode, SHAPES[shape].function)
+    world.write(operations)
+    changes = world.stream.changes
+    if not changes:
+        return
+    repeated = [changes[at % len(changes)] for at in again]
+    log = ChangeLog(world.layout, "orders").open_or_create()
+    log.append(1, [ShardRecords(world.stream.stream_arn, "again", None, repeated)])
+    world.apply()
+    check(world, SHAPES[shape], ignores=False)

@@ -26,6 +26,7 @@ from datazone_dagster.dataset.bucket_positions import apply_app_ids
 from datazone_dagster.dataset.dataset_progress import require_changes
 from datazone_dagster.dataset.dataset_table import KIND
 from datazone_dagster.dataset.properties import erasures_of, generation_of
+from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.dataset.rebuild_proof import RebuildProof
 from datazone_dagster.dataset.stale_keys import count_stale
 from datazone_dagster.dataset.stored_state import stored_state
@@ -112,8 +113,9 @@ class Rebuild:
             for attempt in range(1, SWAPS + 1):
                 found = self._attempt(began)
                 if found is not None:
-                    self._clean_up()
                     applied, proof, unshown_keys = found
+                    self._mark_taken(applied)
+                    self._clean_up()
                     return RebuildReport(applied, began[0] + 1, attempt, proof, unshown_keys)
         except BaseException:
             self._fence.lower()
@@ -125,6 +127,21 @@ class Rebuild:
             hint="Find out who writes to it beside its runs, which waited for the rebuild; or wait "
             "for a quieter time, and rebuild again.",
         )
+
+    def _mark_taken(self, applied: ApplyReport) -> None:
+        """Mark the quarantined records that the swapped rows have; a redrive would do it as well.
+
+        Otherwise they would be reported as waiting, and changes of an append table would wait
+        behind a change that the table has.
+        """
+        quarantine, rebuilt = (
+            Quarantine(layout, self._dataset_id) for layout in (self._layout, self._target)
+        )
+        start = applied.start.batch if applied.start else 0
+        try:
+            quarantine.mark_rebuilt(rebuilt, start, applied.position, self._clock())
+        except ConcurrentWriterError as error:
+            self._logger.info("The next redrive will mark the records of the rebuild: %s", error)
 
     def _unshown_keys(self) -> int:
         """Return `RebuildReport.unshown_keys`; others begin with the snapshot that shows all."""

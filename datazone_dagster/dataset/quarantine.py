@@ -170,6 +170,39 @@ class Quarantine:
         for start, end in parts(sizes, FILE_BYTES):
             self.put(redrive.read(waiting.slice(start, end - start)), now)
 
+    def mark_rebuilt(
+        self, rebuilt: Quarantine, after_batch: int, through_batch: int, now: datetime
+    ) -> None:
+        """Mark the records of some batches that do not wait in the quarantine of a rebuilt dataset.
+
+        Args:
+            rebuilt: Quarantine of the rebuild, which read these batches and was swapped in.
+            after_batch: Start of the batches, exclusive.
+            through_batch: End of the batches, inclusive.
+            now: The current time, timezone aware.
+
+        Raises:
+            ConcurrentWriterError: Others wrote to the quarantine each time; nothing was marked.
+            StorageError: The store failed; the rows of the rebuild are in the dataset.
+        """
+        still = rebuilt.waiting(columns=(RECORD_ID,))[RECORD_ID].combine_chunks()
+        for attempts_left in reversed(range(ATTEMPTS)):
+            if (table := self._open()) is None:
+                return
+            stored = StreamedRows(table, SCHEMA, _OF_A_REDRIVE)
+            batches = stored.rows[Log.BATCH]
+            read = pc.and_(pc.greater(batches, after_batch), pc.less_equal(batches, through_batch))
+            taken = pc.and_(read, pc.invert(pc.is_in(stored.rows[RECORD_ID], still)))
+            try:
+                stored.replace(
+                    {REDRIVEN_AT: redriven_times(stored.rows, taken, now)},
+                    doing=f"Marking rebuilt records of dataset {self._dataset_id!r}",
+                )
+                return
+            except ConcurrentWriterError:
+                if not attempts_left:
+                    raise
+
     def waiting(
         self,
         finished_redrive: int = 0,

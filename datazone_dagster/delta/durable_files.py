@@ -8,11 +8,18 @@ number. So a log entry gets its name once its content is on the disk, and the fi
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+_NOT_FOR_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}
+"""Errors of file systems and users that can't sync a folder: names are up to the system there."""
+
+_LAKEHOUSE_LEVELS = 3
+"""Folders above a table that are made with it: `_changelog`, the lakehouse, and where that is."""
 
 
 def create_file(path: Path, content: bytes) -> bool:
@@ -29,7 +36,7 @@ def create_file(path: Path, content: bytes) -> bool:
         return False
     finally:
         unnamed.unlink(missing_ok=True)
-    _sync(path.parent)
+    _sync_folder(path.parent)
     return True
 
 
@@ -45,7 +52,7 @@ def replace_file(path: Path, content: bytes) -> None:
         unnamed.replace(path)
     finally:
         unnamed.unlink(missing_ok=True)
-    _sync(path.parent)
+    _sync_folder(path.parent)
 
 
 def sync_files(root: Path, paths: Iterable[str]) -> None:
@@ -64,15 +71,14 @@ def sync_files(root: Path, paths: Iterable[str]) -> None:
             _sync(path)
             folders.update(one for one in path.parents if root in one.parents)
     for folder in sorted(folders, key=lambda one: len(one.parts), reverse=True):
-        _sync(folder)
+        _sync_folder(folder)
 
 
 def sync_new_table(root: Path, paths: Iterable[str]) -> None:
     """Have the first files of a table outlast a loss of power, and the folders that it is in."""
     sync_files(root, paths)
-    for folder in root.parents:
-        with suppress(PermissionError):
-            _sync(folder)
+    for folder in root.parents[:_LAKEHOUSE_LEVELS]:
+        _sync_folder(folder)
 
 
 def _written(path: Path, content: bytes) -> Path:
@@ -87,6 +93,14 @@ def _written(path: Path, content: bytes) -> Path:
         unnamed.unlink(missing_ok=True)
         raise
     return unnamed
+
+
+def _sync_folder(path: Path) -> None:
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in _NOT_FOR_FOLDERS:
+            raise
 
 
 def _sync(path: Path) -> None:

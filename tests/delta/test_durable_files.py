@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,3 +64,30 @@ def test_files_outlast_a_loss_of_power(
     replace_file(tmp_path / "table/_delta_log/_last_checkpoint", b"{}")
     disk.lose_power()
     assert {path: (tmp_path / path).read_bytes() for path in files} == files
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EACCES])
+def test_a_file_system_that_cannot_sync_folders_has_files_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    fsync = os.fsync
+
+    def refused(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refused)
+    assert create_file(tmp_path / ENTRY, b"entry")
+    sync_files(tmp_path / "table", ["_delta_log/00000000000000000001.json"])
+    assert (tmp_path / ENTRY).read_bytes() == b"entry"
+
+
+def test_a_disk_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failed)
+    with pytest.raises(OSError, match="Input/output error"):
+        create_file(tmp_path / ENTRY, b"entry")
+    assert list((tmp_path / ENTRY).parent.iterdir()) == []

@@ -71,6 +71,8 @@ class FirstImages:
 
     def _look(self, image: int, row: int, item: _Item) -> None:
         for position, (name, value) in enumerate(item.items()):
+            if len(value) != 1:
+                raise UnusualItemError
             ((kind, content),) = value.items()
             where = image, name, kind
             if kind not in _CONTAINERS:
@@ -99,11 +101,7 @@ class FirstImages:
 
 
 def _item(text: str) -> _Item:
-    """Return an image that has one known descriptor per attribute."""
     try:
-        item = _decode(text)
+        return _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise UnusualItemError from error
-    if any(len(value) != 1 for value in item.values()):
-        raise UnusualItemError
-    return item

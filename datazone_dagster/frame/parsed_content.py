@@ -8,7 +8,7 @@ without a declared type becomes plain JSON text, as `plain` writes it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow.types as kinds
 
 from datazone_dagster.frame.item_types import ItemType, ListOf, MapOf, Scalar, descriptors_of
 from datazone_dagster.frame.json_bytes import booleans
+from datazone_dagster.frame.parsed_images import have_one_each
 from datazone_dagster.frame.paths import SETS
 from datazone_dagster.frame.structure import Structure
 from datazone_dagster.frame.text_bytes import Bytes, are_within, bytes_of, offsets_of
@@ -121,7 +122,7 @@ def _wrapped(forms: dict[str, Content], null: str | None) -> Content:
 
     def read(values: pa.Array, query: Query) -> pa.Array:
         parts = values.flatten()
-        if not _has_one_each(values, parts):
+        if not have_one_each(values, parts):
             raise UnfitContentError
         nulls = _read_booleans(parts.pop(), query)
         found = [
@@ -140,14 +141,6 @@ def _wrapped(forms: dict[str, Content], null: str | None) -> Content:
     fields = [pa.field(name, form.kind) for name, form in forms.items()]
     fields.append(pa.field("NULL", pa.bool_()))
     return Content(pa.struct(fields), read)
-
-
-def _has_one_each(values: pa.Array, parts: Sequence[pa.Array]) -> bool:
-    """Return whether each value that is present has exactly one part."""
-    counts = np.zeros(len(values), np.int8)
-    for part in parts:
-        counts += part.is_valid().to_numpy(zero_copy_only=False)
-    return bool(np.array_equal(counts, values.is_valid().to_numpy(zero_copy_only=False)))
 
 
 def _list(element: Content) -> Content:

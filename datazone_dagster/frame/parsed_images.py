@@ -93,7 +93,7 @@ def _by_descriptor(layout: Layout, columns: Iterable[pa.ChunkedArray]) -> Parsed
     parsed: Parsed = {}
     for column, (name, descriptors) in zip(columns, layout.items(), strict=True):
         values = [pc.struct_field(column, [at]) for at in range(len(descriptors))]
-        if not _have_one_each(column, values):
+        if not have_one_each(column, values):
             return None
         for (descriptor, kind), found in zip(descriptors.items(), values, strict=True):
             read = booleans(found) if kinds.is_boolean(kind) else found
@@ -212,14 +212,16 @@ def _contiguous(texts: pa.StringArray) -> pa.Buffer:
     return joined
 
 
-def _have_one_each(attribute: pa.ChunkedArray, values: list[pa.ChunkedArray]) -> bool:
-    """Return whether each attribute that is present has exactly one value."""
-    some = [one for one in values if one.null_count < len(one)]
+def have_one_each(
+    values: pa.Array | pa.ChunkedArray, parts: Sequence[pa.Array | pa.ChunkedArray]
+) -> bool:
+    """Return whether each struct that is present has exactly one of its parts."""
+    some = [part for part in parts if part.null_count < len(part)]
     if len(some) < 2:
-        absent = some[0].null_count if some else len(attribute)
-        return bool(absent == attribute.null_count)
-    counts = pa.repeat(pa.scalar(0, pa.int8()), len(attribute))
-    for one in some:
-        counts = pc.add(counts, pc.is_valid(one).cast(pa.int8()))
-    equal = pc.equal(counts, pc.is_valid(attribute).cast(pa.int8()))
+        absent = some[0].null_count if some else len(values)
+        return bool(absent == values.null_count)
+    counts = pa.repeat(pa.scalar(0, pa.int8()), len(values))
+    for part in some:
+        counts = pc.add(counts, pc.is_valid(part).cast(pa.int8()))
+    equal = pc.equal(counts, pc.is_valid(values).cast(pa.int8()))
     return bool(pc.all(equal, min_count=0).as_py())

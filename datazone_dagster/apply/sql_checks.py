@@ -54,13 +54,29 @@ class SqlChecks:
                 "fixed share of the keys: hash(_dz_key) % 10 = 0.",
             )
         for column, function in value.volatile.items():
-            if (dataset.id, column) not in self._warned:
-                self._warned.add((dataset.id, column))
-                self._logger.warning(
-                    "Dataset %r: the values of %r are from %s. A change that is applied again, by "
-                    "a retry or a rebuild, gets another value, and so does each output of the "
-                    "transform. The time of a change is _dz_event_time.",
+            self._warn(
+                (dataset.id, column),
+                "Dataset %r: the values of %r are from %s. A change that is applied again, by a "
+                "retry or a rebuild, gets another value, and so does each output of the transform. "
+                "The time of a change is _dz_event_time.",
+                dataset.id,
+                column,
+                function,
+            )
+        for mixing in value.mixing if dataset.mode != "append" else ():
+            if mixing.of_chunk:
+                self._warn(
+                    (dataset.id, mixing.call),
+                    "Dataset %r: in %s, %s sees only those changes of a key that are in the chunk. "
+                    "Where a chunk begins differs from run to run and in a rebuild, and so do the "
+                    "values. The state before a change is dynamodb.OldImage; counts and sums "
+                    "belong in an asset downstream, which reads the dataset.",
                     dataset.id,
-                    column,
-                    function,
+                    mixing.call,
+                    mixing.of_chunk,
                 )
+
+    def _warn(self, what: tuple[str, str], text: str, *values: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            self._logger.warning(text, *values)

@@ -31,6 +31,10 @@ Columns = Mapping[str, str]
 OF_RECORDS: Columns = {KEY: COMPLETE_KEY, "dynamodb": RECORD}
 
 
+_OF_A_CHUNK = frozenset({"avg", "count", "count_star", "lag", "mean", "product", "sum"})
+"""Functions over the changes of a key whose value is another one where the chunk begins later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mixing:
     """An operation over the changes of several rows.
@@ -39,11 +43,13 @@ class Mixing:
         call: Call as the user wrote it.
         operation: The operation in words.
         apart: Attributes whose values it keeps apart; may have `COMPLETE_KEY`.
+        of_chunk: Function, such as `lag()`, whose value depends on where the chunk begins.
     """
 
     call: str
     operation: str
     apart: frozenset[str]
+    of_chunk: str = ""
 
     def keeps_apart(self, key_attributes: frozenset[str]) -> bool:
         """Return whether no row comes from changes of several keys."""
@@ -57,6 +63,7 @@ def windows_in(call: str, items: object, columns: Columns) -> list[Mixing]:
             call,
             f"the window function {str(part['function_name']).lower()}()",
             _known(attribute_of(one, columns) for one in part["partitions"]),
+            _of_chunk([part["function_name"]]),
         )
         for part in _own_nodes(items)
         if part.get("class") == "WINDOW"
@@ -211,7 +218,7 @@ class KeyScope:
         several = len(node["group_sets"] or ()) > 1  # ROLLUP and CUBE have totals
         apart = () if several else (_grouped(group, select_list, columns) for group in groups)
         what = f"the aggregate {functions[0]}()" if functions else "GROUP BY"
-        self._note(what, _known(apart))
+        self._note(what, _known(apart), _of_chunk(functions))
 
     def _windows(self, node: Node, columns: Columns) -> None:
         parts = [node["select_list"], node["qualify"], node["modifiers"]]
@@ -233,8 +240,8 @@ class KeyScope:
         if node.get("sample"):
             self._note("a SAMPLE", frozenset())
 
-    def _note(self, operation: str, apart: frozenset[str]) -> None:
-        self.found.append(Mixing(self.call, operation, apart))
+    def _note(self, operation: str, apart: frozenset[str], of_chunk: str = "") -> None:
+        self.found.append(Mixing(self.call, operation, apart, of_chunk))
 
 
 def _outputs(select_list: list[Node], columns: Columns) -> dict[str, str]:
@@ -286,6 +293,12 @@ def _equal(conditions: list[Any], columns: Columns) -> frozenset[str]:
                     sides = {attribute_of(part[side], columns) for side in ("left", "right")}
                     found |= sides if len(sides) == 1 else set()
     return _known(found)
+
+
+def _of_chunk(functions: Iterable[object]) -> str:
+    found = (str(name).casefold() for name in functions)
+    name = next((one for one in found if one in _OF_A_CHUNK), "")
+    return f"{name.removesuffix('_star')}()" if name else ""
 
 
 def _known(names: Iterable[str | None]) -> frozenset[str]:

@@ -74,3 +74,42 @@ def test_values_that_differ_each_time_are_warned_of_once_a_run(
     assert len(warned) == 2  # runs
     assert "now()" in warned[0]
     assert "_dz_event_time" in warned[0]
+
+
+HIDDEN = "max(_dz_key) as _dz_key, max(_dz_version) as _dz_version, "
+HIDDEN += "max(_dz_event_time) as _dz_event_time"
+OF_KEY = "over (partition by _dz_key order by _dz_version)"
+
+
+@pytest.mark.parametrize(
+    ("query", "function"),
+    [
+        (f"select *, lag(eventName) {OF_KEY} as before from changes", "lag()"),
+        (f"select (lag(dynamodb) {OF_KEY}).Keys.id.S as id from changes", "lag()"),
+        (f"select count(*) as n, {HIDDEN} from changes group by _dz_key", "count()"),
+        (f"select max(eventID) as e, {HIDDEN} from changes group by _dz_key having sum(1) > 0",
+         "sum()"),
+        (f"select max(eventID) as e, {HIDDEN} from changes group by _dz_key", ""),
+        (f"select arg_max(dynamodb, _dz_version) as e, {HIDDEN} from changes group by _dz_key", ""),
+        ("select * from changes qualify row_number() over "
+         "(partition by _dz_key order by _dz_version desc) = 1", ""),
+        ("select list_sum([dynamodb.SizeBytes, 1]) as n from changes", ""),
+    ],
+)  # fmt: skip
+def test_values_that_depend_on_where_a_chunk_begins_are_warned_of(
+    tmp_path: Path, query: str, function: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(tmp_path, lambda changes: changes.sql(query))
+    warned = [text for text in map(str, caplog.messages) if "in the chunk" in text]
+    assert len(warned) == (2 if function else 0)  # runs
+    assert all(f"{function} sees only" in text and "OldImage" in text for text in warned)
+
+
+def test_an_append_table_is_not_warned_of_a_result_per_chunk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    query = f"select count(*) as n, {HIDDEN} from changes"
+    with caplog.at_level(logging.WARNING):
+        run(tmp_path, lambda changes: changes.sql(query), "append")
+    assert not [text for text in caplog.messages if "in the chunk" in text]

@@ -318,7 +318,8 @@ def _name_error(call: str, names: Sequence[str]) -> ExpressionError:
     if name in HIDDEN:
         return ExpressionError(
             f"{call}: the column {name} is selected twice.",
-            hint="It travels with every row automatically: leave it out.",
+            hint="It travels with every row automatically: leave it out. A pattern may match it, "
+            "too: columns(lambda name: name like 'event%') does not.",
         )
     pair = repr(name) if twin == name else f"{twin!r} and {name!r}"
     return ExpressionError(

@@ -41,6 +41,9 @@ from datazone_dagster.model.column_names import RESERVED_PREFIX
 
 _EXTRACTS = {"STRUCT_EXTRACT", "ARRAY_EXTRACT"}
 _LIST_FUNCTIONS = {"unnest", "len", "length", "flatten", "cardinality"}
+_OF_SQL_TEXT = {"json_execute_serialized_sql", "query", "query_table"}
+"""Table functions that run an SQL text, or read a table by its name."""
+
 _FIELDS_FOLDED = {name.casefold(): name for name in FIELDS}
 
 
@@ -94,6 +97,11 @@ class PathRewriter:
                 f"{self.call}: there is no table {tree['table_name']!r}.",
                 hint=f"Names that start with {RESERVED_PREFIX!r} are reserved; in sql() the chunk "
                 "is the table changes.",
+            )
+        if str(tree.get("function_name", "")).casefold() in _OF_SQL_TEXT:
+            raise ExpressionError(
+                f"{self.call}: {tree['function_name']}() runs SQL that the frame can't check.",
+                hint="Write that SQL itself, as a subquery or WITH.",
             )
         if str(tree.get("function_name", "")).casefold().startswith(RESERVED_PREFIX):
             raise ExpressionError(

@@ -35,18 +35,21 @@ def run(lake: Path, way: str, budget: int) -> Ran:
     return Ran(*map(int, output.split()))
 
 
+def compact(image: object) -> bytes:
+    """Return an image as the service writes it: other ones are parsed in another way."""
+    return json.dumps(image, separators=(",", ":")).encode()
+
+
 def change(number: int, key: str, image_bytes: int) -> ChangeRecord:
     # Noise, or the codec would compress it to nothing.
     filling = random.Random(number).randbytes(image_bytes // 2).hex()
-    image = json.dumps(
-        {"id": {"S": key}, "total": {"N": str(number)}, "note": {"S": filling}}
-    ).encode()
+    image = compact({"id": {"S": key}, "total": {"N": str(number)}, "note": {"S": filling}})
     return ChangeRecord(
         event_id=f"e{number}",
         event_name="MODIFY",
         sequence_number=10**22 + number,
         created_at=1_700_000_000,
-        keys=json.dumps({"id": {"S": key}}).encode(),
+        keys=compact({"id": {"S": key}}),
         new_image=image,
         old_image=image,
         size_bytes=2 * len(image),

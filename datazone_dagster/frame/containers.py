@@ -19,7 +19,7 @@ from datazone_dagster.frame.item_types import (
     StructOf,
     descriptors_of,
 )
-from datazone_dagster.frame.paths import Shape, extracted
+from datazone_dagster.frame.paths import Shape, extracted, type_of
 from datazone_dagster.frame.structure import Structure
 from datazone_dagster.frame.syntax import quoted, text_literal
 from datazone_dagster.frame.typed import reading
@@ -184,7 +184,7 @@ def _typed_map(mapped: MapOf, depth: int) -> Reading:
     entry = f"{{'key': {name}.key, 'value': {value.value(f'{name}.value')}}}"
     size = f"strlen(to_json({name}.key)) + 2 + {value.size(f'{name}.value')}"
     return Reading(
-        f"MAP(VARCHAR, {_type_of(value.shape)})",
+        f"MAP(VARCHAR, {type_of(value.shape)})",
         lambda parsed: (
             f"map_from_entries(list_sort(list_transform(map_entries({parsed}), "
             f"lambda {name}: {entry})))"
@@ -195,16 +195,6 @@ def _typed_map(mapped: MapOf, depth: int) -> Reading:
             f"lambda {name}: {size})), 0))",
         ),
     )
-
-
-def _type_of(shape: Shape) -> str:
-    """Return a shape as a DuckDB type, because a MAP can't contain shapes."""
-    if isinstance(shape, str):
-        return shape
-    if isinstance(shape, list):
-        return f"{_type_of(shape[0])}[]"
-    fields = ", ".join(f"{quoted(name)} {_type_of(inner)}" for name, inner in shape.items())
-    return f"STRUCT({fields})"
 
 
 def _typed_struct(struct: StructOf, depth: int) -> Reading:

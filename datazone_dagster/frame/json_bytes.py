@@ -100,11 +100,14 @@ class Account:
             self.bytes += _BRACKETS * present - not_empty
             self.has_empty |= not_empty < present
         elif kinds.is_list(kind):
-            offsets = offsets_of(values)
-            elements = values.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
-            commas = len(elements) - int(np.count_nonzero(np.diff(offsets)))
-            self.bytes += _BRACKETS * present + commas
-            self._add(kind.value_type, elements, len(elements) - int(elements.null_count))
+            self._add(kind.value_type, *self._add_brackets(values, present, values.values))
+        elif kinds.is_map(kind):
+            names, count = self._add_brackets(values, present, values.keys)
+            self._add(kind.key_type, names, count)
+            self.bytes += count * len(":")
+            first = int(offsets_of(values)[0])
+            found = values.items.slice(first, len(names))
+            self._add(kind.item_type, found, len(found) - int(found.null_count))
         else:
             found = bytes_of(values)
             self.bytes += len(found)
@@ -112,6 +115,15 @@ class Account:
             if kinds.is_string(kind):
                 self.bytes += _QUOTES * present + (_escapes_in(found) if self.has_escapes else 0)
                 self.quotes += _QUOTES * present
+
+    def _add_brackets(
+        self, values: pa.Array, present: int, elements: pa.Array
+    ) -> tuple[pa.Array, int]:
+        """Count brackets and commas; return the elements in use, and how many are not null."""
+        offsets = offsets_of(values)
+        used = elements.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+        self.bytes += _BRACKETS * present + len(used) - int(np.count_nonzero(np.diff(offsets)))
+        return used, len(used) - int(used.null_count)
 
 
 def _not_empty(present: int, counts: Sequence[int], members: Sequence[pa.Array]) -> int:

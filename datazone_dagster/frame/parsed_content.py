@@ -21,7 +21,7 @@ from datazone_dagster.frame.json_bytes import booleans
 from datazone_dagster.frame.parsed_images import have_one_each
 from datazone_dagster.frame.paths import SETS
 from datazone_dagster.frame.structure import Structure
-from datazone_dagster.frame.text_bytes import Bytes, are_within, bytes_of, offsets_of
+from datazone_dagster.frame.text_bytes import Bytes, Offsets, are_within, bytes_of, offsets_of
 from datazone_dagster.frame.typed import reading
 from datazone_dagster.frame.usual_texts import usual_values
 
@@ -56,8 +56,8 @@ def content_of(item_type: ItemType, descriptor: str) -> Content | None:
 def _needs_json(item_type: ItemType) -> bool:
     if isinstance(item_type, Scalar):
         return item_type.name == "json"
-    if isinstance(item_type, MapOf):  # its names are data, so no schema has them
-        return True
+    if isinstance(item_type, MapOf):
+        return _needs_json(item_type.value)
     if isinstance(item_type, ListOf):
         return _needs_json(item_type.element)
     # DuckDB's names of fields fold case.
@@ -76,7 +76,8 @@ def _forms(item_type: ItemType) -> dict[str, Content]:
             name: _set(element, name) if name in SETS else _list(_value(element))
             for name in descriptors_of(item_type)
         }
-    assert not isinstance(item_type, MapOf)
+    if isinstance(item_type, MapOf):
+        return {"M": _map(_value(item_type.value))}
     return {"M": _struct({name: _value(field) for name, field in item_type.fields})}
 
 
@@ -151,7 +152,16 @@ def _list(element: Content) -> Content:
 
 
 def _elements(values: pa.Array) -> pa.Array:
-    elements = values.flatten()
+    return _without_nulls(values.values[_used(values)])
+
+
+def _used(values: pa.Array) -> slice:
+    """Return which elements are those of these lists or maps."""
+    offsets = offsets_of(values)
+    return slice(int(offsets[0]), int(offsets[-1]))
+
+
+def _without_nulls(elements: pa.Array) -> pa.Array:
     if elements.null_count:
         raise UnfitContentError
     return elements
@@ -159,10 +169,14 @@ def _elements(values: pa.Array) -> pa.Array:
 
 def _as_lists(values: pa.Array, elements: pa.Array) -> pa.Array:
     """Return lists of other elements; null where `values` are null."""
-    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
-    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
     mask = values.is_null() if values.null_count else None
-    return pa.ListArray.from_arrays(offsets, elements, mask=mask)
+    return pa.ListArray.from_arrays(_fresh_offsets(values), elements, mask=mask)
+
+
+def _fresh_offsets(values: pa.Array) -> pa.Array:
+    """Return the offsets of lists or maps, beginning at 0."""
+    offsets = offsets_of(values)
+    return pa.array(offsets - offsets[0])
 
 
 def _set(element_type: ItemType, descriptor: str) -> Content:
@@ -180,15 +194,41 @@ def _set(element_type: ItemType, descriptor: str) -> Content:
 
 def _sorted_within(lists: pa.Array, elements: pa.Array) -> pa.Array:
     """Return the elements of all lists, those of each list in order."""
+    order = _order_within(np.diff(offsets_of(lists)), elements)
+    return elements if order is None else elements.take(order)
+
+
+def _order_within(lengths: Offsets, elements: pa.Array) -> pa.Array | None:
+    """Return the order of the elements of lists of these lengths; None if they are in order."""
     encoded = elements.dictionary_encode()
     ranks = np.empty(len(encoded.dictionary), np.int64)
     ranks[pc.array_sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(ranks))
     rank = ranks[encoded.indices.to_numpy()]
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    of_list = np.repeat(np.arange(len(lists)), lengths)
+    of_list = np.repeat(np.arange(len(lengths)), lengths)
     if np.all((rank[1:] >= rank[:-1]) | (of_list[1:] != of_list[:-1])):
-        return elements
-    return elements.take(pa.array(np.lexsort((rank, of_list))))
+        return None
+    return pa.array(np.lexsort((rank, of_list)))
+
+
+def _map(value: Content) -> Content:
+    """Return the conversion of a map whose names are data; they get in order."""
+
+    def read(values: pa.Array, query: Query) -> pa.Array:
+        names, found = _entries(values, value, query)
+        mask = values.is_null() if values.null_count else None
+        return pa.MapArray.from_arrays(_fresh_offsets(values), names, found, mask=mask)
+
+    return Content(pa.map_(pa.string(), value.kind), read)
+
+
+def _entries(values: pa.Array, value: Content, query: Query) -> tuple[pa.Array, pa.Array]:
+    """Return the names and converted values of all maps, those of each map in order."""
+    used = _used(values)
+    names, found = values.keys[used], _without_nulls(values.items[used])
+    order = _order_within(np.diff(offsets_of(values)), names)
+    if order is not None:
+        names, found = names.take(order), found.take(order)
+    return names, value.read(found, query)
 
 
 def _struct(fields: dict[str, Content]) -> Content:
@@ -222,7 +262,9 @@ def _plain_forms(structure: Structure) -> dict[str, Content]:
     forms = {name: _PLAIN.get(name, _PLAIN_SET) for name in sorted(structure.scalars - {"NULL"})}
     if structure.element is not None:
         forms["L"] = _plain_list(_plain_value(structure.element))
-    if structure.fields:
+    if structure.values is not None:
+        forms["M"] = _plain_names(_plain_value(structure.values))
+    elif structure.fields:
         fields = structure.fields.items()
         forms["M"] = _plain_map({name: _plain_value(one) for name, one in fields})
     return forms
@@ -285,8 +327,19 @@ def _plain_list(element: Content) -> Content:
     return Content(pa.list_(element.kind), read)
 
 
-def _in_brackets(texts: pa.Array) -> pa.Array:
-    return pc.binary_join_element_wise("[", pc.binary_join(texts, ","), "]", "")
+def _in_brackets(texts: pa.Array, brackets: str = "[]") -> pa.Array:
+    return pc.binary_join_element_wise(brackets[0], pc.binary_join(texts, ","), brackets[1], "")
+
+
+def _plain_names(value: Content) -> Content:
+    """Return the conversion of a map whose names are data."""
+
+    def read(values: pa.Array, query: Query) -> pa.Array:
+        names, found = _entries(values, value, query)
+        members = pc.binary_join_element_wise(_json_text(names, query), found, ":")
+        return _in_brackets(_as_lists(values, members), "{}")
+
+    return Content(pa.map_(pa.string(), value.kind), read)
 
 
 def _plain_map(fields: dict[str, Content]) -> Content:

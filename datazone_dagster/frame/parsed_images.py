@@ -19,6 +19,7 @@ import pyarrow.json as pj
 import pyarrow.types as kinds
 
 from datazone_dagster.frame.json_bytes import Account, booleans, count_of
+from datazone_dagster.frame.paths import Shape, type_of
 from datazone_dagster.frame.query_session import Coming, Session
 from datazone_dagster.frame.syntax import text_literal
 from datazone_dagster.frame.text_bytes import Bytes, bytes_of, offsets_of
@@ -57,7 +58,8 @@ def parse_accounted(session: Session, images: pa.ChunkedArray, layout: Layout) -
 
     Returns:
         None if an image contains something else, has spaces or unusual escapes, or is not DynamoDB
-        JSON.
+        JSON. Inside of lists and maps, a typed value of which no part was read may have been
+        anything: its conversion refuses it.
     """
     members = {name: pa.struct(list(descriptors.items())) for name, descriptors in layout.items()}
     shape = _shape(pa.struct(list(members.items())))
@@ -81,12 +83,21 @@ def parse_accounted(session: Session, images: pa.ChunkedArray, layout: Layout) -
 
 def parse_strictly(images: pa.ChunkedArray, layout: Layout) -> Parsed | None:
     """Parse the images of some changes as `parse_accounted` does, spaces and escapes included."""
-    if any(JSON_TEXT in descriptors.values() for descriptors in layout.values()):
+    if any(_has_map(kind) for descriptors in layout.values() for kind in descriptors.values()):
         return None
     rows = _read(images.cast(pa.string()), layout)
     if rows is None or len(rows) != len(images):
         return None
     return _by_descriptor(layout, rows.columns)
+
+
+def _has_map(kind: pa.DataType) -> bool:
+    """Return whether a value may have names that the type does not have: the reader needs all."""
+    if kinds.is_struct(kind):
+        return any(_has_map(field.type) for field in kind)
+    if kinds.is_list(kind):
+        return _has_map(kind.value_type)
+    return bool(kinds.is_map(kind)) or kind == JSON_TEXT
 
 
 def _by_descriptor(layout: Layout, columns: Iterable[pa.ChunkedArray]) -> Parsed | None:
@@ -108,18 +119,25 @@ def _are_containers(descriptor: str, texts: pa.ChunkedArray) -> bool:
     return bool(pc.all(pc.starts_with(texts, opening), min_count=0).as_py())
 
 
-def _shape(kind: pa.DataType) -> object | None:
-    """Return the structure of a type for DuckDB; None if DuckDB can't tell its names apart."""
+def _shape(kind: pa.DataType) -> Shape | None:
+    """Return the shape of a type for DuckDB; None if DuckDB can't tell its names apart."""
     if kinds.is_boolean(kind) or kind == JSON_TEXT:
         return "JSON"  # BOOLEAN would take texts and numbers
     if kinds.is_list(kind):
         element = _shape(kind.value_type)
         return None if element is None else [element]
+    if kinds.is_map(kind):
+        value = _shape(kind.item_type)
+        return None if value is None else f"MAP(VARCHAR, {type_of(value)})"
     if not kinds.is_struct(kind):
         return "VARCHAR"
-    shapes = {field.name: _shape(field.type) for field in kind}
-    folded = {name.casefold() for name in shapes}
-    return None if len(folded) < len(shapes) or None in shapes.values() else shapes
+    shapes: dict[str, Shape] = {}
+    for field in kind:
+        shape = _shape(field.type)
+        if shape is None:
+            return None
+        shapes[field.name] = shape
+    return None if len({name.casefold() for name in shapes}) < len(shapes) else shapes
 
 
 def _are_all_of(

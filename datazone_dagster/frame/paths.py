@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Union
 
-from datazone_dagster.frame.syntax import text_literal
+from datazone_dagster.frame.syntax import quoted, text_literal
 
 SCALARS = {"S": "VARCHAR", "N": "VARCHAR", "B": "VARCHAR", "BOOL": "BOOLEAN", "NULL": "BOOLEAN"}
 SETS = ("SS", "NS", "BS")
@@ -166,6 +166,16 @@ def _joined(one: Shape, other: Shape) -> Shape | None:
 def from_json(column: str, shape: Shape) -> str:
     """Return the SQL that parses a JSON column into a shape; values that do not fit are null."""
     return f"from_json({column}, {text_literal(json.dumps(shape))})"
+
+
+def type_of(shape: Shape) -> str:
+    """Return a shape as a DuckDB type, because a MAP can't contain shapes."""
+    if isinstance(shape, str):
+        return shape
+    if isinstance(shape, list):
+        return f"{type_of(shape[0])}[]"
+    fields = ", ".join(f"{quoted(name)} {type_of(inner)}" for name, inner in shape.items())
+    return f"STRUCT({fields})"
 
 
 def extracted(value: str, steps: Sequence[str]) -> str:

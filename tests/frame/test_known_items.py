@@ -19,6 +19,8 @@ from datazone_dagster.frame import known_items, look_ahead, query_session
 from datazone_dagster.frame.discovery import KnownItems
 from datazone_dagster.frame.frame import Frame
 from datazone_dagster.frame.items import ImageChoice
+from datazone_dagster.frame.structure import Structure
+from datazone_dagster.frame.structure import learnt as structures_of
 from datazone_dagster.model.attributes import AttributeMapping
 from tests.dynamodb_values import NUMBERS, TEXTS, TYPED
 from tests.examples import LONG
@@ -255,6 +257,32 @@ def test_items_are_read_in_one_pass_at_first_sight(monkeypatch: pytest.MonkeyPat
     known = KnownItems()
     read(chunk((FULL, None), (None, FULL)), known, AttributeMapping())
     assert known.failures == 0
+
+
+def test_names_of_a_large_map_are_data() -> None:
+    known, mapping = learnt()
+    sizes = known.structures["sizes", "M"]
+    assert sizes is not None
+    assert sizes.fields is None
+    assert sizes.values == Structure({"N"})
+    other = FULL | {"sizes": {"M": {"sku-999": {"N": "1"}, "sku-1": {"N": "2"}}}}
+    rows, _ = read(chunk((other, None)), known, mapping)
+    assert known.failures == 0
+    assert rows["sizes"].to_pylist() == ['{"sku-1":2,"sku-999":1}']
+
+
+def test_large_maps_within_maps_and_lists_have_one_structure_for_their_values() -> None:
+    prices = {"net": {"N": "1"}, "Net": {"N": "1"}, "gross": {"L": [{"S": "x"}]}}
+    ids = {f"sku-{number}": {"M": prices} for number in range(90)}
+    structure = structures_of([{"M": {"a": {"L": [{"M": ids}]}, "b": {"BOOL": True}}}])
+    assert structure is not None
+    assert structure.fields is not None
+    inner = structure.fields["a"].element
+    assert inner is not None
+    assert inner.fields is None
+    assert inner.values == Structure(
+        fields={"net": Structure({"N"}), "gross": Structure(element=Structure({"S"}))}
+    )
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,8 @@ def _explain(work: Import, plan: dict[str, object]) -> None:
     if work.is_over:
         say("  It was handed over before: nothing is read, open gaps are recorded as repaired.")
     elif not work.is_announced:
+        if work.status is not None and work.status.phase is Phase.DONE and work.status.exports:
+            say("  The last import is complete. This begins a new one.")
         say("  Raises the epoch: datasets count as not consistent until the export is applied.")
 
 
@@ -340,6 +342,11 @@ def _tell(source: DynamoDBSource, report: SnapshotReport, work: Import) -> None:
         )
         return
     say(f"{report.rows:,} rows read so far. It waits for {report.waits_for or 'its next run'}.")
+    if report.exports:
+        say(f"Dagster's job snapshot_{source.name} does the rest: see `datazone-dagster status`.")
+        say(
+            "Without Dagster, run the command again. Once it is complete, that begins a new import."
+        )
     if report.phase is Phase.ANNOUNCED and report.export_after is not None and not work.uris:
         after = report.export_after
         say(f"Then: datazone-dagster import-export {source.name}{' --gap' if work.gap else ''}")

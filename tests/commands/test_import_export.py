@@ -158,6 +158,8 @@ def test_it_starts_an_export_waits_and_hands_over(followed: Followed) -> None:
     assert len(followed.dynamodb.list_exports()["ExportSummaries"]) == 1
     followed.follow()
     assert followed.rows() == followed.items()
+    plan = followed.project.run(*arguments[:-1])
+    assert "The last import is complete. This begins a new one." in plan.stdout
     key = Path(report["exports"][0]).name
     again = followed.project.run(
         *arguments[:2], "--from", f"{followed.bucket}/daily/AWSDynamoDB/{key}", "--yes"

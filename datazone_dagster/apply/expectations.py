@@ -19,6 +19,7 @@ from datazone_dagster.dataset.dataset_table import DatasetTable
 from datazone_dagster.dataset.latest import only_latest
 from datazone_dagster.errors import DefinitionError, ExpectationError, ExpressionError
 from datazone_dagster.frame.predicates import Predicates, RowNumbers, check_predicates
+from datazone_dagster.items.keys import shown_key
 from datazone_dagster.model.column_names import HIDDEN, KEY, RESERVED_PREFIX, VERSION
 from datazone_dagster.model.missing_columns import missing_columns_text
 from datazone_dagster.model.quarantine_policy import EXPECTED_OTHERWISE
@@ -285,7 +286,7 @@ class _Rules:
             f"{shown(column, _SHOWN_CHARS)} = {shown(value, _SHOWN_CHARS)}"
             for column, value in row.items()
         )
-        key = shown(first[KEY][0].as_py())
+        key = shown_key(first[KEY][0].as_py())
         missing = f" {self._missing_text(name, rows)}" if self._missing(name) else ""
         return ExpectationError(
             f"Dataset {self._dataset.id!r}: {len(numbers):,} of {len(rows):,} rows violate the "

@@ -9,8 +9,8 @@ import pyarrow as pa
 from datazone_dagster.apply.isolate import first_failing_row
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.query_session import FailingValueError
+from datazone_dagster.items.keys import shown_key
 from datazone_dagster.model.column_names import KEY
-from datazone_dagster.text import shown
 
 
 def with_failing_key(
@@ -38,7 +38,7 @@ def with_failing_key(
     row = first_failing_row(changes[KEY].to_pylist(), fails)
     if row is None:
         return error
-    key = shown(changes[KEY][row].as_py())
+    key = shown_key(changes[KEY][row].as_py())
     return FailingValueError(
         f"{error.what.rstrip('.')}. A change that fails alone has the key {key}.",
         safe=error.safe,

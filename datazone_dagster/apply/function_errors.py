@@ -16,6 +16,7 @@ from datazone_dagster.errors import (
     TransformError,
 )
 from datazone_dagster.frame.query_session import MalformedImageError
+from datazone_dagster.items.keys import shown_key
 from datazone_dagster.model.column_names import KEY
 from datazone_dagster.model.quarantine_policy import REASON_CHARS, Failure, failed_reason
 from datazone_dagster.text import shown
@@ -99,6 +100,6 @@ def with_context(
 
 
 def _context(changes: pa.Table, location: str) -> str:
-    keys = ", ".join(map(shown, changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist()))
+    keys = ", ".join(map(shown_key, changes[KEY].slice(0, _KEYS_IN_AN_ERROR).to_pylist()))
     plural = "" if len(changes) == 1 else "s"
     return f"{location}, {len(changes)} change{plural}, first keys: {keys or 'none'}"

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from datazone_dagster.errors import TransformError
 from datazone_dagster.frame.path_notes import change_ids
 from datazone_dagster.frame.record_view import FieldNames, OtherTypeRead
+from datazone_dagster.items.keys import shown_key
 from datazone_dagster.model.column_names import KEY, VERSION, Log
 from datazone_dagster.model.quarantine_policy import mismatch_reason, on_mismatch_of
 from datazone_dagster.model.report import PathMismatch
@@ -97,7 +98,7 @@ def mismatch_error(mismatches: Mismatches, changes: pa.Table, *, safe: str) -> T
     return TransformError(
         f"{count} of {len(changes)} changes {verb} {shown(read.attribute)} as "
         f"{shown(read.descriptor)}, which {shown(read.path)} can't read (the first has the key "
-        f"{shown(key)}).",
+        f"{shown_key(key)}).",
         safe=safe,
         hint="Read both types, as in coalesce(dynamodb.NewImage.total.N, "
         "dynamodb.NewImage.total.S), or let such changes wait: on_mismatch='quarantine'.",

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from datazone_dagster.items.failure import DecodeFailure
 from datazone_dagster.model.number import canonical_number
+from datazone_dagster.text import shown
 
 _KEY = msgspec.json.Decoder(dict[str, dict[str, str]])
 _KEY_ATTRIBUTES_MAX = 2  # a partition key and a sort key
@@ -73,6 +74,14 @@ def keys_json(canonical: str) -> str:
     if canonical_key(text) != canonical:
         raise ValueError("the text is not a canonical key")
     return text
+
+
+def shown_key(canonical: str) -> str:
+    """Return a key for an error: as DynamoDB JSON, which the commands take; shortened, escaped."""
+    try:
+        return shown(keys_json(canonical))
+    except ValueError:
+        return shown(canonical)
 
 
 def _counted(text: str) -> tuple[str, str]:

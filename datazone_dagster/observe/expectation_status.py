@@ -47,7 +47,7 @@ def expectation_status(expected: Expect, count: RuleCount) -> ExpectationStatus:
         reason = f"{rows} of the last report violates it: {predicate}.{_of_missing(count)}"
         level = Level.WARN if count.missing else Level.OK
         return ExpectationStatus(level, reason, expected, count)
-    example = f" The first has the key {count.example_key}." if count.example_key else ""
+    example = f" The first has the _dz_key {count.example_key}." if count.example_key else ""
     return ExpectationStatus(
         Level.ERROR if expected.on_violation == "fail" else Level.WARN,
         f"{count.violations:,} of {count.rows:,} rows of the last report violate it: {predicate}. "

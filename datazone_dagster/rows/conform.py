@@ -291,7 +291,7 @@ class _Conforming:
         raise SchemaChangeError(
             f"Dataset {self.dataset_id!r}: column {column!r} is {kind} in the table, and "
             f"{pc.sum(lost).as_py()} rows have a value that it can't hold, for example "
-            f"{shown(value, 80)!r} (key {shown(key)}). Its place is {sibling.name!r}, a column "
+            f"{shown(value, 80)!r} (_dz_key {shown(key)}). Its place is {sibling.name!r}, a column "
             "that schema_policy keeps out of the table.",
             safe=_NOTHING_LOST,
             hint=f"Allow that column: schema_policy={{{sibling.name!r}: 'evolve', ...}}; or "
@@ -313,7 +313,7 @@ class _Conforming:
             key = self.rows[KEY].filter(wrong)[0].as_py()
             raise SchemaChangeError(
                 f"Dataset {self.dataset_id!r}: {reason}, and it is in "
-                f"{pc.sum(wrong).as_py()} rows (the first has the key {shown(key)}).",
+                f"{pc.sum(wrong).as_py()} rows (the first has the _dz_key {shown(key)}).",
                 safe=_NOTHING_LOST,
                 hint=f"{hint}, or quarantine such records: "
                 f"Dataset(schema_policy={{{column!r}: 'quarantine'}}).",

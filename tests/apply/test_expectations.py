@@ -138,7 +138,7 @@ def test_rows_that_fail_fail_the_run_before_anything_is_written(
         world.apply(expected)
     text = str(caught.value)
     assert "1 of 2 rows violate the expectation 'positive' (total >= 0)" in text
-    assert "2:idS1:c: id = c, total = -7, note = xxx" in text
+    assert '{"id":{"S":"c"}}: id = c, total = -7, note = xxx' in text
     assert "Nothing of this chunk was applied" in text
     assert (caught.value.dataset_id, caught.value.violations) == ("d", {"positive": 1})
     assert DeltaTable(f"{world.layout.uri}/d").version() == before

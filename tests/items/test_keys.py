@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datazone_dagster.items.keys import canonical_key, key_column, keys_json
+from datazone_dagster.items.keys import canonical_key, key_column, keys_json, shown_key
 from tests.model.test_number import dynamodb_numbers, spellings
 
 Key = dict[str, tuple[str, object]]
@@ -173,3 +173,17 @@ def test_the_fast_path_and_the_decoder_agree_on_quotes_inside_values() -> None:
 
 def test_an_empty_chunk() -> None:
     assert key_column(pa.chunked_array([], pa.string())) == (pa.array([], pa.string()), [])
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("2:idS1:a", '{"id":{"S":"a"}}'),
+        ("2:idS1:a2:skN3:1.5", '{"id":{"S":"a"},"sk":{"N":"1.5"}}'),
+        ("2:idS4:\x1b[2J", r'{"id":{"S":"\u001b[2J"}}'),
+        ("no key", "no key"),
+        ("a\nb", r"a\nb"),
+    ],
+)
+def test_an_error_shows_a_key_as_commands_take_it(key: str, text: str) -> None:
+    assert shown_key(key) == text

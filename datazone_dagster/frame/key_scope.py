@@ -116,8 +116,12 @@ class KeyScope:
             self._name(known, entry["key"], self.query(query, known), inner["aliases"])
         if node["type"] == "SELECT_NODE":
             return self._select(node, known)
-        sides = node.get("children") or [node.get("left"), node.get("right")]
-        columns = [self.query(side, known) for side in sides if side]
+        columns: list[Columns | None] = []
+        for side in node.get("children") or [node.get("left"), node.get("right")]:
+            if side:
+                columns.append(self.query(side, known))
+                # the second side of a recursive CTE reads the first one
+                self._name(known, node.get("cte_name") or "", columns[0], ())
         of_changes = [one for one in columns if one is not None]
         if of_changes:
             self._modifiers(node, of_changes[0])
@@ -140,21 +144,25 @@ class KeyScope:
         sources: list[tuple[str, Columns]] = []
         conditions: list[Any] = [node["where_clause"]]
         self._from(node["from_table"], known, sources, conditions)
-        for inner in _subqueries(
-            [node[part] for part in ("select_list", "where_clause", "having")]
-        ):
+        in_from, correlated = len(sources), []
+        clauses = ("select_list", "having", "qualify", "group_expressions", "modifiers")
+        expressions = [one for one in conditions if not isinstance(one, str)]
+        for inner in _subqueries([*(node[part] for part in clauses), *expressions]):
             columns = self.query(inner, known)
-            if columns is not None and inner.get("type") == "SELECT_NODE":
+            if columns is not None:
                 sources.append(("", columns))
-                conditions.append(inner["where_clause"])
+                correlated.append(inner.get("where_clause"))
         if not sources:
             return None
         self._sampled(node)
         joined: dict[str, str] = {}
         for _, columns in reversed(sources):
             joined |= columns
-        if len(sources) > 1:
-            self._note("a join of changes with each other", _equal(conditions, joined))
+        join = "a join of changes with each other"
+        if in_from > 1:
+            self._note(join, _equal(conditions, joined, in_from - 1))
+        for condition in correlated if in_from else correlated[1:]:
+            self._note(join, _equal([condition], joined, 1))
         self._aggregates(node, joined)
         self._windows(node, joined)
         self._modifiers(node, joined)
@@ -281,18 +289,27 @@ def _grouped(group: Node, select_list: list[Node], columns: Columns) -> str | No
     return found
 
 
-def _equal(conditions: list[Any], columns: Columns) -> frozenset[str]:
-    """Return the attributes that all of the conditions together require to be equal."""
-    found: set[str | None] = set()
-    for condition in conditions:
+def _equal(conditions: list[Any], columns: Columns, pairs: int) -> frozenset[str]:
+    """Return the attributes that the conditions require to be equal, each for so many pairs."""
+    found: dict[str, set[object]] = {}
+    for number, condition in enumerate(conditions):
         if isinstance(condition, str):  # USING
-            found.add(columns.get(condition.casefold()))
+            found.setdefault(columns.get(condition.casefold(), ""), set()).add(number)
         elif condition:
             for part in _conjuncts(condition):
-                if part["type"] == "COMPARE_EQUAL":
-                    sides = {attribute_of(part[side], columns) for side in ("left", "right")}
-                    found |= sides if len(sides) == 1 else set()
-    return _known(found)
+                if part["type"] != "COMPARE_EQUAL":
+                    continue
+                sides = [part["left"], part["right"]]
+                attributes = {attribute_of(side, columns) or "" for side in sides}
+                pair = frozenset(_written(side) for side in sides)
+                if len(attributes) == 1 and len(pair) > 1:
+                    found.setdefault(attributes.pop(), set()).add(pair)
+    return frozenset(name for name, held in found.items() if name and len(held) >= pairs)
+
+
+def _written(column: Node) -> str:
+    chain = chain_of(column)
+    return "" if chain is None else repr([*map(str.casefold, chain.names), *chain.steps])
 
 
 def _of_chunk(functions: Iterable[object]) -> str:

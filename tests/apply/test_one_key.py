@@ -74,6 +74,19 @@ MIXED = [
     "select * from (select * from changes using sample reservoir(2 rows)) as q",
     "select changes.* from changes positional join (values (1), (2)) as v(x)",
     "select changes.* from (values (1), (2)) as v(x) positional join changes",
+    "select * from changes where who in (select who from changes where total > 1 union select '')",
+    f"select *, {PLAIN} from changes qualify max(total) over (partition by _dz_key) > 1 and "
+    "id in (select id from changes where total > 1)",
+    "select changes.* from changes join (values ('a')) as v(x) on "
+    "exists (select 1 from changes as b where b.total > 1)",
+    f"select max(total) as total, {HIDDEN} from changes group by _dz_key, "
+    "exists (select 1 from changes as b where b.total > 1)",
+    "select a.* from changes a join changes b on a._dz_key = b._dz_key, changes c",
+    "select a.* from changes a, changes b where a._dz_key = a._dz_key",
+    "select * from changes a where exists (select 1 from changes b where b._dz_key = a._dz_key) "
+    "and who in (select who from changes)",
+    f"with recursive r as (select id, 1 as n, {PLAIN} from changes union all select r.id, n + 1, "
+    "r._dz_key, r._dz_version, r._dz_event_time from r, changes where n < 2) select * from r",
     "select * from changes pivot (sum(total) for shop in ('a', 'b') group by id)",
     f"unpivot (select who, max(id) as i, {HIDDEN} from changes group by who) on who, i",
     "select id, max(v) as v, arg_max(_dz_key, _dz_version) as _dz_key, max(_dz_version) as "
@@ -97,6 +110,12 @@ FINE = [
     "select *, list_sum([total, 1]) as more, greatest(total, 3) as g from changes order by total",
     "select * from changes union all select * from changes where false",
     "select changes.* from changes, (select 1 as one using sample 1 rows) as p",
+    "select a.* from changes a join changes b using (_dz_key) join changes c using (_dz_key)",
+    "select a.* from changes a, changes b, changes c where a._dz_key = b._dz_key and "
+    "b._dz_key = c._dz_key",
+    "select * from changes a where exists (select 1 from changes b where b._dz_key = a._dz_key)",
+    f"with recursive r as (select id, 1 as n, {PLAIN} from changes union all "
+    f"select id, n + 1, {PLAIN} from r where n < 2) select * from r",
     "unpivot changes on id, who into name n value v",
     "unpivot changes on columns(* exclude (total)) into name n value v",
     "select shop, v from changes unpivot include nulls (v for n in (who, id)) as u",

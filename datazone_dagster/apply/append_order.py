@@ -17,6 +17,7 @@ from datazone_dagster.apply.bad_records import refused_rows, without
 from datazone_dagster.apply.chunk import FunctionResult
 from datazone_dagster.dataset.dataset_progress import Progress
 from datazone_dagster.dataset.dataset_table import DatasetTable
+from datazone_dagster.dataset.deletes import are_ttl_deletes
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.items.key_slots import slots_of
 from datazone_dagster.items.keys import key_column
@@ -33,9 +34,9 @@ from datazone_dagster.rows.change_ids import are_among
 from datazone_dagster.rows.partition_values import has_refused
 
 
-def waiting_keys(quarantined: pa.Table) -> set[str]:
-    """Return the keys of the quarantined changes that later changes wait behind."""
-    return set(_canonical(_blocking(quarantined)))
+def waiting_keys(quarantined: pa.Table, dataset: Dataset) -> set[str]:
+    """Return the keys of the quarantined changes that later changes of a dataset wait behind."""
+    return set(_canonical(_blocking(quarantined, dataset)))
 
 
 def keys_waited_for(
@@ -44,7 +45,8 @@ def keys_waited_for(
     """Return the keys that later changes of a dataset wait behind, as of its progress."""
     if not keeps_order(dataset.mode):
         return set()
-    columns = (Log.KEYS, Log.VERSION, Log.REASON, Log.BATCH)
+    of_deletes = (Log.EVENT_NAME, Log.USER_PRINCIPAL)
+    columns = (Log.KEYS, Log.VERSION, Log.REASON, Log.BATCH, *of_deletes)
     ahead = progress.ahead
     # Keys quarantined by an earlier attempt at this chunk are decided again.
     waiting = Quarantine(layout, dataset.id).waiting(
@@ -56,7 +58,7 @@ def keys_waited_for(
         passed = pc.less_equal(waiting[Log.BATCH], progress.position).to_numpy()
         applied = are_applied(slots_of(waiting[Log.KEYS]), waiting, ahead)
         waiting = waiting.filter(pa.array(passed | applied))
-    return waiting_keys(waiting)
+    return waiting_keys(waiting, dataset)
 
 
 def fit_contract(
@@ -78,7 +80,7 @@ def apply_contract(result: FunctionResult, table: DatasetTable, output: str) -> 
 
 
 def defer_later_changes(
-    result: FunctionResult, waiting: Collection[str], output: str
+    result: FunctionResult, waiting: Collection[str], output: str, dataset: Dataset
 ) -> FunctionResult:
     """Return the result without the changes, and their rows, that wait behind another change.
 
@@ -86,8 +88,9 @@ def defer_later_changes(
         result: Result of the function for a chunk.
         waiting: Keys that wait in the quarantine since earlier chunks.
         output: Output whose rows are returned.
+        dataset: Dataset of the output.
     """
-    blocking = _blocking(result.refused)
+    blocking = _blocking(result.refused, dataset)
     versions = blocking[Log.VERSION].to_pylist()
     after = blocked_after(waiting, zip(_canonical(blocking), versions, strict=True))
     if not after:
@@ -107,8 +110,13 @@ def defer_later_changes(
     )
 
 
-def _blocking(quarantined: pa.Table) -> pa.Table:
-    """Return the quarantined changes that later changes wait behind."""
+def _blocking(quarantined: pa.Table, dataset: Dataset) -> pa.Table:
+    """Return the quarantined changes that later changes wait behind.
+
+    A redrive of a delete that the dataset ignores appends nothing: nothing waits for it.
+    """
+    if dataset.ttl_deletes == "ignore":
+        quarantined = quarantined.filter(pc.invert(are_ttl_deletes(quarantined)))
     reasons = quarantined[Log.REASON]
     blocking = [one for one in reasons.unique().to_pylist() if blocks_later_changes(one)]
     return quarantined.filter(pc.is_in(reasons, pa.array(blocking, pa.string())))

@@ -174,7 +174,7 @@ class Redriving:
             )
         # From here on the portion is decided: trying it again would change nothing.
         self._tried.update(portion[RECORD_ID].to_pylist())
-        self._still_failing.update(waiting_keys(result.refused))
+        self._still_failing.update(waiting_keys(result.refused, self._dataset))
         try:
             if len(result.changes):
                 redrive.mark(redrive.number, now)
@@ -218,7 +218,7 @@ class Redriving:
         result = self._expectations.accepted(result, self._output)
         result = replace(result, refused=pa.concat_tables([refused, result.refused]))
         if keeps_order(self._dataset.mode):
-            result = defer_later_changes(result, self._still_failing, self._output)
+            result = defer_later_changes(result, self._still_failing, self._output, self._dataset)
         return result
 
 

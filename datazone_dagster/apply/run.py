@@ -377,7 +377,7 @@ class ApplyRun:
         result = fit_contract(result, *facts)
         result = self._expectations.accepted(result, output)
         if keeps_order(dataset.mode):
-            result = defer_later_changes(result, waiting, output)
+            result = defer_later_changes(result, waiting, output, dataset)
         return result
 
     def _report_chunk(

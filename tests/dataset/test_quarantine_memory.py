@@ -29,6 +29,7 @@ PARTS_BYTES = 450 << 20
 
 LOOKS = """
 import sys
+from datazone_dagster import Dataset
 from datazone_dagster.apply.append_order import waiting_keys
 from datazone_dagster.dataset.quarantine import Quarantine
 from datazone_dagster.model.layout import Layout
@@ -36,7 +37,8 @@ from datazone_dagster.process.memory import peak_bytes, resident_bytes
 quarantine = Quarantine(Layout(sys.argv[1]), "out")
 columns = ("keys", "version", "reason")
 before = resident_bytes()
-keys = waiting_keys(quarantine.waiting(through_batch=9, columns=columns))
+dataset = Dataset("out", mode="append")
+keys = waiting_keys(quarantine.waiting(through_batch=9, columns=columns), dataset)
 oldest = quarantine.oldest_waiting()
 print(len(keys), oldest is not None, peak_bytes() - before)
 """

@@ -116,7 +116,6 @@ CASES: Mapping[str, Case] = {
         flow=lambda level: {"on_mismatch": "null" if level == 2 else "quarantine"},
         item=lambda text: {"N": "1"} if text in {"x", "y"} else {"S": text},
         shown=lambda text: None if text in {"x", "y"} else text,
-        of_rows=False,
         levels=ALL_OR_NONE,
     ),
     "partition": Case(

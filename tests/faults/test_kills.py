@@ -23,7 +23,7 @@ from tests.faults.child import Role, start
 from tests.faults.dagster_child import CURSOR
 from tests.faults.object_store import BUCKET, FaultyStore, Trouble, faulty_store
 from tests.faults.orders import landed_event_ids
-from tests.faults.world import OrdersTable, assert_exactly_once, catch_up
+from tests.faults.world import OrdersTable, assert_exactly_once, catch_up, overload
 
 FLOW_POINTS = [
     point
@@ -47,7 +47,7 @@ def test_killed_at_a_named_point(
     table.end_a_shard()
     table.write(60)
     worker = start(server.endpoint_url, layout, crash_at=f"{point}#{nth}")
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + DEADLINE_SECONDS * overload()
     while worker.is_alive() and time.monotonic() < deadline:
         table.write(5)
         worker.join(0.1)
@@ -68,7 +68,7 @@ def test_killed_between_a_widened_column_and_its_first_rows(
     table.write(20)
     point = crash_points.AFTER_WIDENING
     worker = start(server.endpoint_url, layout, crash_at=point, wider=True)
-    worker.join(DEADLINE_SECONDS)
+    worker.join(DEADLINE_SECONDS * overload())
     assert worker.exitcode == -signal.SIGKILL
 
     catch_up(server.endpoint_url, layout)
@@ -104,7 +104,7 @@ def test_killed_in_the_middle_of_a_commit(
     catch_up(server.endpoint_url, layout)  # so that the next merge replaces rows
     worker = start(server.endpoint_url, layout)
     store.script(table_path, trouble, every=1, victim=worker.pid)
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + DEADLINE_SECONDS * overload()
     try:
         # Positions alone are saved now and then: one batch does not make a commit of each table.
         while worker.is_alive() and time.monotonic() < deadline:
@@ -131,7 +131,7 @@ def test_killed_before_the_cursor_is_saved(
     sensor = start(
         server.endpoint_url, layout, role="sensor", home=str(tmp_path / "home"), crash_at=point
     )
-    sensor.join(DEADLINE_SECONDS)
+    sensor.join(DEADLINE_SECONDS * overload())
     assert sensor.exitcode == -signal.SIGKILL
     assert not (tmp_path / "home" / CURSOR).exists()
     assert landed_event_ids(layout) == table.event_ids()
@@ -156,7 +156,7 @@ def test_killed_while_a_tick_listens(
         home=str(tmp_path / "home"),
         crash_at=f"{point}#6",
     )
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + DEADLINE_SECONDS * overload()
     while sensor.is_alive() and time.monotonic() < deadline:
         table.write(5)
         sensor.join(0.3)
@@ -191,7 +191,7 @@ class Killer:
         # The random moment itself, not a wait for a state.
         time.sleep(dice.uniform(0.05, 0.6 if role == "worker" else 1.5))
         process.kill()
-        process.join(DEADLINE_SECONDS)
+        process.join(DEADLINE_SECONDS * overload())
         assert process.exitcode == -signal.SIGKILL, "the process ended by itself"
         self.killed[role] += 1
 

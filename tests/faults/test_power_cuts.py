@@ -15,7 +15,7 @@ from datazone_dagster.model.layout import Layout
 from datazone_dagster.process import crash_points
 from tests.faults.child import start
 from tests.faults.test_kills import DEADLINE_SECONDS, FLOW_POINTS
-from tests.faults.world import OrdersTable, assert_exactly_once, catch_up
+from tests.faults.world import OrdersTable, assert_exactly_once, catch_up, overload
 
 OFTEN = [crash_points.AFTER_CHANGE_LOG_COMMIT, crash_points.AFTER_DATASET_COMMIT]
 
@@ -37,7 +37,7 @@ def test_power_is_lost(server: LocalDynamoDB, layout: Layout, point: str, seed: 
     table.end_a_shard()
     table.write(60)
     worker = start(server.endpoint_url, layout, power_cut_at=f"{point}#{2 + seed}", seed=seed)
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + DEADLINE_SECONDS * overload()
     while worker.is_alive() and time.monotonic() < deadline:
         table.write(5)
         worker.join(0.1)

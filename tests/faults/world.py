@@ -174,6 +174,7 @@ def assert_exactly_once(
     table: OrdersTable, layout: Layout, *, fault: str, injected: int = 1
 ) -> None:
     """Check that the dataset equals the table, and that no event is lost or doubled."""
-    entry = record(fault, injected, table.event_ids(), event_ids(layout))
-    assert (entry.lost, entry.doubled) == (0, 0)
+    written, found = table.event_ids(), event_ids(layout)
+    entry = record(fault, injected, written, found)
+    assert (entry.lost, entry.doubled) == (0, 0), (entry, written - found, found - written)
     assert current_rows(layout) == table.rows()

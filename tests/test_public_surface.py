@@ -130,6 +130,7 @@ def test_the_names_of_the_facade_are_these() -> None:
         "SnapshotSettings",
         "accept_function",
         "accept_gaps",
+        "applied_of_logs",
         "apply_transform",
         "audit_source",
         "backlog",

@@ -68,17 +68,16 @@ def parse_accounted(session: Session, images: pa.ChunkedArray, layout: Layout) -
     texts = images.cast(pa.string())
     if not pc.all(pc.starts_with(texts, "{"), min_count=0).as_py():
         return None
-    sql = f"SELECT from_json(image, {text_literal(json.dumps(shape))}) AS item FROM {_IMAGES}"  # noqa: S608  # quoted
+    sql = f"SELECT unnest(from_json(image, {text_literal(json.dumps(shape))})) FROM {_IMAGES}"  # noqa: S608  # quoted
     rows = pa.table({"image": texts})
     try:
         coming = Coming(rows.schema, rows.to_batches(), lambda _: True)
-        items = session.table_over(sql, _IMAGES, coming).column("item")
+        items = session.table_over(sql, _IMAGES, coming)
     except duckdb.Error:
         return None  # the reader knows what is wrong
-    values = [chunk.flatten() for chunk in items.chunks]
-    if not values or not _are_all_of(texts.chunks, members, items.chunks, values):
+    if not _are_all_of(texts, members, items):
         return None
-    return _by_descriptor(layout, list(map(pa.chunked_array, zip(*values, strict=True))))
+    return _by_descriptor(layout, items.columns)
 
 
 def parse_strictly(images: pa.ChunkedArray, layout: Layout) -> Parsed | None:
@@ -141,18 +140,19 @@ def _shape(kind: pa.DataType) -> Shape | None:
 
 
 def _are_all_of(
-    texts: Sequence[pa.StringArray],
-    members: Mapping[str, pa.DataType],
-    items: Sequence[pa.StructArray],
-    values: Sequence[Sequence[pa.Array]],
+    texts: pa.ChunkedArray, members: Mapping[str, pa.DataType], items: pa.Table
 ) -> bool:
-    """Return whether these values of items are all that is in the texts."""
-    read = [bytes_of(chunk) for chunk in texts]
+    """Return whether these items are all that is in the texts."""
+    read = [bytes_of(chunk) for chunk in texts.chunks]
     account = Account(has_escapes=any(count_of(one, "\\") for one in read))
-    for item, parts in zip(items, values, strict=True):
-        account.add_objects(len(item) - item.null_count, members, parts)
+    first = 0
+    for batch in items.to_batches():
+        those = texts.slice(first, len(batch))
+        account.add_objects(len(those) - those.null_count, members, batch.columns)
+        first += len(batch)
     return (
-        account.bytes == sum(map(len, read))
+        first == len(texts)
+        and account.bytes == sum(map(len, read))
         and account.quotes == sum(count_of(one, '"') for one in read)
         and not (account.has_empty and any(map(_has_odd_map, read)))
     )

@@ -311,8 +311,15 @@ def _run_over(
 
 
 def _in_exact_buffers(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a copy of a batch: DuckDB's buffers of texts are up to twice as large as the texts."""
-    return pa.ipc.read_record_batch(batch.serialize(), batch.schema)
+    """Return a copy of a batch: DuckDB's buffers of texts are up to twice as large as the texts.
+
+    Each column has memory of its own, which is freed with it.
+    """
+    columns = [
+        pa.ipc.read_record_batch(one.serialize(), one.schema).column(0)
+        for one in map(batch.select, ([at] for at in range(batch.num_columns)))
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 class _StoppableBatches:

@@ -60,7 +60,7 @@ def sync_files(root: Path, paths: Iterable[str]) -> None:
 
     Args:
         root: Folder of the table.
-        paths: Paths below it. Those of files that are gone are skipped.
+        paths: Paths below it. Files and folders that are gone are skipped.
 
     Raises:
         OSError: The disk failed.
@@ -71,7 +71,8 @@ def sync_files(root: Path, paths: Iterable[str]) -> None:
             _sync(path)
             folders.update(one for one in path.parents if root in one.parents)
     for folder in sorted(folders, key=lambda one: len(one.parts), reverse=True):
-        _sync_folder(folder)
+        with suppress(FileNotFoundError):
+            _sync_folder(folder)
 
 
 def sync_new_table(root: Path, paths: Iterable[str]) -> None:

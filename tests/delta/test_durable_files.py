@@ -91,3 +91,9 @@ def test_a_disk_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="Input/output error"):
         create_file(tmp_path / ENTRY, b"entry")
     assert list((tmp_path / ENTRY).parent.iterdir()) == []
+
+
+def test_of_a_table_that_is_gone_nothing_is_synced(tmp_path: Path) -> None:
+    """Whoever commits to it is told that it is gone, not which call failed."""
+    sync_files(tmp_path / "gone", ["bucket=0/part.parquet"])
+    assert not list(tmp_path.iterdir())

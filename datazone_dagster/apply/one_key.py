@@ -13,23 +13,14 @@ from datazone_dagster.frame.query_session import Unread
 from datazone_dagster.model.column_names import Log
 
 
-def check_one_key(dataset: Dataset, value: object, changes: pa.Table | Unread) -> None:
-    """Check that each row of a frame comes from changes of one key.
-
-    Only the SQL of frames is known. A result of Python code is not checked.
-
-    Args:
-        dataset: Dataset that the value is for.
-        value: Value that the function returned for it.
-        changes: Changes of the chunk.
+def check_one_key(dataset: Dataset, frame: Frame, changes: pa.Table | Unread) -> None:
+    """Check that each row of a frame comes from changes of one key: see `SqlChecks.check`.
 
     Raises:
         ResultError: The SQL combines changes of several keys.
     """
-    if dataset.mode == "append" or not isinstance(value, Frame) or not value.mixing:
-        return
     keys = frozenset[str]()
-    for mixing in value.mixing:
+    for mixing in frame.mixing:
         if not mixing.keeps_apart(keys):
             keys = keys or _key_attributes(changes)
         if not mixing.keeps_apart(keys):

@@ -38,21 +38,11 @@ class SqlChecks:
             ResultError: In merge or history mode, the SQL combines changes of several keys, or a
                 volatile function decides which rows there are.
         """
-        check_one_key(dataset, value, changes)
         if not isinstance(value, Frame):
             return
-        if dataset.mode != "append" and value.deciding:
-            found = value.deciding[0]
-            raise ResultError(
-                f"Dataset {dataset.id!r}: in {found.call}, {found.function} decides which rows "
-                "there are. It gives another value each time, and a key without rows is removed "
-                f"in mode={dataset.mode!r}: a change that is applied again, by a retry or a "
-                "rebuild, would keep other keys.",
-                safe="Nothing was written.",
-                hint="The time of a change is _dz_event_time. A condition on the current time, or "
-                "a random sample, belongs in an asset downstream, which reads the dataset. For a "
-                "fixed share of the keys: hash(_dz_key) % 10 = 0.",
-            )
+        if dataset.mode != "append":
+            check_one_key(dataset, value, changes)
+            _check_no_chance(dataset, value)
         for column, function in value.volatile.items():
             self._warn(
                 (dataset.id, column),
@@ -80,3 +70,19 @@ class SqlChecks:
         if what not in self._warned:
             self._warned.add(what)
             self._logger.warning(text, *values)
+
+
+def _check_no_chance(dataset: Dataset, frame: Frame) -> None:
+    if not frame.deciding:
+        return
+    found = frame.deciding[0]
+    raise ResultError(
+        f"Dataset {dataset.id!r}: in {found.call}, {found.function} decides which rows there are. "
+        "It gives another value each time, and a key without rows is removed in "
+        f"mode={dataset.mode!r}: a change that is applied again, by a retry or a rebuild, would "
+        "keep other keys.",
+        safe="Nothing was written.",
+        hint="The time of a change is _dz_event_time. A condition on the current time, or a random "
+        "sample, belongs in an asset downstream, which reads the dataset. For a fixed share of "
+        "the keys: hash(_dz_key) % 10 = 0.",
+    )

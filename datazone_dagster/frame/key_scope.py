@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from datazone_dagster.database.database import opened
 from datazone_dagster.frame.rewrite import chain_of
-from datazone_dagster.frame.syntax import Node, nodes, parse_expressions
+from datazone_dagster.frame.sql_functions import functions_called, macro_trees
+from datazone_dagster.frame.syntax import Node, nodes
 from datazone_dagster.model.column_names import KEY
 
 COMPLETE_KEY = "\0key"
@@ -363,31 +363,6 @@ def has_aggregate(item: Node) -> bool:
 @functools.cache
 def is_aggregate(name: str) -> bool:
     """Return whether a function of this DuckDB is an aggregate, or a macro made of one."""
-    aggregates, macros = _functions()
-    if name.casefold() in aggregates:
+    if any(one.kind == "aggregate" for one in functions_called(name)):
         return True
-    texts = macros.get(name.casefold(), ())
-    if not texts:
-        return False
-    with opened() as connection:
-
-        def ask(query: str, value: str) -> str:
-            return str(connection.execute(query, [value]).fetchall()[0][0])
-
-        trees = [parse_expressions(ask, text, call=name) for text in texts]
-    return any(has_aggregate(item) for tree in trees for item in tree)
-
-
-@functools.cache
-def _functions() -> tuple[frozenset[str], Mapping[str, list[str]]]:
-    """Return the aggregates of this DuckDB, and the definitions of its macros by name."""
-    with opened() as connection:
-        rows = connection.execute(
-            "SELECT lower(function_name), function_type, macro_definition "
-            "FROM duckdb_functions() WHERE function_type IN ('aggregate', 'macro')"
-        ).fetchall()
-    macros: dict[str, list[str]] = {}
-    for name, _, definition in rows:
-        if definition:
-            macros.setdefault(str(name), []).append(str(definition))
-    return frozenset(str(name) for name, kind, _ in rows if kind == "aggregate"), macros
+    return any(has_aggregate(item) for tree in macro_trees(name) for item in tree)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -77,10 +77,8 @@ class Plan:
 
 def _columns_after(before: Columns, found: Sequence[Expression]) -> Columns:
     """Return the columns of a stage that are exactly an attribute."""
-    after = {name: before[name] for name in map(str.casefold, HIDDEN) if name in before}
-    if found[0].method == "with_columns":
-        replaced = {item.name.casefold() for item in found}
-        after = {name: one for name, one in before.items() if name not in replaced}
+    hidden = {name: before[name] for name in map(str.casefold, HIDDEN) if name in before}
+    after = {**hidden, **_untouched(before, found)}
     for item in found:
         after |= item.columns
     return after
@@ -88,10 +86,15 @@ def _columns_after(before: Columns, found: Sequence[Expression]) -> Columns:
 
 def _volatile_after(before: VolatileColumns, found: Sequence[Expression]) -> VolatileColumns:
     """Return the columns of a stage with values of a volatile function."""
-    after: dict[str, str] = {}
-    if found[0].method == "with_columns":
-        replaced = {item.name.casefold() for item in found}
-        after = {name: one for name, one in before.items() if name not in replaced}
+    after = _untouched(before, found)
     for item in found:
         after |= item.volatile
     return after
+
+
+def _untouched(before: Mapping[str, str], found: Sequence[Expression]) -> dict[str, str]:
+    """Return what is known of the columns before that a stage keeps: `with_columns` keeps some."""
+    if found[0].method != "with_columns":
+        return {}
+    replaced = {item.name.casefold() for item in found}
+    return {name: one for name, one in before.items() if name not in replaced}

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import functools
 
-from datazone_dagster.database.database import opened
-from datazone_dagster.frame.syntax import Node, nodes, parse_expressions
+from datazone_dagster.frame.sql_functions import Overload, functions_called, macro_trees
+from datazone_dagster.frame.syntax import Node, nodes
 from datazone_dagster.frame.volatile import is_volatile
 
 _CLASSES = {
@@ -79,36 +79,11 @@ def _is_known(node: Node) -> bool:
     return kind in _CLASSES and node["type"] != "GROUPING_FUNCTION"
 
 
+@functools.cache
 def _is_row_wise_function(name: str) -> bool:
     if name == "unnest":  # makes several rows from one change alone
         return True
-    return name in _scalar_functions() or _is_row_wise_macro(name)
-
-
-@functools.cache
-def _scalar_functions() -> frozenset[str]:
-    """Return the scalar functions of this DuckDB whose result depends on the arguments only."""
-    with opened() as connection:
-        names = connection.execute(
-            "SELECT function_name FROM duckdb_functions() "
-            "WHERE function_type IN ('scalar', 'aggregate', 'window', 'macro') GROUP BY ALL "
-            "HAVING bool_and(function_type = 'scalar' AND stability = 'CONSISTENT')"
-        ).fetchall()
-    return frozenset(str(name) for (name,) in names)
-
-
-@functools.cache
-def _is_row_wise_macro(name: str) -> bool:
-    """Return whether the name is a DuckDB macro (such as nullif) made of row-wise functions."""
-    with opened() as connection:
-        definitions = connection.execute(
-            "SELECT macro_definition FROM duckdb_functions() "
-            "WHERE function_name = ? AND function_type = 'macro'",
-            [name],
-        ).fetchall()
-
-        def ask(query: str, value: str) -> str:
-            return str(connection.execute(query, [value]).fetchall()[0][0])
-
-        trees = [parse_expressions(ask, str(text), call=name) for (text,) in definitions]
-    return bool(trees) and is_row_wise(trees)
+    if functions_called(name) == {Overload("scalar", "CONSISTENT")}:
+        return True
+    trees = macro_trees(name)  # such as nullif
+    return bool(trees) and is_row_wise(list(trees))

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from datazone_dagster.database.database import opened
 from datazone_dagster.frame.key_scope import has_aggregate
 from datazone_dagster.frame.record_flow import arguments, renamed_columns
-from datazone_dagster.frame.syntax import Node, nodes, parse_expressions
+from datazone_dagster.frame.sql_functions import functions_called, macro_trees
+from datazone_dagster.frame.syntax import Node, nodes
 
 VolatileColumns = Mapping[str, str]
 """Columns, casefolded, with values of a volatile function, and the function: `random()`."""
@@ -198,34 +198,7 @@ def _of_table(table: Node) -> Iterator[Node]:
 def _is_volatile_function(name: str) -> bool:
     if name in _SAME_FOR_ALL:
         return False
-    functions, macros = _functions()
-    if name in functions or name in _CLOCKS:
+    of_scalars = {one.stability for one in functions_called(name) if one.kind == "scalar"}
+    if name in _CLOCKS or of_scalars & {"VOLATILE", "CONSISTENT_WITHIN_QUERY"}:
         return True
-    texts = macros.get(name, ())
-    if not texts:
-        return False
-    with opened() as connection:
-
-        def ask(query: str, value: str) -> str:
-            return str(connection.execute(query, [value]).fetchall()[0][0])
-
-        trees = [parse_expressions(ask, text, call=name) for text in texts]
-    return volatile_part(trees, {}, ()) is not None
-
-
-@functools.cache
-def _functions() -> tuple[frozenset[str], Mapping[str, list[str]]]:
-    """Return the functions that DuckDB calls volatile, and the definitions of its macros."""
-    with opened() as connection:
-        rows = connection.execute(
-            "SELECT lower(function_name), function_type, stability, macro_definition "
-            "FROM duckdb_functions() WHERE function_type IN ('scalar', 'macro')"
-        ).fetchall()
-    macros: dict[str, list[str]] = {}
-    volatile = set()
-    for name, kind, stability, definition in rows:
-        if kind == "macro" and definition:
-            macros.setdefault(str(name), []).append(str(definition))
-        elif stability in {"VOLATILE", "CONSISTENT_WITHIN_QUERY"}:
-            volatile.add(str(name))
-    return frozenset(volatile), macros
+    return volatile_part(list(macro_trees(name)), {}, ()) is not None

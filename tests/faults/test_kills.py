@@ -23,7 +23,15 @@ from tests.faults.child import Role, start
 from tests.faults.dagster_child import CURSOR
 from tests.faults.object_store import BUCKET, FaultyStore, Trouble, faulty_store
 from tests.faults.orders import landed_event_ids
-from tests.faults.world import OrdersTable, assert_exactly_once, catch_up, overload
+from tests.faults.world import (
+    DEADLINE_SECONDS,
+    OrdersTable,
+    assert_exactly_once,
+    catch_up,
+    overload,
+    table_with_an_ended_shard,
+    write_until_killed,
+)
 
 FLOW_POINTS = [
     point
@@ -31,7 +39,6 @@ FLOW_POINTS = [
     # The first one is in the sensor, the second one needs a result with a new column.
     if point not in (crash_points.BEFORE_CURSOR, crash_points.AFTER_WIDENING)
 ]
-DEADLINE_SECONDS = 60
 
 _logger = logging.getLogger(__name__)
 
@@ -41,19 +48,9 @@ _logger = logging.getLogger(__name__)
 def test_killed_at_a_named_point(
     server: LocalDynamoDB, layout: Layout, point: str, nth: int
 ) -> None:
-    table = OrdersTable(server.endpoint_url, seed=nth)
-    table.create()
-    table.write(60)
-    table.end_a_shard()
-    table.write(60)
+    table = table_with_an_ended_shard(server, nth)
     worker = start(server.endpoint_url, layout, crash_at=f"{point}#{nth}")
-    deadline = time.monotonic() + DEADLINE_SECONDS * overload()
-    while worker.is_alive() and time.monotonic() < deadline:
-        table.write(5)
-        worker.join(0.1)
-    assert worker.exitcode == -signal.SIGKILL
-
-    table.write(20)
+    write_until_killed(table, worker)
     catch_up(server.endpoint_url, layout)
     assert_exactly_once(table, layout, fault=f"SIGKILL {point}")
 

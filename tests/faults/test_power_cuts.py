@@ -5,17 +5,19 @@ The tables are in a local folder. An object store answers once it has stored a f
 
 from __future__ import annotations
 
-import signal
-import time
-
 import pytest
 
 from datazone_dagster.local import LocalDynamoDB
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.process import crash_points
 from tests.faults.child import start
-from tests.faults.test_kills import DEADLINE_SECONDS, FLOW_POINTS
-from tests.faults.world import OrdersTable, assert_exactly_once, catch_up, overload
+from tests.faults.test_kills import FLOW_POINTS
+from tests.faults.world import (
+    assert_exactly_once,
+    catch_up,
+    table_with_an_ended_shard,
+    write_until_killed,
+)
 
 OFTEN = [crash_points.AFTER_CHANGE_LOG_COMMIT, crash_points.AFTER_DATASET_COMMIT]
 
@@ -31,18 +33,8 @@ OFTEN = [crash_points.AFTER_CHANGE_LOG_COMMIT, crash_points.AFTER_DATASET_COMMIT
     ],
 )
 def test_power_is_lost(server: LocalDynamoDB, layout: Layout, point: str, seed: int) -> None:
-    table = OrdersTable(server.endpoint_url, seed=seed)
-    table.create()
-    table.write(60)
-    table.end_a_shard()
-    table.write(60)
+    table = table_with_an_ended_shard(server, seed)
     worker = start(server.endpoint_url, layout, power_cut_at=f"{point}#{2 + seed}", seed=seed)
-    deadline = time.monotonic() + DEADLINE_SECONDS * overload()
-    while worker.is_alive() and time.monotonic() < deadline:
-        table.write(5)
-        worker.join(0.1)
-    assert worker.exitcode == -signal.SIGKILL
-
-    table.write(20)
+    write_until_killed(table, worker)
     catch_up(server.endpoint_url, layout)
     assert_exactly_once(table, layout, fault="loss of power")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import time
 from collections import Counter
 from functools import lru_cache
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-from datazone_dagster.local import AdminClient
+from datazone_dagster.local import AdminClient, LocalDynamoDB
 from datazone_dagster.local.wire_client import WireClient
 from datazone_dagster.model.layout import Layout
 from datazone_dagster.model.shard import TRIM_HORIZON
@@ -27,6 +30,9 @@ from tests.faults.orders import (
     order,
     rows_of_items,
 )
+
+DEADLINE_SECONDS = 60
+"""Time until a process reaches the point at which it is killed."""
 
 GRACE_SECONDS = 10.0
 """Time that a process gets to shut down."""
@@ -162,6 +168,26 @@ def drain_to_the_end(
         if report.caught_up and report.stream_arn == client.stream_arns()[-1]:
             return
     raise AssertionError("the drain never caught up")
+
+
+def table_with_an_ended_shard(server: LocalDynamoDB, seed: int) -> OrdersTable:
+    """Create a table, and write changes before and after one of its shards ends."""
+    table = OrdersTable(server.endpoint_url, seed=seed)
+    table.create()
+    table.write(60)
+    table.end_a_shard()
+    table.write(60)
+    return table
+
+
+def write_until_killed(table: OrdersTable, worker: BaseProcess) -> None:
+    """Write changes until a process has been killed; then some more."""
+    deadline = time.monotonic() + DEADLINE_SECONDS * overload()
+    while worker.is_alive() and time.monotonic() < deadline:
+        table.write(5)
+        worker.join(0.1)
+    assert worker.exitcode == -signal.SIGKILL
+    table.write(20)
 
 
 def catch_up(endpoint_url: str, layout: Layout) -> None:

@@ -11,12 +11,16 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 _NOT_FOR_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}
 """Errors of file systems and users that can't sync a folder: names are up to the system there."""
+
+UNNAMED = re.compile(r".+#[0-9]+")
+"""Names of files that are being written, or were when their process was killed."""
 
 _LAKEHOUSE_LEVELS = 3
 """Folders above a table that are made with it: `_changelog`, the lakehouse, and where that is."""

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 
 import pyarrow as pa
 
+from datazone_dagster.delta.durable_files import UNNAMED
 from datazone_dagster.delta.intervals import CHECKPOINT_EVERY, CHECKPOINT_INTERVAL
 from datazone_dagster.delta.log_checkpoint import (
     checkpoint_file,
@@ -111,6 +112,8 @@ def vacuum(table: KeptTable, snapshot: Snapshot, hours: int) -> None:
 def clean_log(snapshot: Snapshot, retention: timedelta) -> int:
     """Delete the entries and checkpoints that no version within the retention needs.
 
+    So are files that a killed process left before they had their name, once they are as old.
+
     Every version that was written within the retention can still be opened: the newest checkpoint
     that is older stays, and everything after it. All times are the store's.
 
@@ -119,7 +122,7 @@ def clean_log(snapshot: Snapshot, retention: timedelta) -> int:
         retention: Time for which versions stay, before the newest commit.
 
     Returns:
-        Number of files deleted.
+        Number of entries and checkpoints deleted, in files.
 
     Raises:
         OSError: The store failed; the next call deletes the remaining files.
@@ -130,6 +133,9 @@ def clean_log(snapshot: Snapshot, retention: timedelta) -> int:
     if newest is None:
         return 0
     before = newest - retention
+    snapshot.store.delete(
+        f"{LOG}/{name}" for name in times if UNNAMED.fullmatch(name) and times[name] < before
+    )
     old = [
         one
         for one in complete_checkpoints(times)

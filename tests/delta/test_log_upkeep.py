@@ -54,3 +54,18 @@ def test_a_process_that_slept_never_commits_into_a_hole(tmp_path: Path, deleted:
         clean_log(newest, timedelta(hours=1))
     there = sorted(int(one.name[:20]) for one in log.iterdir() if ENTRY.fullmatch(one.name))
     assert there == list(range(deleted, newest.version + 1))
+
+
+def test_files_that_a_kill_left_without_their_name_are_deleted(tmp_path: Path) -> None:
+    create(tmp_path)
+    table = kept(tmp_path, local=True)
+    at = table.now()
+    assert at is not None
+    log = tmp_path / LOG
+    left, being_written = log / f"{1:020}.json#77", log / f"{2:020}.json#78"
+    for path in (left, being_written):
+        path.write_bytes(b"{}")
+    os.utime(left, (1, 1))
+    clean_log(table.took(commit(at, 1)), timedelta(hours=1))
+    assert not left.exists()
+    assert being_written.exists()
